@@ -38,7 +38,7 @@ from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
-from edge_agent.mqtt.link import TAKEN_OVER, Connected, Disconnected, Received
+from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Received
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
@@ -180,10 +180,10 @@ class Agent:
                 self._connections.on_connected(link, now)
                 if link is self._connections.control:
                     self._status.on_connected(now)
-            case Disconnected() as disconnected:
-                self._connections.on_disconnected(disconnected, now)
-                if disconnected.reason == TAKEN_OVER:
-                    self._status.alarms.client_taken_over(now)
+            case ConnectionFailed() as failed:
+                self._connections.on_connection_failed(failed, now)
+                if failed.reason == TAKEN_OVER:
+                    self._status.alarms.on_taken_over(now)
             case Loading() if self._presence.state is State.OFFLINE:
                 # A first load from a slow card may take longer than TimeoutStartSec=.
                 notify(f"EXTEND_TIMEOUT_USEC={LOAD_SILENCE_S * 1e6:.0f}")
@@ -253,16 +253,16 @@ class Agent:
             self._put_into_service(end.ready, now, was_asked=True)
         else:
             self._status.publish_event("model-switch-failed", end.event)
-        self._commands.switch_ended(end)
+        self._commands.on_switch_ended(end)
 
     def _put_into_service(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
         """A new worker answers requests from now on. was_asked: a switch has just asked its canaries."""
-        self._canary_watch.worker_ready(now, was_asked=was_asked)
+        self._canary_watch.on_worker_ready(now, was_asked=was_asked)
         self._governor.set_capacity(ready)
         # It starts without limits.
         self._supervisor.send(self._governor.limits.for_worker())
         # Before anything is published: a fault there must not keep requests waiting.
-        self._dispatcher.worker_ready(self._supervisor.model, ready, now)
+        self._dispatcher.on_worker_ready(self._supervisor.model, ready, now)
         if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.is_draining
             state, reason = (State.DRAINING, "drain") if is_draining else (State.ONLINE, None)
@@ -279,10 +279,10 @@ class Agent:
 
     def _on_worker_end(self, how: str, now: float) -> None:
         """Another one is started, unless the first one found the model unusable."""
-        self._dispatcher.worker_lost(how, now, ready_at=self._supervisor.next_ready_at)
+        self._dispatcher.on_worker_lost(how, now, ready_at=self._supervisor.next_ready_at)
         if self._supervisor.has_given_up:
             return
-        self._status.alarms.worker_ended(how, now)
+        self._status.alarms.on_worker_ended(how, now)
         self._status.publish_health()
         if self._presence.state is State.OFFLINE:
             self._status.publish_state(State.OFFLINE, f"model-load-failed: {how}; the worker is started again")

@@ -15,7 +15,7 @@ from edge_agent.core.messages import Publication
 from edge_agent.core.pipe import Event, Loading, Progress, Ready
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
-from edge_agent.mqtt.link import TAKEN_OVER, Broken, Connected, Disconnected
+from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, FailedAt
 from edge_agent.status import homeassistant
 from edge_agent.status.presence import State
 from edge_agent.worker.process import WorkerExited, WorkerProcess
@@ -36,9 +36,9 @@ def an_agent(more: str = "") -> Agent:
 def test_why_there_is_no_connection_is_logged_once_until_there_was_one(caplog: pytest.LogCaptureFixture) -> None:
     agent = an_agent()
     link = agent._connections.data
-    refused = Disconnected(link=link, broken=Broken.NOT_REACHED, reason="Connection refused")
-    silent = Disconnected(link=link, broken=Broken.NOT_ANSWERED, reason="no answer")
-    lost = Disconnected(link=link, broken=Broken.LOST, reason="Unspecified error")
+    refused = ConnectionFailed(link=link, failed_at=FailedAt.NOT_REACHED, reason="Connection refused")
+    silent = ConnectionFailed(link=link, failed_at=FailedAt.NOT_ANSWERED, reason="no answer")
+    lost = ConnectionFailed(link=link, failed_at=FailedAt.LOST, reason="Unspecified error")
 
     for event in (refused, refused, silent, refused, Connected(link=link), lost, refused):
         agent._handle(event, 1.0)
@@ -177,7 +177,7 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
     for number in range(3):
         process = with_worker(monkeypatch, agent)
         agent._handle(from_worker(process, KILLED), float(number))
-    agent._handle(Disconnected(link=agent._connections.data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
+    agent._handle(ConnectionFailed(link=agent._connections.data, failed_at=FailedAt.LOST, reason=TAKEN_OVER), 3.0)
     # No worker runs, so the request waits.
     agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 

@@ -4,7 +4,7 @@ from typing import cast
 
 from edge_agent.core.pipe import Cancelled
 from edge_agent.inbox import MAX_MESSAGES, Inbox
-from edge_agent.mqtt.link import Broken, Disconnected, MqttLink
+from edge_agent.mqtt.link import ConnectionFailed, FailedAt, MqttLink
 from edge_agent.worker.process import WorkerProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.support import inbound, received
@@ -25,7 +25,7 @@ def test_a_lost_connection_does_not_wait_for_a_full_inbox() -> None:
     inbox = Inbox()
     for _ in range(MAX_MESSAGES):
         inbox.deliver(received(inbound("t", "reading")))
-    lost = Disconnected(link=cast("MqttLink", None), broken=Broken.LOST, reason="Unspecified error")
+    lost = ConnectionFailed(link=cast("MqttLink", None), failed_at=FailedAt.LOST, reason="Unspecified error")
     inbox.deliver(lost)
     assert [inbox.take(0.0) for _ in range(MAX_MESSAGES + 1)][-1] is lost
 

@@ -192,7 +192,7 @@ class Commands:
         if self._dispatcher.is_draining:
             raise CommandError("draining", "the agent is draining: resume first")
 
-    def switch_ended(self, end: Switched | SwitchFailed) -> None:
+    def on_switch_ended(self, end: Switched | SwitchFailed) -> None:
         """Answers the command that started the switch."""
         command, self._switch_command = self._switch_command, None
         if isinstance(end, Switched):

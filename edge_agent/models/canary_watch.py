@@ -43,7 +43,7 @@ class CanaryWatch:
         self._asked = 0
         self._differences: list[str] = []
 
-    def worker_ready(self, now: float, *, was_asked: bool) -> None:
+    def on_worker_ready(self, now: float, *, was_asked: bool) -> None:
         """A new worker answers. was_asked: a switch has just asked its canaries."""
         model = self._supervisor.model
         if self._is_asking and not self._is_cancelled:

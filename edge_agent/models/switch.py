@@ -207,7 +207,7 @@ class ModelSwitch:
             yield
         attempt.is_old_gone = True
         self._supervisor.retire()
-        self._dispatcher.worker_lost("its model is replaced", self._now)
+        self._dispatcher.on_worker_lost("its model is replaced", self._now)
 
     def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: Questions | None) -> _Steps[Ready]:
         try:
@@ -251,7 +251,7 @@ class ModelSwitch:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
-        self._dispatcher.model_replaced()
+        self._dispatcher.on_model_replaced()
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))
         before, after = (
             {"name": one.bundle_name, "folder": one.folder, "version": one.version, "sha256": one.sha256}
@@ -271,7 +271,7 @@ class ModelSwitch:
         if attempt.is_old_gone:
             self._supervisor.schedule_restart_now(self._now)
             ready_at = self._supervisor.next_ready_at
-            self._dispatcher.worker_lost("another model was tried", self._now, ready_at=ready_at)
+            self._dispatcher.on_worker_lost("another model was tried", self._now, ready_at=ready_at)
         self._dispatcher.unpause(self._now)
         bundle = printable(attempt.source.name)
         event = {"how": attempt.how, "bundle": bundle, "code": error.code, "message": error.message}

@@ -11,7 +11,7 @@ from edge_agent.core import state_files
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import discovery_status
-from edge_agent.mqtt.link import TAKEN_OVER, Broken, Disconnected, LinkEvent, MqttLink
+from edge_agent.mqtt.link import TAKEN_OVER, ConnectionFailed, FailedAt, LinkEvent, MqttLink
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class MqttFacts:
 
     connected_s: age of the control connection. data_lost_s: how long the data connection is down.
     disconnects_lately: within the last minute.
-    refused_lately: messages that the broker refused within ten minutes.
+    refused_lately: messages that the broker refused for good within ten minutes.
     refused_subscriptions: subscriptions that the broker refuses.
     """
 
@@ -130,11 +130,11 @@ class Connections:
         # Of several brokers, the data connection follows the control connection's.
         if self.control.is_connected and self.data.is_connected and self.data.host != self.control.host:
             log.info("the data connection moves broker=%s", self.control.broker)
-            self.data.break_off()
+            self.data.reconnect()
 
-    def on_disconnected(self, event: Disconnected, now: float) -> None:
+    def on_connection_failed(self, event: ConnectionFailed, now: float) -> None:
         link, reason = event.link, event.reason
-        if event.broken is Broken.LOST:
+        if event.failed_at is FailedAt.LOST:
             log.warning("disconnected client=%s reason=%s", link.client_id, reason)
         elif (link, reason) not in self._logged:
             self._logged.add((link, reason))

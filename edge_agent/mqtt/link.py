@@ -43,7 +43,7 @@ WILL_DELAY_S = 5
 NETWORK_SILENCE_S = 60.0
 BACK_OFF_S = (1.0, 15.0)
 # Reason codes of a PUBACK: not authorized, topic name invalid, payload format invalid. Other failures are temporary.
-_REFUSALS = {0x87: PublishResult.FORBIDDEN, 0x90: PublishResult.FORBIDDEN, 0x99: PublishResult.REJECTED}
+_REFUSALS = {0x87: PublishResult.FORBIDDEN, 0x90: PublishResult.FORBIDDEN, 0x99: PublishResult.UNSENDABLE}
 TAKEN_OVER = "Session taken over"
 
 
@@ -61,8 +61,8 @@ class Connected:
     link: MqttLink
 
 
-class Broken(StrEnum):
-    """How far a connection had come when it broke."""
+class FailedAt(StrEnum):
+    """How far a connection had come when it failed."""
 
     NOT_REACHED = "not reached"  # no TCP connection, or no TLS over it
     NOT_ANSWERED = "not answered"  # no CONNACK
@@ -71,15 +71,15 @@ class Broken(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Disconnected:
+class ConnectionFailed:
     """The connection was lost, or an attempt failed. reason: in the words of the broker or the system."""
 
     link: MqttLink
-    broken: Broken
+    failed_at: FailedAt
     reason: str
 
 
-LinkEvent = Received | Connected | Disconnected
+LinkEvent = Received | Connected | ConnectionFailed
 
 
 class MqttLink:
@@ -188,7 +188,7 @@ class MqttLink:
             return False
         return not self.is_connected or time.monotonic() - self._client._last_msg_out <= NETWORK_SILENCE_S  # noqa: SLF001
 
-    def break_off(self) -> None:
+    def reconnect(self) -> None:
         """Breaks the connection, to connect to the broker of the link that this one follows."""
         connection: Any = self._client.socket()
         if connection is not None and self.is_connected:
@@ -208,7 +208,7 @@ class MqttLink:
 
     def _on_pre_connect(self, client: paho.Client, _data: object) -> None:
         self._awaits_connack = True
-        self.outbox.connection_tried()
+        self.outbox.on_connecting()
         try:
             # Certificates and passwords may have been replaced.
             self._read_credentials()
@@ -231,40 +231,38 @@ class MqttLink:
     def _on_connect(self, _client: object, _data: object, _flags: object, reason: ReasonCode, connack: object) -> None:
         self._awaits_connack = False
         if reason.is_failure:
-            self._report(Broken.REFUSED, str(reason))
+            self._report(FailedAt.REFUSED, str(reason))
             return
-        self.outbox.connection_made(
-            getattr(connack, "MaximumPacketSize", None), getattr(connack, "ReceiveMaximum", None)
-        )
+        self.outbox.on_connected(getattr(connack, "MaximumPacketSize", None), getattr(connack, "ReceiveMaximum", None))
         self.connects += 1
         self.is_connected = True
-        self.subscriptions.connection_made()
+        self.subscriptions.on_connected()
         self._deliver(Connected(link=self))
 
     def _on_connect_fail(self, *_: object) -> None:
         # paho calls this inside its exception handler and does not pass the error.
-        self._report(Broken.NOT_REACHED, connection_fault(sys.exception()))
+        self._report(FailedAt.NOT_REACHED, connection_fault(sys.exception()))
 
     def _on_disconnect(self, _client: object, _data: object, _flags: object, reason: ReasonCode, *_: object) -> None:
         was_connected, self.is_connected = self.is_connected, False
         if was_connected:
             self.disconnects.append(time.monotonic())
-            self.outbox.connection_lost()
-            self.subscriptions.connection_lost()
+            self.outbox.on_disconnected()
+            self.subscriptions.on_disconnected()
             self._set_back_off(is_taken_over=reason == TAKEN_OVER)
             # paho's words for a connection that ended without a DISCONNECT.
             is_silent = reason == "Unspecified error"
-            self._report(Broken.LOST, "the connection ended without a DISCONNECT" if is_silent else str(reason))
+            self._report(FailedAt.LOST, "the connection ended without a DISCONNECT" if is_silent else str(reason))
             self._failures = 0  # the first broker is tried first again
         elif self._awaits_connack:
-            self._report(Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
+            self._report(FailedAt.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
         self._awaits_connack = False
 
-    def _report(self, broken: Broken, reason: str) -> None:
+    def _report(self, failed_at: FailedAt, reason: str) -> None:
         self._failures += 1
         if len(self._config.hosts) > 1 and reason != TAKEN_OVER:
             reason = f"{self.host}: {reason}"
-        self._deliver(Disconnected(link=self, broken=broken, reason=reason))
+        self._deliver(ConnectionFailed(link=self, failed_at=failed_at, reason=reason))
 
     def _on_message(self, _client: object, _data: object, packet: paho.MQTTMessage) -> None:
         try:
@@ -296,13 +294,13 @@ class MqttLink:
         return self._client.subscribe(topic_filter, options=options)[1]
 
     def _on_subscribe(self, _client: object, _data: object, number: int, reasons: list[ReasonCode], *_: object) -> None:
-        self.subscriptions.answered(number, next((str(reason) for reason in reasons if reason.is_failure), None))
+        self.subscriptions.on_answer(number, next((str(reason) for reason in reasons if reason.is_failure), None))
 
     def _on_publish(self, client: paho.Client, _data: object, number: int, reason: ReasonCode, *_: object) -> None:
         if reason.is_failure:
-            self.outbox.refused(number, _REFUSALS.get(reason.value, PublishResult.POSTPONED), str(reason))
+            self.outbox.on_refused(number, _REFUSALS.get(reason.value, PublishResult.POSTPONED), str(reason))
         else:
-            self.outbox.confirmed(number)
+            self.outbox.on_confirmed(number)
         # With Nagle's algorithm, the broker holds the next request back until it has our TCP acknowledgement. Nothing
         # answers a PUBACK and would carry that. The kernel forgets the option, so it is set each time.
         connection: Any = client.socket()

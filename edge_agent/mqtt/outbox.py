@@ -1,7 +1,7 @@
 """What goes to the broker, until the broker confirms it, refuses it, or closes connections on it.
 
 The messages wait in paho's own queue, to which paho offers no public access. Threads: paho's network thread calls
-`connection_…`, `confirmed` and `refused`; the agent's thread calls the rest.
+the `on_…` methods; the agent's thread calls the rest.
 """
 # ruff: noqa: SLF001
 
@@ -42,7 +42,7 @@ class PublishResult(StrEnum):
 
     CONFIRMED = "confirmed"  # the broker has it
     FORBIDDEN = "forbidden"  # this client may not publish to that topic
-    REJECTED = "rejected"  # too large, not valid there, or connections break on it
+    UNSENDABLE = "unsendable"  # too large, not valid there, or connections break on it
     POSTPONED = "postponed"  # not now: a quota, or a fault of the broker
 
 
@@ -53,7 +53,7 @@ class Outbox:
         self, client: paho.Client, max_packet_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.published = self.dropped = 0
-        # Messages that the broker refused or broke connections on: when (seconds of the clock), and its words.
+        # Messages that the broker refused for good or broke connections on: when (seconds of the clock), and its words.
         self.refusals: deque[tuple[float, str]] = deque(maxlen=16)
         self._client = client
         # By packet number, in the order in which paho sends.
@@ -70,7 +70,7 @@ class Outbox:
         self._breaks = 0
         # When the message that waits first was sent on this connection.
         self._first_sent_at = 0.0
-        # By topic: from which size on messages are rejected, and until when.
+        # By topic: from which size on messages are unsendable, and until when.
         self._barred: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
@@ -82,8 +82,8 @@ class Outbox:
         if self._max_bytes is None and message.topic not in self._barred:
             return True
         size = self._packet_bytes(message)
-        rejected_from, until = self._barred.get(message.topic, (0, 0.0))
-        is_barred = size >= rejected_from and self._clock() < until
+        unsendable_from, until = self._barred.get(message.topic, (0, 0.0))
+        is_barred = size >= unsendable_from and self._clock() < until
         return not is_barred and (self._max_bytes is None or size <= self._max_bytes)
 
     def _packet_bytes(self, message: Publication | paho.MQTTMessage) -> int:
@@ -131,14 +131,15 @@ class Outbox:
         """Packet numbers and results since the last call. To be called often."""
         return [self._results.popleft() for _ in range(len(self._results))]
 
-    def confirmed(self, number: int) -> None:
+    def on_confirmed(self, number: int) -> None:
         self._end(number, PublishResult.CONFIRMED)
 
-    def refused(self, number: int, result: PublishResult, words: str) -> None:
+    def on_refused(self, number: int, result: PublishResult, words: str) -> None:
         """words: the broker's reason."""
         message = self._waiting.get(number)
         log.error("the broker refuses a message topic=%r: %s", cut(message.topic) if message else "?", words)
-        self.refusals.append((self._clock(), words))
+        if result is not PublishResult.POSTPONED:
+            self.refusals.append((self._clock(), words))
         self._end(number, result)
 
     def _end(self, number: int, result: PublishResult) -> None:
@@ -154,20 +155,20 @@ class Outbox:
         self._client._max_inflight_messages = count  # paho refuses to change it while connected
         return count
 
-    def connection_made(self, max_packet_bytes: int | None, max_in_flight: int | None = None) -> None:
+    def on_connected(self, max_packet_bytes: int | None, max_in_flight: int | None = None) -> None:
         """Before anything is sent. Both: the broker's limits, None = it named none."""
         limits = [limit for limit in (self._configured_max_bytes, max_packet_bytes) if limit is not None]
         self._max_bytes = min(limits, default=None)
         self._max_in_flight = min(MAX_IN_FLIGHT, max_in_flight or MAX_IN_FLIGHT)
         self._first_sent_at = self._clock()
         with self._lock:
-            self._reject_unsendable(f"the broker takes no packet of more than {self._max_bytes} bytes")
+            self._drop_unsendable(f"the broker takes no packet of more than {self._max_bytes} bytes")
             count = self._limit_in_flight()
             # paho has already marked all that waits to be sent at once. If nothing is marked, it never sends anything.
             for place, message in enumerate(self._waiting.values()):
                 message.state = paho.mqtt_ms_publish if place < count else paho.mqtt_ms_queued
 
-    def connection_lost(self) -> None:
+    def on_disconnected(self) -> None:
         with self._lock:
             first = next(iter(self._waiting), None)
         if self._clock() - self._first_sent_at > BREAKS_WITHIN_S:
@@ -175,25 +176,25 @@ class Outbox:
         self._breaks = 0 if first is None else self._breaks + 1 if first == self._suspect else 1
         self._suspect = first
 
-    def connection_tried(self) -> None:
-        """Before the next attempt. Not as soon as a connection is lost: paho may be in the middle of its queue then."""
+    def on_connecting(self) -> None:
+        """Before an attempt to connect. When a connection is lost, paho may be in the middle of its queue."""
         with self._lock:
             if self._breaks < MAX_BREAKS or self._suspect is None or self._suspect not in self._waiting:
                 return
             now, message = self._clock(), self._waiting[self._suspect]
             # An answer that is sent again, and the next value of a retained topic, may be a little shorter.
-            rejected_from = self._packet_bytes(message) * 9 // 10
+            unsendable_from = self._packet_bytes(message) * 9 // 10
             self._barred = {topic: bar for topic, bar in self._barred.items() if bar[1] > now}
-            self._barred[message.topic] = (rejected_from, now + TOPIC_BARRED_S)
-            self._reject_unsendable(f"{self._breaks} connections broke as one of this size was sent there")
+            self._barred[message.topic] = (unsendable_from, now + TOPIC_BARRED_S)
+            self._drop_unsendable(f"{self._breaks} connections broke as one of this size was sent there")
             self.refusals.append((now, "the broker closes the connection"))
             self._suspect, self._breaks = None, 0
 
-    def _reject_unsendable(self, why: str) -> None:
+    def _drop_unsendable(self, why: str) -> None:
         for number, message in list(self._waiting.items()):
             if not self.can_send(message):
                 del self._waiting[number]
-                self._results.append((number, PublishResult.REJECTED))
+                self._results.append((number, PublishResult.UNSENDABLE))
                 self.dropped += 1
                 self._log_drop(message, why)
 

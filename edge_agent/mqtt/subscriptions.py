@@ -1,6 +1,6 @@
 """What one connection is subscribed to.
 
-Threads: the agent's thread calls `replace`; paho's network thread calls the rest. A lock keeps the packets in order.
+Threads: paho's network thread calls the `on_…` methods; the agent's thread calls the rest. A lock orders the packets.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Subscriptions:
                 # First what is new: a topic that an old and a new filter match keeps a subscription.
                 self._send(added, self.former)
 
-    def connection_made(self) -> None:
+    def on_connected(self) -> None:
         with self._lock:
             self._is_connected = True
             self._subscribing.clear()
             self._send(self.wanted, self.former)
 
-    def connection_lost(self) -> None:
+    def on_disconnected(self) -> None:
         self._is_connected = False
 
-    def answered(self, number: int, refusal: str | None) -> None:
+    def on_answer(self, number: int, refusal: str | None) -> None:
         """A SUBACK. refusal: the broker's words, None = granted."""
         topic_filter = self._subscribing.pop(number, None)
         if topic_filter is None:

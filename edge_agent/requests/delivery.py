@@ -122,7 +122,7 @@ class Delivery:
         elif result is PublishResult.POSTPONED and outgoing.tries < MAX_TRIES:
             self._postponed.append((now + RETRY_S, outgoing))
         else:
-            self._send_otherwise(outgoing, is_too_large=result is PublishResult.REJECTED)
+            self._send_otherwise(outgoing, is_too_large=result is PublishResult.UNSENDABLE)
 
     def _send_otherwise(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""

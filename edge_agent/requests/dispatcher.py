@@ -273,13 +273,13 @@ class Dispatcher:
         self._send(Cancel(id=request.number))
         self._replies.refuse(request, error, now)
 
-    def worker_ready(self, model: Model, ready: Ready, now: float) -> None:
+    def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
         self._slots = ready.max_active
         self.fill_slots(now)
 
-    def worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
+    def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
         """There is no worker. The requests that ran are run once more by the next one, and then given up.
 
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
@@ -300,7 +300,7 @@ class Dispatcher:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._replies.refuse(request, error, now)
 
-    def model_replaced(self) -> None:
+    def on_model_replaced(self) -> None:
         """A worker of another model takes over; nothing runs."""
         self._forecast.clear()
         self._is_paused = False

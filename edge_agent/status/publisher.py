@@ -100,7 +100,7 @@ class StatusPublisher:
         """Takes a message on our state topic, or of Home Assistant; False = the message is for another part."""
         if message.topic == self._config.topics.state:
             if session := self._presence.foreign_session(message.payload):
-                self.alarms.saw_foreign_session(session, now)
+                self.alarms.on_foreign_session(session, now)
             # Neither another client nor the late will of an earlier connection may have the last word on our state.
             is_outdated = message.payload != self._presence.birth().payload
         elif message.topic == discovery_status(self._config.homeassistant.prefix):

@@ -10,7 +10,7 @@ from typing import Any, Self
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
-from edge_agent.mqtt.link import Broken, Connected, Disconnected, LinkEvent, MqttLink, Received
+from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEvent, MqttLink, Received
 
 MAX_PAYLOAD_BYTES = 1_000_000
 _GOODBYE_S = 1.0
@@ -43,8 +43,8 @@ def object_or_empty(payload: bytes) -> dict[str, Any]:
 class Client:
     """A connection that lives while the context is entered; it reconnects by itself.
 
-    connections: how many were made. While there is none, of the latest failure: broken, how far the attempt came, and
-    reason, in the words of the broker or the system.
+    connections: how many were made. While there is none: failed_at, how far the latest attempt came, and reason, in the
+    words of the broker or the system.
     """
 
     def __init__(self, client_id: str, mqtt: MqttConfig, filters: Iterable[str]) -> None:
@@ -54,7 +54,7 @@ class Client:
         self.link.subscriptions.replace(filters)
         self.connections = 0
         self.is_connected = False
-        self.broken: Broken | None = None
+        self.failed_at: FailedAt | None = None
         self.reason = ""
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class Client:
         give_up_at = time.monotonic() + timeout_s
         failures = 0
         while not self.is_connected and failures < self._hosts and time.monotonic() < give_up_at:
-            failures += isinstance(self._next(give_up_at), Disconnected)
+            failures += isinstance(self._next(give_up_at), ConnectionFailed)
         return self.is_connected
 
     def receive(self, timeout_s: float) -> Message | None:
@@ -93,8 +93,8 @@ class Client:
             case Received():
                 self.link.acknowledge(event)
             case Connected():
-                self.is_connected, self.broken, self.reason = True, None, ""
+                self.is_connected, self.failed_at, self.reason = True, None, ""
                 self.connections += 1
-            case Disconnected(broken=broken, reason=reason):
-                self.is_connected, self.broken, self.reason = False, broken, reason
+            case ConnectionFailed(failed_at=failed_at, reason=reason):
+                self.is_connected, self.failed_at, self.reason = False, failed_at, reason
         return event

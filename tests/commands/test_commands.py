@@ -81,11 +81,11 @@ def test_a_switch_is_answered_once_at_its_end() -> None:
     office = Office(ALLOWED)
     office.send("model-switch", {"id": 1, **SWITCH})
     assert office.results == []
-    office.commands.switch_ended(Switched(READY, {}, {"changed": True}))
+    office.commands.on_switch_ended(Switched(READY, {}, {"changed": True}))
     office.send("model-switch", {"id": 2, **SWITCH})
-    office.commands.switch_ended(SwitchFailed(SwitchError("canaries_differ", "m"), {}))
+    office.commands.on_switch_ended(SwitchFailed(SwitchError("canaries_differ", "m"), {}))
     # One that no command has asked for.
-    office.commands.switch_ended(SwitchFailed(SwitchError("stopping", "m"), {}))
+    office.commands.on_switch_ended(SwitchFailed(SwitchError("stopping", "m"), {}))
     office.switch.is_started = False
     office.send("model-switch", {"id": 3, **SWITCH})
     office.switch.is_started = SwitchError("switching", "m")

@@ -235,7 +235,7 @@ class Desk:
 
     def start_worker(self, slots: int = 1, at: float = 0.0) -> None:
         """A worker with this number of slots is ready."""
-        self.dispatcher.worker_ready(MODEL, ready(max_active=slots), at)
+        self.dispatcher.on_worker_ready(MODEL, ready(max_active=slots), at)
 
     @property
     def publications(self) -> list[Publication]:

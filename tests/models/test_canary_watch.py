@@ -45,7 +45,7 @@ class Watch:
         self.worker = Fake(bundle(folder, {"model.gguf": GGUF, "canaries.json": CANARIES.encode()}))
         self.told: list[str | None] = []
         self.watch = CanaryWatch(interval_s, cast("Supervisor", self.worker), self.told.append)
-        self.watch.worker_ready(0.0, was_asked=False)
+        self.watch.on_worker_ready(0.0, was_asked=False)
 
     def tick(self, now: float, *, is_idle: bool = True) -> int:
         """How many are asked by now, once their file has been read."""
@@ -117,7 +117,7 @@ def test_a_model_that_was_just_asked_is_asked_after_the_interval(make: Callable[
     files: dict[str, Any] = {"model.gguf": GGUF, "canaries.json": CANARIES.encode()}
     one.worker.model = open_model("default", bundle(tmp_path / "other", files))
     one.tick(200.0, is_idle=False)
-    one.watch.worker_ready(200.0, was_asked=True)
+    one.watch.on_worker_ready(200.0, was_asked=True)
     one.answer(201.0, 0.1)  # of the worker before
     assert one.tick(199.0 + HOUR) == 1
     assert one.tick(200.0 + HOUR) == 2
@@ -131,7 +131,7 @@ def test_a_canary_that_ends_the_worker_is_asked_again_only_after_the_interval(ma
     one.worker.ready = None
     assert one.tick(101.0) == 1
     one.worker.ready = READY
-    one.watch.worker_ready(102.0, was_asked=False)
+    one.watch.on_worker_ready(102.0, was_asked=False)
     assert one.tick(101.0 + HOUR) == 1
     assert one.tick(102.0 + HOUR) == 2
 
@@ -142,7 +142,7 @@ def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[...
     for name in ("plain", None):
         two = Watch(tmp_path / f"two-{name}")
         two.worker.model = open_model("default", bundle(tmp_path / name) if name else Path("echo:"))
-        two.watch.worker_ready(1.0, was_asked=False)
+        two.watch.on_worker_ready(1.0, was_asked=False)
         assert two.tick(1e6) == 0
     three = Watch(tmp_path / "three")
     three.worker.ready = None

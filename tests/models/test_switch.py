@@ -104,7 +104,7 @@ class Board:
         self.supervisor.restart_or_kill(now, owes_answer=self.dispatcher.active > 0)
         end = self.switch.tick(now)
         if isinstance(end, Switched):
-            self.dispatcher.worker_ready(self.supervisor.model, replace(READY, max_active=2), now)
+            self.dispatcher.on_worker_ready(self.supervisor.model, replace(READY, max_active=2), now)
         return end
 
     def tick_until(
@@ -137,7 +137,7 @@ class Board:
         match self.supervisor.receive(FromWorker(cast("WorkerProcess", process), event), now):
             case WorkerExited() as end:
                 self.supervisor.on_ended(end, now)
-                self.dispatcher.worker_lost("killed", now)
+                self.dispatcher.on_worker_lost("killed", now)
             case None:
                 pass
             case answer:

@@ -13,7 +13,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
 from edge_agent.mqtt import link as mqtt_link
 from edge_agent.mqtt.connections import SUBSCRIPTIONS_FILE, Connections
-from edge_agent.mqtt.link import Connected, Disconnected, LinkEvent
+from edge_agent.mqtt.link import Connected, ConnectionFailed, LinkEvent
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import config
@@ -51,8 +51,8 @@ class Both:
                 event = self.events.get()
                 if isinstance(event, Connected):
                     self.connections.on_connected(event.link, time.monotonic())
-                elif isinstance(event, Disconnected):
-                    self.connections.on_disconnected(event, time.monotonic())
+                elif isinstance(event, ConnectionFailed):
+                    self.connections.on_connection_failed(event, time.monotonic())
             self.connections.discard_results()
             time.sleep(0.02)
 
@@ -85,7 +85,7 @@ def test_the_data_connection_follows_the_control_connection(both: Both) -> None:
         both.wait_until_at(SECOND)
         with both.first:
             # Only this one breaks. It comes back to the first broker, which is there again.
-            both.connections.control.break_off()
+            both.connections.control.reconnect()
             both.wait_until_at(FIRST)
 
 

@@ -19,7 +19,15 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Publication
 from edge_agent.mqtt import link as module
-from edge_agent.mqtt.link import KEEPALIVE_S, NETWORK_SILENCE_S, Broken, Connected, Disconnected, LinkEvent, MqttLink
+from edge_agent.mqtt.link import (
+    KEEPALIVE_S,
+    NETWORK_SILENCE_S,
+    Connected,
+    ConnectionFailed,
+    FailedAt,
+    LinkEvent,
+    MqttLink,
+)
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
@@ -47,7 +55,7 @@ def hangs_up() -> Iterator[int]:
         thread.join()
 
 
-def first_event(**fields: Any) -> Disconnected:
+def first_event(**fields: Any) -> ConnectionFailed:
     events: queue.Queue[LinkEvent] = queue.Queue()
     link = MqttLink("c", MqttConfig.model_validate({"host": "127.0.0.1", **fields}), events.put)
     link.start()
@@ -55,19 +63,19 @@ def first_event(**fields: Any) -> Disconnected:
         event = events.get(timeout=20)
     finally:
         link.stop(1.0)
-    assert isinstance(event, Disconnected)
+    assert isinstance(event, ConnectionFailed)
     return event
 
 
 def test_a_broker_that_is_not_there_is_told_in_the_words_of_the_system() -> None:
     event = first_event(port=free_port())
-    assert (event.broken, event.reason) == (Broken.NOT_REACHED, "Connection refused")
+    assert (event.failed_at, event.reason) == (FailedAt.NOT_REACHED, "Connection refused")
 
 
 def test_a_broker_that_closes_the_connection_unanswered_is_told(protocol: str) -> None:
     with hangs_up() as port:
         event = first_event(port=port, protocol=protocol)
-    assert (event.broken, event.reason) == (Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {protocol}")
+    assert (event.failed_at, event.reason) == (FailedAt.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {protocol}")
 
 
 class Thread:
@@ -116,9 +124,9 @@ def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_los
             assert link.broker == f"127.0.0.1:{port}"
             broker.stop()
             lost, again = [events.get(timeout=30) for _ in range(2)]
-            assert isinstance(lost, Disconnected)
+            assert isinstance(lost, ConnectionFailed)
             assert lost.reason.startswith("127.0.0.1: ")
-            assert isinstance(again, Disconnected)
+            assert isinstance(again, ConnectionFailed)
             assert again.reason == "127.0.0.3: Connection refused"
             broker.start()
         finally:
@@ -150,9 +158,9 @@ def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unrea
                     ca_file.write_text(text, encoding="utf-8")
                 event = events.get(timeout=30)
                 # An attempt may have begun before the file was changed.
-                while text == CERTIFICATE and isinstance(event, Disconnected):
+                while text == CERTIFICATE and isinstance(event, ConnectionFailed):
                     event = events.get(timeout=30)
-                assert isinstance(event, Connected if text == CERTIFICATE else Disconnected)
+                assert isinstance(event, Connected if text == CERTIFICATE else ConnectionFailed)
         finally:
             link.stop(1.0)
 
@@ -179,9 +187,9 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
         numbers.append(link.publish(Publication(topic="r", payload=b"")))
         (key,) = link._client._out_messages
         link._on_publish(link._client, None, key, ReasonCode(PacketTypes.PUBACK, reason), None)
-    results = (PublishResult.FORBIDDEN, PublishResult.POSTPONED, PublishResult.REJECTED, PublishResult.CONFIRMED)
+    results = (PublishResult.FORBIDDEN, PublishResult.POSTPONED, PublishResult.UNSENDABLE, PublishResult.CONFIRMED)
     assert box.take_results() == [*zip(numbers, results, strict=True)]
-    assert [words for _, words in box.refusals] == ["Not authorized", "Quota exceeded", "Payload format invalid"]
+    assert [words for _, words in box.refusals] == ["Not authorized", "Payload format invalid"]
     link.subscriptions.replace({"a/#", "b/#"})
     assert link.subscriptions.refused == ["b/#"]
 

@@ -36,18 +36,18 @@ class Site:
         return number
 
     def confirm(self, number: int) -> None:
-        self.outbox.confirmed(number)
+        self.outbox.on_confirmed(number)
         del self.client._out_messages[number]
 
     def connect(self, max_packet_bytes: int | None = None, max_in_flight: int | None = None) -> None:
         """As paho does it: first it marks what it is about to send."""
         self.client._messages_reconnect_reset_out()
-        self.outbox.connection_tried()
-        self.outbox.connection_made(max_packet_bytes, max_in_flight)
+        self.outbox.on_connecting()
+        self.outbox.on_connected(max_packet_bytes, max_in_flight)
 
     def break_connection(self, after_s: float = 0.1) -> None:
         self.now += after_s
-        self.outbox.connection_lost()
+        self.outbox.on_disconnected()
 
     def break_connections(self, count: int) -> None:
         for _ in range(count):
@@ -66,7 +66,7 @@ def test_a_message_is_reported_once_when_the_broker_has_it() -> None:
     numbers = [site.publish("r/1"), site.publish("r/2")]
     for number in numbers:
         site.confirm(number)
-    site.outbox.confirmed(77)  # a message at QoS 0
+    site.outbox.on_confirmed(77)  # a message at QoS 0
     assert site.outbox.take_results() == [(number, PublishResult.CONFIRMED) for number in numbers]
     assert site.outbox.take_results() == []
 
@@ -100,7 +100,7 @@ def test_what_is_too_large_for_the_broker_is_rejected_whether_it_waits_or_is_new
     large, fits = site.publish("r", b"x" * (limit - own + 1)), site.publish("r", b"x" * (limit - own))
     site.outbox._configured_max_bytes = configured
     site.connect(of_broker)
-    assert site.outbox.take_results() == [(large, PublishResult.REJECTED)]
+    assert site.outbox.take_results() == [(large, PublishResult.UNSENDABLE)]
     assert list(site.client._out_messages) == [fits]
     assert site.outbox.publish(Publication(topic="r", payload=b"x" * (limit - own + 1))) is None
     assert site.outbox.dropped == 2
@@ -131,7 +131,7 @@ def test_a_message_that_connections_break_on_is_rejected_and_the_rest_is_sent() 
         assert len(site.about_to_be_sent()) == (1 if broken >= ONE_BY_ONE_AFTER else MAX_IN_FLIGHT)
         site.break_connection()
     site.connect()
-    assert site.outbox.take_results() == [(bad, PublishResult.REJECTED)]
+    assert site.outbox.take_results() == [(bad, PublishResult.UNSENDABLE)]
     assert site.about_to_be_sent() == ["good"] * MAX_IN_FLIGHT
     assert [words for _, words in site.outbox.refusals] == ["the broker closes the connection"]
 
@@ -163,7 +163,7 @@ def test_breaks_that_have_another_cause_do_not_count(what: str) -> None:
         site.break_connection()
     site.break_connections(MAX_BREAKS - 2)
     site.connect()
-    assert [result for _, result in site.outbox.take_results() if result is PublishResult.REJECTED] == []
+    assert [result for _, result in site.outbox.take_results() if result is PublishResult.UNSENDABLE] == []
 
 
 def test_a_retained_topic_that_breaks_connections_is_left_out_for_a_while_and_the_others_arrive() -> None:

@@ -52,7 +52,7 @@ class Board:
         settings = config(text + TASKS)
         self.commands: list[object] = []
         self.dispatcher = Dispatcher(settings, with_built_in(settings.tasks), self.delivery, self.commands.append)
-        self.dispatcher.worker_ready(MODEL, ready(max_active=1), 0.0)
+        self.dispatcher.on_worker_ready(MODEL, ready(max_active=1), 0.0)
         self.dispatcher.recover(moment(time.monotonic()))
 
     def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Message:
@@ -254,8 +254,8 @@ def test_the_quarantine_outlives_the_process(folder: Path) -> None:
     board.hear(envelope("a"))
     for _ in range(2):
         board.dispatcher.fill_slots(time.monotonic())
-        board.dispatcher.worker_lost("killed", time.monotonic())
-        board.dispatcher.worker_ready(MODEL, ready(max_active=1), 0.0)
+        board.dispatcher.on_worker_lost("killed", time.monotonic())
+        board.dispatcher.on_worker_ready(MODEL, ready(max_active=1), 0.0)
     board.flush()
     board = Board(folder)
     (held,) = board.dispatcher.snapshot(0.0).quarantined
@@ -330,7 +330,7 @@ def test_a_rejected_reply_becomes_a_short_one(folder: Path) -> None:
     board = Board(folder)
     board.hear(envelope("a"))
     board.answer(1)
-    board.learn(1, PublishResult.REJECTED)
+    board.learn(1, PublishResult.UNSENDABLE)
     whole, short = board.replies
     assert (whole["status"], short["status"], short["output"]) == ("ok", "failed", None)
     assert {name: short[name] for name in ("id", "task", "timing")} == {
@@ -340,7 +340,7 @@ def test_a_rejected_reply_becomes_a_short_one(folder: Path) -> None:
     assert cast("dict[str, str]", short["error"])["code"] == "internal"
     # On record too; and not made shorter for ever.
     assert [json.loads(reply.payload)["status"] for _, reply in undelivered(folder)] == ["failed"]
-    board.learn(2, PublishResult.REJECTED)
+    board.learn(2, PublishResult.UNSENDABLE)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert len(board.replies) == 2
     assert undelivered(folder) == []

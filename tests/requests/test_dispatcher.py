@@ -359,7 +359,7 @@ class TestStreams:
 class TestLostWorkers:
     def test_a_newcomer_that_cannot_wait_for_the_next_worker_is_refused(self) -> None:
         desk = Desk()
-        desk.dispatcher.worker_lost("killed", 1.0, ready_at=5.0)
+        desk.dispatcher.on_worker_lost("killed", 1.0, ready_at=5.0)
         desk.ask({"input": "z", "id": "new", "deadline_ms": 1000}, at=3.0)
         assert desk.statuses() == [("new", "busy")]
         assert code_of(desk.reply) == "loading"
@@ -372,7 +372,7 @@ class TestLostWorkers:
         desk = Desk()
         desk.ask({"input": "x", "id": 1, "stream": True})
         desk.dispatcher.send_partial(Partial(id=1, delta="fi"))
-        desk.dispatcher.worker_lost("killed", 1.0)
+        desk.dispatcher.on_worker_lost("killed", 1.0)
         desk.start_worker(1, 2.0)
         assert [run.stream for run in desk.runs] == [True, False]
 
@@ -380,7 +380,7 @@ class TestLostWorkers:
         desk = Desk(slots=3)
         for number in (1, 2):
             desk.ask({"input": f"reading {number}", "id": number}, task="newest")
-        desk.dispatcher.worker_lost("killed", 2.0)
+        desk.dispatcher.on_worker_lost("killed", 2.0)
         desk.ask({"input": "reading 3", "id": 3}, task="newest", at=2.0)
         assert desk.statuses() == [(1, "cancelled"), (2, "cancelled")]
 
@@ -442,7 +442,7 @@ class TestSuspects:
         desk = Desk(slots=3)
         for name in "abc":
             desk.ask({"input": name, "id": name})
-        desk.dispatcher.worker_lost("killed", 1.0)
+        desk.dispatcher.on_worker_lost("killed", 1.0)
         desk.ask({"input": "new", "id": "new", "priority": 0}, at=1.0)
         desk.commands.clear()
         desk.start_worker(3, 2.0)
@@ -463,7 +463,7 @@ class TestSuspects:
         for name in "ab":
             desk.ask({"input": name, "id": name})
         for at in (1.0, 3.0):
-            desk.dispatcher.worker_lost("killed", at)
+            desk.dispatcher.on_worker_lost("killed", at)
             desk.start_worker(2, at + 1.0)
         desk.dispatcher.finish(finished(2), 5.0)
         assert desk.statuses() == [("a", "failed"), ("b", "ok")]
@@ -578,7 +578,7 @@ class TestReload:
         desk.dispatcher.finish(Failed(id=1, code=Code.TOO_LONG, message="it never fits the context"), 1.0)
         desk.ask({"input": "short", "id": 2}, at=1.0)
         desk.dispatcher.finish(finished(2), 2.0)
-        desk.dispatcher.model_replaced()
+        desk.dispatcher.on_model_replaced()
         desk.ask({"input": "long", "id": 1}, at=3.0)
         desk.dispatcher.finish(finished(3), 4.0)
         desk.ask({"input": "short", "id": 2}, at=4.0)
@@ -600,7 +600,7 @@ class TestCounts:
         desk.ask("x", at=10.0)
         desk.ask("x", at=10.0)
         assert estimate_ms(11.0) == 5000.0
-        desk.dispatcher.worker_lost("killed", 12.0)
+        desk.dispatcher.on_worker_lost("killed", 12.0)
         assert estimate_ms(12.0) is None
 
 
@@ -659,7 +659,7 @@ class Storm:
                 dispatcher.cancel("cancelled by command", self.now, request_id=f"r{first}")
             case "lost":
                 self.running.clear()
-                dispatcher.worker_lost("exit code 1", self.now)
+                dispatcher.on_worker_lost("exit code 1", self.now)
             case "worker":
                 self.desk.start_worker(first, self.now)
             case "wait":

@@ -120,8 +120,8 @@ def test_what_the_board_reads_raises_its_alarm(bus: Bus, board: BoardReading, ra
 
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     for now in (100.0, 101.0, 102.0):
-        bus.alarms.worker_ended("exit code 1", now)
-    bus.alarms.client_taken_over(100.0)
+        bus.alarms.on_worker_ended("exit code 1", now)
+    bus.alarms.on_taken_over(100.0)
     bus.alarms.set_quality_fault("canary 3 differs: go back")
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
     bus.run(60, reading(90.0, 1.0, disk_mb=1.0, throttle=throttle), depth=5, refused_each=1)
@@ -192,9 +192,9 @@ def test_a_clock_that_is_set_late_still_gives_the_begin(bus: Bus, monkeypatch: p
 
 def test_a_worker_that_dies_again_and_again(bus: Bus) -> None:
     for now in (100.0, 100.0):
-        bus.alarms.worker_ended("exit code 1", now)
+        bus.alarms.on_worker_ended("exit code 1", now)
     assert bus.run(1).retained == {}
-    bus.alarms.worker_ended("killed by SIGKILL", 101.0)
+    bus.alarms.on_worker_ended("killed by SIGKILL", 101.0)
     message = bus.run(1).retained["worker-crash-loop"]["message"]
     assert message.startswith("the worker ended 3 times within 10 minutes, at last killed by SIGKILL: ")
     assert bus.run(590).alarms.severities == {"worker-crash-loop": "critical"}
@@ -203,12 +203,12 @@ def test_a_worker_that_dies_again_and_again(bus: Bus) -> None:
 
 def test_two_foreign_sessions_are_another_agent_and_one_is_the_process_before(bus: Bus) -> None:
     for now in (100.0, 100.0, 100.0):
-        bus.alarms.saw_foreign_session("that of the process before", now)
+        bus.alarms.on_foreign_session("that of the process before", now)
     assert bus.run(1).alarms.severities == {}
-    bus.alarms.saw_foreign_session("a day later", 80_000.0)
+    bus.alarms.on_foreign_session("a day later", 80_000.0)
     bus.now = 80_000.0
     assert bus.run(1).alarms.severities == {}
-    bus.alarms.saw_foreign_session("another", 80_001.0)
+    bus.alarms.on_foreign_session("another", 80_001.0)
     assert bus.run(1).alarms.severities == {"duplicate-client-id": "critical"}
 
 

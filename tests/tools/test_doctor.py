@@ -15,7 +15,7 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
 from edge_agent.loader import load_config
 from edge_agent.models.record import Record, write_record
-from edge_agent.mqtt.link import Broken
+from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
@@ -48,12 +48,12 @@ def test_memory_is_judged_by_what_the_model_took(
     assert (check.advice is None) == (verdict is not Verdict.WARNING)
 
 
-def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str = "why", **fields: Any) -> Check:
-    """The check of a broker at a port that accepts TCP; broken: how the MQTT connection fails, None = it stands."""
+def judged(monkeypatch: pytest.MonkeyPatch, failed_at: FailedAt | None, reason: str = "why", **fields: Any) -> Check:
+    """The check of a broker at a port that accepts TCP; failed_at: how the MQTT connection fails, None = it stands."""
 
     class FakeClient:
         def __init__(self, *_: object) -> None:
-            self.broken, self.reason = broken, reason
+            self.failed_at, self.reason = failed_at, reason
 
         def __enter__(self) -> Self:
             return self
@@ -62,7 +62,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str =
             pass
 
         def connect(self, _timeout_s: float) -> bool:
-            return broken is None
+            return failed_at is None
 
     monkeypatch.setattr(broker_module, "Client", FakeClient)
     with hangs_up() as port:
@@ -76,30 +76,30 @@ AUTHORITY = "certificate verify failed: unable to get local issuer certificate"
 
 
 @pytest.mark.parametrize(
-    ("broken", "tls", "reason", "found", "advice"),
+    ("failed_at", "tls", "reason", "found", "advice"),
     [
         (None, {}, "", ", MQTT 5, with TLS", ""),
-        (Broken.REFUSED, None, "why", " refuses the connection: why", "mqtt.username"),
-        (Broken.NOT_REACHED, {}, "why", " not with TLS: why", "mqtt.port is the broker's TLS listener"),
-        (Broken.NOT_REACHED, {}, NAME, NAME, "name the broker in mqtt.host as its certificate"),
-        (Broken.NOT_REACHED, {}, EXPIRED, EXPIRED, "renew the certificate"),
-        (Broken.NOT_REACHED, {}, KEY_USAGE, KEY_USAGE, "-addext keyUsage=critical,keyCertSign,cRLSign"),
-        (Broken.NOT_REACHED, {}, AUTHORITY, AUTHORITY, "authority that signed the broker's"),
-        (Broken.NOT_REACHED, None, "why", " cannot be reached: why", "check the broker"),
-        (Broken.NOT_ANSWERED, None, "", " does not answer a CONNECT of MQTT 5 without TLS", "requires TLS"),
-        (Broken.NOT_ANSWERED, {}, "", " does not answer a CONNECT of MQTT 5 with TLS", "mqtt.tls.cert_file"),
+        (FailedAt.REFUSED, None, "why", " refuses the connection: why", "mqtt.username"),
+        (FailedAt.NOT_REACHED, {}, "why", " not with TLS: why", "mqtt.port is the broker's TLS listener"),
+        (FailedAt.NOT_REACHED, {}, NAME, NAME, "name the broker in mqtt.host as its certificate"),
+        (FailedAt.NOT_REACHED, {}, EXPIRED, EXPIRED, "renew the certificate"),
+        (FailedAt.NOT_REACHED, {}, KEY_USAGE, KEY_USAGE, "-addext keyUsage=critical,keyCertSign,cRLSign"),
+        (FailedAt.NOT_REACHED, {}, AUTHORITY, AUTHORITY, "authority that signed the broker's"),
+        (FailedAt.NOT_REACHED, None, "why", " cannot be reached: why", "check the broker"),
+        (FailedAt.NOT_ANSWERED, None, "", " does not answer a CONNECT of MQTT 5 without TLS", "requires TLS"),
+        (FailedAt.NOT_ANSWERED, {}, "", " does not answer a CONNECT of MQTT 5 with TLS", "mqtt.tls.cert_file"),
     ],
 )
 def test_each_kind_of_failed_connection_has_its_own_advice(
     monkeypatch: pytest.MonkeyPatch,
-    broken: Broken | None,
+    failed_at: FailedAt | None,
     tls: dict[str, str] | None,
     reason: str,
     found: str,
     advice: str,
 ) -> None:
-    check = judged(monkeypatch, broken, reason, tls=tls)
-    assert check.verdict is (Verdict.GOOD if broken is None else Verdict.FAILED)
+    check = judged(monkeypatch, failed_at, reason, tls=tls)
+    assert check.verdict is (Verdict.GOOD if failed_at is None else Verdict.FAILED)
     assert check.found.startswith("127.0.0.1:")
     assert check.found.endswith(found)
     assert advice in (check.advice or "")

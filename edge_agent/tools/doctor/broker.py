@@ -11,7 +11,7 @@ from edge_agent.core.config import Config, MqttConfig
 from edge_agent.core.messages import json_publication
 from edge_agent.core.wording import shown
 from edge_agent.mqtt.credentials import credential_faults
-from edge_agent.mqtt.link import Broken
+from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.client import Client, object_or_empty
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good, warning
 
@@ -65,14 +65,14 @@ def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
         if client.connect(TIMEOUT_S):
             return good("broker", f"{where}, MQTT {mqtt.protocol}, {tls}")
         why = client.reason
-        match client.broken:
-            case Broken.REFUSED:
+        match client.failed_at:
+            case FailedAt.REFUSED:
                 advice = "check mqtt.username, mqtt.password_file and the broker's access list"
                 return failed("broker", f"{where} refuses the connection: {why}", advice)
-            case Broken.NOT_REACHED if mqtt.tls:
+            case FailedAt.NOT_REACHED if mqtt.tls:
                 advice = next((known for words, known in _TLS_ADVICE.items() if words in why.lower()), _LISTENER_ADVICE)
                 return failed("broker", f"{where} can be reached, but not with TLS: {why}", advice)
-            case Broken.NOT_REACHED:
+            case FailedAt.NOT_REACHED:
                 return failed("broker", f"{where} cannot be reached: {why}", "check the broker, and ask again")
     also = "a client's certificate (mqtt.tls.cert_file)" if mqtt.tls else "TLS ([mqtt.tls], usually port 8883)"
     found = f"{where} does not answer a CONNECT of MQTT {mqtt.protocol} {tls}"
