@@ -5,7 +5,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, WorkerClient, read_questions
+from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, WorkerClient, read_canaries
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
@@ -57,7 +57,7 @@ def record_canaries(
     return len(found.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
 
 
-def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[canary_format.Canaries, list[str]]:
+def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[canary_format.CanaryFile, list[str]]:
     """The canaries with the model's answers, and why requests were left out.
 
     Raises ConvertError if the model cannot run, or if no answer can be recorded.
@@ -75,7 +75,7 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
                 found.append((task, canary))
     if not found:
         raise ConvertError(f"the model answers none of the requests: {left_out[0]}")
-    recorded = canary_format.Canaries(
+    recorded = canary_format.CanaryFile(
         schema=canary_format.SCHEMA,
         tolerances=TOLERANCES,
         tasks={task.name: task.config for task, _ in found},
@@ -87,16 +87,16 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
 def differences(folder: Path, model: Adapted, progress: OnProgress) -> list[str]:
     """How the answers of a bundle's model differ from the recorded ones. Raises ConvertError."""
     try:
-        questions = read_questions(folder / CANARIES_FILE)
+        canaries = read_canaries(folder / CANARIES_FILE)
     except canary_format.CanaryError as error:
         raise ConvertError(escaped(str(error), limit=1000)) from None
     except OSError as error:
         raise ConvertError(f"{CANARIES_FILE}: cannot be read: {error.strerror}") from None
     found = []
     with open_worker(model, ()) as worker:
-        for index, run in enumerate(questions.runs):
-            progress("asking again", index / len(questions.runs))
-            found.append(questions.answers.difference(index, worker.ask(run)))
+        for index, run in enumerate(canaries.runs):
+            progress("asking again", index / len(canaries.runs))
+            found.append(canaries.answers.difference(index, worker.ask(run)))
     return [difference for difference in found if difference is not None]
 
 
@@ -110,8 +110,7 @@ def _shortened(task: Task) -> Task:
 def _canary(worker: WorkerClient, task: Task, request: RequestLine) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
     value = request.fields["input"]
-    run = canary_format.make_canary_run(task, value, 0)
-    event = worker.ask(run)
+    event = worker.ask(run := canary_format.make_canary_run(task, value, 0))
     if not isinstance(event, Finished):
         return event.message
     answer = _answer(worker, task, run, event)
@@ -122,10 +121,10 @@ def _canary(worker: WorkerClient, task: Task, request: RequestLine) -> canary_fo
     return canary_format.Canary(task=task.name, input=value, answer=answer, prompt=prompt)
 
 
-def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> canary_format.Answer | str:
+def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> canary_format.RecordedAnswer | str:
     """The part of the answer that does not depend on close choices, or why there is none."""
     if event.scores is not None:
-        return canary_format.Answer(scores={label: round(score, 3) for label, score in event.scores.items()})
+        return canary_format.RecordedAnswer(scores={label: round(score, 3) for label, score in event.scores.items()})
     probes = [worker.ask(replace(run, sampling=sampling)) for sampling in _PROBES]
     answers: list[Any] = [task.output_of(probe) for probe in (event, *probes) if isinstance(probe, Finished)]
     if len(answers) <= len(_PROBES):
@@ -136,8 +135,10 @@ def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> cana
             for name, value in answers[0].items()
             if all(canary_format.is_near(other.get(name), value, TOLERANCES.number) for other in answers)
         }
-        return canary_format.Answer(values=values) if values else "every field of the answer depends on close choices"
+        if not values:
+            return "every field of the answer depends on close choices"
+        return canary_format.RecordedAnswer(values=values)
     beginning = commonprefix([str(answer) for answer in answers])  # noqa: RUF071 - the characters count
     if len(beginning.encode()) < _LEAST_TEXT_BYTES:
         return f"the answer depends on close choices after its first {len(beginning)} characters"
-    return canary_format.Answer(beginning=beginning)
+    return canary_format.RecordedAnswer(beginning=beginning)

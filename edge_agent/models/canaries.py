@@ -19,16 +19,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, run_in_child
 from edge_agent.core.codes import Refusal
-from edge_agent.core.config import ClassifyTask, GenerateTask, ModelConfig, Name, TaskConfig
+from edge_agent.core.config import ClassifyTask, GenerateTask, Name, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
-from edge_agent.core.model import Model
-from edge_agent.core.pipe import Failed, Finished, Ready, Run
+from edge_agent.core.pipe import Failed, Finished, Run
 from edge_agent.core.strict_json import compact_json, parse_json
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.models.bundle import open_model
 from edge_agent.requests.task_tables import text_faults
 from edge_agent.requests.tasks import Task
-from edge_agent.worker.client import WorkerClient
 
 FILE = "canaries.json"
 SCHEMA: Literal[1] = 1
@@ -61,7 +58,7 @@ class Tolerances(_Part):
     number: Share
 
 
-class Answer(_Part):
+class RecordedAnswer(_Part):
     """Holds one of three. scores: each label's probability. beginning: of a text, up to its end or a close choice.
 
     values: the top-level fields of an object that were not close choices.
@@ -92,7 +89,7 @@ class Canary(_Part):
 
     task: Name
     input: str | dict[str, Any] | list[Any]
-    answer: Answer
+    answer: RecordedAnswer
     prompt: Prompt | None = None
 
 
@@ -119,7 +116,7 @@ class RecordedAnswers(_Part):
         return None if found is None else f"canaries[{index}] ({canary.task}): {found}"
 
 
-class Canaries(RecordedAnswers):
+class CanaryFile(RecordedAnswers):
     schema_version: Literal[1] = Field(alias="schema")
     tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_check_task_table)]], Field(min_length=1)]
 
@@ -148,15 +145,15 @@ def make_canary_run(task: Task, value: Any, number: int) -> Run:
     return task.make_run(number, Envelope(input=value, options=options))
 
 
-def decode(data: bytes) -> Canaries:
+def decode(data: bytes) -> CanaryFile:
     """The content of a canaries.json. Raises CanaryError.
 
-    Renders its templates without bounds; `read_questions` does it within bounds.
+    Renders its templates without bounds; `read_canaries` does it within bounds.
     """
     if len(data) > MAX_BYTES:
         raise CanaryError(f"{FILE}: should have at most {MAX_BYTES} bytes (got {len(data)})")
     try:
-        found = Canaries.model_validate(parse_json(data.decode()))
+        found = CanaryFile.model_validate(parse_json(data.decode()))
     except ValidationError as error:
         raise CanaryError(f"{FILE}: {first_fault(error, known=_TASK_KEYS)}") from error
     except ValueError as error:
@@ -167,7 +164,7 @@ def decode(data: bytes) -> Canaries:
     return found
 
 
-def _canary_fault(found: Canaries, index: int) -> str | None:
+def _canary_fault(found: CanaryFile, index: int) -> str | None:
     """How a canary does not fit its task."""
     canary = found.canaries[index]
     config = found.tasks.get(canary.task)
@@ -196,7 +193,7 @@ def _prompt_difference(prompt: Prompt | None, event: Finished | Failed) -> str |
     return None
 
 
-def _difference(answer: Answer, event: Finished | Failed, tolerances: Tolerances) -> str | None:
+def _difference(answer: RecordedAnswer, event: Finished | Failed, tolerances: Tolerances) -> str | None:
     if not isinstance(event, Finished):
         return f"no answer: {event.message}"
     if answer.scores is not None:
@@ -239,25 +236,25 @@ def is_near(found: Any, recorded: Any, tolerance: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class RenderedCanaries:
     """Canaries with their prompts rendered."""
 
     runs: tuple[Run, ...]
     answers: RecordedAnswers
 
 
-def questions_of(found: Canaries) -> Questions:
+def render_canaries(found: CanaryFile) -> RenderedCanaries:
     """Renders every template, without bounds."""
-    return Questions(
+    return RenderedCanaries(
         runs=tuple(found.make_run(index, index) for index in range(len(found.canaries))),
         answers=RecordedAnswers(tolerances=found.tolerances, canaries=found.canaries),
     )
 
 
-_QUESTIONS = TypeAdapter(Questions)
+_RENDERED = TypeAdapter(RenderedCanaries)
 
 
-def read_questions(path: Path) -> Questions:
+def read_canaries(path: Path) -> RenderedCanaries:
     """The content of a canaries.json, read in a process of its own: its Jinja templates come from the bundle's maker.
 
     The sandbox bounds neither loops nor what they build. Raises CanaryError, OSError.
@@ -268,36 +265,17 @@ def read_questions(path: Path) -> Questions:
 
 # A switch reads the file of the new bundle, then the watch reads it before each round.
 @lru_cache(maxsize=2)
-def _render_apart(data: bytes) -> Questions:
+def _render_apart(data: bytes) -> RenderedCanaries:
     try:
-        return _QUESTIONS.validate_json(run_in_child("edge_agent.models.canaries", data))
+        return _RENDERED.validate_json(run_in_child("edge_agent.models.canaries", data))
     except OutOfBoundsError as error:
         raise CanaryError(str(error) if FILE in str(error) else f"{FILE}: {error}") from error
-
-
-def verify(path: Path, config: ModelConfig) -> tuple[Model, Questions | None]:
-    """Checks every byte of a bundle; gives its model and its canaries, if it has any.
-
-    Raises ModelError, CanaryError, OSError.
-    """
-    model = open_model("default", path, config.public_key, config.chat_templates)
-    file = model.path.parent / FILE
-    return model, read_questions(file) if model.folder is not None and file.is_file() else None
-
-
-def load_and_ask(worker: WorkerClient, canaries: Questions | None) -> tuple[Ready, list[str]]:
-    """Waits for a started worker to load, then asks each canary; gives how the answers differ. Raises WorkerError."""
-    ready = worker.ready()
-    if canaries is None:
-        return ready, []
-    found = (canaries.answers.difference(index, worker.ask(run)) for index, run in enumerate(canaries.runs))
-    return ready, [difference for difference in found if difference is not None]
 
 
 def _main() -> int:
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
-            found = _QUESTIONS.dump_json(questions_of(decode(sys.stdin.buffer.read())))
+            found = _RENDERED.dump_json(render_canaries(decode(sys.stdin.buffer.read())))
         if len(found) > _MAX_RENDERED_BYTES:
             raise CanaryError(f"{FILE}: should ask at most {_MAX_RENDERED_BYTES} bytes (got {len(found)})")
     except (CanaryError, OutOfBoundsError) as error:

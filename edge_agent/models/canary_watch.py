@@ -14,7 +14,7 @@ from pathlib import Path
 from edge_agent.core.background import in_background
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, WorkerAnswer
-from edge_agent.models.canaries import FILE, Questions, read_questions
+from edge_agent.models.canaries import FILE, RenderedCanaries, read_canaries
 from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class CanaryWatch:
         self._due_at = 0.0
         self._is_asking = self._is_cancelled = False
         # The round: its canaries, how many of them were asked, and what differed.
-        self._reading: Future[Questions | None] | None = None
+        self._reading: Future[RenderedCanaries | None] | None = None
         self._asked = 0
         self._differences: list[str] = []
 
@@ -68,29 +68,29 @@ class CanaryWatch:
             elif self._reading.done():
                 self._ask_next(self._reading, now)
 
-    def _ask_next(self, reading: Future[Questions | None], now: float) -> None:
+    def _ask_next(self, reading: Future[RenderedCanaries | None], now: float) -> None:
         if (error := reading.exception()) is not None:
             log.warning("canaries are not asked, they are read again in %.0f s: %s", self._interval_s, error)
-        questions = None if error else reading.result()
-        if questions is None:
+        canaries = None if error else reading.result()
+        if canaries is None:
             self._end_round(now + self._interval_s)
             return
         self._is_asking, self._is_cancelled = True, False
-        self._supervisor.ask_canary(questions.runs[self._asked])
+        self._supervisor.ask_canary(canaries.runs[self._asked])
 
     def receive(self, answer: WorkerAnswer, now: float) -> None:
         """The end of the canary that runs."""
-        questions = self._reading.result() if self._is_asking and self._reading is not None else None
-        if questions is None:
+        canaries = self._reading.result() if self._is_asking and self._reading is not None else None
+        if canaries is None:
             return
         self._is_asking = False
         if isinstance(answer, Cancelled):
             self._due_at = now + RETRY_S
             return
-        if difference := questions.answers.difference(self._asked, answer):
+        if difference := canaries.answers.difference(self._asked, answer):
             self._differences.append(difference)
         self._asked += 1
-        if self._asked == len(questions.runs):
+        if self._asked == len(canaries.runs):
             log.info("canaries asked=%d differing=%d", self._asked, len(self._differences))
             self._report(_round_fault(self._differences, self._asked))
             self._end_round(now + self._interval_s)
@@ -109,7 +109,7 @@ def _round_fault(differences: list[str], asked: int) -> str | None:
     )
 
 
-def _read(folder: Path) -> Questions | None:
+def _read(folder: Path) -> RenderedCanaries | None:
     """None: the bundle has none."""
     path = folder / FILE
-    return read_questions(path) if path.is_file() else None
+    return read_canaries(path) if path.is_file() else None

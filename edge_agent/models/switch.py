@@ -1,8 +1,8 @@
 """A model switch: verify the bundle, make room, load it, ask its canaries, record it; then it is in force.
 
 Any fault before the record is on the disk leaves the old model in force. The old worker finishes what it runs and ends:
-before the new one loads where memory is short, else once that has been asked. Hashing, loading and writing happen in
-background threads; all else in the agent's thread.
+before the new one loads where memory is short, otherwise after the new one has answered its canaries. Hashing, loading
+and writing happen in background threads; all else in the agent's thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from edge_agent.core.pipe import Ready
 from edge_agent.core.wording import printable, shown, shown_path
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault
-from edge_agent.models.canaries import CanaryError, Questions, load_and_ask, verify
+from edge_agent.models.canaries import CanaryError, RenderedCanaries
+from edge_agent.models.trial import load_and_ask, verify_bundle
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.supervisor import Supervisor
@@ -41,7 +42,7 @@ _Steps = Generator[None, None, _T]
 
 
 class SwitchError(Exception):
-    """The switch fails, the old model stays in force. code: `error.code` of the command's result."""
+    """The switch fails; the old model stays in force. code: `error.code` of the command's result."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -68,14 +69,17 @@ class SwitchFailed:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One switch. worker: of the new model; is_beside: while the old one answers; is_old_gone: that has ended."""
+    """One switch. worker: of the new model.
+
+    runs_beside: both workers are loaded at once. has_old_ended: the old worker has ended.
+    """
 
     source: Path
     how: Literal["switch", "rollback"]
     allow_downgrade: bool
     worker: WorkerClient | None = None
-    is_beside: bool = True
-    is_old_gone: bool = False
+    runs_beside: bool = True
+    has_old_ended: bool = False
 
 
 class ModelSwitch:
@@ -167,23 +171,23 @@ class ModelSwitch:
     def _run(self, attempt: _Attempt) -> _Steps[Switched]:
         """The switch from its start to its end. Raises SwitchError."""
         model, canaries = yield from self._verify(attempt)
-        attempt.is_beside = self._fits_beside(model)
-        if not attempt.is_beside:
+        attempt.runs_beside = self._fits_beside(model)
+        if not attempt.runs_beside:
             yield from self._end_old_worker(attempt)
             while self._supervisor.has_retired:
                 yield
         ready = yield from self._load_and_ask(attempt, model, canaries)
-        if attempt.is_beside:
+        if attempt.runs_beside:
             yield from self._end_old_worker(attempt)
         yield from self._record(attempt, model)
-        return self._put_in_force(attempt, model, ready, canaries)
+        return self._put_in_force(attempt, model, ready, None if canaries is None else len(canaries.runs))
 
-    def _verify(self, attempt: _Attempt) -> _Steps[tuple[Model, Questions | None]]:
+    def _verify(self, attempt: _Attempt) -> _Steps[tuple[Model, RenderedCanaries | None]]:
         if fault := path_fault(attempt.source):
             raise SwitchError("bundle_refused", f"bundle: {fault}")
         configured = self._config.models["default"]
         try:
-            model, canaries = yield from _await_result(lambda: verify(attempt.source, configured))
+            model, canaries = yield from _await_result(lambda: verify_bundle(attempt.source, configured))
         except (ModelError, CanaryError, OSError) as error:
             raise SwitchError("bundle_refused", str(error)) from error
         old = self._supervisor.model
@@ -205,11 +209,11 @@ class ModelSwitch:
         self._dispatcher.pause()
         while self._dispatcher.active:
             yield
-        attempt.is_old_gone = True
+        attempt.has_old_ended = True
         self._supervisor.retire()
         self._dispatcher.on_worker_lost("its model is replaced", self._now)
 
-    def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: Questions | None) -> _Steps[Ready]:
+    def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: RenderedCanaries | None) -> _Steps[Ready]:
         try:
             attempt.worker = worker = WorkerClient(self._supervisor.load_command(model))
         except OSError as error:
@@ -247,7 +251,7 @@ class ModelSwitch:
         old = self._supervisor.model.source
         return self.previous if old == attempt.source else old
 
-    def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, canaries: Questions | None) -> Switched:
+    def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, asked: int | None) -> Switched:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
@@ -258,8 +262,7 @@ class ModelSwitch:
             for one in (old, model)
         )
         event = {"model": model.key, "how": attempt.how, "old": before, "new": after}
-        asked = None if canaries is None else len(canaries.runs)
-        data = {"changed": True, **event, "canaries": asked, "is_beside": attempt.is_beside}
+        data = {"changed": True, **event, "canaries": asked, "is_beside": attempt.runs_beside}
         return Switched(ready, event, data)
 
     def _return_to_old(self, attempt: _Attempt, error: SwitchError) -> SwitchFailed:
@@ -268,7 +271,7 @@ class ModelSwitch:
         log.warning("model %s failed code=%s: %s", attempt.how, error.code, error.message)
         if attempt.worker is not None:
             attempt.worker.process.kill()
-        if attempt.is_old_gone:
+        if attempt.has_old_ended:
             self._supervisor.schedule_restart_now(self._now)
             ready_at = self._supervisor.next_ready_at
             self._dispatcher.on_worker_lost("another model was tried", self._now, ready_at=ready_at)

@@ -9,8 +9,9 @@ from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import EngineSettings, Load
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config
-from edge_agent.models.canaries import FILE, CanaryError, load_and_ask, verify
+from edge_agent.models.canaries import FILE, CanaryError
 from edge_agent.models.record import in_force
+from edge_agent.models.trial import load_and_ask, verify_bundle
 from edge_agent.tools.output import fail
 from edge_agent.worker.client import WorkerError, started
 
@@ -25,7 +26,7 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
     configured = config.models["default"] if config else ModelConfig(path=path)
     settings = config.engine if config else EngineSettings()
     try:
-        model, canaries = verify(path, configured)
+        model, canaries = verify_bundle(path, configured)
         if canaries is None:
             raise CanaryError(f"{FILE}: the bundle has none; nothing says what its answers should be")
         load = Load(

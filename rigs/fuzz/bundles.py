@@ -21,7 +21,7 @@ from convert.write.bundle import verify_bundle
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Adapter, EngineSettings, Finished, Load
 from edge_agent.models.bundle import content_fault, open_model, path_fault
-from edge_agent.models.canaries import CanaryError, read_questions
+from edge_agent.models.canaries import CanaryError, read_canaries
 from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.worker.client import WorkerError, started
 from rigs.fuzz.checkpoints import make_sound
@@ -140,7 +140,7 @@ def _opened(bundle: Path, key: Path | None) -> Outcome:
         return FAILED, f"info tells {len(described)} characters of it"
     try:
         if (bundle / _CANARIES).is_file():
-            read_questions(bundle / _CANARIES)
+            read_canaries(bundle / _CANARIES)
     except CanaryError as error:
         return "refused", str(error)
     return "opened", json.dumps(_weights(model))

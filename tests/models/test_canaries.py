@@ -14,15 +14,15 @@ from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.pipe import Failed, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.models.canaries import (
     MAX_BYTES,
-    Answer,
-    Canaries,
     Canary,
     CanaryError,
+    CanaryFile,
     Prompt,
+    RecordedAnswer,
     Tolerances,
     decode,
-    questions_of,
-    read_questions,
+    read_canaries,
+    render_canaries,
 )
 from tests.helpers.support import finished
 
@@ -31,7 +31,7 @@ SCHEMA = {
     "properties": {"where": {"type": "string"}, "stop": {"type": ["boolean", "null"]}, "hours": {"type": "number"}},
     "required": ["where", "stop", "hours"],
 }
-CANARIES = Canaries(
+CANARIES = CanaryFile(
     schema=1,
     tolerances=Tolerances(score=0.1, number=0.01),
     tasks={
@@ -40,9 +40,9 @@ CANARIES = Canaries(
         "say": GenerateTask(kind="generate", max_tokens=16),
     },
     canaries=(
-        Canary(task="state", input={"hz": 50}, answer=Answer(scores={"good": 0.9, "bad": 0.1})),
-        Canary(task="order", input="Grüße", answer=Answer(values={"where": "é", "stop": None, "hours": 200})),
-        Canary(task="say", input="x", answer=Answer(beginning="The valve"), prompt=Prompt(tokens=20, crc32=5)),
+        Canary(task="state", input={"hz": 50}, answer=RecordedAnswer(scores={"good": 0.9, "bad": 0.1})),
+        Canary(task="order", input="Grüße", answer=RecordedAnswer(values={"where": "é", "stop": None, "hours": 200})),
+        Canary(task="say", input="x", answer=RecordedAnswer(beginning="The valve"), prompt=Prompt(tokens=20, crc32=5)),
     ),
 )
 DOCUMENT: dict[str, Any] = json.loads(CANARIES.encode())
@@ -197,7 +197,7 @@ def test_a_file_without_prompts_is_read_and_compares_none() -> None:
 def test_the_requests_of_a_file_are_rendered_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "canaries.json").write_bytes(CANARIES.encode())
 
-    assert read_questions(tmp_path / "canaries.json") == questions_of(CANARIES)
+    assert read_canaries(tmp_path / "canaries.json") == render_canaries(CANARIES)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +215,6 @@ def test_a_template_that_exceeds_the_bounds_refuses_the_file(tmp_path: Path, tem
     path.write_text(json.dumps(changed("tasks.state.template", template)), "utf-8")
 
     with pytest.raises(CanaryError, match=told) as caught:
-        read_questions(path)
+        read_canaries(path)
 
     assert str(caught.value).startswith("canaries.json: ")

@@ -15,7 +15,7 @@ from edge_agent.core.config import ModelConfig
 from edge_agent.core.pipe import Cancelled, Command, Event, LoadFailed, Run, SetTasks
 from edge_agent.models import record
 from edge_agent.models.bundle import open_model
-from edge_agent.models.canaries import Canaries
+from edge_agent.models.canaries import CanaryFile
 from edge_agent.models.record import FILE, Record, open_in_force, read_record
 from edge_agent.models.switch import (
     BASE_MB,
@@ -39,7 +39,7 @@ from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 pytestmark = pytest.mark.expects_warning
 
 LABELS = {"normal": 0.9, "bearing fault": 0.1}
-CANARIES = Canaries.model_validate(
+CANARIES = CanaryFile.model_validate(
     {
         "schema": 1,
         "tolerances": {"score": 0.1, "number": 0.01},

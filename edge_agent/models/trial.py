@@ -1,0 +1,31 @@
+"""The trial of a model: its bundle is verified, then a worker loads it and answers its canaries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent.core.config import ModelConfig
+from edge_agent.core.model import Model
+from edge_agent.core.pipe import Ready
+from edge_agent.models.bundle import open_model
+from edge_agent.models.canaries import FILE, RenderedCanaries, read_canaries
+from edge_agent.worker.client import WorkerClient
+
+
+def verify_bundle(path: Path, config: ModelConfig) -> tuple[Model, RenderedCanaries | None]:
+    """Checks every byte of a bundle; gives its model and its canaries, if it has any.
+
+    Raises ModelError, CanaryError, OSError.
+    """
+    model = open_model("default", path, config.public_key, config.chat_templates)
+    file = model.path.parent / FILE
+    return model, read_canaries(file) if model.folder is not None and file.is_file() else None
+
+
+def load_and_ask(worker: WorkerClient, canaries: RenderedCanaries | None) -> tuple[Ready, list[str]]:
+    """Waits for a started worker to load, then asks each canary; gives how the answers differ. Raises WorkerError."""
+    ready = worker.ready()
+    if canaries is None:
+        return ready, []
+    found = (canaries.answers.difference(index, worker.ask(run)) for index, run in enumerate(canaries.runs))
+    return ready, [difference for difference in found if difference is not None]
