@@ -56,7 +56,7 @@ class Row:
 
     @property
     def model(self) -> str | None:
-        return text(self.info, "models.0.name") or text(self.health, "worker.model")
+        return text_at(self.info, "models.0.name") or text_at(self.health, "worker.model")
 
 
 class Site:
@@ -110,7 +110,7 @@ class WatchedBoard:
             return
         self._documents[topic] = document
         if topic == "health":
-            sent_at = seconds(document, "ts")
+            sent_at = time_at(document, "ts")
             is_known = sent_at is not None and sent_at <= wall + CLOCK_TOLERANCE_S
             self._age_at_receipt_s = max(0.0, wall - sent_at) if sent_at is not None and is_known else None
             self._health_message = message
@@ -130,7 +130,7 @@ class WatchedBoard:
     @property
     def _interval_s(self) -> float:
         """How often this board publishes its health."""
-        return number(self._documents.get("info", {}), "limits.health_interval_s") or DEFAULT_INTERVAL_S
+        return number_at(self._documents.get("info", {}), "limits.health_interval_s") or DEFAULT_INTERVAL_S
 
     def _fresh_health(self, now: float) -> Document:
         age_s = self._age_s(now)
@@ -194,7 +194,8 @@ class WatchedBoard:
         state = self._documents.get("state", {})
         if not state and "state" not in self._faults:
             yield "nothing on its topic state"
-        if level in (BoardLevel.OFFLINE, BoardLevel.STOPPED, BoardLevel.DRAINING) and (reason := text(state, "reason")):
+        reason = text_at(state, "reason")
+        if reason and level in (BoardLevel.OFFLINE, BoardLevel.STOPPED, BoardLevel.DRAINING):
             yield reason
         if level in (BoardLevel.STALE, BoardLevel.OFFLINE):
             yield self._silence_text(level, now)
@@ -215,19 +216,19 @@ class WatchedBoard:
 
 def _troubles(health: Document, known: set[str]) -> Iterator[str]:
     """What the health says is wrong. known: words that the row shows elsewhere."""
-    if "starting" in known and (restarts := number(health, "worker.restarts")):
+    if "starting" in known and (restarts := number_at(health, "worker.restarts")):
         yield f"worker restarts: {restarts:.0f}"
-    if sensors := texts(health, "sensor_errors"):
+    if sensors := texts_at(health, "sensor_errors"):
         yield f"sensors that cannot be read: {', '.join(sensors)}"
         known = {*known, "sensor-errors"}
-    reasons = texts(health, "reasons")
+    reasons = texts_at(health, "reasons")
     yield from (reason for reason in reasons if reason not in known)
     if is_true(health, "thermal.throttled_now"):
-        yield f"throttled: {', '.join(texts(health, 'thermal.causes')) or 'cause unknown'}"
+        yield f"throttled: {', '.join(texts_at(health, 'thermal.causes')) or 'cause unknown'}"
     if is_true(health, "power.undervoltage_now") and "undervoltage" not in (*reasons, *known):
         yield "undervoltage"
-    if (governor := text(health, "governor.level")) not in (None, "normal"):
-        yield ": ".join(filter(None, (f"governor {governor}", text(health, "governor.reason"))))
+    if (governor := text_at(health, "governor.level")) not in (None, "normal"):
+        yield ": ".join(filter(None, (f"governor {governor}", text_at(health, "governor.reason"))))
 
 
 def is_critical(alarm: Document) -> bool:
@@ -235,19 +236,19 @@ def is_critical(alarm: Document) -> bool:
     return alarm.get("severity") != "warning"
 
 
-def number(document: Document, path: str) -> float | None:
+def number_at(document: Document, path: str) -> float | None:
     """The number at a path such as `thermal.soc_c`."""
     value = _at(document, path)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
     return value if is_number else None
 
 
-def text(document: Document, path: str) -> str | None:
+def text_at(document: Document, path: str) -> str | None:
     value = _at(document, path)
     return value[:_MAX_TEXT] if isinstance(value, str) and value else None
 
 
-def texts(document: Document, path: str) -> list[str]:
+def texts_at(document: Document, path: str) -> list[str]:
     """The texts of a list, or the keys of an object."""
     value = _at(document, path)
     items = list(value)[:_MAX_LIST] if isinstance(value, (list, dict)) else []
@@ -258,7 +259,7 @@ def is_true(document: Document, path: str) -> bool:
     return _at(document, path) is True
 
 
-def seconds(document: Document, path: str) -> float | None:
+def time_at(document: Document, path: str) -> float | None:
     """Seconds since 1970 of a time with its offset from UTC."""
     return parse_timestamp(_at(document, path))
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edge_agent.core.wording import printable
 from edge_agent.tools.output import UNKNOWN
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, duration, is_critical, number, seconds, text
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, duration, is_critical, number_at, text_at, time_at
 
 STYLES = {
     BoardLevel.CRITICAL: "bold white on red",
@@ -81,13 +81,13 @@ def _wrong(row: Row, wall: float) -> Text:
 
 
 def _alarm_words(name: str, alarm: Document, wall: float) -> str:
-    since, message = seconds(alarm, "since"), text(alarm, "message")
+    since, message = time_at(alarm, "since"), text_at(alarm, "message")
     age = f" for {duration(wall - since)}" if since is not None and wall >= since else ""
     return f"{'!!' if is_critical(alarm) else '!'} {name}{age}" + (f": {message}" if message else "")
 
 
 def _temperature(row: Row) -> Text | None:
-    soc_c, headroom_c = number(row.health, "thermal.soc_c"), number(row.health, "thermal.headroom_c")
+    soc_c, headroom_c = number_at(row.health, "thermal.soc_c"), number_at(row.health, "thermal.headroom_c")
     if soc_c is None:
         return None
     style = "" if headroom_c is None else "red" if headroom_c < 3 else "yellow" if headroom_c < 10 else "green"
@@ -95,7 +95,7 @@ def _temperature(row: Row) -> Text | None:
 
 
 def _queue(row: Row) -> Text | None:
-    depth, capacity = number(row.health, "queue.depth"), number(row.health, "queue.capacity")
+    depth, capacity = number_at(row.health, "queue.depth"), number_at(row.health, "queue.capacity")
     if depth is None:
         return None
     is_long = capacity is not None and depth >= capacity / 2
@@ -104,20 +104,20 @@ def _queue(row: Row) -> Text | None:
 
 def _watts(row: Row) -> str | None:
     """Watts of less than the whole board name what was measured."""
-    watts, scope = number(row.health, "power.watts"), text(row.health, "power.scope")
+    watts, scope = number_at(row.health, "power.watts"), text_at(row.health, "power.scope")
     return None if watts is None else f"{watts:.1f}" + (f" {scope}" if scope not in (None, "board") else "")
 
 
 def _figure(path: str) -> Callable[[Row], str | None]:
     def cell(row: Row) -> str | None:
-        value = number(row.health, path)
+        value = number_at(row.health, path)
         return None if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
     return cell
 
 
 def _model(row: Row) -> str | None:
-    return " ".join(filter(None, (row.model, text(row.info, "models.0.quantization")))) or None
+    return " ".join(filter(None, (row.model, text_at(row.info, "models.0.quantization")))) or None
 
 
 TABLE_COLUMNS = (

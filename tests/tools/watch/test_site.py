@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core.messages import Message
-from edge_agent.tools.watch.site import BoardLevel, Row, Site, number, row_document
+from edge_agent.tools.watch.site import BoardLevel, Row, Site, number_at, row_document
 from tests.tools.watch import boards
 from tests.tools.watch.boards import WALL
 from tests.tools.watch.scenes import plain
@@ -282,4 +282,4 @@ def test_a_wrong_document_costs_at_most_its_field(value: Any, topic: str, place:
 
 @pytest.mark.parametrize("value", [1e300, [61], {"c": 61}, 10**200, None])
 def test_an_absurd_figure_is_unknown(value: Any) -> None:
-    assert number({"thermal": {"soc_c": value}}, "thermal.soc_c") is None
+    assert number_at({"thermal": {"soc_c": value}}, "thermal.soc_c") is None
