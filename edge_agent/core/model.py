@@ -57,6 +57,11 @@ class Model:
         """The folder where the engine keeps what it measured and decoded with this model."""
         return engine_states(state_dir) / self.sha256[:16]
 
+    @property
+    def likely_worker_mb(self) -> float:
+        """What its worker may take: the weights twice, as fast kernels have their own layout, context and process."""
+        return 500.0 + 2.0 * self.size_bytes / 1e6
+
     def describe(self) -> dict[str, Any]:
         """The model's entry in `info`."""
         return {

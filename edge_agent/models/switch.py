@@ -31,9 +31,6 @@ from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-# The memory of an unknown worker: the weights twice, as fast kernels have their own layout, and context and process.
-COPIES, BASE_MB = 2.0, 500.0
-
 _MOST_NAMED = 10
 
 _T = TypeVar("_T")
@@ -284,7 +281,7 @@ class ModelSwitch:
 def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
     """Memory for a worker of the new model, in MB. worker_mb: what the old one's holds; None = there is none."""
     if worker_mb is None or not old.size_bytes:
-        return BASE_MB + COPIES * new.size_bytes / 1e6
+        return new.likely_worker_mb
     return worker_mb * max(1.0, new.size_bytes / old.size_bytes)
 
 

@@ -18,8 +18,6 @@ from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryFile
 from edge_agent.models.record import FILE, Record, open_in_force, read_record
 from edge_agent.models.switch import (
-    BASE_MB,
-    COPIES,
     ModelSwitch,
     Switched,
     SwitchError,
@@ -295,10 +293,9 @@ def test_a_model_with_more_weights_needs_as_much_more_memory_and_never_less(boar
     sizes = {factor: replace(old, size_bytes=int(factor * old.size_bytes)) for factor in (0.5, 2.0)}
     assert needed_mb(sizes[2.0], old, 100.0) == pytest.approx(200.0)
     assert needed_mb(sizes[0.5], old, 100.0) == pytest.approx(100.0)
-    wanted_mb = BASE_MB + COPIES * old.size_bytes / 1e6
     # Nothing is known of a worker that is not there, or has no weights.
-    assert needed_mb(old, old, None) == wanted_mb
-    assert needed_mb(old, open_model("default", Path("echo:")), 100.0) == wanted_mb
+    assert needed_mb(old, old, None) == old.likely_worker_mb
+    assert needed_mb(old, open_model("default", Path("echo:")), 100.0) == old.likely_worker_mb
 
 
 def test_a_start_that_fell_back_to_the_previous_model_has_no_previous_one(board: Board) -> None:
