@@ -19,11 +19,11 @@ from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
-from edge_agent.tools.doctor.board import clock, disk, memory_limit, sensors
 from edge_agent.tools.doctor.broker import connection_check, name_check, rights_check, topic_checks
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.model import kernels, memory, repack
 from edge_agent.tools.doctor.service import files, is_allowed, state
+from edge_agent.tools.doctor.system import clock, disk, memory_limit, sensors
 from tests.helpers.boards.trees import Tree, load
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import with_model

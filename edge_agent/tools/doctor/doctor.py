@@ -13,8 +13,7 @@ from edge_agent.board.monitor import read_once
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config, signing_key_faults
-from edge_agent.tools.doctor import board as system
-from edge_agent.tools.doctor import service
+from edge_agent.tools.doctor import service, system
 from edge_agent.tools.doctor.broker import broker_checks
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good
 from edge_agent.tools.doctor.model import model_checks

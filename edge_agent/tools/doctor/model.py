@@ -12,12 +12,10 @@ from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Load
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
-from edge_agent.tools.doctor.board import KERNEL_FEATURES
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
+from edge_agent.tools.doctor.system import KERNEL_FEATURES
 from edge_agent.worker.client import WorkerError, started
 
-# The memory that a second worker may need: weights in the layout of fast kernels, and the rest.
-_WEIGHTS_FACTOR, _BESIDE_WEIGHTS_MB = 2.0, 300.0
 _SIGNATURES = {
     "good": "as listed, signed",
     "unchecked": "as listed; signed, not checked without models.default.public_key",
@@ -56,7 +54,7 @@ def model_checks(
 
 def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
     """Without memory for two workers, the kernel would end one of them, perhaps the service's."""
-    needed_mb = _WEIGHTS_FACTOR * model.size_bytes / 1e6 + _BESIDE_WEIGHTS_MB
+    needed_mb = model.likely_worker_mb
     if available_mb is None or available_mb > needed_mb:
         return None
     return f"the service runs, and a second worker may need {needed_mb:.0f} MB of {available_mb:.0f} MB; stop it first"
