@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 import time
 import tracemalloc
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from edge_agent.gguf.header import (
     read_header,
     read_strings,
 )
-from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, STRING, U32, U64, gguf, text
+from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, STRING, U32, U64, gguf, refused, text, written
 
 RICH: dict[str, tuple[int, Any]] = {
     "general.architecture": (STRING, "qwen2"),
@@ -41,16 +42,10 @@ TWO_DATA = bytes(96 + 12)
 
 
 def read(tmp_path: Path, data: bytes) -> Header:
-    path = tmp_path / "x.gguf"
-    path.write_bytes(data)
-    return read_header(path)
+    return read_header(written(tmp_path, data))
 
 
-def refusal(tmp_path: Path, data: bytes) -> str:
-    with pytest.raises(HeaderError) as caught:
-        read(tmp_path, data)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
+refusal = partial(refused, read_header)
 
 
 def test_the_strings_of_an_array_are_found_again(tmp_path: Path) -> None:

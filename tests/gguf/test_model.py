@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import ModelFacts, read_model_facts
-from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, MODEL_SHAPES, STRING, U32, changed_model, gguf
+from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, MODEL_SHAPES, STRING, U32, changed_model, gguf, refused, written
 
 Q8_0, F16 = 8, 1
 NAN = float("nan")
@@ -19,16 +19,10 @@ Value = tuple[int, Any] | None
 
 
 def facts(tmp_path: Path, data: bytes) -> ModelFacts:
-    path = tmp_path / "x.gguf"
-    path.write_bytes(data)
-    return read_model_facts(path)
+    return read_model_facts(written(tmp_path, data))
 
 
-def refusal(tmp_path: Path, data: bytes) -> str:
-    with pytest.raises(HeaderError) as caught:
-        facts(tmp_path, data)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
+refusal = partial(refused, read_model_facts)
 
 
 @pytest.mark.parametrize(

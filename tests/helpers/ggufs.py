@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
-from edge_agent.gguf.header import TENSOR_TYPES
+import pytest
+
+from edge_agent.gguf.header import TENSOR_TYPES, HeaderError
 
 U32, I32, F32, BOOL, STRING, ARRAY, U64 = 4, 5, 6, 7, 8, 9, 10
 _FORMS = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", 11: "q", 12: "d"}
@@ -117,3 +120,17 @@ def changed_model(
     chosen = {**MODEL_SHAPES, **(shapes or {})}
     tensors, nbytes = placed({name: shape for name, shape in chosen.items() if shape is not None}, types)
     return gguf({key: value for key, value in given.items() if value is not None}, tensors, bytes(nbytes))
+
+
+def written(folder: Path, data: bytes) -> Path:
+    path = folder / "x.gguf"
+    path.write_bytes(data)
+    return path
+
+
+def refused(read: Callable[[Path], object], folder: Path, data: bytes) -> str:
+    """Why a file of this content is not read."""
+    with pytest.raises(HeaderError) as caught:
+        read(written(folder, data))
+    assert str(caught.value).isprintable()
+    return str(caught.value)
