@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PACKAGE = "llama-cpp-python"
@@ -62,16 +62,10 @@ def make_environment(venv: Path, requirements: Sequence[str]) -> Path:
     return python
 
 
-def run_program(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
-    """What it wrote to standard output. Raises SystemExit with its last lines if it fails."""
-    result = subprocess.run(
-        command,
-        env=dict(os.environ) if environment is None else environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
+def run_program(command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
+    """What it wrote to standard output. Raises SystemExit with its last lines for any other exit code."""
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode != ends_with:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])
-        raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}:\n{tail}")
+        raise SystemExit(f"{' '.join(command)}\nended with {result.returncode}:\n{tail}")
     return result.stdout

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rigs.llama_sources import run_program
 from rigs.machine import require
 
 NEEDED = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static"}
@@ -27,7 +27,7 @@ def prepare_machine() -> None:
     """Let the kernel run arm64 programs by qemu. Raises SystemExit that names what is missing."""
     require(NEEDED, root=True)
     if not (_BINFMT / "status").exists():
-        _run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
+        run_program(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
     if not (_BINFMT / "qemu-aarch64").exists():
         (_BINFMT / "register").write_bytes(_QEMU.read_bytes())
 
@@ -46,7 +46,7 @@ class Root:
             return
         shutil.rmtree(self._path, ignore_errors=True)
         command = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={_INCLUDED}"]
-        _run([*command, self.suite, str(self._path)])
+        run_program([*command, self.suite, str(self._path)])
         (self._path / "proc").mkdir()
         for name in ("bin", "lib", "sbin"):
             # In trixie a package's script makes them.
@@ -66,7 +66,9 @@ class Root:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-index", "--no-deps"]
         pip += [word for platform in platforms for word in ("--platform", platform)]
         pip += ["--only-binary=:all:", f"--python-version={SUITES[self.suite]}", f"--target={target}"]
-        _run([*pip, f"--find-links={wheelhouse}", "--require-hashes", f"--requirement={requirements}"], os.environ)
+        run_program(
+            [*pip, f"--find-links={wheelhouse}", "--require-hashes", f"--requirement={requirements}"], os.environ
+        )
         done.touch()
 
     def outside(self, path: Path) -> Path:
@@ -83,12 +85,4 @@ class Root:
         # The mount ends with the program.
         inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={self._path}/proc", "chroot", str(self._path)]
         given = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(environment or {})}
-        return _run([*inside, *command], given, ends_with=ends_with)
-
-
-def _run(command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode != ends_with:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])
-        raise SystemExit(f"{' '.join(command)}\nended with {result.returncode}:\n{tail}")
-    return result.stdout
+        return run_program([*inside, *command], given, ends_with=ends_with)
