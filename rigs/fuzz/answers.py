@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from rigs.fuzz.malformed import MAX_PAYLOAD_BYTES, TEMPLATED, Message
+from tests.helpers.support import REPLY_FIELDS
 
 CODES: dict[str, set[str | None]] = {
     "ok": {None},
@@ -20,10 +21,6 @@ CODES: dict[str, set[str | None]] = {
     },
     "cancelled": {"cancelled", "superseded"},
     "failed": {"engine_lost", "no_valid_output", "internal"},
-}  # fmt: skip
-FIELDS = {
-    "id", "task", "device", "ts", "status", "output", "scores", "finish", "reasoning", "error", "degraded", "repeat",
-    "model", "usage", "timing",
 }  # fmt: skip
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # A broker may refuse longer, deeper or unprintable topics: then the reply may go to the default topic.
@@ -91,7 +88,7 @@ def is_reply(document: Any) -> bool:
 
 def fault(reply: dict[str, Any], topic: str, base: str) -> str | None:
     """What is wrong with the form of a terminal reply, or None."""
-    if missing := FIELDS - reply.keys():
+    if missing := REPLY_FIELDS - reply.keys():
         return f"fields are missing: {sorted(missing)}"
     status, error = reply["status"], reply["error"]
     code = error["code"] if isinstance(error, dict) else None

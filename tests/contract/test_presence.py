@@ -6,11 +6,7 @@ from collections.abc import Callable
 
 from tests.helpers.client import Client
 from tests.helpers.site import Site
-
-HEALTH_FIELDS = {
-    *("ts", "session", "seq", "uptime_s", "overall", "reasons", "mqtt", "queue", "inference", "thermal", "power"),
-    *("cpu", "memory", "disk", "worker", "governor", "quarantine", "sensor_errors"),
-}
+from tests.status.test_health import FIELDS, PLAIN
 
 
 def test_state_is_retained_and_goes_from_starting_to_stopped(
@@ -50,7 +46,7 @@ def test_health_has_every_field_and_never_0_for_unknown(site: Site) -> None:
     site.ask("triage", "normal")
     message = site.client.wait_for(f"{site.base}/health", lambda document: document["worker"]["pid"] is not None)
     health = message.json
-    assert set(health) == HEALTH_FIELDS
+    assert set(health) == {*FIELDS, *PLAIN}
     assert health["power"]["watts"] is None
     assert health["power"]["scope"] == "none"
     assert health["memory"]["agent_rss_mb"] > 0

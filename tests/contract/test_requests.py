@@ -11,11 +11,7 @@ import pytest
 
 from tests.helpers.client import Client
 from tests.helpers.site import Site, running_site
-
-REPLY_FIELDS = {
-    *("id", "task", "device", "ts", "status", "output", "scores", "finish", "reasoning", "error", "degraded", "repeat"),
-    *("model", "usage", "timing"),
-}
+from tests.helpers.support import REPLY_FIELDS
 
 
 def test_bare_text_is_the_input(site: Site) -> None:

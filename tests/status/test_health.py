@@ -19,6 +19,7 @@ DRAINING = RequestFacts(capacity=64, is_draining=True)
 RUNNING = RequestFacts(capacity=64, active=1)
 STORE_FAULTS = RequestFacts(capacity=64, store_fault="disk I/O error", store_set_aside="damaged")
 SILENT = worker_facts(silent_s=30.0)
+OFF = {"cv0-thermal": "Resource temporarily unavailable"}
 FALLBACK = worker_facts(model=replace(open_model("default", Path("echo:")), is_fallback=True))
 
 
@@ -91,14 +92,10 @@ def test_every_reading_of_the_board_is_published() -> None:
     assert document["worker"]["repacked_mb"] == 104.858
 
 
-def test_a_healthy_agent_is_ok() -> None:
-    document = health()
-    assert (document["overall"], document["reasons"]) == ("ok", [])
-
-
 @pytest.mark.parametrize(
     ("fields", "overall", "why"),
     [
+        ({}, "ok", []),
         ({"mqtt": mqtt_facts(data_lost_s=9.9)}, "ok", []),
         ({"mqtt": mqtt_facts(disconnects_lately=3)}, "degraded", ["connection-unstable"]),
         (
@@ -117,24 +114,16 @@ def test_a_healthy_agent_is_ok() -> None:
         ({"requests": RequestFacts(capacity=64, depth=63)}, "ok", []),
         ({"alarms": {"throttled": "warning"}}, "degraded", ["throttled"]),
         ({"requests": DRAINING, "alarms": {"disk-low": "critical"}}, "critical", ["disk-low", "draining"]),
+        ({"reading": BoardReading(errors=OFF)}, "degraded", ["sensor-errors"]),
+        ({"reading": BoardReading(errors=OFF, unavailable=frozenset(OFF))}, "ok", []),
     ],
 )
-def test_each_fault_is_a_reason(fields: dict[str, Any], overall: str, why: list[str]) -> None:
+def test_each_fault_is_a_reason_and_a_sensor_that_is_off_is_none(
+    fields: dict[str, Any], overall: str, why: list[str]
+) -> None:
     document = health(**fields)
     assert (document["overall"], document["reasons"]) == (overall, why)
-
-
-def test_a_faulty_sensor_degrades() -> None:
-    reading = BoardReading(errors={"thermal_zone0": "Input/output error"})
-    document = health(reading=reading)
-    assert (document["overall"], document["reasons"]) == ("degraded", ["sensor-errors"])
-    assert document["sensor_errors"] == {"thermal_zone0": "Input/output error"}
-
-
-def test_a_sensor_that_is_off_degrades_nothing() -> None:
-    errors = {"cv0-thermal": "Resource temporarily unavailable"}
-    document = health(reading=BoardReading(errors=errors, unavailable=frozenset(errors)))
-    assert (document["overall"], document["sensor_errors"]) == ("ok", errors)
+    assert document["sensor_errors"] == fields.get("reading", BoardReading()).errors
 
 
 def test_limits_are_published_with_their_reason() -> None:
