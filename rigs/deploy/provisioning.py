@@ -34,7 +34,7 @@ from tests.helpers.bundles import (
     DEMO_TASKS,
     asked_bundle,
     converted,
-    flip_last_byte,
+    flip,
     not_loading,
     sha256_of,
     talking_nonsense,
@@ -388,7 +388,7 @@ def test_new_version_is_rolled_out(world: World) -> None:
 
 def damaged_copy(world: World) -> Path:
     copy = Path(shutil.copytree(world.bundle, world.folder / "wrong-hash"))
-    flip_last_byte(copy / "model.gguf")
+    flip(copy / "model.gguf")
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     (copy / "manifest.json").write_text(json.dumps({**manifest, "version": 2}), "utf-8")
     return copy

@@ -40,3 +40,7 @@ def convert(
         write_bundle(job, source, plan, tuned, folder=folder, progress=ignore_progress)
     manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_bytes())
     return manifest
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bundle.iterdir()}

@@ -24,14 +24,14 @@ from convert.quantize.ggml import GgmlType
 from convert.quantize.recipe import Quantization
 from convert.read.tensors import ModelTensor
 from edge_agent.models.bundle import open_model
-from edge_agent.tools.demo.readings import checkpoint_folder, held_out
+from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.checkpoints import make_checkpoint
-from tests.convert.conversions import ignore_progress, run
+from tests.convert.conversions import contents, ignore_progress, run
 from tests.convert.gguf_reading import read_gguf
 from tests.engine.adapters import demo_adapter
+from tests.helpers.bundles import DEMO_TASKS, demo_examples
 from tests.helpers.keys import write_keys
 
-DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 pytestmark = pytest.mark.usefixtures("few_texts")
 FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
 # As large as `--type iq4_nl`.
@@ -46,14 +46,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def examples(work: Path) -> Path:
     """Two readings for each of two tasks of the demonstration."""
-    lines: list[dict[str, Any]] = []
-    for reading in held_out()[:2]:
-        judged = {name: reading.diagnosis[name] for name in ("fault", "severity", "stop")}
-        lines.append({"task": "machine-triage", "input": reading.payload, "answer": reading.fault})
-        lines.append({"task": "machine-diagnosis", "input": reading.payload, "answer": judged})
-    path = work / "labelled.jsonl"
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
-    return path
+    return demo_examples(work / "labelled.jsonl", 2)
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +202,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def convert_tiny(folder: Path, bundle: Path, work: Path) -> int:
     return run(folder / "checkpoint", "--budget", "60000", "--out", bundle, "--work", work)
-
-
-def contents(bundle: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in bundle.iterdir()}
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_threads(

@@ -25,6 +25,7 @@ from edge_agent.gguf.model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.conversions import convert, run
 from tests.convert.gguf_reading import read_gguf
+from tests.helpers.bundles import flip, relist
 from tests.helpers.ggufs import ADAPTER_VALUES, U32, changed_model, gguf, placed
 from tests.helpers.keys import NO_PRIVATE_KEYS, write_keys
 
@@ -301,24 +302,16 @@ def adapter_of_nan() -> bytes:
     return gguf(ADAPTER_VALUES, tensors, b"\xff" * nbytes)
 
 
-def flip_last_byte(bundle: Path) -> None:
-    content = bytearray((bundle / "model.gguf").read_bytes())
-    content[-1] ^= 1
-    (bundle / "model.gguf").write_bytes(content)
-
-
 def put(bundle: Path, name: str, data: bytes) -> None:
     """A file with the right hash in the manifest."""
-    manifest = json.loads((bundle / "manifest.json").read_bytes())
-    manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
     (bundle / name).write_bytes(data)
+    relist(bundle)
 
 
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (flip_last_byte, "b/model.gguf: should have sha256 "),
+        (lambda bundle: flip(bundle / "model.gguf"), "b/model.gguf: should have sha256 "),
         (lambda bundle: (bundle / "extra\x1b").write_text(""), r'b: the manifest does not list ["extra\u001b"]'),
         (lambda bundle: (bundle / "model.gguf").unlink(), "b/model.gguf: listed in the manifest, but not there"),
         (lambda bundle: (bundle / "manifest.json").unlink(), "is a folder without manifest.json"),

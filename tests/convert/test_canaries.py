@@ -27,9 +27,8 @@ from edge_agent.worker.client import WorkerClient, WorkerError
 from tests.convert.conversions import ignore_progress, run
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, damaged, set_template, swap_tokens
 from tests.engine import r1_distill
+from tests.helpers.bundles import DEMO_TASKS, demo_requests
 from tests.helpers.support import finished
-
-DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 
 
 def record(checkpoint: Path, bundle: Path, *more: object) -> int:
@@ -37,22 +36,11 @@ def record(checkpoint: Path, bundle: Path, *more: object) -> int:
     return main([str(word) for word in (checkpoint, "--type", "q4_0", "--out", bundle, *more)])
 
 
-def demo_requests(path: Path, count: int = 3) -> Path:
-    """Each task of the demonstration on its first held-out readings, as labelled lines: their answers do not count."""
-    lines = [
-        {"task": task, "input": reading.payload, "answer": "?"}
-        for reading in held_out()[:count]
-        for task in json.loads(DEMO_TASKS.read_text("utf-8"))
-    ]
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `own`, a bundle with our canaries, and `demo`, one with those of the demonstration's tasks."""
     folder = tmp_path_factory.mktemp("canaries")
-    requests = demo_requests(folder / "requests.jsonl")
+    requests = demo_requests(folder / "requests.jsonl", 3)
     assert record(checkpoint_folder(), folder / "own") == 0
     assert record(checkpoint_folder(), folder / "demo", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
     return folder

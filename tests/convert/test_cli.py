@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.convert.checkpoints import make_checkpoint
-from tests.convert.conversions import convert, run
+from tests.convert.conversions import contents, convert, run
 from tests.convert.gguf_reading import read_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -258,10 +258,6 @@ def test_output_that_cannot_be_written_exits_1(words: list[str], checkpoint: Pat
     assert done.stderr.splitlines()[-1] == "edge-convert: standard output: No space left on device"
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
-
-
-def contents(bundle: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in bundle.iterdir()}
 
 
 def test_the_bytes_do_not_depend_on_user_and_place(tmp_path: Path) -> None:

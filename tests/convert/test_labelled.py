@@ -16,8 +16,9 @@ from convert.evaluate.requests import read_tasks
 from convert.evaluate.worker import Adapted
 from convert.measure.cache import write_cached
 from convert.report.quality import TaskAccuracy
-from edge_agent.tools.demo.readings import checkpoint_folder, held_out
+from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.conversions import run
+from tests.helpers.bundles import DEMO_TASKS, demo_examples, write_lines
 
 TASKS = """
 [tasks.state]
@@ -37,7 +38,6 @@ where = { type = "object", properties = { hall = { type = "integer" } } }
 [tasks.say]
 kind = "generate"
 """
-DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 
@@ -45,21 +45,6 @@ def write_tasks(folder: Path, text: str = TASKS) -> Path:
     path = folder / "config.toml"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def write_lines(path: Path, *lines: object) -> Path:
-    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
-    return path
-
-
-def demo_examples(path: Path, count: int) -> Path:
-    """Label and diagnosis of the first held-out readings; the free text of `action` does not count."""
-    lines: list[object] = []
-    for reading in held_out()[:count]:
-        judged = {name: reading.diagnosis[name] for name in ("fault", "severity", "stop")}
-        lines.append({"task": "machine-triage", "input": reading.payload, "answer": reading.fault})
-        lines.append({"task": "machine-diagnosis", "input": reading.payload, "answer": judged})
-    return write_lines(path, *lines)
 
 
 @pytest.mark.parametrize(

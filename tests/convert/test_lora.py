@@ -20,8 +20,8 @@ from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.conversions import ignore_progress, run
 from tests.convert.gguf_reading import Gguf, read_gguf
 from tests.engine.adapters import bundle_with, demo_adapter, merged_bundle
+from tests.helpers.bundles import DEMO_TASKS, write_lines
 
-DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 Q0 = "model.layers.0.self_attn.q_proj"
 
 
@@ -235,9 +235,8 @@ def test_a_bundle_is_evaluated_with_its_adapter(
 
 def test_answers_are_recorded_with_the_adapter(tmp_path: Path) -> None:
     lora = demo_adapter(strength=0.2).write(tmp_path / "lora")
-    requests = tmp_path / "requests.jsonl"
     lines = [{"task": "machine-triage", "input": reading.payload} for reading in held_out()[:3]]
-    requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    requests = write_lines(tmp_path / "requests.jsonl", *lines)
     words = ["--tasks", DEMO_TASKS, "--canaries", requests, "--lora", lora]
     assert run(checkpoint_folder(), "--out", tmp_path / "b", "--type", "f16", *words) == 0
 

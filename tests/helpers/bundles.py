@@ -32,7 +32,7 @@ def make_bundles(folder: Path) -> None:
     changed(two, models / "unloadable", lambda copy: (copy / "adapter.gguf").write_bytes(b"no adapter"), 3)
     changed(two, models / "bad-canaries", lambda copy: (copy / CANARIES).write_bytes(b"{}"), 3)
     changed(two, models / "wrong-hash", lambda _: None, 3)
-    flip_last_byte(models / "wrong-hash" / "model.gguf")
+    flip(models / "wrong-hash" / "model.gguf")
 
 
 def asked_bundle(folder: Path) -> Path:
@@ -41,10 +41,29 @@ def asked_bundle(folder: Path) -> Path:
 
 
 def _canary_options(folder: Path, *, readings: int) -> tuple[str, ...]:
-    requests = folder / "requests.jsonl"
-    lines = [{"task": task, "input": reading.payload} for reading in held_out()[:readings] for task in tasks()]
-    requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
-    return "--tasks", str(DEMO_TASKS), "--canaries", str(requests)
+    return "--tasks", str(DEMO_TASKS), "--canaries", str(demo_requests(folder / "requests.jsonl", readings))
+
+
+def write_lines(path: Path, *lines: object) -> Path:
+    """Each as JSON, but for texts."""
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
+    return path
+
+
+def demo_requests(path: Path, readings: int) -> Path:
+    """Each task of the demonstration on its first held-out readings, as labelled lines: their answers do not count."""
+    asked = ((task, reading) for reading in held_out()[:readings] for task in tasks())
+    return write_lines(path, *({"task": task, "input": reading.payload, "answer": "?"} for task, reading in asked))
+
+
+def demo_examples(path: Path, readings: int) -> Path:
+    """Label and diagnosis of the first held-out readings; the free text of `action` does not count."""
+    lines: list[object] = []
+    for reading in held_out()[:readings]:
+        judged = {name: reading.diagnosis[name] for name in ("fault", "severity", "stop")}
+        lines.append({"task": "machine-triage", "input": reading.payload, "answer": reading.fault})
+        lines.append({"task": "machine-diagnosis", "input": reading.payload, "answer": judged})
+    return write_lines(path, *lines)
 
 
 def converted(checkpoint: Path, bundle: Path, *words: object, quantization: str = "q4_0") -> Path:
@@ -97,9 +116,10 @@ def not_loading(bundle: Path, folder: Path) -> Path:
     return changed(bundle, folder / "not-loading", cut)
 
 
-def flip_last_byte(path: Path) -> None:
+def flip(path: Path, at: int = -1) -> None:
+    """Another byte at this place."""
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[at] ^= 1
     path.write_bytes(data)
 
 

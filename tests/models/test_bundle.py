@@ -12,6 +12,7 @@ from edge_agent.core.model import ModelError
 from edge_agent.core.wording import shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.signatures import signature_fault
+from tests.helpers.bundles import flip
 from tests.helpers.ggufs import MODEL_VALUES, STRING, WEIGHTS, changed_model, gguf
 from tests.helpers.keys import sign, write_keys
 
@@ -250,14 +251,8 @@ def test_a_bundle_opens_that_was_signed_with_the_other_half_of_the_key(tmp_path:
     assert open_model("default", path, public).signature == "good"
     assert open_model("default", path, public).warning is None
     assert open_model("default", path).signature == "unchecked"
-    flip(path / "model.gguf", -1)
+    flip(path / "model.gguf")
     assert "demo/model.gguf: should have sha256" in refusal(path, public)
-
-
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.bundles import flip_last_byte
+from tests.helpers.bundles import flip
 from tests.helpers.site import Site, written_config
 from tests.system.conftest import EdgeAgent, Ended
 
@@ -105,7 +105,7 @@ def test_model_that_is_not_as_its_manifest_says_is_not_opened(
     tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent
 ) -> None:
     bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
-    flip_last_byte(bundle / "model.gguf")
+    flip(bundle / "model.gguf")
     path = written_config(tmp_path, bundle)
     done = edge_agent("run", "--config", path)
     assert done.returncode == 1
