@@ -31,6 +31,13 @@ def run_tests(*words: str, environment: Mapping[str, str] | None = None) -> int:
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False).returncode
 
 
+def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of `python -m MODULE`, which shows the description as it is written."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def checkpoint_path(text: str) -> Path:
     """An argument's type: the folder of a Hugging Face checkpoint. Raises argparse.ArgumentTypeError."""
     path = Path(text)

@@ -18,15 +18,13 @@ from rigs.bench.agent import AgentSide, UnexpectedReply, running_agent, workload
 from rigs.bench.asking import ask_all, peak_memory_mib
 from rigs.bench.figures import Figures
 from rigs.bench.workload import Kind, readings
-from rigs.machine import model_path
+from rigs.machine import model_path, parser_of
 
 MAX_MIB, MAX_MIB_EXTRACT = 192.0, 235.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m rigs.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("rigs.bench", __doc__)
     parser.add_argument("model", type=model_path, metavar="MODEL", help="a bundle or a .gguf")
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/edge-agent")
     parser.add_argument("--kinds", nargs="+", type=Kind, default=list(Kind))

@@ -36,13 +36,13 @@ class WaitingClient(Client):
         self._waiting: dict[str, Future[dict[str, Any]]] = {}
         super().__init__(port, "3.1.1")
 
-    def _on_message(self, client: object, userdata: object, message: paho.MQTTMessage) -> None:
+    def _keep(self, message: paho.MQTTMessage) -> None:
         reply = json.loads(message.payload) if message.topic.endswith("/response") else {}
         waiting = self._waiting.pop(str(reply.get("id")), None)
         if waiting is not None:
             waiting.set_result(reply)
             return
-        super()._on_message(client, userdata, message)
+        super()._keep(message)
         if message.topic == f"{BASE}/state" and json.loads(message.payload)["state"] in ("offline", "stopped"):
             for one in self._waiting.values():
                 one.set_exception(UnexpectedReply("the agent ended"))

@@ -7,7 +7,6 @@ llama.cpp's programs, which takes some minutes. Exit code 1 if a target is misse
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from rigs.bench.workload import (
     readings,
 )
 from rigs.llama_sources import build_llama_cpp
-from rigs.machine import model_path
+from rigs.machine import model_path, parser_of
 
 ENGINE = {"threads": THREADS, "prefill_threads": THREADS, "max_active": CLIENTS, "context_tokens": CONTEXT_TOKENS}
 PARTS = ("classify", "extract", "generate", "idle", "burst", "memory")
@@ -244,9 +243,7 @@ def _largest_difference(one: Run, other: Run) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m rigs.bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("rigs.bench.compare", __doc__)
     parser.add_argument("model", type=model_path, metavar="MODEL", help="a bundle or a .gguf with a ChatML template")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=32, help="of each kind in each run (%(default)s)")

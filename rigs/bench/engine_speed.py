@@ -7,7 +7,6 @@ changes it little. What counts is the ratio with its spread; above 1 this checko
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -34,7 +33,7 @@ from rigs.bench.workload import (
     readings,
     user_text,
 )
-from rigs.machine import ROOT, model_path
+from rigs.machine import ROOT, model_path, parser_of
 
 
 class Worker:
@@ -122,11 +121,7 @@ class Worker:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m rigs.bench.engine_speed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("rigs.bench.engine_speed", __doc__)
     parser.add_argument("model", type=model_path, metavar="MODEL.gguf")
     parser.add_argument("--other", type=Path, default=ROOT, help="the checkout to compare with")
     parser.add_argument("--rounds", type=int, default=8, help="default: %(default)s, after one that warms up")

@@ -8,8 +8,8 @@ import threading
 
 import paho.mqtt.client as paho
 
-from rigs.caller import Caller
 from rigs.chaos.ledger import Ledger
+from tests.helpers.caller import Caller
 
 DEADLINE_MS = 600_000
 # Requests in flight.
@@ -71,7 +71,7 @@ class Asker:
         self.ledger.ask(name, expected)
         envelope = {"id": name, "input": text, "reply_to": _REPLY_TOPIC, "deadline_ms": DEADLINE_MS}
         envelope["options"] = {"max_tokens": 24}
-        self._sent[self._caller.publish(f"{self._base}/infer/{task}/request", json.dumps(envelope))] = name
+        self._sent[self._caller.send(f"{self._base}/infer/{task}/request", json.dumps(envelope)).mid] = name
 
     def _on_message(self, message: paho.MQTTMessage) -> None:
         if message.topic == _REPLY_TOPIC:

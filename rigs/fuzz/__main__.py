@@ -5,7 +5,6 @@ A case is always the same for its number. Exit code 1 if one ends a process, han
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections import Counter
@@ -13,7 +12,7 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from rigs.fuzz.children import BAD, Outcome
-from rigs.machine import ROOT, model_path, require
+from rigs.machine import ROOT, model_path, parser_of, require
 from tests.helpers.bundles import convert_demo_model
 
 PARTS = ("gguf", "checkpoints", "bundles", "schemas", "configurations", "messages")
@@ -21,9 +20,7 @@ DEMO = ROOT / "build" / "fuzz"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m rigs.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("rigs.fuzz", __doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     parser.add_argument("--count", type=int, default=1000, help="cases of each part (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")

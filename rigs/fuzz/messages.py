@@ -17,11 +17,11 @@ from typing import Any
 import paho.mqtt.client as paho
 
 from edge_agent.tools.demo.broker import free_port
-from rigs.caller import Caller
 from rigs.fuzz.answers import fault, is_reply, must_be_invalid, topics
 from rigs.fuzz.children import FAILED, Outcome
 from rigs.fuzz.malformed import Message, message
 from rigs.soak.samples import process_sample
+from tests.helpers.caller import Caller
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto, children, workers
 from tests.helpers.site import written_config
@@ -153,7 +153,7 @@ def _ask_all(book: Book, port: int, numbers: range, processes: dict[str, int]) -
         one = message(number, BASE, is_v5=protocol == "5")
         book.sent(one)
         for _ in range(one.copies):
-            clients[protocol].publish(
+            clients[protocol].send(
                 one.topic, one.payload, qos=one.qos, retain=one.retain, properties=one.properties
             )  # fmt: skip
         give_up_at = time.monotonic() + STUCK_S

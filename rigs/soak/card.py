@@ -8,7 +8,6 @@ Short form: `--rates 5 --seconds 1 --window 1 --warm-up 24 --journals disk`.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -25,9 +24,9 @@ import psutil
 
 from edge_agent.core.strict_json import encode
 from edge_agent.tools.demo.readings import held_out
-from rigs.caller import Caller
-from rigs.machine import require
+from rigs.machine import parser_of, require
 from rigs.soak.place import BASE, TRIAGE, running
+from tests.helpers.caller import Caller
 
 IN_FLIGHT = 24
 IMAGE_BYTES = 128 << 20
@@ -46,9 +45,7 @@ class Cost:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m rigs.soak.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("rigs.soak.card", __doc__)
     parser.add_argument("--rates", default="0.1,1,10,50", help="requests a second (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=300.0, help="of each rate (default: %(default)s)")
     parser.add_argument("--window", type=int, default=30, help="dedup_window_s of the agents (default: %(default)s)")
@@ -101,7 +98,7 @@ class _Asker:
             self._asked += 1
             reading = self._readings[self._asked % len(self._readings)]
             envelope = {"id": f"r{self._asked}", "input": reading, "reply_to": _REPLY_TOPIC, "deadline_ms": 60_000}
-            self._caller.publish(f"{BASE}/infer/{TRIAGE}/request", encode(envelope))
+            self._caller.send(f"{BASE}/infer/{TRIAGE}/request", encode(envelope))
 
     def await_answers(self) -> None:
         while self._answered < self._asked:

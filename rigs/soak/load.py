@@ -11,9 +11,9 @@ from typing import Any
 import paho.mqtt.client as paho
 
 from edge_agent.tools.demo.readings import held_out
-from rigs.caller import Caller
 from rigs.chaos.ledger import Ledger, answer_text
 from rigs.soak.place import BASE, DIAGNOSIS, EXPLANATION, TRIAGE
+from tests.helpers.caller import Caller
 
 READINGS = 30
 REPLY_TOPIC = "edgeai/v1/reply/soak"
@@ -72,7 +72,7 @@ class Load:
             for reading in self._readings:
                 name = f"{task} {len(learned)}"
                 envelope = {"id": name, "input": reading, "reply_to": REPLY_TOPIC, "deadline_ms": 60_000}
-                self._caller.publish(f"{BASE}/infer/{task}/request", json.dumps(envelope))
+                self._caller.send(f"{BASE}/infer/{task}/request", json.dumps(envelope))
                 with self._lock:
                     is_answered = self._lock.wait_for(lambda name=name: name in learned, ANSWER_S)  # type: ignore[misc]
                     assert is_answered, "no answer to one question"
@@ -92,7 +92,7 @@ class Load:
             for _ in range(BURST):
                 self._ask("triage", counted_as="burst")
         if self._is_due("reload", RELOAD_EVERY_S, now):
-            self._caller.publish(f"{BASE}/cmd/reload", b"{}")
+            self._caller.send(f"{BASE}/cmd/reload", b"{}")
         for number in self._acknowledged[:]:
             if number in self._names:
                 self.ledger.taken(self._names.pop(number))
@@ -131,10 +131,10 @@ class Load:
         with self._lock:
             self.ledger.ask(name, right, _ENDS.get(kind, _SERVED), times=times)
         for _ in range(times):
-            number = self._caller.publish(topic, payload)
+            number = self._caller.send(topic, payload).mid
         self._names[number] = name
         if kind == "cancelled":
-            self._caller.publish(f"{BASE}/cmd/cancel", json.dumps({"request_id": name, "reply_to": REPLY_TOPIC}))
+            self._caller.send(f"{BASE}/cmd/cancel", json.dumps({"request_id": name, "reply_to": REPLY_TOPIC}))
 
     def _on_message(self, message: paho.MQTTMessage) -> None:
         topic, payload = message.topic, bytes(message.payload)

@@ -22,6 +22,7 @@ from tokenizers import AddedToken as SpecialToken
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
 
+from rigs.machine import parser_of
 from rigs.training.model import Qwen2
 from rigs.training.readings import DEMO
 from rigs.training.tasks import OTHER_TEXTS, OTHER_WORDS, draw_example
@@ -145,9 +146,7 @@ def train(tokenizer: Tokenizer, arguments: argparse.Namespace) -> Qwen2:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m rigs.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("rigs.training", __doc__)
     parser.add_argument("--out", type=Path, default=DEMO)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

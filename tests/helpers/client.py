@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
+from tests.helpers.caller import Caller
 from tests.helpers.processes import WAIT_S
 
 # A message that is published after a subscription arrives after the retained ones.
@@ -39,8 +36,8 @@ class Message:
         return document
 
 
-class Client:
-    """Connected when made, with `ca_file` over TLS. Every message received is kept, in order."""
+class Client(Caller):
+    """Every message received is kept, in order."""
 
     def __init__(
         self, port: int, protocol: str, user: tuple[str, str] | None = None, ca_file: Path | None = None
@@ -50,20 +47,10 @@ class Client:
         self.messages: list[Message] = []
         self._arrived = threading.Condition()
         self._subscribed = 0
-        version = MQTTProtocolVersion.MQTTv5 if protocol == "5" else MQTTProtocolVersion.MQTTv311
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
-        self._client.on_message = self._on_message
+        super().__init__(port, protocol, on_message=self._keep, user=user, ca_file=ca_file)
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_socket_open = send_at_once
-        self._client.max_inflight_messages_set(1000)
-        if user is not None:
-            self._client.username_pw_set(*user)
-        if ca_file is not None:
-            self._client.tls_set(ca_certs=str(ca_file))
-        self._client.connect("127.0.0.1" if ca_file is None else "localhost", port, 30)
-        self._client.loop_start()
 
-    def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
+    def _keep(self, message: paho.MQTTMessage) -> None:
         properties = message.properties
         with self._arrived:
             self.messages.append(
@@ -113,23 +100,15 @@ class Client:
     ) -> None:
         """Returns when the broker has the message."""
         data = json.dumps(payload) if isinstance(payload, dict) else payload
-        properties = None
-        if self.protocol == "5":
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            given = {
-                "ResponseTopic": response_topic,
-                "CorrelationData": correlation,
-                "ContentType": content_type,
-                "MessageExpiryInterval": expiry_s,
-            }
-            for name, value in given.items():
-                if value is not None:
-                    setattr(properties, name, value)
-        self._client.publish(topic, data, qos=qos, retain=retain, properties=properties).wait_for_publish(WAIT_S)
-
-    def send(self, topic: str, payload: str) -> None:
-        """Publishes at QoS 1 and does not wait for the broker."""
-        self._client.publish(topic, payload, qos=1)
+        given = {
+            "ResponseTopic": response_topic,
+            "CorrelationData": correlation,
+            "ContentType": content_type,
+            "MessageExpiryInterval": expiry_s,
+        }
+        is_v5 = self.protocol == "5"
+        properties = {name: value for name, value in given.items() if is_v5 and value is not None}
+        self.send(topic, data, qos=qos, retain=retain, properties=properties).wait_for_publish(WAIT_S)
 
     def wait(self, topic: str, *, count: int = 1, timeout_s: float = WAIT_S) -> list[Message]:
         """The first `count` messages on a topic, also earlier ones."""
@@ -162,12 +141,3 @@ class Client:
 
     def on(self, topic: str) -> list[Message]:
         return [message for message in self.messages if message.topic == topic]
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-def send_at_once(_client: object, _userdata: object, connection: Any) -> None:
-    """Nagle's algorithm would add to the agent's latency."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -11,7 +13,6 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.helpers.client import send_at_once
 from tests.helpers.processes import WAIT_S
 
 _SESSION_S = 3600
@@ -19,9 +20,9 @@ _IN_FLIGHT = 1000
 
 
 class Caller:
-    """Made when the broker has confirmed the filters.
+    """Made when the broker has confirmed the filters. With `ca_file` over TLS.
 
-    on_acknowledged: takes the number that `publish` returned. Both functions run on the network thread.
+    on_acknowledged: takes the number of a message. Both functions run on the network thread.
     session: the client id of a session that outlives a connection; None = a session for each connection.
     """
 
@@ -35,6 +36,8 @@ class Caller:
         *,
         session: str | None = None,
         in_flight: int = _IN_FLIGHT,
+        user: tuple[str, str] | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         is_v5, is_kept = protocol == "5", session is not None
         self._client = paho.Client(
@@ -56,11 +59,16 @@ class Caller:
         if is_v5 and is_kept:
             more = {"clean_start": False, "properties": Properties(PacketTypes.CONNECT)}  # type: ignore[no-untyped-call]
             more["properties"].SessionExpiryInterval = _SESSION_S
-        self._client.connect("127.0.0.1", port, 10 if is_kept else 30, **more)
+        if user is not None:
+            self._client.username_pw_set(*user)
+        if ca_file is not None:
+            self._client.tls_set(ca_certs=str(ca_file))
+        host = "127.0.0.1" if ca_file is None else "localhost"
+        self._client.connect(host, port, 10 if is_kept else 30, **more)
         self._client.loop_start()
         assert not filters or is_subscribed.wait(WAIT_S), "the broker confirms no subscription"
 
-    def publish(
+    def send(
         self,
         topic: str,
         payload: bytes | str,
@@ -68,15 +76,20 @@ class Caller:
         qos: int = 1,
         retain: bool = False,
         properties: Mapping[str, Any] | None = None,
-    ) -> int:
-        """The message's number. properties: by paho's names; only with MQTT 5."""
+    ) -> paho.MQTTMessageInfo:
+        """Does not wait for the broker. properties: by paho's names; only with MQTT 5."""
         given = None
         if properties:
             given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             for name, value in properties.items():
                 setattr(given, name, value)
-        return self._client.publish(topic, payload, qos=qos, retain=retain, properties=given).mid
+        return self._client.publish(topic, payload, qos=qos, retain=retain, properties=given)
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def send_at_once(_client: object, _userdata: object, connection: Any) -> None:
+    """Nagle's algorithm would add to the agent's latency."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
