@@ -55,14 +55,21 @@ def hangs_up() -> Iterator[int]:
         thread.join()
 
 
-def first_event(**fields: Any) -> ConnectionFailed:
+@contextmanager
+def started(**fields: Any) -> Iterator[tuple[MqttLink, queue.Queue[LinkEvent]]]:
+    """A link of this configuration, and what comes of it."""
     events: queue.Queue[LinkEvent] = queue.Queue()
     link = MqttLink("c", MqttConfig.model_validate({"host": "127.0.0.1", **fields}), events.put)
     link.start()
     try:
-        event = events.get(timeout=20)
+        yield link, events
     finally:
         link.stop(1.0)
+
+
+def first_event(**fields: Any) -> ConnectionFailed:
+    with started(**fields) as (_, events):
+        event = events.get(timeout=20)
     assert isinstance(event, ConnectionFailed)
     return event
 
@@ -108,29 +115,21 @@ def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_los
     tmp_path: Path, protocol: str
 ) -> None:
     port = free_port()
-    events: queue.Queue[LinkEvent] = queue.Queue()
     # All of 127.0.0.0/8 is this machine; the broker listens at the last one only.
-    config = MqttConfig.model_validate(
-        {"host": ["127.0.0.3", "127.0.0.2", "127.0.0.1"], "port": port, "protocol": protocol}
-    )
-    link = MqttLink("c", config, events.put)
-    with Mosquitto(tmp_path, port) as broker:
-        link.start()
-        try:
-            heard = [events.get(timeout=30) for _ in range(3)]
-            assert [getattr(event, "reason", None) for event in heard] == [
-                "127.0.0.3: Connection refused", "127.0.0.2: Connection refused", None,
-            ]  # fmt: skip
-            assert link.broker == f"127.0.0.1:{port}"
-            broker.stop()
-            lost, again = [events.get(timeout=30) for _ in range(2)]
-            assert isinstance(lost, ConnectionFailed)
-            assert lost.reason.startswith("127.0.0.1: ")
-            assert isinstance(again, ConnectionFailed)
-            assert again.reason == "127.0.0.3: Connection refused"
-            broker.start()
-        finally:
-            link.stop(1.0)
+    hosts = ["127.0.0.3", "127.0.0.2", "127.0.0.1"]
+    with Mosquitto(tmp_path, port) as broker, started(host=hosts, port=port, protocol=protocol) as (link, events):
+        heard = [events.get(timeout=30) for _ in range(3)]
+        assert [getattr(event, "reason", None) for event in heard] == [
+            "127.0.0.3: Connection refused", "127.0.0.2: Connection refused", None,
+        ]  # fmt: skip
+        assert link.broker == f"127.0.0.1:{port}"
+        broker.stop()
+        lost, again = [events.get(timeout=30) for _ in range(2)]
+        assert isinstance(lost, ConnectionFailed)
+        assert lost.reason.startswith("127.0.0.1: ")
+        assert isinstance(again, ConnectionFailed)
+        assert again.reason == "127.0.0.3: Connection refused"
+        broker.start()
 
 
 @pytest.mark.usefixtures("require_mosquitto", "quickly")
@@ -145,24 +144,18 @@ def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unrea
         (tmp_path / name).write_text(pem, encoding="utf-8")
         (tmp_path / name).chmod(0o644)
     tmp_path.chmod(0o755)
-    events: queue.Queue[LinkEvent] = queue.Queue()
     port = free_port()
-    tls = f"certfile {tmp_path}/server.pem\nkeyfile {tmp_path}/server.key\nuser {getpass.getuser()}\n"
-    with Mosquitto(tmp_path, port, tls):
-        config = {"host": "localhost", "port": port, "tls": {"ca_file": ca_file}}
-        link = MqttLink("c", MqttConfig.model_validate(config), events.put)
-        link.start()
-        try:
-            for text in (None, "no certificate", CERTIFICATE):
-                if text is not None:
-                    ca_file.write_text(text, encoding="utf-8")
+    files = f"certfile {tmp_path}/server.pem\nkeyfile {tmp_path}/server.key\nuser {getpass.getuser()}\n"
+    tls = {"ca_file": ca_file}
+    with Mosquitto(tmp_path, port, files), started(host="localhost", port=port, tls=tls) as (_, events):
+        for text in (None, "no certificate", CERTIFICATE):
+            if text is not None:
+                ca_file.write_text(text, encoding="utf-8")
+            event = events.get(timeout=30)
+            # An attempt may have begun before the file was changed.
+            while text == CERTIFICATE and isinstance(event, ConnectionFailed):
                 event = events.get(timeout=30)
-                # An attempt may have begun before the file was changed.
-                while text == CERTIFICATE and isinstance(event, ConnectionFailed):
-                    event = events.get(timeout=30)
-                assert isinstance(event, Connected if text == CERTIFICATE else ConnectionFailed)
-        finally:
-            link.stop(1.0)
+            assert isinstance(event, Connected if text == CERTIFICATE else ConnectionFailed)
 
 
 def connected(link: MqttLink, **told: Any) -> None:

@@ -116,10 +116,10 @@ def test_a_configuration_that_is_not_there_is_to_be_named(tmp_path: Path) -> Non
     assert check.advice == "name the configuration with --config FILE"
 
 
-def written(folder: Path, more: str = "") -> Path:
-    """A configuration without broker and model."""
+def written(folder: Path, more: str = "", mqtt: str = "port = 1", head: str = "") -> Path:
+    """A configuration without a model, and without a broker unless `mqtt` names one."""
     path = folder / "config.toml"
-    text = '[device]\nsite = "hall1"\nid = "board1"\n[mqtt]\nhost = "127.0.0.1"\nport = 1\n'
+    text = f'{head}[device]\nsite = "hall1"\nid = "board1"\n[mqtt]\nhost = "127.0.0.1"\n{mqtt}\n'
     path.write_text(f'{text}[models.default]\npath = "none"\n{more}', encoding="utf-8")
     return path
 
@@ -264,9 +264,7 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
 ) -> None:
     (tmp_path / "acl").write_text("pattern readwrite edgeai/v1/+/%u/#\n", "utf-8")
     port = free_port()
-    path = written(tmp_path)
-    more = f'port = {port}\nusername = "{user}"'
-    path.write_text(path.read_text("utf-8").replace("port = 1", more), "utf-8")
+    path = written(tmp_path, mqtt=f'port = {port}\nusername = "{user}"')
     with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
         topics, name = topic_checks(load_config(path), "doctor", is_running=False)
     assert topics.verdict is verdict
@@ -280,9 +278,7 @@ def test_only_the_broker_is_checked_on_demand(tmp_path: Path) -> None:
     command = ["mosquitto_passwd", "-b", "-c", str(passwords), "board1", "of board1"]
     subprocess.run(command, check=True, capture_output=True)
     port = free_port()
-    path = written(tmp_path)
-    more = f'port = {port}\nusername = "board1"\npassword_file = "password"'
-    path.write_text(path.read_text("utf-8").replace("port = 1", more), "utf-8")
+    path = written(tmp_path, mqtt=f'port = {port}\nusername = "board1"\npassword_file = "password"')
     more = f"password_file {passwords}\nallow_anonymous false\nuser {getpass.getuser()}\n"
     with Mosquitto(tmp_path, port, more):
         found = {}
@@ -304,8 +300,7 @@ def test_topics_that_a_broker_refuses_or_drops_are_reported() -> None:
 
 
 def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> None:
-    path = written(tmp_path, f'[board]\nroot = "{tmp_path}/root"\n')
-    path.write_text(f'state_dir = "{tmp_path}/state"\n{path.read_text("utf-8")}', "utf-8")
+    path = written(tmp_path, f'[board]\nroot = "{tmp_path}/root"\n', head=f'state_dir = "{tmp_path}/state"\n')
     config = load_config(path)
     switched = tmp_path / "pumps-2"
     write_record(config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=None))
