@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import secrets
@@ -25,23 +24,15 @@ from rigs.deploy.fleet import ANSIBLE, Broker
 from tests.conftest import NO_MOSQUITTO
 from tests.helpers.client import Client
 from tests.helpers.processes import Mosquitto
+from tests.helpers.support import loaded
 from tests.models.test_bundle import bundle
 
 ROLE = ANSIBLE / "roles" / "edge_agent"
 
 
-def _module(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROLE / path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up there.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-to_toml: Callable[[dict[str, Any]], str] = _module("filter_plugins/to_toml.py").FilterModule().filters()["to_toml"]
+to_toml: Callable[[dict[str, Any]], str] = (
+    loaded(ROLE / "filter_plugins/to_toml.py").FilterModule().filters()["to_toml"]
+)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SCALARS = TEXT | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
 VALUES = st.recursive(
@@ -87,7 +78,7 @@ def board_module(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("ansible", "ansible.module_utils"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace())
     monkeypatch.setitem(sys.modules, "ansible.module_utils.basic", SimpleNamespace(AnsibleModule=None))
-    return _module("library/edge_agent_board.py")
+    return loaded(ROLE / "library/edge_agent_board.py")
 
 
 RECORDS = {

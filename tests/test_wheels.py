@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from zipfile import ZipFile
 
 import pytest
 
+from tests.helpers.support import loaded
+
 FOLDER = Path(__file__).parents[1] / "ansible" / "wheels"
 
 
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-wheelhouse = _script("wheelhouse")
+wheelhouse = loaded(FOLDER / "wheelhouse.py")
 
 
 def _wheel(folder: Path, name: str, *needs: str) -> Path:

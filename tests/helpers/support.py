@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+import sys
 import tomllib
 from collections.abc import Callable
 from functools import lru_cache
@@ -301,3 +303,15 @@ def message_of(reply: dict[str, Any]) -> str:
     error = reply["error"]
     assert isinstance(error, dict)
     return str(error["message"])
+
+
+def loaded(path: Path) -> Any:
+    """The module in a file that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up there.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
