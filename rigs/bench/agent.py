@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.tools.demo.broker import free_port, start_broker
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, LABELS, SCHEMA, SYSTEM, Answer, Kind, Reading
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess
+from tests.helpers.processes import EDGE_AGENT, AgentProcess
+from tests.helpers.site import online
 
 BASE = "edgeai/v1/bench/board"
 START_S = 300.0
@@ -106,7 +106,7 @@ def running_agent(
     tasks: str,
     engine: Mapping[str, int],
     *,
-    program: Sequence[str] = (sys.executable, "-m", "edge_agent"),
+    program: Sequence[str] = EDGE_AGENT,
     name: str = "edge-agent",
 ) -> Iterator[AgentSide]:
     """An agent that is online. tasks: TOML at the end of its configuration. program: what starts it."""
@@ -124,15 +124,12 @@ def running_agent(
         + tasks,
         encoding="utf-8",
     )
-    client = WaitingClient(port)
-    client.subscribe(f"{BASE}/#")
-    process = AgentProcess(config, program)
     try:
-        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", START_S)
-        yield AgentSide(client, process, name)
+        with closing(WaitingClient(port)) as client:
+            client.subscribe(f"{BASE}/#")
+            with online(config, client, BASE, program=program, timeout_s=START_S) as process:
+                yield AgentSide(client, process, name)
     finally:
-        client.close()
-        process.stop()
         broker.stop()
 
 

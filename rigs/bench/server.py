@@ -23,7 +23,7 @@ from rigs.bench.workload import (
     prompt,
 )
 from rigs.llama_sources import run_program
-from tests.helpers.processes import WAIT_S, wait_until
+from tests.helpers.processes import ends, wait_until
 
 PROGRAMS = ("llama-server", "llama-bench", "llama-batched-bench")
 # Greedy, without penalties and other samplers: the server's fastest way to the same token.
@@ -76,12 +76,7 @@ class LlamaServer:
         )
 
     def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(WAIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        ends(self._process)
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         """Raises OSError for any status but 200, and if the server is gone."""

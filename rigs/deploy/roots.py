@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.helpers.processes import ends
+
 REPOSITORY = Path(__file__).parents[2]
 IMAGES = REPOSITORY / "build" / "roots"
 BOOT_S = 120.0
@@ -128,13 +130,8 @@ class Board:
     def stop(self) -> None:
         """Shuts down like `poweroff`. Files stay."""
         container, self._container = self._container, None
-        if container is not None and container.poll() is None:
-            container.terminate()
-            try:
-                container.wait(BOOT_S)
-            except subprocess.TimeoutExpired:
-                container.kill()
-                container.wait()
+        if container is not None:
+            ends(container, BOOT_S)
 
     def reboot(self) -> None:
         self.stop()

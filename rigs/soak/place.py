@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from edge_agent.tools.demo.readings import tasks
 from rigs.bench.agent import task_table
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto
+from tests.helpers.site import online
 
 DEVICE = "soak"
 BASE = f"edgeai/v1/test/{DEVICE}"
@@ -38,21 +39,10 @@ def running(
     with Mosquitto(folder / "broker", free_port(), is_persistent=True) as broker:
         config = folder / "config.toml"
         config.write_text(_config(folder, broker.port, model, protocol, journal, queue), encoding="utf-8")
-        agent = AgentProcess(config)
-        try:
-            _wait_until_online(broker.port, protocol)
-            yield Place(folder, broker.port, agent)
-        finally:
-            agent.stop()
-
-
-def _wait_until_online(port: int, protocol: str) -> None:
-    client = Client(port, protocol)
-    try:
-        client.subscribe(f"{BASE}/state")
-        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", START_S)
-    finally:
-        client.close()
+        with closing(Client(broker.port, protocol)) as client:
+            client.subscribe(f"{BASE}/state")
+            with online(config, client, BASE, timeout_s=START_S) as agent:
+                yield Place(folder, broker.port, agent)
 
 
 def _config(folder: Path, port: int, model: str, protocol: str, journal: str, queue: str) -> str:

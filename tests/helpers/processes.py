@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 WAIT_S = 60.0
+EDGE_AGENT = (sys.executable, "-m", "edge_agent")
 
 
 def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S) -> None:
@@ -51,6 +52,19 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
     except OSError:  # it has ended
         return ""
+
+
+def ends(process: subprocess.Popen[Any], patience_s: float = WAIT_S) -> bool:
+    """Whether a process ends at SIGTERM, if it has not before; else it is killed."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return False
+    return True
 
 
 class Mosquitto:
@@ -115,7 +129,7 @@ def _persistence(folder: Path) -> str:
 class AgentProcess:
     """`edge-agent run` as a process. Its log is kept beside its configuration. program: what starts edge-agent."""
 
-    def __init__(self, config: Path, program: Sequence[str] = (sys.executable, "-m", "edge_agent")) -> None:
+    def __init__(self, config: Path, program: Sequence[str] = EDGE_AGENT) -> None:
         self.config = config
         self._log_path = config.with_suffix(".log")
         self._log = self._log_path.open("wb")
@@ -134,12 +148,5 @@ class AgentProcess:
     def stop(self) -> int:
         """Sends SIGTERM, and SIGKILL to an agent that does not end; its exit code."""
         self._log.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(WAIT_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-                raise AssertionError(f"the agent did not stop on SIGTERM; its log:\n{self.log}") from None
+        assert ends(self.process), f"the agent did not stop on SIGTERM; its log:\n{self.log}"
         return self.process.returncode

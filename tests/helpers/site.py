@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client, Message
-from tests.helpers.processes import AgentProcess, wait_until
+from tests.helpers.processes import EDGE_AGENT, WAIT_S, AgentProcess, wait_until
 
 TASKS = """
 [tasks.triage]
@@ -82,19 +82,29 @@ class Site:
 
 
 @contextmanager
+def online(
+    config: Path, client: Client, base: str, *, program: Sequence[str] = EDGE_AGENT, timeout_s: float = WAIT_S
+) -> Iterator[AgentProcess]:
+    """An agent that is online while the context is entered; the client hears of its state."""
+    agent = AgentProcess(config, program)
+    try:
+        client.wait_for(f"{base}/state", lambda state: state["state"] == "online", timeout_s)
+        yield agent
+    finally:
+        agent.stop()
+
+
+@contextmanager
 def running_site(folder: Path, port: int, protocol: str, *, model: str = "echo:", more: str = "") -> Iterator[Site]:
     """An agent of its own name that is online while the context is entered."""
     device = next(DEVICES)
     base = f"edgeai/v1/test/{device}"
-    agent = AgentProcess(written_config(folder, model, more, device=device, port=port, protocol=protocol))
-    try:
-        with closing(Client(port, protocol)) as client:
-            client.subscribe(f"{base}/#")
-            client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
+    config = written_config(folder, model, more, device=device, port=port, protocol=protocol)
+    with closing(Client(port, protocol)) as client:
+        client.subscribe(f"{base}/#")
+        with online(config, client, base) as agent:
             yield Site(base, protocol, port, agent, client)
-    finally:
-        code = agent.stop()
-    assert code == 0
+    assert agent.process.returncode == 0
 
 
 def site_config(device: str, port: int, protocol: str, model: str, more: str = "", *, state: str = "state") -> str:
