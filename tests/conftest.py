@@ -108,12 +108,6 @@ def converter_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(measured, tmp_path_factory.mktemp("cache"), dirs_exist_ok=True))
 
 
-@pytest.fixture(scope="session")
-def converter_work(converter_cache: Path) -> Path:
-    """The converter's folder in it, as a --work."""
-    return converter_cache / "edge-agent" / "convert"
-
-
 def measure_demo_model(folder: Path) -> None:
     command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(folder / "bundle")]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}

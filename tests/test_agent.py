@@ -139,11 +139,6 @@ def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker
     return FromWorker(cast("WorkerProcess", process), event)
 
 
-def from_control(agent: Agent, topic: str, payload: bytes, now: float) -> None:
-    """A message on the control connection."""
-    agent._on_message(received(inbound(topic, payload), agent._connections.control), now)
-
-
 @pytest.mark.expects_warning
 def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None:
     agent = an_agent()

@@ -82,13 +82,6 @@ def test_an_absurd_or_missing_value_of_a_chip_is_an_error(files: dict[str, str],
         PowerMeter(write(tmp_path, files)).read()
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.mark.parametrize(
     ("domain", "before_uj", "after_uj", "expected"),
     [
@@ -101,11 +94,9 @@ class Clock:
 def test_watts_are_the_energy_between_two_readings(
     domain: str, before_uj: int, after_uj: int, expected: Power | None, tmp_path: Path
 ) -> None:
-    clock = Clock()
     files = {"name": domain, "energy_uj": str(before_uj), "max_energy_range_uj": "262143328850"}
-    one = Rapl(write(tmp_path, files), clock)
+    one = Rapl(write(tmp_path, files), iter((100.0, 102.0)).__next__)
     assert one.read() is None
-    clock.now = 102.0
     write(tmp_path, {"energy_uj": str(after_uj)})
     assert one.read() == expected
 

@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import contents, convert, run
 from tests.convert.gguf_reading import read_gguf
+from tests.helpers.processes import wait_until
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {"layers": 1, "hidden": 64, "feed_forward": 96}
@@ -205,11 +205,9 @@ def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subproces
     words = ("--type", "iq4_nl", "--name", "n", "--licence", "mit")
     arguments = [sys.executable, "-c", program, *command(checkpoint, "--out", folder / "b", *words)[3:]]
     process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in folder.glob(".b.partial/model.gguf")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    half = ".b.partial/model.gguf"
+    wait_until(lambda: process.poll() is not None or any(path.stat().st_size for path in folder.glob(half)), half)
+    assert process.poll() is None, process.communicate()
     return process
 
 

@@ -61,12 +61,6 @@ def test_models_of_other_vocabularies_are_not_compared(
     assert (code, "one of 320; only models of the same vocabulary can be compared" in err) == (1, True)
 
 
-def run_on_little(tmp_path: Path, bundle: Path, against: Path) -> int:
-    (tmp_path / "texts.txt").write_text("Pump 3 draws 4.2 A at 57 degrees. " * 100)
-    words = ["evaluate", bundle, "--against", against, "--eval", tmp_path / "texts.txt", "--work", tmp_path / "work"]
-    return main([*map(str, words), "--json"])
-
-
 def test_a_model_with_infinite_logits_is_refused_by_name(
     tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,5 +71,8 @@ def test_a_model_with_infinite_logits_is_refused_by_name(
         file.seek(norm.offset)
         file.write(struct.pack("<f", 3e38) * (norm.nbytes // 4))
 
-    assert run_on_little(tmp_path, large, demo_bundle) == 1
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Pump 3 draws 4.2 A at 57 degrees. " * 100)
+    words = ["evaluate", large, "--against", demo_bundle, "--eval", texts, "--work", tmp_path / "work", "--json"]
+    assert main([*map(str, words)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (f"edge-convert: {large}: computes logits that are not finite")

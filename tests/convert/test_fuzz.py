@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import setitem
 from typing import Any
 
 import pytest
@@ -29,11 +30,6 @@ VALUES = st.one_of(
     st.lists(st.integers() | st.text(max_size=3), max_size=3),
     st.dictionaries(st.text(max_size=3), st.none() | st.integers(), max_size=2),
 )
-Change = Callable[[Any, Any], None]
-
-
-def set_value(place: Any, key: Any, value: Any) -> None:
-    place[key] = value
 
 
 def remove(place: Any, key: Any, _value: Any) -> None:
@@ -47,6 +43,9 @@ def add(place: Any, _key: Any, value: Any) -> None:
         place.append(value)
 
 
+CHANGES: tuple[Callable[[Any, Any, Any], object], ...] = (setitem, remove, add)
+
+
 @st.composite
 def damaged(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
     """The document with up to three changes, at any depth."""
@@ -56,7 +55,7 @@ def damaged(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
         while place:
             key = draw(st.sampled_from(sorted(place)) if isinstance(place, dict) else st.integers(0, len(place) - 1))
             if not isinstance(place[key], dict | list) or draw(st.booleans()):
-                draw(st.sampled_from([set_value, remove, add]))(place, key, draw(VALUES))
+                draw(st.sampled_from(CHANGES))(place, key, draw(VALUES))
                 break
             place = place[key]
     return document

@@ -12,6 +12,7 @@ from convert.quantize.ggml import GgmlType
 from convert.quantize.targets import _BODY, _EMBEDDING
 from convert.read.safetensors import SafetensorsFile
 from convert.read.tensors import ModelTensor
+from tests.convert.adapters import to_f32
 from tests.convert.checkpoints import Array, to_bf16, write_safetensors
 
 RANDOM = np.random.default_rng(3)
@@ -33,9 +34,7 @@ def stored_as(source: str, values: Array) -> Array:
 
 
 def widened(values: Array) -> Array:
-    if values.dtype == np.uint16:
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
+    return to_f32(values) if values.dtype == np.uint16 else values.astype(np.float32)
 
 
 @pytest.mark.parametrize(

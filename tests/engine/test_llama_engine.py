@@ -184,24 +184,21 @@ def test_more_tasks_than_prefixes_fit_take_turns(open_llama: OpenLlama) -> None:
 
 
 def test_prefixes_are_restored_from_disk(open_llama: OpenLlama, tmp_path: Path) -> None:
-    answers = [finished(open_kept(open_llama, tmp_path), run(1, "7 mm/s", LABELS))[1] for _ in range(2)]
+    kept_at: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha"}
+    answers = [finished(open_llama(**kept_at), run(1, "7 mm/s", LABELS))[1] for _ in range(2)]
     assert answers[0].cached_tokens > 0
     assert answers[1].scores == pytest.approx(answers[0].scores, abs=1e-6)
 
     (kept,) = (tmp_path / "prefixes").iterdir()
     before = kept.stat().st_mtime_ns
     kept.write_bytes(kept.read_bytes()[:-1] + b"!")
-    engine = open_kept(open_llama, tmp_path)
+    engine = open_llama(**kept_at)
     answer = finished(engine, run(1, "7 mm/s", LABELS))[1]
 
     assert answer.scores == pytest.approx(answers[0].scores, abs=1e-6), "a damaged file is not believed"
     assert kept.stat().st_mtime_ns > before, "and is written again"
     engine.set_tasks(())
     assert not kept.exists(), "no task has it any more"
-
-
-def open_kept(open_llama: OpenLlama, folder: Path, sha256: str = "5ha") -> LlamaEngine:
-    return open_llama(state_dir=str(folder), sha256=sha256)
 
 
 def test_idle_rows_change_no_answer_and_leave_nothing_behind(

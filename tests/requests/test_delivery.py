@@ -94,11 +94,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def stored_requests(folder: Path) -> list[StoredRequest]:
-    """Requests that the next process is to answer."""
+def reopened(folder: Path) -> Store:
     store = Store(folder / FILE, lambda _: None)
     store.start()
-    return list(store.unanswered(moment(time.monotonic())))
+    return store
+
+
+def stored_requests(folder: Path) -> list[StoredRequest]:
+    """Requests that the next process is to answer."""
+    return list(reopened(folder).unanswered(moment(time.monotonic())))
 
 
 def undelivered(folder: Path) -> list[tuple[int, Publication]]:
@@ -107,14 +111,21 @@ def undelivered(folder: Path) -> list[tuple[int, Publication]]:
 
 
 def stored_rows(folder: Path) -> int:
-    store = Store(folder / FILE, lambda _: None)
-    store.start()
-    (count,) = store._connection.execute("SELECT count(*) FROM requests").fetchone()
+    (count,) = reopened(folder)._connection.execute("SELECT count(*) FROM requests").fetchone()
     return int(count)
 
 
 def envelope(name: str) -> str:
     return json.dumps({"id": name, "input": f"text of {name}"})
+
+
+def after_an_answer(folder: Path, text: str = "", packet_id: int = 1) -> Board:
+    """A process that has answered the request `a`, which the broker has confirmed."""
+    board = Board(folder, text)
+    board.hear(envelope("a"), packet_id=packet_id)
+    board.answer(1)
+    board.confirm(1)
+    return board
 
 
 def test_a_request_is_acknowledged_when_it_is_on_the_disk_and_not_before(folder: Path) -> None:
@@ -163,10 +174,7 @@ def test_a_reply_that_the_broker_did_not_confirm_is_sent_again_byte_for_byte(fol
 
 
 def test_the_next_process_repeats_an_answer_and_does_not_infer_again(folder: Path) -> None:
-    first = Board(folder)
-    first.hear(envelope("a"), packet_id=3)
-    first.answer(1)
-    first.confirm(1)
+    after_an_answer(folder, packet_id=3)
 
     again = Board(folder)
     again.hear(envelope("a"), packet_id=3, duplicate=True)
@@ -191,10 +199,7 @@ def test_a_refusal_does_not_outlive_its_configuration(folder: Path) -> None:
 
 def test_the_dedup_window_counts_on_in_the_next_process(folder: Path) -> None:
     text = "[queue]\ndedup_window_s = 0.3\n"
-    first = Board(folder, text)
-    first.hear(envelope("a"))
-    first.answer(1)
-    first.confirm(1)
+    after_an_answer(folder, text)
     time.sleep(0.4)
     again = Board(folder, text)
     again.hear(envelope("a"))
@@ -275,10 +280,7 @@ def test_a_reply_that_cannot_be_sent_at_any_size_leaves_no_request(folder: Path)
 
 
 def test_after_the_dedup_window_an_answer_leaves_no_row(folder: Path) -> None:
-    board = Board(folder, "[queue]\ndedup_window_s = 20\n")
-    board.hear(envelope("a"))
-    board.answer(1)
-    board.confirm(1)
+    board = after_an_answer(folder, "[queue]\ndedup_window_s = 20\n")
     for later_s, rows in ((15.0, 1), (21.0, 0)):
         at = time.monotonic() + later_s
         board.dispatcher.receive(inbound(REQUEST, "at QoS 0", at=at, qos=0), at)
@@ -289,18 +291,14 @@ def test_after_the_dedup_window_an_answer_leaves_no_row(folder: Path) -> None:
 @pytest.mark.expects_warning
 @pytest.mark.parametrize("reply", [b"{}", b"no JSON"])
 def test_a_stored_answer_that_cannot_be_decoded_is_inferred_again(folder: Path, reply: bytes) -> None:
-    board = Board(folder)
-    board.hear(envelope("one"), packet_id=7)
-    board.answer(1)
-    board.confirm(1)
-    board.delivery.close()
+    after_an_answer(folder, packet_id=7).delivery.close()
     with sqlite3.connect(folder / FILE) as connection:
         connection.execute("UPDATE requests SET reply = ?", (reply,))
     connection.close()
     again = Board(folder)
-    again.hear(envelope("one"), packet_id=8)
+    again.hear(envelope("a"), packet_id=8)
     again.answer(1)
-    assert (again.replies[-1]["id"], again.replies[-1]["status"]) == ("one", "ok")
+    assert (again.replies[-1]["id"], again.replies[-1]["status"]) == ("a", "ok")
 
 
 def test_stop_brings_commits_to_the_disk_and_acknowledges_them(folder: Path) -> None:
