@@ -108,6 +108,13 @@ def test_the_sample_of_a_switch_parses_and_its_errors_are_named() -> None:
     assert not {name for name in codes if f"`{name}`" not in text}
 
 
+def test_every_error_code_of_commands_is_named() -> None:
+    code = "".join(path.read_text("utf-8") for path in (PACKAGE / "commands").glob("*.py"))
+    codes = set(re.findall(r"""CommandError\("(\w+)\"""", code))
+    assert "too_long" in codes
+    assert not {name for name in codes if f"`{name}`" not in section("Commands")}
+
+
 def test_every_error_code_and_option_is_named() -> None:
     text = section("A request, field by field")
     assert all(f"`{code.value}`" in text for code in Code)
