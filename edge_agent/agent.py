@@ -1,7 +1,7 @@
 """START HERE: builds every part of the daemon, gives each event to the part that it is for, stops them all.
 
-The thread of `Agent.run` owns all state. The network threads, the threads of the worker's pipe, the board monitor and
-the fsync thread only put events into its inbox, and the signal handler notes the signal's number.
+The thread of `Agent.run` owns all state. The threads of the network, the worker's pipe, the board monitor
+and fsync only put events into its inbox. The signal handler notes the signal's number.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class Agent:
             self._give_up_at = now + GIVE_UP_AFTER_S
 
     def _on_worker_end(self, how: str, now: float) -> None:
-        """Another one is started, unless the first one found the model unusable."""
+        """Gives back its requests and reports its end; the supervisor starts the next worker."""
         self._dispatcher.on_worker_lost(how, now, ready_at=self._supervisor.next_ready_at)
         if self._supervisor.has_given_up:
             return
@@ -330,7 +330,7 @@ class Agent:
                 self._exit_code = 0
 
     def _apply_config(self, config: Config) -> None:
-        """Has every part use the configuration of a reload."""
+        """Makes every part use the configuration of a reload."""
         logging.getLogger().setLevel(config.log.level)
         tasks = with_built_in(config.tasks)
         self._dispatcher.reconfigure(config, tasks)

@@ -25,7 +25,7 @@ from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import prepare_tasks
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
-# In place of faulty tables, so that nothing else is a fault: their defaults may be none, or not what is meant.
+# In place of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
 _STAND_INS: dict[str, dict[str, Any]] = {
     "device": {"site": "-", "id": "-"},
     "models": {"default": {"path": ECHO_MODEL}},

@@ -1,8 +1,8 @@
 """Decides from each reading of the board how much the agent may do, before kernel or firmware slow the board down.
 
 There are three causes: heat, an input voltage that is too low, and memory that runs out. Each has a ladder of stages.
-The first stages take what costs least: some threads, then prompt tokens of a step, requests at once, and the length of
-answers. The last stages refuse requests, the least urgent first.
+The first stages take what costs least: threads, then prompt tokens of a step, requests at once, the length of answers.
+The last stages refuse requests, the least urgent first.
 
 A ladder tightens at once, as far as needed. It eases by one stage at a time, so that it does not swing. A reading that
 is unknown limits nothing and lets limits ease.

@@ -1,4 +1,4 @@
-"""What a sensor is: one device or file that can fail, or hang, without the others; and a pass over all sensors."""
+"""A sensor is one device or file that can fail or hang without the others. A pass reads all sensors."""
 
 from __future__ import annotations
 

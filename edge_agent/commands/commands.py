@@ -55,7 +55,7 @@ class _OpenCommand:
 class Commands:
     """Belongs to the agent's thread. Raises OSError if the key file cannot be read.
 
-    publish: sends a result, also to a broker that is away now. apply_config: has every part use a new configuration.
+    publish: sends a result, also to a broker that is away now. apply_config: makes every part use a new one.
     """
 
     def __init__(

@@ -28,8 +28,8 @@ def library_environment() -> dict[str, str]:
         "GGML_NO_BACKTRACE": "1",
         # Otherwise numpy's BLAS starts threads that nothing here needs.
         "OPENBLAS_NUM_THREADS": "1",
-        # Otherwise glibc raises it to the largest block that was ever freed: a prefix's state of 4 MB left 12 MB of
-        # holes in the heap.
+        # Otherwise glibc raises it to the largest block that was ever freed. A prefix's state of 4 MB left holes of
+        # 12 MB in the heap.
         "MALLOC_MMAP_THRESHOLD_": str(2 * 1024 * 1024),
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", _SPINS.get(platform.machine(), _SPINS["x86_64"])),
         "KMP_BLOCKTIME": os.environ.get("KMP_BLOCKTIME", _BLOCK_MS),

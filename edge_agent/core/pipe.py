@@ -1,8 +1,8 @@
 """The messages on the pipe between the agent and its worker, and their codec.
 
 One message is one line of JSON: commands on the worker's standard input, events on its standard output. Its standard
-error is llama.cpp's log. A command that cannot be decoded is a bug of the agent and ends the worker; a request that
-cannot be served is an event.
+error is llama.cpp's log. A command that cannot be decoded is a bug of the agent, and ends the worker. A request
+that cannot be served is an event.
 """
 
 from __future__ import annotations
@@ -238,8 +238,8 @@ class Finished:
     prefill_ms: from there to its first token. decode_ms: from its first token to its end.
     share_s: its share of the engine's time, by its rows in each step.
     batch: most requests that shared a step with it, itself included.
-    prompt_crc32: of the prompt's token ids, followed by the model's end-of-turn and end-of-text ids, as little-endian
-    32-bit numbers. None = the prompt depends on the time, or the engine has no tokens.
+    prompt_crc32: of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers.
+    None = the prompt depends on the time, or the engine has no tokens.
     """
 
     type: Literal["finished"] = "finished"

@@ -28,7 +28,7 @@ from edge_agent.requests.templates import render
 
 log = logging.getLogger(__name__)
 
-# A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
+# A request that was running when its worker died is run once more. If that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
 
 
@@ -180,7 +180,7 @@ class Dispatcher:
     def fill_slots(self, now: float) -> None:
         """Hands waiting requests to the free slots of the worker.
 
-        A request that ran when a worker died runs alone the second time: if it is the cause, no other request pays.
+        A request that ran when a worker died runs alone the second time. If it is the cause, no other request pays.
         """
         self.expire_overdue(now)
         while self._queue.waiting and not self._is_paused and len(self._active) < self._allowed_slots:

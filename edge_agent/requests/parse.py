@@ -113,8 +113,8 @@ class RequestParser:
     ) -> Request:
         """envelope: as far as it is known. refusal: None = the request may run, and task and envelope are there."""
         given_id = envelope.id if envelope else None
-        # Without a correlation of the client, equal payloads are equal readings, not one question: only the packet id
-        # of the broker, which a redelivery keeps, makes them the same.
+        # Without a correlation of the client, equal payloads are equal readings, not one question. Only the broker's
+        # packet id makes them the same, and a redelivery keeps that.
         client_key = "" if given_id is None else f"{given_id!r}"
         if message.correlation:
             client_key += f" {message.correlation.hex()}"
@@ -153,7 +153,7 @@ class RequestParser:
 
 
 def _id_of(message: Message) -> str:
-    """For a request without an `id`: the Correlation Data as text, or as hex if it is not UTF-8; else one made up."""
+    """For a request without an `id`: its Correlation Data as text, or hex if it is not UTF-8. Else it is made up."""
     if not message.correlation:
         return secrets.token_hex(8)
     try:

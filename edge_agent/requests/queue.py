@@ -66,7 +66,7 @@ class EngineLoad:
 class RequestQueue:
     """`waiting` holds the requests in the order in which they start.
 
-    A more urgent request starts before a less urgent one, and takes its place in a full queue: less urgent priorities
+    A more urgent request starts before a less urgent one, and takes its place in a full queue. Less urgent priorities
     may starve. Within a priority the earliest deadline starts first. A newcomer is refused if it would be late by the
     forecast, or would make an admitted request of its priority late.
     """

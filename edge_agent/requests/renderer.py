@@ -1,7 +1,7 @@
 """Renders the templates of tasks in a process of its own, with limits of time and memory.
 
 A caller's input decides how often a template loops and how much `join` or `replace` makes of it. The agent cannot limit
-that in its own process: no signal interrupts a call of C code, and a memory limit would hit its network threads too.
+that in its own process. No signal interrupts a call of C code, and a memory limit would hit its network threads too.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class RequestFacts:
     """The state of the requests at one moment. Times are milliseconds; None = unknown, or nothing to measure.
 
     latency_ms, queued_ms: percentiles of the latest answers, by name (`p50`).
-    postponed_replies: sent again later, because the broker does not take them now. lost_replies: taken on no topic.
+    postponed_replies: the broker does not take them now; they are sent again. lost_replies: taken on no topic.
     store_fault: why requests are kept in memory only, although they should outlive the agent.
     store_set_aside: why the requests of earlier processes are lost.
     """

@@ -69,8 +69,8 @@ def open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, str | None]:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection; a process may have several to a file."""
-    # unix-excl: this process alone has the file, and SQLite needs no shared memory file. A disk that fails to read a
-    # page of that would end the process by SIGBUS, and its pages are writes to the card, too.
+    # unix-excl: this process alone has the file, and SQLite needs no shared memory file. If a disk failed to read a
+    # page of that, SIGBUS would end the process. Its pages are writes to the card, too.
     return _connect(f"file:{quote(os.fsencode(path))}?vfs=unix-excl")
 
 

@@ -25,8 +25,8 @@ _ROUNDS = 15
 def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, Any], int]:
     """decode: each row belongs to another request; prefill: all rows belong to one prompt. Raises ModelError.
 
-    Returns also the width of the steps into which the agent cuts a prompt. budget_s: for decode and prefill each; the
-    rest is left out. load.state_dir: where the worker has kept its calibration, which decides how a step runs.
+    Also returns how wide the agent's steps of a prompt are. budget_s: for decode and for prefill; then it stops.
+    load.state_dir: holds the calibration of the worker, which decides how a step runs.
     """
     settings = load.settings
     llama = open_context(load)

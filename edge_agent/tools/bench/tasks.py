@@ -76,8 +76,8 @@ def measure_tasks(
 ) -> tuple[list[dict[str, Any]], dict[str, float | None], Ready]:
     """Starts a worker twice: for the tasks, and to time a start with a filled cache.
 
-    Returns also the worker's memory after all tasks and the times from its start to ready: the first one includes
-    measurements and prefixes. load.state_dir: an empty folder. Raises WorkerError, OSError.
+    Also returns the worker's memory after all tasks, and its times from start to ready. The first start measures and
+    decodes prefixes. load.state_dir: an empty folder. Raises WorkerError, OSError.
     """
     load = replace(load, tasks=tuple(task.prefix() for task in TASKS.values()))
     say("the worker starts and measures its steps")

@@ -43,7 +43,7 @@ class BoardLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One board as it is now. health: empty unless it is fresh. why: what is not as it should be, a phrase each."""
+    """One board as it is now. health: empty unless it is fresh. why: what is wrong, a phrase each."""
 
     device: str
     level: BoardLevel
