@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edge_agent.core.codes import Code
 
-# The longest part of a load is a full batch of a 3B model on a throttled Pi 4, two minutes.
+# The longest part of a load takes two minutes: a full batch of a 3B model on a throttled Pi 4.
 LOAD_SILENCE_S = 300.0
 # In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
 ECHO_MODEL = "echo:"

@@ -1,4 +1,4 @@
-"""What the engine keeps of a request from its arrival to its end, and how it is built from a Run."""
+"""A request in the engine, from its arrival to its end, and how it is built from a Run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from edge_agent.core.pipe import LabelsPlan, Run, TextPlan
-from edge_agent.engine.answer.answer_guess import Draft
+from edge_agent.engine.answer.answer_guess import AnswerTokens
 from edge_agent.engine.answer.json_answer import JsonAnswer, JsonSchema
 from edge_agent.engine.answer.labels import Branch, LabelAnswer, LabelTree
 from edge_agent.engine.answer.text_answer import TextAnswer
@@ -48,7 +48,7 @@ class ActiveRequest(MeasuredRequest):
 
         Behind the prompt stand the decided tokens of the answer, and the guessed ones.
         """
-        draft = self.answer.draft() if isinstance(self.answer, JsonAnswer) else Draft(decisions=(-1,))
+        draft = self.answer.draft() if isinstance(self.answer, JsonAnswer) else AnswerTokens(decisions=(-1,))
         outputs = tuple(len(self.prompt) + at for at in draft.decisions)
         self.sequence = CacheSequence(seq_id, [*self.prompt, *draft.tokens], outputs, shared)
         self.cached_tokens = shared

@@ -24,8 +24,8 @@ from edge_agent.core.pipe import (
 class Engine(Protocol):
     """Answers requests step by step. Used by one thread; no call blocks longer than one step.
 
-    Every request that `add` accepted ends in exactly one Finished, Failed or Cancelled, which the call that
-    ends it returns.
+    Every request that `add` accepted ends in exactly one Finished, Failed or Cancelled. The call that ends it
+    returns this event.
     """
 
     def ready(self, load_s: float) -> Ready:

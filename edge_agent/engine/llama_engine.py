@@ -38,9 +38,10 @@ from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.prompt.chat_template import ChatError
 from edge_agent.engine.prompt.prefix_store import PrefixStore
 from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
-from edge_agent.engine.step import calibration
+from edge_agent.engine.step import step_costs
 from edge_agent.engine.step.cache_sequence import CacheSequence
-from edge_agent.engine.step.next_step import Linger, NextStep, StepPart
+from edge_agent.engine.step.linger import Linger
+from edge_agent.engine.step.next_step import NextStep, StepPart
 from edge_agent.engine.step.step_policy import WRITING_ROWS, StepPolicy
 
 log = logging.getLogger(__name__)
@@ -100,14 +101,14 @@ class LlamaEngine(Engine):
         self._llama.forget(self._idle_id)
         on_progress()
         began = monotonic()
-        policy = calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
+        policy = step_costs.load_or_measure_policy(load, self._llama, self._request_ids, self._idle_id)
         self._measure_s = monotonic() - began
         self._next_step = NextStep(
             policy, max_active=active, most_rows=self._llama.batch_tokens, most_outputs=self._llama.sequences
         )
         on_progress()
         self.set_tasks(load.tasks)
-        self._prefixes.decode(self._room, threads=policy.threads(policy.prompt_batch_tokens))
+        self._prefixes.decode(self._unreserved_cells, threads=policy.threads(policy.prompt_batch_tokens))
 
     def ready(self, load_s: float) -> Ready:
         policy = self._policy
@@ -143,19 +144,20 @@ class LlamaEngine(Engine):
         return self._max_active - len(self._request_ids)
 
     @property
-    def _room(self) -> int:
-        """KV cells that no request has reserved; prefixes may hold some of them."""
+    def _unreserved_cells(self) -> int:
+        """KV cells that no request has reserved. Prefixes may hold some of them."""
         return self._llama.context_tokens - sum(request.cells for request in self._requests.values())
 
     @property
-    def _free_cells(self) -> int:
-        return self._room - self._prefixes.cells
+    def _unheld_cells(self) -> int:
+        return self._unreserved_cells - self._prefixes.cells
 
     def progress(self) -> Progress:
         return replace(self._totals, active=self._running)
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         if any(task.has_schema for task in tasks):
+            # Made at its first use, which takes a second: now, so that no request waits for it.
             _ = self._llama.json_tokenizer
         self._prefixes.set_prefixes({task.task: self._builder.chat.prefix(task) for task in tasks})
 
@@ -226,9 +228,9 @@ class LlamaEngine(Engine):
                 return
 
     def _start(self, request: ActiveRequest) -> bool:
-        prefix, shared = self._prefixes.find(request.run.task, request.prompt, self._room)
+        prefix, shared = self._prefixes.find_or_restore(request.run.task, request.prompt, self._unreserved_cells)
         cells = len(request.prompt) + request.extra_cells(_BRANCHES)
-        if cells - shared > self._free_cells:
+        if cells - shared > self._unheld_cells:
             if self._running:
                 return False
             # Alone, any request fits.
@@ -261,7 +263,7 @@ class LlamaEngine(Engine):
         # Idle rows are there for speed: a step of 3 rows can take longer than one of 4, whose kernel is another one.
         padding = self._policy.padded(tokens) - tokens
         idle: list[Piece] = []
-        if 0 < padding <= self._free_cells:
+        if 0 < padding <= self._unheld_cells:
             tokens += padding
             outputs = range(padding) if tokens <= WRITING_ROWS else ()
             idle = [Piece(self._idle_id, 0, [self._idle_token] * padding, outputs)]
@@ -284,7 +286,7 @@ class LlamaEngine(Engine):
         try:
             if rows and request.first_token_at is None:
                 request.first_token_at = now
-                self._prefixes.keep(request.run.task, request.prompt, sequence.seq_id, self._room)
+                self._prefixes.keep(request.run.task, request.prompt, sequence.seq_id, self._unreserved_cells)
             if isinstance(request.answer, LabelAnswer):
                 return self._read_labels(request, request.answer, sequence, rows)
             return self._read_text(request, request.answer, sequence, rows)

@@ -44,7 +44,7 @@ _OOM_SCORE_ADJUST = 500
 
 def main() -> int:
     """Serve until standard input ends (0), or the model cannot be opened or is lost (1)."""
-    # Ctrl-C and a service manager's stop reach the whole group, but the agent drains first and then ends this process.
+    # Ctrl-C and a service manager's stop reach the whole group. The agent drains first, then ends this process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # Libraries that print must not corrupt the events: descriptor 1 becomes the log.

@@ -1,4 +1,4 @@
-"""Opens a bundle or a bare .gguf, if its files are as its manifest lists them and, with a key, signed."""
+"""Opens a bundle or a bare .gguf. Every file must be as the manifest lists it and, with a key, signed."""
 
 from __future__ import annotations
 

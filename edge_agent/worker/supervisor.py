@@ -39,7 +39,7 @@ RESTART_AFTER_S = (1.0, 30.0)
 STABLE_AFTER_S = 60.0
 # What a worker may hold beyond all that it asked for until it was ready. Answers need less.
 GROWTH_MIB = 256.0
-# A worker that holds more is replaced at most this often, so that a bound that is too small does not stop the service.
+# A worker that holds more is replaced at most this often: a bound that is too small must not stop the service.
 REPLACED_EVERY_S = 3600.0
 # Requests count from 1. One canary runs at a time.
 _CANARY_ID = 0

@@ -25,7 +25,7 @@ from edge_agent.core.pipe import (
 from edge_agent.engine.llama import Llama, LoadError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import ChatTemplate
-from edge_agent.engine.step.next_step import Linger
+from edge_agent.engine.step.linger import Linger
 from edge_agent.engine.step.step_policy import StepCost, StepPolicy
 from tests.engine.exact import ExactModel
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run

@@ -13,7 +13,7 @@ from llguidance import LLMatcher
 
 from edge_agent.core.pipe import Finish, Run
 from edge_agent.core.schemas import validator
-from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
+from edge_agent.engine.answer.answer_guess import AnswerGuess, AnswerTokens
 from edge_agent.engine.answer.schema_check import grammar_of
 from edge_agent.engine.answer.text_answer import WrittenAnswer
 from edge_agent.engine.answer.text_stream import TextStream
@@ -43,13 +43,13 @@ class JsonSchema:
         if self._start.is_error():
             log.warning("answers are written freely: %s", self._start.get_error())
             self._start = None
-        self.opening = self.force(self._start) if self._start is not None else []
+        self.opening = self.consume_forced(self._start) if self._start is not None else []
 
     def start(self) -> LLMatcher | None:
         """The grammar's state after `opening`; None = llguidance cannot hold a model to this schema."""
         return None if self._start is None else self._start.deep_copy()
 
-    def force(self, matcher: LLMatcher) -> list[int]:
+    def consume_forced(self, matcher: LLMatcher) -> list[int]:
         """Consumes and returns the tokens of the text that is forced here."""
         tokens = matcher.compute_ff_tokens()
         matcher.consume_tokens(tokens)
@@ -108,12 +108,12 @@ class JsonAnswer(WrittenAnswer):
         if not self._matcher.is_stopped():
             token = self._pick_allowed(row)
             self._matcher.consume_token(token)
-            self._write([token, *self._schema.force(self._matcher)])
+            self._write([token, *self._schema.consume_forced(self._matcher)])
         if self._matcher.is_error():
             raise InvalidOutputError(f"the schema cannot be followed here: {self._matcher.get_error()}")
         if self.finish is None and self._matcher.is_stopped():
             self.finish = Finish.SCHEMA
-            self._schema.guess.learn(Draft(tuple(self.tokens), tuple(self.decisions)))
+            self._schema.guess.learn(AnswerTokens(tuple(self.tokens), tuple(self.decisions)))
         elif len(self.tokens) >= self._run.max_tokens:
             self.finish = Finish.LENGTH
         self.completion_tokens = len(self.tokens)
@@ -126,9 +126,9 @@ class JsonAnswer(WrittenAnswer):
         """Raises InvalidOutputError unless the finished text keeps to the schema."""
         self._schema.check(self.text, self.finish, self._run.max_tokens)
 
-    def draft(self) -> Draft:
+    def draft(self) -> AnswerTokens:
         """What is decided, and behind it what will probably be decided next."""
-        return self._schema.guess.behind(self.tokens, self._run.max_tokens)
+        return self._schema.guess.draft_after(self.tokens, self._run.max_tokens)
 
     def _pick_allowed(self, row: int) -> int:
         """The next token after this row that the schema allows. Raises NumericError."""

@@ -2,8 +2,8 @@
 
 The score of a label is its probability under a model that can write only labels. Where labels differ in their next
 token, it is the softmax over those tokens; along a label these are multiplied. A label that another one begins with
-ends with the end-of-turn token as a choice. So scores sum to 1 without normalization by length, and one pass over the
-prompt is enough where the first tokens differ.
+ends with the end-of-turn token as a choice. So scores sum to 1 without normalization by length. Where the first
+tokens differ, one pass over the prompt is enough.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From messages to prompt tokens by the model's chat template; text of messages never becomes a control token.
 
 Before the template runs, a private marker cuts every special token that a message spells. The rendered text is split at
-the markers and tokenized piece by piece. So no piece spells a special token of a message, and a message without any is
+the markers and tokenized piece by piece. So no piece spells a special token of a message. A message without any is
 tokenized exactly as the whole text.
 """
 

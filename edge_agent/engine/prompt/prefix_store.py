@@ -1,7 +1,7 @@
-"""Decoded prefixes on disk, so that a restart does not decode them again (16 s for 300 tokens on a Pi 4).
+"""Decoded prefixes on disk.
 
-llama.cpp restores any bytes it is given (CVE-2026-43629). So a file is used only if the hash that it begins with, over
-its state and all facts that the state depends on, is right.
+A restart then does not decode them again, which takes 16 s for 300 tokens on a Pi 4. llama.cpp restores any bytes that
+it is given (CVE-2026-43629). So a file begins with a hash over its state and all facts that the state depends on.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class TaskPrefixes:
             self._llama.extend(prefix.seq_id, tokens[shared:], threads=threads)
             self._save(prefix)
 
-    def find(self, task: str, prompt: Sequence[int], room: int) -> tuple[Prefix | None, int]:
+    def find_or_restore(self, task: str, prompt: Sequence[int], room: int) -> tuple[Prefix | None, int]:
         """The prefix to share with a prompt, and how many tokens; at least one is left to decode."""
         own = self._of_task.get(task)
         if own is not None and own not in self._resident:

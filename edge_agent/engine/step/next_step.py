@@ -1,7 +1,7 @@
 """Which tokens the next step decodes, of all that requests wait for.
 
-Continuous batching (Orca, OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024): requests join and leave between
-any two steps, and a long prompt never stops requests that already write.
+This is continuous batching (Orca, OSDI 2022): requests join and leave between any two steps. With chunked prefill
+(Sarathi-Serve, OSDI 2024), a long prompt never stops requests that already write.
 """
 
 from __future__ import annotations
@@ -69,39 +69,10 @@ class NextStep:
         return prompts
 
 
-class Linger:
-    """Waits a moment after answers, so that the clients' next requests share a step.
-
-    It is there for throughput: clients that ask again at once would arrive just after the next step has begun, and wait
-    for its end. It waits only for as many requests as were answered, so a client that is alone never waits.
-    share: of a step's time, for which the answered requests' places may stay empty.
-    way_s: the time for an answer's way to its client and the next request's way back.
-    """
-
-    def __init__(self, share: float, way_s: float) -> None:
-        self._share = share
-        self._way_s = way_s
-        self._missing = 0
-        self._until = 0.0
-
-    def requests_ended(self, count: int, *, of: int, step_s: float, now: float) -> None:
-        """A step of `step_s` seconds ended `count` of the `of` running requests."""
-        self._missing = count
-        self._until = now + count * min(self._share * step_s / of, self._way_s)
-
-    def request_added(self) -> None:
-        """One of those that are waited for may have come."""
-        self._missing -= 1
-
-    def seconds(self, now: float) -> float:
-        """How long to wait; 0 = not at all."""
-        return max(0.0, self._until - now) if self._missing > 0 else 0.0
-
-
 def next_batch(parts: Sequence[StepPart], *, tokens: int, outputs: int, slack: int = 0) -> list[StepPart]:
     """Takes from the parts in order until the budget of tokens or of rows with logits is used up.
 
-    slack: how far the last part may exceed the budget, so that a small rest does not cost a step of its own.
+    slack: how far the last part may exceed the budget of tokens: a small rest should not cost a step of its own.
     """
     batch = []
     for part in parts:

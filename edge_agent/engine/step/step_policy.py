@@ -1,8 +1,8 @@
-"""How many rows a step has and how many threads it runs with, by what steps cost on this machine.
+"""How many rows a step has, and with how many threads it runs, by what steps cost here.
 
 A step's cost is not linear in its rows. Repacked kernels work on groups of four rows, and flash attention has another
 kernel from 64 rows on (GGML_FA_TILE_Q). Threads that speed up a wide step slow down a narrow one that is bound by
-memory. So nothing is derived from a board's name: calibration.py measures, and this decides.
+memory. So nothing is derived from a board's name: step_costs.py measures, and this decides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 # From this many rows on a step is bound by arithmetic instead of memory.
 WIDE_ROWS = 8
-# Up to this many rows a step is taken to be of requests that write, which want logits after every row.
+# Up to this many rows, a step is taken to be of requests that write. They want logits after every row.
 WRITING_ROWS = 16
 # Measurements on a busy board scatter: idle rows must promise this much.
 _WORTH_IT = 1.05
@@ -91,7 +91,7 @@ class StepPolicy:
         return best.rows if _WORTH_IT * best.seconds < narrower[-1].seconds else rows
 
     def _efficient_rows(self, fewest: int, most: int) -> list[int]:
-        """The measured sizes that get through nearly as many rows per second as the best one, and are short enough."""
+        """The measured sizes that are short enough and get through nearly as many rows per second as the best one."""
         sizes = [cost for cost in self._costs if fewest <= cost.rows <= most]
         short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S] or sizes[:1]
         best = max((cost.rows / cost.seconds for cost in short), default=0.0)

@@ -13,7 +13,7 @@ from typing import Any
 from edge_agent.board.system import cores
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama_engine import open_context
-from edge_agent.engine.step import calibration
+from edge_agent.engine.step import step_costs
 from edge_agent.engine.step.step_policy import StepPolicy
 from edge_agent.tools.bench.tasks import Say
 
@@ -26,29 +26,29 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, A
     """decode: each row belongs to another request; prefill: all rows belong to one prompt. Raises ModelError.
 
     Also returns how wide the agent's steps of a prompt are. budget_s: for decode and for prefill; then it stops.
-    load.state_dir: holds the calibration of the worker, which decides how a step runs.
+    load.state_dir: holds the worker's costs of steps, which decide how a step runs.
     """
     settings = load.settings
     llama = open_context(load)
     try:
         ids, base_id = range(settings.max_active), llama.sequences - 1
-        policy = calibration.step_policy(load, llama, ids, base_id)
+        policy = step_costs.load_or_measure_policy(load, llama, ids, base_id)
 
         def measured(kind: str, widths: Sequence[int], seq_ids: Sequence[int]) -> list[dict[str, Any]]:
-            step = calibration.steps_of(llama, seq_ids, base_id)
+            step = step_costs.steps_of(llama, seq_ids, base_id)
 
             def run(rows: int, threads: int) -> None:
                 step(rows, rows if kind == "decode" else 1, threads)
 
             chosen = {_chosen(policy, rows, kind)[0] for rows in widths}
-            counts = sorted({*calibration.thread_counts(cores()), *chosen})
+            counts = sorted({*step_costs.thread_counts(cores()), *chosen})
             rates = sweep(run, widths, counts, rounds=_ROUNDS, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
             llama.forget(base_id)
             return [_figures(policy, rows, kind, rates[rows]) for rows in widths]
 
         decode = measured("decode", decode_widths(settings.max_active), ids)
         # One sequence: all rows belong to one prompt.
-        wide = prefill_widths(calibration.widest_step(llama), policy.batch_tokens)
+        wide = prefill_widths(step_costs.widest_step(llama), policy.batch_tokens)
         return {"decode": decode, "prefill": measured("prefill", wide, ids[:1])}, policy.batch_tokens
     finally:
         llama.close()
@@ -66,7 +66,7 @@ def sweep(
 ) -> dict[int, dict[int, float]]:
     """Tokens per second by rows, then by threads: the best of all rounds until the time is over.
 
-    step: runs a step, given its rows and threads. The first cell is always measured. Narrow steps come first, because
+    step: runs a step, given its rows and threads. The first one is always measured. Narrow steps come first, because
     they are quick.
     """
     rates: dict[int, dict[int, float]] = {rows: {} for rows in widths}

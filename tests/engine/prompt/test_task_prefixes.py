@@ -46,7 +46,7 @@ class Cache(TaskPrefixes):
         return list(self._resident.values())
 
     def found(self, *prompt: int, task: str = "none") -> tuple[tuple[int, ...] | None, int]:
-        prefix, shared = self.find(task, prompt, 1000)
+        prefix, shared = self.find_or_restore(task, prompt, 1000)
         return None if prefix is None else prefix.tokens, shared
 
     def answered(self, *prompt: int, task: str) -> None:

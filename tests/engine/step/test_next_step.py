@@ -5,7 +5,8 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.engine.step.cache_sequence import CacheSequence
-from edge_agent.engine.step.next_step import Linger, StepPart, next_batch
+from edge_agent.engine.step.linger import Linger
+from edge_agent.engine.step.next_step import StepPart, next_batch
 
 OWNER = cast("Any", None)
 

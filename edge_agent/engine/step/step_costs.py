@@ -37,10 +37,10 @@ _SAME = 1.03
 Step = Callable[[int, int, int], object]
 
 
-def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
-    """The policy by what was measured at the first start; the configuration's numbers come first.
+def load_or_measure_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
+    """The policy by measured costs: those kept in load.state_dir, else measured now, which takes up to MEASURE_S.
 
-    Nothing is measured where it could not be kept. seq_ids, base_id: as for `steps_of`.
+    Without a state_dir nothing is measured. The configuration's numbers come first. seq_ids, base_id: see `steps_of`.
     """
     settings = load.settings
     return StepPolicy(
@@ -159,7 +159,7 @@ def load_costs(path: Path, key: str) -> list[StepCost] | None:
         kept = json.loads(state_files.read(path) or b"{}")
         return [StepCost(**cost) for cost in kept["costs"]] if kept.get("key", "") == key else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        log.info("calibration %s cannot be used, steps are measured again: %s", path, error)
+        log.info("%s cannot be used, steps are measured again: %s", path, error)
         return None
 
 
@@ -168,4 +168,4 @@ def save_costs(path: Path, key: str, costs: Sequence[StepCost]) -> None:
     try:
         state_files.replace(path, json.dumps({"key": key, "costs": [asdict(cost) for cost in costs]}).encode())
     except OSError as error:
-        log.info("calibration is not kept: %s", error)
+        log.info("the costs of steps are not kept: %s", error)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.step import calibration
+from edge_agent.engine.step import step_costs
 from edge_agent.engine.step.step_policy import StepCost
 
 
@@ -29,7 +29,7 @@ class Board:
     def costs(
         self, threads: list[int], prefill_threads: list[int] | None = None, *, most_rows: int = 128
     ) -> list[StepCost]:
-        return calibration.measure(
+        return step_costs.measure(
             self.step,
             threads=threads,
             prefill_threads=prefill_threads or threads,
@@ -70,7 +70,7 @@ def test_a_slow_board_is_not_measured_for_ever() -> None:
 
     costs = board.costs([1, 2, 3, 4])
 
-    assert board.now < 5 * calibration.MEASURE_S
+    assert board.now < 5 * step_costs.MEASURE_S
     assert costs[0].rows == 1
 
 
@@ -78,11 +78,11 @@ def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None
     path = tmp_path / "state" / "calibration.json"
     found = [StepCost(1, 2, 0.02)]
 
-    calibration.save_costs(path, "this model", found)
+    step_costs.save_costs(path, "this model", found)
 
-    assert calibration.load_costs(path, "this model") == found
-    assert calibration.load_costs(path, "another") is None
-    assert calibration.load_costs(tmp_path / "nothing.json", "this model") is None
+    assert step_costs.load_costs(path, "this model") == found
+    assert step_costs.load_costs(path, "another") is None
+    assert step_costs.load_costs(tmp_path / "nothing.json", "this model") is None
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"key": "k", "costs": [{"heads": 1}]}', "[1]"])
@@ -90,7 +90,7 @@ def test_after_damage_to_the_file_steps_are_measured_again(tmp_path: Path, conte
     path = tmp_path / "calibration.json"
     path.write_text(content)
 
-    assert calibration.load_costs(path, "k") is None
+    assert step_costs.load_costs(path, "k") is None
 
 
 def test_an_engine_measures_once_and_remembers(
@@ -104,7 +104,7 @@ def test_an_engine_measures_once_and_remembers(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(calibration, "measure", fail)
+    monkeypatch.setattr(step_costs, "measure", fail)
     again = open_llama(**settings)
 
     assert again.ready(0.0) == replace(first.ready(0.0), measure_s=again.ready(0.0).measure_s)
