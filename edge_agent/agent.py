@@ -104,7 +104,7 @@ class Agent:
         self._commands = Commands(
             config,
             config_path,
-            publish=self._connections.publish,
+            publish=self._connections.control.publish,
             apply_config=self._apply_config,
             presence=self._presence,
             dispatcher=self._dispatcher,

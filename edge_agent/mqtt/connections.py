@@ -107,10 +107,6 @@ class Connections:
         """By client id, whether the network thread runs."""
         return {link.client_id: link.is_at_work for link in self._links}
 
-    def publish(self, publication: Publication) -> None:
-        """Results of commands, events: queued until the broker has them."""
-        self.control.publish(publication)
-
     def publish_if_connected(self, publication: Publication) -> None:
         """For what is true only now: the next connection starts with the values of that time."""
         if self.control.is_connected:

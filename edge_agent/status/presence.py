@@ -39,9 +39,6 @@ class Presence:
     def session(self) -> str:
         return self._session[0]
 
-    def set_state(self, state: State, reason: str | None) -> None:
-        self.state, self.reason = state, reason
-
     def foreign_session(self, payload: bytes) -> str | None:
         """The session in a message on our state topic, if another process has made it."""
         try:

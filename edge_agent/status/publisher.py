@@ -6,8 +6,10 @@ import logging
 import math
 import platform
 import time
+from importlib import metadata
 from typing import Any
 
+from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.energy import EnergyMeter
 from edge_agent.board.governor import Governor
@@ -25,7 +27,6 @@ from edge_agent.requests.tasks import Task
 from edge_agent.status.alarms import Alarms
 from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
-from edge_agent.status.info import info_document
 from edge_agent.status.presence import Presence, State
 from edge_agent.worker.supervisor import Supervisor
 
@@ -116,7 +117,7 @@ class StatusPublisher:
         before, after = self._config.homeassistant, config.homeassistant
         if before.enabled and (after.enabled is False or after.prefix != before.prefix):
             # Kept for a broker that is away: the old topic is not known later.
-            self._connections.publish(withdrawal(self._config))
+            self._connections.control.publish(withdrawal(self._config))
         self._config, self._tasks = config, tasks
         self._health_at = min(self._health_at, time.monotonic() + config.health.interval_s)
 
@@ -125,16 +126,45 @@ class StatusPublisher:
         publish, now = self._connections.publish_if_connected, time.monotonic()
         publish(self._presence.birth())
         self.alarms.publish_all(now, self._presence.session, clear_others=clear_others)
-        worker, previous = self._supervisor.snapshot(now), self._model_switch.previous
-        info = info_document(self._config, self._tasks, self._board, worker, previous)
-        publish(json_publication(self._config.topics.info, info, retain=True))
+        publish(json_publication(self._config.topics.info, self._info(now), retain=True))
         device = discovery(self._config, self._board.model() or platform.machine())
         if device and (device.payload or clear_others):
             publish(device)
         self.publish_health()
 
+    def _info(self, now: float) -> dict[str, Any]:
+        """What this board is and what it can do. What only a worker knows is null until one is ready."""
+        worker, previous = self._supervisor.snapshot(now), self._model_switch.previous
+        ready = worker.ready
+        return {
+            "schema": 1,
+            "ts": timestamp(),
+            "site": self._config.device.site,
+            "device": self._config.device.id,
+            "board": {"model": self._board.model(), "machine": platform.machine()},
+            "cpu_features": self._board.cpu_features(),
+            "tasks": {name: task.describe() for name, task in self._tasks.items()},
+            "models": [{**worker.model.describe(), "previous": previous.name if previous else None}],
+            "limits": {
+                "context_tokens": ready.context_tokens if ready else None,
+                "max_active": ready.max_active if ready else None,
+                "queue_capacity": self._config.queue.capacity,
+                "max_payload_bytes": self._config.queue.max_payload_bytes,
+                "default_deadline_ms": self._config.queue.default_deadline_ms,
+                "health_interval_s": self._config.health.interval_s,
+                "reply_topics": list(self._config.reply_topics),
+                "commands": list(self._config.commands.allow),
+            },
+            "engine": {name: getattr(ready, name, None) for name in ("threads", "prefill_threads", "batch_tokens")},
+            "versions": {
+                "edge_agent": __version__,
+                "llama_cpp_python": metadata.version("llama-cpp-python"),
+                "paho_mqtt": metadata.version("paho-mqtt"),
+            },
+        }
+
     def publish_state(self, state: State, reason: str | None) -> None:
-        self._presence.set_state(state, reason)
+        self._presence.state, self._presence.reason = state, reason
         log.info("state=%s reason=%s", state.value, reason)
         self._connections.publish_if_connected(self._presence.birth())
 
@@ -148,7 +178,7 @@ class StatusPublisher:
         event = json_publication(
             self._config.topics.event(name), {"ts": timestamp(), **document}, expiry_s=EVENT_EXPIRY_S
         )
-        self._connections.publish(event)
+        self._connections.control.publish(event)
 
     def publish_health(self) -> None:
         self.health_sequence += 1

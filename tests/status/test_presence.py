@@ -24,7 +24,7 @@ def test_will_and_birth_of_a_connection_are_retained_and_carry_the_same_session(
     one = presence()
     assert read(one.will())["session"] != read(one.will())["session"]
     assert (read(one.birth())["state"], read(one.birth())["reason"]) == ("offline", "starting")
-    one.set_state(State.DRAINING, "drain command")
+    one.state, one.reason = State.DRAINING, "drain command"
     will, birth = one.will(), one.birth()
     for publication in (will, birth):
         assert (publication.topic, publication.qos, publication.retain) == (f"{BASE}/state", 1, True)
