@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent.core.environment import child_environment
 from edge_agent.core.wording import how_ended
 
 # C code that does not check for signals can only be ended together with the process: after this many times the limit.
@@ -62,7 +62,7 @@ def run_in_child(module: str, data: bytes) -> bytes:
             [sys.executable, "-P", "-m", module],
             input=data,
             capture_output=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=child_environment(),
             timeout=_CHILD_TIMEOUT_S,
             check=False,
         )
@@ -84,7 +84,8 @@ def _limits(cpu_s: float, memory_bytes: int) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_VIRTUAL, _PATIENCE * cpu_s)
             # Repeats: an exception in a finalizer is dropped.
             signal.setitimer(signal.ITIMER_PROF, cpu_s, cpu_s)
-            wanted = _data_bytes() + memory_bytes
+            # Of /proc/self/statm: what counts against RLIMIT_DATA, and the stack.
+            wanted = int(_STATM.read_bytes().split()[5]) * resource.getpagesize() + memory_bytes
             soft = wanted if limits[1] == resource.RLIM_INFINITY else min(wanted, limits[1])
             resource.setrlimit(resource.RLIMIT_DATA, (soft, limits[1]))
             yield
@@ -100,8 +101,3 @@ def _limits(cpu_s: float, memory_bytes: int) -> Iterator[None]:
 
 def _out_of_time(_number: int, _frame: object) -> None:
     raise _OutOfTime
-
-
-def _data_bytes() -> int:
-    """The memory that counts against RLIMIT_DATA, and the stack."""
-    return int(_STATM.read_bytes().split()[5]) * resource.getpagesize()

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import platform
+import sys
 
 # Threads of a step spin about 50 us while they wait for each other. Without that, decoding is 1.2 to 1.6 times slower.
 # With endless spinning, 2 threads on 2 cores decode 18 times slower as soon as another process wants a core. A turn of
@@ -19,6 +20,11 @@ _BLOCK_MS = "1"
 _M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES = -3, 64 * 1024
 # Threads share one arena: the agent's threads allocate little, and each arena keeps holes of its own.
 _M_ARENA_MAX, _ARENAS = -8, 1
+
+
+def child_environment() -> dict[str, str]:
+    """For a child process of ours: it imports what this one has imported, from any working directory."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def library_environment() -> dict[str, str]:

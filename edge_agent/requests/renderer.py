@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from collections.abc import Iterable
 
 from edge_agent.core.bounded import OutOfBoundsError, bounded
 from edge_agent.core.config import DEFAULT_TEMPLATE
-from edge_agent.core.environment import keep_heap_small
+from edge_agent.core.environment import child_environment, keep_heap_small
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import how_ended
 from edge_agent.requests.templates import TemplateInputError, render
@@ -88,8 +87,7 @@ class Renderer:
                 [sys.executable, "-P", "-m", "edge_agent.requests.renderer"],
                 stdin=other.fileno(),
                 stdout=other.fileno(),
-                # The child imports what the parent imported, from any working directory.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=child_environment(),
                 # Ctrl-C in a terminal is for the agent.
                 process_group=0,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from edge_agent.core.environment import library_environment
+from edge_agent.core.environment import child_environment, library_environment
 from edge_agent.core.pipe import Command, Event, Load, decode_event, encode_command
 
 log = logging.getLogger(__name__)
@@ -50,18 +49,12 @@ class WorkerProcess:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         # A thread writes it, because a worker that does not read must not block `send`. None closes the worker's input.
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        environment = {
-            **os.environ,
-            # The child imports what the parent imported, from wherever it was started.
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            **library_environment(),
-        }
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "edge_agent.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env={**child_environment(), **library_environment()},
             # Ctrl-C in a terminal is for the agent.
             process_group=0,
         )
