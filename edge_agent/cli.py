@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_agent import __version__
-from edge_agent.core.config import OPERATIONS, Config
+from edge_agent.core.config import OPERATIONS
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
@@ -47,24 +47,20 @@ def _run(options: argparse.Namespace) -> int:
     from edge_agent.agent import Agent
     from edge_agent.core.environment import keep_heap_small
     from edge_agent.core.model import ModelError
+    from edge_agent.core.state_files import StateInUseError, locked
     from edge_agent.models.record import open_in_force
-    from edge_agent.store.state_lock import StateInUseError, locked
 
     path: Path = options.config
     keep_heap_small()
     config = load_config(path, file_faults)
-    _set_up_log(config)
+    # journald and docker add the time themselves.
+    handlers = [BoundedHandler(sys.stderr)]
+    logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
     try:
         with locked(config.state_dir):
             return Agent(config, path, open_in_force(config)).run()
     except (StateInUseError, ModelError) as error:
         return fail(str(error))
-
-
-def _set_up_log(config: Config) -> None:
-    # journald and docker add the time themselves.
-    handlers = [BoundedHandler(sys.stderr)]
-    logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
 
 
 def _check_config(options: argparse.Namespace) -> int:
@@ -113,8 +109,7 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from edge_agent.tools.watch.broker import BrokerError, broker_and_site
-    from edge_agent.tools.watch.watch import watch
+    from edge_agent.tools.watch.watch import BrokerError, broker_and_site, watch
 
     try:
         mqtt, site = broker_and_site(options)
@@ -311,7 +306,3 @@ def _json_object(text: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"should be a JSON object (got {shown(text)})")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

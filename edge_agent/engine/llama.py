@@ -8,10 +8,12 @@ Source of the calls' rules: include/llama.h and src/llama-context.cpp of llama.c
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import re
 import secrets
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -25,9 +27,10 @@ from llguidance import LLMatcher, LLTokenizer
 
 from edge_agent.core.pipe import Sampling
 from edge_agent.engine.backends import BackendError, load_backends, loaded_variant
-from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
+
+log = logging.getLogger(__name__)
 
 Logits = npt.NDArray[np.float32]
 # struct llama_token_data
@@ -42,6 +45,13 @@ _CONTEXT_STEP = 256
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 # The last 32-bit number means "random" to llama.cpp.
 _SEEDS = 2**32 - 1
+# enum ggml_log_level in ggml/include/ggml.h. The caller reports a failed call, so llama.cpp's own levels are lowered
+# by one.
+_PYTHON_LEVELS = {3: logging.INFO, 4: logging.WARNING}
+_GGML_ERROR = 4
+_BUFFER = re.compile(r"(\w+) model buffer size =\s*([0-9.]+) MiB")
+# Buffers with the file's layout; the others (CPU_REPACK, AMX, CPU_KLEIDIAI) hold a copy in another one.
+_PLAIN_BUFFERS = ("CPU", "CPU_Mapped")
 
 
 class LoadError(Exception):
@@ -64,6 +74,28 @@ class Piece:
     position: int
     tokens: Sequence[int]
     outputs: Sequence[int] = ()
+
+
+class LlamaLog:
+    """llama.cpp's log as lines of Python's logging, and a fact that stands nowhere else.
+
+    errors: the latest ones. repacked_mib: MiB of weights in another layout; None = no buffer size was logged.
+    """
+
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=5)
+        self.repacked_mib: float | None = None
+
+    def write(self, level: int, text: str) -> None:
+        """Takes a line as llama.cpp gives it."""
+        line = text.strip()
+        log.log(_PYTHON_LEVELS.get(level, logging.DEBUG), "%s", line)
+        if level == _GGML_ERROR:
+            self.errors.append(line)
+        if match := _BUFFER.search(line):
+            self.repacked_mib = self.repacked_mib or 0.0
+            if match[1] not in _PLAIN_BUFFERS:
+                self.repacked_mib += float(match[2])
 
 
 _log_callback: Any = None
