@@ -30,12 +30,10 @@ class Engine(Protocol):
 
     def ready(self, load_s: float) -> Ready:
         """The engine's sizes and speeds. load_s: how long its load took."""
-        ...
 
     @property
     def has_work(self) -> bool:
         """Whether `step` would do anything."""
-        ...
 
     @property
     def linger_s(self) -> float:
@@ -44,23 +42,18 @@ class Engine(Protocol):
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         """Shares these tasks' prefixes from now on; the next steps decode them."""
-        ...
 
     def set_limits(self, limits: SetLimits) -> None:
         """Applies from the next step on."""
-        ...
 
     def add(self, run: Run) -> Event | None:
         """Accepts a request, or returns its end. Raises ValueError for an id that is in use."""
-        ...
 
     def cancel(self, request_id: int) -> Event | None:
         """Cancelled, or None for an id that is not in use."""
-        ...
 
     def step(self) -> list[Event]:
         """One pass of the model over what waits."""
-        ...
 
     def progress(self) -> Progress: ...
 

@@ -117,7 +117,9 @@ def _parts(path: Path, config: Config | ConfigError) -> dict[str, Callable[[], F
         "configuration": partial(_configuration, path, config),
         "board": lambda: iter([("board.json", asdict(read_once(board)))]),
         "resources": partial(_resources, root),
-        "unit": _unit,
+        "unit": lambda: iter(
+            [("unit.txt", program_output(("systemctl", "show", UNIT, "--property", _UNIT_PROPERTIES), 5.0))]
+        ),
         "log": _log,
         "kernel": lambda: iter([("kernel.txt", program_output(("dmesg",), 5.0))]),
         "state": partial(_state, state_dir),
@@ -183,10 +185,6 @@ def _resources(root: Path) -> Files:
             texts.append(f"== {name}: {error.strerror}\n")
     yield "resources.txt", "\n".join(texts)
     yield "disks.txt", program_output(("df", "--human-readable", "--print-type"), 5.0)
-
-
-def _unit() -> Files:
-    yield "unit.txt", program_output(("systemctl", "show", UNIT, "--property", _UNIT_PROPERTIES), 5.0)
 
 
 def _log() -> Files:

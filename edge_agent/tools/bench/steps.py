@@ -18,7 +18,8 @@ from edge_agent.engine.step.step_policy import StepPolicy
 from edge_agent.tools.bench.tasks import Say
 
 _POWERS = [2**exponent for exponent in range(12)]
-_NARROWEST_PREFILL = (16, 64)
+# 16, and powers of two from 64 on.
+_PREFILL = (16, *_POWERS[6:])
 _ROUNDS = 15
 
 
@@ -31,7 +32,7 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, A
     settings = load.settings
     llama = open_context(load)
     try:
-        ids, base_id = range(settings.max_active), llama.sequences - 1
+        most, ids, base_id = settings.max_active, range(settings.max_active), llama.sequences - 1
         policy = step_costs.load_or_measure_policy(load, llama, ids, base_id)
 
         def measured(kind: str, widths: Sequence[int], seq_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -46,9 +47,10 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, A
             llama.forget(base_id)
             return [_figures(policy, rows, kind, rates[rows]) for rows in widths]
 
-        decode = measured("decode", decode_widths(settings.max_active), ids)
+        decode = measured("decode", sorted({*takewhile(lambda rows: rows < most, _POWERS), most}), ids)
         # One sequence: all rows belong to one prompt.
-        wide = prefill_widths(step_costs.widest_step(llama), policy.batch_tokens)
+        widest = step_costs.widest_step(llama)
+        wide = sorted(rows for rows in {*_PREFILL, policy.batch_tokens, widest} if rows <= widest)
         return {"decode": decode, "prefill": measured("prefill", wide, ids[:1])}, policy.batch_tokens
     finally:
         llama.close()
@@ -82,17 +84,6 @@ def sweep(
                 rate = rows / (clock() - began)
                 rates[rows][threads] = max(rate, rates[rows].get(threads, 0.0))
     return rates
-
-
-def decode_widths(max_active: int) -> list[int]:
-    """Powers of two up to `max_active`, and `max_active` itself."""
-    return sorted({*takewhile(lambda rows: rows < max_active, _POWERS), max_active})
-
-
-def prefill_widths(widest: int, batch_tokens: int) -> list[int]:
-    """16, 64, powers of two up to the widest step, and `batch_tokens`."""
-    wide = [rows for rows in _POWERS if rows >= 128]
-    return sorted({rows for rows in (*_NARROWEST_PREFILL, *wide, batch_tokens, widest) if rows <= widest})
 
 
 def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
