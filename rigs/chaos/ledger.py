@@ -124,10 +124,10 @@ class Ledger:
     def _hear_again(self, name: str, asked: Asked, reply: dict[str, Any], payload: bytes) -> None:
         is_same = reply["repeat"] and _digest(answer_text(reply["output"]).encode()) == asked.output
         is_same = is_same or _digest(payload) in asked.seen
-        may_run_anew = asked.replies <= asked.times and (asked.end or "").split("/")[0] not in _FINAL
-        if not is_same and not may_run_anew:
+        may_run_again = asked.replies <= asked.times and (asked.end or "").split("/")[0] not in _FINAL
+        if not is_same and not may_run_again:
             self._by_fault[self._fault].inferred_again += 1
-            self._note(f"{name}: answered anew after {asked.end}")
+            self._note(f"{name}: inferred again after {asked.end}")
         self._by_fault[self._fault].duplicates += is_same and asked.replies > asked.times
 
     def _note_wrong(self, what: str) -> None:

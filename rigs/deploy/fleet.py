@@ -126,9 +126,9 @@ class Fleet:
         hosts = {board.name: board.port for board in self.boards} | dict.fromkeys(self._missing, free_port())
         lines = [f"    {name}: {{ansible_host: 127.0.0.1, ansible_port: {port}}}\n" for name, port in hosts.items()]
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=20"
-        told = f"  vars:\n    ansible_user: pi\n    ansible_ssh_private_key_file: {self.key}\n"
+        variables = f"  vars:\n    ansible_user: pi\n    ansible_ssh_private_key_file: {self.key}\n"
         (self.plant / "hosts.yml").write_text(
-            f"boards:\n  hosts:\n{''.join(lines)}{told}    ansible_ssh_common_args: {options}\n", "utf-8"
+            f"boards:\n  hosts:\n{''.join(lines)}{variables}    ansible_ssh_common_args: {options}\n", "utf-8"
         )
         self.edit("host: broker.example", f"host: localhost\n  port: {self._broker.port}")
         self.use_bundle(bundle)

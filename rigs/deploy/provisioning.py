@@ -236,8 +236,8 @@ def test_secrets_are_on_a_board_for_root_alone_and_in_no_log(world: World) -> No
     password = PASSWORDS[FIRST]
     found = world.first.run("grep", "-rlF", password, "/etc", "/opt", "/var", "/home", "/root", check=False)
     assert found.stdout.split() == ["/etc/edge-agent/credentials/mqtt_password"]
-    told = world.first.run("stat", "-c", "%U %a", "/etc/edge-agent/credentials/mqtt_password").stdout
-    assert told.split() == ["root", "600"]
+    output = world.first.run("stat", "-c", "%U %a", "/etc/edge-agent/credentials/mqtt_password").stdout
+    assert output.split() == ["root", "600"]
     assert password not in world.first.run("journalctl", "--no-pager").stdout
     # The inventory does not hold a secret of the vault as text either.
     assert not [path for path in world.fleet.plant.rglob("*.yml") if password in path.read_text("utf-8")]
@@ -262,8 +262,8 @@ def test_cores_and_swap_are_set_on_request(world: World) -> None:
     words = {"edge_agent_cpu_governor": "ondemand", "edge_agent_card_swap": "off"}
     command = f"{playbook('provision')} --limit {SECOND} --tags edge_agent_board -e '{json.dumps(words)}'"
     world.play(command, None, "changed")
-    told = world.second.run("cat", "/etc/tmpfiles.d/edge-agent-governor.conf").stdout
-    assert told.endswith("w /sys/devices/system/cpu/cpufreq/policy*/scaling_governor - - - - ondemand\n")
+    output = world.second.run("cat", "/etc/tmpfiles.d/edge-agent-governor.conf").stdout
+    assert output.endswith("w /sys/devices/system/cpu/cpufreq/policy*/scaling_governor - - - - ondemand\n")
     assert "Mechanism=zram" in world.second.run("cat", "/etc/rpi/swap.conf.d/edge-agent.conf").stdout
     fstab = world.second.run("cat", "/etc/fstab").stdout
     assert fstab == "/dev/sda1 / ext4 rw 0 1\n# by edge-agent: /swapfile none swap sw 0 0\n"
@@ -328,21 +328,21 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_configuration_that_the_broker_refuses_is_named_at_once_and_replaces_nothing(world: World, what: str) -> None:
-    edit, told = WRONG[what]
+    edit, expected = WRONG[what]
     (world.fleet.plant / "other.pem").write_text(OTHER_CERTIFICATE, "ascii")
     before, process = configuration(world.first), world.process(world.first)
     with world.fleet.edited(edit):
         # Only the first of the boards that serve.
         text = world.play(f"{playbook('provision')} --tags edge_agent_configure", "failed", "same")
-    assert told in text
+    assert expected in text
     assert (configuration(world.first), world.process(world.first)) == (before, process)
     assert world.ask(world.first)["status"] == "ok"
 
 
 def configuration(board: SshBoard) -> str:
     """Content, time and owner of the files."""
-    told = board.run("find", "/etc/edge-agent", "-type", "f", "-printf", "%p %T+ %m %u %g\n").stdout
-    return told + board.run("cat", "/etc/edge-agent/config.toml").stdout
+    output = board.run("find", "/etc/edge-agent", "-type", "f", "-printf", "%p %T+ %m %u %g\n").stdout
+    return output + board.run("cat", "/etc/edge-agent/config.toml").stdout
 
 
 def test_configuration_that_fails_only_at_the_start_is_taken_back(world: World) -> None:
@@ -356,9 +356,9 @@ def test_configuration_that_fails_only_at_the_start_is_taken_back(world: World) 
         ("edge_agent_config:\n", "edge_agent_config:\n  models: {default: {public_key: signer.pem}}\n"),
     )
     with world.fleet.edited(*edits):
-        told = " ".join(world.play(playbook("provision"), "failed", "same").split())
+        output = " ".join(world.play(playbook("provision"), "failed", "same").split())
     for words in ("`public_key` requires a good signature", "returned to", "which answers"):
-        assert words in told
+        assert words in output
     assert configuration(world.first) == before
     assert world.ask(world.first)["status"] == "ok"
     world.play(playbook("provision"), "same", "same")
@@ -413,13 +413,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_bundle_is_refused_without_an_interruption(world: World, fault: str) -> None:
-    make, told = BROKEN[fault]
+    make, expected = BROKEN[fault]
     world.fleet.use_bundle(make(world))
     since, old, process = time.time(), world.runs(world.first), world.process(world.first)
     with world.asked_all_along(world.first) as answers:
         text = world.play(playbook("rollout"), "failed", "same")
     # The first batch is one board and fails, so no other batch starts.
-    assert told in text
+    assert expected in text
     assert world.runs(world.first) == world.runs(world.second) == old
     assert world.process(world.first) == process
     assert world.away_s(world.first, since) == world.away_s(world.second, since) == 0

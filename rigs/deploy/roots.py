@@ -161,8 +161,8 @@ class Board:
             check=False,
         )
         if check and done.returncode:
-            told = f"{done.stdout}{done.stderr}"
-            raise AssertionError(f"{self.name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
+            output = f"{done.stdout}{done.stderr}"
+            raise AssertionError(f"{self.name}: {shlex.join(command)} ended with {done.returncode}:\n{output}")
         return done
 
     def __enter__(self) -> Self:

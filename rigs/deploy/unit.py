@@ -140,10 +140,10 @@ class Service:
 
     def ask(self, task: str = "triage") -> dict[str, Any]:
         """One request over TLS, like a sensor's."""
-        told = self.shell(
+        output = self.shell(
             f"{self._client('rr')} -W 60 -t {BASE}/infer/{task}/request -e edgeai/v1/reply/me -m {shlex.quote(READING)}"
         )
-        reply = json.loads(told)
+        reply = json.loads(output)
         assert isinstance(reply, dict)
         return reply
 
@@ -213,8 +213,8 @@ def test_it_answers_over_tls(service: Service) -> None:
 
 
 def test_systemd_knows_every_line(service: Service) -> None:
-    told = service.shell("systemd-analyze verify edge-agent.service 2>&1")
-    assert [line for line in told.splitlines() if "edge-agent" in line] == []
+    output = service.shell("systemd-analyze verify edge-agent.service 2>&1")
+    assert [line for line in output.splitlines() if "edge-agent" in line] == []
 
 
 def test_account_and_folders_are_as_the_readme_says(service: Service) -> None:
@@ -225,8 +225,8 @@ def test_account_and_folders_are_as_the_readme_says(service: Service) -> None:
         "/var/lib/edge-agent/models": "root:root 755",
         "/var/lib/edge-agent/state": "edge-agent:edge-agent 700",
     }
-    told = service.shell(f"stat --format='%n %U:%G %a' {' '.join(owned)}")
-    assert dict(line.split(" ", 1) for line in told.splitlines()) == owned
+    output = service.shell(f"stat --format='%n %U:%G %a' {' '.join(owned)}")
+    assert dict(line.split(" ", 1) for line in output.splitlines()) == owned
     assert service.shell("id --name --groups edge-agent").split() == ["edge-agent", "video"]
 
 

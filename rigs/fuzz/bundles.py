@@ -168,7 +168,7 @@ def _loaded(bundle: Path, weights: str) -> Outcome:
             worker.ready()
             answer = worker.ask(run(1, "7 mm/s, hot", max_tokens=2))
     except WorkerError as error:
-        # What a model tells only to who loads it, as numbers that are none.
+        # Some faults, such as weights that are not numbers, show only when the model is loaded.
         is_refused = str(error).startswith("the model does not load: ")
         return ("not loaded" if is_refused else ENDED), str(error)
     return ("answered", "") if isinstance(answer, Finished) else ("not answered", answer.message)

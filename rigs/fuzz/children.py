@@ -28,15 +28,15 @@ def tried(work: Callable[[], Outcome], *, cpu_s: int, memory_bytes: int, patienc
 
     cpu_s: of CPU time; memory_bytes: of addresses beyond those of this process; patience_s: of wall time.
     """
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as log:
         sys.stdout.flush()
         if (child := os.fork()) == 0:
-            _work_and_end(work, told.fileno(), log.fileno(), cpu_s, memory_bytes)
+            _work_and_end(work, result.fileno(), log.fileno(), cpu_s, memory_bytes)
         status = _waited(child, patience_s)
-        told.seek(0)
+        result.seek(0)
         log.seek(0)
         if status == 0:
-            outcome, why = json.loads(told.read())
+            outcome, why = json.loads(result.read())
             return outcome, why
         words = " ".join(log.read().decode(errors="replace").split())[-_KEPT_CHARACTERS:]
         if status is None:
@@ -46,7 +46,7 @@ def tried(work: Callable[[], Outcome], *, cpu_s: int, memory_bytes: int, patienc
         return ENDED, f"{signal.Signals(-status).name if status < 0 else status}: {words}"
 
 
-def _work_and_end(work: Callable[[], Outcome], told: int, log: int, cpu_s: int, memory_bytes: int) -> None:
+def _work_and_end(work: Callable[[], Outcome], result: int, log: int, cpu_s: int, memory_bytes: int) -> None:
     try:
         os.setsid()
         os.dup2(log, 2)
@@ -60,7 +60,7 @@ def _work_and_end(work: Callable[[], Outcome], told: int, log: int, cpu_s: int, 
             place = traceback.extract_tb(error.__traceback__)[-1]
             outcome = RAISED, f"{error!r} at {Path(place.filename).name}:{place.lineno}"
         sys.stdout.flush()
-        os.write(told, json.dumps(outcome).encode())
+        os.write(result, json.dumps(outcome).encode())
         os._exit(0)
     finally:
         os._exit(99)

@@ -64,12 +64,12 @@ def test_no_fault_makes_up_for_the_duplicates_of_another() -> None:
 
 def test_the_ledger_sees_other_answers_other_ends_and_none() -> None:
     ledger = Ledger()
-    for name in ("other answer", "other end", "anew", "none"):
+    for name in ("other answer", "other end", "again", "none"):
         ledger.ask(name, "a", frozenset({"ok"}))
         ledger.taken(name)
     ledger.hear(reply("other answer", "b"))
     ledger.hear(reply("other end", "", status="busy", error={"code": "queue_full"}))
-    ledger.hear(reply("anew", "a"))
-    ledger.hear(reply("anew", "a", ts="later"))
+    ledger.hear(reply("again", "a"))
+    ledger.hear(reply("again", "a", ts="later"))
     counts = ledger.counts()
     assert (counts["wrong"], counts["inferred_again"], counts["lost"]) == (2, 1, 1)
