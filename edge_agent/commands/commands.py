@@ -209,7 +209,7 @@ class Commands:
     def _start_drain(self, reason: str, timeout_s: float | None, now: float, command: _OpenCommand | None) -> None:
         """timeout_s: None = as configured."""
         self._end_drain(0)
-        self._dispatcher.start_drain()
+        self._dispatcher.is_draining = True
         # Before anything is published: a fault there must not leave a drain without an end.
         self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
         self._drain_command = command
@@ -240,7 +240,7 @@ class Commands:
         if self.is_stopping:
             raise CommandError("stopping", "the agent is stopping and cannot resume")
         self._end_drain(0)
-        self._dispatcher.end_drain()
+        self._dispatcher.is_draining = False
         if self._presence.state is State.DRAINING:
             self._status.publish_state(State.ONLINE, None)
             self._status.publish_health()

@@ -46,6 +46,7 @@ class Dispatcher:
         send: Callable[[Command], object],
         render: Render = render,
     ) -> None:
+        # New requests are refused; those that wait or run are answered.
         self.is_draining = False
         # Why there will be no worker any more.
         self._gave_up_because: str | None = None
@@ -247,9 +248,8 @@ class Dispatcher:
 
     def next_wake_up_at(self) -> float | None:
         """When `expire_overdue` next has something to do."""
-        times = [request.deadline_at for request in self._active.values() if not request.is_answered]
-        waiting = self._queue.next_deadline_at()
-        return min(times if waiting is None else [*times, waiting], default=None)
+        requests = (*self._queue.waiting, *self._active.values())
+        return min((request.deadline_at for request in requests if not request.is_answered), default=None)
 
     def cancel(
         self, message: str, now: float, *, request_id: str | int | None = None, reply_topic: str | None = None
@@ -326,13 +326,6 @@ class Dispatcher:
         """Hands requests to the worker again."""
         self._is_paused = False
         self.fill_slots(now)
-
-    def start_drain(self) -> None:
-        """Refuses new requests; those that wait or run are answered."""
-        self.is_draining = True
-
-    def end_drain(self) -> None:
-        self.is_draining = False
 
     def apply_limits(self, limits: Limits) -> None:
         """Holds for what is admitted, started and answered from now on."""

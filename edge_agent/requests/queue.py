@@ -191,9 +191,6 @@ class RequestQueue:
             self.waiting = [request for request in self.waiting if not is_unwanted(request)]
         return removed
 
-    def next_deadline_at(self) -> float | None:
-        return min((request.deadline_at for request in self.waiting), default=None)
-
     def oldest_ms(self, now: float) -> float | None:
         """How long the longest waiting request has waited; None while none waits."""
         oldest = min((request.arrived_at for request in self.waiting), default=None)

@@ -243,11 +243,11 @@ def test_a_payload_that_is_too_long_is_refused_without_writing_it(folder: Path) 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_redelivery_of_a_refused_request_gets_the_refusal_again(folder: Path, *, is_killed: bool) -> None:
     board = Board(folder)
-    board.dispatcher.start_drain()
+    board.dispatcher.is_draining = True
     board.hear("a reading", packet_id=4)
     if is_killed:
         board = Board(folder)
-    board.dispatcher.end_drain()
+    board.dispatcher.is_draining = False
     board.hear("a reading", packet_id=4, duplicate=True)
     assert board.commands == []
     assert [(reply["status"], reply["repeat"]) for reply in board.replies] == [("busy", False), ("busy", True)]

@@ -261,7 +261,7 @@ class TestDuplicates:
     def test_a_redelivery_is_answered_once_and_keeps_the_first_arrival(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
-        desk.dispatcher.start_drain()
+        desk.dispatcher.is_draining = True
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000}, at=0.9, duplicate=True)
         desk.dispatcher.expire_overdue(1.0)
         assert desk.statuses() == [("a", "expired")]
@@ -666,7 +666,7 @@ class Storm:
                 self.now += first / 1000
                 dispatcher.expire_overdue(self.now)
             case "drain":
-                dispatcher.start_drain() if first else dispatcher.end_drain()
+                dispatcher.is_draining = bool(first)
             case "cancel_all":
                 dispatcher.cancel("drain", self.now)
         self._work()
