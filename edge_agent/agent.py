@@ -303,7 +303,8 @@ class Agent:
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._canary_watch.tick(now, is_idle=is_idle)
         self._monitor.replace_hung_thread(now)
-        self._connections.discard_results()
+        # Nothing depends on what became of these messages.
+        self._connections.control.outbox.take_results()
         fault = stalled_part(
             network=self._connections.threads_at_work,
             worker_silent_s=self._supervisor.silent_s(now),

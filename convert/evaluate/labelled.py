@@ -42,7 +42,7 @@ def measure_accuracy(
     return tuple(
         TaskAccuracy(
             name=name,
-            kind=examples.tasks[name].kind,
+            kind=examples.tasks[name].config.kind,
             examples=count.total(),
             accuracy=(count[True, True] + count[True, False]) / count.total(),
             reference_accuracy=(count[True, True] + count[False, True]) / count.total(),

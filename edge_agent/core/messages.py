@@ -48,7 +48,6 @@ def json_publication(
     topic: str,
     document: dict[str, Any] | bytes,
     *,
-    qos: int = 1,
     retain: bool = False,
     expiry_s: int | None = None,
     correlation: bytes | None = None,
@@ -58,7 +57,6 @@ def json_publication(
     return Publication(
         topic=topic,
         payload=payload,
-        qos=qos,
         retain=retain,
         expiry_s=expiry_s,
         correlation=correlation,

@@ -86,11 +86,12 @@ class LlamaEngine(Engine):
         self._branch_ids = list(range(active, active + _BRANCHES))
         self._idle_id = self._llama.sequences - 1
         self._idle_token = max(self._llama.eos, 0)
+        key = f"{load.weights_sha256}, {self._llama.build}"
         self._prefixes = TaskPrefixes(
             self._llama,
             range(active + _BRANCHES, self._idle_id),
             max_cells=int(self._llama.context_tokens * _PREFIX_SHARE),
-            store=_prefix_store(load, self._llama),
+            store=None if load.state_dir is None else PrefixStore(Path(load.state_dir) / "prefixes", key),
         )
         # By arrival.
         self._requests: dict[int, ActiveRequest] = {}
@@ -354,13 +355,3 @@ class LlamaEngine(Engine):
     def _release_branch(self, branch: CacheSequence) -> None:
         self._llama.forget(branch.seq_id)
         self._branch_ids.append(branch.seq_id)
-
-    def close(self) -> None:
-        """Frees the memory; the engine is of no use after that."""
-        self._llama.close()
-
-
-def _prefix_store(load: Load, llama: Llama) -> PrefixStore | None:
-    if load.state_dir is None:
-        return None
-    return PrefixStore(Path(load.state_dir) / "prefixes", f"{load.weights_sha256}, {llama.build}")

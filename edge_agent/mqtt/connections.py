@@ -82,10 +82,6 @@ class Connections:
         self._store_filters(former | requests)  # before the broker gets them
         self.data.subscriptions.replace(requests, former)
 
-    def discard_results(self) -> None:
-        """To be called often: nothing depends on what became of the control connection's messages."""
-        self.control.outbox.take_results()
-
     def _stored_filters(self) -> frozenset[str]:
         try:
             return frozenset(json.loads(state_files.read(self._subscriptions_path) or "[]"))

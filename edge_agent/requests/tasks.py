@@ -56,10 +56,6 @@ class Task:
     name: str
     config: TaskConfig
 
-    @property
-    def kind(self) -> str:
-        return self.config.kind
-
     def prefix(self) -> TaskPrefix:
         """The text that all requests of this task begin with."""
         head = unicodedata.normalize("NFC", constant_head(self.config.template))

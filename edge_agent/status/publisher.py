@@ -146,8 +146,7 @@ class StatusPublisher:
             "tasks": {name: task.describe() for name, task in self._tasks.items()},
             "models": [{**worker.model.describe(), "previous": previous.name if previous else None}],
             "limits": {
-                "context_tokens": ready.context_tokens if ready else None,
-                "max_active": ready.max_active if ready else None,
+                **{name: getattr(ready, name, None) for name in ("context_tokens", "max_active")},
                 "queue_capacity": self._config.queue.capacity,
                 "max_payload_bytes": self._config.queue.max_payload_bytes,
                 "default_deadline_ms": self._config.queue.default_deadline_ms,

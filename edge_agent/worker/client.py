@@ -52,10 +52,6 @@ class WorkerClient:
         assert isinstance(event, Ready)
         return event
 
-    def send(self, run: Run) -> None:
-        """Sends a request; `answer` gives its end."""
-        self.process.send(run)
-
     def answer(self) -> Answered:
         """Waits until one of the requests ends."""
         while not isinstance(event := self._next(ANSWER_SILENCE_S), Answered):
@@ -64,11 +60,8 @@ class WorkerClient:
 
     def ask(self, run: Run) -> Answered:
         """One request, while no other runs."""
-        self.send(run)
+        self.process.send(run)
         return self.answer()
-
-    def stop(self) -> None:
-        self.process.stop(_STOP_S)
 
     def hand_over(self, deliver: Deliver) -> None:
         """Events go to `deliver` from now on. Of those that wait, only the end of the process is passed on."""
@@ -103,4 +96,4 @@ def started(load: Load) -> Iterator[WorkerClient]:
     try:
         yield worker
     finally:
-        worker.stop()
+        worker.process.stop(_STOP_S)

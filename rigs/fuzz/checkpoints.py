@@ -137,5 +137,5 @@ def _opened(bundle: Path) -> Outcome:
     except (ModelError, LoadError) as error:
         return FAILED, f"converted, but not opened: {error}"
     answer_all(engine, run(0, "7 mm/s, hot", max_tokens=2))
-    engine.close()
+    engine._llama.close()
     return "converted", ""

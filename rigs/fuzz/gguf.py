@@ -159,6 +159,6 @@ def _loaded(path: Path) -> Outcome:
     except Exception as error:  # noqa: BLE001 - the worker tells of any, and ends
         return "not opened", repr(error)
     events = answer_all(engine, *(run(at, "7 mm/s, hot", plan, max_tokens=40) for at, plan in enumerate(PLANS)))
-    engine.close()
+    engine._llama.close()
     failed = [event.message for event in events if isinstance(event, Failed)]
     return ("failed to answer", failed[0]) if failed else ("answered", "")

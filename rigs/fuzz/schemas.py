@@ -39,7 +39,7 @@ def outcomes(numbers: range, model: Path) -> Iterator[tuple[int, Outcome]]:
     for number in numbers:
         schema = damaged(random.Random(number))
         yield number, tried(partial(_tried, engine, schema), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
-    engine.close()
+    engine._llama.close()
 
 
 def damaged(dice: random.Random) -> Any:

@@ -217,7 +217,7 @@ class FakeWorker:
     ],
 )
 def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recorded: str | None) -> None:
-    request = next(request for request in own_requests().requests if request.task.kind == "generate")
+    request = next(request for request in own_requests().requests if request.task.config.kind == "generate")
     worker = FakeWorker(*texts)
     canary = _canary(cast("WorkerClient", worker), request.task, request)
     assert worker.temperatures[0] == 0.0
@@ -231,7 +231,7 @@ def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recor
 
 
 def test_only_fields_without_a_close_choice_are_recorded() -> None:
-    request = next(request for request in own_requests().requests if request.task.kind == "extract")
+    request = next(request for request in own_requests().requests if request.task.config.kind == "extract")
     answers = [{"machine": "M", "urgent": True, "hours": hours, "where": {"hall": hall}} for hours, hall in
                ((200, 1), (201, 2), (200, 1), (199, 1))]  # fmt: skip
     worker = FakeWorker(*map(json.dumps, answers), finish=Finish.SCHEMA)
@@ -263,7 +263,7 @@ def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
     """Else the thought would take all the tokens that an answer of a canary has."""
     model = r1_distill.convert(checkpoint_folder(), tmp_path)
     requests = own_requests()
-    of_each_kind = {request.task.kind: request for request in requests.requests}
+    of_each_kind = {request.task.config.kind: request for request in requests.requests}
     few = replace(requests, requests=list(of_each_kind.values()))
     record_canaries(Adapted(model), few, model.parent, ignore_progress)
     canaries = decode((model.parent / "canaries.json").read_bytes())

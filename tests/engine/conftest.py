@@ -56,7 +56,7 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
 
     yield open_
     for engine in opened:
-        engine.close()
+        engine._llama.close()
 
 
 @pytest.fixture(params=["echo", "llama"])

@@ -53,7 +53,7 @@ class Both:
                     self.connections.on_connected(event.link, time.monotonic())
                 elif isinstance(event, ConnectionFailed):
                     self.connections.on_connection_failed(event, time.monotonic())
-            self.connections.discard_results()
+            self.connections.control.outbox.take_results()
             time.sleep(0.02)
 
     def where(self) -> list[str | None]:

@@ -152,7 +152,7 @@ def _round(worker: WorkerClient, runs: Sequence[Run], clients: int) -> Round:
 
     def send(one: Run) -> None:
         sent_at[one.id] = monotonic()
-        worker.send(one)
+        worker.process.send(one)
 
     for one in itertools.islice(waiting, clients):
         send(one)
