@@ -142,17 +142,14 @@ def _tokens(vocab: dict[str, int], added: dict[int, tuple[str, bool]], vocab_siz
             )
         texts[token_id], types[token_id] = text, int(TokenType.NORMAL)
     for token_id, (text, special) in added.items():
-        if special or _looks_like_control(text):
+        is_marked = any(text.startswith(head) and text.endswith(tail) for head, tail in _CONTROL_BRACKETS)
+        if special or is_marked or text in _CONTROL_TEXTS:
             types[token_id] = int(TokenType.CONTROL)
         else:
             # llama.cpp matches these against raw text, where a space is a space.
             texts[token_id] = text.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
             types[token_id] = int(TokenType.USER_DEFINED)
     return [f"[PAD{token_id}]" if text is None else text for token_id, text in enumerate(texts)], types
-
-
-def _looks_like_control(text: str) -> bool:
-    return text in _CONTROL_TEXTS or any(text.startswith(a) and text.endswith(b) for a, b in _CONTROL_BRACKETS)
 
 
 def _merges(raw: Any, vocab: dict[str, int]) -> list[str]:
