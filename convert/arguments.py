@@ -88,7 +88,7 @@ def _conversion_parser() -> argparse.ArgumentParser:
         help="type of the weights; auto (with --budget): the most faithful types for the bytes",
     )
     auto = parser.add_argument_group("with --budget, which implies --type auto")
-    _add(auto, "--budget", "SIZE", "bytes of model.gguf, or with MB (10^6) or MiB (2^20)", size)
+    _add(auto, "--budget", "SIZE", "bytes of model.gguf, or with MB (10^6) or MiB (2^20)", parse_size)
     auto.add_argument(
         "--target",
         choices=[target.value for target in Target],
@@ -111,9 +111,9 @@ def _conversion_parser() -> argparse.ArgumentParser:
     _add(canaries, "--canaries", "FILE", recorded)
     canaries.add_argument("--no-canaries", action="store_true", help="record no answers: saves seconds to minutes")
     _add(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
-    _add(parser, "--name", "NAME", "name of the model (default: model)", name, default=DEFAULT_NAME)
-    _add(parser, "--model-version", "N", "version in the manifest (default: 1)", version, default=1)
-    _add(parser, "--licence", "LICENCE", "licence of the model (default: that in README.md of the checkpoint)", name)
+    _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
+    _add(parser, "--model-version", "N", "version in the manifest (default: 1)", parse_version, default=1)
+    _add(parser, "--licence", "LICENCE", "model's licence (default: that in README.md of the checkpoint)", parse_name)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
@@ -156,13 +156,13 @@ def parse_verification(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def name(text: str) -> str:
+def parse_name(text: str) -> str:
     if not 1 <= len(text) <= _MAX_NAME_LENGTH or not text.isprintable():
         raise argparse.ArgumentTypeError(f"must be 1 to {_MAX_NAME_LENGTH} printable characters")
     return text
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*(MB|MiB|GB|GiB|)", text)
     units = {"": 1, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
     if match is None or (nbytes := int(float(match[1]) * units[match[2]])) < 1:
@@ -170,7 +170,7 @@ def size(text: str) -> int:
     return nbytes
 
 
-def version(text: str) -> int:
+def parse_version(text: str) -> int:
     if re.fullmatch(r"[1-9][0-9]{0,9}", text) is None or int(text) > 1 << 31:
         raise argparse.ArgumentTypeError("must be an integer from 1 to 2147483648, which rises with every release")
     return int(text)

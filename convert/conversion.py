@@ -17,7 +17,7 @@ from .evaluate.worker import Adapted
 from .measure.cache import write_reference
 from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts
-from .plan import DEFAULT_NAME, Plan, make_plan
+from .plan import DEFAULT_NAME, FilePlan, make_plan
 from .progress import OnProgress, part_of
 from .quantize.recipe import Quantization
 from .quantize.targets import Target, candidates
@@ -116,7 +116,7 @@ def open_source(job: Job) -> Iterator[Source]:
         yield Source(checkpoint, model, None if job.lora is None else read_lora(job.lora, model.tensors))
 
 
-def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[Plan, Tuned | None]:
+def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePlan, Tuned | None]:
     """sensitivities → allocation: the plan of model.gguf and, for a job with tuning, the encoded matrices.
 
     Raises ConvertError if the budget is too small.
@@ -152,7 +152,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[Plan, 
 
 
 def write_bundle(
-    job: Job, source: Source, plan: Plan, tuned: Tuned | None, *, folder: Path, progress: OnProgress
+    job: Job, source: Source, plan: FilePlan, tuned: Tuned | None, *, folder: Path, progress: OnProgress
 ) -> Written:
     """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
 
@@ -181,7 +181,7 @@ def write_bundle(
 
 
 def _write_quality(
-    job: Job, plan: Plan, tuned: Tuned, *, model: Adapted, canaries: int, progress: OnProgress
+    job: Job, plan: FilePlan, tuned: Tuned, *, model: Adapted, canaries: int, progress: OnProgress
 ) -> Comparison:
     """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
     folder, work, tuning = model.path.parent, tuned.reference.parent, tuned.tuning
@@ -230,7 +230,7 @@ def _write_quality(
     return comparison
 
 
-def _manifest(job: Job, source: Source, plan: Plan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
+def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
     importance, lora, template = folder / IMPORTANCE_FILE, source.lora, source.model.chat_template
     return {
         "schema": SCHEMA,

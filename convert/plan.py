@@ -1,4 +1,4 @@
-"""The plan of a GGUF file: every byte of it but the tensors' data, decided before anything is written."""
+"""The plan of a GGUF file: every byte but the tensors' data, decided before anything is written."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ Encoded = Callable[[str, GgmlType], Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FilePlan:
     """A model with the types of its tensors. infos: in the order of model.tensors."""
 
     model: SourceModel
@@ -111,11 +111,10 @@ class Plan:
             nbytes[info.kind.name] += info.nbytes
         return {name: {"tensors": tensors[name], "bytes": nbytes[name]} for name in sorted(tensors)}
 
-    def with_types(self, types: Mapping[str, GgmlType]) -> "Plan":
+    def with_types(self, types: Mapping[str, GgmlType]) -> "FilePlan":
         """The same model with these types of its matrices."""
-        return replace(
-            self, infos=[_info(tensor, types.get(tensor.name, GgmlType.F32)) for tensor in self.model.tensors]
-        )
+        kinds = [types[tensor.name] if tensor.is_quantizable else GgmlType.F32 for tensor in self.model.tensors]
+        return replace(self, infos=list(map(_info, self.model.tensors, kinds)))
 
     def write(
         self, path: Path, *, encoded: Encoded | None = None, progress: OnProgress = lambda _what, _share: None
@@ -148,10 +147,10 @@ class Plan:
 
 def make_plan(
     model: SourceModel, quantization: Quantization, *, name: str = DEFAULT_NAME, licence: str | None = None
-) -> Plan:
-    """licence: None = the checkpoint's. As AUTO, all matrices are BF16: see `Plan.with_types`."""
+) -> FilePlan:
+    """licence: None = the checkpoint's. As AUTO, all matrices are BF16: see `FilePlan.with_types`."""
     types = tensor_types(quantization, model.config, model.tensors)
-    return Plan(
+    return FilePlan(
         model=model,
         quantization=quantization,
         name=name,

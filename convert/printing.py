@@ -7,7 +7,7 @@ from typing import Any
 from .agent import Model
 from .conversion import Job, Written
 from .errors import escaped
-from .plan import Plan
+from .plan import FilePlan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison
@@ -19,7 +19,7 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, sort_keys=True))
 
 
-def print_plan(plan: Plan, job: Job, *, as_json: bool) -> None:
+def print_plan(plan: FilePlan, job: Job, *, as_json: bool) -> None:
     """Each tensor's type and bytes, and what the model takes on a board of the target."""
     if as_json:
         tensors = [
@@ -34,7 +34,7 @@ def print_plan(plan: Plan, job: Job, *, as_json: bool) -> None:
     _print_histogram(plan, job)
 
 
-def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds: float, *, as_json: bool) -> None:
+def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seconds: float, *, as_json: bool) -> None:
     """The bundle that was written into the folder."""
     if as_json:
         facts = {
@@ -100,7 +100,7 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")
 
 
-def _print_histogram(plan: Plan, job: Job) -> None:
+def _print_histogram(plan: FilePlan, job: Job) -> None:
     for name, counts in plan.histogram().items():
         print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
     print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes, with the header {plan.file_bytes}")
@@ -112,7 +112,7 @@ def _print_histogram(plan: Plan, job: Job) -> None:
     print(f"{plan.kv_bytes_per_token} bytes of keys and values per token of context")
 
 
-def _facts(plan: Plan, job: Job) -> dict[str, Any]:
+def _facts(plan: FilePlan, job: Job) -> dict[str, Any]:
     return {
         "name": plan.name,
         "version": job.version,

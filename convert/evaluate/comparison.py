@@ -12,7 +12,7 @@ from ..measure.cache import read_cached, replaced_file, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
 from ..measure.runner import Runner
 from ..measure.texts import Texts, chunks
-from ..plan import Plan, make_plan
+from ..plan import FilePlan, make_plan
 from ..progress import OnProgress
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
@@ -70,7 +70,7 @@ def compare_models(
 
 
 def plain_sizes(
-    own: Plan, target: Target, reference: Adapted, texts: Texts, *, work: Path, progress: OnProgress
+    own: FilePlan, target: Target, reference: Adapted, texts: Texts, *, work: Path, progress: OnProgress
 ) -> list[Size]:
     """The types of PLAIN as `--type` alone makes them, each written, measured and removed again.
 

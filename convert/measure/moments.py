@@ -1,6 +1,6 @@
 """Second moments of the inputs of a model's matrices over a corpus, and importance matrices.
 
-Each matrix's moments are summed up in the order of the texts, so they do not depend on the number of threads.
+The order of the texts is the order of each sum, so the moments do not depend on the number of threads.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,8 +18,8 @@ from .runner import CHUNK_TOKENS, Runner
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 
 
-def input_of(name: str) -> str:
-    """The matrix whose input is the same."""
+def input_group(name: str) -> str:
+    """The name that stands for all matrices with this input."""
     for part, same in _SAME_INPUT.items():
         name = name.replace(f".{part}.", f".{same}.")
     return name
@@ -32,11 +32,11 @@ def second_moments(
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Floats]:
-    """Σ x·xᵀ [columns, columns] of the inputs of these matrices, by `input_of` their names, over all tokens.
+    """Σ x·xᵀ [columns, columns] of the inputs of these matrices, by `input_group` their names, over all tokens.
 
     progress: called after each text.
     """
-    wanted = {input_of(name) for name in names}
+    wanted = {input_group(name) for name in names}
     sums: dict[str, Floats] = {}
 
     def add(item: tuple[str, Floats]) -> None:

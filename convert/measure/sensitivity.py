@@ -1,9 +1,9 @@
 """How much each matrix loses as each type: what `--budget` allocates by. START HERE for rounding with error feedback.
 
 The BF16 reference runs on the calibration texts once, to record what its matrices are multiplied with. Each matrix is
-then rounded, with error feedback, to each of its types. For `--budget` it also replaces the matrix of the reference,
-alone, as the smallest type, and the divergence of the model from itself is measured. All results are kept in a folder,
-so that the next budget takes seconds.
+then rounded, with error feedback, to each of its types. For `--budget` the smallest type also replaces the matrix, and
+only this one, in the reference, whose divergence from itself is measured. All results are kept in a folder, so that
+the next budget takes seconds.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..write.manifest import IMPORTANCE_FILE
 from .cache import read_cached, replaced_file, write_cached
 from .divergence import compare, predict
-from .moments import input_of, second_moments, write_importance
+from .moments import input_group, second_moments, write_importance
 from .runner import Runner
 from .texts import Texts, chunks
 
@@ -174,10 +174,10 @@ def _round(
     for part in parts:
         names = [tensor.name for tensor in part]
         moments = second_moments(runner, texts, names, progress=lambda: step("calibrating"))
-        squares |= {name: np.diag(moments[same]).copy() for name in names if (same := input_of(name)) in moments}
+        squares |= {name: np.diag(moments[same]).copy() for name in names if (same := input_group(name)) in moments}
         groups: dict[str, list[ModelTensor]] = {}
         for tensor in part:
-            groups.setdefault(input_of(tensor.name), []).append(tensor)
+            groups.setdefault(input_group(tensor.name), []).append(tensor)
 
         with ThreadPoolExecutor(processors()) as pool:
             done_groups = pool.map(
@@ -241,7 +241,7 @@ def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:
     part: list[ModelTensor] = []
     held: dict[str, int] = {}
     for tensor in matrices:
-        more = {input_of(tensor.name): 4 * tensor.columns**2}
+        more = {input_group(tensor.name): 4 * tensor.columns**2}
         if part and sum((held | more).values()) > _MOMENTS_BYTES:
             yield part
             part, held = [], {}

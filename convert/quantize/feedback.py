@@ -2,8 +2,8 @@
 
 A matrix counts by its products with its inputs x. The loss is the trace of E·G·Eᵀ for the error E and the second
 moments G = Σ x·xᵀ. Given the error of a block, the best correction of the later columns is known (optimal brain
-surgeon; GPTQ, arXiv 2210.17323, applies it column by column). With whole blocks the loss is the same within 2 %, and
-ggml rounds each block to any of its types.
+surgeon; GPTQ, arXiv 2210.17323, applies it column by column). Whole blocks are corrected here: the loss is the same
+within 2 %, and ggml rounds each block to any of its types.
 """
 
 import numpy as np

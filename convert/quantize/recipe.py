@@ -2,6 +2,7 @@
 
 Source: src/llama-quant.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors (`llama_tensor_get_type_impl`,
 `tensor_type_fallback`). Its counters of attn_v and ffn_down run in layer order, so here they are the layer itself.
+A new mix (`--type`) is an entry of `Quantization` with its rules in `_wanted`; test_recipe compares it with llama.cpp.
 """
 
 from collections.abc import Iterable
@@ -35,7 +36,7 @@ class Quantization(Enum):
     @property
     def body(self) -> GgmlType:
         """The type of most matrices; of AUTO, until the budget is allocated."""
-        return GgmlType.BF16 if self is Quantization.AUTO else GgmlType[self.name.removesuffix("_M")]
+        return GgmlType.BF16 if self is Quantization.AUTO else GgmlType[self.name.removesuffix("_M").removesuffix("_S")]
 
 
 # For rows that are not a multiple of 256 elements long.

@@ -1,8 +1,9 @@
 """The types that a matrix may get with `--budget`, by the kernels of the board that runs the model.
 
-On ARM llama.cpp copies ("repacks") some types into a layout for its fast kernels. These work on several rows at once,
-with the dot product instructions of Armv8.2 or the matrix instructions of Armv8.6 (i8mm).
+On ARM llama.cpp copies ("repacks") some types into a layout for its fast kernels. These work on several rows at once.
+They use the dot product instructions of Armv8.2 or the matrix instructions of Armv8.6 (i8mm).
 Source: ggml/src/ggml-cpu/repack.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
+A new type is an entry in each table of this module that it fits.
 """
 
 from enum import Enum

@@ -3,8 +3,8 @@
 The format: the length of the header as 8 bytes, little-endian; a JSON header; the tensors, without gaps or overlap.
 Source: the safetensors format specification; the audit by Trail of Bits (2023) lists what unchecked headers lead to.
 
-Data is read with pread, not through a mapping: if the file shrinks or the disk fails under a mapping, SIGBUS kills the
-process and half a bundle is left behind.
+Data is read with pread, not through a mapping. If the file shrinks or the disk fails, a mapping kills the process by
+SIGBUS and leaves half a bundle behind.
 """
 
 import hashlib

@@ -38,7 +38,7 @@ class ModelTensor:
 
 
 def map_tensors(config: Qwen2Config, stored: dict[str, StoredTensor]) -> list[ModelTensor]:
-    """Every tensor of the model in GGUF order, which does not depend on how the checkpoint is cut into shards.
+    """Every tensor of the model in GGUF order, however the checkpoint is cut into shards.
 
     CheckpointError if one is missing, has another shape than config.json says, or is unknown. `lm_head.weight` of a
     model with tied embeddings is left out: transformers ignores it, llama.cpp would use it.
