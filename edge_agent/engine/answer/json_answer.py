@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jsonschema
 import numpy as np
+import numpy.typing as npt
 from llguidance import LLMatcher
 
 from edge_agent.core.pipe import Finish, Run
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Sampled from at most this many allowed tokens: sorting a whole vocabulary takes longer than it is worth.
 _MOST_CANDIDATES = 4096
+# Of longer strings to choose from, a table of beginnings would be too large.
+_LONGEST_CHOICE = 100
 
 
 class InvalidOutputError(Exception):
@@ -33,6 +36,7 @@ class JsonSchema:
     """What all answers to one schema share: the compiled grammar, the validator and the guess of the next answer.
 
     opening: tokens that every answer begins with.
+    spellings: by each beginning of a string to choose from, the tokens that the tokenizer would go on with.
     """
 
     def __init__(self, llama: Llama, schema: Mapping[str, Any]) -> None:
@@ -44,6 +48,7 @@ class JsonSchema:
             log.warning("answers are written freely: %s", self._start.get_error())
             self._start = None
         self.opening = self.consume_forced(self._start) if self._start is not None else []
+        self.spellings = _spellings(llama, schema)
 
     def start(self) -> LLMatcher | None:
         """The grammar's state after `opening`; None = llguidance cannot hold a model to this schema."""
@@ -96,6 +101,8 @@ class JsonAnswer(WrittenAnswer):
         self._matcher = matcher
         self.tokens: list[int] = []
         self.decisions: list[int] = []
+        # What is written since the last quotation mark.
+        self._begun = b""
         self._write(schema.opening)
 
     def next_tokens(self, row: int) -> list[int]:
@@ -132,11 +139,13 @@ class JsonAnswer(WrittenAnswer):
 
     def _pick_allowed(self, row: int) -> int:
         """The next token after this row that the schema allows. Raises NumericError."""
+        allowed = self._spelled()
         token = self._pick(row)
         # Mostly it is allowed, which is found out a thousand times sooner than all that is.
-        if self._matcher.validate_tokens([token]) == 1:
+        if allowed is None and self._matcher.validate_tokens([token]) == 1:
             return token
-        allowed = self._llama.allowed_tokens(self._matcher)
+        if allowed is None:
+            allowed = self._llama.allowed_tokens(self._matcher)
         if not allowed.size:
             raise NumericError("no token of the vocabulary is allowed")
         logits = self._llama.logits(row)[allowed]
@@ -147,6 +156,21 @@ class JsonAnswer(WrittenAnswer):
             allowed, logits = allowed[likely], logits[likely]
         return self._sampler.pick(allowed, logits)
 
+    def _spelled(self) -> npt.NDArray[np.intp] | None:
+        """The tokens to choose a string with as the tokenizer spells it; None where something else may come, too.
+
+        llguidance also allows their parts, such as `n` for `noise`, which a model likes for what is no choice.
+        """
+        spelled = self._schema.spellings.get(self._begun)
+        if not spelled:
+            return None
+        allowed = self._llama.allowed_tokens(self._matcher)
+        pieces = map(self._llama.piece, allowed.tolist())
+        if any((self._begun + piece).partition(b'"')[0] not in self._schema.spellings for piece in pieces):
+            return None
+        found = np.intersect1d(allowed, list(spelled))
+        return found if found.size else None
+
     def _write(self, tokens: Sequence[int]) -> None:
         for token in tokens:
             if len(self.tokens) >= self._run.max_tokens:
@@ -154,3 +178,30 @@ class JsonAnswer(WrittenAnswer):
                 return
             self.tokens.append(token)
             self._text.write(self._llama.piece(token))
+            self._begun = (self._begun + self._llama.piece(token)).rpartition(b'"')[2]
+
+
+def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]:
+    """An empty set where a string may end, and where the tokenizer would not cut one."""
+    found: dict[bytes, set[int]] = {}
+    texts = {json.dumps(text, ensure_ascii=False)[1:-1] for text in _strings(schema) if len(text) <= _LONGEST_CHOICE}
+    for text in texts:
+        begun = b""
+        for token in llama.tokenize(text, parse_special=False):
+            found.setdefault(begun, set()).add(token)
+            for byte in llama.piece(token):
+                begun += bytes([byte])
+                found.setdefault(begun, set())
+    return found | {text.encode(): set() for text in texts}
+
+
+def _strings(schema: object) -> Iterator[str]:
+    """The strings that an answer may have to choose from: values and names of properties."""
+    if isinstance(schema, list):
+        for inner in schema:
+            yield from _strings(inner)
+    elif isinstance(schema, dict):
+        values = [*schema.get("enum", ()), schema.get("const"), *schema.get("properties", ())]
+        yield from (value for value in values if isinstance(value, str))
+        for inner in schema.values():
+            yield from _strings(inner)

@@ -77,6 +77,18 @@ def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> 
     assert _steps(engine, _schema(version={"const": 1}, unit={"enum": ["mm/s"]})) == 1
 
 
+def test_a_string_is_chosen_with_the_tokens_that_the_tokenizer_makes_of_it(open_llama: OpenLlama) -> None:
+    plan = SchemaPlan(
+        schema=_schema(fault={"enum": ["bearing fault", "bearing noise", "blocked filter", "none", "no"]})
+    )
+    runs = [run(n, "x", plan, max_tokens=50, sampling=Sampling(temperature=9.0, seed=n)) for n in range(30)]
+
+    answers = finished(open_llama(context_tokens=2048), *runs).values()
+
+    lengths = {(answer.text, answer.completion_tokens) for answer in answers}
+    assert len(lengths) == len({answer.text for answer in answers}) == 5
+
+
 def test_forced_tokens_count_as_written(open_llama: OpenLlama) -> None:
     engine = open_llama()
     prompt = len(engine._builder.chat.prompt(messages("7 mm/s"), thinks=False)[0])
