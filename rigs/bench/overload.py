@@ -31,7 +31,10 @@ SETTLE_S = 60.0
 
 @dataclass(frozen=True)
 class Ending:
-    """One request, its terminal reply, and the milliseconds from sending to that reply."""
+    """One request, its terminal reply, and the milliseconds from sending to that reply.
+
+    agents_ms: from arrival to that reply, as the agent says; run_ms: of these, the time in the engine.
+    """
 
     priority: int
     deadline_ms: int
@@ -41,6 +44,8 @@ class Ending:
     # On arrival, not after it was admitted.
     is_refused_at_once: bool
     retry_after_s: float | None
+    agents_ms: float
+    run_ms: float
 
     @property
     def is_in_time(self) -> bool:
@@ -122,15 +127,18 @@ def offer(
 
 
 def ending(priority: int, deadline_ms: int, reply: dict[str, Any], at: float, sent_at: float) -> Ending:
-    error = reply["error"] or {}
+    error, timing = reply["error"] or {}, reply["timing"]
+    queued_ms = timing["queued_ms"]
     return Ending(
         priority=priority,
         deadline_ms=deadline_ms,
         status=reply["status"],
         code=error.get("code"),
         latency_ms=(at - sent_at) * 1000,
-        is_refused_at_once=reply["timing"]["queued_ms"] is None,
+        is_refused_at_once=queued_ms is None,
         retry_after_s=error.get("retry_after_s"),
+        agents_ms=timing["total_ms"],
+        run_ms=0.0 if queued_ms is None else timing["total_ms"] - queued_ms,
     )
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from rigs.bench.overload import offer, row, table
+from rigs.bench.overload import Ending, offer, row, table
 from tests.helpers.site import Site
 
 # Four requests share a step of 80 ms, and a step begins with whatever is there: about 25 requests per second.
 STEP_MS = 80
+AT_ONCE = 4
 CAPACITY_PER_S = 25
 SECONDS = 4
 PRIORITIES = (0, 5, 9)
 DEADLINES_MS = (400, 1000, 2000, 5000)
+
+
+def offered(site: Site, mix: Sequence[tuple[int, int]], *, times: int, seconds: int) -> list[Ending]:
+    """With the agent's own times: those of this process tell how busy the machine is."""
+    topics, per_s = (site.request("triage"), site.response("triage")), times * CAPACITY_PER_S
+    fates = offer(site.client, *topics, per_s=per_s, seconds=seconds, mix=mix)
+    return [replace(fate, latency_ms=fate.agents_ms) for fate in fates]
 
 
 def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy_at_once(
@@ -21,17 +30,16 @@ def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy
 ) -> None:
     site = start_site(protocol, model=f"echo:step_ms={STEP_MS}")
     mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
-    per_s = 10 * CAPACITY_PER_S
     # From the first request on: nothing has been measured before.
-    fates = offer(site.client, site.request("triage"), site.response("triage"), per_s=per_s, seconds=SECONDS, mix=mix)
+    fates = offered(site, mix, times=10, seconds=SECONDS)
     rows = {priority: row(priority, [fate for fate in fates if fate.priority == priority]) for priority in PRIORITIES}
     everyone = row(None, fates)
     print(table([*rows.values(), everyone]))
     assert {fate.status for fate in fates} <= {"ok", "busy", "expired"}
     assert everyone.in_time_share is not None
     assert everyone.in_time_share >= 0.95
-    # The engine is not left idle by too much caution.
-    assert everyone.in_time >= 0.6 * CAPACITY_PER_S * SECONDS
+    # The engine is not left idle by too much caution, however long a step takes on this machine.
+    assert sum(fate.run_ms for fate in fates if fate.is_in_time) >= 0.6 * AT_ONCE * SECONDS * 1000
     # Urgent ones come first, and yet nobody is shut out.
     assert rows[0].in_time > 5 * max(rows[5].in_time, rows[9].in_time)
     assert rows[5].in_time + rows[9].in_time > 0
@@ -56,9 +64,7 @@ def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy
 def test_the_least_urgent_is_answered_within_a_flood_of_the_most_urgent(start_site: Callable[..., Site]) -> None:
     site = start_site("5", model=f"echo:step_ms={STEP_MS}")
     mix = [(0, 2000)] * 49 + [(9, 5000)]
-    fates = offer(
-        site.client, site.request("triage"), site.response("triage"), per_s=3 * CAPACITY_PER_S, seconds=3, mix=mix
-    )
+    fates = offered(site, mix, times=3, seconds=3)
     print(table([row(priority, [fate for fate in fates if fate.priority == priority]) for priority in (0, 9)]))
     assert any(fate.is_in_time for fate in fates if fate.priority == 9)
 
