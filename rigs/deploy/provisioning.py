@@ -25,7 +25,6 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge_agent import __version__
 from edge_agent.tools.demo.readings import checkpoint_folder
@@ -40,6 +39,7 @@ from tests.helpers.bundles import (
     talking_nonsense,
 )
 from tests.helpers.certificates import OTHER_CERTIFICATE
+from tests.helpers.keys import public_pem
 from tests.helpers.processes import wait_until
 from tests.test_readme import section
 
@@ -348,8 +348,7 @@ def configuration(board: SshBoard) -> str:
 def test_configuration_that_fails_only_at_the_start_is_taken_back(world: World) -> None:
     """A public key that did not sign the bundle."""
     before = configuration(world.first)
-    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (world.fleet.plant / "signer.pem").write_bytes(key)
+    (world.fleet.plant / "signer.pem").write_bytes(public_pem(Ed25519PrivateKey.generate()))
     signer = "  signer.pem: \"{{ lookup('ansible.builtin.file', inventory_dir ~ '/signer.pem') }}\"\n"
     edits = (
         ("edge_agent_files:\n", f"edge_agent_files:\n{signer}"),

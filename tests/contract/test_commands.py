@@ -64,67 +64,63 @@ def slow_agent_of_module(
 
 
 def test_cancel_ends_a_waiting_and_a_running_request(slow: Site) -> None:
-    site = slow
     for name in ("running", "waiting"):
-        site.client.publish(site.request("generate"), {"input": "word " * 200, "id": name})
-    site.wait_until_active(1)
+        slow.client.publish(slow.request("generate"), {"input": "word " * 200, "id": name})
+    slow.wait_until_active(1)
     for name in ("waiting", "running"):
-        assert site.command("cancel", {"id": name, "request_id": name})["data"] == {"cancelled": 1}
-    replies = {m.json["id"]: m.json for m in site.client.wait(site.response("generate"), count=2)}
+        assert slow.command("cancel", {"id": name, "request_id": name})["data"] == {"cancelled": 1}
+    replies = {m.json["id"]: m.json for m in slow.client.wait(slow.response("generate"), count=2)}
     assert {reply["status"] for reply in replies.values()} == {"cancelled"}
     assert {reply["error"]["code"] for reply in replies.values()} == {"cancelled"}
-    assert site.command("cancel", {"request_id": "running"})["error"]["code"] == "not_found"
-    assert site.command("cancel", {"request_id": []})["error"]["code"] == "bad_field"
-    assert site.ask("triage", "normal")["status"] == "ok"
+    assert slow.command("cancel", {"request_id": "running"})["error"]["code"] == "not_found"
+    assert slow.command("cancel", {"request_id": []})["error"]["code"] == "bad_field"
+    assert slow.ask("triage", "normal")["status"] == "ok"
 
 
 def test_drain_refuses_new_requests_until_resume(slow: Site) -> None:
-    site = slow
     # As what clears a retained command comes.
-    site.client.publish(f"{site.base}/cmd/drain", b" ")
-    assert site.client.wait(f"{site.base}/cmd/drain/result")[0].json["error"]["code"] == "bad_json"
-    site.client.publish(site.request("generate"), {"input": "word " * 20, "id": "before"})
-    site.wait_until_active(1)
-    assert site.command("drain", {"timeout_s": 30})["data"] == {"cancelled": 0}
-    assert site.next_terminal(site.response("generate"), 0)["status"] == "ok"
-    refused = site.ask("triage", "normal")
+    slow.client.publish(f"{slow.base}/cmd/drain", b" ")
+    assert slow.client.wait(f"{slow.base}/cmd/drain/result")[0].json["error"]["code"] == "bad_json"
+    slow.client.publish(slow.request("generate"), {"input": "word " * 20, "id": "before"})
+    slow.wait_until_active(1)
+    assert slow.command("drain", {"timeout_s": 30})["data"] == {"cancelled": 0}
+    assert slow.next_terminal(slow.response("generate"), 0)["status"] == "ok"
+    refused = slow.ask("triage", "normal")
     assert (refused["status"], refused["error"]["code"]) == ("busy", "draining")
     assert refused["error"]["retry_after_s"] > 0
-    site.client.wait_for(f"{site.base}/state", lambda state: state["state"] == "draining")
+    slow.client.wait_for(f"{slow.base}/state", lambda state: state["state"] == "draining")
     # At once, not when it is due.
-    site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == ["draining"], 2.0)
-    assert site.command("resume")["status"] == "ok"
-    site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == [], 2.0)
-    assert site.ask("triage", "bearing fault")["status"] == "ok"
+    slow.client.wait_for(f"{slow.base}/health", lambda health: health["reasons"] == ["draining"], 2.0)
+    assert slow.command("resume")["status"] == "ok"
+    slow.client.wait_for(f"{slow.base}/health", lambda health: health["reasons"] == [], 2.0)
+    assert slow.ask("triage", "bearing fault")["status"] == "ok"
 
 
 def test_drain_that_runs_out_of_time_cancels_the_remaining_requests(slow: Site) -> None:
-    site = slow
-    site.client.publish(site.request("generate"), {"input": "word " * 200, "id": "long"})
-    site.wait_until_active(1)
-    assert site.command("drain", {"timeout_s": 0.3})["data"] == {"cancelled": 1}
-    reply = site.next_terminal(site.response("generate"), 0)
+    slow.client.publish(slow.request("generate"), {"input": "word " * 200, "id": "long"})
+    slow.wait_until_active(1)
+    assert slow.command("drain", {"timeout_s": 0.3})["data"] == {"cancelled": 1}
+    reply = slow.next_terminal(slow.response("generate"), 0)
     assert (reply["status"], reply["error"]["code"]) == ("cancelled", "cancelled")
-    assert site.command("resume")["status"] == "ok"
+    assert slow.command("resume")["status"] == "ok"
 
 
 def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(slow: Site) -> None:
-    site = slow
-    path: Path = site.agent.config
+    path: Path = slow.agent.config
     old = path.read_text(encoding="utf-8")
-    assert site.ask("added", "x")["error"]["code"] == "unknown_task"
+    assert slow.ask("added", "x")["error"]["code"] == "unknown_task"
     path.write_text(old + '[tasks.added]\nkind = "classify"\nlabels = ["a", "b"]\nsubscribe = ["plant/+/x"]\n', "utf-8")
-    assert site.command("reload")["data"] == {"applied": ["tasks"], "needs_restart": []}
-    assert site.agent.log.count("reload") == 2  # that it was asked for, and what it did
-    assert "reloaded applied=tasks needs_restart=-\n" in site.agent.log
-    assert site.ask("added", "b")["output"] == "b"
-    site.client.publish("plant/p1/x", "a")
-    assert site.next_terminal(site.response("added"), 2)["output"] == "a"
+    assert slow.command("reload")["data"] == {"applied": ["tasks"], "needs_restart": []}
+    assert slow.agent.log.count("reload") == 2  # that it was asked for, and what it did
+    assert "reloaded applied=tasks needs_restart=-\n" in slow.agent.log
+    assert slow.ask("added", "b")["output"] == "b"
+    slow.client.publish("plant/p1/x", "a")
+    assert slow.next_terminal(slow.response("added"), 2)["output"] == "a"
     path.write_text(old + "[queue]\ncapacity = 0\n", encoding="utf-8")
-    result = site.command("reload")
+    result = slow.command("reload")
     assert result["error"]["code"] == "bad_config"
     assert "queue.capacity" in result["error"]["message"]
-    assert site.ask("added", "b")["status"] == "ok"
+    assert slow.ask("added", "b")["status"] == "ok"
 
 
 def test_signed_commands_are_checked_where_a_key_is_configured(

@@ -92,12 +92,11 @@ def shared(agent_with_models: Site, with_fresh_client: Callable[[Site], Site]) -
 
 
 def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site, model_bundles: Path) -> None:
-    site, models = shared, model_bundles
-    one, two = (sha256_of(models / name) for name in ("one", "two"))
-    assert model_of_answer(site) == one
-    pid = worker_pid(site)
+    one, two = (sha256_of(model_bundles / name) for name in ("one", "two"))
+    assert model_of_answer(shared) == one
+    pid = worker_pid(shared)
 
-    result = switch(site, "two")
+    result = switch(shared, "two")
 
     old, new = (
         {"name": "pump-demo", "folder": folder, "version": version, "sha256": sha256}
@@ -107,27 +106,27 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
     assert (result["status"], result["data"]) == (
         "ok", {"changed": True, **told, "canaries": 6, "is_beside": True},
     )  # fmt: skip
-    event = site.client.wait(f"{site.base}/event/model-switched")[-1].json
+    event = shared.client.wait(f"{shared.base}/event/model-switched")[-1].json
     assert event.pop("ts")
     assert event == told
-    assert model_of_answer(site) == two
-    wait_until(lambda: info(site)["sha256"] == two, "info tells")
-    assert (info(site)["folder"], info(site)["previous"], info(site)["version"]) == ("two", "one", 2)
-    assert worker_pid(site) != pid
+    assert model_of_answer(shared) == two
+    wait_until(lambda: info(shared)["sha256"] == two, "info tells")
+    assert (info(shared)["folder"], info(shared)["previous"], info(shared)["version"]) == ("two", "one", 2)
+    assert worker_pid(shared) != pid
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the old worker is gone")
 
-    assert switch(site, "two")["data"] == {"changed": False}
-    refused = switch(site, "one")
+    assert switch(shared, "two")["data"] == {"changed": False}
+    refused = switch(shared, "one")
     assert refused["error"]["code"] == "downgrade"
     assert "version 1 is older than 2, which runs" in refused["error"]["message"]
 
-    result = command(site, "model-rollback", {"model": "default"})
+    result = command(shared, "model-rollback", {"model": "default"})
     assert (result["status"], result["data"]["how"], result["data"]["new"]) == ("ok", "rollback", old)
-    assert model_of_answer(site) == one
-    assert switch(site, "two")["status"] == "ok"
-    assert switch(site, "one", allow_downgrade=True)["status"] == "ok"
-    assert model_of_answer(site) == one
-    assert set(states(site)) == {"online"}
+    assert model_of_answer(shared) == one
+    assert switch(shared, "two")["status"] == "ok"
+    assert switch(shared, "one", allow_downgrade=True)["status"] == "ok"
+    assert model_of_answer(shared) == one
+    assert set(states(shared)) == {"online"}
 
 
 def test_the_switch_outlives_a_restart_until_the_configuration_names_another_path(
@@ -208,15 +207,14 @@ def test_bad_bundles_are_refused_with_their_faults_and_the_old_model_goes_on(
 
 
 def test_with_enough_memory_the_old_model_answers_until_the_new_one_does(shared: Site, model_bundles: Path) -> None:
-    site, models = shared, model_bundles
-    one, two = (sha256_of(models / name) for name in ("one", "two"))
-    topic = f"{site.base}/cmd/model-switch/result"
-    site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": "two"})
+    one, two = (sha256_of(model_bundles / name) for name in ("one", "two"))
+    topic = f"{shared.base}/cmd/model-switch/result"
+    shared.client.publish(f"{shared.base}/cmd/model-switch", {"model": "default", "bundle": "two"})
     seen: list[str] = []
-    while not site.client.on(topic):
-        seen.append(model_of_answer(site))
-    seen += [model_of_answer(site) for _ in range(3)]
-    assert site.client.on(topic)[0].json["status"] == "ok"
+    while not shared.client.on(topic):
+        seen.append(model_of_answer(shared))
+    seen += [model_of_answer(shared) for _ in range(3)]
+    assert shared.client.on(topic)[0].json["status"] == "ok"
     assert seen == sorted(seen, key=[one, two].index)
     assert set(seen) == {one, two}
     assert seen.count(one) > 3, "it answered meanwhile"
@@ -224,24 +222,22 @@ def test_with_enough_memory_the_old_model_answers_until_the_new_one_does(shared:
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_one_switch_at_a_time_and_none_while_draining(shared: Site) -> None:
-    site = shared
     for bundle in ("two", "damaged"):
-        site.client.publish(f"{site.base}/cmd/model-switch", {"id": bundle, "model": "default", "bundle": bundle})
-    first, second = site.client.wait(f"{site.base}/cmd/model-switch/result", count=2, timeout_s=SWITCH_S)
+        shared.client.publish(f"{shared.base}/cmd/model-switch", {"id": bundle, "model": "default", "bundle": bundle})
+    first, second = shared.client.wait(f"{shared.base}/cmd/model-switch/result", count=2, timeout_s=SWITCH_S)
     assert (first.json["id"], first.json["error"]["code"]) == ("damaged", "switching")
     assert (second.json["id"], second.json["status"]) == ("two", "ok")
-    command(site, "drain", {})
-    assert switch(site, "one", allow_downgrade=True)["error"]["code"] == "draining"
-    command(site, "resume", {})
+    command(shared, "drain", {})
+    assert switch(shared, "one", allow_downgrade=True)["error"]["code"] == "draining"
+    command(shared, "resume", {})
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(shared: Site, model_bundles: Path) -> None:
-    site, models = shared, model_bundles
-    assert switch(site, "two")["status"] == "ok"
-    os.kill(worker_pid(site), signal.SIGKILL)
-    site.client.wait(f"{site.base}/event/worker-restarted")
-    assert model_of_answer(site) == sha256_of(models / "two")
+    assert switch(shared, "two")["status"] == "ok"
+    os.kill(worker_pid(shared), signal.SIGKILL)
+    shared.client.wait(f"{shared.base}/event/worker-restarted")
+    assert model_of_answer(shared) == sha256_of(model_bundles / "two")
 
 
 def test_replaced_files_of_the_running_model_end_the_agent_whose_next_start_verifies_them(

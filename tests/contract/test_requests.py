@@ -208,10 +208,9 @@ def slow_agent_of_module(
 
 
 def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(slow: Site) -> None:
-    site = slow
     for number in range(200):
-        site.client._client.publish(site.request("triage"), json.dumps({"input": f"normal {number}", "id": number}), 1)
-    messages = site.client.wait(site.response("triage"), count=200)
+        slow.client._client.publish(slow.request("triage"), json.dumps({"input": f"normal {number}", "id": number}), 1)
+    messages = slow.client.wait(slow.response("triage"), count=200)
     replies = [message.json for message in messages]
     assert Counter(reply["id"] for reply in replies) == dict.fromkeys(range(200), 1)
     statuses = Counter(reply["status"] for reply in replies)
@@ -224,15 +223,14 @@ def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(slow: Sit
 
 
 def test_late_requests_expire_waiting_or_running(slow: Site) -> None:
-    site = slow
     text = "word " * 100
     for number in range(3):
-        site.client.publish(site.request("generate"), {"input": text, "id": number, "deadline_ms": 500})
-    replies: list[dict[str, Any]] = [m.json for m in site.client.wait(site.response("generate"), count=3)]
+        slow.client.publish(slow.request("generate"), {"input": text, "id": number, "deadline_ms": 500})
+    replies: list[dict[str, Any]] = [m.json for m in slow.client.wait(slow.response("generate"), count=3)]
     assert {reply["status"] for reply in replies} == {"expired"}
     assert {reply["error"]["code"] for reply in replies} == {"deadline"}
     assert all(500 <= reply["timing"]["total_ms"] < 1000 for reply in replies)
-    assert site.ask("triage", "normal")["status"] == "ok"
+    assert slow.ask("triage", "normal")["status"] == "ok"
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
@@ -244,10 +242,9 @@ def test_mqtt5_message_expiry_is_a_deadline(slow: Site) -> None:
 
 
 def test_only_the_latest_reading_is_kept_where_the_task_says_so(slow: Site) -> None:
-    site = slow
     for number in range(5):
-        site.client.publish(site.request("newest"), {"input": f"reading {number} of five", "id": number})
-    replies = {m.json["id"]: m.json for m in site.client.wait(site.response("newest"), count=5)}
+        slow.client.publish(slow.request("newest"), {"input": f"reading {number} of five", "id": number})
+    replies = {m.json["id"]: m.json for m in slow.client.wait(slow.response("newest"), count=5)}
     assert replies[0]["status"] == "ok"
     assert replies[4]["status"] == "ok"
     superseded = [reply for reply in replies.values() if reply["status"] == "cancelled"]

@@ -88,26 +88,25 @@ def test_a_bad_field_is_refused_by_name(field: str, value: Any) -> None:
     assert len(message) < 300
 
 
-def test_yarn_is_written_as_upstream_writes_it() -> None:
-    more = {"beta_fast": 32, "beta_slow": 1, "attn_factor": 0.5, "extrapolation_factor": 1.0}
-    written = keys(parse_config(CONFIG | {"rope_scaling": YARN | more}))
-    assert {key.removeprefix("qwen2.rope.scaling."): value for key, value in written.items() if "scaling" in key} == {
-        "type": "yarn",
-        "factor": 4.0,
-        "original_context_length": 32768,
-        "yarn_ext_factor": 1.0,
-        "yarn_attn_factor": 0.5,
-        "yarn_beta_fast": 32.0,
-        "yarn_beta_slow": 1.0,
-    }
-
-
-def test_linear_scaling_is_written_with_its_factor_alone() -> None:
-    linear = {"rope_type": "linear", "factor": 2, "original_max_position_embeddings": 256}
-    written = keys(parse_config(CONFIG | {"rope_scaling": linear}))
-    assert {key: value for key, value in written.items() if "scaling" in key} == {
-        "qwen2.rope.scaling.type": "linear",
-        "qwen2.rope.scaling.factor": 2.0,
+@pytest.mark.parametrize(
+    ("scaling", "written"),
+    [
+        (
+            YARN | {"beta_fast": 32, "beta_slow": 1, "attn_factor": 0.5, "extrapolation_factor": 1.0},
+            {"type": "yarn", "factor": 4.0, "original_context_length": 32768, "yarn_ext_factor": 1.0}
+            | {"yarn_attn_factor": 0.5, "yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0},
+        ),
+        # Of linear scaling its factor alone.
+        (
+            {"rope_type": "linear", "factor": 2, "original_max_position_embeddings": 256},
+            {"type": "linear", "factor": 2.0},
+        ),
+    ],
+)
+def test_scaling_is_written_as_upstream_writes_it(scaling: dict[str, Any], written: dict[str, Any]) -> None:
+    found = keys(parse_config(CONFIG | {"rope_scaling": scaling}))
+    assert {key: value for key, value in found.items() if "scaling" in key} == {
+        f"qwen2.rope.scaling.{key}": value for key, value in written.items()
     }
 
 

@@ -100,16 +100,14 @@ def test_a_space_inside_a_merged_part_is_written_as_its_byte_level_stand_in(file
     assert parse(files).merges == ["aĠb c"]
 
 
-def test_r1_distill_is_recognised_by_its_first_token(files: CheckpointFiles) -> None:
+def test_r1_distill_is_recognised_and_its_think_tokens_are_user_defined_and_its_markers_control(
+    files: CheckpointFiles,
+) -> None:
     tokenizer = parse(r1_distill(files))
     assert tokenizer.pre == "deepseek-r1-qwen"
     assert tokenizer.adds == {"bos": True, "eos": False, "sep": False}
     assert tokenizer.tokens[tokenizer.special_ids["bos"]] == R1_BOS
     assert tokenizer.tokens[tokenizer.special_ids["eos"]] == R1_EOS
-
-
-def test_the_think_tokens_of_r1_distill_are_user_defined_and_its_markers_control(files: CheckpointFiles) -> None:
-    tokenizer = parse(r1_distill(files))
     types = dict(zip(tokenizer.tokens, tokenizer.token_types, strict=True))
     assert types["<think>"] == TokenType.USER_DEFINED
     assert types["<｜User｜>"] == types[R1_BOS] == types[R1_EOS] == TokenType.CONTROL

@@ -64,6 +64,13 @@ def ends(events: list[Event]) -> dict[int, Event]:
     return found
 
 
+def failed(engine: Engine, request: Run) -> Failed:
+    """How a request ends that cannot be answered."""
+    end = ends(answer_all(engine, request))[request.id]
+    assert isinstance(end, Failed)
+    return end
+
+
 def finished(engine: Engine, *runs: Run) -> dict[int, Finished]:
     """Request id -> its answer, for requests that must all be answered."""
     answers = {}

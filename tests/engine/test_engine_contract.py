@@ -10,7 +10,6 @@ import pytest
 from edge_agent.core.codes import Code
 from edge_agent.core.pipe import (
     Cancelled,
-    Failed,
     Finish,
     Finished,
     Partial,
@@ -19,7 +18,7 @@ from edge_agent.core.pipe import (
 )
 from edge_agent.core.schemas import validator
 from edge_agent.engine.engine import Engine
-from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, finished, run
+from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, failed, finished, run
 
 
 def test_labels_are_scored_and_nothing_is_written(engine: Engine) -> None:
@@ -74,9 +73,8 @@ def test_more_requests_than_places_are_all_answered_in_shared_steps(engine: Engi
 
 
 def test_what_never_fits_the_context_is_refused_with_the_figures(engine: Engine) -> None:
-    end = ends(answer_all(engine, run(1, "x " * 1100)))[1]
+    end = failed(engine, run(1, "x " * 1100))
 
-    assert isinstance(end, Failed)
     assert end.code is Code.TOO_LONG
     assert re.fullmatch(r"input: a prompt of \d+ tokens and max_tokens 12; the context has 1024", end.message)
 

@@ -7,21 +7,13 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-)
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding
 from cryptography.x509.oid import NameOID
+
+from tests.helpers.keys import private_pem
 
 # The second as a board calls this machine that is not in it.
 NAMES = ("localhost", "broker.example")
-
-
-def _pem(key: ec.EllipticCurvePrivateKey, encryption: KeySerializationEncryption) -> str:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode()
 
 
 def _certificate(key: ec.EllipticCurvePrivateKey) -> str:
@@ -41,7 +33,7 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> str:
 
 _KEY = ec.generate_private_key(ec.SECP256R1())
 CERTIFICATE = _certificate(_KEY)
-KEY = _pem(_KEY, NoEncryption())
-KEY_WITH_PASSPHRASE = _pem(_KEY, BestAvailableEncryption(b"secret"))
+KEY = private_pem(_KEY).decode()
+KEY_WITH_PASSPHRASE = private_pem(_KEY, BestAvailableEncryption(b"secret")).decode()
 OTHER_CERTIFICATE = _certificate(ec.generate_private_key(ec.SECP256R1()))
-OTHER_KEY = _pem(ec.generate_private_key(ec.SECP256R1()), NoEncryption())
+OTHER_KEY = private_pem(ec.generate_private_key(ec.SECP256R1())).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -32,11 +32,14 @@ TNZVYA==
 """
 
 
-def private_pem(key: Ed25519PrivateKey, encryption: KeySerializationEncryption | None = None) -> bytes:
+def private_pem(
+    key: Ed25519PrivateKey | EllipticCurvePrivateKey | X25519PrivateKey,
+    encryption: KeySerializationEncryption | None = None,
+) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
 
 
-def public_pem(key: Ed25519PrivateKey) -> bytes:
+def public_pem(key: Ed25519PrivateKey | EllipticCurvePrivateKey | X25519PrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -62,8 +65,8 @@ def _mistakes() -> tuple[dict[str, bytes], dict[str, bytes]]:
     private = {
         "public": public_pem(key),
         "encrypted": private_pem(key, BestAvailableEncryption(b"secret")),
-        "EC": ec.private_bytes(Encoding.PEM, pkcs8, NoEncryption()),
-        "X25519": exchange.private_bytes(Encoding.PEM, pkcs8, NoEncryption()),
+        "EC": private_pem(ec),
+        "X25519": private_pem(exchange),
         "unknown": UNKNOWN_PRIVATE,
         "DER": key.private_bytes(Encoding.DER, pkcs8, NoEncryption()),
         "OpenSSH": key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
@@ -74,8 +77,8 @@ def _mistakes() -> tuple[dict[str, bytes], dict[str, bytes]]:
     public = {
         "private": private_pem(key),
         "both": public_pem(key) + private_pem(key),
-        "EC": ec.public_key().public_bytes(Encoding.PEM, spki),
-        "X25519": exchange.public_key().public_bytes(Encoding.PEM, spki),
+        "EC": public_pem(ec),
+        "X25519": public_pem(exchange),
         "unknown": UNKNOWN_PUBLIC,
         "DER": key.public_key().public_bytes(Encoding.DER, spki),
         "OpenSSH": key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),

@@ -8,7 +8,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -293,16 +293,13 @@ class Desk:
         return [(reply["id"], reply["status"]) for reply in self.replies]
 
 
-def code_of(reply: dict[str, Any]) -> str:
+def code_of(reply: dict[str, Any], field: str = "code") -> str:
     error = reply["error"]
     assert isinstance(error, dict)
-    return str(error["code"])
+    return str(error[field])
 
 
-def message_of(reply: dict[str, Any]) -> str:
-    error = reply["error"]
-    assert isinstance(error, dict)
-    return str(error["message"])
+message_of = partial(code_of, field="message")
 
 
 def loaded(path: Path) -> Any:
