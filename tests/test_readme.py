@@ -53,17 +53,13 @@ def test_configuration_sample_loads(tmp_path: Path, text: str) -> None:
     load_config(path)
 
 
-def keys_of(model: type[BaseModel]) -> set[str]:
-    return {field.alias or name for name, field in model.model_fields.items()}
-
-
 def test_every_configuration_key_is_in_a_sample() -> None:
     shown = set(re.findall(r"^(?:\[(?:tasks\.)?)?([a-z_]+)", "\n".join(samples("toml")), flags=re.MULTILINE))
     shown |= set(re.findall(r"^\[(?:[a-z]+\.)?([a-z-]+)", "\n".join(samples("toml")), flags=re.MULTILINE))
     models: list[type[BaseModel]] = [Config, ModelConfig, TlsConfig, ClassifyTask, ExtractTask, GenerateTask]
     tables = [field.annotation for field in Config.model_fields.values()]
     models += [table for table in tables if isinstance(table, type) and issubclass(table, BaseModel)]
-    known = set().union(*(keys_of(model) for model in models))
+    known = {field.alias or name for model in models for name, field in model.model_fields.items()}
     assert known - {"device", "models", "tasks", "schema"} <= shown
 
 

@@ -17,7 +17,7 @@ from edge_agent.tools.demo.broker import free_port, start_broker
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, LABELS, SCHEMA, SYSTEM, Answer, Kind, Reading
 from tests.helpers.client import Client
 from tests.helpers.processes import EDGE_AGENT, AgentProcess
-from tests.helpers.site import online
+from tests.helpers.site import online, task_table
 
 BASE = "edgeai/v1/bench/board"
 START_S = 300.0
@@ -150,9 +150,3 @@ def workload_tasks(kinds: Iterable[Kind] = Kind) -> str:
         )
         for kind in kinds
     )
-
-
-def task_table(name: str, **fields: Any) -> str:
-    """As TOML: its strings, numbers and arrays are written like JSON's."""
-    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items())
-    return f"[tasks.{name}]\n{''.join(lines)}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.models.bundle import MODEL_FILE
-from rigs.bench.agent import AgentSide, UnexpectedReply, running_agent, task_name, task_table, workload_tasks
+from rigs.bench.agent import AgentSide, UnexpectedReply, running_agent, task_name, workload_tasks
 from rigs.bench.asking import Run, Side, ask_all, in_parallel, peak_memory_mib
 from rigs.bench.figures import Figures
 from rigs.bench.server import PROGRAMS, LlamaServer, batched_tokens_per_s, prefill_tokens_per_s
@@ -37,6 +37,7 @@ from rigs.bench.workload import (
 )
 from rigs.llama_sources import build_llama_cpp
 from rigs.machine import model_path, parser_of
+from tests.helpers.site import task_table
 
 ENGINE = {"threads": THREADS, "prefill_threads": THREADS, "max_active": CLIENTS, "context_tokens": CONTEXT_TOKENS}
 PARTS = ("classify", "extract", "generate", "idle", "burst", "memory")

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.requests.statistics import percentile
-from rigs.bench.agent import BASE, running_agent, task_table
+from rigs.bench.agent import BASE, running_agent
 from rigs.bench.figures import processor
 from rigs.bench.workload import LABELS, SYSTEM
 from tests.helpers.client import Client
 from tests.helpers.processes import wait_until
+from tests.helpers.site import task_table
 
 # Requests that run at once.
 WIDTH = 4

@@ -326,9 +326,8 @@ def test_a_frozen_or_killed_agent_is_restarted(service: Service, signal: str) ->
 
 
 def test_a_bad_configuration_is_not_retried(service: Service) -> None:
-    restart = "systemctl restart edge-agent"
     service.configure(CONFIG.replace('site = "hall1"', 'sight = "hall1"'))
-    assert service.board.run("sh", "-c", restart, check=False).returncode == 1
+    assert service.board.run("sh", "-c", "systemctl restart edge-agent", check=False).returncode == 1
     time.sleep(7)  # longer than RestartSec=: no restart may come
     assert service.show("ActiveState") == "failed"
     assert service.show("ExecMainStatus") == "78"

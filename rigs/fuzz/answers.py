@@ -97,7 +97,7 @@ def fault(reply: dict[str, Any], topic: str, base: str) -> str | None:
     checks = {
         "error": error is None or (isinstance(error["message"], str) and bool(error["message"])),
         "retry_after_s": status != "busy" or error["retry_after_s"] > 0,
-        "id": _is_id(reply["id"]),
+        "id": isinstance(reply["id"], str | int) and not isinstance(reply["id"], bool),
         "device": reply["device"] == base.rsplit("/", 1)[-1],
         "ts": reply["ts"] is None or bool(_TIME.fullmatch(reply["ts"])),
         "task": isinstance(reply["task"], str) and (f"/{reply['task']}/response" in topic or "/infer/" not in topic),
@@ -113,7 +113,3 @@ def fault(reply: dict[str, Any], topic: str, base: str) -> str | None:
         "timing": {"queued_ms", "prefill_ms", "decode_ms", "total_ms", "batch"} <= reply["timing"].keys(),
     }
     return next((name for name, holds in checks.items() if not holds), None)
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
-from edge_agent.core.model import Model, ModelError
+from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import Adapter, EngineSettings, Finished, Load
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.canaries import CanaryError, read_canaries
@@ -143,7 +143,8 @@ def _opened(bundle: Path, key: Path | None) -> Outcome:
             read_canaries(bundle / _CANARIES)
     except CanaryError as error:
         return "refused", str(error)
-    return "opened", json.dumps(_weights(model))
+    adapters = ([Path(one.path).name, one.sha256] for one in model.adapters)
+    return "opened", json.dumps([[model.path.name, model.sha256], *adapters])
 
 
 def _is_verified(bundle: Path, key: Path | None) -> bool:
@@ -152,10 +153,6 @@ def _is_verified(bundle: Path, key: Path | None) -> bool:
     except ConvertError:
         return False
     return True
-
-
-def _weights(model: Model) -> list[list[str]]:
-    return [[model.path.name, model.sha256], *([Path(one.path).name, one.sha256] for one in model.adapters)]
 
 
 def _loaded(bundle: Path, weights: str) -> Outcome:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import tasks
-from rigs.bench.agent import task_table
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto
-from tests.helpers.site import online
+from tests.helpers.site import demo_tables, online
 
 DEVICE = "soak"
 BASE = f"edgeai/v1/test/{DEVICE}"
@@ -46,14 +45,11 @@ def running(
 
 
 def _config(folder: Path, port: int, model: str, protocol: str, journal: str, queue: str) -> str:
-    given = tasks()
-    (folder / "schema.json").write_text(json.dumps(given[DIAGNOSIS]["schema"]), encoding="utf-8")
-    given[DIAGNOSIS]["schema"] = "schema.json"
-    given["sensor"] = given[TRIAGE] | {"subscribe": ["plant/+/reading"], "publish": "plant/{1}/triage"}
+    sensor = tasks()[TRIAGE] | {"subscribe": ["plant/+/reading"], "publish": "plant/{1}/triage"}
     return (
         f'models_dir = "."\nstate_dir = "state"\n[device]\nsite = "test"\nid = "{DEVICE}"\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"\n'
         f"[models.default]\npath = {json.dumps(model)}\n"
         f'[queue]\njournal = "{journal}"\n{queue}'
         '[commands]\nallow = ["ping", "health", "cancel", "reload"]\n'
-    ) + "".join(task_table(name, **task) for name, task in given.items())
+    ) + demo_tables(folder, sensor=sensor)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from edge_agent.status.publisher import REPUBLISH_AFTER_S
 from tests.helpers.client import Client
+from tests.helpers.processes import wait_until
 from tests.helpers.site import Site
 
 
@@ -21,7 +22,8 @@ def test_a_board_is_announced_at_each_start_of_home_assistant_and_removed_on_dem
     client.publish(f"{prefix}/status", b"online", retain=True)
     more = '[homeassistant]\nenabled = {}\nprefix = "' + prefix + '"\n'
     site = start_site(protocol, more=more.format("true"))
-    topic = client_topic(client)
+    wait_until(lambda: client.messages, "the board is announced", 30)
+    (topic,) = {message.topic for message in client.messages}
     told = client.wait(topic)[0]
     assert json.loads(told.payload)["state_topic"] == f"{site.base}/health"
     # What a new connection and a new model are told anyway.
@@ -45,11 +47,3 @@ def test_a_board_is_announced_at_each_start_of_home_assistant_and_removed_on_dem
     late.subscribe(f"{prefix}/device/#")
     late.hear_retained()
     assert [message for message in late.messages if message.topic == topic] == []
-
-
-def client_topic(client: Client) -> str:
-    """Where the one board under the prefix is told of."""
-    with client._arrived:
-        assert client._arrived.wait_for(lambda: client.messages, 30)
-    (topic,) = {message.topic for message in client.messages}
-    return topic

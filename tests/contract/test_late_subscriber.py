@@ -64,15 +64,6 @@ def wait_for_state(broker: Mosquitto, sites: list[Site], state: str) -> float:
     return took_s
 
 
-def wait_for_alarm(broker: Mosquitto, sites: list[Site]) -> None:
-    for site in sites:
-        wait_until(lambda site=site: "alarm/overheating" in retained(broker, site), "the alarm", 20)
-
-
-def more(board: Path) -> str:
-    return f'[board]\nroot = "{board}"\n[health]\ninterval_s = {INTERVAL_S}\n'
-
-
 def heat(board: Path, soc_c: float) -> None:
     """A board with one thermal zone, whose limit is 80 °C."""
     zone = board / "sys/class/thermal/thermal_zone0"
@@ -86,18 +77,25 @@ def heat(board: Path, soc_c: float) -> None:
         (zone / name).write_text(f"{text}\n", encoding="utf-8")
 
 
+@pytest.fixture
+def hot(tmp_path: Path, broker: Mosquitto, start: Start) -> list[Site]:
+    """The agents on a board so hot that both have raised the alarm; the board is `tmp_path`."""
+    heat(tmp_path, 85.0)
+    sites = start(f'[board]\nroot = "{tmp_path}"\n[health]\ninterval_s = {INTERVAL_S}\n')
+    for site in sites:
+        wait_until(lambda site=site: "alarm/overheating" in retained(broker, site), "the alarm", 20)
+    return sites
+
+
 def alarms(found: dict[str, Any]) -> list[str]:
     return [name for name in found if name.startswith("alarm/")]
 
 
 def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_one_clears_it(
-    tmp_path: Path, broker: Mosquitto, start: Start, start_agent: Any
+    tmp_path: Path, broker: Mosquitto, hot: list[Site], start_agent: Any
 ) -> None:
-    heat(tmp_path, 85.0)
-    sites = start(more(tmp_path))
-    wait_for_alarm(broker, sites)
     births = []
-    for site in sites:
+    for site in hot:
         found = retained(broker, site)
         assert found["alarm/overheating"]["severity"] == "critical"
         assert (found["state"]["state"], found["health"]["overall"]) == ("online", "critical")
@@ -105,10 +103,10 @@ def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_o
         assert found["alarm/overheating"]["session"] == found["state"]["session"] == found["health"]["session"]
         births.append(found["state"])
 
-    for site in sites:
+    for site in hot:
         site.agent.signal(signal.SIGKILL)
-    wait_for_state(broker, sites, "offline")
-    for site, birth in zip(sites, births, strict=True):
+    wait_for_state(broker, hot, "offline")
+    for site, birth in zip(hot, births, strict=True):
         found = retained(broker, site)
         # Void: the state is not online with its session.
         assert "alarm/overheating" in found
@@ -119,9 +117,9 @@ def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_o
             wait_until(lambda site=site: "health" not in retained(broker, site), "health is gone", 3)
 
     heat(tmp_path, 50.0)
-    agents = [start_agent(site.agent.config.read_text(encoding="utf-8"), name=site.agent.config.stem) for site in sites]
-    wait_for_state(broker, sites, "online")
-    for site, agent in zip(sites, agents, strict=True):
+    agents = [start_agent(site.agent.config.read_text(encoding="utf-8"), name=site.agent.config.stem) for site in hot]
+    wait_for_state(broker, hot, "online")
+    for site, agent in zip(hot, agents, strict=True):
         found = retained(broker, site)
         assert not alarms(found)
         assert "overheating" not in found["health"]["reasons"]
@@ -130,16 +128,13 @@ def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_o
 
 
 def test_a_broker_that_lost_everything_gets_all_of_it_again_and_a_stop_clears_alarms_after_the_state(
-    tmp_path: Path, broker: Mosquitto, start: Start
+    broker: Mosquitto, hot: list[Site]
 ) -> None:
-    heat(tmp_path, 85.0)
-    sites = start(more(tmp_path))
-    wait_for_alarm(broker, sites)
-    before = [retained(broker, site) for site in sites]
+    before = [retained(broker, site) for site in hot]
     broker.stop()
     broker.start()
-    wait_for_state(broker, sites, "online")
-    for site, old in zip(sites, before, strict=True):
+    wait_for_state(broker, hot, "online")
+    for site, old in zip(hot, before, strict=True):
         wait_until(lambda site=site: len(retained(broker, site)) == 4, "health, info, alarm", 5)
         found = retained(broker, site)
         assert set(found) == {"state", "info", "health", "alarm/overheating"}

@@ -70,11 +70,6 @@ def lively(files: CheckpointFiles) -> CheckpointFiles:
     return files
 
 
-def run_tokens(model: Path, tokens: list[int]) -> qwen2.Floats:
-    with Runner(model) as runner:
-        return runner.logits(tokens).copy()
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_model_computes_what_its_checkpoint_says(form: str, tmp_path: Path) -> None:
     shape, change = FORMS[form]
@@ -84,7 +79,8 @@ def test_a_model_computes_what_its_checkpoint_says(form: str, tmp_path: Path) ->
     expected = qwen2.logits(files.config, files.tensors, every)
     for kind, most in (("bf16", 1e-4), ("q8_0", 0.01)):
         assert run(checkpoint, "--type", kind, "--out", tmp_path / kind) == 0
-        assert qwen2.divergence(expected, run_tokens(tmp_path / kind / "model.gguf", every)) < most
+        with Runner(tmp_path / kind / "model.gguf") as runner:
+            assert qwen2.divergence(expected, runner.logits(every)) < most
     types = read_gguf(tmp_path / "bf16" / "model.gguf").types()
     assert ("output.weight" in types) != files.config["tie_word_embeddings"]
 

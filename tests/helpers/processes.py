@@ -80,9 +80,11 @@ class Mosquitto:
         self.port, self.address = port, address
         self._folder = folder
         self._config = folder / "mosquitto.conf"
+        # Started by root, it would become a user that cannot write there.
+        kept = f"persistence true\npersistence_location {folder}/\nuser {getpass.getuser()}"
         self._config.write_text(
             f"listener {port} {address}\nallow_anonymous true\nlog_type error\n"
-            f"{_persistence(folder) if is_persistent else 'persistence false'}\n"
+            f"{kept if is_persistent else 'persistence false'}\n"
             f"max_queued_messages 100000\n{extra}",
             encoding="utf-8",
         )
@@ -119,11 +121,6 @@ class Mosquitto:
         if self._process is not None and not self._is_persistent:
             self._process.kill()  # it takes a second to end by itself
         self.stop()
-
-
-def _persistence(folder: Path) -> str:
-    # Started by root, it would become a user that cannot write there.
-    return f"persistence true\npersistence_location {folder}/\nuser {getpass.getuser()}"
 
 
 class AgentProcess:

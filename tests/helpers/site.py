@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.demo.readings import tasks
 from tests.helpers.client import Client, Message
 from tests.helpers.processes import EDGE_AGENT, WAIT_S, AgentProcess, wait_until
 
@@ -122,3 +124,17 @@ def written_config(
     path = folder / "config.toml"
     path.write_text(site_config(device, port or free_port(), protocol, str(model), more), encoding="utf-8")
     return path
+
+
+def task_table(name: str, **fields: Any) -> str:
+    """As TOML: its strings, numbers and arrays are written like JSON's."""
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items())
+    return f"[tasks.{name}]\n{''.join(lines)}"
+
+
+def demo_tables(folder: Path, **more: dict[str, Any]) -> str:
+    """The demonstration's tasks, whose schema is written to the folder, and more of them."""
+    given = tasks()
+    (folder / "schema.json").write_text(json.dumps(given["machine-diagnosis"]["schema"]), encoding="utf-8")
+    given["machine-diagnosis"]["schema"] = "schema.json"
+    return "".join(task_table(name, **task) for name, task in {**given, **more}.items())

@@ -28,9 +28,9 @@ class Both:
 
     def __init__(self, folder: Path, protocol: str) -> None:
         port = free_port()
-        self.first, self.second = (
-            Mosquitto(_made(folder / address), port, address=address) for address in (FIRST, SECOND)
-        )
+        for address in (FIRST, SECOND):
+            (folder / address).mkdir()
+        self.first, self.second = (Mosquitto(folder / address, port, address=address) for address in (FIRST, SECOND))
         mqtt = {"host": [FIRST, SECOND], "port": port, "protocol": protocol}
         settings = Config.model_validate({**config().model_dump(exclude_unset=True), "mqtt": mqtt})
         self.events: queue.Queue[LinkEvent] = queue.Queue()
@@ -59,11 +59,6 @@ class Both:
     def where(self) -> list[str | None]:
         links = (self.connections.control, self.connections.data)
         return [link.host if link.is_connected else None for link in links]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture(autouse=True)

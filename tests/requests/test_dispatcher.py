@@ -188,18 +188,17 @@ def test_the_tasks_priority_counts_unless_the_envelope_says_otherwise() -> None:
     assert [run.messages[0].content for run in desk.runs] == ["1", "5", "9"]
 
 
-class TestKeepLatest:
-    def test_a_newer_reading_supersedes_the_one_of_its_source_that_waits(self) -> None:
-        desk = Desk()
-        desk.ask({"input": "running", "id": "running"}, task="newest")
-        desk.ask({"input": "x", "id": "elsewhere", "reply_to": "edgeai/v1/reply/me"}, task="newest")
-        for name in ("old", "newer", "newest"):
-            desk.ask({"input": name, "id": name}, task="newest")
-        assert desk.statuses() == [("old", "cancelled"), ("newer", "cancelled")]
-        assert {code_of(reply) for reply in desk.replies} == {"superseded"}
-        for number in (1, 2):
-            desk.dispatcher.finish(finished(number), 1.0)
-        assert desk.runs[-1].messages[0].content == "newest"
+def test_a_newer_reading_supersedes_the_one_of_its_source_that_waits() -> None:
+    desk = Desk()
+    desk.ask({"input": "running", "id": "running"}, task="newest")
+    desk.ask({"input": "x", "id": "elsewhere", "reply_to": "edgeai/v1/reply/me"}, task="newest")
+    for name in ("old", "newer", "newest"):
+        desk.ask({"input": name, "id": name}, task="newest")
+    assert desk.statuses() == [("old", "cancelled"), ("newer", "cancelled")]
+    assert {code_of(reply) for reply in desk.replies} == {"superseded"}
+    for number in (1, 2):
+        desk.dispatcher.finish(finished(number), 1.0)
+    assert desk.runs[-1].messages[0].content == "newest"
 
 
 class TestDuplicates:
@@ -500,22 +499,21 @@ def test_the_requests_that_wait_for_the_answers_of_others_are_bounded(monkeypatc
     assert len(desk.replies) == 33
 
 
-class TestCancel:
-    def test_waiting_and_running_requests_are_cancelled(self) -> None:
-        desk = Desk()
-        desk.ask({"input": "x", "id": "elsewhere"})
-        assert desk.dispatcher.cancel("", 0.0, request_id="elsewhere", reply_topic="edgeai/v1/reply/me") == 0
-        assert desk.dispatcher.cancel("", 0.0, request_id="elsewhere", reply_topic=RESPONSE) == 1
-        desk = Desk()
-        desk.ask({"input": "x", "id": "a"})
-        desk.ask({"input": "y", "id": "a"})
-        desk.ask({"input": "z", "id": "b"})
-        assert desk.dispatcher.cancel("cancelled by command", 1.0, request_id="a") == 2
-        assert desk.statuses() == [("a", "cancelled"), ("a", "cancelled")]
-        assert {code_of(reply) for reply in desk.replies} == {"cancelled"}
-        assert desk.cancels == [1]
-        desk.dispatcher.finish(Cancelled(id=1), 1.1)
-        assert desk.runs[-1].id == 3
+def test_waiting_and_running_requests_are_cancelled() -> None:
+    desk = Desk()
+    desk.ask({"input": "x", "id": "elsewhere"})
+    assert desk.dispatcher.cancel("", 0.0, request_id="elsewhere", reply_topic="edgeai/v1/reply/me") == 0
+    assert desk.dispatcher.cancel("", 0.0, request_id="elsewhere", reply_topic=RESPONSE) == 1
+    desk = Desk()
+    desk.ask({"input": "x", "id": "a"})
+    desk.ask({"input": "y", "id": "a"})
+    desk.ask({"input": "z", "id": "b"})
+    assert desk.dispatcher.cancel("cancelled by command", 1.0, request_id="a") == 2
+    assert desk.statuses() == [("a", "cancelled"), ("a", "cancelled")]
+    assert {code_of(reply) for reply in desk.replies} == {"cancelled"}
+    assert desk.cancels == [1]
+    desk.dispatcher.finish(Cancelled(id=1), 1.1)
+    assert desk.runs[-1].id == 3
 
 
 class TestReadings:
@@ -586,22 +584,21 @@ class TestReload:
         assert told == [(1, "invalid", False), (2, "ok", False), (1, "ok", False), (2, "ok", True)]
 
 
-class TestCounts:
-    def test_the_wait_of_the_next_one_is_estimated(self) -> None:
-        desk = Desk()
+def test_the_wait_of_the_next_one_is_estimated() -> None:
+    desk = Desk()
 
-        def estimate_ms(now: float) -> float | None:
-            return desk.dispatcher.snapshot(now).estimated_wait_ms
+    def estimate_ms(now: float) -> float | None:
+        return desk.dispatcher.snapshot(now).estimated_wait_ms
 
-        assert estimate_ms(0.0) == 0.0
-        desk.ask("x")
-        assert estimate_ms(1.0) is None
-        desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
-        desk.ask("x", at=10.0)
-        desk.ask("x", at=10.0)
-        assert estimate_ms(11.0) == 5000.0
-        desk.dispatcher.on_worker_lost("killed", 12.0)
-        assert estimate_ms(12.0) is None
+    assert estimate_ms(0.0) == 0.0
+    desk.ask("x")
+    assert estimate_ms(1.0) is None
+    desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
+    desk.ask("x", at=10.0)
+    desk.ask("x", at=10.0)
+    assert estimate_ms(11.0) == 5000.0
+    desk.dispatcher.on_worker_lost("killed", 12.0)
+    assert estimate_ms(12.0) is None
 
 
 _STEPS = st.lists(

@@ -15,8 +15,7 @@ def presence() -> Presence:
 
 
 def read(publication: Publication) -> dict[str, Any]:
-    document = json.loads(publication.payload)
-    assert isinstance(document, dict)
+    document: dict[str, Any] = json.loads(publication.payload)
     return document
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.tools.demo.readings import HeldOutReading, held_out, tasks
-from tests.helpers.site import Site, running_site
+from edge_agent.tools.demo.readings import HeldOutReading, held_out
+from tests.helpers.site import Site, demo_tables, running_site
 
 LEAST_RIGHT = 0.97
 READINGS = 150
@@ -22,14 +22,7 @@ def pump_site(
 ) -> Iterator[Site]:
     """An agent with the demonstration's tasks on the model in BF16, at MQTT 3.1.1."""
     folder = tmp_path_factory.mktemp("pumps")
-    more = "[queue]\ncapacity = 500\n"
-    for name, task in tasks().items():
-        more += f"[tasks.{name}]\nkind = {json.dumps(task['kind'])}\nsystem = {json.dumps(task['system'])}\n"
-        if "labels" in task:
-            more += f"labels = {json.dumps(task['labels'])}\n"
-        if "schema" in task:
-            (folder / "schema.json").write_text(json.dumps(task["schema"]), encoding="utf-8")
-            more += 'schema = "schema.json"\n'
+    more = "[queue]\ncapacity = 500\n" + demo_tables(folder)
     with running_site(folder, broker_port("3.1.1"), "3.1.1", model=str(demo_bundle), more=more) as site:
         yield site
     assert "ERROR" not in site.agent.log

@@ -24,6 +24,7 @@ from tests.helpers.client import Client
 from tests.helpers.processes import Mosquitto, wait_until
 from tests.helpers.site import Site, site_config
 from tests.tools.watch import boards
+from tests.tools.watch.scenes import row_of
 from tests.tools.watch.terminal import Terminal
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
@@ -80,10 +81,6 @@ def watch(capsys: pytest.CaptureFixture[str]) -> Watch:
         return code, *capsys.readouterr()
 
     return look
-
-
-def row_of(lines: list[str], device: str) -> list[str]:
-    return next((line.split() for line in lines if line.startswith(f"{device} ")), [])
 
 
 @pytest.mark.expects_warning

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import pytest
 
-from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
@@ -24,7 +23,7 @@ from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.model import kernels, memory, repack
 from edge_agent.tools.doctor.service import files, is_allowed, state
 from edge_agent.tools.doctor.system import clock, disk, memory_limit, sensors
-from tests.helpers.boards.trees import Tree, load
+from tests.helpers.boards.trees import load, read
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import with_model
 from tests.mqtt.test_link import hangs_up
@@ -124,13 +123,6 @@ def written(folder: Path, more: str = "", mqtt: str = "port = 1", head: str = ""
     return path
 
 
-def read(tree: Tree, root: Path) -> BoardReading:
-    tree.write(root)
-    with pytest.MonkeyPatch.context() as patch:
-        tree.inject(patch, root)
-        return read_once(Board(root, root))
-
-
 FOUND = {
     "pi5": "SoC 61.1 °C with a limit of 80 °C; not throttled; power not measured",
     "orin-nano": "SoC 63.6 °C with a limit of 95 °C; not throttled; "
@@ -143,7 +135,7 @@ FOUND = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_sensors_are_listed_with_their_sources(name: str, tmp_path: Path) -> None:
-    check = sensors(read(load(name), tmp_path))
+    check = sensors(read(load(name), tmp_path, read_once))
     assert check.found == FOUND[name]
     assert check.verdict is (Verdict.SKIPPED if name == "container" else Verdict.GOOD)
     assert check.advice is None
@@ -161,7 +153,7 @@ def test_a_memory_limit_requires_the_kernels_controller(name: str, verdict: Verd
 
 
 def test_a_supply_that_was_too_weak_is_warned_of(tmp_path: Path) -> None:
-    check = sensors(read(load("pi5-undervoltage"), tmp_path))
+    check = sensors(read(load("pi5-undervoltage"), tmp_path, read_once))
     assert check.verdict is Verdict.WARNING
     assert "stronger supply" in (check.advice or "")
 
@@ -183,7 +175,7 @@ def test_sensors_that_fail_are_listed_with_advice(
 ) -> None:
     tree = load("pi4")
     tree.faults[file] = number
-    check = sensors(read(tree, tmp_path))
+    check = sensors(read(tree, tmp_path, read_once))
     assert check.verdict is Verdict.WARNING
     assert f"not read: {found}" in check.found
     assert advice in (check.advice or "")

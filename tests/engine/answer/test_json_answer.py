@@ -13,38 +13,35 @@ from edge_agent.core.pipe import Failed, Finish, Finished, Partial, Sampling, Sc
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonSchema
 from edge_agent.engine.llama_engine import LlamaEngine
+from tests.core.test_schemas import schema_of
 from tests.engine.runs import SCHEMA, answer_all, ends, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
 
 
-def _schema(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-CHOICES = _schema(
+CHOICES = schema_of(
     fault={"enum": ["wear", "leak", "none"]},
     severity={"type": "integer", "minimum": 1, "maximum": 5},
     unit={"const": "mm/s"},
     stop={"type": "boolean"},
 )
-LARGE = _schema(
+LARGE = schema_of(
     pump={"type": "string", "pattern": r"^[A-Z]{1,3}-\d{2}$"},
     celsius={"type": "number", "multipleOf": 1, "minimum": -20, "maximum": 150},
     marks={"type": "array", "items": {"enum": ["hot", "loud", "leaking"]}, "maxItems": 3},
     note={"type": ["string", "null"], "maxLength": 20},
-    parts={"type": "array", "items": _schema(name={"type": "string", "maxLength": 8}), "minItems": 1, "maxItems": 2},
+    parts={"type": "array", "items": schema_of(name={"type": "string", "maxLength": 8}), "minItems": 1, "maxItems": 2},
 )
 SCHEMAS = (
     SCHEMA,
     CHOICES,
     LARGE,
-    _schema(v={"enum": ["a\\b", 'q"', "é°", 1, None, [1], {"x": {}}]}),
-    _schema(v={"prefixItems": [{"const": 1}, {"type": "boolean"}], "items": False}),
-    _schema(v={"anyOf": [{"type": "integer", "minimum": 0, "maximum": 999}, {"type": "null"}]}),
-    _schema(v={"oneOf": [{"type": "boolean"}, {"const": "none"}]}),
-    _schema(v={"allOf": [{"type": "string", "maxLength": 3}, {"minLength": 2}]}),
-    {**_schema(v={"$ref": "#/$defs/x"}), "$defs": {"x": {"type": "array", "items": {"const": 2}, "maxItems": 3}}},
+    schema_of(v={"enum": ["a\\b", 'q"', "é°", 1, None, [1], {"x": {}}]}),
+    schema_of(v={"prefixItems": [{"const": 1}, {"type": "boolean"}], "items": False}),
+    schema_of(v={"anyOf": [{"type": "integer", "minimum": 0, "maximum": 999}, {"type": "null"}]}),
+    schema_of(v={"oneOf": [{"type": "boolean"}, {"const": "none"}]}),
+    schema_of(v={"allOf": [{"type": "string", "maxLength": 3}, {"minLength": 2}]}),
+    {**schema_of(v={"$ref": "#/$defs/x"}), "$defs": {"x": {"type": "array", "items": {"const": 2}, "maxItems": 3}}},
     {"type": "object", "properties": {"a": {"const": 1}, "b": {"type": "boolean"}}, "additionalProperties": False},
     {"type": "object", "properties": {}, "additionalProperties": False},
 )
@@ -74,12 +71,12 @@ def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> 
     engine = open_llama()
 
     assert _steps(engine, CHOICES) == 3
-    assert _steps(engine, _schema(version={"const": 1}, unit={"enum": ["mm/s"]})) == 1
+    assert _steps(engine, schema_of(version={"const": 1}, unit={"enum": ["mm/s"]})) == 1
 
 
 def test_a_string_is_chosen_with_the_tokens_that_the_tokenizer_makes_of_it(open_llama: OpenLlama) -> None:
     plan = SchemaPlan(
-        schema=_schema(fault={"enum": ["bearing fault", "bearing noise", "blocked filter", "none", "no"]})
+        schema=schema_of(fault={"enum": ["bearing fault", "bearing noise", "blocked filter", "none", "no"]})
     )
     runs = [run(n, "x", plan, max_tokens=50, sampling=Sampling(temperature=9.0, seed=n)) for n in range(30)]
 
@@ -122,7 +119,7 @@ def test_an_answer_streams_what_it_writes(open_llama: OpenLlama) -> None:
 
 
 def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) -> None:
-    schema = _schema(n={"type": "integer", "minimum": 1, "maximum": 5, "not": {"minimum": 0}})
+    schema = schema_of(n={"type": "integer", "minimum": 1, "maximum": 5, "not": {"minimum": 0}})
 
     end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=50)))[1]
 
@@ -133,7 +130,7 @@ def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) ->
 
 @pytest.mark.expects_warning
 @pytest.mark.parametrize(
-    "schema", [_schema(v={"type": "string", "pattern": "^(?=a)"}), {"type": "object", "allOf": [{"$ref": "#"}]}]
+    "schema", [schema_of(v={"type": "string", "pattern": "^(?=a)"}), {"type": "object", "allOf": [{"$ref": "#"}]}]
 )
 def test_answers_to_a_schema_without_a_grammar_are_written_freely_and_validated(
     open_llama: OpenLlama, schema: dict[str, Any]
@@ -156,7 +153,7 @@ def test_answers_to_a_schema_without_a_grammar_are_written_freely_and_validated(
     ],
 )
 def test_what_the_reply_cannot_hold_is_no_valid_output(open_llama: OpenLlama, text: str, message: str) -> None:
-    schema = JsonSchema(open_llama()._llama, _schema(v={"type": ["number", "string"]}))
+    schema = JsonSchema(open_llama()._llama, schema_of(v={"type": ["number", "string"]}))
 
     with pytest.raises(InvalidOutputError, match=message):
         schema.check(text, Finish.SCHEMA, 60)

@@ -7,22 +7,22 @@ import pytest
 
 from edge_agent.core.bounded import run_in_child
 from edge_agent.engine.answer.schema_check import warnings_of
+from tests.core.test_schemas import schema_of
 from tests.engine.runs import SCHEMA
-
-
-def _schema(value: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": {"v": value}, "required": ["v"]}
 
 
 @pytest.mark.parametrize(
     ("schema", "warning"),
     [
         (
-            _schema({"type": "array", "uniqueItems": True}),
+            schema_of(v={"type": "array", "uniqueItems": True}),
             'while writing: Unimplemented keys: ["uniqueItems',
         ),
-        (_schema({"type": "string", "pattern": "^(?=a)"}), "written freely and validated: regex parse error"),
-        (_schema({"type": "string", "minLength": 5, "maxLength": 2}), "written freely and validated: Unsatisfiable"),
+        (schema_of(v={"type": "string", "pattern": "^(?=a)"}), "written freely and validated: regex parse error"),
+        (
+            schema_of(v={"type": "string", "minLength": 5, "maxLength": 2}),
+            "written freely and validated: Unsatisfiable",
+        ),
         ({"type": "object", "allOf": [{"$ref": "#"}]}, "written freely and validated: circular references"),
     ],
 )
@@ -33,7 +33,7 @@ def test_what_answers_are_not_held_to_is_named(schema: dict[str, Any], warning: 
 
 
 def test_the_check_runs_as_a_process_of_its_own() -> None:
-    schemas = {"good": SCHEMA, "not": _schema({"not": {"const": 1}})}
+    schemas = {"good": SCHEMA, "not": schema_of(v={"not": {"const": 1}})}
 
     found = json.loads(run_in_child("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
 

@@ -53,6 +53,14 @@ class Tree:
         patch.setattr(files, "read_bytes", read_bytes)
 
 
+def read(tree: Tree, root: Path, how: Callable[[Board], BoardReading] = Board.read) -> BoardReading:
+    """The first reading of a board like this."""
+    tree.write(root)
+    with pytest.MonkeyPatch.context() as patch:
+        tree.inject(patch, root)
+        return how(Board(root, root))
+
+
 def load(name: str) -> Tree:
     """The tree of a board of NAMES."""
     tree, folder, block = Tree(), "", ""

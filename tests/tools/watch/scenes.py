@@ -71,3 +71,7 @@ def plain(site: Site, width: int = 80, *, trouble: str | None = None) -> list[st
     with console.capture() as captured:
         console.print(view)
     return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def row_of(lines: list[str], device: str) -> list[str]:
+    return next((line.split() for line in lines if line.startswith(f"{device} ")), [])

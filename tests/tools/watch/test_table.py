@@ -9,11 +9,7 @@ from rich.cells import cell_len
 
 from edge_agent.tools.watch.site import Site
 from tests.tools.watch import boards
-from tests.tools.watch.scenes import mixed_site, plain, play, say
-
-
-def row_of(lines: list[str], device: str) -> list[str]:
-    return next(line.split() for line in lines if line.startswith(f"{device} "))
+from tests.tools.watch.scenes import mixed_site, plain, play, row_of, say
 
 
 def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
