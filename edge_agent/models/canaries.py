@@ -263,6 +263,11 @@ def read_canaries(path: Path) -> RenderedCanaries:
         return _render_apart(file.read(MAX_BYTES + 1))
 
 
+def find_canaries(source: Path) -> RenderedCanaries | None:
+    """The canaries of a bundle; None = it has none, or the source is a bare .gguf. Raises as `read_canaries`."""
+    return read_canaries(source / FILE) if (source / FILE).is_file() else None
+
+
 # A switch reads the file of the new bundle, then the watch reads it before each round.
 @lru_cache(maxsize=2)
 def _render_apart(data: bytes) -> RenderedCanaries:

@@ -9,12 +9,11 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 
 from edge_agent.core.background import in_background
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, WorkerAnswer
-from edge_agent.models.canaries import FILE, RenderedCanaries, read_canaries
+from edge_agent.models.canaries import RenderedCanaries, find_canaries
 from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class CanaryWatch:
                 self._supervisor.cancel_canary()
         elif now >= self._due_at and is_idle and self._interval_s > 0 and self._supervisor.ready is not None:
             if self._reading is None:
-                self._reading = in_background("canaries", partial(_read, self._supervisor.model.source))
+                self._reading = in_background("canaries", partial(find_canaries, self._supervisor.model.source))
             elif self._reading.done():
                 self._ask_next(self._reading, now)
 
@@ -107,9 +106,3 @@ def _round_fault(differences: list[str], asked: int) -> str | None:
         f"{len(differences)} of {asked} canaries are answered otherwise than where the model was made, as "
         f"{differences[0]}; go back with model-rollback, or check the board with `edge-agent doctor`"
     )
-
-
-def _read(folder: Path) -> RenderedCanaries | None:
-    """None: the bundle has none."""
-    path = folder / FILE
-    return read_canaries(path) if path.is_file() else None

@@ -66,10 +66,7 @@ class SwitchFailed:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One switch. worker: of the new model.
-
-    runs_beside: both workers are loaded at once. has_old_ended: the old worker has ended.
-    """
+    """One switch. worker: the new model's. runs_beside: both workers are loaded at once. has_old_ended: the old one."""
 
     source: Path
     how: Literal["switch", "rollback"]

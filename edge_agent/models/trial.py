@@ -8,7 +8,7 @@ from edge_agent.core.config import ModelConfig
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Ready
 from edge_agent.models.bundle import open_model
-from edge_agent.models.canaries import FILE, RenderedCanaries, read_canaries
+from edge_agent.models.canaries import RenderedCanaries, find_canaries
 from edge_agent.worker.client import WorkerClient
 
 
@@ -18,8 +18,7 @@ def verify_bundle(path: Path, config: ModelConfig) -> tuple[Model, RenderedCanar
     Raises ModelError, CanaryError, OSError.
     """
     model = open_model("default", path, config.public_key, config.chat_templates)
-    file = model.path.parent / FILE
-    return model, read_canaries(file) if model.folder is not None and file.is_file() else None
+    return model, find_canaries(model.source)
 
 
 def load_and_ask(worker: WorkerClient, canaries: RenderedCanaries | None) -> tuple[Ready, list[str]]:
