@@ -91,7 +91,8 @@ def verify_bundle(folder: Path, public_key: Path | None = None) -> Model:
         for path in (model.path, *adapters):
             _check_weights(path)
     except (ModelError, HeaderError) as error:
-        raise ConvertError(escaped(str(error), limit=1000)) from None
+        # The agent names a field of its configuration; the converter has none.
+        raise ConvertError(escaped(str(error).removeprefix("models.default."), limit=1000)) from None
     return model
 
 

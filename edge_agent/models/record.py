@@ -143,7 +143,4 @@ def switched_hint(config: Config) -> str | None:
         return None
     if fault := path_fault(path):
         return f"models.default.path: does not count since a model-switch, but {fault}: the bundle before it runs"
-    return (
-        f"models.default.path: {shown_path(path)} runs instead, since a model-switch; "
-        "another path here, or model-rollback, ends that"
-    )
+    return f"models.default.path: {shown_path(path)} runs instead, since a model-switch; another path here ends that"

@@ -24,7 +24,7 @@ from edge_agent.core.wording import printable, shown, shown_path
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault
 from edge_agent.models.canaries import CanaryError, RenderedCanaries
-from edge_agent.models.trial import load_and_ask, verify_bundle
+from edge_agent.models.trial import load_and_ask, verify_with_canaries
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.supervisor import Supervisor
@@ -181,7 +181,7 @@ class ModelSwitch:
             raise SwitchError("bundle_refused", f"bundle: {fault}")
         configured = self._config.models["default"]
         try:
-            model, canaries = yield from _await_result(lambda: verify_bundle(attempt.source, configured))
+            model, canaries = yield from _await_result(lambda: verify_with_canaries(attempt.source, configured))
         except (ModelError, CanaryError, OSError) as error:
             raise SwitchError("bundle_refused", str(error)) from error
         old = self._supervisor.model

@@ -12,7 +12,7 @@ from edge_agent.models.canaries import RenderedCanaries, find_canaries
 from edge_agent.worker.client import WorkerClient
 
 
-def verify_bundle(path: Path, config: ModelConfig) -> tuple[Model, RenderedCanaries | None]:
+def verify_with_canaries(path: Path, config: ModelConfig) -> tuple[Model, RenderedCanaries | None]:
     """Checks every byte of a bundle; gives its model and its canaries, if it has any.
 
     Raises ModelError, CanaryError, OSError.
