@@ -1,6 +1,6 @@
 """Second moments of the inputs of a model's matrices over a corpus, and importance matrices.
 
-The order of the texts is the order of each sum, so the moments do not depend on the number of threads.
+Each sum adds the texts in their order, so it does not depend on the number of threads.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,9 +1,9 @@
 """How much each matrix loses as each type: what `--budget` allocates by. START HERE for rounding with error feedback.
 
 The BF16 reference runs on the calibration texts once, to record what its matrices are multiplied with. Each matrix is
-then rounded, with error feedback, to each of its types. For `--budget` the smallest type also replaces the matrix, and
-only this one, in the reference, whose divergence from itself is measured. All results are kept in a folder, so that
-the next budget takes seconds.
+then rounded, with error feedback, to each of its types. For `--budget` the reference also runs
+with this one matrix as its smallest type: its predictions then diverge. All results are kept in a folder, so that the
+next budget takes seconds.
 """
 
 import hashlib

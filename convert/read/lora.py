@@ -25,7 +25,7 @@ Halves = npt.NDArray[np.float16]
 
 FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
-# With any of these set, the adapter is not W + alpha / rank · B·A of the base model's own matrices.
+# With any of these set, the adapter does not make W + alpha / rank · B·A of the base model's W.
 _MUST_BE_OFF = (
     *("use_dora", "use_qalora", "lora_bias", "fan_in_fan_out", "modules_to_save", "layer_replication"),
     *("trainable_token_indices", "target_parameters", "alora_invocation_tokens", "rank_pattern", "alpha_pattern"),
