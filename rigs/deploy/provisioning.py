@@ -32,6 +32,7 @@ from rigs.deploy.fleet import PLAY_S, REPOSITORY, Broker, Fleet, SshBoard
 from tests.helpers.bundles import (
     DEMO_TASKS,
     asked_bundle,
+    changed,
     converted,
     flip,
     not_loading,
@@ -387,10 +388,8 @@ def test_new_version_is_rolled_out(world: World) -> None:
 
 
 def damaged_copy(world: World) -> Path:
-    copy = Path(shutil.copytree(world.bundle, world.folder / "wrong-hash"))
+    copy = changed(world.bundle, world.folder / "wrong-hash", lambda _: None, 2)
     flip(copy / "model.gguf")
-    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "version": 2}), "utf-8")
     return copy
 
 

@@ -50,8 +50,7 @@ def make_sound() -> tuple[tuple[CheckpointFiles, CheckpointFiles], AdapterFiles]
     sizes: dict[str, Any] = {"layers": 1, "hidden": 64, "feed_forward": 128, "heads": 2, "heads_kv": 1, "tied": False}
     plain = make_checkpoint(**sizes)
     plain.more = _MORE
-    shapes = {name: values.shape for name, values in plain.tensors.items()}
-    return (plain, make_checkpoint(**sizes, shards=2)), make_adapter(shapes)
+    return (plain, make_checkpoint(**sizes, shards=2)), make_adapter(plain.tensors)
 
 
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:

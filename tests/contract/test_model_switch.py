@@ -14,11 +14,9 @@ import pytest
 
 from tests.helpers.bundles import BAD, sha256_of
 from tests.helpers.processes import wait_until
-from tests.helpers.site import Site, running_site
+from tests.helpers.site import SHORT_OF_MEMORY, Site, running_site
 
 ALLOWED = '[commands]\nallow = ["health", "drain", "resume", "model-switch", "model-rollback"]\n'
-# Without `enabled` the reserve keeps nothing else back.
-SHORT_OF_MEMORY = "[governor]\nenabled = false\nmemory_reserve_mb = 900_000\n"
 SWITCH_S = 120.0
 NUMBERS = itertools.count()
 

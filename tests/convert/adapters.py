@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class AdapterFiles:
 
 
 def make_adapter(
-    weights: dict[str, tuple[int, ...]],
+    weights: Mapping[str, Array],
     *,
     rank: int = 4,
     alpha: float = 8,
@@ -38,7 +39,7 @@ def make_adapter(
     strength: float = 0.05,
     seed: int = 3,
 ) -> AdapterFiles:
-    """Random numbers, always the same. weights: name and shape of each tensor of the checkpoint."""
+    """Random numbers, always the same. weights: of the checkpoint, of which only the shapes count."""
     random = np.random.default_rng(seed)
     files = AdapterFiles(
         {
@@ -54,7 +55,8 @@ def make_adapter(
             "use_rslora": False,
         }
     )
-    for name, shape in weights.items():
+    for name, values in weights.items():
+        shape = values.shape
         module = name.removesuffix(".weight")
         if module.rpartition(".")[2] not in modules or len(shape) != 2:
             continue

@@ -195,6 +195,7 @@ def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subprocess.Popen[str]:
+    folder.mkdir()
     # A signal that the test run ignores would be ignored by the child too.
     program = (
         "import runpy, signal\n"
@@ -215,7 +216,6 @@ def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subproces
 def test_a_signal_in_the_middle_exits_1_and_leaves_nothing(
     slow_checkpoint: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    (tmp_path / "out").mkdir()
     process = start_and_wait_for_half_a_model(slow_checkpoint, tmp_path / "out")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -226,7 +226,6 @@ def test_a_signal_in_the_middle_exits_1_and_leaves_nothing(
 def test_a_kill_leaves_no_bundle_and_the_next_conversion_clears_up(
     slow_checkpoint: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
     process = start_and_wait_for_half_a_model(slow_checkpoint, tmp_path / "out")
     process.kill()
     process.communicate(timeout=60)

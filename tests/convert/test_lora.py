@@ -25,10 +25,6 @@ from tests.helpers.bundles import DEMO_TASKS, write_lines
 Q0 = "model.layers.0.self_attn.q_proj"
 
 
-def shapes(files: CheckpointFiles) -> dict[str, tuple[int, ...]]:
-    return {name: values.shape for name, values in files.tensors.items()}
-
-
 @pytest.fixture
 def checkpoint() -> CheckpointFiles:
     return make_checkpoint(layers=1, tied=False)
@@ -36,7 +32,7 @@ def checkpoint() -> CheckpointFiles:
 
 @pytest.fixture
 def adapter(checkpoint: CheckpointFiles) -> AdapterFiles:
-    return make_adapter(shapes(checkpoint))
+    return make_adapter(checkpoint.tensors)
 
 
 def convert(tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, *more: str) -> int:
@@ -78,7 +74,7 @@ def test_the_adapter_file_is_as_upstream_writes_it_and_the_manifest_lists_it(
 
 
 def test_the_output_matrix_of_its_own_is_adapted(tmp_path: Path, checkpoint: CheckpointFiles) -> None:
-    gguf = converted(tmp_path, checkpoint, make_adapter(shapes(checkpoint), modules=("lm_head",)))
+    gguf = converted(tmp_path, checkpoint, make_adapter(checkpoint.tensors, modules=("lm_head",)))
 
     assert gguf.tensors["output.weight.lora_b"].shape == (4, 320)
 
@@ -169,7 +165,7 @@ def test_an_unsupported_or_damaged_adapter_is_refused(
 def test_an_output_matrix_that_is_the_embedding_is_not_adapted(
     tmp_path: Path, checkpoint: CheckpointFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    adapter = make_adapter(shapes(checkpoint), modules=("lm_head",))
+    adapter = make_adapter(checkpoint.tensors, modules=("lm_head",))
 
     assert convert(tmp_path, make_checkpoint(layers=1, tied=True), adapter) == 65
     assert "lm_head.lora_A.weight: allowed are" in capsys.readouterr().err

@@ -13,8 +13,7 @@ from tests.convert.adapters import AdapterFiles, make_adapter, read_tensors, wri
 
 def demo_adapter(seed: int = 3, strength: float = 0.06) -> AdapterFiles:
     """Strong enough to change answers."""
-    shapes = {name: values.shape for name, values in read_tensors(checkpoint_folder()).items()}
-    return make_adapter(shapes, strength=strength, seed=seed)
+    return make_adapter(read_tensors(checkpoint_folder()), strength=strength, seed=seed)
 
 
 def convert(checkpoint: Path, bundle: Path, *more: str) -> Path:

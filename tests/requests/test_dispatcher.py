@@ -339,20 +339,19 @@ class TestAnswers:
         assert (desk.reply["status"], code_of(desk.reply)) == ("failed", "internal")
 
 
-class TestStreams:
-    def test_partials_come_before_the_end_on_the_same_topic(self) -> None:
-        desk = Desk()
-        desk.ask({"input": "x", "id": "a", "stream": True}, response_topic="edgeai/v1/reply/me", correlation=b"c")
-        assert desk.runs[0].stream
-        for delta in ("Lager ", "prüfen"):
-            desk.dispatcher.send_partial(Partial(id=1, delta=delta))
-        desk.dispatcher.finish(finished(1), 1.0)
-        assert [json.loads(p.payload) for p in desk.publications[:2]] == [
-            {"id": "a", "task": "generate", "status": "partial", "seq": 0, "delta": "Lager "},
-            {"id": "a", "task": "generate", "status": "partial", "seq": 1, "delta": "prüfen"},
-        ]
-        assert [p.qos for p in desk.publications] == [0, 0, 1]
-        assert {(p.topic, p.correlation) for p in desk.publications} == {("edgeai/v1/reply/me", b"c")}
+def test_partials_come_before_the_end_on_the_same_topic() -> None:
+    desk = Desk()
+    desk.ask({"input": "x", "id": "a", "stream": True}, response_topic="edgeai/v1/reply/me", correlation=b"c")
+    assert desk.runs[0].stream
+    for delta in ("Lager ", "prüfen"):
+        desk.dispatcher.send_partial(Partial(id=1, delta=delta))
+    desk.dispatcher.finish(finished(1), 1.0)
+    assert [json.loads(p.payload) for p in desk.publications[:2]] == [
+        {"id": "a", "task": "generate", "status": "partial", "seq": 0, "delta": "Lager "},
+        {"id": "a", "task": "generate", "status": "partial", "seq": 1, "delta": "prüfen"},
+    ]
+    assert [p.qos for p in desk.publications] == [0, 0, 1]
+    assert {(p.topic, p.correlation) for p in desk.publications} == {("edgeai/v1/reply/me", b"c")}
 
 
 class TestLostWorkers:

@@ -74,9 +74,6 @@ def test_a_benchmark_runs_and_shows_its_table(
     assert said in capsys.readouterr().out
 
 
-LABEL = Answer(text="leak", prompt_tokens=235, cached_tokens=185, completion_tokens=0, scores={"leak": 1.0})
-
-
 def test_a_table_has_the_median_of_the_rounds_with_their_spread_and_whether_the_target_is_met() -> None:
     figures = Figures()
     for value in (3.0, 1.0, 2.0):
@@ -123,5 +120,6 @@ def test_an_answer_of_another_form_is_refused(kind: Kind, text: str, completion_
 
 
 def test_an_answer_whose_constant_text_was_computed_again_is_refused() -> None:
+    answer = Answer(text="leak", prompt_tokens=235, cached_tokens=185, completion_tokens=0, scores={"leak": 1.0})
     with pytest.raises(ValueError, match="only 185 of 300"):
-        check_answer(Kind.CLASSIFY, LABEL, constant_tokens=300)
+        check_answer(Kind.CLASSIFY, answer, constant_tokens=300)

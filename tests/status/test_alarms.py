@@ -212,13 +212,10 @@ def test_two_foreign_sessions_are_another_agent_and_one_is_the_process_before(bu
     assert bus.run(1).alarms.severities == {"duplicate-client-id": "critical"}
 
 
-def test_refusals_while_requests_wait_are_an_overload_once_they_last(bus: Bus) -> None:
+def test_refusals_are_an_overload_once_they_last_and_only_while_requests_wait(bus: Bus) -> None:
+    assert bus.run(100, refused_each=3).changes == []
     bus.run(30, depth=5, refused_each=3)
     assert bus.changes == []
     bus.run(2, depth=5, refused_each=3)
     assert bus.alarms.severities == {"queue-overload": "warning"}
     assert bus.run(80, depth=5).alarms.severities == {}
-
-
-def test_refusals_while_nothing_waits_are_no_overload(bus: Bus) -> None:
-    assert bus.run(100, refused_each=3).changes == []

@@ -18,10 +18,6 @@ from tests.system.conftest import EdgeAgent
 COMMAND = [sys.executable, "-m", "edge_agent", "bench"]
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=120)
-
-
 def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configuration(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
@@ -31,7 +27,8 @@ def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configurat
         "[engine]\ncontext_tokens = 512\nmax_active = 3\nthreads = 1\nprefill_threads = 2\nbatch_tokens = 256\n",
         encoding="utf-8",
     )
-    done = bench("--config", str(path), "--quick", "--json")
+    command = [*COMMAND, "--config", str(path), "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
     assert done.returncode == 0, done.stderr
     assert list(dict.fromkeys(line.partition(":")[0] for line in done.stderr.splitlines())) == [

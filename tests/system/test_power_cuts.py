@@ -19,13 +19,11 @@ from edge_agent.models.record import in_force, open_in_force
 from tests.helpers.bundles import sha256_of
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, children, wait_until
-from tests.helpers.site import written_config
+from tests.helpers.site import SHORT_OF_MEMORY, written_config
 
 CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "4"))
 SEED = int(os.environ.get("EDGE_AGENT_SEED", "1"))
 ALLOWED = '[commands]\nallow = ["model-switch"]\n[engine]\nthreads = 1\nprefill_threads = 1\n'
-# `after` has the old worker go first.
-SHORT_OF_MEMORY = "[governor]\nenabled = false\nmemory_reserve_mb = 900_000\n"
 
 
 class Board:

@@ -182,8 +182,7 @@ def test_sensors_that_fail_are_listed_with_advice(
 
 
 def test_a_disk_that_does_not_answer_is_reported(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path))
-    check = disk(config.models_dir, BoardReading(errors={"disk": "hangs for more than 2 s"}))
+    check = disk(tmp_path, BoardReading(errors={"disk": "hangs for more than 2 s"}))
     assert check.verdict is Verdict.WARNING
     assert check.found.endswith(": hangs for more than 2 s")
 
