@@ -128,7 +128,8 @@ def _beside(path: Path, suffix: str) -> Path:
 
 class _Connection(sqlite3.Connection):
     def __del__(self) -> None:  # Python warns of a connection that is dropped without this
-        self.close()
+        with suppress(sqlite3.ProgrammingError):  # it was never opened
+            self.close()
 
 
 def _connect(uri: str) -> sqlite3.Connection:

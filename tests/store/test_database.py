@@ -102,6 +102,15 @@ def test_text_that_is_damaged_is_still_text(path: Path) -> None:
     assert [stored.task for stored in store.unanswered(AT)] == ["t\N{REPLACEMENT CHARACTER}"]
 
 
+@pytest.mark.expects_warning
+def test_a_database_that_cannot_be_opened_is_a_fault_and_nothing_else(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.mkdir(parents=True)
+    assert "unable to open" in str(opened(path).fault)
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_its_files_belong_to_the_account_alone(path: Path) -> None:
     store = opened(path)
     accept(store)
