@@ -5,11 +5,14 @@ from typing import Any
 
 from tests.convert.gguf_reading import Gguf
 
-# Keys of `general.*` where the difference is intended, and why. Any other difference is a fault.
+# Keys where the difference is intended, and why. Any other difference is a fault.
 _GUESSED = "upstream guesses it from the folder's name; not reproducible, so not written"
+_DEFAULT_ONLY = "the agent uses the default chat template only"
 EXPLAINED = {f"general.{name}": _GUESSED for name in ("basename", "finetune", "version", "organization")} | {
     "general.name": "upstream takes it from the folder's name, ours from --name or the checkpoint",
     "general.size_label": "upstream guesses it from the folder's name where it can, ours is always counted",
+    "tokenizer.chat_templates": _DEFAULT_ONLY,
+    "tokenizer.chat_template.tool_use": _DEFAULT_ONLY,
 }
 
 
