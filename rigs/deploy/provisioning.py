@@ -550,7 +550,7 @@ def test_boards_are_not_decommissioned_unless_they_are_named(world: World) -> No
     whole = playbook("decommission", f" --limit {FIRST}").removesuffix(f" --limit {FIRST}")
     played = world.fleet.play(whole)
     assert set(played.boards.values()) == {"failed"}, played.text
-    assert "Nothing was done: say which boards lose all" in played.text
+    assert "Nothing was done: name the boards by --limit" in played.text
     assert world.ask(world.first)["status"] == "ok"
 
 
