@@ -141,10 +141,10 @@ class JsonAnswer(WrittenAnswer):
         """The next token after this row that the schema allows. Raises NumericError."""
         allowed = self._spelled()
         token = self._pick(row)
-        # Mostly it is allowed, which is found out a thousand times sooner than all that is.
-        if allowed is None and self._matcher.validate_tokens([token]) == 1:
-            return token
         if allowed is None:
+            # Mostly it is allowed, which is found out a thousand times sooner than all that is.
+            if self._matcher.validate_tokens([token]) == 1:
+                return token
             allowed = self._llama.allowed_tokens(self._matcher)
         if not allowed.size:
             raise NumericError("no token of the vocabulary is allowed")
@@ -177,12 +177,16 @@ class JsonAnswer(WrittenAnswer):
                 self.finish = Finish.LENGTH
                 return
             self.tokens.append(token)
-            self._text.write(self._llama.piece(token))
-            self._begun = (self._begun + self._llama.piece(token)).rpartition(b'"')[2]
+            piece = self._llama.piece(token)
+            self._text.write(piece)
+            self._begun = (self._begun + piece).rpartition(b'"')[2]
 
 
 def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]:
-    """An empty set where a string may end, and where the tokenizer would not cut one."""
+    """By each beginning of a string to choose from, the tokens that the tokenizer goes on with.
+
+    None go on after a whole string, nor from inside a token.
+    """
     found: dict[bytes, set[int]] = {}
     texts = {json.dumps(text, ensure_ascii=False)[1:-1] for text in _strings(schema) if len(text) <= _LONGEST_CHOICE}
     for text in texts:
