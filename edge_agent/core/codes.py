@@ -20,7 +20,7 @@ class Status(StrEnum):
 class Code(StrEnum):
     """`error.code` of a reply, and the status that belongs to it, which decides whether the reply is repeated.
 
-    A new code also goes into the table in README, and into replies._QUOTING if its message quotes the caller.
+    A new code also goes into the table in docs/mqtt-api.md, and into replies._QUOTING if its message quotes the caller.
     """
 
     status: Status

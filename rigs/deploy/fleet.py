@@ -114,7 +114,7 @@ class Fleet:
         return self.key.with_suffix(".pub").read_text("ascii")
 
     def prepare(self, bundle: Path, wheelhouse: Path, *commands: str) -> None:
-        """Makes the technician's part of the repository, runs these commands of the README, and makes its edits."""
+        """Makes the technician's part of the repository, runs these commands of docs/fleet.md, and makes its edits."""
         for name in ("ansible", "systemd"):
             shutil.copytree(REPOSITORY / name, self.repository / name)
         (self.repository / "dist" / "wheelhouse").mkdir(parents=True)

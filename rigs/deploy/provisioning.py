@@ -1,4 +1,4 @@
-"""Boards from nothing to an answer and back to nothing, with the commands of the README: `python -m rigs.deploy`.
+"""Boards from nothing to an answer and back to nothing, with the commands of docs/fleet.md: `python -m rigs.deploy`.
 
 The tests go on from each other.
 """
@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge_agent import __version__
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.deploy.fleet import PLAY_S, REPOSITORY, Broker, Fleet, SshBoard
+from tests.docs.pages import commands
 from tests.helpers.bundles import (
     DEMO_TASKS,
     asked_bundle,
@@ -42,7 +43,6 @@ from tests.helpers.bundles import (
 from tests.helpers.certificates import OTHER_CERTIFICATE
 from tests.helpers.keys import public_pem
 from tests.helpers.processes import wait_until
-from tests.test_readme import section
 
 WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
 FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
@@ -62,15 +62,9 @@ SWITCH_S = 60.0
 NAMED_S = 120.0
 
 
-def commands() -> list[str]:
-    """Every command of the README's section, without its comment."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", section("Deploying to boards"), flags=re.MULTILINE | re.DOTALL)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-
-
 def documented(command: str) -> str:
-    """The command, which must be in the README."""
-    assert command in commands()
+    """The command, which must be in docs/fleet.md."""
+    assert command in commands("fleet")
     return command
 
 

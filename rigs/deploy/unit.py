@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rigs.deploy.roots import RELEASES, REPOSITORY, Board, image
+from tests.docs.pages import sample
 from tests.helpers.boards import trees
 from tests.helpers.bundles import convert_demo_model
 from tests.helpers.certificates import CERTIFICATE, KEY
@@ -65,13 +66,13 @@ class Service:
         self._heard = board.root / "srv" / "heard"
 
     def install(self, release: str, wheel: Path, bundle: Path) -> None:
-        """Follows the README's samples, and adds configuration, model, secrets and a broker."""
+        """Follows the samples of docs/install.md, and adds configuration, model, secrets and a broker."""
         board, etc = self.board, self.board.root / "etc"
         files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
         board.run("mkdir", "-p", "/srv/repository")
         copy = ["cp", "--parents", *files.stdout.rstrip("\0").split("\0"), str(board.root / "srv/repository")]
         subprocess.run(copy, cwd=REPOSITORY, check=True)
-        install, service = (self._sample(after) for after in ("## On a board", "As a service"))
+        install, service = (sample("install", "sh", words) for words in ("pip install", "systemctl start edge-agent"))
         install = install.partition("/opt/edge-agent/current/bin/")[0]
         python = f"python{RELEASES[release].python}"
         (board.root / "srv" / wheel.name).write_bytes(wheel.read_bytes())
@@ -98,11 +99,6 @@ class Service:
             f"systemd-run --quiet sh -c {shlex.quote(listen)}"
         )
         self.shell(f"systemctl daemon-reload{start}", timeout_s=300)
-
-    @staticmethod
-    def _sample(after: str) -> str:
-        readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-        return re.split(r"^```(?:sh)?$", readme[readme.index(after) :], flags=re.MULTILINE)[1]
 
     @staticmethod
     def _client(name: str) -> str:

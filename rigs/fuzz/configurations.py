@@ -17,11 +17,11 @@ from typing import Any
 from edge_agent.cli import main as edge_agent
 from rigs.fuzz.children import FAILED, Outcome, tried
 from rigs.fuzz.damage import damage_bytes, damage_json
+from tests.docs.pages import samples
 from tests.helpers.support import CONFIG, TASKS
-from tests.test_readme import samples
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
-_BASES = (*samples("toml")[:2], CONFIG + TASKS)
+_BASES = (*samples("quickstart", "toml")[:1], *samples("configuration", "toml")[-1:], CONFIG + TASKS)
 _MAX_LINE = 20_000
 # Where a configuration names a file or has a template, and odd ones.
 _PLACES = (("models", "default", "path"), ("tasks", "pump-diagnosis", "schema"), ("mqtt", "password_file"))

@@ -18,6 +18,7 @@ from convert.measure.cache import write_cached
 from convert.report.quality import TaskAccuracy
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.conversions import run
+from tests.docs.pages import page, sample
 from tests.helpers.bundles import DEMO_TASKS, demo_examples, write_lines
 
 TASKS = """
@@ -38,7 +39,6 @@ where = { type = "object", properties = { hall = { type = "integer" } } }
 [tasks.say]
 kind = "generate"
 """
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 
 def write_tasks(folder: Path, text: str = TASKS) -> Path:
@@ -176,21 +176,22 @@ def test_examples_that_only_one_model_answers_right_are_counted(
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_the_samples_of_the_readme_are_accepted(
+def test_the_samples_of_the_documentation_are_accepted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (sample,) = re.findall(r"^edge-convert (evaluate .* --labelled .*)$", README, flags=re.MULTILINE)
-    (line,) = re.findall(r'`(\{"task":.*"answer".*?\})`', README)
-    (config,) = re.findall(r"^```toml\n(.*?\[tasks.pump-triage\].*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    models = page("models")
+    (evaluation,) = re.findall(r"^edge-convert (evaluate .* --labelled .*)$", models, flags=re.MULTILINE)
+    (line,) = re.findall(r'`(\{"task":.*"answer".*?\})`', models)
+    config = sample("quickstart", "toml", "[tasks.pump-triage]")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_tasks(tmp_path, config)
     write_lines(tmp_path / "readings.jsonl", line)
     (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
     assert run("Qwen2.5-0.5B-Instruct", "--type", "q8_0", "--out", "qwen2.5-0.5b") == 0
-    assert run(*sample.split()) == 0
+    assert run(*evaluation.split()) == 0
     assert "pump-triage" in capsys.readouterr().out
-    canaries = re.findall(r"^edge-convert (.*--canaries.*)$", README, flags=re.MULTILINE)
+    canaries = re.findall(r"^edge-convert (.*--canaries.*)$", models, flags=re.MULTILINE)
     assert [run(*words.split()) for words in canaries] == [0, 0]
     assert "answers as recorded" in capsys.readouterr().out
 

@@ -1,0 +1,63 @@
+"""docs/models.md: its commands write the bundles that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent.commands.fields import SwitchFields, fields_of
+from edge_agent.tools.demo.readings import checkpoint_folder
+from tests.docs.pages import page, samples
+from tests.engine.adapters import demo_adapter
+
+PACKAGE = Path(__file__).parents[2] / "edge_agent"
+NEEDS_OPENSSL = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl"
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bundle", "told"),
+    [
+        ("--type iq4_nl --name", "qwen2.5-0.5b-iq4_nl", "IQ4_NL"),
+        ("--budget", "qwen2.5-0.5b", "KL divergence"),
+        ("--lora", "pumps", "Q4_0"),
+        pytest.param("--sign", "qwen2.5-0.5b-signed", "signature  good", marks=NEEDS_OPENSSL),
+    ],
+)
+def test_converter_samples_write_a_bundle(
+    wanted: str, bundle: str, told: str, tmp_path: Path, converter_cache: Path
+) -> None:
+    (sample,) = (text for text in samples("models", "sh") if "edge-convert" in text and wanted in text)
+    (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
+    demo_adapter().write(tmp_path / "my-adapter")
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(converter_cache)}
+    done = subprocess.run(
+        ["bash", "-ec", sample],
+        cwd=tmp_path,
+        check=True,
+        env=environment,
+        timeout=120,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert told in done.stdout
+    assert (tmp_path / bundle / "manifest.json").is_file()
+
+
+def test_the_sample_of_a_switch_parses_and_its_errors_are_named() -> None:
+    text = page("models") + page("mqtt-api")
+    (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
+    assert fields_of(SwitchFields, json.loads(sample)).bundle == "pumps-2"
+    code = (PACKAGE / "models" / "switch.py").read_text("utf-8")
+    codes = set(re.findall(r"""SwitchError\("(\w+)\"""", code))
+    assert "downgrade" in codes
+    assert not {name for name in codes if f"`{name}`" not in text}
