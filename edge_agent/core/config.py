@@ -17,6 +17,7 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -96,14 +97,30 @@ def _host_name(value: object) -> object:
 
 
 class DeviceConfig(Table):
-    site: Name
-    id: Annotated[Name, BeforeValidator(_host_name)] = Field(default=None, validate_default=True)
+    """The board's name on the bus: its topics begin with `<root>/<site>/<id>/`."""
+
+    site: Name = Field(description="The site that the board belongs to.")
+    id: Annotated[Name, BeforeValidator(_host_name)] = Field(
+        default=None,
+        validate_default=True,
+        description="The board, unique within the site. Default: the host name up to the first dot; names that images "
+        "come with, such as `raspberrypi`, are refused.",
+    )
 
 
 class TlsConfig(Table):
-    ca_file: ConfigPath | None = None
-    cert_file: ConfigPath | None = None
-    key_file: ConfigPath | None = None
+    """The presence of this table turns TLS on. The broker's certificate is always verified.
+
+    The files are read again at each connection.
+    """
+
+    ca_file: ConfigPath | None = Field(
+        default=None, description="Certificates to trust, in PEM. Default: those of the system."
+    )
+    cert_file: ConfigPath | None = Field(default=None, description="The board's own certificate, in PEM.")
+    key_file: ConfigPath | None = Field(
+        default=None, description="The key of `cert_file`, in PEM. Default: it is in `cert_file`."
+    )
 
     @field_validator("key_file")
     @classmethod
@@ -123,6 +140,9 @@ def _is_host(value: object) -> bool:
     return True
 
 
+_HOST = {"type": "string", "minLength": 1, "maxLength": 253}
+
+
 def _hosts(value: object) -> tuple[str, ...]:
     hosts = value if isinstance(value, list) else [value]
     if not all(map(_is_host, hosts)) or not 1 <= len(hosts) <= MAX_HOSTS or len(set(hosts)) < len(hosts):
@@ -131,17 +151,40 @@ def _hosts(value: object) -> tuple[str, ...]:
 
 
 class MqttConfig(Table):
-    # Tried in turn, from the first one, whenever there is no connection.
-    hosts: Annotated[tuple[str, ...], PlainValidator(_hosts)] = Field(default=("localhost",), alias="host")
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    protocol: Literal["5", "3.1.1"] = "5"
-    root: TopicRoot = "edgeai/v1"
-    username: str | None = None
-    password_file: ConfigPath | None = None
-    reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
+    """The broker, and how the board connects to it."""
+
+    hosts: Annotated[
+        tuple[str, ...],
+        PlainValidator(_hosts),
+        WithJsonSchema({"anyOf": [_HOST, {"type": "array", "items": _HOST, "minItems": 1, "maxItems": MAX_HOSTS}]}),
+    ] = Field(
+        default=("localhost",),
+        alias="host",
+        json_schema_extra={"default": "localhost"},
+        description="The broker's name or address. Or a list of brokers that share their messages, as a cluster does: "
+        "tried in turn, from the first one after each loss.",
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="The broker's port. Default: 1883, with TLS 8883."
+    )
+    protocol: Literal["5", "3.1.1"] = Field(default="5", description="The MQTT version.")
+    root: TopicRoot = Field(default="edgeai/v1", description="What all topics begin with.")
+    username: str | None = Field(default=None, description="The user that the broker knows.")
+    password_file: ConfigPath | None = Field(
+        default=None, description="A file that holds the user's password; read again at each connection."
+    )
+    reply_topics: tuple[TopicFilter, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="Topic filters: where callers may have replies sent. "
+        "Default: `<root>/<site>/<id>/infer/+/response/#` and `<root>/reply/#`.",
+    )
     tls: TlsConfig | None = None
-    # None = as the broker says at MQTT 5; an MQTT 3.1.1 broker cannot say it.
-    max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = None
+    max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = Field(
+        default=None,
+        description="The largest packet that the broker takes. Default: what an MQTT 5 broker names; for an MQTT 3.1.1 "
+        "broker, which names none, no limit.",
+    )
 
     @property
     def brokers(self) -> str:
@@ -154,44 +197,105 @@ class MqttConfig(Table):
 
 
 class ModelConfig(Table):
-    """canary_interval_s: how often the running model answers its canaries; 0 = never.
+    """The model that answers."""
 
-    chat_templates: hex SHA-256 of the chat templates that a model may have; None = any.
-    """
-
-    path: ConfigPath
-    public_key: ConfigPath | None = None
-    chat_templates: tuple[Sha256, ...] | None = Field(default=None, strict=False)
-    canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
+    path: ConfigPath = Field(
+        description="A bundle's folder as `edge-convert` writes it, or a `.gguf` file. `echo:` is a test model without "
+        "weights: everything works, but the answers mean nothing."
+    )
+    public_key: ConfigPath | None = Field(
+        default=None,
+        description="An Ed25519 public key in PEM: only a bundle opens that was signed for it. Default: any bundle and "
+        "any `.gguf` opens.",
+    )
+    chat_templates: tuple[Sha256, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="SHA-256 (hex) of the chat templates that a model may have. Default: any.",
+    )
+    canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
+        default=21600.0,
+        description="Seconds after which the running model answers its canaries again, while no request runs. "
+        "0 = never.",
+    )
 
 
 RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class QueueConfig(Table):
-    capacity: Annotated[int, Field(ge=1, le=10000)] = 64
-    default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 60_000
-    dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
-    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
-    # Per reply topic, so that one caller cannot use up what all callers share.
-    rate_per_minute: RatePerMinute | None = None
-    # Where requests and answers are kept until they are delivered; in memory they are lost with the agent.
-    journal: Literal["disk", "memory"] = "disk"
+    """Which requests are admitted, and how they wait."""
+
+    capacity: Annotated[int, Field(ge=1, le=10000)] = Field(
+        default=64, description="How many requests may wait. The next one gets `busy`/`queue_full`."
+    )
+    default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = Field(
+        default=60_000, description="The deadline of requests where neither they nor their task set one."
+    )
+    dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=300.0, description="How long an equal request is a repetition, and gets the answer of the first."
+    )
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = Field(
+        default=65536, description="The largest payload of a request. A larger one is `invalid`/`too_long`."
+    )
+    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=20.0,
+        description="How long a stop and `cmd/drain` wait for requests that run; then these are cancelled.",
+    )
+    rate_per_minute: RatePerMinute | None = Field(
+        default=None,
+        description="How many requests a minute each reply topic may send, so that one caller cannot use up what all "
+        "share. Each request that reaches its template counts, however it ends. Default: no limit.",
+    )
+    journal: Literal["disk", "memory"] = Field(
+        default="disk",
+        description="Where requests and answers are kept until they are delivered. In memory they end with the agent.",
+    )
 
 
 class TaskBase(Table):
-    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
-    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
-    model: Literal["default"] = "default"
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
-    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
-    priority: Annotated[int, Field(ge=0, le=9)] = 5
-    rate_per_minute: RatePerMinute | None = None
-    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
-    subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
-    publish: str | None = None
-    keep: Literal["all", "latest"] = "all"
+    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = Field(
+        default=None, description="The system message: what the model should know and do. Default: none."
+    )
+    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = Field(
+        default=DEFAULT_TEMPLATE,
+        description="The user message, a Jinja template over `input`. A value that a reading lacks is `bad_field`, "
+        "unless it has a `default(…)`. Each reading has 0.5 s of CPU time and 64 MB.",
+    )
+    model: Literal["default"] = Field(default="default", description="The name of a table in `[models]`.")
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(
+        default=256, description="The most tokens that an answer may have; a request may ask for fewer or more."
+    )
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
+        default=None,
+        description="How long after its arrival an answer is of use. A request may set its own. "
+        "Default: `queue.default_deadline_ms`.",
+    )
+    priority: Annotated[int, Field(ge=0, le=9)] = Field(
+        default=5, description="0 is most urgent, 9 least. A request may set its own."
+    )
+    rate_per_minute: RatePerMinute | None = Field(
+        default=None, description="How many requests a minute the task takes. Default: no limit."
+    )
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = Field(
+        default=None, description="The largest payload of this task. Default, and at most: `queue.max_payload_bytes`."
+    )
+    subscribe: tuple[TopicFilter, ...] = Field(
+        default=(),
+        strict=False,
+        description="Topic filters where sensors publish already; each message is a reading, never an envelope. "
+        "Filters of different tasks are the same or do not overlap.",
+    )
+    publish: str | None = Field(
+        default=None,
+        description="Where answers to `subscribe` go; `{1}` is what its first wildcard matched. "
+        "Default: `<root>/<site>/<id>/infer/<task>/response`.",
+    )
+    keep: Literal["all", "latest"] = Field(
+        default="all",
+        description="`latest`: a newer reading of the same topic takes the place of one that waits, which ends as "
+        "`cancelled`/`superseded`.",
+    )
 
     @field_validator("publish")
     @classmethod
@@ -205,9 +309,15 @@ class TaskBase(Table):
 
 
 class ClassifyTask(TaskBase):
-    kind: Literal["classify"]
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Answers with one of your labels, and the probability of each."""
+
+    kind: Literal["classify"] = Field(description="What an answer is.")
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)] = Field(
+        description="The labels to choose from, all different."
+    )
+    min_score: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="A best label with a lower probability is not given: `output` is null, `unsure`."
+    )
 
     @field_validator("labels")
     @classmethod
@@ -218,12 +328,22 @@ class ClassifyTask(TaskBase):
 
 
 class ExtractTask(TaskBase):
-    kind: Literal["extract"]
-    output_schema: dict[str, Any] = Field(alias="schema")
+    """Answers with a JSON object that validates against your schema."""
+
+    kind: Literal["extract"] = Field(description="What an answer is.")
+    # In a file it may also be the name of one: requests/task_tables reads it first.
+    output_schema: Annotated[
+        dict[str, Any], WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "format": "path"}]})
+    ] = Field(
+        alias="schema",
+        description="A JSON Schema (2020-12) of an object, with local `$ref` only: a table, or a JSON file's name.",
+    )
 
 
 class GenerateTask(TaskBase):
-    kind: Literal["generate"]
+    """Answers with text. The task `generate` is built in; `[tasks.generate]` sets its defaults, and needs no `kind`."""
+
+    kind: Literal["generate"] = Field(description="What an answer is.")
 
 
 TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
@@ -231,40 +351,74 @@ TASK_TABLES: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": E
 
 
 class CommandsConfig(Table):
-    allow: tuple[Operation, ...] = Field(default=("ping", "health"), strict=False)
-    key_file: ConfigPath | None = None
+    """Which commands the board takes from the bus."""
+
+    allow: tuple[Operation, ...] = Field(
+        default=("ping", "health"), strict=False, description="The commands that are carried out."
+    )
+    key_file: ConfigPath | None = Field(
+        default=None, description="A file with a key: commands must then be signed with it. Default: they need not be."
+    )
 
 
 class BoardConfig(Table):
-    root: ConfigPath = Path("/")
+    """Where the board's sensors are read from."""
+
+    root: ConfigPath = Field(
+        default=Path("/"),
+        description="The folder of `/sys` and `/proc`. With another one no device is opened, and the throttle bits of "
+        "a Raspberry Pi come from a file `get_throttled` there, as `vcgencmd` prints them.",
+    )
 
 
 class HealthConfig(Table):
-    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+    """How often the board says how it is."""
+
+    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        default=10.0, description="Seconds between two messages on `health`."
+    )
 
 
 class GovernorConfig(Table):
-    """headroom_c: distance to the SoC's limit where the agent slows down. memory_reserve_mb: None = 5 % of memory."""
+    """Slows the agent down before the board has to slow down by itself."""
 
-    enabled: bool = True
-    headroom_c: Annotated[float, Field(ge=0.5, le=40)] = 2.0
-    memory_reserve_mb: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+    enabled: bool = Field(default=True, description="`false`: alarms only.")
+    headroom_c: Annotated[float, Field(ge=0.5, le=40)] = Field(
+        default=2.0, description="How many °C below the SoC's limit it begins."
+    )
+    memory_reserve_mb: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None,
+        description="The memory (10⁶ bytes) that stays free; below twice this it limits. Default: 5 % of all memory.",
+    )
 
 
 class HomeAssistantConfig(Table):
-    """enabled: None = publish nothing; False = withdraw what was published before."""
+    """Discovery by Home Assistant."""
 
-    enabled: bool | None = None
-    prefix: TopicRoot = "homeassistant"
+    enabled: bool | None = Field(
+        default=None,
+        description="`true`: announce the board there. `false`: withdraw what was announced before. Default: neither.",
+    )
+    prefix: TopicRoot = Field(default="homeassistant", description="Home Assistant's discovery prefix.")
 
 
 class LogConfig(Table):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The log on standard error. It quotes of callers only ids, tasks and topics, cut at 80 characters."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least severity. Lines of one kind: at most 50 in ten minutes."
+    )
 
 
 class Config(Table):
-    models_dir: ConfigPath = Path("/var/lib/edge-agent/models")
-    state_dir: ConfigPath = Path("/var/lib/edge-agent/state")
+    models_dir: ConfigPath = Field(
+        default=Path("/var/lib/edge-agent/models"),
+        description="The folder of the bundles that `cmd/model-switch` names; `health` reports free space of its disk.",
+    )
+    state_dir: ConfigPath = Field(
+        default=Path("/var/lib/edge-agent/state"),
+        description="What the agent keeps over restarts: requests, replies, measurements, prefixes. One agent's alone.",
+    )
     device: DeviceConfig
     mqtt: MqttConfig = MqttConfig()
     models: Annotated[dict[Literal["default"], ModelConfig], Field(min_length=1)]

@@ -13,6 +13,7 @@ from pydantic import (
     StrictStr,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -23,22 +24,48 @@ from edge_agent.core.wording import first_fault, shown
 MAX_DEADLINE_MS = 86_400_000
 
 
+_Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_STOP = {"type": "string", "minLength": 1, "maxLength": 256}
+
+
 class Options(BaseModel):
-    """`options` of an envelope. None = the task's or the usual default."""
+    """How the answer is made. Unknown options are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=1000)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
-    stop: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = Field(
-        default=(), strict=False, max_length=8, fail_fast=True
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] | None = Field(
+        default=None, description="The most tokens that the answer may have. Default: the task's."
     )
-    reasoning: Literal["drop", "include"] = "drop"
-    max_reasoning_tokens: Annotated[int, Field(ge=0, le=32768)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(
+        default=0.0, description="0 = always the most probable token."
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Only the most probable tokens that together have this probability."
+    )
+    top_k: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0, description="Only so many of the most probable tokens. 0 = all."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Only tokens with this share of the best token's probability."
+    )
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = Field(
+        default=None, description="The same seed gives the same answer. Default: a random one."
+    )
+    stop: Annotated[
+        tuple[_Stop, ...], WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 8}]})
+    ] = Field(
+        default=(),
+        strict=False,
+        max_length=8,
+        fail_fast=True,
+        description="Strings that end the answer; one may stand without a list.",
+    )
+    reasoning: Literal["drop", "include"] = Field(
+        default="drop", description="`include`: the reply has what a reasoning model thought."
+    )
+    max_reasoning_tokens: Annotated[int, Field(ge=0, le=32768)] | None = Field(
+        default=None, description="The most tokens of thought. Default: only `max_tokens` limits it."
+    )
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -47,16 +74,39 @@ class Options(BaseModel):
 
 
 class Envelope(BaseModel):
-    """An object with a key `input`. Unknown keys are ignored."""
+    """A request: an object with a key `input`. Unknown keys are ignored.
+
+    A payload without `input` is the input itself.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    input: Any
-    id: str | int | None = None
-    reply_to: StrictStr | None = None
-    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
-    priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
-    stream: StrictBool = False
+    input: Annotated[Any, WithJsonSchema({"type": ["string", "object", "array"]})] = Field(
+        description="The reading, in the task's template as `input`. For `generate`: text, or "
+        '`{"messages": [{"role", "content"}, …]}`.'
+    )
+    id: Annotated[
+        str | int | None,
+        WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "integer"}]}),
+    ] = Field(
+        default=None, description="Echoed in the reply. Default: the MQTT 5 Correlation Data, else a generated one."
+    )
+    reply_to: StrictStr | None = Field(
+        default=None,
+        description="The topic of the reply, which `mqtt.reply_topics` must allow. An MQTT 5 Response Topic wins. "
+        "Default: the task's `response` topic.",
+    )
+    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
+        default=None,
+        description="The answer is of no use so long after the arrival. The smaller of this and the MQTT 5 Message "
+        "Expiry counts. Default: the task's, else `queue.default_deadline_ms`.",
+    )
+    priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = Field(
+        default=None, description="0 is most urgent, 9 least. Default: the task's."
+    )
+    stream: StrictBool = Field(
+        default=False, description="Partial replies while the answer is written; `generate` alone has them."
+    )
     options: Options = Options()
 
     @field_validator("id", mode="before")
