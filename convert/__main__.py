@@ -1,5 +1,19 @@
+"""`edge-convert`, unless a package that it needs is missing."""
+
 import sys
 
-from .cli import main
+from .agent import missing_extra
 
-sys.exit(main())
+
+def main() -> int:
+    """Entry point of the console script; returns the exit code."""
+    if missing := missing_extra("convert"):
+        print(f"edge-convert: {missing}", file=sys.stderr)
+        return 1
+    from .cli import main as convert  # noqa: PLC0415 - imports these packages
+
+    return convert()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from edge_agent import __version__
 from edge_agent.core.config import OPERATIONS
 from edge_agent.core.config_file import ConfigError
+from edge_agent.core.extras import missing_extra
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
@@ -47,12 +48,15 @@ def _run(options: argparse.Namespace) -> int:
     from edge_agent.agent import Agent
     from edge_agent.core.environment import keep_heap_small
     from edge_agent.core.model import ModelError
+    from edge_agent.core.pipe import is_echo
     from edge_agent.core.state_files import StateInUseError, locked
-    from edge_agent.models.record import open_in_force
+    from edge_agent.models.record import in_force, open_in_force
 
     path: Path = options.config
     keep_heap_small()
     config = load_config(path, file_faults)
+    if not is_echo(in_force(config)) and (missing := missing_extra("engine")):
+        return fail(missing)
     # journald and docker add the time themselves.
     handlers = [BoundedHandler(sys.stderr)]
     logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
@@ -153,10 +157,16 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], summary: str, details: str | None = None) -> _Parser:
-        """summary: a line in the list of commands. details: what `COMMAND --help` says."""
+    def add(
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        summary: str,
+        details: str | None = None,
+        extra: str | None = None,
+    ) -> _Parser:
+        """summary: a line in the list of commands. details: what `COMMAND --help` says. extra: what it needs."""
         added: _Parser = commands.add_parser(name, help=summary, description=details)
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, extra=extra)
         return added
 
     def add_config(to: argparse._ActionsContainer) -> None:
@@ -236,6 +246,7 @@ def _parser() -> _Parser:
         "asks a bundle's canaries: does its model answer here as recorded?",
         "Checks the bundle, loads its model in a worker of its own, asks the requests of its canaries.json and lists "
         "the answers that differ. A running agent is not asked.",
+        extra="engine",
     )
     probe.add_argument("--bundle", type=Path, metavar="DIR", help="default: the configuration's")
     config_help = f"default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies"
@@ -247,6 +258,7 @@ def _parser() -> _Parser:
         "measures this board with a model: requests, tokens, memory",
         "Requests/s and latencies of three tasks, tokens/s by threads and width of a step, memory, starts. "
         "Stop the agent's service first: two models at once disturb each other.",
+        extra="engine",
     )
     measured = bench.add_mutually_exclusive_group()
     add_config(measured)
@@ -254,7 +266,7 @@ def _parser() -> _Parser:
     bench.add_argument("--quick", action="store_true", help="one round instead of some minutes")
     bench.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
-    demo = add("demo", _demo, "broker, model, agent and sensors on this machine: real answers")
+    demo = add("demo", _demo, "broker, model, agent and sensors on this machine: real answers", extra="demo")
     demo.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
     port_help = "the broker's port on 127.0.0.1 (default: a free one)"
     demo.add_argument("--port", type=int, metavar="PORT", help=port_help)
@@ -267,6 +279,8 @@ def _parser() -> _Parser:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if options.extra and (missing := missing_extra(options.extra)):
+        return fail(missing)
     try:
         code: int = options.run(options)
         sys.stdout.flush()

@@ -18,6 +18,7 @@ from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, run_in_child
 from edge_agent.core.config import Config, ExtractTask
 from edge_agent.core.config_file import ConfigError, read_document, table_faults
+from edge_agent.core.extras import missing_extra
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.record import model_faults, model_refusals, switched_hint
@@ -89,6 +90,8 @@ def _schema_hints(config: Config) -> list[str]:
     schemas = {name: task.output_schema for name, task in config.tasks.items() if isinstance(task, ExtractTask)}
     if not schemas:
         return []
+    if missing := missing_extra("engine"):
+        return [f"tasks: which parts of a schema are only validated is not known here: {missing}"]
     try:
         found = json.loads(run_in_child("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
     except OutOfBoundsError as error:

@@ -34,14 +34,14 @@ def _wheel(folder: Path, name: str, *needs: str) -> Path:
         ("fast-2.0-cp311-cp311-manylinux_2_28_aarch64.whl", []),
         ("fast-2.0-cp38-abi3-manylinux_2_17_aarch64.whl", []),
         ("fast-2.0-py3-none-any.whl", []),
-        ("fast-1.0-py3-none-any.whl", ["agent needs fast>=2"]),
-        ("fast-2.0-cp312-cp312-manylinux_2_28_aarch64.whl", ["agent needs fast>=2"]),
-        ("fast-2.0-cp311-cp311-manylinux_2_28_x86_64.whl", ["agent needs fast>=2"]),
-        ("fast-2.0-cp311-cp311-manylinux_2_38_aarch64.whl", ["agent needs fast>=2"]),
+        ("fast-1.0-py3-none-any.whl", ['agent needs fast>=2; extra == "engine"']),
+        ("fast-2.0-cp312-cp312-manylinux_2_28_aarch64.whl", ['agent needs fast>=2; extra == "engine"']),
+        ("fast-2.0-cp311-cp311-manylinux_2_28_x86_64.whl", ['agent needs fast>=2; extra == "engine"']),
+        ("fast-2.0-cp311-cp311-manylinux_2_38_aarch64.whl", ['agent needs fast>=2; extra == "engine"']),
     ],
 )
 def test_a_wheel_that_no_board_can_install_counts_as_missing(tmp_path: Path, there: str, faults: list[str]) -> None:
-    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", "fast>=2", 'extra-thing; extra == "dev"')
+    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'fast>=2; extra == "engine"', 'thing; extra == "dev"')
 
     found = wheelhouse.missing([agent, _wheel(tmp_path, there)], "aarch64", (3, 11))
 

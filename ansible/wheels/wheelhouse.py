@@ -86,7 +86,7 @@ def _download(work: Path, arch: str, python: tuple[int, int], agent: Path) -> No
     _pip(
         *("download", "--dest", str(work), "--find-links", str(work), "--constraint", str(constraints)),
         *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms),
-        str(agent),
+        f"{agent}[engine]",
     )
     constraints.unlink()
 
@@ -115,7 +115,7 @@ def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[
         "sys_platform": "linux",
         "platform_system": "Linux",
         "os_name": "posix",
-        "extra": "",
+        "extra": "engine",
     }
     faults = []
     for name, path in sorted(here.items()):

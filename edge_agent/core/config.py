@@ -24,7 +24,7 @@ from pydantic import (
 from edge_agent import __version__
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
-from edge_agent.core.pipe import ECHO_MODEL, EngineSettings
+from edge_agent.core.pipe import EngineSettings, is_echo
 from edge_agent.core.wording import shown
 
 MAX_HOSTS = 8
@@ -48,7 +48,7 @@ OPERATIONS: tuple[str, ...] = get_args(Operation)
 
 
 def _relative_to_config(path: Path, info: ValidationInfo) -> Path:
-    if str(path).startswith(ECHO_MODEL):
+    if is_echo(path):
         return path
     if "\0" in str(path):
         raise ValueError("should be a path without NUL")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -19,6 +20,10 @@ from edge_agent.core.codes import Code
 LOAD_SILENCE_S = 300.0
 # In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
 ECHO_MODEL = "echo:"
+
+
+def is_echo(model_path: Path | str) -> bool:
+    return str(model_path).startswith(ECHO_MODEL)
 
 
 class Finish(StrEnum):

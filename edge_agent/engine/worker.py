@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from edge_agent.core.environment import return_freed_memory
 from edge_agent.core.pipe import (
-    ECHO_MODEL,
     Cancel,
     Command,
     Event,
@@ -29,6 +28,7 @@ from edge_agent.core.pipe import (
     SetTasks,
     decode_command,
     encode_event,
+    is_echo,
 )
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
@@ -112,7 +112,7 @@ def _loading_reporter(emit: Callable[[Event], None]) -> Callable[[], None]:
 
 
 def _open_engine(load: Load, on_progress: Callable[[], None]) -> Engine:
-    if load.model_path.startswith(ECHO_MODEL):
+    if is_echo(load.model_path):
         return EchoEngine(load, on_progress)
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415

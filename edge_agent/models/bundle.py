@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.core.model import Model, ModelError, Signature, file_stamps
-from edge_agent.core.pipe import ECHO_MODEL, Adapter
+from edge_agent.core.pipe import Adapter, is_echo
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, shown, shown_path
 from edge_agent.gguf.header import HeaderError
@@ -75,7 +75,7 @@ def open_model(
         signer = None if public_key is None else read_public_key(public_key)
         if fault := path_fault(path) or _unsigned_fault(path, signer):
             raise ModelError(f"models.{key}.path: {fault}")
-        if _is_echo(path):
+        if is_echo(path):
             return _echo_model(key, path)
         return _open_path(key, path.resolve() if path.is_dir() else path, signer, chat_templates)
     except KeyFileError as error:
@@ -86,7 +86,7 @@ def open_model(
 
 def path_fault(path: Path) -> str | None:
     """Why there can be no model at this path; None = there may be a sound one. Reads no file."""
-    if _is_echo(path):
+    if is_echo(path):
         return None
     try:
         reason = _path_reason(path)
@@ -120,7 +120,7 @@ def content_fault(
     With a key that cannot be used, signatures are not checked: the key is a fault of its own.
     """
     signer = None if public_key is None or public_key_fault(public_key) else read_public_key(public_key)
-    if (fault := _unsigned_fault(path, signer)) or _is_echo(path):
+    if (fault := _unsigned_fault(path, signer)) or is_echo(path):
         return fault
     try:
         _check_content(path, signer, chat_templates)
@@ -131,13 +131,9 @@ def content_fault(
     return None
 
 
-def _is_echo(path: Path) -> bool:
-    return str(path).startswith(ECHO_MODEL)
-
-
 def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
     """With a key, only a bundle can open: nothing else has a signature."""
-    if signer is None or (path.is_dir() and not _is_echo(path)):
+    if signer is None or (path.is_dir() and not is_echo(path)):
         return None
     return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
 

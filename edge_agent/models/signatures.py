@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.core.extras import missing_extra
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -20,6 +22,8 @@ class KeyFileError(Exception):
 
 def read_public_key(file: Path) -> Ed25519PublicKey:
     """The Ed25519 public key in a PEM file, as `openssl pkey -pubout` writes it. Raises KeyFileError."""
+    if missing := missing_extra("engine"):
+        raise KeyFileError(f"cannot be used: {missing}")
     # 20 ms and 13 MB, only where a key is configured.
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415

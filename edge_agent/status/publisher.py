@@ -157,8 +157,8 @@ class StatusPublisher:
             "engine": {name: getattr(ready, name, None) for name in ("threads", "prefill_threads", "batch_tokens")},
             "versions": {
                 "edge_agent": __version__,
-                "llama_cpp_python": metadata.version("llama-cpp-python"),
-                "paho_mqtt": metadata.version("paho-mqtt"),
+                "llama_cpp_python": _installed_version("llama-cpp-python"),
+                "paho_mqtt": _installed_version("paho-mqtt"),
             },
         }
 
@@ -215,3 +215,10 @@ class StatusPublisher:
             agent_rss_mb=resident_mb(),
             alarms=self.alarms.severities,
         )
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # the agent alone needs no engine: its model may be `echo:`
+        return None

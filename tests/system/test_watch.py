@@ -215,16 +215,6 @@ def test_a_terminal_without_colours_or_unicode_shows_it_too(hall: Hall) -> None:
     assert row_of(done.stdout.splitlines(), "press-04")[1] == "degraded"
 
 
-@pytest.mark.parametrize("protocol", ["5"], indirect=True)
-def test_without_rich_it_prints_only_json(hall: Hall, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    hall.play("press-04")
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    code, _, errors = watch(*hall.flags)
-    assert (code, "pip install 'edge-agent[watch]'" in errors) == (1, True)
-    code, printed, _ = watch(*hall.flags, "--json")
-    assert (code, bool(json.loads(printed)["boards"])) == (0, True)
-
-
 def test_no_broker_and_no_board_have_an_exit_code(broker: Mosquitto, watch: Watch) -> None:
     port = free_port()
     flags = ["--host", "127.0.0.1", "--site", "nowhere", "--json", "--wait", "0.5"]

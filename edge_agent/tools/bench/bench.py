@@ -18,7 +18,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.environment import library_environment
 from edge_agent.core.model import ModelError
-from edge_agent.core.pipe import ECHO_MODEL, EngineSettings, Load
+from edge_agent.core.pipe import EngineSettings, Load, is_echo
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
@@ -71,7 +71,7 @@ def _measure(
     Raises WorkerError, ModelError, OSError.
     """
     path = configured.path
-    if str(path).startswith(ECHO_MODEL):
+    if is_echo(path):
         raise ModelError(f"{path} is no model: there is nothing to measure; give one with --model")
     before = read_once(board)
     say("the model is checked")

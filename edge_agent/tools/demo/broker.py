@@ -37,9 +37,7 @@ def start_broker(protocol: str, port: int, folder: Path) -> Any:
     try:
         from iotcore import Broker  # noqa: PLC0415 - an extra that boards do not have
     except ImportError as error:
-        raise BrokerMissingError(
-            "the embedded broker is missing: pip install '.[demo]' in the repository, or pip install iotcore"
-        ) from error
+        raise BrokerMissingError("the embedded broker is missing: pip install 'edge-agent[demo]'") from error
     path = folder / "broker.toml"
     path.write_text(_CONFIG.format(listener=_LISTENER[protocol], port=port), encoding="utf-8")
     broker = Broker(config_path=str(path))

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
 from edge_agent.core.config import Config
+from edge_agent.core.extras import missing_extra
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.pipe import Load
+from edge_agent.core.pipe import Load, is_echo
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
@@ -44,6 +45,9 @@ def model_checks(
         f"{vouched}; chat template {model.chat_template_sha256 or 'none, ChatML is used'}"
     )
     yield warning("model", found, "make a bundle of it with edge-convert") if model.warning else good("model", found)
+    if not is_echo(path) and (missing := missing_extra("engine")):
+        yield failed("engine", missing, "a PC that runs no model needs none: there `doctor --broker` checks enough")
+        return
     if is_running and not_loading is None:
         not_loading = _too_large_beside(model, available_mb)
     if not_loading is not None:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from edge_agent.core.config import Config
-from edge_agent.core.pipe import ECHO_MODEL
+from edge_agent.core.pipe import is_echo
 from edge_agent.store.database import FILE
 from edge_agent.tools.doctor.check import Check, failed, good, warning
 from edge_agent.tools.programs import ProgramError, program_output
@@ -38,7 +38,7 @@ def files(config: Config, config_path: Path) -> Check:
     """The configuration, models and certificates. The unit takes care of secrets (LoadCredential=)."""
     tls, model = config.mqtt.tls, config.models["default"]
     paths = [config_path, config.models_dir, model.public_key, *((tls.ca_file, tls.cert_file) if tls else ())]
-    if not str(model.path).startswith(ECHO_MODEL):
+    if not is_echo(model.path):
         paths += [model.path, *(sorted(model.path.iterdir())[:50] if model.path.is_dir() else ())]
     # Other checks report files that are missing.
     if unreadable := [

@@ -87,12 +87,8 @@ def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: 
     feed = Feed(mqtt, site)
     if as_json:
         return _print_once(feed, wait_s, None)
-    try:
-        from rich.console import Console  # noqa: PLC0415 - the extra `watch`; JSON needs none of it
-    except ImportError:
-        return fail(
-            "watch draws with the package rich: pip install 'edge-agent[watch]' (--once --json works without it)"
-        )
+    from rich.console import Console  # noqa: PLC0415 - JSON needs none of it
+
     # A terminal that cannot show a character gets `?` for it.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     console = Console(highlight=False)

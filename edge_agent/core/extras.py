@@ -1,0 +1,16 @@
+"""Extras of pyproject.toml: a base installation, which only asks and watches boards, lacks their packages."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+_ENGINE = ("llama_cpp", "llguidance", "numpy", "cryptography")
+_CONVERT = (*_ENGINE, "gguf", "threadpoolctl")
+# The demonstration finds out by itself whether there is a broker.
+_MODULES = {"engine": _ENGINE, "convert": _CONVERT, "demo": _CONVERT}
+
+
+def missing_extra(extra: str) -> str | None:
+    """Which modules of an extra are missing, and the command that installs them; None = none is."""
+    missing = [name for name in _MODULES[extra] if find_spec(name) is None]
+    return f"packages are missing ({', '.join(missing)}): pip install 'edge-agent[{extra}]'" if missing else None

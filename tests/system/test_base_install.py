@@ -1,0 +1,123 @@
+"""Without the extra `engine`: what asks and watches boards works, what runs a model says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.client import Client
+from tests.helpers.keys import write_keys
+from tests.helpers.site import online, written_config
+from tests.system.conftest import Ended
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"llama-cpp-python", "llguidance", "numpy", "cryptography"}
+# A sitecustomize.py, for a Python and those that it starts: as if these packages were not installed.
+HIDING = """
+from importlib.machinery import PathFinder
+find_module, find_packages = PathFinder.find_spec, PathFinder.find_distributions
+def find_spec(name, *more):
+    hidden = ("llama_cpp", "llguidance", "numpy", "cryptography")
+    return None if name.partition(".")[0] in hidden else find_module(name, *more)
+def find_distributions(context):
+    return [] if context.name == "llama-cpp-python" else find_packages(context)
+PathFinder.find_spec, PathFinder.find_distributions = find_spec, find_distributions
+"""
+MISSING = r"packages are missing \(llama_cpp, llguidance, numpy, cryptography\): pip install 'edge-agent\[{}\]'"
+Program = Callable[..., Ended]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> tuple[str, ...]:
+    """What starts a Python module in such an installation."""
+    (tmp_path / "hiding").mkdir()
+    (tmp_path / "hiding" / "sitecustomize.py").write_text(HIDING, "utf-8")
+    return ("env", f"PYTHONPATH={tmp_path / 'hiding'}{os.pathsep}{ROOT}", sys.executable, "-m")
+
+
+@pytest.fixture
+def run(base: tuple[str, ...]) -> Program:
+    def ended(module: str, *words: str | Path) -> Ended:
+        done = subprocess.run([*base, module, *words], capture_output=True, text=True, check=False, timeout=60)
+        assert "Traceback" not in done.stderr
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return ended
+
+
+def test_an_agent_without_a_model_and_its_clients_work(
+    tmp_path: Path, base: tuple[str, ...], run: Program, broker_port: Callable[[str], int]
+) -> None:
+    port = broker_port("5")
+    config = written_config(tmp_path, "echo:", device="base", port=port)
+    client = Client(port, "5")
+    client.subscribe("edgeai/v1/test/base/#")
+    with closing(client), online(config, client, "edgeai/v1/test/base", program=(*base, "edge_agent")) as agent:
+        asked = run("edge_agent", "ask", "--config", config, "diagnosis", "hot")
+        commanded = run("edge_agent", "command", "--config", config, "ping")
+        watched = run("edge_agent", "watch", "--config", config, "--once")
+        checked = run("edge_agent", "doctor", "--config", config, "--broker")
+        info = client.on("edgeai/v1/test/base/info")[-1].json
+        log = agent.log
+
+    assert json.loads(asked.stdout)["output"] == {"stop": False}
+    assert json.loads(commanded.stdout)["status"] == "ok"
+    assert re.search(r"^base +ok ", watched.stdout, re.MULTILINE)
+    assert [asked.returncode, commanded.returncode, watched.returncode, checked.returncode] == [0] * 4
+    assert info["versions"]["llama_cpp_python"] is None
+    assert not re.search("^(WARNING|ERROR|Traceback)", log, re.MULTILINE), log
+
+
+def test_what_needs_a_model_names_what_is_missing_in_one_line(tmp_path: Path, demo_bundle: Path, run: Program) -> None:
+    config = written_config(tmp_path, demo_bundle)
+    for words, extra in (
+        (("edge_agent", "run", "--config", config), "engine"),
+        (("edge_agent", "bench", "--config", config), "engine"),
+        (("edge_agent", "probe", "--bundle", demo_bundle), "engine"),
+        (("edge_agent", "demo"), "demo"),
+        (("edge_convert", "verify", demo_bundle), "convert"),
+    ):
+        ended = run(*words)
+        assert ended.returncode == 1
+        assert re.fullmatch(f"edge-(agent|convert): {MISSING.format(extra)}\n", ended.stderr)
+
+
+def test_checks_go_as_far_as_they_can(tmp_path: Path, demo_bundle: Path, run: Program) -> None:
+    config = written_config(tmp_path, demo_bundle)
+    checked, examined = run("edge_agent", "check-config", config), run("edge_agent", "doctor", "--config", config)
+
+    assert (checked.returncode, checked.stdout) == (0, f"{config}: good\n")
+    assert re.fullmatch(rf"\S+: hint: tasks: .*: {MISSING.format('engine')}\n", checked.stderr)
+    assert examined.returncode == 1
+    assert re.search(r"^good +model ", examined.stdout, re.MULTILINE)
+    assert re.search(rf"^failed +engine +{MISSING.format('engine')}$", examined.stdout, re.MULTILINE)
+
+
+def test_a_signature_that_cannot_be_checked_is_a_fault_of_the_key(
+    tmp_path: Path, demo_bundle: Path, run: Program
+) -> None:
+    write_keys(tmp_path)
+    config = written_config(tmp_path, f'{demo_bundle}"\npublic_key = "key.pub.pem')
+    ended = run("edge_agent", "run", "--config", config)
+    assert ended.returncode == 78
+    assert re.fullmatch(
+        rf"\S+: models.default.public_key: cannot be used: {MISSING.format('engine')} .*\n", ended.stderr
+    )
+
+
+def test_the_base_requires_no_package_of_the_engine() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    base, engine = (
+        {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+        for requirements in (project["dependencies"], project["optional-dependencies"]["engine"])
+    )
+    assert (base & PACKAGES, engine) == (set(), PACKAGES)
