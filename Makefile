@@ -6,21 +6,25 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
   $$v -c 'import ensurepip, venv' 2>/dev/null && echo $$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo test check wheelhouse clean
+.PHONY: setup demo test check wheelhouse release clean
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: pyproject.toml
+# The demonstration needs none of the developer's tools.
+$(VENV)/ready: EXTRA := dev
+$(VENV)/demo-ready: EXTRA := demo
+$(VENV)/ready $(VENV)/demo-ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "edge-agent needs Python 3.11 or newer, this is $$($(PYTHON) --version): make PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing; the compilation of llama.cpp takes about 5 minutes on 2 cores"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "installing; llama.cpp is compiled once, which takes about 5 minutes on 2 cores"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
 	@touch $@
 
-demo: setup
+demo: $(VENV)/demo-ready
 	$(BIN)/edge-agent demo
 
 # Three processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
@@ -49,6 +53,16 @@ wheelhouse: setup
 	$(if $(ARCH),,$(error name the boards' architecture: make wheelhouse ARCH=aarch64, or x86_64))
 	$(if $(wildcard dist/llama_cpp_python-$(LLAMA)-*_$(ARCH).whl),,PYTHON=$(PYTHON) ansible/wheels/build_llama.sh $(ARCH))
 	$(BIN)/python ansible/wheels/wheelhouse.py $(ARCH)
+
+# What a release holds: the agent's packages, all wheels that boards install, and checksums (dist/release/<version>).
+RELEASE := dist/release/$(VERSION)
+release: setup
+	rm -rf $(RELEASE)
+	$(BIN)/python -m build --sdist --outdir $(RELEASE)
+	for arch in x86_64 aarch64; do $(MAKE) wheelhouse ARCH=$$arch && \
+	  tar -C dist/wheelhouse -cf $(RELEASE)/edge_agent-$(VERSION)-wheelhouse-$$arch.tar $$arch || exit; done
+	cp dist/wheelhouse/x86_64/edge_agent-*.whl $(RELEASE)
+	cd $(RELEASE) && sha256sum * > SHA256SUMS
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
