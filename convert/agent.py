@@ -16,7 +16,7 @@ from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
-from edge_agent.gguf.model import ModelFacts, read_model_facts
+from edge_agent.gguf.model import MODELS, ModelFacts, read_model_facts
 from edge_agent.models import canaries
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import read_canaries

@@ -35,16 +35,21 @@ def _add(
     metavar: str,
     about: str,
     kind: Callable[[str], Any] = Path,
+    *others: str,
     **more: Any,
 ) -> None:
-    """An option or argument with a value."""
-    group.add_argument(flag, metavar=metavar, type=kind, help=about, **more)
+    """An option or argument with a value. others: more spellings of the flag."""
+    group.add_argument(flag, *others, metavar=metavar, type=kind, help=about, **more)
 
 
 def parse_conversion(words: list[str]) -> argparse.Namespace:
     """The options by name, and `quantization`, `is_tuned` (whether it rounds for texts). Exits with 2 for bad usage."""
     parser = _conversion_parser()
-    given = parser.parse_args(words)
+    given, unknown = parser.parse_known_args(words)
+    if unknown:
+        hint = f"; {PROGRAM} takes one CHECKPOINT, its sub-commands are verify and evaluate"
+        is_word = not unknown[0].startswith("-")
+        parser.error(f"unrecognized arguments: {escaped(' '.join(unknown))}{hint if is_word else ''}")
     if given.out is None and not given.dry_run:
         parser.error("the following arguments are required: --out")
     if given.type is None and given.budget is None:
@@ -92,8 +97,8 @@ def _conversion_parser() -> argparse.ArgumentParser:
     auto.add_argument(
         "--target",
         choices=[target.value for target in Target],
-        help="the board whose fast kernels the types must have: armv8.0 for a Pi 4, armv8.2-dotprod for a Pi 5, RK3588 "
-        "or Orin (default: any, the same as armv8.2-dotprod)",
+        help="the boards on which each type must be fast: armv8.0 for a Pi 4; armv8.2-dotprod for a Pi 5, RK3588 or "
+        "Orin; armv8.6-i8mm for newer cores (default: any, all of these boards with one bundle)",
     )
     tuned = parser.add_argument_group("with --budget, or with --calibration and another type")
     calibration = (
@@ -113,7 +118,8 @@ def _conversion_parser() -> argparse.ArgumentParser:
     _add(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
     _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
     _add(parser, "--model-version", "N", "version in the manifest (default: 1)", parse_version, default=1)
-    _add(parser, "--licence", "LICENCE", "model's licence (default: that in README.md of the checkpoint)", parse_name)
+    licence = "model's licence (default: that in README.md of the checkpoint)"
+    _add(parser, "--licence", "LICENCE", licence, parse_name, "--license")
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")

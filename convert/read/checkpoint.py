@@ -6,6 +6,7 @@ made of them. Pickle formats (pytorch_model.bin) are never opened: loading one r
 
 import hashlib
 import re
+import shlex
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from .safetensors import SafetensorsFile, StoredTensor
 
 SHARDS = "model*.safetensors"
 _REVISION = re.compile(r"[0-9a-f]{40}")
+# OWNER/MODEL, as the Hugging Face hub names models.
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 class Checkpoint:
@@ -27,7 +30,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise CheckpointError(f"{escaped(str(folder))}: no such checkpoint folder")
+            raise CheckpointError(f"{escaped(str(folder))}: {_missing(folder)}")
         self.folder = folder
         self._small_files: dict[str, str] = {}
         with ExitStack() as stack:
@@ -88,3 +91,13 @@ class Checkpoint:
         """The commit of a snapshot in a Hugging Face cache (`snapshots/<commit>`), None for any other folder."""
         folder = self.folder.resolve()
         return folder.name if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name) else None
+
+
+def _missing(folder: Path) -> str:
+    """Why a path is no checkpoint, and the command that downloads one."""
+    if folder.exists():
+        return "no checkpoint folder, which holds config.json and safetensors files"
+    path = str(folder)
+    model, where = (path, folder.name) if _HUB_ID.fullmatch(path) else ("OWNER/MODEL", path)
+    download = f"hf download {model} --local-dir {shlex.quote(escaped(where))}"
+    return f"no such checkpoint folder; `{download}` downloads one (pip install huggingface_hub)"

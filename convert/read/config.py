@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..agent import first_fault
+from ..agent import MODELS, first_fault
 from ..errors import CheckpointError, escaped
 
 FILE = "config.json"
@@ -92,7 +92,7 @@ def parse_config(raw: dict[str, Any]) -> Qwen2Config:
     if is_other or names is model_type is None:
         raise CheckpointError(
             f"{FILE}: architecture {escaped(str(names))} of model_type {escaped(str(model_type))} is not "
-            f"supported, only {HF_ARCHITECTURE} is (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen)"
+            f"supported, only {HF_ARCHITECTURE} is ({MODELS})"
         )
     if raw.get("quantization_config") is not None:
         raise CheckpointError(f"{FILE}: quantization_config: only weights in BF16, F16 or F32 are supported")

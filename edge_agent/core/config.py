@@ -200,8 +200,9 @@ class ModelConfig(Table):
     """The model that answers."""
 
     path: ConfigPath = Field(
-        description="A bundle's folder as `edge-convert` writes it, or a `.gguf` file. `echo:` is a test model without "
-        "weights: everything works, but the answers mean nothing."
+        description="A bundle's folder as `edge-convert` writes it, or a `.gguf` file, of Qwen2, Qwen2.5 or "
+        "DeepSeek-R1-Distill-Qwen. `echo:` is a test model without weights: everything works, but the answers mean "
+        "nothing."
     )
     public_key: ConfigPath | None = Field(
         default=None,

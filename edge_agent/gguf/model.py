@@ -17,6 +17,7 @@ from edge_agent.core.wording import shown
 from edge_agent.gguf.header import I32, STRING, Array, Header, HeaderError, read_header, read_strings
 
 ARCHITECTURE = "qwen2"
+MODELS = "Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen"
 # llama.h's enum llama_ftype. For other values the tensors decide.
 _FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
@@ -66,7 +67,8 @@ class ModelFacts:
 def read_model_facts(path: Path) -> ModelFacts:
     """Raises HeaderError for a file that llama.cpp would abort on, or compute wrong answers with; OSError."""
     header = read_header(path)
-    header.text("general.architecture", ARCHITECTURE)
+    if (found := header.text("general.architecture")) != ARCHITECTURE:
+        raise HeaderError(f"general.architecture: {shown(found)} is not supported, only {ARCHITECTURE} is ({MODELS})")
     header.text("general.type", "model", default="model")
     # llama.cpp would read the other parts from files beside it.
     if (parts := header.values.get("split.count", 0)) not in (0, 1):

@@ -15,7 +15,7 @@ from edge_agent.core.pipe import Adapter, is_echo
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, shown, shown_path
 from edge_agent.gguf.header import HeaderError
-from edge_agent.gguf.model import ModelFacts, read_model_facts
+from edge_agent.gguf.model import MODELS, ModelFacts, read_model_facts
 from edge_agent.models.signatures import (
     SIGNATURE_FILE,
     KeyFileError,
@@ -33,7 +33,7 @@ MANIFEST_FILE = "manifest.json"
 ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
 # Files that the manifest does not list.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
-_EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
+_EXPECTED = f"the folder of a bundle, as edge-convert makes it, or a .gguf file, of {MODELS}"
 _MAX_MANIFEST_BYTES = 4_000_000
 # No board has the memory for more. A sparse file of this size takes hours to hash.
 _MAX_FILE_BYTES = 1 << 36

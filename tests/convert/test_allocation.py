@@ -9,6 +9,8 @@ import pytest
 
 from convert.allocate import Option, allocate
 from convert.quantize.ggml import GgmlType
+from convert.quantize.targets import Target, candidates, is_repacked
+from convert.read.tensors import ModelTensor
 
 SMALL, MIDDLE, LARGE = GgmlType.IQ4_NL, GgmlType.Q5_K, GgmlType.Q8_0
 UNIT = 32  # what the places of tensors in a file are multiples of
@@ -74,3 +76,13 @@ def test_it_is_nearly_the_best_of_all_choices_and_never_over_the_budget() -> Non
         )
         # The last step that does not fit is what greedy choice may lose.
         assert found <= best + max(several[0].divergence for several in options.values())
+
+
+@pytest.mark.parametrize("columns", [896, 1024])
+def test_a_type_for_any_board_is_fast_on_each_of_them(columns: int) -> None:
+    matrix = ModelTensor("blk.0.ffn_up.weight", (64, columns), source=None)  # type: ignore[arg-type]
+    kinds = candidates(Target.ANY, matrix)
+    assert GgmlType.IQ4_NL in kinds
+    # A Pi 4 reads each of these row by row; the others copy them for kernels of several rows.
+    assert set(kinds) <= set(candidates(Target.ARMV8_0, matrix))
+    assert all(is_repacked(target, kind, 64) for target in (Target.DOTPROD, Target.I8MM) for kind in kinds)

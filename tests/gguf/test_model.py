@@ -28,7 +28,6 @@ refusal = partial(refused, read_model_facts)
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("general.architecture", (STRING, "llama"), 'should be "qwen2" (got "llama")'),
         ("general.type", (STRING, "adapter"), 'should be "model" (got "adapter")'),
         ("general.file_type", (STRING, "7"), 'as U32 (got "7" as STRING)'),
         ("split.count", (2, 2), "should be 1, the whole model in one file (got 2)"),
@@ -82,6 +81,12 @@ def test_a_value_that_llama_cpp_must_not_see_is_told(tmp_path: Path, key: str, v
     found = refusal(tmp_path, changed_model({key: value}))
     assert found.startswith(f"{key}: should ") or key == Q + "embedding_length"
     assert told in found
+
+
+def test_another_architecture_is_refused_with_those_that_are_supported(tmp_path: Path) -> None:
+    found = refusal(tmp_path, changed_model({"general.architecture": (STRING, "llama")}))
+    supported = "only qwen2 is (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen)"
+    assert found == f'general.architecture: "llama" is not supported, {supported}'
 
 
 def test_a_model_that_adds_a_first_token_names_it(tmp_path: Path) -> None:
