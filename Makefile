@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo test check wheelhouse release clean
+.PHONY: setup demo test check docs wheelhouse release clean
 
 setup: $(VENV)/ready
 
@@ -32,8 +32,8 @@ demo: $(VENV)/demo-ready
 test: setup
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-# Style, types, the layers of ARCHITECTURE.md, the unit and the playbooks.
-check: setup build/ansible/ready
+# Style, types, the layers of ARCHITECTURE.md, the unit, the playbooks and the links of the documentation.
+check: setup build/ansible/ready docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -45,6 +45,19 @@ check: setup build/ansible/ready
 build/ansible/ready: Makefile
 	test -x build/ansible/bin/python || $(PYTHON) -m venv build/ansible
 	build/ansible/bin/python -m pip install --quiet --disable-pip-version-check ansible-core==2.19.14 ansible-lint==26.10.1
+	@touch $@
+
+# The documentation as a site, build/site/index.html. A link or an anchor that leads nowhere ends it. The pages are links to
+# the files, in the same folders, so that links between them hold in both.
+PAGES := README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE ansible/wheels/README.md docs
+docs: build/mkdocs/ready
+	rm -rf build/pages
+	for page in $(PAGES); do mkdir -p build/pages/$$(dirname $$page); ln -s $(CURDIR)/$$page build/pages/$$page; done
+	NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs build --strict
+
+build/mkdocs/ready: Makefile
+	test -x build/mkdocs/bin/python || $(PYTHON) -m venv build/mkdocs
+	build/mkdocs/bin/python -m pip install --quiet --disable-pip-version-check mkdocs-material==9.8.2
 	@touch $@
 
 # Everything that a board installs, with hashes: make wheelhouse ARCH=aarch64, or x86_64 (ansible/wheels/README.md).
