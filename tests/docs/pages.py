@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,8 +18,9 @@ def page(name: str) -> str:
 
 
 def samples(name: str, language: str) -> list[str]:
-    """The code blocks of one language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page(name), flags=re.MULTILINE | re.DOTALL)
+    """The code blocks of one language, in order; those of a list without their indentation."""
+    found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", page(name), flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block[2]) for block in found]
 
 
 def sample(name: str, language: str, words: str) -> str:
@@ -29,6 +31,18 @@ def sample(name: str, language: str, words: str) -> str:
 
 def section(name: str, title: str) -> str:
     return page(name).split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def table(name: str, title: str) -> list[list[str]]:
+    """The rows of a section's tables, without their heads; each cell's text."""
+    rows = re.findall(r"^\|(.+)\|$", section(name, title), flags=re.MULTILINE)
+    rules = [number for number, row in enumerate(rows) if re.fullmatch(r"[-| ]+", row)]
+    heads = {number - 1 for number in rules}
+    return [
+        [cell.strip() for cell in row.split(" | ")]
+        for number, row in enumerate(rows)
+        if number not in rules and number not in heads
+    ]
 
 
 def commands(name: str) -> list[str]:

@@ -1,11 +1,39 @@
-"""docs/monitoring.md shows what `edge-agent watch` prints."""
+"""docs/monitoring.md shows what `edge-agent watch` prints, and names fields, alarms and reasons as they are."""
 
 from __future__ import annotations
 
-from tests.docs.pages import samples
+import re
+
+from edge_agent.status.alarms import ALARMS
+from tests.docs.pages import samples, table
+from tests.docs.test_troubleshooting import reasons
+from tests.helpers.facts import health
 from tests.tools.watch.scenes import mixed_site, plain
 
 
 def test_the_sample_of_watch_is_its_output() -> None:
     (sample,) = samples("monitoring", "text")
     assert sample.splitlines() == plain(mixed_site())
+
+
+def test_alarms_stand_with_their_times() -> None:
+    rows = table("monitoring", "Alarms")
+    assert [row[0].strip("`") for row in rows] == [rule.name for rule in ALARMS]
+    for rule, (_, _, raised, ends, _) in zip(ALARMS, rows, strict=True):
+        assert not rule.raise_after_s or f"for {rule.raise_after_s:g} s" in raised
+        assert not rule.clear_after_s or ends == f"after {rule.clear_after_s:g} s"
+
+
+def test_reasons_stand_with_what_they_make_of_the_whole() -> None:
+    shown = [(row[0].strip("`"), row[1]) for row in table("monitoring", "Reasons")]
+    assert shown == [(name, overall) for overall, names in reasons().items() for name in names]
+
+
+def test_fields_of_health_exist() -> None:
+    shown = [path for row in table("monitoring", "Health") for path in re.findall(r"`([a-z0-9_.]+)`", row[0])]
+    assert len(shown) > 10
+    for path in shown:
+        value = health()
+        for name in path.split("."):
+            assert name in value, path
+            value = value[name]

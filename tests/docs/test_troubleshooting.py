@@ -1,0 +1,66 @@
+"""docs/troubleshooting.md has a row for everything that the agent may name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from convert import cli as convert_cli
+from edge_agent import cli
+from edge_agent.core.codes import Code
+from edge_agent.status.alarms import ALARMS
+from edge_agent.status.presence import State
+from tests.docs.pages import table
+
+PACKAGE = Path(__file__).parents[2] / "edge_agent"
+
+
+def source(folder: str = "") -> str:
+    return "".join(path.read_text("utf-8") for path in sorted((PACKAGE / folder).rglob("*.py")))
+
+
+def names(title: str) -> list[str]:
+    """What the first column holds, of several words the first one that is code."""
+    cells = [row[0] for row in table("troubleshooting", title)]
+    return [cell.split("`")[1] if "`" in cell else cell for cell in cells]
+
+
+def reasons() -> dict[str, list[str]]:
+    """What health.py may give as a reason, apart from alarms, by `overall`."""
+    text = (PACKAGE / "status" / "health.py").read_text("utf-8")
+    found = re.search(r" critical = \{(.*?)\n    \}\n    degraded = \{(.*?)\n    \}", text, flags=re.DOTALL)
+    assert found is not None
+    critical, degraded = (re.findall(r'^ {8}"([a-z-]+)":', block, flags=re.MULTILINE) for block in found.groups())
+    return {"critical": critical, "degraded": degraded}
+
+
+def test_every_code_of_a_reply_has_a_row_with_its_status() -> None:
+    shown = [(row[0].strip("`"), row[1].strip("`")) for row in table("troubleshooting", "Reply codes")]
+    assert shown == [(code.value, code.status.value) for code in Code]
+
+
+def test_every_reason_and_every_alarm_has_a_row() -> None:
+    assert names("Health reasons") == [name for group in reasons().values() for name in group]
+    assert names("Alarms") == [rule.name for rule in ALARMS]
+
+
+def test_every_code_of_a_command_has_a_row() -> None:
+    raised = re.findall(r"""(?:Command|Switch)Error\(\s*"(\w+)\"""", source("commands") + source("models"))
+    assert len(set(raised)) > 10
+    assert set(names("Command codes")) == set(raised)
+
+
+def test_every_state_has_a_row() -> None:
+    assert set(State) <= set(names("States"))
+
+
+def test_every_exit_code_has_a_row() -> None:
+    codes = {value for part in (cli, convert_cli) for name, value in vars(part).items() if name.startswith("EXIT_")}
+    assert {int(name) for name in names("Exit codes")} == codes
+
+
+def test_lines_of_the_log_are_those_of_the_source() -> None:
+    text = source()
+    shown = [line for row in table("troubleshooting", "Log lines") for line in re.findall(r"`([^`]+)`", row[0])]
+    assert len(shown) > 10
+    assert not [part for line in shown for part in line.split("…") if part.strip() not in text]
