@@ -65,14 +65,15 @@ def test_an_agent_without_a_model_and_its_clients_work(
         asked = run("edge_agent", "ask", "--config", config, "diagnosis", "hot")
         commanded = run("edge_agent", "command", "--config", config, "ping")
         watched = run("edge_agent", "watch", "--config", config, "--once")
-        checked = run("edge_agent", "doctor", "--config", config, "--broker")
+        examined = run("edge_agent", "doctor", "--config", config)
+        reached = run("edge_agent", "doctor", "--config", config, "--broker")
         info = client.on("edgeai/v1/test/base/info")[-1].json
         log = agent.log
 
     assert json.loads(asked.stdout)["output"] == {"stop": False}
     assert json.loads(commanded.stdout)["status"] == "ok"
     assert re.search(r"^base +ok ", watched.stdout, re.MULTILINE)
-    assert [asked.returncode, commanded.returncode, watched.returncode, checked.returncode] == [0] * 4
+    assert [ended.returncode for ended in (asked, commanded, watched, examined, reached)] == [0] * 5
     assert info["versions"]["llama_cpp_python"] is None
     assert not re.search("^(WARNING|ERROR|Traceback)", log, re.MULTILINE), log
 

@@ -80,6 +80,8 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
         "engine",
         f"loaded in {ready.load_s:.1f} s, {ready.context_tokens} tokens of context, threads: {ready.threads}{chosen}",
     )
+    if is_echo(model.path):  # it has no kernels
+        return
     yield kernels(board.cpu_features(), ready.cpu_variant)
     yield repack(ready.repacked_mib)
 
