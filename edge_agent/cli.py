@@ -149,7 +149,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from edge_agent.tools.demo.demo import demo
 
-    return demo(options.protocol, options.port, options.work, keep=options.keep)
+    return demo(options.port, options.work, keep=options.keep)
 
 
 def _parser() -> _Parser:
@@ -267,8 +267,7 @@ def _parser() -> _Parser:
     bench.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
     demo = add("demo", _demo, "broker, model, agent and sensors on this machine: real answers", extra="demo")
-    demo.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
-    port_help = "the broker's port on 127.0.0.1 (default: a free one)"
+    port_help = "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port"
     demo.add_argument("--port", type=int, metavar="PORT", help=port_help)
     work_help = "folder for the converted model and the agent's state (default: the user's cache)"
     demo.add_argument("--work", type=Path, metavar="DIR", help=work_help)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from edge_agent.tools.demo.broker import free_port, start_broker
+from edge_agent.tools.demo.broker import free_port, start_embedded_broker
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.helpers.bundles import convert_demo_model, make_bundles
 from tests.helpers.client import Client
@@ -65,10 +65,9 @@ def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
         with Mosquitto(tmp_path_factory.mktemp("mosquitto"), free_port()) as broker:
             yield lambda _protocol: broker.port
         return
-    brokers = {
-        version: start_broker(version, free_port(), tmp_path_factory.mktemp("rumqttd")) for version in ("5", "3.1.1")
-    }
-    yield lambda version: int(brokers[version].port)
+    folder = tmp_path_factory.mktemp("rumqttd")
+    brokers = {version: start_embedded_broker(version, free_port(), folder) for version in ("5", "3.1.1")}
+    yield lambda version: brokers[version].ports[version]
     for embedded in brokers.values():
         embedded.stop()
 

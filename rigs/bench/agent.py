@@ -13,7 +13,7 @@ from typing import Any
 import paho.mqtt.client as paho
 
 from edge_agent.core.pipe import ECHO_MODEL
-from edge_agent.tools.demo.broker import free_port, start_broker
+from edge_agent.tools.demo.broker import free_port, start_embedded_broker
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, LABELS, SCHEMA, SYSTEM, Answer, Kind, Reading
 from tests.helpers.client import Client
 from tests.helpers.processes import EDGE_AGENT, AgentProcess
@@ -111,7 +111,7 @@ def running_agent(
 ) -> Iterator[AgentSide]:
     """An agent that is online. tasks: TOML at the end of its configuration. program: what starts it."""
     port = free_port()
-    broker = start_broker("3.1.1", port, folder)
+    broker = start_embedded_broker("3.1.1", port, folder)
     path = str(model) if str(model).startswith(ECHO_MODEL) else str(Path(model).absolute())
     (folder / "schema.json").write_text(json.dumps(SCHEMA), encoding="utf-8")
     config = folder / "config.toml"

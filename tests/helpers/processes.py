@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import shutil
 import signal
 import socket
@@ -13,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
+
+from edge_agent.tools.demo.broker import SEARCH_PATH
 
 WAIT_S = 60.0
 EDGE_AGENT = (sys.executable, "-m", "edge_agent")
@@ -70,9 +71,6 @@ def ends(process: subprocess.Popen[Any], patience_s: float = WAIT_S) -> bool:
 class Mosquitto:
     """A mosquitto of our own on one port of this machine, for both MQTT versions."""
 
-    # Debian installs it outside an ordinary user's PATH.
-    SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-
     def __init__(
         self, folder: Path, port: int, extra: str = "", *, is_persistent: bool = False, address: str = "127.0.0.1"
     ) -> None:
@@ -91,12 +89,12 @@ class Mosquitto:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_persistent = is_persistent
 
-    @classmethod
-    def is_installed(cls) -> bool:
-        return shutil.which("mosquitto", path=cls.SEARCH_PATH) is not None
+    @staticmethod
+    def is_installed() -> bool:
+        return shutil.which("mosquitto", path=SEARCH_PATH) is not None
 
     def start(self) -> None:
-        program = shutil.which("mosquitto", path=self.SEARCH_PATH)
+        program = shutil.which("mosquitto", path=SEARCH_PATH)
         assert program is not None
         self._process = subprocess.Popen([program, "-c", str(self._config)])
         wait_until(self._is_listening, "mosquitto listens")

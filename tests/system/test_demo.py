@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge_agent.tools.demo.broker import free_port
-from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, chosen_readings
-from tests.helpers.processes import wait_until
+from edge_agent.tools.demo import broker as broker_module
+from edge_agent.tools.demo.broker import BrokerError, free_port, start_broker
+from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, chosen_readings, demo
+from tests.helpers.client import Client
+from tests.helpers.processes import Mosquitto, wait_until
 
 
 def test_a_reading_names_the_pump_of_its_topic() -> None:
@@ -69,3 +73,87 @@ def test_an_interrupted_demonstration_ends_with_its_agent_and_its_broker(
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(params=["mosquitto", "embedded"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The broker that the demonstration finds."""
+    if request.param == "embedded":
+        monkeypatch.setattr(broker_module, "SEARCH_PATH", "/nowhere")
+    elif not Mosquitto.is_installed():
+        pytest.skip("needs mosquitto")
+    return str(request.param)
+
+
+def test_its_broker_serves_both_versions(kind: str, tmp_path: Path) -> None:
+    broker = start_broker(None, tmp_path, ("to/agent",))
+    try:
+        assert (broker.ports["5"] == broker.ports["3.1.1"]) == (kind == "mosquitto")
+        modern, plain = (Client(broker.ports[version], version) for version in ("5", "3.1.1"))
+        for client in (modern, plain):
+            client.subscribe("to/#")
+        plain.publish("to/agent", b"question")
+        modern.wait("to/agent")
+        # rumqttd's own way from MQTT 5 to 3.1.1 ends at a property.
+        modern.publish("to/caller", b"answer", content_type="text/plain", correlation=b"7")
+        plain.wait("to/caller")
+        for client in (modern, plain):
+            client.hear_retained()
+            assert len(client.messages) == 3
+            client.close()
+    finally:
+        broker.stop()
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(BrokerError, match="in use: name another"):
+        start_broker(other.getsockname()[1], tmp_path, ())
+
+
+def test_sensors_of_both_versions_are_answered(
+    kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert demo(None, cache / "edge-agent" / "demo", keep=False) == 0
+    printed = capsys.readouterr().out
+    assert ("mosquitto" if kind == "mosquitto" else "rumqttd") in printed
+    header, *rows = [line for line in printed.splitlines() if line.startswith("pump")]
+    assert {row.split()[1] for row in rows} == {"5", "3.1.1"}
+    own, seen = (header.index(word) + len(word) for word in ("agent", "sensor"))
+    for row in rows:
+        assert 0 < float(row[:own].split()[-1]) < float(row[:seen].split()[-1])
+
+
+@pytest.mark.skipif(
+    shutil.which("mosquitto_rr") is None, reason="needs mosquitto_rr: apt-get install mosquitto-clients"
+)
+def test_the_commands_that_it_prints_work_as_printed(kind: str, cache: Path, tmp_path: Path) -> None:
+    hidden = "" if kind == "mosquitto" else "broker.SEARCH_PATH = '/nowhere'; "
+    code = f"from edge_agent import cli; from edge_agent.tools.demo import broker; {hidden}raise SystemExit(cli.main())"
+    printed = tmp_path / "printed"
+    with printed.open("wb") as file:
+        command = [sys.executable, "-c", code, "demo", "--keep", "--work", str(cache / "edge-agent" / "demo")]
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "edge-agent ask" in printed.read_text("utf-8"), "the demonstration stays up", 120)
+        lines = printed.read_text("utf-8").split("In another terminal:")[1].splitlines()
+        listen, publish, request, ask = (line.strip() for line in lines if line.strip())
+        listener = subprocess.Popen(["bash", "-c", f"{listen} -C 1 -W 30"], stdout=subprocess.PIPE, text=True)
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        for line in (request, ask):
+            done = subprocess.run(
+                ["bash", "-c", line],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+                env={**os.environ, "PATH": path},
+            )
+            assert json.loads(done.stdout)["status"] == "ok"
+        subprocess.run(["bash", "-c", publish], check=True, timeout=60)
+        heard, _ = listener.communicate(timeout=60)
+        assert json.loads(heard.split(" ", 1)[1])["status"] == "ok"
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import end_of_log, printable
 from edge_agent.tools.client import Client
-from edge_agent.tools.demo.broker import BrokerMissingError, free_port, start_broker
+from edge_agent.tools.demo.broker import Broker, BrokerError, start_broker
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
 from edge_agent.tools.output import aligned, fail
 
 SITE, DEVICE = "demo", "board1"
 TOPICS = Topics("edgeai/v1", SITE, DEVICE)
+READINGS = "plant/+/reading"
 PUMPS = ("pump-1", "pump-2", "pump-3", "pump-4")
+# The sensors take turns; the agent speaks MQTT 5 and answers both.
+PROTOCOLS = ("5", "3.1.1")
 READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
@@ -47,26 +50,33 @@ class DemoError(Exception):
 
 @dataclass(slots=True)
 class _Sensors:
-    """The sensors' connection, and the documents that arrived on each topic."""
+    """The connection of the sensors that speak one MQTT version, and what arrived on each topic: document and time.
 
+    Times are seconds of the monotonic clock.
+    """
+
+    protocol: str
     client: Client
-    received: defaultdict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    received: defaultdict[str, list[tuple[dict[str, Any], float]]] = field(default_factory=lambda: defaultdict(list))
 
-    def send(self, topic: str, payload: str) -> None:
+    def send(self, topic: str, payload: str) -> float:
+        """Gives the time."""
+        sent_at = time.monotonic()
         self.client.link.publish(Publication(topic=topic, payload=payload.encode()))
+        return sent_at
 
-    def wait_for(self, topic: str, timeout_s: float, *, count: int = 1) -> list[dict[str, Any]]:
+    def wait_for(self, topic: str, timeout_s: float, *, count: int = 1) -> list[tuple[dict[str, Any], float]]:
         """The first `count` documents on a topic, also earlier ones. Raises DemoError."""
         give_up_at = time.monotonic() + timeout_s
         while len(self.received[topic]) < count:
             if (left_s := give_up_at - time.monotonic()) <= 0:
                 raise DemoError(f"nothing arrived on {topic} within {timeout_s:.0f} s")
             if (message := self.client.receive(left_s)) is not None:
-                self.received[message.topic].append(json.loads(message.payload))
+                self.received[message.topic].append((json.loads(message.payload), message.received_at))
         return self.received[topic]
 
 
-def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> int:
+def demo(port: int | None, work: Path | None, *, keep: bool) -> int:
     """Runs the demonstration; returns 0 if every reading was answered `ok`."""
     # Closing the terminal ends it as Ctrl-C does, with its agent and its broker.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -74,8 +84,8 @@ def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> i
     try:
         bundle = _convert(_work_folder(work))
         with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder:
-            return _run(bundle, Path(folder), protocol, port or free_port(), keep=keep)
-    except (DemoError, BrokerMissingError, OSError) as error:
+            return _run(bundle, Path(folder), port, keep=keep)
+    except (DemoError, BrokerError, OSError) as error:
         return fail(str(error))
     except KeyboardInterrupt:
         return fail("interrupted")
@@ -117,12 +127,12 @@ def _convert(work: Path) -> Path:
     return bundle
 
 
-def _config(bundle: Path, protocol: str, port: int) -> str:
+def _config(bundle: Path, port: int) -> str:
     """The configuration of the demonstration's agent, as a user would write it."""
     lines = [
         f"state_dir = {json.dumps(str(bundle.parent / 'state'))}",
         f'[device]\nsite = "{SITE}"\nid = "{DEVICE}"',
-        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"',
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}',
         f"[models.default]\npath = {json.dumps(str(bundle))}",
         "[health]\ninterval_s = 2.0",
         '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
@@ -134,33 +144,42 @@ def _config(bundle: Path, protocol: str, port: int) -> str:
         if "schema" in task:
             lines += ['schema = "diagnosis.schema.json"']
         if name == TRIAGE:
-            lines += ['subscribe = ["plant/+/reading"]', 'publish = "plant/{1}/triage"']
+            lines += [f'subscribe = ["{READINGS}"]', 'publish = "plant/{1}/triage"']
     return "\n".join(lines) + "\n"
 
 
-def _run(bundle: Path, folder: Path, protocol: str, port: int, *, keep: bool) -> int:
-    """folder: for the configuration and the agent's log."""
-    config = folder / "config.toml"
-    config.write_text(_config(bundle, protocol, port), encoding="utf-8")
-    schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
-    (folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
-    mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
-    filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
-    broker = start_broker(protocol, port, folder)
-    _print(f"broker     127.0.0.1:{port}, MQTT {protocol}")
+def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
+    """folder: for the configuration and the logs."""
+    broker = start_broker(port, folder, (TOPICS.all_requests, TOPICS.all_commands, READINGS))
     try:
-        with Client("demo-sensors", mqtt, filters) as client, _agent(config) as agent:
-            sensors = _Sensors(client)
-            _wait_until_online(sensors, agent, config)
+        config = folder / "config.toml"
+        config.write_text(_config(bundle, broker.ports["5"]), encoding="utf-8")
+        schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
+        (folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
+        listeners = " and ".join(f"127.0.0.1:{broker.ports[protocol]} (MQTT {protocol})" for protocol in PROTOCOLS)
+        _print(f"broker     {broker.name} on {listeners}")
+        with ExitStack() as stack:
+            sensors = [stack.enter_context(_sensors(broker, protocol)) for protocol in PROTOCOLS]
+            agent = stack.enter_context(_agent(config))
+            for one in sensors:
+                _wait_until_online(one, agent, config)
             _print(f"agent      {TOPICS.base} is online\n")
-            are_all_ok = _triage(sensors, protocol)
+            are_all_ok = _triage(sensors)
             are_all_ok &= _details(sensors)
-            _print_health(sensors)
+            _print_health(sensors[0])
             if keep:
-                _stay_up(agent, config, protocol, port)
+                _stay_up(agent, config, broker)
             return 0 if are_all_ok else 1
     finally:
         broker.stop()
+
+
+@contextmanager
+def _sensors(broker: Broker, protocol: str) -> Iterator[_Sensors]:
+    mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": broker.ports[protocol], "protocol": protocol})
+    filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
+    with Client(f"demo-sensors-{protocol}", mqtt, filters) as client:
+        yield _Sensors(protocol, client)
 
 
 @contextmanager
@@ -183,7 +202,7 @@ def _wait_until_online(sensors: _Sensors, agent: subprocess.Popen[bytes], config
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while agent.poll() is None and time.monotonic() < give_up_at:
         with suppress(DemoError):
-            if sensors.wait_for(TOPICS.state, 0.5).pop()["state"] == "online":
+            if sensors.wait_for(TOPICS.state, 0.5).pop()[0]["state"] == "online":
                 return
     lines = config.with_suffix(".log").read_text(encoding="utf-8", errors="replace").splitlines()
     hint = "a second demonstration needs a --work DIR of its own"
@@ -202,46 +221,51 @@ def chosen_readings() -> list[HeldOutReading]:
     return chosen[: len(PUMPS) * READINGS_PER_PUMP]
 
 
-def _triage(sensors: _Sensors, protocol: str) -> bool:
+def _triage(sensors: list[_Sensors]) -> bool:
     """Sensors publish bare readings on topics of their own, all at once; the answers arrive beside them."""
-    readings = chosen_readings()
-    for number, reading in enumerate(readings):
-        sensors.send(f"plant/{PUMPS[number % len(PUMPS)]}/reading", reading.payload)
-    what = f"{len(readings)} readings from {len(PUMPS)} sensors"
-    _print(f"{what} on plant/<pump>/reading, MQTT {protocol}, answered on …/triage")
-    rows = [("pump", *_COLUMNS.values(), "answer", "probability", "is right", "ms", "batch")]
+    speakers = {pump: sensors[number % len(sensors)] for number, pump in enumerate(PUMPS)}
+    sent = []
+    for number, reading in enumerate(chosen_readings()):
+        pump = PUMPS[number % len(PUMPS)]
+        sent.append((reading, speakers[pump].send(f"plant/{pump}/reading", reading.payload)))
+    what = f"{len(sent)} readings from {len(PUMPS)} sensors"
+    _print(f"{what} on plant/<pump>/reading, answered on …/triage; ms: in the agent, and as the sensor saw it")
+    rows = [("pump", "MQTT", *_COLUMNS.values(), "answer", "probability", "is right", "agent", "sensor", "batch")]
     are_all_ok = True
     for start, pump in enumerate(PUMPS):
-        asked = readings[start :: len(PUMPS)]
-        replies = sensors.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=len(asked))
-        for reading, reply in zip(asked, replies, strict=True):
+        asked, speaker = sent[start :: len(PUMPS)], speakers[pump]
+        replies = speaker.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=len(asked))
+        for (reading, sent_at), (reply, received_at) in zip(asked, replies, strict=True):
             are_all_ok &= reply["status"] == "ok"
             values = json.loads(reading.payload)
-            rows.append((pump, *(str(values[name]) for name in _COLUMNS), *_answer_cells(reading, reply)))
+            cells = _answer_cells(reading, reply, received_at - sent_at)
+            rows.append((pump, speaker.protocol, *(str(values[name]) for name in _COLUMNS), *cells))
     _print("\n".join(aligned(rows)))
     return are_all_ok
 
 
-def _answer_cells(reading: HeldOutReading, reply: dict[str, Any]) -> tuple[str, ...]:
+def _answer_cells(reading: HeldOutReading, reply: dict[str, Any], waited_s: float) -> tuple[str, ...]:
     if reply["status"] != "ok":
-        return (_failure(reply), "", "", "", "")
+        return (_failure(reply), "", "", "", "", "")
     answer, timing = reply["output"], reply["timing"]
     right = "yes" if answer == reading.fault else f"no: {reading.fault}"
-    return answer, f"{reply['scores'][answer]:.3f}", right, f"{timing['total_ms']:.1f}", str(timing["batch"])
+    times = f"{timing['total_ms']:.1f}", f"{1000 * waited_s:.1f}"
+    return answer, f"{reply['scores'][answer]:.3f}", right, *times, str(timing["batch"])
 
 
-def _details(sensors: _Sensors) -> bool:
+def _details(sensors: list[_Sensors]) -> bool:
     """Two requests by name: JSON held to a schema, and a sentence."""
     reading = next(row for row in chosen_readings() if row.fault == "bearing fault")
     are_all_ok = True
-    for task in (DIAGNOSIS, EXPLANATION):
-        sensors.send(TOPICS.request(task), reading.payload)
-        reply = sensors.wait_for(TOPICS.response(task), ANSWER_TIMEOUT_S)[0]
+    for task, speaker in zip((DIAGNOSIS, EXPLANATION), sensors, strict=True):
+        sent_at = speaker.send(TOPICS.request(task), reading.payload)
+        reply, received_at = speaker.wait_for(TOPICS.response(task), ANSWER_TIMEOUT_S)[0]
         is_ok = reply["status"] == "ok"
         are_all_ok &= is_ok
         output = reply["output"] if is_ok else _failure(reply)
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-        _print(f"\n{task} of {reading.payload}\n  {printable(text)}  ({reply['timing']['total_ms']:.0f} ms)")
+        times = f"{reply['timing']['total_ms']:.0f} ms, as the sensor saw it {1000 * (received_at - sent_at):.0f} ms"
+        _print(f"\n{task} of {reading.payload}, MQTT {speaker.protocol}\n  {printable(text)}  ({times})")
     return are_all_ok
 
 
@@ -251,7 +275,7 @@ def _failure(reply: dict[str, Any]) -> str:
 
 def _print_health(sensors: _Sensors) -> None:
     sensors.received[TOPICS.health].clear()
-    health = sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S)[0]
+    health, _ = sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S)[0]
     inference, memory, latency = health["inference"], health["memory"], health["inference"]["latency_ms"]
     soc_c, watts = health["thermal"]["soc_c"], health["power"]["watts"]
     requests = f"{inference['requests_total']} ({inference['failed_total']} failed)"
@@ -268,12 +292,13 @@ def _print_health(sensors: _Sensors) -> None:
     _print("\n".join([f"\nhealth of {TOPICS.base}", *(f"  {name:11}  {words}" for name, words in rows)]))
 
 
-def _stay_up(agent: subprocess.Popen[bytes], config: Path, protocol: str, port: int) -> None:
-    version = "mqttv5" if protocol == "5" else "mqttv311"
+def _stay_up(agent: subprocess.Popen[bytes], config: Path, broker: Broker) -> None:
     reading = chosen_readings()[0].payload
+    plain, modern = f"-V 311 -p {broker.ports['3.1.1']}", f"-V 5 -p {broker.ports['5']}"
     _print(f"\nIt stays up until Ctrl-C. Its configuration is {config}. In another terminal:")
-    _print(f"  mosquitto_sub -V {version} -p {port} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
-    _print(f"  mosquitto_pub -V {version} -p {port} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
+    _print(f"  mosquitto_sub {plain} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
+    _print(f"  mosquitto_pub {plain} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
+    _print(f"  mosquitto_rr {modern} -q 1 -t {TOPICS.request(TRIAGE)} -e {TOPICS.root}/reply/me -m '{reading}'")
     _print(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
     try:
         code = agent.wait()
