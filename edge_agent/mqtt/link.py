@@ -105,6 +105,8 @@ class MqttLink:
         self.client_id = client_id
         self.is_connected = False
         self.host = config.hosts[0]  # connected, or tried last
+        self.limits: dict[str, Any] = {}  # what the CONNACK of MQTT 5 says, by paho's names of the properties
+        self.delays_acknowledgements = False  # TCP's, as the kernel does for most clients
         self.connects = 0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._config = config
@@ -228,12 +230,13 @@ class MqttLink:
         hosts = self._config.hosts
         return hosts[self._failures % len(hosts)]
 
-    def _on_connect(self, _client: object, _data: object, _flags: object, reason: ReasonCode, connack: object) -> None:
+    def _on_connect(self, _client: object, _data: object, _flags: object, reason: ReasonCode, connack: Any) -> None:
         self._awaits_connack = False
         if reason.is_failure:
             self._report(FailedAt.REFUSED, str(reason))
             return
-        self.outbox.on_connected(getattr(connack, "MaximumPacketSize", None), getattr(connack, "ReceiveMaximum", None))
+        self.limits = {} if connack is None else connack.json()
+        self.outbox.on_connected(self.limits.get("MaximumPacketSize"), self.limits.get("ReceiveMaximum"))
         self.connects += 1
         self.is_connected = True
         self.subscriptions.on_connected()
@@ -305,7 +308,7 @@ class MqttLink:
         # answers a PUBACK and would carry that. The kernel forgets the option, so it is set each time.
         connection: Any = client.socket()
         if connection is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, not self.delays_acknowledgements)
 
     def _set_back_off(self, *, is_taken_over: bool = False) -> None:
         # paho doubles its delay but has no jitter: fifty boards would reconnect to a returning broker in step.

@@ -157,7 +157,8 @@ def connected(link: MqttLink, **told: Any) -> None:
     """As paho does it: first it chooses what it is about to send."""
     link._client._messages_reconnect_reset_out()
     link._on_pre_connect(link._client, None)
-    link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), SimpleNamespace(**told))
+    connack = SimpleNamespace(json=lambda: told)
+    link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), connack)
 
 
 @pytest.mark.expects_warning

@@ -4,6 +4,7 @@ import errno
 import getpass
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,11 +19,19 @@ from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
-from edge_agent.tools.doctor.broker import connection_check, name_check, rights_check, topic_checks
+from edge_agent.tools.doctor.broker import connection_check
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.model import kernels, memory, repack
 from edge_agent.tools.doctor.service import files, is_allowed, state
 from edge_agent.tools.doctor.system import clock, disk, memory_limit, sensors
+from edge_agent.tools.doctor.traffic import (
+    features_check,
+    name_check,
+    retained_check,
+    rights_check,
+    round_trip_check,
+    traffic_checks,
+)
 from tests.helpers.boards.trees import load, read
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import with_model
@@ -113,6 +122,10 @@ def test_files_that_the_connection_lacks_are_named(tmp_path: Path) -> None:
 def test_a_configuration_that_is_not_there_is_to_be_named(tmp_path: Path) -> None:
     (check,) = doctor.checks(tmp_path / "none.toml")
     assert check.advice == "name the configuration with --config FILE"
+
+
+def by_name(checks: Iterable[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
 
 
 def written(folder: Path, more: str = "", mqtt: str = "port = 1", head: str = "") -> Path:
@@ -257,10 +270,10 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
     port = free_port()
     path = written(tmp_path, mqtt=f'port = {port}\nusername = "{user}"')
     with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
-        topics, name = topic_checks(load_config(path), "doctor", is_running=False)
-    assert topics.verdict is verdict
-    assert found in topics.found
-    assert name.verdict is Verdict.GOOD
+        checks = by_name(traffic_checks(load_config(path), "doctor", is_running=False))
+    assert checks["topics"].verdict is verdict
+    assert found in checks["topics"].found
+    assert checks["name"].verdict is Verdict.GOOD
 
 
 @pytest.mark.usefixtures("require_mosquitto")
@@ -276,11 +289,77 @@ def test_only_the_broker_is_checked_on_demand(tmp_path: Path) -> None:
         for name in ("board1", "board2"):
             (tmp_path / "password").write_text(f"of {name}", "utf-8")
             found[name] = list(doctor.checks(path, is_broker_only=True))
-    assert [check.name for check in found["board1"]] == ["configuration", "broker", "topics", "name"]
-    assert {check.verdict for check in found["board1"]} == {Verdict.GOOD}
+    names = ["configuration", "broker", "features", "topics", "retained", "name", "round trip"]
+    assert [check.name for check in found["board1"]] == names
+    assert {check.verdict for check in found["board1"][:-1]} == {Verdict.GOOD}
     _, check = found["board2"]
     assert (check.name, check.verdict) == ("broker", Verdict.FAILED)
     assert "refuses the connection: Not authorized" in check.found
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_broker_that_holds_answers_back_is_found_with_the_remedy(tmp_path: Path, protocol: str) -> None:
+    port = free_port()
+    config = load_config(written(tmp_path, mqtt=f'port = {port}\nprotocol = "{protocol}"'))
+    found = {}
+    for line in ("", "set_tcp_nodelay true\n"):
+        with Mosquitto(tmp_path, port, line):
+            found[line] = by_name(traffic_checks(config, "doctor", is_running=False))
+    held, quick = (checks["round trip"] for checks in found.values())
+    assert held.verdict is Verdict.WARNING
+    assert "Nagle" in held.found
+    assert "`set_tcp_nodelay true`" in (held.advice or "")
+    assert quick.verdict is Verdict.GOOD, quick
+    assert [checks["retained"].verdict for checks in found.values()] == [Verdict.GOOD, Verdict.GOOD]
+
+
+@pytest.mark.parametrize(
+    ("at_once_ms", "late_ms", "verdict"),
+    [(2, 5, Verdict.GOOD), (300, 310, Verdict.GOOD), (2, 44, Verdict.WARNING), (300, 341, Verdict.WARNING)],
+)
+def test_a_slow_network_alone_is_no_fault(at_once_ms: int, late_ms: int, verdict: Verdict) -> None:
+    check = round_trip_check(at_once_ms / 1000, late_ms / 1000)
+    assert check.verdict is verdict
+    assert check.found.startswith(f"{late_ms}.0 ms from a message at QoS 1 to its answer")
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+@pytest.mark.parametrize(
+    ("setting", "verdict", "found", "advice"),
+    [
+        ("max_qos 0", Verdict.FAILED, "lacks QoS 1, so it refuses the agent's connection", ""),
+        ("retain_available false", Verdict.FAILED, "lacks retained messages, so it refuses the agent's", ""),
+        ("max_packet_size 2000", Verdict.WARNING, "packets up to 2000 bytes", "queue.max_payload_bytes (65536)"),
+        ("max_inflight_messages 7", Verdict.GOOD, "7 unacknowledged", ""),
+    ],
+)
+def test_what_a_broker_lacks_is_named_with_what_follows(
+    tmp_path: Path, setting: str, verdict: Verdict, found: str, advice: str
+) -> None:
+    port = free_port()
+    config = load_config(written(tmp_path, mqtt=f"port = {port}"))
+    with Mosquitto(tmp_path, port, f"{setting}\n"):
+        check = next(traffic_checks(config, "doctor", is_running=False))
+    assert (check.name, check.verdict) == ("features", verdict)
+    assert found in check.found
+    assert advice in (check.advice or "")
+
+
+def test_a_broker_without_wildcards_or_with_a_long_keepalive_is_reported() -> None:
+    check = features_check({"WildcardSubscriptionAvailable": 0}, 100)
+    assert (check.verdict, "hears neither requests nor commands" in check.found) == (Verdict.FAILED, True)
+    check = features_check({"ServerKeepAlive": 60}, 100)
+    assert (check.verdict, "up to 90 s" in (check.advice or "")) == (Verdict.WARNING, True)
+
+
+def test_a_broker_that_retains_nothing_for_wildcards_is_reported() -> None:
+    verdicts = [
+        retained_check(by_exact=exact, by_wildcard=wildcard)
+        for exact, wildcard in ((True, True), (True, False), (False, False))
+    ]
+    assert [check.verdict for check in verdicts] == [Verdict.GOOD, Verdict.WARNING, Verdict.WARNING]
+    assert "RabbitMQ" in verdicts[1].found
 
 
 def test_topics_that_a_broker_refuses_or_drops_are_reported() -> None:

@@ -1,0 +1,203 @@
+"""Checks of messages through the broker: what it offers, what this board may do, what it retains, how fast it is."""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from edge_agent.core.config import Config
+from edge_agent.core.messages import emptied, json_publication
+from edge_agent.core.topics import Topics
+from edge_agent.core.wording import shown
+from edge_agent.mqtt.link import KEEPALIVE_S
+from edge_agent.tools.client import Client, object_or_empty
+from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
+
+WAIT_S = 3.0
+ROUND_TRIPS = 7
+# Linux acknowledges a TCP packet after 40 ms, unless it has something to send before. Broker and network take no longer
+# for that reason alone.
+STALL_S = 0.030
+_TOKEN_EXPIRY_S = 60
+
+
+def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterator[Check]:
+    """Publishes events on `event/doctor`. Requests that arrive meanwhile are not answered."""
+    topics, token = config.topics, secrets.token_hex(8)
+    event_topic = topics.event("doctor")
+    readings = {text for task in config.tasks.values() for text in task.subscribe}
+    wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *readings}
+    state = b""
+    is_back = False
+
+    def receive_until(is_done: Callable[[], bool]) -> None:
+        nonlocal state, is_back
+        give_up_at = time.monotonic() + WAIT_S
+        while not is_done() and time.monotonic() < give_up_at:
+            if (message := board.receive(0.05)) is not None:
+                state = message.payload if message.topic == topics.state else state
+                is_back |= message.topic == event_topic and token.encode() in message.payload
+
+    with Client(client_id, config.mqtt, wanted) as board:
+        if not board.connect(WAIT_S):
+            return
+        link = board.link
+        if config.mqtt.protocol == "5":
+            yield features_check(link.limits, config.queue.max_payload_bytes)
+        receive_until(lambda: len(link.subscriptions.answers) == len(wanted))
+        link.publish(json_publication(event_topic, {"token": token}))
+        receive_until(lambda: is_back or bool(link.outbox.refusals))
+        refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
+        refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
+        yield rights_check(refused, topics.base, is_back=is_back)
+        if not is_back:
+            yield name_check(state, topics.base, is_running=is_running)
+            return
+        by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
+        yield retained_check(by_exact=by_exact, by_wildcard=by_wildcard)
+        if by_exact:
+            yield name_check(state, topics.base, is_running=is_running)
+        else:
+            yield skipped("name", "the broker does not say which boards it knows")
+        with Client(f"{client_id}.caller", config.mqtt, ()) as caller:
+            if caller.connect(WAIT_S):
+                yield round_trip_check(*(round_trip_s(board, caller, topics, is_late=late) for late in (False, True)))
+            else:
+                yield skipped("round trip", f"the broker does not accept a second connection: {caller.reason}")
+
+
+def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
+    """What the broker offers, and what follows from what it lacks. limits: of its CONNACK, absent = unlimited."""
+    lacks = [
+        f"{what}, so {so}"
+        for name, what, so in (
+            ("MaximumQoS", "QoS 1", "it refuses the agent's connection, with its last will at QoS 1"),
+            ("RetainAvailable", "retained messages", "it refuses the agent's connection, with its retained last will"),
+            ("WildcardSubscriptionAvailable", "wildcards", "the agent hears neither requests nor commands"),
+        )
+        if limits.get(name) == 0
+    ]
+    if lacks:
+        return failed("features", f"the broker lacks {'; '.join(lacks)}", "switch it on, or use another broker")
+    packet_bytes, keepalive_s = limits.get("MaximumPacketSize"), limits.get("ServerKeepAlive", 0)
+    packets = "packets of any size" if packet_bytes is None else f"packets up to {packet_bytes} bytes"
+    found = f"retained messages, wildcards, QoS 1, {packets}, {limits.get('ReceiveMaximum', 65535)} unacknowledged"
+    if packet_bytes is not None and packet_bytes < max_payload_bytes:
+        advice = (
+            f"let the broker take packets of more than queue.max_payload_bytes ({max_payload_bytes}): a longer request "
+            "does not arrive, a longer reply becomes `failed`, a longer `info` is not published"
+        )
+        return warning("features", found, advice)
+    if keepalive_s > KEEPALIVE_S:
+        found = f"the broker sets a keepalive of {keepalive_s} s; the agent asks for {KEEPALIVE_S} s"
+        advice = f"lower it: a board that dies is shown as online for up to {1.5 * keepalive_s:.0f} s"
+        return warning("features", found, advice)
+    return good("features", found)
+
+
+def rights_check(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
+    """refused: what, with the broker's reason. is_back: the event came back."""
+    advice = (
+        f"let the broker's access list allow this user to read and write below {base}/#; "
+        "usually the rule is that mqtt.username is the device's id"
+    )
+    if refused:
+        return failed("topics", f"the broker refuses {', '.join(f'{what} ({why})' for what, why in refused)}", advice)
+    if not is_back:
+        # MQTT 3.1.1 brokers drop messages that they do not allow, without a word.
+        return warning("topics", f"messages published below {shown(base)} do not come back", advice)
+    return good("topics", f"may subscribe and publish below {base}")
+
+
+def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
+    """Whether another board uses this name. state: what the broker retains of this board."""
+    current = object_or_empty(state).get("state")
+    if current in ("online", "draining") and not is_running:
+        return warning(
+            "name",
+            f"an agent is {current} as {base}, and no service runs here",
+            "if no agent was started here by hand, another board has this device.id: give each its own",
+        )
+    return good("name", f"{base} is {shown(current) if current else 'not known there yet'}")
+
+
+def brings_retained(board: Client, topics: Topics, name: str) -> bool:
+    """Whether a new subscription to `event/<name>` brings a retained `event/doctor`, which is removed again."""
+    topic, token = topics.event("doctor"), secrets.token_hex(8)
+    link = board.link
+    if link.limits.get("RetainAvailable") == 0:
+        return False
+    link.subscriptions.replace(())
+    link.publish(json_publication(topic, {"token": token}, retain=True, expiry_s=_TOKEN_EXPIRY_S))
+    give_up_at = time.monotonic() + WAIT_S
+    while len(link.outbox) and time.monotonic() < give_up_at:
+        board.receive(0.01)
+    link.subscriptions.replace({topics.event(name)})
+    is_brought = hears(board, token, is_retained=True)
+    link.publish(emptied(topic))
+    return is_brought
+
+
+def retained_check(*, by_exact: bool, by_wildcard: bool) -> Check:
+    """Which subscriptions brought a retained message."""
+    if by_wildcard:
+        return good("retained", "a new subscription brings what the broker retains, with wildcards too")
+    if by_exact:
+        return warning(
+            "retained",
+            "a subscription with wildcards does not bring what the broker retains (RabbitMQ works so)",
+            "dashboards should name each board's topics; `edge-agent watch` shows a board once it publishes health, "
+            "and never one that was offline before",
+        )
+    return warning(
+        "retained",
+        "no subscription brings a retained message",
+        "switch them on in the broker: without them a board's state and info are seen only when they change",
+    )
+
+
+def round_trip_s(board: Client, caller: Client, topics: Topics, *, is_late: bool) -> float | None:
+    """Median from the caller's message at QoS 1 to the board's answer; None: one did not come.
+
+    is_late: the caller's kernel acknowledges late. The first round trip sets it, from its PUBACK on.
+    """
+    question, answer = topics.event("doctor"), topics.event("doctor-answer")
+    board.link.subscriptions.replace({question})
+    caller.link.subscriptions.replace({answer})
+    caller.link.delays_acknowledgements = is_late
+    times = []
+    for _ in range(ROUND_TRIPS + 1):
+        token = secrets.token_hex(8)
+        started_at = time.monotonic()
+        for sender, topic, receiver in ((caller, question, board), (board, answer, caller)):
+            sender.link.publish(json_publication(topic, {"token": token}))
+            if not hears(receiver, token):
+                return None
+        times.append(time.monotonic() - started_at)
+    return statistics.median(times[1:])
+
+
+def round_trip_check(at_once_s: float | None, late_s: float | None) -> Check:
+    """Whether the broker waits for TCP acknowledgements. Each: the round trip of a caller that acknowledges so."""
+    if at_once_s is None or late_s is None:
+        return warning(
+            "round trip", f"an answer did not come within {WAIT_S:.0f} s", "check the broker's load, and ask again"
+        )
+    found = f"{1000 * late_s:.1f} ms from a message at QoS 1 to its answer, without an agent's work"
+    if late_s - at_once_s < STALL_S:
+        return good("round trip", found)
+    return warning(
+        "round trip",
+        f"{found}; {1000 * at_once_s:.1f} ms if the client's kernel acknowledges each packet at once: the broker holds "
+        "packets back (Nagle's algorithm)",
+        "write `set_tcp_nodelay true` into mosquitto.conf and restart it; let clients set TCP_NODELAY, too",
+    )
+
+
+def hears(client: Client, token: str, *, is_retained: bool = False) -> bool:
+    """Whether a message with this token comes within WAIT_S."""
+    messages = client.messages(WAIT_S)
+    return any(token.encode() in message.payload and message.is_retained >= is_retained for message in messages)
