@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.topics import NAME_PATTERN
-from edge_agent.core.wording import fault_text, field_name, printable_json, shown
+from edge_agent.core.topics import NAME_PATTERN, Topics
+from edge_agent.core.wording import fault_text, field_name, printable, printable_json, shown
 from edge_agent.loader import load_config
 from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.tools.client import Client
@@ -106,6 +106,7 @@ class Feed:
         self._site = Site(mqtt.root, site)
         self.client = Client(f"watch-{secrets.token_hex(8)}", mqtt, self._site.filters)
         self._connections = 0
+        self._gets_retained = False
         self._lost_at = self._heard_at = time.monotonic()
 
     @property
@@ -118,7 +119,17 @@ class Feed:
 
     @property
     def empty(self) -> str:
-        return f"no board on {self._root}/{self.name}/+ yet; is it this root and site, and may this user read there?"
+        return (
+            f"no board on {self._root}/{self.name}/+ yet; is it this root and site, and may this user read there? "
+            "RabbitMQ retains nothing for wildcards: there a board shows at its next health (--wait 15)"
+        )
+
+    @property
+    def hint(self) -> str | None:
+        """What may be missing although there are boards."""
+        if not self.rows or self._gets_retained:
+            return None
+        return "the broker retains nothing for wildcards, as RabbitMQ: a board that publishes nothing now is not shown"
 
     @property
     def trouble(self) -> str | None:
@@ -137,7 +148,11 @@ class Feed:
         return is_quiet and bool(rows) and not is_waiting
 
     def receive(self, timeout_s: float) -> None:
-        """Takes the messages that arrive in this time."""
+        """Takes the messages that arrive in this time.
+
+        RabbitMQ sends what it retains to a topic's own name: there, each board that is heard is asked for by name.
+        """
+        subscriptions, filters = self.client.link.subscriptions, {*self._site.filters}
         was_connected = self.client.is_connected
         give_up_at = time.monotonic() + timeout_s
         while (left_s := give_up_at - time.monotonic()) > 0:
@@ -145,9 +160,15 @@ class Feed:
             if self.client.connections != self._connections:
                 self._connections = self.client.connections
                 self._site = Site(self._root, self.name)
+                self._gets_retained = False
+                subscriptions.replace(filters)
             if message is not None:
                 self._heard_at = time.monotonic()
                 self._site.receive(message, time.time())
+                self._gets_retained |= message.is_retained and subscriptions.wanted == filters
+        if not self._gets_retained:
+            named = (Topics(self._root, self.name, row.device) for row in self.rows)
+            subscriptions.replace({*filters, *(text for one in named for text in (one.state, one.info))})
         if was_connected and not self.client.is_connected:
             self._lost_at = time.monotonic()
 
@@ -158,7 +179,7 @@ class Feed:
             self.rows,
             site=self.name,
             broker=self.broker,
-            trouble=self.trouble or (None if self.rows else self.empty),
+            trouble=self.trouble or (self.hint if self.rows else self.empty),
             width=console.width,
             wall=time.time(),
             clock=time.strftime("%H:%M:%S"),
@@ -174,6 +195,8 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
             feed.receive(min(TURN_S, left_s))
         if feed.trouble:
             return fail(feed.trouble)
+        if feed.hint:
+            print(printable(f"edge-agent: {feed.hint}"), file=sys.stderr)
     rows = feed.rows
     if console is None:
         boards = [row_document(row) for row in rows]

@@ -1,0 +1,69 @@
+"""What `watch` does where the broker keeps retained messages from subscriptions with wildcards, as RabbitMQ does."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+from edge_agent.core.config import MqttConfig
+from edge_agent.core.messages import Message
+from edge_agent.mqtt.subscriptions import Subscriptions
+from edge_agent.tools.watch.watch import Feed
+from tests.tools.watch import boards
+
+BASE = "edgeai/v1/hall1/press-04"
+
+
+class Broker:
+    """Stands in for the connection: `messages` are what it brings next."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.subscribed: list[str] = []
+        self.messages: list[Message] = []
+        subscriptions = Subscriptions(self.subscribed.append, lambda _: None)
+        subscriptions.on_connected()
+        self.connections, self.is_connected, self.reason = 1, True, ""
+        self.link = SimpleNamespace(subscriptions=subscriptions, broker="b:1883")
+        feed.client = self  # type: ignore[assignment]
+
+    def receive(self, timeout_s: float) -> Message | None:
+        if self.messages:
+            return self.messages.pop(0)
+        time.sleep(timeout_s)
+        return None
+
+
+def said(topic: str, payload: bytes, *, is_retained: bool) -> Message:
+    now = time.monotonic()
+    return Message(
+        topic=f"{BASE}/{topic}", payload=payload, qos=1, packet_id=1, is_retained=is_retained, received_at=now
+    )
+
+
+def feed_with(*messages: Message) -> tuple[Feed, Broker]:
+    feed = Feed(MqttConfig(), "hall1")
+    broker = Broker(feed)
+    broker.messages += messages
+    feed.receive(0.01)
+    return feed, broker
+
+
+def test_a_board_that_is_heard_is_asked_for_by_name_and_the_others_are_said_to_be_missing() -> None:
+    feed, broker = feed_with(said("health", boards.health(at=time.time()), is_retained=False))
+    assert {f"{BASE}/state", f"{BASE}/info"} <= {*broker.subscribed}
+    assert "RabbitMQ" in str(feed.hint)
+    broker.messages.append(said("state", boards.state(), is_retained=True))
+    feed.receive(0.01)
+    assert [row.level.name for row in feed.rows] == ["OK"]
+    assert "RabbitMQ" in str(feed.hint)
+
+
+def test_a_broker_that_brings_retained_messages_is_asked_for_nothing_more() -> None:
+    feed, broker = feed_with(said("state", boards.state(), is_retained=True))
+    assert not any(BASE in topic for topic in broker.subscribed)
+    assert feed.hint is None
+
+
+def test_an_empty_site_names_this_among_the_causes() -> None:
+    feed, _ = feed_with()
+    assert "RabbitMQ" in feed.empty
