@@ -1,0 +1,22 @@
+"""The latency rig in a few requests: every combination is asked, and the two settings together take the stalls away."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from rigs import round_trip
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+def test_each_combination_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    # Other tests keep this machine busy.
+    monkeypatch.setattr(round_trip, "MAX_ADDED_MS", 1000.0)
+    monkeypatch.setattr(sys, "argv", ["rig", "--rounds", "1", "--requests", "5"])
+    assert round_trip.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    medians = [float(line.split()[6]) for line in lines if line.startswith("QoS")]
+    assert len(medians) == 8
+    # Plain with mosquitto's default, and with both settings: a stall on each leg.
+    assert medians[0] > medians[5] + 40
