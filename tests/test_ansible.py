@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from edge_agent.core.config import Config
 from edge_agent.core.topics import Topics, ask_reply_topic
 from edge_agent.models.record import FILE, open_in_force
-from rigs.deploy.fleet import ANSIBLE, Broker
+from rigs.deploy.fleet import ANSIBLE, ANSIBLE_BIN, Broker, password_file
 from tests.conftest import NO_MOSQUITTO
 from tests.helpers.client import Client
 from tests.helpers.processes import Mosquitto
@@ -156,10 +158,21 @@ ACCESS = [
     ("press-04", BOARD.state, "monitoring", True),
     ("press-04", BOARD.health, "lathe-01", False),
     ("press-04", OTHER.state, "monitoring", False),
+    ("press-04", Topics("edgeai/v1", "hall2", "press-04").state, "monitoring", False),
     ("press-04", SENSORS, "sensors", True),
     ("press-04", BOARD.request("generate"), "press-04", True),
     ("press-04", ASKED, "press-04", True),
-    ("press-04", "homeassistant/device/x/config", "press-04", False),
+    ("press-04", SENSORS, "monitoring", False),
+    ("sensors", SENSORS, "sensors", False),
+    ("press-04", "homeassistant/device/x/config", "homeassistant", True),
+    ("sensors", "homeassistant/device/x/config", "homeassistant", False),
+    ("homeassistant", "homeassistant/status", "press-04", True),
+    ("press-04", BOARD.alarm("overheating"), "homeassistant", True),
+    ("homeassistant", BOARD.command("drain"), "press-04", False),
+    ("sensors", "plant/7/vibration", "press-04", True),
+    ("press-04", "plant/7/triage", "sensors", True),
+    ("sensors", "plant/7/triage", "sensors", False),
+    ("press-04", BOARD.event("model-switched"), "monitoring", True),
     ("sensors", BOARD.request("triage"), "press-04", True),
     ("sensors", BOARD.request("triage"), "lathe-01", False),
     ("sensors", BOARD.command("drain"), "press-04", False),
@@ -179,7 +192,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client
     if not Mosquitto.is_installed():
         pytest.skip(NO_MOSQUITTO)
     folder = tmp_path_factory.mktemp("broker") / "broker"
-    names = ("press-04", "lathe-01", "sensors", "monitoring", "operator")
+    names = ("press-04", "lathe-01", "sensors", "monitoring", "homeassistant", "operator")
     with Broker(folder, {name: f"of {name}" for name in names}) as broker:
         users = {name: Client(broker.port, "5", (name, f"of {name}"), folder / "ca.pem") for name in names}
         yield users
@@ -208,3 +221,86 @@ def test_broker_refuses_a_client_without_a_password(users: dict[str, Client], tm
         command += ["--cafile", str(tmp_path / "broker/ca.pem"), "-t", "x", "-n"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "ot authori" in done.stderr
+
+
+def test_lines_of_a_password_file_are_kept_while_they_are_right(tmp_path: Path) -> None:
+    before = password_file({"press-04": "a", "sensors": "b"}, "by-hand:$6$c2FsdA==$aGFzaA==\n")
+    after = password_file({"press-04": "a", "sensors": "other", "lathe-01": "c"}, before)
+    assert [line.split(":")[0] for line in after.splitlines()] == ["by-hand", "lathe-01", "press-04", "sensors"]
+    assert set(before.splitlines()) - set(after.splitlines()) == {before.splitlines()[2]}
+    if shutil.which("mosquitto_passwd"):
+        theirs = tmp_path / "theirs"
+        subprocess.run(["mosquitto_passwd", "-c", "-b", str(theirs), "press-04", "a"], check=True)
+        assert password_file({"press-04": "a"}, theirs.read_text("ascii")) == theirs.read_text("ascii")
+
+
+class Technician:
+    """A copy of the example, and the programs of Ansible in the folder of the playbooks."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.copytree(ANSIBLE, folder / "ansible", ignore=shutil.ignore_patterns("plant", "roles"))
+        self.plant = Path(shutil.copytree(ANSIBLE / "example", folder / "ansible/plant"))
+        self.vault = self.plant / "group_vars/boards/vault.yml"
+        (folder / "vault-password").write_text("open sesame\n", "ascii")
+        self._environment = {**os.environ, "ANSIBLE_VAULT_PASSWORD_FILE": str(folder / "vault-password")}
+
+    def run(self, program: str, *words: str) -> str:
+        command, folder = [str(ANSIBLE_BIN / program), *words], self.plant.parent
+        done = subprocess.run(
+            command, cwd=folder, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        assert done.returncode == 0, done.stdout.decode()
+        return done.stdout.decode()
+
+    def make_accounts(self, *options: str) -> str:
+        return self.run("ansible-playbook", "-i", "plant/hosts.yml", "credentials.yml", *options)
+
+    def passwords(self) -> dict[str, str]:
+        text = self.run("ansible-vault", "view", str(self.vault))
+        return dict(re.findall(r"^ +(\S+): (\S+)$", text, flags=re.MULTILINE))
+
+    def files(self) -> list[bytes]:
+        return [path.read_bytes() for path in (self.vault, *sorted((self.plant / "mosquitto").iterdir()))]
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.plant / name
+        path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
+@pytest.mark.mosquitto
+@pytest.mark.skipif(not (ANSIBLE_BIN / "ansible-playbook").exists(), reason="needs Ansible: make build/ansible/ready")
+@pytest.mark.usefixtures("require_mosquitto")
+def test_one_play_makes_passwords_and_rights_and_a_later_one_keeps_them(tmp_path: Path) -> None:
+    technician = Technician(tmp_path)
+    shown, first = technician.make_accounts("--diff", "-vvv"), technician.passwords()
+    assert {"press-04", "press-05", "lathe-01", "sensors", "operator", "monitoring", "homeassistant"} == set(first)
+    assert not [password for password in first.values() if password in shown]
+    before = technician.files()
+    technician.make_accounts()
+    assert technician.files() == before
+
+    technician.edit("hosts.yml", "lathe-01", "lathe-02.plant")
+    reads = "subscribe: ['plant/{{ edge_agent_device }}/+/vibration']\n    publish: plant/x-{1}/triage\n    "
+    technician.edit("group_vars/boards/main.yml", "deadline_ms", f"{reads}deadline_ms")
+    shown, second = technician.make_accounts(), technician.passwords()
+    assert {**first, "lathe-02": second["lathe-02"]} == second
+    assert "lathe-01" in shown.split("kept, but")[1]
+    rights = (technician.plant / "mosquitto/edge-agent.acl").read_text("utf-8")
+    assert "topic read plant/lathe-02/+/vibration\ntopic write plant/+/triage\n" in rights
+    assert "user lathe-01\n" not in rights
+
+    broker = Broker(tmp_path / "broker", {})
+    shutil.copytree(technician.plant / "mosquitto", tmp_path / "broker", dirs_exist_ok=True)
+    topics = Topics("edgeai/v1", "hall2", "lathe-02")
+    with broker:
+        board, watcher = (
+            Client(broker.port, "5", (name, second[name]), tmp_path / "broker/ca.pem")
+            for name in ("lathe-02", "monitoring")
+        )
+        watcher.subscribe("edgeai/v1/+/+/state")
+        board.publish(OTHER.state, b"{}")
+        board.publish(topics.state, b'{"state":"online"}')
+        watcher.wait_for(topics.state, lambda state: state["state"] == "online")
+        assert not watcher.on(OTHER.state)
+        board.close()
+        watcher.close()

@@ -16,6 +16,7 @@ from edge_agent.tools.demo.broker import free_port
 from rigs.deploy.roots import RELEASES, Board, image
 from tests.helpers.certificates import CERTIFICATE, KEY
 from tests.helpers.processes import Mosquitto
+from tests.helpers.support import loaded
 
 REPOSITORY = Path(__file__).parents[2]
 ANSIBLE = REPOSITORY / "ansible"
@@ -24,6 +25,7 @@ ANSIBLE_BIN = Path(os.environ.get("ANSIBLE_BIN", REPOSITORY / "build" / "ansible
 PLAY_S = 1800.0
 RELEASE = os.environ.get("RELEASE") or "trixie"
 _SAMPLES = ANSIBLE / "files" / "mosquitto"
+password_file = loaded(ANSIBLE / "filter_plugins/edge_agent_accounts.py").password_file
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", flags=re.MULTILINE)
 
 
@@ -52,9 +54,7 @@ class Broker(Mosquitto):
         super().__init__(folder, free_port())
         for name, text in (("ca.pem", CERTIFICATE), ("broker.pem", CERTIFICATE), ("broker.key", KEY)):
             (folder / name).write_text(text, "ascii")
-        for index, (name, password) in enumerate(passwords.items()):
-            command = ["mosquitto_passwd", "-b", *(["-c"] if index == 0 else []), str(folder / "passwords")]
-            subprocess.run([*command, name, password], check=True, capture_output=True)
+        (folder / "passwords").write_text(password_file(passwords, ""), "ascii")
         text = (_SAMPLES / "edge-agent.conf").read_text("utf-8")
         text = text.replace("/etc/mosquitto/certs", str(folder)).replace("/etc/mosquitto", str(folder))
         text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
@@ -173,6 +173,11 @@ class Fleet:
         link = self.repository / "dist" / "wheelhouse" / "x86_64"
         link.unlink(missing_ok=True)
         link.symlink_to(wheelhouse)
+
+    def passwords(self) -> dict[str, str]:
+        """What credentials.yml has put into the vault, by account."""
+        text = self.play("ansible-vault view plant/group_vars/boards/vault.yml").text
+        return dict(re.findall(r"^ +(\S+): (\S+)$", text, flags=re.MULTILINE))
 
     def started(self, command: str) -> subprocess.Popen[str]:
         """Starts a command in `ansible/`, with Ansible on the PATH, as the leader of its process group."""

@@ -49,13 +49,6 @@ FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
 # Versions to roll out: one that works, one that does not start.
 NEXT, BROKEN_VERSION = "9.0.1", "9.0.2"
 CMDLINE = Path("/boot/firmware/cmdline.txt")
-ENCRYPT = "ansible-vault encrypt plant/group_vars/boards/vault.yml"
-PASSWORDS = {
-    FIRST: "its-very-own",
-    SECOND: "another-of-its-own",
-    AWAY: "a-third-of-its-own",
-    "operator": "who may command",
-}
 # A stop and start of the service, and again with the version before, on a busy machine.
 SWITCH_S = 60.0
 # Until a board that went dark is named.
@@ -74,7 +67,7 @@ def playbook(name: str, words: str = "") -> str:
 
 @dataclass
 class World:
-    """Shared by the tests. before: the files of each board when it was blank."""
+    """Shared by the tests. before: the files of each board when it was blank; passwords: by account."""
 
     fleet: Fleet
     broker: Broker
@@ -84,6 +77,7 @@ class World:
     folder: Path
     states: Path
     before: dict[str, set[str]]
+    passwords: dict[str, str]
 
     def play(self, command: str, first: str | None, second: str | None = None) -> str:
         """What the command says. Both boards must end like this; None = the board is not begun with."""
@@ -137,7 +131,7 @@ class World:
     @property
     def client(self) -> list[str]:
         server = ["-h", "localhost", "-p", str(self.broker.port), "--cafile", str(self.folder / "broker" / "ca.pem")]
-        return [*server, "-u", "operator", "-P", PASSWORDS["operator"]]
+        return [*server, "-u", "operator", "-P", self.passwords["operator"]]
 
     def away_s(self, board: SshBoard, since: float) -> float:
         """The longest time since then in which the board was not `online` on the bus."""
@@ -165,7 +159,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     states = folder / "states"
     with ExitStack() as stack:
         stack.callback(place.rmdir)
-        broker = stack.enter_context(Broker(folder / "broker", PASSWORDS))
+        broker = Broker(folder / "broker", {})
         fleet = Fleet(folder, boards, broker, missing=(AWAY,))
         for board in boards:
             stack.callback(board.discard)
@@ -175,8 +169,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             board.run("mkdir", "-p", str(CMDLINE.parent))
             board.run("tee", str(CMDLINE), stdin="console=tty1 root=PARTUUID=1234-02 rootwait\n")
         before = {board.name: board.files() for board in boards}
-        world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before)
-        fleet.prepare(bundle, WHEELHOUSE, documented("cp -r example plant"), ENCRYPT)
+        fleet.prepare(bundle, WHEELHOUSE, documented("cp -r example plant"))
+        played = fleet.play(playbook("credentials"))
+        assert played.code == 0, played.text
+        world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before, fleet.passwords())
+        shutil.copytree(fleet.plant / "mosquitto", folder / "broker", dirs_exist_ok=True)
+        stack.enter_context(broker)
         command = ["mosquitto_sub", *world.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
         log = stack.enter_context(states.open("wb"))
         watcher = stack.enter_context(subprocess.Popen(command, stdout=log))
@@ -224,11 +222,11 @@ def test_boards_that_are_reached_answer_after_one_command(world: World) -> None:
     for board in (world.first, world.second):
         assert world.ask(board)["status"] == "ok"
         assert board.run("/usr/local/bin/edge-agent", "--version").stdout.strip() == f"edge-agent {__version__}"
-    assert not [password for password in PASSWORDS.values() if password in text]
+    assert not [password for password in world.passwords.values() if password in text]
 
 
 def test_secrets_are_on_a_board_for_root_alone_and_in_no_log(world: World) -> None:
-    password = PASSWORDS[FIRST]
+    password = world.passwords[FIRST]
     found = world.first.run("grep", "-rlF", password, "/etc", "/opt", "/var", "/home", "/root", check=False)
     assert found.stdout.split() == ["/etc/edge-agent/credentials/mqtt_password"]
     output = world.first.run("stat", "-c", "%U %a", "/etc/edge-agent/credentials/mqtt_password").stdout
@@ -312,7 +310,7 @@ def test_configuration_that_is_wrong_replaces_nothing(world: World) -> None:
 
 WRONG = {
     "password": (
-        ("vault_mqtt_passwords[inventory_hostname]", "'of somebody else'"),
+        ("(vault_mqtt_passwords | default({}))[edge_agent_device]", "'of somebody else'"),
         "refuses the connection: Not authorized → check mqtt.username",
     ),
     "name": (("host: localhost", "host: nowhere.invalid"), "cannot be reached: "),
