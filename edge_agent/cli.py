@@ -1,4 +1,4 @@
-"""Commands and exit codes: what each command does, and in `_parser` its options."""
+"""Commands and exit codes: what each command does, and in `parser` its options."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_agent import __version__
-from edge_agent.core.config import OPERATIONS
+from edge_agent.core.config import OPERATIONS, TASK_TABLES
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.wording import printable, printable_json, shown
-from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config, signing_key_faults
-from edge_agent.mqtt.credentials import credential_faults
+from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config
+from edge_agent.tools.bus import OptionError, add_bus_options, bus_of
 from edge_agent.tools.output import fail
+from edge_agent.tools.schema import SCHEMAS
 
 # Modules of single commands are imported where they run: the daemon and check-config pay for none of them.
 # ruff: noqa: PLC0415
@@ -77,11 +78,24 @@ def _check_config(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _init(options: argparse.Namespace) -> int:
+    from edge_agent.tools.init import init
+
+    return init(options)
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from edge_agent.tools.schema.schema import json_schema
+
+    print(printable_json(json_schema(options.name)))
+    return EXIT_OK
+
+
 def _ask(options: argparse.Namespace) -> int:
     from edge_agent.tools.ask import ask, parse_input
     from edge_agent.tools.client import NoAnswerError
 
-    config = load_config(options.config, lambda config: credential_faults(config.mqtt))
+    bus = bus_of(options)
     text = sys.stdin.read() if options.input == "-" else options.input
     if not re.fullmatch(NAME_PATTERN, options.task):
         return fail(f"TASK should be letters, digits, _ and -, at most 64 (got {shown(options.task)})", EXIT_USAGE)
@@ -94,7 +108,7 @@ def _ask(options: argparse.Namespace) -> int:
         return fail(f"INPUT is not JSON: {error}; --text sends it as it is", EXIT_USAGE)
     fields = {name: given for name in ("priority", "options") if (given := getattr(options, name)) is not None}
     try:
-        reply = ask(config.mqtt, config.topics, options.task, value, deadline_ms=options.deadline_ms, fields=fields)
+        reply = ask(bus, options.task, value, deadline_ms=options.deadline_ms, fields=fields)
     except NoAnswerError as error:
         return fail(str(error))
     return _print_reply(reply)
@@ -104,22 +118,19 @@ def _command(options: argparse.Namespace) -> int:
     from edge_agent.tools.client import NoAnswerError
     from edge_agent.tools.command import send_command
 
-    config = load_config(options.config, lambda config: [*credential_faults(config.mqtt), *signing_key_faults(config)])
+    bus = bus_of(options)
     try:
         timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
-        return _print_reply(send_command(config, options.operation, options.fields, timeout_s=timeout_s))
+        return _print_reply(send_command(bus, options.operation, options.fields, timeout_s=timeout_s))
     except NoAnswerError as error:
         return fail(str(error))
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from edge_agent.tools.watch.watch import BrokerError, broker_and_site, watch
+    from edge_agent.tools.watch.watch import watch
 
-    try:
-        mqtt, site = broker_and_site(options)
-    except BrokerError as error:
-        return fail(str(error), EXIT_USAGE)
-    return watch(mqtt, site, is_once=options.once, as_json=options.json, wait_s=options.wait)
+    bus = bus_of(options)
+    return watch(bus.mqtt, bus.site, is_once=options.once, as_json=options.json, wait_s=options.wait)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -152,89 +163,157 @@ def _demo(options: argparse.Namespace) -> int:
     return demo(options.port, options.work, keep=options.keep)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="edge-agent", description="An LLM inference node on a factory's MQTT bus.")
-    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The options of all commands; `epilog` tells a command's exit codes."""
+    top = _Parser(
+        prog="edge-agent",
+        description="An LLM inference node on a factory's MQTT bus.",
+        epilog="`edge-agent COMMAND --help` tells the options and exit codes of a command.",
+    )
+    top.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(
         name: str,
         run: Callable[[argparse.Namespace], int],
-        summary: str,
-        details: str | None = None,
+        about: str,
+        more: str,
+        exits: str,
+        *,
         extra: str | None = None,
     ) -> _Parser:
-        """summary: a line in the list of commands. details: what `COMMAND --help` says. extra: what it needs."""
-        added: _Parser = commands.add_parser(name, help=summary, description=details)
+        """about: a line in the list of commands. more: what else `COMMAND --help` says. extra: what it needs."""
+        description = f"{about[0].upper()}{about[1:]}.{more and ' '}{more}"
+        added: _Parser = commands.add_parser(name, help=about, description=description, epilog=f"Exit codes: {exits}.")
         added.set_defaults(run=run, extra=extra)
         return added
 
     def add_config(to: argparse._ActionsContainer) -> None:
-        to.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+        about = "the configuration (default: %(default)s)"
+        to.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=about)
 
-    add_config(add("run", _run, "the daemon", "Serves requests until SIGTERM. SIGHUP reloads the configuration."))
+    def add_json(to: argparse._ActionsContainer) -> None:
+        to.add_argument("--json", action="store_true", help="prints one JSON object instead")
 
-    check = add("check-config", _check_config, "lists every fault of a configuration file")
+    run = add(
+        "run",
+        _run,
+        "serves requests until it is stopped",
+        "SIGTERM: it refuses new requests, finishes what runs and ends. SIGHUP: it reloads the configuration.",
+        "0 stopped, 1 failed, 64 usage, 78 bad configuration, also a model path where no model is",
+    )
+    add_config(run)
+
+    check = add(
+        "check-config",
+        _check_config,
+        "lists every fault of a configuration file",
+        "Hints are what is likely not meant, and files that `run` needs and that are not there yet.",
+        "0 good, 64 usage, 78 bad configuration",
+    )
     check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the same as --config FILE")
     add_config(check)
 
-    ask = add("ask", _ask, "sends one request over MQTT and prints the reply")
-    add_config(ask)
-    ask.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
+    init = add(
+        "init",
+        _init,
+        "writes a first configuration",
+        "What no option gives is asked on a terminal; elsewhere it has its default, or is named as missing.",
+        "0 written, 1 not written, 64 usage: an option is missing or wrong",
+    )
+    init.add_argument("--out", type=Path, default=Path("config.toml"), metavar="FILE", help="default: %(default)s")
+    init.add_argument("--force", action="store_true", help="replaces an existing file")
+    model_help = "a bundle's folder or a .gguf; echo: is a test model without weights (default: echo:)"
+    init.add_argument("--model", metavar="PATH", help=model_help)
+    task = init.add_argument_group("task")
+    task.add_argument("--task", metavar="NAME", help="the task's name, such as pump-triage")
+    kind_help = "what an answer is (default: classify with --labels, extract with --schema)"
+    task.add_argument("--kind", choices=tuple(TASK_TABLES), help=kind_help)
+    labels_help = "the labels to choose from, such as normal,worn,broken"
+    task.add_argument("--labels", metavar="A,B,…", help=labels_help)
+    schema_help = "a JSON Schema of the answers (default of --kind extract: a sample to edit)"
+    task.add_argument("--schema", metavar="FILE", help=schema_help)
+    task.add_argument("--system", metavar="TEXT", help="what the model should know and do")
+    subscribe_help = "topics where sensors publish readings, such as plant/+/vibration"
+    task.add_argument("--subscribe", metavar="TOPIC,…", help=subscribe_help)
+    task.add_argument("--publish", metavar="TOPIC", help="where their answers go, such as plant/{1}/triage")
+    add_bus_options(init, None)
+
+    schema = add(
+        "schema",
+        _schema,
+        "prints the JSON Schema of a document",
+        "With the configuration's, an editor such as VS Code with Even Better TOML completes keys and explains them: "
+        "the file names it in a line `#:schema ./config.schema.json`.",
+        "0 done, 64 usage",
+    )
+    schema.add_argument("name", choices=SCHEMAS, metavar="NAME", help=", ".join(SCHEMAS))
+
+    ask = add(
+        "ask",
+        _ask,
+        "sends one request and prints the reply",
+        "",
+        "0 the reply is ok, 1 no broker or no reply in time, 2 the reply has another status, 64 usage, "
+        "78 bad configuration",
+    )
+    ask.add_argument("task", metavar="TASK", help="a task of the board, or generate")
     ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
     ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
-    ask.add_argument("--deadline-ms", type=int, default=60_000, metavar="MS", help="default: %(default)s")
-    ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
+    deadline_help = "milliseconds after which the answer is of no use (default: %(default)s)"
+    ask.add_argument("--deadline-ms", type=int, default=60_000, metavar="MS", help=deadline_help)
+    priority_help = "0 is most urgent (default: the task's)"
+    ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help=priority_help)
     options_help = "a JSON object, such as '{\"max_tokens\": 64}'"
     ask.add_argument("--options", type=_json_object, metavar="JSON", help=options_help)
+    add_bus_options(ask, DEFAULT_PATH)
 
     command = add(
         "command",
         _command,
-        "sends one command over MQTT and prints its result",
-        "The command goes to the configuration's board once it is on the bus, signed if commands.key_file is set.",
+        "sends one command and prints its result",
+        "The command is sent once the board is on the bus.",
+        "0 done, 1 no broker, no board or no result in time, 2 refused or failed, 64 usage, 78 bad configuration",
     )
-    add_config(command)
     command.add_argument("operation", metavar="OP", choices=OPERATIONS, help=", ".join(OPERATIONS))
     fields_help = "a JSON object, such as '{\"timeout_s\": 5}'"
     command.add_argument("fields", metavar="FIELDS", nargs="?", type=_json_object, default={}, help=fields_help)
-    timeout_help = "how long to wait for the result (default: 60 s, for a model switch 900 s)"
+    timeout_help = "seconds to wait for the result (default: 60, for a model switch 900)"
     command.add_argument("--timeout", type=_seconds, metavar="S", help=timeout_help)
+    key_help = "a file with the key that signs the command (default: the configuration's commands.key_file)"
+    command.add_argument("--command-key", type=Path, metavar="FILE", help=key_help)
+    add_bus_options(command, DEFAULT_PATH)
 
     watch = add(
         "watch",
         _watch,
-        "live view of all boards of a site",
-        "Shows what the boards of a site publish about themselves, the worst first. Broker and site come from the "
-        "configuration, or from options. q or Ctrl-C ends it; --once lists boards below the screen, too.",
+        "shows all boards of a site, live",
+        "The worst board is first. q or Ctrl-C ends it. Boards below the end of the screen are in --once.",
+        "0 ended, 1 no broker, or one look without a board, 64 usage, 78 bad configuration",
     )
-    broker = watch.add_mutually_exclusive_group()
-    add_config(broker)
-    broker.add_argument("--host", metavar="HOST", help="the broker; then no configuration is read")
-    watch.add_argument("--site", metavar="SITE", help="default: the configuration's")
-    watch.add_argument("--port", type=int, metavar="PORT", help="default: 1883, with TLS 8883")
-    watch.add_argument("--protocol", choices=("5", "3.1.1"), help="MQTT version (default: 5)")
-    watch.add_argument("--root", metavar="TOPIC", help="default: edgeai/v1")
-    watch.add_argument("--username", metavar="NAME")
-    watch.add_argument("--password-file", metavar="FILE")
-    watch.add_argument("--tls", action="store_true", help="TLS, verified with the system's certificates")
-    for file in ("ca", "cert", "key"):
-        watch.add_argument(f"--{file}-file", metavar="FILE", help="TLS with this file, PEM")
     watch.add_argument("--once", action="store_true", help="one look; the default without a terminal")
     watch.add_argument("--json", action="store_true", help="one look as a JSON object")
-    wait_help = "the longest time of one look (default: %(default)s s)"
+    wait_help = "the longest time of one look, in seconds (default: %(default)s)"
     watch.add_argument("--wait", type=_seconds, default=3.0, metavar="S", help=wait_help)
+    add_bus_options(watch, DEFAULT_PATH, has_device=False)
 
-    doctor = add("doctor", _doctor, "checks whether this board can serve this configuration")
+    doctor = add(
+        "doctor",
+        _doctor,
+        "checks whether this board can serve its configuration",
+        "Each line says what to do. As root it also checks what the service's account may read and write.",
+        "0 good, 1 a check failed, 64 usage",
+    )
     add_config(doctor)
-    doctor.add_argument("--broker", action="store_true", help="only check whether the broker accepts this board")
-    doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    doctor.add_argument("--broker", action="store_true", help="checks only whether the broker accepts this board")
+    add_json(doctor)
 
     diag = add(
         "diag",
         _diag,
         "collects what support needs in one file without secrets",
-        "It also works where the configuration is broken (exit code 78) or parts of the board do not answer.",
+        "It also works where the configuration is broken, or parts of the board do not answer. As root it is complete.",
+        "0 written, 1 failed, 64 usage, 78 written, but the configuration has faults",
     )
     add_config(diag)
     out_help = "default: edge-diag-<device>-<time>.tar.gz in this folder"
@@ -243,41 +322,50 @@ def _parser() -> _Parser:
     probe = add(
         "probe",
         _probe,
-        "asks a bundle's canaries: does its model answer here as recorded?",
-        "Checks the bundle, loads its model in a worker of its own, asks the requests of its canaries.json and lists "
-        "the answers that differ. A running agent is not asked.",
+        "checks whether a bundle's model answers here as where it was made",
+        "It checks the bundle, loads its model in a worker of its own, asks the canaries and lists the answers that "
+        "differ. A running agent is not asked.",
+        "0 as recorded, 1 an answer differs or the model does not load, 64 usage, 78 bad configuration",
         extra="engine",
     )
-    probe.add_argument("--bundle", type=Path, metavar="DIR", help="default: the configuration's")
+    probe.add_argument("--bundle", type=Path, metavar="DIR", help="default: the configuration's model")
     config_help = f"default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies"
     probe.add_argument("--config", type=Path, metavar="FILE", help=config_help)
 
     bench = add(
         "bench",
         _bench,
-        "measures this board with a model: requests, tokens, memory",
-        "Requests/s and latencies of three tasks, tokens/s by threads and width of a step, memory, starts. "
-        "Stop the agent's service first: two models at once disturb each other.",
+        "measures this board with a model",
+        "Requests per second and latencies of three tasks, tokens per second by threads and width of a step, memory, "
+        "start times. Stop the agent's service first: two models at once disturb each other.",
+        "0 done, 1 failed, 64 usage, 78 bad configuration",
         extra="engine",
     )
     measured = bench.add_mutually_exclusive_group()
     add_config(measured)
     measured.add_argument("--model", type=Path, metavar="PATH", help="a bundle or a .gguf, with default settings")
     bench.add_argument("--quick", action="store_true", help="one round instead of some minutes")
-    bench.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    add_json(bench)
 
-    demo = add("demo", _demo, "broker, model, agent and sensors on this machine: real answers", extra="demo")
+    demo = add(
+        "demo",
+        _demo,
+        "runs broker, model, agent and sensors on this machine",
+        "The model is small and knows only synthetic pump readings.",
+        "0 every reading was answered, 1 failed, 64 usage",
+        extra="demo",
+    )
     port_help = "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port"
     demo.add_argument("--port", type=int, metavar="PORT", help=port_help)
     work_help = "folder for the converted model and the agent's state (default: the user's cache)"
     demo.add_argument("--work", type=Path, metavar="DIR", help=work_help)
-    demo.add_argument("--keep", action="store_true", help="keep it running until Ctrl-C")
-    return parser
+    demo.add_argument("--keep", action="store_true", help="keeps it running until Ctrl-C")
+    return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.extra and (missing := missing_extra(options.extra)):
         return fail(missing)
     try:
@@ -287,6 +375,8 @@ def main(arguments: list[str] | None = None) -> int:
         for fault in error.faults:
             print(printable(f"{error.path}: {fault}"), file=sys.stderr)
         return EXIT_CONFIG
+    except OptionError as error:
+        return fail(str(error), EXIT_USAGE)
     except BrokenPipeError:
         # The reader of standard output has ended: at the exit Python would try to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

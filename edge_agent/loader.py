@@ -40,7 +40,12 @@ def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) 
     needs: the faults of the files that the caller will use, such as `file_faults`. On a new board the files may come
     later than the configuration, so they are not asked for by default.
     """
-    raw, folder = read_document(path), path.absolute().parent
+    return check_document(read_document(path), path, needs)
+
+
+def check_document(raw: dict[str, Any], path: Path, needs: Callable[[Config], list[str]] | None = None) -> Config:
+    """The same for a document that is or will be the file's; its tasks are completed in place."""
+    folder = path.absolute().parent
     faults = prepare_tasks(raw, folder)
     try:
         config = Config.model_validate(raw, context={"folder": folder})

@@ -342,7 +342,10 @@ class ExtractTask(TaskBase):
 
 
 class GenerateTask(TaskBase):
-    """Answers with text. The task `generate` is built in; `[tasks.generate]` sets its defaults, and needs no `kind`."""
+    """Answers with text.
+
+    The task `generate` is built in: `[tasks.generate]` sets its defaults, and needs no `kind`.
+    """
 
     kind: Literal["generate"] = Field(description="What an answer is.")
 

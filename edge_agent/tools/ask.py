@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from edge_agent.core.config import MqttConfig
 from edge_agent.core.envelope import is_json
 from edge_agent.core.messages import json_publication
 from edge_agent.core.strict_json import parse_json
-from edge_agent.core.topics import Topics, ask_reply_topic
+from edge_agent.core.topics import ask_reply_topic
 from edge_agent.core.wording import cut
+from edge_agent.tools.bus import Bus
 from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
 
 # A reply that says `expired` may arrive this long after the deadline.
@@ -22,10 +22,9 @@ def parse_input(text: str) -> Any:
     return parse_json(text) if is_json(text, None) else text
 
 
-def ask(
-    mqtt: MqttConfig, topics: Topics, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def ask(bus: Bus, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any] | None = None) -> dict[str, Any]:
     """Sends one request and returns the terminal reply. fields: further envelope fields. Raises NoAnswerError."""
+    mqtt, topics = bus.mqtt, bus.topics
     request_id = secrets.token_hex(8)
     reply_topic = ask_reply_topic(topics.root, request_id)
     envelope = {**(fields or {}), "id": request_id, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}

@@ -1,4 +1,4 @@
-"""`edge-agent command`: one command over MQTT to the configuration's board, and its result."""
+"""`edge-agent command`: one command over MQTT to a board, and its result."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edge_agent.commands.authority import sign
-from edge_agent.core.config import Config
 from edge_agent.core.messages import json_publication
+from edge_agent.tools.bus import Bus
 from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
 
 
-def send_command(config: Config, operation: str, fields: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Sends a command once the board is on the bus, signed where a key is configured, and returns the result.
+def send_command(bus: Bus, operation: str, fields: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    """Sends a command once the board is on the bus, signed where a key is named, and returns the result.
 
     It is sent once: after a NoAnswerError the command may have been carried out. Raises OSError if the key cannot be
     read.
     """
-    topics, command_id = config.topics, secrets.token_hex(8)
+    mqtt, topics, command_id = bus.mqtt, bus.topics, secrets.token_hex(8)
     fields = {"id": command_id, **fields}
-    key = None if config.commands.key_file is None else config.commands.key_file.read_bytes().strip()
+    key = None if bus.command_key is None else bus.command_key.read_bytes().strip()
     give_up_at = time.monotonic() + timeout_s
-    missing = f"{topics.base} is not on the bus (broker {config.mqtt.brokers}), nothing was sent"
+    missing = f"{topics.base} is not on the bus (broker {mqtt.brokers}), nothing was sent"
     session: str | None = None
     filters = {topics.state, topics.command_result(operation)}
-    with Client(f"command-{command_id}", config.mqtt, filters) as client:
+    with Client(f"command-{command_id}", mqtt, filters) as client:
         if not client.connect(timeout_s):
-            raise NoAnswerError(f"no connection to the broker {config.mqtt.brokers}: {client.reason or 'no answer'}")
+            raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
         while (left_s := give_up_at - time.monotonic()) > 0:
             message = client.receive(left_s)
             if not client.is_connected:

@@ -13,6 +13,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.loader import load_config
+from edge_agent.tools.bus import Bus
 from edge_agent.tools.client import NoAnswerError
 from edge_agent.tools.command import send_command
 from tests.helpers.client import Client
@@ -32,6 +33,13 @@ def test_it_prints_the_result_and_returns_its_exit_code(
     for operation, code in (('cancel {"request_id": "grün", "hmac": 1}', "not_found"), ("drain", "not_allowed")):
         assert cli.main([*words, *operation.split(" ", 1)]) == cli.EXIT_OTHER_STATUS
         assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+    # Without the configuration, as on a PC.
+    board = ["--host", "127.0.0.1", "--port", str(site.port), "--protocol", protocol, "--site", "test"]
+    board += ["--device", site.base.split("/")[-1]]
+    assert cli.main(["command", "ping", *board]) == cli.EXIT_OTHER_STATUS
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unauthorized"
+    assert cli.main(["command", "ping", *board, "--command-key", str(tmp_path / "key")]) == cli.EXIT_OK
+    assert json.loads(capsys.readouterr().out)["status"] == "ok"
     (tmp_path / "key").unlink()
     assert cli.main([*words, "ping"]) == cli.EXIT_CONFIG
     assert "commands.key_file: should be a file that can be read" in capsys.readouterr().err
@@ -51,7 +59,8 @@ class Board:
         self.client = client
         name = f"fake-{secrets.token_hex(4)}"
         self.base = f"edgeai/v1/test/{name}"
-        self.config = load_config(written_config(folder, "echo:", device=name, port=port, protocol=protocol))
+        config = load_config(written_config(folder, "echo:", device=name, port=port, protocol=protocol))
+        self.bus = Bus(mqtt=config.mqtt, site="test", device=name)
         client.subscribe(f"{self.base}/cmd/+")
 
     def says(self, state: str, session: str, reason: str | None = None) -> None:
@@ -73,7 +82,7 @@ def commanded(board: Board) -> tuple[threading.Thread, list[Any]]:
 
     def send() -> None:
         try:
-            ends.append(send_command(board.config, "ping", {}, timeout_s=30.0))
+            ends.append(send_command(board.bus, "ping", {}, timeout_s=30.0))
         except NoAnswerError as error:
             ends.append(str(error))
 
@@ -111,11 +120,12 @@ def test_nothing_is_sent_to_an_absent_board(board: Board, last: tuple[str, ...] 
     if last:
         board.says(*last)
     with pytest.raises(NoAnswerError, match=r"is not on the bus \(broker .*\), nothing was sent within 0.5 s"):
-        send_command(board.config, "ping", {}, timeout_s=0.5)
+        send_command(board.bus, "ping", {}, timeout_s=0.5)
     assert not board.client.on(f"{board.base}/cmd/ping")
 
 
 @pytest.mark.expects_warning
 def test_without_a_broker_it_ends_at_once(tmp_path: Path) -> None:
+    bus = Bus(mqtt=load_config(written_config(tmp_path, "echo:")).mqtt, site="test", device="b")
     with pytest.raises(NoAnswerError, match="no connection to the broker"):
-        send_command(load_config(written_config(tmp_path, "echo:")), "ping", {}, timeout_s=30.0)
+        send_command(bus, "ping", {}, timeout_s=30.0)

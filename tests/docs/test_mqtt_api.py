@@ -23,7 +23,7 @@ def test_every_command_that_is_shown_parses() -> None:
     shown = re.findall(r"`edge-agent command ([a-z-]+) '([^`']*)'`", page("mqtt-api"))
     assert shown
     for operation, fields in shown:
-        assert cli._parser().parse_args(["command", operation, fields]).fields == json.loads(fields)
+        assert cli.parser().parse_args(["command", operation, fields]).fields == json.loads(fields)
         assert operation in OPERATIONS
 
 

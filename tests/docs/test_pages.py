@@ -29,7 +29,7 @@ def parse_convert(words: list[str]) -> object:
 
 # By program.
 _PARSE: dict[str, Callable[[list[str]], object]] = {
-    "edge-agent": cli._parser().parse_args,
+    "edge-agent": cli.parser().parse_args,
     "edge-convert": parse_convert,
 }
 

@@ -125,6 +125,10 @@ def test_ask_prints_the_reply_and_returns_its_exit_code(
     assert good.returncode == 0, good.stdout
     assert '"bearing fault"' in good.stdout
     assert ask("nonsense", "x").returncode == 2
+    # Without a configuration, as on a PC.
+    board = ("--host", "127.0.0.1", "--port", str(site.port), "--protocol", protocol, "--site", "test")
+    elsewhere = edge_agent("ask", *board, "--device", site.base.split("/")[-1], "triage", '{"note":"cavitation"}')
+    assert (elsewhere.returncode, json.loads(elsewhere.stdout)["output"]) == (0, "cavitation")
     bad = ask("triage", '{"note": normal}')
     assert bad.returncode == 64
     assert bad.stderr.startswith("edge-agent: INPUT is not JSON: ")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-import re
 import secrets
 import select
 import signal
@@ -17,14 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.topics import NAME_PATTERN, Topics
-from edge_agent.core.wording import fault_text, field_name, printable, printable_json, shown
-from edge_agent.loader import load_config
-from edge_agent.mqtt.credentials import credential_faults
+from edge_agent.core.topics import Topics
+from edge_agent.core.wording import printable, printable_json
 from edge_agent.tools.client import Client
 from edge_agent.tools.output import fail
 from edge_agent.tools.watch.site import BoardLevel, Row, Site, duration, row_document
@@ -40,43 +34,6 @@ TURN_S = 0.2
 AGE_UNKNOWN = (BoardLevel.UNKNOWN, BoardLevel.STALE)
 # On a small board that answers requests meanwhile, drawing is not free.
 REDRAW_S = 0.5
-_TLS = ("ca_file", "cert_file", "key_file")
-_PLAIN = ("port", "protocol", "root", "username", "password_file")
-
-
-class BrokerError(Exception):
-    """The options cannot be used; the message names each one, its value and what is allowed."""
-
-
-def broker_and_site(options: argparse.Namespace) -> tuple[MqttConfig, str]:
-    """Raises BrokerError, ConfigError."""
-    site: str | None = options.site
-    if site is not None and not re.match(NAME_PATTERN, site):
-        raise BrokerError(f"--site: should be 1 to 64 letters, digits, _ or - (got {shown(site)})")
-    plain, tls = (
-        {name: value for name in names if (value := getattr(options, name)) is not None} for names in (_PLAIN, _TLS)
-    )
-    if options.host is None:
-        if unused := [*plain, *tls, *(["tls"] if options.tls else [])]:
-            raise BrokerError("; ".join(f"{_flag(name)}: requires --host" for name in unused))
-        config = load_config(options.config, lambda config: credential_faults(config.mqtt))
-        return config.mqtt, site or config.device.site
-    if site is None:
-        raise BrokerError("--site: required with --host")
-    try:
-        mqtt = MqttConfig.model_validate({"host": options.host, "tls": tls if tls or options.tls else None, **plain})
-        faults = credential_faults(mqtt)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        faults = [fault_text(details, f"mqtt.{field_name(details['loc'])}") for details in found]
-    if faults:
-        # With the names of options in place of the configuration's keys.
-        raise BrokerError(re.sub(r"\bmqtt\.(?:tls\.)?(\w+)", lambda key: _flag(key[1]), "; ".join(faults)))
-    return mqtt, site
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: float) -> int:

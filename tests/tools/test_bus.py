@@ -1,4 +1,4 @@
-"""Which broker and site the command line means."""
+"""Which broker, site and board the command line means."""
 
 from __future__ import annotations
 
@@ -38,22 +38,32 @@ def test_options_name_broker_and_site(tmp_path: Path, seen: list[tuple[MqttConfi
     assert (secure.tls is not None, secure.effective_port) == (True, 8883)
 
 
+WATCH = ("watch", "--site", "s")
+ASK = ("ask", "t", "x")
+COMMAND = ("command", "ping")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("words", "expected"),
     [
-        (["--host", "h"], "--site: required with --host"),
-        (["--host", "h", "--site", "hall 1"], '--site: should be 1 to 64 letters, digits, _ or - (got "hall 1")'),
-        (["--host", "a b", "--site", "s"], "--host: should be a host's name or address"),
-        (["--host", "h", "--site", "s", "--root", "#"], '--root: a topic holds no wildcards (got "#")'),
-        (["--host", "h", "--site", "s", "--ca-file", "/nowhere"], "--ca-file: should be a file that can be read"),
-        (["--host", "h", "--site", "s", "--key-file", "k"], "--key-file: "),
-        (["--port", "1884"], "--port: requires --host"),
-        (["--tls"], "--tls: requires --host"),
-        (["--host", "h", "--site", "\x1b[2J"], '--site: should be 1 to 64 letters, digits, _ or - (got "\\u001b[2J")'),
+        (("watch", "--host", "h"), "--site: required with --host"),
+        ((*ASK, "--host", "h", "--site", "s"), "--device: required with --host"),
+        ((*COMMAND, "--host", "h"), "--site: required with --host; --device: required with --host"),
+        (("watch", "--site", "hall 1"), '--site: should be 1 to 64 letters, digits, _ or - (got "hall 1")'),
+        (("watch", "--site", "\x1b[2J"), '--site: should be 1 to 64 letters, digits, _ or - (got "\\u001b[2J")'),
+        ((*ASK, "--device", "a/b"), '--device: should be 1 to 64 letters, digits, _ or - (got "a/b")'),
+        ((*WATCH, "--host", "a b"), "--host: should be a host's name or address"),
+        ((*WATCH, "--host", "h", "--root", "#"), '--root: a topic holds no wildcards (got "#")'),
+        ((*WATCH, "--host", "h", "--ca-file", "/nowhere"), "--ca-file: should be a file that can be read"),
+        ((*WATCH, "--host", "h", "--key-file", "k"), "--key-file: "),
+        ((*COMMAND, "--command-key", "/nowhere"), "--command-key: should be a file that can be read"),
+        (("watch", "--port", "1884"), "--port: requires --host"),
+        ((*ASK, "--tls"), "--tls: requires --host"),
+        ((*ASK, "--ca-file", "f"), "--ca-file: requires --host"),
     ],
 )
-def test_a_fault_names_the_option(capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str) -> None:
-    assert cli.main(["watch", *arguments]) == cli.EXIT_USAGE
+def test_a_fault_names_the_option(capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+    assert cli.main([*words]) == cli.EXIT_USAGE
     assert expected in capsys.readouterr().err
 
 

@@ -1,0 +1,242 @@
+"""`edge-agent init`: writes a first configuration, from options and from answers on a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from edge_agent.core.config import BUILT_IN_TASK, TASK_TABLES, Config, DeviceConfig, ModelConfig, MqttConfig, TlsConfig
+from edge_agent.core.config_file import ConfigError
+from edge_agent.core.pipe import ECHO_MODEL, is_echo
+from edge_agent.core.wording import field_name, printable
+from edge_agent.loader import DEFAULT_PATH, check_document
+from edge_agent.tools.bus import OptionError, mqtt_table, with_flags
+from edge_agent.tools.output import aligned, fail
+
+_SCHEMA_FILE = "config.schema.json"
+_HEAD = f"""\
+#:schema ./{_SCHEMA_FILE}
+# `edge-agent schema config > {_SCHEMA_FILE}` has an editor complete and explain all keys.
+# A line such as `#key = value` is a suggestion: remove the # to use it.
+"""
+# To be edited: it only has to be good.
+_SAMPLE_SCHEMA = {
+    "type": "object",
+    "required": ["fault", "stop"],
+    "properties": {"fault": {"enum": ["none", "bearing", "cavitation"]}, "stop": {"type": "boolean"}},
+}
+_SUGGESTED_MQTT = {"username": "board1", "password_file": "mqtt-password"}
+_SUGGESTED_TASK = {"deadline_ms": 10_000, "subscribe": ["plant/+/vibration"], "publish": "plant/{1}/answer"}
+_OF_TASK = ("kind", "system", "labels", "schema", "subscribe", "publish")
+
+
+def init(options: argparse.Namespace) -> int:
+    """Returns the exit code. Raises OptionError; nothing is written then."""
+    out: Path = options.out
+    if out.exists() and not options.force:
+        return fail(f"{out} exists; --force replaces it")
+    form = _Form(options)
+    try:
+        form.fill()
+        out.write_bytes(form.text().encode())
+    except EOFError:
+        return fail("the terminal ended before all was answered; nothing is written")
+    except UnicodeEncodeError:
+        raise OptionError("options should be UTF-8") from None
+    except OSError as error:
+        return fail(f"{out}: {error.strerror}")
+    form.print_next()
+    return 0
+
+
+class _Form:
+    """Values by option. What no option gives is asked on a terminal; without one it has its default."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        # These are not asked in every case.
+        self._values: dict[str, Any] = {option: getattr(options, option) for option in ("labels", "schema", "publish")}
+
+    def fill(self) -> None:
+        """Raises OptionError, EOFError."""
+        self._ask("site", _about(DeviceConfig, "site"))
+        self._ask("device", _about(DeviceConfig, "id"), _host_name())
+        self._ask("host", _about(MqttConfig, "host"), "localhost")
+        self._ask("model", _about(ModelConfig, "path"), ECHO_MODEL)
+        self._ask("task", f"The name of a task of yours, such as pump-triage, or `{BUILT_IN_TASK}`.")
+        self._fill_task()
+        if faults := self._faults():
+            raise OptionError("; ".join(faults))
+
+    def _fill_task(self) -> None:
+        options = self._options
+        likely = "classify" if options.labels else "extract" if options.schema else None
+        if self._values["task"] == BUILT_IN_TASK:
+            likely = "generate"
+        if likely and options.kind is None:
+            options.kind = likely
+        kinds = (f"{kind}: {(table.__doc__ or '').splitlines()[0]}" for kind, table in TASK_TABLES.items())
+        self._ask("kind", "\n".join(kinds))
+        kind = self._values["kind"]
+        about = {key: _about(TASK_TABLES[kind], key) for key in _OF_TASK if key in _fields(TASK_TABLES[kind])}
+        system = None
+        if kind == "classify":
+            self._ask("labels", f"{about['labels']} Put a comma between them.", parse=_comma_separated)
+            system = f"Name the condition that the reading shows: {', '.join(self._values['labels'])}."
+        elif kind == "extract":
+            self._ask("schema", f"{about['schema']} Here: the file's name, or nothing for a sample.", _SAMPLE_SCHEMA)
+            system = "Fill in the fields from the reading."
+        self._ask("system", about["system"], system)
+        self._ask("subscribe", f"{about['subscribe']} Put a comma between them; nothing: none.", parse=_comma_separated)
+
+    def _ask(
+        self, option: str, about: str, default: Any = None, *, parse: Callable[[str], Any] = lambda text: text
+    ) -> None:
+        given = getattr(self._options, option)
+        self._values[option] = default if given is None else parse(given)
+        if given is not None or not sys.stdin.isatty():
+            if faults := self._faults(option):
+                raise OptionError("; ".join(faults))
+            return
+        print("", *(textwrap.fill(line, 80) for line in about.splitlines()), sep="\n")
+        shown_default = f" [{default}]" if isinstance(default, str) else ""
+        while True:
+            answer = input(f"{option}{shown_default}: ").strip()
+            self._values[option] = parse(answer) if answer else default
+            faults = self._faults(option)
+            if not faults:
+                return
+            print(*map(printable, faults), sep="\n")
+
+    def _faults(self, option: str | None = None) -> list[str]:
+        """What the loader says of an option's value, or of all, in the words of options."""
+        if not self._values.get("task", True):
+            return ["--task: required, but missing"]
+        try:
+            check_document(copy.deepcopy(self._document()), self._options.out)
+        except ConfigError as error:
+            keys = self._keys()
+            wanted = {option: keys[option]} if option else keys
+            found = [(fault, _option_of(fault, wanted)) for fault in error.faults]
+            return [words or with_flags(fault) for fault, words in found if words or not option]
+        return []
+
+    def _keys(self) -> dict[str, str]:
+        """The configuration's key that an option sets."""
+        keys = {"site": "device.site", "device": "device.id", "host": "mqtt.host", "model": "models.default.path"}
+        task = self._values.get("task")
+        if task is not None:
+            keys |= {"task": field_name(("tasks", task))}
+            keys |= {key: field_name(("tasks", task, key)) for key in _OF_TASK}
+        return keys
+
+    def _document(self) -> dict[str, Any]:
+        values = {option: value for option, value in self._values.items() if value is not None}
+        device = {"site": values.get("site"), "id": values.get("device")}
+        model = {"path": values.get("model")}
+        task = {key: values[key] for key in _OF_TASK if key in values}
+        document = {
+            "device": {key: value for key, value in device.items() if value is not None},
+            "mqtt": {"host": values.get("host", "localhost"), **mqtt_table(self._options)},
+            "models": {"default": {key: value for key, value in model.items() if value is not None}},
+            "tasks": {values["task"]: task} if "task" in values else {},
+        }
+        # The service has its own folder.
+        is_service = self._options.out.absolute().parent == DEFAULT_PATH.parent
+        return document if is_service else {"state_dir": "state", **document}
+
+    def text(self) -> str:
+        """The TOML file."""
+        document = self._document()
+        mqtt = document["mqtt"]
+        ((name, task),) = document["tasks"].items()
+        tls = mqtt.pop("tls", None)
+        top = {key: value for key, value in document.items() if not isinstance(value, dict)}
+        lines = [
+            _HEAD,
+            *_keys_of(Config, top),
+            *_table("device", DeviceConfig, document["device"]),
+            *_table("mqtt", MqttConfig, mqtt, _SUGGESTED_MQTT),
+            *(_table("mqtt.tls", TlsConfig, tls) if tls is not None else ()),
+            *_table("models.default", ModelConfig, document["models"]["default"]),
+            *_table(f"tasks.{name}", TASK_TABLES[task["kind"]], task, _SUGGESTED_TASK),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def print_next(self) -> None:
+        """What to do with the file."""
+        file, task = shlex.quote(str(self._options.out)), self._values["task"]
+        sample = "hello" if self._values["kind"] == "generate" else '{"vibration_mm_s": 7.9}'
+        print(printable(f"{self._options.out} is written."))
+        if is_echo(self._values["model"]):
+            print(f"`{ECHO_MODEL}` is a test model without weights: its answers mean nothing.")
+        commands = [
+            (f"edge-agent check-config {file}", "names faults, and files that are not there yet"),
+            (f"edge-agent doctor --config {file}", "asks board, broker and model whether this can work"),
+            (f"edge-agent run --config {file}", "serves until Ctrl-C"),
+            (f"edge-agent ask --config {file} {task} {shlex.quote(sample)}", "in another terminal"),
+        ]
+        print("Next:", *(f"  {printable(line)}" for line in aligned(commands, left=2)), sep="\n")
+
+
+def _comma_separated(text: str) -> list[str]:
+    """The words of a list, without blanks around them."""
+    return [word.strip() for word in text.split(",")]
+
+
+def _host_name() -> str | None:
+    """The host name, if it identifies the board."""
+    try:
+        return DeviceConfig(site="-").id
+    except ValidationError:
+        return None
+
+
+def _option_of(fault: str, keys: Mapping[str, str]) -> str | None:
+    """The fault with an option in place of the key; None if it is of none of these."""
+    for option, key in keys.items():
+        if fault.startswith((f"{key}:", f"{key}[")):
+            return f"--{option}{fault.removeprefix(key)}"
+    return None
+
+
+def _fields(model: type[BaseModel]) -> dict[str, str]:
+    """What each key of a table means."""
+    return {field.alias or name: field.description or "" for name, field in model.model_fields.items()}
+
+
+def _about(model: type[BaseModel], key: str) -> str:
+    return _fields(model)[key]
+
+
+def _table(
+    header: str, model: type[BaseModel], table: Mapping[str, Any], suggested: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    yield f"\n[{header}]"
+    yield from _keys_of(model, table)
+    more = {key: value for key, value in (suggested or {}).items() if key not in table}
+    yield from _keys_of(model, more, mark="#")
+
+
+def _keys_of(model: type[BaseModel], table: Mapping[str, Any], mark: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        yield from textwrap.wrap(_about(model, key), 100, initial_indent="# ", subsequent_indent="# ")
+        yield f"{mark}{key} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # A string of JSON is one of TOML, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,184 @@
+"""`edge-agent init` writes configurations that load, and asks until it can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent import cli
+from edge_agent.core.config import ClassifyTask, Config, ExtractTask
+from edge_agent.loader import load_config
+from tests.helpers.support import CONFIG
+
+BOARD = ("--site", "hall1", "--device", "board1")
+TASK = ("--task", "pump-triage", "--labels", "normal, worn,broken")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where the command runs; there is no terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    return tmp_path
+
+
+def written(*words: str) -> Config:
+    assert cli.main(["init", *words]) == cli.EXIT_OK
+    return load_config(Path("config.toml"))
+
+
+def test_options_become_a_configuration_that_explains_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--host", "broker", "--protocol", "3.1.1", "--subscribe", "plant/+/vibration", "--publish", "plant/{1}/t")
+    config = written(*BOARD, *TASK, *more, "--ca-file", "ca.pem", "--model", "models/pump", "--system", 'Say "\x7f\\".')
+    assert (config.topics.base, config.mqtt.hosts, config.mqtt.protocol) == (
+        "edgeai/v1/hall1/board1",
+        ("broker",),
+        "3.1.1",
+    )
+    assert config.mqtt.tls is not None
+    assert (config.mqtt.tls.ca_file, config.models["default"].path) == (folder / "ca.pem", folder / "models/pump")
+    task = config.tasks["pump-triage"]
+    assert isinstance(task, ClassifyTask)
+    assert (task.labels, task.system) == (("normal", "worn", "broken"), 'Say "\x7f\\".')
+    assert (task.subscribe, task.publish) == (("plant/+/vibration",), "plant/{1}/t")
+    lines = Path("config.toml").read_text("utf-8").splitlines()
+    assert lines[0] == "#:schema ./config.schema.json"
+    assert f"# {ClassifyTask.model_fields['labels'].description}" in lines
+    told = capsys.readouterr().out
+    for command in (
+        "check-config config.toml",
+        "doctor --config",
+        "run --config",
+        "ask --config config.toml pump-triage",
+    ):
+        assert f"  edge-agent {command}" in told
+    assert "echo:" not in told
+
+
+def test_suggestions_load_when_they_are_taken() -> None:
+    written(*BOARD, *TASK)
+    path = Path("config.toml")
+    lines = [
+        line[1:] if line.startswith("#") and line[1:2] not in (" ", ":") else line
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    path.write_text("\n".join(lines), "utf-8")
+    assert load_config(path).tasks["pump-triage"].publish
+
+
+def test_without_a_model_the_test_model_answers_and_that_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = written(*BOARD, "--task", "generate")
+    assert (str(config.models["default"].path), config.state_dir) == ("echo:", folder / "state")
+    assert "`echo:` is a test model without weights" in capsys.readouterr().out
+
+
+def test_without_a_schema_there_is_one_to_edit() -> None:
+    task = written(*BOARD, "--task", "t", "--kind", "extract").tasks["t"]
+    assert isinstance(task, ExtractTask)
+    assert set(task.output_schema["properties"]) == {"fault", "stop"}
+
+
+def test_the_service_keeps_its_own_state_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.tools.init.DEFAULT_PATH", folder / "config.toml")
+    assert written(*BOARD, *TASK).state_dir == Path("/var/lib/edge-agent/state")
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ((), "--site: required, but missing"),
+        (BOARD, "--task: required, but missing"),
+        ((*BOARD, "--task", "t"), "--kind: should be one of classify, extract, generate"),
+        ((*BOARD, "--task", "t", "--kind", "classify"), "--labels: required, but missing"),
+        ((*BOARD, "--task", "t", "--labels", "one"), '--labels: should have at least 2 items (got ["one"])'),
+        ((*BOARD, "--task", "t", "--schema", "none.json"), "--schema: should be a table, or name a JSON file"),
+        ((*BOARD, "--task", "generate", "--labels", "a,b"), "--labels: unknown key"),
+        ((*BOARD, "--task", "a/b", "--labels", "a,b"), "--task: should match pattern"),
+        ((*BOARD, *TASK, "--port", "99999"), "--port: should be less than or equal to 65535 (got 99999)"),
+        ((*BOARD, *TASK, "--publish", "a"), "--publish: requires `subscribe`"),
+        (("--site", "hall 1"), "--site: should match pattern"),
+        ((*BOARD, *TASK, "--model", "\udcff"), "options should be UTF-8"),
+    ],
+)
+def test_without_a_terminal_the_option_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], fault: str
+) -> None:
+    assert cli.main(["init", *words]) == cli.EXIT_USAGE
+    assert capsys.readouterr().err.startswith(f"edge-agent: {fault}")
+    assert not list(folder.iterdir())
+
+
+def test_a_file_is_replaced_only_by_force(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("config.toml")
+    path.write_text(CONFIG, "utf-8")
+    assert cli.main(["init", *BOARD, *TASK]) == cli.EXIT_FAILED
+    assert "config.toml exists; --force replaces it" in capsys.readouterr().err
+    assert path.read_text("utf-8") == CONFIG
+    assert written(*BOARD, *TASK, "--force").tasks
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[str]) -> list[str]:
+    """Sits at the terminal; returns the prompts that it will have seen."""
+    prompts: list[str] = []
+
+    def answer(prompt: str) -> str:
+        prompts.append(prompt.partition(" [")[0].rstrip(": "))
+        try:
+            return next(answers)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    return prompts
+
+
+def test_a_terminal_is_asked_until_the_loader_is_content(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = (
+        "hall 1",
+        "hall1",
+        "",
+        "",
+        "",
+        "pump-triage",
+        "clasify",
+        "classify",
+        "normal",
+        "normal,worn",
+        "",
+        "a/#/b",
+        "a/+",
+    )
+    prompts = answering(monkeypatch, iter(answers))
+    config = written("--device", "board1")
+    assert prompts == [
+        *("site", "site", "host", "model", "task", "task", "kind", "kind", "labels", "labels", "system"),
+        *("subscribe", "subscribe"),
+    ]
+    assert (config.device.site, config.mqtt.hosts, config.tasks["pump-triage"].subscribe) == (
+        "hall1", ("localhost",), ("a/+",)
+    )  # fmt: skip
+    told = capsys.readouterr().out
+    for fault in (
+        "--site: should match",
+        "--task: required",
+        "--kind: should be one of",
+        "--labels: should have at least",
+    ):
+        assert f"\n{fault}" in told
+    assert "'#' stands alone and at the end" in told
+
+
+def test_a_terminal_that_ends_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(monkeypatch, iter(["hall1"]))
+    assert cli.main(["init"]) == cli.EXIT_FAILED
+    assert "nothing is written" in capsys.readouterr().err
+    assert not list(folder.iterdir())
