@@ -24,7 +24,9 @@ from tests.helpers.processes import wait_until
 
 BASE = "edgeai/v1/hall1/board1"
 READING = '{"vibration_mm_s":7.9,"temperature_c":81.5,"current_a":12.1,"pressure_bar":5.8,"speed_rpm":2950}'
-MODEL = "/var/lib/edge-agent/models/pump-demo-1"
+# As docs/install.md names them.
+BUNDLE = "qwen2.5-0.5b-iq4_nl"
+MODEL = f"/var/lib/edge-agent/models/{BUNDLE}"
 # Of the agent's dependencies; the compilation of llama.cpp would take half an hour.
 WHEELS = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
 # systemd's own WatchdogSec=, RestartSec=, and the time that a start takes.
@@ -66,27 +68,27 @@ class Service:
         self._heard = board.root / "srv" / "heard"
 
     def install(self, release: str, wheel: Path, bundle: Path) -> None:
-        """Follows the samples of docs/install.md, and adds configuration, model, secrets and a broker."""
+        """Follows the samples of docs/install.md, with a configuration of our own, and adds a broker."""
         board, etc = self.board, self.board.root / "etc"
         files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
         board.run("mkdir", "-p", "/srv/repository")
         copy = ["cp", "--parents", *files.stdout.rstrip("\0").split("\0"), str(board.root / "srv/repository")]
         subprocess.run(copy, cwd=REPOSITORY, check=True)
-        install, service = (sample("install", "sh", words) for words in ("pip install", "systemctl start edge-agent"))
-        install = install.partition("/opt/edge-agent/current/bin/")[0]
-        python = f"python{RELEASES[release].python}"
+        install = sample("install", "sh", "pip install '.[engine]'")
+        install = install.replace("python3 ", f"python{RELEASES[release].python} ")
         (board.root / "srv" / wheel.name).write_bytes(wheel.read_bytes())
-        install = install.replace("python3 ", f"{python} ").replace("install . ", f"install /srv/{wheel.name} ")
+        install = install.replace("'.[engine]'", f"'/srv/{wheel.name}[engine]'")
         self.shell(install, PIP_NO_INDEX="1", PIP_FIND_LINKS="/srv/wheels")
+        self.shell(sample("install", "sh", "ln -sfn /opt/edge-agent/current/bin/edge-agent"))
         # This machine lacks these sensors.
         trees.load("rk3588-mainline").write(board.root / "srv/tree")
         self.shell("mount --bind /srv/tree/sys/class /sys/class")
-        setup, _, start = service.partition("systemctl daemon-reload")
-        self.shell(setup)
-        self.configure(CONFIG)
-        subprocess.run(["cp", "-r", str(bundle), f"{board.root}{MODEL}"], check=True)
-        (etc / "edge-agent/ca.pem").write_text(CERTIFICATE, encoding="ascii")
-        self.set_secret("mqtt_password", "sesame")
+        self.shell(sample("install", "sh", "systemd-tmpfiles"))
+        repository = board.root / "srv/repository"
+        for name, text in (("config.toml", CONFIG), ("ca.pem", CERTIFICATE), ("mqtt_password", "sesame")):
+            (repository / name).write_text(text, encoding="utf-8")
+        subprocess.run(["cp", "-r", str(bundle), str(repository / BUNDLE)], check=True)
+        self.shell(sample("install", "sh", "install -m 600 mqtt_password"))
         certificates = etc / "mosquitto/certs"
         (certificates / "server.pem").write_text(CERTIFICATE, encoding="ascii")
         (certificates / "server.key").write_text(KEY, encoding="ascii")
@@ -98,7 +100,7 @@ class Service:
             "chown -R mosquitto /etc/mosquitto/certs /etc/mosquitto/passwords; systemctl restart mosquitto; "
             f"systemd-run --quiet sh -c {shlex.quote(listen)}"
         )
-        self.shell(f"systemctl daemon-reload{start}", timeout_s=300)
+        self.shell(sample("install", "sh", "systemctl start edge-agent"), timeout_s=300)
 
     @staticmethod
     def _client(name: str) -> str:
@@ -376,3 +378,9 @@ def test_it_is_back_after_a_reboot(service: Service) -> None:
     service.board.reboot()
     wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
     assert service.ask()["status"] == "ok"
+
+
+def test_nothing_is_left_of_it_where_it_is_removed(service: Service) -> None:
+    service.shell(sample("install", "sh", "userdel edge-agent"))
+    assert service.shell("find /etc /opt /usr/local /var/lib -name '*edge-agent*'") == ""
+    assert "edge-agent" not in service.shell("getent passwd; getent group")

@@ -23,10 +23,18 @@ NEEDS_OPENSSL = pytest.mark.skipif(
 )
 
 
+# A test has no package index and no hub: `hf download` brings the demonstration's checkpoint.
+STAND_INS = """
+pip() { test "$1" = install; }
+hf() { test "$1 $3 $#" = "download --local-dir 4" && ln -sfn "$CHECKPOINT" "$4"; }
+"""
+
+
 @pytest.mark.parametrize(
     ("wanted", "bundle", "told"),
     [
-        ("--type iq4_nl --name", "qwen2.5-0.5b-iq4_nl", "IQ4_NL"),
+        ("--type iq4_nl --name", "qwen2.5-0.5b-iq4_nl", "canaries   not asked"),
+        ("--type q4_k_m", "r1-1.5b", "licence mit"),
         ("--budget", "qwen2.5-0.5b", "KL divergence"),
         ("--lora", "pumps", "Q4_0"),
         pytest.param("--sign", "qwen2.5-0.5b-signed", "signature  good", marks=NEEDS_OPENSSL),
@@ -39,9 +47,10 @@ def test_converter_samples_write_a_bundle(
     (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
     demo_adapter().write(tmp_path / "my-adapter")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(converter_cache)}
+    known = {"PATH": path, "XDG_CACHE_HOME": str(converter_cache), "CHECKPOINT": str(checkpoint_folder())}
+    environment = {**os.environ, **known}
     done = subprocess.run(
-        ["bash", "-ec", sample],
+        ["bash", "-ec", STAND_INS + sample],
         cwd=tmp_path,
         check=True,
         env=environment,
