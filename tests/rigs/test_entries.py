@@ -41,7 +41,9 @@ def test_each_package_of_rigs_is_listed() -> None:
     assert set(entries) <= listed
 
 
-@pytest.mark.parametrize("module", ["rigs.deploy", "rigs.arm", "rigs.clients", "rigs.power_cuts", "rigs.homeassistant"])
+@pytest.mark.parametrize(
+    "module", ["rigs.deploy", "rigs.arm", "rigs.clients", "rigs.power_cuts", "rigs.rabbitmq", "rigs.homeassistant"]
+)
 def test_a_rig_names_the_programs_that_the_machine_lacks(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SEARCH_PATH", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")

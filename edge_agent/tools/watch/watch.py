@@ -152,7 +152,7 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
             feed.receive(min(TURN_S, left_s))
         if feed.trouble:
             return fail(feed.trouble)
-        if feed.hint:
+        if feed.hint and console is None:
             print(printable(f"edge-agent: {feed.hint}"), file=sys.stderr)
     rows = feed.rows
     if console is None:
