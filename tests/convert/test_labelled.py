@@ -182,7 +182,7 @@ def test_the_samples_of_the_documentation_are_accepted(
     models = page("models")
     (evaluation,) = re.findall(r"^edge-convert (evaluate .* --labelled .*)$", models, flags=re.MULTILINE)
     (line,) = re.findall(r'`(\{"task":.*"answer".*?\})`', models)
-    config = sample("quickstart", "toml", "[tasks.pump-triage]")
+    config = sample("tasks", "toml", "[tasks.pump-triage]")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_tasks(tmp_path, config)

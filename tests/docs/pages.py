@@ -17,9 +17,10 @@ def page(name: str) -> str:
     return PAGES[name].read_text("utf-8")
 
 
-def samples(name: str, language: str) -> list[str]:
-    """The code blocks of one language, in order; those of a list without their indentation."""
-    found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", page(name), flags=re.MULTILINE | re.DOTALL)
+def samples(name: str, language: str, title: str | None = None) -> list[str]:
+    """The code blocks of one language, in order; those of a list without their indentation. title: of a section."""
+    text = page(name) if title is None else section(name, title)
+    found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(block[2]) for block in found]
 
 

@@ -1,24 +1,42 @@
-"""docs/quickstart.md and the README: their requests are answered by the demonstration."""
+"""docs/quickstart.md and the README: their commands are answered, by the demonstration and on a broker of one's own."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edge_agent.core.codes import Status
 from edge_agent.core.topics import Topics
-from edge_agent.requests.replies import reply_document
 from edge_agent.tools.demo.broker import free_port
-from tests.docs.pages import samples, section
-from tests.helpers.processes import wait_until
-from tests.helpers.support import request
+from tests.docs.demonstration import running_demonstration
+from tests.docs.pages import sample, samples, section
+from tests.helpers.client import Client
+from tests.helpers.processes import Mosquitto
+from tests.helpers.site import online
+from tests.helpers.support import REPLY_FIELDS
+
+OWN = "Your own broker and model"
+NEEDS_CLIENTS = pytest.mark.skipif(
+    shutil.which("mosquitto_rr") is None, reason="needs mosquitto_rr: apt-get install mosquitto-clients"
+)
+
+
+def run(script: str, port: int, folder: Path) -> str:
+    """What a sample prints; samples use the default port."""
+    script = re.sub(r"\b(mosquitto_(?:rr|sub|pub))\b", rf"\1 -p {port}", script)
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path}
+    command = ["bash", "-ec", script]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
 
 
 def test_allowed_reply_topics_are_named_beside_the_first_requests() -> None:
@@ -27,31 +45,62 @@ def test_allowed_reply_topics_are_named_beside_the_first_requests() -> None:
     assert "reply_topic_refused" in text
 
 
-def test_reply_sample_has_the_fields_of_a_reply() -> None:
-    (sample,) = samples("README", "json")
-    shown: dict[str, Any] = json.loads(sample)
-    real = reply_document(request(), Status.OK, 0.0, "d")
-    assert set(shown) == set(real)
+@pytest.mark.parametrize("name", ["README", "quickstart"])
+def test_reply_samples_have_the_fields_of_a_reply(name: str) -> None:
+    assert all(set(json.loads(text)) == REPLY_FIELDS for text in samples(name, "json"))
 
 
-@pytest.mark.skipif(
-    shutil.which("mosquitto_rr") is None, reason="needs mosquitto_rr: apt-get install mosquitto-clients"
-)
-def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "edge_agent", "demo", "--keep", "--port", str(port)]
-    log = tmp_path / "demo.log"
-    with log.open("wb") as output:
-        demo = subprocess.Popen([*command, "--work", str(tmp_path)], stdout=output, stderr=output)
-    try:
-        wait_until(lambda: "until Ctrl-C" in log.read_text("utf-8") or demo.poll() is not None, "the demo is up", 120)
-        for client in ("mosquitto_rr", "mosquitto_pub"):
-            (sample,) = (text for text in samples("quickstart", "sh") if client in text)
-            # The samples use the default port.
-            script = re.sub(r"\b(mosquitto_\w+)", rf"\1 -p {port}", sample)
-            done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True, timeout=60)
-            reply = json.loads(done.stdout)
+@NEEDS_CLIENTS
+def test_requests_are_answered_by_the_demonstration(tmp_path: Path) -> None:
+    with running_demonstration(tmp_path) as port:
+        requests = [text for text in samples("quickstart", "sh", "One request") if "mosquitto_" in text]
+        assert len(requests) == 2
+        for text in (sample("README", "sh", "mosquitto_rr"), *requests):
+            reply = json.loads(run(text, port, tmp_path))
             assert reply["status"] == "ok", reply
-    finally:
-        demo.send_signal(2)
-        assert demo.wait(60) in (0, 1), log.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def own_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A mosquitto with the configuration of the page."""
+    port = free_port()
+    broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"), port)
+    (text,) = samples("quickstart", "conf")
+    broker._config.write_text(text.replace("listener 1883", f"listener {port}"), encoding="utf-8")
+    with broker:
+        yield port
+
+
+@pytest.mark.mosquitto
+@NEEDS_CLIENTS
+def test_an_own_task_is_answered_on_an_own_broker(own_port: int, demo_bundle: Path, tmp_path: Path) -> None:
+    (text,) = samples("quickstart", "toml")
+    config = text.replace('"localhost"\n', f'"localhost"\nport = {own_port}\n')
+    config = re.sub(r'^path = "[^"]*"', f'path = "{demo_bundle}"', config, flags=re.MULTILINE)
+    (tmp_path / "config.toml").write_text(config, encoding="utf-8")
+    assert "good" in run("edge-agent check-config config.toml", own_port, tmp_path)
+    client = Client(own_port, "5")
+    client.subscribe("edgeai/v1/#")
+    asking = [
+        text for text in samples("quickstart", "sh", OWN) if re.search(r"mosquitto_(rr|pub)|edge-agent ask", text)
+    ]
+    assert len(asking) == 4
+    with online(tmp_path / "config.toml", client, "edgeai/v1/hall1/board1"):
+        for text in asking:
+            _, topic, payload = run(text, own_port, tmp_path).rpartition("plant/pump-7/triage ")
+            reply = json.loads(payload)
+            assert reply["status"] == "ok", reply
+            assert reply["output"] in reply["scores"]
+            assert bool(topic) == ("plant/" in text)
+    client.close()
+
+
+def test_the_sample_for_paho_turns_nagles_algorithm_off() -> None:
+    class Paho:
+        on_socket_open: Callable[..., None]
+
+    client = Paho()
+    exec(samples("quickstart", "python")[0], {"client": client})
+    with socket.socket() as connection:
+        client.on_socket_open(client, None, connection)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
