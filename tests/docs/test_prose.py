@@ -9,7 +9,10 @@ import pytest
 
 from tests.docs.pages import page
 
-PAGES = ("README", "CONTRIBUTING", "glossary", "monitoring", "reliability", "troubleshooting")
+PAGES = (
+    *("README", "CONTRIBUTING", "boards", "fleet", "glossary", "install", "models"),
+    *("monitoring", "reliability", "troubleshooting"),
+)
 LONGEST, AVERAGE = 35, 18
 
 
