@@ -15,6 +15,7 @@ from .quantize.targets import Target
 PROGRAM = "edge-convert"
 _MAX_NAME_LENGTH = 128
 EXIT_OK, EXIT_FAILED, EXIT_BAD_CHECKPOINT = 0, 1, 65
+_EXITS = "Exit codes: 0 done, 1 failed, 2 usage, 65 bad checkpoint."
 
 _TASKS = ("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
 _LABELLED = (
@@ -26,7 +27,7 @@ _LABELLED = (
 def _parser(command: str, usage: str, description: str) -> argparse.ArgumentParser:
     # argparse exits with 2. The usage of all options would hide its message.
     prog = f"{PROGRAM} {command}".rstrip()
-    return argparse.ArgumentParser(prog, f"{prog} {usage}", description, allow_abbrev=False)
+    return argparse.ArgumentParser(prog, f"{prog} {usage}", description, _EXITS, allow_abbrev=False)
 
 
 def _add(
@@ -44,7 +45,7 @@ def _add(
 
 def parse_conversion(words: list[str]) -> argparse.Namespace:
     """The options by name, and `quantization`, `is_tuned` (whether it rounds for texts). Exits with 2 for bad usage."""
-    parser = _conversion_parser()
+    parser = conversion_parser()
     given, unknown = parser.parse_known_args(words)
     if unknown:
         hint = f"; {PROGRAM} takes one CHECKPOINT, its sub-commands are verify and evaluate"
@@ -75,12 +76,12 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     return given
 
 
-def _conversion_parser() -> argparse.ArgumentParser:
+def conversion_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "",
         "CHECKPOINT --out BUNDLE (--type TYPE | --budget SIZE) [option ...]",
         "Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle. "
-        f"`{PROGRAM} verify BUNDLE` checks hashes and signature; `{PROGRAM} evaluate BUNDLE --against REFERENCE` "
+        f"`{PROGRAM} verify BUNDLE` checks hashes and signature. `{PROGRAM} evaluate BUNDLE --against REFERENCE` "
         "measures how far a bundle's predictions are from the unquantized model's.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -102,19 +103,21 @@ def _conversion_parser() -> argparse.ArgumentParser:
     )
     tuned = parser.add_argument_group("with --budget, or with --calibration and another type")
     calibration = (
-        "texts for calibration (default, and without a FILE: the included ones); with another type than auto: rounds "
-        "its matrices so that they lose least on these texts"
+        "texts on which the rounded matrices should lose least (default, and without a FILE: the included ones); named "
+        "with another type than auto, it has that type's matrices rounded for them"
     )
     _add(tuned, "--calibration", "FILE", calibration, nargs="*")
     _add(tuned, "--eval", "FILE", "texts for the evaluation (default: the included ones)")
     _add(tuned, "--seed", "N", "order of the texts (default: 0)", int)
-    _add(tuned, "--work", "DIR", "folder for measurements, which the next run uses again")
+    _add(tuned, "--work", "DIR", "folder for measurements, which the next run uses again (default: the user's cache)")
     _add(tuned, *_LABELLED)
     _add(parser, *_TASKS)
     canaries = parser.add_mutually_exclusive_group()
     recorded = 'requests to --tasks whose answers are recorded; per line {"task", "input"} (default: included ones)'
     _add(canaries, "--canaries", "FILE", recorded)
-    canaries.add_argument("--no-canaries", action="store_true", help="record no answers: saves seconds to minutes")
+    canaries.add_argument(
+        "--no-canaries", action="store_true", help="record no answers, which saves seconds to minutes"
+    )
     _add(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
     _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
     _add(parser, "--model-version", "N", "version in the manifest (default: 1)", parse_version, default=1)
@@ -129,6 +132,14 @@ def _conversion_parser() -> argparse.ArgumentParser:
 
 def parse_evaluation(words: list[str]) -> argparse.Namespace:
     """The options by name. Exits with 2 for bad usage."""
+    parser = evaluation_parser()
+    given = parser.parse_args(words)
+    if (given.tasks is None) != (given.labelled is None):
+        parser.error("--tasks and --labelled go together")
+    return given
+
+
+def evaluation_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "evaluate",
         "BUNDLE --against REFERENCE [option ...]",
@@ -140,16 +151,18 @@ def parse_evaluation(words: list[str]) -> argparse.Namespace:
     _add(parser, "--eval", "FILE", "texts to compare on (default: the included ones)")
     _add(parser, *_TASKS)
     _add(parser, *_LABELLED)
-    _add(parser, "--work", "DIR", "folder that keeps the reference (default: a cache)")
+    work = "folder that keeps the reference for the next run (default: the user's cache)"
+    _add(parser, "--work", "DIR", work)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    given = parser.parse_args(words)
-    if (given.tasks is None) != (given.labelled is None):
-        parser.error("--tasks and --labelled go together")
-    return given
+    return parser
 
 
 def parse_verification(words: list[str]) -> argparse.Namespace:
     """The options by name. Exits with 2 for bad usage."""
+    return verification_parser().parse_args(words)
+
+
+def verification_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "verify",
         "BUNDLE [option ...]",
@@ -157,9 +170,10 @@ def parse_verification(words: list[str]) -> argparse.Namespace:
     )
     _add(parser, "bundle", "BUNDLE", "folder of a bundle")
     _add(parser, "--public-key", "KEY.pub.pem", "Ed25519 public key (PEM); without it no signature is checked")
-    parser.add_argument("--canaries", action="store_true", help="also ask the model again and compare")
+    canaries = "also ask the model the recorded requests and compare its answers"
+    parser.add_argument("--canaries", action="store_true", help=canaries)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    return parser.parse_args(words)
+    return parser
 
 
 def parse_name(text: str) -> str:

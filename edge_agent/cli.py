@@ -221,7 +221,8 @@ def parser() -> argparse.ArgumentParser:
         "What no option gives is asked on a terminal; elsewhere it has its default, or is named as missing.",
         "0 written, 1 not written, 64 usage: an option is missing or wrong",
     )
-    init.add_argument("--out", type=Path, default=Path("config.toml"), metavar="FILE", help="default: %(default)s")
+    file_help = "the file to write (default: %(default)s)"
+    init.add_argument("--out", type=Path, default=Path("config.toml"), metavar="FILE", help=file_help)
     init.add_argument("--force", action="store_true", help="replaces an existing file")
     model_help = "a bundle's folder or a .gguf; echo: is a test model without weights (default: echo:)"
     init.add_argument("--model", metavar="PATH", help=model_help)
@@ -316,7 +317,7 @@ def parser() -> argparse.ArgumentParser:
         "0 written, 1 failed, 64 usage, 78 written, but the configuration has faults",
     )
     add_config(diag)
-    out_help = "default: edge-diag-<device>-<time>.tar.gz in this folder"
+    out_help = "the file to write (default: `edge-diag-<device>-<time>.tar.gz` in this folder)"
     diag.add_argument("--out", type=Path, metavar="FILE", help=out_help)
 
     probe = add(
@@ -328,8 +329,12 @@ def parser() -> argparse.ArgumentParser:
         "0 as recorded, 1 an answer differs or the model does not load, 64 usage, 78 bad configuration",
         extra="engine",
     )
-    probe.add_argument("--bundle", type=Path, metavar="DIR", help="default: the configuration's model")
-    config_help = f"default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies"
+    probe.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="the bundle to ask (default: the configuration's model)"
+    )
+    config_help = (
+        f"the configuration (default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies)"
+    )
     probe.add_argument("--config", type=Path, metavar="FILE", help=config_help)
 
     bench = add(

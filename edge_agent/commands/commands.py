@@ -40,7 +40,7 @@ _QUOTING_CODES = ("bad_json", "bad_field", "unknown_command", "not_found")
 # An empty payload also clears a retained command, which must not carry it out.
 _ALLOWED_EMPTY = ("ping", "health")
 # What a reload applies; everything else needs a restart.
-_LIVE = ("tasks", "queue", "health", "commands", "governor", "homeassistant", "log")
+LIVE_TABLES = ("tasks", "queue", "health", "commands", "governor", "homeassistant", "log")
 
 
 @dataclass(slots=True)
@@ -262,12 +262,12 @@ class Commands:
             needs_restart.append("queue.journal")
             config = config.model_copy(update={"queue": config.queue.model_copy(update={"journal": journal})})
         changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self.config, name)]
-        config = self.config.model_copy(update={name: getattr(config, name) for name in _LIVE})
+        config = self.config.model_copy(update={name: getattr(config, name) for name in LIVE_TABLES})
         self._authority.key = _signing_key(config)
         self.config = config
         self._apply_config(config)
-        applied = [name for name in changed if name in _LIVE]
-        needs_restart += [name for name in changed if name not in _LIVE]
+        applied = [name for name in changed if name in LIVE_TABLES]
+        needs_restart += [name for name in changed if name not in LIVE_TABLES]
         log.info("reloaded applied=%s needs_restart=%s", ",".join(applied) or "-", ",".join(needs_restart) or "-")
         return {"applied": applied, "needs_restart": needs_restart}
 

@@ -103,8 +103,8 @@ class DeviceConfig(Table):
     id: Annotated[Name, BeforeValidator(_host_name)] = Field(
         default=None,
         validate_default=True,
-        description="The board, unique within the site. Default: the host name up to the first dot; names that images "
-        "come with, such as `raspberrypi`, are refused.",
+        description="The board, unique within the site. A host name that images come with, such as `raspberrypi`, is "
+        "no default. Default: the host name up to the first dot.",
     )
 
 
@@ -117,7 +117,9 @@ class TlsConfig(Table):
     ca_file: ConfigPath | None = Field(
         default=None, description="Certificates to trust, in PEM. Default: those of the system."
     )
-    cert_file: ConfigPath | None = Field(default=None, description="The board's own certificate, in PEM.")
+    cert_file: ConfigPath | None = Field(
+        default=None, description="The board's own certificate, in PEM. Default: none."
+    )
     key_file: ConfigPath | None = Field(
         default=None, description="The key of `cert_file`, in PEM. Default: it is in `cert_file`."
     )
@@ -169,9 +171,9 @@ class MqttConfig(Table):
     )
     protocol: Literal["5", "3.1.1"] = Field(default="5", description="The MQTT version.")
     root: TopicRoot = Field(default="edgeai/v1", description="What all topics begin with.")
-    username: str | None = Field(default=None, description="The user that the broker knows.")
+    username: str | None = Field(default=None, description="The user that the broker knows. Default: none.")
     password_file: ConfigPath | None = Field(
-        default=None, description="A file that holds the user's password; read again at each connection."
+        default=None, description="A file that holds the user's password; read again at each connection. Default: none."
     )
     reply_topics: tuple[TopicFilter, ...] | None = Field(
         default=None,
@@ -182,8 +184,8 @@ class MqttConfig(Table):
     tls: TlsConfig | None = None
     max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = Field(
         default=None,
-        description="The largest packet that the broker takes. Default: what an MQTT 5 broker names; for an MQTT 3.1.1 "
-        "broker, which names none, no limit.",
+        description="The largest packet that the broker takes. An MQTT 3.1.1 broker cannot name it. "
+        "Default: what an MQTT 5 broker names, else no limit.",
     )
 
     @property
@@ -279,7 +281,8 @@ class TaskBase(Table):
         default=None, description="How many requests a minute the task takes. Default: no limit."
     )
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = Field(
-        default=None, description="The largest payload of this task. Default, and at most: `queue.max_payload_bytes`."
+        default=None,
+        description="The largest payload of this task, never above the default. Default: `queue.max_payload_bytes`.",
     )
     subscribe: tuple[TopicFilter, ...] = Field(
         default=(),
@@ -317,7 +320,8 @@ class ClassifyTask(TaskBase):
         description="The labels to choose from, all different."
     )
     min_score: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="A best label with a lower probability is not given: `output` is null, `unsure`."
+        default=0.0,
+        description="A best label below this probability is not given: `output` is null, and `degraded` says `unsure`.",
     )
 
     @field_validator("labels")

@@ -41,7 +41,9 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = Field(
-        default=None, description="Tokens of all requests that run at once, prompts and answers together."
+        default=None,
+        description="Tokens of all requests that run at once, prompts and answers together. Default: the model's "
+        "length, at most 4096.",
     )
     max_active: Annotated[int, Field(ge=1, le=32)] = Field(default=4, description="Requests that run at once.")
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
