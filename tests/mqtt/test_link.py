@@ -100,6 +100,14 @@ def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:
     client._thread = None
 
 
+@pytest.mark.usefixtures("require_mosquitto")
+def test_nothing_waits_for_tcps_acknowledgements(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path, free_port()) as broker, started(port=broker.port) as (link, events):
+        assert isinstance(events.get(timeout=30), Connected)
+        connection: Any = link._client.socket()
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACK_OFF_S", (0.1, 0.4))
