@@ -58,10 +58,13 @@ def test_an_agent_without_a_model_and_its_clients_work(
     tmp_path: Path, base: tuple[str, ...], run: Program, broker_port: Callable[[str], int]
 ) -> None:
     port = broker_port("5")
-    config = written_config(tmp_path, "echo:", device="base", port=port)
+    config = tmp_path / "config.toml"
+    given = f"--host 127.0.0.1 --port {port} --site test --device base --task diagnosis --kind extract"
+    written = run("edge_agent", "init", "--out", config, *given.split())
     client = Client(port, "5")
     client.subscribe("edgeai/v1/test/base/#")
     with closing(client), online(config, client, "edgeai/v1/test/base", program=(*base, "edge_agent")) as agent:
+        schema = run("edge_agent", "schema", "config")
         asked = run("edge_agent", "ask", "--config", config, "diagnosis", "hot")
         commanded = run("edge_agent", "command", "--config", config, "ping")
         watched = run("edge_agent", "watch", "--config", config, "--once")
@@ -70,10 +73,11 @@ def test_an_agent_without_a_model_and_its_clients_work(
         info = client.on("edgeai/v1/test/base/info")[-1].json
         log = agent.log
 
-    assert json.loads(asked.stdout)["output"] == {"stop": False}
+    assert json.loads(schema.stdout)["type"] == "object"
+    assert json.loads(asked.stdout)["output"] == {"fault": "none", "stop": False}
     assert json.loads(commanded.stdout)["status"] == "ok"
     assert re.search(r"^base +ok ", watched.stdout, re.MULTILINE)
-    assert [ended.returncode for ended in (asked, commanded, watched, examined, reached)] == [0] * 5
+    assert [ended.returncode for ended in (written, schema, asked, commanded, watched, examined, reached)] == [0] * 7
     assert info["versions"]["llama_cpp_python"] is None
     assert not re.search("^(WARNING|ERROR|Traceback)", log, re.MULTILINE), log
 
