@@ -1,4 +1,4 @@
-"""Clients of others against the agent: mosquitto's programs, Prometheus, and MQTT.js, which npm puts below build/."""
+"""Clients of others against the agent: mosquitto's programs, Prometheus and MQTT.js, which npm puts below build/."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from edge_agent.board.governor import Level, Limits
 from edge_agent.board.reading import BoardReading
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import RequestFacts
+from edge_agent.status.alarms import ALARMS, Severity
 from edge_agent.worker.supervisor import WorkerFacts
 
 DATA_LOST_AFTER_S = 10.0
@@ -54,11 +55,16 @@ def health_document(
         "limited": limits.level is not Level.NORMAL,
         "sensor-errors": reading.has_faults,
     }
-    for name, severity in alarms.items():
-        (critical if severity == "critical" else degraded)[name] = True
+    # Of every reason that there is: numbers are all that most programs for metrics read.
+    severity = {
+        **{name: 2 * is_so for name, is_so in critical.items()},
+        **{name: 1 * is_so for name, is_so in degraded.items()},
+        **{rule.name: 0 for rule in ALARMS},
+        **{name: Severity[word.upper()].value for name, word in alarms.items()},
+    }
     # What is critical comes first.
-    reasons = [name for name, is_so in [*critical.items(), *degraded.items()] if is_so]
-    overall = "critical" if any(critical.values()) else "degraded" if reasons else "ok"
+    reasons = sorted((name for name in severity if severity[name]), key=lambda name: -severity[name])
+    overall = ("ok", "degraded", "critical")[max(severity.values())]
     document = {
         "ts": ts,
         "session": session,
@@ -66,6 +72,7 @@ def health_document(
         "uptime_s": uptime_s,
         "overall": overall,
         "reasons": reasons,
+        "severity": severity,
         "mqtt": _fields(mqtt, "connected_s", "reconnects", "received", "published", "queued_out", "dropped"),
         "queue": {
             **_fields(requests, "depth", "capacity", "oldest_ms", "estimated_wait_ms"),

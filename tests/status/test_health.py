@@ -44,6 +44,12 @@ FIELDS: dict[str, set[str]] = {
     "disk": {"free_mb"},
     "worker": {"pid", "restarts", "last_end", "model", "cpu_variant", "repacked_mb"},
     "governor": {"level", "limits", "reason"},
+    "severity": {
+        *("data-connection-lost", "model-not-loaded", "model-fallback", "worker-silent", "connection-unstable"),
+        *("publishing-refused", "subscription-refused", "requests-in-memory-only", "requests-lost", "draining"),
+        *("queue-full", "limited", "sensor-errors", "overheating", "throttled", "undervoltage", "memory-low"),
+        *("disk-low", "worker-crash-loop", "model-quality", "duplicate-client-id", "queue-overload"),
+    },
 }
 PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine"}
 
@@ -123,6 +129,8 @@ def test_each_fault_is_a_reason_and_a_sensor_that_is_off_is_none(
 ) -> None:
     document = health(**fields)
     assert (document["overall"], document["reasons"]) == (overall, why)
+    assert {name for name, severity in document["severity"].items() if severity} == set(why)
+    assert ["ok", "degraded", "critical"][max(document["severity"].values())] == overall
     assert document["sensor_errors"] == fields.get("reading", BoardReading()).errors
 
 

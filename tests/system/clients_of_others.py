@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from edge_agent.tools.demo.broker import free_port
+from rigs.deploy.fleet import Broker
+from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import AgentProcess, wait_until
 from tests.helpers.site import Site
-from tests.test_monitoring import EXPORTER, FOLDER, METRICS, NUMBERS, at, expressions, health
+from tests.test_monitoring import EXPORTER, FOLDER, METRICS, NUMBERS, RULES, at, expressions, health
 
 
 def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str) -> None:
@@ -38,9 +41,14 @@ def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str)
     assert heard["correlation"] == ("js-5" if protocol == "5" else None)
 
 
+PASSWORDS = {"press-04": "of the board", "lathe-01": "of another", "monitoring": "of Prometheus"}
+
+
 @contextmanager
-def program(*command: str | Path) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def program(*command: str | Path, **environment: str) -> Iterator[None]:
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield
     finally:
@@ -56,6 +64,37 @@ def get(url: str) -> str:
         return ""
 
 
+@contextmanager
+def prometheus(folder: Path, *changes: tuple[str, str]) -> Iterator[tuple[Broker, int, int]]:
+    """A broker with TLS and passwords, the exporter and Prometheus, by the files that we ship: their ports.
+
+    changes: shorter times in those files; scrapes and alerts come each half second.
+    """
+    exporter_port, port = free_port(), free_port()
+    broker = Broker(folder / "broker", PASSWORDS)
+    places = [("/etc/prometheus/mqtt-exporter.yaml", f"{folder}/exporter.yaml"), (":9641", f":{exporter_port}")]
+    places += [("/etc/prometheus/edge-agent-ca.pem", f"{folder}/broker/ca.pem"), ("10s", "500ms"), *changes]
+    places += [("its-password", PASSWORDS["monitoring"]), ("broker.example:8883", f"localhost:{broker.port}")]
+    texts = {"exporter.yaml": EXPORTER, "edge-agent.rules.yml": RULES}
+    texts |= {
+        name: (FOLDER / name).read_text("utf-8") for name in ("prometheus.yml", "prometheus-mqtt-exporter.default")
+    }
+    for name, text in texts.items():
+        for old, new in places:
+            text = text.replace(old, new)  # noqa: PLW2901
+        (folder / name).write_text(text, "utf-8")
+    lines = (folder / "prometheus-mqtt-exporter.default").read_text("utf-8").splitlines()
+    environment = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    arguments = [*shlex.split(environment.pop("ARGS").strip('"')), "-listen-port", str(exporter_port)]
+    options = (f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data")
+    with (
+        broker,
+        program("prometheus-mqtt-exporter", *arguments, **environment),
+        program("prometheus", *options, f"--web.listen-address=127.0.0.1:{port}"),
+    ):
+        yield broker, exporter_port, port
+
+
 def query(port: int, expression: str) -> list[dict[str, Any]]:
     expression = expression.replace("$site", ".*").replace("$device", ".*")
     answer = get(f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
@@ -66,39 +105,69 @@ def query(port: int, expression: str) -> list[dict[str, Any]]:
     return document["data"]["result"]  # type: ignore[no-any-return]
 
 
-def test_prometheus_finds_the_values_of_health(tmp_path: Path) -> None:
-    broker_port, exporter_port, prometheus_port = free_port(), free_port(), free_port()
-    (tmp_path / "exporter.yaml").write_text(EXPORTER.replace(":1883", f":{broker_port}"), encoding="utf-8")
-    text = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
-    text = text.replace(":9641", f":{exporter_port}").replace("scrape_interval: 10s", "scrape_interval: 500ms")
-    (tmp_path / "prometheus.yml").write_text(text, encoding="utf-8")
-    exporter = ("-config", tmp_path / "exporter.yaml", "-listen-port", str(exporter_port))
-    prometheus = (
-        f"--config.file={tmp_path / 'prometheus.yml'}",
-        f"--storage.tsdb.path={tmp_path / 'data'}",
-        f"--web.listen-address=127.0.0.1:{prometheus_port}",
-    )
-    with (
-        Mosquitto(tmp_path, broker_port),
-        program("prometheus-mqtt-exporter", *exporter, "-listen-address", "127.0.0.1"),
-        program("prometheus", *prometheus),
-    ):
+def test_prometheus_finds_the_values_of_state_and_health(tmp_path: Path) -> None:
+    with prometheus(tmp_path) as (broker, _, port), ExitStack() as stack:
         document = health()
-        client = Client(broker_port, "5")
-        client.publish("edgeai/v1/hall1/board1/health", document, retain=True)
-        wait_until(lambda: query(prometheus_port, "edge_agent_thermal_soc_c"), "the first sample", 30)
-        for name, path in METRICS.items():
-            value = at(document, path)
+        client = Client(broker.port, "5", ("lathe-01", PASSWORDS["lathe-01"]), tmp_path / "broker/ca.pem")
+        stack.callback(client.close)
+        client.publish("edgeai/v1/hall2/lathe-01/state", {"state": "online"}, retain=True)
+        client.publish("edgeai/v1/hall2/lathe-01/health", document, retain=True)
+        wait_until(lambda: query(port, "edge_agent_thermal_soc_c"), "the first sample", 30)
+        for name, path in METRICS:
+            value = at({**document, "state": "online"}, path)
             wanted = NUMBERS.get(value, value) if isinstance(value, str) else value
-            found = query(prometheus_port, name)
-            assert [float(sample["value"][1]) for sample in found] == ([] if wanted is None else [wanted]), name
-        (sample,) = query(prometheus_port, "edge_agent_overall")
-        assert {"site": "hall1", "device": "board1"}.items() <= sample["metric"].items()
+            reason = f'{{reason="{path.split(".")[1]}"}}' if name == "edge_agent_severity" else ""
+            found = query(port, name + reason)
+            assert [float(sample["value"][1]) for sample in found] == ([] if wanted is None else [wanted]), path
+        (sample,) = query(port, "edge_agent_overall")
+        assert {"site": "hall2", "device": "lathe-01"}.items() <= sample["metric"].items()
 
         document["thermal"]["throttled_now"], document["governor"]["level"] = True, "hot"
-        client.publish("edgeai/v1/hall1/board1/health", document, retain=True)
-        wait_until(lambda: query(prometheus_port, "edge_agent_governor_level == 2"), "words are numbers", 20)
-        assert query(prometheus_port, "edge_agent_thermal_throttled_now == 1")
+        client.publish("edgeai/v1/hall2/lathe-01/health", document, retain=True)
+        wait_until(lambda: query(port, "edge_agent_governor_level == 2"), "words are numbers", 20)
+        assert query(port, "edge_agent_thermal_throttled_now == 1")
         for expression in expressions():
-            query(prometheus_port, expression)
-        client.close()
+            query(port, expression)
+
+
+def test_alerts_fire_for_a_board_on_a_weak_supply_that_is_then_cut_off(tmp_path: Path) -> None:
+    load("pi5-undervoltage").write(tmp_path / "board")
+    (tmp_path / "password").write_text(PASSWORDS["press-04"], "utf-8")
+    shorter = (("timeout: 30s", "timeout: 3s"), ("for: 1m", "for: 1s"), ("for: 30s", "for: 1s"))
+    with prometheus(tmp_path, *shorter) as (broker, exporter_port, port), ExitStack() as stack:
+        (tmp_path / "config.toml").write_text(
+            f"""
+            state_dir = "state"
+            [device]
+            site = "hall1"
+            id = "press-04"
+            [mqtt]
+            host = "localhost"
+            port = {broker.port}
+            username = "press-04"
+            password_file = "password"
+            tls = {{ ca_file = "broker/ca.pem" }}
+            [models.default]
+            path = "echo:"
+            [board]
+            root = "board"
+            [health]
+            interval_s = 1
+            """,
+            "utf-8",
+        )
+        agent = AgentProcess(tmp_path / "config.toml")
+        stack.callback(agent.stop)
+
+        def fires(alert: str) -> list[dict[str, Any]]:
+            return query(port, f'ALERTS{{alertname="{alert}",device="press-04",site="hall1",alertstate="firing"}}')
+
+        wait_until(lambda: fires("EdgeAgentCritical"), "the alarm is an alert", 60)
+        assert {one["metric"]["reason"] for one in fires("EdgeAgentCritical")} == {"undervoltage"}
+        assert not fires("EdgeAgentOffline")
+        assert '/health"' in (metrics := get(f"http://127.0.0.1:{exporter_port}/metrics"))
+        assert not [line for line in metrics.splitlines() if line.startswith("edge_agent_") and "/info" in line]
+        agent.process.kill()
+        wait_until(lambda: fires("EdgeAgentOffline"), "the lost board is an alert", 60)
+        assert not fires("EdgeAgentCritical")
+        assert not fires("EdgeAgentStale")
