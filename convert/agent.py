@@ -5,7 +5,7 @@ from pathlib import Path
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.envelope import Envelope
+from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix

@@ -19,7 +19,7 @@ _TEXT_TOKENS = 16
 _LEAST_TEXT_BYTES = 8
 # A sampled answer leaves the most probable one only where another token is at least half as probable as the best.
 # At this temperature it does so there nearly half of the time.
-_PROBES = [Sampling(temperature=2.0, min_p=0.5, seed=seed) for seed in (1, 2, 3)]
+_PROBES = [Sampling(temperature=2.0, top_p=1.0, min_p=0.5, seed=seed) for seed in (1, 2, 3)]
 _FOLDER = Path(__file__).parents[1] / "texts" / "canaries"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import ConfigError, Envelope, Refusal, Run, Task, load_task_configs, shown, with_built_in
+from ..agent import ConfigError, Envelope, Options, Refusal, Run, Task, load_task_configs, shown, with_built_in
 from ..errors import ConvertError, escaped
 from ..read.files import check_regular, json_lines, read_user_file
 
@@ -19,8 +19,8 @@ class RequestLine:
     fields: dict[str, Any]
 
     def make_run(self, number: int) -> Run:
-        """The request to the worker. Raises Refusal."""
-        return self.task.make_run(number, Envelope(input=self.fields["input"]))
+        """The request to the worker, with the most probable answer. Raises Refusal."""
+        return self.task.make_run(number, Envelope(input=self.fields["input"], options=Options(temperature=0.0)))
 
     def error(self, message: str) -> ConvertError:
         return ConvertError(f"{self.where}: {escaped(message, limit=1000)}")

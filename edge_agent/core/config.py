@@ -23,7 +23,7 @@ from pydantic import (
 
 from edge_agent import __version__
 from edge_agent.core import topics
-from edge_agent.core.envelope import MAX_DEADLINE_MS
+from edge_agent.core.envelope import MAX_DEADLINE_MS, Reasoning, ReasoningTokens, Temperature, Tokens, TopP
 from edge_agent.core.pipe import EngineSettings, is_echo
 from edge_agent.core.wording import shown
 
@@ -257,6 +257,9 @@ class QueueConfig(Table):
 
 
 class TaskBase(Table):
+    enabled: bool = Field(
+        default=True, description="`false`: the task is not there; its requests are answered `invalid`/`unknown_task`."
+    )
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = Field(
         default=None, description="The system message: what the model should know and do. Default: none."
     )
@@ -266,7 +269,7 @@ class TaskBase(Table):
         "unless it has a `default(…)`. Each reading has 0.5 s of CPU time and 64 MB.",
     )
     model: Literal["default"] = Field(default="default", description="The name of a table in `[models]`.")
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(
+    max_tokens: Tokens = Field(
         default=256, description="The most tokens that an answer may have; a request may ask for fewer or more."
     )
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
@@ -323,6 +326,11 @@ class ClassifyTask(TaskBase):
         default=0.0,
         description="A best label below this probability is not given: `output` is null, and `degraded` says `unsure`.",
     )
+    top_scores: Annotated[int, Field(ge=1, le=200)] | None = Field(
+        default=None,
+        description="How many labels `scores` has: the most probable ones, in this order. Default: all, in order of "
+        "`labels`.",
+    )
 
     @field_validator("labels")
     @classmethod
@@ -332,7 +340,20 @@ class ClassifyTask(TaskBase):
         return labels
 
 
-class ExtractTask(TaskBase):
+class WrittenTask(TaskBase):
+    temperature: Temperature | None = Field(
+        default=None,
+        description="0 = always the most probable token. A request may set its own. Default: 0, for text of a "
+        "reasoning model 0.6.",
+    )
+    top_p: TopP | None = Field(
+        default=None,
+        description="Only the most probable tokens that together have this probability. A request may set its own. "
+        "Default: 1, for text of a reasoning model 0.95.",
+    )
+
+
+class ExtractTask(WrittenTask):
     """Answers with a JSON object that validates against your schema."""
 
     kind: Literal["extract"] = Field(description="What an answer is.")
@@ -345,13 +366,21 @@ class ExtractTask(TaskBase):
     )
 
 
-class GenerateTask(TaskBase):
+class GenerateTask(WrittenTask):
     """Answers with text.
 
     The task `generate` is built in: `[tasks.generate]` sets its defaults, and needs no `kind`.
     """
 
     kind: Literal["generate"] = Field(description="What an answer is.")
+    reasoning: Reasoning = Field(
+        default="drop", description="`include`: a reply has what a reasoning model thought. A request may set its own."
+    )
+    max_reasoning_tokens: ReasoningTokens | None = Field(
+        default=None,
+        description="The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not "
+        "think. A request may set its own. Default: half of `max_tokens`.",
+    )
 
 
 TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
@@ -448,6 +477,11 @@ class Config(Table):
     def digest(self) -> bytes:
         """A hash of all values and of the version of the agent."""
         return hashlib.sha256(f"{__version__}\n{self.model_dump_json(warnings=False)}".encode()).digest()
+
+    @property
+    def reading_filters(self) -> frozenset[str]:
+        """What the enabled tasks subscribe to."""
+        return frozenset(text for task in self.tasks.values() if task.enabled for text in task.subscribe)
 
     @property
     def reply_topics(self) -> tuple[str, ...]:

@@ -22,6 +22,12 @@ from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import first_fault, shown
 
 MAX_DEADLINE_MS = 86_400_000
+# Requests and tasks set these alike.
+Tokens = Annotated[int, Field(ge=1, le=32768)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Reasoning = Literal["drop", "include"]
+ReasoningTokens = Annotated[int, Field(ge=0, le=32768)]
 
 
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -29,18 +35,20 @@ _STOP = {"type": "string", "minLength": 1, "maxLength": 256}
 
 
 class Options(BaseModel):
-    """How the answer is made. Unknown options are refused."""
+    """How the answer is made. Unknown options are refused. What is left out is as the task sets it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] | None = Field(
+    max_tokens: Tokens | None = Field(
         default=None, description="The most tokens that the answer may have. Default: the task's."
     )
-    temperature: Annotated[float, Field(ge=0, le=2)] = Field(
-        default=0.0, description="0 = always the most probable token."
+    temperature: Temperature | None = Field(
+        default=None,
+        description="0 = always the most probable token. Default: the task's.",
     )
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="Only the most probable tokens that together have this probability."
+    top_p: TopP | None = Field(
+        default=None,
+        description="Only the most probable tokens that together have this probability. Default: the task's.",
     )
     top_k: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=0, description="Only so many of the most probable tokens. 0 = all."
@@ -60,11 +68,13 @@ class Options(BaseModel):
         fail_fast=True,
         description="Strings that end the answer; one may stand without a list.",
     )
-    reasoning: Literal["drop", "include"] = Field(
-        default="drop", description="`include`: the reply has what a reasoning model thought."
+    reasoning: Reasoning | None = Field(
+        default=None, description="`include`: the reply has what a reasoning model thought. Default: the task's."
     )
-    max_reasoning_tokens: Annotated[int, Field(ge=0, le=32768)] | None = Field(
-        default=None, description="The most tokens of thought. Default: only `max_tokens` limits it."
+    max_reasoning_tokens: ReasoningTokens | None = Field(
+        default=None,
+        description="The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not "
+        "think. Default: the task's.",
     )
 
     @field_validator("stop", mode="before")

@@ -107,10 +107,13 @@ class TextPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """temperature 0 = the most probable token; top_k 0, top_p 1 and min_p 0 = not applied; seed None = a random one."""
+    """temperature 0 = the most probable token; top_k 0, top_p 1 and min_p 0 = not applied; seed None = a random one.
 
-    temperature: float = 0.0
-    top_p: float = 1.0
+    temperature, top_p: None = 0 and 1, but for the text of a reasoning model what its makers recommend.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
     top_k: int = 0
     min_p: float = 0.0
     seed: int | None = None
@@ -175,7 +178,7 @@ class SetLimits:
 class Run:
     """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
 
-    max_reasoning_tokens: None = only max_tokens limits the reasoning.
+    max_reasoning_tokens: None = about half of max_tokens.
     """
 
     type: Literal["run"] = "run"

@@ -7,7 +7,7 @@ import struct
 import unicodedata
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from edge_agent.core.pipe import LabelsPlan, Run, TextPlan
@@ -24,6 +24,8 @@ from edge_agent.engine.step.cache_sequence import CacheSequence
 
 # Of trees of labels and of schemas; they come from the tasks of a configuration.
 _MOST_KEPT = 64
+# What the makers of DeepSeek-R1 recommend: a thought of the most probable tokens may repeat itself without end.
+REASONING_TEMPERATURE, REASONING_TOP_P = 0.6, 0.95
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -89,6 +91,8 @@ class RequestBuilder:
 
     def build(self, run: Run) -> ActiveRequest:
         """Raises ChatError for messages that the model's template refuses, ValueError for a label without tokens."""
+        if self.chat.is_reasoning and isinstance(run.plan, TextPlan):
+            run = self._with_reasoning_defaults(run)
         thinks = isinstance(run.plan, TextPlan) and run.max_reasoning_tokens != 0
         prompt, is_open = self.chat.prompt(run.messages, thinks=thinks)
         request = ActiveRequest(
@@ -97,6 +101,17 @@ class RequestBuilder:
         if isinstance(request.answer, LabelAnswer):
             request.branches_left = list(request.answer.tree.branches)
         return request
+
+    def _with_reasoning_defaults(self, run: Run) -> Run:
+        """Fills in what the request leaves open. Half of the tokens remain for the answer."""
+        sampling, most = run.sampling, run.max_reasoning_tokens
+        if sampling.temperature is None:
+            sampling = replace(sampling, temperature=REASONING_TEMPERATURE)
+        if sampling.top_p is None:
+            sampling = replace(sampling, top_p=REASONING_TOP_P)
+        if most is None:
+            most = max(0, run.max_tokens - len(self._close_thought)) // 2
+        return replace(run, sampling=sampling, max_reasoning_tokens=most)
 
     def _answer(self, run: Run, *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
         if isinstance(run.plan, LabelsPlan):

@@ -385,7 +385,7 @@ class SamplerChain:
         links: list[Any] = []
         if sampling.top_k > 0:
             links.append(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.top_p < 1.0:
+        if sampling.top_p is not None and sampling.top_p < 1.0:
             links.append(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
         if sampling.min_p > 0.0:
             links.append(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))

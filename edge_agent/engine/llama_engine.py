@@ -30,9 +30,9 @@ from edge_agent.core.pipe import (
     TaskPrefix,
 )
 from edge_agent.engine.active_request import ActiveRequest, RequestBuilder
-from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonAnswer
+from edge_agent.engine.answer.json_answer import JsonAnswer
 from edge_agent.engine.answer.labels import LabelAnswer
-from edge_agent.engine.answer.text_answer import TextAnswer
+from edge_agent.engine.answer.text_answer import InvalidOutputError, TextAnswer
 from edge_agent.engine.engine import Engine, count_start, count_step, too_long
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.prompt.chat_template import ChatError

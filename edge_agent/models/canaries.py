@@ -141,7 +141,8 @@ class CanaryFile(RecordedAnswers):
 
 def make_canary_run(task: Task, value: Any, number: int) -> Run:
     """The request for this input: greedy, without reasoning. Raises Refusal."""
-    options = Options(max_reasoning_tokens=0) if isinstance(task.config, GenerateTask) else Options()
+    # What the model prefers would be sampled.
+    options = Options(temperature=0.0, max_reasoning_tokens=0 if isinstance(task.config, GenerateTask) else None)
     return task.make_run(number, Envelope(input=value, options=options))
 
 

@@ -77,8 +77,7 @@ class Connections:
         if config.homeassistant.enabled:
             filters.add(discovery_status(config.homeassistant.prefix))
         self.control.subscriptions.replace(filters)
-        readings = (topic_filter for task in config.tasks.values() for topic_filter in task.subscribe)
-        requests, former = frozenset((config.topics.all_requests, *readings)), self._known_filters
+        requests, former = frozenset((config.topics.all_requests, *config.reading_filters)), self._known_filters
         self._store_filters(former | requests)  # before the broker gets them
         self.data.subscriptions.replace(requests, former)
 

@@ -205,7 +205,10 @@ class Dispatcher:
         limit = self._limits.max_tokens
         if limit is None or run.max_tokens <= limit or not isinstance(run.plan, TextPlan):
             return run
-        return replace(run, max_tokens=limit)
+        thought = run.max_reasoning_tokens
+        return replace(
+            run, max_tokens=limit, max_reasoning_tokens=None if thought is None else min(thought, limit // 2)
+        )
 
     def send_partial(self, event: Partial) -> None:
         """Passes a piece of a streamed answer on."""

@@ -75,7 +75,9 @@ class RequestParser:
             else:
                 reply_topic = wanted_topic
         if refusal is None and task is None:
-            text = f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})"
+            text = f"task: should be one of {', '.join(self._tasks) or 'none'} (got {shown(name)})"
+            if name in self._config.tasks:
+                text = f"task: {shown(name)} is switched off by `tasks.{name}.enabled = false` on this board"
             refusal = Error(code=Code.UNKNOWN_TASK, message=text)
         return self._request(task, name, reply_topic, message, envelope, refusal=refusal)
 
@@ -133,7 +135,7 @@ class RequestParser:
         )
         if refusal is None and task is not None and envelope is not None:
             request.task, request.envelope = task, envelope
-            request.includes_reasoning = envelope.options.reasoning == "include"
+            request.includes_reasoning = task.options(envelope.options).reasoning == "include"
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
             request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
             if task.config.keep == "latest":

@@ -77,13 +77,13 @@ class Replies:
     ) -> None:
         """Ends a request with its answer. limits: those that the answer may suffer from."""
         assert request.task is not None
-        output = request.task.output_of(event)
+        output, scores = request.task.output_of(event), request.task.scores_of(event)
         document = reply_document(request, Status.OK, now, self._device, event=event)
         document["output"] = output
-        document["scores"] = event.scores and {label: round(p, 6) for label, p in event.scores.items()}
+        document["scores"] = scores and {label: round(p, 6) for label, p in scores.items()}
         document["finish"] = event.finish.value
         document["reasoning"] = event.reasoning if request.includes_reasoning else None
-        document["degraded"] = [*(["unsure"] if event.scores and output is None else []), *limits]
+        document["degraded"] = [*(["unsure"] if scores and output is None else []), *limits]
         if model := request.model:
             document["model"] = {"name": model.key, "sha256": model.sha256, "quantization": model.quantization}
         document["usage"] = {

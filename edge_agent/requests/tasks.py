@@ -19,7 +19,7 @@ from edge_agent.core.config import (
     GenerateTask,
     TaskConfig,
 )
-from edge_agent.core.envelope import Envelope
+from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.pipe import (
     ChatMessage,
     Finish,
@@ -40,7 +40,8 @@ Render = Callable[[str, Any], str]
 
 
 _DESCRIBED = {
-    *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep", "labels", "min_score", "output_schema")
+    *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep"),
+    *("labels", "min_score", "top_scores", "output_schema"),
 }
 _TURNS = TypeAdapter(Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=256)])
 _BUILT_IN_TAKES = (
@@ -81,9 +82,15 @@ class Task:
             raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
         return (*system, ChatMessage(role="user", content=text))
 
+    def options(self, given: Options) -> Options:
+        """What a request sets, else what this task sets. None = neither does."""
+        return given.model_copy(
+            update={name: getattr(self.config, name, None) for name, value in given if value is None}
+        )
+
     def make_run(self, number: int, envelope: Envelope, render: Render = render) -> Run:
         """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
-        options = envelope.options
+        options = self.options(envelope.options)
         plan: LabelsPlan | SchemaPlan | TextPlan
         match self.config:
             case ClassifyTask(labels=labels):
@@ -109,6 +116,13 @@ class Task:
             stream=envelope.stream and isinstance(self.config, GenerateTask),
         )
 
+    def scores_of(self, event: Finished) -> dict[str, float] | None:
+        """Each label's probability, or the `top_scores` largest, the largest first."""
+        scores, most = event.scores, self.config.top_scores if isinstance(self.config, ClassifyTask) else None
+        if scores is None or most is None:
+            return scores
+        return dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[:most])
+
     def output_of(self, event: Finished) -> str | dict[str, Any] | None:
         """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""
         if event.scores is not None:
@@ -131,7 +145,6 @@ def prefixes_of(tasks: Mapping[str, Task]) -> tuple[TaskPrefix, ...]:
 
 
 def with_built_in(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:
-    """The tasks by name; the built-in `generate` is always there."""
-    tasks = {name: Task(name, config) for name, config in configs.items()}
-    tasks.setdefault(BUILT_IN_TASK, Task(BUILT_IN_TASK, GenerateTask(kind="generate")))
-    return tasks
+    """The enabled tasks by name; the built-in `generate` is there unless its table disables it."""
+    built_in = {} if BUILT_IN_TASK in configs else {BUILT_IN_TASK: GenerateTask(kind="generate")}
+    return {name: Task(name, config) for name, config in {**configs, **built_in}.items() if config.enabled}

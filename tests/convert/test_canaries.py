@@ -198,7 +198,7 @@ class FakeWorker:
         self.temperatures: list[float] = []
 
     def ask(self, run: Run) -> Finished | Failed:
-        self.temperatures.append(run.sampling.temperature)
+        self.temperatures.append(run.sampling.temperature or 0.0)
         text = self.texts.pop(0)
         if not text:
             return Failed(id=run.id, code=Code.NO_VALID_OUTPUT, message="cut off")

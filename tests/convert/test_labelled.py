@@ -28,6 +28,7 @@ labels = ["normal", "défaut"]
 template = "{{ input.vibration }} mm/s"
 [tasks.report]
 kind = "extract"
+temperature = 0.7
 [tasks.report.schema]
 type = "object"
 required = ["fault", "stop", "where"]
@@ -79,6 +80,12 @@ def test_other_keys_of_a_line_are_ignored_and_letters_are_composed(tmp_path: Pat
     path = write_lines(tmp_path / "labelled.jsonl", json.dumps(line, ensure_ascii=False))
     (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
     assert example.make_run(1).messages[-1].content == "a\u2028b mm/s"
+
+
+def test_the_most_probable_answer_counts_whatever_the_task_samples(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "labelled.jsonl", {"task": "report", "input": "x", "answer": {"fault": "none"}})
+    (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
+    assert example.make_run(1).sampling.temperature == 0.0
 
 
 def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.core.pipe import ChatMessage, Finish, SchemaPlan
+from edge_agent.core.codes import Code
+from edge_agent.core.pipe import ChatMessage, Finish, Sampling, SchemaPlan
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine import r1_distill
-from tests.engine.runs import LABELS, SCHEMA, finished, run
+from tests.engine.runs import LABELS, SCHEMA, failed, finished, run
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +77,33 @@ def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(eng
     assert answer.completion_tokens > 4 + forced
 
 
-def test_a_thought_that_uses_up_max_tokens_leaves_no_answer(engine: LlamaEngine) -> None:
-    answer = finished(engine, run(1, "7 mm/s", max_tokens=5))[1]
+def test_a_thought_that_uses_up_max_tokens_is_no_answer_and_says_what_to_change(engine: LlamaEngine) -> None:
+    failure = failed(engine, run(1, "7 mm/s", max_tokens=5, max_reasoning_tokens=9))
 
-    assert (answer.finish, answer.text) == (Finish.LENGTH, "")
-    assert answer.reasoning
+    assert failure.code is Code.NO_VALID_OUTPUT
+    assert failure.message == ("the thought took all of max_tokens (5): raise it, or lower max_reasoning_tokens (9)")
+
+
+@pytest.mark.parametrize("max_tokens", [1, 5, 12, 60])
+def test_half_of_the_tokens_remain_for_the_answer(engine: LlamaEngine, max_tokens: int) -> None:
+    answer = finished(engine, run(1, "7 mm/s", max_tokens=max_tokens, sampling=Sampling(seed=1)))[1]
+
+    assert answer.text
+    assert answer.completion_tokens <= max_tokens
+
+
+def test_text_is_sampled_as_its_makers_recommend_unless_the_request_says_otherwise(engine: LlamaEngine) -> None:
+    def texts(*sampling: Sampling, plan: SchemaPlan | None = None) -> set[str | None]:
+        runs = [run(n, "7 mm/s", plan, max_tokens=60, sampling=one) for n, one in enumerate(sampling)]
+        return {f"{answer.reasoning} {answer.text}" for answer in finished(engine, *runs).values()}
+
+    seeds = range(6)
+    recommended = [Sampling(temperature=0.6, top_p=0.95, seed=seed) for seed in seeds]
+    default = texts(*(Sampling(seed=seed) for seed in seeds))
+    assert default == texts(*recommended)
+    assert len(default) > 1
+    assert len(texts(*(Sampling(temperature=0.0, seed=seed) for seed in seeds))) == 1
+    assert len(texts(*(Sampling(seed=seed) for seed in seeds), plan=SchemaPlan(schema=SCHEMA))) == 1
 
 
 def test_no_reasoning_tokens_is_no_thought(engine: LlamaEngine) -> None:

@@ -36,8 +36,8 @@ CANARIES = CanaryFile(
     tolerances=Tolerances(score=0.1, number=0.01),
     tasks={
         "state": ClassifyTask(kind="classify", system="Which?", template="{{ input.hz }} Hz", labels=("good", "bad")),
-        "order": ExtractTask(kind="extract", schema=SCHEMA, max_tokens=50, subscribe=("plant/+",)),
-        "say": GenerateTask(kind="generate", max_tokens=16),
+        "order": ExtractTask(kind="extract", schema=SCHEMA, max_tokens=50, temperature=0.7),
+        "say": GenerateTask(kind="generate", max_tokens=16, temperature=0.7, max_reasoning_tokens=99),
     },
     canaries=(
         Canary(task="state", input={"hz": 50}, answer=RecordedAnswer(scores={"good": 0.9, "bad": 0.1})),

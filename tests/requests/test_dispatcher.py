@@ -92,6 +92,12 @@ class TestReplyTopics:
 
 
 class TestRefusals:
+    def test_a_task_that_is_switched_off_says_so(self) -> None:
+        desk = Desk(tasks="[tasks.generate]\nkind = 'generate'\nenabled = false\n")
+        desk.ask("x")
+        assert (desk.reply["status"], code_of(desk.reply)) == ("invalid", "unknown_task")
+        assert "`tasks.generate.enabled = false`" in message_of(desk.reply)
+
     @pytest.mark.parametrize("payload", [b'{"input": {"a": [{"b": 3}]}, "id": []}', b"{x", b"x" * 70_000])
     def test_the_message_of_a_refused_request_is_freed_at_once(self, payload: bytes) -> None:
         """Not when the garbage collector comes by: until then a flood would hold the more memory, the faster it is."""

@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.envelope import Envelope
+from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.pipe import LabelsPlan, Sampling, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.requests.tasks import Task, with_built_in
-from tests.helpers.support import TASKS, config
+from tests.helpers.support import TASKS, config, labelled
 
 
 def task(name: str = "generate", text: str = TASKS) -> Task:
@@ -27,7 +28,7 @@ def turns(one: Task, value: Any) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in one.messages(value)]
 
 
-def test_the_built_in_is_always_there_and_takes_the_defaults_of_its_table() -> None:
+def test_the_built_in_is_there_and_takes_the_defaults_of_its_table() -> None:
     assert set(with_built_in(config().tasks)) == {"generate"}
     one = task(text='[tasks.generate]\nkind = "generate"\nsystem = "Be brief."\nmax_tokens = 9\npriority = 2\n')
     assert one.make_run(1, Envelope(input="x")).max_tokens == 9
@@ -96,12 +97,56 @@ def test_the_plan_is_that_of_the_kind() -> None:
 
 def test_options_become_sampling() -> None:
     run = task().make_run(1, Envelope(input="x"))
-    assert (run.max_tokens, run.sampling.temperature, run.max_reasoning_tokens) == (256, 0.0, None)
+    assert (run.max_tokens, run.sampling.temperature, run.max_reasoning_tokens) == (256, None, None)
     sampling = {"temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1, "seed": 7}
     options = {**sampling, "max_tokens": 5, "max_reasoning_tokens": 0}
     run = task().make_run(4, Envelope.model_validate({"input": "x", "options": options}))
     assert (run.id, run.task, run.max_tokens, run.max_reasoning_tokens) == (4, "generate", 5, 0)
     assert run.sampling == Sampling(**sampling)  # type: ignore[arg-type]
+
+
+def test_a_task_sets_options_and_a_request_overrides_them() -> None:
+    options = 'temperature = 0.5\ntop_p = 0.9\nmax_reasoning_tokens = 9\nreasoning = "include"\n'
+    one = task("t", f'[tasks.t]\nkind = "generate"\n{options}')
+    run = one.make_run(1, Envelope(input="x"))
+    assert (run.sampling, run.max_reasoning_tokens) == (Sampling(temperature=0.5, top_p=0.9), 9)
+    assert one.options(Options()).reasoning == "include"
+    given = {"temperature": 0, "max_reasoning_tokens": 0, "reasoning": "drop"}
+    run = one.make_run(1, Envelope.model_validate({"input": "x", "options": given}))
+    assert (run.sampling, run.max_reasoning_tokens) == (Sampling(temperature=0.0, top_p=0.9), 0)
+    assert one.options(Options(reasoning="drop")).reasoning == "drop"
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("generate", "temperature = 2.1"),
+        ("generate", "top_p = 0"),
+        ("generate", "max_reasoning_tokens = -1"),
+        ("generate", 'reasoning = "maybe"'),
+        ("classify", "temperature = 0.5"),
+        ("classify", "top_scores = 0"),
+    ],
+)
+def test_options_of_a_task_have_the_ranges_of_those_of_a_request(kind: str, line: str) -> None:
+    labels = 'labels = ["a", "b"]\n' if kind == "classify" else ""
+    with pytest.raises(ValidationError, match=line.partition(" ")[0]):
+        config(f'[tasks.t]\nkind = "{kind}"\n{labels}{line}\n')
+
+
+def test_a_disabled_task_is_not_there() -> None:
+    text = '[tasks.generate]\nkind = "generate"\nenabled = false\n'
+    assert set(with_built_in(config(text).tasks)) == set()
+    reading = '[tasks.t]\nkind = "generate"\nenabled = false\nsubscribe = ["plant/+/x"]\n'
+    assert config(reading).reading_filters == frozenset()
+
+
+def test_scores_are_those_of_the_most_probable_labels() -> None:
+    labels = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b", "c"]\n'
+    event = labelled(1, a=0.2, b=0.1, c=0.7)
+    assert task("t", labels).scores_of(event) == event.scores
+    scores = task("t", f"{labels}top_scores = 2\nmin_score = 0.9\n").scores_of(event)
+    assert list((scores or {}).items()) == [("c", 0.7), ("a", 0.2)]
 
 
 def test_the_prefix_is_the_text_that_no_request_changes() -> None:

@@ -16,7 +16,7 @@ from edge_agent.core.pipe import Finish, Run
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.answer_guess import AnswerGuess, AnswerTokens
 from edge_agent.engine.answer.schema_check import grammar_of
-from edge_agent.engine.answer.text_answer import WrittenAnswer
+from edge_agent.engine.answer.text_answer import InvalidOutputError, WrittenAnswer
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama, NumericError
 
@@ -26,10 +26,6 @@ log = logging.getLogger(__name__)
 _MOST_CANDIDATES = 4096
 # Of longer strings to choose from, a table of beginnings would be too large.
 _LONGEST_CHOICE = 100
-
-
-class InvalidOutputError(Exception):
-    """The model's answer does not validate against its schema."""
 
 
 class JsonSchema:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 
 
+class InvalidOutputError(Exception):
+    """What the model wrote is no answer; the message says why."""
+
+
 class WrittenAnswer:
     """The text of an answer and how it ended; finish: None = it goes on."""
 
@@ -25,7 +29,7 @@ class WrittenAnswer:
         self._llama = llama
         self._run = run
         # None: the most probable token is taken.
-        self._sampler = SamplerChain(run.sampling) if run.sampling.temperature > 0 else None
+        self._sampler = SamplerChain(run.sampling) if run.sampling.temperature else None
         self._text = text
         self.completion_tokens = 0
         self.finish: Finish | None = None
@@ -84,9 +88,16 @@ class TextAnswer(WrittenAnswer):
         return [] if self.finish is not None else tokens
 
     def check(self) -> None:
-        """Raises InvalidOutputError unless the finished text validates, where there is a schema."""
+        """Raises InvalidOutputError for a finished text that does not validate, or is empty after a thought."""
         if self._schema is not None:
             self._schema.check(self.text, self.finish, self._run.max_tokens)
+        elif self.reasoning is not None and not self.text and not self._text.is_stopped:
+            if self.finish is Finish.STOP:
+                raise InvalidOutputError("the model ended its turn after its thought, without an answer")
+            most, thought = self._run.max_tokens, self._run.max_reasoning_tokens
+            raise InvalidOutputError(
+                f"the thought took all of max_tokens ({most}): raise it, or lower max_reasoning_tokens ({thought})"
+            )
 
     def _write(self, token: int) -> None:
         self.completion_tokens += 1

@@ -28,8 +28,7 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
     """Publishes events on `event/doctor`. Requests that arrive meanwhile are not answered."""
     topics, token = config.topics, secrets.token_hex(8)
     event_topic = topics.event("doctor")
-    readings = {text for task in config.tasks.values() for text in task.subscribe}
-    wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *readings}
+    wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *config.reading_filters}
     state = b""
     is_back = False
 
