@@ -94,9 +94,11 @@ kind = "classify"
 system = "You monitor a pump. Name its condition: normal, bearing fault, cavitation or overload."
 labels = ["normal", "bearing fault", "cavitation", "overload"]
 min_score = 0.5
+top_scores = 2
 subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
 keep = "latest"
+reply = "output"
 
 [tasks.pump-diagnosis]
 kind = "extract"
@@ -118,7 +120,12 @@ fault = { enum = ["none", "bearing", "cavitation"] }
 stop = { type = "boolean" }
 
 [tasks.generate]
+enabled = true
 max_tokens = 256
+temperature = 0.6
+top_p = 0.95
+reasoning = "drop"
+max_reasoning_tokens = 128
 
 [commands]
 allow = ["ping", "health", "reload"]

@@ -303,6 +303,11 @@ class TaskBase(Table):
         description="`latest`: a newer reading of the same topic takes the place of one that waits, which ends as "
         "`cancelled`/`superseded`.",
     )
+    reply: Literal["full", "output"] = Field(
+        default="full",
+        description="`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an "
+        "output goes whole to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply.",
+    )
 
     @field_validator("publish")
     @classmethod

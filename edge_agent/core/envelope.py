@@ -127,6 +127,10 @@ class Envelope(BaseModel):
         return value
 
 
+class BareInput(Envelope):
+    """A payload that is the input itself; the rest is as in an envelope that holds nothing else."""
+
+
 def parse_payload(payload: bytes, content_type: str | None, *, is_reading: bool = False) -> Envelope:
     """Reads an envelope, or a bare input with defaults. Raises Refusal(not_utf8, bad_json, bad_field).
 
@@ -142,9 +146,9 @@ def parse_payload(payload: bytes, content_type: str | None, *, is_reading: bool 
     except NotJsonError as error:
         raise Refusal(Code.BAD_JSON, f"payload: should be strict JSON: {error}") from error
     if not isinstance(value, (dict, list)):
-        return Envelope(input=text)  # `42` is the text "42", whatever the Content Type
+        return BareInput(input=text)  # `42` is the text "42", whatever the Content Type
     if is_reading or isinstance(value, list) or "input" not in value:
-        return Envelope(input=value)
+        return BareInput(input=value)
     try:
         envelope = Envelope.model_validate(value)
     except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_agent.core.strict_json import encode
 
-JSON = "application/json"
+JSON, TEXT = "application/json", "text/plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,27 @@ class Publication:
     correlation: bytes | None = None
     content_type: str | None = None
     response_topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A terminal reply. document: all of it, as JSON. output: what is sent in its place; None = the document is sent.
+
+    content_type: of what is sent.
+    """
+
+    topic: str
+    document: bytes
+    correlation: bytes | None = None
+    output: bytes | None = None
+    content_type: str = JSON
+
+    @property
+    def publication(self) -> Publication:
+        payload = self.document if self.output is None else self.output
+        return Publication(
+            topic=self.topic, payload=payload, correlation=self.correlation, content_type=self.content_type
+        )
 
 
 def json_publication(

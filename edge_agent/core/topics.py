@@ -44,6 +44,10 @@ class Topics:
     def response(self, task: str) -> str:
         return f"{self.base}/infer/{task}/response"
 
+    def error(self, task: str) -> str:
+        """Where replies without an output go, of a task with `reply = "output"`."""
+        return f"{self.base}/infer/{task}/error"
+
     def command(self, operation: str) -> str:
         return f"{self.base}/cmd/{operation}"
 

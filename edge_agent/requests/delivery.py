@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edge_agent.core.clock import moment
 from edge_agent.core.codes import Code, Status
-from edge_agent.core.messages import Publication
+from edge_agent.core.messages import Publication, Reply
 from edge_agent.core.strict_json import encode
 from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink, Received
@@ -32,7 +32,7 @@ class _Outgoing:
     """A reply, until the broker has it. tries: how often the broker did not take it at that time."""
 
     row: int | None
-    publication: Publication
+    reply: Reply
     tries: int = 0
 
 
@@ -63,7 +63,7 @@ class Delivery:
 
     def start(self) -> None:
         """Opens the store. Sends the replies of an earlier process that the broker may not have."""
-        self._staged += [_Outgoing(row, publication) for row, publication in self.store.start()]
+        self._staged += [_Outgoing(row, reply) for row, reply in self.store.start()]
 
     @property
     def postponed(self) -> int:
@@ -74,11 +74,11 @@ class Delivery:
         """A piece of an answer: sent at once, at most once."""
         self._link.publish(publication)
 
-    def reply(self, publication: Publication, *, row: int | None, task: str, key: bytes | None) -> None:
+    def reply(self, reply: Reply, *, row: int | None, task: str, key: bytes | None) -> None:
         """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated."""
         if row is not None:
-            self.store.store_reply(row, task, publication, key, moment(time.monotonic()))
-        self._staged.append(_Outgoing(row, publication))
+            self.store.store_reply(row, task, reply, key, moment(time.monotonic()))
+        self._staged.append(_Outgoing(row, reply))
 
     def acknowledge_when_stored(self, received: Received) -> None:
         """The message is dealt with, and is acknowledged when that is on the disk."""
@@ -108,9 +108,10 @@ class Delivery:
     def _send_staged(self) -> None:
         staged, self._staged = self._staged, []
         for outgoing in staged:
-            if not self._link.outbox.can_send(outgoing.publication):
+            publication = outgoing.reply.publication
+            if not self._link.outbox.can_send(publication):
                 self._send_otherwise(outgoing, is_too_large=True)
-            elif (number := self._link.publish(outgoing.publication)) is not None:
+            elif (number := self._link.publish(publication)) is not None:
                 self._sent[number] = outgoing
             else:  # dropped and logged by the outbox
                 self._done(outgoing)
@@ -126,17 +127,32 @@ class Delivery:
 
     def _send_otherwise(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
-        reply = outgoing.publication
-        task = json.loads(reply.payload)["task"]
-        short = _failure_instead_of(reply.payload) if is_too_large else None
+        reply = outgoing.reply
+        task = json.loads(reply.document)["task"]
+        short = self._failure_instead_of(reply, task) if is_too_large else None
         if short is not None:
-            self.reply(replace(reply, payload=short), row=outgoing.row, task=task, key=None)
+            self.reply(short, row=outgoing.row, task=task, key=None)
         elif reply.topic != self._topics.response(task):
             self.reply(replace(reply, topic=self._topics.response(task)), row=outgoing.row, task=task, key=None)
         else:
             self.lost += 1
             log.error("reply lost row=%s: the broker takes it on no topic", outgoing.row)
             self._done(outgoing)
+
+    def _failure_instead_of(self, reply: Reply, task: str) -> Reply | None:
+        """A short reply that says that this one is too large for the broker; None: it is a short one already."""
+        document = json.loads(reply.document)
+        if document["error"] is not None:
+            return None
+        size = len(reply.publication.payload)
+        message = f"the reply of {size} bytes cannot be sent: the broker takes no message of this size"
+        document |= {"status": Status.FAILED.value, "degraded": []}
+        document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
+        document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
+        topic = reply.topic
+        if reply.output is not None:
+            document["reply_to"], topic = topic, self._topics.error(task)
+        return Reply(topic=topic, document=encode(document), correlation=reply.correlation)
 
     def _done(self, outgoing: _Outgoing) -> None:
         if outgoing.row is not None:
@@ -163,15 +179,3 @@ class Delivery:
         self._confirm_by = 0.0
         self.flush(time.monotonic())
         self.store.close()
-
-
-def _failure_instead_of(reply: bytes) -> bytes | None:
-    """A short reply that says that this one is too large for the broker; None: it is a short one already."""
-    document = json.loads(reply)
-    if document["error"] is not None:
-        return None
-    message = f"the reply of {len(reply)} bytes cannot be sent: the broker takes no message of this size"
-    document |= {"status": Status.FAILED.value, "degraded": []}
-    document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
-    document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
-    return encode(document)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from edge_agent.core import topics as topic_names
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
-from edge_agent.core.envelope import Envelope, is_json, parse_payload
+from edge_agent.core.envelope import BareInput, Envelope, is_json, parse_payload
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import shown
@@ -57,7 +57,8 @@ class RequestParser:
         if request is None:
             text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
             error = Error(code=Code.UNKNOWN_TASK, message=text)
-            request = self._request(None, name, self._topics.response(name), message, None, refusal=error)
+            task, reply_topic = self._tasks.get(name), self._topics.response(name)
+            request = self._request(task, name, reply_topic, message, None, refusal=error)
         request.row = stored.row
         return request
 
@@ -113,7 +114,10 @@ class RequestParser:
         *,
         refusal: Error | None,
     ) -> Request:
-        """envelope: as far as it is known. refusal: None = the request may run, and task and envelope are there."""
+        """envelope: as far as it is known; None = the payload is none, or cannot be read.
+
+        refusal: None = the request may run, and task and envelope are there.
+        """
         given_id = envelope.id if envelope else None
         # Without a correlation of the client, equal payloads are equal readings, not one question. Only the broker's
         # packet id makes them the same, and a redelivery keeps that.
@@ -133,6 +137,9 @@ class RequestParser:
             arrived_at=message.received_at,
             refusal=refusal,
         )
+        is_bare = envelope is None or isinstance(envelope, BareInput)
+        if is_bare and task is not None and task.config.reply == "output":
+            request.error_topic = self._topics.error(name)
         if refusal is None and task is not None and envelope is not None:
             request.task, request.envelope = task, envelope
             request.includes_reasoning = task.options(envelope.options).reasoning == "include"

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Error, Status
-from edge_agent.core.messages import JSON, Publication
+from edge_agent.core.messages import JSON, TEXT, Publication, Reply
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
@@ -47,8 +47,8 @@ class Replies:
     def join_or_repeat(self, request: Request, twin: Request | bytes, now: float) -> None:
         """Answers a request with the reply of its twin, now or when the twin ends."""
         if isinstance(twin, bytes):
-            reply = encode({**json.loads(twin), "ts": timestamp(), "repeat": True})
-            self._send(request, reply, request.row, key=None)
+            reply = _reply(request, {**json.loads(twin), "ts": timestamp(), "repeat": True})
+            self._delivery.reply(reply, row=request.row, task=request.task_name, key=None)
         elif request.is_redelivery:
             if request.row is not None:
                 self._delivery.store.drop(request.row)
@@ -70,7 +70,14 @@ class Replies:
             "delta": delta,
         }
         request.partials += 1
-        self._delivery.send_partial(_publication(request, encode(document), qos=0))
+        partial = Publication(
+            topic=request.reply_topic,
+            payload=encode(document),
+            qos=0,
+            correlation=request.correlation,
+            content_type=JSON,
+        )
+        self._delivery.send_partial(partial)
 
     def finish(
         self, request: Request, event: Finished, now: float, limits: Iterable[str], energy_j: float | None
@@ -115,18 +122,16 @@ class Replies:
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
         request.is_answered = True
         self.totals.requests_total += 1
-        status, reply = Status(document["status"]), encode(document)
+        status, reply = Status(document["status"]), _reply(request, document)
         # First: it forgets an older reply under this key.
-        is_repeated = self._duplicates.end(request, status, reply, now)
-        self._send(request, reply, request.row, key=request.key if is_repeated else None)
+        is_repeated = self._duplicates.end(request, status, reply.document, now)
+        key = request.key if is_repeated else None
+        self._delivery.reply(reply, row=request.row, task=request.task_name, key=key)
         self._followers -= len(request.followers)
         if request.followers:
-            repeated = encode({**document, "repeat": True})
+            repeated = _reply(request, {**document, "repeat": True})
             for row in request.followers:
-                self._send(request, repeated, row, key=None)
-
-    def _send(self, request: Request, reply: bytes, row: int | None, *, key: bytes | None) -> None:
-        self._delivery.reply(_publication(request, reply), row=row, task=request.task_name, key=key)
+                self._delivery.reply(repeated, row=row, task=request.task_name, key=None)
 
 
 def reply_document(
@@ -172,9 +177,17 @@ def failure_of(event: Failed | Cancelled) -> Error:
     return Error(code=Code.INTERNAL, message="the engine cancelled the request without being asked")
 
 
-def _publication(request: Request, payload: bytes, *, qos: int = 1) -> Publication:
-    return Publication(
-        topic=request.reply_topic, payload=payload, qos=qos, correlation=request.correlation, content_type=JSON
+def _reply(request: Request, document: dict[str, Any]) -> Reply:
+    """The document as the caller gets it: whole, or the output alone."""
+    topic, correlation, output = request.reply_topic, request.correlation, document["output"]
+    if request.error_topic is None:
+        return Reply(topic=topic, document=encode(document), correlation=correlation)
+    if output is None:  # all callers share this topic: it says where they wait
+        whole = encode({**document, "reply_to": topic})
+        return Reply(topic=request.error_topic, document=whole, correlation=correlation)
+    bare, content_type = (output.encode(), TEXT) if isinstance(output, str) else (encode(output), JSON)
+    return Reply(
+        topic=topic, document=encode(document), correlation=correlation, output=bare, content_type=content_type
     )
 
 

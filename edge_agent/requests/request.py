@@ -44,6 +44,8 @@ class Request:
     deadline_source: str = "configuration"
     # With `keep = "latest"`: a newer request of the same source takes the place of one that waits.
     source: str | None = None
+    # Not None: a reply is its output alone, and one without an output goes here, whole.
+    error_topic: str | None = None
 
     # Admission. number: in order of admission; 0 = not admitted. run: what the worker gets, by this number.
     # order: requests start by priority, deadline, number.

@@ -40,7 +40,7 @@ Render = Callable[[str, Any], str]
 
 
 _DESCRIBED = {
-    *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep"),
+    *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep", "reply"),
     *("labels", "min_score", "top_scores", "output_schema"),
 }
 _TURNS = TypeAdapter(Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=256)])

@@ -2,6 +2,8 @@
 
 A row is a request, then its reply, until the broker has the reply and no repetition is due. A commit outlives this
 process; after the next fsync (fsync.py) it outlives a power cut too. While the disk fails, rows are kept in memory.
+
+The columns `payload` and `content_type` are of the request, then of the output that is sent in place of the reply.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import Moment
-from edge_agent.core.messages import Message, Publication, json_publication
+from edge_agent.core.messages import JSON, Message, Reply
 from edge_agent.store.database import STORE_ERRORS, TABLES, open_in_memory, open_or_set_aside
 from edge_agent.store.fsync import FsyncThread, Synced
 
@@ -77,7 +79,7 @@ class Store:
         # When the disk is tried again; None = it is not.
         self._retry_at: float | None = None
 
-    def start(self) -> list[tuple[int, Publication]]:
+    def start(self) -> list[tuple[int, Reply]]:
         """Opens the file. Gives rows and replies of earlier processes that the broker may not have.
 
         A file that cannot be opened is left alone, also later: its requests are for the next process.
@@ -92,10 +94,14 @@ class Store:
             return []
         self._next_row = 1 + self._select("SELECT coalesce(max(number), 0) FROM requests")[0][0]
         rows = self._select(
-            "SELECT number, reply_topic, reply, correlation FROM requests WHERE reply IS NOT NULL AND NOT is_delivered"
-            " ORDER BY number"
+            "SELECT number, reply_topic, reply, correlation, payload, iif(payload IS NULL, ?, content_type)"
+            " FROM requests WHERE reply IS NOT NULL AND NOT is_delivered ORDER BY number",
+            JSON,
         )
-        return [(row, json_publication(topic, reply, correlation=code)) for row, topic, reply, code in rows]
+        return [
+            (row, Reply(topic=topic, document=reply, correlation=code, output=output, content_type=content_type))
+            for row, topic, reply, code, output, content_type in rows
+        ]
 
     def _use(self, path: Path, connection: sqlite3.Connection) -> None:
         """Raises OSError, and the store is as it was."""
@@ -160,14 +166,17 @@ class Store:
         """The request needs no reply."""
         self._write("DELETE FROM requests WHERE number = ?", row)
 
-    def store_reply(self, row: int, task: str, reply: Publication, key: bytes | None, ended: Moment) -> None:
+    def store_reply(self, row: int, task: str, reply: Reply, key: bytes | None, ended: Moment) -> None:
         """Replaces the request by its reply. key: for `repeatable`; None = it is not repeated."""
         self._write(
-            "INSERT INTO requests (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, key)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET payload = NULL, topic = NULL,"
+            "INSERT INTO requests"
+            " (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, payload, content_type, key)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET topic = NULL,"
+            " payload = excluded.payload, content_type = excluded.content_type,"
             " boot = excluded.boot, monotonic_s = excluded.monotonic_s, wall_s = excluded.wall_s,"
             " reply_topic = excluded.reply_topic, reply = excluded.reply, key = excluded.key",
-            row, task, reply.correlation, ended.boot, ended.monotonic_s, ended.wall_s, reply.topic, reply.payload, key,
+            row, task, reply.correlation, ended.boot, ended.monotonic_s, ended.wall_s, reply.topic, reply.document,
+            reply.output, reply.content_type, key,
         )  # fmt: skip
 
     def mark_delivered(self, row: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.codes import Code, Error, Refusal
-from edge_agent.core.envelope import Envelope, parse_payload
+from edge_agent.core.envelope import BareInput, Envelope, parse_payload
 from edge_agent.core.strict_json import MAX_JSON_DEPTH, NotJsonError, parse_json
 
 
@@ -204,6 +204,6 @@ def test_an_option_out_of_range_is_a_bad_field_and_never_clipped(option: str, va
 
 @pytest.mark.parametrize("value", [{"input": 5}, {"input": "x", "priority": 99}, [1], {}])
 def test_all_of_a_bare_reading_is_the_input(value: Any) -> None:
-    assert parse_payload(json.dumps(value).encode(), None, is_reading=True) == Envelope(input=value)
+    assert parse_payload(json.dumps(value).encode(), None, is_reading=True) == BareInput(input=value)
     assert parse_payload(b"42", None, is_reading=True).input == "42"
     assert refusal(b"{x", is_reading=True).code is Code.BAD_JSON

@@ -111,6 +111,7 @@ def test_the_table_of_topics_is_complete() -> None:
     ours = {
         topics.request("<task>"),
         topics.response("<task>"),
+        topics.error("<task>"),
         topics.state,
         topics.info,
         topics.health,

@@ -26,6 +26,7 @@ class Message:
     payload: bytes
     retain: bool
     correlation: bytes | None
+    content_type: str | None
     expiry_s: int | None
     at: float
 
@@ -59,6 +60,7 @@ class Client(Caller):
                     payload=bytes(message.payload),
                     retain=message.retain,
                     correlation=getattr(properties, "CorrelationData", None),
+                    content_type=getattr(properties, "ContentType", None),
                     expiry_s=getattr(properties, "MessageExpiryInterval", None),
                     at=time.monotonic(),
                 )

@@ -13,8 +13,8 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.core.clock import moment
-from edge_agent.core.messages import Message, Publication
-from edge_agent.core.pipe import Run
+from edge_agent.core.messages import Message, Reply
+from edge_agent.core.pipe import Finish, Run
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S
 from edge_agent.requests.dispatcher import Dispatcher
@@ -105,7 +105,7 @@ def stored_requests(folder: Path) -> list[StoredRequest]:
     return list(reopened(folder).unanswered(moment(time.monotonic())))
 
 
-def undelivered(folder: Path) -> list[tuple[int, Publication]]:
+def undelivered(folder: Path) -> list[tuple[int, Reply]]:
     """Replies that the next process sends."""
     return Store(folder / FILE, lambda _: None).start()
 
@@ -322,6 +322,43 @@ def test_stop_does_not_acknowledge_what_the_disk_does_not_take(folder: Path, mon
     assert board.outlet.acknowledged == []
 
 
+BARE = '[tasks.t]\nkind = "extract"\nreply = "output"\nschema = { type = "object" }\n'
+OUTPUT = {"stop": True}
+
+
+def answered_barely(folder: Path) -> Board:
+    """One whose first reply is an output alone."""
+    board = Board(folder, BARE)
+    board.hear("7 mm/s", task="t", packet_id=9, correlation=b"c", content_type="text/plain")
+    answer = finished(1, finish=Finish.SCHEMA, text=json.dumps(OUTPUT))
+    board.dispatcher.finish(answer, time.monotonic())
+    board.flush()
+    return board
+
+
+def test_an_output_alone_outlives_the_process_and_is_repeated(folder: Path) -> None:
+    first = answered_barely(folder)
+    (sent,) = first.outlet.sent
+    assert (sent.payload, sent.content_type, sent.correlation) == (b'{"stop":true}', "application/json", b"c")
+
+    again = Board(folder, BARE)
+    again.hear("7 mm/s", task="t", packet_id=9, correlation=b"c", content_type="text/plain", duplicate=True)
+    assert again.commands == []
+    assert again.outlet.sent == [sent, sent]
+
+
+@pytest.mark.expects_warning
+def test_an_output_that_cannot_be_sent_fails_on_the_error_topic(folder: Path) -> None:
+    board = answered_barely(folder)
+    board.learn(1, PublishResult.UNSENDABLE)
+    board.flush()
+    bare, failure = board.outlet.sent
+    reply = json.loads(failure.payload)
+    assert failure.topic == f"{BASE}/infer/t/error"
+    assert (reply["status"], reply["output"], reply["reply_to"]) == ("failed", None, bare.topic)
+    assert [sent.topic for _, sent in undelivered(folder)] == [failure.topic]
+
+
 @pytest.mark.expects_warning
 def test_a_rejected_reply_becomes_a_short_one(folder: Path) -> None:
     board = Board(folder)
@@ -336,7 +373,7 @@ def test_a_rejected_reply_becomes_a_short_one(folder: Path) -> None:
     assert set(short) == set(whole)
     assert cast("dict[str, str]", short["error"])["code"] == "internal"
     # On record too; and not made shorter for ever.
-    assert [json.loads(reply.payload)["status"] for _, reply in undelivered(folder)] == ["failed"]
+    assert [json.loads(reply.document)["status"] for _, reply in undelivered(folder)] == ["failed"]
     board.learn(2, PublishResult.UNSENDABLE)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert len(board.replies) == 2
@@ -377,7 +414,7 @@ def test_a_reply_that_is_too_long_when_it_is_sent_again_becomes_a_short_one(
     for _ in range(2):  # what is recorded in one is sent in the next
         board.delivery.flush(time.monotonic() + RETRY_S + 0.1)
     assert [reply["status"] for reply in board.replies] == ["ok", "failed"]
-    assert [json.loads(reply.payload)["status"] for _, reply in undelivered(folder)] == ["failed"]
+    assert [json.loads(reply.document)["status"] for _, reply in undelivered(folder)] == ["failed"]
 
 
 @pytest.mark.expects_warning

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.clock import Moment
-from edge_agent.core.messages import Publication
+from edge_agent.core.messages import Reply
 from edge_agent.store import fsync
 from edge_agent.store.database import FILE, WAL_SUFFIX
 from edge_agent.store.fsync import Synced
@@ -17,7 +17,8 @@ from tests.helpers.processes import wait_until
 from tests.helpers.support import inbound
 
 AT = Moment("this boot", 5.0, 1.8e9)
-REPLY = Publication(topic="r", payload=b'{"id":1}', correlation=b"\xff", content_type="application/json")
+REPLY = Reply(topic="r", document=b'{"id":1}', correlation=b"\xff")
+BARE = Reply(topic="r", document=b'{"id":1}', output=b"normal", content_type="text/plain")
 
 
 @pytest.fixture
@@ -63,13 +64,14 @@ def test_a_request_comes_back_as_it_was(path: Path) -> None:
     assert stored.message == replace(message, received_at=AT.monotonic_s)
 
 
-def test_a_reply_takes_the_place_of_its_request_until_the_broker_has_it(path: Path) -> None:
+@pytest.mark.parametrize("reply", [REPLY, BARE])
+def test_a_reply_takes_the_place_of_its_request_until_the_broker_has_it(path: Path, reply: Reply) -> None:
     store = opened(path)
-    row = accept(store, correlation=b"\xff")
-    store.store_reply(row, "triage", REPLY, None, AT)
+    row = accept(store, correlation=reply.correlation, content_type="text/csv")
+    store.store_reply(row, "triage", reply, None, AT)
     store.commit()
     again = Store(path, lambda _: None)
-    assert again.start() == [(row, REPLY)]
+    assert again.start() == [(row, reply)]
     assert payloads(again) == []
     again.mark_delivered(row)
     again.commit()
@@ -90,9 +92,9 @@ def test_an_answer_that_is_repeated_stays_until_it_is_forgotten_and_delivered(
     )
     steps[0](row)
     store.commit()
-    assert store.recall(row) == (REPLY.payload if is_delivered_first else None)
+    assert store.recall(row) == (REPLY.document if is_delivered_first else None)
     assert [(known.row, known.key, known.reply, known.ended) for known in reopened(store).repeatable()] == (
-        [(row, b"key", REPLY.payload, AT)] if is_delivered_first else []
+        [(row, b"key", REPLY.document, AT)] if is_delivered_first else []
     )
     steps[1](row)
     store.commit()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.clock import moment
-from edge_agent.core.messages import Publication
+from edge_agent.core.messages import Reply
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from edge_agent.tools import diag as diag_module
@@ -76,7 +76,7 @@ def keep(state_dir: Path) -> None:
         payload = {"input": SECRETS["request"]}
         row = store.accept(inbound("edgeai/v1/hall1/board1/infer/t/request", payload), "t", moment(0.0))
         if number:
-            reply = Publication(topic=f"{BASE}/infer/triage/response", payload=SECRETS["reply"].encode())
+            reply = Reply(topic=f"{BASE}/infer/triage/response", document=SECRETS["reply"].encode())
             store.store_reply(row, "t", reply, b"key", moment(1.0))
     store.commit()
     store.close()
