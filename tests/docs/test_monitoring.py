@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from edge_agent.status.alarms import ALARMS
-from tests.docs.pages import samples, table
+from tests.docs.pages import ROOT, samples, table
 from tests.docs.test_troubleshooting import reasons
 from tests.helpers.facts import health
 from tests.tools.watch.scenes import mixed_site, plain
@@ -37,3 +37,9 @@ def test_fields_of_health_exist() -> None:
         for name in path.split("."):
             assert name in value, path
             value = value[name]
+
+
+def test_the_alerts_of_prometheus_are_those_of_the_rules() -> None:
+    rules = (ROOT / "ansible/files/monitoring/edge-agent.rules.yml").read_text("utf-8")
+    shown = [(row[0].strip("`"), row[1]) for row in table("monitoring", "Prometheus") if "EdgeAgent" in row[0]]
+    assert shown == re.findall(r"- alert: (\w+)\n.*?severity: (\w+)", rules, flags=re.DOTALL)
