@@ -7,12 +7,8 @@ from statistics import mean
 
 import pytest
 
-from tests.docs.pages import page
+from tests.docs.pages import PAGES, page
 
-PAGES = (
-    *("README", "CONTRIBUTING", "boards", "fleet", "glossary", "install", "models"),
-    *("monitoring", "reliability", "troubleshooting"),
-)
 LONGEST, AVERAGE = 35, 18
 
 
