@@ -1,4 +1,4 @@
-"""Clients of others against the agent: mosquitto's programs, Prometheus and MQTT.js, which npm puts below build/."""
+"""Clients of others against the agent: mosquitto's programs, Prometheus; MQTT.js and Node-RED, put below build/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 
 from rigs.machine import ROOT, require, run_tests
 
-MQTT_JS = ROOT / "build" / "mqtt_js"
+NODE = ROOT / "build" / "node"
 NEEDED = {
     "mosquitto": "mosquitto",
     "mosquitto_rr": "mosquitto-clients",
@@ -21,10 +21,10 @@ NEEDED = {
 def main() -> int:
     argparse.ArgumentParser(prog="python -m rigs.clients", description=__doc__).parse_args()
     require(NEEDED)
-    command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(MQTT_JS), "mqtt@5"]
+    command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(NODE), "mqtt@5", "node-red@5"]
     subprocess.run(command, check=True)
     files = ("tests/system/test_third_party_clients.py", "tests/system/clients_of_others.py")
-    return run_tests(*files, environment={"EDGE_AGENT_MQTT_JS": str(MQTT_JS)})
+    return run_tests(*files, environment={"EDGE_AGENT_NODE": str(NODE)})
 
 
 if __name__ == "__main__":

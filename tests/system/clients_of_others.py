@@ -1,4 +1,4 @@
-"""MQTT.js and Prometheus against the agent, which `python -m rigs.clients` runs; `make test` does not collect this."""
+"""MQTT.js, Node-RED and Prometheus against the agent: `python -m rigs.clients`; `make test` does not collect this."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from typing import Any
 
 from edge_agent.tools.demo.broker import free_port
 from rigs.deploy.fleet import Broker
+from tests.examples.test_examples import EXAMPLES, LABELS, pump_triage
 from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, wait_until
 from tests.helpers.site import Site
 from tests.test_monitoring import EXPORTER, FOLDER, METRICS, NUMBERS, RULES, at, expressions, health
+
+NODE = Path(os.environ.get("EDGE_AGENT_NODE", "build/node"))
 
 
 def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str) -> None:
@@ -27,7 +30,7 @@ def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str)
     version = protocol[0] if protocol == "5" else "4"
     script = Path(__file__).with_name("mqtt_js_client.mjs")
     arguments = [
-        os.environ["EDGE_AGENT_MQTT_JS"],
+        str(NODE),
         str(site.port),
         version,
         site.request("triage"),
@@ -45,15 +48,24 @@ PASSWORDS = {"press-04": "of the board", "lathe-01": "of another", "monitoring":
 
 
 @contextmanager
-def program(*command: str | Path, **environment: str) -> Iterator[None]:
-    process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def program(*command: str | Path, output: Path | str = os.devnull, **environment: str) -> Iterator[None]:
+    with Path(output).open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log)
     try:
         yield
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_node_red_shows_the_label(tmp_path: Path) -> None:
+    log = tmp_path / "node-red.log"
+    with pump_triage(tmp_path) as port:
+        flow = (EXAMPLES / "node-red" / "pump-triage.json").read_text("utf-8").replace('"1883"', f'"{port}"')
+        (tmp_path / "flow.json").write_text(flow, encoding="utf-8")
+        red = ("node", NODE / "node_modules/node-red/red.js", "--userDir", tmp_path, "--port", str(free_port()))
+        with program(*red, tmp_path / "flow.json", output=log):
+            wait_until(lambda: any(f"'{label}'" in log.read_text("utf-8") for label in LABELS), "a label", 60)
 
 
 def get(url: str) -> str:

@@ -1,0 +1,54 @@
+"""Asks a task of one board and prints the reply: python ask.py HOST BASE TASK INPUT
+
+BASE is <root>/<site>/<device>, such as edgeai/v1/hall1/board1. Needs paho-mqtt 2 and a broker with MQTT 5.
+"""
+
+import queue
+import socket
+import sys
+import uuid
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+TIMEOUT_S = 60
+
+
+def send_at_once(_client: mqtt.Client, _userdata: Any, connection: Any) -> None:
+    """Without TCP_NODELAY the kernel holds small packets back for 40 ms."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def ask(host: str, base: str, task: str, text: str, port: int = 1883) -> str:
+    """The payload of the reply."""
+    replies: queue.Queue[bytes] = queue.Queue()
+    is_subscribed: queue.Queue[Any] = queue.Queue()
+    reply_topic = f"{base}/infer/{task}/response/{uuid.uuid4()}"
+
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.on_socket_open = send_at_once
+    client.on_connect = lambda client, *_: client.subscribe(reply_topic, qos=1)
+    client.on_subscribe = lambda *_: is_subscribed.put(None)
+    client.on_message = lambda _client, _userdata, message: replies.put(message.payload)
+    client.connect(host, port)
+    client.loop_start()
+    try:
+        is_subscribed.get(timeout=TIMEOUT_S)
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = reply_topic
+        properties.CorrelationData = uuid.uuid4().bytes
+        properties.MessageExpiryInterval = TIMEOUT_S  # the broker and the agent drop the request after this time
+        client.publish(f"{base}/infer/{task}/request", text, qos=1, properties=properties)
+        return replies.get(timeout=TIMEOUT_S).decode()
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
+    host, _, port = sys.argv[1].partition(":")
+    print(ask(host, *sys.argv[2:], port=int(port or 1883)))

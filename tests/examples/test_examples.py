@@ -1,0 +1,91 @@
+"""The files of examples/ load, and their clients are answered by an agent that runs examples/pump-triage.toml."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_agent.loader import config_hints, load_config
+from edge_agent.tools.demo.broker import free_port
+from tests.conftest import NO_MOSQUITTO
+from tests.helpers.client import Client
+from tests.helpers.processes import Mosquitto
+from tests.helpers.site import online
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BASE = "edgeai/v1/hall1/board1"
+LABELS = ("normal", "bearing fault", "cavitation", "overload")
+READING = '{"vibration_mm_s":7.9,"temperature_c":81.5}'
+# PubSubClient's buffer holds a whole packet: fixed header, topic with its length, payload.
+ESP32_BUFFER = 256
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_configurations_load_without_hints_but_for_the_model(path: Path) -> None:
+    assert not list(config_hints(load_config(path)))
+
+
+@contextmanager
+def pump_triage(folder: Path) -> Iterator[int]:
+    """The port of a mosquitto, with an agent that runs examples/pump-triage.toml on the echo model."""
+    text = (EXAMPLES / "pump-triage.toml").read_text("utf-8")
+    text = re.sub(r'^path = ".*?"', 'path = "echo:"', text, flags=re.MULTILINE)
+    text = re.sub(r"^min_score.*\n", "", text, flags=re.MULTILINE)
+    port = free_port()
+    text = text.replace('host = "localhost"', f'host = "127.0.0.1"\nport = {port}')
+    (folder / "config.toml").write_text(f'state_dir = "{folder}/state"\n{text}', encoding="utf-8")
+    with Mosquitto(folder, port), closing(Client(port, "5")) as client:
+        client.subscribe(f"{BASE}/#")
+        with online(folder / "config.toml", client, BASE):
+            yield port
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    if not Mosquitto.is_installed():
+        pytest.skip(NO_MOSQUITTO)
+    with pump_triage(tmp_path_factory.mktemp("pump-triage")) as port:
+        yield port
+
+
+def test_the_python_client_gets_the_label(port: int) -> None:
+    command = [sys.executable, str(EXAMPLES / "python" / "ask.py"), f"127.0.0.1:{port}", BASE, "pump-triage", READING]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() in LABELS
+
+
+def test_the_sketch_publishes_readings_and_prints_the_answers(port: int, tmp_path: Path) -> None:
+    sketch, program = EXAMPLES / "esp32" / "pump_sensor" / "pump_sensor.ino", tmp_path / "sketch"
+    main = "\nint main() { setup(); for (;;) loop(); }\n"
+    headers = Path(__file__).parent / "arduino"
+    compiler = ["c++", "-x", "c++", "-Wall", "-Werror", "-I", str(headers), "-o", str(program), "-"]
+    subprocess.run(compiler, input=sketch.read_text("utf-8") + main, text=True, check=True)
+    running = subprocess.Popen([program], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert running.stdin is not None
+    assert running.stdout is not None
+    with running, closing(Client(port, "3.1.1")) as client:
+        subscribed = running.stdout.readline().split()
+        _, topic, payload = running.stdout.readline().strip().split(" ", 2)
+        assert subscribed == ["subscribe", "plant/pump-1/triage"]
+        client.subscribe(subscribed[1])
+        client.publish(topic, payload, qos=0)
+        answer = client.wait(subscribed[1])[0].payload
+        assert len(answer) + len(subscribed[1]) + 7 <= ESP32_BUFFER
+        running.stdin.write(answer.decode() + "\n")
+        running.stdin.close()
+        assert running.stdout.readline().strip() == answer.decode()
+
+
+def test_the_flow_of_node_red_is_wired() -> None:
+    """Node-RED itself runs it in `python -m rigs.clients`."""
+    nodes = {node["id"]: node for node in json.loads((EXAMPLES / "node-red" / "pump-triage.json").read_text("utf-8"))}
+    assert {target for node in nodes.values() for wires in node.get("wires", []) for target in wires} <= set(nodes)
+    topics = {node["topic"] for node in nodes.values() if node["type"].startswith("mqtt ")}
+    assert topics == {"plant/pump-1/reading", "plant/+/triage", f"{BASE}/infer/pump-triage/error"}
