@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ NEEDS_CLIENTS = pytest.mark.skipif(
 
 def run(script: str, port: int, folder: Path) -> str:
     """What a sample prints; samples use the default port."""
-    script = re.sub(r"\b(mosquitto_(?:rr|sub|pub))\b", rf"\1 -p {port}", script)
+    for clients, flag in (("mosquitto_(?:rr|sub|pub)", "-p"), ("edge-agent ask", "--port")):
+        script = re.sub(rf"\b({clients})\b", rf"\1 {flag} {port}", script)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path}
     command = ["bash", "-ec", script]
@@ -58,6 +60,15 @@ def test_requests_are_answered_by_the_demonstration(tmp_path: Path) -> None:
         for text in (sample("README", "sh", "mosquitto_rr"), *requests):
             reply = json.loads(run(text, port, tmp_path))
             assert reply["status"] == "ok", reply
+
+
+def test_init_writes_the_configuration_that_is_shown(tmp_path: Path) -> None:
+    run(sample("quickstart", "sh", "edge-agent init"), 0, tmp_path)
+    written = tomllib.loads((tmp_path / "config.toml").read_text("utf-8"))
+    (shown,) = map(tomllib.loads, samples("quickstart", "toml"))
+    edited = {name: shown["tasks"]["pump-triage"].pop(name) for name in ("system", "template")}
+    assert edited["system"] != written["tasks"]["pump-triage"].pop("system")
+    assert written == shown
 
 
 @pytest.fixture(scope="module")
