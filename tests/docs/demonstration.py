@@ -19,15 +19,16 @@ BASE = "edgeai/v1/demo/board1"
 
 
 @contextmanager
-def running_demonstration(folder: Path) -> Iterator[int]:
-    """`edge-agent demo --keep` while the context is entered; gives the broker's port for MQTT 5."""
+def running_demonstration(folder: Path) -> Iterator[tuple[int, Path]]:
+    """`edge-agent demo --keep` while the context is entered; gives the broker's port and the configuration."""
     port, log = free_port(), folder / "demo.log"
     command = [sys.executable, "-m", "edge_agent", "demo", "--keep", "--port", str(port), "--work", str(folder)]
     with log.open("wb") as output:
         demo = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         wait_until(lambda: "until Ctrl-C" in log.read_text("utf-8") or demo.poll() is not None, "the demo is up", 120)
-        yield port
+        (config,) = re.findall(r"Its configuration is (.*)\. In another", log.read_text("utf-8"))
+        yield port, Path(config)
     finally:
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) in (0, 1), log.read_text("utf-8")

@@ -54,7 +54,7 @@ def test_reply_samples_have_the_fields_of_a_reply(name: str) -> None:
 
 @NEEDS_CLIENTS
 def test_requests_are_answered_by_the_demonstration(tmp_path: Path) -> None:
-    with running_demonstration(tmp_path) as port:
+    with running_demonstration(tmp_path) as (port, _):
         requests = [text for text in samples("quickstart", "sh", "One request") if "mosquitto_" in text]
         assert len(requests) == 2
         for text in (sample("README", "sh", "mosquitto_rr"), *requests):
