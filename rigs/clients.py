@@ -21,7 +21,7 @@ NEEDED = {
 def main() -> int:
     argparse.ArgumentParser(prog="python -m rigs.clients", description=__doc__).parse_args()
     require(NEEDED)
-    command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(NODE), "mqtt@5", "node-red@5"]
+    command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(NODE), "mqtt@5", "node-red@4"]
     subprocess.run(command, check=True)
     files = ("tests/system/test_third_party_clients.py", "tests/system/clients_of_others.py")
     return run_tests(*files, environment={"EDGE_AGENT_NODE": str(NODE)})

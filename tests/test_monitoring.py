@@ -19,7 +19,7 @@ from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.presence import State
 from tests.helpers.facts import health as facts_of_health
 
-FOLDER = Path(__file__).parents[1] / "ansible/files/monitoring"
+FOLDER = Path(__file__).parents[1] / "examples/monitoring"
 EXPORTER = (FOLDER / "prometheus-mqtt-exporter.yaml").read_text(encoding="utf-8")
 DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text(encoding="utf-8"))
 TELEGRAF = tomllib.loads((FOLDER / "telegraf.conf").read_text(encoding="utf-8"))

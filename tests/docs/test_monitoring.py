@@ -40,6 +40,6 @@ def test_fields_of_health_exist() -> None:
 
 
 def test_the_alerts_of_prometheus_are_those_of_the_rules() -> None:
-    rules = (ROOT / "ansible/files/monitoring/edge-agent.rules.yml").read_text("utf-8")
+    rules = (ROOT / "examples/monitoring/edge-agent.rules.yml").read_text("utf-8")
     shown = [(row[0].strip("`"), row[1]) for row in table("monitoring", "Prometheus") if "EdgeAgent" in row[0]]
     assert shown == re.findall(r"- alert: (\w+)\n.*?severity: (\w+)", rules, flags=re.DOTALL)
