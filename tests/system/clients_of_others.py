@@ -65,7 +65,9 @@ def test_node_red_shows_the_label(tmp_path: Path) -> None:
         (tmp_path / "flow.json").write_text(flow, encoding="utf-8")
         red = ("node", NODE / "node_modules/node-red/red.js", "--userDir", tmp_path, "--port", str(free_port()))
         with program(*red, tmp_path / "flow.json", output=log):
-            wait_until(lambda: any(f"[debug:label] {label}" in log.read_text("utf-8") for label in LABELS), "a label", 60)
+            wait_until(
+                lambda: any(f"[debug:label] {label}" in log.read_text("utf-8") for label in LABELS), "a label", 60
+            )
 
 
 def get(url: str) -> str:

@@ -222,23 +222,23 @@ def chosen_readings() -> list[HeldOutReading]:
 
 
 def _triage(sensors: list[_Sensors]) -> bool:
-    """Sensors publish bare readings on topics of their own, all at once; the answers arrive beside them."""
+    """Four sensors publish bare readings at once, and each waits for its answer before the next one."""
     speakers = {pump: sensors[number % len(sensors)] for number, pump in enumerate(PUMPS)}
-    sent = []
-    for number, reading in enumerate(chosen_readings()):
-        pump = PUMPS[number % len(PUMPS)]
-        sent.append((reading, speakers[pump].send(f"plant/{pump}/reading", reading.payload)))
-    what = f"{len(sent)} readings from {len(PUMPS)} sensors"
+    readings = chosen_readings()
+    what = f"{len(readings)} readings from {len(PUMPS)} sensors"
     _print(f"{what} on plant/<pump>/reading, answered on …/triage; ms: in the agent, and as the sensor saw it")
     rows = [("pump", "MQTT", *_COLUMNS.values(), "answer", "probability", "is right", "agent", "sensor", "batch")]
     are_all_ok = True
-    for start, pump in enumerate(PUMPS):
-        asked, speaker = sent[start :: len(PUMPS)], speakers[pump]
-        replies = speaker.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=len(asked))
-        for (reading, sent_at), (reply, received_at) in zip(asked, replies, strict=True):
+    for number in range(READINGS_PER_PUMP):
+        asked = dict(zip(PUMPS, readings[number * len(PUMPS) :], strict=False))
+        sent_at = {pump: speakers[pump].send(f"plant/{pump}/reading", one.payload) for pump, one in asked.items()}
+        for pump, reading in asked.items():
+            speaker = speakers[pump]
+            replies = speaker.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=number + 1)
+            reply, received_at = replies[number]
             are_all_ok &= reply["status"] == "ok"
             values = json.loads(reading.payload)
-            cells = _answer_cells(reading, reply, received_at - sent_at)
+            cells = _answer_cells(reading, reply, received_at - sent_at[pump])
             rows.append((pump, speaker.protocol, *(str(values[name]) for name in _COLUMNS), *cells))
     _print("\n".join(aligned(rows)))
     return are_all_ok
