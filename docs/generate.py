@@ -193,7 +193,7 @@ def _tasks(schema: dict[str, Any]) -> Iterator[str]:
     common = {
         key: value for key, value in first["properties"].items() if all(key in one["properties"] for one in others)
     }
-    kind = {"enum": list(kinds), "description": "What an answer is."}
+    kind = {"enum": list(kinds), "description": first["properties"]["kind"]["description"]}
     yield "\n## `[tasks.NAME]`\n"
     most = schema["properties"]["tasks"]["maxProperties"]
     yield f"One table for each task, at most {most}. NAME, a *name*, stands in the task's topics.\n"
@@ -221,7 +221,7 @@ def _table(schema: dict[str, Any], name: str, table: dict[str, Any]) -> Iterator
 def _keys(schema: dict[str, Any], keys: dict[str, Any], required: list[str]) -> Iterator[str]:
     yield "| key | value | default | meaning |\n|---|---|---|---|"
     for key, value in keys.items():
-        meaning, _, told = value["description"].partition(" Default: ")
+        meaning, _, told = " ".join(value["description"].split()).partition(" Default: ")
         if key in required:
             told = "required"
         elif "default" in value:

@@ -1,4 +1,7 @@
-"""Types and ranges of the configuration: one pydantic model per TOML table, and Config for all of them."""
+"""Types and ranges of the configuration: one pydantic model per TOML table, and Config for all of them.
+
+The text below a key describes it: in the JSON Schema, in docs/configuration.md and in the file that `init` writes.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ TopicRoot = Annotated[str, StringConstraints(min_length=1, max_length=256), Afte
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 def _host_name(value: object) -> object:
@@ -99,13 +102,11 @@ def _host_name(value: object) -> object:
 class DeviceConfig(Table):
     """The board's name on the bus: its topics begin with `<root>/<site>/<id>/`."""
 
-    site: Name = Field(description="The site that the board belongs to.")
-    id: Annotated[Name, BeforeValidator(_host_name)] = Field(
-        default=None,
-        validate_default=True,
-        description="The board, unique within the site. A host name that images come with, such as `raspberrypi`, is "
-        "no default. Default: the host name up to the first dot.",
-    )
+    site: Name
+    """The site that the board belongs to."""
+    id: Annotated[Name, BeforeValidator(_host_name)] = Field(default=None, validate_default=True)
+    """The board, unique within the site. A host name that images come with, such as `raspberrypi`, is no default.
+    Default: the host name up to the first dot."""
 
 
 class TlsConfig(Table):
@@ -114,15 +115,12 @@ class TlsConfig(Table):
     The files are read again at each connection.
     """
 
-    ca_file: ConfigPath | None = Field(
-        default=None, description="Certificates to trust, in PEM. Default: those of the system."
-    )
-    cert_file: ConfigPath | None = Field(
-        default=None, description="The board's own certificate, in PEM. Default: none."
-    )
-    key_file: ConfigPath | None = Field(
-        default=None, description="The key of `cert_file`, in PEM. Default: it is in `cert_file`."
-    )
+    ca_file: ConfigPath | None = None
+    """Certificates to trust, in PEM. Default: those of the system."""
+    cert_file: ConfigPath | None = None
+    """The board's own certificate, in PEM. Default: none."""
+    key_file: ConfigPath | None = None
+    """The key of `cert_file`, in PEM. Default: it is in `cert_file`."""
 
     @field_validator("key_file")
     @classmethod
@@ -159,34 +157,26 @@ class MqttConfig(Table):
         tuple[str, ...],
         PlainValidator(_hosts),
         WithJsonSchema({"anyOf": [_HOST, {"type": "array", "items": _HOST, "minItems": 1, "maxItems": MAX_HOSTS}]}),
-    ] = Field(
-        default=("localhost",),
-        alias="host",
-        json_schema_extra={"default": "localhost"},
-        description="The broker's name or address. Or a list of brokers that share their messages, as a cluster does: "
-        "tried in turn, from the first one after each loss.",
-    )
-    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        default=None, description="The broker's port. Default: 1883, with TLS 8883."
-    )
-    protocol: Literal["5", "3.1.1"] = Field(default="5", description="The MQTT version.")
-    root: TopicRoot = Field(default="edgeai/v1", description="What all topics begin with.")
-    username: str | None = Field(default=None, description="The user that the broker knows. Default: none.")
-    password_file: ConfigPath | None = Field(
-        default=None, description="A file that holds the user's password; read again at each connection. Default: none."
-    )
-    reply_topics: tuple[TopicFilter, ...] | None = Field(
-        default=None,
-        strict=False,
-        description="Topic filters: where callers may have replies sent. "
-        "Default: `<root>/<site>/<id>/infer/+/response/#` and `<root>/reply/#`.",
-    )
+    ] = Field(default=("localhost",), alias="host", json_schema_extra={"default": "localhost"})
+    """The broker's name or address. Or a list of brokers that share their messages, as a cluster does: tried in turn,
+    from the first one after each loss."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The broker's port. Default: 1883, with TLS 8883."""
+    protocol: Literal["5", "3.1.1"] = "5"
+    """The MQTT version."""
+    root: TopicRoot = "edgeai/v1"
+    """What all topics begin with."""
+    username: str | None = None
+    """The user that the broker knows. Default: none."""
+    password_file: ConfigPath | None = None
+    """A file that holds the user's password; read again at each connection. Default: none."""
+    reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
+    """Topic filters: where callers may have replies sent. Default: `<root>/<site>/<id>/infer/+/response/#` and
+    `<root>/reply/#`."""
     tls: TlsConfig | None = None
-    max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = Field(
-        default=None,
-        description="The largest packet that the broker takes. An MQTT 3.1.1 broker cannot name it. "
-        "Default: what an MQTT 5 broker names, else no limit.",
-    )
+    max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = None
+    """The largest packet that the broker takes. An MQTT 3.1.1 broker cannot name it. Default: what an MQTT 5 broker
+    names, else no limit."""
 
     @property
     def brokers(self) -> str:
@@ -201,26 +191,16 @@ class MqttConfig(Table):
 class ModelConfig(Table):
     """The model that answers."""
 
-    path: ConfigPath = Field(
-        description="A bundle's folder as `edge-convert` writes it, or a `.gguf` file, of Qwen2, Qwen2.5 or "
-        "DeepSeek-R1-Distill-Qwen. `echo:` is a test model without weights: everything works, but the answers mean "
-        "nothing."
-    )
-    public_key: ConfigPath | None = Field(
-        default=None,
-        description="An Ed25519 public key in PEM: only a bundle opens that was signed for it. Default: any bundle and "
-        "any `.gguf` opens.",
-    )
-    chat_templates: tuple[Sha256, ...] | None = Field(
-        default=None,
-        strict=False,
-        description="SHA-256 (hex) of the chat templates that a model may have. Default: any.",
-    )
-    canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
-        default=21600.0,
-        description="Seconds after which the running model answers its canaries again, while no request runs. "
-        "0 = never.",
-    )
+    path: ConfigPath
+    """A bundle's folder as `edge-convert` writes it, or a `.gguf` file, of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen.
+    `echo:` is a test model without weights: everything works, but the answers mean nothing."""
+    public_key: ConfigPath | None = None
+    """An Ed25519 public key in PEM: only a bundle opens that was signed for it. Default: any bundle and any `.gguf`
+    opens."""
+    chat_templates: tuple[Sha256, ...] | None = Field(default=None, strict=False)
+    """SHA-256 (hex) of the chat templates that a model may have. Default: any."""
+    canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
+    """Seconds after which the running model answers its canaries again, while no request runs. 0 = never."""
 
 
 RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
@@ -229,85 +209,56 @@ RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
 class QueueConfig(Table):
     """Which requests are admitted, and how they wait."""
 
-    capacity: Annotated[int, Field(ge=1, le=10000)] = Field(
-        default=64, description="How many requests may wait. The next one gets `busy`/`queue_full`."
-    )
-    default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = Field(
-        default=60_000, description="The deadline of requests where neither they nor their task set one."
-    )
-    dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = Field(
-        default=300.0, description="How long an equal request is a repetition, and gets the answer of the first."
-    )
-    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = Field(
-        default=65536, description="The largest payload of a request. A larger one is `invalid`/`too_long`."
-    )
-    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = Field(
-        default=20.0,
-        description="How long a stop and `cmd/drain` wait for requests that run; then these are cancelled.",
-    )
-    rate_per_minute: RatePerMinute | None = Field(
-        default=None,
-        description="How many requests a minute each reply topic may send, so that one caller cannot use up what all "
-        "share. Each request that reaches its template counts, however it ends. Default: no limit.",
-    )
-    journal: Literal["disk", "memory"] = Field(
-        default="disk",
-        description="Where requests and answers are kept until they are delivered. In memory they end with the agent.",
-    )
+    capacity: Annotated[int, Field(ge=1, le=10000)] = 64
+    """How many requests may wait. The next one gets `busy`/`queue_full`."""
+    default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 60_000
+    """The deadline of requests where neither they nor their task set one."""
+    dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    """How long an equal request is a repetition, and gets the answer of the first."""
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
+    """The largest payload of a request. A larger one is `invalid`/`too_long`."""
+    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
+    """How long a stop and `cmd/drain` wait for requests that run; then these are cancelled."""
+    rate_per_minute: RatePerMinute | None = None
+    """How many requests a minute each reply topic may send, so that one caller cannot use up what all share. Each
+    request that reaches its template counts, however it ends. Default: no limit."""
+    journal: Literal["disk", "memory"] = "disk"
+    """Where requests and answers are kept until they are delivered. In memory they end with the agent."""
 
 
 class TaskBase(Table):
-    enabled: bool = Field(
-        default=True, description="`false`: the task is not there; its requests are answered `invalid`/`unknown_task`."
-    )
-    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = Field(
-        default=None, description="The system message: what the model should know and do. Default: none."
-    )
-    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = Field(
-        default=DEFAULT_TEMPLATE,
-        description="The user message, a Jinja template over `input`. A value that a reading lacks is `bad_field`, "
-        "unless it has a `default(…)`. Each reading has 0.5 s of CPU time and 64 MB.",
-    )
-    model: Literal["default"] = Field(default="default", description="The name of a table in `[models]`.")
-    max_tokens: Tokens = Field(
-        default=256, description="The most tokens that an answer may have; a request may ask for fewer or more."
-    )
-    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
-        default=None,
-        description="How long after its arrival an answer is of use. A request may set its own. "
-        "Default: `queue.default_deadline_ms`.",
-    )
-    priority: Annotated[int, Field(ge=0, le=9)] = Field(
-        default=5, description="0 is most urgent, 9 least. A request may set its own."
-    )
-    rate_per_minute: RatePerMinute | None = Field(
-        default=None, description="How many requests a minute the task takes. Default: no limit."
-    )
-    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = Field(
-        default=None,
-        description="The largest payload of this task, never above the default. Default: `queue.max_payload_bytes`.",
-    )
-    subscribe: tuple[TopicFilter, ...] = Field(
-        default=(),
-        strict=False,
-        description="Topic filters where sensors publish already; each message is a reading, never an envelope. "
-        "Filters of different tasks are the same or do not overlap.",
-    )
-    publish: str | None = Field(
-        default=None,
-        description="Where answers to `subscribe` go; `{1}` is what its first wildcard matched. "
-        "Default: `<root>/<site>/<id>/infer/<task>/response`.",
-    )
-    keep: Literal["all", "latest"] = Field(
-        default="all",
-        description="`latest`: a newer reading of the same topic takes the place of one that waits, which ends as "
-        "`cancelled`/`superseded`.",
-    )
-    reply: Literal["full", "output"] = Field(
-        default="full",
-        description="`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an "
-        "output goes whole to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply.",
-    )
+    enabled: bool = True
+    """`false`: the task is not there; its requests are answered `invalid`/`unknown_task`."""
+    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
+    """The system message: what the model should know and do. Default: none."""
+    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
+    """The user message, a Jinja template over `input`. A value that a reading lacks is `bad_field`, unless it has a
+    `default(…)`. Each reading has 0.5 s of CPU time and 64 MB."""
+    model: Literal["default"] = "default"
+    """The name of a table in `[models]`."""
+    max_tokens: Tokens = 256
+    """The most tokens that an answer may have; a request may ask for fewer or more."""
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    """How long after its arrival an answer is of use. A request may set its own. Default:
+    `queue.default_deadline_ms`."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """0 is most urgent, 9 least. A request may set its own."""
+    rate_per_minute: RatePerMinute | None = None
+    """How many requests a minute the task takes. Default: no limit."""
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    """The largest payload of this task, never above the default. Default: `queue.max_payload_bytes`."""
+    subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
+    """Topic filters where sensors publish already; each message is a reading, never an envelope. Filters of different
+    tasks are the same or do not overlap."""
+    publish: str | None = None
+    """Where answers to `subscribe` go; `{1}` is what its first wildcard matched. Default:
+    `<root>/<site>/<id>/infer/<task>/response`."""
+    keep: Literal["all", "latest"] = "all"
+    """`latest`: a newer reading of the same topic takes the place of one that waits, which ends as
+    `cancelled`/`superseded`."""
+    reply: Literal["full", "output"] = "full"
+    """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes
+    whole to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
 
     @field_validator("publish")
     @classmethod
@@ -323,19 +274,14 @@ class TaskBase(Table):
 class ClassifyTask(TaskBase):
     """Answers with one of your labels, and the probability of each."""
 
-    kind: Literal["classify"] = Field(description="What an answer is.")
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)] = Field(
-        description="The labels to choose from, all different."
-    )
-    min_score: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0,
-        description="A best label below this probability is not given: `output` is null, and `degraded` says `unsure`.",
-    )
-    top_scores: Annotated[int, Field(ge=1, le=200)] | None = Field(
-        default=None,
-        description="How many labels `scores` has: the most probable ones, in this order. Default: all, in order of "
-        "`labels`.",
-    )
+    kind: Literal["classify"]
+    """What an answer is."""
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
+    """The labels to choose from, all different."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """A best label below this probability is not given: `output` is null, and `degraded` says `unsure`."""
+    top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
+    """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
 
     @field_validator("labels")
     @classmethod
@@ -346,29 +292,23 @@ class ClassifyTask(TaskBase):
 
 
 class WrittenTask(TaskBase):
-    temperature: Temperature | None = Field(
-        default=None,
-        description="0 = always the most probable token. A request may set its own. Default: 0, for text of a "
-        "reasoning model 0.6.",
-    )
-    top_p: TopP | None = Field(
-        default=None,
-        description="Only the most probable tokens that together have this probability. A request may set its own. "
-        "Default: 1, for text of a reasoning model 0.95.",
-    )
+    temperature: Temperature | None = None
+    """0 = always the most probable token. A request may set its own. Default: 0, for text of a reasoning model 0.6."""
+    top_p: TopP | None = None
+    """Only the most probable tokens that together have this probability. A request may set its own. Default: 1, for
+    text of a reasoning model 0.95."""
 
 
 class ExtractTask(WrittenTask):
     """Answers with a JSON object that validates against your schema."""
 
-    kind: Literal["extract"] = Field(description="What an answer is.")
+    kind: Literal["extract"]
+    """What an answer is."""
     # In a file it may also be the name of one: requests/task_tables reads it first.
     output_schema: Annotated[
         dict[str, Any], WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "format": "path"}]})
-    ] = Field(
-        alias="schema",
-        description="A JSON Schema (2020-12) of an object, with local `$ref` only: a table, or a JSON file's name.",
-    )
+    ] = Field(alias="schema")
+    """A JSON Schema (2020-12) of an object, with local `$ref` only: a table, or a JSON file's name."""
 
 
 class GenerateTask(WrittenTask):
@@ -377,15 +317,13 @@ class GenerateTask(WrittenTask):
     The task `generate` is built in: `[tasks.generate]` sets its defaults, and needs no `kind`.
     """
 
-    kind: Literal["generate"] = Field(description="What an answer is.")
-    reasoning: Reasoning = Field(
-        default="drop", description="`include`: a reply has what a reasoning model thought. A request may set its own."
-    )
-    max_reasoning_tokens: ReasoningTokens | None = Field(
-        default=None,
-        description="The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not "
-        "think. A request may set its own. Default: half of `max_tokens`.",
-    )
+    kind: Literal["generate"]
+    """What an answer is."""
+    reasoning: Reasoning = "drop"
+    """`include`: a reply has what a reasoning model thought. A request may set its own."""
+    max_reasoning_tokens: ReasoningTokens | None = None
+    """The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not think. A request may
+    set its own. Default: half of `max_tokens`."""
 
 
 TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
@@ -395,72 +333,59 @@ TASK_TABLES: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": E
 class CommandsConfig(Table):
     """Which commands the board takes from the bus."""
 
-    allow: tuple[Operation, ...] = Field(
-        default=("ping", "health"), strict=False, description="The commands that are carried out."
-    )
-    key_file: ConfigPath | None = Field(
-        default=None, description="A file with a key: commands must then be signed with it. Default: they need not be."
-    )
+    allow: tuple[Operation, ...] = Field(default=("ping", "health"), strict=False)
+    """The commands that are carried out."""
+    key_file: ConfigPath | None = None
+    """A file with a key: commands must then be signed with it. Default: they need not be."""
 
 
 class BoardConfig(Table):
     """Where the board's sensors are read from."""
 
-    root: ConfigPath = Field(
-        default=Path("/"),
-        description="The folder of `/sys` and `/proc`. With another one no device is opened, and the throttle bits of "
-        "a Raspberry Pi come from a file `get_throttled` there, as `vcgencmd` prints them.",
-    )
+    root: ConfigPath = Path("/")
+    """The folder of `/sys` and `/proc`. With another one no device is opened, and the throttle bits of a Raspberry Pi
+    come from a file `get_throttled` there, as `vcgencmd` prints them."""
 
 
 class HealthConfig(Table):
     """How often the board says how it is."""
 
-    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
-        default=10.0, description="Seconds between two messages on `health`."
-    )
+    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+    """Seconds between two messages on `health`."""
 
 
 class GovernorConfig(Table):
     """Slows the agent down before the board has to slow down by itself."""
 
-    enabled: bool = Field(default=True, description="`false`: alarms only.")
-    headroom_c: Annotated[float, Field(ge=0.5, le=40)] = Field(
-        default=2.0, description="How many °C below the SoC's limit it begins."
-    )
-    memory_reserve_mb: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
-        default=None,
-        description="The memory (10⁶ bytes) that stays free; below twice this it limits. Default: 5 % of all memory.",
-    )
+    enabled: bool = True
+    """`false`: alarms only."""
+    headroom_c: Annotated[float, Field(ge=0.5, le=40)] = 2.0
+    """How many °C below the SoC's limit it begins."""
+    memory_reserve_mb: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+    """The memory (10⁶ bytes) that stays free; below twice this it limits. Default: 5 % of all memory."""
 
 
 class HomeAssistantConfig(Table):
     """Discovery by Home Assistant."""
 
-    enabled: bool | None = Field(
-        default=None,
-        description="`true`: announce the board there. `false`: withdraw what was announced before. Default: neither.",
-    )
-    prefix: TopicRoot = Field(default="homeassistant", description="Home Assistant's discovery prefix.")
+    enabled: bool | None = None
+    """`true`: announce the board there. `false`: withdraw what was announced before. Default: neither."""
+    prefix: TopicRoot = "homeassistant"
+    """Home Assistant's discovery prefix."""
 
 
 class LogConfig(Table):
     """The log on standard error. It quotes of callers only ids, tasks and topics, cut at 80 characters."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The least severity. Lines of one kind: at most 50 in ten minutes."
-    )
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severity. Lines of one kind: at most 50 in ten minutes."""
 
 
 class Config(Table):
-    models_dir: ConfigPath = Field(
-        default=Path("/var/lib/edge-agent/models"),
-        description="The folder of the bundles that `cmd/model-switch` names; `health` reports free space of its disk.",
-    )
-    state_dir: ConfigPath = Field(
-        default=Path("/var/lib/edge-agent/state"),
-        description="What the agent keeps over restarts: requests, replies, measurements, prefixes. One agent's alone.",
-    )
+    models_dir: ConfigPath = Path("/var/lib/edge-agent/models")
+    """The folder of the bundles that `cmd/model-switch` names; `health` reports free space of its disk."""
+    state_dir: ConfigPath = Path("/var/lib/edge-agent/state")
+    """What the agent keeps over restarts: requests, replies, measurements, prefixes. One agent's alone."""
     device: DeviceConfig
     mqtt: MqttConfig = MqttConfig()
     models: Annotated[dict[Literal["default"], ModelConfig], Field(min_length=1)]

@@ -28,8 +28,6 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Reasoning = Literal["drop", "include"]
 ReasoningTokens = Annotated[int, Field(ge=0, le=32768)]
-
-
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _STOP = {"type": "string", "minLength": 1, "maxLength": 256}
 
@@ -37,45 +35,29 @@ _STOP = {"type": "string", "minLength": 1, "maxLength": 256}
 class Options(BaseModel):
     """How the answer is made. Unknown options are refused. What is left out is as the task sets it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
-    max_tokens: Tokens | None = Field(
-        default=None, description="The most tokens that the answer may have. Default: the task's."
-    )
-    temperature: Temperature | None = Field(
-        default=None,
-        description="0 = always the most probable token. Default: the task's.",
-    )
-    top_p: TopP | None = Field(
-        default=None,
-        description="Only the most probable tokens that together have this probability. Default: the task's.",
-    )
-    top_k: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=0, description="Only so many of the most probable tokens. 0 = all."
-    )
-    min_p: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="Only tokens with this share of the best token's probability."
-    )
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = Field(
-        default=None, description="The same seed gives the same answer. Default: a random one."
-    )
+    max_tokens: Tokens | None = None
+    """The most tokens that the answer may have. Default: the task's."""
+    temperature: Temperature | None = None
+    """0 = always the most probable token. Default: the task's."""
+    top_p: TopP | None = None
+    """Only the most probable tokens that together have this probability. Default: the task's."""
+    top_k: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Only so many of the most probable tokens. 0 = all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Only tokens with this share of the best token's probability."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    """The same seed gives the same answer. Default: a random one."""
     stop: Annotated[
         tuple[_Stop, ...], WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 8}]})
-    ] = Field(
-        default=(),
-        strict=False,
-        max_length=8,
-        fail_fast=True,
-        description="Strings that end the answer; one may stand without a list.",
-    )
-    reasoning: Reasoning | None = Field(
-        default=None, description="`include`: the reply has what a reasoning model thought. Default: the task's."
-    )
-    max_reasoning_tokens: ReasoningTokens | None = Field(
-        default=None,
-        description="The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not "
-        "think. Default: the task's.",
-    )
+    ] = Field(default=(), strict=False, max_length=8, fail_fast=True)
+    """Strings that end the answer; one may stand without a list."""
+    reasoning: Reasoning | None = None
+    """`include`: the reply has what a reasoning model thought. Default: the task's."""
+    max_reasoning_tokens: ReasoningTokens | None = None
+    """The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not think. Default: the
+    task's."""
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -89,34 +71,26 @@ class Envelope(BaseModel):
     A payload without `input` is the input itself.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
-    input: Annotated[Any, WithJsonSchema({"type": ["string", "object", "array"]})] = Field(
-        description="The reading, in the task's template as `input`. For `generate`: text, or "
-        '`{"messages": [{"role", "content"}, …]}`.'
-    )
+    input: Annotated[Any, WithJsonSchema({"type": ["string", "object", "array"]})]
+    """The reading, in the task's template as `input`. For `generate`: text, or `{"messages": [{"role", "content"},
+    …]}`."""
     id: Annotated[
         str | int | None,
         WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "integer"}]}),
-    ] = Field(
-        default=None, description="Echoed in the reply. Default: the MQTT 5 Correlation Data, else a generated one."
-    )
-    reply_to: StrictStr | None = Field(
-        default=None,
-        description="The topic of the reply, which `mqtt.reply_topics` must allow. An MQTT 5 Response Topic wins. "
-        "Default: the task's `response` topic.",
-    )
-    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
-        default=None,
-        description="The answer is of no use so long after the arrival. The smaller of this and the MQTT 5 Message "
-        "Expiry counts. Default: the task's, else `queue.default_deadline_ms`.",
-    )
-    priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = Field(
-        default=None, description="0 is most urgent, 9 least. Default: the task's."
-    )
-    stream: StrictBool = Field(
-        default=False, description="Partial replies while the answer is written; `generate` alone has them."
-    )
+    ] = None
+    """Echoed in the reply. Default: the MQTT 5 Correlation Data, else a generated one."""
+    reply_to: StrictStr | None = None
+    """The topic of the reply, which `mqtt.reply_topics` must allow. An MQTT 5 Response Topic wins. Default: the task's
+    `response` topic."""
+    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    """The answer is of no use so long after the arrival. The smaller of this and the MQTT 5 Message Expiry counts.
+    Default: the task's, else `queue.default_deadline_ms`."""
+    priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
+    """0 is most urgent, 9 least. Default: the task's."""
+    stream: StrictBool = False
+    """Partial replies while the answer is written; `generate` alone has them."""
     options: Options = Options()
 
     @field_validator("id", mode="before")

@@ -38,25 +38,19 @@ class Finish(StrEnum):
 class EngineSettings(BaseModel):
     """How the model runs. What is not set is chosen for board and model; threads and widths are measured once."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
-    context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = Field(
-        default=None,
-        description="Tokens of all requests that run at once, prompts and answers together. Default: the model's "
-        "length, at most 4096.",
-    )
-    max_active: Annotated[int, Field(ge=1, le=32)] = Field(default=4, description="Requests that run at once.")
-    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        default=None,
-        description="Threads of steps with fewer than 8 rows: one row per request that writes. Default: measured.",
-    )
-    prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        default=None, description="Threads of wider steps, which hold prompts. Default: measured."
-    )
-    batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = Field(
-        default=None,
-        description="Prompt tokens per step. Cancels and deadlines act between two steps. Default: measured.",
-    )
+    context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = None
+    """Tokens of all requests that run at once, prompts and answers together. Default: the model's length, at most
+    4096."""
+    max_active: Annotated[int, Field(ge=1, le=32)] = 4
+    """Requests that run at once."""
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads of steps with fewer than 8 rows: one row per request that writes. Default: measured."""
+    prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads of wider steps, which hold prompts. Default: measured."""
+    batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
+    """Prompt tokens per step. Cancels and deadlines act between two steps. Default: measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
