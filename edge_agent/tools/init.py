@@ -8,13 +8,13 @@ import json
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edge_agent.core.config import BUILT_IN_TASK, TASK_TABLES, Config, DeviceConfig, ModelConfig, MqttConfig, TlsConfig
+from edge_agent.core import config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
 from edge_agent.core.wording import field_name, printable
@@ -28,7 +28,7 @@ _HEAD = f"""\
 # `edge-agent schema config > {_SCHEMA_FILE}` has an editor complete and explain all keys.
 # A line such as `#key = value` is a suggestion: remove the # to use it.
 """
-# To be edited: it only has to be good.
+# For the user to edit.
 _SAMPLE_SCHEMA = {
     "type": "object",
     "required": ["fault", "stop"],
@@ -36,7 +36,10 @@ _SAMPLE_SCHEMA = {
 }
 _SUGGESTED_MQTT = {"username": "board1", "password_file": "mqtt-password"}
 _SUGGESTED_TASK = {"deadline_ms": 10_000, "subscribe": ["plant/+/vibration"], "publish": "plant/{1}/answer"}
-_OF_TASK = ("kind", "system", "labels", "schema", "subscribe", "publish")
+# Options, and the keys that they set; those of a task have the same names.
+_KEYS = {"site": "device.site", "device": "device.id", "host": "mqtt.host", "model": "models.default.path"}
+_TASK_KEYS = ("kind", "system", "labels", "schema", "subscribe", "publish")
+_LISTS = ("labels", "subscribe")
 
 
 def init(options: argparse.Namespace) -> int:
@@ -68,49 +71,47 @@ class _Form:
 
     def fill(self) -> None:
         """Raises OptionError, EOFError."""
-        self._ask("site", _about(DeviceConfig, "site"))
-        self._ask("device", _about(DeviceConfig, "id"), _host_name())
-        self._ask("host", _about(MqttConfig, "host"), "localhost")
-        self._ask("model", _about(ModelConfig, "path"), ECHO_MODEL)
-        self._ask("task", f"The name of a task of yours, such as pump-triage, or `{BUILT_IN_TASK}`.")
+        self._ask("site", _about(config.DeviceConfig, "site"))
+        self._ask("device", _about(config.DeviceConfig, "id"), _host_name())
+        self._ask("host", _about(config.MqttConfig, "host"), "localhost")
+        self._ask("model", _about(config.ModelConfig, "path"), ECHO_MODEL)
+        self._ask("task", f"The name of a task of yours, such as pump-triage, or `{config.BUILT_IN_TASK}`.")
         self._fill_task()
         if faults := self._faults():
             raise OptionError("; ".join(faults))
 
     def _fill_task(self) -> None:
-        options = self._options
-        likely = "classify" if options.labels else "extract" if options.schema else None
-        if self._values["task"] == BUILT_IN_TASK:
-            likely = "generate"
-        if likely and options.kind is None:
-            options.kind = likely
-        kinds = (f"{kind}: {(table.__doc__ or '').splitlines()[0]}" for kind, table in TASK_TABLES.items())
-        self._ask("kind", "\n".join(kinds))
-        kind = self._values["kind"]
-        about = {key: _about(TASK_TABLES[kind], key) for key in _OF_TASK if key in _fields(TASK_TABLES[kind])}
-        system = None
+        values = self._values
+        implied = "classify" if values["labels"] else "extract" if values["schema"] else None
+        if values["task"] == config.BUILT_IN_TASK:
+            implied = "generate"
+        kinds = (f"{kind}: {(table.__doc__ or '').splitlines()[0]}" for kind, table in config.TASK_TABLES.items())
+        self._ask("kind", "\n".join(kinds), given=self._options.kind or implied)
+        kind = values["kind"]
+        table, system = config.TASK_TABLES[kind], None
         if kind == "classify":
-            self._ask("labels", f"{about['labels']} Put a comma between them.", parse=_comma_separated)
-            system = f"Name the condition that the reading shows: {', '.join(self._values['labels'])}."
+            self._ask("labels", _about(table, "labels"))
+            system = f"Name the condition that the reading shows: {', '.join(values['labels'])}."
         elif kind == "extract":
-            self._ask("schema", f"{about['schema']} Here: the file's name, or nothing for a sample.", _SAMPLE_SCHEMA)
+            self._ask("schema", f"{_about(table, 'schema')} Here: the file, or nothing for a sample.", _SAMPLE_SCHEMA)
             system = "Fill in the fields from the reading."
-        self._ask("system", about["system"], system)
-        self._ask("subscribe", f"{about['subscribe']} Put a comma between them; nothing: none.", parse=_comma_separated)
+        self._ask("system", _about(table, "system"), system)
+        self._ask("subscribe", f"{_about(table, 'subscribe')} Nothing: none.")
 
-    def _ask(
-        self, option: str, about: str, default: Any = None, *, parse: Callable[[str], Any] = lambda text: text
-    ) -> None:
-        given = getattr(self._options, option)
+    def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:
+        """Sets the option's value. given: None = as on the command line."""
+        parse = _comma_separated if option in _LISTS else str
+        given = given or getattr(self._options, option)
         self._values[option] = default if given is None else parse(given)
         if given is not None or not sys.stdin.isatty():
             if faults := self._faults(option):
                 raise OptionError("; ".join(faults))
             return
+        about += " Put a comma between them." if option in _LISTS else ""
         print("", *(textwrap.fill(line, 80) for line in about.splitlines()), sep="\n")
-        shown_default = f" [{default}]" if isinstance(default, str) else ""
+        prompt = f"{option} [{default}]: " if isinstance(default, str) else f"{option}: "
         while True:
-            answer = input(f"{option}{shown_default}: ").strip()
+            answer = input(prompt).strip()
             self._values[option] = parse(answer) if answer else default
             faults = self._faults(option)
             if not faults:
@@ -118,37 +119,30 @@ class _Form:
             print(*map(printable, faults), sep="\n")
 
     def _faults(self, option: str | None = None) -> list[str]:
-        """What the loader says of an option's value, or of all, in the words of options."""
-        if not self._values.get("task", True):
+        """What the loader says of an option's value, or of all, with the option in place of the key."""
+        name = self._values.get("task", "")
+        if name is None:
             return ["--task: required, but missing"]
+        keys = {**_KEYS, "task": field_name(("tasks", name))}
+        keys |= {key: field_name(("tasks", name, key)) for key in _TASK_KEYS}
         try:
             check_document(copy.deepcopy(self._document()), self._options.out)
         except ConfigError as error:
-            keys = self._keys()
-            wanted = {option: keys[option]} if option else keys
-            found = [(fault, _option_of(fault, wanted)) for fault in error.faults]
-            return [words or with_flags(fault) for fault, words in found if words or not option]
+            faults = [_with_option(fault, keys) for fault in error.faults]
+            return [fault for fault in faults if option is None or fault.startswith((f"--{option}:", f"--{option}["))]
         return []
-
-    def _keys(self) -> dict[str, str]:
-        """The configuration's key that an option sets."""
-        keys = {"site": "device.site", "device": "device.id", "host": "mqtt.host", "model": "models.default.path"}
-        task = self._values.get("task")
-        if task is not None:
-            keys |= {"task": field_name(("tasks", task))}
-            keys |= {key: field_name(("tasks", task, key)) for key in _OF_TASK}
-        return keys
 
     def _document(self) -> dict[str, Any]:
         values = {option: value for option, value in self._values.items() if value is not None}
-        device = {"site": values.get("site"), "id": values.get("device")}
-        model = {"path": values.get("model")}
-        task = {key: values[key] for key in _OF_TASK if key in values}
+
+        def table(**options: str) -> dict[str, Any]:
+            return {key: values[option] for key, option in options.items() if option in values}
+
         document = {
-            "device": {key: value for key, value in device.items() if value is not None},
-            "mqtt": {"host": values.get("host", "localhost"), **mqtt_table(self._options)},
-            "models": {"default": {key: value for key, value in model.items() if value is not None}},
-            "tasks": {values["task"]: task} if "task" in values else {},
+            "device": table(site="site", id="device"),
+            "mqtt": {"host": "localhost", **mqtt_table(self._options), **table(host="host")},
+            "models": {"default": table(path="model")},
+            "tasks": {values["task"]: table(**{key: key for key in _TASK_KEYS})} if "task" in values else {},
         }
         # The service has its own folder.
         is_service = self._options.out.absolute().parent == DEFAULT_PATH.parent
@@ -163,12 +157,12 @@ class _Form:
         top = {key: value for key, value in document.items() if not isinstance(value, dict)}
         lines = [
             _HEAD,
-            *_keys_of(Config, top),
-            *_table("device", DeviceConfig, document["device"]),
-            *_table("mqtt", MqttConfig, mqtt, _SUGGESTED_MQTT),
-            *(_table("mqtt.tls", TlsConfig, tls) if tls is not None else ()),
-            *_table("models.default", ModelConfig, document["models"]["default"]),
-            *_table(f"tasks.{name}", TASK_TABLES[task["kind"]], task, _SUGGESTED_TASK),
+            *_keys_of(config.Config, top),
+            *_table("device", config.DeviceConfig, document["device"]),
+            *_table("mqtt", config.MqttConfig, mqtt, _SUGGESTED_MQTT),
+            *(_table("mqtt.tls", config.TlsConfig, tls) if tls is not None else ()),
+            *_table("models.default", config.ModelConfig, document["models"]["default"]),
+            *_table(f"tasks.{name}", config.TASK_TABLES[task["kind"]], task, _SUGGESTED_TASK),
         ]
         return "\n".join(lines) + "\n"
 
@@ -196,26 +190,23 @@ def _comma_separated(text: str) -> list[str]:
 def _host_name() -> str | None:
     """The host name, if it identifies the board."""
     try:
-        return DeviceConfig(site="-").id
+        return config.DeviceConfig(site="-").id
     except ValidationError:
         return None
 
 
-def _option_of(fault: str, keys: Mapping[str, str]) -> str | None:
-    """The fault with an option in place of the key; None if it is of none of these."""
+def _with_option(fault: str, keys: Mapping[str, str]) -> str:
+    """The fault with an option in place of the key."""
     for option, key in keys.items():
         if fault.startswith((f"{key}:", f"{key}[")):
             return f"--{option}{fault.removeprefix(key)}"
-    return None
-
-
-def _fields(model: type[BaseModel]) -> dict[str, str]:
-    """What each key of a table means."""
-    return {field.alias or name: field.description or "" for name, field in model.model_fields.items()}
+    return with_flags(fault)
 
 
 def _about(model: type[BaseModel], key: str) -> str:
-    return _fields(model)[key]
+    """What a key of a table means."""
+    (text,) = (field.description for name, field in model.model_fields.items() if key in (name, field.alias))
+    return " ".join((text or "").split())
 
 
 def _table(
