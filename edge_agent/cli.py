@@ -1,4 +1,7 @@
-"""Commands and exit codes: what each command does, and in `parser` its options."""
+"""Commands and exit codes: what each command does, and in `parser` its options.
+
+The text of a function is the command's `--help`, and stands in docs/cli.md.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config
-from edge_agent.tools.bus import OptionError, add_bus_options, bus_of
+from edge_agent.tools.bus import NoAnswerError, OptionError, add_bus_options, bus_of
 from edge_agent.tools.output import fail
 from edge_agent.tools.schema import SCHEMAS
 
@@ -42,6 +45,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Serves requests until it is stopped.
+
+    SIGTERM: it refuses new requests, finishes what runs and ends. SIGHUP: it reloads the configuration.
+    Exit codes: 0 stopped, 1 failed, 64 usage, 78 bad configuration, also a model path where no model is.
+    """
     # Until the agent handles signals itself (its model is being checked), a stop ends it and a reload is ignored.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,6 +77,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check_config(options: argparse.Namespace) -> int:
+    """Lists every fault of a configuration file.
+
+    Hints are what is likely not meant, and files that `run` needs and that are not there yet.
+    Exit codes: 0 good, 64 usage, 78 bad configuration.
+    """
     path: Path = options.file or options.config
     config = load_config(path)
     needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
@@ -79,12 +92,23 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _init(options: argparse.Namespace) -> int:
+    """Writes a first configuration.
+
+    What no option gives is asked on a terminal; elsewhere it has its default, or is named as missing.
+    Exit codes: 0 written, 1 not written, 64 usage: an option is missing or wrong.
+    """
     from edge_agent.tools.init import init
 
     return init(options)
 
 
 def _schema(options: argparse.Namespace) -> int:
+    """Prints the JSON Schema of a document.
+
+    With the configuration's, an editor such as VS Code with Even Better TOML completes keys and explains them: the file
+    names it in a line `#:schema ./config.schema.json`.
+    Exit codes: 0 done, 64 usage.
+    """
     from edge_agent.tools.schema.schema import json_schema
 
     print(printable_json(json_schema(options.name)))
@@ -92,8 +116,12 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
+    """Sends one request and prints the reply.
+
+    Exit codes: 0 the reply is ok, 1 no broker or no reply in time, 2 the reply has another status, 64 usage, 78 bad
+    configuration.
+    """
     from edge_agent.tools.ask import ask, parse_input
-    from edge_agent.tools.client import NoAnswerError
 
     bus = bus_of(options)
     text = sys.stdin.read() if options.input == "-" else options.input
@@ -107,26 +135,28 @@ def _ask(options: argparse.Namespace) -> int:
     except NotJsonError as error:
         return fail(f"INPUT is not JSON: {error}; --text sends it as it is", EXIT_USAGE)
     fields = {name: given for name in ("priority", "options") if (given := getattr(options, name)) is not None}
-    try:
-        reply = ask(bus, options.task, value, deadline_ms=options.deadline_ms, fields=fields)
-    except NoAnswerError as error:
-        return fail(str(error))
-    return _print_reply(reply)
+    return _print_reply(ask(bus, options.task, value, deadline_ms=options.deadline_ms, fields=fields))
 
 
 def _command(options: argparse.Namespace) -> int:
-    from edge_agent.tools.client import NoAnswerError
+    """Sends one command and prints its result.
+
+    The command is sent once the board is on the bus.
+    Exit codes: 0 done, 1 no broker, no board or no result in time, 2 refused or failed, 64 usage, 78 bad configuration.
+    """
     from edge_agent.tools.command import send_command
 
     bus = bus_of(options)
-    try:
-        timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
-        return _print_reply(send_command(bus, options.operation, options.fields, timeout_s=timeout_s))
-    except NoAnswerError as error:
-        return fail(str(error))
+    timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
+    return _print_reply(send_command(bus, options.operation, options.fields, timeout_s=timeout_s))
 
 
 def _watch(options: argparse.Namespace) -> int:
+    """Shows all boards of a site, live.
+
+    The worst board is first. q or Ctrl-C ends it. Boards below the end of the screen are in --once.
+    Exit codes: 0 ended, 1 no broker, or one look without a board, 64 usage, 78 bad configuration.
+    """
     from edge_agent.tools.watch.watch import watch
 
     bus = bus_of(options)
@@ -134,236 +164,177 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    """Checks whether this board can serve its configuration.
+
+    Each line says what to do. As root it also checks what the service's account may read and write.
+    Exit codes: 0 good, 1 a check failed, 64 usage.
+    """
     from edge_agent.tools.doctor.doctor import doctor
 
     return doctor(options.config, is_broker_only=options.broker, as_json=options.json)
 
 
 def _diag(options: argparse.Namespace) -> int:
+    """Collects what support needs in one file without secrets.
+
+    It also works where the configuration is broken, or parts of the board do not answer. As root it is complete.
+    Exit codes: 0 written, 1 failed, 64 usage, 78 written, but the configuration has faults.
+    """
     from edge_agent.tools.diag import diag
 
     return diag(options.config, options.out)
 
 
 def _probe(options: argparse.Namespace) -> int:
+    """Checks whether a bundle's model answers here as where it was made.
+
+    It checks the bundle, loads its model in a worker of its own, asks the canaries and lists the answers that differ. A
+    running agent is not asked.
+    Exit codes: 0 as recorded, 1 an answer differs or the model does not load, 64 usage, 78 bad configuration.
+    """
     from edge_agent.tools.probe import probe
 
     return probe(options.config or (None if options.bundle else DEFAULT_PATH), options.bundle)
 
 
 def _bench(options: argparse.Namespace) -> int:
+    """Measures this board with a model.
+
+    Requests per second and latencies of three tasks, tokens per second by threads and width of a step, memory, start
+    times. Stop the agent's service first: two models at once disturb each other.
+    Exit codes: 0 done, 1 failed, 64 usage, 78 bad configuration.
+    """
     from edge_agent.tools.bench.bench import bench
 
     return bench(options.config, options.model, is_quick=options.quick, as_json=options.json)
 
 
 def _demo(options: argparse.Namespace) -> int:
+    """Runs broker, model, agent and sensors on this machine.
+
+    The model is small and knows only synthetic pump readings.
+    Exit codes: 0 every reading was answered, 1 failed, 64 usage.
+    """
     from edge_agent.tools.demo.demo import demo
 
     return demo(options.port, options.work, keep=options.keep)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of all commands; `epilog` tells a command's exit codes."""
+    """The options of all commands."""
     top = _Parser(
         prog="edge-agent",
         description="An LLM inference node on a factory's MQTT bus.",
-        epilog="`edge-agent COMMAND --help` tells the options and exit codes of a command.",
+        epilog="`edge-agent COMMAND --help` shows the options and exit codes of a command.",
     )
     top.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(
-        name: str,
-        run: Callable[[argparse.Namespace], int],
-        about: str,
-        more: str,
-        exits: str,
-        *,
-        extra: str | None = None,
-    ) -> _Parser:
-        """about: a line in the list of commands. more: what else `COMMAND --help` says. extra: what it needs."""
-        description = f"{about[0].upper()}{about[1:]}.{more and ' '}{more}"
-        added: _Parser = commands.add_parser(name, help=about, description=description, epilog=f"Exit codes: {exits}.")
+    def add(run: Callable[[argparse.Namespace], int], extra: str | None = None) -> _Parser:
+        """A command with the name and the text of its function. extra: the one that it needs."""
+        about, _, exits = " ".join((run.__doc__ or "").split()).partition(" Exit codes: ")
+        first = about.split(". ")[0].rstrip(".")
+        added: _Parser = commands.add_parser(
+            run.__name__.strip("_").replace("_", "-"),
+            help=first[0].lower() + first[1:],
+            description=about,
+            epilog=f"Exit codes: {exits}",
+        )
         added.set_defaults(run=run, extra=extra)
         return added
 
+    def option(
+        to: argparse._ActionsContainer,
+        flag: str,
+        metavar: str,
+        about: str,
+        kind: Callable[[str], Any] = str,
+        **more: Any,
+    ) -> None:
+        """An option or argument with a value."""
+        to.add_argument(flag, metavar=metavar, type=kind, help=about, **more)
+
     def add_config(to: argparse._ActionsContainer) -> None:
-        about = "the configuration (default: %(default)s)"
-        to.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=about)
+        option(to, "--config", "FILE", "the configuration (default: %(default)s)", Path, default=DEFAULT_PATH)
 
     def add_json(to: argparse._ActionsContainer) -> None:
         to.add_argument("--json", action="store_true", help="prints one JSON object instead")
 
-    run = add(
-        "run",
-        _run,
-        "serves requests until it is stopped",
-        "SIGTERM: it refuses new requests, finishes what runs and ends. SIGHUP: it reloads the configuration.",
-        "0 stopped, 1 failed, 64 usage, 78 bad configuration, also a model path where no model is",
-    )
-    add_config(run)
+    add_config(add(_run))
 
-    check = add(
-        "check-config",
-        _check_config,
-        "lists every fault of a configuration file",
-        "Hints are what is likely not meant, and files that `run` needs and that are not there yet.",
-        "0 good, 64 usage, 78 bad configuration",
-    )
-    check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the same as --config FILE")
+    check = add(_check_config)
+    option(check, "file", "FILE", "the same as --config FILE", Path, nargs="?")
     add_config(check)
 
-    init = add(
-        "init",
-        _init,
-        "writes a first configuration",
-        "What no option gives is asked on a terminal; elsewhere it has its default, or is named as missing.",
-        "0 written, 1 not written, 64 usage: an option is missing or wrong",
-    )
-    file_help = "the file to write (default: %(default)s)"
-    init.add_argument("--out", type=Path, default=Path("config.toml"), metavar="FILE", help=file_help)
+    init = add(_init)
+    option(init, "--out", "FILE", "the file to write (default: %(default)s)", Path, default=Path("config.toml"))
     init.add_argument("--force", action="store_true", help="replaces an existing file")
-    model_help = "a bundle's folder or a .gguf; echo: is a test model without weights (default: echo:)"
-    init.add_argument("--model", metavar="PATH", help=model_help)
+    option(init, "--model", "PATH", "a bundle or a .gguf (default: echo:, a test model without weights)")
     task = init.add_argument_group("task")
-    task.add_argument("--task", metavar="NAME", help="the task's name, such as pump-triage")
-    kind_help = "what an answer is (default: classify with --labels, extract with --schema)"
-    task.add_argument("--kind", choices=tuple(TASK_TABLES), help=kind_help)
-    labels_help = "the labels to choose from, such as normal,worn,broken"
-    task.add_argument("--labels", metavar="A,B,…", help=labels_help)
-    schema_help = "a JSON Schema of the answers (default of --kind extract: a sample to edit)"
-    task.add_argument("--schema", metavar="FILE", help=schema_help)
-    task.add_argument("--system", metavar="TEXT", help="what the model should know and do")
-    subscribe_help = "topics where sensors publish readings, such as plant/+/vibration"
-    task.add_argument("--subscribe", metavar="TOPIC,…", help=subscribe_help)
-    task.add_argument("--publish", metavar="TOPIC", help="where their answers go, such as plant/{1}/triage")
+    option(task, "--task", "NAME", "the task's name, such as pump-triage")
+    kinds = "what an answer is (default: classify with --labels, extract with --schema)"
+    task.add_argument("--kind", choices=TASK_TABLES, help=kinds)
+    option(task, "--labels", "A,B,…", "the labels to choose from, such as normal,worn,broken")
+    option(task, "--schema", "FILE", "a JSON Schema of the answers (default of --kind extract: a sample to edit)")
+    option(task, "--system", "TEXT", "what the model should know and do")
+    option(task, "--subscribe", "TOPIC,…", "topics where sensors publish readings, such as plant/+/vibration")
+    option(task, "--publish", "TOPIC", "where their answers go, such as plant/{1}/triage")
     add_bus_options(init, None)
 
-    schema = add(
-        "schema",
-        _schema,
-        "prints the JSON Schema of a document",
-        "With the configuration's, an editor such as VS Code with Even Better TOML completes keys and explains them: "
-        "the file names it in a line `#:schema ./config.schema.json`.",
-        "0 done, 64 usage",
-    )
-    schema.add_argument("name", choices=SCHEMAS, metavar="NAME", help=", ".join(SCHEMAS))
+    option(add(_schema), "name", "NAME", ", ".join(SCHEMAS), choices=SCHEMAS)
 
-    ask = add(
-        "ask",
-        _ask,
-        "sends one request and prints the reply",
-        "",
-        "0 the reply is ok, 1 no broker or no reply in time, 2 the reply has another status, 64 usage, "
-        "78 bad configuration",
-    )
-    ask.add_argument("task", metavar="TASK", help="a task of the board, or generate")
-    ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
+    ask = add(_ask)
+    option(ask, "task", "TASK", "a task of the board, or generate")
+    option(ask, "input", "INPUT", "text, or a JSON object or array; - reads standard input")
     ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
-    deadline_help = "milliseconds after which the answer is of no use (default: %(default)s)"
-    ask.add_argument("--deadline-ms", type=int, default=60_000, metavar="MS", help=deadline_help)
-    priority_help = "0 is most urgent (default: the task's)"
-    ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help=priority_help)
-    options_help = "a JSON object, such as '{\"max_tokens\": 64}'"
-    ask.add_argument("--options", type=_json_object, metavar="JSON", help=options_help)
+    option(ask, "--deadline-ms", "MS", "how long the answer is of use (default: %(default)s)", int, default=60_000)
+    option(ask, "--priority", "0-9", "0 is most urgent (default: the task's)", int, choices=range(10))
+    option(ask, "--options", "JSON", "a JSON object, such as '{\"max_tokens\": 64}'", _json_object)
     add_bus_options(ask, DEFAULT_PATH)
 
-    command = add(
-        "command",
-        _command,
-        "sends one command and prints its result",
-        "The command is sent once the board is on the bus.",
-        "0 done, 1 no broker, no board or no result in time, 2 refused or failed, 64 usage, 78 bad configuration",
+    command = add(_command)
+    option(command, "operation", "OP", ", ".join(OPERATIONS), choices=OPERATIONS)
+    option(
+        command, "fields", "FIELDS", "a JSON object, such as '{\"timeout_s\": 5}'", _json_object, nargs="?", default={}
     )
-    command.add_argument("operation", metavar="OP", choices=OPERATIONS, help=", ".join(OPERATIONS))
-    fields_help = "a JSON object, such as '{\"timeout_s\": 5}'"
-    command.add_argument("fields", metavar="FIELDS", nargs="?", type=_json_object, default={}, help=fields_help)
-    timeout_help = "seconds to wait for the result (default: 60, for a model switch 900)"
-    command.add_argument("--timeout", type=_seconds, metavar="S", help=timeout_help)
-    key_help = "a file with the key that signs the command (default: the configuration's commands.key_file)"
-    command.add_argument("--command-key", type=Path, metavar="FILE", help=key_help)
+    option(command, "--timeout", "S", "seconds to wait for the result (default: 60, for a model switch 900)", _seconds)
+    signs = "the file of the key that signs the command (default: the configuration's commands.key_file)"
+    option(command, "--command-key", "FILE", signs, Path)
     add_bus_options(command, DEFAULT_PATH)
 
-    watch = add(
-        "watch",
-        _watch,
-        "shows all boards of a site, live",
-        "The worst board is first. q or Ctrl-C ends it. Boards below the end of the screen are in --once.",
-        "0 ended, 1 no broker, or one look without a board, 64 usage, 78 bad configuration",
-    )
+    watch = add(_watch)
     watch.add_argument("--once", action="store_true", help="one look; the default without a terminal")
     watch.add_argument("--json", action="store_true", help="one look as a JSON object")
-    wait_help = "the longest time of one look, in seconds (default: %(default)s)"
-    watch.add_argument("--wait", type=_seconds, default=3.0, metavar="S", help=wait_help)
+    option(watch, "--wait", "S", "seconds that one look may take (default: %(default)s)", _seconds, default=3.0)
     add_bus_options(watch, DEFAULT_PATH, has_device=False)
 
-    doctor = add(
-        "doctor",
-        _doctor,
-        "checks whether this board can serve its configuration",
-        "Each line says what to do. As root it also checks what the service's account may read and write.",
-        "0 good, 1 a check failed, 64 usage",
-    )
+    doctor = add(_doctor)
     add_config(doctor)
     doctor.add_argument("--broker", action="store_true", help="checks only whether the broker accepts this board")
     add_json(doctor)
 
-    diag = add(
-        "diag",
-        _diag,
-        "collects what support needs in one file without secrets",
-        "It also works where the configuration is broken, or parts of the board do not answer. As root it is complete.",
-        "0 written, 1 failed, 64 usage, 78 written, but the configuration has faults",
-    )
+    diag = add(_diag)
     add_config(diag)
-    out_help = "the file to write (default: `edge-diag-<device>-<time>.tar.gz` in this folder)"
-    diag.add_argument("--out", type=Path, metavar="FILE", help=out_help)
+    option(diag, "--out", "FILE", "the file to write (default: `edge-diag-<device>-<time>.tar.gz`, here)", Path)
 
-    probe = add(
-        "probe",
-        _probe,
-        "checks whether a bundle's model answers here as where it was made",
-        "It checks the bundle, loads its model in a worker of its own, asks the canaries and lists the answers that "
-        "differ. A running agent is not asked.",
-        "0 as recorded, 1 an answer differs or the model does not load, 64 usage, 78 bad configuration",
-        extra="engine",
-    )
-    probe.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="the bundle to ask (default: the configuration's model)"
-    )
-    config_help = (
-        f"the configuration (default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies)"
-    )
-    probe.add_argument("--config", type=Path, metavar="FILE", help=config_help)
+    probe = add(_probe, extra="engine")
+    option(probe, "--bundle", "DIR", "the bundle to ask (default: the configuration's model)", Path)
+    defaults = f"default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies"
+    option(probe, "--config", "FILE", f"the configuration ({defaults})", Path)
 
-    bench = add(
-        "bench",
-        _bench,
-        "measures this board with a model",
-        "Requests per second and latencies of three tasks, tokens per second by threads and width of a step, memory, "
-        "start times. Stop the agent's service first: two models at once disturb each other.",
-        "0 done, 1 failed, 64 usage, 78 bad configuration",
-        extra="engine",
-    )
+    bench = add(_bench, extra="engine")
     measured = bench.add_mutually_exclusive_group()
     add_config(measured)
-    measured.add_argument("--model", type=Path, metavar="PATH", help="a bundle or a .gguf, with default settings")
+    option(measured, "--model", "PATH", "a bundle or a .gguf, with default settings", Path)
     bench.add_argument("--quick", action="store_true", help="one round instead of some minutes")
     add_json(bench)
 
-    demo = add(
-        "demo",
-        _demo,
-        "runs broker, model, agent and sensors on this machine",
-        "The model is small and knows only synthetic pump readings.",
-        "0 every reading was answered, 1 failed, 64 usage",
-        extra="demo",
+    demo = add(_demo, extra="demo")
+    ports = "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port"
+    option(demo, "--port", "PORT", ports, int)
+    option(
+        demo, "--work", "DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path
     )
-    port_help = "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port"
-    demo.add_argument("--port", type=int, metavar="PORT", help=port_help)
-    work_help = "folder for the converted model and the agent's state (default: the user's cache)"
-    demo.add_argument("--work", type=Path, metavar="DIR", help=work_help)
     demo.add_argument("--keep", action="store_true", help="keeps it running until Ctrl-C")
     return top
 
@@ -382,6 +353,8 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_CONFIG
     except OptionError as error:
         return fail(str(error), EXIT_USAGE)
+    except NoAnswerError as error:
+        return fail(str(error))
     except BrokenPipeError:
         # The reader of standard output has ended: at the exit Python would try to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

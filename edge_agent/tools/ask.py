@@ -10,8 +10,8 @@ from edge_agent.core.messages import json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import ask_reply_topic
 from edge_agent.core.wording import cut
-from edge_agent.tools.bus import Bus
-from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
+from edge_agent.tools.bus import Bus, NoAnswerError
+from edge_agent.tools.client import Client, object_or_empty
 
 # A reply that says `expired` may arrive this long after the deadline.
 GRACE_S = 5.0
@@ -22,12 +22,12 @@ def parse_input(text: str) -> Any:
     return parse_json(text) if is_json(text, None) else text
 
 
-def ask(bus: Bus, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any] | None = None) -> dict[str, Any]:
+def ask(bus: Bus, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any]) -> dict[str, Any]:
     """Sends one request and returns the terminal reply. fields: further envelope fields. Raises NoAnswerError."""
     mqtt, topics = bus.mqtt, bus.topics
     request_id = secrets.token_hex(8)
     reply_topic = ask_reply_topic(topics.root, request_id)
-    envelope = {**(fields or {}), "id": request_id, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
+    envelope = {**fields, "id": request_id, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
     timeout_s = deadline_ms / 1000 + GRACE_S
     state = ""
     # A board that refuses this reply topic says so on the task's default one.

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edge_agent.core.config import Config, MqttConfig
+from edge_agent.core.config import MqttConfig
 from edge_agent.core.topics import NAME_PATTERN, Topics
 from edge_agent.core.wording import fault_text, field_name, file_fault, shown
 from edge_agent.loader import load_config, signing_key_faults
@@ -22,6 +22,10 @@ _PLAIN = ("host", "port", "protocol", "root", "username", "password_file")
 
 class OptionError(Exception):
     """The options cannot be used; the message names each one, its value and what is allowed."""
+
+
+class NoAnswerError(Exception):
+    """No broker, or no answer in time; the message says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +72,20 @@ def bus_of(options: argparse.Namespace) -> Bus:
     """Raises OptionError, ConfigError. Options without `device` mean all boards of the site: then it is `+`."""
     names = {name: getattr(options, name) for name in ("site", "device") if hasattr(options, name)}
     for name, value in names.items():
-        if value is not None and not re.match(NAME_PATTERN, value):
+        if value is not None and not re.fullmatch(NAME_PATTERN, value):
             raise OptionError(f"--{name}: should be 1 to 64 letters, digits, _ or - (got {shown(value)})")
-    command_key = getattr(options, "command_key", None)
+    has_key = hasattr(options, "command_key")
+    command_key = options.command_key if has_key else None
     if fault := file_fault("--command-key", command_key, secret_fault):
         raise OptionError(fault)
     table = mqtt_table(options)
     if options.host is None:
         if unused := [*table.pop("tls", {}), *table, *(["tls"] if options.tls else [])]:
             raise OptionError("; ".join(f"{_flag(name)}: requires --host" for name in unused))
-        config = load_config(options.config, _needs_key if hasattr(options, "command_key") else _needs)
+        config = load_config(
+            options.config,
+            lambda found: [*credential_faults(found.mqtt), *(signing_key_faults(found) if has_key else ())],
+        )
         known = {"site": config.device.site, "device": config.device.id}
         given = {name: value for name, value in names.items() if value is not None}
         return Bus(mqtt=config.mqtt, command_key=command_key or config.commands.key_file, **{**known, **given})
@@ -109,11 +117,3 @@ def with_flags(fault: str) -> str:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _needs(config: Config) -> list[str]:
-    return credential_faults(config.mqtt)
-
-
-def _needs_key(config: Config) -> list[str]:
-    return [*credential_faults(config.mqtt), *signing_key_faults(config)]

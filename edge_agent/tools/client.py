@@ -18,10 +18,6 @@ _GOODBYE_S = 1.0
 _MAX_EVENTS = 10_000
 
 
-class NoAnswerError(Exception):
-    """No broker, or no answer in time; the message says which."""
-
-
 def object_of(payload: bytes) -> dict[str, Any]:
     """The JSON object that a message holds. Raises ValueError with the reason."""
     if len(payload) > MAX_PAYLOAD_BYTES:

@@ -9,8 +9,8 @@ from typing import Any
 
 from edge_agent.commands.authority import sign
 from edge_agent.core.messages import json_publication
-from edge_agent.tools.bus import Bus
-from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
+from edge_agent.tools.bus import Bus, NoAnswerError
+from edge_agent.tools.client import Client, object_or_empty
 
 
 def send_command(bus: Bus, operation: str, fields: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:

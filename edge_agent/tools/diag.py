@@ -34,7 +34,8 @@ from edge_agent.loader import config_hints, file_faults, load_config
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE
 from edge_agent.mqtt.credentials import credential_faults
-from edge_agent.tools.client import Client, NoAnswerError
+from edge_agent.tools.bus import NoAnswerError
+from edge_agent.tools.client import Client
 from edge_agent.tools.doctor.doctor import checks, line
 from edge_agent.tools.output import StatusLine, fail
 from edge_agent.tools.programs import UNIT, ProgramError, is_service_active, program_output

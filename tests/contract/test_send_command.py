@@ -13,8 +13,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.loader import load_config
-from edge_agent.tools.bus import Bus
-from edge_agent.tools.client import NoAnswerError
+from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.command import send_command
 from tests.helpers.client import Client
 from tests.helpers.site import Site, written_config
