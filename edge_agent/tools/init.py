@@ -45,10 +45,10 @@ _LISTS = ("labels", "subscribe")
 def init(options: argparse.Namespace) -> int:
     """Returns the exit code. Raises OptionError; nothing is written then."""
     out: Path = options.out
-    if out.exists() and not options.force:
-        return fail(f"{out} exists; --force replaces it")
     form = _Form(options)
     try:
+        if out.exists() and not options.force:
+            return fail(f"{out} exists; --force replaces it")
         form.fill()
         out.write_bytes(form.text().encode())
     except EOFError:

@@ -121,6 +121,12 @@ def test_a_file_is_replaced_only_by_force(capsys: pytest.CaptureFixture[str]) ->
     assert written(*BOARD, *TASK, "--force").tasks
 
 
+def test_a_path_that_cannot_be_a_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x" * 300
+    assert cli.main(["init", "--out", name, *BOARD, *TASK]) == cli.EXIT_FAILED
+    assert capsys.readouterr().err == f"edge-agent: {name}: File name too long\n"
+
+
 def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[str]) -> list[str]:
     """Sits at the terminal; returns the prompts that it will have seen."""
     prompts: list[str] = []
