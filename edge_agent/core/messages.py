@@ -57,13 +57,6 @@ class Reply:
     output: bytes | None = None
     content_type: str = JSON
 
-    @property
-    def publication(self) -> Publication:
-        payload = self.document if self.output is None else self.output
-        return Publication(
-            topic=self.topic, payload=payload, correlation=self.correlation, content_type=self.content_type
-        )
-
 
 def json_publication(
     topic: str,

@@ -172,7 +172,7 @@ class SetLimits:
 class Run:
     """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
 
-    max_reasoning_tokens: None = about half of max_tokens.
+    max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
     """
 
     type: Literal["run"] = "run"
@@ -183,6 +183,7 @@ class Run:
     sampling: Sampling = Sampling()
     max_tokens: int = 256
     max_reasoning_tokens: int | None = None
+    includes_reasoning: bool = False
     stream: bool = False
 
 

@@ -108,7 +108,7 @@ class Delivery:
     def _send_staged(self) -> None:
         staged, self._staged = self._staged, []
         for outgoing in staged:
-            publication = outgoing.reply.publication
+            publication = _publication(outgoing.reply)
             if not self._link.outbox.can_send(publication):
                 self._send_otherwise(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
@@ -144,7 +144,7 @@ class Delivery:
         document = json.loads(reply.document)
         if document["error"] is not None:
             return None
-        size = len(reply.publication.payload)
+        size = len(_publication(reply).payload)
         message = f"the reply of {size} bytes cannot be sent: the broker takes no message of this size"
         document |= {"status": Status.FAILED.value, "degraded": []}
         document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
@@ -179,3 +179,10 @@ class Delivery:
         self._confirm_by = 0.0
         self.flush(time.monotonic())
         self.store.close()
+
+
+def _publication(reply: Reply) -> Publication:
+    payload = reply.document if reply.output is None else reply.output
+    return Publication(
+        topic=reply.topic, payload=payload, correlation=reply.correlation, content_type=reply.content_type
+    )

@@ -142,7 +142,6 @@ class RequestParser:
             request.error_topic = self._topics.error(name)
         if refusal is None and task is not None and envelope is not None:
             request.task, request.envelope = task, envelope
-            request.includes_reasoning = task.options(envelope.options).reasoning == "include"
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
             request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
             if task.config.keep == "latest":

@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Error, Status
+from edge_agent.core.config import ClassifyTask, TaskConfig
 from edge_agent.core.messages import JSON, TEXT, Publication, Reply
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
@@ -84,12 +85,13 @@ class Replies:
     ) -> None:
         """Ends a request with its answer. limits: those that the answer may suffer from."""
         assert request.task is not None
-        output, scores = request.task.output_of(event), request.task.scores_of(event)
+        assert request.run is not None
+        output, scores = request.task.output_of(event), _scores_of(event, request.task.config)
         document = reply_document(request, Status.OK, now, self._device, event=event)
         document["output"] = output
-        document["scores"] = scores and {label: round(p, 6) for label, p in scores.items()}
+        document["scores"] = scores
         document["finish"] = event.finish.value
-        document["reasoning"] = event.reasoning if request.includes_reasoning else None
+        document["reasoning"] = event.reasoning if request.run.includes_reasoning else None
         document["degraded"] = [*(["unsure"] if scores and output is None else []), *limits]
         if model := request.model:
             document["model"] = {"name": model.key, "sha256": model.sha256, "quantization": model.quantization}
@@ -189,6 +191,16 @@ def _reply(request: Request, document: dict[str, Any]) -> Reply:
     return Reply(
         topic=topic, document=encode(document), correlation=correlation, output=bare, content_type=content_type
     )
+
+
+def _scores_of(event: Finished, task: TaskConfig) -> dict[str, float] | None:
+    """Each label's probability, or the `top_scores` largest, the largest first."""
+    if event.scores is None or not isinstance(task, ClassifyTask):
+        return None
+    scores = {label: round(p, 6) for label, p in event.scores.items()}
+    if task.top_scores is None:
+        return scores
+    return dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[: task.top_scores])
 
 
 def _rounded(value: float | None, digits: int = 1) -> float | None:

@@ -38,7 +38,6 @@ class Request:
     refusal: Error | None = None
     task: Task | None = None
     envelope: Envelope | None = None
-    includes_reasoning: bool = False
     priority: int = 5
     deadline_at: float = 0.0
     deadline_source: str = "configuration"

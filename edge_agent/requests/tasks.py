@@ -113,15 +113,9 @@ class Task:
             ),
             max_tokens=options.max_tokens or self.config.max_tokens,
             max_reasoning_tokens=options.max_reasoning_tokens,
+            includes_reasoning=options.reasoning == "include",
             stream=envelope.stream and isinstance(self.config, GenerateTask),
         )
-
-    def scores_of(self, event: Finished) -> dict[str, float] | None:
-        """Each label's probability, or the `top_scores` largest, the largest first."""
-        scores, most = event.scores, self.config.top_scores if isinstance(self.config, ClassifyTask) else None
-        if scores is None or most is None:
-            return scores
-        return dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[:most])
 
     def output_of(self, event: Finished) -> str | dict[str, Any] | None:
         """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""

@@ -371,6 +371,14 @@ class TestAnswers:
         assert unsure["scores"] == {"normal": 0.2001, "bearing fault": 0.7999}
         assert (sure["output"], sure["degraded"]) == ("bearing fault", [])
 
+    def test_scores_are_those_of_the_most_probable_labels(self) -> None:
+        labels = 'kind = "classify"\nlabels = ["a", "b", "c"]\n'
+        desk = Desk(tasks=f"[tasks.all]\n{labels}[tasks.two]\n{labels}top_scores = 2\nmin_score = 0.9\n")
+        for number, wanted in ((1, {"a": 0.2, "b": 0.1, "c": 0.7}), (2, {"c": 0.7, "a": 0.2})):
+            desk.ask("x", task=("all", "two")[number - 1])
+            desk.dispatcher.finish(labelled(number, a=0.2, b=0.1, c=0.7), 1.0)
+            assert list(desk.replies[-1]["scores"].items()) == list(wanted.items())
+
     def test_rounded_scores_of_many_labels_still_sum_to_one(self) -> None:
         labels = [f"l{n}" for n in range(200)]
         desk = Desk(tasks=f'[tasks.many]\nkind = "classify"\nlabels = {json.dumps(labels)}\n')

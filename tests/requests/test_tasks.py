@@ -10,7 +10,7 @@ from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.pipe import LabelsPlan, Sampling, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.requests.tasks import Task, with_built_in
-from tests.helpers.support import TASKS, config, labelled
+from tests.helpers.support import TASKS, config
 
 
 def task(name: str = "generate", text: str = TASKS) -> Task:
@@ -139,14 +139,6 @@ def test_a_disabled_task_is_not_there() -> None:
     assert set(with_built_in(config(text).tasks)) == set()
     reading = '[tasks.t]\nkind = "generate"\nenabled = false\nsubscribe = ["plant/+/x"]\n'
     assert config(reading).reading_filters == frozenset()
-
-
-def test_scores_are_those_of_the_most_probable_labels() -> None:
-    labels = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b", "c"]\n'
-    event = labelled(1, a=0.2, b=0.1, c=0.7)
-    assert task("t", labels).scores_of(event) == event.scores
-    scores = task("t", f"{labels}top_scores = 2\nmin_score = 0.9\n").scores_of(event)
-    assert list((scores or {}).items()) == [("c", 0.7), ("a", 0.2)]
 
 
 def test_the_prefix_is_the_text_that_no_request_changes() -> None:
