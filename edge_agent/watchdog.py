@@ -40,11 +40,7 @@ class Watchdog:
 
 
 def stalled_part(
-    *,
-    network: Mapping[str, bool],
-    worker_silent_s: float | None,
-    is_worker_coming: bool,
-    monitor_silent_s: float,
+    *, network: Mapping[str, bool], worker_silent_s: float | None, is_worker_coming: bool, monitor_silent_s: float
 ) -> str | None:
     """Which part stands still, in words; None = all make progress.
 

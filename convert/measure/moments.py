@@ -26,11 +26,7 @@ def input_group(name: str) -> str:
 
 
 def second_moments(
-    runner: Runner,
-    texts: Iterable[Sequence[int]],
-    names: Iterable[str],
-    *,
-    progress: Callable[[], None] = lambda: None,
+    runner: Runner, texts: Iterable[Sequence[int]], names: Iterable[str], *, progress: Callable[[], None] = lambda: None
 ) -> dict[str, Floats]:
     """Σ x·xᵀ [columns, columns] of the inputs of these matrices, by `input_group` their names, over all tokens.
 

@@ -69,12 +69,7 @@ def json_publication(
     """document: bytes = JSON that is already encoded."""
     payload = document if isinstance(document, bytes) else encode(document)
     return Publication(
-        topic=topic,
-        payload=payload,
-        retain=retain,
-        expiry_s=expiry_s,
-        correlation=correlation,
-        content_type=JSON,
+        topic=topic, payload=payload, retain=retain, expiry_s=expiry_s, correlation=correlation, content_type=JSON
     )
 
 

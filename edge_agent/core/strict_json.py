@@ -39,9 +39,7 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant,
-    parse_float=_finite_float,
-    object_pairs_hook=_distinct_keys,
+    parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_distinct_keys
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -257,11 +257,7 @@ class Llama:
         tokenize = ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value  # noqa: SLF001
         # Without slices, which save 2 ms of some masks and cost 35 MB.
         found: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
-            tokens=tokens,
-            vocab_ptr=self._vocabulary,
-            tokenize_fptr=tokenize,
-            eos_token=self.end_of_turn,
-            slices=[],
+            tokens=tokens, vocab_ptr=self._vocabulary, tokenize_fptr=tokenize, eos_token=self.end_of_turn, slices=[]
         )
         return found
 

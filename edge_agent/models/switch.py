@@ -83,11 +83,7 @@ class ModelSwitch:
     """
 
     def __init__(
-        self,
-        config: Config,
-        supervisor: Supervisor,
-        dispatcher: Dispatcher,
-        spare_mb: Callable[[float], float | None],
+        self, config: Config, supervisor: Supervisor, dispatcher: Dispatcher, spare_mb: Callable[[float], float | None]
     ) -> None:
         self._config = config
         self._supervisor = supervisor
@@ -223,9 +219,7 @@ class ModelSwitch:
     def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
         """From its end on, a start of the agent takes the new model."""
         after = record.Record(
-            configured=self._config.models["default"].path,
-            current=model.source,
-            previous=self._previous_after(attempt),
+            configured=self._config.models["default"].path, current=model.source, previous=self._previous_after(attempt)
         )
         old = self._supervisor.model
 

@@ -11,14 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.config import (
-    BUILT_IN_TASK,
-    DEFAULT_TEMPLATE,
-    ClassifyTask,
-    ExtractTask,
-    GenerateTask,
-    TaskConfig,
-)
+from edge_agent.core.config import BUILT_IN_TASK, DEFAULT_TEMPLATE, ClassifyTask, ExtractTask, GenerateTask, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.pipe import (
     ChatMessage,

@@ -98,11 +98,7 @@ def health_document(
             **_fields(energy, "joules_total", "joules_per_token"),
         },
         "cpu": asdict(reading.cpu),
-        "memory": {
-            **asdict(reading.memory),
-            "agent_rss_mb": agent_rss_mb,
-            "worker_rss_mb": worker.resident_mb,
-        },
+        "memory": {**asdict(reading.memory), "agent_rss_mb": agent_rss_mb, "worker_rss_mb": worker.resident_mb},
         "disk": {"free_mb": reading.disk_free_mb},
         "worker": {
             **_fields(worker, "restarts", "last_end"),

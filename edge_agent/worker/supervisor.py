@@ -124,11 +124,7 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        config: Config,
-        model: Model,
-        prefixes: tuple[TaskPrefix, ...],
-        deliver: Callable[[FromWorker], None],
+        self, config: Config, model: Model, prefixes: tuple[TaskPrefix, ...], deliver: Callable[[FromWorker], None]
     ) -> None:
         self.model = model
         self.restarts = 0

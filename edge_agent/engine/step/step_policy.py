@@ -44,13 +44,7 @@ class StepPolicy:
     """
 
     def __init__(
-        self,
-        costs: Sequence[StepCost],
-        *,
-        threads: int,
-        prefill_threads: int,
-        batch_tokens: int | None,
-        most_rows: int,
+        self, costs: Sequence[StepCost], *, threads: int, prefill_threads: int, batch_tokens: int | None, most_rows: int
     ) -> None:
         self._costs = tuple(costs)
         self._threads = threads
