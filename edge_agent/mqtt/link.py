@@ -106,7 +106,7 @@ class MqttLink:
         self.is_connected = False
         self.host = config.hosts[0]  # connected, or tried last
         self.limits: dict[str, Any] = {}  # what the CONNACK of MQTT 5 says, by paho's names of the properties
-        self.delays_acknowledgements = False  # TCP's, as the kernel does for most clients
+        self.acknowledges_tcp_late = False  # as the kernel does for clients that set nothing
         self.connects = 0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._config = config
@@ -308,7 +308,7 @@ class MqttLink:
         # answers a PUBACK and would carry that. The kernel forgets the option, so it is set each time.
         connection: Any = client.socket()
         if connection is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, not self.delays_acknowledgements)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, not self.acknowledges_tcp_late)
 
     def _set_back_off(self, *, is_taken_over: bool = False) -> None:
         # paho doubles its delay but has no jitter: fifty boards would reconnect to a returning broker in step.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from edge_agent.core.config import Config
@@ -18,8 +18,8 @@ from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 
 WAIT_S = 3.0
 ROUND_TRIPS = 7
-# Linux acknowledges a TCP packet after 40 ms, unless it has something to send before. Broker and network take no longer
-# for that reason alone.
+# Linux acknowledges a TCP packet after 40 ms, or with what it sends before. A broker that waits for that adds more than
+# this time to a round trip.
 STALL_S = 0.025
 _TOKEN_EXPIRY_S = 60
 
@@ -29,43 +29,34 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
     topics, token = config.topics, secrets.token_hex(8)
     event_topic = topics.event("doctor")
     wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *config.reading_filters}
-    state = b""
-    is_back = False
-
-    def receive_until(is_done: Callable[[], bool]) -> None:
-        nonlocal state, is_back
-        give_up_at = time.monotonic() + WAIT_S
-        while not is_done() and time.monotonic() < give_up_at:
-            if (message := board.receive(0.05)) is not None:
-                state = message.payload if message.topic == topics.state else state
-                is_back |= message.topic == event_topic and token.encode() in message.payload
-
     with Client(client_id, config.mqtt, wanted) as board:
         if not board.connect(WAIT_S):
             return
         link = board.link
         if config.mqtt.protocol == "5":
             yield features_check(link.limits, config.queue.max_payload_bytes)
-        receive_until(lambda: len(link.subscriptions.answers) == len(wanted))
         link.publish(json_publication(event_topic, {"token": token}))
-        receive_until(lambda: is_back or bool(link.outbox.refusals))
+        state, is_back = b"", False
+        for message in board.messages(WAIT_S):
+            if message.topic == topics.state:
+                state = message.payload
+            elif message.topic == event_topic and token.encode() in message.payload:
+                is_back = True
+                break
         refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
         refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
         yield rights_check(refused, topics.base, is_back=is_back)
-        if not is_back:
-            yield name_check(state, topics.base, is_running=is_running)
-            return
-        by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
-        yield retained_check(by_exact=by_exact, by_wildcard=by_wildcard)
+        by_exact = True
+        if is_back:
+            by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
+            yield retained_check(by_exact=by_exact, by_wildcard=by_wildcard)
         if by_exact:
             yield name_check(state, topics.base, is_running=is_running)
         else:
             yield skipped("name", "the broker does not say which boards it knows")
-        with Client(f"{client_id}.caller", config.mqtt, ()) as caller:
-            if caller.connect(WAIT_S):
-                yield round_trip_check(*(round_trips_s(board, caller, topics, is_late=late) for late in (False, True)))
-            else:
-                yield skipped("round trip", f"the broker does not accept a second connection: {caller.reason}")
+        if is_back:
+            with Client(f"{client_id}.caller", config.mqtt, ()) as caller:
+                yield _round_trip(board, caller, topics)
 
 
 def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
@@ -158,15 +149,25 @@ def retained_check(*, by_exact: bool, by_wildcard: bool) -> Check:
     )
 
 
-def round_trips_s(board: Client, caller: Client, topics: Topics, *, is_late: bool) -> list[float]:
+def _round_trip(board: Client, caller: Client, topics: Topics) -> Check:
+    if not caller.connect(WAIT_S):
+        return skipped("round trip", f"the broker does not accept a second connection: {caller.reason}")
+    prompt_s, late_s = (_round_trips_s(board, caller, topics, is_late=is_late) for is_late in (False, True))
+    if not prompt_s or not late_s:
+        found = f"an answer did not come within {WAIT_S:.0f} s"
+        return warning("round trip", found, "check the broker's load, and ask again")
+    return round_trip_check(prompt_s, late_s)
+
+
+def _round_trips_s(board: Client, caller: Client, topics: Topics, *, is_late: bool) -> list[float]:
     """Times from the caller's message at QoS 1 to the board's answer; empty: one did not come.
 
-    is_late: the caller's kernel acknowledges late. The first round trip sets it, from its PUBACK on.
+    is_late: the caller's kernel acknowledges TCP packets late. The first round trip, which does not count, sets that.
     """
     question, answer = topics.event("doctor"), topics.event("doctor-answer")
     board.link.subscriptions.replace({question})
     caller.link.subscriptions.replace({answer})
-    caller.link.delays_acknowledgements = is_late
+    caller.link.acknowledges_tcp_late = is_late
     times = []
     for _ in range(ROUND_TRIPS + 1):
         token = secrets.token_hex(8)
@@ -179,17 +180,13 @@ def round_trips_s(board: Client, caller: Client, topics: Topics, *, is_late: boo
     return times[1:]
 
 
-def round_trip_check(at_once_s: list[float], late_s: list[float]) -> Check:
+def round_trip_check(prompt_s: list[float], late_s: list[float]) -> Check:
     """Whether the broker waits for TCP acknowledgements. Each: round trips of a caller that acknowledges so.
 
-    On a network of uneven speed medians differ by chance, but not each of the late ones from the usual prompt one.
+    Only if the fastest late one is slower than prompt ones are: where a network is uneven, medians differ by chance.
     """
-    if not at_once_s or not late_s:
-        return warning(
-            "round trip", f"an answer did not come within {WAIT_S:.0f} s", "check the broker's load, and ask again"
-        )
     found = f"{1000 * statistics.median(late_s):.1f} ms from a message at QoS 1 to its answer, without an agent's work"
-    usual_s = statistics.median(at_once_s)
+    usual_s = statistics.median(prompt_s)
     if min(late_s) - usual_s < STALL_S:
         return good("round trip", found)
     return warning(
