@@ -19,20 +19,10 @@ from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.systemd_notify import notify
 from edge_agent.commands.commands import Commands
+from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import (
-    LOAD_SILENCE_S,
-    Cancelled,
-    Failed,
-    Finished,
-    LoadFailed,
-    Loading,
-    Partial,
-    Progress,
-    Ready,
-)
 from edge_agent.core.wording import cut
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -164,13 +154,13 @@ class Agent:
         match self._supervisor.receive(event, now) if isinstance(event, FromWorker) else event:
             case Received() as received:
                 self._on_message(received, now)
-            case Finished() | Failed() | Cancelled() as answer:
+            case pipe.Finished() | pipe.Failed() | pipe.Cancelled() as answer:
                 self._dispatcher.finish(answer, now)
-            case Partial() as partial:
+            case pipe.Partial() as partial:
                 self._dispatcher.send_partial(partial)
             case CanaryAnswered(answer=answer):
                 self._canary_watch.receive(answer, now)
-            case Progress() as progress:
+            case pipe.Progress() as progress:
                 self._supervisor.throughput.count(progress)
             case BoardReading() as reading:
                 self._on_board_reading(reading, now)
@@ -184,12 +174,12 @@ class Agent:
                 self._connections.on_connection_failed(failed, now)
                 if failed.reason == TAKEN_OVER:
                     self._status.alarms.on_taken_over(now)
-            case Loading() if self._presence.state is State.OFFLINE:
+            case pipe.Loading() if self._presence.state is State.OFFLINE:
                 # A first load from a slow card may take longer than TimeoutStartSec=.
-                notify(f"EXTEND_TIMEOUT_USEC={LOAD_SILENCE_S * 1e6:.0f}")
-            case Ready() as ready:
+                notify(f"EXTEND_TIMEOUT_USEC={pipe.LOAD_SILENCE_S * 1e6:.0f}")
+            case pipe.Ready() as ready:
                 self._on_ready(ready, now)
-            case LoadFailed(message=message):
+            case pipe.LoadFailed(message=message):
                 self._on_load_failed(message, now)
             case WorkerExited() as exited:
                 self._on_worker_end(self._supervisor.on_ended(exited, now), now)
@@ -239,7 +229,7 @@ class Agent:
         if self._dispatcher.is_idle:
             self._supervisor.replace_outgrown(now)
 
-    def _on_ready(self, ready: Ready, now: float) -> None:
+    def _on_ready(self, ready: pipe.Ready, now: float) -> None:
         self._supervisor.on_ready(ready, now)
         if self._presence.state is not State.OFFLINE:
             worker = self._supervisor.snapshot(now)
@@ -255,7 +245,7 @@ class Agent:
             self._status.publish_event("model-switch-failed", end.event)
         self._commands.on_switch_ended(end)
 
-    def _put_into_service(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
+    def _put_into_service(self, ready: pipe.Ready, now: float, *, was_asked: bool = False) -> None:
         """A new worker answers requests from now on. was_asked: a switch has just asked its canaries."""
         self._canary_watch.on_worker_ready(now, was_asked=was_asked)
         self._governor.set_capacity(ready)

@@ -19,24 +19,8 @@ from typing import Any
 
 import jsonschema
 
+from edge_agent.core import pipe
 from edge_agent.core.codes import Code
-from edge_agent.core.pipe import (
-    ECHO_MODEL,
-    Cancelled,
-    Event,
-    Failed,
-    Finish,
-    LabelsPlan,
-    Load,
-    Partial,
-    Progress,
-    Ready,
-    Run,
-    SchemaPlan,
-    SetLimits,
-    TaskPrefix,
-    TextPlan,
-)
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step, too_long
@@ -59,13 +43,13 @@ class _EchoRequest(MeasuredRequest):
 class EchoEngine(Engine):
     """Raises ValueError for unknown options. on_progress: called often while it loads."""
 
-    def __init__(self, load: Load, on_progress: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> None:
         self._options = _parse_options(load.model_path)
         self._settings = load.settings
         self._context_tokens = load.settings.context_tokens or _CONTEXT_TOKENS
         self._most_active = load.settings.max_active
         self._requests: dict[int, _EchoRequest] = {}
-        self._totals = Progress()
+        self._totals = pipe.Progress()
         self._leaked: list[bytes] = []
         # Never set: waiting for it is a pause.
         self._pause = threading.Event()
@@ -75,8 +59,8 @@ class EchoEngine(Engine):
             on_progress()
         self.set_tasks(load.tasks)
 
-    def ready(self, load_s: float) -> Ready:
-        return Ready(
+    def ready(self, load_s: float) -> pipe.Ready:
+        return pipe.Ready(
             pid=os.getpid(),
             context_tokens=self._context_tokens,
             max_active=self._settings.max_active,
@@ -94,35 +78,35 @@ class EchoEngine(Engine):
     def has_work(self) -> bool:
         return bool(self._requests)
 
-    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
+    def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
         self._prefixes = {task.task: _count(task.system or "") + _count(task.user_head) for task in tasks}
 
-    def set_limits(self, limits: SetLimits) -> None:
+    def set_limits(self, limits: pipe.SetLimits) -> None:
         most = self._settings.max_active
         self._most_active = most if limits.max_active is None else min(most, limits.max_active)
 
-    def progress(self) -> Progress:
+    def progress(self) -> pipe.Progress:
         return replace(self._totals, active=min(len(self._requests), self._settings.max_active))
 
-    def add(self, run: Run) -> Event | None:
+    def add(self, run: pipe.Run) -> pipe.Event | None:
         if run.id in self._requests:
             raise ValueError(f"request id {run.id} is in use")
         prompt = sum(_count(message.content) for message in run.messages)
-        extra = run.max_tokens if not isinstance(run.plan, LabelsPlan) else 0
+        extra = run.max_tokens if not isinstance(run.plan, pipe.LabelsPlan) else 0
         if prompt + extra > self._context_tokens:
             return too_long(run, prompt, extra, self._context_tokens)
         request = _EchoRequest(run=run, prompt_tokens=prompt, text=TextStream())
         request.cached_tokens = min(self._prefixes.get(run.task, 0), max(prompt - 1, 0))
-        if isinstance(run.plan, TextPlan):
+        if isinstance(run.plan, pipe.TextPlan):
             request.words = re.findall(r"\s*\S+", _last_user_text(run))
             request.text = TextStream(stop=run.plan.stop)
         self._requests[run.id] = request
         return None
 
-    def cancel(self, request_id: int) -> Event | None:
-        return Cancelled(id=request_id) if self._requests.pop(request_id, None) else None
+    def cancel(self, request_id: int) -> pipe.Event | None:
+        return pipe.Cancelled(id=request_id) if self._requests.pop(request_id, None) else None
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[pipe.Event]:
         began = monotonic()
         active = list(self._requests.values())[: self._most_active]
         if not active:
@@ -133,7 +117,7 @@ class EchoEngine(Engine):
             self._leaked.append(b"!" * leaked)
         has_prefill = False
         share_s = (monotonic() - began) / len(active)
-        events: list[Event] = []
+        events: list[pipe.Event] = []
         for request in active:
             request.batch = max(request.batch, len(active))
             request.share_s += share_s
@@ -143,7 +127,7 @@ class EchoEngine(Engine):
                 has_prefill = True
                 count_start(self._totals, request.cached_tokens)
                 self._totals.prompt_tokens_total += request.prompt_tokens - request.cached_tokens
-                if isinstance(request.run.plan, TextPlan):
+                if isinstance(request.run.plan, pipe.TextPlan):
                     continue
             events += self._advance(request)
         count_step(
@@ -151,48 +135,48 @@ class EchoEngine(Engine):
         )
         return events
 
-    def _advance(self, request: _EchoRequest) -> list[Event]:
+    def _advance(self, request: _EchoRequest) -> list[pipe.Event]:
         plan = request.run.plan
-        if isinstance(plan, TextPlan):
+        if isinstance(plan, pipe.TextPlan):
             return self._write_word(request)
         del self._requests[request.run.id]
-        if isinstance(plan, LabelsPlan):
-            return [request.finished(Finish.LABELS, scores=_scores(plan, _last_user_text(request.run)))]
+        if isinstance(plan, pipe.LabelsPlan):
+            return [request.finished(pipe.Finish.LABELS, scores=_scores(plan, _last_user_text(request.run)))]
         return [_answer_schema(request, plan)]
 
-    def _write_word(self, request: _EchoRequest) -> list[Event]:
+    def _write_word(self, request: _EchoRequest) -> list[pipe.Event]:
         if request.words:
             request.text.write(request.words.pop(0).encode())
             request.written += 1
             self._totals.completion_tokens_total += 1
         finish = None
         if request.text.is_stopped or not request.words:
-            finish = Finish.STOP
+            finish = pipe.Finish.STOP
         elif request.written >= request.run.max_tokens:
-            finish = Finish.LENGTH
+            finish = pipe.Finish.LENGTH
         if finish is not None:
             request.text.end()
-        events: list[Event] = []
+        events: list[pipe.Event] = []
         if request.run.stream and (delta := request.text.take_delta()):
-            events.append(Partial(id=request.run.id, delta=delta))
+            events.append(pipe.Partial(id=request.run.id, delta=delta))
         if finish is not None:
             del self._requests[request.run.id]
             events.append(request.finished(finish, text=request.text.text, completion_tokens=request.written))
         return events
 
 
-def _answer_schema(request: _EchoRequest, plan: SchemaPlan) -> Event:
+def _answer_schema(request: _EchoRequest, plan: pipe.SchemaPlan) -> pipe.Event:
     instance = _smallest(plan.schema)
     try:
         validator(plan.schema).validate(instance)
     except jsonschema.ValidationError as error:
-        return Failed(id=request.run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
-    return request.finished(Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
+        return pipe.Failed(id=request.run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
+    return request.finished(pipe.Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
 
 
 def _parse_options(path: str) -> dict[str, float]:
     options = dict.fromkeys(_OPTIONS, 0.0)
-    for pair in filter(None, path.removeprefix(ECHO_MODEL).split(",")):
+    for pair in filter(None, path.removeprefix(pipe.ECHO_MODEL).split(",")):
         name, _, value = pair.partition("=")
         if name not in options or not value.isdecimal():
             raise ValueError(f"model path {path!r}: {pair!r} is not one of {', '.join(_OPTIONS)} = a number")
@@ -204,11 +188,11 @@ def _count(text: str) -> int:
     return len(text.split())
 
 
-def _last_user_text(run: Run) -> str:
+def _last_user_text(run: pipe.Run) -> str:
     return next((message.content for message in reversed(run.messages) if message.role == "user"), "")
 
 
-def _scores(plan: LabelsPlan, text: str) -> dict[str, float]:
+def _scores(plan: pipe.LabelsPlan, text: str) -> dict[str, float]:
     likely = next((label for label in plan.labels if label in text), None)
     if likely is None or len(plan.labels) == 1:
         return dict.fromkeys(plan.labels, 1 / len(plan.labels))

@@ -6,19 +6,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
+from edge_agent.core import pipe
 from edge_agent.core.codes import Code
-from edge_agent.core.pipe import (
-    Event,
-    Failed,
-    Finish,
-    Finished,
-    LabelsPlan,
-    Progress,
-    Ready,
-    Run,
-    SetLimits,
-    TaskPrefix,
-)
 
 
 class Engine(Protocol):
@@ -28,7 +17,7 @@ class Engine(Protocol):
     returns this event.
     """
 
-    def ready(self, load_s: float) -> Ready:
+    def ready(self, load_s: float) -> pipe.Ready:
         """The engine's sizes and speeds. load_s: how long its load took."""
 
     @property
@@ -40,22 +29,22 @@ class Engine(Protocol):
         """How long the next step should wait for requests that are about to come; 0 = not at all."""
         return 0.0
 
-    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
+    def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
         """Shares these tasks' prefixes from now on; the next steps decode them."""
 
-    def set_limits(self, limits: SetLimits) -> None:
+    def set_limits(self, limits: pipe.SetLimits) -> None:
         """Applies from the next step on."""
 
-    def add(self, run: Run) -> Event | None:
+    def add(self, run: pipe.Run) -> pipe.Event | None:
         """Accepts a request, or returns its end. Raises ValueError for an id that is in use."""
 
-    def cancel(self, request_id: int) -> Event | None:
+    def cancel(self, request_id: int) -> pipe.Event | None:
         """Cancelled, or None for an id that is not in use."""
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[pipe.Event]:
         """One pass of the model over what waits."""
 
-    def progress(self) -> Progress: ...
+    def progress(self) -> pipe.Progress: ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -65,7 +54,7 @@ class MeasuredRequest:
     started_at, first_token_at: seconds of the monotonic clock. The other fields are as in Finished.
     """
 
-    run: Run
+    run: pipe.Run
     prompt_tokens: int
     cached_tokens: int = 0
     started_at: float | None = None
@@ -73,11 +62,11 @@ class MeasuredRequest:
     share_s: float = 0.0
     batch: int = 0
 
-    def finished(self, finish: Finish, **answer: Any) -> Finished:
+    def finished(self, finish: pipe.Finish, **answer: Any) -> pipe.Finished:
         """The end of the request. answer: those fields of Finished that were not measured."""
         assert self.started_at is not None
         assert self.first_token_at is not None
-        return Finished(
+        return pipe.Finished(
             id=self.run.id,
             finish=finish,
             prompt_tokens=self.prompt_tokens,
@@ -91,13 +80,13 @@ class MeasuredRequest:
         )
 
 
-def count_start(totals: Progress, cached_tokens: int) -> None:
+def count_start(totals: pipe.Progress, cached_tokens: int) -> None:
     """A request starts with this many tokens of a task's prefix."""
     totals.prompt_tokens_total += cached_tokens
     totals.cached_tokens_total += cached_tokens
 
 
-def count_step(totals: Progress, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
+def count_step(totals: pipe.Progress, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
     """rows: requests in the step; tokens: of all of them, without idle rows."""
     totals.steps_total += 1
     totals.rows_total += rows
@@ -108,8 +97,8 @@ def count_step(totals: Progress, *, rows: int, tokens: int, elapsed_s: float, ha
         totals.decoded_tokens_total += tokens
 
 
-def too_long(run: Run, prompt: int, extra: int, context: int) -> Failed:
+def too_long(run: pipe.Run, prompt: int, extra: int, context: int) -> pipe.Failed:
     """The refusal of a request whose prompt and answer never fit the context; all numbers are tokens."""
-    what = "label tokens" if isinstance(run.plan, LabelsPlan) else "max_tokens"
+    what = "label tokens" if isinstance(run.plan, pipe.LabelsPlan) else "max_tokens"
     asked = f"a prompt of {prompt} tokens" + (f" and {what} {extra}" if extra else "")
-    return Failed(id=run.id, code=Code.TOO_LONG, message=f"input: {asked}; the context has {context}")
+    return pipe.Failed(id=run.id, code=Code.TOO_LONG, message=f"input: {asked}; the context has {context}")

@@ -14,21 +14,8 @@ from time import monotonic
 from typing import Any
 
 from edge_agent.board.system import cores
+from edge_agent.core import pipe
 from edge_agent.core.codes import Code
-from edge_agent.core.pipe import (
-    Cancelled,
-    Event,
-    Failed,
-    Finish,
-    Finished,
-    Load,
-    Partial,
-    Progress,
-    Ready,
-    Run,
-    SetLimits,
-    TaskPrefix,
-)
 from edge_agent.engine.active_request import ActiveRequest, RequestBuilder
 from edge_agent.engine.answer.json_answer import JsonAnswer
 from edge_agent.engine.answer.labels import LabelAnswer
@@ -59,7 +46,7 @@ _LINGER_SHARE = 0.3
 _LINGER_WAY_S = 0.004
 
 
-def open_context(load: Load, on_progress: Callable[[], object] = lambda: None) -> Llama:
+def open_context(load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> Llama:
     """The model of an engine with these settings. on_progress, exceptions: as for Llama."""
     settings = load.settings
     return Llama(
@@ -78,7 +65,7 @@ class LlamaEngine(Engine):
     Steps are measured only where load.state_dir keeps the result; else they are the same on every machine.
     """
 
-    def __init__(self, load: Load, on_progress: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> None:
         self._llama = open_context(load, on_progress)
         self._max_active = self._most_running = active = load.settings.max_active
         self._builder = RequestBuilder(self._llama)
@@ -96,7 +83,7 @@ class LlamaEngine(Engine):
         # By arrival.
         self._requests: dict[int, ActiveRequest] = {}
         self._linger = Linger(_LINGER_SHARE, _LINGER_WAY_S)
-        self._totals = Progress()
+        self._totals = pipe.Progress()
         # A first step touches every weight, so that no request waits for the disk.
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=cores())
         self._llama.forget(self._idle_id)
@@ -111,9 +98,9 @@ class LlamaEngine(Engine):
         self.set_tasks(load.tasks)
         self._prefixes.decode(self._unreserved_cells, threads=policy.threads(policy.prompt_batch_tokens))
 
-    def ready(self, load_s: float) -> Ready:
+    def ready(self, load_s: float) -> pipe.Ready:
         policy = self._policy
-        return Ready(
+        return pipe.Ready(
             pid=os.getpid(),
             context_tokens=self._llama.context_tokens,
             max_active=self._max_active,
@@ -153,33 +140,33 @@ class LlamaEngine(Engine):
     def _unheld_cells(self) -> int:
         return self._unreserved_cells - self._prefixes.cells
 
-    def progress(self) -> Progress:
+    def progress(self) -> pipe.Progress:
         return replace(self._totals, active=self._running)
 
-    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
+    def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
         if any(task.has_schema for task in tasks):
             # Made at its first use, which takes a second: now, so that no request waits for it.
             _ = self._llama.json_tokenizer
         self._prefixes.set_prefixes({task.task: self._builder.chat.prefix(task) for task in tasks})
 
-    def set_limits(self, limits: SetLimits) -> None:
+    def set_limits(self, limits: pipe.SetLimits) -> None:
         self._policy.limit(
             threads=limits.threads, prefill_threads=limits.prefill_threads, batch_tokens=limits.batch_tokens
         )
         most = self._max_active if limits.max_active is None else limits.max_active
         self._most_running = min(self._max_active, most)
 
-    def add(self, run: Run) -> Event | None:
+    def add(self, run: pipe.Run) -> pipe.Event | None:
         if run.id in self._requests:
             raise ValueError(f"request id {run.id} is in use")
         try:
             request = self._builder.build(run)
         except ChatError as error:
             message = f"input.messages: the model's chat template does not take them: {error}"
-            return Failed(id=run.id, code=Code.BAD_FIELD, message=message)
+            return pipe.Failed(id=run.id, code=Code.BAD_FIELD, message=message)
         except Exception as error:
             log.exception("request %d cannot be prepared", run.id)
-            return Failed(id=run.id, code=Code.INTERNAL, message=str(error))
+            return pipe.Failed(id=run.id, code=Code.INTERNAL, message=str(error))
         prompt, extra = len(request.prompt), request.extra_cells(_BRANCHES)
         if prompt + extra > self._llama.context_tokens:
             return too_long(run, prompt, extra, self._llama.context_tokens)
@@ -188,14 +175,14 @@ class LlamaEngine(Engine):
         self._start_waiting()
         return None
 
-    def cancel(self, request_id: int) -> Event | None:
+    def cancel(self, request_id: int) -> pipe.Event | None:
         request = self._requests.get(request_id)
         if request is None:
             return None
         self._remove(request)
-        return Cancelled(id=request_id)
+        return pipe.Cancelled(id=request_id)
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[pipe.Event]:
         self._start_waiting()
         self._start_branches()
         parts = self._next_step.choose(self._requests.values())
@@ -211,7 +198,7 @@ class LlamaEngine(Engine):
         has_prefill = any(request.first_token_at is None for request in requests)
         tokens = sum(part.count for part in parts)
         running = self._running
-        events: list[Event] = []
+        events: list[pipe.Event] = []
         for part, logits_rows in zip(parts, rows, strict=True):
             part.owner.share_s += (decoded_at - began) * part.count / tokens
             events += self._advance(part, logits_rows, decoded_at)
@@ -273,7 +260,7 @@ class LlamaEngine(Engine):
         found = zip(pieces, starts, strict=False)
         return [[start + offset for offset in piece.outputs] for piece, start in found]
 
-    def _advance(self, part: StepPart, rows: list[int], now: float) -> list[Event]:
+    def _advance(self, part: StepPart, rows: list[int], now: float) -> list[pipe.Event]:
         """What follows for a part's owner from its decoded tokens and the rows of their logits."""
         request, sequence = part.owner, part.sequence
         before = sequence.done
@@ -298,11 +285,11 @@ class LlamaEngine(Engine):
             log.exception("request %d failed", request.run.id)
             code, message = Code.INTERNAL, str(error) or type(error).__name__
         self._remove(request)
-        return [Failed(id=request.run.id, code=code, message=message)]
+        return [pipe.Failed(id=request.run.id, code=code, message=message)]
 
     def _read_labels(
         self, request: ActiveRequest, answer: LabelAnswer, sequence: CacheSequence, rows: list[int]
-    ) -> list[Event]:
+    ) -> list[pipe.Event]:
         if sequence.branch is not None:
             for row in rows:
                 length = sequence.branch.outputs[sequence.read] + 1
@@ -315,11 +302,11 @@ class LlamaEngine(Engine):
             answer.add((), self._llama.logits(rows[0]))
         if request.first_token_at is None or request.branches or request.branches_left:
             return []
-        return [self._finish(request, Finish.LABELS, scores=answer.scores())]
+        return [self._finish(request, pipe.Finish.LABELS, scores=answer.scores())]
 
     def _read_text(
         self, request: ActiveRequest, answer: JsonAnswer | TextAnswer, sequence: CacheSequence, rows: list[int]
-    ) -> list[Event]:
+    ) -> list[pipe.Event]:
         before = answer.completion_tokens
         for row in rows:
             following = answer.next_tokens(row)
@@ -329,15 +316,15 @@ class LlamaEngine(Engine):
         self._totals.completion_tokens_total += answer.completion_tokens - before
         if answer.finish is not None:
             answer.check()
-        events: list[Event] = []
+        events: list[pipe.Event] = []
         if request.run.stream and (delta := answer.take_delta()):
-            events.append(Partial(id=request.run.id, delta=delta))
+            events.append(pipe.Partial(id=request.run.id, delta=delta))
         if answer.finish is not None:
             texts = {"text": answer.text, "reasoning": answer.reasoning}
             events.append(self._finish(request, answer.finish, completion_tokens=answer.completion_tokens, **texts))
         return events
 
-    def _finish(self, request: ActiveRequest, finish: Finish, **answer: Any) -> Finished:
+    def _finish(self, request: ActiveRequest, finish: pipe.Finish, **answer: Any) -> pipe.Finished:
         self._remove(request)
         return request.finished(finish, prompt_crc32=self._builder.prompt_crc32(request.prompt), **answer)
 

@@ -15,27 +15,14 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
+from edge_agent.core import pipe
 from edge_agent.core.environment import return_freed_memory
-from edge_agent.core.pipe import (
-    Cancel,
-    Command,
-    Event,
-    Load,
-    LoadFailed,
-    Loading,
-    Run,
-    SetLimits,
-    SetTasks,
-    decode_command,
-    encode_event,
-    is_echo,
-)
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
-CommandQueue = queue.SimpleQueue[Command]
+CommandQueue = queue.SimpleQueue[pipe.Command]
 
 _PROGRESS_S = 1.0
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
@@ -68,7 +55,7 @@ def _read(source: BinaryIO, commands: CommandQueue) -> None:
     returncode = 1
     try:
         for line in source:
-            commands.put(decode_command(line))
+            commands.put(pipe.decode_command(line))
         returncode = 0
     except ValidationError:
         log.exception("not a command")
@@ -77,9 +64,9 @@ def _read(source: BinaryIO, commands: CommandQueue) -> None:
         os._exit(returncode)
 
 
-def _run(commands: CommandQueue, emit: Callable[[Event], None]) -> int:
+def _run(commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> int:
     load = commands.get()
-    if not isinstance(load, Load):
+    if not isinstance(load, pipe.Load):
         log.error("the first command must be load, not %s", load.type)
         return 1
     began = perf_counter()
@@ -87,7 +74,7 @@ def _run(commands: CommandQueue, emit: Callable[[Event], None]) -> int:
         engine = _open_engine(load, _loading_reporter(emit))
     except Exception as error:
         log.exception("model %r cannot be opened", load.model_path)
-        emit(LoadFailed(message=str(error) or type(error).__name__))
+        emit(pipe.LoadFailed(message=str(error) or type(error).__name__))
         return 1
     return_freed_memory()
     emit(engine.ready(load_s=perf_counter() - began))
@@ -95,7 +82,7 @@ def _run(commands: CommandQueue, emit: Callable[[Event], None]) -> int:
     return 0
 
 
-def _loading_reporter(emit: Callable[[Event], None]) -> Callable[[], None]:
+def _loading_reporter(emit: Callable[[pipe.Event], None]) -> Callable[[], None]:
     """Gives a function to call after each part of a load; it emits a Loading once a second.
 
     No part may take nearly LOAD_SILENCE_S.
@@ -106,13 +93,13 @@ def _loading_reporter(emit: Callable[[Event], None]) -> Callable[[], None]:
         nonlocal due_at
         if (now := perf_counter()) >= due_at:
             due_at = now + _PROGRESS_S
-            emit(Loading())
+            emit(pipe.Loading())
 
     return on_progress
 
 
-def _open_engine(load: Load, on_progress: Callable[[], None]) -> Engine:
-    if is_echo(load.model_path):
+def _open_engine(load: pipe.Load, on_progress: Callable[[], None]) -> Engine:
+    if pipe.is_echo(load.model_path):
         return EchoEngine(load, on_progress)
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
@@ -120,7 +107,7 @@ def _open_engine(load: Load, on_progress: Callable[[], None]) -> Engine:
     return LlamaEngine(load, on_progress)
 
 
-def _serve(engine: Engine, commands: CommandQueue, emit: Callable[[Event], None]) -> None:
+def _serve(engine: Engine, commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> None:
     reported_at = perf_counter()
     while True:
         # Requests that come while others are prepared share the step.
@@ -138,7 +125,7 @@ def _serve(engine: Engine, commands: CommandQueue, emit: Callable[[Event], None]
             reported_at = now
 
 
-def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[Command]:
+def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[pipe.Command]:
     """All commands that are there; waits up to `timeout_s` for the first one."""
     try:
         if timeout_s:
@@ -149,22 +136,22 @@ def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[Command]:
         return
 
 
-def _execute(engine: Engine, command: Command) -> Event | None:
-    if isinstance(command, Run):
+def _execute(engine: Engine, command: pipe.Command) -> pipe.Event | None:
+    if isinstance(command, pipe.Run):
         return engine.add(command)
-    if isinstance(command, Cancel):
+    if isinstance(command, pipe.Cancel):
         return engine.cancel(command.id)
-    if isinstance(command, SetTasks):
+    if isinstance(command, pipe.SetTasks):
         engine.set_tasks(command.tasks)
-    elif isinstance(command, SetLimits):
+    elif isinstance(command, pipe.SetLimits):
         engine.set_limits(command)
     else:
         raise TypeError("load is only allowed as the first command")
     return None
 
 
-def _write(events: BinaryIO, event: Event) -> None:
-    events.write(encode_event(event))
+def _write(events: BinaryIO, event: pipe.Event) -> None:
+    events.write(pipe.encode_event(event))
     events.flush()
 
 

@@ -10,33 +10,22 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import BUILT_IN_TASK, DEFAULT_TEMPLATE, ClassifyTask, ExtractTask, GenerateTask, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
-from edge_agent.core.pipe import (
-    ChatMessage,
-    Finish,
-    Finished,
-    LabelsPlan,
-    Run,
-    Sampling,
-    SchemaPlan,
-    TaskPrefix,
-    TextPlan,
-)
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.requests.templates import TemplateInputError, constant_head, render
 
 # Of a template and an input. Raises TemplateInputError.
 Render = Callable[[str, Any], str]
-
-
+# The keys that `info` shows of a task.
 _DESCRIBED = {
     *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep", "reply"),
     *("labels", "min_score", "top_scores", "output_schema"),
 }
-_TURNS = TypeAdapter(Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=256)])
+_TURNS = TypeAdapter(Annotated[tuple[pipe.ChatMessage, ...], Field(min_length=1, max_length=256)])
 _BUILT_IN_TAKES = (
     f'the built-in task `{BUILT_IN_TASK}` takes text, or {{"messages": [{{"role": "user", "content": "…"}}, …]}}; '
     "readings are for configured tasks"
@@ -50,15 +39,15 @@ class Task:
     name: str
     config: TaskConfig
 
-    def prefix(self) -> TaskPrefix:
+    def prefix(self) -> pipe.TaskPrefix:
         """The text that all requests of this task begin with."""
         head = unicodedata.normalize("NFC", constant_head(self.config.template))
         has_schema = isinstance(self.config, ExtractTask)
-        return TaskPrefix(task=self.name, system=self.config.system, user_head=head, has_schema=has_schema)
+        return pipe.TaskPrefix(task=self.name, system=self.config.system, user_head=head, has_schema=has_schema)
 
-    def messages(self, value: Any, render: Render = render) -> tuple[ChatMessage, ...]:
+    def messages(self, value: Any, render: Render = render) -> tuple[pipe.ChatMessage, ...]:
         """The chat for an input. Raises Refusal(bad_field)."""
-        system = () if self.config.system is None else (ChatMessage(role="system", content=self.config.system),)
+        system = () if self.config.system is None else (pipe.ChatMessage(role="system", content=self.config.system),)
         if self.name == BUILT_IN_TASK and not isinstance(value, str):
             if not isinstance(value, dict) or "messages" not in value:
                 raise Refusal(Code.BAD_FIELD, f"input: {_BUILT_IN_TAKES} (got {shown(value)})")
@@ -68,36 +57,36 @@ class Task:
                 raise Refusal(Code.BAD_FIELD, first_fault(error, "input.messages")) from error
             return turns if turns[0].role == "system" else system + turns
         if self.config.template == DEFAULT_TEMPLATE:
-            return (*system, ChatMessage(role="user", content=value if isinstance(value, str) else compact_json(value)))
-        try:
-            text = render(self.config.template, value)
-        except TemplateInputError as error:
-            raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
-        return (*system, ChatMessage(role="user", content=text))
+            text = value if isinstance(value, str) else compact_json(value)
+        else:
+            try:
+                text = render(self.config.template, value)
+            except TemplateInputError as error:
+                raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
+        return (*system, pipe.ChatMessage(role="user", content=text))
 
     def options(self, given: Options) -> Options:
-        """What a request sets, else what this task sets. None = neither does."""
-        return given.model_copy(
-            update={name: getattr(self.config, name, None) for name, value in given if value is None}
-        )
+        """A request's options, with the task's in place of those that are None. None = the task sets none either."""
+        missing = [name for name, value in given if value is None]
+        return given.model_copy(update={name: getattr(self.config, name, None) for name in missing})
 
-    def make_run(self, number: int, envelope: Envelope, render: Render = render) -> Run:
+    def make_run(self, number: int, envelope: Envelope, render: Render = render) -> pipe.Run:
         """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
         options = self.options(envelope.options)
-        plan: LabelsPlan | SchemaPlan | TextPlan
+        plan: pipe.LabelsPlan | pipe.SchemaPlan | pipe.TextPlan
         match self.config:
             case ClassifyTask(labels=labels):
-                plan = LabelsPlan(labels=labels)
+                plan = pipe.LabelsPlan(labels=labels)
             case ExtractTask(output_schema=schema):
-                plan = SchemaPlan(schema=schema)
+                plan = pipe.SchemaPlan(schema=schema)
             case GenerateTask():
-                plan = TextPlan(stop=options.stop)
-        return Run(
+                plan = pipe.TextPlan(stop=options.stop)
+        return pipe.Run(
             id=number,
             task=self.name,
             messages=self.messages(envelope.input, render),
             plan=plan,
-            sampling=Sampling(
+            sampling=pipe.Sampling(
                 temperature=options.temperature,
                 top_p=options.top_p,
                 top_k=options.top_k,
@@ -110,13 +99,13 @@ class Task:
             stream=envelope.stream and isinstance(self.config, GenerateTask),
         )
 
-    def output_of(self, event: Finished) -> str | dict[str, Any] | None:
+    def output_of(self, event: pipe.Finished) -> str | dict[str, Any] | None:
         """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""
         if event.scores is not None:
             best = max(event.scores, key=event.scores.__getitem__)
             min_score = self.config.min_score if isinstance(self.config, ClassifyTask) else 0.0
             return best if event.scores[best] >= min_score else None
-        if event.finish is Finish.SCHEMA:  # the worker has validated it
+        if event.finish is pipe.Finish.SCHEMA:  # the worker has validated it
             output: dict[str, Any] = json.loads(event.text or "")
             return output
         return event.text
@@ -126,7 +115,7 @@ class Task:
         return self.config.model_dump(mode="json", by_alias=True, include=_DESCRIBED)
 
 
-def prefixes_of(tasks: Mapping[str, Task]) -> tuple[TaskPrefix, ...]:
+def prefixes_of(tasks: Mapping[str, Task]) -> tuple[pipe.TaskPrefix, ...]:
     """The text that the requests of each task begin with."""
     return tuple(task.prefix() for task in tasks.values())
 

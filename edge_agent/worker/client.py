@@ -7,23 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edge_agent.core.pipe import (
-    LOAD_SILENCE_S,
-    Event,
-    Failed,
-    Finished,
-    Load,
-    LoadFailed,
-    Loading,
-    Progress,
-    Ready,
-    Run,
-)
+from edge_agent.core import pipe
 from edge_agent.core.wording import end_of_log, how_ended
 from edge_agent.worker.process import ANSWER_SILENCE_S, WorkerExited, WorkerProcess
 
-Answered = Finished | Failed
-Deliver = Callable[[Event | WorkerExited], None]
+Answered = pipe.Finished | pipe.Failed
+Deliver = Callable[[pipe.Event | WorkerExited], None]
 
 _STOP_S = 5.0
 
@@ -35,30 +24,30 @@ class WorkerError(Exception):
 class WorkerClient:
     """A worker process. Methods that wait raise WorkerError if it ends or stays silent for too long."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: pipe.Load) -> None:
         """Raises OSError if there can be no process."""
-        self._events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[pipe.Event | WorkerExited] = queue.SimpleQueue()
         # None until the process is handed over.
         self._deliver: Deliver | None = None
         self._delivery_lock = threading.Lock()
         self.process = WorkerProcess(load, self._receive)
 
-    def ready(self) -> Ready:
+    def ready(self) -> pipe.Ready:
         """Waits until the model answers."""
-        while isinstance(event := self._next(LOAD_SILENCE_S), Loading):
+        while isinstance(event := self._next(pipe.LOAD_SILENCE_S), pipe.Loading):
             pass
-        if isinstance(event, LoadFailed):
+        if isinstance(event, pipe.LoadFailed):
             raise WorkerError(f"the model does not load: {event.message}")
-        assert isinstance(event, Ready)
+        assert isinstance(event, pipe.Ready)
         return event
 
     def answer(self) -> Answered:
         """Waits until one of the requests ends."""
         while not isinstance(event := self._next(ANSWER_SILENCE_S), Answered):
-            assert isinstance(event, Progress)
+            assert isinstance(event, pipe.Progress)
         return event
 
-    def ask(self, run: Run) -> Answered:
+    def ask(self, run: pipe.Run) -> Answered:
         """One request, while no other runs."""
         self.process.send(run)
         return self.answer()
@@ -71,14 +60,14 @@ class WorkerClient:
                 if isinstance(event := self._events.get(), WorkerExited):
                     deliver(event)
 
-    def _receive(self, _process: WorkerProcess, event: Event | WorkerExited) -> None:
+    def _receive(self, _process: WorkerProcess, event: pipe.Event | WorkerExited) -> None:
         with self._delivery_lock:
             if self._deliver is None:
                 self._events.put(event)
                 return
         self._deliver(event)
 
-    def _next(self, timeout_s: float) -> Event:
+    def _next(self, timeout_s: float) -> pipe.Event:
         try:
             event = self._events.get(timeout=timeout_s)
         except queue.Empty:
@@ -90,7 +79,7 @@ class WorkerClient:
 
 
 @contextmanager
-def started(load: Load) -> Iterator[WorkerClient]:
+def started(load: pipe.Load) -> Iterator[WorkerClient]:
     """A worker that is stopped at the end; it also ends when this process does. Raises OSError."""
     worker = WorkerClient(load)
     try:

@@ -12,20 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edge_agent.board.process import process_memory, resident_mb
+from edge_agent.core import pipe
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import (
-    LOAD_SILENCE_S,
-    Cancel,
-    Command,
-    Event,
-    Load,
-    Ready,
-    Run,
-    SetTasks,
-    TaskPrefix,
-    WorkerAnswer,
-)
 from edge_agent.core.wording import end_of_log, how_ended
 from edge_agent.worker.client import WorkerClient
 from edge_agent.worker.process import ANSWER_SILENCE_S, WorkerExited, WorkerProcess
@@ -50,14 +39,14 @@ class FromWorker:
     """An event and the process that sent it."""
 
     worker: WorkerProcess
-    event: Event | WorkerExited
+    event: pipe.Event | WorkerExited
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryAnswered:
     """The current worker is done with a canary."""
 
-    answer: WorkerAnswer
+    answer: pipe.WorkerAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +57,7 @@ class WorkerFacts:
     silent_s: time since its last event.
     """
 
-    ready: Ready | None
+    ready: pipe.Ready | None
     model: Model
     restarts: int
     last_end: str | None
@@ -87,7 +76,7 @@ class _CurrentWorker:
     process: WorkerProcess
     heard_at: float
     started_at: float | None = None
-    ready: Ready | None = None
+    ready: pipe.Ready | None = None
     ready_at: float = 0.0
     most_mib: float = math.inf
     killed_for: str | None = None
@@ -100,8 +89,8 @@ class _CurrentWorker:
 
     def kill_if_silent(self, now: float, *, owes_answer: bool) -> None:
         silent_s = now - self.heard_at
-        if self.ready is None and silent_s >= LOAD_SILENCE_S:
-            self.kill(f"its load made no progress for {LOAD_SILENCE_S:.0f} s")
+        if self.ready is None and silent_s >= pipe.LOAD_SILENCE_S:
+            self.kill(f"its load made no progress for {pipe.LOAD_SILENCE_S:.0f} s")
         elif self.ready is not None and owes_answer and silent_s >= ANSWER_SILENCE_S:
             self.kill(f"it was silent for {ANSWER_SILENCE_S:.0f} s while it owed an answer")
 
@@ -114,7 +103,7 @@ class _CurrentWorker:
         return f"{how}: {words}" if words else how
 
 
-WorkerEvent = Event | WorkerExited | CanaryAnswered
+WorkerEvent = pipe.Event | WorkerExited | CanaryAnswered
 
 
 class Supervisor:
@@ -124,7 +113,7 @@ class Supervisor:
     """
 
     def __init__(
-        self, config: Config, model: Model, prefixes: tuple[TaskPrefix, ...], deliver: Callable[[FromWorker], None]
+        self, config: Config, model: Model, prefixes: tuple[pipe.TaskPrefix, ...], deliver: Callable[[FromWorker], None]
     ) -> None:
         self.model = model
         self.restarts = 0
@@ -149,7 +138,7 @@ class Supervisor:
         self._reload_s: float | None = None
 
     @property
-    def ready(self) -> Ready | None:
+    def ready(self) -> pipe.Ready | None:
         """What the current worker said when its model answered; None while none answers."""
         return None if self._current is None else self._current.ready
 
@@ -190,9 +179,9 @@ class Supervisor:
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
         self._current, self.restart_at = _CurrentWorker(process, heard_at=now, started_at=now), None
 
-    def load_command(self, model: Model) -> Load:
+    def load_command(self, model: Model) -> pipe.Load:
         """Makes a worker load this model, with the prefixes of the tasks."""
-        return Load(
+        return pipe.Load(
             model_path=str(model.path),
             settings=self._config.engine,
             tasks=self._prefixes,
@@ -201,22 +190,22 @@ class Supervisor:
             state_dir=str(model.engine_state(self._config.state_dir)),
         )
 
-    def send(self, command: Command) -> None:
+    def send(self, command: pipe.Command) -> None:
         """Sends a command to the worker, if there is one; never waits."""
         if self._current is not None:
             self._current.process.send(command)
 
-    def ask_canary(self, run: Run) -> None:
+    def ask_canary(self, run: pipe.Run) -> None:
         """Its answer comes as CanaryAnswered."""
         self.send(replace(run, id=_CANARY_ID))
 
     def cancel_canary(self) -> None:
-        self.send(Cancel(id=_CANARY_ID))
+        self.send(pipe.Cancel(id=_CANARY_ID))
 
-    def set_prefixes(self, prefixes: tuple[TaskPrefix, ...]) -> None:
+    def set_prefixes(self, prefixes: tuple[pipe.TaskPrefix, ...]) -> None:
         """For the worker that runs, and for all later ones."""
         self._prefixes = prefixes
-        self.send(SetTasks(tasks=prefixes))
+        self.send(pipe.SetTasks(tasks=prefixes))
 
     def receive(self, message: FromWorker, now: float) -> WorkerEvent | None:
         """What the agent acts on; None = another worker than the current one has sent it."""
@@ -224,9 +213,9 @@ class Supervisor:
         if self._current is None or message.worker is not self._current.process:
             return None
         self._current.heard_at = now
-        return CanaryAnswered(event) if isinstance(event, WorkerAnswer) and event.id == _CANARY_ID else event
+        return CanaryAnswered(event) if isinstance(event, pipe.WorkerAnswer) and event.id == _CANARY_ID else event
 
-    def on_ready(self, ready: Ready, now: float) -> None:
+    def on_ready(self, ready: pipe.Ready, now: float) -> None:
         """The model answers."""
         current = self._current
         assert current is not None
@@ -294,7 +283,7 @@ class Supervisor:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
 
-    def adopt(self, model: Model, worker: WorkerClient, ready: Ready, now: float) -> None:
+    def adopt(self, model: Model, worker: WorkerClient, ready: pipe.Ready, now: float) -> None:
         """After `retire`: a worker that has loaded this model becomes the current one."""
         self.model, self._pause_s = model, RESTART_AFTER_S[0]
         self._current, self.restart_at = _CurrentWorker(worker.process, heard_at=now), None
