@@ -291,12 +291,14 @@ def test_one_play_makes_passwords_and_rights_and_a_later_one_keeps_them(tmp_path
 
     technician.edit("hosts.yml", "lathe-01", "lathe-02.plant")
     reads = "subscribe: ['plant/{{ edge_agent_device }}/+/vibration']\n    publish: plant/x-{1}/triage\n    "
-    technician.edit("group_vars/boards/main.yml", "deadline_ms", f"{reads}deadline_ms")
+    deep = "\n  deep: {subscribe: ['other/#'], publish: 'deep/x-{1}/triage'}"
+    technician.edit("group_vars/boards/main.yml", "deadline_ms: 5000", f"{reads}deadline_ms: 5000{deep}")
     shown, second = technician.make_accounts(), technician.passwords()
     assert {**first, "lathe-02": second["lathe-02"]} == second
     assert "lathe-01" in shown.split("kept, but")[1]
     rights = (technician.plant / "mosquitto/edge-agent.acl").read_text("utf-8")
     assert "topic read plant/lathe-02/+/vibration\ntopic write plant/+/triage\n" in rights
+    assert "topic read other/#\ntopic write deep/#\n" in rights
     assert "user lathe-01\n" not in rights
 
     broker = Broker(tmp_path / "broker", {})
