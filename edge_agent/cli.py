@@ -331,7 +331,7 @@ def parser() -> argparse.ArgumentParser:
 
     demo = add(_demo, extra="demo")
     ports = "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port"
-    option(demo, "--port", "PORT", ports, int)
+    option(demo, "--port", "PORT", ports, _port)
     option(
         demo, "--work", "DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path
     )
@@ -377,6 +377,13 @@ def _seconds(text: str) -> float:
     if not 0 < value <= 3600:
         raise argparse.ArgumentTypeError(f"should be seconds, above 0 and up to 3600 (got {shown(text)})")
     return value
+
+
+def _port(text: str) -> int:
+    # An embedded broker takes the next one, too.
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) < 65535:
+        raise argparse.ArgumentTypeError(f"should be a port, 1 to 65534 (got {shown(text)})")
+    return int(text)
 
 
 def _json_object(text: str) -> dict[str, object]:

@@ -95,6 +95,7 @@ def _work_folder(given: Path | None) -> Path:
     """Keeps the converted model for the next demonstration; one per user unless given. Raises DemoError."""
     try:
         work = given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-agent" / "demo"
+        work = work.absolute()  # the agent's configuration lies elsewhere
         work.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: this account has no home
         raise DemoError(f"there is no folder for the converted model: {error}; name one with --work DIR") from error
