@@ -105,6 +105,8 @@ class SafetensorsFile:
     def _read_header(self) -> dict[str, StoredTensor]:
         prefix = bytearray(8)
         self.read_into(memoryview(prefix), 0)
+        if prefix == b"version ":
+            raise CheckpointError(f"{self._shown}: a pointer of Git LFS; `git lfs pull` in its folder brings the file")
         (length,) = struct.unpack("<Q", prefix)
         if length > MAX_JSON_BYTES:
             raise CheckpointError(f"{self._shown}: header of {length} bytes, at most {MAX_JSON_BYTES} are allowed")

@@ -87,6 +87,7 @@ def test_a_file_without_a_whole_header_is_refused(tmp_path: Path) -> None:
     for content, message in (
         (b"1234567", "the file ends at byte 7"),
         (struct.pack("<Q", 32_000_001) + b"{}", "at most 32000000"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "`git lfs pull`"),
         (struct.pack("<Q", 1000) + b"{}", "the file ends at byte 10"),
     ):
         path.write_bytes(content)
