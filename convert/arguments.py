@@ -18,10 +18,8 @@ EXIT_OK, EXIT_FAILED, EXIT_BAD_CHECKPOINT = 0, 1, 65
 _EXITS = "Exit codes: 0 done, 1 failed, 2 usage, 65 bad checkpoint."
 
 _TASKS = ("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
-_LABELLED = (
-    *("--labelled", "FILE"),
-    'examples of --tasks, for the share of right answers; per line {"task", "input", "answer"}',
-)
+_EXAMPLES = 'examples of --tasks, for the share of right answers; per line {"task", "input", "answer"}'
+_LABELLED = ("--labelled", "FILE", _EXAMPLES)
 
 
 def _parser(command: str, usage: str, description: str) -> argparse.ArgumentParser:
@@ -36,11 +34,10 @@ def _add(
     metavar: str,
     about: str,
     kind: Callable[[str], Any] = Path,
-    *others: str,
     **more: Any,
 ) -> None:
-    """An option or argument with a value. others: more spellings of the flag."""
-    group.add_argument(flag, *others, metavar=metavar, type=kind, help=about, **more)
+    """An option or argument with a value."""
+    group.add_argument(*flag.split(), metavar=metavar, type=kind, help=about, **more)
 
 
 def parse_conversion(words: list[str]) -> argparse.Namespace:
@@ -103,8 +100,8 @@ def conversion_parser() -> argparse.ArgumentParser:
     )
     tuned = parser.add_argument_group("with --budget, or with --calibration and another type")
     calibration = (
-        "texts on which the rounded matrices should lose least (default, and without a FILE: the included ones); named "
-        "with another type than auto, it has that type's matrices rounded for them"
+        "texts on which the rounded matrices should lose least (default, and without a FILE: the included ones); "
+        "types other than auto are rounded for texts only with this option"
     )
     _add(tuned, "--calibration", "FILE", calibration, nargs="*")
     _add(tuned, "--eval", "FILE", "texts for the evaluation (default: the included ones)")
@@ -115,14 +112,11 @@ def conversion_parser() -> argparse.ArgumentParser:
     canaries = parser.add_mutually_exclusive_group()
     recorded = 'requests to --tasks whose answers are recorded; per line {"task", "input"} (default: included ones)'
     _add(canaries, "--canaries", "FILE", recorded)
-    canaries.add_argument(
-        "--no-canaries", action="store_true", help="record no answers, which saves seconds to minutes"
-    )
+    canaries.add_argument("--no-canaries", action="store_true", help="record none, which saves seconds to minutes")
     _add(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
     _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
     _add(parser, "--model-version", "N", "version in the manifest (default: 1)", parse_version, default=1)
-    licence = "model's licence (default: that in README.md of the checkpoint)"
-    _add(parser, "--licence", "LICENCE", licence, parse_name, "--license")
+    _add(parser, "--licence --license", "LICENCE", "licence (default: that in the checkpoint's README.md)", parse_name)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
@@ -151,15 +145,9 @@ def evaluation_parser() -> argparse.ArgumentParser:
     _add(parser, "--eval", "FILE", "texts to compare on (default: the included ones)")
     _add(parser, *_TASKS)
     _add(parser, *_LABELLED)
-    work = "folder that keeps the reference for the next run (default: the user's cache)"
-    _add(parser, "--work", "DIR", work)
+    _add(parser, "--work", "DIR", "folder that keeps the reference for the next run (default: the user's cache)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser
-
-
-def parse_verification(words: list[str]) -> argparse.Namespace:
-    """The options by name. Exits with 2 for bad usage."""
-    return verification_parser().parse_args(words)
 
 
 def verification_parser() -> argparse.ArgumentParser:

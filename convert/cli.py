@@ -137,7 +137,7 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _verify(words: list[str]) -> int:
-    given = arguments.parse_verification(words)
+    given = arguments.verification_parser().parse_args(words)
     model, faults = None, list[str]()
     try:
         model = verify_bundle(given.bundle, given.public_key)

@@ -23,8 +23,12 @@ _REST = {
 
 
 def parse_convert(words: list[str]) -> object:
-    known = {"verify": arguments.parse_verification, "evaluate": arguments.parse_evaluation}
-    return known[words[0]](words[1:]) if words and words[0] in known else arguments.parse_conversion(words)
+    match words:
+        case ["verify", *others]:
+            return arguments.verification_parser().parse_args(others)
+        case ["evaluate", *others]:
+            return arguments.parse_evaluation(others)
+    return arguments.parse_conversion(words)
 
 
 # By program.
