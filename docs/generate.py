@@ -221,12 +221,12 @@ def _table(schema: dict[str, Any], name: str, table: dict[str, Any]) -> Iterator
 def _keys(schema: dict[str, Any], keys: dict[str, Any], required: list[str]) -> Iterator[str]:
     yield "| key | value | default | meaning |\n|---|---|---|---|"
     for key, value in keys.items():
-        meaning, _, told = " ".join(value["description"].split()).partition(" Default: ")
+        meaning, _, default = " ".join(value["description"].split()).partition(" Default: ")
         if key in required:
-            told = "required"
+            default = "required"
         elif "default" in value:
-            told = f"`{_json(value['default'])}`"
-        yield f"| `{key}` | {_value(schema, value)} | {told.rstrip('.') or '–'} | {meaning} |"
+            default = f"`{_json(value['default'])}`"
+        yield f"| `{key}` | {_value(schema, value)} | {default.rstrip('.') or '–'} | {meaning} |"
 
 
 def _resolved(schema: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
@@ -321,9 +321,10 @@ def _name(action: argparse.Action) -> str:
 
 def _meaning(action: argparse.Action) -> str:
     text = (action.help or "") % vars(action)
-    # With a metavar the help tells the choices.
-    is_told = action.choices is None or action.metavar is not None
-    return text if is_told else f"{text}; one of {', '.join(f'`{one}`' for one in action.choices or ())}"
+    # With a metavar the help names the choices.
+    if action.choices is None or action.metavar is not None:
+        return text
+    return f"{text}; one of {', '.join(f'`{one}`' for one in action.choices)}"
 
 
 _PAGES: dict[str, Callable[[], Iterator[str]]] = {"configuration": _configuration, "cli": _cli}

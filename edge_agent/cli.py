@@ -105,8 +105,8 @@ def _init(options: argparse.Namespace) -> int:
 def _schema(options: argparse.Namespace) -> int:
     """Prints the JSON Schema of a document.
 
-    With the configuration's, an editor such as VS Code with Even Better TOML completes keys and explains them: the file
-    names it in a line `#:schema ./config.schema.json`.
+    With that of the configuration, an editor completes keys and explains them, such as VS Code with Even Better TOML.
+    The configuration names it in its first line: `#:schema ./config.schema.json`.
     Exit codes: 0 done, 64 usage.
     """
     from edge_agent.tools.schema.schema import json_schema

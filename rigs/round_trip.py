@@ -1,8 +1,8 @@
 """How long a caller waits, from publish to reply, beside the agent's own time: by broker, client and QoS.
 
 Brokers: mosquitto with its default, and with `set_tcp_nodelay true`. Clients: plain paho, and with TCP_NODELAY. Each
-combination has a client that asks one request after the other; they take turns within each round. Each value is the
-median of a round. Exit code 1 if both settings together leave more than a few milliseconds.
+combination has a client that asks one request after the other. The clients take turns in each round. Each value is the
+median of a round. Exit code 1 if broker and network add more than MAX_ADDED_MS where both set the option.
 """
 
 from __future__ import annotations

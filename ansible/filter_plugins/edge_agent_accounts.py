@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Of a random password the count does not matter; a password of yours may be weaker.
+# Enough for random passwords.
 _ITERATIONS = 1000
 
 

@@ -11,6 +11,6 @@ _MODULES = {"engine": _ENGINE, "convert": _CONVERT, "demo": _CONVERT}
 
 
 def missing_extra(extra: str) -> str | None:
-    """Which modules of an extra are missing, and the command that installs them; None = none is."""
+    """Which modules of an extra are missing, and the command that installs them; None = all are there."""
     missing = [name for name in _MODULES[extra] if find_spec(name) is None]
     return f"packages are missing ({', '.join(missing)}): pip install 'edge-agent[{extra}]'" if missing else None

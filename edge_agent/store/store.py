@@ -3,7 +3,8 @@
 A row is a request, then its reply, until the broker has the reply and no repetition is due. A commit outlives this
 process; after the next fsync (fsync.py) it outlives a power cut too. While the disk fails, rows are kept in memory.
 
-The columns `payload` and `content_type` are of the request, then of the output that is sent in place of the reply.
+The columns `payload` and `content_type` hold those of the request; in a row with a reply, those of the output that is
+sent in its place. 0.1.0 left the request's content type in such a row.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def start_broker(port: int | None, folder: Path, to_agent: Collection[str]) -> B
 
 @contextmanager
 def _bridge(ports: Mapping[str, int], to_agent: Collection[str]) -> Iterator[None]:
-    """Between two rumqttd, because the properties of MQTT 5 end the 3.1.1 listener of a single one."""
+    """Joins two rumqttd: in a single one, a message with MQTT 5 properties ends the 3.1.1 listener."""
 
     def forward(event: LinkEvent) -> None:
         if isinstance(event, Received):
