@@ -113,16 +113,16 @@ class RequestQueue:
         last = waiting[-1] if len(waiting) >= self.capacity else None
         if last is not None and last.priority <= newcomer.priority:
             code, why = (Code.QUEUE_FULL, "") if engine.slots else (Code.LOADING, " while the model is being loaded")
-            raise Refusal(code, f"{self._full}{why}", self._retry_after_s(engine))
+            raise Refusal(code, f"{self._full}{why}", self._retry_after_s(engine, now))
         if engine.slots:
             self._check_deadline(newcomer, waiting, engine, now)
         elif engine.loading_s is not None and now + engine.loading_s > newcomer.deadline_at:
-            message = f"the model is being loaded, for about {engine.loading_s:.1f} s more"
-            raise Refusal(Code.LOADING, f"{message}, too late for {newcomer.deadline}", self._retry_after_s(engine))
+            left = f"for about {engine.loading_s:.1f} s more, too late for {newcomer.deadline}"
+            raise Refusal(Code.LOADING, f"the model is being loaded, {left}", self._retry_after_s(engine, now))
         leaving = [(request, SUPERSEDED) for request in older]
         if last is not None:
             message = f"displaced by a more urgent request: {self._full}"
-            error = Error(code=Code.QUEUE_FULL, message=message, retry_after_s=self._retry_after_s(engine))
+            error = Error(code=Code.QUEUE_FULL, message=message, retry_after_s=self._retry_after_s(engine, now))
             leaving.append((last, error))
         for request, _ in leaving:
             self.waiting.remove(request)
@@ -147,7 +147,7 @@ class RequestQueue:
             total_ms = (now + takes_s - newcomer.arrived_at) * 1000
             message = f"would be answered after about {total_ms:.0f} ms, too late for {newcomer.deadline}"
             # Waiting does not help where nothing is ahead.
-            retry_after_s = self._retry_after_s(engine) if ahead else _rounded_up(own.believed_until - now)
+            retry_after_s = self._retry_after_s(engine, now) if ahead else _rounded_up(own.believed_until - now)
             raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
         for request in waiting[split:]:
             expected = self._forecast.expect(request.cost_class)
@@ -157,16 +157,19 @@ class RequestQueue:
                 after_s = expected.answered_in_s(ahead + 1, work_s + own.share_s, engine.slots)
                 if before_s <= left_s < after_s:
                     message = f"would be answered within {newcomer.deadline}, but make an admitted request late"
-                    raise Refusal(Code.DEADLINE_UNREACHABLE, message, self._retry_after_s(engine))
+                    raise Refusal(Code.DEADLINE_UNREACHABLE, message, self._retry_after_s(engine, now))
             ahead += 1
             work_s += expected.share_s if expected else 0.0
 
     def _work_s(self, requests: list[Request]) -> float:
         return sum(self._forecast.share_s(request.cost_class) for request in requests)
 
-    def _retry_after_s(self, engine: EngineLoad) -> float:
-        """When everything that is here will be done."""
-        return _rounded_up(engine.work_s + self._work_s(self.waiting) + (engine.loading_s or 0.0) or UNKNOWN_RETRY_S)
+    def _retry_after_s(self, engine: EngineLoad, now: float) -> float:
+        """When everything that is here will be done, or what waits has passed its deadline."""
+        work_s = engine.work_s + self._work_s(self.waiting)
+        if self.waiting:
+            work_s = max(0.0, min(work_s, max(request.deadline_at for request in self.waiting) - now))
+        return _rounded_up(work_s + (engine.loading_s or 0.0) or UNKNOWN_RETRY_S)
 
     def estimated_wait_ms(self, engine: EngineLoad) -> float | None:
         """How long a request would wait that comes after all that are here; None = unknown."""

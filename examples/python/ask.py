@@ -1,12 +1,14 @@
-"""Asks a task of one board and prints the reply: python ask.py HOST BASE TASK INPUT
+"""Asks a task of one board and prints the reply: python ask.py HOST[:PORT] BASE TASK INPUT
 
-BASE is <root>/<site>/<device>, such as edgeai/v1/hall1/board1. Needs paho-mqtt 2 and a broker with MQTT 5.
+BASE is <root>/<site>/<device>, such as edgeai/v1/hall1/board1. INPUT is a bare input or an envelope. With
+`"stream": true` in it, the pieces of the answer are printed first. Needs paho-mqtt 2 and a broker with MQTT 5.
 """
 
 import queue
 import socket
 import sys
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -21,8 +23,8 @@ def send_at_once(_client: mqtt.Client, _userdata: Any, connection: Any) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def ask(host: str, base: str, task: str, text: str, port: int = 1883) -> str:
-    """The payload of the reply."""
+def ask(host: str, base: str, task: str, text: str, port: int = 1883) -> Iterator[str]:
+    """The payload of the reply, after those of its pieces."""
     replies: queue.Queue[bytes] = queue.Queue()
     is_subscribed: queue.Queue[Any] = queue.Queue()
     reply_topic = f"{base}/infer/{task}/response/{uuid.uuid4()}"
@@ -41,7 +43,11 @@ def ask(host: str, base: str, task: str, text: str, port: int = 1883) -> str:
         properties.CorrelationData = uuid.uuid4().bytes
         properties.MessageExpiryInterval = TIMEOUT_S  # the broker and the agent drop the request after this time
         client.publish(f"{base}/infer/{task}/request", text, qos=1, properties=properties)
-        return replies.get(timeout=TIMEOUT_S).decode()
+        is_partial = True
+        while is_partial:
+            payload = replies.get(timeout=TIMEOUT_S).decode()
+            is_partial = '"status":"partial"' in payload
+            yield payload
     finally:
         client.disconnect()
         client.loop_stop()
@@ -51,4 +57,5 @@ if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
     host, _, port = sys.argv[1].partition(":")
-    print(ask(host, *sys.argv[2:], port=int(port or 1883)))
+    for payload in ask(host, *sys.argv[2:], port=int(port or 1883)):
+        print(payload, flush=True)

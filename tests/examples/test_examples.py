@@ -55,10 +55,17 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-def test_the_python_client_gets_the_label(port: int) -> None:
-    command = [sys.executable, str(EXAMPLES / "python" / "ask.py"), f"127.0.0.1:{port}", BASE, "pump-triage", READING]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() in LABELS
+def test_the_python_client_gets_the_label_and_the_pieces_of_a_text(port: int) -> None:
+    def ask(*words: str) -> list[str]:
+        command = [sys.executable, str(EXAMPLES / "python" / "ask.py"), f"127.0.0.1:{port}", BASE, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.splitlines()
+
+    (label,) = ask("pump-triage", READING)
+    assert label in LABELS
+    *pieces, whole = map(json.loads, ask("generate", '{"input":"a b c","stream":true}'))
+    assert "".join(piece["delta"] for piece in pieces) == whole["output"]
+    assert len(pieces) > 1
 
 
 def test_the_sketch_publishes_readings_and_prints_the_answers(port: int, tmp_path: Path) -> None:

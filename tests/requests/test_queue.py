@@ -50,6 +50,15 @@ class Office:
         return refusal.value.error
 
 
+def test_it_says_to_come_back_when_the_last_deadline_of_those_that_wait_has_passed() -> None:
+    office = Office(capacity=2, share_s=None)
+    for deadline_s in (20.0, 30.0):
+        office.enter(deadline_s)
+    office.measure(COST_CLASS, 100.0)
+    assert office.refused(60.0).retry_after_s == 30.0
+    assert office.refused(60.0, loading_s=5.0).retry_after_s == 35.0
+
+
 def test_a_deadline_that_cannot_be_met_is_refused_with_the_estimate_and_a_time() -> None:
     office = Office()
     for deadline_s in (2.3, 60.0, 60.0):
