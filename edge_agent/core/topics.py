@@ -45,7 +45,7 @@ class Topics:
         return f"{self.base}/infer/{task}/response"
 
     def error(self, task: str) -> str:
-        """Where replies without an output go, of a task with `reply = "output"`."""
+        """For replies without an output, of a task with `reply = "output"`."""
         return f"{self.base}/infer/{task}/error"
 
     def command(self, operation: str) -> str:

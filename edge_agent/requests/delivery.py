@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edge_agent.core.clock import moment
 from edge_agent.core.codes import Code, Status
@@ -127,11 +128,11 @@ class Delivery:
 
     def _send_otherwise(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
-        reply = outgoing.reply
-        task = json.loads(reply.document)["task"]
-        short = self._failure_instead_of(reply, task) if is_too_large else None
-        if short is not None:
-            self.reply(short, row=outgoing.row, task=task, key=None)
+        reply, document = outgoing.reply, json.loads(outgoing.reply.document)
+        task = document["task"]
+        # One with an error is short already.
+        if is_too_large and document["error"] is None:
+            self.reply(self._failure_instead_of(reply, document), row=outgoing.row, task=task, key=None)
         elif reply.topic != self._topics.response(task):
             self.reply(replace(reply, topic=self._topics.response(task)), row=outgoing.row, task=task, key=None)
         else:
@@ -139,11 +140,8 @@ class Delivery:
             log.error("reply lost row=%s: the broker takes it on no topic", outgoing.row)
             self._done(outgoing)
 
-    def _failure_instead_of(self, reply: Reply, task: str) -> Reply | None:
-        """A short reply that says that this one is too large for the broker; None: it is a short one already."""
-        document = json.loads(reply.document)
-        if document["error"] is not None:
-            return None
+    def _failure_instead_of(self, reply: Reply, document: dict[str, Any]) -> Reply:
+        """A short reply that says that this one is too large for the broker."""
         size = len(_publication(reply).payload)
         message = f"the reply of {size} bytes cannot be sent: the broker takes no message of this size"
         document |= {"status": Status.FAILED.value, "degraded": []}
@@ -151,7 +149,7 @@ class Delivery:
         document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
         topic = reply.topic
         if reply.output is not None:
-            document["reply_to"], topic = topic, self._topics.error(task)
+            document["reply_to"], topic = topic, self._topics.error(document["task"])
         return Reply(topic=topic, document=encode(document), correlation=reply.correlation)
 
     def _done(self, outgoing: _Outgoing) -> None:

@@ -55,10 +55,10 @@ def health_document(
         "limited": limits.level is not Level.NORMAL,
         "sensor-errors": reading.has_faults,
     }
-    # Of every reason that there is: numbers are all that most programs for metrics read.
+    # Also of reasons that do not hold now: most programs for metrics read only numbers, and expect the same ones.
     severity = {
-        **{name: 2 * is_so for name, is_so in critical.items()},
-        **{name: 1 * is_so for name, is_so in degraded.items()},
+        **{name: Severity.CRITICAL * is_so for name, is_so in critical.items()},
+        **{name: Severity.WARNING * is_so for name, is_so in degraded.items()},
         **{rule.name: 0 for rule in ALARMS},
         **{name: Severity[word.upper()].value for name, word in alarms.items()},
     }
