@@ -39,7 +39,7 @@ check: setup build/ansible/ready docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quiet tests/test_systemd_unit.py
-	cd ansible && PATH=$(CURDIR)/build/ansible/bin:$$PATH ansible-lint -q
+	cd ansible && PATH="$(CURDIR)/build/ansible/bin:$$PATH" ansible-lint -q
 
 # Pinned: newer versions have other rules. rigs.deploy uses this environment, too.
 build/ansible/ready: Makefile
@@ -50,10 +50,10 @@ build/ansible/ready: Makefile
 # The documentation as a site, build/site/index.html. A link or an anchor that leads nowhere ends it. The pages are links to
 # the files, in the same folders, so that links between them hold in both.
 PAGES := README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE ansible/wheels/README.md docs examples \
-  ansible/roles/edge_agent/meta/argument_specs.yml
+  ansible/roles/edge_agent/meta/argument_specs.yml ansible/files/mosquitto
 docs: build/mkdocs/ready
 	rm -rf build/pages
-	for page in $(PAGES); do mkdir -p build/pages/$$(dirname $$page); ln -s $(CURDIR)/$$page build/pages/$$page; done
+	for page in $(PAGES); do mkdir -p build/pages/$$(dirname $$page); ln -s "$(CURDIR)/$$page" build/pages/$$page; done
 	NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs build --strict
 
 build/mkdocs/ready: Makefile
