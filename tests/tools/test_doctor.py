@@ -298,6 +298,19 @@ def test_only_the_broker_is_checked_on_demand(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("require_mosquitto")
+def test_a_broker_that_dies_meanwhile_is_not_said_to_be_slow(tmp_path: Path) -> None:
+    port = free_port()
+    config = load_config(written(tmp_path, mqtt=f"port = {port}"))
+    with Mosquitto(tmp_path, port):
+        checks = traffic_checks(config, "doctor", is_running=False)
+        while next(checks).name != "name":
+            pass
+    (check,) = checks
+    assert (check.name, check.verdict) == ("round trip", Verdict.FAILED)
+    assert "the connection broke meanwhile" in check.found
+
+
+@pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_a_broker_that_holds_answers_back_is_found_with_the_remedy(tmp_path: Path, protocol: str) -> None:
     port = free_port()

@@ -49,7 +49,7 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
         by_exact = True
         if is_back:
             by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
-            yield retained_check(by_exact=by_exact, by_wildcard=by_wildcard)
+            yield _unless_lost(board, retained_check(by_exact=by_exact, by_wildcard=by_wildcard))
         if by_exact:
             yield name_check(state, topics.base, is_running=is_running)
         else:
@@ -149,13 +149,23 @@ def retained_check(*, by_exact: bool, by_wildcard: bool) -> Check:
     )
 
 
+def _unless_lost(board: Client, check: Check) -> Check:
+    """The check, unless the connection has ended: then that is what is wrong."""
+    for _ in board.messages(0.1):  # takes what came before the end
+        pass
+    if board.is_connected:
+        return check
+    return failed(check.name, f"the connection broke meanwhile: {board.reason}", "see the broker's log, and ask again")
+
+
 def _round_trip(board: Client, caller: Client, topics: Topics) -> Check:
     if not caller.connect(WAIT_S):
-        return skipped("round trip", f"the broker does not accept a second connection: {caller.reason}")
+        found = f"the broker does not accept a second connection: {caller.reason or 'no answer'}"
+        return _unless_lost(board, skipped("round trip", found))
     prompt_s, late_s = (_round_trips_s(board, caller, topics, is_late=is_late) for is_late in (False, True))
     if not prompt_s or not late_s:
         found = f"an answer did not come within {WAIT_S:.0f} s"
-        return warning("round trip", found, "check the broker's load, and ask again")
+        return _unless_lost(board, warning("round trip", found, "check the broker's load, and ask again"))
     return round_trip_check(prompt_s, late_s)
 
 
