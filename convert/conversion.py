@@ -27,21 +27,8 @@ from .read.lora import Lora, read_lora
 from .read.model import SourceModel, read_model
 from .report.page import render_page
 from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn
+from .write import manifest
 from .write.gguf_file import write_adapter
-from .write.manifest import (
-    ADAPTER_FILE,
-    FILE,
-    IMPORTANCE_FILE,
-    MODEL_FILE,
-    PAGE_FILE,
-    QUALITY_FILE,
-    SCHEMA,
-    SIGNATURE_FILE,
-    canonical_json,
-    describe_files,
-    sha256_of,
-    tools,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +147,10 @@ def write_bundle(
     """
     if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
         raise ConvertError(f"{escaped(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
-    plan.write(folder / MODEL_FILE, encoded=None if tuned is None else tuned.sensitivities.encoded, progress=progress)
+    encoded = None if tuned is None else tuned.sensitivities.encoded
+    plan.write(folder / manifest.MODEL_FILE, encoded=encoded, progress=progress)
     if source.lora is not None:
-        write_adapter(folder / ADAPTER_FILE, plan.name, source.lora)
+        write_adapter(folder / manifest.ADAPTER_FILE, plan.name, source.lora)
     model = Adapted.from_path(folder)
     canaries, warnings = 0, list[str]()
     if job.has_canaries:
@@ -170,14 +158,14 @@ def write_bundle(
     comparison = None
     if tuned is not None:
         comparison = _write_quality(job, plan, tuned, model=model, canaries=canaries, progress=progress)
-        shutil.copyfile(tuned.sensitivities.importance, folder / IMPORTANCE_FILE)
+        shutil.copyfile(tuned.sensitivities.importance, folder / manifest.IMPORTANCE_FILE)
     progress("hashing", 1.0)
-    manifest = _manifest(job, source, plan, comparison, folder)
-    data = canonical_json(manifest)
-    (folder / FILE).write_bytes(data)
+    document = _manifest(job, source, plan, comparison, folder)
+    data = manifest.canonical_json(document)
+    (folder / manifest.FILE).write_bytes(data)
     if job.sign is not None:
-        (folder / SIGNATURE_FILE).write_bytes(job.sign(data))
-    return Written(manifest, canaries, comparison, warnings)
+        (folder / manifest.SIGNATURE_FILE).write_bytes(job.sign(data))
+    return Written(document, canaries, comparison, warnings)
 
 
 def _write_quality(
@@ -199,7 +187,7 @@ def _write_quality(
     others = plain_sizes(
         plan, job.target, reference, tuning.evaluation, work=work, progress=part_of(progress, 0.3, 1.0)
     )
-    adapter = folder / ADAPTER_FILE
+    adapter = folder / manifest.ADAPTER_FILE
     quality = Quality(
         bundle=Bundle(
             name=plan.name,
@@ -209,7 +197,7 @@ def _write_quality(
             bits_per_weight=round(plan.bits_per_weight, 3),
             target=job.target.value,
             calibration=TunedOn(name=tuning.calibration.name, sha256=tuning.calibration.sha256),
-            adapter_sha256=sha256_of(adapter) if adapter.is_file() else None,
+            adapter_sha256=manifest.sha256_of(adapter) if adapter.is_file() else None,
             canaries=canaries,
         ),
         comparison=comparison,
@@ -225,30 +213,30 @@ def _write_quality(
         ),
         sizes=(own, *others),
     )
-    (folder / QUALITY_FILE).write_bytes(quality.encode())
-    (folder / PAGE_FILE).write_text(render_page(quality), "utf-8")
+    (folder / manifest.QUALITY_FILE).write_bytes(quality.encode())
+    (folder / manifest.PAGE_FILE).write_text(render_page(quality), "utf-8")
     return comparison
 
 
 def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
-    importance, lora, template = folder / IMPORTANCE_FILE, source.lora, source.model.chat_template
+    importance, lora, template = folder / manifest.IMPORTANCE_FILE, source.lora, source.model.chat_template
     return {
-        "schema": SCHEMA,
+        "schema": manifest.SCHEMA,
         "name": plan.name,
         "version": job.version,
         "architecture": MODEL_TYPE,
         "quantization": plan.quantization_name,
         "licence": plan.licence,
-        "files": describe_files(folder),
+        "files": manifest.describe_files(folder),
         "source": {
             "files": source.checkpoint.source_hashes() | (lora.sources if lora else {}),
             "revision": source.checkpoint.revision(),
         },
         "recipe": {
             "types": {info.name: info.kind.name for info in plan.infos},
-            "imatrix_sha256": sha256_of(importance) if importance.is_file() else None,
+            "imatrix_sha256": manifest.sha256_of(importance) if importance.is_file() else None,
         },
-        "tools": tools(),
+        "tools": manifest.tools(),
         "context_length": plan.model.config.max_position_embeddings,
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),

@@ -18,15 +18,7 @@ from .quantize.recipe import Quantization, tensor_types
 from .quantize.targets import Target, is_repacked
 from .read.model import SourceModel
 from .read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
-from .write.gguf_file import (
-    Entry,
-    PlannedTensor,
-    architecture_entries,
-    file_bytes,
-    general_entries,
-    tokenizer_entries,
-    write_gguf,
-)
+from .write import gguf_file
 
 DEFAULT_NAME = "model"
 # Returns the file that holds a matrix encoded as this type.
@@ -41,17 +33,17 @@ class FilePlan:
     quantization: Quantization
     name: str
     licence: str | None
-    infos: list[PlannedTensor]
+    infos: list[gguf_file.PlannedTensor]
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[gguf_file.Entry]:
         """The metadata of the file."""
         parameters = sum(prod(tensor.shape) for tensor in self.model.tensors)
         label, file_type = size_label(parameters, parameters, 0, 0), self.quantization.file_type
         return [
-            *general_entries(self.name, self.licence, label, file_type, self.model.generation),
-            *architecture_entries(self.model.config),
-            *tokenizer_entries(self.model.tokenizer, self.model.chat_template),
+            *gguf_file.general_entries(self.name, self.licence, label, file_type, self.model.generation),
+            *gguf_file.architecture_entries(self.model.config),
+            *gguf_file.tokenizer_entries(self.model.tokenizer, self.model.chat_template),
         ]
 
     @property
@@ -62,7 +54,7 @@ class FilePlan:
     @property
     def file_bytes(self) -> int:
         """Bytes of the file."""
-        return file_bytes(self.entries, self.infos)
+        return gguf_file.file_bytes(self.entries, self.infos)
 
     @property
     def matrices(self) -> list[ModelTensor]:
@@ -84,7 +76,7 @@ class FilePlan:
         return sum(info.nbytes for info in self._multiplied if is_repacked(target, info.kind, info.shape[0]))
 
     @property
-    def _multiplied(self) -> list[PlannedTensor]:
+    def _multiplied(self) -> list[gguf_file.PlannedTensor]:
         has_output = any(info.name == OUTPUT for info in self.infos)
         return [info for info in self.infos if len(info.shape) > 1 and not (has_output and info.name == TOKEN_EMBD)]
 
@@ -138,7 +130,7 @@ class FilePlan:
                 progress(f"writing {tensor.name}", done / self.data_bytes)
 
         data = (parts(tensor, info.kind) for tensor, info in zip(self.model.tensors, self.infos, strict=True))
-        write_gguf(path, self.entries, self.infos, data)
+        gguf_file.write_gguf(path, self.entries, self.infos, data)
         try:
             read_model_facts(path)
         except HeaderError as error:
@@ -159,5 +151,5 @@ def make_plan(
     )
 
 
-def _info(tensor: ModelTensor, kind: GgmlType) -> PlannedTensor:
-    return PlannedTensor(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))
+def _info(tensor: ModelTensor, kind: GgmlType) -> gguf_file.PlannedTensor:
+    return gguf_file.PlannedTensor(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))
