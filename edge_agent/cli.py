@@ -24,7 +24,7 @@ from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config
-from edge_agent.tools.bus import NoAnswerError, OptionError, add_bus_options, bus_of
+from edge_agent.tools.bus import NoAnswerError, OptionError, add_bus_options, bus_of, refuse_without_host
 from edge_agent.tools.output import fail
 from edge_agent.tools.schema import SCHEMAS
 
@@ -167,11 +167,15 @@ def _doctor(options: argparse.Namespace) -> int:
     """Checks whether this board can serve its configuration.
 
     Each line says what to do. As root it also checks what the service's account may read and write.
+    With --host it reads no configuration and checks only whether that broker accepts that board.
     Exit codes: 0 good, 1 a check failed, 64 usage.
     """
     from edge_agent.tools.doctor.doctor import doctor
 
-    return doctor(options.config, is_broker_only=options.broker, as_json=options.json)
+    if options.host is None:
+        refuse_without_host(options, "site", "device")
+    bus = None if options.host is None else bus_of(options)
+    return doctor(options.config, bus, is_broker_only=options.broker, as_json=options.json)
 
 
 def _diag(options: argparse.Namespace) -> int:
@@ -309,9 +313,9 @@ def parser() -> argparse.ArgumentParser:
     add_bus_options(watch, DEFAULT_PATH, has_device=False)
 
     doctor = add(_doctor)
-    add_config(doctor)
     doctor.add_argument("--broker", action="store_true", help="checks only whether the broker accepts this board")
     add_json(doctor)
+    add_bus_options(doctor, DEFAULT_PATH)
 
     diag = add(_diag)
     add_config(diag)

@@ -78,10 +78,8 @@ def bus_of(options: argparse.Namespace) -> Bus:
     command_key = options.command_key if has_key else None
     if fault := file_fault("--command-key", command_key, secret_fault):
         raise OptionError(fault)
-    table = mqtt_table(options)
     if options.host is None:
-        if unused := [*table.pop("tls", {}), *table, *(["tls"] if options.tls else [])]:
-            raise OptionError("; ".join(f"{_flag(name)}: requires --host" for name in unused))
+        refuse_without_host(options)
         config = load_config(
             options.config,
             lambda found: [*credential_faults(found.mqtt), *(signing_key_faults(found) if has_key else ())],
@@ -92,7 +90,7 @@ def bus_of(options: argparse.Namespace) -> Bus:
     if missing := [name for name, value in names.items() if value is None]:
         raise OptionError("; ".join(f"--{name}: required with --host" for name in missing))
     try:
-        mqtt = MqttConfig.model_validate(table)
+        mqtt = MqttConfig.model_validate(mqtt_table(options))
         faults = credential_faults(mqtt)
     except ValidationError as error:
         found = error.errors(include_url=False)
@@ -100,6 +98,14 @@ def bus_of(options: argparse.Namespace) -> Bus:
     if faults:
         raise OptionError("; ".join(map(with_flags, faults)))
     return Bus(mqtt=mqtt, command_key=command_key, **{"device": "+", **names})
+
+
+def refuse_without_host(options: argparse.Namespace, *names: str) -> None:
+    """Raises OptionError for options of the broker, and for these, if they are given."""
+    table = mqtt_table(options)
+    unused = [*table.pop("tls", {}), *table, *(["tls"] if options.tls else [])]
+    if unused := unused + [name for name in names if getattr(options, name) is not None]:
+        raise OptionError("; ".join(f"{_flag(name)}: requires --host" for name in unused))
 
 
 def mqtt_table(options: argparse.Namespace) -> dict[str, Any]:

@@ -129,6 +129,10 @@ def test_ask_prints_the_reply_and_returns_its_exit_code(
     board = ("--host", "127.0.0.1", "--port", str(site.port), "--protocol", protocol, "--site", "test")
     elsewhere = edge_agent("ask", *board, "--device", site.base.split("/")[-1], "triage", '{"note":"cavitation"}')
     assert (elsewhere.returncode, json.loads(elsewhere.stdout)["output"]) == (0, "cavitation")
+    checked = edge_agent("doctor", *board, "--device", site.base.split("/")[-1])
+    assert checked.returncode == 0, checked.stdout
+    assert next(line.split()[1] for line in checked.stdout.splitlines()) == "broker"
+    assert "configuration" not in checked.stdout
     bad = ask("triage", '{"note": normal}')
     assert bad.returncode == 64
     assert bad.stderr.startswith("edge-agent: INPUT is not JSON: ")

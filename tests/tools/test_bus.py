@@ -58,6 +58,8 @@ COMMAND = ("command", "ping")
         ((*WATCH, "--host", "h", "--key-file", "k"), "--key-file: "),
         ((*COMMAND, "--command-key", "/nowhere"), "--command-key: should be a file that can be read"),
         (("watch", "--port", "1884"), "--port: requires --host"),
+        (("doctor", "--site", "s"), "--site: requires --host"),
+        (("doctor", "--host", "h", "--site", "s"), "--device: required with --host"),
         ((*ASK, "--tls"), "--tls: requires --host"),
         ((*ASK, "--ca-file", "f"), "--ca-file: requires --host"),
     ],

@@ -10,9 +10,12 @@ from pathlib import Path
 from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
+from edge_agent.core.config import Config, DeviceConfig, ModelConfig
 from edge_agent.core.config_file import ConfigError
+from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config, signing_key_faults
+from edge_agent.tools.bus import Bus
 from edge_agent.tools.doctor import service, system
 from edge_agent.tools.doctor.broker import broker_checks
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good
@@ -20,10 +23,10 @@ from edge_agent.tools.doctor.model import model_checks
 from edge_agent.tools.programs import is_service_active
 
 
-def doctor(config_path: Path, *, is_broker_only: bool = False, as_json: bool) -> int:
-    """Prints the report; returns 1 if a check failed."""
+def doctor(config_path: Path, bus: Bus | None = None, *, is_broker_only: bool = False, as_json: bool) -> int:
+    """Prints the report; returns 1 if a check failed. bus: only this broker and board are checked."""
     found: list[Check] = []
-    for check in checks(config_path, is_broker_only=is_broker_only):
+    for check in checks(config_path, is_broker_only=is_broker_only) if bus is None else bus_checks(bus):
         found.append(check)
         if not as_json:
             print(line(check), flush=True)
@@ -36,6 +39,13 @@ def line(check: Check) -> str:
     """A check as it is printed, with the advice on a line of its own."""
     text = f"{check.verdict:8} {check.name:14} {printable(check.found)}"
     return f"{text}\n{'':23} → {printable(check.advice)}" if check.advice else text
+
+
+def bus_checks(bus: Bus) -> Iterator[Check]:
+    """What the board would find at this broker. Its service may run, elsewhere."""
+    device = DeviceConfig(site=bus.site, id=bus.device)
+    config = Config(device=device, mqtt=bus.mqtt, models={"default": ModelConfig(path=Path(ECHO_MODEL))})
+    yield from broker_checks(config, is_running=True)
 
 
 def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str | None = None) -> Iterator[Check]:
