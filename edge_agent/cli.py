@@ -309,7 +309,7 @@ def parser() -> argparse.ArgumentParser:
     watch = add(_watch)
     watch.add_argument("--once", action="store_true", help="one look; the default without a terminal")
     watch.add_argument("--json", action="store_true", help="one look as a JSON object")
-    option(watch, "--wait", "S", "seconds that one look may take (default: %(default)s)", _seconds, default=3.0)
+    option(watch, "--wait", "S", "seconds that one look may take (default: %(default)s)", _seconds, default=5.0)
     add_bus_options(watch, DEFAULT_PATH, has_device=False)
 
     doctor = add(_doctor)

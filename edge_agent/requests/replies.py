@@ -119,6 +119,7 @@ class Replies:
         self.totals.overloaded_total += error.code in _OVERLOAD
         self.totals.expired_total += status is Status.EXPIRED
         self.totals.failed_total += status is Status.FAILED
+        self.totals.invalid_total += status is Status.INVALID
         self._end(request, reply_document(request, status, now, self._device, error=error), now)
 
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:

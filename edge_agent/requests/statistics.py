@@ -20,6 +20,7 @@ class RequestTotals:
     expired_total: int = 0
     duplicates_total: int = 0
     failed_total: int = 0
+    invalid_total: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ def health_document(
         "quarantine": [asdict(one) for one in requests.quarantined],
         "inference": {
             **_fields(requests, "active", "latency_ms", "queued_ms"),
-            **_fields(requests.totals, "requests_total", "failed_total"),
+            **_fields(requests.totals, "requests_total", "failed_total", "invalid_total"),
             **_fields(worker.throughput, "prompt_tokens_total", "completion_tokens_total", "cached_tokens_total"),
             **_fields(worker.throughput, "decode_tok_s", "prefill_tok_s", "batch_avg"),
         },

@@ -411,6 +411,8 @@ class TestAnswers:
         desk.dispatcher.finish(event, 1.0)
         assert (desk.reply["status"], code_of(desk.reply)) == (status, code)
         assert set(desk.reply) == REPLY_FIELDS
+        totals = desk.dispatcher.snapshot(1.0).totals
+        assert (totals.invalid_total, totals.failed_total) == ((1, 0) if status == "invalid" else (0, 1))
         assert desk.dispatcher.is_idle
 
     @pytest.mark.expects_warning
