@@ -32,7 +32,15 @@ FIELDS: dict[str, set[str]] = {
     },
     "inference": {
         *("active", "requests_total", "failed_total", "prompt_tokens_total", "completion_tokens_total"),
-        *("cached_tokens_total", "decode_tok_s", "prefill_tok_s", "batch_avg", "latency_ms", "queued_ms"),
+        *(
+            "cached_tokens_total",
+            "decode_tok_s",
+            "prefill_tok_s",
+            "batch_avg",
+            "latency_ms",
+            "queued_ms",
+            "invalid_total",
+        ),
     },
     "thermal": {"soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes"},
     "power": {
