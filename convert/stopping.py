@@ -35,6 +35,10 @@ def stop_on_signals() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
+    except Exception as error:  # StoppedError can break a lock of the standard library, whose error takes its place
+        if _State.waiting is not None:
+            raise StoppedError(_State.waiting) from error
+        raise
     finally:
         _State.waiting = None
         for number, handler in before.items():

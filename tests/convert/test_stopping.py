@@ -18,6 +18,18 @@ def test_a_signal_raises_at_once() -> None:
     assert not is_stop_waiting()
 
 
+def test_an_error_that_a_stop_causes_is_the_stop() -> None:
+    @stop_on_signals()
+    def run() -> None:
+        try:
+            terminate()
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run()
+
+
 def test_a_signal_during_native_code_raises_when_that_has_returned() -> None:
     heard: list[bool] = []
 

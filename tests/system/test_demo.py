@@ -99,7 +99,8 @@ def test_its_broker_serves_both_versions(kind: str, tmp_path: Path) -> None:
         plain.wait("to/caller")
         for client in (modern, plain):
             client.hear_retained()
-            assert len(client.messages) == 3
+            # What the other one hears at its end may cross the bridge late.
+            assert [one.topic for one in client.messages if one.topic.startswith("to/")] == ["to/agent", "to/caller"]
             client.close()
     finally:
         broker.stop()
