@@ -22,7 +22,9 @@ def state(folder: Path) -> Check:
     """The folder for requests, measurements and prefixes."""
     path = folder / FILE if os.access(folder / FILE, os.F_OK) else folder
     if not os.access(folder, os.F_OK):
-        advice = "the unit creates it (StateDirectory=); else create it for the account that runs the agent"
+        advice = (
+            "the unit creates /var/lib/edge-agent/state and may write nowhere else; else create it for your account"
+        )
         return warning("state", f"{folder} does not exist yet", advice)
     if not is_allowed(os.W_OK, path):
         advice = f"change its owner: chown -R {SERVICE_ACCOUNT} {folder}; an agent may have run here as another account"
