@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from edge_agent.status.alarms import ALARMS
-from tests.docs.pages import ROOT, samples, table
+from edge_agent.tools.watch.site import BoardLevel
+from edge_agent.tools.watch.table import level_word
+from tests.docs.pages import ROOT, page, samples, table
 from tests.docs.test_troubleshooting import reasons
 from tests.helpers.facts import health
 from tests.tools.watch.scenes import mixed_site, plain
@@ -14,6 +16,13 @@ from tests.tools.watch.scenes import mixed_site, plain
 def test_the_sample_of_watch_is_its_output() -> None:
     (sample,) = samples("monitoring", "text")
     assert sample.splitlines() == plain(mixed_site())
+
+
+def test_every_level_of_watch_has_a_row() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|", page("monitoring").split("### Levels")[1].split("\n## ")[0], flags=re.MULTILINE
+    )
+    assert rows == [level_word(level) for level in BoardLevel]
 
 
 def test_alarms_stand_with_their_times() -> None:
