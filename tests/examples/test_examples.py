@@ -88,6 +88,7 @@ def test_the_sketch_publishes_readings_and_prints_the_answers(port: int, tmp_pat
         running.stdin.write(answer.decode() + "\n")
         running.stdin.close()
         assert running.stdout.readline().strip() == answer.decode()
+        running.kill()  # it would end by itself at the next reading, 10 s later
 
 
 def test_the_flow_of_node_red_is_wired() -> None:
