@@ -114,7 +114,7 @@ class RequestParser:
         *,
         refusal: Error | None,
     ) -> Request:
-        """envelope: as far as it is known; None = the payload is none, or cannot be read.
+        """envelope: as far as it is known; None = the payload was not read, or cannot be.
 
         refusal: None = the request may run, and task and envelope are there.
         """

@@ -83,7 +83,7 @@ def _bridge(ports: Mapping[str, int], to_agent: Collection[str]) -> Iterator[Non
             if is_from_agent != any(wildcard_values(text, topic) is not None for text in to_agent):
                 (plain if is_from_agent else modern).publish(Publication(topic=topic, payload=event.message.payload))
 
-    modern, plain = (MqttLink("bridge", _mqtt(port, protocol), forward) for protocol, port in ports.items())
+    modern, plain = (MqttLink("bridge", local_mqtt(port, protocol), forward) for protocol, port in ports.items())
     modern.subscriptions.replace(["#"])
     plain.subscriptions.replace(to_agent)
     for link in (modern, plain):
@@ -93,7 +93,8 @@ def _bridge(ports: Mapping[str, int], to_agent: Collection[str]) -> Iterator[Non
         link.stop(1.0)
 
 
-def _mqtt(port: int, protocol: str) -> MqttConfig:
+def local_mqtt(port: int, protocol: str) -> MqttConfig:
+    """The settings of a client of a broker on this machine."""
     return MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
 
 

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import end_of_log, printable
 from edge_agent.tools.client import Client
-from edge_agent.tools.demo.broker import Broker, BrokerError, start_broker
+from edge_agent.tools.demo.broker import Broker, BrokerError, local_mqtt, start_broker
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
 from edge_agent.tools.output import aligned, fail
 
@@ -177,9 +176,8 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
 
 @contextmanager
 def _sensors(broker: Broker, protocol: str) -> Iterator[_Sensors]:
-    mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": broker.ports[protocol], "protocol": protocol})
     filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
-    with Client(f"demo-sensors-{protocol}", mqtt, filters) as client:
+    with Client(f"demo-sensors-{protocol}", local_mqtt(broker.ports[protocol], protocol), filters) as client:
         yield _Sensors(protocol, client)
 
 
