@@ -171,9 +171,9 @@ def parse_name(text: str) -> str:
 
 
 def parse_size(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*(MB|MiB|GB|GiB|)", text)
-    units = {"": 1, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
-    if match is None or (nbytes := int(float(match[1]) * units[match[2]])) < 1:
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([MG]i?)?B?", text, re.IGNORECASE)
+    units = {"": 1, "m": 10**6, "mi": 2**20, "g": 10**9, "gi": 2**30}
+    if match is None or (nbytes := int(float(match[1]) * units[(match[2] or "").lower()])) < 1:
         raise argparse.ArgumentTypeError("must be a number of bytes, or a number with MB, MiB, GB or GiB")
     return nbytes
 

@@ -21,6 +21,8 @@ from .read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .write import gguf_file
 
 DEFAULT_NAME = "model"
+# What a prediction of a board's memory assumes: the context, and agent, worker and vocabulary beside the model.
+CONTEXT_TOKENS, _PROGRAMS_BYTES = 4096, 170_000_000
 # Returns the file that holds a matrix encoded as this type.
 Encoded = Callable[[str, GgmlType], Path]
 
@@ -70,6 +72,11 @@ class FilePlan:
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values (F16) for each token of context."""
         return 2 * 2 * self.model.config.num_hidden_layers * self.model.config.kv_length
+
+    @property
+    def board_bytes(self) -> int:
+        """Bytes of a board's memory that an agent with this model takes, predicted for CONTEXT_TOKENS of context."""
+        return self.bytes_per_token + CONTEXT_TOKENS * self.kv_bytes_per_token + _PROGRAMS_BYTES
 
     def ram_bytes(self, target: Target) -> int:
         """Bytes that loading copies into anonymous memory for fast kernels of the target."""

@@ -7,7 +7,7 @@ from typing import Any
 from .agent import Model
 from .conversion import Job, Written
 from .errors import escaped
-from .plan import FilePlan
+from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison
@@ -48,7 +48,7 @@ def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seco
         }
         print_json(_facts(plan, job) | facts)
         return
-    licence = f"licence {escaped(plan.licence)}" if plan.licence else "licence not stated"
+    licence = f"licence {escaped(plan.licence)}" if plan.licence else "licence not stated (--licence writes it)"
     print(
         f"{escaped(str(folder))}: {escaped(plan.name)} version {job.version}, {plan.quantization_name}, {licence}"
         f"{', signed' if job.sign is not None else ''}"
@@ -110,6 +110,9 @@ def _print_histogram(plan: FilePlan, job: Job) -> None:
         f"anonymous memory for fast kernels (computed for target {job.target.value}, not measured)"
     )
     print(f"{plan.kv_bytes_per_token} bytes of keys and values per token of context")
+    print(
+        f"memory on a board: about {plan.board_bytes / 1e9:.1f} GB with {CONTEXT_TOKENS} tokens of context (predicted)"
+    )
 
 
 def _facts(plan: FilePlan, job: Job) -> dict[str, Any]:
@@ -124,6 +127,7 @@ def _facts(plan: FilePlan, job: Job) -> dict[str, Any]:
         "file_bytes": plan.file_bytes,
         "target": job.target.value,
         "ram_bytes": plan.ram_bytes(job.target),
+        "board_bytes": plan.board_bytes,
         "bytes_per_token": plan.bytes_per_token,
         "kv_bytes_per_token": plan.kv_bytes_per_token,
     }

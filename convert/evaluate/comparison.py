@@ -1,5 +1,6 @@
 """A model against its unquantized reference, on texts that nothing was tuned on."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
@@ -13,7 +14,7 @@ from ..measure.divergence import Differences, Predictions, compare, load, predic
 from ..measure.runner import Runner
 from ..measure.texts import Texts, chunks
 from ..plan import FilePlan, make_plan
-from ..progress import OnProgress
+from ..progress import OnProgress, named, part_of
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
 from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
@@ -49,11 +50,11 @@ def compare_models(
             f"{escaped(str(reference.path))} one of {other.tokens}; "
             "only models of the same vocabulary can be compared"
         )
-    progress("measuring the reference", 0.0)
-    predictions = _predictions(reference, reference.cached(work, texts.sha256, ".npz"), texts)
-    progress("measuring the model", 0.5)
+    cached = reference.cached(work, texts.sha256, ".npz")
+    predictions = _predictions(reference, cached, texts, part_of(progress, 0.0, 0.5))
+    measuring = partial(part_of(progress, 0.5, 1.0), "measuring the model")
     with Runner(model.path, model.adapters) as runner:
-        positions = compare(runner, predictions)
+        positions = compare(runner, predictions, progress=measuring)
     tasks = () if examples is None else measure_accuracy(model, reference, examples, work=work, progress=progress)
     return Comparison(
         reference=Reference(file_sha256=reference.sha256, type=other.quantization),
@@ -80,13 +81,15 @@ def plain_sizes(
     divergences: dict[str, float] = read_cached(cached) or {}
     sizes = []
     for at, quantization in enumerate(PLAIN):
-        progress(f"comparing with {quantization.value}", at / len(PLAIN))
+        part = part_of(progress, at / len(PLAIN), (at + 1) / len(PLAIN))
         plan = make_plan(own.model, quantization, name=own.name, licence=own.licence)
         if quantization.name not in divergences:
             with TemporaryDirectory(dir=work, prefix="plain-") as folder:
                 model = Adapted(Path(folder) / MODEL_FILE, reference.adapters)
                 plan.write(model.path)
-                divergences[quantization.name] = compare_models(model, reference, texts, work=work).divergence.mean
+                comparing = named(part, f"comparing with {quantization.value}")
+                found = compare_models(model, reference, texts, work=work, progress=comparing)
+                divergences[quantization.name] = found.divergence.mean
             write_cached(cached, divergences)
         sizes.append(
             Size(
@@ -100,13 +103,14 @@ def plain_sizes(
     return sizes
 
 
-def _predictions(reference: Adapted, cached: Path, texts: Texts) -> list[Predictions]:
+def _predictions(reference: Adapted, cached: Path, texts: Texts, progress: OnProgress) -> list[Predictions]:
     try:
         return load(cached)
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         pass  # missing or damaged
     with Runner(reference.path, reference.adapters) as runner:
-        found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS))
+        measuring = partial(progress, "measuring the reference")
+        found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS), progress=measuring)
     with replaced_file(cached) as draft:
         save(draft, found)
     return found

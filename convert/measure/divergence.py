@@ -5,7 +5,7 @@ These samples estimate the others' part of the KL divergence without bias. Count
 too little (log sum inequality): 5 % of the mean for a vocabulary of 152 000.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -54,11 +54,18 @@ class Differences:
         return float(self.divergence.mean())
 
 
-def predict(runner: Runner, texts: Sequence[list[int]], *, context_share: float = CONTEXT_SHARE) -> list[Predictions]:
-    """The predictions of the reference for each text."""
+def predict(
+    runner: Runner,
+    texts: Sequence[list[int]],
+    *,
+    context_share: float = CONTEXT_SHARE,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> list[Predictions]:
+    """The predictions of the reference for each text. progress: called with the share of the texts that is done."""
     found = []
     random = np.random.default_rng(_SEED)
-    for tokens in texts:
+    for at, tokens in enumerate(texts):
+        progress(at / len(texts))
         first = int(len(tokens) * context_share)
         logits = runner.logits(tokens, first)[:-1]
         top = min(TOP, logits.shape[1])
@@ -79,10 +86,13 @@ def predict(runner: Runner, texts: Sequence[list[int]], *, context_share: float 
     return found
 
 
-def compare(runner: Runner, reference: Sequence[Predictions]) -> Differences:
-    """The model against the reference on the same texts."""
+def compare(
+    runner: Runner, reference: Sequence[Predictions], *, progress: Callable[[float], None] = lambda _share: None
+) -> Differences:
+    """The model against the reference on the same texts. progress: as for `predict`."""
     parts = []
-    for known in reference:
+    for at, known in enumerate(reference):
+        progress(at / len(reference))
         logits = runner.logits(known.tokens, known.first)[:-1]
         total = _log_sum(logits)
         divergence = _divergence(known, _logs(logits, known.ids, total), _logs(logits, known.drawn, total))

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,9 @@ _MOMENTS_BYTES = 3 << 30
 _SLAB_ELEMENTS = 8 << 20
 # The embedding is also looked up, where all columns count alike: a share of the mean moment for each.
 _EMBEDDING_RIDGE = 0.1
-# The share of the time for rounding, if divergences are measured too.
-_ROUNDING_SHARE = 0.6
+# For the progress, of a 0.5B on two cores: rounding's share, if divergences are measured too, and how long the model
+# runs on the texts beside the encoding.
+_ROUNDING_SHARE, _CALIBRATING = 0.65, 0.8
 _FILE, _ENCODED = "measured.json", "encoded"
 
 # The types that each matrix may get, by its name.
@@ -114,8 +116,9 @@ def measure_sensitivities(
 ) -> Sensitivities:
     """Rounds all matrices to all their types, and measures the divergence of the first type of each.
 
-    reference: the BF16 model; results in its folder for the same texts and seed are used again. They do not depend on
-    the number of processors. Raises ConvertError.
+    reference: the BF16 model; results in its folder for the same texts and seed are used again. A run that is stopped
+    leaves there all rounded matrices or none, and each measured divergence. Nothing depends on the number of
+    processors. Raises ConvertError.
     """
     name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
     found = Sensitivities(reference.parent / name[:16])
@@ -145,10 +148,10 @@ def measure_sensitivities(
             if not found.importance.is_file():
                 with replaced_file(found.importance) as draft:
                     write_importance(draft, squares, dataset=texts.name, chunks=len(seen) or 1)
+            found.save()
         if unmeasured:
-            part = part_of(progress, _ROUNDING_SHARE, 1.0)
+            part = part_of(progress, _ROUNDING_SHARE if to_round else 0.0, 1.0)
             _measure_divergences(runner, unseen[:_MEASURED_TOKENS], unmeasured, kinds, found, progress=part)
-    found.save()
     return found
 
 
@@ -162,18 +165,19 @@ def _round(
     progress: OnProgress,
 ) -> dict[str, Floats]:
     """Encodes the matrices as these types; returns the summed squares of their inputs."""
-    parts = list(_parts(matrices))
     squares: dict[str, Floats] = {}
-    done, steps = 0, len(parts) * len(texts) + sum(map(len, parts))
+    weights = {tensor.name: tensor.rows * tensor.columns * len(kinds[tensor.name]) for tensor in matrices}
+    done, total = 0.0, (1 + _CALIBRATING) * sum(weights.values())
 
-    def step(what: str) -> None:
+    def step(what: str, weight: float) -> None:
         nonlocal done
-        done += 1
-        progress(what, done / steps)
+        done += weight
+        progress(what, done / total)
 
-    for part in parts:
+    for part in _parts(matrices):
         names = [tensor.name for tensor in part]
-        moments = second_moments(runner, texts, names, progress=lambda: step("calibrating"))
+        text_weight = _CALIBRATING * sum(weights[name] for name in names) / len(texts)
+        moments = second_moments(runner, texts, names, progress=partial(step, "calibrating", text_weight))
         squares |= {name: np.diag(moments[same]).copy() for name in names if (same := input_group(name)) in moments}
         groups: dict[str, list[ModelTensor]] = {}
         for tensor in part:
@@ -185,7 +189,7 @@ def _round(
             )
             for group, _ in zip(groups.values(), done_groups, strict=True):
                 for tensor in group:
-                    step(f"rounding {tensor.name}")
+                    step(f"rounding {tensor.name}", weights[tensor.name])
     return squares
 
 
@@ -234,6 +238,7 @@ def _measure_divergences(
         bits[:] = _to_bf16(decoded)
         found.divergences.setdefault(tensor.name, {})[kind.name] = max(0.0, compare(runner, reference).mean)
         bits[:] = before
+        found.save()
 
 
 def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:

@@ -95,6 +95,8 @@ class Checkpoint:
 
 def _missing(folder: Path) -> str:
     """Why a path is no checkpoint, and the command that downloads one."""
+    if folder.suffix == ".gguf" and folder.is_file():
+        return "a GGUF file is converted already: models.default.path of an agent may name it; or give its checkpoint"
     if folder.exists():
         return "no checkpoint folder, which holds config.json and safetensors files"
     path = str(folder)

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from convert.conversion import Job, Tuning, decide_types, open_source
 from convert.errors import ConvertError
+from convert.measure import sensitivity
 from convert.measure.cache import read_cached, replaced_file, write_cached
 from convert.measure.sensitivity import Sensitivities
 from convert.measure.texts import Texts
@@ -23,6 +24,7 @@ from convert.quantize.feedback import Feedback
 from convert.quantize.ggml import GgmlType
 from convert.quantize.recipe import Quantization
 from convert.read.tensors import ModelTensor
+from convert.stopping import StoppedError
 from edge_agent.models.bundle import open_model
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.checkpoints import make_checkpoint
@@ -222,6 +224,32 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
     assert contents(tmp_path / "b") == contents(tiny / "b")
     # Not every machine's kernels round otherwise with several.
     assert blas_threads == {1}
+
+
+def test_a_run_that_is_stopped_while_it_measures_goes_on_where_it_was(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = sensitivity.compare
+    measured = 0
+
+    def stop_at_the_third(*arguments: Any) -> Any:
+        nonlocal measured
+        measured += 1
+        if measured == 3:
+            raise StoppedError("SIGINT")
+        return measure(*arguments)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("rounded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sensitivity, "compare", stop_at_the_third)
+        assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 1
+    (figures,) = (tmp_path / "work").rglob("measured.json")
+    assert len(json.loads(figures.read_bytes())["divergences"]) == 2
+    monkeypatch.setattr(sensitivity, "_round", fail)
+    assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 0
+    assert contents(tmp_path / "b") == contents(tiny / "b")
 
 
 def cut(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from convert.arguments import parse_size
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import contents, convert, run
 from tests.convert.gguf_reading import read_gguf
@@ -67,6 +68,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Path, tmp_path
     code, out, _ = cli(checkpoint, "--type", "q8_0", "--dry-run")
     assert code == 0
     assert ["token_embd.weight", "Q8_0", "21760"] in [line.split() for line in out.splitlines()]
+    assert "memory on a board: about 0.2 GB with 4096 tokens of context (predicted)" in out.splitlines()[-1]
     code, out, _ = cli(checkpoint, "--out", tmp_path / "b", "--type", "Q8_0", "--dry-run", "--json")
     first = json.loads(out)["tensors"][0]
     assert first == {"name": "token_embd.weight", "type": "Q8_0", "shape": [320, 64], "bytes": 21760}
@@ -119,6 +121,20 @@ def test_a_word_that_is_no_sub_command_is_answered_with_those_that_are(cli: Cli)
     assert code == 2
     assert "unrecognized arguments: Qwen2.5-0.5B-Instruct; " in err
     assert "takes one CHECKPOINT, its sub-commands are verify and evaluate" in err
+
+
+def test_a_model_that_is_converted_already_is_named_as_one(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "m.gguf").touch()
+    code, _, err = cli(tmp_path / "m.gguf", "--out", tmp_path / "b", "--type", "q8_0")
+    assert code == 65
+    assert "a GGUF file is converted already" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"), [("350MB", 350_000_000), ("350 mb", 350_000_000), ("1.5G", 1_500_000_000), ("2MiB", 2 << 20)]
+)
+def test_a_size_is_read_in_any_case_and_without_the_b(text: str, nbytes: int) -> None:
+    assert parse_size(text) == nbytes
 
 
 @pytest.mark.parametrize(
