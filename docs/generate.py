@@ -91,8 +91,8 @@ journal = "disk"
 
 [tasks.pump-triage]
 kind = "classify"
-system = "You monitor a pump. Name its condition: normal, bearing fault, cavitation or overload."
-labels = ["normal", "bearing fault", "cavitation", "overload"]
+system = "You monitor a pump. Name its condition: Normal, Bearing fault, Cavitation or Overload."
+labels = ["Normal", "Bearing fault", "Cavitation", "Overload"]
 min_score = 0.5
 top_scores = 2
 subscribe = ["plant/+/vibration"]

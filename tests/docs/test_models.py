@@ -33,7 +33,7 @@ hf() { test "$1 $3 $#" = "download --local-dir 4" && ln -sfn "$CHECKPOINT" "$4";
 @pytest.mark.parametrize(
     ("wanted", "bundle", "told"),
     [
-        ("--type iq4_nl --name", "qwen2.5-0.5b-iq4_nl", "canaries   not asked"),
+        ("--type q8_0 --name", "qwen2.5-0.5b-q8_0", "canaries   not asked"),
         ("--type q4_k_m", "r1-1.5b", "licence mit"),
         ("--budget", "qwen2.5-0.5b", "KL divergence"),
         ("--lora", "pumps", "Q4_0"),

@@ -21,7 +21,7 @@ from tests.helpers.site import online
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BASE = "edgeai/v1/hall1/board1"
-LABELS = ("normal", "bearing fault", "cavitation", "overload")
+LABELS = ("Normal", "Bearing fault", "Cavitation", "Overload")
 READING = '{"vibration_mm_s":7.9,"temperature_c":81.5}'
 # PubSubClient's buffer holds a whole packet: fixed header, topic with its length, payload.
 ESP32_BUFFER = 256
