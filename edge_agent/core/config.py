@@ -133,6 +133,8 @@ class TlsConfig(Table):
 def _is_host(value: object) -> bool:
     if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(r"[^\s/]{1,253}", value):
         return False
+    if re.fullmatch(r"[^:]*:\d*", value):  # an address of IPv6 has more colons
+        return False
     try:
         value.encode("idna")  # the connection does the same, and its error would end the network thread
     except UnicodeError:
@@ -146,7 +148,9 @@ _HOST = {"type": "string", "minLength": 1, "maxLength": 253}
 def _hosts(value: object) -> tuple[str, ...]:
     hosts = value if isinstance(value, list) else [value]
     if not all(map(_is_host, hosts)) or not 1 <= len(hosts) <= MAX_HOSTS or len(set(hosts)) < len(hosts):
-        raise ValueError(f"should be a host's name or address, or a list of 1 to {MAX_HOSTS} different ones")
+        raise ValueError(
+            f"should be a host's name or address, without a port, or a list of 1 to {MAX_HOSTS} different ones"
+        )
     return tuple(hosts)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge_agent.core.config import MqttConfig
+from edge_agent.core.config_file import ConfigError
 from edge_agent.core.topics import NAME_PATTERN, Topics
 from edge_agent.core.wording import fault_text, field_name, file_fault, shown
 from edge_agent.loader import load_config, signing_key_faults
@@ -80,6 +81,8 @@ def bus_of(options: argparse.Namespace) -> Bus:
         raise OptionError(fault)
     if options.host is None:
         refuse_without_host(options)
+        if not options.config.exists():
+            raise ConfigError(options.config, ["there is none; --host and --site name broker and board without one"])
         config = load_config(
             options.config,
             lambda found: [*credential_faults(found.mqtt), *(signing_key_faults(found) if has_key else ())],

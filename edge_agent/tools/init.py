@@ -35,7 +35,12 @@ _SAMPLE_SCHEMA = {
     "properties": {"fault": {"enum": ["none", "bearing", "cavitation"]}, "stop": {"type": "boolean"}},
 }
 _SUGGESTED_MQTT = {"username": "board1", "password_file": "mqtt-password"}
-_SUGGESTED_TASK = {"deadline_ms": 10_000, "subscribe": ["plant/+/vibration"], "publish": "plant/{1}/answer"}
+_SUGGESTED_TASK = {
+    "template": config.DEFAULT_TEMPLATE,
+    "deadline_ms": 10_000,
+    "subscribe": ["plant/+/vibration"],
+    "publish": "plant/{1}/answer",
+}
 # Options, and the keys that they set; those of a task have the same names.
 _KEYS = {"site": "device.site", "device": "device.id", "host": "mqtt.host", "model": "models.default.path"}
 _TASK_KEYS = ("kind", "system", "labels", "schema", "subscribe", "publish")
@@ -169,7 +174,7 @@ class _Form:
     def print_next(self) -> None:
         """What to do with the file."""
         file, task = shlex.quote(str(self._options.out)), self._values["task"]
-        sample = "hello" if self._values["kind"] == "generate" else '{"vibration_mm_s": 7.9}'
+        sample = "hello" if self._values["kind"] == "generate" else '{"temperature_c": 81.5}'
         print(printable(f"{self._options.out} is written."))
         if is_echo(self._values["model"]):
             print(f"`{ECHO_MODEL}` is a test model without weights: its answers mean nothing.")

@@ -41,7 +41,7 @@ def ask(host: str, base: str, task: str, text: str, port: int = 1883) -> Iterato
         properties = Properties(PacketTypes.PUBLISH)
         properties.ResponseTopic = reply_topic
         properties.CorrelationData = uuid.uuid4().bytes
-        properties.MessageExpiryInterval = TIMEOUT_S  # the broker and the agent drop the request after this time
+        properties.MessageExpiryInterval = TIMEOUT_S  # later, the broker drops the request; the agent answers `expired`
         client.publish(f"{base}/infer/{task}/request", text, qos=1, properties=properties)
         is_partial = True
         while is_partial:
@@ -57,5 +57,10 @@ if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
     host, _, port = sys.argv[1].partition(":")
-    for payload in ask(host, *sys.argv[2:], port=int(port or 1883)):
-        print(payload, flush=True)
+    try:
+        for payload in ask(host, *sys.argv[2:], port=int(port or 1883)):
+            print(payload, flush=True)
+    except queue.Empty:
+        sys.exit(f"no reply within {TIMEOUT_S} s: is the agent online as {sys.argv[2]}?")
+    except OSError as error:
+        sys.exit(f"{sys.argv[1]}: {error}")

@@ -69,6 +69,13 @@ def test_a_fault_names_the_option(capsys: pytest.CaptureFixture[str], words: lis
     assert expected in capsys.readouterr().err
 
 
+def test_a_missing_configuration_is_answered_with_the_options_that_do_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["ask", "t", "x", "--config", str(tmp_path / "none.toml")]) == cli.EXIT_CONFIG
+    assert "none.toml: there is none; --host and --site name broker and board" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", [["--wait", "0"], ["--wait", "x"], ["--wait", "nan"], ["--host", "h", "--config", "c"]]
 )
