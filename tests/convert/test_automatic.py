@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from convert.conversion import Job, Tuning, decide_types, open_source
 from convert.errors import ConvertError
-from convert.measure import sensitivity
+from convert.measure import divergence, sensitivity
 from convert.measure.cache import read_cached, replaced_file, write_cached
 from convert.measure.sensitivity import Sensitivities
 from convert.measure.texts import Texts
@@ -229,7 +229,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
 def test_a_run_that_is_stopped_while_it_measures_goes_on_where_it_was(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = sensitivity.compare
+    measure = divergence.compare
     measured = 0
 
     def stop_at_the_third(*arguments: Any) -> Any:
