@@ -25,7 +25,8 @@ RETRY_S = 10.0
 
 
 class CanaryWatch:
-    """Asks a round of canaries every `interval_s`; 0 = never. report: gets the fault of a round, None = none.
+    """Asks a round of canaries every `interval_s`; 0 = never. report: gets the fault of a round, "" = none; None for a
+    model that was not asked yet.
 
     Canaries are asked one at a time: requests that run side by side may be rounded differently.
     """
@@ -53,7 +54,7 @@ class CanaryWatch:
             return
         self._model = model
         self._end_round(now + (self._interval_s if was_asked else min(self._interval_s, FIRST_AFTER_S)))
-        self._report(None)
+        self._report("" if was_asked else None)
 
     def tick(self, now: float, *, is_idle: bool) -> None:
         """To be called several times a second, and after each event that may have brought a request."""
@@ -99,9 +100,9 @@ class CanaryWatch:
         self._reading, self._asked, self._differences = None, 0, []
 
 
-def _round_fault(differences: list[str], asked: int) -> str | None:
+def _round_fault(differences: list[str], asked: int) -> str:
     if not differences:
-        return None
+        return ""
     return (
         f"{len(differences)} of {asked} canaries are answered otherwise than where the model was made, as "
         f"{differences[0]}; go back with model-rollback, or check the board with `edge-agent doctor`"

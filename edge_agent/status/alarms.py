@@ -59,12 +59,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AlarmRule:
-    """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s."""
+    """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s.
+
+    measures: whether this board can find the cause at all.
+    """
 
     name: str
     find: Callable[[Alarms], Finding | None]
     raise_after_s: float = 0.0
     clear_after_s: float = 0.0
+    measures: Callable[[Alarms], bool] = lambda _: True
 
 
 def _overheating(alarms: Alarms) -> Finding | None:
@@ -123,7 +127,7 @@ def _worker_crash_loop(alarms: Alarms) -> Finding | None:
 
 
 def _model_quality(alarms: Alarms) -> Finding | None:
-    return Finding(Severity.CRITICAL, alarms.quality_fault) if alarms.quality_fault is not None else None
+    return Finding(Severity.CRITICAL, alarms.quality_fault) if alarms.quality_fault else None
 
 
 def _duplicate_client_id(alarms: Alarms) -> Finding | None:
@@ -146,13 +150,42 @@ def _queue_overload(alarms: Alarms) -> Finding | None:
 
 
 ALARMS = (
-    AlarmRule("overheating", _overheating, raise_after_s=5.0, clear_after_s=60.0),
-    AlarmRule("throttled", _throttled, raise_after_s=5.0, clear_after_s=60.0),
-    AlarmRule("undervoltage", _undervoltage, clear_after_s=60.0),
-    AlarmRule("memory-low", _memory_low, raise_after_s=10.0, clear_after_s=120.0),
-    AlarmRule("disk-low", _disk_low, raise_after_s=10.0, clear_after_s=120.0),
+    AlarmRule(
+        "overheating",
+        _overheating,
+        raise_after_s=5.0,
+        clear_after_s=60.0,
+        measures=lambda alarms: None not in (alarms.reading.thermal.soc_c, alarms.reading.thermal.limit_c),
+    ),
+    AlarmRule(
+        "throttled",
+        _throttled,
+        raise_after_s=5.0,
+        clear_after_s=60.0,
+        measures=lambda alarms: alarms.reading.throttle.now is not None,
+    ),
+    AlarmRule(
+        "undervoltage",
+        _undervoltage,
+        clear_after_s=60.0,
+        measures=lambda alarms: alarms.reading.throttle.undervoltage_now is not None,
+    ),
+    AlarmRule(
+        "memory-low",
+        _memory_low,
+        raise_after_s=10.0,
+        clear_after_s=120.0,
+        measures=lambda alarms: alarms.reading.memory.available_mb is not None,
+    ),
+    AlarmRule(
+        "disk-low",
+        _disk_low,
+        raise_after_s=10.0,
+        clear_after_s=120.0,
+        measures=lambda alarms: alarms.reading.disk_free_mb is not None,
+    ),
     AlarmRule("worker-crash-loop", _worker_crash_loop),
-    AlarmRule("model-quality", _model_quality),
+    AlarmRule("model-quality", _model_quality, measures=lambda alarms: alarms.quality_fault is not None),
     AlarmRule("duplicate-client-id", _duplicate_client_id),
     AlarmRule("queue-overload", _queue_overload, raise_after_s=30.0, clear_after_s=60.0),
 )
@@ -202,13 +235,14 @@ class Alarms:
         self._announce = announce
         self._tracked = [_Tracked(rule) for rule in ALARMS]
         # The board, and what happened lately, as the rules read them. Times are seconds of the monotonic clock.
-        self.reading = BoardReading()
+        self.reading: BoardReading = BoardReading()
         self.worker_ends: list[float] = []
         self.last_worker_end = ""
         self.takeovers: list[float] = []
         self._foreign_session: tuple[str, float] | None = None
         # How many requests were refused for overload before each of the last updates.
         self.refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
+        # None = the model in force was not asked its canaries; "" = it answers as recorded.
         self.quality_fault: str | None = None
         self._overloaded_total = 0
 
@@ -216,6 +250,11 @@ class Alarms:
     def severities(self) -> dict[str, str]:
         """Severity by name of the alarms that are raised."""
         return {each.rule.name: each.severity.word for each in self._tracked if each.finding}
+
+    @property
+    def unmeasured(self) -> set[str]:
+        """The alarms whose cause this board cannot find now."""
+        return {each.rule.name for each in self._tracked if not each.finding and not each.rule.measures(self)}
 
     def on_worker_ended(self, how: str, now: float) -> None:
         self.worker_ends.append(now)
@@ -225,7 +264,7 @@ class Alarms:
         self.takeovers.append(now)
 
     def set_quality_fault(self, fault: str | None) -> None:
-        """Why the model's answers differ from the recorded ones; None = they do not."""
+        """Why the model's answers differ from the recorded ones; "" = they do not, None = it was not asked."""
         self.quality_fault = fault
 
     def on_foreign_session(self, session: str, now: float) -> None:

@@ -35,8 +35,12 @@ def health_document(
     energy: EnergyMeter,
     agent_rss_mb: float | None,
     alarms: dict[str, str],
+    unmeasured: set[str],
 ) -> dict[str, Any]:
-    """The whole document; what is unknown on this board is null. alarms: severity by name of those that are raised."""
+    """The whole document; what is unknown on this board is null.
+
+    alarms: severity by name of those that are raised; unmeasured: those whose cause this board cannot find.
+    """
     ready = worker.ready
     critical = {
         "data-connection-lost": mqtt.data_lost_s is not None and mqtt.data_lost_s >= DATA_LOST_AFTER_S,
@@ -55,16 +59,15 @@ def health_document(
         "limited": limits.level is not Level.NORMAL,
         "sensor-errors": reading.has_faults,
     }
-    # Also of reasons that do not hold now: most programs for metrics read only numbers, and expect the same ones.
-    severity = {
+    known = {
         **{name: Severity.CRITICAL * is_so for name, is_so in critical.items()},
         **{name: Severity.WARNING * is_so for name, is_so in degraded.items()},
-        **{rule.name: 0 for rule in ALARMS},
+        **{rule.name: 0 for rule in ALARMS if rule.name not in unmeasured},
         **{name: Severity[word.upper()].value for name, word in alarms.items()},
     }
     # What is critical comes first.
-    reasons = sorted((name for name in severity if severity[name]), key=lambda name: -severity[name])
-    overall = ("ok", "degraded", "critical")[max(severity.values())]
+    reasons = sorted((name for name in known if known[name]), key=lambda name: -known[name])
+    overall = ("ok", "degraded", "critical")[max(known.values())]
     document = {
         "ts": ts,
         "session": session,
@@ -72,7 +75,8 @@ def health_document(
         "uptime_s": uptime_s,
         "overall": overall,
         "reasons": reasons,
-        "severity": severity,
+        # Also of reasons that do not hold now: most programs for metrics read only numbers, and expect the same ones.
+        "severity": known | dict.fromkeys(sorted(unmeasured)),
         "mqtt": _fields(mqtt, "connected_s", "reconnects", "received", "published", "queued_out", "dropped"),
         "queue": {
             **_fields(requests, "depth", "capacity", "oldest_ms", "estimated_wait_ms"),

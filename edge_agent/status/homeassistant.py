@@ -109,8 +109,8 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
         yield _key(name), {**_PROBLEM, "name": name, "value_template": template, **fresh}
     for rule in ALARMS:
         name = f"Alarm {rule.name.replace('-', ' ')}"
-        # Not the alarm's own topic: an alarm that was never raised is off, not unknown.
-        template = f"{{{{ 'ON' if '{rule.name}' in value_json.reasons else 'OFF' }}}}"
+        # Not the alarm's own topic: an alarm that was never raised is off, and one that nothing measures is unknown.
+        template = f"{{{{ {{0: 'OFF', 1: 'ON', 2: 'ON'}}.get(value_json.severity['{rule.name}']) }}}}"
         message = {
             "json_attributes_topic": config.topics.alarm(rule.name),
             "json_attributes_template": "{{ value or '{}' }}",

@@ -214,6 +214,7 @@ class StatusPublisher:
             energy=self._energy,
             agent_rss_mb=resident_mb(),
             alarms=self.alarms.severities,
+            unmeasured=self.alarms.unmeasured,
         )
 
 

@@ -80,6 +80,12 @@ class Client:
             if (message := self.receive(left_s)) is not None:
                 yield message
 
+    def wait_until_sent(self, timeout_s: float) -> None:
+        """Waits until the broker has confirmed or refused all that was published, or the time is over."""
+        give_up_at = time.monotonic() + timeout_s
+        while len(self.link.outbox) and time.monotonic() < give_up_at:
+            self.receive(0.01)
+
     def _next(self, give_up_at: float) -> LinkEvent | None:
         try:
             event = self._events.get(timeout=max(0.0, give_up_at - time.monotonic()))

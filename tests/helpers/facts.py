@@ -71,5 +71,6 @@ def health(**fields: Any) -> dict[str, Any]:
         "energy": EnergyMeter(),
         "agent_rss_mb": 30.0,
         "alarms": {},
+        "unmeasured": set(),
     }
     return health_document(**{**known, **fields})

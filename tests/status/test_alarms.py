@@ -118,6 +118,14 @@ def test_what_the_board_reads_raises_its_alarm(bus: Bus, board: BoardReading, ra
     assert bus.run(60, board).alarms.severities == raised
 
 
+def test_an_alarm_is_unmeasured_while_the_board_cannot_find_its_cause(bus: Bus) -> None:
+    blind = {"overheating", "throttled", "undervoltage", "memory-low", "disk-low", "model-quality"}
+    assert bus.alarms.unmeasured == blind
+    assert bus.run(1, reading(60.0)).alarms.unmeasured == {"model-quality"}
+    bus.alarms.set_quality_fault("")
+    assert bus.alarms.unmeasured == set()
+
+
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     for now in (100.0, 101.0, 102.0):
         bus.alarms.on_worker_ended("exit code 1", now)

@@ -83,6 +83,14 @@ def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
     assert document["power"]["scope"] == "none"
 
 
+def test_an_alarm_whose_cause_cannot_be_found_is_null_and_not_0() -> None:
+    document = health(unmeasured={"overheating", "model-quality"})
+    severity = document["severity"]
+    assert (document["overall"], document["reasons"]) == ("ok", [])
+    assert set(severity) == FIELDS["severity"]
+    assert {name for name, value in severity.items() if value is None} == {"overheating", "model-quality"}
+
+
 def test_every_reading_of_the_board_is_published() -> None:
     reading = BoardReading(
         power=Power(watts=4.5114, scope=Scope.RAILS, source="pmic"),

@@ -101,12 +101,12 @@ def test_entities_show_the_figures_of_health() -> None:
 
 
 def test_figures_that_are_not_measured_are_unknown_and_never_0() -> None:
-    entities = shown(health())
+    entities = shown(health(unmeasured={"overheating"}))
     # Home Assistant's word for unknown.
     unknown = {name for name, value in entities.items() if value == "None"}
     assert unknown == {
         *("decode_rate", "latency_p95", "power", "energy", "soc_temperature", "headroom", "cpu"),
-        *("memory_available", "disk_free", "throttled", "undervoltage"),
+        *("memory_available", "disk_free", "throttled", "undervoltage", "alarm_overheating"),
     }
 
 

@@ -260,19 +260,25 @@ def test_another_board_of_this_name_is_warned_of() -> None:
 @pytest.mark.expects_warning
 @pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize(
-    ("user", "verdict", "found"),
-    [("board1", Verdict.GOOD, "may subscribe and publish"), ("board2", Verdict.FAILED, "refuses to publish")],
+    ("user", "rule", "verdict", "found", "replies"),
+    [
+        ("board1", "topic write edgeai/v1/reply/#\n", Verdict.GOOD, "may subscribe and publish", Verdict.GOOD),
+        ("board1", "", Verdict.GOOD, "may subscribe and publish", Verdict.WARNING),
+        ("board2", "", Verdict.FAILED, "refuses to publish", None),
+    ],
 )
 def test_an_access_list_that_shuts_the_board_out_is_found(
-    tmp_path: Path, user: str, verdict: Verdict, found: str
+    tmp_path: Path, user: str, rule: str, verdict: Verdict, found: str, replies: Verdict | None
 ) -> None:
-    (tmp_path / "acl").write_text("pattern readwrite edgeai/v1/+/%u/#\n", "utf-8")
+    own = f"pattern readwrite edgeai/v1/+/%u/#\nuser board1\n{rule}"
+    (tmp_path / "acl").write_text(own, "utf-8")
     port = free_port()
     path = written(tmp_path, mqtt=f'port = {port}\nusername = "{user}"')
     with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
         checks = by_name(traffic_checks(load_config(path), "doctor", is_running=False))
     assert checks["topics"].verdict is verdict
     assert found in checks["topics"].found
+    assert (checks["replies"].verdict if "replies" in checks else None) is replies
     assert checks["name"].verdict is Verdict.GOOD
 
 
@@ -289,7 +295,7 @@ def test_only_the_broker_is_checked_on_demand(tmp_path: Path) -> None:
         for name in ("board1", "board2"):
             (tmp_path / "password").write_text(f"of {name}", "utf-8")
             found[name] = list(doctor.checks(path, is_broker_only=True))
-    names = ["configuration", "broker", "features", "topics", "retained", "name", "round trip"]
+    names = ["configuration", "broker", "features", "topics", "replies", "retained", "name", "round trip"]
     assert [check.name for check in found["board1"]] == names
     assert {check.verdict for check in found["board1"][:-1]} == {Verdict.GOOD}
     _, check = found["board2"]

@@ -71,10 +71,10 @@ def memory_limit(root: Path) -> Check:
     if has_controller is None:
         return skipped("memory limit", "the kernel does not say")
     if has_controller:
-        return good("memory limit", "systemd can set one")
+        return good("memory limit", "the kernel can set one")
     return warning(
         "memory limit",
-        "systemd can set none: the kernel's memory cgroup is off",
+        "the kernel can set none: its memory cgroup is off",
         "add cgroup_enable=memory to the kernel's command line and reboot (Raspberry Pi: to the one line of "
         "/boot/firmware/cmdline.txt); until then MemoryMax= and MemoryHigh= do nothing",
     )
@@ -99,7 +99,7 @@ def clock(is_synchronized: bool | None) -> Check:  # noqa: FBT001
             "while it is wrong, times are null or wrong, and TLS and signed commands fail; enable systemd-timesyncd "
             "with a server that this network reaches",
         )
-    return good("clock", now + (", synchronized" if is_synchronized else ""))
+    return good("clock", f"{now}, {'synchronized' if is_synchronized else 'whether it follows a server is unknown'}")
 
 
 def disk(models_dir: Path, reading: BoardReading) -> Check:
@@ -108,7 +108,8 @@ def disk(models_dir: Path, reading: BoardReading) -> Check:
         return warning(
             "disk", f"unknown how much is free at {models_dir}: {why}", "check the disk of models_dir and its mount"
         )
-    found = f"{reading.disk_free_mb:.0f} MB free at {models_dir}"
+    place = f"{models_dir}" if models_dir.is_dir() else f"the disk where {models_dir} would be: there is no such folder"
+    found = f"{reading.disk_free_mb:.0f} MB free at {place}"
     if reading.disk_free_mb < MIN_DISK_FREE_MB:
         return warning("disk", found, f"free at least {MIN_DISK_FREE_MB:.0f} MB")
     return good("disk", found)

@@ -25,7 +25,10 @@ _TOKEN_EXPIRY_S = 60
 
 
 def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterator[Check]:
-    """Publishes events on `event/doctor`. Requests that arrive meanwhile are not answered."""
+    """Publishes events on `event/doctor`, and one message below `<root>/reply`.
+
+    Requests that arrive meanwhile are not answered.
+    """
     topics, token = config.topics, secrets.token_hex(8)
     event_topic = topics.event("doctor")
     wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *config.reading_filters}
@@ -46,6 +49,8 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
         refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
         refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
         yield rights_check(refused, topics.base, is_back=is_back)
+        if is_back and config.mqtt.protocol == "5":
+            yield replies_check(board, f"{config.mqtt.root}/reply")
         by_exact = True
         if is_back:
             by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
@@ -73,7 +78,7 @@ def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
     if lacks:
         return failed("features", f"the broker lacks {'; '.join(lacks)}", "switch it on, or use another broker")
     packet_bytes, keepalive_s = limits.get("MaximumPacketSize"), limits.get("ServerKeepAlive", 0)
-    packets = "packets of any size" if packet_bytes is None else f"packets up to {packet_bytes} bytes"
+    packets = "no largest packet named" if packet_bytes is None else f"packets up to {packet_bytes} bytes"
     found = f"retained messages, wildcards, QoS 1, {packets}, {limits.get('ReceiveMaximum', 65535)} unacknowledged"
     if packet_bytes is not None and packet_bytes < max_payload_bytes:
         advice = (
@@ -102,6 +107,21 @@ def rights_check(refused: list[tuple[str, str]], base: str, *, is_back: bool) ->
     return good("topics", f"may subscribe and publish below {base}")
 
 
+def replies_check(board: Client, place: str) -> Check:
+    """Whether this board may publish replies where callers expect them."""
+    outbox = board.link.outbox
+    before = len(outbox.refusals)
+    board.link.publish(json_publication(f"{place}/doctor", {}))
+    board.wait_until_sent(WAIT_S)
+    if len(outbox.refusals) == before:
+        return good("replies", f"may publish below {place}")
+    return warning(
+        "replies",
+        f"the broker refuses to publish below {shown(place)}",
+        f"let the access list allow this user to write {place}/#; until then such replies go to the task's own topic",
+    )
+
+
 def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
     """Whether another board uses this name. state: what the broker retains of this board."""
     current = object_or_empty(state).get("state")
@@ -122,9 +142,7 @@ def brings_retained(board: Client, topics: Topics, name: str) -> bool:
         return False
     link.subscriptions.replace(())
     link.publish(json_publication(topic, {"token": token}, retain=True, expiry_s=_TOKEN_EXPIRY_S))
-    give_up_at = time.monotonic() + WAIT_S
-    while len(link.outbox) and time.monotonic() < give_up_at:
-        board.receive(0.01)
+    board.wait_until_sent(WAIT_S)
     link.subscriptions.replace({topics.event(name)})
     is_brought = hears(board, token, is_retained=True)
     link.publish(emptied(topic))
