@@ -53,11 +53,16 @@ def retained(broker: Mosquitto, site: Site) -> dict[str, dict[str, Any]]:
         return {m.topic.removeprefix(f"{site.base}/"): m.json for m in late.messages if m.retain and m.payload}
 
 
+def wait_until_retained(is_so: Any, what: str, timeout_s: float) -> None:
+    """`wait_until`, for a condition that connects to the broker."""
+    wait_until(is_so, what, timeout_s, every_s=0.2)
+
+
 def wait_for_state(broker: Mosquitto, sites: list[Site], state: str) -> float:
     """Returns how many seconds it took until all of them have it, which is what the contract allows at most."""
     began = time.monotonic()
     for site in sites:
-        wait_until(lambda site=site: retained(broker, site).get("state", {}).get("state") == state, state, 40)
+        wait_until_retained(lambda site=site: retained(broker, site).get("state", {}).get("state") == state, state, 40)
     took_s = time.monotonic() - began
     print(f"{state} after {took_s:.1f} s")
     assert took_s < STATE_WITHIN_S
@@ -83,7 +88,7 @@ def hot(tmp_path: Path, broker: Mosquitto, start: Start) -> list[Site]:
     heat(tmp_path, 85.0)
     sites = start(f'[board]\nroot = "{tmp_path}"\n[health]\ninterval_s = {INTERVAL_S}\n')
     for site in sites:
-        wait_until(lambda site=site: "alarm/overheating" in retained(broker, site), "the alarm", 20)
+        wait_until_retained(lambda site=site: "alarm/overheating" in retained(broker, site), "the alarm", 20)
     return sites
 
 
@@ -114,7 +119,7 @@ def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_o
         assert found["state"]["session"] == birth["session"]
         assert found["state"]["connected_at"] == birth["connected_at"]
         if site.protocol == "5":
-            wait_until(lambda site=site: "health" not in retained(broker, site), "health is gone", 3)
+            wait_until_retained(lambda site=site: "health" not in retained(broker, site), "health is gone", 3)
 
     heat(tmp_path, 50.0)
     agents = [start_agent(site.agent.config.read_text(encoding="utf-8"), name=site.agent.config.stem) for site in hot]
@@ -135,7 +140,7 @@ def test_a_broker_that_lost_everything_gets_all_of_it_again_and_a_stop_clears_al
     broker.start()
     wait_for_state(broker, hot, "online")
     for site, old in zip(hot, before, strict=True):
-        wait_until(lambda site=site: len(retained(broker, site)) == 4, "health, info, alarm", 5)
+        wait_until_retained(lambda site=site: len(retained(broker, site)) == 4, "health, info, alarm", 5)
         found = retained(broker, site)
         assert set(found) == {"state", "info", "health", "alarm/overheating"}
         assert found["state"]["state"] == "online"
@@ -178,7 +183,7 @@ def test_two_agents_of_one_name_raise_an_alarm_until_one_is_gone(
         config = site_config(device, broker.port, site.protocol, "echo:", state=f"twin-{device}")
         twins.append(start_agent(config, name=f"twin-{device}"))
     for site in sites:
-        wait_until(lambda site=site: name in retained(broker, site), "the alarm", 40)
+        wait_until_retained(lambda site=site: name in retained(broker, site), "the alarm", 40)
         assert "device.id" in retained(broker, site)[name]["message"]
     assert [twin.stop() for twin in twins] == [0, 0]
 

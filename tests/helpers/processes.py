@@ -19,13 +19,13 @@ WAIT_S = 60.0
 EDGE_AGENT = (sys.executable, "-m", "edge_agent")
 
 
-def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S) -> None:
-    """Waits for a condition; fails the test with `what` after the time."""
+def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S, *, every_s: float = 0.01) -> None:
+    """Waits for a condition, which is tried every so often; fails the test with `what` after the time."""
     give_up_at = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > give_up_at:
             raise AssertionError(f"{what}: not within {timeout_s} s")
-        time.sleep(0.01)
+        time.sleep(every_s)
 
 
 def children(pid: int, module: str = "") -> list[int]:
