@@ -117,7 +117,9 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
         kinds = {tensor.name: candidates(job.target, tensor) for tensor in plan.matrices}
         least = plan.with_types({name: several[0] for name, several in kinds.items()}).file_bytes
         if tuning.budget < least:
-            raise ConvertError(f"--budget {tuning.budget}: too small; at least {least} bytes are needed for this model")
+            raise ConvertError(
+                f"--budget: {tuning.budget} bytes are too few, at least {least} bytes are needed for this model"
+            )
     reference = write_reference(source.checkpoint, source.model, tuning.work, progress)
     sensitivities = measure_sensitivities(
         reference,

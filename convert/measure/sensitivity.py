@@ -8,10 +8,9 @@ next budget takes seconds.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +182,19 @@ def _round(
         for tensor in part:
             groups.setdefault(input_group(tensor.name), []).append(tensor)
 
-        with ThreadPoolExecutor(processors()) as pool:
-            done_groups = pool.map(
-                _encode, repeat(runner), groups.values(), map(moments.get, groups), repeat(kinds), repeat(found)
-            )
-            for group, _ in zip(groups.values(), done_groups, strict=True):
-                for tensor in group:
+        pool = ThreadPoolExecutor(processors())
+        try:
+            encoding = {
+                pool.submit(_encode, runner, group, moments.get(same), kinds, found): group
+                for same, group in groups.items()
+            }
+            for done_group in as_completed(encoding):
+                done_group.result()
+                for tensor in encoding[done_group]:
                     step(f"rounding {tensor.name}", weights[tensor.name])
+        finally:
+            # A stop waits for what is being rounded and begins nothing more.
+            pool.shutdown(cancel_futures=True)
     return squares
 
 

@@ -37,9 +37,9 @@ class Checkpoint:
             # As upstream, which does not read the index either.
             self._shards = [stack.enter_context(SafetensorsFile(path)) for path in sorted(folder.glob(SHARDS))]
             if not self._shards:
-                raise CheckpointError(
-                    f"{escaped(str(folder))}: holds no {SHARDS}; only safetensors checkpoints are supported"
-                )
+                is_converted = any(folder.glob("*.gguf"))
+                why = "its model is converted already" if is_converted else "only safetensors checkpoints are supported"
+                raise CheckpointError(f"{escaped(str(folder))}: holds no {SHARDS}; {why}")
             self.tensors: dict[str, StoredTensor] = {}
             for shard in self._shards:
                 if twice := self.tensors.keys() & shard.tensors.keys():

@@ -180,7 +180,7 @@ def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pyte
     ("words", "code", "expected"),
     [
         (["--budget", "100kB"], 2, "must be a number of bytes, or a number with MB, MiB, GB or GiB"),
-        (["--budget", "100000"], 1, "--budget 100000: too small; at least "),
+        (["--budget", "100000"], 1, "--budget: 100000 bytes are too few, at least "),
         (["--budget", "2MB", "--target", "avr"], 2, "invalid choice: 'avr'"),
         (["--budget", "2MB", "--calibration", "nothing.txt"], 1, "nothing.txt: No such file"),
     ],
