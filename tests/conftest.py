@@ -7,8 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,6 @@ import pytest
 from hypothesis import settings
 
 from edge_agent.tools.demo.broker import free_port, start_embedded_broker
-from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.helpers.bundles import convert_demo_model, make_bundles
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto
@@ -98,19 +95,6 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models_dir with bundles of the demonstration model, as tests/helpers/bundles.py names them."""
     return made_once(tmp_path_factory, "switch-bundles", make_bundles) / "models"
-
-
-@pytest.fixture(scope="session")
-def converter_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An XDG_CACHE_HOME with the measurements of a --budget, copied so that no other process waits for it."""
-    measured = made_once(tmp_path_factory, "measured", measure_demo_model)
-    return Path(shutil.copytree(measured, tmp_path_factory.mktemp("cache"), dirs_exist_ok=True))
-
-
-def measure_demo_model(folder: Path) -> None:
-    command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(folder / "bundle")]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
-    subprocess.run([*command, "--budget", "2MB", "--no-canaries"], env=environment, check=True)
 
 
 @pytest.fixture
