@@ -57,23 +57,27 @@ class Finding:
     value: float | None = None
 
 
+UNKNOWN = Finding(Severity.NONE, "this board cannot tell")
+
+
 @dataclass(frozen=True, slots=True)
 class AlarmRule:
     """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s.
 
-    measures: whether this board can find the cause at all.
+    find: UNKNOWN where this board cannot tell whether the cause is there.
     """
 
     name: str
     find: Callable[[Alarms], Finding | None]
     raise_after_s: float = 0.0
     clear_after_s: float = 0.0
-    measures: Callable[[Alarms], bool] = lambda _: True
 
 
 def _overheating(alarms: Alarms) -> Finding | None:
     thermal = alarms.reading.thermal
-    if thermal.soc_c is None or thermal.limit_c is None or thermal.limit_c - thermal.soc_c > HEADROOM_LOW_C:
+    if thermal.soc_c is None or thermal.limit_c is None:
+        return UNKNOWN
+    if thermal.limit_c - thermal.soc_c > HEADROOM_LOW_C:
         return None
     severity = Severity.CRITICAL if thermal.soc_c >= thermal.limit_c else Severity.WARNING
     message = f"the SoC has {thermal.soc_c:.1f} °C, its limit is {thermal.limit_c:.0f} °C: cool the board or ask less"
@@ -82,24 +86,26 @@ def _overheating(alarms: Alarms) -> Finding | None:
 
 def _throttled(alarms: Alarms) -> Finding | None:
     if not alarms.reading.throttle.now:
-        return None
+        return UNKNOWN if alarms.reading.throttle.now is None else None
     causes = ", ".join(alarms.reading.throttle.causes) or "the cause is unknown"
     return Finding(Severity.WARNING, f"the board slows its cores ({causes}): check cooling and power supply")
 
 
 def _undervoltage(alarms: Alarms) -> Finding | None:
     if not alarms.reading.throttle.undervoltage_now:
-        return None
+        return UNKNOWN if alarms.reading.throttle.undervoltage_now is None else None
     message = "the supply voltage is too low: use a stronger power supply and a shorter cable"
     return Finding(Severity.CRITICAL, message)
 
 
 def _memory_low(alarms: Alarms) -> Finding | None:
     available_mb, total_mb = alarms.reading.memory.available_mb, alarms.reading.memory.total_mb or 0.0
+    if available_mb is None:
+        return UNKNOWN
     low_mb, critical_mb = (
         min(max(share * total_mb, least_mb), most_mb) for share, least_mb, most_mb in (MEMORY_LOW, MEMORY_CRITICAL)
     )
-    if available_mb is None or available_mb >= low_mb:
+    if available_mb >= low_mb:
         return None
     severity = Severity.CRITICAL if available_mb < critical_mb else Severity.WARNING
     advice = "stop other programs, lower engine.context_tokens, or use a smaller model"
@@ -108,7 +114,9 @@ def _memory_low(alarms: Alarms) -> Finding | None:
 
 def _disk_low(alarms: Alarms) -> Finding | None:
     free_mb = alarms.reading.disk_free_mb
-    if free_mb is None or free_mb >= DISK_LOW_MB:
+    if free_mb is None:
+        return UNKNOWN
+    if free_mb >= DISK_LOW_MB:
         return None
     severity = Severity.CRITICAL if free_mb < DISK_CRITICAL_MB else Severity.WARNING
     return Finding(
@@ -127,6 +135,8 @@ def _worker_crash_loop(alarms: Alarms) -> Finding | None:
 
 
 def _model_quality(alarms: Alarms) -> Finding | None:
+    if alarms.quality_fault is None:
+        return UNKNOWN
     return Finding(Severity.CRITICAL, alarms.quality_fault) if alarms.quality_fault else None
 
 
@@ -150,42 +160,13 @@ def _queue_overload(alarms: Alarms) -> Finding | None:
 
 
 ALARMS = (
-    AlarmRule(
-        "overheating",
-        _overheating,
-        raise_after_s=5.0,
-        clear_after_s=60.0,
-        measures=lambda alarms: None not in (alarms.reading.thermal.soc_c, alarms.reading.thermal.limit_c),
-    ),
-    AlarmRule(
-        "throttled",
-        _throttled,
-        raise_after_s=5.0,
-        clear_after_s=60.0,
-        measures=lambda alarms: alarms.reading.throttle.now is not None,
-    ),
-    AlarmRule(
-        "undervoltage",
-        _undervoltage,
-        clear_after_s=60.0,
-        measures=lambda alarms: alarms.reading.throttle.undervoltage_now is not None,
-    ),
-    AlarmRule(
-        "memory-low",
-        _memory_low,
-        raise_after_s=10.0,
-        clear_after_s=120.0,
-        measures=lambda alarms: alarms.reading.memory.available_mb is not None,
-    ),
-    AlarmRule(
-        "disk-low",
-        _disk_low,
-        raise_after_s=10.0,
-        clear_after_s=120.0,
-        measures=lambda alarms: alarms.reading.disk_free_mb is not None,
-    ),
+    AlarmRule("overheating", _overheating, raise_after_s=5.0, clear_after_s=60.0),
+    AlarmRule("throttled", _throttled, raise_after_s=5.0, clear_after_s=60.0),
+    AlarmRule("undervoltage", _undervoltage, clear_after_s=60.0),
+    AlarmRule("memory-low", _memory_low, raise_after_s=10.0, clear_after_s=120.0),
+    AlarmRule("disk-low", _disk_low, raise_after_s=10.0, clear_after_s=120.0),
     AlarmRule("worker-crash-loop", _worker_crash_loop),
-    AlarmRule("model-quality", _model_quality, measures=lambda alarms: alarms.quality_fault is not None),
+    AlarmRule("model-quality", _model_quality),
     AlarmRule("duplicate-client-id", _duplicate_client_id),
     AlarmRule("queue-overload", _queue_overload, raise_after_s=30.0, clear_after_s=60.0),
 )
@@ -211,6 +192,8 @@ class _Tracked:
 
     def update(self, finding: Finding | None, now: float) -> bool:
         """True if the alarm is to be published: it is raised, cleared, more or less severe, or has old figures."""
+        if finding is UNKNOWN:
+            finding = None
         found, raised = finding.severity if finding else Severity.NONE, self.severity
         begins, eases = found > raised == Severity.NONE, found < raised
         if begins or eases:
@@ -235,7 +218,7 @@ class Alarms:
         self._announce = announce
         self._tracked = [_Tracked(rule) for rule in ALARMS]
         # The board, and what happened lately, as the rules read them. Times are seconds of the monotonic clock.
-        self.reading: BoardReading = BoardReading()
+        self.reading = BoardReading()
         self.worker_ends: list[float] = []
         self.last_worker_end = ""
         self.takeovers: list[float] = []
@@ -253,8 +236,8 @@ class Alarms:
 
     @property
     def unmeasured(self) -> set[str]:
-        """The alarms whose cause this board cannot find now."""
-        return {each.rule.name for each in self._tracked if not each.finding and not each.rule.measures(self)}
+        """The alarms of which this board cannot tell whether their cause is there."""
+        return {each.rule.name for each in self._tracked if not each.finding and each.rule.find(self) is UNKNOWN}
 
     def on_worker_ended(self, how: str, now: float) -> None:
         self.worker_ends.append(now)
