@@ -81,12 +81,15 @@ def bus_of(options: argparse.Namespace) -> Bus:
         raise OptionError(fault)
     if options.host is None:
         refuse_without_host(options)
-        if not options.config.exists():
-            raise ConfigError(options.config, ["there is none; --host and --site name broker and board without one"])
-        config = load_config(
-            options.config,
-            lambda found: [*credential_faults(found.mqtt), *(signing_key_faults(found) if has_key else ())],
-        )
+        try:
+            config = load_config(
+                options.config,
+                lambda found: [*credential_faults(found.mqtt), *(signing_key_faults(found) if has_key else ())],
+            )
+        except ConfigError as error:
+            if error.path == options.config and isinstance(error.__cause__, FileNotFoundError):
+                error.faults.append("--host and --site name broker and board without a configuration")
+            raise
         known = {"site": config.device.site, "device": config.device.id}
         given = {name: value for name, value in names.items() if value is not None}
         return Bus(mqtt=config.mqtt, command_key=command_key or config.commands.key_file, **{**known, **given})

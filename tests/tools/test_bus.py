@@ -73,7 +73,14 @@ def test_a_missing_configuration_is_answered_with_the_options_that_do_without(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["ask", "t", "x", "--config", str(tmp_path / "none.toml")]) == cli.EXIT_CONFIG
-    assert "none.toml: there is none; --host and --site name broker and board" in capsys.readouterr().err
+    missing = capsys.readouterr().err
+    assert "none.toml: cannot be read: No such file" in missing
+    assert "none.toml: --host and --site name broker and board without a configuration" in missing
+    (tmp_path / "file").touch()
+    assert cli.main(["ask", "t", "x", "--config", str(tmp_path / "file" / "c.toml")]) == cli.EXIT_CONFIG
+    hidden = capsys.readouterr().err
+    assert "cannot be read: Not a directory" in hidden
+    assert "--host" not in hidden
 
 
 @pytest.mark.parametrize(

@@ -257,23 +257,27 @@ def test_another_board_of_this_name_is_warned_of() -> None:
     assert name_check(b"\xff", "b", is_running=False).verdict is Verdict.GOOD
 
 
+BOARD_1 = 'username = "board1"'
+
+
 @pytest.mark.expects_warning
 @pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize(
-    ("user", "rule", "verdict", "found", "replies"),
+    ("mqtt", "rule", "verdict", "found", "replies"),
     [
-        ("board1", "topic write edgeai/v1/reply/#\n", Verdict.GOOD, "may subscribe and publish", Verdict.GOOD),
-        ("board1", "", Verdict.GOOD, "may subscribe and publish", Verdict.WARNING),
-        ("board2", "", Verdict.FAILED, "refuses to publish", None),
+        (BOARD_1, "topic write edgeai/v1/reply/#\n", Verdict.GOOD, "may subscribe and publish", Verdict.GOOD),
+        (BOARD_1, "", Verdict.GOOD, "may subscribe and publish", Verdict.WARNING),
+        (f'{BOARD_1}\nreply_topics = ["plant/#"]', "", Verdict.GOOD, "may subscribe and publish", None),
+        ('username = "board2"', "", Verdict.FAILED, "refuses to publish", None),
     ],
 )
 def test_an_access_list_that_shuts_the_board_out_is_found(
-    tmp_path: Path, user: str, rule: str, verdict: Verdict, found: str, replies: Verdict | None
+    tmp_path: Path, mqtt: str, rule: str, verdict: Verdict, found: str, replies: Verdict | None
 ) -> None:
     own = f"pattern readwrite edgeai/v1/+/%u/#\nuser board1\n{rule}"
     (tmp_path / "acl").write_text(own, "utf-8")
     port = free_port()
-    path = written(tmp_path, mqtt=f'port = {port}\nusername = "{user}"')
+    path = written(tmp_path, mqtt=f"port = {port}\n{mqtt}")
     with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
         checks = by_name(traffic_checks(load_config(path), "doctor", is_running=False))
     assert checks["topics"].verdict is verdict

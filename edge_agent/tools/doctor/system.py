@@ -108,7 +108,9 @@ def disk(models_dir: Path, reading: BoardReading) -> Check:
         return warning(
             "disk", f"unknown how much is free at {models_dir}: {why}", "check the disk of models_dir and its mount"
         )
-    place = f"{models_dir}" if models_dir.is_dir() else f"the disk where {models_dir} would be: there is no such folder"
+    # Path.is_dir raises where a folder above may not be entered.
+    is_there = os.access(models_dir, os.F_OK)
+    place = models_dir if is_there else f"the disk where {models_dir} would be: there is no such folder"
     found = f"{reading.disk_free_mb:.0f} MB free at {place}"
     if reading.disk_free_mb < MIN_DISK_FREE_MB:
         return warning("disk", found, f"free at least {MIN_DISK_FREE_MB:.0f} MB")

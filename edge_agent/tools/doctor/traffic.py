@@ -49,8 +49,9 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
         refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
         refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
         yield rights_check(refused, topics.base, is_back=is_back)
-        if is_back and config.mqtt.protocol == "5":
-            yield replies_check(board, f"{config.mqtt.root}/reply")
+        shared_replies = f"{config.mqtt.root}/reply"
+        if is_back and config.mqtt.protocol == "5" and f"{shared_replies}/#" in config.reply_topics:
+            yield replies_check(board, shared_replies)
         by_exact = True
         if is_back:
             by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
