@@ -42,8 +42,8 @@ _MOMENTS_BYTES = 3 << 30
 _SLAB_ELEMENTS = 8 << 20
 # The embedding is also looked up, where all columns count alike: a share of the mean moment for each.
 _EMBEDDING_RIDGE = 0.1
-# For the progress, of a 0.5B on two cores: rounding's share, if divergences are measured too, and how long the model
-# runs on the texts beside the encoding.
+# Weights of the progress, from a 0.5B on two cores: rounding's share of the time, where divergences are measured too;
+# the time of running the texts, where that of encoding is 1.
 _ROUNDING_SHARE, _CALIBRATING = 0.65, 0.8
 _FILE, _ENCODED = "measured.json", "encoded"
 
