@@ -1,0 +1,70 @@
+"""The labelled tasks are the same each time, and a half that is measured shares nothing with the other."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rigs.accuracy.archives import Archive
+from rigs.accuracy.datasets import DATASETS, load
+from rigs.accuracy.readers import sentence, weather
+
+NEEDS_NO_ARCHIVE = [dataset.name for dataset in DATASETS if dataset.archive is None]
+
+
+def packed(folder: Path, name: str, content: str) -> Path:
+    folder.mkdir(parents=True)
+    path = folder / "package.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content.encode()))
+    return path
+
+
+@pytest.mark.parametrize("name", NEEDS_NO_ARCHIVE)
+def test_a_task_has_two_halves_that_share_no_input(name: str, tmp_path: Path) -> None:
+    task = load(name, tmp_path)
+    inputs = [row.input for row in (*task.train, *task.test)]
+    assert len(set(inputs)) == len(inputs) >= 480
+    shares = [Counter(row.label for row in half) for half in (task.train, task.test)]
+    assert shares[0].keys() == shares[1].keys() == set(task.labels)
+    assert all(abs(shares[0][label] - shares[1][label]) <= 1 for label in task.labels)
+    assert load(name, tmp_path) == task
+
+
+def test_every_task_names_its_labels_to_the_model() -> None:
+    for dataset in DATASETS:
+        assert all(label in dataset.system for label in dataset.labels), dataset.name
+        assert 2 <= len(dataset.labels) <= 20
+
+
+def test_rows_come_from_an_archive(tmp_path: Path) -> None:
+    table = "location,date,precipitation,temp_max,temp_min,wind,weather\nSeattle,2012-01-01,0.0,12.8,5.0,4.7,sun\n"
+    path = packed(tmp_path / "rows", "package/data/weather.csv", table)
+    assert list(weather(path)) == [('{"precipitation_mm": 0.0, "max_c": 12.8, "min_c": 5.0, "wind_m_s": 4.7}', "sun")]
+
+
+def test_another_file_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "@scope+texts-1.0", "package/a.txt", "text")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert Archive("npm", "@scope/texts", "1.0", digest, "MIT").fetch(tmp_path) == path
+    with pytest.raises(SystemExit, match=r"@scope/texts 1\.0 of SHA-256 0000"):
+        Archive("npm", "@scope/texts", "1.0", "0" * 64, "MIT").fetch(tmp_path)
+
+
+def test_a_sentence_follows_its_template() -> None:
+    draw = random.Random(1)
+    made = {sentence("(<on>;[the] {area:area} light)", {"on": "on|up"}, {"area": ["hall"]}, draw) for _ in range(99)}
+    assert made == {
+        f"{first} {second}"
+        for lamp in ("hall light", "the hall light")
+        for word in ("on", "up")
+        for first, second in ((word, lamp), (lamp, word))
+    }
