@@ -94,6 +94,7 @@ kind = "classify"
 system = "You monitor a pump. Name its condition: Normal, Bearing fault, Cavitation or Overload."
 labels = ["Normal", "Bearing fault", "Cavitation", "Overload"]
 min_score = 0.5
+prior = "corrected"
 top_scores = 2
 subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
@@ -104,6 +105,7 @@ reply = "output"
 kind = "extract"
 system = "Diagnose the reading."
 template = "Vibration {{ input.vibration }} mm/s, {{ input.temperature | default('unknown') }} °C."
+examples_as = "system"
 model = "default"
 max_tokens = 128
 deadline_ms = 10000
@@ -118,6 +120,10 @@ required = ["fault", "stop"]
 [tasks.pump-diagnosis.schema.properties]
 fault = { enum = ["none", "bearing", "cavitation"] }
 stop = { type = "boolean" }
+
+[[tasks.pump-diagnosis.examples]]
+input = { vibration = 7.9, temperature = 81 }
+answer = { fault = "bearing", stop = true }
 
 [tasks.generate]
 enabled = true

@@ -23,7 +23,7 @@ from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.record import model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
-from edge_agent.requests.task_tables import prepare_tasks
+from edge_agent.requests.task_tables import example_faults, prepare_tasks
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 # In place of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
@@ -52,7 +52,7 @@ def check_document(raw: dict[str, Any], path: Path, needs: Callable[[Config], li
     except ValidationError as error:
         faults += table_faults(error, raw)
         config = Config.model_validate(_good_tables(raw, error), context={"folder": folder})
-    faults += [*_topics_faults(config), *(needs(config) if needs else ())]
+    faults += [*_topics_faults(config), *example_faults(config.tasks), *(needs(config) if needs else ())]
     if faults:
         raise ConfigError(path, faults)
     return config

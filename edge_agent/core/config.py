@@ -37,6 +37,7 @@ MAX_SYSTEM = 1_000_000
 MAX_TEMPLATE = 65_536
 # `info` describes each task.
 MAX_TASKS = 256
+MAX_EXAMPLES = 200
 BUILT_IN_TASK = "generate"
 DEFAULT_TEMPLATE = "{{ input }}"
 # Host names of images: fifty boards called "raspberrypi" would take over each other's session.
@@ -230,6 +231,15 @@ class QueueConfig(Table):
     """Where requests and answers are kept until they are delivered. In memory they end with the agent."""
 
 
+class Example(Table):
+    """An input with its right answer. Examples are part of the prompt that is computed once: they cost little time."""
+
+    input: str | dict[str, Any] | list[Any]
+    """As a request has it: text, an object or an array."""
+    answer: str | dict[str, Any]
+    """The right answer: a label, an object that validates against the schema, or a text."""
+
+
 class TaskBase(Table):
     enabled: bool = True
     """`false`: the task is not there; its requests are answered `invalid`/`unknown_task`."""
@@ -238,6 +248,10 @@ class TaskBase(Table):
     template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
     """The user message, a Jinja template over `input`. A value that a reading lacks is `bad_field`, unless it has a
     `default(…)`. Each reading has 0.5 s of CPU time and 64 MB."""
+    examples: Annotated[tuple[Example, ...], Field(max_length=MAX_EXAMPLES, strict=False)] = ()
+    """Inputs with their right answers, which the model sees before each request. `edge-agent tune` chooses them."""
+    examples_as: Literal["turns", "system"] = "turns"
+    """Where the examples stand: as earlier turns of the chat, or below the system message."""
     model: Literal["default"] = "default"
     """The name of a table in `[models]`."""
     max_tokens: Tokens = 256
@@ -284,6 +298,9 @@ class ClassifyTask(TaskBase):
     """The labels to choose from, all different."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
     """A best label below this probability is not given: `output` is null, and `degraded` says `unsure`."""
+    prior: Literal["corrected", "as-is"] | None = None
+    """`corrected`: the scores are divided by what the model prefers where an input says nothing. Default: `corrected`;
+    with `min_score` `as-is`."""
     top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
     """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
 
@@ -293,6 +310,10 @@ class ClassifyTask(TaskBase):
         if not all(label.strip() for label in labels) or len(set(labels)) < len(labels):
             raise ValueError("should be distinct and not blank")
         return labels
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.prior == "corrected" or (self.prior is None and not self.min_score)
 
 
 class WrittenTask(TaskBase):

@@ -54,20 +54,6 @@ class EngineSettings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPrefix:
-    """The constant text of a task: decoded once, shared by all its requests.
-
-    user_head: the user message up to the first part that comes from the input.
-    has_schema: its answers are JSON; the engine prepares for them at load.
-    """
-
-    task: str
-    system: str | None
-    user_head: str
-    has_schema: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
     """One turn. Its content never becomes a control token."""
 
@@ -122,10 +108,48 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """The first command, sent once: opens the model and decodes the prefixes. Answered by Ready or LoadFailed.
+class Run:
+    """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
 
-    While the load makes progress, Loading is sent. adapters: all are applied together.
+    max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
+    """
+
+    type: Literal["run"] = "run"
+    id: int
+    task: str
+    messages: tuple[ChatMessage, ...]
+    plan: Annotated[LabelsPlan | SchemaPlan | TextPlan, Field(discriminator="kind")]
+    sampling: Sampling = Sampling()
+    max_tokens: int = 256
+    max_reasoning_tokens: int | None = None
+    includes_reasoning: bool = False
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPrefix:
+    """What all requests of a task have in common. Their constant text is decoded once, and shared.
+
+    definition: identifies what decides the task's answers. messages: the turns before the user's.
+    user_head: the user message up to the first part that comes from the input.
+    has_schema: its answers are JSON; the engine prepares for them at load.
+    empty: requests without content, whose scores are the prior of the task's labels.
+    """
+
+    task: str
+    definition: str = ""
+    messages: tuple[ChatMessage, ...] = ()
+    user_head: str
+    has_schema: bool = False
+    empty: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The first command, sent once: opens the model and decodes the prefixes.
+
+    Answered by Priors and Ready, or by LoadFailed. While the load makes progress, Loading is sent.
+    adapters: all are applied together.
     state_dir: keeps measurements and prefixes over restarts, by model_sha256; None = nothing is kept.
     """
 
@@ -147,7 +171,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTasks:
-    """After a reload: the tasks from now on. Running requests are not affected."""
+    """After a reload: the tasks from now on. Running requests are not affected. Answered by Priors."""
 
     type: Literal["set_tasks"] = "set_tasks"
     tasks: tuple[TaskPrefix, ...]
@@ -169,25 +193,6 @@ class SetLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
-
-    max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
-    """
-
-    type: Literal["run"] = "run"
-    id: int
-    task: str
-    messages: tuple[ChatMessage, ...]
-    plan: Annotated[LabelsPlan | SchemaPlan | TextPlan, Field(discriminator="kind")]
-    sampling: Sampling = Sampling()
-    max_tokens: int = 256
-    max_reasoning_tokens: int | None = None
-    includes_reasoning: bool = False
-    stream: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
     """Stops a request. It ends in Cancelled, unless another end is under way. Unknown ids are ignored."""
 
@@ -200,6 +205,17 @@ class Loading:
     """Sent about once a second while a load completes parts; without one for LOAD_SILENCE_S it has failed."""
 
     type: Literal["loading"] = "loading"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priors:
+    """Which labels the model prefers where an input says nothing, sent before the first answer of these tasks.
+
+    scores: by a task's definition, each label's probability; none for a task whose empty requests fail.
+    """
+
+    type: Literal["priors"] = "priors"
+    scores: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +330,7 @@ class Progress:
 Command = Load | SetTasks | SetLimits | Run | Cancel
 # The last event of a request.
 WorkerAnswer = Finished | Failed | Cancelled
-Event = Loading | Ready | LoadFailed | Partial | Finished | Failed | Cancelled | Progress
+Event = Loading | Priors | Ready | LoadFailed | Partial | Finished | Failed | Cancelled | Progress
 
 # By default pydantic caches 16,384 strings: callers' texts would stay in memory for weeks.
 _CONFIG = ConfigDict(cache_strings="keys")

@@ -79,7 +79,10 @@ class EchoEngine(Engine):
         return bool(self._requests)
 
     def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
-        self._prefixes = {task.task: _count(task.system or "") + _count(task.user_head) for task in tasks}
+        self._prefixes = {
+            task.task: sum(_count(message.content) for message in task.messages) + _count(task.user_head)
+            for task in tasks
+        }
 
     def set_limits(self, limits: pipe.SetLimits) -> None:
         most = self._settings.max_active

@@ -25,15 +25,15 @@ from edge_agent.core.pipe import Failed, Finished, Run
 from edge_agent.core.strict_json import compact_json, parse_json
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.requests.task_tables import text_faults
-from edge_agent.requests.tasks import Task
+from edge_agent.requests.tasks import DEFINING, Task
 
 FILE = "canaries.json"
 SCHEMA: Literal[1] = 1
 MAX_BYTES = 1_000_000
 MAX_CANARIES = 100
-# The fields of a task that decide an answer: their names in the file, and in a task's configuration.
-_TASK_KEYS = ("kind", "system", "template", "labels", "schema", "max_tokens")
-_TASK_FIELDS = {*_TASK_KEYS, "output_schema"}
+_TASK_FIELDS = {*DEFINING, "output_schema"}
+# Agents before 0.3 do not know them: they are written only where a task has examples.
+_EXAMPLES = {"examples", "examples_as"}
 _CPU_S = 2.0
 _MEMORY_BYTES = 128_000_000
 # All rendered requests together; the file itself has at most MAX_BYTES.
@@ -128,7 +128,10 @@ class CanaryFile(RecordedAnswers):
     def encode(self) -> bytes:
         """Compact JSON in UTF-8, the same bytes for equal canaries. Keys keep their order, which a schema needs."""
         tasks = {
-            name: task.model_dump(mode="json", by_alias=True, include=_TASK_FIELDS) for name, task in self.tasks.items()
+            name: task.model_dump(
+                mode="json", by_alias=True, include=_TASK_FIELDS if task.examples else _TASK_FIELDS - _EXAMPLES
+            )
+            for name, task in self.tasks.items()
         }
         value = {
             "canaries": [canary.model_dump(mode="json", exclude_unset=True) for canary in self.canaries],
@@ -156,7 +159,7 @@ def decode(data: bytes) -> CanaryFile:
     try:
         found = CanaryFile.model_validate(parse_json(data.decode()))
     except ValidationError as error:
-        raise CanaryError(f"{FILE}: {first_fault(error, known=_TASK_KEYS)}") from error
+        raise CanaryError(f"{FILE}: {first_fault(error, known=DEFINING)}") from error
     except ValueError as error:
         raise CanaryError(f"{FILE}: is not JSON: {error}") from error
     for index in range(len(found.canaries)):

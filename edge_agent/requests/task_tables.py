@@ -8,10 +8,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_agent.core.config import BUILT_IN_TASK, MAX_TEMPLATE, Name, TaskConfig
+from edge_agent.core.codes import Refusal
+from edge_agent.core.config import (
+    BUILT_IN_TASK,
+    MAX_TEMPLATE,
+    ClassifyTask,
+    ExtractTask,
+    GenerateTask,
+    Name,
+    TaskConfig,
+)
 from edge_agent.core.config_file import ConfigError, read_document, read_json, table_faults
-from edge_agent.core.schemas import check_schema
+from edge_agent.core.schemas import check_schema, validator
 from edge_agent.core.wording import field_name, shown
+from edge_agent.requests.tasks import Task
 from edge_agent.requests.templates import template_fault
 
 
@@ -33,6 +43,8 @@ def load_task_configs(path: Path) -> dict[str, TaskConfig]:
         tasks = _Tasks.model_validate(raw, context={"folder": folder}).tasks
     except ValidationError as error:
         faults += table_faults(error, raw)
+    else:
+        faults += example_faults(tasks)
     if faults:
         raise ConfigError(path, faults)
     return tasks
@@ -55,6 +67,31 @@ def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
         values = {**table, "schema": given}
         faults += [f"{field_name(('tasks', name, key))}: {fault} (got {shown(values[key])})" for key, fault in found]
     return faults
+
+
+def example_faults(tasks: Mapping[str, TaskConfig]) -> Iterator[str]:
+    """What is wrong with examples: an input that the template does not take, an answer that the task never gives."""
+    for name, config in tasks.items():
+        for number, example in enumerate(config.examples):
+            key = field_name(("tasks", name, "examples", number))
+            if fault := _answer_fault(config, example.answer):
+                yield f"{key}.{fault} (got {shown(example.answer)})"
+            try:
+                _ = Task(name, config.model_copy(update={"examples": (example,)})).head
+            except Refusal as refused:
+                yield f"{key}.{refused.error.message}"
+
+
+def _answer_fault(config: TaskConfig, answer: str | dict[str, Any]) -> str | None:
+    match config:
+        case ClassifyTask(labels=labels) if answer not in labels:
+            return f"answer: should be one of {', '.join(labels)}"
+        case ExtractTask(output_schema=schema):
+            error = next(validator(schema).iter_errors(answer), None)
+            return None if error is None else f"{field_name(('answer', *error.absolute_path))}: {error.message}"
+        case GenerateTask() if not isinstance(answer, str):
+            return "answer: should be a text"
+    return None
 
 
 def text_faults(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

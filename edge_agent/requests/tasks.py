@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -25,6 +27,10 @@ _DESCRIBED = {
     *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep", "reply"),
     *("labels", "min_score", "top_scores", "output_schema"),
 }
+# The fields that decide what an answer is.
+DEFINING = ("kind", "system", "template", "examples", "examples_as", "labels", "schema", "max_tokens")
+# Inputs that say nothing (Zhao 2021, "Calibrate before use", arXiv 2102.09690).
+EMPTY_INPUTS = ("N/A", "-", "", "[MASK]", "…")
 _TURNS = TypeAdapter(Annotated[tuple[pipe.ChatMessage, ...], Field(min_length=1, max_length=256)])
 _BUILT_IN_TAKES = (
     f'the built-in task `{BUILT_IN_TASK}` takes text, or {{"messages": [{{"role": "user", "content": "…"}}, …]}}; '
@@ -32,22 +38,57 @@ _BUILT_IN_TAKES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """A configured task, or the built-in `generate`."""
 
     name: str
     config: TaskConfig
 
+    @cached_property
+    def definition(self) -> str:
+        """The same for tasks that give the same answers: a hash of the fields that decide them, in hex."""
+        fields = self.config.model_dump(
+            mode="json", by_alias=True, include={*DEFINING, "output_schema"}, exclude_defaults=True
+        )
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+    @cached_property
+    def head(self) -> tuple[pipe.ChatMessage, ...]:
+        """The turns before that of a request: the system message and the examples. Raises Refusal(bad_field)."""
+        system, turns, listed = self.config.system, list[pipe.ChatMessage](), list[str]()
+        for example in self.config.examples:
+            asked = self._user_text(example.input, render)
+            answer = example.answer if isinstance(example.answer, str) else compact_json(example.answer)
+            if self.config.examples_as == "turns":
+                turns.append(pipe.ChatMessage(role="user", content=asked))
+                turns.append(pipe.ChatMessage(role="assistant", content=answer))
+            else:
+                listed.append(f"Input: {asked}\nAnswer: {answer}")
+        if listed:
+            system = "\n\n".join([*([] if system is None else [system]), "Examples:", *listed])
+        return (*(() if system is None else (pipe.ChatMessage(role="system", content=system),)), *turns)
+
     def prefix(self) -> pipe.TaskPrefix:
-        """The text that all requests of this task begin with."""
-        head = unicodedata.normalize("NFC", constant_head(self.config.template))
-        has_schema = isinstance(self.config, ExtractTask)
-        return pipe.TaskPrefix(task=self.name, system=self.config.system, user_head=head, has_schema=has_schema)
+        """What all requests of this task have in common."""
+        return pipe.TaskPrefix(
+            task=self.name,
+            definition=self.definition,
+            messages=self.head,
+            user_head=unicodedata.normalize("NFC", constant_head(self.config.template)),
+            has_schema=isinstance(self.config, ExtractTask),
+            empty=self._empty_runs() if isinstance(self.config, ClassifyTask) and self.config.corrects_prior else (),
+        )
+
+    def _empty_runs(self) -> tuple[pipe.Run, ...]:
+        """Requests that say nothing; none for a template that needs more than a text."""
+        try:
+            return tuple(self.make_run(0, Envelope(input=text)) for text in EMPTY_INPUTS)
+        except Refusal:
+            return ()
 
     def messages(self, value: Any, render: Render = render) -> tuple[pipe.ChatMessage, ...]:
         """The chat for an input. Raises Refusal(bad_field)."""
-        system = () if self.config.system is None else (pipe.ChatMessage(role="system", content=self.config.system),)
         if self.name == BUILT_IN_TASK and not isinstance(value, str):
             if not isinstance(value, dict) or "messages" not in value:
                 raise Refusal(Code.BAD_FIELD, f"input: {_BUILT_IN_TAKES} (got {shown(value)})")
@@ -55,15 +96,17 @@ class Task:
                 turns = _TURNS.validate_python(value["messages"])
             except ValidationError as error:
                 raise Refusal(Code.BAD_FIELD, first_fault(error, "input.messages")) from error
-            return turns if turns[0].role == "system" else system + turns
+            return turns if turns[0].role == "system" else self.head + turns
+        return (*self.head, pipe.ChatMessage(role="user", content=self._user_text(value, render)))
+
+    def _user_text(self, value: Any, render: Render) -> str:
+        """The template over an input. Raises Refusal(bad_field)."""
         if self.config.template == DEFAULT_TEMPLATE:
-            text = value if isinstance(value, str) else compact_json(value)
-        else:
-            try:
-                text = render(self.config.template, value)
-            except TemplateInputError as error:
-                raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
-        return (*system, pipe.ChatMessage(role="user", content=text))
+            return value if isinstance(value, str) else compact_json(value)
+        try:
+            return render(self.config.template, value)
+        except TemplateInputError as error:
+            raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
 
     def options(self, given: Options) -> Options:
         """A request's options, with the task's in place of those that are None. None = the task sets none either."""

@@ -32,12 +32,17 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 PLANS: tuple[Plan, ...] = (LABELS, TextPlan(), SchemaPlan(schema=SCHEMA))
-TASK = TaskPrefix(task="triage", system="You sort the readings of pumps.", user_head="Reading: ")
+
+
+def system(text: str) -> tuple[ChatMessage, ...]:
+    return (ChatMessage(role="system", content=text),)
+
+
+TASK = TaskPrefix(task="triage", messages=system("You sort the readings of pumps."), user_head="Reading: ")
 
 
 def messages(text: str, task: TaskPrefix = TASK) -> tuple[ChatMessage, ...]:
-    system = () if task.system is None else (ChatMessage(role="system", content=task.system),)
-    return (*system, ChatMessage(role="user", content=task.user_head + text))
+    return (*task.messages, ChatMessage(role="user", content=task.user_head + text))
 
 
 def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> Run:

@@ -28,7 +28,7 @@ from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.linger import Linger
 from edge_agent.engine.step.step_policy import StepCost, StepPolicy
 from tests.engine.exact import ExactModel
-from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
+from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run, system
 from tests.helpers.ggufs import STRING, changed_model
 
 OpenLlama = Callable[..., LlamaEngine]
@@ -137,7 +137,7 @@ def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama:
 
 
 def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_back(open_llama: OpenLlama) -> None:
-    tasks = tuple(TaskPrefix(task=f"t{n}", system=f"Task {n}. " * 8, user_head="Reading: ") for n in range(4))
+    tasks = tuple(TaskPrefix(task=f"t{n}", messages=system(f"Task {n}. " * 8), user_head="Reading: ") for n in range(4))
     engine = open_llama(tasks=tasks, context_tokens=512)
     assert engine._prefixes.cells > 100
     prompt = len(engine._builder.chat.prompt(messages("big"), thinks=True)[0])
@@ -157,7 +157,9 @@ def test_after_a_reload_new_requests_share_the_new_prefix(open_llama: OpenLlama)
     engine = open_llama()
     engine.add(run(1, "running on", max_tokens=30))
     engine.step()
-    new = TaskPrefix(task="triage", system="Quite another system message for this task.", user_head="Value = ")
+    new = TaskPrefix(
+        task="triage", messages=system("Quite another system message for this task."), user_head="Value = "
+    )
 
     engine.set_tasks((new,))
     assert engine.cancel(1)
@@ -172,7 +174,8 @@ def test_after_a_reload_new_requests_share_the_new_prefix(open_llama: OpenLlama)
 
 def test_more_tasks_than_prefixes_fit_take_turns(open_llama: OpenLlama) -> None:
     tasks = tuple(
-        TaskPrefix(task=f"t{n}", system=f"{n} is the number of this task. " * 2, user_head="") for n in range(32)
+        TaskPrefix(task=f"t{n}", messages=system(f"{n} is the number of this task. " * 2), user_head="")
+        for n in range(32)
     )
     engine = open_llama(tasks=tasks, context_tokens=2048)
 
@@ -255,8 +258,8 @@ def test_large_requests_of_several_tasks_do_not_take_each_others_room_for_ever(
     open_llama: OpenLlama, first: int
 ) -> None:
     tasks = [
-        TaskPrefix(task=name, system=system * 8, user_head="Reading: ")
-        for name, system in (("a", "You sort the readings of pumps. "), ("b", "Other words about machines here. "))
+        TaskPrefix(task=name, messages=system(text * 8), user_head="Reading: ")
+        for name, text in (("a", "You sort the readings of pumps. "), ("b", "Other words about machines here. "))
     ]
     engine = open_llama(tasks=tuple(tasks), context_tokens=512, batch_tokens=32)
     for number in range(3):

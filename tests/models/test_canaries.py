@@ -93,7 +93,11 @@ def test_requests_are_those_of_the_tasks_without_a_thought() -> None:
     [
         ("schema", 2, "schema: should be 1 (got 2)"),
         ("schema", None, "schema: required, but missing"),
-        ("tasks.say.more", 1, "more: unknown key, should be one of kind, system, template, labels, schema, max_tokens"),
+        (
+            "tasks.say.more",
+            1,
+            "more: unknown key, should be one of kind, system, template, examples, examples_as, labels, schema",
+        ),
         ("tolerances.score", 1.5, "tolerances.score: should be less than or equal to 1 (got 1.5)"),
         ("tolerances", None, "tolerances: required, but missing"),
         ("canaries", [], "canaries: should have at least 1 item"),

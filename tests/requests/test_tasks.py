@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.envelope import Envelope, Options
-from edge_agent.core.pipe import LabelsPlan, Sampling, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.core.pipe import ChatMessage, LabelsPlan, Sampling, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.requests.tasks import Task, with_built_in
 from tests.helpers.support import TASKS, config
 
@@ -143,6 +143,59 @@ def test_a_disabled_task_is_not_there() -> None:
 
 def test_the_prefix_is_the_text_that_no_request_changes() -> None:
     one = task("t", '[tasks.t]\nkind = "generate"\nsystem = "S"\ntemplate = "Hz: {{ input.hz }}!"\n')
-    assert one.prefix() == TaskPrefix(task="t", system="S", user_head="Hz: ")
+    said = (ChatMessage(role="system", content="S"),)
+    assert one.prefix() == TaskPrefix(task="t", definition=one.definition, messages=said, user_head="Hz: ")
     assert one.messages({"hz": 5})[-1].content.startswith(one.prefix().user_head)
-    assert task().prefix() == TaskPrefix(task="generate", system=None, user_head="")
+    assert task().prefix() == TaskPrefix(task="generate", definition=task().definition, user_head="")
+
+
+EXAMPLES = """
+[[tasks.t.examples]]
+input = {hz = 50}
+answer = "good"
+[[tasks.t.examples]]
+input = {hz = 90}
+answer = "bad"
+"""
+CLASSIFY = '[tasks.t]\nkind = "classify"\nlabels = ["good", "bad"]\ntemplate = "{{ input.hz }} Hz"\n'
+
+
+def test_examples_are_turns_before_the_request() -> None:
+    one = task("t", CLASSIFY + EXAMPLES)
+    shown = [("user", "50 Hz"), ("assistant", "good"), ("user", "90 Hz"), ("assistant", "bad")]
+    assert turns(one, {"hz": 60}) == [*shown, ("user", "60 Hz")]
+    assert [(each.role, each.content) for each in one.prefix().messages] == shown
+
+
+@pytest.mark.parametrize(("system", "begin"), [("", ""), ('system = "Sort."\n', "Sort.\n\n")])
+def test_examples_may_stand_in_the_system_message(system: str, begin: str) -> None:
+    one = task("t", CLASSIFY + 'examples_as = "system"\n' + system + EXAMPLES)
+    listed = "Examples:\n\nInput: 50 Hz\nAnswer: good\n\nInput: 90 Hz\nAnswer: bad"
+    assert turns(one, {"hz": 60}) == [("system", begin + listed), ("user", "60 Hz")]
+
+
+def test_examples_of_objects_are_compact_json() -> None:
+    text = '[tasks.t]\nkind = "extract"\nschema = {type = "object"}\nexamples = [{input = "x", answer = {a = 1}}]\n'
+    assert turns(task("t", text), "y") == [("user", "x"), ("assistant", '{"a":1}'), ("user", "y")]
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("", 5),
+        ("min_score = 0.5\n", 0),
+        ('min_score = 0.5\nprior = "corrected"\n', 5),
+        ('prior = "as-is"\n', 0),
+        ('template = "{{ input.hz }} Hz"\n', 0),
+    ],
+)
+def test_empty_requests_are_asked_where_the_prior_is_corrected(text: str, asked: int) -> None:
+    one = task("t", '[tasks.t]\nkind = "classify"\nlabels = ["good", "bad"]\n' + text)
+    assert len(one.prefix().empty) == asked
+
+
+def test_a_definition_is_what_decides_an_answer() -> None:
+    one = task("t", CLASSIFY)
+    assert task("t", CLASSIFY + "priority = 1\ndeadline_ms = 5\n").definition == one.definition
+    assert task("t", CLASSIFY + 'system = "Sort."\n').definition != one.definition
+    assert task("t", CLASSIFY + EXAMPLES).definition != one.definition

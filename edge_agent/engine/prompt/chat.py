@@ -79,9 +79,8 @@ class Chat:
 
         Empty if the template does not take the task's messages in this form.
         """
-        messages = [("user", self._cut(task.user_head) + _END_OF_HEAD)]
-        if task.system is not None:
-            messages.insert(0, ("system", self._cut(task.system)))
+        messages = [(message.role, self._cut(self._without_thought(message))) for message in task.messages]
+        messages.append(("user", self._cut(task.user_head) + _END_OF_HEAD))
         try:
             rendered = self._render(messages, thinks=True)
         except ChatError:

@@ -199,8 +199,8 @@ def test_templates_may_use_what_transformers_offers() -> None:
 def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, system: str | None) -> None:
     vocabulary = Vocabulary(template, adds_bos=True)
     chat = chat_of(vocabulary)
-    prefix = chat.prefix(TaskPrefix(task="t", system=system, user_head=head))
     said = () if system is None else (ChatMessage(role="system", content=system),)
+    prefix = chat.prefix(TaskPrefix(task="t", messages=said, user_head=head))
 
     prompt, _ = chat.prompt((*said, *user(head + "7 mm/s")), thinks=False)
 
@@ -210,7 +210,12 @@ def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, syste
 
 
 def test_a_template_that_refuses_a_task_s_messages_leaves_it_without_prefix() -> None:
-    assert chat_of(Vocabulary(STRICT)).prefix(TaskPrefix(task="t", system="s", user_head="h")) == []
+    assert (
+        chat_of(Vocabulary(STRICT)).prefix(
+            TaskPrefix(task="t", messages=(ChatMessage(role="system", content="s"),), user_head="h")
+        )
+        == []
+    )
 
 
 def test_a_template_that_cannot_be_used_is_refused_with_its_fault() -> None:
