@@ -177,6 +177,10 @@ class Agent:
             case pipe.Loading() if self._presence.state is State.OFFLINE:
                 # A first load from a slow card may take longer than TimeoutStartSec=.
                 notify(f"EXTEND_TIMEOUT_USEC={pipe.LOAD_SILENCE_S * 1e6:.0f}")
+            case pipe.Priors(scores=priors):
+                self._dispatcher.scoring.set_priors(priors)
+                if self._presence.state is not State.OFFLINE:
+                    self._status.publish_all()
             case pipe.Ready() as ready:
                 self._on_ready(ready, now)
             case pipe.LoadFailed(message=message):

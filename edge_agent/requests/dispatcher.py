@@ -22,6 +22,7 @@ from edge_agent.requests.quarantine import Quarantine
 from edge_agent.requests.queue import RESTART_RETRY_S, EngineLoad, RequestQueue
 from edge_agent.requests.replies import Replies, failure_of
 from edge_agent.requests.request import Request
+from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.statistics import RequestFacts, percentile
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
@@ -48,6 +49,7 @@ class Dispatcher:
     ) -> None:
         # New requests are refused; those that wait or run are answered.
         self.is_draining = False
+        self.scoring = Scoring()
         # Why there will be no worker any more.
         self._gave_up_because: str | None = None
         self._delivery = delivery
@@ -236,6 +238,8 @@ class Dispatcher:
             rate = self._joules_per_busy_s
             energy_j = None if rate is None else rate * event.share_s
             with self._answering_faults(request, now):
+                assert request.task is not None
+                event = self.scoring.corrected(request.task, event)
                 self._replies.finish(request, event, now, self._limits.causes, energy_j)
 
     def expire_overdue(self, now: float) -> None:
@@ -307,6 +311,7 @@ class Dispatcher:
         """A worker of another model takes over; nothing runs."""
         self._forecast.clear()
         self._is_paused = False
+        self.scoring.clear()
         self._duplicates.forget_refusals()
 
     def release_quarantined(self, fingerprint: str) -> bool:

@@ -143,7 +143,10 @@ class StatusPublisher:
             "device": self._config.device.id,
             "board": {"model": self._board.model(), "machine": platform.machine()},
             "cpu_features": self._board.cpu_features(),
-            "tasks": {name: task.describe() for name, task in self._tasks.items()},
+            "tasks": {
+                name: {**task.describe(), **self._dispatcher.scoring.describe(task)}
+                for name, task in self._tasks.items()
+            },
             "models": [{**worker.model.describe(), "previous": previous.name if previous else None}],
             "limits": {
                 **{name: getattr(ready, name, None) for name in ("context_tokens", "max_active")},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from edge_agent.core import pipe
 from edge_agent.core.wording import end_of_log, how_ended
@@ -34,7 +35,7 @@ class WorkerClient:
 
     def ready(self) -> pipe.Ready:
         """Waits until the model answers."""
-        while isinstance(event := self._next(pipe.LOAD_SILENCE_S), pipe.Loading):
+        while isinstance(event := self._next(pipe.LOAD_SILENCE_S), pipe.Loading | pipe.Progress | pipe.Priors):
             pass
         if isinstance(event, pipe.LoadFailed):
             raise WorkerError(f"the model does not load: {event.message}")
@@ -51,6 +52,25 @@ class WorkerClient:
         """One request, while no other runs."""
         self.process.send(run)
         return self.answer()
+
+    def ask_all(self, runs: Iterable[pipe.Run], *, at_once: int) -> Iterator[Answered]:
+        """Several requests side by side, numbered from 1; gives their answers as they end, while no other runs."""
+        waiting = 0
+        for number, run in enumerate(runs, start=1):
+            if waiting == at_once:
+                yield self.answer()
+                waiting -= 1
+            self.process.send(replace(run, id=number))
+            waiting += 1
+        for _ in range(waiting):
+            yield self.answer()
+
+    def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> dict[str, dict[str, float]]:
+        """Replaces the tasks, while no request runs. Gives their priors by definition."""
+        self.process.send(pipe.SetTasks(tasks=tasks))
+        while not isinstance(event := self._next(ANSWER_SILENCE_S), pipe.Priors):
+            assert isinstance(event, pipe.Progress)
+        return event.scores
 
     def hand_over(self, deliver: Deliver) -> None:
         """Events go to `deliver` from now on. Of those that wait, only the end of the process is passed on."""

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from edge_agent.core.pipe import Finish, Finished
+from edge_agent.requests.scoring import Scoring
+from edge_agent.requests.tasks import Task, with_built_in
+from tests.helpers.support import config, finished
+
+TEXT = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\n'
+
+
+def task(text: str = TEXT) -> Task:
+    return with_built_in(config(text).tasks)["t"]
+
+
+def answer(**scores: float) -> Finished:
+    return finished(1, finish=Finish.LABELS, scores=scores)
+
+
+def test_scores_are_the_model_s_own_until_its_prior_is_known() -> None:
+    scoring = Scoring()
+    assert scoring.corrected(task(), answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
+    assert scoring.describe(task()) == {"prior": "as-is"}
+
+    scoring.set_priors({task().definition: {"a": 0.8, "b": 0.2}})
+    assert task().output_of(scoring.corrected(task(), answer(a=0.6, b=0.4))) == "b"
+    assert scoring.describe(task()) == {"prior": "corrected"}
+
+
+def test_a_prior_is_of_one_definition_and_one_model() -> None:
+    scoring = Scoring()
+    scoring.set_priors({task().definition: {"a": 0.8, "b": 0.2}})
+    other = task(TEXT + 'system = "Sort."\n')
+    assert scoring.corrected(other, answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
+    scoring.clear()
+    assert scoring.corrected(task(), answer(a=0.6, b=0.4)).scores == pytest.approx({"a": 0.6, "b": 0.4})
+
+
+def test_text_has_no_scores_to_correct() -> None:
+    text = with_built_in(config().tasks)["generate"]
+    assert Scoring().describe(text) == {}
