@@ -65,7 +65,14 @@ class Agent:
         self._store = Store(database, self._inbox.deliver)
         self._delivery = Delivery(self._store, self._connections.data, config.topics)
         self._renderer = Renderer()
-        self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send, self._renderer.render)
+        self._dispatcher = Dispatcher(
+            config,
+            tasks,
+            self._delivery,
+            self._supervisor.send,
+            self._renderer.render,
+            weights_sha256=model.weights_sha256,
+        )
         board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(board, self._inbox.deliver)
         self._governor = Governor(config.governor)

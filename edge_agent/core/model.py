@@ -49,6 +49,11 @@ class Model:
         """The bundle's folder name; None for a bare file."""
         return self.source.name if self.source != self.path else None
 
+    @property
+    def weights_sha256(self) -> str:
+        """The hashes of the model and its adapters, which decide all it computes."""
+        return "+".join((self.sha256, *(adapter.sha256 for adapter in self.adapters)))
+
     def is_unchanged(self) -> bool:
         """Whether the files are those that were checked, by inode, size and time of change. Raises OSError."""
         return self.stamps is None or self.stamps == file_stamps(self.path, self.adapters)

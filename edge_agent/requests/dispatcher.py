@@ -37,6 +37,7 @@ class Dispatcher:
     """Owns the requests that wait and run.
 
     delivery: stores and sends. send: gives a command to the worker. Neither blocks. render: a template over an input.
+    weights_sha256: identifies the model in force.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Dispatcher:
         delivery: Delivery,
         send: Callable[[Command], object],
         render: Render = render,
+        *,
+        weights_sha256: str = "",
     ) -> None:
         # New requests are refused; those that wait or run are answered.
         self.is_draining = False
@@ -62,7 +65,7 @@ class Dispatcher:
         self._quarantine = Quarantine(delivery.store)
         self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.store)
         self._replies = Replies(config.device.id, delivery, self._duplicates)
-        self._parser = RequestParser(config, tasks)
+        self._parser = RequestParser(config, tasks, weights_sha256)
         self._accepted = 0
         self._limits = NO_LIMITS
         self._joules_per_busy_s: float | None = None
@@ -307,12 +310,12 @@ class Dispatcher:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._replies.refuse(request, error, now)
 
-    def on_model_replaced(self) -> None:
-        """A worker of another model takes over; nothing runs."""
+    def on_model_replaced(self, weights_sha256: str) -> None:
+        """A worker of another model takes over; nothing runs. What the other one answered is not repeated."""
+        self._parser.model = weights_sha256
         self._forecast.clear()
         self._is_paused = False
         self.scoring.clear()
-        self._duplicates.forget_refusals()
 
     def release_quarantined(self, fingerprint: str) -> bool:
         """Lets the input run again. False: no input with this fingerprint is quarantined."""
@@ -345,7 +348,7 @@ class Dispatcher:
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
-        self._parser = RequestParser(config, tasks)
+        self._parser = RequestParser(config, tasks, self._parser.model)
         self._queue.reconfigure(config)
         self._duplicates.reconfigure(config.queue.dedup_window_s)
 

@@ -22,13 +22,14 @@ MAX_SALVAGED_BYTES = 1_000_000
 
 
 class RequestParser:
-    """Reads messages under one configuration."""
+    """Reads messages under one configuration. model: identifies the one in force."""
 
-    def __init__(self, config: Config, tasks: dict[str, Task]) -> None:
+    def __init__(self, config: Config, tasks: dict[str, Task], model: str) -> None:
+        self.model = model
         self._config = config
         self._topics = config.topics
         self._tasks = tasks
-        # Requests are equal only while their task is defined the same; refused ones, while everything is.
+        # Requests are equal only for one model and one definition of their task; refused ones, for one configuration.
         self._definitions = {
             name: hashlib.sha256(repr(task.config).encode()).hexdigest() for name, task in tasks.items()
         }
@@ -125,7 +126,8 @@ class RequestParser:
         if message.correlation:
             client_key += f" {message.correlation.hex()}"
         definition = self._config_digest if refusal else self._definitions[name]
-        parts = (name, definition, reply_topic, client_key or f"packet {message.packet_id}", message.content_type)
+        caller = client_key or f"packet {message.packet_id}"
+        parts = (name, definition, self.model, reply_topic, caller, message.content_type)
         request = Request(
             task_name=name,
             reply_topic=reply_topic,

@@ -653,18 +653,20 @@ class TestReload:
         desk.dispatcher.finish(finished(2), 1.0)
         assert desk.statuses()[2:] == [("old", "ok"), ("waiting", "ok")]
 
-    def test_another_model_may_answer_what_was_too_long_and_repeats_what_was_answered(self) -> None:
+    def test_another_model_answers_anew(self) -> None:
         desk = Desk()
         desk.ask({"input": "long", "id": 1})
         desk.dispatcher.finish(Failed(id=1, code=Code.TOO_LONG, message="it never fits the context"), 1.0)
         desk.ask({"input": "short", "id": 2}, at=1.0)
         desk.dispatcher.finish(finished(2), 2.0)
-        desk.dispatcher.on_model_replaced()
+        desk.dispatcher.on_model_replaced("other")
         desk.ask({"input": "long", "id": 1}, at=3.0)
         desk.dispatcher.finish(finished(3), 4.0)
         desk.ask({"input": "short", "id": 2}, at=4.0)
+        desk.dispatcher.finish(finished(4), 5.0)
+        desk.ask({"input": "short", "id": 2}, at=5.0)
         told = [(reply["id"], reply["status"], reply["repeat"]) for reply in desk.replies]
-        assert told == [(1, "invalid", False), (2, "ok", False), (1, "ok", False), (2, "ok", True)]
+        assert told == [(1, "invalid", False), (2, "ok", False), (1, "ok", False), (2, "ok", False), (2, "ok", True)]
 
 
 def test_the_wait_of_the_next_one_is_estimated() -> None:
