@@ -1,1 +1,1 @@
-"""How right answers are, and how scores become right more often: functions of numbers."""
+"""How right a task's answers are, as functions of numbers: maps of scores, their fit, promises, drift."""

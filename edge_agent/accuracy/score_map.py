@@ -1,43 +1,83 @@
-"""A map of a model's label scores to scores that are right more often. Applied to each answer, without numpy."""
+"""Maps a task's raw scores to scores that mean how often the label is right.
+
+The map is affine in the logarithm of each score: supervised calibration, arXiv 2505.23783. With a bias alone it is
+contextual calibration, arXiv 2102.09690.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-# A probability of 0 has no logarithm.
-LEAST = 1e-9
+# A model's softmax can give exactly 0, whose logarithm no bias could lift.
+FLOOR = 1e-9
+# Far beyond any fit; sums of such terms stay finite.
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreMap:
-    """The logarithm of each label's score is multiplied by the label's scale, and its bias added.
+    """Adds `biases[i]` to `scales[i]` times the log score of `labels[i]`; a softmax makes scores of the sums.
 
-    labels: in the order of scale and bias.
+    Raises ValueError where the lengths differ, a label repeats, there is none, or a number is not finite or huge.
     """
 
     labels: tuple[str, ...]
-    scale: tuple[float, ...]
-    bias: tuple[float, ...]
+    scales: tuple[float, ...]
+    biases: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ValueError("a score map needs labels that differ")
+        if not len(self.labels) == len(self.scales) == len(self.biases):
+            raise ValueError("a score map needs one scale and one bias per label")
+        if not all(abs(number) <= _LARGEST for number in (*self.scales, *self.biases)):
+            raise ValueError(f"a score map's scales and biases are finite, at most {_LARGEST:g}")
 
     @classmethod
-    def identity(cls, labels: tuple[str, ...]) -> ScoreMap:
-        return cls(labels, (1.0,) * len(labels), (0.0,) * len(labels))
+    def identity(cls, labels: Sequence[str]) -> Self:
+        """Leaves scores as they are, but for the floor."""
+        return cls(tuple(labels), (1.0,) * len(labels), (0.0,) * len(labels))
 
     @classmethod
-    def dividing_by(cls, prior: Mapping[str, float]) -> ScoreMap:
-        """Scores divided by the model's own preference (Zhao 2021, "Calibrate before use", arXiv 2102.09690)."""
-        bias = tuple(-math.log(max(p, LEAST)) for p in prior.values())
-        return cls(tuple(prior), (1.0,) * len(bias), bias)
+    def dividing_by(cls, prior: Mapping[str, float]) -> Self:
+        """Divides each score by what the label gets from an input that says nothing, and normalizes."""
+        return cls(tuple(prior), (1.0,) * len(prior), tuple(-_log(chance) for chance in prior.values()))
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
-        """Probabilities of the same labels, which sum to 1."""
-        logits = {
-            label: scale * math.log(max(scores[label], LEAST)) + bias
-            for label, scale, bias in zip(self.labels, self.scale, self.bias, strict=True)
-        }
-        most = max(logits.values())
-        weights = {label: math.exp(logits[label] - most) for label in scores}
+        """Label -> score, in the order of `scores`; they sum to 1. Raises ValueError for other labels."""
+        if len(scores) != len(self.labels) or not all(label in scores for label in self.labels):
+            raise ValueError("the scores have other labels than the score map")
+        parts = zip(self.labels, self.scales, self.biases, strict=True)
+        logs = {label: scale * _log(scores[label]) + bias for label, scale, bias in parts}
+        top = max(logs.values())
+        weights = {label: math.exp(logs[label] - top) for label in scores}
         total = sum(weights.values())
         return {label: weight / total for label, weight in weights.items()}
+
+    def to_json(self) -> dict[str, list[str] | list[float]]:
+        return {"labels": list(self.labels), "scales": list(self.scales), "biases": list(self.biases)}
+
+    @classmethod
+    def from_json(cls, value: object, labels: Sequence[str]) -> Self:
+        """The map that `to_json` wrote. labels: of the task, in any order. Raises ValueError, which says the fault."""
+        if not isinstance(value, dict) or value.keys() != {"labels", "scales", "biases"}:
+            raise ValueError("a score map is an object of labels, scales and biases")
+        names = value["labels"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("a score map's labels are a list of text")
+        if sorted(names) != sorted(labels):
+            raise ValueError("the score map has other labels than the task")
+        return cls(tuple(names), _numbers(value["scales"]), _numbers(value["biases"]))
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(type(one) in (int, float) for one in value):
+        raise ValueError("a score map's scales and biases are lists of numbers")
+    return tuple(value)
+
+
+def _log(score: float) -> float:
+    return math.log(max(score, FLOOR))
