@@ -1,0 +1,123 @@
+"""Says when a task's answers have become worse, and when its inputs have changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import NormalDist
+
+# Audits before the newest ones are forgotten: this bounds the time of a test.
+MAX_AUDITS = 1000
+# Audits before the earliest drop that is thought of: a few lucky first ones say little about the accuracy before.
+LEAST_BEFORE = 50
+# Accuracies from 0.0025 to 0.9975, evenly spaced in log odds.
+_LEVELS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-24, 25))
+# What a drop leaves of the accuracy.
+_RATIOS = (0.6, 0.8)
+# By simulation (rigs/accuracy/simulate.py): at most one false alarm in 8,760 audits, whatever the accuracy.
+_ALARM = 30_000.0
+_LARGEST = 1e200
+
+# A bin of the rarer sample counts alone from this many expected answers on.
+_LEAST_EXPECTED = 5.0
+# Of one false alarm in a year of hourly tests.
+_CHANCE = 1 / 8760
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The likeliest course. audits: since the drop. before, after: the share of right answers on both sides of it."""
+
+    audits: int
+    before: float
+    after: float
+
+
+def accuracy_drop(rights: Sequence[bool]) -> Drop | None:
+    """Tests after each audit whether the accuracy has dropped since the reference moment; None = not proven.
+
+    rights: the audits of a random sample since that moment, oldest first; those beyond MAX_AUDITS are ignored. There is
+    at most one false alarm in 8,760 audits.
+
+    Shiryaev and Roberts' statistic sums, over each moment at which accuracy may have dropped, how much likelier the
+    audits are with the drop than without (e-detectors, arXiv 2203.03532). The accuracy before and the size of the drop
+    are unknown: the statistic is the mean over levels, weighted by their likelihood without a drop, and over sizes.
+    """
+    newest = rights[-MAX_AUDITS:]
+    right = sum(newest)
+    logs = [right * math.log(level) + (len(newest) - right) * math.log1p(-level) for level in _LEVELS]
+    weights = [math.exp(one - max(logs)) for one in logs]
+    evidence = sum(
+        weight * _evidence(newest[LEAST_BEFORE:], level) for weight, level in zip(weights, _LEVELS, strict=True)
+    )
+    return _likeliest_drop(newest) if evidence >= _ALARM * sum(weights) else None
+
+
+def _evidence(rights: Sequence[bool], level: float) -> float:
+    """Shiryaev and Roberts' statistic for drops from this known level, at most _LARGEST."""
+    total = 0.0
+    for ratio in _RATIOS:
+        factors = (1 - ratio * level) / (1 - level), ratio
+        one = 0.0
+        for is_right in rights:
+            one = (1 + one) * factors[is_right]
+        total += one / len(_RATIOS)
+    return min(total, _LARGEST)
+
+
+def _likeliest_drop(rights: Sequence[bool]) -> Drop | None:
+    sums = [0, *accumulate(rights)]
+    total = len(rights)
+
+    def log_likelihood(at: int) -> float:
+        return _log_likelihood(sums[at], at) + _log_likelihood(sums[-1] - sums[at], total - at)
+
+    falling = (at for at in range(1, total) if sums[at] * (total - at) > (sums[-1] - sums[at]) * at)
+    at = max(falling, key=log_likelihood, default=None)
+    return None if at is None else Drop(total - at, sums[at] / at, (sums[-1] - sums[at]) / (total - at))
+
+
+def _log_likelihood(right: int, total: int) -> float:
+    """Of audits at their own mean."""
+    return sum(count * math.log(count / total) for count in (right, total - right) if count)
+
+
+def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int]) -> float | None:
+    """The population stability index between two histograms, bin -> count; None = chance explains the difference.
+
+    By a G-test, which errs once in 8,760 independent pairs; it pools rare bins. An index above 0.25 is commonly called
+    a large shift. Without any audit it sees that the best labels, confidences or lengths of prompts have another mix
+    than before. It does not see answers that become wrong while the mix stays, such as two labels swapped that are
+    equally frequent; and another mix may be answered as well as the old one.
+    """
+    totals = sum(reference.values()), sum(recent.values())
+    pairs: list[tuple[int, int]] = []
+    rare = (0, 0)
+    for name in reference.keys() | recent.keys():
+        pair = reference.get(name, 0), recent.get(name, 0)
+        if sum(pair) * min(totals) >= _LEAST_EXPECTED * sum(totals):
+            pairs.append(pair)
+        else:
+            rare = rare[0] + pair[0], rare[1] + pair[1]
+    pairs += [rare] if sum(rare) else []
+    if len(pairs) < 2 or not all(totals):
+        return None
+    statistic = 2 * sum(
+        count * math.log(count * sum(totals) / (sum(pair) * total))
+        for pair in pairs
+        for count, total in zip(pair, totals, strict=True)
+        if count
+    )
+    if _chi_squared_tail(statistic, len(pairs) - 1) > _CHANCE:
+        return None
+    # Half a count more keeps the logarithm of an empty bin finite.
+    old, new = ([(pair[side] + 0.5) / (totals[side] + len(pairs) / 2) for pair in pairs] for side in (0, 1))
+    return math.fsum((after - before) * math.log(after / before) for before, after in zip(old, new, strict=True))
+
+
+def _chi_squared_tail(statistic: float, freedom: int) -> float:
+    """Wilson and Hilferty's approximation."""
+    spread = 2 / (9 * freedom)
+    return 1 - NormalDist().cdf((math.cbrt(statistic / freedom) - 1 + spread) / math.sqrt(spread))

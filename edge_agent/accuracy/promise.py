@@ -1,0 +1,109 @@
+"""Promises how often answers are right, from a random sample of audited ones.
+
+Learn then Test, arXiv 2110.01052: each threshold is a hypothesis that is tested by an exact binomial test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Thresholds that are tried: each lets a twentieth of the answers more through.
+_THRESHOLDS = 20
+# Fewer unlabelled confidences than this do not give quantiles worth the name: the fixed thresholds are tried instead.
+_LEAST_UNLABELLED = 40
+_FIXED = (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)
+_BISECTIONS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Answers of at least this confidence are right at least as often as was asked for.
+
+    threshold: the confidence of the best label. coverage: the share of all answers given that reach it. lower_bound: on
+    the accuracy of those, from this threshold's audits alone. audits: how many reach it.
+    """
+
+    threshold: float
+    coverage: float
+    lower_bound: float
+    audits: int
+
+
+def lower_bound(right: int, total: int, confidence: float) -> float:
+    """Clopper and Pearson's exact one-sided bound on the chance of a right answer; 0 where there are none."""
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if _chance_of_at_least(right, total, middle) <= 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def upper_bound(right: int, total: int, confidence: float) -> float:
+    """As `lower_bound`, from above."""
+    return 1 - lower_bound(total - right, total, confidence)
+
+
+def threshold(
+    audits: Sequence[tuple[float, bool]], unlabelled: Sequence[float], min_accuracy: float, confidence: float
+) -> Promise | None:
+    """The lowest threshold that the audits prove; None = they prove none.
+
+    audits: confidence of the best label and whether it is right, of answers drawn at random. unlabelled: confidences of
+    other answers, whose quantiles are the thresholds to try; the guarantee needs thresholds that the audits do not
+    choose. Where there are few, fixed ones are tried.
+
+    The chance that answers above the threshold are right less often than `min_accuracy` is at most 1 - `confidence`,
+    whatever the confidences are worth. Thresholds are tested from the highest one that has enough audits to prove
+    anything. One that passes hands its level of significance on to the next, one that fails loses it. Large samples
+    start at several places, which share the level (the fallback procedure, Wiens 2003): else the most confident answers
+    alone, of which there are few, could end the search. Raises ValueError for a target outside of 0 to 1.
+    """
+    if not (0 < min_accuracy < 1 and 0 < confidence < 1):
+        raise ValueError("accuracy and confidence of a promise lie between 0 and 1")
+    least = math.log(1 - confidence) / math.log(min_accuracy)
+    starts = max(1, int(math.log2(max(1.0, len(audits) / least))))
+    share = (1 - confidence) / starts
+    least = math.log(share) / math.log(min_accuracy)
+    # Depends on how many audits reach a threshold, not on how many of those are right: this keeps the tests valid.
+    tried = [(at, [is_right for score, is_right in audits if score >= at]) for at in _thresholds(unlabelled)]
+    tried = [(at, rights) for at, rights in tried if len(rights) >= least]
+    starting = {len(tried) * number // starts for number in range(starts)}
+    proven, level = None, 0.0
+    for place, (at, rights) in enumerate(tried):
+        level += share if place in starting else 0.0
+        if _chance_of_at_least(sum(rights), len(rights), min_accuracy) <= level:
+            proven = at, rights
+        else:
+            level = 0.0
+    if proven is None:
+        return None
+    at, rights = proven
+    scores = [*unlabelled, *(score for score, _ in audits)]
+    coverage = sum(score >= at for score in scores) / len(scores)
+    return Promise(at, coverage, lower_bound(sum(rights), len(rights), confidence), len(rights))
+
+
+def _thresholds(unlabelled: Sequence[float]) -> Sequence[float]:
+    """Falling; the last one lets all answers through."""
+    if len(unlabelled) < _LEAST_UNLABELLED:
+        return _FIXED
+    falling = sorted(unlabelled, reverse=True)
+    quantiles = {falling[len(falling) * number // _THRESHOLDS - 1] for number in range(1, _THRESHOLDS)}
+    return sorted(quantiles | {0.0}, reverse=True)
+
+
+def _chance_of_at_least(right: int, total: int, chance: float) -> float:
+    """Of so many right answers among `total`, each with this chance, between 0 and 1."""
+    if right <= 0:
+        return 1.0
+    odds, ways = math.log(chance) - math.log1p(-chance), math.lgamma(total + 1)
+    at_zero = ways + total * math.log1p(-chance)
+    return math.fsum(
+        math.exp(at_zero + number * odds - math.lgamma(number + 1) - math.lgamma(total - number + 1))
+        for number in range(right, total + 1)
+    )
