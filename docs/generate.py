@@ -95,6 +95,9 @@ system = "You monitor a pump. Name its condition: Normal, Bearing fault, Cavitat
 labels = ["Normal", "Bearing fault", "Cavitation", "Overload"]
 min_score = 0.5
 prior = "corrected"
+audit_rate = 0.05
+min_accuracy = 0.95
+confidence = 0.95
 top_scores = 2
 subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
@@ -132,6 +135,12 @@ temperature = 0.6
 top_p = 0.95
 reasoning = "drop"
 max_reasoning_tokens = 128
+
+[feedback]
+enabled = true
+keep = 1000
+days = 90
+keep_inputs = false
 
 [commands]
 allow = ["ping", "health", "reload"]

@@ -19,11 +19,13 @@ from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.systemd_notify import notify
 from edge_agent.commands.commands import Commands
+from edge_agent.commands.feedback import FeedbackTopic
 from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
 from edge_agent.core.wording import cut
+from edge_agent.feedback.feedback import Feedback
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
@@ -32,6 +34,7 @@ from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Receiv
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
+from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
@@ -65,12 +68,16 @@ class Agent:
         self._store = Store(database, self._inbox.deliver)
         self._delivery = Delivery(self._store, self._connections.data, config.topics)
         self._renderer = Renderer()
+        self._scoring = Scoring()
+        self._feedback = Feedback(config, tasks, self._store, self._scoring, model.weights_sha256)
         self._dispatcher = Dispatcher(
             config,
             tasks,
             self._delivery,
             self._supervisor.send,
             self._renderer.render,
+            scoring=self._scoring,
+            keep=self._feedback.keep,
             weights_sha256=model.weights_sha256,
         )
         board = Board(config.board.root, config.models_dir)
@@ -95,6 +102,8 @@ class Agent:
             monitor=self._monitor,
             governor=self._governor,
             energy=self._energy,
+            scoring=self._scoring,
+            feedback=self._feedback,
         )
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
@@ -108,6 +117,7 @@ class Agent:
             model_switch=self._model_switch,
             status=self._status,
         )
+        self._feedback_topic = FeedbackTopic(config, self._feedback, self._connections.control.publish)
         self._watchdog = Watchdog()
         self._signals: deque[int] = deque()
         # Both None while the agent serves.
@@ -120,6 +130,7 @@ class Agent:
             signal.signal(number, self._on_signal)
         self._renderer.prepare(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
+        self._feedback.start()
         self._dispatcher.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
@@ -185,7 +196,7 @@ class Agent:
                 # A first load from a slow card may take longer than TimeoutStartSec=.
                 notify(f"EXTEND_TIMEOUT_USEC={pipe.LOAD_SILENCE_S * 1e6:.0f}")
             case pipe.Priors(scores=priors):
-                self._dispatcher.scoring.set_priors(priors)
+                self._scoring.set_priors(priors)
                 if self._presence.state is not State.OFFLINE:
                     self._status.publish_all()
             case pipe.Ready() as ready:
@@ -208,6 +219,8 @@ class Agent:
                 log.info("retained message dropped topic=%r", cut(message.topic))
             elif is_control:
                 self._commands.receive(message)
+            elif (task := self._commands.config.topics.task_of_feedback(message.topic)) is not None:
+                self._feedback_topic.receive(task, message)
             else:
                 is_ignored = not self._dispatcher.receive(message, now)
         finally:
@@ -251,6 +264,7 @@ class Agent:
     def _on_switch_ended(self, end: Switched | SwitchFailed, now: float) -> None:
         if isinstance(end, Switched):
             self._status.publish_event("model-switched", end.event)
+            self._feedback.on_model_replaced(self._supervisor.model.weights_sha256)
             self._put_into_service(end.ready, now, was_asked=True)
         else:
             self._status.publish_event("model-switch-failed", end.event)
@@ -303,6 +317,8 @@ class Agent:
             self._on_switch_ended(switch_end, now)
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._canary_watch.tick(now, is_idle=is_idle)
+        for recalibration in self._feedback.tick(now):
+            self._status.publish_event("recalibration", recalibration)
         self._monitor.replace_hung_thread(now)
         # Nothing depends on what became of these messages.
         self._connections.control.outbox.take_results()
@@ -336,6 +352,8 @@ class Agent:
         logging.getLogger().setLevel(config.log.level)
         tasks = with_built_in(config.tasks)
         self._dispatcher.reconfigure(config, tasks)
+        self._feedback.reconfigure(config, tasks)
+        self._feedback_topic.config = config
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)
         self._supervisor.set_prefixes(prefixes_of(tasks))

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, run_in_child
-from edge_agent.core.config import Config, ExtractTask
+from edge_agent.core.config import ClassifyTask, Config, ExtractTask
 from edge_agent.core.config_file import ConfigError, read_document, table_faults
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.pipe import ECHO_MODEL
@@ -52,7 +52,12 @@ def check_document(raw: dict[str, Any], path: Path, needs: Callable[[Config], li
     except ValidationError as error:
         faults += table_faults(error, raw)
         config = Config.model_validate(_good_tables(raw, error), context={"folder": folder})
-    faults += [*_topics_faults(config), *example_faults(config.tasks), *(needs(config) if needs else ())]
+    faults += [
+        *_topics_faults(config),
+        *_promise_faults(config),
+        *example_faults(config.tasks),
+        *(needs(config) if needs else ()),
+    ]
     if faults:
         raise ConfigError(path, faults)
     return config
@@ -106,6 +111,19 @@ def _schema_hints(config: Config) -> list[str]:
         for name, warnings in found.items()
         for warning in warnings
     ]
+
+
+def _promise_faults(config: Config) -> Iterator[str]:
+    """Tasks that promise what nothing would measure."""
+    for name, task in config.tasks.items():
+        if not isinstance(task, ClassifyTask):
+            continue
+        if task.audit_rate and not config.feedback.enabled:
+            key = field_name(("tasks", name, "audit_rate"))
+            yield f"{key}: requires `feedback.enabled = true` (got {task.audit_rate})"
+        if task.min_accuracy and not task.audit_rate:
+            key = field_name(("tasks", name, "min_accuracy"))
+            yield f"{key}: requires an `audit_rate` above 0 (got {task.min_accuracy})"
 
 
 def _topics_faults(config: Config) -> Iterator[str]:

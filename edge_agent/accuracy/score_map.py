@@ -13,6 +13,8 @@ from typing import Self
 
 # A model's softmax can give exactly 0, whose logarithm no bias could lift.
 FLOOR = 1e-9
+# How much of the prior is taken out. All of it is too much for a model that is sure of nothing: `rigs.accuracy prior`.
+PRIOR_POWER = 0.75
 # Far beyond any fit; sums of such terms stay finite.
 _LARGEST = 1e6
 
@@ -43,8 +45,9 @@ class ScoreMap:
 
     @classmethod
     def dividing_by(cls, prior: Mapping[str, float]) -> Self:
-        """Divides each score by what the label gets from an input that says nothing, and normalizes."""
-        return cls(tuple(prior), (1.0,) * len(prior), tuple(-_log(chance) for chance in prior.values()))
+        """Divides each score by a power of what the label gets from an input that says nothing, and normalizes."""
+        biases = tuple(-PRIOR_POWER * _log(chance) for chance in prior.values())
+        return cls(tuple(prior), (1.0,) * len(prior), biases)
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Label -> score, in the order of `scores`; they sum to 1. Raises ValueError for other labels."""

@@ -20,11 +20,12 @@ from edge_agent.commands.fields import (
     SwitchFields,
     fields_of,
     parse_command,
+    result_publication,
 )
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import OPERATIONS, Config
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.messages import Message, Publication, json_publication
+from edge_agent.core.messages import Message, Publication
 from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut, shown
 from edge_agent.loader import file_faults, load_config
@@ -40,7 +41,7 @@ _QUOTING_CODES = ("bad_json", "bad_field", "unknown_command", "not_found")
 # An empty payload also clears a retained command, which must not carry it out.
 _ALLOWED_EMPTY = ("ping", "health")
 # What a reload applies; everything else needs a restart.
-LIVE_TABLES = ("tasks", "queue", "health", "commands", "governor", "homeassistant", "log")
+LIVE_TABLES = ("tasks", "queue", "health", "feedback", "commands", "governor", "homeassistant", "log")
 
 
 @dataclass(slots=True)
@@ -120,13 +121,7 @@ class Commands:
     def _answer(self, command: _OpenCommand | None, data: Any = None, error: tuple[str, str] | None = None) -> None:
         """error: code and message."""
         if command is not None:
-            result = {
-                "id": command.id,
-                "status": "failed" if error else "ok",
-                "error": {"code": error[0], "message": error[1]} if error else None,
-                "data": data,
-            }
-            self._publish(json_publication(command.topic, result, correlation=command.correlation))
+            self._publish(result_publication(command.topic, command.correlation, command.id, data, error))
 
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
         """Raises CommandError if the command does not exist, is not enabled or not signed."""

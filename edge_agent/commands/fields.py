@@ -1,4 +1,4 @@
-"""The payloads of commands."""
+"""The payloads of commands and of their results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
+from edge_agent.core.messages import Publication, json_publication
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import first_fault, shown
 
@@ -97,3 +98,16 @@ def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
         return kind.model_validate(fields)
     except ValidationError as error:
         raise CommandError("bad_field", first_fault(error, known=kind.model_fields)) from error
+
+
+def result_publication(
+    topic: str, correlation: bytes | None, command_id: Any, data: Any, error: tuple[str, str] | None
+) -> Publication:
+    """The result of a command. error: code and message; None = it was carried out."""
+    result = {
+        "id": command_id,
+        "status": "failed" if error else "ok",
+        "error": {"code": error[0], "message": error[1]} if error else None,
+        "data": data,
+    }
+    return json_publication(topic, result, correlation=correlation)

@@ -301,6 +301,14 @@ class ClassifyTask(TaskBase):
     prior: Literal["corrected", "as-is"] | None = None
     """`corrected`: the scores are divided by what the model prefers where an input says nothing. Default: `corrected`;
     with `min_score` `as-is`."""
+    audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
+    `feedback.enabled`."""
+    min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of given answers that is right: answers that are less sure than that needs are not given, as with
+    `min_score`. Audits prove it, so none is given before there are enough. Needs `audit_rate`. Default: no promise."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """How sure the audits make `min_accuracy`."""
     top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
     """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
 
@@ -353,6 +361,20 @@ class GenerateTask(WrittenTask):
 
 TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
 TASK_TABLES: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": ExtractTask, "generate": GenerateTask}
+
+
+class FeedbackConfig(Table):
+    """What callers say of answers of `classify`. It makes scores right more often, and says how often they are."""
+
+    enabled: bool = False
+    """`true`: answers are kept in `state_dir`, and `<base>/infer/<task>/feedback` is listened to. `false`: what was
+    kept is deleted at the next start or reload."""
+    keep: Annotated[int, Field(ge=100, le=10_000)] = 1000
+    """How many answers of each task are kept for feedback, and as many that have it. The oldest go first."""
+    days: Annotated[float, Field(gt=0, le=3650)] = 90.0
+    """How long an answer is kept at most."""
+    keep_inputs: bool = False
+    """`true`: the inputs are kept, too. They may be private."""
 
 
 class CommandsConfig(Table):
@@ -417,6 +439,7 @@ class Config(Table):
     engine: EngineSettings = EngineSettings()
     queue: QueueConfig = QueueConfig()
     tasks: Annotated[dict[Name, TaskConfig], Field(max_length=MAX_TASKS)] = Field(default_factory=dict)
+    feedback: FeedbackConfig = FeedbackConfig()
     commands: CommandsConfig = CommandsConfig()
     board: BoardConfig = BoardConfig()
     health: HealthConfig = HealthConfig()

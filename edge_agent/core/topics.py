@@ -28,6 +28,7 @@ class Topics:
         self.info = f"{self.base}/info"
         self.health = f"{self.base}/health"
         self.all_requests = self.request("+")
+        self.all_feedback = self.feedback("+")
         self.all_commands = self.command("+")
         # Where replies may go unless the configuration says otherwise.
         self.default_reply_topics = (f"{self.base}/infer/+/response/#", f"{root}/reply/#")
@@ -48,6 +49,12 @@ class Topics:
         """For replies without an output, of a task with `reply = "output"`."""
         return f"{self.base}/infer/{task}/error"
 
+    def feedback(self, task: str) -> str:
+        return f"{self.base}/infer/{task}/feedback"
+
+    def feedback_result(self, task: str) -> str:
+        return f"{self.feedback(task)}/result"
+
     def command(self, operation: str) -> str:
         return f"{self.base}/cmd/{operation}"
 
@@ -61,6 +68,10 @@ class Topics:
     def task_of_request(self, topic: str) -> str | None:
         """The task that a request topic names, or None for any other topic. The name may be empty: `+` matches that."""
         names = wildcard_values(self.all_requests, topic)
+        return names[0] if names else None
+
+    def task_of_feedback(self, topic: str) -> str | None:
+        names = wildcard_values(self.all_feedback, topic)
         return names[0] if names else None
 
     def operation_of_command(self, topic: str) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,6 @@ from edge_agent.engine.engine import Engine
 log = logging.getLogger(__name__)
 
 Scores = dict[str, float]
-# A probability of 0 has no logarithm.
-_LEAST = 1e-9
 
 
 class Priors:
@@ -65,7 +62,7 @@ class Priors:
 
 
 def _ask(engine: Engine, task: pipe.TaskPrefix, emit: Callable[[pipe.Event], object]) -> Scores | None:
-    """The geometric mean of the scores of its empty requests, normalized; None = one of them has no answer."""
+    """The mean of the scores of its empty requests; None = one of them has no answer."""
     scores: list[Scores] = []
     for number, run in enumerate(task.empty, start=1):
         # Requests of the agent have numbers from 0.
@@ -80,6 +77,4 @@ def _ask(engine: Engine, task: pipe.TaskPrefix, emit: Callable[[pipe.Event], obj
                 scores.append(event.scores)
             else:
                 emit(event)
-    logarithms = {label: sum(math.log(max(one[label], _LEAST)) for one in scores) / len(scores) for label in scores[0]}
-    total = sum(math.exp(value) for value in logarithms.values())
-    return {label: math.exp(value) / total for label, value in logarithms.items()}
+    return {label: sum(one[label] for one in scores) / len(scores) for label in scores[0]}

@@ -78,6 +78,8 @@ class Connections:
             filters.add(discovery_status(config.homeassistant.prefix))
         self.control.subscriptions.replace(filters)
         requests, former = frozenset((config.topics.all_requests, *config.reading_filters)), self._known_filters
+        if config.feedback.enabled:
+            requests |= {config.topics.all_feedback}
         self._store_filters(former | requests)  # before the broker gets them
         self.data.subscriptions.replace(requests, former)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from edge_agent.board.governor import NO_LIMITS, Limits
 from edge_agent.core.clock import Moment, moment
@@ -31,13 +32,16 @@ log = logging.getLogger(__name__)
 
 # A request that was running when its worker died is run once more. If that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
+# Keeps an answer for feedback: the request, the answer with the model's own scores, what the caller gets. True = the
+# caller is to be asked whether it is right.
+Keep = Callable[[Request, Finished, Any], bool]
 
 
 class Dispatcher:
     """Owns the requests that wait and run.
 
     delivery: stores and sends. send: gives a command to the worker. Neither blocks. render: a template over an input.
-    weights_sha256: identifies the model in force.
+    scoring: what makes callers' scores of the model's. weights_sha256: identifies the model in force.
     """
 
     def __init__(
@@ -48,17 +52,21 @@ class Dispatcher:
         send: Callable[[Command], object],
         render: Render = render,
         *,
+        scoring: Scoring | None = None,
+        keep: Keep = lambda *_: False,
         weights_sha256: str = "",
     ) -> None:
         # New requests are refused; those that wait or run are answered.
         self.is_draining = False
-        self.scoring = Scoring()
         # Why there will be no worker any more.
         self._gave_up_because: str | None = None
         self._delivery = delivery
         self._store = delivery.store
         self._send = send
         self._render = render
+        self._scoring = scoring or Scoring()
+        self._keep = keep
+        self._keeps_inputs = config.feedback.keep_inputs
         self._forecast = Forecast()
         self._queue = RequestQueue(config, self._forecast)
         self._active: dict[int, Request] = {}
@@ -155,6 +163,7 @@ class Dispatcher:
         number = self._accepted + 1
         request.run = request.task.make_run(number, request.envelope, self._render)
         request.order = (request.priority, request.deadline_at, number)
+        request.input = request.envelope.input if self._keeps_inputs else None
         request.cost_class, request.envelope = cost_class_of(request.run), None
         self._quarantine.check(request.run)
         leaving: list[tuple[Request, Error]] = []
@@ -242,8 +251,17 @@ class Dispatcher:
             energy_j = None if rate is None else rate * event.share_s
             with self._answering_faults(request, now):
                 assert request.task is not None
-                event = self.scoring.corrected(request.task, event)
-                self._replies.finish(request, event, now, self._limits.causes, energy_j)
+                scored = self._scoring.corrected(request.task, event)
+                output = self._scoring.output_of(request.task, scored)
+                self._replies.finish(
+                    request,
+                    scored,
+                    output,
+                    now,
+                    limits=self._limits.causes,
+                    energy_j=energy_j,
+                    please_check=self._keep(request, event, output),
+                )
 
     def expire_overdue(self, now: float) -> None:
         """Answers every request past its deadline, waiting or running."""
@@ -315,7 +333,7 @@ class Dispatcher:
         self._parser.model = weights_sha256
         self._forecast.clear()
         self._is_paused = False
-        self.scoring.clear()
+        self._scoring.clear()
 
     def release_quarantined(self, fingerprint: str) -> bool:
         """Lets the input run again. False: no input with this fingerprint is quarantined."""
@@ -350,6 +368,7 @@ class Dispatcher:
         """New tasks and limits; requests that wait or run keep what they came with."""
         self._parser = RequestParser(config, tasks, self._parser.model)
         self._queue.reconfigure(config)
+        self._keeps_inputs = config.feedback.keep_inputs
         self._duplicates.reconfigure(config.queue.dedup_window_s)
 
     def snapshot(self, now: float) -> RequestFacts:

@@ -81,12 +81,23 @@ class Replies:
         self._delivery.send_partial(partial)
 
     def finish(
-        self, request: Request, event: Finished, now: float, limits: Iterable[str], energy_j: float | None
+        self,
+        request: Request,
+        event: Finished,
+        output: Any,
+        now: float,
+        *,
+        limits: Iterable[str],
+        energy_j: float | None,
+        please_check: bool,
     ) -> None:
-        """Ends a request with its answer. limits: those that the answer may suffer from."""
+        """Ends a request with its answer. limits: those that the answer may suffer from.
+
+        please_check: the caller is asked for feedback.
+        """
         assert request.task is not None
         assert request.run is not None
-        output, scores = request.task.output_of(event), _scores_of(event, request.task.config)
+        scores = _scores_of(event, request.task.config)
         document = reply_document(request, Status.OK, now, self._device, event=event)
         document["output"] = output
         document["scores"] = scores
@@ -101,6 +112,8 @@ class Replies:
             "completion_tokens": event.completion_tokens,
             "energy_j": _rounded(energy_j, 3),
         }
+        if please_check:
+            document["please_check"] = True
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])

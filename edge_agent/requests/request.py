@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
@@ -38,6 +39,8 @@ class Request:
     refusal: Error | None = None
     task: Task | None = None
     envelope: Envelope | None = None
+    # Only where inputs are kept with their answers.
+    input: Any = None
     priority: int = 5
     deadline_at: float = 0.0
     deadline_source: str = "configuration"

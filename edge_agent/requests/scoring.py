@@ -4,37 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.config import ClassifyTask
 from edge_agent.core.pipe import Finished
 from edge_agent.requests.tasks import Task
 
+# No score reaches it.
+NEVER = 2.0
+
 
 class Scoring:
-    """The map in force of each task, by the task's definition. A task without one gets the model's own scores."""
+    """The map in force of each task, by its definition: fitted to feedback, else of the model's prior, else none.
+
+    Requests that run may be of a definition that is gone, so what was set for one stays.
+    """
 
     def __init__(self) -> None:
-        self._maps: dict[str, ScoreMap] = {}
+        self._priors: dict[str, ScoreMap] = {}
+        self._fitted: dict[str, ScoreMap] = {}
+        # The least score that a promise needs.
+        self._least: dict[str, float] = {}
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
-        """Divides the scores of these tasks by what the model prefers where an input says nothing.
+        """Divides the scores of these tasks by what the model prefers where an input says nothing."""
+        self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
 
-        Requests that run may be of a definition that is gone: its map stays.
-        """
-        self._maps |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
+    def set_fitted(self, task: Task, fitted: ScoreMap | None) -> None:
+        """None = there is no map that feedback shows to be better."""
+        self._fitted.pop(task.definition, None)
+        if fitted is not None:
+            self._fitted[task.definition] = fitted
+
+    def set_least_score(self, task: Task, least: float | None) -> None:
+        """Answers below this score are not given; NEVER = none is; None = all are."""
+        self._least.pop(task.definition, None)
+        if least is not None:
+            self._least[task.definition] = least
 
     def clear(self) -> None:
-        """Another model has another prior."""
-        self._maps.clear()
+        """Another model has other scores."""
+        for part in (self._priors, self._fitted, self._least):
+            part.clear()
+
+    def base(self, task: Task) -> ScoreMap | None:
+        """The map that feedback starts from."""
+        return self._priors.get(task.definition)
 
     def corrected(self, task: Task, event: Finished) -> Finished:
         """The answer with the scores that callers get."""
-        found = self._maps.get(task.definition)
+        found = self._fitted.get(task.definition) or self.base(task)
         return event if found is None or event.scores is None else replace(event, scores=found.apply(event.scores))
 
+    def output_of(self, task: Task, event: Finished) -> str | dict[str, Any] | None:
+        """What a corrected answer is to the caller; None where no label is sure enough."""
+        least = self._least.get(task.definition, 0.0)
+        return None if event.scores and max(event.scores.values()) < least else task.output_of(event)
+
     def describe(self, task: Task) -> dict[str, str]:
-        """For `info`: whether the scores of a task are corrected."""
+        """For `info`: which scores of a task callers get."""
         if not isinstance(task.config, ClassifyTask):
             return {}
-        return {"prior": "corrected" if task.definition in self._maps else "as-is"}
+        if task.definition in self._fitted:
+            return {"prior": "fitted"}
+        return {"prior": "corrected" if task.definition in self._priors else "as-is"}

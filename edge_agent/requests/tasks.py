@@ -47,11 +47,11 @@ class Task:
 
     @cached_property
     def definition(self) -> str:
-        """The same for tasks that give the same answers: a hash of the fields that decide them, in hex."""
+        """A hash, in hex, of the task's name and of the fields that decide its answers."""
         fields = self.config.model_dump(
             mode="json", by_alias=True, include={*DEFINING, "output_schema"}, exclude_defaults=True
         )
-        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.name, fields]).encode()).hexdigest()
 
     @cached_property
     def head(self) -> tuple[pipe.ChatMessage, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -17,6 +17,7 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.clock import timestamp
 from edge_agent.core.messages import Publication, emptied, json_publication
 from edge_agent.core.topics import Topics
+from edge_agent.feedback.feedback import TaskAccuracy
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ HEADROOM_LOW_C = 3.0
 MEMORY_LOW = (0.05, 100.0, 500.0)
 MEMORY_CRITICAL = (0.025, 50.0, 250.0)
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
+# A population stability index from here on is called a major shift.
+INPUT_DRIFT = 0.25
 # An alarm whose figures change is published again after this long.
 REFRESH_S = 60.0
 
@@ -159,6 +162,32 @@ def _queue_overload(alarms: Alarms) -> Finding | None:
     return Finding(Severity.WARNING, message, sum(alarms.refused))
 
 
+def _accuracy_low(alarms: Alarms) -> Finding | None:
+    dropped = {name: one for name, one in alarms.accuracy.items() if one.dropped_from is not None}
+    if not dropped:
+        return None if any(one.audits for one in alarms.accuracy.values()) else UNKNOWN
+    name, one = next(iter(dropped.items()))
+    message = (
+        f"task {name} is right less often than before, when it was in {one.dropped_from:.0%}: look at what its sensors "
+        "send, correct answers by feedback, or return to another model"
+    )
+    return Finding(Severity.WARNING, message, len(dropped))
+
+
+def _input_drift(alarms: Alarms) -> Finding | None:
+    shifts = {name: one.shift for name, one in alarms.accuracy.items() if one.shift is not None}
+    if not shifts:
+        return UNKNOWN
+    name, shift = max(shifts.items(), key=lambda item: item[1])
+    if shift < INPUT_DRIFT:
+        return None
+    message = (
+        f"the newest inputs of task {name}, or its answers, are unlike the oldest that are kept: "
+        "look at what its sensors send, and audit some answers"
+    )
+    return Finding(Severity.WARNING, message, round(shift, 3))
+
+
 ALARMS = (
     AlarmRule("overheating", _overheating, raise_after_s=5.0, clear_after_s=60.0),
     AlarmRule("throttled", _throttled, raise_after_s=5.0, clear_after_s=60.0),
@@ -167,6 +196,8 @@ ALARMS = (
     AlarmRule("disk-low", _disk_low, raise_after_s=10.0, clear_after_s=120.0),
     AlarmRule("worker-crash-loop", _worker_crash_loop),
     AlarmRule("model-quality", _model_quality),
+    AlarmRule("accuracy-low", _accuracy_low),
+    AlarmRule("input-drift", _input_drift),
     AlarmRule("duplicate-client-id", _duplicate_client_id),
     AlarmRule("queue-overload", _queue_overload, raise_after_s=30.0, clear_after_s=60.0),
 )
@@ -227,6 +258,8 @@ class Alarms:
         self.refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
         # None = the model in force was not asked its canaries; "" = it answers as recorded.
         self.quality_fault: str | None = None
+        # By task; none while feedback is off.
+        self.accuracy: Mapping[str, TaskAccuracy] = {}
         self._overloaded_total = 0
 
     @property
@@ -258,10 +291,17 @@ class Alarms:
             self.takeovers.append(now)
 
     def update(
-        self, now: float, *, session: str, reading: BoardReading, queue_depth: int, overloaded_total: int
+        self,
+        now: float,
+        *,
+        session: str,
+        reading: BoardReading,
+        accuracy: Mapping[str, TaskAccuracy],
+        queue_depth: int,
+        overloaded_total: int,
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
-        self.reading = reading
+        self.reading, self.accuracy = reading, accuracy
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total

@@ -9,6 +9,7 @@ from typing import Any
 from edge_agent.board.energy import EnergyMeter
 from edge_agent.board.governor import Level, Limits
 from edge_agent.board.reading import BoardReading
+from edge_agent.feedback.feedback import TaskAccuracy
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.alarms import ALARMS, Severity
@@ -33,6 +34,7 @@ def health_document(
     reading: BoardReading,
     limits: Limits,
     energy: EnergyMeter,
+    accuracy: Mapping[str, TaskAccuracy],
     agent_rss_mb: float | None,
     alarms: dict[str, str],
     unmeasured: set[str],
@@ -110,6 +112,10 @@ def health_document(
             "pid": ready.pid if ready else None,
             "cpu_variant": ready.cpu_variant if ready else None,
             "repacked_mb": ready.repacked_mib * 1.048576 if ready and ready.repacked_mib is not None else None,
+        },
+        "accuracy": {
+            task: _fields(one, "given", "accuracy", "lower_bound", "promised", "audits", "feedback", "since")
+            for task, one in accuracy.items()
         },
         "governor": limits.as_health(),
         "sensor_errors": reading.errors,

@@ -20,9 +20,11 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, json_publication
 from edge_agent.core.topics import discovery_status
+from edge_agent.feedback.feedback import Feedback
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import Task
 from edge_agent.status.alarms import Alarms
 from edge_agent.status.health import health_document
@@ -56,6 +58,8 @@ class StatusPublisher:
         monitor: Monitor,
         governor: Governor,
         energy: EnergyMeter,
+        scoring: Scoring,
+        feedback: Feedback,
     ) -> None:
         self.alarms = Alarms(config.topics, connections.publish_if_connected)
         self.health_sequence = 0
@@ -70,6 +74,8 @@ class StatusPublisher:
         self._monitor = monitor
         self._governor = governor
         self._energy = energy
+        self._scoring = scoring
+        self._feedback = feedback
         self._started_at = time.monotonic()
         self._alarms_at = self._health_at = self._started_at
         self._republish_at = math.inf
@@ -143,10 +149,7 @@ class StatusPublisher:
             "device": self._config.device.id,
             "board": {"model": self._board.model(), "machine": platform.machine()},
             "cpu_features": self._board.cpu_features(),
-            "tasks": {
-                name: {**task.describe(), **self._dispatcher.scoring.describe(task)}
-                for name, task in self._tasks.items()
-            },
+            "tasks": {name: {**task.describe(), **self._scoring.describe(task)} for name, task in self._tasks.items()},
             "models": [{**worker.model.describe(), "previous": previous.name if previous else None}],
             "limits": {
                 **{name: getattr(ready, name, None) for name in ("context_tokens", "max_active")},
@@ -195,6 +198,7 @@ class StatusPublisher:
             now,
             session=self._presence.session,
             reading=self._monitor.latest(now),
+            accuracy=self._feedback.facts(),
             queue_depth=requests.depth,
             overloaded_total=requests.totals.overloaded_total,
         )
@@ -215,6 +219,7 @@ class StatusPublisher:
             reading=self._monitor.latest(now),
             limits=self._governor.limits,
             energy=self._energy,
+            accuracy=self._feedback.facts(),
             agent_rss_mb=resident_mb(),
             alarms=self.alarms.severities,
             unmeasured=self.alarms.unmeasured,

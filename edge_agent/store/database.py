@@ -30,9 +30,16 @@ CREATE TABLE IF NOT EXISTS requests (
   CHECK ((reply IS NULL) = (reply_topic IS NULL))
 ) STRICT;
 CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS answers (
+  number INTEGER PRIMARY KEY, task TEXT NOT NULL, basis TEXT NOT NULL, id TEXT NOT NULL, reply_topic TEXT NOT NULL,
+  wall_s REAL NOT NULL, scores TEXT NOT NULL, tokens INTEGER NOT NULL, is_audit INTEGER NOT NULL, input BLOB,
+  output TEXT, is_marked INTEGER NOT NULL DEFAULT 0, label TEXT
+) STRICT;
+CREATE INDEX IF NOT EXISTS answers_by_id ON answers (task, id);
+CREATE TABLE IF NOT EXISTS accuracy (basis TEXT PRIMARY KEY, task TEXT NOT NULL, document TEXT NOT NULL) STRICT;
 """
 
-TABLES = ("quarantine", "requests")
+TABLES = ("accuracy", "answers", "quarantine", "requests")
 
 # What goes wrong with a database or its disk. UnicodeError: SQLite's message quotes damaged text.
 STORE_ERRORS = (sqlite3.Error, OSError, UnicodeError)
@@ -105,11 +112,8 @@ def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    asked = (
-        "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.name IN (?, ?)"
-        " ORDER BY m.name, c.cid"
-    )
-    return connection.execute(asked, TABLES).fetchall()
+    asked = "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c ORDER BY m.name, c.cid"
+    return [(table, column) for table, column in connection.execute(asked) if table in TABLES]
 
 
 def _set_aside(path: Path, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-"""Requests and replies, for as long as either may be asked for again.
+"""Requests and replies, for as long as either may be asked for again; feedback has tables of its own (answers.py).
 
 A row is a request, then its reply, until the broker has the reply and no repetition is due. A commit outlives this
 process; after the next fsync (fsync.py) it outlives a power cut too. While the disk fails, rows are kept in memory.
@@ -93,8 +93,8 @@ class Store:
         except STORE_ERRORS as error:
             self._fail(str(error))
             return []
-        self._next_row = 1 + self._select("SELECT coalesce(max(number), 0) FROM requests")[0][0]
-        rows = self._select(
+        self._next_row = 1 + self.select("SELECT coalesce(max(number), 0) FROM requests")[0][0]
+        rows = self.select(
             "SELECT number, reply_topic, reply, correlation, payload, iif(payload IS NULL, ?, content_type)"
             " FROM requests WHERE reply IS NOT NULL AND NOT is_delivered ORDER BY number",
             JSON,
@@ -130,7 +130,7 @@ class Store:
 
     def unanswered(self, now: Moment) -> list[StoredRequest]:
         """Requests of earlier processes, in order."""
-        rows = self._select(
+        rows = self.select(
             "SELECT number, task, topic, payload, packet_id, response_topic, correlation, content_type, expiry_s, boot,"
             " monotonic_s, wall_s FROM requests WHERE reply IS NULL ORDER BY number"
         )
@@ -138,7 +138,7 @@ class Store:
 
     def repeatable(self) -> list[StoredReply]:
         """Answers of earlier processes, in the order of their ends."""
-        rows = self._select(
+        rows = self.select(
             "SELECT number, key, reply, length(reply_topic) + length(reply) + coalesce(length(correlation), 0),"
             " boot, monotonic_s, wall_s FROM requests WHERE key IS NOT NULL ORDER BY wall_s, number"
         )
@@ -155,7 +155,7 @@ class Store:
     def accept(self, message: Message, task: str, arrived: Moment) -> int:
         """Writes a request and gives its row."""
         row = self.new_row()
-        self._write(
+        self.write(
             "INSERT INTO requests (number, task, topic, payload, packet_id, response_topic, correlation, content_type,"
             " expiry_s, boot, monotonic_s, wall_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             row, task, message.topic, message.payload, message.packet_id, message.response_topic, message.correlation,
@@ -165,11 +165,11 @@ class Store:
 
     def drop(self, row: int) -> None:
         """The request needs no reply."""
-        self._write("DELETE FROM requests WHERE number = ?", row)
+        self.write("DELETE FROM requests WHERE number = ?", row)
 
     def store_reply(self, row: int, task: str, reply: Reply, key: bytes | None, ended: Moment) -> None:
         """Replaces the request by its reply. key: for `repeatable`; None = it is not repeated."""
-        self._write(
+        self.write(
             "INSERT INTO requests"
             " (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, payload, content_type, key)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET topic = NULL,"
@@ -182,32 +182,32 @@ class Store:
 
     def mark_delivered(self, row: int) -> None:
         """The broker has the reply."""
-        self._write("UPDATE requests SET is_delivered = 1 WHERE number = ?", row)
+        self.write("UPDATE requests SET is_delivered = 1 WHERE number = ?", row)
         self._drop_done(row)
 
     def end_repetition(self, row: int) -> None:
         """The reply is not repeated any more."""
-        self._write("UPDATE requests SET key = NULL WHERE number = ?", row)
+        self.write("UPDATE requests SET key = NULL WHERE number = ?", row)
         self._drop_done(row)
 
     def _drop_done(self, row: int) -> None:
-        self._write("DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", row)
+        self.write("DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", row)
 
     def recall(self, row: int) -> bytes | None:
         """The payload of a reply that is repeated; None = it is not there any more."""
-        rows = self._select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row)
+        rows = self.select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row)
         return rows[0][0] if rows else None
 
     def add_quarantined(self, one: Quarantined) -> None:
         """Later processes do not run it either."""
-        self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", one.fingerprint, one.task, one.since)
+        self.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", one.fingerprint, one.task, one.since)
 
     def remove_quarantined(self, fingerprint: str) -> None:
-        self._write("DELETE FROM quarantine WHERE fingerprint = ?", fingerprint)
+        self.write("DELETE FROM quarantine WHERE fingerprint = ?", fingerprint)
 
     def quarantined(self) -> list[Quarantined]:
         """The oldest first."""
-        return [Quarantined(*row) for row in self._select("SELECT * FROM quarantine ORDER BY rowid")]
+        return [Quarantined(*row) for row in self.select("SELECT * FROM quarantine ORDER BY rowid")]
 
     def commit(self) -> None:
         """All that was written outlives this process."""
@@ -237,7 +237,7 @@ class Store:
         """To be called often: completes checkpoints, and brings the rows back to a disk that failed."""
         if (fsync := self._fsync) is not None and fsync.needs_checkpoint:
             self.commit()
-            self._select("PRAGMA wal_checkpoint(RESTART)")
+            self.select("PRAGMA wal_checkpoint(RESTART)")
             fsync.needs_checkpoint = False
         if self._path is not None and self._retry_at is not None and now >= self._retry_at:
             self._retry_at = now + RETRY_S
@@ -254,14 +254,16 @@ class Store:
     def close(self) -> None:
         self._connection.close()
 
-    def _select(self, statement: str, *values: object) -> list[Any]:
+    def select(self, statement: str, *values: object) -> list[Any]:
+        """The rows of a query."""
         try:
             return self._connection.execute(statement, values).fetchall()
         except STORE_ERRORS as error:
             self._fail(str(error))
             return self._connection.execute(statement, values).fetchall()
 
-    def _write(self, statement: str, *values: object) -> None:
+    def write(self, statement: str, *values: object) -> None:
+        """Changes rows, for good with the next `commit`."""
         self._uncommitted.append((statement, values))
         try:
             self._execute(statement, values)

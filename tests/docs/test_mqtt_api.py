@@ -120,6 +120,8 @@ def test_the_table_of_topics_is_complete() -> None:
         topics.request("<task>"),
         topics.response("<task>"),
         topics.error("<task>"),
+        topics.feedback("<task>"),
+        topics.feedback_result("<task>"),
         topics.state,
         topics.info,
         topics.health,
@@ -136,7 +138,7 @@ def test_the_tables_of_requests_and_replies_are_complete() -> None:
     assert envelope == list(Envelope.model_fields)
     assert [names(first)[0] for first, *_ in rows(subsection("Requests", "Options"))] == list(Options.model_fields)
     replies = {name.split(".")[0] for first, *_ in rows(subsection("Replies", "Answers")) for name in names(first)}
-    assert replies == REPLY_FIELDS
+    assert replies == {*REPLY_FIELDS, "please_check"}
 
 
 def test_every_error_code_stands_beside_its_status() -> None:

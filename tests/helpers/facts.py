@@ -69,6 +69,7 @@ def health(**fields: Any) -> dict[str, Any]:
         "reading": BoardReading(),
         "limits": NO_LIMITS,
         "energy": EnergyMeter(),
+        "accuracy": {},
         "agent_rss_mb": 30.0,
         "alarms": {},
         "unmeasured": set(),

@@ -10,6 +10,7 @@ import pytest
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle, ThrottleCause
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
+from edge_agent.feedback.feedback import TaskAccuracy
 from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
 from tests.helpers.support import BASE
 
@@ -61,6 +62,7 @@ class Bus:
         board: BoardReading = UNKNOWN,
         *,
         session: str = "s1",
+        accuracy: dict[str, TaskAccuracy] | None = None,
         depth: int = 0,
         refused_each: int = 0,
     ) -> Bus:
@@ -71,6 +73,7 @@ class Bus:
                 self.now,
                 session=session,
                 reading=board,
+                accuracy=accuracy or {},
                 queue_depth=depth,
                 overloaded_total=self.refused,
             )
@@ -119,11 +122,13 @@ def test_what_the_board_reads_raises_its_alarm(bus: Bus, board: BoardReading, ra
 
 
 def test_an_alarm_is_unmeasured_while_the_board_cannot_find_its_cause(bus: Bus) -> None:
-    blind = {"overheating", "throttled", "undervoltage", "memory-low", "disk-low", "model-quality"}
+    asked = {"model-quality", "accuracy-low", "input-drift"}
+    blind = {"overheating", "throttled", "undervoltage", "memory-low", "disk-low", *asked}
     assert bus.alarms.unmeasured == blind
-    assert bus.run(1, reading(60.0)).alarms.unmeasured == {"model-quality"}
+    assert bus.run(1, reading(60.0)).alarms.unmeasured == asked
     bus.alarms.set_quality_fault("")
-    assert bus.alarms.unmeasured == set()
+    known = {"triage": TaskAccuracy(audits=1, shift=0.0)}
+    assert bus.run(1, reading(60.0), accuracy=known).alarms.unmeasured == set()
 
 
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
@@ -132,9 +137,12 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     bus.alarms.on_taken_over(100.0)
     bus.alarms.set_quality_fault("canary 3 differs: go back")
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
-    bus.run(60, reading(90.0, 1.0, disk_mb=1.0, throttle=throttle), depth=5, refused_each=1)
+    hot = reading(90.0, 1.0, disk_mb=1.0, throttle=throttle)
+    drifted = {"triage": TaskAccuracy(dropped_from=0.97, shift=0.4)}
+    bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1)
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
+    assert "in 97%" in bus.retained["accuracy-low"]["message"]
     assert "(thermal)" in bus.retained["throttled"]["message"]
     assert bus.retained["model-quality"]["severity"] == "critical"
     bus.alarms.set_quality_fault(None)

@@ -51,12 +51,14 @@ FIELDS: dict[str, set[str]] = {
     "memory": {"total_mb", "available_mb", "agent_rss_mb", "worker_rss_mb", "swap_used_mb"},
     "disk": {"free_mb"},
     "worker": {"pid", "restarts", "last_end", "model", "cpu_variant", "repacked_mb"},
+    "accuracy": set(),
     "governor": {"level", "limits", "reason"},
     "severity": {
         *("data-connection-lost", "model-not-loaded", "model-fallback", "worker-silent", "connection-unstable"),
         *("publishing-refused", "subscription-refused", "requests-in-memory-only", "requests-lost", "draining"),
         *("queue-full", "limited", "sensor-errors", "overheating", "throttled", "undervoltage", "memory-low"),
         *("disk-low", "worker-crash-loop", "model-quality", "duplicate-client-id", "queue-overload"),
+        *("accuracy-low", "input-drift"),
     },
 }
 PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine"}

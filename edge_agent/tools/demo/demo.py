@@ -140,7 +140,8 @@ def _config(bundle: Path, port: int) -> str:
     for name, task in tasks().items():
         lines += [f"[tasks.{name}]", f'kind = "{task["kind"]}"', f"system = {json.dumps(task['system'])}"]
         if "labels" in task:
-            lines += [f"labels = {json.dumps(task['labels'])}"]
+            # The model was trained for these labels.
+            lines += [f"labels = {json.dumps(task['labels'])}", 'prior = "as-is"']
         if "schema" in task:
             lines += ['schema = "diagnosis.schema.json"']
         if name == TRIAGE:

@@ -1,0 +1,121 @@
+"""What the kept answers of a task say together: a better map, how often it is right, and whether that has changed.
+
+Audits are a random sample: they measure, and nothing is fitted to them. All other feedback trains. After a drop of the
+accuracy the audits before it train, too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_agent.accuracy import drift, promise
+from edge_agent.accuracy.score_map import ScoreMap
+
+# A map is fitted again when there is this share more feedback, and this much at least.
+_MORE, _LEAST_MORE = 1.1, 5
+# Answers that shares are compared by, the oldest with the newest.
+SHIFT_ANSWERS = 200
+_CONFIDENCE_BINS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """scores: the model's own. label: the right one. is_right: whether the output was; None = no feedback.
+
+    is_audit: it is of the random sample, since the last drop. tokens: of the prompt.
+    """
+
+    scores: dict[str, float]
+    output: str | None
+    label: str | None = None
+    is_marked: bool = False
+    is_audit: bool = False
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """map: the one to use; trained_on: how much feedback it was last compared with.
+
+    audits, right: how many, and how many of these are right under the map whatever its confidence.
+    promise: what `min_accuracy` can be promised of; None = of nothing. drop: the accuracy has fallen. shift: how far
+    the newest answers are from the oldest, None = not for certain.
+    """
+
+    map: ScoreMap
+    has_new_map: bool
+    trained_on: int
+    audits: int
+    right: int
+    lower_bound: float | None
+    promise: promise.Promise | None
+    drop: drift.Drop | None
+    shift: float | None
+
+
+def assess(
+    answers: Sequence[Answer],
+    *,
+    current: ScoreMap,
+    base: ScoreMap,
+    trained_on: int,
+    min_accuracy: float | None,
+    confidence: float,
+) -> Assessment:
+    """answers: in the order of time. current: the map in force; base: the one that it was fitted from."""
+    rows = [(one.scores, one.label) for one in answers if one.label is not None and not one.is_audit]
+    found = None
+    if is_due := len(rows) >= max(trained_on * _MORE, trained_on + _LEAST_MORE) and _has_confirmed(answers):
+        from edge_agent.accuracy.fit import better_map  # noqa: PLC0415 - numpy, which an agent without feedback spares
+
+        found = better_map(rows, current, base)
+    used = found or current
+    audits = [(*_best(used, one), one) for one in answers if one.is_audit and one.is_marked]
+    rights = [one.label == label for label, _, one in audits]
+    promised = None
+    if min_accuracy is not None:
+        others = [_best(used, one)[1] for one in answers if not one.is_audit]
+        judged = [(score, is_right) for (_, score, _), is_right in zip(audits, rights, strict=True)]
+        promised = promise.threshold(judged, others, min_accuracy, confidence)
+    return Assessment(
+        map=used,
+        has_new_map=found is not None,
+        trained_on=len(rows) if is_due else trained_on,
+        audits=len(rights),
+        right=sum(rights),
+        lower_bound=promise.lower_bound(sum(rights), len(rights), confidence) if rights else None,
+        promise=promised,
+        drop=drift.accuracy_drop(rights),
+        shift=_shift(answers, used),
+    )
+
+
+def _has_confirmed(answers: Sequence[Answer]) -> bool:
+    """Whether feedback confirms any answer: feedback on wrong ones alone says nothing of the others."""
+    return any(one.label is not None and one.label == one.output for one in answers)
+
+
+def _best(used: ScoreMap, answer: Answer) -> tuple[str, float]:
+    """The best label and its score."""
+    return max(used.apply(answer.scores).items(), key=lambda item: item[1])
+
+
+def _shift(answers: Sequence[Answer], used: ScoreMap) -> float | None:
+    """How far the newest answers are from the oldest, by label, score and length of the prompt."""
+    if len(answers) < 2 * SHIFT_ANSWERS:
+        return None
+    sides = []
+    for part in (answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:]):
+        best = [_best(used, one) for one in part]
+        sides.append(
+            (
+                Counter(label for label, _ in best),
+                Counter(str(int(score * _CONFIDENCE_BINS)) for _, score in best),
+                # Powers of two: a sentence more is no shift.
+                Counter(str(one.tokens.bit_length()) for one in part),
+            )
+        )
+    shifts = [drift.distribution_shift(before, after) for before, after in zip(*sides, strict=True)]
+    return max((shift for shift in shifts if shift is not None), default=None)

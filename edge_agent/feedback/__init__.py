@@ -1,0 +1,1 @@
+"""What callers say of answers: kept, learnt from, and measured."""

@@ -1,0 +1,330 @@
+"""Keeps answers of `classify` for feedback, joins feedback to them, and applies what it says.
+
+Belongs to the agent's thread; what the answers say together is computed in the background.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+from edge_agent.accuracy.assessment import Answer, Assessment, assess
+from edge_agent.accuracy.promise import upper_bound
+from edge_agent.accuracy.score_map import ScoreMap
+from edge_agent.core.background import in_background
+from edge_agent.core.clock import timestamp
+from edge_agent.core.config import ClassifyTask, Config
+from edge_agent.core.pipe import Finished
+from edge_agent.core.strict_json import encode
+from edge_agent.core.wording import shown
+from edge_agent.requests.request import Request
+from edge_agent.requests.scoring import NEVER, Scoring
+from edge_agent.requests.tasks import Task
+from edge_agent.store.answers import AnswerTable, KeptAnswer
+from edge_agent.store.store import Store
+
+log = logging.getLogger(__name__)
+
+# Feedback that comes together is computed together.
+ASSESS_AFTER_S = 1.0
+# Without feedback: whether inputs have changed.
+ASSESS_EVERY_ANSWERS = 200
+# After a drop, an accuracy that these do not show to be lower is back.
+_BACK_AFTER_AUDITS = 30
+# Old answers are looked for after so many new ones.
+_FORGET_EVERY = 50
+_DAY_S = 86_400.0
+
+
+class FeedbackError(Exception):
+    """The feedback is not taken. code: `error.code` of the result."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What a caller says of an answer. reply_to: needed where several callers used the id.
+
+    answer: the right label. is_correct: in place of it, whether the output was right.
+    """
+
+    id: str | int
+    reply_to: str | None = None
+    answer: str | None = None
+    is_correct: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAccuracy:
+    """What health says of a task. None = unknown.
+
+    given: the share of answers that were not `unsure`. feedback: how much of it was learnt from. lower_bound: of the
+    share of right answers, for those given where there is a promise, else for all.
+    """
+
+    given: float | None = None
+    accuracy: float | None = None
+    lower_bound: float | None = None
+    audits: int = 0
+    feedback: int = 0
+    promised: float | None = None
+    since: str | None = None
+    # For the alarms.
+    dropped_from: float | None = None
+    shift: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Tracked:
+    """A task under one definition and one model. basis: identifies these in the store.
+
+    since: the number of the last answer before the audits that count. trained_on: see Assessment.
+    dropped_from: the accuracy before it fell; None = it has not, or is back.
+    """
+
+    task: Task
+    config: ClassifyTask
+    basis: str
+    fitted: ScoreMap | None = None
+    since: int = 0
+    trained_on: int = 0
+    dropped_from: float | None = None
+    facts: TaskAccuracy = TaskAccuracy()
+    kept: int = 0
+    # When it is assessed next; None = nothing is new.
+    due_at: float | None = 0.0
+
+    def document(self) -> dict[str, Any]:
+        """What outlives the process."""
+        return {
+            "map": None if self.fitted is None else self.fitted.to_json(),
+            "since": self.since,
+            "trained_on": self.trained_on,
+            "dropped_from": self.dropped_from,
+        }
+
+    def restore(self, document: Any) -> None:
+        """Raises ValueError, TypeError or LookupError for a document that cannot be used."""
+        if document["map"] is not None:
+            self.fitted = ScoreMap.from_json(document["map"], self.config.labels)
+        self.since, self.trained_on = int(document["since"]), int(document["trained_on"])
+        self.dropped_from = None if document["dropped_from"] is None else float(document["dropped_from"])
+
+
+class Feedback:
+    """weights_sha256: identifies the model in force."""
+
+    def __init__(
+        self, config: Config, tasks: Mapping[str, Task], store: Store, scoring: Scoring, weights_sha256: str
+    ) -> None:
+        self._config = config.feedback
+        self._tasks = tasks
+        self._table = AnswerTable(store)
+        self._scoring = scoring
+        self._weights_sha256 = weights_sha256
+        # By definition.
+        self._tracked: dict[str, _Tracked] = {}
+        self._assessing: tuple[_Tracked, list[KeptAnswer], Future[Assessment]] | None = None
+        self._random = random.SystemRandom()
+
+    def start(self) -> None:
+        """After the store has started."""
+        self._track()
+
+    def on_model_replaced(self, weights_sha256: str) -> None:
+        self._weights_sha256 = weights_sha256
+        self._track()
+
+    def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
+        self._config, self._tasks = config.feedback, tasks
+        self._track()
+
+    def _track(self) -> None:
+        """What is known of each task with this model is in force from now on."""
+        self._tracked = {}
+        if not self._config.enabled:
+            self._table.forget_all()
+            return
+        for task in self._tasks.values():
+            if not isinstance(task.config, ClassifyTask):
+                continue
+            basis = sha256(f"{task.definition}\n{self._weights_sha256}".encode()).hexdigest()[:16]
+            tracked = self._tracked[task.definition] = _Tracked(task, task.config, basis)
+            if (document := self._table.document(basis)) is not None:
+                try:
+                    tracked.restore(document)
+                except (ValueError, TypeError, LookupError) as error:
+                    log.warning("what feedback said of task %s cannot be read: %s", task.name, error)
+            self._scoring.set_fitted(task, tracked.fitted)
+            self._scoring.set_least_score(task, None if task.config.min_accuracy is None else NEVER)
+
+    def keep(self, request: Request, event: Finished, output: Any) -> bool:
+        """Keeps an answer. True = the caller is to be asked whether it is right.
+
+        event: with the model's own scores. output: what the caller gets.
+        """
+        tracked = self._tracked.get(request.task.definition) if request.task is not None else None
+        if tracked is None or event.scores is None:
+            return False
+        # A bare output has no room for the question.
+        is_audit = request.error_topic is None and self._random.random() < tracked.config.audit_rate
+        answer = KeptAnswer(
+            id=json.dumps(request.id),
+            reply_topic=request.reply_topic,
+            wall_s=time.time(),
+            scores={label: round(score, 9) for label, score in event.scores.items()},
+            tokens=event.prompt_tokens,
+            is_audit=is_audit,
+            input=None if request.input is None else encode(request.input),
+            output=output,
+        )
+        self._table.keep(tracked.task.name, tracked.basis, answer)
+        tracked.kept += 1
+        if tracked.kept % _FORGET_EVERY == 0:
+            before = time.time() - self._config.days * _DAY_S
+            self._table.forget(tracked.task.name, keep=self._config.keep, before_wall_s=before)
+        if tracked.kept % ASSESS_EVERY_ANSWERS == 0:
+            tracked.due_at = 0.0
+        return is_audit
+
+    def mark(self, name: str, mark: Mark) -> dict[str, Any]:
+        """Takes feedback on an answer of this task; gives the data of its result. Raises FeedbackError."""
+        task = self._tasks.get(name)
+        config = None if task is None else task.config
+        if not isinstance(config, ClassifyTask):
+            allowed = [one for one, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
+            words = ", ".join(allowed) or "none"
+            raise FeedbackError("unknown_task", f"task: should be one of kind classify: {words} (got {shown(name)})")
+        if mark.answer is not None and mark.answer not in config.labels:
+            words = ", ".join(config.labels)
+            raise FeedbackError("bad_field", f"answer: should be one of {words} (got {shown(mark.answer)})")
+        basis, kept = self._find(name, mark)
+        label = _label(config, kept, mark)
+        self._table.mark(kept.number, label)
+        for tracked in self._tracked.values():
+            if tracked.basis == basis:
+                tracked.due_at = tracked.due_at or time.monotonic() + ASSESS_AFTER_S
+        return {"task": name, "output": kept.output, "answer": label, "is_right": label == kept.output}
+
+    def _find(self, name: str, mark: Mark) -> tuple[str, KeptAnswer]:
+        """The newest answer that is meant, and its basis."""
+        found = self._table.find(name, json.dumps(mark.id))
+        if mark.reply_to is not None:
+            found = [(basis, one) for basis, one in found if one.reply_topic == mark.reply_to]
+        if not found:
+            limits = f"the newest {self._config.keep} of a task are, for {self._config.days:g} days"
+            raise FeedbackError("not_found", f"id: no answer to it is kept; {limits} (got {shown(mark.id)})")
+        if len({one.reply_topic for _, one in found}) > 1:
+            raise FeedbackError("ambiguous", "reply_to: required, because several callers used this id")
+        return found[0]
+
+    def tick(self, now: float) -> Iterator[dict[str, Any]]:
+        """To be called several times a second. Gives the documents of `event/recalibration`."""
+        if self._assessing is not None:
+            tracked, answers, found = self._assessing
+            if not found.done():
+                return
+            self._assessing = None
+            if self._tracked.get(tracked.task.definition) is tracked:
+                if (error := found.exception()) is None:
+                    yield from self._apply(tracked, answers, found.result())
+                else:
+                    log.error("the feedback of task %s cannot be used: %s", tracked.task.name, error)
+        for tracked in self._tracked.values():
+            if tracked.due_at is not None and now >= tracked.due_at:
+                tracked.due_at = None
+                self._begin(tracked)
+                return
+
+    def _begin(self, tracked: _Tracked) -> None:
+        kept, config = self._table.of(tracked.basis), tracked.config
+        base = self._scoring.base(tracked.task) or ScoreMap.identity(config.labels)
+        work = partial(
+            assess,
+            [_answer(one, tracked.since) for one in kept],
+            current=tracked.fitted or base,
+            base=base,
+            trained_on=tracked.trained_on,
+            min_accuracy=config.min_accuracy,
+            confidence=config.confidence,
+        )
+        self._assessing = tracked, kept, in_background("feedback", work)
+
+    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], found: Assessment) -> Iterator[dict[str, Any]]:
+        task, config = tracked.task, tracked.config
+        before = tracked.document()
+        if found.has_new_map:
+            tracked.fitted = found.map
+            self._scoring.set_fitted(task, found.map)
+        tracked.trained_on = found.trained_on
+        if found.drop is not None:
+            # What was audited before says nothing of what comes: it trains from now on.
+            tracked.since, tracked.dropped_from, tracked.trained_on = kept[-1].number, found.drop.before, 0
+            tracked.due_at = 0.0
+        elif tracked.dropped_from is not None and found.audits >= _BACK_AFTER_AUDITS:
+            is_back = upper_bound(found.right, found.audits, config.confidence) >= tracked.dropped_from
+            tracked.dropped_from = None if is_back else tracked.dropped_from
+        if config.min_accuracy is not None:
+            self._scoring.set_least_score(task, found.promise.threshold if found.promise else NEVER)
+        since = next((one for one in kept if one.number > tracked.since), None)
+        tracked.facts = TaskAccuracy(
+            given=sum(one.output is not None for one in kept) / len(kept) if kept else None,
+            accuracy=found.right / found.audits if found.audits else None,
+            lower_bound=found.promise.lower_bound if found.promise else found.lower_bound,
+            audits=found.audits,
+            feedback=tracked.trained_on,
+            promised=config.min_accuracy if found.promise else None,
+            since=None if since is None else timestamp(since.wall_s),
+            dropped_from=tracked.dropped_from,
+            shift=found.shift,
+        )
+        if tracked.document() != before:
+            self._table.set_document(tracked.basis, task.name, tracked.document())
+        if found.has_new_map or found.drop is not None:
+            log.info("recalibrated task=%s new_map=%s dropped=%s", task.name, found.has_new_map, found.drop is not None)
+            yield {
+                "task": task.name,
+                "new_map": found.has_new_map,
+                "has_dropped": found.drop is not None,
+                "feedback": found.trained_on,
+                "audits": found.audits,
+            }
+
+    def facts(self) -> dict[str, TaskAccuracy]:
+        """By task, for health and the alarms; none while feedback is off."""
+        return {tracked.task.name: tracked.facts for tracked in self._tracked.values()}
+
+
+def _label(config: ClassifyTask, kept: KeptAnswer, mark: Mark) -> str | None:
+    """The right label, None = another than the output. Raises FeedbackError."""
+    if mark.answer is not None:
+        return mark.answer
+    if kept.output is None:
+        raise FeedbackError("bad_field", "correct: the reply had no output; send the right label as `answer`")
+    if mark.is_correct:
+        return kept.output
+    others = [label for label in config.labels if label != kept.output]
+    return others[0] if len(others) == 1 else None
+
+
+def _answer(kept: KeptAnswer, since: int) -> Answer:
+    return Answer(
+        scores=kept.scores,
+        output=kept.output,
+        label=kept.label,
+        is_marked=kept.is_marked,
+        is_audit=kept.is_audit and kept.number > since,
+        tokens=kept.tokens,
+    )

@@ -1,0 +1,77 @@
+"""Feedback over a real broker, at both MQTT versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.helpers.site import Site, running_site
+from tests.helpers.support import REPLY_FIELDS
+
+TASKS = """
+[feedback]
+enabled = true
+[tasks.audited]
+kind = "classify"
+labels = ["good", "bad"]
+audit_rate = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def agent_of_module(
+    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
+) -> Iterator[Site]:
+    with running_site(tmp_path_factory.mktemp("agent"), broker_port(protocol), protocol, more=TASKS) as site:
+        yield site
+
+
+def feedback(site: Site, task: str, payload: Any) -> dict[str, Any]:
+    topic = f"{site.base}/infer/{task}/feedback"
+    return site.client.exchange(topic, payload, f"{topic}/result").json
+
+
+def test_corrections_change_the_next_answer(site: Site) -> None:
+    # The test model says "normal" where the text has the word: it is wrong in this plant.
+    for number in range(40):
+        text, right = ("normal", "cavitation") if number % 2 else ("bearing fault", "bearing fault")
+        site.ask("triage", {"input": text, "id": number})
+        result = feedback(site, "triage", {"id": number, "answer": right})
+        assert (result["id"], result["status"], result["data"]["answer"]) == (number, "ok", right)
+    event = site.client.wait_for(f"{site.base}/event/recalibration", lambda event: event["new_map"])
+    assert event.json["task"] == "triage"
+
+    reply = site.ask("triage", {"input": "normal", "id": "next"})
+    assert reply["output"] == "cavitation"
+    assert sum(reply["scores"].values()) == pytest.approx(1, abs=0.001)
+    assert site.ask("triage", {"input": "bearing fault", "id": "other"})["output"] == "bearing fault"
+    health = site.client.exchange(f"{site.base}/cmd/health", b"", f"{site.base}/health").json
+    assert health["accuracy"]["triage"]["feedback"] >= 20
+
+
+def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
+    reply = site.ask("audited", {"input": "good", "id": 1})
+    assert reply["please_check"] is True
+    assert set(reply) == {*REPLY_FIELDS, "please_check"}
+    assert feedback(site, "audited", {"id": 1, "correct": False})["data"]["answer"] == "bad"
+    site.client.wait_for(f"{site.base}/health", lambda health: health["accuracy"]["audited"]["audits"] == 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "payload", "code"),
+    [
+        ("triage", {"id": "nobody", "answer": "normal"}, "not_found"),
+        ("triage", {"id": 1}, "bad_field"),
+        ("triage", {"id": 1, "answer": "normal", "correct": True}, "bad_field"),
+        ("triage", {"id": True, "answer": "normal"}, "bad_field"),
+        ("triage", {"answer": "normal"}, "bad_field"),
+        ("triage", "{", "bad_json"),
+        ("generate", {"id": 1, "correct": True}, "unknown_task"),
+        ("nosuch", {"id": 1, "correct": True}, "unknown_task"),
+    ],
+)
+def test_feedback_that_cannot_be_taken_is_refused(site: Site, task: str, payload: Any, code: str) -> None:
+    result = feedback(site, task, payload)
+    assert (result["status"], result["error"]["code"]) == ("failed", code)
