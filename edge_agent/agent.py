@@ -116,6 +116,7 @@ class Agent:
             dispatcher=self._dispatcher,
             model_switch=self._model_switch,
             status=self._status,
+            feedback=self._feedback,
         )
         self._feedback_topic = FeedbackTopic(config, self._feedback, self._connections.control.publish)
         self._watchdog = Watchdog()

@@ -15,6 +15,7 @@ from edge_agent.commands.fields import (
     CommandError,
     CommandFields,
     DrainFields,
+    ExportFields,
     ReleaseFields,
     RollbackFields,
     SwitchFields,
@@ -28,6 +29,7 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut, shown
+from edge_agent.feedback.feedback import Feedback, FeedbackError
 from edge_agent.loader import file_faults, load_config
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchError, SwitchFailed
 from edge_agent.requests.dispatcher import Dispatcher
@@ -37,7 +39,7 @@ from edge_agent.status.publisher import StatusPublisher
 log = logging.getLogger(__name__)
 
 # Their messages quote the sender and stay out of the log.
-_QUOTING_CODES = ("bad_json", "bad_field", "unknown_command", "not_found")
+_QUOTING_CODES = ("bad_json", "bad_field", "unknown_command", "not_found", "unknown_task")
 # An empty payload also clears a retained command, which must not carry it out.
 _ALLOWED_EMPTY = ("ping", "health")
 # What a reload applies; everything else needs a restart.
@@ -70,6 +72,7 @@ class Commands:
         dispatcher: Dispatcher,
         model_switch: ModelSwitch,
         status: StatusPublisher,
+        feedback: Feedback,
     ) -> None:
         self.config = config
         # A drain that cannot be called off, and its end.
@@ -81,6 +84,7 @@ class Commands:
         self._dispatcher = dispatcher
         self._model_switch = model_switch
         self._status = status
+        self._feedback = feedback
         # When a drain cancels the rest; None = there is no drain.
         self.drain_ends_at: float | None = None
         # None = a signal asked for it.
@@ -107,7 +111,7 @@ class Commands:
             # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
-        except (CommandError, SwitchError) as error:
+        except (CommandError, FeedbackError, SwitchError) as error:
             reason = "its result says why" if error.code in _QUOTING_CODES else error.message
             log.info("command refused op=%r code=%s: %s", cut(operation), error.code, reason)
             self._answer(command, error=(error.code, error.message))
@@ -135,7 +139,7 @@ class Commands:
         self._authority.check(operation, fields, time.time())
 
     def _execute(self, operation: str, fields: dict[str, Any], command: _OpenCommand) -> dict[str, Any] | None:
-        """Gives the result's data; None = it is answered later. Raises CommandError, SwitchError."""
+        """Gives the result's data; None = it is answered later. Raises CommandError, FeedbackError, SwitchError."""
         if operation in ("ping", "health", "resume", "reload"):
             fields_of(CommandFields, fields)
         match operation:
@@ -161,6 +165,9 @@ class Commands:
                 fields_of(RollbackFields, fields)
                 self._check_can_switch()
                 is_started = self._model_switch.roll_back()
+            case "feedback-export":
+                page = fields_of(ExportFields, fields)
+                return self._feedback.export(page.task, after=page.after, limit=page.limit)
             case _:
                 return self._release(fields_of(ReleaseFields, fields).fingerprint)
         if not is_started:

@@ -54,6 +54,14 @@ class CancelFields(CommandFields):
         return value
 
 
+class ExportFields(CommandFields):
+    """after: the number of the last answer that is known."""
+
+    task: StrictStr
+    after: Annotated[int, Field(ge=0, strict=True)] = 0
+    limit: Annotated[int, Field(ge=1, le=500, strict=True)] = 200
+
+
 class ReleaseFields(CommandFields):
     fingerprint: Annotated[StrictStr, Field(pattern="^[0-9a-f]{16}$")]
 

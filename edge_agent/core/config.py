@@ -46,7 +46,16 @@ _UNNAMED_HOSTS = {
     *("radxa", "jetson", "tegra-ubuntu", "nvidia", "linux", "pi", "none"),
 }
 Operation = Literal[
-    "ping", "health", "drain", "resume", "cancel", "reload", "model-switch", "model-rollback", "quarantine-release"
+    "ping",
+    "health",
+    "drain",
+    "resume",
+    "cancel",
+    "reload",
+    "model-switch",
+    "model-rollback",
+    "quarantine-release",
+    "feedback-export",
 ]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 

@@ -42,6 +42,8 @@ _BACK_AFTER_AUDITS = 30
 # Old answers are looked for after so many new ones.
 _FORGET_EVERY = 50
 _DAY_S = 86_400.0
+# Of a page of answers: brokers are often set to take no more than some 100 kB.
+_PAGE_BYTES = 100_000
 
 
 class FeedbackError(Exception):
@@ -199,14 +201,47 @@ class Feedback:
             tracked.due_at = 0.0
         return is_audit
 
-    def mark(self, name: str, mark: Mark) -> dict[str, Any]:
-        """Takes feedback on an answer of this task; gives the data of its result. Raises FeedbackError."""
+    def _classify(self, name: str) -> tuple[Task, ClassifyTask]:
+        """Raises FeedbackError(unknown_task)."""
         task = self._tasks.get(name)
-        config = None if task is None else task.config
-        if not isinstance(config, ClassifyTask):
+        if task is None or not isinstance(task.config, ClassifyTask):
             allowed = [one for one, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
             words = ", ".join(allowed) or "none"
             raise FeedbackError("unknown_task", f"task: should be one of kind classify: {words} (got {shown(name)})")
+        return task, task.config
+
+    def export(self, name: str, *, after: int, limit: int) -> dict[str, Any]:
+        """A page of a task's kept answers under its definition and the model in force, without inputs and ids.
+
+        It ends early where it would be longer than a message should be. Raises FeedbackError.
+        """
+        if not self._config.enabled:
+            raise FeedbackError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
+        task, _ = self._classify(name)
+        tracked = self._tracked[task.definition]
+        kept = self._table.of(tracked.basis, after=after, limit=limit + 1)
+        page: list[dict[str, Any]] = []
+        nbytes = 0
+        for one in kept[:limit]:
+            entry = _exported(one)
+            nbytes += len(encode(entry))
+            if page and nbytes > _PAGE_BYTES:
+                break
+            page.append(entry)
+        maps = {"map": self._scoring.in_force(task), "prior": self._scoring.prior(task)}
+        return {
+            "task": name,
+            "definition": task.definition,
+            "model": self._weights_sha256,
+            **{key: None if one is None else one.to_json() for key, one in maps.items()},
+            "since": tracked.since,
+            "next": page[-1]["number"] if len(kept) > len(page) else None,
+            "answers": page,
+        }
+
+    def mark(self, name: str, mark: Mark) -> dict[str, Any]:
+        """Takes feedback on an answer of this task; gives the data of its result. Raises FeedbackError."""
+        _, config = self._classify(name)
         if mark.answer is not None and mark.answer not in config.labels:
             words = ", ".join(config.labels)
             raise FeedbackError("bad_field", f"answer: should be one of {words} (got {shown(mark.answer)})")
@@ -317,6 +352,11 @@ def _label(config: ClassifyTask, kept: KeptAnswer, mark: Mark) -> str | None:
         return kept.output
     others = [label for label in config.labels if label != kept.output]
     return others[0] if len(others) == 1 else None
+
+
+def _exported(kept: KeptAnswer) -> dict[str, Any]:
+    fields = ("number", "scores", "output", "label", "is_marked", "is_audit")
+    return {"at": timestamp(kept.wall_s), **{name: getattr(kept, name) for name in fields}}
 
 
 def _answer(kept: KeptAnswer, since: int) -> Answer:

@@ -48,13 +48,21 @@ class Scoring:
         for part in (self._priors, self._fitted, self._least):
             part.clear()
 
+    def prior(self, task: Task) -> ScoreMap | None:
+        """The map that divides by the model's prior."""
+        return self._priors.get(task.definition)
+
     def base(self, task: Task) -> ScoreMap | None:
         """The map that feedback starts from."""
-        return self._priors.get(task.definition)
+        return self.prior(task)
+
+    def in_force(self, task: Task) -> ScoreMap | None:
+        """None = callers get the model's own scores."""
+        return self._fitted.get(task.definition) or self.base(task)
 
     def corrected(self, task: Task, event: Finished) -> Finished:
         """The answer with the scores that callers get."""
-        found = self._fitted.get(task.definition) or self.base(task)
+        found = self.in_force(task)
         return event if found is None or event.scores is None else replace(event, scores=found.apply(event.scores))
 
     def output_of(self, task: Task, event: Finished) -> str | dict[str, Any] | None:

@@ -59,9 +59,12 @@ class AnswerTable:
         """Feedback came. label: the right one; None = another than the output."""
         self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
 
-    def of(self, basis: str) -> list[KeptAnswer]:
-        """In the order of time."""
-        rows = self._store.select(f"SELECT {_COLUMNS} FROM answers WHERE basis = ? ORDER BY number", basis)  # noqa: S608
+    def of(self, basis: str, *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
+        """In the order of time, from the one after a number on. limit: negative = all."""
+        rows = self._store.select(
+            f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
+            basis, after, limit,
+        )  # fmt: skip
         return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
     def forget(self, task: str, *, keep: int, before_wall_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from tests.helpers.site import Site, running_site
 from tests.helpers.support import REPLY_FIELDS
 
 TASKS = """
+[commands]
+allow = ["ping", "health", "feedback-export"]
 [feedback]
 enabled = true
 [tasks.audited]
@@ -75,3 +78,34 @@ def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
 def test_feedback_that_cannot_be_taken_is_refused(site: Site, task: str, payload: Any, code: str) -> None:
     result = feedback(site, task, payload)
     assert (result["status"], result["error"]["code"]) == ("failed", code)
+
+
+def test_kept_answers_are_exported_page_by_page_without_what_callers_sent(site: Site) -> None:
+    for number in range(3):
+        site.ask("vibration", {"input": {"vibration": number, "note": "SECRET"}, "id": f"SECRET-{number}"})
+    feedback(site, "vibration", {"id": "SECRET-1", "answer": "bearing fault"})
+    pages, after = [], 0
+    while after is not None:
+        result = site.command("feedback-export", {"task": "vibration", "after": after, "limit": 2})
+        assert "SECRET" not in json.dumps(result)
+        pages.append(result["data"])
+        after = pages[-1]["next"]
+    assert [len(page["answers"]) for page in pages] == [2, 1]
+    answers = [one for page in pages for one in page["answers"]]
+    assert [one["label"] for one in answers] == [None, "bearing fault", None]
+    assert [one["is_marked"] for one in answers] == [False, True, False]
+    assert all(sum(one["scores"].values()) == pytest.approx(1, abs=1e-6) for one in answers)
+    assert pages[0]["definition"] == pages[1]["definition"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"task": "generate"}, "unknown_task"),
+        ({}, "bad_field"),
+        ({"task": "triage", "limit": 501}, "bad_field"),
+        ({"task": "triage", "after": -1}, "bad_field"),
+    ],
+)
+def test_an_export_that_cannot_be_given_is_refused(site: Site, fields: Any, code: str) -> None:
+    assert site.command("feedback-export", fields)["error"]["code"] == code

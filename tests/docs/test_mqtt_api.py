@@ -165,6 +165,7 @@ def test_every_command_is_in_the_table_with_its_fields() -> None:
         "model-switch": commands.SwitchFields,
         "model-rollback": commands.RollbackFields,
         "quarantine-release": commands.ReleaseFields,
+        "feedback-export": commands.ExportFields,
     }
     common = commands.CommandFields.model_fields.keys()
     assert list(table) == list(OPERATIONS)

@@ -209,3 +209,25 @@ def test_nothing_is_given_before_audits_prove_the_promise() -> None:
     assert (facts.audits, facts.promised, facts.given) == (80, 0.9, 0.0)
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
     assert bench.label_of(a=0.4, b=0.3, c=0.3) is None
+
+
+def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.answer(1)
+    page = bench.feedback.export("t", after=0, limit=1)
+    assert (page["map"], page["prior"], page["next"], page["model"]) == (None, None, None, "m1")
+    teach(bench)
+    monkeypatch.setattr("edge_agent.feedback.feedback._PAGE_BYTES", 1000)
+    numbers, after = [], 0
+    while after is not None:
+        page = bench.feedback.export("t", after=after, limit=500)
+        assert len(page["answers"]) < 10
+        assert page["map"]["labels"] == ["a", "b", "c"]
+        numbers += [one["number"] for one in page["answers"]]
+        after = page["next"]
+    assert numbers == list(range(1, 62))
+
+
+def test_an_export_without_feedback_or_task_is_refused() -> None:
+    assert refusal(lambda: Bench(text=TASK).feedback.export("t", after=0, limit=1))[0] == "not_enabled"
+    assert refusal(lambda: Bench().feedback.export("generate", after=0, limit=1))[0] == "unknown_task"
