@@ -151,6 +151,20 @@ def _command(options: argparse.Namespace) -> int:
     return _print_reply(send_command(bus, options.operation, options.fields, timeout_s=timeout_s))
 
 
+def _accuracy(options: argparse.Namespace) -> int:
+    """Prints how often a task's answers are right.
+
+    It fetches the answers that the board keeps, where `[feedback]` is on and `commands.allow` lists feedback-export.
+    --html needs the extra `plots`.
+    Exit codes: 0 done, 1 no broker, no board, no answer kept or a file that cannot be written, 2 refused, 64 usage, 78
+    bad configuration.
+    """
+    from edge_agent.tools.accuracy.accuracy import accuracy
+
+    files = {"html": options.html, "out": options.out}
+    return accuracy(bus_of(options), options.task, as_json=options.json, timeout_s=options.timeout, **files)
+
+
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
 
@@ -305,6 +319,22 @@ def parser() -> argparse.ArgumentParser:
     signs = "the file of the key that signs the command (default: the configuration's commands.key_file)"
     option(command, "--command-key", "FILE", signs, Path)
     add_bus_options(command, DEFAULT_PATH)
+
+    accuracy = add(_accuracy)
+    option(accuracy, "task", "TASK", "a task of the kind classify")
+    add_json(accuracy)
+    option(accuracy, "--html", "FILE", "also writes a page with figures", Path)
+    option(accuracy, "--out", "FILE", "also writes the answers as JSON, for `edge-convert maps`", Path)
+    option(
+        accuracy,
+        "--timeout",
+        "S",
+        "seconds to wait for each page of answers (default: %(default)s)",
+        _seconds,
+        default=60.0,
+    )
+    option(accuracy, "--command-key", "FILE", signs, Path)
+    add_bus_options(accuracy, DEFAULT_PATH)
 
     watch = add(_watch)
     watch.add_argument("--once", action="store_true", help="one look; the default without a terminal")

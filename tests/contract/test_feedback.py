@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_agent import cli
+from edge_agent.accuracy.export import read_export
 from tests.helpers.site import Site, running_site
 from tests.helpers.support import REPLY_FIELDS
 
@@ -109,3 +112,17 @@ def test_kept_answers_are_exported_page_by_page_without_what_callers_sent(site: 
 )
 def test_an_export_that_cannot_be_given_is_refused(site: Site, fields: Any, code: str) -> None:
     assert site.command("feedback-export", fields)["error"]["code"] == code
+
+
+def test_its_accuracy_is_printed_and_exported(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        site.ask("audited", {"input": "good", "id": f"shown-{number}"})
+        feedback(site, "audited", {"id": f"shown-{number}", "correct": True})
+    words = ["accuracy", "audited", "--config", str(site.agent.config), "--out", str(tmp_path / "export.json")]
+    assert cli.main([*words, "--json"]) == cli.EXIT_OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["board"] == "/".join(site.base.split("/")[-2:])
+    assert found["audits"]["total"] >= 3
+    assert len(read_export((tmp_path / "export.json").read_bytes()).answers) == found["answers"]
+    assert cli.main(["accuracy", "nosuch", *words[2:]]) == cli.EXIT_OTHER_STATUS
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unknown_task"
