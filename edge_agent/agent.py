@@ -68,7 +68,7 @@ class Agent:
         self._store = Store(database, self._inbox.deliver)
         self._delivery = Delivery(self._store, self._connections.data, config.topics)
         self._renderer = Renderer()
-        self._scoring = Scoring()
+        self._scoring = Scoring(model.weights_sha256)
         self._feedback = Feedback(config, tasks, self._store, self._scoring, model.weights_sha256)
         self._dispatcher = Dispatcher(
             config,

@@ -21,9 +21,11 @@ from edge_agent.core.config_file import ConfigError, read_document, table_faults
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
-from edge_agent.models.record import model_faults, model_refusals, switched_hint
+from edge_agent.models.bundle import listed_weights
+from edge_agent.models.record import in_force, model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import example_faults, prepare_tasks
+from edge_agent.requests.tasks import Task
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 # In place of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
@@ -92,7 +94,17 @@ def config_hints(config: Config) -> list[str]:
     """What is allowed, but likely not meant, and what `run` would refuse."""
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     switched = switched_hint(config)
-    return [*_schema_hints(config), *refused, *([switched] if switched else [])]
+    return [*_schema_hints(config), *_score_map_hints(config), *refused, *([switched] if switched else [])]
+
+
+def _score_map_hints(config: Config) -> Iterator[str]:
+    """Maps that are not used. Of a bare .gguf it is not known: it would have to be read in full."""
+    weights = listed_weights(in_force(config))
+    for name, table in config.tasks.items():
+        task = Task(name, table)
+        if weights is not None and task.score_map is not None and not task.has_map_for(weights):
+            key = field_name(("tasks", name, "score_map"))
+            yield f"{key}: made for another model or other text, and not used; run `edge-agent tune` again"
 
 
 def _schema_hints(config: Config) -> list[str]:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from edge_agent.core.config import Config, DeviceConfig
 from edge_agent.core.config_file import ConfigError
 from edge_agent.loader import config_hints, file_faults, load_config, signing_key_faults
+from edge_agent.models.bundle import open_model
+from edge_agent.requests.tasks import Task
 from tests.helpers.keys import write_keys
 from tests.helpers.support import BASE, CONFIG
 
@@ -97,6 +99,40 @@ def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
     """
     (hint,) = config_hints(load(tmp_path, text))
     assert hint.startswith("tasks.x.schema: is validated, but not held to while writing: ")
+
+
+MAPPED = """
+[tasks.x]
+kind = "classify"
+labels = ["a", "b"]
+[tasks.x.score_map]
+made_for = "0123456789abcdef"
+scale = { a = 1, b = 0.5 }
+"""
+
+
+def test_a_score_map_of_another_model_is_a_hint(demo_bundle: Path, tmp_path: Path) -> None:
+    base = CONFIG.replace('"model.gguf"', json.dumps(str(demo_bundle)))
+    config = load(tmp_path, f"{MAPPED}bias = {{ a = 0.0, b = -1 }}\n", base=base)
+    assert config_hints(config) == [
+        "tasks.x.score_map: made for another model or other text, and not used; run `edge-agent tune` again"
+    ]
+    weights = open_model("default", demo_bundle).weights_sha256
+    right = MAPPED.replace("0123456789abcdef", Task("x", config.tasks["x"]).map_digest(weights))
+    assert config_hints(load(tmp_path, f"{right}bias = {{ a = 0.0, b = -1 }}\n", base=base)) == []
+
+
+@pytest.mark.parametrize(
+    ("bias", "named"),
+    [
+        ("{ a = 1 }", "tasks.x.score_map: bias should have a number for each of a, b"),
+        ("{ a = 1, b = 1, c = 1 }", "tasks.x.score_map: bias should have a number for each of a, b"),
+        ("{ a = 1, b = inf }", "tasks.x.score_map.bias.b: "),
+        ('{ a = 1, b = "1" }', "tasks.x.score_map.bias.b: "),
+    ],
+)
+def test_a_score_map_has_a_number_for_each_label(tmp_path: Path, bias: str, named: str) -> None:
+    assert fault(tmp_path, f"{MAPPED}bias = {bias}\n").startswith(named)
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:

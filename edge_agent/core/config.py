@@ -298,6 +298,20 @@ class TaskBase(Table):
         return _refuse(topics.publish_pattern_fault(publish, wildcards), publish)
 
 
+_Coefficient = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+
+
+class ScoreMapTable(Table):
+    """Corrects the scores of a task for one model, as `edge-agent tune` fitted it."""
+
+    scale: dict[str, _Coefficient]
+    """By label: what the logarithm of its score is multiplied by."""
+    bias: dict[str, _Coefficient]
+    """By label: what is added to that."""
+    made_for: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    """A digest of the task's definition and the model's weights."""
+
+
 class ClassifyTask(TaskBase):
     """Answers with one of your labels, and the probability of each."""
 
@@ -318,6 +332,9 @@ class ClassifyTask(TaskBase):
     `min_score`. Audits prove it, so none is given before there are enough. Needs `audit_rate`. Default: no promise."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """How sure the audits make `min_accuracy`."""
+    score_map: ScoreMapTable | None = None
+    """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
+    It is used in place of `prior` while task and model are those that it was made for. Default: none."""
     top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
     """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
 
@@ -327,6 +344,17 @@ class ClassifyTask(TaskBase):
         if not all(label.strip() for label in labels) or len(set(labels)) < len(labels):
             raise ValueError("should be distinct and not blank")
         return labels
+
+    @field_validator("score_map")
+    @classmethod
+    def _check_score_map(cls, score_map: ScoreMapTable | None, info: ValidationInfo) -> ScoreMapTable | None:
+        labels = info.data.get("labels")
+        if score_map is None or labels is None:
+            return score_map
+        for key, numbers in (("scale", score_map.scale), ("bias", score_map.bias)):
+            if numbers.keys() != set(labels):
+                raise ValueError(f"{key} should have a number for each of {', '.join(labels)}")
+        return score_map
 
     @property
     def corrects_prior(self) -> bool:

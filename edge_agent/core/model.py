@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_agent.core.pipe import Adapter
+from edge_agent.core.pipe import Adapter, weights_sha256
 
 Signature = Literal["good", "unchecked"]
 # Inode, size and time of change of a file.
@@ -52,7 +52,7 @@ class Model:
     @property
     def weights_sha256(self) -> str:
         """The hashes of the model and its adapters, which decide all it computes."""
-        return "+".join((self.sha256, *(adapter.sha256 for adapter in self.adapters)))
+        return weights_sha256(self.sha256, self.adapters)
 
     def is_unchanged(self) -> bool:
         """Whether the files are those that were checked, by inode, size and time of change. Raises OSError."""

@@ -7,6 +7,7 @@ that cannot be served is an event.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -107,6 +108,11 @@ class Adapter:
     sha256: str
 
 
+def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
+    """The hashes of a model and its adapters."""
+    return "+".join((model_sha256, *(adapter.sha256 for adapter in adapters)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
@@ -164,9 +170,7 @@ class Load:
     @property
     def weights_sha256(self) -> str | None:
         """The hashes of the model and its adapters, which decide all it computes; None = unknown."""
-        if self.model_sha256 is None:
-            return None
-        return "+".join((self.model_sha256, *(adapter.sha256 for adapter in self.adapters)))
+        return None if self.model_sha256 is None else weights_sha256(self.model_sha256, self.adapters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.core.model import Model, ModelError, Signature, file_stamps
-from edge_agent.core.pipe import Adapter, is_echo
+from edge_agent.core.pipe import Adapter, is_echo, weights_sha256
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, shown, shown_path
 from edge_agent.gguf.header import HeaderError
@@ -171,11 +171,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
         found = _sha256(path / name)
         if found != listed.sha256:
             raise ModelError(f"{path.name}/{name}: should have sha256 {listed.sha256} (got {found})")
-    adapters = tuple(
-        Adapter(path=str(path / name), sha256=manifest.files[name].sha256)
-        for name in ADAPTER_FILES
-        if name in manifest.files
-    )
+    adapters = _adapters(path, manifest)
     return Model(
         key=key,
         source=path,
@@ -191,6 +187,23 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
         adapters=adapters,
         chat_template_sha256=facts.chat_template_sha256,
         stamps=file_stamps(path / MODEL_FILE, adapters),
+    )
+
+
+def listed_weights(path: Path) -> str | None:
+    """The hashes of a bundle's weights as its manifest lists them; None = the path holds no sound bundle."""
+    try:
+        manifest, _ = _check_listing(path.resolve(), None)
+    except (ModelError, OSError):
+        return None
+    return weights_sha256(manifest.files[MODEL_FILE].sha256, _adapters(path, manifest))
+
+
+def _adapters(folder: Path, manifest: Manifest) -> tuple[Adapter, ...]:
+    return tuple(
+        Adapter(path=str(folder / name), sha256=manifest.files[name].sha256)
+        for name in ADAPTER_FILES
+        if name in manifest.files
     )
 
 

@@ -64,7 +64,7 @@ class Dispatcher:
         self._store = delivery.store
         self._send = send
         self._render = render
-        self._scoring = scoring or Scoring()
+        self._scoring = scoring or Scoring(weights_sha256)
         self._keep = keep
         self._keeps_inputs = config.feedback.keep_inputs
         self._forecast = Forecast()
@@ -333,7 +333,7 @@ class Dispatcher:
         self._parser.model = weights_sha256
         self._forecast.clear()
         self._is_paused = False
-        self._scoring.clear()
+        self._scoring.set_model(weights_sha256)
 
     def release_quarantined(self, fingerprint: str) -> bool:
         """Lets the input run again. False: no input with this fingerprint is quarantined."""

@@ -16,12 +16,13 @@ NEVER = 2.0
 
 
 class Scoring:
-    """The map in force of each task, by its definition: fitted to feedback, else of the model's prior, else none.
+    """The map in force of each task: fitted to feedback, else configured for this model, else of its prior, else none.
 
     Requests that run may be of a definition that is gone, so what was set for one stays.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights_sha256: str = "") -> None:
+        self._weights_sha256 = weights_sha256
         self._priors: dict[str, ScoreMap] = {}
         self._fitted: dict[str, ScoreMap] = {}
         # The least score that a promise needs.
@@ -43,8 +44,9 @@ class Scoring:
         if least is not None:
             self._least[task.definition] = least
 
-    def clear(self) -> None:
+    def set_model(self, weights_sha256: str) -> None:
         """Another model has other scores."""
+        self._weights_sha256 = weights_sha256
         for part in (self._priors, self._fitted, self._least):
             part.clear()
 
@@ -54,7 +56,7 @@ class Scoring:
 
     def base(self, task: Task) -> ScoreMap | None:
         """The map that feedback starts from."""
-        return self.prior(task)
+        return task.score_map if task.has_map_for(self._weights_sha256) else self.prior(task)
 
     def in_force(self, task: Task) -> ScoreMap | None:
         """None = callers get the model's own scores."""
@@ -76,4 +78,6 @@ class Scoring:
             return {}
         if task.definition in self._fitted:
             return {"prior": "fitted"}
-        return {"prior": "corrected" if task.definition in self._priors else "as-is"}
+        if task.has_map_for(self._weights_sha256):
+            return {"prior": "mapped"}
+        return {"prior": "as-is" if self.base(task) is None else "corrected"}

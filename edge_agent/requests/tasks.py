@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import BUILT_IN_TASK, DEFAULT_TEMPLATE, ClassifyTask, ExtractTask, GenerateTask, TaskConfig
@@ -52,6 +53,24 @@ class Task:
             mode="json", by_alias=True, include={*DEFINING, "output_schema"}, exclude_defaults=True
         )
         return hashlib.sha256(json.dumps([self.name, fields]).encode()).hexdigest()
+
+    @cached_property
+    def score_map(self) -> ScoreMap | None:
+        """The configured map of its scores, which holds only for the weights of `has_map_for`."""
+        table = self.config.score_map if isinstance(self.config, ClassifyTask) else None
+        if table is None:
+            return None
+        labels = tuple(table.scale)
+        return ScoreMap(labels, tuple(table.scale.values()), tuple(table.bias[label] for label in labels))
+
+    def map_digest(self, weights_sha256: str) -> str:
+        """What `score_map.made_for` is for a map of this definition's and these weights' scores."""
+        return hashlib.sha256(f"{self.definition}\n{weights_sha256}".encode()).hexdigest()[:16]
+
+    def has_map_for(self, weights_sha256: str) -> bool:
+        """Whether its configured map was made for these weights, and the task as it is."""
+        table = self.config.score_map if isinstance(self.config, ClassifyTask) else None
+        return table is not None and table.made_for == self.map_digest(weights_sha256)
 
     @cached_property
     def head(self) -> tuple[pipe.ChatMessage, ...]:

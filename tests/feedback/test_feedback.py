@@ -141,7 +141,7 @@ def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) 
 def test_what_was_learnt_is_of_one_model_and_one_definition(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     teach(bench)
-    bench.scoring.clear()
+    bench.scoring.set_model("")
     bench.feedback.on_model_replaced("m2")
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
     bench.feedback.on_model_replaced("m1")

@@ -19,7 +19,7 @@ def answer(**scores: float) -> Finished:
 
 
 def test_scores_are_the_model_s_own_until_its_prior_is_known() -> None:
-    scoring = Scoring()
+    scoring = Scoring("w")
     assert scoring.corrected(task(), answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
     assert scoring.describe(task()) == {"prior": "as-is"}
 
@@ -29,14 +29,42 @@ def test_scores_are_the_model_s_own_until_its_prior_is_known() -> None:
 
 
 def test_a_prior_is_of_one_definition_and_one_model() -> None:
-    scoring = Scoring()
+    scoring = Scoring("w")
     scoring.set_priors({task().definition: {"a": 0.8, "b": 0.2}})
     other = task(TEXT + 'system = "Sort."\n')
     assert scoring.corrected(other, answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
-    scoring.clear()
+    scoring.set_model("v")
     assert scoring.corrected(task(), answer(a=0.6, b=0.4)).scores == pytest.approx({"a": 0.6, "b": 0.4})
 
 
 def test_text_has_no_scores_to_correct() -> None:
     text = with_built_in(config().tasks)["generate"]
-    assert Scoring().describe(text) == {}
+    assert Scoring("w").describe(text) == {}
+
+
+MAP = "[tasks.t.score_map]\nscale = { a = 1.0, b = 1.0 }\nbias = { b = 2.0, a = 0.0 }\n"
+
+
+def test_a_map_is_in_force_only_for_its_task_and_model() -> None:
+    plain = task()
+    mapped = task(f'{TEXT}{MAP}made_for = "{plain.map_digest("w")}"\n')
+    assert mapped.definition == plain.definition
+
+    scoring = Scoring("w")
+    scoring.set_priors({plain.definition: {"a": 0.2, "b": 0.8}})
+    assert mapped.output_of(scoring.corrected(mapped, answer(a=0.6, b=0.4))) == "b"
+    assert scoring.describe(mapped) == {"prior": "mapped"}
+
+    other = task(f'{TEXT}system = "Sort."\n{MAP}made_for = "{plain.map_digest("w")}"\n')
+    assert scoring.describe(other) == {"prior": "as-is"}
+    scoring.set_model("v")
+    assert scoring.corrected(mapped, answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
+    scoring.set_priors({plain.definition: {"a": 0.2, "b": 0.8}})
+    assert scoring.describe(mapped) == {"prior": "corrected"}
+
+
+def test_min_score_is_of_mapped_scores() -> None:
+    text = TEXT + "min_score = 0.7\n"
+    mapped = task(f'{text}{MAP}made_for = "{task(text).map_digest("w")}"\n')
+    assert mapped.output_of(answer(a=0.4, b=0.6)) is None
+    assert mapped.output_of(Scoring("w").corrected(mapped, answer(a=0.4, b=0.6))) == "b"
