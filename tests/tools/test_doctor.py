@@ -6,13 +6,14 @@ import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 
 from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
+from edge_agent.core.pipe import TaskPrefix
 from edge_agent.loader import load_config
 from edge_agent.models.record import Record, write_record
 from edge_agent.mqtt.link import FailedAt
@@ -21,7 +22,7 @@ from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
 from edge_agent.tools.doctor.broker import connection_check
 from edge_agent.tools.doctor.check import Check, Verdict
-from edge_agent.tools.doctor.model import kernels, memory, repack
+from edge_agent.tools.doctor.model import kernels, memory, preferences, repack
 from edge_agent.tools.doctor.service import files, is_allowed, state
 from edge_agent.tools.doctor.system import clock, disk, memory_limit, sensors
 from edge_agent.tools.doctor.traffic import (
@@ -32,9 +33,10 @@ from edge_agent.tools.doctor.traffic import (
     round_trip_check,
     traffic_checks,
 )
+from edge_agent.worker.client import WorkerClient
 from tests.helpers.boards.trees import load, read
 from tests.helpers.processes import Mosquitto
-from tests.helpers.support import with_model
+from tests.helpers.support import MODEL, config, with_model
 from tests.mqtt.test_link import hangs_up
 
 
@@ -407,3 +409,20 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     checks = {check.name: check for check in doctor.checks(path)}
     assert f"{switched} runs since a model-switch" in checks["model in force"].found
     assert str(switched) in checks["model"].found
+
+
+class Leaning:
+    """Stands for a worker whose model gives one label to anything."""
+
+    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> dict[str, dict[str, float]]:
+        return {task.definition: {"calm": 0.97, "loud": 0.03} for task in tasks if task.empty}
+
+
+def test_a_model_that_prefers_one_label_is_warned_of() -> None:
+    labels = 'kind = "classify"\nlabels = ["calm", "loud"]\n'
+    more = {"a": "", "b": "min_score = 0.5\n", "c": 'prior = "as-is"\nenabled = false\n'}
+    tasks = "".join(f"[tasks.{name}]\n{labels}{keys}" for name, keys in more.items())
+    (check,) = preferences(config(tasks), MODEL, cast("WorkerClient", Leaning()))
+    assert (check.verdict, check.name) == (Verdict.WARNING, "labels")
+    assert check.found == 'task b: where an input says nothing, the model gives "calm" 0.97'
+    assert "tasks.b.prior" in (check.advice or "")

@@ -7,16 +7,20 @@ from collections.abc import Iterator, Sequence
 
 from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
-from edge_agent.core.config import Config
+from edge_agent.core.config import ClassifyTask, Config
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Load, is_echo
+from edge_agent.core.wording import shown
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
+from edge_agent.requests.tasks import Task
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.tools.doctor.system import KERNEL_FEATURES
-from edge_agent.worker.client import WorkerError, started
+from edge_agent.worker.client import WorkerClient, WorkerError, started
 
+# The share of one label where an input says nothing: it then wins nearly always.
+_PREFERRED = 0.9
 _SIGNATURES = {
     "good": "as listed, signed",
     "unchecked": "as listed; signed, not checked without models.default.public_key",
@@ -70,6 +74,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
         with started(Load(model_path=str(model.path), settings=config.engine, adapters=model.adapters)) as worker:
             ready = worker.ready()
             worker_mb = resident_mb(worker.process.pid)
+            preferred = list(preferences(config, model, worker))
     except (WorkerError, OSError) as error:
         advice = "check the model with `edge-convert verify`, and the free memory"
         yield failed("engine", str(error), advice)
@@ -82,8 +87,29 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     )
     if is_echo(model.path):  # it has no kernels
         return
+    yield from preferred
     yield kernels(board.cpu_features(), ready.cpu_variant)
     yield repack(ready.repacked_mib)
+
+
+def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
+    """Tasks where the model gives one label to anything, and nothing corrects that. Raises WorkerError."""
+    tasks = {}
+    for name, table in config.tasks.items():
+        is_corrected = not isinstance(table, ClassifyTask) or table.corrects_prior
+        if table.enabled and not is_corrected and not Task(name, table).has_map_for(model.weights_sha256):
+            # So that the worker measures the prior.
+            tasks[name] = Task(name, table.model_copy(update={"prior": "corrected"}))
+    priors = worker.set_tasks(tuple(task.prefix() for task in tasks.values())) if tasks else {}
+    for name, task in tasks.items():
+        prior = priors.get(task.definition, {})
+        label = max(prior, key=prior.__getitem__, default="")
+        if prior and prior[label] >= _PREFERRED:
+            yield warning(
+                "labels",
+                f"task {name}: where an input says nothing, the model gives {shown(label)} {prior[label]:.2f}",
+                f"set tasks.{name}.prior to corrected, or run `edge-agent tune {name}` with labelled rows",
+            )
 
 
 def memory(available_mb: float | None, worker_mb: float | None) -> Check:
