@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import shlex
 import sys
 import textwrap
@@ -21,6 +20,7 @@ from edge_agent.core.wording import field_name, printable
 from edge_agent.loader import DEFAULT_PATH, check_document
 from edge_agent.tools.bus import OptionError, mqtt_table, with_flags
 from edge_agent.tools.output import aligned, fail
+from edge_agent.tools.toml import toml
 
 _SCHEMA_FILE = "config.schema.json"
 _HEAD = f"""\
@@ -226,13 +226,4 @@ def _table(
 def _keys_of(model: type[BaseModel], table: Mapping[str, Any], mark: str = "") -> Iterator[str]:
     for key, value in table.items():
         yield from textwrap.wrap(_about(model, key), 100, initial_indent="# ", subsequent_indent="# ")
-        yield f"{mark}{key} = {_toml(value)}"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    # A string of JSON is one of TOML, but for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        yield f"{mark}{key} = {toml(value)}"

@@ -1,0 +1,21 @@
+"""Writes TOML values."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+
+def toml(value: Any) -> str:
+    """A value on one line. It holds no None."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{toml_key(key)} = {toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    # A string of JSON is one of TOML, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml(key)

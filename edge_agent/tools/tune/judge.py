@@ -1,0 +1,200 @@
+"""How right each prompt is with each correction of its scores, and which of them to choose."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import NormalDist
+
+from edge_agent.accuracy.fit import fit
+from edge_agent.accuracy.score_map import FLOOR, ScoreMap
+from edge_agent.tools.accuracy.measures import bins, interval
+from edge_agent.tools.tune.prompts import Prompt
+
+_FOLDS = 5
+
+Scores = Mapping[str, float]
+
+
+class Correction(StrEnum):
+    """What is done to a model's scores, the simplest first."""
+
+    CONFIGURED = "configured map"
+    AS_IS = "as-is"
+    PRIOR = "prior"
+    MEAN = "mean of inputs"
+    MAP = "map"
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a model answered to one prompt.
+
+    prior: its scores where an input says nothing. scores: by number of a row. unlabelled: of inputs without labels.
+    pairs_ms: times of one input with the configured prompt and with this one. prefix_tokens: what its requests share.
+    """
+
+    prompt: Prompt
+    definition: str
+    prior: Scores | None
+    scores: Mapping[int, Scores]
+    unlabelled: Sequence[Scores] = ()
+    pairs_ms: list[tuple[float, float]] = field(default_factory=list)
+    prefix_tokens: int = 0
+
+    @property
+    def slowdown(self) -> float:
+        """Its time by that of the configured prompt."""
+        return statistics.median(own / base for base, own in self.pairs_ms) if self.pairs_ms else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """On one answer. loss: log loss in nats. score: that of the best label."""
+
+    loss: float
+    score: float
+    is_right: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A prompt with a correction.
+
+    score_map: for use, None = none; that of MAP is fitted to all rows. answers: the right labels by number of a row.
+    """
+
+    asked: Asked
+    correction: Correction
+    score_map: ScoreMap | None
+    answers: Sequence[str]
+    _verdicts: dict[frozenset[int], dict[int, Verdict]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> frozenset[int]:
+        return frozenset(self.asked.scores)
+
+    @property
+    def verdicts(self) -> dict[int, Verdict]:
+        return self.on(self.rows)
+
+    def on(self, rows: frozenset[int]) -> dict[int, Verdict]:
+        """By number of a row. MAP is fitted to these rows alone, and judged on those that the fit did not see."""
+        if rows not in self._verdicts:
+            maps = self._unseen(rows) if self.correction is Correction.MAP else dict.fromkeys(rows, self.score_map)
+            self._verdicts[rows] = {row: self._verdict(row, maps[row]) for row in sorted(rows)}
+        return self._verdicts[rows]
+
+    @property
+    def accuracy(self) -> float:
+        return accuracy(self.verdicts)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the accuracy, at 95 %."""
+        return interval(sum(one.is_right for one in self.verdicts.values()), len(self.verdicts))
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected one (arXiv 1706.04599)."""
+        found = bins([(one.score, one.is_right) for one in self.verdicts.values()])
+        return sum(rows * abs(score - share) for rows, score, share in found) / len(self.verdicts)
+
+    @property
+    def complexity(self) -> tuple[bool, int]:
+        """Of the correction: least for the one that needs no other key."""
+        default = Correction.PRIOR if self.asked.prompt.config.corrects_prior else Correction.AS_IS
+        return self.correction not in (default, Correction.CONFIGURED), list(Correction).index(self.correction)
+
+    def _unseen(self, rows: frozenset[int]) -> dict[int, ScoreMap]:
+        maps = [
+            _fitted(self.asked, self.answers, [row for row in sorted(rows) if row % _FOLDS != fold])
+            for fold in range(_FOLDS)
+        ]
+        return {row: maps[row % _FOLDS] for row in rows}
+
+    def _verdict(self, row: int, score_map: ScoreMap | None) -> Verdict:
+        raw, answer = self.asked.scores[row], self.answers[row]
+        scores = raw if score_map is None else score_map.apply(raw)
+        best = max(scores, key=scores.__getitem__)
+        return Verdict(_loss(scores, answer), scores[best], best == answer)
+
+
+def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None) -> list[Candidate]:
+    """The prompt with each correction that can be had. configured: the map that is in force for this prompt."""
+    maps: dict[Correction, ScoreMap | None] = {Correction.AS_IS: None}
+    if asked.prior is not None:
+        maps[Correction.PRIOR] = ScoreMap.dividing_by(asked.prior)
+    if configured is not None:
+        maps[Correction.CONFIGURED] = configured
+    if asked.unlabelled:
+        maps[Correction.MEAN] = dividing_by_mean(asked.unlabelled)
+    maps[Correction.MAP] = _fitted(asked, answers, sorted(asked.scores))
+    return [Candidate(asked, correction, score_map, answers) for correction, score_map in maps.items()]
+
+
+def _fitted(asked: Asked, answers: Sequence[str], rows: Sequence[int]) -> ScoreMap:
+    """A fit starts at the prior, if that is better on these rows than nothing: few rows do not lead far away."""
+    labelled = [(asked.scores[row], answers[row]) for row in rows]
+    starts = [ScoreMap.identity(tuple(labelled[0][0]))]
+    if asked.prior is not None:
+        starts.append(ScoreMap.dividing_by(asked.prior))
+    return fit(labelled, min(starts, key=lambda start: sum(_loss(start.apply(raw), right) for raw, right in labelled)))
+
+
+def _loss(scores: Scores, answer: str) -> float:
+    return -math.log(max(scores[answer], FLOOR))
+
+
+def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
+    """Batch calibration (arXiv 2309.17249), which supposes that all labels are equally frequent."""
+    labels = tuple(several[0])
+    biases = (-math.log(max(statistics.fmean(scores[label] for scores in several), FLOOR)) for label in labels)
+    return ScoreMap(labels, (1.0,) * len(labels), tuple(biases))
+
+
+def accuracy(verdicts: Mapping[int, Verdict]) -> float:
+    return statistics.fmean(one.is_right for one in verdicts.values())
+
+
+def gain(of: Candidate, over: Candidate) -> tuple[float, float]:
+    """How much less the log loss is on the rows that both are judged on, on average; and the standard error."""
+    rows = of.rows & over.rows
+    own, other = of.on(rows), over.on(rows)
+    differences = [other[row].loss - own[row].loss for row in rows]
+    return statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def choose(several: Sequence[Candidate]) -> Candidate:
+    """The simplest prompt, and of it the simplest correction, that the best one beats by no more than chance.
+
+    Judged by log loss; a correction that is right less often than the prompt without another key is out. A correction
+    counts as good as the best one within one standard error (Breiman 1984). The best of many prompts is partly the
+    luckiest: of n that are alike it is about as many standard errors better as `luck` says.
+    """
+    by_prompt = dict[str, list[Candidate]]()
+    for one in sorted(several, key=lambda one: one.complexity):
+        of_prompt = by_prompt.setdefault(one.asked.prompt.name, [])
+        if not of_prompt or one.accuracy >= of_prompt[0].accuracy:
+            of_prompt.append(one)
+    leaders = sorted((_leader(of) for of in by_prompt.values()), key=lambda one: one.asked.prompt.complexity)
+    best = max(leaders, key=lambda one: gain(one, leaders[0])[0])
+    chosen = next(one for one in leaders if _is_alike(best, one, luck(len(leaders))))
+    return next(one for one in by_prompt[chosen.asked.prompt.name] if _is_alike(chosen, one, 1.0))
+
+
+def luck(prompts: int) -> float:
+    """The standard errors by which chance lets the best of several equal prompts lead; at least one."""
+    return max(NormalDist().inv_cdf(1 - 1 / prompts), 1.0) if prompts > 1 else 1.0
+
+
+def _leader(of_prompt: Sequence[Candidate]) -> Candidate:
+    return min(of_prompt, key=lambda one: statistics.fmean(verdict.loss for verdict in one.verdicts.values()))
+
+
+def _is_alike(best: Candidate, other: Candidate, errors: float) -> bool:
+    mean, error = gain(best, other)
+    return best is other or mean <= errors * error

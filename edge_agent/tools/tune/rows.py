@@ -1,0 +1,138 @@
+"""Files of inputs with and without their right labels: JSON lines, or CSV with a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
+from edge_agent.core.wording import shown
+
+_MOST_FAULTS = 20
+_ANSWER_COLUMNS = ("answer", "label")
+
+
+class RowsError(Exception):
+    """The file cannot be used. Each of `faults` names file and line, the value and what is allowed."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An input, as a request has it, and its right label."""
+
+    input: Any
+    answer: str
+
+
+def read_labelled(path: Path, labels: Sequence[str]) -> list[Row]:
+    """Rows with distinct inputs. Raises RowsError with all faults.
+
+    JSON lines of `{"input": …, "answer": …}`; or CSV with a column `answer` (else `label`), and either a column `input`
+    or others, which make an object.
+    """
+    known = {unicodedata.normalize("NFC", label): label for label in labels}
+    lines = _csv_lines(path) if path.suffix.lower() == ".csv" else _json_lines(path)
+    rows, faults = dict[str, Row](), list[str]()
+    for where, value in lines:
+        if not isinstance(value, dict) or value.keys() != {"input", "answer"}:
+            faults.append(f'{where}: should be {{"input": …, "answer": …}} (got {shown(value)})')
+        elif not _is_input(value["input"]):
+            faults.append(f"{where}: input: should be a text, an object or an array (got {shown(value['input'])})")
+        elif (answer := _label(value["answer"], known)) is None:
+            faults.append(f"{where}: answer: should be one of {', '.join(labels)} (got {shown(value['answer'])})")
+        elif rows.setdefault(compact_json(value["input"]), row := Row(value["input"], answer)) != row:
+            faults.append(f"{where}: answer: the same input has another one before (got {shown(answer)})")
+    if faults:
+        more = len(faults) - _MOST_FAULTS
+        raise RowsError([*faults[:_MOST_FAULTS], *([f"{path}: {more} more faults"] if more > 0 else [])])
+    return list(rows.values())
+
+
+def read_inputs(path: Path) -> list[Any]:
+    """Inputs, one a line: JSON, or text as it stands. Raises RowsError."""
+    found = []
+    for _, line in _lines(path):
+        try:
+            value = parse_json(line)
+        except NotJsonError:
+            value = line
+        found.append(value if _is_input(value) else line)
+    return found
+
+
+def read_wordings(path: Path) -> list[str]:
+    """Texts, one a line. Raises RowsError."""
+    return [line for _, line in _lines(path)]
+
+
+def _is_input(value: object) -> bool:
+    return isinstance(value, str | dict | list)
+
+
+def _label(answer: object, known: dict[str, str]) -> str | None:
+    return known.get(unicodedata.normalize("NFC", answer)) if isinstance(answer, str) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise RowsError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise RowsError([f"{path}: is not UTF-8: {error.reason} at byte {error.start}"]) from error
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines that are not blank, each after its place."""
+    # Not splitlines: texts may hold other separators than the end of a line.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.strip()
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    for where, line in _lines(path):
+        try:
+            yield where, parse_json(line)
+        except NotJsonError as error:
+            raise RowsError([f"{where}: should be a line of JSON: {error} (got {shown(line)})"]) from error
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        column = next((name for name in _ANSWER_COLUMNS if name in header), None)
+        if column is None or len(set(header)) < len(header) or len(header) < 2:
+            rule = "should be a header of different names, one of them answer or label"
+            raise RowsError([f"{path}:1: {rule} (got {shown(header)})"])
+        for cells in reader:
+            where = f"{path}:{reader.line_num}"
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise RowsError([f"{where}: should have {len(header)} cells (got {shown(cells)})"])
+            values = dict(zip(header, cells, strict=True))
+            answer = values.pop(column)
+            value = values["input"] if "input" in values else {name: _cell(text) for name, text in values.items()}
+            yield where, {"input": value, "answer": answer}
+    except csv.Error as error:
+        raise RowsError([f"{path}:{reader.line_num}: is not CSV: {error}"]) from error
+
+
+def _cell(text: str) -> Any:
+    """A number, true or false as JSON has it; else the text."""
+    try:
+        value = parse_json(text)
+    except NotJsonError:
+        return text
+    return value if isinstance(value, int | float) else text
