@@ -7,11 +7,15 @@ accuracy the audits before it train, too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_agent.accuracy import drift, promise
 from edge_agent.accuracy.score_map import ScoreMap
+
+# The raw scores of an answer, and the right label.
+Row = tuple[Mapping[str, float], str]
+BetterMap = Callable[[Sequence[Row], ScoreMap, ScoreMap], ScoreMap | None]
 
 # A map is fitted again when there is this share more feedback, and this much at least.
 _MORE, _LEAST_MORE = 1.1, 5
@@ -58,18 +62,20 @@ class Assessment:
 def assess(
     answers: Sequence[Answer],
     *,
+    better_map: BetterMap,
     current: ScoreMap,
     base: ScoreMap,
     trained_on: int,
     min_accuracy: float | None,
     confidence: float,
 ) -> Assessment:
-    """answers: in the order of time. current: the map in force; base: the one that it was fitted from."""
+    """answers: in the order of time. better_map: of fit.py, or the same in another process.
+
+    current: the map in force. base: the one that it was fitted from.
+    """
     rows = [(one.scores, one.label) for one in answers if one.label is not None and not one.is_audit]
     found = None
     if is_due := len(rows) >= max(trained_on * _MORE, trained_on + _LEAST_MORE) and _has_confirmed(answers):
-        from edge_agent.accuracy.fit import better_map  # noqa: PLC0415 - numpy, which an agent without feedback spares
-
         found = better_map(rows, current, base)
     used = found or current
     audits = [(*_best(used, one), one) for one in answers if one.is_audit and one.is_marked]

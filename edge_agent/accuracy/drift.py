@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from statistics import NormalDist
 
-# Audits before the newest ones are forgotten: this bounds the time of a test.
+# Older audits are ignored: this bounds the time of a test.
 MAX_AUDITS = 1000
 # Audits before the earliest drop that is thought of: a few lucky first ones say little about the accuracy before.
 LEAST_BEFORE = 50
 # Accuracies from 0.0025 to 0.9975, evenly spaced in log odds.
 _LEVELS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-24, 25))
-# What a drop leaves of the accuracy.
-_RATIOS = (0.6, 0.8)
+# What the drop that is looked for leaves of the accuracy. Others are seen, too: larger ones sooner, smaller ones later.
+_LEFT = 0.7
 # By simulation (rigs/accuracy/simulate.py): at most one false alarm in 8,760 audits, whatever the accuracy.
 _ALARM = 30_000.0
 _LARGEST = 1e200
@@ -41,29 +41,29 @@ def accuracy_drop(rights: Sequence[bool]) -> Drop | None:
     rights: the audits of a random sample since that moment, oldest first; those beyond MAX_AUDITS are ignored. There is
     at most one false alarm in 8,760 audits.
 
-    Shiryaev and Roberts' statistic sums, over each moment at which accuracy may have dropped, how much likelier the
-    audits are with the drop than without (e-detectors, arXiv 2203.03532). The accuracy before and the size of the drop
-    are unknown: the statistic is the mean over levels, weighted by their likelihood without a drop, and over sizes.
+    Shiryaev and Roberts' statistic sums, over each moment at which accuracy may have dropped by three tenths, how much
+    likelier the audits are with the drop than without (e-detectors, arXiv 2203.03532). The accuracy before is unknown:
+    the test takes the mean of the statistic over levels, weighted by their likelihood without a drop.
     """
     newest = rights[-MAX_AUDITS:]
-    right = sum(newest)
-    logs = [right * math.log(level) + (len(newest) - right) * math.log1p(-level) for level in _LEVELS]
+    return _likeliest_drop(newest) if _evidence(newest) >= _ALARM else None
+
+
+def _evidence(rights: Sequence[bool]) -> float:
+    right = sum(rights)
+    logs = [right * math.log(level) + (len(rights) - right) * math.log1p(-level) for level in _LEVELS]
     weights = [math.exp(one - max(logs)) for one in logs]
-    evidence = sum(
-        weight * _evidence(newest[LEAST_BEFORE:], level) for weight, level in zip(weights, _LEVELS, strict=True)
-    )
-    return _likeliest_drop(newest) if evidence >= _ALARM * sum(weights) else None
+    later = rights[LEAST_BEFORE:]
+    pairs = zip(weights, _LEVELS, strict=True)
+    return sum(weight * _evidence_at(level, later) for weight, level in pairs) / sum(weights)
 
 
-def _evidence(rights: Sequence[bool], level: float) -> float:
-    """Shiryaev and Roberts' statistic for drops from this known level, at most _LARGEST."""
+def _evidence_at(level: float, rights: Sequence[bool]) -> float:
+    """Shiryaev and Roberts' statistic for a drop from this known level, at most _LARGEST."""
+    factors = (1 - _LEFT * level) / (1 - level), _LEFT
     total = 0.0
-    for ratio in _RATIOS:
-        factors = (1 - ratio * level) / (1 - level), ratio
-        one = 0.0
-        for is_right in rights:
-            one = (1 + one) * factors[is_right]
-        total += one / len(_RATIOS)
+    for is_right in rights:
+        total = (1 + total) * factors[is_right]
     return min(total, _LARGEST)
 
 

@@ -6,7 +6,7 @@ Its process sets OPENBLAS_NUM_THREADS=1 (core/environment.py): with more, a busy
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -15,10 +15,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.accuracy.assessment import Row
 from edge_agent.accuracy.score_map import FLOOR, ScoreMap
 
-# The raw scores of an answer, and the right label.
-Row = tuple[Mapping[str, float], str]
 _Array = npt.NDArray[np.float64]
 _Indexes = npt.NDArray[np.intp]
 
@@ -27,6 +26,8 @@ _FOLDS = 3
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)
 # A scale per label is tried only with this many rows per label.
 _ROWS_PER_SCALE = 10
+# A scale never turns round: feedback on wrong answers alone would make the least likely label the best one.
+_LEAST_STRETCH = 0.05
 _NEWTON_STEPS = 30
 # In nats a row: far less than what feedback can tell apart.
 _TOLERANCE = 1e-4
@@ -149,7 +150,7 @@ def _fit_family(feedback: _Feedback, start: ScoreMap, family: _Family, strength:
         while (tried := objective(change - length * step))[0] > value - length * decrease / 4 and length > 1e-3:
             length /= 2
         change, (value, logs) = change - length * step, tried
-    stretch = np.ones(labels) + change[:scales]
+    stretch = np.maximum(np.ones(labels) + change[:scales], _LEAST_STRETCH)
     biases = np.array(start.biases) * stretch + change[scales:]
     return ScoreMap(start.labels, tuple((np.array(start.scales) * stretch).tolist()), tuple(biases.tolist()))
 

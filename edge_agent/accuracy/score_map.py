@@ -13,7 +13,7 @@ from typing import Self
 
 # A model's softmax can give exactly 0, whose logarithm no bias could lift.
 FLOOR = 1e-9
-# How much of the prior is taken out. All of it is too much for a model that is sure of nothing: `rigs.accuracy prior`.
+# How much of the prior is taken out. All of it is too much for a model that is sure of nothing: `rigs.accuracy gains`.
 PRIOR_POWER = 0.75
 # Far beyond any fit; sums of such terms stay finite.
 _LARGEST = 1e6
@@ -60,26 +60,21 @@ class ScoreMap:
         total = sum(weights.values())
         return {label: weight / total for label, weight in weights.items()}
 
-    def to_json(self) -> dict[str, list[str] | list[float]]:
-        return {"labels": list(self.labels), "scales": list(self.scales), "biases": list(self.biases)}
+    def to_json(self) -> dict[str, list[float]]:
+        """Label -> scale and bias."""
+        parts = zip(self.labels, self.scales, self.biases, strict=True)
+        return {label: [scale, bias] for label, scale, bias in parts}
 
     @classmethod
     def from_json(cls, value: object, labels: Sequence[str]) -> Self:
-        """The map that `to_json` wrote. labels: of the task, in any order. Raises ValueError, which says the fault."""
-        if not isinstance(value, dict) or value.keys() != {"labels", "scales", "biases"}:
-            raise ValueError("a score map is an object of labels, scales and biases")
-        names = value["labels"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("a score map's labels are a list of text")
-        if sorted(names) != sorted(labels):
-            raise ValueError("the score map has other labels than the task")
-        return cls(tuple(names), _numbers(value["scales"]), _numbers(value["biases"]))
-
-
-def _numbers(value: object) -> tuple[float, ...]:
-    if not isinstance(value, list) or not all(type(one) in (int, float) for one in value):
-        raise ValueError("a score map's scales and biases are lists of numbers")
-    return tuple(value)
+        """The map that `to_json` wrote, for a task of these labels. Raises ValueError, which says the fault."""
+        if not isinstance(value, dict) or value.keys() != set(labels):
+            raise ValueError("a score map is an object with the task's labels")
+        pairs = [value[label] for label in labels]
+        for pair in pairs:
+            if not isinstance(pair, list) or [type(one) in (int, float) for one in pair] != [True, True]:
+                raise ValueError("each label of a score map has a list of two numbers, scale and bias")
+        return cls(tuple(labels), tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
 
 
 def _log(score: float) -> float:

@@ -25,6 +25,7 @@ from edge_agent.core.config import ClassifyTask, Config
 from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
+from edge_agent.feedback.fitting import better_map_in_child
 from edge_agent.requests.request import Request
 from edge_agent.requests.scoring import NEVER, Scoring
 from edge_agent.requests.tasks import Task
@@ -289,6 +290,7 @@ class Feedback:
         work = partial(
             assess,
             [_answer(one, tracked.since) for one in kept],
+            better_map=better_map_in_child,
             current=tracked.fitted or base,
             base=base,
             trained_on=tracked.trained_on,

@@ -222,7 +222,7 @@ def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: p
     while after is not None:
         page = bench.feedback.export("t", after=after, limit=500)
         assert len(page["answers"]) < 10
-        assert page["map"]["labels"] == ["a", "b", "c"]
+        assert list(page["map"]) == ["a", "b", "c"]
         numbers += [one["number"] for one in page["answers"]]
         after = page["next"]
     assert numbers == list(range(1, 62))
