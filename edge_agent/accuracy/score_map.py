@@ -13,8 +13,9 @@ from typing import Self
 
 # A model's softmax can give exactly 0, whose logarithm no bias could lift.
 FLOOR = 1e-9
-# How much of the prior is taken out. All of it is too much for a model that is sure of nothing: `rigs.accuracy gains`.
-PRIOR_POWER = 0.75
+# Inputs that say nothing overstate what a model prefers for others: this share of a prior is spread evenly. It is right
+# most often on the train halves of `rigs.accuracy gains`, and hardly ever less often than without a correction.
+EVEN_SHARE = 0.2
 # Far beyond any fit; sums of such terms stay finite.
 _LARGEST = 1e6
 
@@ -45,8 +46,9 @@ class ScoreMap:
 
     @classmethod
     def dividing_by(cls, prior: Mapping[str, float]) -> Self:
-        """Divides each score by a power of what the label gets from an input that says nothing, and normalizes."""
-        biases = tuple(-PRIOR_POWER * _log(chance) for chance in prior.values())
+        """Divides each score by what the label gets from an input that says nothing, smoothed, and normalizes."""
+        even = EVEN_SHARE / len(prior)
+        biases = tuple(-_log((1 - EVEN_SHARE) * chance + even) for chance in prior.values())
         return cls(tuple(prior), (1.0,) * len(prior), biases)
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:

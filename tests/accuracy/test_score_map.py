@@ -15,9 +15,9 @@ def test_the_identity_leaves_scores_as_they_are_in_their_order() -> None:
     assert mapped == pytest.approx(SCORES, abs=1e-8)
 
 
-def test_most_of_a_prior_is_divided_out() -> None:
+def test_a_smoothed_prior_is_divided_out() -> None:
     mapped = ScoreMap.dividing_by({"ok": 0.75, "hot": 0.25}).apply({"ok": 0.6, "hot": 0.4})
-    weights = {"ok": 0.6 / 0.75**0.75, "hot": 0.4 / 0.25**0.75}
+    weights = {"ok": 0.6 / 0.7, "hot": 0.4 / 0.3}
     assert mapped == pytest.approx({label: weight / sum(weights.values()) for label, weight in weights.items()})
 
 
