@@ -143,7 +143,7 @@ def test_corrections_lift_a_label_that_never_wins() -> None:
     assert found[Correction.MAP].accuracy > 0.9
     assert gain(found[Correction.MAP], found[Correction.AS_IS])[0] > 0
     assert Correction.MEAN not in found
-    assert choose(several).correction in (Correction.PRIOR, Correction.MAP)
+    assert choose(several, found[Correction.PRIOR]).correction in (Correction.PRIOR, Correction.MAP)
 
 
 def test_the_mean_of_inputs_needs_no_label() -> None:
@@ -171,7 +171,7 @@ def test_the_luckiest_of_many_prompts_is_not_chosen() -> None:
         shown = draw.sample(range(30), 4) if number else ()
         scores = [min(max(0.5 + draw.gauss(0, 0.05), 0.01), 0.99) for _ in answers]
         several += candidates(asked(scores, shown=shown, name=f"{number}" if number else ""), answers, None)
-    assert choose(several).asked.prompt.name == AS_CONFIGURED
+    assert choose(several, several[0]).asked.prompt.name == AS_CONFIGURED
 
 
 def test_examples_that_change_nothing_are_not_chosen() -> None:
@@ -181,13 +181,14 @@ def test_examples_that_change_nothing_are_not_chosen() -> None:
     plain = candidates(asked(scores), answers, None)
     shows = candidates(asked(scores, shown=[*range(6), *range(20, 26)], name="12 examples"), answers, None)
     assert by_correction(shows)[Correction.MAP].accuracy > by_correction(plain)[Correction.MAP].accuracy
-    assert choose([*plain, *shows]).asked.prompt.name == AS_CONFIGURED
+    assert choose([*plain, *shows], plain[0]).asked.prompt.name == AS_CONFIGURED
 
 
 def test_a_prompt_that_is_really_better_is_chosen() -> None:
     good = [0.1 if answer == "calm" else 0.9 for answer in ANSWERS]
     plain, better = asked([0.5 + noise for noise in NOISE]), asked(good, shown=[0, 1], name="2 examples")
-    assert choose([*candidates(plain, ANSWERS, None), *candidates(better, ANSWERS, None)]).asked is better
+    several = [*candidates(plain, ANSWERS, None), *candidates(better, ANSWERS, None)]
+    assert choose(several, several[0]).asked is better
 
 
 def test_a_model_that_is_sure_and_wrong_is_badly_calibrated() -> None:

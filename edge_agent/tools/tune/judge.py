@@ -168,22 +168,21 @@ def gain(of: Candidate, over: Candidate) -> tuple[float, float]:
     return statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
 
 
-def choose(several: Sequence[Candidate]) -> Candidate:
+def choose(several: Sequence[Candidate], reference: Candidate) -> Candidate:
     """The simplest prompt, and of it the simplest correction, that the best one beats by no more than chance.
 
-    Judged by log loss; a correction that is right less often than the prompt without another key is out. A correction
-    counts as good as the best one within one standard error (Breiman 1984). The best of many prompts is partly the
-    luckiest: of n that are alike it is about as many standard errors better as `luck` says.
+    Judged by log loss. A correction counts as good as the best one within one standard error (Breiman 1984). The best
+    of many prompts is partly the luckiest: of n that are alike it leads by as many standard errors as `luck` says.
+    If that prompt is right less often than the reference with any correction, on the same rows: the reference.
     """
     by_prompt = dict[str, list[Candidate]]()
     for one in sorted(several, key=lambda one: one.complexity):
-        of_prompt = by_prompt.setdefault(one.asked.prompt.name, [])
-        if not of_prompt or one.accuracy >= of_prompt[0].accuracy:
-            of_prompt.append(one)
+        by_prompt.setdefault(one.asked.prompt.name, []).append(one)
     leaders = sorted((_leader(of) for of in by_prompt.values()), key=lambda one: one.asked.prompt.complexity)
     best = max(leaders, key=lambda one: gain(one, leaders[0])[0])
-    chosen = next(one for one in leaders if _is_alike(best, one, luck(len(leaders))))
-    return next(one for one in by_prompt[chosen.asked.prompt.name] if _is_alike(chosen, one, 1.0))
+    prompt = next(one for one in leaders if _is_alike(best, one, luck(len(leaders)))).asked.prompt
+    right = [one for one in by_prompt[prompt.name] if one.accuracy >= accuracy(reference.on(one.rows))]
+    return next((one for one in right if _is_alike(_leader(right), one, 1.0)), reference)
 
 
 def luck(prompts: int) -> float:

@@ -117,8 +117,8 @@ class Search:
         return Result(
             tried=self._all,
             reference=self._reference,
-            chosen=choose(self._fast),
-            best=choose(self._all),
+            chosen=choose(self._fast, self._reference),
+            best=choose(self._all, self._reference),
             base_ms=self._base_ms,
             judged=len(self._judged),
             skipped=self._skipped,
@@ -126,7 +126,7 @@ class Search:
 
     def best(self) -> Prompt:
         """For the plan: what would be chosen now."""
-        return choose(self._fast).asked.prompt
+        return choose(self._fast, self._reference).asked.prompt
 
     def is_fast_enough(self, prompt: Prompt) -> bool:
         """For the plan."""
@@ -227,7 +227,7 @@ class Search:
 
     def _unsure_of_time(self) -> Asked | None:
         """A prompt that would be chosen if it is fast enough, which too few requests say."""
-        for candidate in (choose(self._all), choose(self._fast)):
+        for candidate in (choose(self._all, self._reference), choose(self._fast, self._reference)):
             if candidate.asked.prompt.name != AS_CONFIGURED and len(candidate.asked.pairs_ms) < _PAIRS:
                 return candidate.asked
         return None
