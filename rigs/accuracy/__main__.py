@@ -4,6 +4,7 @@ datasets: lists the labelled tasks, after each has been downloaded once. Needs P
 gains MODEL: what prior correction and feedback gain on them, and whether promises hold; exits with 1 where a target is
 missed. The scores of a model are asked once, which takes half an hour for a 0.5B.
 simulate: promises, drift and fits where the truth is known, without a model.
+tune: whether `edge-agent tune` with 50 rows is nearly as good as with 500, in time, and as fast.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from rigs import machine
+from rigs.accuracy import tuning
 from rigs.accuracy.datasets import DATASETS, load
 from rigs.accuracy.gains import feedback, prior, promises
 from rigs.accuracy.scores import scores_of
@@ -61,7 +63,16 @@ def main() -> None:
     simulating = commands.add_parser("simulate", help="promises, drift and fits against worlds whose truth is known")
     simulating.add_argument("--seed", type=int, default=1)
     simulating.set_defaults(run=lambda arguments: 0 if simulate(arguments.seed) else 1)
-    for command in (listing, gaining):
+    tune = commands.add_parser("tune", help="judge what `edge-agent tune` makes of a few rows")
+    tune.add_argument("model", metavar="MODEL", type=machine.model_path)
+    tune.add_argument("--tasks", nargs="+", metavar="NAME", choices=names, default=names, help="default: all")
+    tune.add_argument("--rows", type=int, default=50, help="that tune gets (default: %(default)s)")
+    tune.add_argument("--minutes", type=float, default=tuning.MOST_MINUTES, help="for each task (default: %(default)s)")
+    tune.add_argument("--most-train", type=int, default=500, help="rows that the best map is fitted to")
+    tune.add_argument("--most-test", type=int, default=300, help="rows that are judged")
+    tune.add_argument("--seed", type=int, default=0, help="of the choice of rows")
+    tune.set_defaults(run=tuning.run)
+    for command in (listing, gaining, tune):
         command.add_argument("--folder", type=Path, default=Path("build/accuracy"), help="for downloads and scores")
     arguments = parser.parse_args()
     sys.exit(arguments.run(arguments))

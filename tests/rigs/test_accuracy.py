@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import random
+import re
 import tarfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from edge_agent.tools.tune import prompts
+from rigs.accuracy import tuning
 from rigs.accuracy.archives import Archive
 from rigs.accuracy.datasets import DATASETS, load
 from rigs.accuracy.readers import sentence, weather
@@ -68,3 +72,26 @@ def test_a_sentence_follows_its_template() -> None:
         for word in ("on", "up")
         for first, second in ((word, lamp), (lamp, word))
     }
+
+
+def test_tuning_lists_what_it_tried_and_what_it_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prompts, "_NUMBERS", (2,))
+    monkeypatch.setattr(prompts, "_SEEDS", 1)
+    options = {"tasks": ["cold-rooms"], "rows": 30, "minutes": 1, "most_train": 40, "most_test": 30, "seed": 0}
+    tuning.run(argparse.Namespace(model=Path("echo:"), folder=tmp_path, **options))
+    printed = capsys.readouterr().out
+    assert "2 examples, turns, choice 1" in printed
+    assert re.search(r"^cold-rooms +0\.\d{3} ", printed, flags=re.MULTILINE)
+
+
+def test_each_target_can_be_missed() -> None:
+    good = {"as_is": 0.5, "prior": 0.6, "tuned": 0.8, "best": 0.84, "best_of_slow": 0.9, "minutes": 9.0, "slower": 4.0}
+    assert list(tuning.Outcome(task="t", **good).misses()) == []
+    bad = tuning.Outcome(task="t", **{**good, "tuned": 0.7, "minutes": 11.0, "slower": 6.0})
+    assert list(bad.misses()) == [
+        "t: right in 0.700, less than 95% of 0.840",
+        "t: 11.0 minutes",
+        "t: 6.0 % slower",
+    ]
