@@ -34,6 +34,9 @@ READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
+# A question that the model was not trained for. Corrections teach the board.
+CHECK, CHECK_LABELS = "machine-check", ("normal", "fault")
+CHECKED, CORRECTIONS = 12, 30
 _COLUMNS = {
     "vibration_mm_s": "mm/s",
     "temperature_c": "°C",
@@ -137,6 +140,8 @@ def _config(bundle: Path, port: int) -> str:
         "[health]\ninterval_s = 2.0",
         '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
     ]
+    lines += ["[feedback]\nenabled = true", f'[tasks.{CHECK}]\nkind = "classify"']
+    lines += [f"system = {json.dumps(tasks()[TRIAGE]['system'])}", f"labels = {json.dumps(CHECK_LABELS)}"]
     for name, task in tasks().items():
         lines += [f"[tasks.{name}]", f'kind = "{task["kind"]}"', f"system = {json.dumps(task['system'])}"]
         if "labels" in task:
@@ -151,7 +156,7 @@ def _config(bundle: Path, port: int) -> str:
 
 def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
     """folder: for the configuration and the logs."""
-    broker = start_broker(port, folder, (TOPICS.all_requests, TOPICS.all_commands, READINGS))
+    broker = start_broker(port, folder, (TOPICS.all_requests, TOPICS.all_feedback, TOPICS.all_commands, READINGS))
     try:
         config = folder / "config.toml"
         config.write_text(_config(bundle, broker.ports["5"]), encoding="utf-8")
@@ -167,6 +172,7 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
             _print(f"agent      {TOPICS.base} is online\n")
             are_all_ok = _triage(sensors)
             are_all_ok &= _details(sensors)
+            are_all_ok &= _learning(sensors[0])
             _print_health(sensors[0])
             if keep:
                 _stay_up(agent, config, broker)
@@ -267,6 +273,42 @@ def _details(sensors: list[_Sensors]) -> bool:
         times = f"{reply['timing']['total_ms']:.0f} ms, as the sensor saw it {1000 * (received_at - sent_at):.0f} ms"
         _print(f"\n{task} of {reading.payload}, MQTT {speaker.protocol}\n  {printable(text)}  ({times})")
     return are_all_ok
+
+
+def _learning(sensors: _Sensors) -> bool:
+    """Asks what the model was not trained for, before and after corrections."""
+    plain = [row for row in held_out() if row.variant == "standard" and not row.borderline]
+    normal, faulty = ([row for row in plain if (row.fault == "normal") is is_normal] for is_normal in (True, False))
+    rows = [row for pair in zip(normal, faulty, strict=False) for row in pair]
+    before = _count_right(sensors, rows[:CHECKED], "before")
+    for number, row in enumerate(rows[CHECKED : CHECKED + CORRECTIONS]):
+        _check(sensors, row, f"lesson-{number}")
+        feedback = {"id": f"lesson-{number}", "answer": _right_check(row)}
+        sensors.send(TOPICS.feedback(CHECK), json.dumps(feedback))
+    give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
+    while sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S).pop()[0]["accuracy"][CHECK]["feedback"] < CORRECTIONS:
+        if time.monotonic() > give_up_at:
+            raise DemoError(f"the board has not learnt from its feedback within {ANSWER_TIMEOUT_S:.0f} s")
+    after = _count_right(sensors, rows[:CHECKED], "after")
+    labels = " or ".join(CHECK_LABELS)
+    _print(f"\n{CHECK}, {labels}: the model was not trained for these labels")
+    _print(f"  right: {before} of {CHECKED} readings, after {CORRECTIONS} corrections of others {after} of {CHECKED}")
+    return after > before
+
+
+def _count_right(sensors: _Sensors, rows: list[HeldOutReading], name: str) -> int:
+    found = [_check(sensors, row, f"{name}-{number}") == _right_check(row) for number, row in enumerate(rows)]
+    return sum(found)
+
+
+def _check(sensors: _Sensors, row: HeldOutReading, request_id: str) -> object:
+    """The board's answer to one reading."""
+    sensors.send(TOPICS.request(CHECK), json.dumps({"id": request_id, "input": json.loads(row.payload)}))
+    return sensors.wait_for(TOPICS.response(CHECK), ANSWER_TIMEOUT_S).pop()[0]["output"]
+
+
+def _right_check(row: HeldOutReading) -> str:
+    return CHECK_LABELS[row.fault != "normal"]
 
 
 def _failure(reply: dict[str, Any]) -> str:
