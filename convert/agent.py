@@ -1,7 +1,16 @@
 """All that the converter uses of the agent: the only module here that imports it. mypy and ruff let it re-export."""
 
-from pathlib import Path
+from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.accuracy.assessment import Row
+from edge_agent.accuracy.bundled import FILE as SCORE_MAPS_FILE
+from edge_agent.accuracy.bundled import SCHEMA as SCORE_MAPS_SCHEMA
+from edge_agent.accuracy.export import Export, read_export
+from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
@@ -26,6 +35,23 @@ from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.client import started as started_worker
 
 from .errors import ConvertError, escaped
+
+if TYPE_CHECKING:
+    from edge_agent.accuracy.fit import Shared
+
+
+def fit_shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
+    """See edge_agent.accuracy.fit. It imports numpy, whose lack this module's importer has to report."""
+    from edge_agent.accuracy.fit import shared_map  # noqa: PLC0415
+
+    return shared_map(rows, start)
+
+
+def fit_board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
+    """See edge_agent.accuracy.fit."""
+    from edge_agent.accuracy.fit import board_map  # noqa: PLC0415
+
+    return board_map(rows, shared)
 
 
 def model_facts(path: Path) -> ModelFacts:

@@ -45,7 +45,7 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     parser = conversion_parser()
     given, unknown = parser.parse_known_args(words)
     if unknown:
-        hint = f"; {PROGRAM} takes one CHECKPOINT, its sub-commands are verify and evaluate"
+        hint = f"; {PROGRAM} takes one CHECKPOINT, its sub-commands are verify, evaluate and maps"
         is_word = not unknown[0].startswith("-")
         parser.error(f"unrecognized arguments: {escaped(' '.join(unknown))}{hint if is_word else ''}")
     if given.out is None and not given.dry_run:
@@ -160,6 +160,23 @@ def verification_parser() -> argparse.ArgumentParser:
     _add(parser, "--public-key", "KEY.pub.pem", "Ed25519 public key (PEM); without it no signature is checked")
     canaries = "also ask the model the recorded requests and compare its answers"
     parser.add_argument("--canaries", action="store_true", help=canaries)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return parser
+
+
+def maps_parser() -> argparse.ArgumentParser:
+    parser = _parser(
+        "maps",
+        "BUNDLE --feedback EXPORT... --out BUNDLE [option ...]",
+        "Fits score maps to the feedback of several boards and adds them to a copy of a bundle. The exports are files "
+        "that `edge-agent accuracy TASK --out` writes.",
+    )
+    _add(parser, "bundle", "BUNDLE", "the bundle whose model gave the answers")
+    _add(parser, "--feedback", "EXPORT", "exports of boards and tasks", nargs="+", required=True)
+    _add(parser, "--out", "BUNDLE", "folder to create", required=True)
+    _add(parser, "--model-version", "N", "version in the manifest (default: one more than the bundle's)", parse_version)
+    _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the new bundle")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser
 

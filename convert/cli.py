@@ -18,16 +18,17 @@ from .evaluate.comparison import compare_models
 from .evaluate.labelled import read_labelled
 from .evaluate.requests import read_tasks
 from .evaluate.worker import Adapted
+from .maps import add_maps
 from .measure.cache import write_reference
 from .measure.texts import calibration_files, evaluation_files, read_texts
-from .printing import print_comparison, print_plan, print_verification, print_written
+from .printing import print_comparison, print_maps, print_plan, print_verification, print_written
 from .progress import ProgressLine
 from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.model import read_model
 from .stopping import StoppedError, stop_on_signals
 from .write.bundle import new_bundle, verify_bundle
-from .write.manifest import CANARIES_FILE, MODEL_FILE, PAGE_FILE, read_private_key
+from .write.manifest import CANARIES_FILE, MODEL_FILE, PAGE_FILE, SIGNATURE_FILE, read_private_key
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    commands = {"verify": _verify, "evaluate": _evaluate}
+    commands = {"verify": _verify, "evaluate": _evaluate, "maps": _maps}
     try:
         with stop_on_signals():
             command = commands.get(words[0]) if words else None
@@ -133,6 +134,22 @@ def _evaluate(words: list[str]) -> int:
         print(found.encode().decode())
     else:
         print_comparison(found)
+    return EXIT_OK
+
+
+def _maps(words: list[str]) -> int:
+    given = arguments.maps_parser().parse_args(words)
+    written = add_maps(
+        given.bundle,
+        given.feedback,
+        out=given.out,
+        replace=given.force,
+        version=given.model_version,
+        sign=None if given.sign is None else read_private_key(given.sign).sign,
+    )
+    if given.sign is None and (given.bundle / SIGNATURE_FILE).is_file():
+        _complain("warning: the bundle is signed and its copy is not; --sign signs it")
+    print_maps(written, given.out, is_signed=given.sign is not None, as_json=given.json)
     return EXIT_OK
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from .agent import Model
 from .conversion import Job, Written
 from .errors import escaped
+from .maps import WrittenMaps
 from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
@@ -76,6 +77,30 @@ def print_comparison(found: Comparison) -> None:
         print(f"{'':{width}} the reference: {reference}, the difference in points {points}")
 
 
+def print_maps(written: WrittenMaps, folder: Path, *, is_signed: bool, as_json: bool) -> None:
+    """The maps that were fitted, and those of them that are in the bundle."""
+    if as_json:
+        tasks = [
+            {
+                **{name: getattr(one, name) for name in ("task", "definition", "boards", "before", "after")},
+                "is_written": one.shared is not None,
+                "own_biases": sorted(one.own),
+            }
+            for one in written.fitted
+        ]
+        print_json({"bundle": str(folder), "version": written.version, "signed": is_signed, "tasks": tasks})
+        return
+    print(f"{escaped(str(folder))}: version {written.version}{', signed' if is_signed else ''}")
+    for one in written.fitted:
+        print(
+            f"{escaped(one.task)} {one.definition[:16]}: {sum(one.boards.values())} corrections of {len(one.boards)} "
+            f"boards, {percent(one.before)} right before, {percent(one.after)} with a map (cross-validated)"
+            f"{'' if one.shared is not None else '; no map is written'}"
+        )
+        if one.own:
+            print(f"  biases of their own: {', '.join(map(escaped, sorted(one.own)))}")
+
+
 def print_verification(folder: Path, model: Model | None, faults: list[str], *, is_asked: bool, as_json: bool) -> None:
     """What was checked of a bundle. model: None if it cannot be opened; is_asked: whether its canaries were asked."""
     has_canaries = (folder / CANARIES_FILE).is_file()
@@ -90,6 +115,7 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
                 "has_canaries": has_canaries,
                 "canaries_asked": model is not None and is_asked,
                 "chat_template_sha256": None if model is None else model.chat_template_sha256,
+                "score_maps": {} if model is None else _mapped_tasks(model),
             }
         )
     elif model is not None and not faults:
@@ -97,7 +123,13 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
         print(f"{escaped(str(folder))}: {name} version {model.version}, all files as the manifest lists them")
         print(f"template   {model.chat_template_sha256 or 'none'}")
         print(f"signature  {model.signature or 'none'}")
+        print(f"score maps {', '.join(sorted(map(escaped, _mapped_tasks(model).values()))) or 'none'}")
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")
+
+
+def _mapped_tasks(model: Model) -> dict[str, str]:
+    """The tasks with score maps, by definition."""
+    return {definition: str(entry.get("task")) for definition, entry in model.score_maps.items()}
 
 
 def _print_histogram(plan: FilePlan, job: Job) -> None:

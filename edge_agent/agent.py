@@ -68,7 +68,8 @@ class Agent:
         self._store = Store(database, self._inbox.deliver)
         self._delivery = Delivery(self._store, self._connections.data, config.topics)
         self._renderer = Renderer()
-        self._scoring = Scoring(model.weights_sha256)
+        self._scoring = Scoring(model.weights_sha256, f"{config.device.site}/{config.device.id}")
+        self._scoring.set_bundled(model.score_maps)
         self._feedback = Feedback(config, tasks, self._store, self._scoring, model.weights_sha256)
         self._dispatcher = Dispatcher(
             config,
@@ -265,6 +266,7 @@ class Agent:
     def _on_switch_ended(self, end: Switched | SwitchFailed, now: float) -> None:
         if isinstance(end, Switched):
             self._status.publish_event("model-switched", end.event)
+            self._scoring.set_bundled(self._supervisor.model.score_maps)
             self._feedback.on_model_replaced(self._supervisor.model.weights_sha256)
             self._put_into_service(end.ready, now, was_asked=True)
         else:

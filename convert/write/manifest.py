@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from .. import __version__
+from ..agent import SCORE_MAPS_FILE
 from ..errors import ConvertError, escaped
 from ..quantize import ggml
 
@@ -26,7 +27,7 @@ QUALITY_FILE = "quality.json"
 PAGE_FILE = "quality.html"
 BUNDLE_FILES = {
     *(FILE, SIGNATURE_FILE, MODEL_FILE, CANARIES_FILE, IMPORTANCE_FILE, ADAPTER_FILE, REPAIR_FILE),
-    *(QUALITY_FILE, PAGE_FILE),
+    *(QUALITY_FILE, PAGE_FILE, SCORE_MAPS_FILE),
 }
 SCHEMA = 1
 

@@ -72,6 +72,11 @@ class Export(_Part):
         value = getattr(self, part)
         return ScoreMap.identity(self.labels) if value is None else ScoreMap.from_json(value, self.labels)
 
+    @property
+    def training(self) -> list[ExportedAnswer]:
+        """The answers with feedback that maps are fitted to."""
+        return [one for one in self.answers if one.is_marked and not self.measures(one)]
+
     def measures(self, answer: ExportedAnswer) -> bool:
         """Whether it is an audit that counts; all other feedback trains."""
         return answer.is_audit and answer.number > self.since

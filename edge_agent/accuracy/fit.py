@@ -6,9 +6,10 @@ Its process sets OPENBLAS_NUM_THREADS=1 (core/environment.py): with more, a busy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -33,6 +34,8 @@ _NEWTON_STEPS = 30
 _TOLERANCE = 1e-4
 _BLOCKS = 4
 _CONFIDENCE = 0.95
+# Of a board's own biases. No choice is made, so that their cross-validation stays fair.
+_OFFSET_STRENGTH = 2.0
 
 
 class _Family(Enum):
@@ -41,6 +44,8 @@ class _Family(Enum):
     TEMPERATURE = 1
     BIASES = 2
     SCALES = 3
+    # Biases alone, without a temperature.
+    OFFSETS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +95,61 @@ def better_map(rows: Sequence[Row], current: ScoreMap, base: ScoreMap) -> ScoreM
     return _tempered(feedback, current) if is_better else None
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """map: None = none is better. before, after: shares of right rows, of the start and, cross-validated, of a map."""
+
+    map: ScoreMap | None
+    before: float
+    after: float
+
+
+def shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
+    """A map for several boards from the rows of all, in any order: of a lower cross-validated log loss than `start`.
+
+    Raises ValueError for fewer than MIN_ROWS rows, and for rows of other labels.
+    """
+    if len(rows) < MIN_ROWS:
+        raise ValueError(f"at least {MIN_ROWS} corrections are needed (got {len(rows)})")
+    feedback = _feedback(rows, start)
+    old, new = _mapped(feedback, start), _cross_validated(feedback, partial(_fit, start=start))
+    is_better = _of_right(new - old, feedback.right).sum() > 0
+    before, after = (_count_right(logs, feedback.right) / len(rows) for logs in (old, new))
+    return Shared(_fit(feedback, start) if is_better else None, before, after)
+
+
+def board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
+    """`shared` with biases of a board's own; None = its rows do not prove that they lower the log loss.
+
+    The proof is a one-sided paired test at 95 % under cross-validation. That `shared` has seen the rows only makes it
+    stricter. Raises ValueError for rows of other labels.
+    """
+    if len(rows) < MIN_ROWS:
+        return None
+    feedback = _feedback(rows, shared)
+    fitted = partial(_fit_family, start=shared, family=_Family.OFFSETS, strength=_OFFSET_STRENGTH)
+    old, new = _mapped(feedback, shared), _cross_validated(feedback, fitted)
+    is_better = _is_lower_loss(new, old, feedback.right, _foreseen_variance(new, old))
+    return fitted(feedback) if is_better else None
+
+
+def _cross_validated(feedback: _Feedback, fitted: Callable[[_Feedback], ScoreMap]) -> _Array:
+    """Log scores [rows, labels], each by a map that is fitted without its row."""
+    fold = np.random.default_rng(0).permutation(len(feedback)) % _FOLDS
+    result = np.empty_like(feedback.log_scores)
+    for one in range(_FOLDS):
+        result[fold == one] = _mapped(feedback[fold == one], fitted(feedback[fold != one]))
+    return result
+
+
 def _fit(feedback: _Feedback, start: ScoreMap) -> ScoreMap:
     choices = [(_Family.TEMPERATURE, 1.0), *((_Family.BIASES, strength) for strength in _STRENGTHS)]
     if len(feedback) >= _ROWS_PER_SCALE * len(start.labels):
         choices += ((_Family.SCALES, strength) for strength in _STRENGTHS)
-    fold = np.random.default_rng(0).permutation(len(feedback)) % _FOLDS
-    gains = {
-        choice: sum(
-            float(_of_right(_mapped(left_out, _fit_family(others, start, *choice)), left_out.right).sum())
-            for left_out, others in ((feedback[fold == one], feedback[fold != one]) for one in range(_FOLDS))
-        )
-        for choice in choices
-    }
+    gains = dict[tuple[_Family, float], float]()
+    for family, strength in choices:
+        fitted = partial(_fit_family, start=start, family=family, strength=strength)
+        gains[family, strength] = _of_right(_cross_validated(feedback, fitted), feedback.right).sum()
     return _fit_family(feedback, start, *max(gains, key=gains.__getitem__))
 
 
@@ -115,7 +163,7 @@ def _fit_family(feedback: _Feedback, start: ScoreMap, family: _Family, strength:
     rows, labels = logits.shape
     is_shared = family is not _Family.SCALES
     scales = 1 if is_shared else labels
-    free = slice(0, 1) if family is _Family.TEMPERATURE else slice(None)
+    free = {_Family.TEMPERATURE: slice(0, 1), _Family.OFFSETS: slice(1, None)}.get(family, slice(None))
     is_right = np.arange(labels) == feedback.right[:, np.newaxis]
 
     def per_scale(values: _Array) -> _Array:

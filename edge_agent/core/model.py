@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ class Model:
 
     source: the folder or file that was opened, links resolved. adapters: all are applied together.
     signature: "unchecked" without a configured key, None without a signature.
+    score_maps: the entries of score_maps.json by definition, checked.
     warning: for the operator. is_fallback: the model that should run does not open.
     """
 
@@ -40,6 +41,7 @@ class Model:
     signature: Signature | None = None
     warning: str | None = None
     adapters: tuple[Adapter, ...] = ()
+    score_maps: Mapping[str, Any] = field(default_factory=dict)
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
     is_fallback: bool = False

@@ -6,10 +6,11 @@ import hashlib
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from edge_agent.accuracy import bundled
 from edge_agent.core.model import Model, ModelError, Signature, file_stamps
 from edge_agent.core.pipe import Adapter, is_echo, weights_sha256
 from edge_agent.core.strict_json import parse_json
@@ -185,6 +186,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
         context_length=manifest.context_length,
         signature=signature,
         adapters=adapters,
+        score_maps=_read_score_maps(path, manifest),
         chat_template_sha256=facts.chat_template_sha256,
         stamps=file_stamps(path / MODEL_FILE, adapters),
     )
@@ -220,6 +222,8 @@ def _check_content(
         facts = read_model_facts(model)
     except HeaderError as error:
         raise ModelError(f"{name}: {error}") from error
+    if manifest is not None:
+        _read_score_maps(path, manifest)
     # A model without a template of its own uses the default one.
     sha256 = facts.chat_template_sha256
     if sha256 is not None and chat_templates is not None and sha256 not in chat_templates:
@@ -251,6 +255,23 @@ def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manif
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
     return manifest, signature
+
+
+def _read_score_maps(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """Empty without the file. Raises ModelError, OSError."""
+    listed = manifest.files.get(bundled.FILE)
+    if listed is None:
+        return {}
+    where = f"{folder.name}/{bundled.FILE}"
+    if listed.bytes > bundled.MAX_BYTES:
+        raise ModelError(f"{where}: should have at most {bundled.MAX_BYTES} bytes (got {listed.bytes})")
+    data = (folder / bundled.FILE).read_bytes()
+    if (found := hashlib.sha256(data).hexdigest()) != listed.sha256:
+        raise ModelError(f"{where}: should have sha256 {listed.sha256} (got {found})")
+    try:
+        return bundled.read_score_maps(data)
+    except ValueError as error:
+        raise ModelError(f"{where}: cannot be used: {error}") from error
 
 
 def _read_manifest(path: Path, where: str) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from edge_agent.accuracy.bundled import score_map_for
 from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.config import ClassifyTask
 from edge_agent.core.pipe import Finished
@@ -16,14 +17,17 @@ NEVER = 2.0
 
 
 class Scoring:
-    """The map in force of each task: fitted to feedback, else configured for this model, else of its prior, else none.
+    """The map in force of each task: fitted to feedback, of the bundle, configured, of the prior, in this order.
 
     Requests that run may be of a definition that is gone, so what was set for one stays.
     """
 
-    def __init__(self, weights_sha256: str = "") -> None:
+    def __init__(self, weights_sha256: str = "", board: str = "") -> None:
+        """board: `<site>/<device>`."""
         self._weights_sha256 = weights_sha256
+        self._board = board
         self._priors: dict[str, ScoreMap] = {}
+        self._bundled: dict[str, Any] = {}
         self._fitted: dict[str, ScoreMap] = {}
         # The least score that a promise needs.
         self._least: dict[str, float] = {}
@@ -31,6 +35,10 @@ class Scoring:
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         """Divides the scores of these tasks by what the model prefers where an input says nothing."""
         self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
+
+    def set_bundled(self, maps: Mapping[str, Any]) -> None:
+        """The maps of the model's bundle, as `read_score_maps` gives them."""
+        self._bundled = dict(maps)
 
     def set_fitted(self, task: Task, fitted: ScoreMap | None) -> None:
         """None = there is no map that feedback shows to be better."""
@@ -47,7 +55,7 @@ class Scoring:
     def set_model(self, weights_sha256: str) -> None:
         """Another model has other scores."""
         self._weights_sha256 = weights_sha256
-        for part in (self._priors, self._fitted, self._least):
+        for part in (self._priors, self._bundled, self._fitted, self._least):
             part.clear()
 
     def prior(self, task: Task) -> ScoreMap | None:
@@ -56,7 +64,17 @@ class Scoring:
 
     def base(self, task: Task) -> ScoreMap | None:
         """The map that feedback starts from."""
-        return task.score_map if task.has_map_for(self._weights_sha256) else self.prior(task)
+        configured = task.score_map if task.has_map_for(self._weights_sha256) else None
+        return self._of_bundle(task) or configured or self.prior(task)
+
+    def _of_bundle(self, task: Task) -> ScoreMap | None:
+        entry = self._bundled.get(task.definition)
+        if entry is None or not isinstance(task.config, ClassifyTask):
+            return None
+        try:
+            return score_map_for(entry, self._board, task.config.labels)
+        except ValueError:  # whoever wrote the file took other labels
+            return None
 
     def in_force(self, task: Task) -> ScoreMap | None:
         """None = callers get the model's own scores."""
@@ -78,6 +96,8 @@ class Scoring:
             return {}
         if task.definition in self._fitted:
             return {"prior": "fitted"}
+        if self._of_bundle(task) is not None:
+            return {"prior": "bundle"}
         if task.has_map_for(self._weights_sha256):
             return {"prior": "mapped"}
         return {"prior": "as-is" if self.base(task) is None else "corrected"}

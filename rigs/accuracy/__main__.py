@@ -4,7 +4,8 @@ datasets: lists the labelled tasks, after each has been downloaded once. Needs P
 gains MODEL: what prior correction and feedback gain on them, and whether promises hold; exits with 1 where a target is
 missed. The scores of a model are asked once, which takes half an hour for a 0.5B.
 simulate: promises, drift and fits where the truth is known, without a model.
-tune: whether `edge-agent tune` with 50 rows is nearly as good as with 500, in time, and as fast.
+tune MODEL: whether `edge-agent tune` with 50 rows is nearly as good as with 500, in time, and as fast.
+federated: what the corrections of five boards give together. Needs raw scores.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from statistics import mean
 
 from rigs import machine
-from rigs.accuracy import tuning
+from rigs.accuracy import federated, tuning
 from rigs.accuracy.datasets import DATASETS, load
 from rigs.accuracy.gains import feedback, prior, promises
 from rigs.accuracy.scores import scores_of
@@ -74,6 +75,11 @@ def main() -> None:
     tune.set_defaults(run=tuning.run)
     for command in (listing, gaining, tune):
         command.add_argument("--folder", type=Path, default=Path("build/accuracy"), help="for downloads and scores")
+    joining = commands.add_parser("federated", help="compare one map from five boards with one from free corrections")
+    joining.add_argument(
+        "--scores", type=Path, default=Path("build/accuracy/scores"), help="raw scores, one file a task"
+    )
+    joining.set_defaults(run=federated.run)
     arguments = parser.parse_args()
     sys.exit(arguments.run(arguments))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.bundles import BAD, sha256_of
+from edge_agent.loader import load_config
+from edge_agent.requests.tasks import with_built_in
+from tests.helpers.bundles import BAD, changed, sha256_of
 from tests.helpers.processes import wait_until
 from tests.helpers.site import SHORT_OF_MEMORY, Site, running_site
 
@@ -131,6 +134,31 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
     assert switch(shared, "one", allow_downgrade=True)["status"] == "ok"
     assert model_of_answer(shared) == one
     assert set(states(shared)) == {"online"}
+
+
+def test_maps_of_a_bundle_come_and_go_with_it(start: Callable[..., Site], models: Path, protocol: str) -> None:
+    site = start(protocol)
+    task = with_built_in(load_config(site.agent.config).tasks)["triage"]
+    entry = {
+        "task": "triage",
+        "labels": ["normal", "bearing fault", "cavitation"],
+        "scales": [1, 1, 1],
+        "biases": [0, 0, 99],
+        "boards": {},
+    }
+    document = {"schema": 1, "maps": {task.definition: entry}}
+    changed(models / "one", models / "mapped", lambda copy: (copy / "score_maps.json").write_text(json.dumps(document)))
+
+    def prior() -> Any:
+        return site.client.on(f"{site.base}/info")[-1].json["tasks"]["triage"]["prior"]
+
+    before = site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["scores"]
+    assert switch(site, "mapped")["data"]["changed"]
+    wait_until(lambda: prior() == "bundle", "info tells")
+    assert site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["output"] == "cavitation"
+    assert command(site, "model-rollback", {"model": "default"})["status"] == "ok"
+    wait_until(lambda: prior() != "bundle", "info tells")
+    assert site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["scores"] == pytest.approx(before, abs=0.01)
 
 
 def test_the_switch_outlives_a_restart_until_the_configuration_names_another_path(

@@ -338,3 +338,28 @@ def test_only_models_with_an_allowed_chat_template_open(tmp_path: Path, name: st
         with pytest.raises(ModelError) as caught:
             open_model("default", path, None, allowed)
         assert str(caught.value) == content_fault(path, None, allowed) == fault
+
+
+MAPS = b'{"schema":1,"maps":{"d":{"task":"t","labels":["a","b"],"scales":[1,1],"biases":[0,1],"boards":{}}}}'
+
+
+def test_score_maps_of_a_bundle_are_read(tmp_path: Path) -> None:
+    assert open_model("default", bundle(tmp_path / "plain")).score_maps == {}
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "score_maps.json": MAPS})
+    assert open_model("default", path).score_maps == json.loads(MAPS)["maps"]
+    assert content_fault(path) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (MAPS.replace(b"[0,1]", b"[0,1e9]"), 'maps: "d": a score map\'s scales and biases are finite'),
+        (b"{", "cannot be used: Expecting"),
+        (MAPS + b" " * 1_000_000, "should have at most 1000000 bytes"),
+    ],
+)
+def test_score_maps_that_cannot_be_used_are_refused(tmp_path: Path, data: bytes, fault: str) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "score_maps.json": data})
+    assert refusal(path).startswith("demo/score_maps.json: ")
+    assert fault in refusal(path)
+    assert fault in str(content_fault(path))

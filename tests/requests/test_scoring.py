@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.pipe import Finish, Finished
 from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import Task, with_built_in
@@ -68,3 +69,39 @@ def test_min_score_is_of_mapped_scores() -> None:
     mapped = task(f'{text}{MAP}made_for = "{task(text).map_digest("w")}"\n')
     assert mapped.output_of(answer(a=0.4, b=0.6)) is None
     assert mapped.output_of(Scoring("w").corrected(mapped, answer(a=0.4, b=0.6))) == "b"
+
+
+def bundled(labels: tuple[str, ...] = ("a", "b")) -> dict[str, dict[str, object]]:
+    """A map that says "b", and on one board "a"."""
+    entry = {"labels": list(labels), "scales": [1.0, 1.0], "biases": [0.0, 5.0], "boards": {"s/d": [5.0, 0.0]}}
+    return {task().definition: entry}
+
+
+def best(scoring: Scoring) -> object:
+    return task().output_of(scoring.corrected(task(), answer(a=0.6, b=0.4)))
+
+
+def test_a_map_of_the_bundle_is_used_in_place_of_the_prior_and_below_one_fitted_here() -> None:
+    scoring = Scoring("w", "s/other")
+    scoring.set_priors({task().definition: {"a": 0.1, "b": 0.9}})
+    scoring.set_bundled(bundled())
+    assert (best(scoring), scoring.describe(task())) == ("b", {"prior": "bundle"})
+    mapped = task(f'{TEXT}{MAP}made_for = "{task().map_digest("w")}"\n')
+    assert scoring.describe(mapped) == {"prior": "bundle"}
+    named = Scoring("w", "s/d")
+    named.set_bundled(bundled())
+    assert best(named) == "a"
+    scoring.set_fitted(task(), ScoreMap(("a", "b"), (1.0, 1.0), (0.0, 9.0)))
+    assert (best(scoring), scoring.describe(task())) == ("b", {"prior": "fitted"})
+    scoring.set_fitted(task(), None)
+    scoring.set_bundled({})
+    assert scoring.describe(task()) == {"prior": "corrected"}
+
+
+def test_a_map_of_other_labels_or_of_another_model_is_not_used() -> None:
+    scoring = Scoring()
+    scoring.set_bundled(bundled(("a", "c")))
+    assert (best(scoring), scoring.describe(task())) == ("a", {"prior": "as-is"})
+    scoring.set_bundled(bundled())
+    scoring.set_model("v")
+    assert best(scoring) == "a"

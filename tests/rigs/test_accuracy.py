@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import random
 import re
 import tarfile
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.tools.tune import prompts
-from rigs.accuracy import tuning
+from rigs.accuracy import federated, tuning
 from rigs.accuracy.archives import Archive
 from rigs.accuracy.datasets import DATASETS, load
 from rigs.accuracy.readers import sentence, weather
@@ -95,3 +96,42 @@ def test_each_target_can_be_missed() -> None:
         "t: 11.0 minutes",
         "t: 6.0 % slower",
     ]
+
+
+def scores_of(folder: Path) -> None:
+    """A task of a model that knows a little, and prefers one of three labels."""
+    chance = random.Random(0)
+
+    def rows(number: int) -> list[tuple[dict[str, float], str]]:
+        found = []
+        for right in chance.choices("abc", k=number):
+            raw = {one: chance.random() + (one == "a") + 0.5 * (one == right) for one in "abc"}
+            found.append(({one: score / sum(raw.values()) for one, score in raw.items()}, right))
+        return found
+
+    document = {"labels": ["a", "b", "c"], "prior": None, "train": rows(200), "test": rows(200)}
+    (folder / "task.json").write_text(json.dumps(document), "utf-8")
+
+
+def test_five_boards_together_are_as_right_as_one_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores_of(tmp_path)
+    # One task says less than the mean of several.
+    monkeypatch.setattr(federated, "_MAY_LOSE", 0.05)
+    assert federated.run(argparse.Namespace(scores=tmp_path)) == 0
+    head, task, average, verdict = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["task", "start"]
+    assert task.split()[1:] == average.split()[1:]
+    start, alone, together, free = map(float, task.split()[1:5])
+    assert start < alone <= together + 5
+    assert abs(together - free) < 5
+    assert "may lose 5" in verdict
+
+
+def test_a_federated_map_that_is_behind_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores_of(tmp_path)
+    monkeypatch.setattr(federated, "_federated", lambda _name, _boards, start: (start, {}))
+    assert federated.run(argparse.Namespace(scores=tmp_path)) == 1
+    with pytest.raises(SystemExit, match="no scores are there"):
+        federated.run(argparse.Namespace(scores=tmp_path / "nowhere"))

@@ -114,8 +114,8 @@ def test_all_pages_are_fetched_and_kept_in_a_file_that_is_read_again() -> None:
         ({"schema": 2}, "schema"),
         ({"answers": [answer(1, 1.5, "a")]}, "scores"),
         ({"answers": [answer(1, 0.5, "a"), {**answer(2, 0.5, "a"), "scores": {"c": 1.0}}]}, "different labels"),
-        ({"map": {"labels": ["a", "c"], "scales": [1, 1], "biases": [0, 0]}}, "other labels"),
-        ({"map": {"labels": ["a", "b"], "scales": [1, 1e9], "biases": [0, 0]}}, "finite"),
+        ({"map": {"a": [1, 0], "c": [1, 0]}}, "the task's labels"),
+        ({"map": {"a": [1, 0], "b": [1e9, 0]}}, "finite"),
     ],
 )
 def test_a_file_that_is_no_export_is_refused(changes: dict[str, Any], fault: str) -> None:

@@ -1,0 +1,127 @@
+"""`edge-convert maps`: the feedback of several boards in a copy of a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.accuracy.bundled import score_map_for
+from edge_agent.accuracy.export import Export
+from edge_agent.models.bundle import open_model
+from tests.accuracy.test_shared_maps import answers
+from tests.convert.checkpoints import make_checkpoint
+from tests.convert.conversions import convert, run
+from tests.helpers.keys import write_keys
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed."""
+    folder = tmp_path_factory.mktemp("maps")
+    checkpoint = make_checkpoint(layers=1, hidden=64, feed_forward=96).write(folder / "checkpoint")
+    convert(checkpoint, folder / "bundle", version=3)
+    return folder / "bundle"
+
+
+def export(
+    bundle: Path,
+    path: Path,
+    *,
+    device: str,
+    number: int = 20,
+    first_audit: int = 1_000,
+    confirmed: bool = True,
+    **more: Any,
+) -> Path:
+    """The corrections of a board whose model prefers "a"; each is confirmed if the model was right."""
+    seed = int(device[-1])
+    rows = answers(number, only=more.pop("only", "abc"), seed=seed)
+    kept = [
+        {
+            "number": place,
+            "at": None,
+            "scores": scores,
+            "output": max(scores, key=scores.__getitem__) if confirmed else "?",
+            "label": right,
+            "is_marked": True,
+            "is_audit": place >= first_audit,
+        }
+        for place, (scores, right) in enumerate(rows, 1)
+    ]
+    facts = {"schema": 1, "site": "plant", "device": device, "task": "triage", "definition": "d1", "map": None}
+    model = open_model("default", bundle).weights_sha256
+    document = {**facts, "model": model, "prior": None, "since": 0, "answers": kept, **more}
+    path.write_bytes(Export.model_validate(document).encode())
+    return path
+
+
+def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exports = [export(bundle, tmp_path / f"{number}.json", device=f"b{number}") for number in range(4)]
+    exports.append(export(bundle, tmp_path / "5.json", device="b9", number=60, only="c"))
+    private, public = write_keys(tmp_path)
+    assert run("maps", bundle, "--feedback", *exports, "--out", tmp_path / "new", "--sign", private) == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'new'}: version 4, signed\n" in out
+    assert "triage d1: 140 corrections of 5 boards" in out
+    assert "biases of their own: plant/b9\n" in out
+
+    model = open_model("default", tmp_path / "new", public)
+    assert model.weights_sha256 == open_model("default", bundle).weights_sha256
+    entry = model.score_maps["d1"]
+    assert (entry["task"], entry["labels"], [*entry["boards"]]) == ("triage", ["a", "b", "c"], ["plant/b9"])
+    # The model's preference for "a" is taken back.
+    assert score_map_for(entry, "plant/b1", "abc").apply({"a": 0.5, "b": 0.4, "c": 0.1})["b"] > 0.5
+    assert run("verify", tmp_path / "new", "--public-key", public) == 0
+    assert "score maps triage\n" in capsys.readouterr().out
+
+    # A later round of another task leaves this one as it is.
+    more = export(bundle, tmp_path / "more.json", device="b1", number=40, task="other", definition="d2")
+    words = ("--out", tmp_path / "newer", "--model-version", 9, "--json")
+    assert run("maps", tmp_path / "new", "--feedback", more, *words) == 0
+    captured = capsys.readouterr()
+    assert "its copy is not; --sign signs it" in captured.err
+    assert json.loads(captured.out)["tasks"][0]["boards"] == {"plant/b1": 40}
+    assert open_model("default", tmp_path / "newer").score_maps["d1"] == entry
+    assert open_model("default", tmp_path / "newer").version == 9
+
+
+def test_audits_that_measure_are_not_learnt_from(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = export(bundle, tmp_path / "e.json", device="b1", number=60, first_audit=41)
+    assert run("maps", bundle, "--feedback", path, "--out", tmp_path / "new", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tasks"][0]["boards"] == {"plant/b1": 40}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"model": "f00"}, "triage of plant/b1: its answers are of model f00, the bundle is "),
+        ({"number": 19}, "triage: at least 20 corrections are needed (got 19)"),
+        ({"confirmed": False}, "triage: none of 20 answers with feedback is confirmed"),
+    ],
+)
+def test_feedback_that_cannot_be_used_is_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], fault: str
+) -> None:
+    path = export(bundle, tmp_path / "e.json", device="b1", **change)
+    assert run("maps", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
+    assert fault in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_board_counts_once_and_a_file_has_to_be_an_export(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = export(bundle, tmp_path / "e.json", device="b1")
+    assert run("maps", bundle, "--feedback", path, path, "--out", tmp_path / "new") == 1
+    assert "triage of plant/b1: given twice" in capsys.readouterr().err
+    path.write_text("{}")
+    assert run("maps", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
+    assert f"{path}: " in capsys.readouterr().err
+    assert run("maps", bundle, "--out", tmp_path / "new") == 2
