@@ -37,10 +37,11 @@ def feedback(tasks: Sequence[TaskScores], seed: int) -> bool:
 
     Each task starts with its prior corrected, and is assessed after each correction, as the agent does.
     """
-    heads = f"{'feedback':18} {'before':>7} {'after':>7} {'gain':>6} {'least':>6} {'ECE':>6} {'after':>6} {'fit ms':>7}"
-    print(f"\n{heads}")
-    draw, good, worst = random.Random(seed), 0, 0.0
+    shares = f"{'as is':>7} {'before':>7} {'after':>7} {'gain':>6} {'least':>6}"
+    print(f"\n{'feedback':18} {shares} {'ECE':>6} {'after':>6} {'fit ms':>7}")
+    draw, good, good_beside_as_is, worst = random.Random(seed), 0, 0, 0.0
     for task in tasks:
+        as_is = ScoreMap.identity(task.labels)
         before, error = share_right(task.test, task.base), calibration_error(task.test, task.base)
         maps, times = [], []
         for _ in range(_STREAMS):
@@ -51,11 +52,14 @@ def feedback(tasks: Sequence[TaskScores], seed: int) -> bool:
         error_after = mean(calibration_error(task.test, used) for used in maps)
         gain, least = 100 * (mean(after) - before), 100 * (min(after) - before)
         good += gain >= 10 or error_after <= error / 2
+        gain_beside_as_is = mean(after) - share_right(task.test, as_is)
+        good_beside_as_is += gain_beside_as_is >= 0.1 or error_after <= calibration_error(task.test, as_is) / 2
         worst = min(worst, gain)
         shown = f"{before:7.1%} {mean(after):7.1%} {gain:+6.1f} {least:+6.1f} {error:6.3f} {error_after:6.3f}"
-        print(f"{task.name:18} {shown} {1000 * max(times):7.0f}")
+        print(f"{task.name:18} {share_right(task.test, as_is):7.1%} {shown} {1000 * max(times):7.0f}")
     wanted = -(-3 * len(tasks) // 5)
     print(f"{good} of {len(tasks)} gain 10 points or half the error (target {wanted}), worst {worst:+.1f} (target -1)")
+    print(f"with what the prior correction gains: {good_beside_as_is} of {len(tasks)}")
     return good >= wanted and worst >= -1
 
 
