@@ -406,7 +406,7 @@ class FeedbackConfig(Table):
     enabled: bool = False
     """`true`: answers are kept in `state_dir`, and `<base>/infer/<task>/feedback` is listened to. `false`: what was
     kept is deleted at the next start or reload."""
-    keep: Annotated[int, Field(ge=100, le=10_000)] = 1000
+    keep: Annotated[int, Field(ge=100, le=2000)] = 1000
     """How many answers of each task are kept for feedback, and as many that have it. The oldest go first."""
     days: Annotated[float, Field(gt=0, le=3650)] = 90.0
     """How long an answer is kept at most."""

@@ -202,14 +202,14 @@ class Feedback:
             tracked.due_at = 0.0
         return is_audit
 
-    def _classify(self, name: str) -> tuple[Task, ClassifyTask]:
+    def _classify_task(self, name: str) -> Task:
         """Raises FeedbackError(unknown_task)."""
         task = self._tasks.get(name)
         if task is None or not isinstance(task.config, ClassifyTask):
             allowed = [one for one, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
             words = ", ".join(allowed) or "none"
             raise FeedbackError("unknown_task", f"task: should be one of kind classify: {words} (got {shown(name)})")
-        return task, task.config
+        return task
 
     def export(self, name: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of a task's kept answers under its definition and the model in force, without inputs and ids.
@@ -218,7 +218,7 @@ class Feedback:
         """
         if not self._config.enabled:
             raise FeedbackError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
-        task, _ = self._classify(name)
+        task = self._classify_task(name)
         tracked = self._tracked[task.definition]
         kept = self._table.of(tracked.basis, after=after, limit=limit + 1)
         page: list[dict[str, Any]] = []
@@ -242,12 +242,9 @@ class Feedback:
 
     def mark(self, name: str, mark: Mark) -> dict[str, Any]:
         """Takes feedback on an answer of this task; gives the data of its result. Raises FeedbackError."""
-        _, config = self._classify(name)
-        if mark.answer is not None and mark.answer not in config.labels:
-            words = ", ".join(config.labels)
-            raise FeedbackError("bad_field", f"answer: should be one of {words} (got {shown(mark.answer)})")
+        self._classify_task(name)
         basis, kept = self._find(name, mark)
-        label = _label(config, kept, mark)
+        label = _label(kept, mark)
         self._table.mark(kept.number, label)
         for tracked in self._tracked.values():
             if tracked.basis == basis:
@@ -344,15 +341,18 @@ class Feedback:
         return {tracked.task.name: tracked.facts for tracked in self._tracked.values()}
 
 
-def _label(config: ClassifyTask, kept: KeptAnswer, mark: Mark) -> str | None:
+def _label(kept: KeptAnswer, mark: Mark) -> str | None:
     """The right label, None = another than the output. Raises FeedbackError."""
     if mark.answer is not None:
+        if mark.answer not in kept.scores:
+            words = ", ".join(kept.scores)
+            raise FeedbackError("bad_field", f"answer: should be one of {words} (got {shown(mark.answer)})")
         return mark.answer
     if kept.output is None:
         raise FeedbackError("bad_field", "correct: the reply had no output; send the right label as `answer`")
     if mark.is_correct:
         return kept.output
-    others = [label for label in config.labels if label != kept.output]
+    others = [label for label in kept.scores if label != kept.output]
     return others[0] if len(others) == 1 else None
 
 

@@ -68,12 +68,13 @@ class AnswerTable:
         return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
     def forget(self, task: str, *, keep: int, before_wall_s: float) -> None:
-        """Keeps the newest `keep` answers of a task without feedback, as many with it, and none from before a time."""
+        """Keeps the newest `keep` answers of a task without feedback, as many with it; of no task any from before."""
+        self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
         for is_marked in (0, 1):
             self._store.write(
-                "DELETE FROM answers WHERE task = ? AND is_marked = ? AND (wall_s < ? OR number <= (SELECT number FROM"
-                " answers WHERE task = ? AND is_marked = ? ORDER BY number DESC LIMIT 1 OFFSET ?))",
-                task, is_marked, before_wall_s, task, is_marked, keep,
+                "DELETE FROM answers WHERE task = ? AND is_marked = ? AND number <= (SELECT number FROM answers"
+                " WHERE task = ? AND is_marked = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                task, is_marked, task, is_marked, keep,
             )  # fmt: skip
 
     def forget_all(self) -> None:
