@@ -30,7 +30,7 @@ def fragment(task: Task, chosen: Candidate, weights_sha256: str, about: str) -> 
         for example in config.examples:
             lines += ["", f"[[tasks.{task.name}.examples]]"]
             lines += [f"input = {toml(example.input)}", f"answer = {toml(example.answer)}"]
-    if chosen.correction in (Correction.MEAN, Correction.MAP):
+    if chosen.correction in (Correction.MEAN, Correction.MAP, Correction.MAP_OF_PRIOR):
         lines += ["", *_score_map(task.name, chosen, Task(task.name, config).map_digest(weights_sha256))]
     return "\n".join(lines) + "\n"
 

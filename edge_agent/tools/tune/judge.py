@@ -14,7 +14,7 @@ from edge_agent.accuracy.score_map import FLOOR, ScoreMap
 from edge_agent.tools.accuracy.measures import bins, interval
 from edge_agent.tools.tune.prompts import Prompt
 
-_FOLDS = 5
+_FOLDS = 10
 
 Scores = Mapping[str, float]
 
@@ -27,6 +27,7 @@ class Correction(StrEnum):
     PRIOR = "prior"
     MEAN = "mean of inputs"
     MAP = "map"
+    MAP_OF_PRIOR = "map of prior"
 
 
 @dataclass(slots=True)
@@ -64,13 +65,15 @@ class Verdict:
 class Candidate:
     """A prompt with a correction.
 
-    score_map: for use, None = none; that of MAP is fitted to all rows. answers: the right labels by number of a row.
+    score_map: for use, None = none. answers: the right labels by number of a row.
+    start: None = score_map is not fitted to labels; else what fits start from, and score_map is fitted to all rows.
     """
 
     asked: Asked
     correction: Correction
     score_map: ScoreMap | None
     answers: Sequence[str]
+    start: ScoreMap | None = None
     _verdicts: dict[frozenset[int], dict[int, Verdict]] = field(default_factory=dict)
 
     @property
@@ -82,9 +85,9 @@ class Candidate:
         return self.on(self.rows)
 
     def on(self, rows: frozenset[int]) -> dict[int, Verdict]:
-        """By number of a row. MAP is fitted to these rows alone, and judged on those that the fit did not see."""
+        """By number of a row. A map is fitted to these rows alone, and judged on those that the fit did not see."""
         if rows not in self._verdicts:
-            maps = self._unseen(rows) if self.correction is Correction.MAP else dict.fromkeys(rows, self.score_map)
+            maps = dict.fromkeys(rows, self.score_map) if self.start is None else self._unseen(rows, self.start)
             self._verdicts[rows] = {row: self._verdict(row, maps[row]) for row in sorted(rows)}
         return self._verdicts[rows]
 
@@ -109,9 +112,9 @@ class Candidate:
         default = Correction.PRIOR if self.asked.prompt.config.corrects_prior else Correction.AS_IS
         return self.correction not in (default, Correction.CONFIGURED), list(Correction).index(self.correction)
 
-    def _unseen(self, rows: frozenset[int]) -> dict[int, ScoreMap]:
+    def _unseen(self, rows: frozenset[int], start: ScoreMap) -> dict[int, ScoreMap | None]:
         maps = [
-            _fitted(self.asked, self.answers, [row for row in sorted(rows) if row % _FOLDS != fold])
+            fit([(self.asked.scores[row], self.answers[row]) for row in sorted(rows) if row % _FOLDS != fold], start)
             for fold in range(_FOLDS)
         ]
         return {row: maps[row % _FOLDS] for row in rows}
@@ -132,17 +135,14 @@ def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None
         maps[Correction.CONFIGURED] = configured
     if asked.unlabelled:
         maps[Correction.MEAN] = dividing_by_mean(asked.unlabelled)
-    maps[Correction.MAP] = _fitted(asked, answers, sorted(asked.scores))
-    return [Candidate(asked, correction, score_map, answers) for correction, score_map in maps.items()]
-
-
-def _fitted(asked: Asked, answers: Sequence[str], rows: Sequence[int]) -> ScoreMap:
-    """A fit starts at the prior, if that is better on these rows than nothing: few rows do not lead far away."""
-    labelled = [(asked.scores[row], answers[row]) for row in rows]
-    starts = [ScoreMap.identity(tuple(labelled[0][0]))]
+    found = [Candidate(asked, correction, score_map, answers) for correction, score_map in maps.items()]
+    rows = [(asked.scores[row], answers[row]) for row in sorted(asked.scores)]
+    # Which start is better depends on how much of the prior is true.
+    starts = {Correction.MAP: ScoreMap.identity(tuple(rows[0][0]))}
     if asked.prior is not None:
-        starts.append(ScoreMap.dividing_by(asked.prior))
-    return fit(labelled, min(starts, key=lambda start: sum(_loss(start.apply(raw), right) for raw, right in labelled)))
+        starts[Correction.MAP_OF_PRIOR] = ScoreMap.dividing_by(asked.prior)
+    found += (Candidate(asked, correction, fit(rows, start), answers, start) for correction, start in starts.items())
+    return found
 
 
 def _loss(scores: Scores, answer: str) -> float:
@@ -164,25 +164,36 @@ def gain(of: Candidate, over: Candidate) -> tuple[float, float]:
     """How much less the log loss is on the rows that both are judged on, on average; and the standard error."""
     rows = of.rows & over.rows
     own, other = of.on(rows), over.on(rows)
-    differences = [other[row].loss - own[row].loss for row in rows]
-    return statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+    return _mean_and_error([other[row].loss - own[row].loss for row in rows])
+
+
+def _gain_of_rights(of: Candidate, over: Candidate) -> tuple[float, float]:
+    """The same of the share of right answers."""
+    rows = of.rows & over.rows
+    own, other = of.on(rows), over.on(rows)
+    return _mean_and_error([float(own[row].is_right) - other[row].is_right for row in rows])
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
 
 
 def choose(several: Sequence[Candidate], reference: Candidate) -> Candidate:
-    """The simplest prompt, and of it the simplest correction, that the best one beats by no more than chance.
+    """The simplest prompt that the best one beats by no more than chance, with its best correction, by log loss.
 
-    Judged by log loss. A correction counts as good as the best one within one standard error (Breiman 1984). The best
-    of many prompts is partly the luckiest: of n that are alike it leads by as many standard errors as `luck` says.
-    If that prompt is right less often than the reference with any correction, on the same rows: the reference.
+    The best of many prompts is partly the luckiest: of n that are alike it leads by as many standard errors as `luck`
+    says. Corrections cost no time, and a fit is pulled towards the simplest, so their mere order counts. But none is
+    chosen that is right less often than the reference, on the same rows, by more than a standard error.
     """
     by_prompt = dict[str, list[Candidate]]()
     for one in sorted(several, key=lambda one: one.complexity):
         by_prompt.setdefault(one.asked.prompt.name, []).append(one)
     leaders = sorted((_leader(of) for of in by_prompt.values()), key=lambda one: one.asked.prompt.complexity)
     best = max(leaders, key=lambda one: gain(one, leaders[0])[0])
-    prompt = next(one for one in leaders if _is_alike(best, one, luck(len(leaders)))).asked.prompt
-    right = [one for one in by_prompt[prompt.name] if one.accuracy >= accuracy(reference.on(one.rows))]
-    return next((one for one in right if _is_alike(_leader(right), one, 1.0)), reference)
+    most = luck(len(leaders))
+    prompt = next(one for one in leaders if one is best or _is_within(gain(best, one), most)).asked.prompt
+    right = [one for one in by_prompt[prompt.name] if _is_within(_gain_of_rights(reference, one), 1.0)]
+    return _leader(right) if right else reference
 
 
 def luck(prompts: int) -> float:
@@ -194,6 +205,6 @@ def _leader(of_prompt: Sequence[Candidate]) -> Candidate:
     return min(of_prompt, key=lambda one: statistics.fmean(verdict.loss for verdict in one.verdicts.values()))
 
 
-def _is_alike(best: Candidate, other: Candidate, errors: float) -> bool:
-    mean, error = gain(best, other)
-    return best is other or mean <= errors * error
+def _is_within(difference: tuple[float, float], errors: float) -> bool:
+    mean, error = difference
+    return mean <= errors * error
