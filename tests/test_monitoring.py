@@ -15,6 +15,7 @@ import pytest
 from edge_agent.board.governor import Level
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.topics import Topics, matches
+from edge_agent.feedback.feedback import TaskAccuracy
 from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.presence import State
 from tests.helpers.facts import health as facts_of_health
@@ -29,11 +30,14 @@ RULES = (FOLDER / "edge-agent.rules.yml").read_text(encoding="utf-8")
 METRICS = re.findall(r"  - \{?prom_name: (\w+)\b[^{]*?\bmqtt_name: ([\w.-]+)", EXPORTER, flags=re.DOTALL)
 # Words of the documents as the exporter has them.
 NUMBERS = {"ok": 0, "degraded": 1, "critical": 2, "normal": 0, "online": 3}
+TASK = "pump-triage"
 READING = BoardReading(thermal=Thermal(soc_c=61.5, limit_c=80.0), disk_free_mb=9000.0)
 
 
 def health() -> dict[str, Any]:
+    accuracy = {TASK: TaskAccuracy(given=0.9, accuracy=0.95, lower_bound=0.91, audits=120)}
     facts = {"reading": READING, "requests": RequestFacts(capacity=64, depth=7), "alarms": {"disk-low": "warning"}}
+    facts["accuracy"] = accuracy
     document: dict[str, Any] = json.loads(json.dumps(facts_of_health(**facts)))
     return document
 
@@ -55,7 +59,10 @@ def test_every_metric_is_named_after_a_field_of_health_or_state() -> None:
     assert len(METRICS) == EXPORTER.count("prom_name")
     for name, path in METRICS:
         at(document, path)
-        assert name == f"edge_agent_{'severity' if path.startswith('severity.') else path.replace('.', '_')}"
+        part, *_ = path.split(".")
+        shown = {"severity": part, "accuracy": path.replace(f".{TASK}.", "_")}.get(part, path.replace(".", "_"))
+        assert name == f"edge_agent_{shown}"
+    assert EXPORTER.count(f"mqtt_name: accuracy.{TASK}.") == EXPORTER.count(f"{{task: {TASK}}}") == 4
     reasons = re.findall(r"mqtt_name: severity\.([\w-]+)[^}]*\{reason: ([\w-]+)\}", EXPORTER)
     assert [name for name, _ in reasons] == [label for _, label in reasons]
     assert {name for name, _ in reasons} == set(document["severity"])
