@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import pytest
 
 from edge_agent.loader import config_hints, load_config
@@ -91,9 +93,41 @@ def test_the_sketch_publishes_readings_and_prints_the_answers(port: int, tmp_pat
         running.kill()  # it would end by itself at the next reading, 10 s later
 
 
+def nodes_of_node_red() -> dict[str, dict[str, Any]]:
+    return {node["id"]: node for node in json.loads((EXAMPLES / "node-red" / "pump-triage.json").read_text("utf-8"))}
+
+
 def test_the_flow_of_node_red_is_wired() -> None:
     """Node-RED itself runs it in `python -m rigs.clients`."""
-    nodes = {node["id"]: node for node in json.loads((EXAMPLES / "node-red" / "pump-triage.json").read_text("utf-8"))}
+    nodes = nodes_of_node_red()
     assert {target for node in nodes.values() for wires in node.get("wires", []) for target in wires} <= set(nodes)
     topics = {node["topic"] for node in nodes.values() if node["type"].startswith("mqtt ")}
-    assert topics == {"plant/pump-1/reading", "plant/+/triage", f"{BASE}/infer/pump-triage/error"}
+    ends = ("error", "request", "response", "feedback", "feedback/result")
+    assert topics == {"plant/pump-1/reading", "plant/+/triage", *(f"{BASE}/infer/pump-triage/{end}" for end in ends)}
+
+
+def test_the_buttons_of_node_red_ask_and_mark_the_answer(port: int) -> None:
+    nodes = nodes_of_node_red()
+    with closing(Client(port, "5")) as client:
+        client.subscribe(f"{BASE}/infer/#")
+        for button, listener in (("ask", "reply"), ("wrong", "result")):
+            ((target,),) = nodes[button]["wires"]
+            client.publish(nodes[target]["topic"], nodes[button]["payload"])
+            told = client.wait(nodes[listener]["topic"])[-1].json
+            assert (told["id"], told["status"]) == ("check-1", "ok")
+        assert told["data"]["answer"] == "Cavitation"
+
+
+def test_home_assistant_would_mark_the_last_answer(port: int) -> None:
+    text = re.findall(r"```yaml\n(.*?)```", (EXAMPLES / "README.md").read_text("utf-8"), flags=re.DOTALL)[0]
+    (payload,) = re.findall(r"payload: >-\n(.*)", text, flags=re.DOTALL)
+    (listens, publishes) = re.findall(r"topic: (\S+)", text)
+    (options,) = re.findall(r"options: \[(.*)\]", text)
+    assert tuple(options.split(", ")) == LABELS
+    with closing(Client(port, "5")) as client:
+        client.subscribe(f"{BASE}/infer/#")
+        client.publish(f"{BASE}/infer/pump-triage/request", {"id": "ha-1", "input": READING})
+        reply = client.wait(listens)[-1].json
+        states = {"sensor.pump_triage_id": str(reply["id"]), "input_select.pump_triage_label": "Overload"}
+        client.publish(publishes, jinja2.Template(payload).render(states=states.__getitem__))
+        assert client.wait(f"{publishes}/result")[-1].json["data"]["answer"] == "Overload"
