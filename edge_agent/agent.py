@@ -78,7 +78,7 @@ class Agent:
             self._supervisor.send,
             self._renderer.render,
             scoring=self._scoring,
-            keep=self._feedback.keep,
+            keep_answer=self._feedback.keep,
             weights_sha256=model.weights_sha256,
         )
         board = Board(config.board.root, config.models_dir)
@@ -222,7 +222,7 @@ class Agent:
             elif is_control:
                 self._commands.receive(message)
             elif (task := self._commands.config.topics.task_of_feedback(message.topic)) is not None:
-                self._feedback_topic.receive(task, message)
+                self._feedback_topic.receive(task, message, now)
             else:
                 is_ignored = not self._dispatcher.receive(message, now)
         finally:
@@ -320,7 +320,7 @@ class Agent:
             self._on_switch_ended(switch_end, now)
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._canary_watch.tick(now, is_idle=is_idle)
-        for recalibration in self._feedback.tick(now):
+        if recalibration := self._feedback.tick(now):
             self._status.publish_event("recalibration", recalibration)
         self._monitor.replace_hung_thread(now)
         # Nothing depends on what became of these messages.

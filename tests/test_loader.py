@@ -118,7 +118,7 @@ def test_a_score_map_of_another_model_is_a_hint(demo_bundle: Path, tmp_path: Pat
         "tasks.x.score_map: made for another model or other text, and not used; run `edge-agent tune` again"
     ]
     weights = open_model("default", demo_bundle).weights_sha256
-    right = MAPPED.replace("0123456789abcdef", Task("x", config.tasks["x"]).map_digest(weights))
+    right = MAPPED.replace("0123456789abcdef", Task("x", config.tasks["x"]).basis_for(weights))
     assert config_hints(load(tmp_path, f"{right}bias = {{ a = 0.0, b = -1 }}\n", base=base)) == []
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from edge_agent.accuracy import drift, promise
 from edge_agent.accuracy.score_map import ScoreMap
@@ -26,7 +27,7 @@ _CONFIDENCE_BINS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """scores: the model's own. label: the right one. is_right: whether the output was; None = no feedback.
+    """scores: the model's own. is_marked: feedback came. label: the right one, None = unknown, or not the output.
 
     is_audit: it is of the random sample, since the last drop. tokens: of the prompt.
     """
@@ -41,8 +42,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """map: the one to use; trained_on: how much feedback it was last compared with.
+    """map: the one to use. compared_rows: of feedback, when it was last compared with a new fit.
 
+    given: the share of answers that were not `unsure`, None = there are none.
     audits, right: how many, and how many of these are right under the map whatever its confidence.
     promise: what `min_accuracy` can be promised of; None = of nothing. drop: the accuracy has fallen. shift: how far
     the newest answers are from the oldest, None = not for certain.
@@ -50,7 +52,8 @@ class Assessment:
 
     map: ScoreMap
     has_new_map: bool
-    trained_on: int
+    compared_rows: int
+    given: float | None
     audits: int
     right: int
     lower_bound: float | None
@@ -65,7 +68,7 @@ def assess(
     better_map: BetterMap,
     current: ScoreMap,
     base: ScoreMap,
-    trained_on: int,
+    compared_rows: int,
     min_accuracy: float | None,
     confidence: float,
 ) -> Assessment:
@@ -75,37 +78,35 @@ def assess(
     """
     rows = [(one.scores, one.label) for one in answers if one.label is not None and not one.is_audit]
     found = None
-    if is_due := len(rows) >= max(trained_on * _MORE, trained_on + _LEAST_MORE) and _has_confirmed(answers):
+    if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _LEAST_MORE) and _has_confirmed(answers):
         found = better_map(rows, current, base)
     used = found or current
-    audits = [(*_best(used, one), one) for one in answers if one.is_audit and one.is_marked]
+    # Answers with feedback are kept for longer: before the first one without, the others are gone.
+    recent = list(dropwhile(lambda one: one.is_marked, answers)) or answers
+    audits = [(*used.best(one.scores), one) for one in answers if one.is_audit and one.is_marked]
     rights = [one.label == label for label, _, one in audits]
     promised = None
     if min_accuracy is not None:
-        others = [_best(used, one)[1] for one in answers if not one.is_audit]
+        others = [used.best(one.scores)[1] for one in recent if not one.is_audit]
         judged = [(score, is_right) for (_, score, _), is_right in zip(audits, rights, strict=True)]
-        promised = promise.threshold(judged, others, min_accuracy, confidence)
+        promised = promise.find_promise(judged, others, min_accuracy, confidence)
     return Assessment(
         map=used,
         has_new_map=found is not None,
-        trained_on=len(rows) if is_due else trained_on,
+        compared_rows=len(rows) if is_due else compared_rows,
+        given=sum(one.output is not None for one in recent) / len(recent) if recent else None,
         audits=len(rights),
         right=sum(rights),
         lower_bound=promise.lower_bound(sum(rights), len(rights), confidence) if rights else None,
         promise=promised,
         drop=drift.accuracy_drop(rights),
-        shift=_shift(answers, used),
+        shift=_shift(recent, used),
     )
 
 
 def _has_confirmed(answers: Sequence[Answer]) -> bool:
     """Whether feedback confirms any answer: feedback on wrong ones alone says nothing of the others."""
-    return any(one.label is not None and one.label == one.output for one in answers)
-
-
-def _best(used: ScoreMap, answer: Answer) -> tuple[str, float]:
-    """The best label and its score."""
-    return max(used.apply(answer.scores).items(), key=lambda item: item[1])
+    return any(one.label is not None and one.label == one.output and not one.is_audit for one in answers)
 
 
 def _shift(answers: Sequence[Answer], used: ScoreMap) -> float | None:
@@ -114,7 +115,7 @@ def _shift(answers: Sequence[Answer], used: ScoreMap) -> float | None:
         return None
     sides = []
     for part in (answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:]):
-        best = [_best(used, one) for one in part]
+        best = [used.best(one.scores) for one in part]
         sides.append(
             (
                 Counter(label for label, _ in best),

@@ -36,7 +36,7 @@ class Drop:
 
 
 def accuracy_drop(rights: Sequence[bool]) -> Drop | None:
-    """Tests after each audit whether the accuracy has dropped since the reference moment; None = not proven.
+    """Whether the accuracy has dropped within these audits; to be called after each. None = not proven.
 
     rights: the audits of a random sample since that moment, oldest first; those beyond MAX_AUDITS are ignored. There is
     at most one false alarm in 8,760 audits.

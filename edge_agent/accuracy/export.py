@@ -35,7 +35,7 @@ class Export(_Part):
     """All answers of one task of one board, in the order of time.
 
     definition, model: hashes of the task's definition and of the model's files. map: in force, None = none. prior: the
-    part of it that feedback starts from. since: audits up to this number are from before a drop.
+    map that divides by the model's prior. since: audits up to this number are from before a drop.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")

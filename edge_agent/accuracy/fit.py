@@ -1,7 +1,8 @@
 """Fits a task's score map to feedback, and says whether a fitted one is better than the one in force. Needs numpy.
 
-Supervised calibration, arXiv 2505.23783: a multinomial logistic regression on the log scores, pulled towards a start.
-Its process sets OPENBLAS_NUM_THREADS=1 (core/environment.py): with more, a busy core makes a fit ten times slower.
+Vector scaling (arXiv 1706.04599) of log scores with an L2 penalty on the distance from a start, as in supervised
+calibration (arXiv 2505.23783). The agent fits in a process with OPENBLAS_NUM_THREADS=1 (feedback/fitting.py): with more
+threads, a busy core makes a fit ten times slower.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def upper_bound(right: int, total: int, confidence: float) -> float:
     return 1 - lower_bound(total - right, total, confidence)
 
 
-def threshold(
+def find_promise(
     audits: Sequence[tuple[float, bool]], unlabelled: Sequence[float], min_accuracy: float, confidence: float
 ) -> Promise | None:
     """The lowest threshold that the audits prove; None = they prove none.

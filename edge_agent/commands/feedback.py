@@ -39,7 +39,7 @@ class FeedbackTopic:
         self._feedback = feedback
         self._publish = publish
 
-    def receive(self, task: str, message: Message) -> None:
+    def receive(self, task: str, message: Message, now: float) -> None:
         fields: dict[str, Any] = {}
         data: dict[str, Any] | None = None
         error: tuple[str, str] | None = None
@@ -47,7 +47,7 @@ class FeedbackTopic:
             fields = parse_command(message.payload)
             wanted = fields_of(_Fields, fields)
             mark = Mark(id=wanted.id, reply_to=wanted.reply_to, answer=wanted.answer, is_correct=wanted.correct)
-            data = self._feedback.mark(task, mark)
+            data = self._feedback.mark(task, mark, now)
         except (CommandError, FeedbackError) as refused:
             error = refused.code, refused.message
             log.info("feedback refused task=%r code=%s", cut(task), refused.code)

@@ -328,8 +328,8 @@ class ClassifyTask(TaskBase):
     """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
     `feedback.enabled`."""
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The share of given answers that is right: answers that are less sure than that needs are not given, as with
-    `min_score`. Audits prove it, so none is given before there are enough. Needs `audit_rate`. Default: no promise."""
+    """Of the answers given, at least this share is right. Less certain answers are not given, as with `min_score`.
+    Audits prove it: until there are enough, no answer is given. Needs `audit_rate`. Default: no promise."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """How sure the audits make `min_accuracy`."""
     score_map: ScoreMapTable | None = None

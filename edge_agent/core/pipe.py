@@ -139,7 +139,7 @@ class TaskPrefix:
     definition: identifies what decides the task's answers. messages: the turns before the user's.
     user_head: the user message up to the first part that comes from the input.
     has_schema: its answers are JSON; the engine prepares for them at load.
-    empty: requests without content, whose scores are the prior of the task's labels.
+    content_free: requests that say nothing, whose scores are the prior of the task's labels.
     """
 
     task: str
@@ -147,7 +147,7 @@ class TaskPrefix:
     messages: tuple[ChatMessage, ...] = ()
     user_head: str
     has_schema: bool = False
-    empty: tuple[Run, ...] = ()
+    content_free: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +215,7 @@ class Loading:
 class Priors:
     """Which labels the model prefers where an input says nothing, sent before the first answer of these tasks.
 
-    scores: by a task's definition, each label's probability; none for a task whose empty requests fail.
+    scores: by a task's definition, each label's probability; none for a task whose content-free requests fail.
     """
 
     type: Literal["priors"] = "priors"

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Scores = dict[str, float]
 
 
-class Priors:
+class PriorMeasurer:
     """The priors of the tasks, kept in load.state_dir over restarts; without it they are measured at each start."""
 
     def __init__(self, load: pipe.Load) -> None:
@@ -33,9 +33,9 @@ class Priors:
         """Asks what is not known yet. emit: takes the events of requests that run meanwhile, and signs of life."""
         kept, found, priors = self._read(), dict[str, Scores](), dict[str, Scores]()
         for task in tasks:
-            if not task.empty:
+            if not task.content_free:
                 continue
-            key = hashlib.sha256(f"{self._weights}\n{task.empty!r}".encode()).hexdigest()
+            key = hashlib.sha256(f"{self._weights}\n{task.content_free!r}".encode()).hexdigest()
             scores = kept.get(key) or _ask(engine, task, emit)
             if scores is not None:
                 found[key] = priors[task.definition] = scores
@@ -62,19 +62,21 @@ class Priors:
 
 
 def _ask(engine: Engine, task: pipe.TaskPrefix, emit: Callable[[pipe.Event], object]) -> Scores | None:
-    """The mean of the scores of its empty requests; None = one of them has no answer."""
+    """The mean of the scores of its content-free requests; None = one of them has no answer."""
     scores: list[Scores] = []
-    for number, run in enumerate(task.empty, start=1):
+    for number, run in enumerate(task.content_free, start=1):
         # Requests of the agent have numbers from 0.
         if isinstance(refused := engine.add(replace(run, id=-number)), pipe.Failed):
             log.info("the scores of task %s stay as they are: %s", task.task, refused.message)
             for accepted in range(1, number):
                 engine.cancel(-accepted)
             return None
-    while len(scores) < len(task.empty):
+    while len(scores) < len(task.content_free) and engine.has_work:
         for event in engine.step():
             if isinstance(event, pipe.Finished) and event.id < 0 and event.scores:
                 scores.append(event.scores)
             else:
                 emit(event)
+    if len(scores) < len(task.content_free):
+        return None
     return {label: sum(one[label] for one in scores) / len(scores) for label in scores[0]}

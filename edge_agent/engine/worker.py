@@ -19,7 +19,7 @@ from edge_agent.core import pipe
 from edge_agent.core.environment import return_freed_memory
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
-from edge_agent.engine.priors import Priors
+from edge_agent.engine.priors import PriorMeasurer
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _run(commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> int:
         emit(pipe.LoadFailed(message=str(error) or type(error).__name__))
         return 1
     return_freed_memory()
-    priors = Priors(load)
+    priors = PriorMeasurer(load)
     emit(priors.measure(engine, load.tasks, emit))
     emit(engine.ready(load_s=perf_counter() - began))
     _serve(engine, priors, commands, emit)
@@ -110,7 +110,7 @@ def _open_engine(load: pipe.Load, on_progress: Callable[[], None]) -> Engine:
     return LlamaEngine(load, on_progress)
 
 
-def _serve(engine: Engine, priors: Priors, commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> None:
+def _serve(engine: Engine, priors: PriorMeasurer, commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> None:
     reported_at = perf_counter()
     while True:
         # Requests that come while others are prepared share the step.

@@ -9,18 +9,17 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 from edge_agent.accuracy.assessment import Answer, Assessment, assess
 from edge_agent.accuracy.promise import upper_bound
 from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.background import in_background
-from edge_agent.core.clock import timestamp
+from edge_agent.core.clock import moment, timestamp
 from edge_agent.core.config import ClassifyTask, Config
 from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import encode
@@ -93,7 +92,7 @@ class TaskAccuracy:
 class _Tracked:
     """A task under one definition and one model. basis: identifies these in the store.
 
-    since: the number of the last answer before the audits that count. trained_on: see Assessment.
+    since: the number of the last answer before the audits that count. compared_rows: see Assessment.
     dropped_from: the accuracy before it fell; None = it has not, or is back.
     """
 
@@ -102,7 +101,7 @@ class _Tracked:
     basis: str
     fitted: ScoreMap | None = None
     since: int = 0
-    trained_on: int = 0
+    compared_rows: int = 0
     dropped_from: float | None = None
     facts: TaskAccuracy = TaskAccuracy()
     kept: int = 0
@@ -114,7 +113,7 @@ class _Tracked:
         return {
             "map": None if self.fitted is None else self.fitted.to_json(),
             "since": self.since,
-            "trained_on": self.trained_on,
+            "compared_rows": self.compared_rows,
             "dropped_from": self.dropped_from,
         }
 
@@ -122,7 +121,7 @@ class _Tracked:
         """Raises ValueError, TypeError or LookupError for a document that cannot be used."""
         if document["map"] is not None:
             self.fitted = ScoreMap.from_json(document["map"], self.config.labels)
-        self.since, self.trained_on = int(document["since"]), int(document["trained_on"])
+        self.since, self.compared_rows = int(document["since"]), int(document["compared_rows"])
         self.dropped_from = None if document["dropped_from"] is None else float(document["dropped_from"])
 
 
@@ -144,36 +143,49 @@ class Feedback:
 
     def start(self) -> None:
         """After the store has started."""
-        self._track()
+        self._restore_tasks()
 
     def on_model_replaced(self, weights_sha256: str) -> None:
-        self._weights_sha256 = weights_sha256
-        self._track()
+        self._weights_sha256, self._tracked = weights_sha256, {}
+        self._restore_tasks()
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
         self._config, self._tasks = config.feedback, tasks
-        self._track()
+        self._restore_tasks()
 
-    def _track(self) -> None:
-        """What is known of each task with this model is in force from now on."""
-        self._tracked = {}
+    def _restore_tasks(self) -> None:
+        """Restores what is known of each task under this model. With feedback off, deletes what was kept."""
+        before, self._tracked = self._tracked, {}
         if not self._config.enabled:
+            self._scoring.forget_feedback()
             self._table.forget_all()
             return
         for task in self._tasks.values():
             if not isinstance(task.config, ClassifyTask):
                 continue
-            basis = sha256(f"{task.definition}\n{self._weights_sha256}".encode()).hexdigest()[:16]
-            tracked = self._tracked[task.definition] = _Tracked(task, task.config, basis)
-            if (document := self._table.document(basis)) is not None:
-                try:
-                    tracked.restore(document)
-                except (ValueError, TypeError, LookupError) as error:
-                    log.warning("what feedback said of task %s cannot be read: %s", task.name, error)
-            self._scoring.set_fitted(task, tracked.fitted)
-            self._scoring.set_least_score(task, None if task.config.min_accuracy is None else NEVER)
+            tracked = before.get(task.definition)
+            if tracked is None or tracked.config != task.config:
+                tracked = self._restored(task, task.config)
+            self._tracked[task.definition] = tracked
+            self._forget_old(task)
 
-    def keep(self, request: Request, event: Finished, output: Any) -> bool:
+    def _restored(self, task: Task, config: ClassifyTask) -> _Tracked:
+        tracked = _Tracked(task, config, task.basis_for(self._weights_sha256))
+        if (document := self._table.document(tracked.basis)) is not None:
+            try:
+                tracked.restore(document)
+            except (ValueError, TypeError, LookupError) as error:
+                log.warning("what feedback said of task %s cannot be read: %s", task.name, error)
+        self._scoring.set_fitted(task, tracked.fitted)
+        # Until the audits are assessed.
+        self._scoring.set_least_score(task, None if config.min_accuracy is None else NEVER)
+        return tracked
+
+    def _forget_old(self, task: Task) -> None:
+        before = moment(time.monotonic()).wall_s - self._config.days * _DAY_S
+        self._table.forget(task.name, keep=self._config.keep, before_wall_s=before)
+
+    def keep(self, request: Request, event: Finished, output: Any, now: float) -> bool:
         """Keeps an answer. True = the caller is to be asked whether it is right.
 
         event: with the model's own scores. output: what the caller gets.
@@ -186,7 +198,7 @@ class Feedback:
         answer = KeptAnswer(
             id=json.dumps(request.id),
             reply_topic=request.reply_topic,
-            wall_s=time.time(),
+            wall_s=moment(now).wall_s,
             scores={label: round(score, 9) for label, score in event.scores.items()},
             tokens=event.prompt_tokens,
             is_audit=is_audit,
@@ -196,8 +208,7 @@ class Feedback:
         self._table.keep(tracked.task.name, tracked.basis, answer)
         tracked.kept += 1
         if tracked.kept % _FORGET_EVERY == 0:
-            before = time.time() - self._config.days * _DAY_S
-            self._table.forget(tracked.task.name, keep=self._config.keep, before_wall_s=before)
+            self._forget_old(tracked.task)
         if tracked.kept % ASSESS_EVERY_ANSWERS == 0:
             tracked.due_at = 0.0
         return is_audit
@@ -229,7 +240,7 @@ class Feedback:
             if page and nbytes > _PAGE_BYTES:
                 break
             page.append(entry)
-        maps = {"map": self._scoring.in_force(task), "prior": self._scoring.prior(task)}
+        maps = {"map": self._scoring.map_in_force(task), "prior": self._scoring.prior_map(task)}
         return {
             "task": name,
             "definition": task.definition,
@@ -240,7 +251,7 @@ class Feedback:
             "answers": page,
         }
 
-    def mark(self, name: str, mark: Mark) -> dict[str, Any]:
+    def mark(self, name: str, mark: Mark, now: float) -> dict[str, Any]:
         """Takes feedback on an answer of this task; gives the data of its result. Raises FeedbackError."""
         self._classify_task(name)
         basis, kept = self._find(name, mark)
@@ -248,7 +259,7 @@ class Feedback:
         self._table.mark(kept.number, label)
         for tracked in self._tracked.values():
             if tracked.basis == basis:
-                tracked.due_at = tracked.due_at or time.monotonic() + ASSESS_AFTER_S
+                tracked.due_at = tracked.due_at or now + ASSESS_AFTER_S
         return {"task": name, "output": kept.output, "answer": label, "is_right": label == kept.output}
 
     def _find(self, name: str, mark: Mark) -> tuple[str, KeptAnswer]:
@@ -263,49 +274,50 @@ class Feedback:
             raise FeedbackError("ambiguous", "reply_to: required, because several callers used this id")
         return found[0]
 
-    def tick(self, now: float) -> Iterator[dict[str, Any]]:
-        """To be called several times a second. Gives the documents of `event/recalibration`."""
+    def tick(self, now: float) -> dict[str, Any] | None:
+        """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
+        event = None
         if self._assessing is not None:
             tracked, answers, found = self._assessing
             if not found.done():
-                return
+                return None
             self._assessing = None
             if self._tracked.get(tracked.task.definition) is tracked:
                 if (error := found.exception()) is None:
-                    yield from self._apply(tracked, answers, found.result())
+                    event = self._apply(tracked, answers, found.result())
                 else:
                     log.error("the feedback of task %s cannot be used: %s", tracked.task.name, error)
-        for tracked in self._tracked.values():
-            if tracked.due_at is not None and now >= tracked.due_at:
-                tracked.due_at = None
-                self._begin(tracked)
-                return
+        due = [one for one in self._tracked.values() if one.due_at is not None and now >= one.due_at]
+        if due:
+            due[0].due_at = None
+            self._begin(due[0])
+        return event
 
     def _begin(self, tracked: _Tracked) -> None:
         kept, config = self._table.of(tracked.basis), tracked.config
-        base = self._scoring.base(tracked.task) or ScoreMap.identity(config.labels)
+        base = self._scoring.start_map(tracked.task) or ScoreMap.identity(config.labels)
         work = partial(
             assess,
             [_answer(one, tracked.since) for one in kept],
             better_map=better_map_in_child,
             current=tracked.fitted or base,
             base=base,
-            trained_on=tracked.trained_on,
+            compared_rows=tracked.compared_rows,
             min_accuracy=config.min_accuracy,
             confidence=config.confidence,
         )
         self._assessing = tracked, kept, in_background("feedback", work)
 
-    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], found: Assessment) -> Iterator[dict[str, Any]]:
+    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], found: Assessment) -> dict[str, Any] | None:
         task, config = tracked.task, tracked.config
         before = tracked.document()
         if found.has_new_map:
             tracked.fitted = found.map
             self._scoring.set_fitted(task, found.map)
-        tracked.trained_on = found.trained_on
+        tracked.compared_rows = found.compared_rows
         if found.drop is not None:
             # What was audited before says nothing of what comes: it trains from now on.
-            tracked.since, tracked.dropped_from, tracked.trained_on = kept[-1].number, found.drop.before, 0
+            tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, found.drop.before, 0
             tracked.due_at = 0.0
         elif tracked.dropped_from is not None and found.audits >= _BACK_AFTER_AUDITS:
             is_back = upper_bound(found.right, found.audits, config.confidence) >= tracked.dropped_from
@@ -314,11 +326,11 @@ class Feedback:
             self._scoring.set_least_score(task, found.promise.threshold if found.promise else NEVER)
         since = next((one for one in kept if one.number > tracked.since), None)
         tracked.facts = TaskAccuracy(
-            given=sum(one.output is not None for one in kept) / len(kept) if kept else None,
+            given=found.given,
             accuracy=found.right / found.audits if found.audits else None,
             lower_bound=found.promise.lower_bound if found.promise else found.lower_bound,
             audits=found.audits,
-            feedback=tracked.trained_on,
+            feedback=tracked.compared_rows,
             promised=config.min_accuracy if found.promise else None,
             since=None if since is None else timestamp(since.wall_s),
             dropped_from=tracked.dropped_from,
@@ -328,13 +340,14 @@ class Feedback:
             self._table.set_document(tracked.basis, task.name, tracked.document())
         if found.has_new_map or found.drop is not None:
             log.info("recalibrated task=%s new_map=%s dropped=%s", task.name, found.has_new_map, found.drop is not None)
-            yield {
+            return {
                 "task": task.name,
                 "new_map": found.has_new_map,
                 "has_dropped": found.drop is not None,
-                "feedback": found.trained_on,
+                "feedback": found.compared_rows,
                 "audits": found.audits,
             }
+        return None
 
     def facts(self) -> dict[str, TaskAccuracy]:
         """By task, for health and the alarms; none while feedback is off."""

@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 2
 # Keeps an answer for feedback: the request, the answer with the model's own scores, what the caller gets. True = the
 # caller is to be asked whether it is right.
-Keep = Callable[[Request, Finished, Any], bool]
+KeepAnswer = Callable[[Request, Finished, Any, float], bool]
 
 
 class Dispatcher:
     """Owns the requests that wait and run.
 
     delivery: stores and sends. send: gives a command to the worker. Neither blocks. render: a template over an input.
-    scoring: what makes callers' scores of the model's. weights_sha256: identifies the model in force.
+    scoring: turns the model's scores into the callers'. weights_sha256: identifies the model in force.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Dispatcher:
         render: Render = render,
         *,
         scoring: Scoring | None = None,
-        keep: Keep = lambda *_: False,
+        keep_answer: KeepAnswer = lambda *_: False,
         weights_sha256: str = "",
     ) -> None:
         # New requests are refused; those that wait or run are answered.
@@ -65,7 +65,7 @@ class Dispatcher:
         self._send = send
         self._render = render
         self._scoring = scoring or Scoring(weights_sha256)
-        self._keep = keep
+        self._keep_answer = keep_answer
         self._keeps_inputs = config.feedback.keep_inputs
         self._forecast = Forecast()
         self._queue = RequestQueue(config, self._forecast)
@@ -253,6 +253,7 @@ class Dispatcher:
                 assert request.task is not None
                 scored = self._scoring.corrected(request.task, event)
                 output = self._scoring.output_of(request.task, scored)
+                please_check = self._keep_answer(request, event, output, now)
                 self._replies.finish(
                     request,
                     scored,
@@ -260,7 +261,7 @@ class Dispatcher:
                     now,
                     limits=self._limits.causes,
                     energy_j=energy_j,
-                    please_check=self._keep(request, event, output),
+                    please_check=please_check,
                 )
 
     def expire_overdue(self, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from edge_agent.core.pipe import Finished
 from edge_agent.requests.tasks import Task
 
 # No score reaches it.
-NEVER = 2.0
+NEVER = math.inf
 
 
 class Scoring:
@@ -52,20 +53,25 @@ class Scoring:
         if least is not None:
             self._least[task.definition] = least
 
+    def forget_feedback(self) -> None:
+        """Feedback is off: neither maps nor promises of it hold."""
+        self._fitted.clear()
+        self._least.clear()
+
     def set_model(self, weights_sha256: str) -> None:
         """Another model has other scores."""
         self._weights_sha256 = weights_sha256
         for part in (self._priors, self._bundled, self._fitted, self._least):
             part.clear()
 
-    def prior(self, task: Task) -> ScoreMap | None:
+    def prior_map(self, task: Task) -> ScoreMap | None:
         """The map that divides by the model's prior."""
         return self._priors.get(task.definition)
 
-    def base(self, task: Task) -> ScoreMap | None:
+    def start_map(self, task: Task) -> ScoreMap | None:
         """The map that feedback starts from."""
         configured = task.score_map if task.has_map_for(self._weights_sha256) else None
-        return self._of_bundle(task) or configured or self.prior(task)
+        return configured or self._of_bundle(task) or self.prior_map(task)
 
     def _of_bundle(self, task: Task) -> ScoreMap | None:
         entry = self._bundled.get(task.definition)
@@ -76,13 +82,13 @@ class Scoring:
         except ValueError:  # whoever wrote the file took other labels
             return None
 
-    def in_force(self, task: Task) -> ScoreMap | None:
+    def map_in_force(self, task: Task) -> ScoreMap | None:
         """None = callers get the model's own scores."""
-        return self._fitted.get(task.definition) or self.base(task)
+        return self._fitted.get(task.definition) or self.start_map(task)
 
     def corrected(self, task: Task, event: Finished) -> Finished:
         """The answer with the scores that callers get."""
-        found = self.in_force(task)
+        found = self.map_in_force(task)
         return event if found is None or event.scores is None else replace(event, scores=found.apply(event.scores))
 
     def output_of(self, task: Task, event: Finished) -> str | dict[str, Any] | None:
@@ -91,13 +97,13 @@ class Scoring:
         return None if event.scores and max(event.scores.values()) < least else task.output_of(event)
 
     def describe(self, task: Task) -> dict[str, str]:
-        """For `info`: which scores of a task callers get."""
+        """For `info`: where the scores that callers get come from."""
         if not isinstance(task.config, ClassifyTask):
             return {}
-        if task.definition in self._fitted:
-            return {"prior": "fitted"}
-        if self._of_bundle(task) is not None:
-            return {"prior": "bundle"}
-        if task.has_map_for(self._weights_sha256):
-            return {"prior": "mapped"}
-        return {"prior": "as-is" if self.base(task) is None else "corrected"}
+        sources = {
+            "feedback": self._fitted.get(task.definition),
+            "configuration": task.score_map if task.has_map_for(self._weights_sha256) else None,
+            "bundle": self._of_bundle(task),
+            "prior": self.prior_map(task),
+        }
+        return {"scores_from": next((name for name, found in sources.items() if found is not None), "model")}

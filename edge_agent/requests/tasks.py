@@ -30,8 +30,8 @@ _DESCRIBED = {
 }
 # The fields that decide what an answer is.
 DEFINING = ("kind", "system", "template", "examples", "examples_as", "labels", "schema", "max_tokens")
-# Inputs that say nothing (Zhao 2021, "Calibrate before use", arXiv 2102.09690).
-EMPTY_INPUTS = ("N/A", "-", "", "[MASK]", "…")
+# Content-free inputs (Zhao 2021, "Calibrate before use", arXiv 2102.09690).
+CONTENT_FREE_INPUTS = ("N/A", "-", "", "[MASK]", "…")
 _TURNS = TypeAdapter(Annotated[tuple[pipe.ChatMessage, ...], Field(min_length=1, max_length=256)])
 _BUILT_IN_TAKES = (
     f'the built-in task `{BUILT_IN_TASK}` takes text, or {{"messages": [{{"role": "user", "content": "…"}}, …]}}; '
@@ -63,14 +63,14 @@ class Task:
         labels = tuple(table.scale)
         return ScoreMap(labels, tuple(table.scale.values()), tuple(table.bias[label] for label in labels))
 
-    def map_digest(self, weights_sha256: str) -> str:
+    def basis_for(self, weights_sha256: str) -> str:
         """What `score_map.made_for` is for a map of this definition's and these weights' scores."""
         return hashlib.sha256(f"{self.definition}\n{weights_sha256}".encode()).hexdigest()[:16]
 
     def has_map_for(self, weights_sha256: str) -> bool:
         """Whether its configured map was made for these weights, and the task as it is."""
         table = self.config.score_map if isinstance(self.config, ClassifyTask) else None
-        return table is not None and table.made_for == self.map_digest(weights_sha256)
+        return table is not None and table.made_for == self.basis_for(weights_sha256)
 
     @cached_property
     def head(self) -> tuple[pipe.ChatMessage, ...]:
@@ -96,13 +96,15 @@ class Task:
             messages=self.head,
             user_head=unicodedata.normalize("NFC", constant_head(self.config.template)),
             has_schema=isinstance(self.config, ExtractTask),
-            empty=self._empty_runs() if isinstance(self.config, ClassifyTask) and self.config.corrects_prior else (),
+            content_free=self._content_free_runs()
+            if isinstance(self.config, ClassifyTask) and self.config.corrects_prior
+            else (),
         )
 
-    def _empty_runs(self) -> tuple[pipe.Run, ...]:
+    def _content_free_runs(self) -> tuple[pipe.Run, ...]:
         """Requests that say nothing; none for a template that needs more than a text."""
         try:
-            return tuple(self.make_run(0, Envelope(input=text)) for text in EMPTY_INPUTS)
+            return tuple(self.make_run(0, Envelope(input=text)) for text in CONTENT_FREE_INPUTS)
         except Refusal:
             return ()
 

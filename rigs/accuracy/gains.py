@@ -9,7 +9,7 @@ from statistics import mean
 
 from edge_agent.accuracy.assessment import Answer, assess
 from edge_agent.accuracy.fit import better_map
-from edge_agent.accuracy.promise import threshold
+from edge_agent.accuracy.promise import find_promise
 from edge_agent.accuracy.score_map import ScoreMap
 from rigs.accuracy.scores import Scored, TaskScores, calibration_error, judged, share_right
 
@@ -65,23 +65,22 @@ def feedback(tasks: Sequence[TaskScores], seed: int) -> bool:
 
 def _learn(task: TaskScores, rows: Sequence[Scored]) -> tuple[ScoreMap, float]:
     """The map after these corrections, and the time of the slowest assessment."""
-    used, trained_on, slowest_s = task.base, 0, 0.0
+    used, compared_rows, slowest_s = task.base, 0, 0.0
     answers: list[Answer] = []
     for scores, label in rows:
-        mapped = used.apply(scores)
-        answers.append(Answer(scores=scores, output=max(mapped, key=mapped.__getitem__), label=label, is_marked=True))
+        answers.append(Answer(scores=scores, output=used.best(scores)[0], label=label, is_marked=True))
         began = time.perf_counter()
         found = assess(
             answers,
             better_map=better_map,
             current=used,
             base=task.base,
-            trained_on=trained_on,
+            compared_rows=compared_rows,
             min_accuracy=None,
             confidence=0.95,
         )
         slowest_s = max(slowest_s, time.perf_counter() - began)
-        used, trained_on = found.map, found.trained_on
+        used, compared_rows = found.map, found.compared_rows
     return used, slowest_s
 
 
@@ -104,7 +103,7 @@ def promises(tasks: Sequence[TaskScores], seed: int) -> bool:
         for _ in range(_RESAMPLINGS):
             audits = draw.choices(rows, k=_AUDITS)
             others = [score for score, _ in draw.choices(rows, k=200)]
-            if (found := threshold(audits, others, wanted, 0.95)) is not None:
+            if (found := find_promise(audits, others, wanted, 0.95)) is not None:
                 given = [is_right for score, is_right in rows if score >= found.threshold]
                 made += 1
                 coverage += found.coverage

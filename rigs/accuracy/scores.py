@@ -85,14 +85,14 @@ def _read(name: str, path: Path) -> TaskScores:
 
 def share_right(rows: Sequence[Scored], by: ScoreMap) -> float:
     """The share of rows whose best label under the map is right."""
-    return sum(_best(scores, by)[0] == label for scores, label in rows) / len(rows)
+    return sum(by.best(scores)[0] == label for scores, label in rows) / len(rows)
 
 
 def calibration_error(rows: Sequence[Scored], by: ScoreMap, bins: int = 10) -> float:
     """Expected calibration error: the mean distance of the best label's score from the share that is right, by bins."""
     sums: dict[int, list[float]] = {}
     for scores, label in rows:
-        best, score = _best(scores, by)
+        best, score = by.best(scores)
         one = sums.setdefault(min(int(score * bins), bins - 1), [0.0, 0.0])
         one[0] += score
         one[1] += best == label
@@ -101,8 +101,4 @@ def calibration_error(rows: Sequence[Scored], by: ScoreMap, bins: int = 10) -> f
 
 def judged(rows: Sequence[Scored], by: ScoreMap) -> list[tuple[float, bool]]:
     """The best label's score under the map, and whether it is right."""
-    return [((found := _best(scores, by))[1], found[0] == label) for scores, label in rows]
-
-
-def _best(scores: dict[str, float], by: ScoreMap) -> tuple[str, float]:
-    return max(by.apply(scores).items(), key=lambda item: item[1])
+    return [((found := by.best(scores))[1], found[0] == label) for scores, label in rows]

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from edge_agent.accuracy import drift
 from edge_agent.accuracy.assessment import Row
 from edge_agent.accuracy.fit import better_map
-from edge_agent.accuracy.promise import threshold
+from edge_agent.accuracy.promise import find_promise
 from edge_agent.accuracy.score_map import ScoreMap
 from rigs.bench.figures import processor
 
@@ -91,7 +91,7 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
                 for _ in range(resamplings):
                     scores, rights = answers(rng, audits)
                     sample = list(zip(scores.tolist(), (rng.random(audits) < rights).tolist(), strict=True))
-                    promise = threshold(sample, answers(rng, 500)[0].tolist(), least, 0.95)
+                    promise = find_promise(sample, answers(rng, 500)[0].tolist(), least, 0.95)
                     if promise is None:
                         continue
                     covered = int(np.searchsorted(-falling, -promise.threshold, side="right"))

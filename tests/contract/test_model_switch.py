@@ -149,15 +149,15 @@ def test_maps_of_a_bundle_come_and_go_with_it(start: Callable[..., Site], models
     document = {"schema": 1, "maps": {task.definition: entry}}
     changed(models / "one", models / "mapped", lambda copy: (copy / "score_maps.json").write_text(json.dumps(document)))
 
-    def prior() -> Any:
-        return site.client.on(f"{site.base}/info")[-1].json["tasks"]["triage"]["prior"]
+    def source() -> Any:
+        return site.client.on(f"{site.base}/info")[-1].json["tasks"]["triage"]["scores_from"]
 
     before = site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["scores"]
     assert switch(site, "mapped")["data"]["changed"]
-    wait_until(lambda: prior() == "bundle", "info tells")
+    wait_until(lambda: source() == "bundle", "info tells")
     assert site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["output"] == "cavitation"
     assert command(site, "model-rollback", {"model": "default"})["status"] == "ok"
-    wait_until(lambda: prior() != "bundle", "info tells")
+    wait_until(lambda: source() != "bundle", "info tells")
     assert site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["scores"] == pytest.approx(before, abs=0.01)
 
 

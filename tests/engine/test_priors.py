@@ -10,11 +10,11 @@ import pytest
 from edge_agent.core.pipe import EngineSettings, Event, Failed, Finished, Load, TaskPrefix
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.priors import Priors
+from edge_agent.engine.priors import PriorMeasurer
 from tests.engine.runs import LABELS, TASK, answer_all, messages, run
 
-EMPTY = tuple(run(0, text, LABELS) for text in ("N/A", ""))
-ASKED = replace(TASK, definition="d1", empty=EMPTY)
+CONTENT_FREE = tuple(run(0, text, LABELS) for text in ("N/A", ""))
+ASKED = replace(TASK, definition="d1", content_free=CONTENT_FREE)
 OPEN = Callable[..., LlamaEngine]
 
 
@@ -25,19 +25,19 @@ def load_of(state_dir: Path | None, sha256: str = "model") -> Load:
 
 def measured(engine: Engine, load: Load, *tasks: TaskPrefix) -> tuple[dict[str, dict[str, float]], list[Event]]:
     events: list[Event] = []
-    return Priors(load).measure(engine, tasks, events.append).scores, events
+    return PriorMeasurer(load).measure(engine, tasks, events.append).scores, events
 
 
-def test_the_prior_is_the_mean_of_the_empty_requests(engine: Engine) -> None:
+def test_the_prior_is_the_mean_of_the_content_free_requests(engine: Engine) -> None:
     scores, _ = measured(engine, load_of(None), ASKED)
-    numbered = [replace(one, id=number) for number, one in enumerate(EMPTY)]
+    numbered = [replace(one, id=number) for number, one in enumerate(CONTENT_FREE)]
     answers = [event for event in answer_all(engine, *numbered) if isinstance(event, Finished)]
     means = [(a + b) / 2 for a, b in zip(*((one.scores or {}).values() for one in answers), strict=True)]
     assert list(scores["d1"].values()) == pytest.approx(means, rel=1e-3)
     assert sum(scores["d1"].values()) == pytest.approx(1)
 
 
-def test_tasks_without_empty_requests_have_no_prior(engine: Engine) -> None:
+def test_tasks_without_content_free_requests_have_no_prior(engine: Engine) -> None:
     assert measured(engine, load_of(None), TASK)[0] == {}
 
 
@@ -66,9 +66,9 @@ def test_a_damaged_file_is_measured_again(engine: Engine, tmp_path: Path, damage
     assert "d1" in measured(engine, load_of(tmp_path), ASKED)[0]
 
 
-def test_a_task_whose_empty_requests_do_not_fit_the_context_keeps_its_scores(open_llama: OPEN) -> None:
+def test_a_task_whose_content_free_requests_do_not_fit_the_context_keeps_its_scores(open_llama: OPEN) -> None:
     engine = open_llama(context_tokens=256)
-    long = replace(ASKED, empty=(*EMPTY, run(0, "", LABELS, messages=messages("word " * 400))))
+    long = replace(ASKED, content_free=(*CONTENT_FREE, run(0, "", LABELS, messages=messages("word " * 400))))
     scores, events = measured(engine, load_of(None), long)
     assert scores == {}
     assert not any(isinstance(event, Failed) for event in events)

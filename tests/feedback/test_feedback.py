@@ -45,15 +45,16 @@ class Bench:
         )  # fmt: skip
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
         scored = self.scoring.corrected(self.task, event)
-        return self.feedback.keep(request, event, self.scoring.output_of(self.task, scored))
+        return self.feedback.keep(request, event, self.scoring.output_of(self.task, scored), time.monotonic())
 
     def mark(self, number: int | str, answer: str | None = None, *, task: str = "t", **more: Any) -> dict[str, Any]:
-        return self.feedback.mark(task, Mark(id=number, answer=answer, **more))
+        return self.feedback.mark(task, Mark(id=number, answer=answer, **more), time.monotonic())
 
     def settle(self) -> None:
         """Until nothing is assessed any more."""
         for _ in range(400):
-            self.events += self.feedback.tick(time.monotonic() + 10)
+            if event := self.feedback.tick(time.monotonic() + 10):
+                self.events.append(event)
             if self.feedback._assessing is None and all(one.due_at is None for one in self.feedback._tracked.values()):
                 return
             time.sleep(0.005)
@@ -128,7 +129,7 @@ def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) 
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
     assert bench.label_of(a=0.2, b=0.1, c=0.7) == "c"
     assert bench.events[0]["new_map"]
-    assert bench.scoring.describe(bench.task) == {"prior": "fitted"}
+    assert bench.scoring.describe(bench.task) == {"scores_from": "feedback"}
     bench.store.commit()
     bench.store.close()
 
@@ -151,11 +152,12 @@ def test_what_was_learnt_is_of_one_model_and_one_definition(tmp_path: Path) -> N
     assert Bench(tmp_path, ON + TASK + 'system = "Sort."\n').label_of(a=0.5, b=0.4, c=0.1) == "a"
 
 
-def test_feedback_of_wrong_answers_alone_changes_nothing() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("audit_rate", [0, 0.5])
+def test_feedback_of_wrong_answers_alone_changes_nothing(audit_rate: float) -> None:
+    bench = Bench(text=f"{ON}{TASK}audit_rate = {audit_rate}\n")
     for number in range(60):
-        bench.answer(number)
-        bench.mark(number, "b")
+        is_audit = bench.answer(number)
+        bench.mark(number, "a" if is_audit else "b")
         bench.settle()
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
 
@@ -171,6 +173,26 @@ def test_switched_off_it_keeps_nothing_and_deletes_what_was_kept(tmp_path: Path)
     assert off.feedback.facts() == {}
     assert off.label_of(a=0.5, b=0.4, c=0.1) == "a"
     assert [off.store.select(f"SELECT count(*) FROM {table}")[0][0] for table in ("answers", "accuracy")] == [0, 0]
+
+
+def test_switched_off_by_a_reload_nothing_of_it_holds() -> None:
+    bench = Bench()
+    teach(bench)
+    bench.feedback.reconfigure(config(TASK), bench.tasks)
+    assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
+
+
+def test_a_reload_keeps_what_is_proven() -> None:
+    text = ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
+    bench = Bench(text=text)
+    for number in range(80):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        bench.mark(number, "a")
+    bench.settle()
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
+    bench.feedback.reconfigure(config(text + '[tasks.u]\nkind = "generate"\n'), bench.tasks)
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
+    assert bench.feedback.facts()["t"].audits == 80
 
 
 def test_only_so_many_answers_are_kept_with_and_without_feedback() -> None:

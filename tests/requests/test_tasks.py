@@ -189,9 +189,9 @@ def test_examples_of_objects_are_compact_json() -> None:
         ('template = "{{ input.hz }} Hz"\n', 0),
     ],
 )
-def test_empty_requests_are_asked_where_the_prior_is_corrected(text: str, asked: int) -> None:
+def test_content_free_requests_are_asked_where_the_prior_is_corrected(text: str, asked: int) -> None:
     one = task("t", '[tasks.t]\nkind = "classify"\nlabels = ["good", "bad"]\n' + text)
-    assert len(one.prefix().empty) == asked
+    assert len(one.prefix().content_free) == asked
 
 
 def test_a_definition_is_what_decides_an_answer() -> None:

@@ -415,7 +415,7 @@ class Leaning:
     """Stands for a worker whose model gives one label to anything."""
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> dict[str, dict[str, float]]:
-        return {task.definition: {"calm": 0.97, "loud": 0.03} for task in tasks if task.empty}
+        return {task.definition: {"calm": 0.97, "loud": 0.03} for task in tasks if task.content_free}
 
 
 def test_a_model_that_prefers_one_label_is_warned_of() -> None:

@@ -154,7 +154,7 @@ def _coverage(at: float, judged: Sequence[Judged], scores: Sequence[float]) -> C
 
 
 def _promised(least: float, judged: Sequence[Judged], others: Sequence[float], scores: Sequence[float]) -> Promised:
-    if (found := promise.threshold(judged, others, least, CONFIDENCE)) is not None:
+    if (found := promise.find_promise(judged, others, least, CONFIDENCE)) is not None:
         return Promised(least, found.coverage, found.threshold, 0)
     missing = []
     for at in _SCORES:

@@ -36,7 +36,8 @@ START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
 # A question that the model was not trained for. Corrections teach the board.
 CHECK, CHECK_LABELS = "machine-check", ("normal", "fault")
-CHECKED, CORRECTIONS = 12, 30
+# The board compares a new map with the old one after each tenth more corrections, and learns from these at least.
+CHECKED, CORRECTIONS, LEARNT = 12, 40, 30
 _COLUMNS = {
     "vibration_mm_s": "mm/s",
     "temperature_c": "°C",
@@ -286,7 +287,7 @@ def _learning(sensors: _Sensors) -> bool:
         feedback = {"id": f"lesson-{number}", "answer": _right_check(row)}
         sensors.send(TOPICS.feedback(CHECK), json.dumps(feedback))
     give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
-    while sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S).pop()[0]["accuracy"][CHECK]["feedback"] < CORRECTIONS:
+    while sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S).pop()[0]["accuracy"][CHECK]["feedback"] < LEARNT:
         if time.monotonic() > give_up_at:
             raise DemoError(f"the board has not learnt from its feedback within {ANSWER_TIMEOUT_S:.0f} s")
     after = _count_right(sensors, rows[:CHECKED], "after")

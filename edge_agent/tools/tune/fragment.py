@@ -31,7 +31,7 @@ def fragment(task: Task, chosen: Candidate, weights_sha256: str, about: str) -> 
             lines += ["", f"[[tasks.{task.name}.examples]]"]
             lines += [f"input = {toml(example.input)}", f"answer = {toml(example.answer)}"]
     if chosen.correction in (Correction.MEAN, Correction.MAP, Correction.MAP_OF_PRIOR):
-        lines += ["", *_score_map(task.name, chosen, Task(task.name, config).map_digest(weights_sha256))]
+        lines += ["", *_score_map(task.name, chosen, Task(task.name, config).basis_for(weights_sha256))]
     return "\n".join(lines) + "\n"
 
 
@@ -45,7 +45,7 @@ def _prior(now: ClassifyTask, correction: Correction) -> str | None:
 def _score_map(name: str, chosen: Candidate, made_for: str) -> Iterator[str]:
     assert chosen.score_map is not None
     labels = chosen.score_map.labels
-    yield "# Used only while model, texts, labels and examples are the same."
+    yield "# Used only while model and definition of the task are the same."
     yield f"[tasks.{name}.score_map]"
     yield f"made_for = {toml(made_for)}"
     for key, numbers in (("scale", chosen.score_map.scales), ("bias", chosen.score_map.biases)):
