@@ -19,6 +19,7 @@ from typing import Any
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import end_of_log, printable
+from edge_agent.store.database import FILE as DATABASE
 from edge_agent.tools.client import Client
 from edge_agent.tools.demo.broker import Broker, BrokerError, local_mqtt, start_broker
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
@@ -157,6 +158,9 @@ def _config(bundle: Path, port: int) -> str:
 
 def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
     """folder: for the configuration and the logs."""
+    # The agent's measurements are kept for the next demonstration, but not what it learns.
+    for path in (bundle.parent / "state").glob(f"{DATABASE}*"):
+        path.unlink()
     broker = start_broker(port, folder, (TOPICS.all_requests, TOPICS.all_feedback, TOPICS.all_commands, READINGS))
     try:
         config = folder / "config.toml"
