@@ -82,7 +82,7 @@ def words(result: Result, max_slower: float) -> Iterator[str]:
     yield "`prefix`: tokens that requests share. `ms`: the median of a request alone."
     chosen, mean = result.chosen, any(one.correction is Correction.MEAN for one in result.tried)
     if chosen is result.reference:
-        yield "Nothing is better than what is in force by more than chance: keep it."
+        yield "No other prompt is better by more than chance, and no other correction at all: keep what is in force."
     elif not is_proved(result):
         yield f"{result.judged} rows are too few to tell whether the chosen one is better than what is in force."
     else:
@@ -96,7 +96,8 @@ def words(result: Result, max_slower: float) -> Iterator[str]:
     if slow is not chosen and slow.asked.slowdown > 1 + max_slower / 100:
         yield (
             f"Not chosen, because it takes {slow.asked.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
-            f"{slow.asked.prompt.name}, {slow.correction}, right in {slow.accuracy:.0%}."
+            f"{slow.asked.prompt.name}, {slow.correction}, right in {slow.accuracy:.0%} where what is in force is in "
+            f"{result.accuracy_before(slow):.0%}."
         )
     if mean:
         yield f"`{Correction.MEAN}` supposes that all labels are equally frequent."
