@@ -122,8 +122,8 @@ def shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
 def board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
     """`shared` with biases of a board's own; None = its rows do not prove that they lower the log loss.
 
-    The proof is a one-sided paired test at 95 % under cross-validation. That `shared` has seen the rows only makes it
-    stricter. Raises ValueError for rows of other labels.
+    The proof is a one-sided paired test at 95 % under cross-validation, with as many right answers. That `shared` has
+    seen the rows only makes it stricter. Raises ValueError for rows of other labels.
     """
     if len(rows) < MIN_ROWS:
         return None
@@ -131,6 +131,7 @@ def board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
     fitted = partial(_fit_family, start=shared, family=_Family.OFFSETS, strength=_OFFSET_STRENGTH)
     old, new = _mapped(feedback, shared), _cross_validated(feedback, fitted)
     is_better = _is_lower_loss(new, old, feedback.right, _foreseen_variance(new, old))
+    is_better = is_better and _count_right(new, feedback.right) >= _count_right(old, feedback.right)
     return fitted(feedback) if is_better else None
 
 

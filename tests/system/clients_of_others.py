@@ -58,16 +58,22 @@ def program(*command: str | Path, output: Path | str = os.devnull, **environment
         process.wait(20)
 
 
-def test_node_red_shows_the_label(tmp_path: Path) -> None:
+def test_node_red_shows_the_label_and_marks_an_answer(tmp_path: Path) -> None:
     log = tmp_path / "node-red.log"
     with pump_triage(tmp_path) as port:
         flow = (EXAMPLES / "node-red" / "pump-triage.json").read_text("utf-8").replace('"1883"', f'"{port}"')
         (tmp_path / "flow.json").write_text(flow, encoding="utf-8")
-        red = ("node", NODE / "node_modules/node-red/red.js", "--userDir", tmp_path, "--port", str(free_port()))
+        red_port = free_port()
+        red = ("node", NODE / "node_modules/node-red/red.js", "--userDir", tmp_path, "--port", str(red_port))
         with program(*red, tmp_path / "flow.json", output=log):
             wait_until(
                 lambda: any(f"[debug:label] {label}" in log.read_text("utf-8") for label in LABELS), "a label", 60
             )
+            # What a click on the buttons does.
+            for button, told in (("ask", "id: 'check-1'"), ("wrong", "answer: 'Cavitation'")):
+                with urllib.request.urlopen(f"http://127.0.0.1:{red_port}/inject/{button}", b"", timeout=5) as done:
+                    assert done.status == 200
+                wait_until(lambda told=told: told in log.read_text("utf-8"), told, 20)
 
 
 def get(url: str) -> str:
