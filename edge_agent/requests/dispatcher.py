@@ -251,8 +251,7 @@ class Dispatcher:
             energy_j = None if rate is None else rate * event.share_s
             with self._answering_faults(request, now):
                 assert request.task is not None
-                scored = self._scoring.corrected(request.task, event)
-                output = self._scoring.output_of(request.task, scored)
+                scored, output = self._scoring.scored(request.task, event)
                 please_check = self._keep_answer(request, event, output, now)
                 self._replies.finish(
                     request,

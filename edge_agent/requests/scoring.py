@@ -86,15 +86,14 @@ class Scoring:
         """None = callers get the model's own scores."""
         return self._fitted.get(task.definition) or self.start_map(task)
 
-    def corrected(self, task: Task, event: Finished) -> Finished:
-        """The answer with the scores that callers get."""
-        found = self.map_in_force(task)
-        return event if found is None or event.scores is None else replace(event, scores=found.apply(event.scores))
-
-    def output_of(self, task: Task, event: Finished) -> str | dict[str, Any] | None:
-        """What a corrected answer is to the caller; None where no label is sure enough."""
-        least = self._least.get(task.definition, 0.0)
-        return None if event.scores and max(event.scores.values()) < least else task.output_of(event)
+    def scored(self, task: Task, event: Finished) -> tuple[Finished, Any]:
+        """The answer with the scores that callers get, and the output: None where no label is sure enough."""
+        if event.scores is None:
+            return event, task.output_of(event)
+        if (found := self.map_in_force(task)) is not None:
+            event = replace(event, scores=found.apply(event.scores))
+        is_unsure = max((event.scores or {}).values()) < self._least.get(task.definition, 0.0)
+        return event, None if is_unsure else task.output_of(event)
 
     def describe(self, task: Task) -> dict[str, str]:
         """For `info`: where the scores that callers get come from."""

@@ -44,8 +44,8 @@ class Bench:
             is_redelivery=False, arrived_at=0.0, task=self.task, input=value,
         )  # fmt: skip
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
-        scored = self.scoring.corrected(self.task, event)
-        return self.feedback.keep(request, event, self.scoring.output_of(self.task, scored), time.monotonic())
+        _, output = self.scoring.scored(self.task, event)
+        return self.feedback.keep(request, event, output, time.monotonic())
 
     def mark(self, number: int | str, answer: str | None = None, *, task: str = "t", **more: Any) -> dict[str, Any]:
         return self.feedback.mark(task, Mark(id=number, answer=answer, **more), time.monotonic())
@@ -62,7 +62,7 @@ class Bench:
 
     def label_of(self, **scores: float) -> Any:
         event = finished(1, text=None, scores=scores)
-        return self.scoring.output_of(self.task, self.scoring.corrected(self.task, event))
+        return self.scoring.scored(self.task, event)[1]
 
 
 def refusal(call: Any) -> tuple[str, str]:

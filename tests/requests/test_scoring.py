@@ -21,11 +21,11 @@ def answer(**scores: float) -> Finished:
 
 def test_scores_are_the_model_s_own_until_its_prior_is_known() -> None:
     scoring = Scoring("w")
-    assert scoring.corrected(task(), answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
+    assert scoring.scored(task(), answer(a=0.6, b=0.4))[0].scores == {"a": 0.6, "b": 0.4}
     assert scoring.describe(task()) == {"scores_from": "model"}
 
     scoring.set_priors({task().definition: {"a": 0.8, "b": 0.2}})
-    assert task().output_of(scoring.corrected(task(), answer(a=0.6, b=0.4))) == "b"
+    assert scoring.scored(task(), answer(a=0.6, b=0.4))[1] == "b"
     assert scoring.describe(task()) == {"scores_from": "prior"}
 
 
@@ -33,9 +33,9 @@ def test_a_prior_is_of_one_definition_and_one_model() -> None:
     scoring = Scoring("w")
     scoring.set_priors({task().definition: {"a": 0.8, "b": 0.2}})
     other = task(TEXT + 'system = "Sort."\n')
-    assert scoring.corrected(other, answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
+    assert scoring.scored(other, answer(a=0.6, b=0.4))[0].scores == {"a": 0.6, "b": 0.4}
     scoring.set_model("v")
-    assert scoring.corrected(task(), answer(a=0.6, b=0.4)).scores == pytest.approx({"a": 0.6, "b": 0.4})
+    assert scoring.scored(task(), answer(a=0.6, b=0.4))[0].scores == pytest.approx({"a": 0.6, "b": 0.4})
 
 
 def test_text_has_no_scores_to_correct() -> None:
@@ -53,13 +53,13 @@ def test_a_map_is_in_force_only_for_its_task_and_model() -> None:
 
     scoring = Scoring("w")
     scoring.set_priors({plain.definition: {"a": 0.2, "b": 0.8}})
-    assert mapped.output_of(scoring.corrected(mapped, answer(a=0.6, b=0.4))) == "b"
+    assert scoring.scored(mapped, answer(a=0.6, b=0.4))[1] == "b"
     assert scoring.describe(mapped) == {"scores_from": "configuration"}
 
     other = task(f'{TEXT}system = "Sort."\n{MAP}made_for = "{plain.basis_for("w")}"\n')
     assert scoring.describe(other) == {"scores_from": "model"}
     scoring.set_model("v")
-    assert scoring.corrected(mapped, answer(a=0.6, b=0.4)).scores == {"a": 0.6, "b": 0.4}
+    assert scoring.scored(mapped, answer(a=0.6, b=0.4))[0].scores == {"a": 0.6, "b": 0.4}
     scoring.set_priors({plain.definition: {"a": 0.2, "b": 0.8}})
     assert scoring.describe(mapped) == {"scores_from": "prior"}
 
@@ -68,7 +68,7 @@ def test_min_score_is_of_mapped_scores() -> None:
     text = TEXT + "min_score = 0.7\n"
     mapped = task(f'{text}{MAP}made_for = "{task(text).basis_for("w")}"\n')
     assert mapped.output_of(answer(a=0.4, b=0.6)) is None
-    assert mapped.output_of(Scoring("w").corrected(mapped, answer(a=0.4, b=0.6))) == "b"
+    assert Scoring("w").scored(mapped, answer(a=0.4, b=0.6))[1] == "b"
 
 
 def bundled(labels: tuple[str, ...] = ("a", "b")) -> dict[str, dict[str, object]]:
@@ -78,7 +78,7 @@ def bundled(labels: tuple[str, ...] = ("a", "b")) -> dict[str, dict[str, object]
 
 
 def best(scoring: Scoring) -> object:
-    return task().output_of(scoring.corrected(task(), answer(a=0.6, b=0.4)))
+    return scoring.scored(task(), answer(a=0.6, b=0.4))[1]
 
 
 def test_a_map_of_the_bundle_is_used_in_place_of_the_prior_and_below_one_fitted_here() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rigs.walk import warm_classify
 
-MAX_FILES, MAX_MOVES = 14, 70
+MAX_FILES, MAX_MOVES = 15, 73
 
 
 def test_a_warm_classify_crosses_few_files() -> None:
