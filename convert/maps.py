@@ -31,9 +31,8 @@ class Fitted:
 
     def entry(self, shared: ScoreMap) -> dict[str, Any]:
         """Its part of score_maps.json."""
-        own = {board: list(found.biases) for board, found in self.own.items()}
-        parts = {name: list(getattr(shared, name)) for name in ("labels", "scales", "biases")}
-        return {"task": self.task, **parts, "boards": own}
+        own = {board: found.to_json() for board, found in self.own.items()}
+        return {"task": self.task, "map": shared.to_json(), "boards": own}
 
 
 @dataclass(frozen=True, slots=True)

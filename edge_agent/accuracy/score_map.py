@@ -45,10 +45,10 @@ class ScoreMap:
         return cls(tuple(labels), (1.0,) * len(labels), (0.0,) * len(labels))
 
     @classmethod
-    def dividing_by(cls, prior: Mapping[str, float]) -> Self:
+    def dividing_by(cls, prior: Mapping[str, float], *, even_share: float = EVEN_SHARE) -> Self:
         """Divides each score by what the label gets from content-free inputs, smoothed, and normalizes."""
-        even = EVEN_SHARE / len(prior)
-        biases = tuple(-_log((1 - EVEN_SHARE) * chance + even) for chance in prior.values())
+        even = even_share / len(prior)
+        biases = tuple(-_log((1 - even_share) * chance + even) for chance in prior.values())
         return cls(tuple(prior), (1.0,) * len(prior), biases)
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:

@@ -137,7 +137,7 @@ def _drawn(rows: Sequence[Row], weights: dict[str, float], number: int, chance: 
 
 
 def _best(used: ScoreMap, scores: Any) -> str:
-    return max(used.apply(scores).items(), key=lambda item: item[1])[0]
+    return used.best(scores)[0]
 
 
 def _right(used: ScoreMap, rows: Sequence[Row]) -> float:

@@ -14,7 +14,7 @@ from edge_agent.accuracy.fit import board_map, shared_map
 from edge_agent.accuracy.score_map import ScoreMap
 
 START = ScoreMap.identity(("a", "b", "c"))
-ENTRY = {"task": "t", "labels": ["a", "b"], "scales": [1.0, 2.0], "biases": [0.0, 1.0], "boards": {"s/d": [0.0, -1.0]}}
+ENTRY = {"task": "t", "map": {"a": [1.0, 0.0], "b": [2.0, 1.0]}, "boards": {"s/d": {"a": [1.0, 0.0], "b": [2.0, -1.0]}}}
 
 
 def answers(number: int, *, prefers: str = "a", only: str = "abc", seed: int = 0) -> list[Row]:
@@ -88,16 +88,15 @@ def test_a_board_that_the_file_names_has_biases_of_its_own() -> None:
         (b"[]", "schema 1"),
         (b'{"schema": 2, "maps": {}}', "schema 1"),
         (b'{"schema": 1, "maps": []}', "schema 1"),
-        (b'{"schema": 1, "maps": {"d": 1}}', "object with boards"),
-        (document(boards=None), "object with boards"),
-        (document(labels="ab"), '"labels" should be a list of text'),
-        (document(labels=["a", "a"]), "labels that differ"),
-        (document(scales=[1.0]), "one scale"),
-        (document(scales=None), "list of numbers"),
-        (document(biases=[0.0, 1e9]), "finite"),
-        (document(boards={"s/d": [0.0]}), "one scale"),
-        (document(boards={"s/d": [0.0, True]}), "list of numbers"),
-        (b'{"schema": 1, "maps": {"d": {"boards": {}, "biases": [NaN]}}}', "NaN"),
+        (b'{"schema": 1, "maps": {"d": 1}}', "object with map and boards"),
+        (document(boards=None), "object with map and boards"),
+        (document(map=[1.0]), "object with map and boards"),
+        (document(map={"a": [1.0]}), "list of two numbers"),
+        (document(map={"a": [1.0, 1e9], "b": [1.0, 0.0]}), "finite"),
+        (document(boards={"s/d": [0.0]}), "object with the task's labels"),
+        (document(boards={"s/d": {"a": [1.0, True], "b": [1.0, 0.0]}}), "list of two numbers"),
+        (document(boards={"s/d": {"a": [1.0, 0.0], "c": [1.0, 0.0]}}), "object with the task's labels"),
+        (b'{"schema": 1, "maps": {"d": {"boards": {}, "map": {"a": [NaN, 0]}}}}', "NaN"),
         (b"\xff", "utf-8"),
     ],
 )

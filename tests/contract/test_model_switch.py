@@ -141,9 +141,7 @@ def test_maps_of_a_bundle_come_and_go_with_it(start: Callable[..., Site], models
     task = with_built_in(load_config(site.agent.config).tasks)["triage"]
     entry = {
         "task": "triage",
-        "labels": ["normal", "bearing fault", "cavitation"],
-        "scales": [1, 1, 1],
-        "biases": [0, 0, 99],
+        "map": {"normal": [1, 0], "bearing fault": [1, 0], "cavitation": [1, 99]},
         "boards": {},
     }
     document = {"schema": 1, "maps": {task.definition: entry}}

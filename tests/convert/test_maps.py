@@ -73,7 +73,7 @@ def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(
     model = open_model("default", tmp_path / "new", public)
     assert model.weights_sha256 == open_model("default", bundle).weights_sha256
     entry = model.score_maps["d1"]
-    assert (entry["task"], entry["labels"], [*entry["boards"]]) == ("triage", ["a", "b", "c"], ["plant/b9"])
+    assert (entry["task"], [*entry["map"]], [*entry["boards"]]) == ("triage", ["a", "b", "c"], ["plant/b9"])
     # The model's preference for "a" is taken back.
     assert score_map_for(entry, "plant/b1", "abc").apply({"a": 0.5, "b": 0.4, "c": 0.1})["b"] > 0.5
     assert run("verify", tmp_path / "new", "--public-key", public) == 0

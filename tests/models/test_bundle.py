@@ -340,7 +340,7 @@ def test_only_models_with_an_allowed_chat_template_open(tmp_path: Path, name: st
         assert str(caught.value) == content_fault(path, None, allowed) == fault
 
 
-MAPS = b'{"schema":1,"maps":{"d":{"task":"t","labels":["a","b"],"scales":[1,1],"biases":[0,1],"boards":{}}}}'
+MAPS = b'{"schema":1,"maps":{"d":{"task":"t","map":{"a":[1,0],"b":[1,1]},"boards":{}}}}'
 
 
 def test_score_maps_of_a_bundle_are_read(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_score_maps_of_a_bundle_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (MAPS.replace(b"[0,1]", b"[0,1e9]"), 'maps: "d": a score map\'s scales and biases are finite'),
+        (MAPS.replace(b"[1,0]", b"[1,1e9]"), 'maps: "d": a score map\'s scales and biases are finite'),
         (b"{", "cannot be used: Expecting"),
         (MAPS + b" " * 1_000_000, "should have at most 1000000 bytes"),
     ],

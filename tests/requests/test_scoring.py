@@ -73,7 +73,8 @@ def test_min_score_is_of_mapped_scores() -> None:
 
 def bundled(labels: tuple[str, ...] = ("a", "b")) -> dict[str, dict[str, object]]:
     """A map that says "b", and on one board "a"."""
-    entry = {"labels": list(labels), "scales": [1.0, 1.0], "biases": [0.0, 5.0], "boards": {"s/d": [5.0, 0.0]}}
+    shared = dict(zip(labels, ([1.0, 0.0], [1.0, 5.0]), strict=True))
+    entry = {"map": shared, "boards": {"s/d": dict(zip(labels, ([1.0, 5.0], [1.0, 0.0]), strict=True))}}
     return {task().definition: entry}
 
 

@@ -105,7 +105,7 @@ def measure(export: Export) -> Measures:
 
 def best(used: ScoreMap, answer: ExportedAnswer) -> tuple[str, float]:
     """The best label and its score."""
-    return max(used.apply(answer.scores).items(), key=lambda item: item[1])
+    return used.best(answer.scores)
 
 
 def judge(answers: Sequence[ExportedAnswer], used: ScoreMap) -> list[Judged]:

@@ -151,9 +151,8 @@ def _loss(scores: Scores, answer: str) -> float:
 
 def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
     """Batch calibration (arXiv 2309.17249), which supposes that all labels are equally frequent."""
-    labels = tuple(several[0])
-    biases = (-math.log(max(statistics.fmean(scores[label] for scores in several), FLOOR)) for label in labels)
-    return ScoreMap(labels, (1.0,) * len(labels), tuple(biases))
+    means = {label: statistics.fmean(scores[label] for scores in several) for label in several[0]}
+    return ScoreMap.dividing_by(means, even_share=0.0)
 
 
 def accuracy(verdicts: Mapping[int, Verdict]) -> float:
