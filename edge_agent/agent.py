@@ -322,6 +322,8 @@ class Agent:
         self._canary_watch.tick(now, is_idle=is_idle)
         if recalibration := self._feedback.tick(now):
             self._status.publish_event("recalibration", recalibration)
+            # `info` says where scores come from.
+            self._status.publish_all()
         self._monitor.replace_hung_thread(now)
         # Nothing depends on what became of these messages.
         self._connections.control.outbox.take_results()

@@ -94,7 +94,17 @@ def config_hints(config: Config) -> list[str]:
     """What is allowed, but likely not meant, and what `run` would refuse."""
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     switched = switched_hint(config)
-    return [*_schema_hints(config), *_score_map_hints(config), *refused, *([switched] if switched else [])]
+    hints = [*_schema_hints(config), *_score_map_hints(config), *_audit_hints(config)]
+    return [*hints, *refused, *([switched] if switched else [])]
+
+
+def _audit_hints(config: Config) -> list[str]:
+    """Audits that are never asked for."""
+    return [
+        f'{field_name(("tasks", name, "audit_rate"))}: bare replies of `reply = "output"` are never audited'
+        for name, task in config.tasks.items()
+        if isinstance(task, ClassifyTask) and task.audit_rate and task.reply == "output"
+    ]
 
 
 def _score_map_hints(config: Config) -> Iterator[str]:

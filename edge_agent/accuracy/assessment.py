@@ -20,6 +20,8 @@ BetterMap = Callable[[Sequence[Row], ScoreMap, ScoreMap], ScoreMap | None]
 
 # A map is fitted again when there is this share more feedback, and this much at least.
 _MORE, _LEAST_MORE = 1.1, 5
+# Of the audits, for a promise: those that callers choose to answer are no random sample.
+LEAST_ANSWERED = 0.9
 # Answers that shares are compared by, the oldest with the newest.
 SHIFT_ANSWERS = 200
 _CONFIDENCE_BINS = 5
@@ -44,8 +46,8 @@ class Answer:
 class Assessment:
     """map: the one to use. compared_rows: of feedback, when it was last compared with a new fit.
 
-    given: the share of answers that were not `unsure`, None = there are none.
-    audits, right: how many, and how many of these are right under the map whatever its confidence.
+    given: the share of answers that are given from now on, None = there are none. asked: audits up to the last one with
+    feedback. audits, right: how many of them have feedback, and how many are right under the map, whatever its score.
     promise: what `min_accuracy` can be promised of; None = of nothing. drop: the accuracy has fallen. shift: how far
     the newest answers are from the oldest, None = not for certain.
     """
@@ -54,6 +56,7 @@ class Assessment:
     has_new_map: bool
     compared_rows: int
     given: float | None
+    asked: int
     audits: int
     right: int
     lower_bound: float | None
@@ -83,10 +86,13 @@ def assess(
     used = found or current
     # Answers with feedback are kept for longer: before the first one without, the others are gone.
     recent = list(dropwhile(lambda one: one.is_marked, answers)) or answers
-    audits = [(*used.best(one.scores), one) for one in answers if one.is_audit and one.is_marked]
+    asked = [one for one in answers if one.is_audit]
+    while asked and not asked[-1].is_marked:
+        asked.pop()
+    audits = [(*used.best(one.scores), one) for one in asked if one.is_marked]
     rights = [one.label == label for label, _, one in audits]
     promised = None
-    if min_accuracy is not None:
+    if min_accuracy is not None and len(audits) >= LEAST_ANSWERED * len(asked):
         others = [used.best(one.scores)[1] for one in recent if not one.is_audit]
         judged = [(score, is_right) for (_, score, _), is_right in zip(audits, rights, strict=True)]
         promised = promise.find_promise(judged, others, min_accuracy, confidence)
@@ -94,7 +100,8 @@ def assess(
         map=used,
         has_new_map=found is not None,
         compared_rows=len(rows) if is_due else compared_rows,
-        given=sum(one.output is not None for one in recent) / len(recent) if recent else None,
+        given=_share_given(recent, promised) if min_accuracy is None or promised else 0.0,
+        asked=len(asked),
         audits=len(rights),
         right=sum(rights),
         lower_bound=promise.lower_bound(sum(rights), len(rights), confidence) if rights else None,
@@ -102,6 +109,12 @@ def assess(
         drop=drift.accuracy_drop(rights),
         shift=_shift(recent, used),
     )
+
+
+def _share_given(recent: Sequence[Answer], promised: promise.Promise | None) -> float | None:
+    if promised is not None:
+        return promised.coverage
+    return sum(one.output is not None for one in recent) / len(recent) if recent else None
 
 
 def _has_confirmed(answers: Sequence[Answer]) -> bool:

@@ -72,18 +72,20 @@ class Mark:
 class TaskAccuracy:
     """What health says of a task. None = unknown.
 
-    given: the share of answers that were not `unsure`. feedback: how much of it was learnt from. lower_bound: of the
-    share of right answers, for those given where there is a promise, else for all.
+    given: the share of answers that are given. lower_bound: of the share of right answers, given or not.
+    asked, audits: audits up to the last answered one, and those answered. feedback: what a map was compared with.
     """
 
     given: float | None = None
     accuracy: float | None = None
     lower_bound: float | None = None
+    asked: int = 0
     audits: int = 0
     feedback: int = 0
     promised: float | None = None
     since: str | None = None
-    # For the alarms.
+    # For the reasons and alarms.
+    is_unproven: bool = False
     dropped_from: float | None = None
     shift: float | None = None
 
@@ -110,7 +112,10 @@ class _Tracked:
 
     def document(self) -> dict[str, Any]:
         """What outlives the process."""
+        configured = self.task.score_map
         return {
+            # What the map was fitted from, where the configuration says so.
+            "configured": None if configured is None else configured.to_json(),
             "map": None if self.fitted is None else self.fitted.to_json(),
             "since": self.since,
             "compared_rows": self.compared_rows,
@@ -119,9 +124,11 @@ class _Tracked:
 
     def restore(self, document: Any) -> None:
         """Raises ValueError, TypeError or LookupError for a document that cannot be used."""
-        if document["map"] is not None:
-            self.fitted = ScoreMap.from_json(document["map"], self.config.labels)
-        self.since, self.compared_rows = int(document["since"]), int(document["compared_rows"])
+        if document["configured"] == self.document()["configured"]:
+            self.compared_rows = int(document["compared_rows"])
+            if document["map"] is not None:
+                self.fitted = ScoreMap.from_json(document["map"], self.config.labels)
+        self.since = int(document["since"])
         self.dropped_from = None if document["dropped_from"] is None else float(document["dropped_from"])
 
 
@@ -328,10 +335,12 @@ class Feedback:
         tracked.facts = TaskAccuracy(
             given=found.given,
             accuracy=found.right / found.audits if found.audits else None,
-            lower_bound=found.promise.lower_bound if found.promise else found.lower_bound,
+            lower_bound=found.lower_bound,
+            asked=found.asked,
             audits=found.audits,
             feedback=tracked.compared_rows,
             promised=config.min_accuracy if found.promise else None,
+            is_unproven=config.min_accuracy is not None and found.promise is None,
             since=None if since is None else timestamp(since.wall_s),
             dropped_from=tracked.dropped_from,
             shift=found.shift,

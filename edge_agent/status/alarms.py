@@ -171,7 +171,7 @@ def _accuracy_low(alarms: Alarms) -> Finding | None:
         f"task {name} is right less often than before, when it was in {one.dropped_from:.0%}: look at what its sensors "
         "send, correct answers by feedback, or return to another model"
     )
-    return Finding(Severity.WARNING, message, len(dropped))
+    return Finding(Severity.WARNING, message, None if one.accuracy is None else round(one.accuracy, 3))
 
 
 def _input_drift(alarms: Alarms) -> Finding | None:

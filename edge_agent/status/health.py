@@ -60,6 +60,7 @@ def health_document(
         "queue-full": requests.depth >= requests.capacity,
         "limited": limits.level is not Level.NORMAL,
         "sensor-errors": reading.has_faults,
+        "promise-unproven": any(one.is_unproven for one in accuracy.values()),
     }
     known = {
         **{name: Severity.CRITICAL * is_so for name, is_so in critical.items()},
@@ -114,7 +115,7 @@ def health_document(
             "repacked_mb": ready.repacked_mib * 1.048576 if ready and ready.repacked_mib is not None else None,
         },
         "accuracy": {
-            task: _fields(one, "given", "accuracy", "lower_bound", "promised", "audits", "feedback", "since")
+            task: _fields(one, "given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")
             for task, one in accuracy.items()
         },
         "governor": limits.as_health(),

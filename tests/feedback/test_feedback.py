@@ -24,7 +24,7 @@ class Bench:
     def __init__(self, folder: Path | None = None, text: str = ON + TASK, *, model: str = "m1") -> None:
         settings = config(text)
         self.tasks = with_built_in(settings.tasks)
-        self.scoring = Scoring()
+        self.scoring = Scoring(model)
         self.store = Store(None if folder is None else folder / FILE, lambda _: None)
         self.store.start()
         self.feedback = Feedback(settings, self.tasks, self.store, self.scoring, model)
@@ -228,9 +228,32 @@ def test_nothing_is_given_before_audits_prove_the_promise() -> None:
         bench.mark(number, "a" if number % 4 else "b")
     bench.settle()
     facts = bench.feedback.facts()["t"]
-    assert (facts.audits, facts.promised, facts.given) == (80, 0.9, 0.0)
+    assert (facts.asked, facts.audits, facts.promised, facts.given) == (80, 80, 0.9, 0.75)
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
     assert bench.label_of(a=0.4, b=0.3, c=0.3) is None
+
+
+def test_a_choice_of_audits_proves_nothing() -> None:
+    bench = Bench(text=ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n")
+    for number in range(160):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        if number % 2:
+            bench.mark(number, "a")
+    bench.settle()
+    facts = bench.feedback.facts()["t"]
+    assert (facts.asked, facts.audits, facts.promised, facts.is_unproven) == (160, 80, None, True)
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) is None
+
+
+def test_another_configured_map_ends_what_was_learnt(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    teach(bench)
+    bench.store.commit()
+    bench.store.close()
+    table = "[tasks.t.score_map]\nscale = {a = 1, b = 1, c = 1}\nbias = {a = 9, b = 0, c = 0}\n"
+    again = Bench(tmp_path, f'{ON}{TASK}{table}made_for = "{bench.task.basis_for("m1")}"\n')
+    assert again.feedback.facts()["t"].feedback == 0
+    assert again.scoring.map_in_force(again.task) == again.task.score_map
 
 
 def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:

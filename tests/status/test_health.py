@@ -56,7 +56,16 @@ FIELDS: dict[str, set[str]] = {
     "severity": {
         *("data-connection-lost", "model-not-loaded", "model-fallback", "worker-silent", "connection-unstable"),
         *("publishing-refused", "subscription-refused", "requests-in-memory-only", "requests-lost", "draining"),
-        *("queue-full", "limited", "sensor-errors", "overheating", "throttled", "undervoltage", "memory-low"),
+        *(
+            "queue-full",
+            "limited",
+            "sensor-errors",
+            "promise-unproven",
+            "overheating",
+            "throttled",
+            "undervoltage",
+            "memory-low",
+        ),
         *("disk-low", "worker-crash-loop", "model-quality", "duplicate-client-id", "queue-overload"),
         *("accuracy-low", "input-drift"),
     },

@@ -15,6 +15,8 @@ from edge_agent.tools.accuracy.measures import bins, interval
 from edge_agent.tools.tune.prompts import Prompt
 
 _FOLDS = 10
+# Standard errors by which a prompt that is right more often is better, whatever its log loss.
+_CLEARLY = 2.5
 
 Scores = Mapping[str, float]
 
@@ -54,9 +56,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """On one answer. loss: log loss in nats. score: that of the best label."""
+    """On one answer. loss: log loss in nats. label, score: the best label and its score."""
 
     loss: float
+    label: str
     score: float
     is_right: bool
 
@@ -107,6 +110,12 @@ class Candidate:
         return sum(rows * abs(score - share) for rows, score, share in found) / len(self.verdicts)
 
     @property
+    def never_answered(self) -> list[str]:
+        """The labels that are right for some row, and best for none."""
+        best = {one.label for one in self.verdicts.values()}
+        return sorted({self.answers[row] for row in self.rows} - best)
+
+    @property
     def complexity(self) -> tuple[bool, int]:
         """Of the correction: least for the one that needs no other key."""
         default = Correction.PRIOR if self.asked.prompt.config.corrects_prior else Correction.AS_IS
@@ -123,7 +132,7 @@ class Candidate:
         raw, answer = self.asked.scores[row], self.answers[row]
         scores = raw if score_map is None else score_map.apply(raw)
         best = max(scores, key=scores.__getitem__)
-        return Verdict(_loss(scores, answer), scores[best], best == answer)
+        return Verdict(_loss(scores, answer), best, scores[best], best == answer)
 
 
 def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None) -> list[Candidate]:
@@ -178,19 +187,25 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def choose(several: Sequence[Candidate], reference: Candidate) -> Candidate:
-    """The simplest prompt that the best one beats by no more than chance, with its best correction, by log loss.
+    """The simplest prompt that no other beats by more than chance, in log loss or in right answers.
 
     The best of many prompts is partly the luckiest: of n that are alike it leads by as many standard errors as `luck`
-    says. Corrections cost no time, and a fit is pulled towards the simplest, so their mere order counts. But none is
-    chosen that is right less often than the reference, on the same rows, by more than a standard error.
+    says. Of its corrections, which cost no time, the one of the least log loss is chosen, unless it is right less often
+    than the reference, on the same rows, by more than a standard error.
     """
     by_prompt = dict[str, list[Candidate]]()
     for one in sorted(several, key=lambda one: one.complexity):
         by_prompt.setdefault(one.asked.prompt.name, []).append(one)
     leaders = sorted((_leader(of) for of in by_prompt.values()), key=lambda one: one.asked.prompt.complexity)
     best = max(leaders, key=lambda one: gain(one, leaders[0])[0])
+    most_right = max(leaders, key=lambda one: _gain_of_rights(one, leaders[0])[0])
     most = luck(len(leaders))
-    prompt = next(one for one in leaders if one is best or _is_within(gain(best, one), most)).asked.prompt
+    alike = (
+        one
+        for one in leaders
+        if _is_within(gain(best, one), most) and _is_within(_gain_of_rights(most_right, one), _CLEARLY)
+    )
+    prompt = next(alike, best).asked.prompt
     right = [one for one in by_prompt[prompt.name] if _is_within(_gain_of_rights(reference, one), 1.0)]
     return _leader(right) if right else reference
 

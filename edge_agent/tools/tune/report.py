@@ -90,6 +90,8 @@ def words(result: Result, max_slower: float) -> Iterator[str]:
             f"The chosen one is right in {chosen.accuracy:.0%}, what is in force in "
             f"{result.accuracy_before(chosen):.0%} of the same rows. Its log loss is less by more than chance."
         )
+    if chosen is not result.reference and (never := chosen.never_answered):
+        yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows of them would help."
     if result.judged < _FEW_ROWS:
         yield f"With {_FEW_ROWS} rows or more the choice is surer."
     slow = result.best
