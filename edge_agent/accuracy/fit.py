@@ -79,7 +79,8 @@ def better_map(rows: Sequence[Row], current: ScoreMap, base: ScoreMap) -> ScoreM
     """
     if base.labels != current.labels:
         raise ValueError("the two score maps have different labels, or in another order")
-    if len(rows) < MIN_ROWS or len(current.labels) < 2:
+    # Rows of one label say nothing of the others.
+    if len(rows) < MIN_ROWS or len({label for _, label in rows}) < 2:
         return None
     feedback = _feedback(rows, current)
     edges = np.linspace(len(rows) // (_BLOCKS + 1), len(rows), _BLOCKS + 1).astype(int).tolist()

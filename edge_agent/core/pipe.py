@@ -206,7 +206,10 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """Sent about once a second while a load completes parts; without one for LOAD_SILENCE_S it has failed."""
+    """Sent about once a second while a load completes parts, and after each prior that is measured.
+
+    A load without one for LOAD_SILENCE_S has failed.
+    """
 
     type: Literal["loading"] = "loading"
 

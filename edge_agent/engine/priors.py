@@ -11,13 +11,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from edge_agent.core import pipe, state_files
 from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
-Scores = dict[str, float]
+Scores = dict[str, Annotated[float, Field(ge=0, le=1)]]
+_KEPT: TypeAdapter[dict[str, Scores]] = TypeAdapter(dict[str, Scores])
 
 
 class PriorMeasurer:
@@ -31,25 +35,28 @@ class PriorMeasurer:
         self, engine: Engine, tasks: Sequence[pipe.TaskPrefix], emit: Callable[[pipe.Event], object]
     ) -> pipe.Priors:
         """Asks what is not known yet. emit: takes the events of requests that run meanwhile, and signs of life."""
-        kept, found, priors = self._read(), dict[str, Scores](), dict[str, Scores]()
+        kept = self._read()
+        keys = {task.definition: self._key(task) for task in tasks if task.content_free}
+        known = {key: kept[key] for key in keys.values() if key in kept}
         for task in tasks:
-            if not task.content_free:
-                continue
-            key = hashlib.sha256(f"{self._weights}\n{task.content_free!r}".encode()).hexdigest()
-            scores = kept.get(key) or _ask(engine, task, emit)
-            if scores is not None:
-                found[key] = priors[task.definition] = scores
-            emit(engine.progress())
-        if found != kept:
-            self._write(found)
-        return pipe.Priors(scores=priors)
+            if task.content_free and keys[task.definition] not in known:
+                scores = _ask(engine, task.task, task.content_free, emit)
+                if scores is not None:
+                    known[keys[task.definition]] = scores
+                    # A start that is ended in between goes on from here.
+                    self._write(known)
+                emit(pipe.Loading())
+        return pipe.Priors(scores={name: known[key] for name, key in keys.items() if key in known})
+
+    def _key(self, task: pipe.TaskPrefix) -> str:
+        return hashlib.sha256(f"{self._weights}\n{task.content_free!r}".encode()).hexdigest()
 
     def _read(self) -> dict[str, Scores]:
+        """Raises nothing: what was damaged is measured again."""
         try:
             content = None if self._path is None else state_files.read(self._path)
-            kept = json.loads(content or b"{}")
-            return {key: {label: float(p) for label, p in scores.items()} for key, scores in kept.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            return _KEPT.validate_json(content or b"{}")
+        except (OSError, ValueError) as error:
             log.info("%s cannot be used, priors are measured again: %s", self._path, error)
             return {}
 
@@ -61,22 +68,25 @@ class PriorMeasurer:
             log.info("priors are not kept: %s", error)
 
 
-def _ask(engine: Engine, task: pipe.TaskPrefix, emit: Callable[[pipe.Event], object]) -> Scores | None:
-    """The mean of the scores of its content-free requests; None = one of them has no answer."""
+def _ask(engine: Engine, name: str, runs: Sequence[pipe.Run], emit: Callable[[pipe.Event], object]) -> Scores | None:
+    """The mean of the scores of these requests of a task; None = one of them has no answer."""
     scores: list[Scores] = []
-    for number, run in enumerate(task.content_free, start=1):
-        # Requests of the agent have numbers from 0.
-        if isinstance(refused := engine.add(replace(run, id=-number)), pipe.Failed):
-            log.info("the scores of task %s stay as they are: %s", task.task, refused.message)
-            for accepted in range(1, number):
-                engine.cancel(-accepted)
+    # The first one decodes the task's prefix, which the others share.
+    for part in (runs[:1], runs[1:]):
+        wanted = len(scores) + len(part)
+        for number, run in enumerate(part, start=1):
+            # Requests of the agent have numbers from 0.
+            if isinstance(refused := engine.add(replace(run, id=-number)), pipe.Failed):
+                log.info("the scores of task %s stay as they are: %s", name, refused.message)
+                for accepted in range(1, number):
+                    engine.cancel(-accepted)
+                return None
+        while len(scores) < wanted and engine.has_work:
+            for event in engine.step():
+                if isinstance(event, pipe.Finished) and event.id < 0 and event.scores:
+                    scores.append(event.scores)
+                else:
+                    emit(event)
+        if len(scores) < wanted:
             return None
-    while len(scores) < len(task.content_free) and engine.has_work:
-        for event in engine.step():
-            if isinstance(event, pipe.Finished) and event.id < 0 and event.scores:
-                scores.append(event.scores)
-            else:
-                emit(event)
-    if len(scores) < len(task.content_free):
-        return None
     return {label: sum(one[label] for one in scores) / len(scores) for label in scores[0]}

@@ -238,10 +238,10 @@ class Feedback:
             raise FeedbackError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
         task = self._classify_task(name)
         tracked = self._tracked[task.definition]
-        kept = self._table.of(tracked.basis, after=after, limit=limit + 1)
+        kept = self._table.of(tracked.basis, tracked.config.labels, after=after, limit=limit)
         page: list[dict[str, Any]] = []
         nbytes = 0
-        for one in kept[:limit]:
+        for one in kept:
             entry = _exported(one)
             nbytes += len(encode(entry))
             if page and nbytes > _PAGE_BYTES:
@@ -254,7 +254,7 @@ class Feedback:
             "model": self._weights_sha256,
             **{key: None if one is None else one.to_json() for key, one in maps.items()},
             "since": tracked.since,
-            "next": page[-1]["number"] if len(kept) > len(page) else None,
+            "next": page[-1]["number"] if page else None,
             "answers": page,
         }
 
@@ -294,14 +294,16 @@ class Feedback:
                     event = self._apply(tracked, answers, found.result())
                 else:
                     log.error("the feedback of task %s cannot be used: %s", tracked.task.name, error)
-        due = [one for one in self._tracked.values() if one.due_at is not None and now >= one.due_at]
+        due = [(one.due_at, one) for one in self._tracked.values() if one.due_at is not None and now >= one.due_at]
         if due:
-            due[0].due_at = None
-            self._begin(due[0])
+            _, first = min(due, key=lambda pair: pair[0])
+            first.due_at = None
+            self._begin(first)
         return event
 
     def _begin(self, tracked: _Tracked) -> None:
-        kept, config = self._table.of(tracked.basis), tracked.config
+        config = tracked.config
+        kept = self._table.of(tracked.basis, config.labels)
         base = self._scoring.start_map(tracked.task) or ScoreMap.identity(config.labels)
         work = partial(
             assess,

@@ -66,7 +66,10 @@ class Scoring:
 
     def prior_map(self, task: Task) -> ScoreMap | None:
         """The map that divides by the model's prior."""
-        return self._priors.get(task.definition)
+        found = self._priors.get(task.definition)
+        # A damaged file may have other labels.
+        is_of_task = found is not None and isinstance(task.config, ClassifyTask) and found.labels == task.config.labels
+        return found if is_of_task else None
 
     def start_map(self, task: Task) -> ScoreMap | None:
         """The map that feedback starts from."""

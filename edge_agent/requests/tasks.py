@@ -57,11 +57,11 @@ class Task:
     @cached_property
     def score_map(self) -> ScoreMap | None:
         """The configured map of its scores, which holds only for the weights of `has_map_for`."""
-        table = self.config.score_map if isinstance(self.config, ClassifyTask) else None
-        if table is None:
+        if not isinstance(self.config, ClassifyTask) or (table := self.config.score_map) is None:
             return None
-        labels = tuple(table.scale)
-        return ScoreMap(labels, tuple(table.scale.values()), tuple(table.bias[label] for label in labels))
+        labels = self.config.labels
+        scales, biases = (tuple(part[label] for label in labels) for part in (table.scale, table.bias))
+        return ScoreMap(labels, scales, biases)
 
     def basis_for(self, weights_sha256: str) -> str:
         """What `score_map.made_for` is for a map of this definition's and these weights' scores."""

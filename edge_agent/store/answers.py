@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +60,20 @@ class AnswerTable:
         """Feedback came. label: the right one; None = another than the output."""
         self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
 
-    def of(self, basis: str, *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
-        """In the order of time, from the one after a number on. limit: negative = all."""
+    def of(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
+        """In the order of time, from the one after a number on. limit: negative = all.
+
+        labels: of the task; an answer with others is damaged, and left out.
+        """
+        known = set(labels)
         rows = self._store.select(
             f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
             basis, after, limit,
         )  # fmt: skip
-        return [answer for columns in rows if (answer := _answer(columns)) is not None]
+        found = (_answer(columns) for columns in rows)
+        return [
+            one for one in found if one and one.scores.keys() == known and (one.label is None or one.label in known)
+        ]
 
     def forget(self, task: str, *, keep: int, before_wall_s: float) -> None:
         """Keeps the newest `keep` answers of a task without feedback, as many with it; of no task any from before."""

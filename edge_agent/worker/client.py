@@ -35,7 +35,7 @@ class WorkerClient:
 
     def ready(self) -> pipe.Ready:
         """Waits until the model answers."""
-        while isinstance(event := self._next(pipe.LOAD_SILENCE_S), pipe.Loading | pipe.Progress | pipe.Priors):
+        while isinstance(event := self._next(pipe.LOAD_SILENCE_S), pipe.Loading | pipe.Priors):
             pass
         if isinstance(event, pipe.LoadFailed):
             raise WorkerError(f"the model does not load: {event.message}")
@@ -69,7 +69,7 @@ class WorkerClient:
         """Replaces the tasks, while no request runs. Gives their priors by definition."""
         self.process.send(pipe.SetTasks(tasks=tasks))
         while not isinstance(event := self._next(ANSWER_SILENCE_S), pipe.Priors):
-            assert isinstance(event, pipe.Progress)
+            assert isinstance(event, pipe.Progress | pipe.Loading)
         return event.scores
 
     def hand_over(self, deliver: Deliver) -> None:

@@ -60,7 +60,7 @@ def test_a_prior_is_kept_for_this_model_and_these_requests(engine: Engine, tmp_p
     assert measured(engine, load_of(tmp_path, "other"), ASKED)[0]["d1"] == pytest.approx(first["d1"], rel=1e-3)
 
 
-@pytest.mark.parametrize("damage", ["{", "[1]", '{"a": 1}', '{"a": {"b": null}}'])
+@pytest.mark.parametrize("damage", ["{", "[1]", '{"a": 1}', '{"a": {"b": null}}', '{"a": {"b": NaN}}', "[" * 5000])
 def test_a_damaged_file_is_measured_again(engine: Engine, tmp_path: Path, damage: str) -> None:
     (tmp_path / "priors.json").write_text(damage)
     assert "d1" in measured(engine, load_of(tmp_path), ASKED)[0]

@@ -260,7 +260,7 @@ def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: p
     bench = Bench()
     bench.answer(1)
     page = bench.feedback.export("t", after=0, limit=1)
-    assert (page["map"], page["prior"], page["next"], page["model"]) == (None, None, None, "m1")
+    assert (page["map"], page["prior"], page["next"], page["model"]) == (None, None, 1, "m1")
     teach(bench)
     monkeypatch.setattr("edge_agent.feedback.feedback._PAGE_BYTES", 1000)
     numbers, after = [], 0
@@ -276,3 +276,22 @@ def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: p
 def test_an_export_without_feedback_or_task_is_refused() -> None:
     assert refusal(lambda: Bench(text=TASK).feedback.export("t", after=0, limit=1))[0] == "not_enabled"
     assert refusal(lambda: Bench().feedback.export("generate", after=0, limit=1))[0] == "unknown_task"
+
+
+def test_a_damaged_answer_is_left_out() -> None:
+    bench = Bench()
+    teach(bench)
+    bench.store.write("UPDATE answers SET scores = replace(scores, '\"a\"', '\"A\"') WHERE number = 3")
+    bench.store.write("UPDATE answers SET label = 'B' WHERE number = 4")
+    bench.store.write("UPDATE answers SET scores = '{' WHERE number = 5")
+    bench.answer("new")
+    bench.mark("new", "a")
+    bench.settle()
+    assert [one["number"] for one in bench.feedback.export("t", after=0, limit=5)["answers"]] == [1, 2]
+
+
+def test_a_map_of_the_configuration_may_name_its_labels_in_any_order() -> None:
+    table = "[tasks.t.score_map]\nscale = {c = 1, b = 1, a = 1}\nbias = {c = 3, b = 2, a = 1}\n"
+    found = Bench(text=f"{ON}{TASK}{table}made_for = '0123456789abcdef'\n").task.score_map
+    assert found is not None
+    assert (found.labels, found.biases) == (("a", "b", "c"), (1.0, 2.0, 3.0))

@@ -38,7 +38,7 @@ def tables_of(found: Measures) -> list[Table]:
             [(label, *map(str, counts)) for label, counts in found.confusion.items()],
         ),
         Table(
-            "Answers from a score on, and how often audits say that they are right; each row by itself, which is no promise",
+            "Answers from a score on, and how often audits say that they are right; a row by itself is no promise",
             ("score from", "answers", "audits", "right", "at least"),
             [
                 (f"{one.score:.2f}", percent(one.coverage), str(one.audits), percent(one.share), percent(one.low))

@@ -92,6 +92,9 @@ def words(result: Result, max_slower: float) -> Iterator[str]:
         )
     if chosen is not result.reference and (never := chosen.never_answered):
         yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows of them would help."
+    labels = result.reference.asked.prompt.config.labels
+    if missing := [label for label in labels if label not in result.reference.answers]:
+        yield f"No row is labelled {', '.join(missing)}: what is chosen may never answer so."
     if result.judged < _FEW_ROWS:
         yield f"With {_FEW_ROWS} rows or more the choice is surer."
     slow = result.best

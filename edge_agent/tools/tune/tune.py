@@ -49,6 +49,8 @@ def tune(options: Options) -> int:
     progress = StatusLine()
     if options.out is not None and options.out.exists() and not options.force:
         return fail(f"{options.out} exists; --force replaces it")
+    if options.out is not None and not options.out.absolute().parent.is_dir():
+        return fail(f"{options.out.parent} is no folder")
     try:
         task = _task_of(config, options.task)
         labels = task.config.labels if isinstance(task.config, ClassifyTask) else ()
