@@ -48,8 +48,8 @@ class Assessment:
 
     given: the share of answers that are given from now on, None = there are none. asked: audits up to the last one with
     feedback. audits, right: how many of them have feedback, and how many are right under the map, whatever its score.
-    promise: what `min_accuracy` can be promised of; None = of nothing. drop: the accuracy has fallen. shift: how far
-    the newest answers are from the oldest, None = not for certain.
+    promise: what `min_accuracy` can be promised of; None = of nothing. dropped_from: the accuracy before it fell; None =
+    it has not. shift: how far the newest answers are from the oldest, None = not for certain.
     """
 
     map: ScoreMap
@@ -61,7 +61,7 @@ class Assessment:
     right: int
     lower_bound: float | None
     promise: promise.Promise | None
-    drop: drift.Drop | None
+    dropped_from: float | None
     shift: float | None
 
 
@@ -106,7 +106,7 @@ def assess(
         right=sum(rights),
         lower_bound=promise.lower_bound(sum(rights), len(rights), confidence) if rights else None,
         promise=promised,
-        drop=drift.accuracy_drop(rights),
+        dropped_from=drift.accuracy_before_drop(rights),
         shift=_shift(recent, used),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from statistics import NormalDist
 
@@ -26,17 +25,8 @@ _LEAST_EXPECTED = 5.0
 _CHANCE = 1 / 8760
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """The likeliest course. audits: since the drop. before, after: the share of right answers on both sides of it."""
-
-    audits: int
-    before: float
-    after: float
-
-
-def accuracy_drop(rights: Sequence[bool]) -> Drop | None:
-    """Whether the accuracy has dropped within these audits; to be called after each. None = not proven.
+def accuracy_before_drop(rights: Sequence[bool]) -> float | None:
+    """The accuracy before it dropped within these audits; to be called after each. None = no drop is proven.
 
     rights: the audits of a random sample since that moment, oldest first; those beyond MAX_AUDITS are ignored. There is
     at most one false alarm in 8,760 audits.
@@ -46,7 +36,7 @@ def accuracy_drop(rights: Sequence[bool]) -> Drop | None:
     the test takes the mean of the statistic over levels, weighted by their likelihood without a drop.
     """
     newest = rights[-MAX_AUDITS:]
-    return _likeliest_drop(newest) if _evidence(newest) >= _ALARM else None
+    return _before_likeliest_drop(newest) if _evidence(newest) >= _ALARM else None
 
 
 def _evidence(rights: Sequence[bool]) -> float:
@@ -67,7 +57,7 @@ def _evidence_at(level: float, rights: Sequence[bool]) -> float:
     return min(total, _LARGEST)
 
 
-def _likeliest_drop(rights: Sequence[bool]) -> Drop | None:
+def _before_likeliest_drop(rights: Sequence[bool]) -> float | None:
     sums = [0, *accumulate(rights)]
     total = len(rights)
 
@@ -76,7 +66,7 @@ def _likeliest_drop(rights: Sequence[bool]) -> Drop | None:
 
     falling = (at for at in range(1, total) if sums[at] * (total - at) > (sums[-1] - sums[at]) * at)
     at = max(falling, key=log_likelihood, default=None)
-    return None if at is None else Drop(total - at, sums[at] / at, (sums[-1] - sums[at]) / (total - at))
+    return None if at is None else sums[at] / at
 
 
 def _log_likelihood(right: int, total: int) -> float:

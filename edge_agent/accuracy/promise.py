@@ -21,14 +21,11 @@ _BISECTIONS = 50
 class Promise:
     """Answers of at least this confidence are right at least as often as was asked for.
 
-    threshold: the confidence of the best label. coverage: the share of all answers given that reach it. lower_bound: on
-    the accuracy of those, from this threshold's audits alone. audits: how many reach it.
+    threshold: the confidence of the best label. coverage: the share of all answers that reach it.
     """
 
     threshold: float
     coverage: float
-    lower_bound: float
-    audits: int
 
 
 def lower_bound(right: int, total: int, confidence: float) -> float:
@@ -77,15 +74,13 @@ def find_promise(
     for place, (at, rights) in enumerate(tried):
         level += share if place in starting else 0.0
         if _chance_of_at_least(sum(rights), len(rights), min_accuracy) <= level:
-            proven = at, rights
+            proven = at
         else:
             level = 0.0
     if proven is None:
         return None
-    at, rights = proven
     scores = [*unlabelled, *(score for score, _ in audits)]
-    coverage = sum(score >= at for score in scores) / len(scores)
-    return Promise(at, coverage, lower_bound(sum(rights), len(rights), confidence), len(rights))
+    return Promise(proven, sum(score >= proven for score in scores) / len(scores))
 
 
 def _thresholds(unlabelled: Sequence[float]) -> Sequence[float]:

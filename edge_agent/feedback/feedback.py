@@ -324,9 +324,9 @@ class Feedback:
             tracked.fitted = found.map
             self._scoring.set_fitted(task, found.map)
         tracked.compared_rows = found.compared_rows
-        if found.drop is not None:
+        if found.dropped_from is not None:
             # What was audited before says nothing of what comes: it trains from now on.
-            tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, found.drop.before, 0
+            tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, found.dropped_from, 0
             tracked.due_at = 0.0
         elif tracked.dropped_from is not None and found.audits >= _BACK_AFTER_AUDITS:
             is_back = upper_bound(found.right, found.audits, config.confidence) >= tracked.dropped_from
@@ -349,12 +349,17 @@ class Feedback:
         )
         if tracked.document() != before:
             self._table.set_document(tracked.basis, task.name, tracked.document())
-        if found.has_new_map or found.drop is not None:
-            log.info("recalibrated task=%s new_map=%s dropped=%s", task.name, found.has_new_map, found.drop is not None)
+        if found.has_new_map or found.dropped_from is not None:
+            log.info(
+                "recalibrated task=%s new_map=%s dropped=%s",
+                task.name,
+                found.has_new_map,
+                found.dropped_from is not None,
+            )
             return {
                 "task": task.name,
                 "new_map": found.has_new_map,
-                "has_dropped": found.drop is not None,
+                "has_dropped": found.dropped_from is not None,
                 "feedback": found.compared_rows,
                 "audits": found.audits,
             }

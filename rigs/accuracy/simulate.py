@@ -106,7 +106,7 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
                 yield is_met
 
 
-# Drift: all that `accuracy_drop` would say, audit by audit, for many runs at once.
+# Drift: all that `accuracy_before_drop` would say, audit by audit, for many runs at once.
 
 _CHANGES = (
     # A share of the inputs gets another right label; of the other labels, this many could be the new one.
@@ -143,7 +143,7 @@ def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bo
 
 
 def evidence(rights: _Bools) -> _Floats:
-    """The logarithm of the statistic of `accuracy_drop` after each audit; [runs, audits], as `rights`.
+    """The logarithm of the statistic of `accuracy_before_drop` after each audit; [runs, audits], as `rights`.
 
     tests/rigs/test_accuracy_simulation.py compares it with the agent's.
     """
