@@ -48,8 +48,9 @@ class Assessment:
 
     given: the share of answers that are given from now on, None = there are none. asked: audits up to the last one with
     feedback. audits, right: how many of them have feedback, and how many are right under the map, whatever its score.
-    promise: what `min_accuracy` can be promised of; None = of nothing. dropped_from: the accuracy before it fell; None =
-    it has not. shift: how far the newest answers are from the oldest, None = not for certain.
+    promise: what `min_accuracy` can be promised of; None = of nothing.
+    dropped_from: the accuracy before it fell, None = it has not.
+    shift: how far the newest answers are from the oldest, None = not for certain.
     """
 
     map: ScoreMap

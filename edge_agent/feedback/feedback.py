@@ -349,17 +349,13 @@ class Feedback:
         )
         if tracked.document() != before:
             self._table.set_document(tracked.basis, task.name, tracked.document())
-        if found.has_new_map or found.dropped_from is not None:
-            log.info(
-                "recalibrated task=%s new_map=%s dropped=%s",
-                task.name,
-                found.has_new_map,
-                found.dropped_from is not None,
-            )
+        has_dropped = found.dropped_from is not None
+        if found.has_new_map or has_dropped:
+            log.info("recalibrated task=%s new_map=%s has_dropped=%s", task.name, found.has_new_map, has_dropped)
             return {
                 "task": task.name,
                 "new_map": found.has_new_map,
-                "has_dropped": found.dropped_from is not None,
+                "has_dropped": has_dropped,
                 "feedback": found.compared_rows,
                 "audits": found.audits,
             }
