@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from edge_agent.accuracy.bundled import score_map_for
@@ -18,7 +19,7 @@ NEVER = math.inf
 
 
 class Scoring:
-    """The map in force of each task: fitted to feedback, of the bundle, configured, of the prior, in this order.
+    """The map in force of each task: fitted to feedback, configured, of the bundle, of the prior, in this order.
 
     Requests that run may be of a definition that is gone, so what was set for one stays.
     """
@@ -71,10 +72,15 @@ class Scoring:
         is_of_task = found is not None and isinstance(task.config, ClassifyTask) and found.labels == task.config.labels
         return found if is_of_task else None
 
+    def _start_maps(self, task: Task) -> Iterator[tuple[str, ScoreMap | None]]:
+        """All but a fitted one, with their names in `info`; the first that there is holds."""
+        yield "configuration", task.score_map if task.has_map_for(self._weights_sha256) else None
+        yield "bundle", self._of_bundle(task)
+        yield "prior", self.prior_map(task)
+
     def start_map(self, task: Task) -> ScoreMap | None:
         """The map that feedback starts from."""
-        configured = task.score_map if task.has_map_for(self._weights_sha256) else None
-        return configured or self._of_bundle(task) or self.prior_map(task)
+        return next((found for _, found in self._start_maps(task) if found is not None), None)
 
     def _of_bundle(self, task: Task) -> ScoreMap | None:
         entry = self._bundled.get(task.definition)
@@ -102,10 +108,5 @@ class Scoring:
         """For `info`: where the scores that callers get come from."""
         if not isinstance(task.config, ClassifyTask):
             return {}
-        sources = {
-            "feedback": self._fitted.get(task.definition),
-            "configuration": task.score_map if task.has_map_for(self._weights_sha256) else None,
-            "bundle": self._of_bundle(task),
-            "prior": self.prior_map(task),
-        }
-        return {"scores_from": next((name for name, found in sources.items() if found is not None), "model")}
+        sources = chain([("feedback", self._fitted.get(task.definition))], self._start_maps(task))
+        return {"scores_from": next((name for name, found in sources if found is not None), "model")}

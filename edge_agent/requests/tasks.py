@@ -101,6 +101,10 @@ class Task:
             else (),
         )
 
+    def measuring_prior(self) -> Task:
+        """The same task, of the same definition; a worker measures its prior in any case."""
+        return Task(self.name, self.config.model_copy(update={"prior": "corrected"}))
+
     def _content_free_runs(self) -> tuple[pipe.Run, ...]:
         """Requests that say nothing; none for a template that needs more than a text."""
         try:

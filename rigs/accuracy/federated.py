@@ -22,6 +22,7 @@ from edge_agent.accuracy.export import Export
 from edge_agent.accuracy.fit import fit
 from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.tools.output import aligned
+from rigs.accuracy.scores import share_right
 
 BOARDS, CORRECTIONS, SEEDS = 5, 20, 5
 # How much more often the last board sees every other label.
@@ -93,12 +94,12 @@ def _once(name: str, start: ScoreMap, train: list[Row], test: list[Row], chance:
     shared, own = _federated(name, [*boards, other], start)
     other_test = _drawn(test, weights, len(test) // 2, chance)
     return _Found(
-        start=_right(start, test),
-        alone=mean(_right(fit(rows, start), test) for rows in boards),
-        federated=mean(_right(own.get(f"rig/b{number}", shared), test) for number in range(BOARDS - 1)),
-        free=_right(fit(free, start), test),
-        shifted=_right(shared, other_test),
-        own=_right(own.get(f"rig/b{BOARDS - 1}", shared), other_test),
+        start=share_right(test, start),
+        alone=mean(share_right(test, fit(rows, start)) for rows in boards),
+        federated=mean(share_right(test, own.get(f"rig/b{number}", shared)) for number in range(BOARDS - 1)),
+        free=share_right(test, fit(free, start)),
+        shifted=share_right(other_test, shared),
+        own=share_right(other_test, own.get(f"rig/b{BOARDS - 1}", shared)),
         boards_with_own=len(own),
     )
 
@@ -118,7 +119,7 @@ def _export(name: str, number: int, rows: Sequence[Row], start: ScoreMap) -> Exp
             "number": place,
             "at": None,
             "scores": scores,
-            "output": _best(start, scores),
+            "output": start.best(scores)[0],
             "label": right,
             "is_marked": True,
             "is_audit": False,
@@ -134,14 +135,6 @@ def _export(name: str, number: int, rows: Sequence[Row], start: ScoreMap) -> Exp
 def _drawn(rows: Sequence[Row], weights: dict[str, float], number: int, chance: random.Random) -> list[Row]:
     """Without repetition, by the weight of the right label (Efraimidis and Spirakis 2006)."""
     return sorted(rows, key=lambda row: chance.random() ** (1 / weights[row[1]]), reverse=True)[:number]
-
-
-def _best(used: ScoreMap, scores: Any) -> str:
-    return used.best(scores)[0]
-
-
-def _right(used: ScoreMap, rows: Sequence[Row]) -> float:
-    return mean(_best(used, scores) == right for scores, right in rows)
 
 
 def _mean(found: Sequence[_Found]) -> _Found:

@@ -11,7 +11,8 @@ from edge_agent.accuracy.assessment import Answer, assess
 from edge_agent.accuracy.fit import better_map
 from edge_agent.accuracy.promise import find_promise
 from edge_agent.accuracy.score_map import ScoreMap
-from rigs.accuracy.scores import Scored, TaskScores, calibration_error, judged, share_right
+from edge_agent.tools.accuracy.measures import calibration_error
+from rigs.accuracy.scores import Scored, TaskScores, judged, share_right
 
 CORRECTIONS = 50
 # Streams of corrections, each drawn anew.
@@ -42,18 +43,18 @@ def feedback(tasks: Sequence[TaskScores], seed: int) -> bool:
     draw, good, good_beside_as_is, worst = random.Random(seed), 0, 0, 0.0
     for task in tasks:
         as_is = ScoreMap.identity(task.labels)
-        before, error = share_right(task.test, task.base), calibration_error(task.test, task.base)
+        before, error = share_right(task.test, task.base), calibration_error(judged(task.test, task.base))
         maps, times = [], []
         for _ in range(_STREAMS):
             used, slowest_s = _learn(task, draw.sample(task.train, CORRECTIONS))
             maps.append(used)
             times.append(slowest_s)
         after = [share_right(task.test, used) for used in maps]
-        error_after = mean(calibration_error(task.test, used) for used in maps)
+        error_after = mean(calibration_error(judged(task.test, used)) for used in maps)
         gain, least = 100 * (mean(after) - before), 100 * (min(after) - before)
         good += gain >= 10 or error_after <= error / 2
         gain_beside_as_is = mean(after) - share_right(task.test, as_is)
-        good_beside_as_is += gain_beside_as_is >= 0.1 or error_after <= calibration_error(task.test, as_is) / 2
+        good_beside_as_is += gain_beside_as_is >= 0.1 or error_after <= calibration_error(judged(task.test, as_is)) / 2
         worst = min(worst, gain)
         shown = f"{before:7.1%} {mean(after):7.1%} {gain:+6.1f} {least:+6.1f} {error:6.3f} {error_after:6.3f}"
         print(f"{task.name:18} {share_right(task.test, as_is):7.1%} {shown} {1000 * max(times):7.0f}")

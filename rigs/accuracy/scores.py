@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +60,15 @@ def _ask(worker: WorkerClient, task: LabelledTask, most_rows: int) -> dict[str, 
     asked, began = Task(task.name, config), time.monotonic()
     priors = worker.set_tasks((asked.prefix(),))
     halves = {
-        name: _scores(worker, asked, rows[:most_rows]) for name, rows in (("train", task.train), ("test", task.test))
+        name: ask_rows(worker, asked, rows[:most_rows]) for name, rows in (("train", task.train), ("test", task.test))
     }
     rows = sum(map(len, halves.values()))
     print(f"{task.name}: {rows} rows, {rows / (time.monotonic() - began):.1f} a second", file=sys.stderr)
     return {"labels": task.labels, "prior": priors[asked.definition], **halves}
 
 
-def _scores(worker: WorkerClient, task: Task, rows: Sequence[Row]) -> list[Scored]:
+def ask_rows(worker: WorkerClient, task: Task, rows: Sequence[Row]) -> list[Scored]:
+    """The model's own scores of each row, in order. Raises SystemExit for a row without an answer."""
     runs = [task.make_run(0, Envelope(input=row.input)) for row in rows]
     found: dict[int, dict[str, float]] = {}
     for answer in worker.ask_all(runs, at_once=4):
@@ -83,20 +84,9 @@ def _read(name: str, path: Path) -> TaskScores:
     return TaskScores(name, tuple(document["labels"]), document["prior"], train, test)
 
 
-def share_right(rows: Sequence[Scored], by: ScoreMap) -> float:
+def share_right(rows: Sequence[tuple[Mapping[str, float], str]], by: ScoreMap) -> float:
     """The share of rows whose best label under the map is right."""
     return sum(by.best(scores)[0] == label for scores, label in rows) / len(rows)
-
-
-def calibration_error(rows: Sequence[Scored], by: ScoreMap, bins: int = 10) -> float:
-    """Expected calibration error: the mean distance of the best label's score from the share that is right, by bins."""
-    sums: dict[int, list[float]] = {}
-    for scores, label in rows:
-        best, score = by.best(scores)
-        one = sums.setdefault(min(int(score * bins), bins - 1), [0.0, 0.0])
-        one[0] += score
-        one[1] += best == label
-    return sum(abs(score - right) for score, right in sums.values()) / len(rows)
 
 
 def judged(rows: Sequence[Scored], by: ScoreMap) -> list[tuple[float, bool]]:

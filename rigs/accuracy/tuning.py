@@ -13,7 +13,7 @@ from time import monotonic
 from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.config import ClassifyTask
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.pipe import EngineSettings, Finished, Load
+from edge_agent.core.pipe import EngineSettings, Load
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.output import aligned
@@ -23,7 +23,8 @@ from edge_agent.tools.tune.prompts import AS_CONFIGURED, Prompt
 from edge_agent.tools.tune.rows import Row as TuneRow
 from edge_agent.tools.tune.search import Result, Search, Settings
 from edge_agent.worker.client import WorkerClient, started
-from rigs.accuracy.datasets import LabelledTask, Row, load
+from rigs.accuracy.datasets import LabelledTask, load
+from rigs.accuracy.scores import ask_rows, share_right
 from rigs.bench.figures import processor
 
 LEAST_SHARE = 0.95
@@ -156,25 +157,17 @@ class _Trial:
         """Of each correction on test; `tuned`: with what tune chose, if it chose this prompt."""
         shown = [example.input for example in prompt.config.examples]
         many = [row for row in self.data.train if row.input not in shown][: self.arguments.most_train]
-        task = Task(prompt.name, prompt.config.model_copy(update={"prior": "corrected"}))
+        task = Task(prompt.name, prompt.config).measuring_prior()
         prior = self.worker.set_tasks((task.prefix(),)).get(task.definition)
-        asked = Asked(prompt, task.definition, prior, dict(enumerate(self._scores(task, many))))
+        scores = [one for one, _ in ask_rows(self.worker, task, many)]
+        asked = Asked(prompt, task.definition, prior, dict(enumerate(scores)))
         with_many: list[Candidate] = candidates(asked, [row.label for row in many], None)
         test = self.data.test[: self.arguments.most_test]
-        raw = self._scores(task, test)
-        found = {str(one.correction): _share_of_right(raw, test, one.score_map) for one in with_many}
+        scored, as_is = ask_rows(self.worker, task, test), ScoreMap.identity(self.data.labels)
+        found = {str(one.correction): share_right(scored, one.score_map or as_is) for one in with_many}
         if prompt == result.chosen.asked.prompt:
-            found["tuned"] = _share_of_right(raw, test, result.chosen.score_map)
+            found["tuned"] = share_right(scored, result.chosen.score_map or as_is)
         return found
-
-    def _scores(self, task: Task, rows: Sequence[Row]) -> list[dict[str, float]]:
-        runs = [task.make_run(0, Envelope(input=row.input)) for row in rows]
-        found = dict[int, dict[str, float]]()
-        for event in self.worker.ask_all(runs, at_once=4):
-            assert isinstance(event, Finished)
-            assert event.scores is not None
-            found[event.id] = event.scores
-        return [found[number] for number in range(1, len(rows) + 1)]
 
     def _slower(self, prompt: Prompt) -> float:
         """Percent, measured again with other inputs, of which each is asked in both ways in turn."""
@@ -191,10 +184,3 @@ class _Trial:
                 times.append(monotonic() - began)
             ratios.append(times[1] / times[0])
         return 100 * (statistics.median(ratios) - 1)
-
-
-def _share_of_right(raw: Sequence[dict[str, float]], rows: Sequence[Row], score_map: ScoreMap | None) -> float:
-    found = [scores if score_map is None else score_map.apply(scores) for scores in raw]
-    return statistics.fmean(
-        max(scores, key=scores.__getitem__) == row.label for scores, row in zip(found, rows, strict=True)
-    )

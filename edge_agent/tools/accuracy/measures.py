@@ -85,8 +85,8 @@ def measure(export: Export) -> Measures:
     marked = [one for one in export.answers if one.is_marked]
     audits = [one for one in marked if export.measures(one)]
     judged = judge(audits, used)
-    others = [best(used, one)[1] for one in export.answers if not export.measures(one)]
-    scores = [best(used, one)[1] for one in export.answers]
+    others = [used.best(one.scores)[1] for one in export.answers if not export.measures(one)]
+    scores = [used.best(one.scores)[1] for one in export.answers]
     counts = Counter((ANOTHER if one.label is None else one.label, one.output or UNSURE) for one in marked)
     outputs = (*export.labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
     labels = (*export.labels, *((ANOTHER,) if any(label == ANOTHER for label, _ in counts) else ()))
@@ -103,13 +103,8 @@ def measure(export: Export) -> Measures:
     )
 
 
-def best(used: ScoreMap, answer: ExportedAnswer) -> tuple[str, float]:
-    """The best label and its score."""
-    return used.best(answer.scores)
-
-
 def judge(answers: Sequence[ExportedAnswer], used: ScoreMap) -> list[Judged]:
-    found = [(*best(used, one), one.label) for one in answers]
+    found = [(*used.best(one.scores), one.label) for one in answers]
     return [(score, label == right) for label, score, right in found]
 
 
@@ -130,6 +125,11 @@ def bins(judged: Sequence[Judged]) -> list[tuple[int, float, float]]:
     ]
 
 
+def calibration_error(judged: Sequence[Judged]) -> float:
+    """The expected one (arXiv 1706.04599)."""
+    return sum(number * abs(score - share) for number, score, share in bins(judged)) / len(judged)
+
+
 def _share(judged: Sequence[Judged]) -> Share:
     right, total = sum(is_right for _, is_right in judged), len(judged)
     return Share(right, total, right / total, *interval(right, total)) if total else Share(0, 0, None, None, None)
@@ -138,11 +138,7 @@ def _share(judged: Sequence[Judged]) -> Share:
 def _calibration(answers: Sequence[ExportedAnswer], used: ScoreMap, sample: str) -> Calibration | None:
     if not answers:
         return None
-    own = ScoreMap.identity(used.labels)
-    before, after = (
-        sum(number * abs(score - share) for number, score, share in bins(judge(answers, by))) / len(answers)
-        for by in (own, used)
-    )
+    before, after = (calibration_error(judge(answers, by)) for by in (ScoreMap.identity(used.labels), used))
     return Calibration(sample, len(answers), before, after)
 
 

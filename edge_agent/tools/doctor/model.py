@@ -98,8 +98,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
     for name, table in config.tasks.items():
         is_corrected = not isinstance(table, ClassifyTask) or table.corrects_prior
         if table.enabled and not is_corrected and not Task(name, table).has_map_for(model.weights_sha256):
-            # So that the worker measures the prior.
-            tasks[name] = Task(name, table.model_copy(update={"prior": "corrected"}))
+            tasks[name] = Task(name, table).measuring_prior()
     priors = worker.set_tasks(tuple(task.prefix() for task in tasks.values())) if tasks else {}
     for name, task in tasks.items():
         prior = priors.get(task.definition, {})

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 from edge_agent.accuracy.fit import fit
 from edge_agent.accuracy.score_map import FLOOR, ScoreMap
-from edge_agent.tools.accuracy.measures import bins, interval
+from edge_agent.tools.accuracy.measures import calibration_error, interval
 from edge_agent.tools.tune.prompts import Prompt
 
 _FOLDS = 10
@@ -105,9 +105,7 @@ class Candidate:
 
     @property
     def calibration_error(self) -> float:
-        """The expected one (arXiv 1706.04599)."""
-        found = bins([(one.score, one.is_right) for one in self.verdicts.values()])
-        return sum(rows * abs(score - share) for rows, score, share in found) / len(self.verdicts)
+        return calibration_error([(one.score, one.is_right) for one in self.verdicts.values()])
 
     @property
     def never_answered(self) -> list[str]:

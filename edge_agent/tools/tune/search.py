@@ -175,9 +175,8 @@ class Search:
         return task, priors.get(task.definition)
 
     def _variant(self, prompt: Prompt) -> Task:
-        # So that the worker measures the prior, which is no part of the definition.
-        config = prompt.config.model_copy(update={"prior": "corrected"})
-        return Task(self.task.name if prompt.name == AS_CONFIGURED else f"{self.task.name}: {prompt.name}", config)
+        name = self.task.name if prompt.name == AS_CONFIGURED else f"{self.task.name}: {prompt.name}"
+        return Task(name, prompt.config).measuring_prior()
 
     def _ask(self, prompt: Prompt) -> None:
         task, prior = self._set_prompts(prompt)

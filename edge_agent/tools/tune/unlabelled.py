@@ -23,7 +23,7 @@ def best_labels(
     """By correction: the best label of each input that there is time for. Raises TuneError, WorkerError."""
     assert isinstance(task.config, ClassifyTask)
     labels = task.config.labels
-    task = Task(task.name, task.config.model_copy(update={"prior": "corrected"}))
+    task = task.measuring_prior()
     prior = worker.set_tasks((task.prefix(),)).get(task.definition)
     raw = list[dict[str, float]]()
     for number, value in enumerate(inputs, start=1):
@@ -42,8 +42,4 @@ def best_labels(
     if prior is not None:
         maps[Correction.PRIOR] = ScoreMap.dividing_by(prior)
     maps[Correction.MEAN] = dividing_by_mean(raw)
-    return {str(name): [_best(one.apply(scores)) for scores in raw] for name, one in maps.items()}
-
-
-def _best(scores: dict[str, float]) -> str:
-    return max(scores, key=scores.__getitem__)
+    return {str(name): [one.best(scores)[0] for scores in raw] for name, one in maps.items()}
