@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -27,13 +26,12 @@ MIN_ROWS = 20
 _FOLDS = 3
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)
 # A scale per label is tried only with this many rows per label.
-_ROWS_PER_SCALE = 10
+_ROWS_PER_SCALE = 3
 # A scale never turns round: feedback on wrong answers alone would make the least likely label the best one.
 _LEAST_STRETCH = 0.05
 _NEWTON_STEPS = 30
 # In nats a row: far less than what feedback can tell apart.
 _TOLERANCE = 1e-4
-_BLOCKS = 4
 _CONFIDENCE = 0.95
 # Of a board's own biases. No choice is made, so that their cross-validation stays fair.
 _OFFSET_STRENGTH = 2.0
@@ -56,7 +54,7 @@ class _Feedback:
     log_scores: _Array
     right: _Indexes
 
-    def __getitem__(self, chosen: slice | npt.NDArray[np.bool_]) -> _Feedback:
+    def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Feedback:
         return _Feedback(self.log_scores[chosen], self.right[chosen])
 
     def __len__(self) -> int:
@@ -71,7 +69,7 @@ def fit(rows: Sequence[Row], start: ScoreMap) -> ScoreMap:
 def better_map(rows: Sequence[Row], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
     """A map under which new answers have a lower log loss than under `current`; None = feedback does not prove one.
 
-    rows: in order of time. Maps are fitted on older rows and judged on newer ones, block by block. A fit towards `base`
+    rows: in any order. Maps are judged by cross-validation, on rows that their fit does not see. A fit towards `base`
     is taken if its log loss is lower than that of `current` and that of `current` with a fitted temperature, each by a
     one-sided paired test at 95 %, and if it is right as often as `current`. Else the temperature is taken, which
     changes no answer, if it passes the first test. What is taken is fitted again on all rows. Raises ValueError for
@@ -83,12 +81,10 @@ def better_map(rows: Sequence[Row], current: ScoreMap, base: ScoreMap) -> ScoreM
     if len(rows) < MIN_ROWS or len({label for _, label in rows}) < 2:
         return None
     feedback = _feedback(rows, current)
-    edges = np.linspace(len(rows) // (_BLOCKS + 1), len(rows), _BLOCKS + 1).astype(int).tolist()
-    blocks = [(feedback[:start], feedback[start:end]) for start, end in pairwise(edges)]
-    right = feedback.right[edges[0] :]
-    old = _mapped(feedback[edges[0] :], current)
-    fitted = np.vstack([_mapped(newer, _fit(older, base)) for older, newer in blocks])
-    tempered = np.vstack([_mapped(newer, _tempered(older, current)) for older, newer in blocks])
+    right = feedback.right
+    old = _mapped(feedback, current)
+    fitted = _cross_validated(feedback, partial(_fit, start=base))
+    tempered = _cross_validated(feedback, partial(_tempered, current=current))
     is_better = _is_lower_loss(fitted, old, right, _foreseen_variance(fitted, old))
     is_better = is_better and _is_lower_loss(fitted, tempered, right, 0.0)
     if is_better and _count_right(fitted, right) >= _count_right(old, right):
