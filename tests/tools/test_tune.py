@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from edge_agent.tools.tune.judge import (
     choose,
     gain,
 )
-from edge_agent.tools.tune.prompts import AS_CONFIGURED, Plan, Prompt
+from edge_agent.tools.tune.prompts import AS_CONFIGURED, Plan, Prompt, Results
 from edge_agent.tools.tune.rows import Row, RowsError, read_inputs, read_labelled
 
 LABELS = ("calm", "loud")
@@ -251,6 +251,22 @@ def test_the_command_prints_a_table_and_writes_keys_once(
     assert document["rows"] == 30
     assert {one["correction"] for one in document["tried"]} == {"as-is", "prior", "map", "map of prior"}
     assert tomllib.loads(document["fragment"])["tasks"]["sound"]
+
+
+def test_ctrl_c_ends_the_search_with_what_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Plan.prompts
+
+    def interrupted(plan: Plan, results: Results) -> Iterator[Prompt]:
+        yield next(drawn(plan, results))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Plan, "prompts", interrupted)
+    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
+    command = ["tune", "sound", "--labelled", str(echo_rows(tmp_path)), "--config", str(config), "--json"]
+    assert main(command) == 0
+    assert {one["prompt"] for one in json.loads(capsys.readouterr().out)["tried"]} == {AS_CONFIGURED}
 
 
 @pytest.mark.parametrize(

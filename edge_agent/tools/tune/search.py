@@ -14,6 +14,7 @@ from edge_agent.core.codes import Refusal
 from edge_agent.core.config import ClassifyTask
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.pipe import Failed, Finished
+from edge_agent.core.wording import shown
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.tune.judge import Asked, Candidate, Correction, accuracy, candidates, choose, gain
 from edge_agent.tools.tune.prompts import AS_CONFIGURED, Plan, Prompt, can_be_example
@@ -96,11 +97,28 @@ class Search:
         self.rows = random.Random(0).sample(kept, len(kept))  # noqa: S311 - a reproducible order
 
     def run(self) -> Result:
-        """Raises TuneError, WorkerError."""
+        """Raises TuneError, WorkerError. Ctrl-C ends the search, not the run."""
         self._judged = self._chosen_rows()
         rest = sorted(set(range(len(self.rows))) - set(self._judged))
         pool = rest if len(rest) >= len(self._judged) else range(len(self.rows))
         pool = [number for number in pool if can_be_example(self.rows[number].input)]
+        try:
+            self._ask_while_there_is_time(pool)
+        except KeyboardInterrupt:
+            # What is known by now is the result.
+            if not self._tried:
+                raise
+        return Result(
+            tried=self._all,
+            reference=self._reference,
+            chosen=choose(self._fast, self._reference),
+            best=choose(self._all, self._reference),
+            base_ms=self._base_ms,
+            judged=len(self._judged),
+            skipped=self._skipped,
+        )
+
+    def _ask_while_there_is_time(self, pool: Sequence[int]) -> None:
         for prompt in Plan(self._config, self.rows, pool, self.wordings).prompts(self):
             if self._asked and monotonic() + 1.2 * self._took_s > self.settings.until - self._reserve_s:
                 break
@@ -114,15 +132,6 @@ class Search:
             self._took_s = monotonic() - began
         while (unsure := self._unsure_of_time()) is not None and monotonic() < self.settings.until:
             self._time(unsure, _PAIRS - len(unsure.pairs_ms))
-        return Result(
-            tried=self._all,
-            reference=self._reference,
-            chosen=choose(self._fast, self._reference),
-            best=choose(self._all, self._reference),
-            base_ms=self._base_ms,
-            judged=len(self._judged),
-            skipped=self._skipped,
-        )
 
     def best(self) -> Prompt:
         """For the plan: what would be chosen now."""
@@ -221,7 +230,7 @@ class Search:
         began = monotonic()
         event = self.worker.ask(run)
         if isinstance(event, Failed):
-            raise TuneError(event.message)
+            raise TuneError(f"input {shown(value)}: {event.message}")
         return event, (monotonic() - began) * 1000
 
     def _unsure_of_time(self) -> Asked | None:
