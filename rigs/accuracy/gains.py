@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from statistics import mean
 
 from edge_agent.accuracy.assessment import Answer, assess
+from edge_agent.accuracy.calibration import calibration_error
 from edge_agent.accuracy.fit import better_map
 from edge_agent.accuracy.promise import find_promise
 from edge_agent.accuracy.score_map import ScoreMap
-from edge_agent.tools.accuracy.measures import calibration_error
 from rigs.accuracy.scores import Scored, TaskScores, judged, share_right
 
 CORRECTIONS = 50

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from edge_agent import cli
+from edge_agent.accuracy.calibration import bins
 from edge_agent.accuracy.export import Export, read_export
 from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.config import MqttConfig
 from edge_agent.tools.accuracy import accuracy
-from edge_agent.tools.accuracy.measures import bins, measure
+from edge_agent.tools.accuracy.measures import measure
 from edge_agent.tools.bus import Bus, NoAnswerError
 
 BUS = Bus(mqtt=MqttConfig(), site="plant", device="b1")

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from edge_agent.accuracy import promise
+from edge_agent.accuracy.calibration import Judged, bins
 from edge_agent.core.wording import printable
-from edge_agent.tools.accuracy.measures import CONFIDENCE, Judged, Measures, bins, interval
+from edge_agent.tools.accuracy.measures import CONFIDENCE, Measures, interval
 
 # Each stands for a colour of the page (page.css), and is in no figure by chance.
 _COLOURS = {"#010203": "var(--ink)", "#010204": "var(--quiet)", "#010205": "var(--own)", "#010206": "var(--other)"}

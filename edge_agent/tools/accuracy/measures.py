@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.accuracy import promise
+from edge_agent.accuracy.calibration import Judged, calibration_error
 from edge_agent.accuracy.export import Export, ExportedAnswer
 from edge_agent.accuracy.score_map import ScoreMap
 
 CONFIDENCE = 0.95
-BINS = 10
 UNSURE, ANOTHER = "(unsure)", "(another)"
 _SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _PROMISES = (0.9, 0.95, 0.99)
 # More than a board keeps by far: where the answers are not right often enough, no number will do.
 _MOST_MISSING = 1 << 20
-# Score of the best label, and whether it is right.
-Judged = tuple[float, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +110,6 @@ def interval(right: int, total: int) -> tuple[float, float]:
     """Two-sided."""
     side = (1 + CONFIDENCE) / 2
     return promise.lower_bound(right, total, side), promise.upper_bound(right, total, side)
-
-
-def bins(judged: Sequence[Judged]) -> list[tuple[int, float, float]]:
-    """Of each bin of equal width that has answers: how many, mean score, share of right ones."""
-    parts: dict[int, list[Judged]] = {}
-    for score, is_right in judged:
-        parts.setdefault(min(BINS - 1, int(score * BINS)), []).append((score, is_right))
-    return [
-        (len(part), sum(score for score, _ in part) / len(part), sum(is_right for _, is_right in part) / len(part))
-        for _, part in sorted(parts.items())
-    ]
-
-
-def calibration_error(judged: Sequence[Judged]) -> float:
-    """The expected one (arXiv 1706.04599)."""
-    return sum(number * abs(score - share) for number, score, share in bins(judged)) / len(judged)
 
 
 def _share(judged: Sequence[Judged]) -> Share:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import NormalDist
 
+from edge_agent.accuracy.calibration import calibration_error
 from edge_agent.accuracy.fit import fit
 from edge_agent.accuracy.score_map import FLOOR, ScoreMap
-from edge_agent.tools.accuracy.measures import calibration_error, interval
+from edge_agent.tools.accuracy.measures import interval
 from edge_agent.tools.tune.prompts import Prompt
 
 _FOLDS = 10

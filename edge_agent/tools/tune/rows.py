@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_agent.core.csv_rows import labelled_csv
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import shown
 
 _MOST_FAULTS = 20
-_ANSWER_COLUMNS = ("answer", "label")
 
 
 class RowsError(Exception):
@@ -108,31 +106,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
-        header = next(reader, [])
-        column = next((name for name in _ANSWER_COLUMNS if name in header), None)
-        if column is None or len(set(header)) < len(header) or len(header) < 2:
-            rule = "should be a header of different names, one of them answer or label"
-            raise RowsError([f"{path}:1: {rule} (got {shown(header)})"])
-        for cells in reader:
-            where = f"{path}:{reader.line_num}"
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise RowsError([f"{where}: should have {len(header)} cells (got {shown(cells)})"])
-            values = dict(zip(header, cells, strict=True))
-            answer = values.pop(column)
-            value = values["input"] if "input" in values else {name: _cell(text) for name, text in values.items()}
-            yield where, {"input": value, "answer": answer}
-    except csv.Error as error:
-        raise RowsError([f"{path}:{reader.line_num}: is not CSV: {error}"]) from error
-
-
-def _cell(text: str) -> Any:
-    """A number, true or false as JSON has it; else the text."""
-    try:
-        value = parse_json(text)
-    except NotJsonError:
-        return text
-    return value if isinstance(value, int | float) else text
+        yield from labelled_csv(_text(path), str(path))
+    except ValueError as error:
+        raise RowsError([str(error)]) from error

@@ -1,0 +1,50 @@
+"""Labelled rows from CSV with a header: a column for the answer, the others make the input."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.wording import shown
+
+_ANSWER_COLUMNS = ("answer", "label")
+
+
+def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """File and line, and `{"input": …, "answer": …}`, of each row. Raises ValueError, which names the line.
+
+    The answer is the column `answer`, else `label`. The input is the column `input`; without it an object of all other
+    columns, in which numbers, true and false are as in JSON. beside: columns that stand beside the input.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        answer = next((column for column in _ANSWER_COLUMNS if column in header), None)
+        if answer is None or len(set(header)) < len(header) or len(header) < 2:
+            rule = "should be a header of different names, one of them answer or label"
+            raise ValueError(f"{name}:1: {rule} (got {shown(header)})")
+        for cells in reader:
+            where = f"{name}:{reader.line_num}"
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise ValueError(f"{where}: should have {len(header)} cells (got {shown(cells)})")
+            values = dict(zip(header, cells, strict=True))
+            row: dict[str, Any] = {"answer": values.pop(answer)}
+            row |= {column: values.pop(column) for column in beside if column in values}
+            row["input"] = values["input"] if "input" in values else {key: _cell(cell) for key, cell in values.items()}
+            yield where, row
+    except csv.Error as error:
+        raise ValueError(f"{name}:{reader.line_num}: is not CSV: {error}") from error
+
+
+def _cell(text: str) -> Any:
+    """A number, true or false as JSON has it; else the text."""
+    try:
+        value = parse_json(text)
+    except NotJsonError:
+        return text
+    return value if isinstance(value, int | float) else text
