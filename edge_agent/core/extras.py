@@ -7,7 +7,13 @@ from importlib.util import find_spec
 _ENGINE = ("llama_cpp", "llguidance", "numpy", "cryptography")
 _CONVERT = (*_ENGINE, "gguf", "threadpoolctl")
 # The demonstration finds out by itself whether there is a broker.
-_MODULES = {"engine": _ENGINE, "convert": _CONVERT, "demo": _CONVERT, "plots": ("matplotlib",)}
+_MODULES = {
+    "engine": _ENGINE,
+    "convert": _CONVERT,
+    "demo": _CONVERT,
+    "plots": ("matplotlib",),
+    "train": (*_CONVERT, "torch", "transformers", "tokenizers", "sklearn"),
+}
 
 
 def missing_extra(extra: str) -> str | None:

@@ -19,6 +19,8 @@ from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import MeasuredRequest
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
+from edge_agent.engine.prompt.field_prompts import FieldPrompts
+from edge_agent.engine.prompt.field_table import KEY as FIELD_TABLE_KEY
 from edge_agent.engine.prompt.task_prefixes import Prefix
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
@@ -77,7 +79,8 @@ class RequestBuilder:
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
-        self.chat = Chat(llama)
+        table = llama.metadata(FIELD_TABLE_KEY)
+        self.chat = Chat(llama) if table is None else FieldPrompts(llama, table)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
         self.tree = lru_cache(_MOST_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))
         self._schema = lru_cache(_MOST_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
@@ -90,11 +93,14 @@ class RequestBuilder:
         return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens))
 
     def build(self, run: Run) -> ActiveRequest:
-        """Raises ChatError for messages that the model's template refuses, ValueError for a label without tokens."""
+        """Raises ChatError for messages that the model's template refuses, ValueError for a label without tokens.
+
+        Raises Refusal for a task or an input that a model of fields is not trained for.
+        """
         if self.chat.is_reasoning and isinstance(run.plan, TextPlan):
             run = self._with_reasoning_defaults(run)
         thinks = isinstance(run.plan, TextPlan) and run.max_reasoning_tokens != 0
-        prompt, is_open = self.chat.prompt(run.messages, thinks=thinks)
+        prompt, is_open = self.chat.prompt(run.task, run.messages, thinks=thinks)
         request = ActiveRequest(
             run=run, prompt=prompt, prompt_tokens=len(prompt), answer=self._answer(run, is_open=is_open)
         )
@@ -115,6 +121,8 @@ class RequestBuilder:
 
     def _answer(self, run: Run, *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
         if isinstance(run.plan, LabelsPlan):
+            if isinstance(self.chat, FieldPrompts):
+                self.chat.check_labels(run.task, run.plan.labels)
             return LabelAnswer(self.tree(run.plan.labels))
         if isinstance(run.plan, TextPlan):
             text = TextStream(stop=run.plan.stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)

@@ -25,6 +25,11 @@ class Engine(Protocol):
         """Whether `step` would do anything."""
 
     @property
+    def has_priors(self) -> bool:
+        """Whether the model may prefer a label where an input says nothing; one trained for its labels does not."""
+        return True
+
+    @property
     def linger_s(self) -> float:
         """How long the next step should wait for requests that are about to come; 0 = not at all."""
         return 0.0

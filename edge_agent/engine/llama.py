@@ -291,6 +291,15 @@ class Llama:
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
 
+    def metadata(self, key: str) -> str | None:
+        """A text of the file's header, None = it has none."""
+        size = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
     def share(self, source: int, target: int, length: int) -> None:
         """Gives the empty sequence `target` the first `length` tokens of `source`; both then hold the cells."""
         if length:

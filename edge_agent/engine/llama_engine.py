@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_agent.board.system import cores
 from edge_agent.core import pipe
-from edge_agent.core.codes import Code
+from edge_agent.core.codes import Code, Refusal
 from edge_agent.engine.active_request import ActiveRequest, RequestBuilder
 from edge_agent.engine.answer.json_answer import JsonAnswer
 from edge_agent.engine.answer.labels import LabelAnswer
@@ -23,6 +23,7 @@ from edge_agent.engine.answer.text_answer import InvalidOutputError, TextAnswer
 from edge_agent.engine.engine import Engine, count_start, count_step, too_long
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.prompt.chat_template import ChatError
+from edge_agent.engine.prompt.field_prompts import FieldPrompts
 from edge_agent.engine.prompt.prefix_store import PrefixStore
 from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
 from edge_agent.engine.step import step_costs
@@ -123,6 +124,10 @@ class LlamaEngine(Engine):
         return bool(self._requests)
 
     @property
+    def has_priors(self) -> bool:
+        return not isinstance(self._builder.chat, FieldPrompts)
+
+    @property
     def linger_s(self) -> float:
         seconds = self._linger.seconds(monotonic())
         return 0.0 if seconds and self._next_step.is_full(self._requests.values()) else seconds
@@ -161,6 +166,8 @@ class LlamaEngine(Engine):
             raise ValueError(f"request id {run.id} is in use")
         try:
             request = self._builder.build(run)
+        except Refusal as refused:
+            return pipe.Failed(id=run.id, code=refused.error.code, message=refused.error.message)
         except ChatError as error:
             message = f"input.messages: the model's chat template does not take them: {error}"
             return pipe.Failed(id=run.id, code=Code.BAD_FIELD, message=message)

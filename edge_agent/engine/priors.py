@@ -35,6 +35,8 @@ class PriorMeasurer:
         self, engine: Engine, tasks: Sequence[pipe.TaskPrefix], emit: Callable[[pipe.Event], object]
     ) -> pipe.Priors:
         """Asks what is not known yet. emit: takes the events of requests that run meanwhile, and signs of life."""
+        if not engine.has_priors:
+            return pipe.Priors(scores={})
         kept = self._read()
         keys = {task.definition: self._key(task) for task in tasks if task.content_free}
         known = {key: kept[key] for key in keys.values() if key in kept}

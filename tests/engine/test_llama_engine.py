@@ -24,6 +24,7 @@ from edge_agent.core.pipe import (
 )
 from edge_agent.engine.llama import Llama, LoadError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.prompt.chat import Chat
 from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.linger import Linger
 from edge_agent.engine.step.step_policy import StepCost, StepPolicy
@@ -86,7 +87,7 @@ def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama
     llama = engine._llama
     tree = engine._builder.tree(LABELS.labels)
     assert tree.branches, "these labels are meant to share their first tokens"
-    prompt, _ = engine._builder.chat.prompt(messages("noise at P-1"), thinks=False)
+    prompt, _ = engine._builder.chat.prompt("t", messages("noise at P-1"), thinks=False)
 
     def logits_after(path: tuple[int, ...]) -> Any:
         tokens = [*prompt, *path]
@@ -127,7 +128,9 @@ def test_sampling_follows_its_seed(open_llama: OpenLlama) -> None:
 
 def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    engine._builder.chat._template = ChatTemplate("{{ raise_exception('roles must alternate') }}")
+    chat = engine._builder.chat
+    assert isinstance(chat, Chat)
+    chat._template = ChatTemplate("{{ raise_exception('roles must alternate') }}")
 
     refused = engine.add(run(1, "x"))
 
@@ -140,7 +143,7 @@ def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_ba
     tasks = tuple(TaskPrefix(task=f"t{n}", messages=system(f"Task {n}. " * 8), user_head="Reading: ") for n in range(4))
     engine = open_llama(tasks=tasks, context_tokens=512)
     assert engine._prefixes.cells > 100
-    prompt = len(engine._builder.chat.prompt(messages("big"), thinks=True)[0])
+    prompt = len(engine._builder.chat.prompt("t", messages("big"), thinks=True)[0])
 
     big = run(1, "big", max_tokens=512 - prompt)
     small, again = (run(n, "x", LABELS, task="t1", messages=messages("x", tasks[1])) for n in (2, 3))

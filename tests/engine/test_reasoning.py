@@ -27,7 +27,7 @@ def engine(open_llama: Callable[..., LlamaEngine], r1_path: Path) -> LlamaEngine
 
 def prompt(engine: LlamaEngine, *messages: ChatMessage) -> list[bytes]:
     """What the prompt's tokens stand for."""
-    tokens, _ = engine._builder.chat.prompt(messages, thinks=True)
+    tokens, _ = engine._builder.chat.prompt("t", messages, thinks=True)
     return [engine._llama.piece(token) for token in tokens]
 
 

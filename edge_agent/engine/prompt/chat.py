@@ -57,7 +57,7 @@ class Chat:
         self._bos_text = _text(llama, llama.bos)
         self._eos_text = _text(llama, llama.eos)
 
-    def prompt(self, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
+    def prompt(self, _task: str, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
         """Tokens of the prompt, and whether it ends inside a thought that the template opened. Raises ChatError.
 
         thinks: False = the thought is closed at once.
