@@ -9,20 +9,32 @@ from typing import TYPE_CHECKING
 from edge_agent.accuracy.assessment import Row
 from edge_agent.accuracy.bundled import FILE as SCORE_MAPS_FILE
 from edge_agent.accuracy.bundled import SCHEMA as SCORE_MAPS_SCHEMA
+from edge_agent.accuracy.calibration import calibration_error
 from edge_agent.accuracy.export import Export, read_export
 from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
+from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
+from edge_agent.core.csv_rows import labelled_csv
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
 from edge_agent.core.schemas import validator
-from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
+from edge_agent.engine.prompt.field_table import KEY as FIELDS_KEY
+from edge_agent.engine.prompt.field_table import (
+    WHOLE_TEXT,
+    Control,
+    FieldTable,
+    InputField,
+    TaskFields,
+    number_of,
+    values_of,
+)
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.model import MODELS, ModelFacts, read_model_facts

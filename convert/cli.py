@@ -10,6 +10,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from . import arguments
+from .agent import missing_extra
 from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
 from .conversion import Job, Tuning, decide_types, open_source, write_bundle
 from .errors import CheckpointError, ConvertError, escaped
@@ -21,8 +22,16 @@ from .evaluate.worker import Adapted
 from .maps import add_maps
 from .measure.cache import write_reference
 from .measure.texts import calibration_files, evaluation_files, read_texts
-from .printing import print_comparison, print_maps, print_plan, print_verification, print_written
+from .printing import (
+    print_comparison,
+    print_maps,
+    print_plan,
+    print_training,
+    print_verification,
+    print_written,
+)
 from .progress import ProgressLine
+from .quantize.recipe import Quantization
 from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.model import read_model
@@ -49,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    commands = {"verify": _verify, "evaluate": _evaluate, "maps": _maps}
+    commands = {"verify": _verify, "evaluate": _evaluate, "maps": _maps, "train": _train}
     try:
         with stop_on_signals():
             command = commands.get(words[0]) if words else None
@@ -150,6 +159,32 @@ def _maps(words: list[str]) -> int:
     if given.sign is None and (given.bundle / SIGNATURE_FILE).is_file():
         _complain("warning: the bundle is signed and its copy is not; --sign signs it")
     print_maps(written, given.out, is_signed=given.sign is not None, as_json=given.json)
+    return EXIT_OK
+
+
+def _train(words: list[str]) -> int:
+    given = arguments.training_parser().parse_args(words)
+    if missing := missing_extra("train"):
+        raise ConvertError(missing)
+    from .train.bundle import TrainingJob, write_trained  # noqa: PLC0415 - imports PyTorch
+
+    tasks = read_tasks(given.tasks)
+    job = TrainingJob(
+        rows=given.labelled,
+        tasks=tasks,
+        quantization=Quantization(given.type),
+        minutes=given.minutes,
+        seed=given.seed,
+        name=given.name,
+        version=given.model_version,
+        licence=given.licence,
+        sign=None if given.sign is None else read_private_key(given.sign).sign,
+    )
+    with closing(ProgressLine(sys.stderr)) as line, new_bundle(given.out, replace=given.force) as folder:
+        training, warnings = write_trained(job, folder, line.show)
+    for warning in warnings:
+        _complain(f"warning: {warning}")
+    print_training(training, given.out, is_signed=job.sign is not None, as_json=given.json)
     return EXIT_OK
 
 

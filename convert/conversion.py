@@ -141,9 +141,18 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
 
 
 def write_bundle(
-    job: Job, source: Source, plan: FilePlan, tuned: Tuned | None, *, folder: Path, progress: OnProgress
+    job: Job,
+    source: Source,
+    plan: FilePlan,
+    tuned: Tuned | None,
+    *,
+    folder: Path,
+    progress: OnProgress,
+    pages: Mapping[str, bytes] | None = None,
 ) -> Written:
     """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
+
+    pages: further files by name.
 
     Raises ConvertError if the disk is too small, CheckpointError for damaged weights.
     """
@@ -161,6 +170,8 @@ def write_bundle(
     if tuned is not None:
         comparison = _write_quality(job, plan, tuned, model=model, canaries=canaries, progress=progress)
         shutil.copyfile(tuned.sensitivities.importance, folder / manifest.IMPORTANCE_FILE)
+    for name, content in (pages or {}).items():
+        (folder / name).write_bytes(content)
     progress("hashing", 1.0)
     document = _manifest(job, source, plan, comparison, folder)
     data = manifest.canonical_json(document)

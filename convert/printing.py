@@ -12,7 +12,8 @@ from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison
-from .write.manifest import CANARIES_FILE, SIGNATURE_FILE
+from .report.training import Training
+from .write.manifest import CANARIES_FILE, PAGE_FILE, SIGNATURE_FILE
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -75,6 +76,26 @@ def print_comparison(found: Comparison) -> None:
         print(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
         reference, points = percent(task.reference_accuracy), numbers.points_gained(task)
         print(f"{'':{width}} the reference: {reference}, the difference in points {points}")
+
+
+def print_training(found: Training, folder: Path, *, is_signed: bool, as_json: bool) -> None:
+    """How right a trained model is on rows that were held out."""
+    if as_json:
+        print_json({"bundle": str(folder), "signed": is_signed} | json.loads(found.encode()))
+        return
+    size, signed = numbers.megabytes(found.file_bytes), ", signed" if is_signed else ""
+    print(f"{escaped(str(folder))}: {escaped(found.name)} version {found.version}, {size} MB{signed}")
+    print(f"judged on {found.held_out}")
+    for task in found.tasks:
+        low, high = task.interval
+        print(f"{task.name}: {task.accuracy:.1%} right, 95 % interval {low:.1%} to {high:.1%}")
+        if task.baseline is not None:
+            print(f"  {task.baseline.name} on the same rows: {task.baseline.right / task.judged:.1%}")
+        if task.curve is not None:
+            print(f"  with half of the rows {task.curve.half:.1%}; with twice as many expect {task.curve.double:.1%}")
+        if task.suspects:
+            print(f"  {len(task.suspects)} rows whose answers may be wrong: {escaped(task.suspects[0].where)}, …")
+    print(f"more: {escaped(str(folder / PAGE_FILE))}")
 
 
 def print_maps(written: WrittenMaps, folder: Path, *, is_signed: bool, as_json: bool) -> None:

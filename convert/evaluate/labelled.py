@@ -21,9 +21,14 @@ def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
     """
     examples = read_requests(path, tasks)
     for example in examples.requests:
-        if (fault := _answer_fault(example)) is not None:
-            raise example.error(fault)
+        check_answer(example)
     return examples
+
+
+def check_answer(example: RequestLine) -> None:
+    """Raises ConvertError for an answer that the task can never give."""
+    if (fault := _answer_fault(example)) is not None:
+        raise example.error(fault)
 
 
 def measure_accuracy(

@@ -51,7 +51,7 @@ def read_tasks(path: Path) -> dict[str, Task]:
 def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     """Lines of `{"task": …, "input": …}`; other keys are kept in `fields`. Raises ConvertError."""
     data, text = read_user_file(path)
-    found = [_request(fields, where, tasks) for where, fields in json_lines(text, str(path))]
+    found = [request_of(fields, where, tasks) for where, fields in json_lines(text, str(path))]
     if not found:
         raise ConvertError(f"{escaped(str(path))}: holds no requests")
     definitions = [repr(tasks[name]) for name in sorted({request.task.name for request in found})]
@@ -59,7 +59,8 @@ def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     return Requests(digest.hexdigest(), found)
 
 
-def _request(fields: Any, where: str, tasks: dict[str, Task]) -> RequestLine:
+def request_of(fields: Any, where: str, tasks: dict[str, Task]) -> RequestLine:
+    """Raises ConvertError."""
     match fields:
         case {"task": str(name), "input": str() | dict() | list()} if name in tasks:
             request = RequestLine(where, tasks[name], fields)

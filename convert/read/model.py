@@ -15,6 +15,7 @@ from .tokenizer import FILE as TOKENIZER_FILE
 from .tokenizer import Tokenizer, parse_tokenizer
 
 GENERATION_FILE, CARD_FILE, TEMPLATE_FILE = "generation_config.json", "README.md", "chat_template.jinja"
+FIELDS_FILE = "fields.json"
 _LICENCE = re.compile(r"license:\s*(?P<quote>[\"']?)(?P<licence>[A-Za-z0-9][A-Za-z0-9._+\-]{0,63})(?P=quote)\s*(#.*)?")
 
 
@@ -22,7 +23,7 @@ _LICENCE = re.compile(r"license:\s*(?P<quote>[\"']?)(?P<licence>[A-Za-z0-9][A-Za
 class SourceModel:
     """tensors: in the order of the GGUF file; generation: generation_config.json.
 
-    chat_template: None for a base model.
+    chat_template: None for a base model. fields: JSON, how a model that `train` made reads an input; None = as a chat.
     """
 
     config: Qwen2Config
@@ -31,6 +32,7 @@ class SourceModel:
     chat_template: str | None
     generation: dict[str, Any]
     licence: str | None
+    fields: str | None
 
 
 def read_model(checkpoint: Checkpoint) -> SourceModel:
@@ -48,6 +50,7 @@ def read_model(checkpoint: Checkpoint) -> SourceModel:
         chat_template=_chat_template(checkpoint, tokenizer_config),
         generation=checkpoint.read_object(GENERATION_FILE) or {},
         licence=_licence(checkpoint.read_text(CARD_FILE) or ""),
+        fields=checkpoint.read_text(FIELDS_FILE),
     )
 
 

@@ -13,10 +13,10 @@ from . import charts, numbers
 from .quality import Quality, TensorQuality
 
 
-def render_page(quality: Quality) -> str:
-    """The whole document; equal qualities give equal pages."""
+def environment() -> jinja2.Environment:
+    """For pages: text from outside is escaped, and made visible."""
     folder = Path(__file__).parent
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         finalize=_visible,
@@ -25,14 +25,19 @@ def render_page(quality: Quality) -> str:
         lstrip_blocks=True,
     )
     shown = ("significant", "percent", "ratio", "megabytes", "perplexity_verdict", "right_answers", "points_gained")
-    environment.globals |= {name: getattr(numbers, name) for name in shown}
+    made.globals |= {name: getattr(numbers, name) for name in shown}
+    made.globals["style"] = Markup((folder / "style.css").read_text("utf-8"))  # noqa: S704 - our own file
+    return made
+
+
+def render_page(quality: Quality) -> str:
+    """The whole document; equal qualities give equal pages."""
     edges = charts.heat_edges(quality.tensors)
     measured = [tensor for tensor in quality.tensors if tensor.divergence is not None]
     context = {
         "quality": quality,
         "comparison": quality.comparison,
         "bundle": quality.bundle,
-        "style": Markup((folder / "style.css").read_text("utf-8")),  # noqa: S704 - our own file
         "width": charts.WIDTH,
         "less_probable": numbers.significant(100 * (1 - math.exp(-quality.comparison.divergence.mean)), 2),
         "own": next(size for size in quality.sizes if size.is_own),
@@ -45,7 +50,7 @@ def render_page(quality: Quality) -> str:
         "legend": list(enumerate([None, *edges])) if edges else [],
         "kinds": _kinds(quality.tensors),
     }
-    return environment.get_template("quality.html.jinja").render(context)
+    return environment().get_template("quality.html.jinja").render(context)
 
 
 def _visible(value: Any) -> Any:

@@ -11,6 +11,7 @@ from gguf import GGUFValueType, GGUFWriter
 from gguf.constants import GGUF_DEFAULT_ALIGNMENT
 from gguf.gguf_writer import WriterState
 
+from ..agent import FIELDS_KEY
 from ..quantize.ggml import GgmlType
 from ..read.config import MODEL_TYPE, Qwen2Config
 from ..read.lora import Lora
@@ -109,6 +110,11 @@ def tokenizer_entries(tokenizer: Tokenizer, chat_template: str | None) -> list[E
     if chat_template is not None:
         entries.append(("tokenizer.chat_template", _STRING, chat_template))
     return entries
+
+
+def field_entries(fields: str | None) -> list[Entry]:
+    """How the model reads the fields of an input; none for a model that reads chats."""
+    return [] if fields is None else [(FIELDS_KEY, _STRING, fields)]
 
 
 def padded(nbytes: int) -> int:

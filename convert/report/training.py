@@ -1,0 +1,109 @@
+"""quality.json and quality.html of a bundle that `edge-convert train` made: how right it is on rows it has not seen."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from ..write.manifest import canonical_json
+from .numbers import share_interval
+from .page import environment
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """What a usual method reaches on the same rows."""
+
+    name: str
+    right: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Shares of right answers with half of the rows, with all, and foreseen with twice as many."""
+
+    half: float
+    all: float
+    double: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A row whose answer may be wrong: the model, which has not seen it, is sure of another one."""
+
+    where: str
+    answer: str
+    model: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadField:
+    """low, high: the least and the greatest number of the rows; None = a text. missing: the share of rows without."""
+
+    name: str
+    low: float | None
+    high: float | None
+    missing: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskQuality:
+    """judged: rows that were held out; right: of them. most_frequent: those with the most frequent answer.
+
+    calibration_error: None = the task has no scores. confusion: by right label, a count by the model's.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    judged: int
+    right: int
+    most_frequent: int
+    baseline: Baseline | None
+    calibration_error: float | None
+    curve: Curve | None
+    confusion: Mapping[str, Mapping[str, int]]
+    suspects: tuple[Suspect, ...]
+    fields: tuple[ReadField, ...]
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.judged
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the accuracy, at 95 %."""
+        return share_interval(self.right, self.judged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """The content of quality.json. held_out: which rows, in words. recipe: of the model."""
+
+    name: str
+    version: int
+    licence: str | None
+    quantization: str
+    parameters: int
+    file_bytes: int
+    held_out: str
+    recipe: Mapping[str, float]
+    tasks: tuple[TaskQuality, ...]
+
+    def encode(self) -> bytes:
+        """Canonical JSON."""
+        tasks = [asdict(task) | {"interval": list(task.interval)} for task in self.tasks]
+        return canonical_json({"schema": SCHEMA} | asdict(self) | {"tasks": tasks})
+
+
+def render_training(training: Training) -> str:
+    """The page; equal content gives equal pages."""
+    recipe = ", ".join(f"{name} {value:g}" for name, value in training.recipe.items())
+    template = environment().get_template("training.html.jinja")
+    return template.render(training=training, recipe=recipe, percent_of=_percent)
+
+
+def _percent(share: float) -> str:
+    """In per cent, to a tenth: rows are too few for more."""
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,83 @@
+"""The tokens of a model: byte-level BPE of the rows' texts and answers, and the control tokens of their fields."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from ..agent import Control, FieldTable
+from ..read.tokenizer import SPLIT_REGEX
+from .rows import Row
+
+END_OF_TEXT, END_OF_TURN = "<|endoftext|>", "<|im_end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of a prompt and of its answer, with the end of the turn."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A tokenizer, and the table whose control tokens it has."""
+
+    tokenizer: Tokenizer
+    table: FieldTable
+
+    def __len__(self) -> int:
+        size: int = self.tokenizer.get_vocab_size()
+        return size
+
+    @property
+    def end_of_turn(self) -> int:
+        return self.id_of(END_OF_TURN)
+
+    def id_of(self, control: str) -> int:
+        found: int = self.tokenizer.token_to_id(control)
+        return found
+
+    def encode(self, row: Row) -> Encoded:
+        prompt: list[int] = []
+        for part in self.table.parts(row.task.name, row.text):
+            prompt += [self.id_of(part.text)] if isinstance(part, Control) else self._text_ids(part)
+        return Encoded(prompt, [*self._text_ids(row.answer_text), self.end_of_turn])
+
+    def _text_ids(self, text: str) -> list[int]:
+        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return found
+
+    def config(self) -> dict[str, Any]:
+        """tokenizer_config.json."""
+        return {
+            "add_bos_token": False,
+            "bos_token": None,
+            "eos_token": END_OF_TURN,
+            "pad_token": END_OF_TEXT,
+            "tokenizer_class": "Qwen2Tokenizer",
+        }
+
+
+def learn_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocabulary:
+    """size: of the BPE at most, without the control tokens."""
+    texts = [text for row in rows for text in (row.answer_text, *_texts(table, row))]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(SPLIT_REGEX), behavior="isolated", invert=False)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    controls = [END_OF_TEXT, END_OF_TURN, *table.controls]
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in controls])
+    return Vocabulary(tokenizer, table)
+
+
+def _texts(table: FieldTable, row: Row) -> list[str]:
+    return [part for part in table.parts(row.task.name, row.text) if isinstance(part, str)]

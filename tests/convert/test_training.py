@@ -1,0 +1,194 @@
+"""`edge-convert train` without PyTorch: rows, fields, what is held out, and what the page says. `rigs.train` trains."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert.errors import ConvertError
+from convert.evaluate.requests import read_tasks
+from convert.report.training import Baseline, Curve, Training, render_training
+from convert.train.folds import folds_of
+from convert.train.quality import Answered, task_quality
+from convert.train.rows import Row, read_rows
+from convert.train.table import learn_table
+from tests.convert.conversions import run
+
+TASKS = """
+[tasks.sound]
+kind = "classify"
+labels = ["calm", "loud"]
+"""
+REPORT = """
+[tasks.report]
+kind = "extract"
+schema = { type = "object", properties = { stop = { type = "boolean" } } }
+"""
+
+
+def read(folder: Path, text: str, *, name: str = "rows.jsonl", tasks: str = TASKS) -> list[Row]:
+    (folder / "config.toml").write_text(tasks, "utf-8")
+    (folder / name).write_text(text, "utf-8")
+    return read_rows(folder / name, read_tasks(folder / "config.toml"))
+
+
+def lines(number: int, **more: Any) -> str:
+    """The sound is loud where rms is 5 or more."""
+    values = [{"input": {"rms": at % 10}, "answer": "loud" if at % 10 >= 5 else "calm"} for at in range(number)]
+    return "".join(
+        json.dumps(value | {key: made(at) for key, made in more.items()}) + "\n" for at, value in enumerate(values)
+    )
+
+
+def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
+    as_json = read(tmp_path, lines(60))
+    cells = "".join(f"{at % 10},{'loud' if at % 10 >= 5 else 'calm'}\n" for at in range(60))
+    as_csv = read(tmp_path, f"rms,answer\n{cells}", name="rows.csv")
+    assert [(row.text, row.answer) for row in as_json] == [(row.text, row.answer) for row in as_csv]
+    assert as_json[7].text == '{"rms":7}'
+
+
+def test_rows_of_several_tasks_name_theirs(tmp_path: Path) -> None:
+    more = "".join(json.dumps({"task": "report", "input": "a", "answer": {"stop": True}}) + "\n" for _ in range(5))
+    rows = read(tmp_path, lines(50, task=lambda _: "sound") + more, tasks=TASKS + REPORT)
+    assert rows[-1].answer_text == '{"stop":true}'
+    with pytest.raises(ConvertError, match=r"rows.jsonl:1: should be an object with input .* and task \(one of"):
+        read(tmp_path, lines(50), tasks=TASKS + REPORT)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("rows.jsonl", lines(49), r"should have at least 50 rows \(got 49\)"),
+        ("rows.jsonl", "[]\n", r"rows.jsonl:1: should be an object \(got \[\]\)"),
+        ("rows.jsonl", '{"input": "a", "answer": "high"}\n', "answer: should be one of calm, loud"),
+        ("rows.csv", "rms,answer\n1\n", "rows.csv:2: should have 2 cells"),
+        ("rows.csv", "rms,speed\n1,2\n", "rows.csv:1: should be a header"),
+        ("rows.jsonl", lines(50).replace("loud", "calm"), "should have at least two different answers"),
+    ],
+)
+def test_a_fault_of_a_row_names_it(tmp_path: Path, name: str, text: str, fault: str) -> None:
+    with pytest.raises(ConvertError, match=fault):
+        read(tmp_path, text, name=name)
+
+
+def test_with_times_the_newest_rows_are_held_out(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100, ts=lambda at: f"2026-01-{1 + at % 28:02}T{at:03}"))
+    [fold], words = folds_of(rows, 0)
+    assert words == "the newest 20 rows"
+    assert max(row.time for row in fold.known) <= min(row.time for row in fold.held_out)
+
+
+def test_few_rows_are_each_held_out_once_with_all_answers_in_each_part(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    folds, _ = folds_of(rows, 0)
+    assert len(folds) == 5
+    assert sorted(row.request.where for fold in folds for row in fold.held_out) == sorted(
+        row.request.where for row in rows
+    )
+    for fold in folds:
+        assert len(fold.known) == 80
+        assert not {*places(fold.known)} & {*places(fold.held_out)}
+        assert sum(row.answer == "loud" for row in fold.held_out) == 10
+
+
+def test_many_rows_are_held_out_in_one_part(tmp_path: Path) -> None:
+    [fold], words = folds_of(read(tmp_path, lines(1000)), 0)
+    assert (len(fold.known), len(fold.held_out), words) == (800, 200, "200 rows, chosen at random")
+
+
+def test_fields_are_numbers_or_texts_and_times_are_neither(tmp_path: Path) -> None:
+    values = [
+        {"input": {"ts": at, "rms": at / 7, "gear": at % 3, "note": f"n{at}", "at": {"hall": 1}}, "answer": label}
+        for at, label in enumerate(["calm", "loud"] * 50)
+    ]
+    table = learn_table(read(tmp_path, "".join(json.dumps(value) + "\n" for value in values)))
+    limits = {field.name: field.limits for field in table.fields}
+    assert table.tasks["sound"].fields == ("rms", "gear", "note", "at.hall")
+    assert limits["gear"] == (0.0, 1.0, 2.0)
+    assert limits["note"] is None
+    assert limits["at.hall"] == (1.0,)
+    assert limits["rms"] is not None
+    assert (len(limits["rms"]), limits["rms"][0], limits["rms"][-1]) == (33, 0.0, 99 / 7)
+
+
+def places(rows: Sequence[Row]) -> list[str]:
+    return [row.request.where for row in rows]
+
+
+def answered(rows: Sequence[Row], wrong: Sequence[int], score: float = 0.96) -> list[Answered]:
+    found = []
+    for at, row in enumerate(rows):
+        other = "calm" if row.answer == "loud" else "loud"
+        output = other if at in wrong else row.answer
+        rest = row.answer if at in wrong else other
+        found.append(Answered(row, output, {output: score, rest: 1 - score}))
+    return found
+
+
+def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    quality = task_quality(rows, [answered(rows, [3])], answered(rows, [3, 4]), Baseline(name="a rule", right=98))
+    low, high = quality.interval
+    assert (quality.right, quality.judged, quality.most_frequent) == (99, 100, 50)
+    assert 0.94 < low < 0.99 < high < 1
+    assert quality.curve == Curve(half=0.98, all=0.99, double=0.995)
+    assert quality.confusion == {"calm": {"calm": 49, "loud": 1}, "loud": {"loud": 50}}
+    [suspect] = quality.suspects
+    assert (suspect.answer, suspect.model, suspect.score) == ("calm", "loud", 0.96)
+    assert suspect.where.endswith("rows.jsonl:4")
+    assert quality.calibration_error == pytest.approx(0.03)
+    assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9, 0)]
+
+
+def test_more_rows_are_not_foreseen_to_be_worse(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    for half, full, double in (([], [], 1.0), ([], [1], 0.99), ([1], [1, 2], 0.98), ([1, 2, 3, 4], [1], 0.995)):
+        found = task_quality(rows, [answered(rows, full)], answered(rows, half), None).curve
+        assert found is not None
+        assert found.double == pytest.approx(double)
+
+
+def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    quality = task_quality(rows, [answered(rows, [3, 60])], answered(rows, [3]), Baseline(name="a rule", right=99))
+    training = Training(
+        name="<b>pumps</b>",
+        version=2,
+        licence=None,
+        quantization="Q8_0",
+        parameters=155_072,
+        file_bytes=182_560,
+        held_out="the newest 20 rows",
+        recipe={"width": 64},
+        tasks=(quality,),
+    )
+    page = render_training(training)
+    assert "<b>" not in page
+    assert "98.0 % right" in page
+    assert "A rule is right more often here." in page
+    assert "with twice as many\nexpect about 98.0 %" in page
+    assert "rows.jsonl:4" in page
+    document = json.loads(training.encode())
+    assert document["tasks"][0]["interval"] == pytest.approx(quality.interval)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="what it needs is installed")
+def test_it_says_which_packages_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.toml").write_text(TASKS, "utf-8")
+    (tmp_path / "rows.jsonl").write_text(lines(60), "utf-8")
+    files = ("--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--out", tmp_path / "bundle")
+    assert run("train", *files) == 1
+    assert "torch, transformers, tokenizers, sklearn): pip install 'edge-agent[train]'" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "soon", "1e3"])
+def test_minutes_are_a_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--tasks", "a", "--labelled", "b", "--out", "c", "--minutes", minutes) == 2
+    assert "must be a number of minutes, more than 0" in capsys.readouterr().err
