@@ -299,7 +299,7 @@ def _cli() -> Iterator[str]:
     commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     parsers: list[argparse.ArgumentParser] = [*commands.choices.values()]
     parsers += [arguments.conversion_parser(), arguments.evaluation_parser(), arguments.verification_parser()]
-    parsers.append(arguments.maps_parser())
+    parsers += [arguments.maps_parser(), arguments.training_parser()]
     yield "| command | what it does |\n|---|---|"
     for parser in parsers:
         anchor = parser.prog.replace(" ", "-")

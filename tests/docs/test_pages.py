@@ -28,6 +28,8 @@ def parse_convert(words: list[str]) -> object:
             return arguments.verification_parser().parse_args(others)
         case ["evaluate", *others]:
             return arguments.parse_evaluation(others)
+        case ["train", *others]:
+            return arguments.training_parser().parse_args(others)
     return arguments.parse_conversion(words)
 
 
