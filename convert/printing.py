@@ -92,7 +92,8 @@ def print_training(found: Training, folder: Path, *, is_signed: bool, as_json: b
         if task.baseline is not None:
             print(f"  {task.baseline.name} on the same rows: {task.baseline.right / task.judged:.1%}")
         if task.curve is not None:
-            print(f"  with half of the rows {task.curve.half:.1%}; with twice as many expect {task.curve.double:.1%}")
+            half, full, double = (f"{share:.1%}" for share in (task.curve.half, task.curve.all, task.curve.double))
+            print(f"  with half of the rows {half}, with all {full}; with twice as many expect {double}")
         if task.suspects:
             print(f"  {len(task.suspects)} rows whose answers may be wrong: {escaped(task.suspects[0].where)}, …")
     print(f"more: {escaped(str(folder / PAGE_FILE))}")

@@ -5,14 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..agent import Task
+from ..agent import ClassifyTask, Task
 from ..conversion import Job, decide_types, open_source, write_bundle
+from ..evaluate.requests import Requests
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
 from ..report.training import Training, render_training
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .rows import read_rows
-from .train import canary_requests, train
+from .train import train
 
 _CANARIES = 20
 
@@ -36,6 +37,9 @@ def write_trained(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
     rows = read_rows(job.rows, job.tasks)
     trained = train(rows, job.quantization, minutes=job.minutes, seed=job.seed, progress=part_of(progress, 0.0, 0.98))
+    # Scores can be recorded whatever they are; parts of an object only where the choice is not close.
+    with_labels = [row.request for row in rows if isinstance(row.task.config, ClassifyTask)]
+    canaries = with_labels[:: max(len(with_labels) // _CANARIES, 1)][:_CANARIES]
     with TemporaryDirectory() as name:
         checkpoint = Path(name)
         trained.learned.write(checkpoint)
@@ -45,7 +49,8 @@ def write_trained(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple
             name=job.name,
             version=job.version,
             licence=job.licence,
-            canaries=canary_requests(rows, _CANARIES),
+            has_canaries=bool(canaries),
+            canaries=Requests("", canaries),
             sign=job.sign,
         )
         with open_source(conversion) as source:

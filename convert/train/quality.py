@@ -9,6 +9,7 @@ from ..agent import ClassifyTask, calibration_error, number_of, values_of
 from ..evaluate.labelled import is_right
 from ..report.training import Baseline, Curve, ReadField, Suspect, TaskQuality
 from .rows import TIME_KEYS, Row
+from .table import learn_table
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
 _UNLIKELY, _SURE = 0.05, 0.9
@@ -92,6 +93,7 @@ def _suspects(answers: Sequence[Answered]) -> list[Suspect]:
 
 
 def _fields(rows: Sequence[Row]) -> list[ReadField]:
+    limits = {field.name: field.limits for field in learn_table(rows).fields}
     values: dict[str, list[object]] = {}
     for row in rows:
         for name, value in values_of(row.text).items():
@@ -100,13 +102,13 @@ def _fields(rows: Sequence[Row]) -> list[ReadField]:
     found = []
     for name, several in values.items():
         numbers = [number for number in map(number_of, several) if number is not None]
-        is_number = len(numbers) == len(several)
+        is_number = limits[name] is not None
         found.append(
             ReadField(
                 name=name,
                 low=min(numbers) if is_number else None,
                 high=max(numbers) if is_number else None,
-                missing=1 - len(several) / len(rows),
+                missing=1 - (len(numbers) if is_number else len(several)) / len(rows),
             )
         )
     return found

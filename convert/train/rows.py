@@ -1,12 +1,22 @@
 """Labelled rows: what a model learns from, and what it is judged on."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..agent import BUILT_IN_TASK, ClassifyTask, Task, compact_json, labelled_csv
+from ..agent import (
+    BUILT_IN_TASK,
+    ClassifyTask,
+    ExtractTask,
+    Task,
+    compact_json,
+    field_name,
+    labelled_csv,
+    validator,
+)
 from ..errors import ConvertError, escaped
 from ..evaluate.labelled import check_answer
 from ..evaluate.requests import RequestLine, request_of
@@ -28,10 +38,16 @@ class Row:
     def task(self) -> Task:
         return self.request.task
 
-    @property
+    @cached_property
     def answer(self) -> Any:
-        """The label or the object."""
-        return self.request.fields["answer"]
+        """The label as the task has it; or the object, its keys in the schema's order."""
+        answer, config = self.request.fields["answer"], self.task.config
+        if isinstance(config, ClassifyTask):
+            same = (label for label in config.labels if _normal(label) == _normal(answer))
+            return next(same)
+        assert isinstance(config, ExtractTask)
+        order = [key for key in config.output_schema.get("properties", {}) if key in answer]
+        return {key: answer[key] for key in dict.fromkeys([*order, *answer])}
 
     @cached_property
     def text(self) -> str:
@@ -57,6 +73,7 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
             raise ConvertError(f"{where}: should be an object (got {escaped(compact_json(fields))})")
         request = request_of(common | fields, where, tasks)
         check_answer(request)
+        _check_whole(request)
         rows.append(Row(request, _time(fields)))
     if len(rows) < _LEAST_ROWS:
         raise ConvertError(f"{escaped(str(path))}: should have at least {_LEAST_ROWS} rows (got {len(rows)})")
@@ -77,6 +94,18 @@ def have_time(rows: Iterable[Row]) -> bool:
 def tasks_of(rows: Sequence[Row]) -> dict[str, Task]:
     """By name, in the order of their first rows."""
     return {row.task.name: row.task for row in rows}
+
+
+def _check_whole(request: RequestLine) -> None:
+    """Raises ConvertError for an object that lacks a field: the model would learn to leave it out."""
+    if isinstance(request.task.config, ExtractTask):
+        checked = validator(request.task.config.output_schema)
+        for fault in checked.iter_errors(request.fields["answer"]):
+            raise request.error(f"{field_name(('answer', *fault.absolute_path))}: {fault.message}")
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _lines(path: Path) -> Iterable[tuple[str, Any]]:

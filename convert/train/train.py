@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..evaluate.requests import Requests
+from ..errors import ConvertError
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
 from ..report.training import TaskQuality
@@ -35,6 +35,9 @@ def train(
 ) -> Trained:
     """Judges a recipe on rows that are held out, and learns by it from all rows. Raises ConvertError."""
     folds, held_out = folds_of(rows, seed)
+    for name in tasks_of(rows):
+        if not any(row.task.name == name for row in folds[0].held_out):
+            raise ConvertError(f"task {name}: none of its rows is among {held_out}, which are held out")
     # Of the folds, of half of the rows, and of all rows.
     trainings = len(folds) + 2
     recipe = _affordable(Recipe(seed=seed), rows, 60 * minutes / trainings)
@@ -53,11 +56,6 @@ def train(
         for name, task in tasks_of(rows).items()
     ]
     return Trained(learned, recipe, held_out, tuple(qualities))
-
-
-def canary_requests(rows: Sequence[Row], most: int) -> Requests:
-    """Rows that are spread evenly, as canaries of the bundle."""
-    return Requests("", [row.request for row in rows[:: max(len(rows) // most, 1)][:most]])
 
 
 def _affordable(recipe: Recipe, rows: Sequence[Row], seconds: float) -> Recipe:

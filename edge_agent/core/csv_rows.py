@@ -17,7 +17,7 @@ def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator
     """File and line, and `{"input": …, "answer": …}`, of each row. Raises ValueError, which names the line.
 
     The answer is the column `answer`, else `label`. The input is the column `input`; without it an object of all other
-    columns, in which numbers, true and false are as in JSON. beside: columns that stand beside the input.
+    columns with a value, in which numbers, true and false are as in JSON. beside: columns that stand beside the input.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -34,8 +34,9 @@ def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator
                 raise ValueError(f"{where}: should have {len(header)} cells (got {shown(cells)})")
             values = dict(zip(header, cells, strict=True))
             row: dict[str, Any] = {"answer": values.pop(answer)}
-            row |= {column: values.pop(column) for column in beside if column in values}
-            row["input"] = values["input"] if "input" in values else {key: _cell(cell) for key, cell in values.items()}
+            row |= {column: _cell(values.pop(column)) for column in beside if column in values}
+            is_whole = "input" in values
+            row["input"] = values["input"] if is_whole else {key: _cell(cell) for key, cell in values.items() if cell}
             yield where, row
     except csv.Error as error:
         raise ValueError(f"{name}:{reader.line_num}: is not CSV: {error}") from error

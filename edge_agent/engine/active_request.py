@@ -120,9 +120,9 @@ class RequestBuilder:
         return replace(run, sampling=sampling, max_reasoning_tokens=most)
 
     def _answer(self, run: Run, *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
+        if isinstance(self.chat, FieldPrompts):
+            self.chat.check_labels(run.task, run.plan.labels if isinstance(run.plan, LabelsPlan) else ())
         if isinstance(run.plan, LabelsPlan):
-            if isinstance(self.chat, FieldPrompts):
-                self.chat.check_labels(run.task, run.plan.labels)
             return LabelAnswer(self.tree(run.plan.labels))
         if isinstance(run.plan, TextPlan):
             text = TextStream(stop=run.plan.stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)

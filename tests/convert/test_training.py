@@ -1,4 +1,4 @@
-"""`edge-convert train` without PyTorch: rows, fields, what is held out, and what the page says. `rigs.train` trains."""
+"""`edge-convert train` without PyTorch: rows, fields, what is held out, what the page says. `rigs.plants` trains."""
 
 from __future__ import annotations
 

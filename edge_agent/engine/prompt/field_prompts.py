@@ -51,8 +51,12 @@ class FieldPrompts:
         return []
 
     def check_labels(self, task: str, labels: Collection[str]) -> None:
-        """Raises Refusal for others than the model is trained for."""
+        """Raises Refusal for others than the model is trained for. labels: none = the task has another kind."""
         known = self._table.tasks[task].labels or ()
         if set(labels) != set(known):
-            trained = f"the model is trained for task {task} with the labels {', '.join(known) or 'none'}"
-            raise Refusal(Code.UNKNOWN_TASK, f"{trained} (got {', '.join(labels)})")
+            trained = f"the model is trained for task {task} with {_labels(known)}"
+            raise Refusal(Code.UNKNOWN_TASK, f"{trained} (got {_labels(labels)})")
+
+
+def _labels(labels: Collection[str]) -> str:
+    return f"the labels {', '.join(labels)}" if labels else "no labels"

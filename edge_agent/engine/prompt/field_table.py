@@ -123,8 +123,8 @@ def _flat(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
     for key, item in value.items():
         if isinstance(item, dict):
             yield from _flat(item, f"{path}{key}.")
-        elif item is not None:
-            yield f"{path}{key}", item
+        elif item is not None and (name := f"{path}{key}") != WHOLE_TEXT:
+            yield name, item
 
 
 def number_of(value: Any) -> float | None:

@@ -10,12 +10,13 @@ from time import monotonic
 from typing import Any
 
 from edge_agent.board.process import process_memory
+from edge_agent.core.codes import Code
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.pipe import Failed, Finished, Load, Ready, Run
 from edge_agent.requests.statistics import percentile
 from edge_agent.requests.tasks import Task
-from edge_agent.worker.client import WorkerClient, started
+from edge_agent.worker.client import WorkerClient, WorkerError, started
 
 Say = Callable[[str], None]
 # With fewer answers a percentile would be the fastest or the slowest of them.
@@ -130,7 +131,9 @@ def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: 
         return [reading_request(task, next(numbers)) for _ in range(count)]
 
     for task in TASKS.values():
-        _round(worker, runs(task, 1), 1)
+        [(_, answer)] = _round(worker, runs(task, 1), 1).answers
+        if isinstance(answer, Failed) and answer.code is Code.UNKNOWN_TASK:
+            raise WorkerError(f"bench asks tasks of its own: {answer.message}")
     rounds: dict[tuple[str, int], list[Round]] = {(name, count): [] for name in TASKS for count in counts}
     least, budget_s = (_QUICK_ROUNDS, _QUICK_BUDGET_S) if is_quick else (_ROUNDS, _BUDGET_S)
     end_at = monotonic() + budget_s

@@ -1,0 +1,93 @@
+"""Models of a plant's own beside gradient boosting, on rows of three plants that neither has seen.
+
+compare: trains with 200 rows and with as many as there are, up to 2000. Exits with 1 if a model is right less often
+than gradient boosting by more than half of the interval that its own bundle states.
+intervals: how often the interval that a bundle states contains the accuracy on a large test set; exits with 1 if in
+less than 90 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+
+from edge_agent.tools.output import aligned
+from rigs import machine
+from rigs.bench.figures import processor
+from rigs.plants.sources import PLANTS, Fields
+
+_NEEDED = ("torch", "transformers", "tokenizers", "sklearn")
+_LEAST_TEST = 150
+
+
+def main() -> int:
+    parser = machine.parser_of("rigs.plants", __doc__)
+    commands = parser.add_subparsers(required=True)
+    comparing = commands.add_parser("compare", help="train on each plant, and compare with gradient boosting")
+    comparing.add_argument("--rows", type=int, nargs="+", default=[200, 2000], help="to train with (default: 200 2000)")
+    comparing.add_argument("--minutes", type=float, default=5.0, help="of each training (default: %(default)s)")
+    comparing.set_defaults(run=_compare)
+    judging = commands.add_parser("intervals", help="check the intervals of many short trainings")
+    judging.add_argument("--rows", type=int, default=200)
+    judging.add_argument("--trials", type=int, default=100)
+    judging.add_argument("--minutes", type=float, default=0.5, help="of each training (default: %(default)s)")
+    judging.set_defaults(run=_judge_intervals)
+    for command in (comparing, judging):
+        command.add_argument("--plants", nargs="+", choices=PLANTS, default=list(PLANTS), help="default: all")
+        command.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
+    arguments = parser.parse_args()
+    if lacking := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        sys.exit(f"this rig needs {', '.join(lacking)}: pip install '.[train]'")
+    result: int = arguments.run(arguments)
+    return result
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from rigs.plants.trial import run_trial  # noqa: PLC0415 - needs PyTorch
+
+    table = [("plant", "rows", "judged", "95 %", "test", "boosting", "rows of test", "parameters", "min")]
+    misses = []
+    for name in arguments.plants:
+        known, test = _rows(name, arguments.seed, max(arguments.rows))
+        for number in sorted({min(number, len(known)) for number in arguments.rows}):
+            began = time.monotonic()
+            found = run_trial(name, known[:number], test, arguments.minutes, arguments.seed)
+            minutes = (time.monotonic() - began) / 60
+            low, high = found.interval
+            cells = (f"{found.judged:.1%}", f"{low:.1%} – {high:.1%}", f"{found.true:.1%}", f"{found.baseline:.1%}")
+            table.append((name, str(number), *cells, str(len(test)), f"{found.parameters:,}", f"{minutes:.1f}"))
+            print(*aligned([table[0], table[-1]]), sep="\n", flush=True)
+            if found.true < found.baseline - (high - low) / 2:
+                misses.append(
+                    f"{name}, {number} rows: right in {found.true:.1%}, gradient boosting in {found.baseline:.1%}"
+                )
+    print(f"\n{processor()}, seed {arguments.seed}", *aligned(table), *(f"missed: {miss}" for miss in misses), sep="\n")
+    return 1 if misses else 0
+
+
+def _judge_intervals(arguments: argparse.Namespace) -> int:
+    from rigs.plants.trial import run_trial  # noqa: PLC0415 - needs PyTorch
+
+    are_met = True
+    for name in arguments.plants:
+        inside = 0
+        for trial in range(arguments.trials):
+            known, test = _rows(name, arguments.seed + trial, arguments.rows)
+            found = run_trial(name, known, test, arguments.minutes, trial)
+            inside += found.interval[0] <= found.true <= found.interval[1]
+            print(f"{name}: the truth is inside of {inside} of {trial + 1} intervals", flush=True)
+        are_met = are_met and inside >= 0.9 * arguments.trials
+    return 0 if are_met else 1
+
+
+def _rows(name: str, seed: int, most: int) -> tuple[list[Fields], list[Fields]]:
+    """To train with, and to test on."""
+    rows = PLANTS[name].rows(seed)
+    number = min(most, len(rows) - _LEAST_TEST)
+    return rows[:number], rows[number:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
