@@ -25,18 +25,21 @@ _Tokens = npt.NDArray[np.int64]
 _IGNORED = -100
 _HEAD_WIDTH = 32
 _LEAST_CONTEXT = 512
+# Of weights at the start.
+_SPREAD = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """width: of the hidden state. steps: of `batch` rows each. seed: of weights, order and changes.
 
-    text_tokens: of texts and answers, at most. neighbours: the share of numbers that move to the next bin above or
-    below. missing: the share of numbers that are left out.
+    waves: how freely the tokens of a number's bins differ, see _Embedding. text_tokens: of texts and answers, at most.
+    missing: the share of numbers that are left out, so that the model learns to do without any of them.
     """
 
     width: int = 64
     layers: int = 3
+    waves: int = 2
     text_tokens: int = 2048
     steps: int = 800
     batch: int = 64
@@ -44,7 +47,6 @@ class Recipe:
     weight_decay: float = 0.05
     dropout: float = 0.1
     smoothing: float = 0.02
-    neighbours: float = 0.3
     missing: float = 0.03
     seed: int = 0
 
@@ -80,7 +82,7 @@ def learn(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Learned:
     vocabulary = learn_vocabulary(learn_table(rows), rows, recipe.text_tokens)
     examples = [vocabulary.encode(row) for row in rows]
     model = _new_model(vocabulary, recipe, max(len(one.prompt) + len(one.answer) for one in examples))
-    _train(model, examples, _Changes(vocabulary, recipe), recipe, progress)
+    _train(model, vocabulary, examples, recipe, progress)
     return Learned(vocabulary, model)
 
 
@@ -97,7 +99,7 @@ def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
             max_position_embeddings=max(_LEAST_CONTEXT, 2 * longest),
             tie_word_embeddings=True,
             attention_dropout=recipe.dropout,
-            initializer_range=0.04,
+            initializer_range=_SPREAD,
             bos_token_id=None,
             eos_token_id=vocabulary.end_of_turn,
             pad_token_id=vocabulary.id_of(END_OF_TEXT),
@@ -105,11 +107,52 @@ def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
     )
 
 
-def _train(model: Any, examples: Sequence[Encoded], changes: "_Changes", recipe: Recipe, progress: OnProgress) -> None:
+class _Embedding:
+    """The vectors of all tokens. Those of a number's bins lie on a curve: few rows then say much of each bin.
+
+    A curve is a point and `waves` cosines of the bin's place among the bins, the first one of half a period.
+    """
+
+    def __init__(self, model: Any, vocabulary: Vocabulary, recipe: Recipe) -> None:
+        self._tokens = model.get_input_embeddings().weight
+        numbers = [field for field in vocabulary.table.fields if field.limits is not None]
+        bins = [[vocabulary.id_of(control) for control in field.controls[1:]] for field in numbers]
+        self._ids = torch.tensor([one for several in bins for one in several])
+        self._field = torch.tensor([number for number, several in enumerate(bins) for _ in several])
+        self._places = torch.tensor([(at + 0.5) / len(several) for several in bins for at in range(len(several))])
+        self._rates = torch.arange(1, recipe.waves + 1)
+        self._points = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.width))
+        self._waves = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.waves, recipe.width))
+
+    @property
+    def parameters(self) -> list[Any]:
+        """Beside those of the model."""
+        return [self._points, self._waves]
+
+    def vectors(self) -> Any:
+        """[tokens, width]"""
+        if not len(self._ids):
+            return self._tokens
+        # Higher waves are weaker, so that bins near each other are alike.
+        waves = torch.cos(math.pi * torch.outer(self._places, self._rates)) / self._rates**2
+        curves = self._points[self._field] + (waves.unsqueeze(-1) * self._waves[self._field]).sum(1)
+        return self._tokens.index_copy(0, self._ids, curves)
+
+    def write(self) -> None:
+        """Makes them the model's own."""
+        with torch.no_grad():
+            self._tokens.copy_(self.vectors())
+
+
+def _train(
+    model: Any, vocabulary: Vocabulary, examples: Sequence[Encoded], recipe: Recipe, progress: OnProgress
+) -> None:
     """AdamW with a warm-up, then a cosine down to nothing; only the tokens of answers count."""
+    embedding, missing = _Embedding(model, vocabulary, recipe), _missing_of(vocabulary)
     draw = np.random.default_rng(recipe.seed)
+    parameters = [*model.parameters(), *embedding.parameters]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+        parameters, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
     warm_up = max(recipe.steps // 20, 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -118,19 +161,20 @@ def _train(model: Any, examples: Sequence[Encoded], changes: "_Changes", recipe:
     model.train()
     for step in range(recipe.steps):
         ids, targets = _batch([examples[one] for one in draw.integers(len(examples), size=recipe.batch)])
-        logits = model(input_ids=torch.from_numpy(changes.of(ids, draw))).logits
+        vectors, is_answer = embedding.vectors(), torch.from_numpy(targets[:, 1:] != _IGNORED)
+        ids = np.where(draw.random(ids.shape) < recipe.missing, missing[ids], ids)
+        read = functional.embedding(torch.from_numpy(ids), vectors)
+        hidden = model.model(inputs_embeds=read).last_hidden_state[:, :-1][is_answer]
         loss = functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1),
-            torch.from_numpy(targets[:, 1:]).flatten(),
-            ignore_index=_IGNORED,
-            label_smoothing=recipe.smoothing,
+            hidden @ vectors.T, torch.from_numpy(targets[:, 1:])[is_answer], label_smoothing=recipe.smoothing
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         progress("training", (step + 1) / recipe.steps)
+    embedding.write()
     model.eval()
 
 
@@ -146,19 +190,11 @@ def _batch(chosen: Sequence[Encoded]) -> tuple[_Tokens, _Tokens]:
     return ids, targets
 
 
-class _Changes:
-    """Changes of an input that leave its answer as it is: noise of about a bin, and missing numbers."""
-
-    def __init__(self, vocabulary: Vocabulary, recipe: Recipe) -> None:
-        self._neighbours, self._missing_share = recipe.neighbours, recipe.missing
-        # By token; that of another kind stays as it is.
-        self._lower, self._upper, self._missing = (np.arange(len(vocabulary)) for _ in range(3))
-        for field in vocabulary.table.fields:
-            if field.limits is not None:
-                missing, *bins = map(vocabulary.id_of, field.controls)
-                self._lower[bins[1:]], self._upper[bins[:-1]], self._missing[bins] = bins[:-1], bins[1:], missing
-
-    def of(self, ids: _Tokens, draw: np.random.Generator) -> _Tokens:
-        chance, half = draw.random(ids.shape), self._neighbours / 2
-        moved = np.where(chance < half, self._lower[ids], np.where(chance >= 1 - half, self._upper[ids], ids))
-        return np.where(draw.random(ids.shape) < self._missing_share, self._missing[moved], moved)
+def _missing_of(vocabulary: Vocabulary) -> _Tokens:
+    """By token: for a bin that its number is missing, for others themselves."""
+    found = np.arange(len(vocabulary))
+    for field in vocabulary.table.fields:
+        if field.limits is not None:
+            missing, *bins = map(vocabulary.id_of, field.controls)
+            found[bins] = missing
+    return found

@@ -7,7 +7,7 @@ import numpy as np
 from ..agent import ClassifyTask, FieldTable, InputField, TaskFields, number_of, values_of
 from .rows import TIME_KEYS, Row, tasks_of
 
-_BINS = 32
+_BINS = 64
 # A field is a number if so many of its values are.
 _NUMBERS = 0.95
 

@@ -140,7 +140,11 @@ def test_no_text_of_a_caller_becomes_a_field(open_llama: OpenLlama, trained: Pat
 def test_requests_that_do_not_fit_the_training_are_answered(open_llama: OpenLlama, trained: Path) -> None:
     engine: Engine = open_llama(model=trained, tasks=())
     others = (
-        (run({"rms": 1}, labels=("calm", "noisy")), Code.UNKNOWN_TASK, "with the labels calm, loud (got the labels calm, noisy)"),
+        (
+            run({"rms": 1}, labels=("calm", "noisy")),
+            Code.UNKNOWN_TASK,
+            "calm, loud (got the labels calm, noisy)",
+        ),
         (run("hums"), Code.BAD_FIELD, "input: should have one of rms"),
         (run({"rms": 1}, task="noise"), Code.UNKNOWN_TASK, "is trained for the tasks sound, remark"),
     )
