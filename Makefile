@@ -9,14 +9,15 @@ BIN := $(VENV)/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo test check docs wheelhouse release clean
+.PHONY: setup demo demo-train test check docs wheelhouse release clean
 
 setup: $(VENV)/ready
 
 # The demonstration needs none of the developer's tools.
 $(VENV)/ready: EXTRA := dev
 $(VENV)/demo-ready: EXTRA := demo
-$(VENV)/ready $(VENV)/demo-ready: pyproject.toml
+$(VENV)/train-ready: EXTRA := demo,train
+$(VENV)/ready $(VENV)/demo-ready $(VENV)/train-ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "edge-agent needs Python 3.11 or newer, this is $$($(PYTHON) --version): make PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +27,10 @@ $(VENV)/ready $(VENV)/demo-ready: pyproject.toml
 
 demo: $(VENV)/demo-ready
 	$(BIN)/edge-agent demo
+
+# From labelled rows to right answers. PyTorch, which it installs, takes 3 GB.
+demo-train: $(VENV)/train-ready
+	$(BIN)/python -m rigs.plants.demo
 
 # Three processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
 # In order, because xdist would start the files with few but slow tests last.

@@ -114,7 +114,7 @@ def test_fields_are_numbers_or_texts_and_times_are_neither(tmp_path: Path) -> No
     assert limits["note"] is None
     assert limits["at.hall"] == (1.0,)
     assert limits["rms"] is not None
-    assert (len(limits["rms"]), limits["rms"][0], limits["rms"][-1]) == (33, 0.0, 99 / 7)
+    assert (len(limits["rms"]), limits["rms"][0], limits["rms"][-1]) == (65, 0.0, 99 / 7)
 
 
 def places(rows: Sequence[Row]) -> list[str]:
