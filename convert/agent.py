@@ -27,7 +27,6 @@ from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.engine.prompt.field_table import KEY as FIELDS_KEY
 from edge_agent.engine.prompt.field_table import (
-    WHOLE_TEXT,
     Control,
     FieldTable,
     InputField,

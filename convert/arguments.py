@@ -167,7 +167,14 @@ def training_parser() -> argparse.ArgumentParser:
     kinds = [one.value for one in Quantization if one is not Quantization.AUTO]
     parser.add_argument("--type", choices=kinds, default="q8_0", help="type of the weights (default: q8_0)")
     _add(parser, "--minutes", "MIN", "how long the training may take (default: 5)", parse_minutes, default=5.0)
-    _add(parser, "--seed", "N", "of all that is left to chance (default: 0)", int, default=0)
+    _add(
+        parser,
+        "--seed",
+        "N",
+        "of all that is left to chance but the number of steps, which is by the time (default: 0)",
+        int,
+        default=0,
+    )
     _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
     _add(parser, "--model-version", "N", "version in the manifest (default: 1)", parse_version, default=1)
     _add(parser, "--licence --license", "LICENCE", "licence of the model (default: not stated)", parse_name)

@@ -166,7 +166,7 @@ def _train(words: list[str]) -> int:
     given = arguments.training_parser().parse_args(words)
     if missing := missing_extra("train"):
         raise ConvertError(missing)
-    from .train.bundle import TrainingJob, write_trained  # noqa: PLC0415 - imports PyTorch
+    from .train.bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415 - imports PyTorch
 
     tasks = read_tasks(given.tasks)
     job = TrainingJob(
@@ -181,7 +181,7 @@ def _train(words: list[str]) -> int:
         sign=None if given.sign is None else read_private_key(given.sign).sign,
     )
     with closing(ProgressLine(sys.stderr)) as line, new_bundle(given.out, replace=given.force) as folder:
-        training, warnings = write_trained(job, folder, line.show)
+        training, warnings = write_trained_bundle(job, folder, line.show)
     for warning in warnings:
         _complain(f"warning: {warning}")
     print_training(training, given.out, is_signed=job.sign is not None, as_json=given.json)

@@ -148,11 +148,11 @@ def write_bundle(
     *,
     folder: Path,
     progress: OnProgress,
-    pages: Mapping[str, bytes] | None = None,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> Written:
     """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
 
-    pages: further files by name.
+    more_files: by name.
 
     Raises ConvertError if the disk is too small, CheckpointError for damaged weights.
     """
@@ -170,7 +170,7 @@ def write_bundle(
     if tuned is not None:
         comparison = _write_quality(job, plan, tuned, model=model, canaries=canaries, progress=progress)
         shutil.copyfile(tuned.sensitivities.importance, folder / manifest.IMPORTANCE_FILE)
-    for name, content in (pages or {}).items():
+    for name, content in (more_files or {}).items():
         (folder / name).write_bytes(content)
     progress("hashing", 1.0)
     document = _manifest(job, source, plan, comparison, folder)

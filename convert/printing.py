@@ -12,7 +12,7 @@ from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison
-from .report.training import Training
+from .report.training import Training, tenth_percent
 from .write.manifest import CANARIES_FILE, PAGE_FILE, SIGNATURE_FILE
 
 
@@ -87,15 +87,15 @@ def print_training(found: Training, folder: Path, *, is_signed: bool, as_json: b
     print(f"{escaped(str(folder))}: {escaped(found.name)} version {found.version}, {size} MB{signed}")
     print(f"judged on {found.held_out}")
     for task in found.tasks:
-        low, high = task.interval
-        print(f"{task.name}: {task.accuracy:.1%} right, 95 % interval {low:.1%} to {high:.1%}")
+        low, high = map(tenth_percent, task.interval)
+        print(f"{task.name}: {tenth_percent(task.accuracy)} right, 95 % interval {low} to {high}")
         if task.baseline is not None:
-            print(f"  {task.baseline.name} on the same rows: {task.baseline.right / task.judged:.1%}")
-        if task.curve is not None:
-            half, full, double = (f"{share:.1%}" for share in (task.curve.half, task.curve.all, task.curve.double))
-            print(f"  with half of the rows {half}, with all {full}; with twice as many expect {double}")
+            print(f"  {task.baseline.name} on the same rows: {tenth_percent(task.baseline.right / task.judged)}")
+        half, full, doubled = map(tenth_percent, (task.curve.half, task.curve.full, task.curve.doubled))
+        print(f"  trained on half of the rows {half}, on all {full}; on twice as many expect {doubled}")
         if task.suspects:
-            print(f"  {len(task.suspects)} rows whose answers may be wrong: {escaped(task.suspects[0].where)}, …")
+            first = escaped(task.suspects[0].where)
+            print(f"  rows whose answers may be wrong: {task.suspects_total}, the surest {first}")
     print(f"more: {escaped(str(folder / PAGE_FILE))}")
 
 

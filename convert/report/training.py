@@ -8,23 +8,28 @@ from .numbers import share_interval
 from .page import environment
 
 SCHEMA = 1
+# In a confusion, in place of a label: the best one is below `min_score`.
+UNSURE = "(unsure)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """What a usual method reaches on the same rows."""
+    """A usual method, and how many of the same rows it answers right."""
 
     name: str
     right: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """Shares of right answers with half of the rows, with all, and foreseen with twice as many."""
+class LearningCurve:
+    """Shares of right answers to the first rows that are held out.
+
+    full: after training on all other rows. half: on half of them. doubled: predicted, on twice as many.
+    """
 
     half: float
-    all: float
-    double: float
+    full: float
+    doubled: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +38,7 @@ class Suspect:
 
     where: str
     answer: str
-    model: str
+    model_answer: str
     score: float
 
 
@@ -51,7 +56,8 @@ class ReadField:
 class TaskQuality:
     """judged: rows that were held out; right: of them. most_frequent: those with the most frequent answer.
 
-    calibration_error: None = the task has no scores. confusion: by right label, a count by the model's.
+    calibration_error: the expected one; None = the task has no scores. confusion: by right label, counts by the model's
+    answer. suspects: the surest of suspects_total.
     """
 
     name: str
@@ -62,8 +68,9 @@ class TaskQuality:
     most_frequent: int
     baseline: Baseline | None
     calibration_error: float | None
-    curve: Curve | None
+    curve: LearningCurve
     confusion: Mapping[str, Mapping[str, int]]
+    suspects_total: int
     suspects: tuple[Suspect, ...]
     fields: tuple[ReadField, ...]
 
@@ -94,16 +101,16 @@ class Training:
     def encode(self) -> bytes:
         """Canonical JSON."""
         tasks = [asdict(task) | {"interval": list(task.interval)} for task in self.tasks]
-        return canonical_json({"schema": SCHEMA} | asdict(self) | {"tasks": tasks})
+        return canonical_json({"schema": SCHEMA, "kind": "training"} | asdict(self) | {"tasks": tasks})
 
 
 def render_training(training: Training) -> str:
     """The page; equal content gives equal pages."""
     recipe = ", ".join(f"{name} {value:g}" for name, value in training.recipe.items())
     template = environment().get_template("training.html.jinja")
-    return template.render(training=training, recipe=recipe, percent_of=_percent)
+    return template.render(training=training, recipe=recipe, percent=tenth_percent)
 
 
-def _percent(share: float) -> str:
+def tenth_percent(share: float) -> str:
     """In per cent, to a tenth: rows are too few for more."""
     return f"{100 * share:.1f} %"

@@ -1,4 +1,4 @@
-"""A bundle from labelled rows: trains, converts, and says how right the model is."""
+"""`edge-convert train`: from labelled rows to a bundle. START HERE: `write_trained_bundle` calls the steps in order."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,14 +13,14 @@ from ..quantize.recipe import Quantization
 from ..report.training import Training, render_training
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .rows import read_rows
-from .train import train
+from .training import train_and_evaluate
 
-_CANARIES = 20
+CANARIES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """rows: the file. minutes: of training. licence: None = not stated. sign: of the manifest's bytes, or None."""
+    """rows: the file. minutes: of all trainings. licence: None = not stated. sign: of the manifest's bytes, or None."""
 
     rows: Path
     tasks: dict[str, Task]
@@ -33,16 +33,17 @@ class TrainingJob:
     sign: Callable[[bytes], bytes] | None
 
 
-def write_trained(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:
+def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
     rows = read_rows(job.rows, job.tasks)
-    trained = train(rows, job.quantization, minutes=job.minutes, seed=job.seed, progress=part_of(progress, 0.0, 0.98))
-    # Scores can be recorded whatever they are; parts of an object only where the choice is not close.
+    in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
+    result = train_and_evaluate(rows, job.quantization, minutes=job.minutes, seed=job.seed, progress=in_training)
+    # Of `classify` alone: an object may hang on a close choice.
     with_labels = [row.request for row in rows if isinstance(row.task.config, ClassifyTask)]
-    canaries = with_labels[:: max(len(with_labels) // _CANARIES, 1)][:_CANARIES]
+    canaries = with_labels[:: -(-len(with_labels) // CANARIES) or 1]
     with TemporaryDirectory() as name:
         checkpoint = Path(name)
-        trained.learned.write(checkpoint)
+        result.model.write(checkpoint)
         conversion = Job(
             checkpoint=checkpoint,
             quantization=job.quantization,
@@ -54,20 +55,20 @@ def write_trained(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple
             sign=job.sign,
         )
         with open_source(conversion) as source:
-            plan, _ = decide_types(conversion, source, progress)
+            plan, _ = decide_types(conversion, source, in_conversion)
             training = Training(
                 name=plan.name,
                 version=job.version,
                 licence=plan.licence,
                 quantization=plan.quantization_name,
-                parameters=trained.learned.parameters,
+                parameters=result.model.parameters,
                 file_bytes=plan.file_bytes,
-                held_out=trained.held_out,
-                recipe=asdict(trained.recipe),
-                tasks=trained.tasks,
+                held_out=result.held_out,
+                recipe=asdict(result.recipe),
+                tasks=result.tasks,
             )
-            pages = {QUALITY_FILE: training.encode(), PAGE_FILE: render_training(training).encode()}
+            more_files = {QUALITY_FILE: training.encode(), PAGE_FILE: render_training(training).encode()}
             written = write_bundle(
-                conversion, source, plan, None, folder=folder, progress=part_of(progress, 0.98, 1.0), pages=pages
+                conversion, source, plan, None, folder=folder, progress=in_conversion, more_files=more_files
             )
     return training, written.warnings

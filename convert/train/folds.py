@@ -1,39 +1,49 @@
-"""Which rows are held out: no model is judged on rows that it has learnt from."""
+"""Which rows are held out: no model is judged on rows that it has been trained on."""
 
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .rows import Row, have_time
+from ..errors import ConvertError
+from .rows import Row, by_task
 
-_PARTS = 5
+PARTS = 5
 # With fewer rows, each part is held out once.
-_MANY_ROWS = 1000
+MANY_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Rows to learn from, and rows to be judged on."""
+    """Rows to train on, and rows to be judged on."""
 
-    known: Sequence[Row]
+    train: Sequence[Row]
     held_out: Sequence[Row]
 
 
 def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
-    """And in words which rows are held out: the newest; without times a part of each answer's rows, or each in turn."""
-    if have_time(rows):
-        last = len(rows) - len(rows) // _PARTS
-        return [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last} rows"
-    ordered = _by_answer(rows, seed)
-    count = 1 if len(rows) >= _MANY_ROWS else _PARTS
-    folds = [
-        Fold([row for at, row in enumerate(ordered) if at % _PARTS != part], ordered[part::_PARTS])
-        for part in range(count)
-    ]
-    if count == 1:
-        return folds, f"{len(folds[0].held_out)} rows, chosen at random"
-    return folds, f"all rows, each by a model that has not seen its {100 // _PARTS} %"
+    """The folds, and in words which rows are held out.
+
+    The newest part, if rows carry a time. Else a part with its share of each answer, or each such part in turn. Raises
+    ConvertError for a task that has no rows on one of the two sides.
+    """
+    if rows[0].time is not None:
+        last = len(rows) - len(rows) // PARTS
+        folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last} rows"
+    else:
+        ordered = _by_answer(rows, seed)
+        count = 1 if len(rows) >= MANY_ROWS else PARTS
+        folds = [
+            Fold([row for at, row in enumerate(ordered) if at % PARTS != part], ordered[part::PARTS])
+            for part in range(count)
+        ]
+        words = f"all rows, each by a model that has not seen its {100 // PARTS} %"
+        if count == 1:
+            words = f"{len(folds[0].held_out)} rows, drawn from each answer at random"
+    for name in by_task(rows):
+        if any(name not in by_task(side) for fold in folds for side in (fold.train, fold.held_out)):
+            raise ConvertError(f"task {name}: has too few rows, or all of about one time: judged are {words}")
+    return folds, words
 
 
 def _by_answer(rows: Sequence[Row], seed: int) -> list[Row]:

@@ -1,19 +1,18 @@
-"""How right a recipe is, from the answers of models to rows that they had not seen."""
+"""How right a recipe is, from the answers of its models to rows that they had not seen."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..agent import ClassifyTask, calibration_error, number_of, values_of
+from ..agent import ClassifyTask, FieldTable, calibration_error, number_of
 from ..evaluate.labelled import is_right
-from ..report.training import Baseline, Curve, ReadField, Suspect, TaskQuality
-from .rows import TIME_KEYS, Row
-from .table import learn_table
+from ..report.training import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality
+from .rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
-_UNLIKELY, _SURE = 0.05, 0.9
-_MOST_SUSPECTS = 20
+UNLIKELY, SURE = 0.05, 0.9
+MOST_SUSPECTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +30,15 @@ class Answered:
 
 def task_quality(
     rows: Sequence[Row],
+    table: FieldTable,
     answers: Sequence[Sequence[Answered]],
     with_half: Sequence[Answered],
     baseline: Baseline | None,
 ) -> TaskQuality:
-    """Of one task. rows: all of it. answers: to the rows of each fold. with_half: to those of the first fold.
-
-    with_half: of a model that has learnt from half of what the fold's model has.
-    """
+    """Of one task. rows: all of it. answers: by fold. with_half: of the first fold, trained on half of its rows."""
     task, judged = rows[0].task, [one for several in answers for one in several]
-    has_labels = isinstance(task.config, ClassifyTask)
+    labels = task.config.labels if isinstance(task.config, ClassifyTask) else ()
+    suspects = _suspects(judged)
     return TaskQuality(
         name=task.name,
         kind=task.config.kind,
@@ -49,11 +47,12 @@ def task_quality(
         right=sum(one.is_right for one in judged),
         most_frequent=Counter(one.row.answer_text for one in judged).most_common(1)[0][1],
         baseline=baseline,
-        calibration_error=_calibration_error(judged) if has_labels else None,
-        curve=_curve(_share_right(with_half), _share_right(answers[0])) if with_half else None,
-        confusion=_confusion(judged) if has_labels else {},
-        suspects=tuple(_suspects(judged)),
-        fields=tuple(_fields(rows)),
+        calibration_error=_calibration_error(judged) if labels else None,
+        curve=_learning_curve(_share_right(with_half), _share_right(answers[0])),
+        confusion=_confusion(judged, labels),
+        suspects_total=len(suspects),
+        suspects=tuple(suspects[:MOST_SUSPECTS]),
+        fields=tuple(_read_field(name, table, rows) for name in table.tasks[task.name].fields),
     )
 
 
@@ -61,54 +60,39 @@ def _share_right(answers: Sequence[Answered]) -> float:
     return sum(one.is_right for one in answers) / len(answers)
 
 
-def _calibration_error(answers: Sequence[Answered]) -> float:
+def _calibration_error(answers: Sequence[Answered]) -> float | None:
     best = [(max(one.scores.values()), one.is_right) for one in answers if one.scores is not None]
-    return calibration_error(best)
+    return calibration_error(best) if best else None
 
 
-def _curve(half: float, full: float) -> Curve:
-    """The error falls by the same factor with each doubling, as power laws have it, at most to half; it never rises."""
+def _learning_curve(half: float, full: float) -> LearningCurve:
+    """With each doubling the error falls by the same factor, as power laws have it: by half at most, never upwards."""
     before, after = 1 - half, 1 - full
-    return Curve(half=half, all=full, double=1 - after * min(max(after / before, 0.5), 1.0) if before else full)
+    return LearningCurve(half=half, full=full, doubled=1 - after * min(max(after / before, 0.5), 1) if before else full)
 
 
-def _confusion(answers: Sequence[Answered]) -> Mapping[str, Mapping[str, int]]:
-    counts: dict[str, Counter[str]] = {}
-    for one in answers:
-        counts.setdefault(str(one.row.answer), Counter())[str(one.output)] += 1
-    return {label: dict(counts[label]) for label in sorted(counts)}
+def _confusion(answers: Sequence[Answered], labels: Sequence[str]) -> dict[str, dict[str, int]]:
+    counts = Counter((one.row.answer_text, UNSURE if one.output is None else one.output) for one in answers if labels)
+    outputs = (*labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
+    return {label: {output: counts[label, output] for output in outputs} for label in labels}
 
 
 def _suspects(answers: Sequence[Answered]) -> list[Suspect]:
+    """The surest first."""
     found = []
     for one in answers:
         if one.scores is None or one.is_right:
             continue
         best = max(one.scores, key=one.scores.__getitem__)
-        if one.scores[one.row.answer] < _UNLIKELY and one.scores[best] > _SURE:
-            found.append(
-                Suspect(where=one.row.request.where, answer=one.row.answer, model=best, score=one.scores[best])
-            )
-    return sorted(found, key=lambda one: -one.score)[:_MOST_SUSPECTS]
+        if one.scores[one.row.answer] < UNLIKELY and one.scores[best] > SURE:
+            where, answer = one.row.request.where, one.row.answer
+            found.append(Suspect(where=where, answer=answer, model_answer=best, score=one.scores[best]))
+    return sorted(found, key=lambda one: -one.score)
 
 
-def _fields(rows: Sequence[Row]) -> list[ReadField]:
-    limits = {field.name: field.limits for field in learn_table(rows).fields}
-    values: dict[str, list[object]] = {}
-    for row in rows:
-        for name, value in values_of(row.text).items():
-            if name not in TIME_KEYS:
-                values.setdefault(name, []).append(value)
-    found = []
-    for name, several in values.items():
-        numbers = [number for number in map(number_of, several) if number is not None]
-        is_number = limits[name] is not None
-        found.append(
-            ReadField(
-                name=name,
-                low=min(numbers) if is_number else None,
-                high=max(numbers) if is_number else None,
-                missing=1 - (len(numbers) if is_number else len(several)) / len(rows),
-            )
-        )
-    return found
+def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
+    [edges] = (field.edges for field in table.fields if field.name == name)
+    values = [row.values.get(name) for row in rows]
+    missing = sum(value is None if edges is None else number_of(value) is None for value in values)
+    low, high = (None, None) if edges is None else (edges[0], edges[-1])
+    return ReadField(name=name, low=low, high=high, missing=missing / len(rows))

@@ -1,8 +1,9 @@
-"""Labelled rows: what a model learns from, and what it is judged on."""
+"""Labelled rows: what a model is trained on, and what it is judged on."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from ..agent import (
     compact_json,
     field_name,
     labelled_csv,
+    shown,
     validator,
+    values_of,
 )
 from ..errors import ConvertError, escaped
 from ..evaluate.labelled import check_answer
@@ -24,15 +27,15 @@ from ..read.files import json_lines, read_user_file
 
 # Keys that say when a row was taken. The model does not read them.
 TIME_KEYS = ("ts", "time", "timestamp")
-_LEAST_ROWS = 50
+LEAST_ROWS = 50
 
 
 @dataclass(frozen=True)
 class Row:
-    """time: a number or a text that rises; None = the row has none."""
+    """time: when it was taken, in seconds or in the file's own numbers; None = it does not say."""
 
     request: RequestLine
-    time: Any
+    time: float | None
 
     @property
     def task(self) -> Task:
@@ -40,19 +43,22 @@ class Row:
 
     @cached_property
     def answer(self) -> Any:
-        """The label as the task has it; or the object, its keys in the schema's order."""
+        """The label as the task has it; or the object, its keys in the order of the schema's properties."""
         answer, config = self.request.fields["answer"], self.task.config
         if isinstance(config, ClassifyTask):
-            same = (label for label in config.labels if _normal(label) == _normal(answer))
-            return next(same)
+            return next(label for label in config.labels if _normal(label) == _normal(answer))
         assert isinstance(config, ExtractTask)
-        order = [key for key in config.output_schema.get("properties", {}) if key in answer]
-        return {key: answer[key] for key in dict.fromkeys([*order, *answer])}
+        return _in_order(answer, config.output_schema)
 
     @cached_property
     def text(self) -> str:
         """The input as the task's template prints it."""
         return self.task.messages(self.request.fields["input"])[-1].content
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The fields of the input that a model may read."""
+        return {name: value for name, value in values_of(self.text).items() if name not in TIME_KEYS}
 
     @cached_property
     def answer_text(self) -> str:
@@ -63,7 +69,7 @@ class Row:
 def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
     """Lines of `{"task": …, "input": …, "answer": …}`, or CSV. With one task, `task` may be missing.
 
-    They are in the order of time, if all of them carry one. Raises ConvertError.
+    They are in the order of time, if they carry one. Raises ConvertError.
     """
     configured = [name for name in tasks if name != BUILT_IN_TASK]
     common = {"task": configured[0]} if len(configured) == 1 else {}
@@ -73,42 +79,56 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
             raise ConvertError(f"{where}: should be an object (got {escaped(compact_json(fields))})")
         request = request_of(common | fields, where, tasks)
         check_answer(request)
-        _check_whole(request)
-        rows.append(Row(request, _time(fields)))
-    if len(rows) < _LEAST_ROWS:
-        raise ConvertError(f"{escaped(str(path))}: should have at least {_LEAST_ROWS} rows (got {len(rows)})")
-    for name, task in tasks_of(rows).items():
-        if (
-            isinstance(task.config, ClassifyTask)
-            and len({row.answer_text for row in rows if row.task.name == name}) < 2
-        ):
+        _check_complete(request)
+        rows.append(row := Row(request, _time(request)))
+        if not row.values:
+            raise request.error("input: should have a field besides the time")
+        if (row.time is None) != (rows[0].time is None):
+            raise request.error(f"{', '.join(TIME_KEYS)}: all rows should carry a time, or none")
+    if len(rows) < LEAST_ROWS:
+        raise ConvertError(f"{escaped(str(path))}: should have at least {LEAST_ROWS} rows (got {len(rows)})")
+    for name, of_task in by_task(rows).items():
+        if isinstance(of_task[0].task.config, ClassifyTask) and len({row.answer for row in of_task}) < 2:
             raise ConvertError(f"{escaped(str(path))}: task {name} should have at least two different answers")
-    return sorted(rows, key=lambda row: row.time) if have_time(rows) else rows
+    return sorted(rows, key=lambda row: row.time or 0.0)
 
 
-def have_time(rows: Iterable[Row]) -> bool:
-    """Whether each of them has one, and all of one kind."""
-    return {type(row.time) for row in rows} in ({str}, {int}, {float}, {int, float})
+def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """In the order of the tasks' first rows."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.task.name, []).append(row)
+    return found
 
 
-def tasks_of(rows: Sequence[Row]) -> dict[str, Task]:
-    """By name, in the order of their first rows."""
-    return {row.task.name: row.task for row in rows}
-
-
-def _check_whole(request: RequestLine) -> None:
+def _check_complete(request: RequestLine) -> None:
     """Raises ConvertError for an object that lacks a field: the model would learn to leave it out."""
     if isinstance(request.task.config, ExtractTask):
-        checked = validator(request.task.config.output_schema)
-        for fault in checked.iter_errors(request.fields["answer"]):
+        for fault in validator(request.task.config.output_schema).iter_errors(request.fields["answer"]):
             raise request.error(f"{field_name(('answer', *fault.absolute_path))}: {fault.message}")
+
+
+def _in_order(value: Any, schema: Mapping[str, Any]) -> Any:
+    """The board writes the keys of an object in this order."""
+    if isinstance(value, list):
+        return [_in_order(one, _part(schema, "items")) for one in value]
+    if not isinstance(value, dict):
+        return value
+    properties = _part(schema, "properties")
+    keys = dict.fromkeys([*(key for key in properties if key in value), *value])
+    return {key: _in_order(value[key], _part(properties, key)) for key in keys}
+
+
+def _part(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = schema.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _lines(path: Path) -> Iterable[tuple[str, Any]]:
+def _lines(path: Path) -> Sequence[tuple[str, Any]]:
     _, text = read_user_file(path)
     if path.suffix.lower() != ".csv":
         return json_lines(text, str(path))
@@ -118,7 +138,17 @@ def _lines(path: Path) -> Iterable[tuple[str, Any]]:
         raise ConvertError(str(error)) from None
 
 
-def _time(fields: dict[str, Any]) -> Any:
-    value = fields["input"]
-    beside = fields | value if isinstance(value, dict) else fields
-    return next((beside[key] for key in TIME_KEYS if key in beside), None)
+def _time(request: RequestLine) -> float | None:
+    value = request.fields["input"]
+    beside = value | request.fields if isinstance(value, dict) else request.fields
+    key = next((key for key in TIME_KEYS if beside.get(key) not in (None, "")), None)
+    if key is None:
+        return None
+    found = beside[key]
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        return float(found)
+    try:
+        parsed = datetime.fromisoformat(found)
+    except (TypeError, ValueError):
+        raise request.error(f"{key}: should be a number or a time of ISO 8601 (got {shown(found)})") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

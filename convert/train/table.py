@@ -1,45 +1,43 @@
-"""Learns from rows how the fields of their inputs become tokens."""
+"""Makes the field table of rows: how the fields of their inputs become tokens."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from ..agent import ClassifyTask, FieldTable, InputField, TaskFields, number_of, values_of
-from .rows import TIME_KEYS, Row, tasks_of
+from ..agent import ClassifyTask, FieldTable, InputField, TaskFields, number_of
+from .rows import Row, by_task
 
-_BINS = 64
+BINS = 64
 # A field is a number if so many of its values are.
-_NUMBERS = 0.95
+NUMBERS = 0.95
 
 
-def learn_table(rows: Sequence[Row]) -> FieldTable:
-    """Each number gets _BINS bins of about equally many rows; fewer where it has fewer values."""
+def build_table(rows: Sequence[Row]) -> FieldTable:
+    """Each number gets BINS bins of about equally many rows, or one for each of its values if they are fewer."""
     values: dict[str, list[object]] = {}
-    tasks = tasks_of(rows)
-    of_tasks: dict[str, dict[str, None]] = {name: {} for name in tasks}
     for row in rows:
-        for name, value in values_of(row.text).items():
-            if name not in TIME_KEYS:
-                values.setdefault(name, []).append(value)
-                of_tasks[row.task.name][name] = None
+        for name, value in row.values.items():
+            values.setdefault(name, []).append(value)
     return FieldTable(
         tasks={
             name: TaskFields(
-                labels=task.config.labels if isinstance(task.config, ClassifyTask) else None,
-                fields=tuple(of_tasks[name]),
+                kind="classify" if isinstance(config := of_task[0].task.config, ClassifyTask) else "extract",
+                labels=config.labels if isinstance(config, ClassifyTask) else (),
+                fields=tuple(dict.fromkeys(name for row in of_task for name in row.values)),
             )
-            for name, task in tasks.items()
+            for name, of_task in by_task(rows).items()
         },
-        fields=tuple(InputField(name=name, limits=_limits(found)) for name, found in values.items()),
+        fields=tuple(InputField(name=name, edges=_edges(found)) for name, found in values.items()),
     )
 
 
-def _limits(values: Sequence[object]) -> tuple[float, ...] | None:
+def _edges(values: Sequence[object]) -> tuple[float, ...] | None:
+    """From the least to the greatest number; None for texts."""
     numbers = [number for number in map(number_of, values) if number is not None]
-    if len(numbers) < _NUMBERS * len(values):
+    if len(numbers) < NUMBERS * len(values):
         return None
-    limits = np.unique(numbers)
-    if len(limits) > _BINS:
+    edges = np.unique(numbers)
+    if len(edges) > BINS:
         # Values of the rows themselves, so that equal numbers share a bin.
-        limits = np.unique(np.quantile(numbers, np.linspace(0, 1, _BINS + 1), method="inverted_cdf"))
-    return tuple(limits.tolist())
+        edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BINS + 1), method="inverted_cdf"))
+    return tuple(edges.tolist())

@@ -34,16 +34,16 @@ class Vocabulary:
 
     @property
     def end_of_turn(self) -> int:
-        return self.id_of(END_OF_TURN)
+        return self.id_of(Control(END_OF_TURN))
 
-    def id_of(self, control: str) -> int:
-        found: int = self.tokenizer.token_to_id(control)
+    def id_of(self, control: Control) -> int:
+        found: int = self.tokenizer.token_to_id(control.text)
         return found
 
     def encode(self, row: Row) -> Encoded:
         prompt: list[int] = []
         for part in self.table.parts(row.task.name, row.text):
-            prompt += [self.id_of(part.text)] if isinstance(part, Control) else self._text_ids(part)
+            prompt += [self.id_of(part)] if isinstance(part, Control) else self._text_ids(part)
         return Encoded(prompt, [*self._text_ids(row.answer_text), self.end_of_turn])
 
     def _text_ids(self, text: str) -> list[int]:
@@ -61,7 +61,7 @@ class Vocabulary:
         }
 
 
-def learn_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocabulary:
+def build_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocabulary:
     """size: of the BPE at most, without the control tokens."""
     texts = [text for row in rows for text in (row.answer_text, *_texts(table, row))]
     tokenizer = Tokenizer(models.BPE())
@@ -74,7 +74,7 @@ def learn_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocab
         vocab_size=size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    controls = [END_OF_TEXT, END_OF_TURN, *table.controls]
+    controls = [END_OF_TEXT, END_OF_TURN, *(control.text for control in table.controls)]
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in controls])
     return Vocabulary(tokenizer, table)
 

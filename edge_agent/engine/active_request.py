@@ -21,6 +21,7 @@ from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
 from edge_agent.engine.prompt.field_prompts import FieldPrompts
 from edge_agent.engine.prompt.field_table import KEY as FIELD_TABLE_KEY
+from edge_agent.engine.prompt.prompts import Prompts
 from edge_agent.engine.prompt.task_prefixes import Prefix
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
@@ -80,7 +81,7 @@ class RequestBuilder:
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
         table = llama.metadata(FIELD_TABLE_KEY)
-        self.chat = Chat(llama) if table is None else FieldPrompts(llama, table)
+        self.chat: Prompts = Chat(llama) if table is None else FieldPrompts(llama, table)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
         self.tree = lru_cache(_MOST_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))
         self._schema = lru_cache(_MOST_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
@@ -100,7 +101,7 @@ class RequestBuilder:
         if self.chat.is_reasoning and isinstance(run.plan, TextPlan):
             run = self._with_reasoning_defaults(run)
         thinks = isinstance(run.plan, TextPlan) and run.max_reasoning_tokens != 0
-        prompt, is_open = self.chat.prompt(run.task, run.messages, thinks=thinks)
+        prompt, is_open = self.chat.prompt(run, thinks=thinks)
         request = ActiveRequest(
             run=run, prompt=prompt, prompt_tokens=len(prompt), answer=self._answer(run, is_open=is_open)
         )
@@ -120,8 +121,6 @@ class RequestBuilder:
         return replace(run, sampling=sampling, max_reasoning_tokens=most)
 
     def _answer(self, run: Run, *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
-        if isinstance(self.chat, FieldPrompts):
-            self.chat.check_labels(run.task, run.plan.labels if isinstance(run.plan, LabelsPlan) else ())
         if isinstance(run.plan, LabelsPlan):
             return LabelAnswer(self.tree(run.plan.labels))
         if isinstance(run.plan, TextPlan):

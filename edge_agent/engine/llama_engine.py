@@ -23,7 +23,6 @@ from edge_agent.engine.answer.text_answer import InvalidOutputError, TextAnswer
 from edge_agent.engine.engine import Engine, count_start, count_step, too_long
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.prompt.chat_template import ChatError
-from edge_agent.engine.prompt.field_prompts import FieldPrompts
 from edge_agent.engine.prompt.prefix_store import PrefixStore
 from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
 from edge_agent.engine.step import step_costs
@@ -125,7 +124,7 @@ class LlamaEngine(Engine):
 
     @property
     def has_priors(self) -> bool:
-        return not isinstance(self._builder.chat, FieldPrompts)
+        return self._builder.chat.has_priors
 
     @property
     def linger_s(self) -> float:

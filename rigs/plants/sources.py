@@ -1,4 +1,4 @@
-"""Labelled rows of three plants: a simulated pump, a simulated compressor whose sensors drift, and a public table."""
+"""Labelled rows: of a simulated pump, of a simulated compressor whose sensors drift, and of a public table."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """labels: of its task. most: how many rows there are, None = as many as wanted."""
+    """labels: of its task. rows: takes a seed."""
 
     labels: tuple[str, ...]
     rows: Callable[[int], list[Fields]]
-    most: int | None = None
 
 
 COMPRESSOR_FAULTS = ("normal", "refrigerant leak", "dirty condenser", "worn valve", "iced evaporator", "motor fault")
@@ -37,7 +36,7 @@ def _pump(seed: int) -> list[Fields]:
 def _compressor(seed: int) -> list[Fields]:
     """A refrigeration compressor: pressures follow the temperatures of its room and of the outside.
 
-    Half of the rows are normal. Each sensor drifts by up to 2 % of its range over the rows; one value in twenty is
+    Half of the rows are normal. Four sensors drift by up to 2 % of their value over all rows; one value in twenty is
     missing. Rows carry their time.
     """
     draw, rows = random.Random(seed), []
@@ -105,5 +104,5 @@ _MANY = 4000
 PLANTS: Mapping[str, Plant] = {
     "pump": Plant(FAULTS, _pump),
     "compressor": Plant(COMPRESSOR_FAULTS, _compressor),
-    "tumours": Plant(("malignant", "benign"), _tumours, 569),
+    "tumours": Plant(("malignant", "benign"), _tumours),
 }

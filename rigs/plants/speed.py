@@ -30,7 +30,10 @@ from tests.helpers.caller import send_at_once
 from tests.helpers.processes import Mosquitto
 from tests.helpers.site import Site, running_site, task_table
 
-_CLIENTS, _MOST_MS, _LEAST_PER_S, _ANSWER_S = 8, 8.0, 500.0, 60.0
+_CLIENTS = 8
+_MOST_MS = 8.0
+_LEAST_PER_S = 500.0
+_ANSWER_S = 60.0
 
 
 class _Asker:

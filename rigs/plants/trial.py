@@ -11,10 +11,10 @@ from pathlib import Path
 from convert.evaluate.requests import read_tasks
 from convert.quantize.recipe import Quantization
 from convert.train.baseline import baseline_of
+from convert.train.evaluation import answers_of
 from convert.train.folds import Fold
-from convert.train.judge import answers_of
 from convert.train.rows import Row, read_rows
-from convert.train.train import train
+from convert.train.training import train_and_evaluate
 from rigs.plants.sources import PLANTS, Fields
 
 
@@ -29,21 +29,26 @@ class Trial:
     parameters: int
 
 
-def run_trial(plant: str, known: Sequence[Fields], test: Sequence[Fields], minutes: float, seed: int) -> Trial:
+def run_trial(plant: str, train: Sequence[Fields], test: Sequence[Fields], minutes: float, seed: int) -> Trial:
+    """Trains on rows of a plant as `edge-convert train` does."""
     with tempfile.TemporaryDirectory() as folder:
-        rows, others = (_read(Path(folder), plant, fields) for fields in (known, test))
-    trained = train(rows, Quantization.Q8_0, minutes=minutes, seed=seed, progress=lambda _what, _share: None)
+        rows, others = (_read(Path(folder), plant, fields) for fields in (train, test))
+    trained = train_and_evaluate(rows, Quantization.Q8_0, minutes=minutes, seed=seed, progress=_ignore)
     [quality] = trained.tasks
-    answers = answers_of(trained.learned, others, Quantization.Q8_0, lambda _what, _share: None)
-    baseline = baseline_of([Fold(rows, others)], rows[0].task)
+    answers = answers_of(trained.model, others, Quantization.Q8_0, _ignore)
+    baseline = baseline_of([Fold(rows, others)], plant, trained.model.table)
     assert baseline is not None
     return Trial(
         judged=quality.accuracy,
         interval=quality.interval,
         true=sum(one.is_right for one in answers) / len(others),
         baseline=baseline.right / len(others),
-        parameters=trained.learned.parameters,
+        parameters=trained.model.parameters,
     )
+
+
+def _ignore(_what: str, _share: float) -> None:
+    """Progress that nobody looks at."""
 
 
 def _read(folder: Path, plant: str, fields: Sequence[Fields]) -> list[Row]:

@@ -12,11 +12,11 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.report.training import Baseline, Curve, Training, render_training
+from convert.report.training import Baseline, LearningCurve, Training, render_training
 from convert.train.folds import folds_of
 from convert.train.quality import Answered, task_quality
 from convert.train.rows import Row, read_rows
-from convert.train.table import learn_table
+from convert.train.table import build_table
 from tests.convert.conversions import run
 
 TASKS = """
@@ -45,6 +45,10 @@ def lines(number: int, **more: Any) -> str:
     )
 
 
+def places(rows: Sequence[Row]) -> list[str]:
+    return [row.request.where for row in rows]
+
+
 def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
     as_json = read(tmp_path, lines(60))
     cells = "".join(f"{at % 10},{'loud' if at % 10 >= 5 else 'calm'}\n" for at in range(60))
@@ -69,6 +73,9 @@ def test_rows_of_several_tasks_name_theirs(tmp_path: Path) -> None:
         ("rows.jsonl", '{"input": "a", "answer": "high"}\n', "answer: should be one of calm, loud"),
         ("rows.csv", "rms,answer\n1\n", "rows.csv:2: should have 2 cells"),
         ("rows.csv", "rms,speed\n1,2\n", "rows.csv:1: should be a header"),
+        ("rows.jsonl", '{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
+        ("rows.jsonl", lines(1) + lines(1, ts=lambda _: 7), "rows.jsonl:2: ts, time, timestamp: all rows should carry"),
+        ("rows.jsonl", lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
         ("rows.jsonl", lines(50).replace("loud", "calm"), "should have at least two different answers"),
     ],
 )
@@ -78,10 +85,10 @@ def test_a_fault_of_a_row_names_it(tmp_path: Path, name: str, text: str, fault: 
 
 
 def test_with_times_the_newest_rows_are_held_out(tmp_path: Path) -> None:
-    rows = read(tmp_path, lines(100, ts=lambda at: f"2026-01-{1 + at % 28:02}T{at:03}"))
+    rows = read(tmp_path, lines(100, ts=lambda at: f"2026-01-{1 + at % 28:02}T{at % 24:02}:00Z"))
     [fold], words = folds_of(rows, 0)
     assert words == "the newest 20 rows"
-    assert max(row.time for row in fold.known) <= min(row.time for row in fold.held_out)
+    assert times(fold.train)[-1] <= times(fold.held_out)[0]
 
 
 def test_few_rows_are_each_held_out_once_with_all_answers_in_each_part(tmp_path: Path) -> None:
@@ -92,14 +99,14 @@ def test_few_rows_are_each_held_out_once_with_all_answers_in_each_part(tmp_path:
         row.request.where for row in rows
     )
     for fold in folds:
-        assert len(fold.known) == 80
-        assert not {*places(fold.known)} & {*places(fold.held_out)}
+        assert len(fold.train) == 80
+        assert not {*places(fold.train)} & {*places(fold.held_out)}
         assert sum(row.answer == "loud" for row in fold.held_out) == 10
 
 
 def test_many_rows_are_held_out_in_one_part(tmp_path: Path) -> None:
     [fold], words = folds_of(read(tmp_path, lines(1000)), 0)
-    assert (len(fold.known), len(fold.held_out), words) == (800, 200, "200 rows, chosen at random")
+    assert (len(fold.train), len(fold.held_out), words) == (800, 200, "200 rows, drawn from each answer at random")
 
 
 def test_fields_are_numbers_or_texts_and_times_are_neither(tmp_path: Path) -> None:
@@ -107,18 +114,18 @@ def test_fields_are_numbers_or_texts_and_times_are_neither(tmp_path: Path) -> No
         {"input": {"ts": at, "rms": at / 7, "gear": at % 3, "note": f"n{at}", "at": {"hall": 1}}, "answer": label}
         for at, label in enumerate(["calm", "loud"] * 50)
     ]
-    table = learn_table(read(tmp_path, "".join(json.dumps(value) + "\n" for value in values)))
-    limits = {field.name: field.limits for field in table.fields}
+    table = build_table(read(tmp_path, "".join(json.dumps(value) + "\n" for value in values)))
+    edges = {field.name: field.edges for field in table.fields}
     assert table.tasks["sound"].fields == ("rms", "gear", "note", "at.hall")
-    assert limits["gear"] == (0.0, 1.0, 2.0)
-    assert limits["note"] is None
-    assert limits["at.hall"] == (1.0,)
-    assert limits["rms"] is not None
-    assert (len(limits["rms"]), limits["rms"][0], limits["rms"][-1]) == (65, 0.0, 99 / 7)
+    assert edges["gear"] == (0.0, 1.0, 2.0)
+    assert edges["note"] is None
+    assert edges["at.hall"] == (1.0,)
+    assert edges["rms"] is not None
+    assert (len(edges["rms"]), edges["rms"][0], edges["rms"][-1]) == (65, 0.0, 99 / 7)
 
 
-def places(rows: Sequence[Row]) -> list[str]:
-    return [row.request.where for row in rows]
+def times(rows: Sequence[Row]) -> list[float]:
+    return sorted(row.time for row in rows if row.time is not None)
 
 
 def answered(rows: Sequence[Row], wrong: Sequence[int], score: float = 0.96) -> list[Answered]:
@@ -133,14 +140,16 @@ def answered(rows: Sequence[Row], wrong: Sequence[int], score: float = 0.96) -> 
 
 def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
-    quality = task_quality(rows, [answered(rows, [3])], answered(rows, [3, 4]), Baseline(name="a rule", right=98))
+    quality = task_quality(
+        rows, build_table(rows), [answered(rows, [3])], answered(rows, [3, 4]), Baseline(name="a rule", right=98)
+    )
     low, high = quality.interval
     assert (quality.right, quality.judged, quality.most_frequent) == (99, 100, 50)
     assert 0.94 < low < 0.99 < high < 1
-    assert quality.curve == Curve(half=0.98, all=0.99, double=0.995)
-    assert quality.confusion == {"calm": {"calm": 49, "loud": 1}, "loud": {"loud": 50}}
+    assert quality.curve == LearningCurve(half=0.98, full=0.99, doubled=0.995)
+    assert quality.confusion == {"calm": {"calm": 49, "loud": 1}, "loud": {"calm": 0, "loud": 50}}
     [suspect] = quality.suspects
-    assert (suspect.answer, suspect.model, suspect.score) == ("calm", "loud", 0.96)
+    assert (suspect.answer, suspect.model_answer, suspect.score) == ("calm", "loud", 0.96)
     assert suspect.where.endswith("rows.jsonl:4")
     assert quality.calibration_error == pytest.approx(0.03)
     assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9, 0)]
@@ -149,14 +158,15 @@ def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Pa
 def test_more_rows_are_not_foreseen_to_be_worse(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
     for half, full, double in (([], [], 1.0), ([], [1], 0.99), ([1], [1, 2], 0.98), ([1, 2, 3, 4], [1], 0.995)):
-        found = task_quality(rows, [answered(rows, full)], answered(rows, half), None).curve
-        assert found is not None
-        assert found.double == pytest.approx(double)
+        found = task_quality(rows, build_table(rows), [answered(rows, full)], answered(rows, half), None).curve
+        assert found.doubled == pytest.approx(double)
 
 
 def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
-    quality = task_quality(rows, [answered(rows, [3, 60])], answered(rows, [3]), Baseline(name="a rule", right=99))
+    quality = task_quality(
+        rows, build_table(rows), [answered(rows, [3, 60])], answered(rows, [3]), Baseline(name="a rule", right=99)
+    )
     training = Training(
         name="<b>pumps</b>",
         version=2,
@@ -172,10 +182,36 @@ def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
     assert "<b>" not in page
     assert "98.0 % right" in page
     assert "A rule is right more often here." in page
-    assert "with twice as many\nexpect about 98.0 %" in page
+    assert "With twice as many rows expect about 98.0 %" in page
     assert "rows.jsonl:4" in page
     document = json.loads(training.encode())
     assert document["tasks"][0]["interval"] == pytest.approx(quality.interval)
+
+
+def test_an_object_is_learnt_in_the_order_of_its_schema(tmp_path: Path) -> None:
+    schema = """
+[tasks.report]
+kind = "extract"
+[tasks.report.schema]
+type = "object"
+required = ["stop", "place"]
+[tasks.report.schema.properties]
+stop = { type = "boolean" }
+place = { type = "object", properties = { hall = { type = "integer" }, row = { type = "integer" } } }
+"""
+    answer = {"place": {"row": 2, "hall": 1}, "stop": True}
+    text = "".join(json.dumps({"input": f"a {at}", "answer": answer}) + "\n" for at in range(50))
+    rows = read(tmp_path, text, tasks=schema)
+    assert rows[0].answer_text == '{"stop":true,"place":{"hall":1,"row":2}}'
+    with pytest.raises(ConvertError, match="'place' is a required property"):
+        read(tmp_path, text.replace('"place"', '"where"'), tasks=schema)
+
+
+def test_a_task_without_rows_to_judge_is_refused(tmp_path: Path) -> None:
+    more = "".join(json.dumps({"task": "report", "input": "a", "answer": {"stop": True}}) + "\n" for _ in range(3))
+    rows = read(tmp_path, lines(60, task=lambda _: "sound") + more, tasks=TASKS + REPORT)
+    with pytest.raises(ConvertError, match="task report: has too few rows"):
+        folds_of(rows, 0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="what it needs is installed")

@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 
-from convert.agent import values_of
 from convert.arguments import training_parser
 from convert.evaluate.requests import read_tasks
 from convert.printing import print_training
-from convert.report.training import Baseline, Curve, Suspect, TaskQuality, Training
+from convert.report.training import Baseline, LearningCurve, Suspect, TaskQuality, Training
 from convert.train import folds, quality, rows, table
 from tests.docs.pages import page, sample, section
 
 
-def read(folder: Path, name: str, text: str) -> list[tuple[str, dict[str, Any], Any]]:
+def read(folder: Path, name: str, text: str) -> list[tuple[float | None, dict[str, Any], Any]]:
     """Time, fields and answer of each row."""
     (folder / "config.toml").write_text(sample("training", "toml", "[tasks."), "utf-8")
     (folder / name).write_text(text, "utf-8")
     found = rows.read_rows(folder / name, read_tasks(folder / "config.toml"))
-    return [(row.time, values_of(row.text), row.answer) for row in found]
+    return [(row.time, row.values, row.answer) for row in found]
 
 
 def test_both_samples_are_the_same_rows(tmp_path: Path) -> None:
@@ -35,13 +34,13 @@ def test_both_samples_are_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        f"at least {rows._LEAST_ROWS}, and two different answers",
+        f"at least {rows.LEAST_ROWS}, and two different answers",
         ", ".join(f"`{key}`" for key in rows.TIME_KEYS[:-1]) + f" or `{rows.TIME_KEYS[-1]}`",
-        f"at least {table._NUMBERS:.0%}".replace("%", " %"),
-        f"at most {table._BINS} parts of the rows",
-        f"without times, {folds._MANY_ROWS} and more",
-        f"another answer more than {quality._SURE:g} and theirs less than {quality._UNLIKELY:g}",
-        f"at most {quality._MOST_SUSPECTS}, with file and line",
+        f"at least {table.NUMBERS:.0%}".replace("%", " %"),
+        f"at most {table.BINS + 1}",
+        f"without times, {folds.MANY_ROWS} and more",
+        f"another answer a score above {quality.SURE:g}, and theirs one below {quality.UNLIKELY:g}",
+        f"at most {quality.MOST_SUSPECTS}, with file and line",
         f"`--minutes` for all trainings, {training_parser().get_default('minutes'):g} by default",
     ],
 )
@@ -68,9 +67,10 @@ def trained(method: str) -> Training:
         most_frequent=9,
         baseline=Baseline(name=method, right=17),
         calibration_error=0.1,
-        curve=Curve(half=0.8, all=0.9, double=0.95),
+        curve=LearningCurve(half=0.8, full=0.9, doubled=0.95),
         confusion={},
-        suspects=(Suspect(where="rows.csv:2", answer="Normal", model="Cavitation", score=0.99),),
+        suspects_total=1,
+        suspects=(Suspect(where="rows.csv:2", answer="Normal", model_answer="Cavitation", score=0.99),),
         fields=(),
     )
     return Training(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from edge_agent.core.pipe import (
@@ -32,6 +33,11 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 PLANS: tuple[Plan, ...] = (LABELS, TextPlan(), SchemaPlan(schema=SCHEMA))
+
+
+def asking(messages: Sequence[ChatMessage]) -> Run:
+    """A request with these messages, for its prompt alone."""
+    return Run(id=1, task="t", messages=tuple(messages), plan=TextPlan())
 
 
 def system(text: str) -> tuple[ChatMessage, ...]:

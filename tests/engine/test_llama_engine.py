@@ -29,7 +29,7 @@ from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.linger import Linger
 from edge_agent.engine.step.step_policy import StepCost, StepPolicy
 from tests.engine.exact import ExactModel
-from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run, system
+from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, asking, ends, finished, messages, run, system
 from tests.helpers.ggufs import STRING, changed_model
 
 OpenLlama = Callable[..., LlamaEngine]
@@ -87,7 +87,7 @@ def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama
     llama = engine._llama
     tree = engine._builder.tree(LABELS.labels)
     assert tree.branches, "these labels are meant to share their first tokens"
-    prompt, _ = engine._builder.chat.prompt("t", messages("noise at P-1"), thinks=False)
+    prompt, _ = engine._builder.chat.prompt(asking(messages("noise at P-1")), thinks=False)
 
     def logits_after(path: tuple[int, ...]) -> Any:
         tokens = [*prompt, *path]
@@ -143,7 +143,7 @@ def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_ba
     tasks = tuple(TaskPrefix(task=f"t{n}", messages=system(f"Task {n}. " * 8), user_head="Reading: ") for n in range(4))
     engine = open_llama(tasks=tasks, context_tokens=512)
     assert engine._prefixes.cells > 100
-    prompt = len(engine._builder.chat.prompt("t", messages("big"), thinks=True)[0])
+    prompt = len(engine._builder.chat.prompt(asking(messages("big")), thinks=True)[0])
 
     big = run(1, "big", max_tokens=512 - prompt)
     small, again = (run(n, "x", LABELS, task="t1", messages=messages("x", tasks[1])) for n in (2, 3))

@@ -12,7 +12,7 @@ from edge_agent.core.pipe import ChatMessage, Finish, Sampling, SchemaPlan
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine import r1_distill
-from tests.engine.runs import LABELS, SCHEMA, failed, finished, run
+from tests.engine.runs import LABELS, SCHEMA, asking, failed, finished, run
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def engine(open_llama: Callable[..., LlamaEngine], r1_path: Path) -> LlamaEngine
 
 def prompt(engine: LlamaEngine, *messages: ChatMessage) -> list[bytes]:
     """What the prompt's tokens stand for."""
-    tokens, _ = engine._builder.chat.prompt("t", messages, thinks=True)
+    tokens, _ = engine._builder.chat.prompt(asking(messages), thinks=True)
     return [engine._llama.piece(token) for token in tokens]
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edge_agent.core.pipe import ChatMessage, TaskPrefix
+from edge_agent.core.pipe import ChatMessage, Run, TaskPrefix
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
 
 # The echo engine, which needs this module, works where llama.cpp is missing.
@@ -37,7 +37,9 @@ _REPLACEMENT = "\ufffd"
 
 
 class Chat:
-    """Renders and tokenizes for one model. Raises UnusableTemplateError."""
+    """Prompts by the model's chat template. Raises UnusableTemplateError."""
+
+    has_priors = True
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
@@ -47,7 +49,6 @@ class Chat:
             source = CHATML
         specials = llama.special_texts()
         self.is_reasoning = THOUGHT_END in source or THOUGHT_END in specials
-        # Whether the same messages always give the same prompt.
         self.is_timeless = CLOCK not in source
         self._specials = _Specials(specials)
         try:
@@ -57,13 +58,10 @@ class Chat:
         self._bos_text = _text(llama, llama.bos)
         self._eos_text = _text(llama, llama.eos)
 
-    def prompt(self, _task: str, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
-        """Tokens of the prompt, and whether it ends inside a thought that the template opened. Raises ChatError.
-
-        thinks: False = the thought is closed at once.
-        """
+    def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:
+        """Raises ChatError."""
         rendered = self._render(
-            [(message.role, self._cut(self._without_thought(message))) for message in messages], thinks=thinks
+            [(message.role, self._cut(self._without_thought(message))) for message in run.messages], thinks=thinks
         )
         is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
         if is_open and not thinks:
@@ -75,10 +73,7 @@ class Chat:
         return tokens, is_open
 
     def prefix(self, task: TaskPrefix) -> list[int]:
-        """Tokens that all prompts of a task begin with; the last one may differ where the text continues.
-
-        Empty if the template does not take the task's messages in this form.
-        """
+        """Empty if the template does not take the task's messages in this form."""
         messages = [(message.role, self._cut(self._without_thought(message))) for message in task.messages]
         messages.append(("user", self._cut(task.user_head) + _END_OF_HEAD))
         try:

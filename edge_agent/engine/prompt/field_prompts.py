@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.pipe import ChatMessage, TaskPrefix
+from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TaskPrefix
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.prompt.field_table import KEY, FieldTable
 
@@ -17,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class FieldPrompts:
-    """Takes the place of a Chat. Raises ValueError for a table that does not fit the model's vocabulary."""
+    """Prompts by a field table. Raises ValueError for one that does not fit the model's vocabulary."""
 
     is_reasoning = False
     is_timeless = True
+    has_priors = False
 
     def __init__(self, llama: Llama, table: str) -> None:
         self._llama = llama
@@ -29,34 +29,36 @@ class FieldPrompts:
         except ValidationError as error:
             raise ValueError(f"{KEY}: {first_fault(error)}") from error
         self._ids = dict[str, int]()
-        for text in self._table.controls:
-            tokens = llama.tokenize(text, parse_special=True)
+        for control in self._table.controls:
+            tokens = llama.tokenize(control.text, parse_special=True)
             if len(tokens) != 1:
-                raise ValueError(f"{KEY}: the vocabulary has no token {shown(text)}")
-            self._ids[text] = tokens[0]
+                raise ValueError(f"{KEY}: the vocabulary has no token {shown(control.text)}")
+            self._ids[control.text] = tokens[0]
 
-    def prompt(self, task: str, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
-        """As of a Chat. Raises Refusal for a task or an input that the model is not trained for."""
-        del thinks
+    def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks
+        """Raises Refusal for a task or an input that the model is not trained for."""
         tokens = list[int]()
-        for part in self._table.parts(task, messages[-1].content):
+        for part in self._table.parts(run.task, run.messages[-1].content):
             if isinstance(part, str):
                 tokens += self._llama.tokenize(part, parse_special=False)
             else:
                 tokens.append(self._ids[part.text])
+        self._check_plan(run)
         return tokens, False
 
     def prefix(self, _task: TaskPrefix) -> list[int]:
-        """None: prompts are short."""
+        """Empty: prompts are short."""
         return []
 
-    def check_labels(self, task: str, labels: Collection[str]) -> None:
-        """Raises Refusal for others than the model is trained for. labels: none = the task has another kind."""
-        known = self._table.tasks[task].labels or ()
-        if set(labels) != set(known):
-            trained = f"the model is trained for task {task} with {_labels(known)}"
-            raise Refusal(Code.UNKNOWN_TASK, f"{trained} (got {_labels(labels)})")
-
-
-def _labels(labels: Collection[str]) -> str:
-    return f"the labels {', '.join(labels)}" if labels else "no labels"
+    def _check_plan(self, run: Run) -> None:
+        trained = self._table.tasks[run.task]
+        match run.plan:
+            case LabelsPlan(labels=labels) if trained.kind == "classify":
+                if set(labels) == set(trained.labels):
+                    return
+                fault = f"with the labels {', '.join(trained.labels)} (got {', '.join(labels)})"
+            case SchemaPlan() if trained.kind == "extract":
+                return
+            case _:
+                fault = f"as one of the kind {trained.kind}"
+        raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {run.task} {fault}")

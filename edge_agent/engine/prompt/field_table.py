@@ -1,16 +1,19 @@
-"""How a model that `edge-convert train` made reads an input: each field becomes tokens, a number one for its quantile.
+"""How a model that `edge-convert train` made reads an input: each field becomes tokens, a number the token of its bin.
 
 The table stands in the model's file, as other models have their chat template there.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
@@ -21,7 +24,7 @@ KEY = "edge-agent.fields"
 # The field of an input that is a text. No key of an object is empty here.
 WHOLE_TEXT = ""
 ANSWER = "<|answer|>"
-_MAX_LIMITS = 255
+_MAX_EDGES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,78 +39,102 @@ class _Checked(BaseModel):
 
 
 class InputField(_Checked):
-    """limits: of the bins of a number, rising, with the least and the greatest that training saw; None = a text."""
+    """edges: of the bins of a number, rising, from the least to the greatest that training saw; None = a text."""
 
     name: str
-    limits: Annotated[tuple[float, ...], Field(min_length=1, max_length=_MAX_LIMITS)] | None
+    edges: (
+        Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1, max_length=_MAX_EDGES)]
+        | None
+    )
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if any(low >= high for low, high in pairwise(self.edges or ())):
+            raise ValueError(f"edges of {shown(self.name)}: should rise")
+        return self
 
     @property
-    def controls(self) -> list[str]:
-        """The texts of all its control tokens."""
-        return [self._control(state) for state in self._states]
+    def missing(self) -> Control:
+        """The token of a missing value."""
+        return self._control("missing")
 
     @property
-    def _states(self) -> tuple[str, ...]:
-        bins = ("text",) if self.limits is None else tuple(map(str, range(len(self.limits) + 2)))
-        return ("missing", *bins)
+    def bins(self) -> list[Control]:
+        """The tokens of a number: less than all of training, from each edge up to the next one, more than all."""
+        return [] if self.edges is None else [self._control(str(at)) for at in range(len(self.edges) + 2)]
+
+    @property
+    def controls(self) -> list[Control]:
+        return [self.missing, *(self.bins or [self._control("text")])]
 
     def parts(self, value: Any) -> list[Control | str]:
         """Of a value of this field, None = it is missing."""
-        if self.limits is None:
+        if self.edges is None:
             if value is None:
-                return [Control(self._control("missing"))]
-            return [Control(self._control("text")), value if isinstance(value, str) else compact_json(value)]
+                return [self.missing]
+            return [self._control("text"), value if isinstance(value, str) else compact_json(value)]
         number = number_of(value)
-        state = "missing" if number is None else str(self.bin_of(number))
-        return [Control(self._control(state))]
+        if number is None:
+            return [self.missing]
+        is_above = number > self.edges[-1]
+        return [self._control(str(len(self.edges) + 1 if is_above else bisect_right(self.edges, number)))]
 
-    def bin_of(self, number: float) -> int:
-        """From each limit up to the next one. 0 = less than all of training; the last one: more."""
-        assert self.limits is not None
-        return len(self.limits) + 1 if number > self.limits[-1] else bisect_right(self.limits, number)
-
-    def _control(self, state: str) -> str:
-        return f"<|{self.name} {state}|>"
+    def _control(self, state: str) -> Control:
+        return Control(f"<|field {self.name} {state}|>")
 
 
 class TaskFields(_Checked):
-    """What the model was trained for. fields: the names of those that it reads, in this order. labels: None = none."""
+    """What the model was trained for. fields: names in the order of the prompt. labels: none for `extract`."""
 
-    labels: tuple[str, ...] | None
-    fields: tuple[str, ...]
+    kind: Literal["classify", "extract"]
+    labels: tuple[str, ...]
+    fields: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class FieldTable(_Checked):
     """tasks: by name. fields: of all tasks."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
-    tasks: dict[str, TaskFields]
+    tasks: Annotated[dict[str, TaskFields], Field(min_length=1)]
     fields: tuple[InputField, ...]
 
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if len(set(self.controls)) < len(self.controls):
+            raise ValueError("fields and tasks should have different names")
+        for name, task in self.tasks.items():
+            if unknown := set(task.fields) - set(self._by_name):
+                raise ValueError(f"tasks.{name}.fields: {shown(sorted(unknown))} are not in fields")
+        return self
+
+    @cached_property
+    def _by_name(self) -> dict[str, InputField]:
+        return {one.name: one for one in self.fields}
+
     @property
-    def controls(self) -> list[str]:
-        """The texts of all control tokens that a prompt may hold, in a fixed order."""
-        return [ANSWER, *map(_task_control, self.tasks), *(text for one in self.fields for text in one.controls)]
+    def controls(self) -> list[Control]:
+        """All control tokens that a prompt may hold, in a fixed order."""
+        tasks = map(_task_control, self.tasks)
+        return [Control(ANSWER), *tasks, *(control for one in self.fields for control in one.controls)]
 
     def parts(self, task: str, text: str) -> Iterator[Control | str]:
         """The prompt for an input as the task's template prints it. Raises Refusal."""
         if (known := self.tasks.get(task)) is None:
             trained = ", ".join(self.tasks)
             raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {trained} (got {shown(task)})")
-        by_name = {one.name: one for one in self.fields}
         values = values_of(text)
         if not values.keys() & set(known.fields):
             wanted = ", ".join(name or "a text" for name in known.fields)
             message = f"input: should have one of {wanted}, which the model reads (got {shown(text)})"
             raise Refusal(Code.BAD_FIELD, message)
-        yield Control(_task_control(task))
+        yield _task_control(task)
         for name in known.fields:
-            yield from by_name[name].parts(values.get(name))
+            yield from self._by_name[name].parts(values.get(name))
         yield Control(ANSWER)
 
 
-def _task_control(name: str) -> str:
-    return f"<|task {name}|>"
+def _task_control(name: str) -> Control:
+    return Control(f"<|task {name}|>")
 
 
 def values_of(text: str) -> dict[str, Any]:
@@ -135,4 +162,4 @@ def number_of(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if number - number == 0 else None
+    return number if math.isfinite(number) else None

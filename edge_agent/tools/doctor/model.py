@@ -46,7 +46,7 @@ def model_checks(
     vouched = "(no manifest)" if model.warning else _SIGNATURES[model.signature]
     found = (
         f"{model.bundle_name} {model.quantization}, {model.size_bytes / 1e6:.1f} MB, sha256 {model.sha256[:12]}… "
-        f"{vouched}; chat template {model.chat_template_sha256 or 'none'}"
+        f"{vouched}; chat template {model.chat_template_sha256 or 'none: ChatML, or the fields of a trained model'}"
     )
     yield warning("model", found, "make a bundle of it with edge-convert") if model.warning else good("model", found)
     if not is_echo(path) and (missing := missing_extra("engine")):

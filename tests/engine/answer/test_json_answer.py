@@ -15,7 +15,7 @@ from edge_agent.engine.answer.json_answer import JsonSchema
 from edge_agent.engine.answer.text_answer import InvalidOutputError
 from edge_agent.engine.llama_engine import LlamaEngine
 from tests.core.test_schemas import schema_of
-from tests.engine.runs import SCHEMA, answer_all, ends, finished, messages, run
+from tests.engine.runs import SCHEMA, answer_all, asking, ends, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
 
@@ -89,7 +89,7 @@ def test_a_string_is_chosen_with_the_tokens_that_the_tokenizer_makes_of_it(open_
 
 def test_forced_tokens_count_as_written(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    prompt = len(engine._builder.chat.prompt("t", messages("7 mm/s"), thinks=False)[0])
+    prompt = len(engine._builder.chat.prompt(asking(messages("7 mm/s")), thinks=False)[0])
     before = engine.progress()
 
     answer = finished(engine, run(1, "7 mm/s", SchemaPlan(schema=CHOICES), max_tokens=100))[1]

@@ -12,6 +12,7 @@ from edge_agent.core.pipe import ChatMessage, TaskPrefix
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import Chat
 from edge_agent.engine.prompt.chat_template import ChatError, UnusableTemplateError
+from tests.engine.runs import asking
 
 # Of the form of DeepSeek-R1-Distill-Qwen's template: it writes the BOS and opens the thought.
 R1 = (
@@ -70,7 +71,7 @@ def user(text: str) -> tuple[ChatMessage, ...]:
 
 
 def texts(vocabulary: Vocabulary, content: str, *, thinks: bool = True) -> list[str]:
-    tokens, _ = chat_of(vocabulary).prompt("t", user(content), thinks=thinks)
+    tokens, _ = chat_of(vocabulary).prompt(asking(user(content)), thinks=thinks)
     return vocabulary.read(tokens)
 
 
@@ -123,7 +124,7 @@ def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
     chat = chat_of(vocabulary)
     parts = tuple(ChatMessage(role="user", content=part) for part in content)
 
-    tokens, _ = chat.prompt("t", parts, thinks=True)
+    tokens, _ = chat.prompt(asking(parts), thinks=True)
 
     assert not set(vocabulary.read(tokens)) & set(vocabulary.specials)
     assert "".join(vocabulary.read(tokens)) == "".join(content)
@@ -134,7 +135,7 @@ def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
 def test_ordinary_text_is_tokenized_as_the_whole_string_would_be(text: str) -> None:
     vocabulary = Vocabulary("{% for m in messages %}[{{ m.content }}]{% endfor %}", specials=("<|im_end|>", "<s>"))
     vocabulary.bos = vocabulary.eos = 0
-    tokens, _ = chat_of(vocabulary).prompt("t", user(text), thinks=True)
+    tokens, _ = chat_of(vocabulary).prompt(asking(user(text)), thinks=True)
     read = "".join(vocabulary.read(tokens))
 
     assert tokens == vocabulary.tokenize(read, parse_special=True)
@@ -157,11 +158,11 @@ def test_a_thought_that_the_template_opens_is_reported_or_closed_at_once() -> No
     chat = chat_of(Vocabulary(R1))
     assert chat.is_reasoning
 
-    _, is_open = chat.prompt("t", user("hi"), thinks=True)
+    _, is_open = chat.prompt(asking(user("hi")), thinks=True)
     assert is_open
 
     vocabulary = Vocabulary(R1)
-    tokens, is_open = chat_of(vocabulary).prompt("t", user("hi"), thinks=False)
+    tokens, is_open = chat_of(vocabulary).prompt(asking(user("hi")), thinks=False)
     assert not is_open
     assert "".join(vocabulary.read(tokens)).endswith("<think>\n\n</think>\n\n")
 
@@ -170,14 +171,14 @@ def test_the_template_s_refusal_keeps_its_own_words() -> None:
     chat = chat_of(Vocabulary(STRICT))
 
     with pytest.raises(ChatError, match="System role not supported"):
-        chat.prompt("t", (ChatMessage(role="system", content="x"),), thinks=True)
+        chat.prompt(asking((ChatMessage(role="system", content="x"),)), thinks=True)
     with pytest.raises(ChatError, match="'nothing' is undefined"):
-        chat_of(Vocabulary("{{ nothing.here }}")).prompt("t", user("x"), thinks=True)
+        chat_of(Vocabulary("{{ nothing.here }}")).prompt(asking(user("x")), thinks=True)
 
 
 def test_messages_of_which_the_template_makes_nothing_are_refused() -> None:
     with pytest.raises(ChatError, match="nothing for them"):
-        chat_of(Vocabulary("{{ messages[0].content }}")).prompt("t", user(""), thinks=True)
+        chat_of(Vocabulary("{{ messages[0].content }}")).prompt(asking(user("")), thinks=True)
 
 
 def test_a_template_that_reads_the_clock_is_known() -> None:
@@ -202,7 +203,7 @@ def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, syste
     said = () if system is None else (ChatMessage(role="system", content=system),)
     prefix = chat.prefix(TaskPrefix(task="t", messages=said, user_head=head))
 
-    prompt, _ = chat.prompt("t", (*said, *user(head + "7 mm/s")), thinks=False)
+    prompt, _ = chat.prompt(asking((*said, *user(head + "7 mm/s"))), thinks=False)
 
     common = next((n for n, (a, b) in enumerate(zip(prefix, prompt, strict=False)) if a != b), len(prefix))
     assert common >= len(prefix) - 1

@@ -1,4 +1,4 @@
-"""Trains a small Qwen2 model from nothing, with PyTorch and transformers."""
+"""A small Qwen2 model, trained from nothing with PyTorch and transformers."""
 
 import json
 import math
@@ -14,12 +14,12 @@ from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from ..agent import FieldTable
+from ..agent import Control, FieldTable
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
 from .rows import Row
-from .table import learn_table
-from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, learn_vocabulary
+from .table import build_table
+from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
 
 _Tokens = npt.NDArray[np.int64]
 _IGNORED = -100
@@ -31,29 +31,29 @@ _SPREAD = 0.04
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """width: of the hidden state. steps: of `batch` rows each. seed: of weights, order and changes.
+    """width: of the hidden state. steps: of `batch` rows each. seed: of weights, batches and masking.
 
-    waves: how freely the tokens of a number's bins differ, see _Embedding. text_tokens: of texts and answers, at most.
-    missing: the share of numbers that are left out, so that the model learns to do without any of them.
+    cosines: how freely the tokens of a number's bins differ, see _Embedding. text_tokens: of texts and answers, at
+    most. mask_share: of the numbers that a step leaves out, so that the model can do without any of them.
     """
 
     width: int = 64
     layers: int = 3
-    waves: int = 2
+    cosines: int = 2
     text_tokens: int = 2048
     steps: int = 800
     batch: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    dropout: float = 0.1
-    smoothing: float = 0.02
-    missing: float = 0.03
+    attention_dropout: float = 0.1
+    label_smoothing: float = 0.02
+    mask_share: float = 0.03
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """A trained model with what its prompts are made of."""
+class TrainedModel:
+    """Weights in BF16, and what prompts are made of."""
 
     vocabulary: Vocabulary
     model: Any
@@ -67,23 +67,23 @@ class Learned:
         return sum(one.numel() for one in self.model.parameters())
 
     def write(self, folder: Path) -> None:
-        """A checkpoint that `edge-convert` takes."""
-        self.model.to(torch.bfloat16).save_pretrained(folder)
+        """Writes a checkpoint that `edge-convert` takes."""
+        self.model.save_pretrained(folder)
         self.vocabulary.tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps(self.vocabulary.config()), "utf-8")
         (folder / FIELDS_FILE).write_text(self.table.model_dump_json(by_alias=True), "utf-8")
 
 
-def learn(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Learned:
+def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> TrainedModel:
     """Equal rows, recipes, numbers of threads and machines give equal models."""
     transformers_logging.disable_progress_bar()
     torch.use_deterministic_algorithms(mode=True)
     torch.manual_seed(recipe.seed)
-    vocabulary = learn_vocabulary(learn_table(rows), rows, recipe.text_tokens)
+    vocabulary = build_vocabulary(build_table(rows), rows, recipe.text_tokens)
     examples = [vocabulary.encode(row) for row in rows]
     model = _new_model(vocabulary, recipe, max(len(one.prompt) + len(one.answer) for one in examples))
-    _train(model, vocabulary, examples, recipe, progress)
-    return Learned(vocabulary, model)
+    _fit(model, vocabulary, examples, recipe, progress)
+    return TrainedModel(vocabulary, model.to(torch.bfloat16))
 
 
 def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
@@ -98,11 +98,11 @@ def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
             num_key_value_heads=heads,
             max_position_embeddings=max(_LEAST_CONTEXT, 2 * longest),
             tie_word_embeddings=True,
-            attention_dropout=recipe.dropout,
+            attention_dropout=recipe.attention_dropout,
             initializer_range=_SPREAD,
             bos_token_id=None,
             eos_token_id=vocabulary.end_of_turn,
-            pad_token_id=vocabulary.id_of(END_OF_TEXT),
+            pad_token_id=vocabulary.id_of(Control(END_OF_TEXT)),
         )
     )
 
@@ -110,45 +110,43 @@ def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
 class _Embedding:
     """The vectors of all tokens. Those of a number's bins lie on a curve: few rows then say much of each bin.
 
-    A curve is a point and `waves` cosines of the bin's place among the bins, the first one of half a period.
+    A curve is a point and `cosines` cosines of the bin's place among the bins, the first one of half a period.
     """
 
     def __init__(self, model: Any, vocabulary: Vocabulary, recipe: Recipe) -> None:
         self._tokens = model.get_input_embeddings().weight
-        numbers = [field for field in vocabulary.table.fields if field.limits is not None]
-        bins = [[vocabulary.id_of(control) for control in field.controls[1:]] for field in numbers]
+        numbers = [field for field in vocabulary.table.fields if field.bins]
+        bins = [[vocabulary.id_of(control) for control in field.bins] for field in numbers]
         self._ids = torch.tensor([one for several in bins for one in several])
         self._field = torch.tensor([number for number, several in enumerate(bins) for _ in several])
         self._places = torch.tensor([(at + 0.5) / len(several) for several in bins for at in range(len(several))])
-        self._rates = torch.arange(1, recipe.waves + 1)
+        self._rates = torch.arange(1, recipe.cosines + 1)
         self._points = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.width))
-        self._waves = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.waves, recipe.width))
+        self._weights = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.cosines, recipe.width))
 
     @property
     def parameters(self) -> list[Any]:
         """Beside those of the model."""
-        return [self._points, self._waves]
+        return [self._points, self._weights]
 
     def vectors(self) -> Any:
         """[tokens, width]"""
         if not len(self._ids):
             return self._tokens
-        # Higher waves are weaker, so that bins near each other are alike.
-        waves = torch.cos(math.pi * torch.outer(self._places, self._rates)) / self._rates**2
-        curves = self._points[self._field] + (waves.unsqueeze(-1) * self._waves[self._field]).sum(1)
+        # Faster ones are weaker, so that bins near each other are alike.
+        cosines = torch.cos(math.pi * torch.outer(self._places, self._rates)) / self._rates**2
+        curves = self._points[self._field] + (cosines.unsqueeze(-1) * self._weights[self._field]).sum(1)
         return self._tokens.index_copy(0, self._ids, curves)
 
     def write(self) -> None:
-        """Makes them the model's own."""
+        """Copies them into the model's own embedding."""
         with torch.no_grad():
             self._tokens.copy_(self.vectors())
 
 
-def _train(
-    model: Any, vocabulary: Vocabulary, examples: Sequence[Encoded], recipe: Recipe, progress: OnProgress
-) -> None:
+def _fit(model: Any, vocabulary: Vocabulary, examples: Sequence[Encoded], recipe: Recipe, progress: OnProgress) -> None:
     """AdamW with a warm-up, then a cosine down to nothing; only the tokens of answers count."""
-    embedding, missing = _Embedding(model, vocabulary, recipe), _missing_of(vocabulary)
+    embedding, masked = _Embedding(model, vocabulary, recipe), _masked(vocabulary)
     draw = np.random.default_rng(recipe.seed)
     parameters = [*model.parameters(), *embedding.parameters]
     optimizer = torch.optim.AdamW(
@@ -162,11 +160,11 @@ def _train(
     for step in range(recipe.steps):
         ids, targets = _batch([examples[one] for one in draw.integers(len(examples), size=recipe.batch)])
         vectors, is_answer = embedding.vectors(), torch.from_numpy(targets[:, 1:] != _IGNORED)
-        ids = np.where(draw.random(ids.shape) < recipe.missing, missing[ids], ids)
+        ids = np.where(draw.random(ids.shape) < recipe.mask_share, masked[ids], ids)
         read = functional.embedding(torch.from_numpy(ids), vectors)
         hidden = model.model(inputs_embeds=read).last_hidden_state[:, :-1][is_answer]
         loss = functional.cross_entropy(
-            hidden @ vectors.T, torch.from_numpy(targets[:, 1:])[is_answer], label_smoothing=recipe.smoothing
+            hidden @ vectors.T, torch.from_numpy(targets[:, 1:])[is_answer], label_smoothing=recipe.label_smoothing
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -190,11 +188,9 @@ def _batch(chosen: Sequence[Encoded]) -> tuple[_Tokens, _Tokens]:
     return ids, targets
 
 
-def _missing_of(vocabulary: Vocabulary) -> _Tokens:
-    """By token: for a bin that its number is missing, for others themselves."""
+def _masked(vocabulary: Vocabulary) -> _Tokens:
+    """By token: for each bin of a number the token of its missing value, other tokens as they are."""
     found = np.arange(len(vocabulary))
     for field in vocabulary.table.fields:
-        if field.limits is not None:
-            missing, *bins = map(vocabulary.id_of, field.controls)
-            found[bins] = missing
+        found[[vocabulary.id_of(control) for control in field.bins]] = vocabulary.id_of(field.missing)
     return found

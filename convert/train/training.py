@@ -1,0 +1,66 @@
+"""Trains a model on all rows, and says how right its recipe is on rows that are held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+
+from ..progress import OnProgress, part_of
+from ..quantize.recipe import Quantization
+from ..report.training import TaskQuality
+from .baseline import baseline_of
+from .evaluation import evaluate_fold
+from .folds import Fold, folds_of
+from .model import Recipe, TrainedModel, train_model
+from .quality import task_quality
+from .rows import Row, by_task
+
+# Steps that are timed, to know how many there is time for.
+_TIMED_STEPS = 20
+LEAST_STEPS = 100
+# The rest of the time is for answers.
+_TRAINING_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """model: of all rows. tasks: how right the recipe is on those that are held out, which held_out names."""
+
+    model: TrainedModel
+    recipe: Recipe
+    held_out: str
+    tasks: tuple[TaskQuality, ...]
+
+
+def train_and_evaluate(
+    rows: Sequence[Row], quantization: Quantization, *, minutes: float, seed: int, progress: OnProgress
+) -> TrainingResult:
+    """minutes: of all trainings together. Raises ConvertError."""
+    folds, held_out = folds_of(rows, seed)
+    # On each fold, on half of one, on all rows.
+    trainings = len(folds) + 2
+    recipe = _with_steps_for(_TRAINING_SHARE * 60 * minutes / trainings, Recipe(seed=seed), rows)
+    parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
+    answers = [evaluate_fold(fold, recipe, quantization, part) for fold, part in zip(folds, parts, strict=False)]
+    halved = Fold(folds[0].train[::2], folds[0].held_out)
+    with_half = evaluate_fold(halved, recipe, quantization, parts[-2])
+    model = train_model(rows, recipe, parts[-1])
+    qualities = [
+        task_quality(
+            of_task,
+            model.table,
+            [[one for one in several if one.row.task.name == name] for several in answers],
+            [one for one in with_half if one.row.task.name == name],
+            baseline_of(folds, name, model.table),
+        )
+        for name, of_task in by_task(rows).items()
+    ]
+    return TrainingResult(model, recipe, held_out, tuple(qualities))
+
+
+def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:
+    """The recipe with as many steps as this time allows, at most its own."""
+    times = list[float]()
+    timed = replace(recipe, steps=_TIMED_STEPS)
+    train_model(rows, timed, lambda _what, _share: times.append(monotonic()))
+    step_s = (times[-1] - times[0]) / (len(times) - 1)
+    return replace(recipe, steps=max(min(recipe.steps, int(seconds / step_s)), LEAST_STEPS))
