@@ -36,6 +36,7 @@ from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.model import read_model
 from .stopping import StoppedError, stop_on_signals
+from .train.rows import read_rows
 from .write.bundle import new_bundle, verify_bundle
 from .write.manifest import CANARIES_FILE, MODEL_FILE, PAGE_FILE, SIGNATURE_FILE, read_private_key
 
@@ -166,19 +167,20 @@ def _train(words: list[str]) -> int:
     given = arguments.training_parser().parse_args(words)
     if missing := missing_extra("train"):
         raise ConvertError(missing)
-    from .train.bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415 - imports PyTorch
+    rows = read_rows(given.labelled, read_tasks(given.tasks))
+    sign = None if given.sign is None else read_private_key(given.sign).sign
+    # Imports PyTorch, which takes seconds: mistakes in the files show at once.
+    from .train.bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415
 
-    tasks = read_tasks(given.tasks)
     job = TrainingJob(
-        rows=given.labelled,
-        tasks=tasks,
+        rows=rows,
         quantization=Quantization(given.type),
         minutes=given.minutes,
         seed=given.seed,
         name=given.name,
         version=given.model_version,
         licence=given.licence,
-        sign=None if given.sign is None else read_private_key(given.sign).sign,
+        sign=sign,
     )
     with closing(ProgressLine(sys.stderr)) as line, new_bundle(given.out, replace=given.force) as folder:
         training, warnings = write_trained_bundle(job, folder, line.show)

@@ -13,6 +13,7 @@ from .report import numbers
 from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison
 from .report.training import Training, tenth_percent
+from .train.recipe import MOST_STEPS
 from .write.manifest import CANARIES_FILE, PAGE_FILE, SIGNATURE_FILE
 
 
@@ -86,13 +87,21 @@ def print_training(found: Training, folder: Path, *, is_signed: bool, as_json: b
     size, signed = numbers.megabytes(found.file_bytes), ", signed" if is_signed else ""
     print(f"{escaped(str(folder))}: {escaped(found.name)} version {found.version}, {size} MB{signed}")
     print(f"judged on {found.held_out}")
+    if (steps := found.recipe["steps"]) < MOST_STEPS:
+        print(f"{steps} steps in each training: with more --minutes up to {MOST_STEPS}")
     for task in found.tasks:
         low, high = map(tenth_percent, task.interval)
         print(f"{task.name}: {tenth_percent(task.accuracy)} right, 95 % interval {low} to {high}")
         if task.baseline is not None:
             print(f"  {task.baseline.name} on the same rows: {tenth_percent(task.baseline.right / task.judged)}")
         half, full, doubled = map(tenth_percent, (task.curve.half, task.curve.full, task.curve.doubled))
-        print(f"  trained on half of the rows {half}, on all {full}; on twice as many expect {doubled}")
+        print(f"  learning curve: half of the rows {half}, all {full}, twice as many perhaps {doubled}")
+        for kind, is_number in (("numbers", True), ("texts", False)):
+            names = [
+                escaped(one.name or "(the whole text)") for one in task.fields if (one.low is not None) is is_number
+            ]
+            if names:
+                print(f"  reads as {kind}: {', '.join(names)}")
         if task.suspects:
             first = escaped(task.suspects[0].where)
             print(f"  rows whose answers may be wrong: {task.suspects_total}, the surest {first}")

@@ -1,18 +1,18 @@
-"""`edge-convert train`: from labelled rows to a bundle. START HERE: `write_trained_bundle` calls the steps in order."""
+"""From labelled rows to a bundle. START HERE: `write_trained_bundle` calls the steps in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..agent import ClassifyTask, Task
+from ..agent import ClassifyTask
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..evaluate.requests import Requests
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
 from ..report.training import Training, render_training
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
-from .rows import read_rows
+from .rows import Row
 from .training import train_and_evaluate
 
 CANARIES = 20
@@ -20,10 +20,9 @@ CANARIES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """rows: the file. minutes: of all trainings. licence: None = not stated. sign: of the manifest's bytes, or None."""
+    """minutes: of all trainings. licence: None = not stated. sign: of the manifest's bytes, or None."""
 
-    rows: Path
-    tasks: dict[str, Task]
+    rows: Sequence[Row]
     quantization: Quantization
     minutes: float
     seed: int
@@ -35,7 +34,7 @@ class TrainingJob:
 
 def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
-    rows = read_rows(job.rows, job.tasks)
+    rows = job.rows
     in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
     result = train_and_evaluate(rows, job.quantization, minutes=job.minutes, seed=job.seed, progress=in_training)
     # Of `classify` alone: an object may hang on a close choice.

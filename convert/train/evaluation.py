@@ -13,8 +13,9 @@ from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
 from ..write.manifest import MODEL_FILE
 from .folds import Fold
-from .model import Recipe, TrainedModel, train_model
+from .model import TrainedModel, train_model
 from .quality import Answered
+from .recipe import Recipe
 from .rows import Row
 
 

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from ..agent import Control, FieldTable
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
+from .recipe import Recipe
 from .rows import Row
 from .table import build_table
 from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
@@ -27,28 +28,6 @@ _HEAD_WIDTH = 32
 _LEAST_CONTEXT = 512
 # Of weights at the start.
 _SPREAD = 0.04
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """width: of the hidden state. steps: of `batch` rows each. seed: of weights, batches and masking.
-
-    cosines: how freely the tokens of a number's bins differ, see _Embedding. text_tokens: of texts and answers, at
-    most. mask_share: of the numbers that a step leaves out, so that the model can do without any of them.
-    """
-
-    width: int = 64
-    layers: int = 3
-    cosines: int = 2
-    text_tokens: int = 2048
-    steps: int = 800
-    batch: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    attention_dropout: float = 0.1
-    label_smoothing: float = 0.02
-    mask_share: float = 0.03
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

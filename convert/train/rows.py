@@ -71,12 +71,14 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
 
     They are in the order of time, if they carry one. Raises ConvertError.
     """
-    configured = [name for name in tasks if name != BUILT_IN_TASK]
-    common = {"task": configured[0]} if len(configured) == 1 else {}
+    tasks = {name: task for name, task in tasks.items() if name != BUILT_IN_TASK}
+    common = {"task": next(iter(tasks))} if len(tasks) == 1 else {}
     rows = []
     for where, fields in _lines(path):
         if not isinstance(fields, dict):
             raise ConvertError(f"{where}: should be an object (got {escaped(compact_json(fields))})")
+        if "task" not in common | fields:
+            raise ConvertError(f"{where}: task: required, where the configuration has several: {', '.join(tasks)}")
         request = request_of(common | fields, where, tasks)
         check_answer(request)
         _check_complete(request)

@@ -10,13 +10,13 @@ from ..report.training import TaskQuality
 from .baseline import baseline_of
 from .evaluation import evaluate_fold
 from .folds import Fold, folds_of
-from .model import Recipe, TrainedModel, train_model
+from .model import TrainedModel, train_model
 from .quality import task_quality
+from .recipe import LEAST_STEPS, Recipe
 from .rows import Row, by_task
 
 # Steps that are timed, to know how many there is time for.
 _TIMED_STEPS = 20
-LEAST_STEPS = 100
 # The rest of the time is for answers.
 _TRAINING_SHARE = 0.9
 

@@ -24,7 +24,7 @@ def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator
         header = next(reader, [])
         answer = next((column for column in _ANSWER_COLUMNS if column in header), None)
         if answer is None or len(set(header)) < len(header) or len(header) < 2:
-            rule = "should be a header of different names, one of them answer or label"
+            rule = "should be a header of different names with commas between them, one of them answer or label"
             raise ValueError(f"{name}:1: {rule} (got {shown(header)})")
         for cells in reader:
             where = f"{name}:{reader.line_num}"

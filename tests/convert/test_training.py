@@ -61,7 +61,7 @@ def test_rows_of_several_tasks_name_theirs(tmp_path: Path) -> None:
     more = "".join(json.dumps({"task": "report", "input": "a", "answer": {"stop": True}}) + "\n" for _ in range(5))
     rows = read(tmp_path, lines(50, task=lambda _: "sound") + more, tasks=TASKS + REPORT)
     assert rows[-1].answer_text == '{"stop":true}'
-    with pytest.raises(ConvertError, match=r"rows.jsonl:1: should be an object with input .* and task \(one of"):
+    with pytest.raises(ConvertError, match=r"rows.jsonl:1: task: required, .* several: sound, report"):
         read(tmp_path, lines(50), tasks=TASKS + REPORT)
 
 

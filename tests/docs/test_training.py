@@ -11,8 +11,8 @@ import pytest
 from convert.arguments import training_parser
 from convert.evaluate.requests import read_tasks
 from convert.printing import print_training
-from convert.report.training import Baseline, LearningCurve, Suspect, TaskQuality, Training
-from convert.train import folds, quality, rows, table
+from convert.report.training import Baseline, LearningCurve, ReadField, Suspect, TaskQuality, Training
+from convert.train import folds, quality, recipe, rows, table
 from tests.docs.pages import page, sample, section
 
 
@@ -41,6 +41,7 @@ def test_both_samples_are_the_same_rows(tmp_path: Path) -> None:
         f"without times, {folds.MANY_ROWS} and more",
         f"another answer a score above {quality.SURE:g}, and theirs one below {quality.UNLIKELY:g}",
         f"at most {quality.MOST_SUSPECTS}, with file and line",
+        f"each has its {recipe.MOST_STEPS} steps, and later where {recipe.LEAST_STEPS} take longer",
         f"`--minutes` for all trainings, {training_parser().get_default('minutes'):g} by default",
     ],
 )
@@ -50,7 +51,7 @@ def test_figures_are_those_of_the_source(words: str) -> None:
 
 def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.findall(r"^\| `([^`]+)` \|", section("training", "How right is it?"), flags=re.MULTILINE)
-    assert len(shown) == 6
+    assert len(shown) == 7
     for method in ("gradient boosting", "logistic regression"):
         print_training(trained(method), Path("pump-model"), is_signed=False, as_json=False)
     printed = capsys.readouterr().out
@@ -71,7 +72,10 @@ def trained(method: str) -> Training:
         confusion={},
         suspects_total=1,
         suspects=(Suspect(where="rows.csv:2", answer="Normal", model_answer="Cavitation", score=0.99),),
-        fields=(),
+        fields=(
+            ReadField(name="rms", low=0.0, high=1.0, missing=0.0),
+            ReadField(name="note", low=None, high=None, missing=0.0),
+        ),
     )
     return Training(
         name="pumps",
@@ -81,6 +85,6 @@ def trained(method: str) -> Training:
         parameters=1,
         file_bytes=1,
         held_out="the newest 20 rows",
-        recipe={},
+        recipe={"steps": 100},
         tasks=(task,),
     )

@@ -83,7 +83,7 @@ def test_labelled_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
         ("a.jsonl", lines([(7, "calm")]), "a.jsonl:1: input: should be a text, an object or an array (got 7)"),
         ("a.jsonl", lines([("a", "calm"), ("a", "loud")]), "a.jsonl:2: answer: the same input has another one before"),
         ("a.jsonl", "hum\n", "a.jsonl:1: should be a line of JSON"),
-        ("a.csv", "text,value\n", "a.csv:1: should be a header of different names, one of them answer or label"),
+        ("a.csv", "text,value\n", "a.csv:1: should be a header of different names with commas between them"),
         ("a.csv", "input,answer\na\n", "a.csv:2: should have 2 cells"),
         ("a.csv", "input,answer\na,calm\nb,soft\n", "a.csv:3: answer: should be one of calm, loud"),
     ],

@@ -1,0 +1,27 @@
+"""How a model is trained."""
+
+from dataclasses import dataclass
+
+MOST_STEPS, LEAST_STEPS = 800, 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """width: of the hidden state. steps: of `batch` rows each. seed: of weights, batches and masking.
+
+    cosines: how freely the tokens of a number's bins differ, see _Embedding. text_tokens: of texts and answers, at
+    most. mask_share: of the numbers that a step leaves out, so that the model can do without any of them.
+    """
+
+    width: int = 64
+    layers: int = 3
+    cosines: int = 2
+    text_tokens: int = 2048
+    steps: int = MOST_STEPS
+    batch: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    attention_dropout: float = 0.1
+    label_smoothing: float = 0.02
+    mask_share: float = 0.03
+    seed: int = 0
