@@ -172,7 +172,7 @@ def training_parser() -> argparse.ArgumentParser:
         "--seed",
         "N",
         "of all that is left to chance but the number of steps, which is by the time (default: 0)",
-        int,
+        parse_seed,
         default=0,
     )
     _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
@@ -227,6 +227,12 @@ def parse_size(text: str) -> int:
     if match is None or (nbytes := int(float(match[1]) * units[(match[2] or "").lower()])) < 1:
         raise argparse.ArgumentTypeError("must be a number of bytes, or a number with MB, MiB, GB or GiB")
     return nbytes
+
+
+def parse_seed(text: str) -> int:
+    if re.fullmatch(r"[0-9]{1,10}", text) is None or int(text) >= 1 << 32:
+        raise argparse.ArgumentTypeError("must be an integer from 0 to 4294967295")
+    return int(text)
 
 
 def parse_minutes(text: str) -> float:

@@ -27,16 +27,14 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     The newest part, if rows carry a time. Else a part with its share of each answer, or each such part in turn. Raises
     ConvertError for a task that has no rows on one of the two sides.
     """
-    if rows[0].time is not None:
+    # Equal times would leave it to the order of the file.
+    if len({row.time for row in rows}) > PARTS:
         last = len(rows) - len(rows) // PARTS
         folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last} rows"
     else:
-        ordered = _by_answer(rows, seed)
+        parts = _parts_by_answer(rows, seed)
         count = 1 if len(rows) >= MANY_ROWS else PARTS
-        folds = [
-            Fold([row for at, row in enumerate(ordered) if at % PARTS != part], ordered[part::PARTS])
-            for part in range(count)
-        ]
+        folds = [Fold([row for other in parts if other is not part for row in other], part) for part in parts[:count]]
         words = f"all rows, each by a model that has not seen its {100 // PARTS} %"
         if count == 1:
             words = f"{len(folds[0].held_out)} rows, drawn from each answer at random"
@@ -44,6 +42,19 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         if any(name not in by_task(side) for fold in folds for side in (fold.train, fold.held_out)):
             raise ConvertError(f"task {name}: has too few rows, or all of about one time: judged are {words}")
     return folds, words
+
+
+def half_of(rows: Sequence[Row], seed: int) -> list[Row]:
+    """With its share of each answer."""
+    return _by_answer(rows, seed)[::2]
+
+
+def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:
+    """Each with its share of each answer. Rows with the same input are in the same part."""
+    ordered = _by_answer(rows, seed)
+    inputs = dict.fromkeys((row.task.name, row.text) for row in ordered)
+    part_of = {one: number % PARTS for number, one in enumerate(inputs)}
+    return [[row for row in ordered if part_of[row.task.name, row.text] == part] for part in range(PARTS)]
 
 
 def _by_answer(rows: Sequence[Row], seed: int) -> list[Row]:

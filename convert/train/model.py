@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from ..agent import Control, FieldTable
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
-from .recipe import Recipe
+from .recipe import MOST_TOKENS, Recipe
 from .rows import Row
 from .table import build_table
 from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
@@ -25,7 +25,7 @@ from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
 _Tokens = npt.NDArray[np.int64]
 _IGNORED = -100
 _HEAD_WIDTH = 32
-_LEAST_CONTEXT = 512
+_LEAST_CONTEXT = 2048
 # Of weights at the start.
 _SPREAD = 0.04
 
@@ -54,12 +54,15 @@ class TrainedModel:
 
 
 def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> TrainedModel:
-    """Equal rows, recipes, numbers of threads and machines give equal models."""
+    """Equal rows, recipes, numbers of threads and machines give equal models. Raises ConvertError for a long row."""
     transformers_logging.disable_progress_bar()
     torch.use_deterministic_algorithms(mode=True)
     torch.manual_seed(recipe.seed)
     vocabulary = build_vocabulary(build_table(rows), rows, recipe.text_tokens)
     examples = [vocabulary.encode(row) for row in rows]
+    for row, one in zip(rows, examples, strict=True):
+        if (length := len(one.prompt) + len(one.answer)) > MOST_TOKENS:
+            raise row.request.error(f"input and answer: should take at most {MOST_TOKENS} tokens (got {length})")
     model = _new_model(vocabulary, recipe, max(len(one.prompt) + len(one.answer) for one in examples))
     _fit(model, vocabulary, examples, recipe, progress)
     return TrainedModel(vocabulary, model.to(torch.bfloat16))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 MOST_STEPS, LEAST_STEPS = 800, 100
+# Of a row: time and memory grow with them.
+MOST_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from ..read.files import json_lines, read_user_file
 # Keys that say when a row was taken. The model does not read them.
 TIME_KEYS = ("ts", "time", "timestamp")
 LEAST_ROWS = 50
+_LONGEST_NAME = 128
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
         rows.append(row := Row(request, _time(request)))
         if not row.values:
             raise request.error("input: should have a field besides the time")
+        odd = next((name for name in row.values if len(name) > _LONGEST_NAME or not name.isprintable()), None)
+        if odd is not None:
+            rule = f"names should be printable, of at most {_LONGEST_NAME} characters"
+            raise request.error(f"input: {rule} (got {shown(odd)})")
         if (row.time is None) != (rows[0].time is None):
             raise request.error(f"{', '.join(TIME_KEYS)}: all rows should carry a time, or none")
     if len(rows) < LEAST_ROWS:

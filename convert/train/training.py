@@ -9,7 +9,7 @@ from ..quantize.recipe import Quantization
 from ..report.training import TaskQuality
 from .baseline import baseline_of
 from .evaluation import evaluate_fold
-from .folds import Fold, folds_of
+from .folds import Fold, folds_of, half_of
 from .model import TrainedModel, train_model
 from .quality import task_quality
 from .recipe import LEAST_STEPS, Recipe
@@ -41,7 +41,7 @@ def train_and_evaluate(
     recipe = _with_steps_for(_TRAINING_SHARE * 60 * minutes / trainings, Recipe(seed=seed), rows)
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
     answers = [evaluate_fold(fold, recipe, quantization, part) for fold, part in zip(folds, parts, strict=False)]
-    halved = Fold(folds[0].train[::2], folds[0].held_out)
+    halved = Fold(half_of(folds[0].train, seed), folds[0].held_out)
     with_half = evaluate_fold(halved, recipe, quantization, parts[-2])
     model = train_model(rows, recipe, parts[-1])
     qualities = [

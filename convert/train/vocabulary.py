@@ -63,7 +63,8 @@ class Vocabulary:
 
 def build_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocabulary:
     """size: of the BPE at most, without the control tokens."""
-    texts = [text for row in rows for text in (row.answer_text, *_texts(table, row))]
+    # With a text of its own, so that there is a merge whatever the rows hold.
+    texts = ["the", *(text for row in rows for text in (row.answer_text, *_texts(table, row)))]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(SPLIT_REGEX), behavior="isolated", invert=False)
@@ -76,6 +77,8 @@ def build_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocab
     tokenizer.train_from_iterator(texts, trainer)
     controls = [END_OF_TEXT, END_OF_TURN, *(control.text for control in table.controls)]
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in controls])
+    # A control token that a text spells is no control token, as on the board.
+    tokenizer.encode_special_tokens = True
     return Vocabulary(tokenizer, table)
 
 

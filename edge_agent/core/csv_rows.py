@@ -26,6 +26,8 @@ def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator
         if answer is None or len(set(header)) < len(header) or len(header) < 2:
             rule = "should be a header of different names with commas between them, one of them answer or label"
             raise ValueError(f"{name}:1: {rule} (got {shown(header)})")
+        if {*_ANSWER_COLUMNS} <= {*header}:
+            raise ValueError(f"{name}:1: should have either answer or label, not both")
         for cells in reader:
             where = f"{name}:{reader.line_num}"
             if not cells:

@@ -19,6 +19,7 @@ from convert.train.rows import Row, read_rows
 from convert.train.table import build_table
 from tests.convert.conversions import run
 
+LABELS = ("calm", "loud")
 TASKS = """
 [tasks.sound]
 kind = "classify"
@@ -39,7 +40,7 @@ def read(folder: Path, text: str, *, name: str = "rows.jsonl", tasks: str = TASK
 
 def lines(number: int, **more: Any) -> str:
     """The sound is loud where rms is 5 or more."""
-    values = [{"input": {"rms": at % 10}, "answer": "loud" if at % 10 >= 5 else "calm"} for at in range(number)]
+    values = [{"input": {"rms": at % 10 + at / 1000}, "answer": LABELS[at % 10 >= 5]} for at in range(number)]
     return "".join(
         json.dumps(value | {key: made(at) for key, made in more.items()}) + "\n" for at, value in enumerate(values)
     )
@@ -51,10 +52,10 @@ def places(rows: Sequence[Row]) -> list[str]:
 
 def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
     as_json = read(tmp_path, lines(60))
-    cells = "".join(f"{at % 10},{'loud' if at % 10 >= 5 else 'calm'}\n" for at in range(60))
+    cells = "".join(f"{at % 10 + at / 1000},{'loud' if at % 10 >= 5 else 'calm'}\n" for at in range(60))
     as_csv = read(tmp_path, f"rms,answer\n{cells}", name="rows.csv")
     assert [(row.text, row.answer) for row in as_json] == [(row.text, row.answer) for row in as_csv]
-    assert as_json[7].text == '{"rms":7}'
+    assert as_json[7].text == '{"rms":7.007}'
 
 
 def test_rows_of_several_tasks_name_theirs(tmp_path: Path) -> None:
@@ -73,6 +74,12 @@ def test_rows_of_several_tasks_name_theirs(tmp_path: Path) -> None:
         ("rows.jsonl", '{"input": "a", "answer": "high"}\n', "answer: should be one of calm, loud"),
         ("rows.csv", "rms,answer\n1\n", "rows.csv:2: should have 2 cells"),
         ("rows.csv", "rms,speed\n1,2\n", "rows.csv:1: should be a header"),
+        ("rows.csv", "rms,answer,label\n1,calm,calm\n", "rows.csv:1: should have either answer or label"),
+        (
+            "rows.jsonl",
+            '{"input": {"a\\u0000": 1}, "answer": "calm"}\n',
+            "input: names should be printable",
+        ),
         ("rows.jsonl", '{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
         ("rows.jsonl", lines(1) + lines(1, ts=lambda _: 7), "rows.jsonl:2: ts, time, timestamp: all rows should carry"),
         ("rows.jsonl", lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
@@ -102,6 +109,17 @@ def test_few_rows_are_each_held_out_once_with_all_answers_in_each_part(tmp_path:
         assert len(fold.train) == 80
         assert not {*places(fold.train)} & {*places(fold.held_out)}
         assert sum(row.answer == "loud" for row in fold.held_out) == 10
+
+
+def test_rows_with_the_same_input_are_held_out_together(tmp_path: Path) -> None:
+    folds, _ = folds_of(read(tmp_path, lines(60) * 3), 0)
+    for fold in folds:
+        assert not {row.text for row in fold.train} & {row.text for row in fold.held_out}
+
+
+def test_equal_times_are_none(tmp_path: Path) -> None:
+    folds, _ = folds_of(read(tmp_path, lines(60, ts=lambda _: 5)), 0)
+    assert len(folds) == 5
 
 
 def test_many_rows_are_held_out_in_one_part(tmp_path: Path) -> None:
@@ -152,7 +170,7 @@ def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Pa
     assert (suspect.answer, suspect.model_answer, suspect.score) == ("calm", "loud", 0.96)
     assert suspect.where.endswith("rows.jsonl:4")
     assert quality.calibration_error == pytest.approx(0.03)
-    assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9, 0)]
+    assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9.099, 0)]
 
 
 def test_more_rows_are_not_foreseen_to_be_worse(tmp_path: Path) -> None:

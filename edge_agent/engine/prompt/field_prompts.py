@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -40,7 +41,8 @@ class FieldPrompts:
         tokens = list[int]()
         for part in self._table.parts(run.task, run.messages[-1].content):
             if isinstance(part, str):
-                tokens += self._llama.tokenize(part, parse_special=False)
+                # As in training, and as a Chat does.
+                tokens += self._llama.tokenize(unicodedata.normalize("NFC", part), parse_special=False)
             else:
                 tokens.append(self._ids[part.text])
         self._check_plan(run)

@@ -145,6 +145,12 @@ def test_no_text_of_a_caller_becomes_a_field(open_llama: OpenLlama, trained: Pat
     assert not {*added} & {*controls}
 
 
+def test_texts_are_normalized_as_in_training(open_llama: OpenLlama, trained: Path) -> None:
+    chat = open_llama(model=trained, tasks=())._builder.chat
+    composed, decomposed = (chat.prompt(run({"note": text}), thinks=False) for text in ("\u00e4", "a\u0308"))
+    assert composed == decomposed
+
+
 def test_requests_that_do_not_fit_the_training_are_refused(open_llama: OpenLlama, trained: Path) -> None:
     engine: Engine = open_llama(model=trained, tasks=())
     others = (
