@@ -24,7 +24,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.tools.demo.broker import free_port
-from rigs.bench.figures import Figures, processor
+from rigs.bench.figures import Figures
 from rigs.machine import model_path, parser_of, require
 from tests.helpers.caller import send_at_once
 from tests.helpers.processes import Mosquitto
@@ -96,7 +96,7 @@ def main() -> int:
             answered = sum(map(len, pool.map(ask_all, askers)))
             rate = answered / (time.monotonic() - began)
             figures.note(f"requests, {_CLIENTS} clients", rate, "/s", at_least=_LEAST_PER_S)
-    print(f"{processor()}, {name}", figures.table(), sep="\n")
+    print(name, figures.table(), sep="\n")
     print(f"load of this machine: {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
     return 0 if figures.are_met else 1
 
