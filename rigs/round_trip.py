@@ -18,6 +18,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -33,14 +34,15 @@ from tests.helpers.site import Site, running_site
 BROKERS = {"default": "", "nodelay": "set_tcp_nodelay true\n"}
 MAX_ADDED_MS = 15.0
 _ANSWER_S = 60.0
+_READING = {"vibration_mm_s": 7.9, "temperature_c": 81.5}
 
 
 class Asker:
     """A client as people write it, at MQTT 3.1.1."""
 
-    def __init__(self, site: Site, *, has_nodelay: bool, qos: int) -> None:
-        self._topic, self._qos = site.request("triage"), qos
-        self._reply_to = f"edgeai/v1/reply/{qos}-{has_nodelay}"
+    def __init__(self, site: Site, task: str, name: str, *, has_nodelay: bool, qos: int) -> None:
+        self._topic, self._qos = site.request(task), qos
+        self._reply_to = f"edgeai/v1/reply/{name}"
         self._replies: queue.Queue[tuple[float, bytes]] = queue.Queue()
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
         if has_nodelay:
@@ -55,13 +57,15 @@ class Asker:
         self._client.subscribe(self._reply_to, qos)
         assert is_subscribed.wait(_ANSWER_S)
 
-    def ask(self) -> tuple[float, float]:
+    def ask(self, value: Any) -> tuple[float, float]:
         """The time until the reply, and the agent's own: ms."""
-        envelope = {"input": {"vibration_mm_s": 7.9, "temperature_c": 81.5}, "reply_to": self._reply_to}
+        envelope = {"input": value, "reply_to": self._reply_to}
         started_at = time.monotonic()
         self._client.publish(self._topic, json.dumps(envelope), self._qos)
         received_at, payload = self._replies.get(timeout=_ANSWER_S)
-        return 1000 * (received_at - started_at), json.loads(payload)["timing"]["total_ms"]
+        reply = json.loads(payload)
+        assert reply["status"] == "ok", reply
+        return 1000 * (received_at - started_at), reply["timing"]["total_ms"]
 
     def close(self) -> None:
         self._client.disconnect()
@@ -85,14 +89,15 @@ def main() -> int:
             port = stack.enter_context(Mosquitto(folder, free_port(), settings)).port
             site = stack.enter_context(running_site(folder, port, "5", model=model))
             for qos, has_nodelay in itertools.product((1, 0), (False, True)):
-                asker = Asker(site, has_nodelay=has_nodelay, qos=qos)
+                name = f"{qos}-{has_nodelay}"
+                asker = Asker(site, "triage", name, has_nodelay=has_nodelay, qos=qos)
                 stack.callback(asker.close)
                 askers[broker, qos, has_nodelay] = asker
         for _ in range(options.rounds):
             for (broker, qos, has_nodelay), asker in askers.items():
                 times = []
                 for _ in range(options.requests):
-                    times.append(asker.ask())
+                    times.append(asker.ask(_READING))
                     pause.wait(options.pause_ms / 1000)
                 waited, own = (statistics.median(column) for column in zip(*times, strict=True))
                 name = f"QoS {qos}, mosquitto {broker:7}, client {'nodelay' if has_nodelay else 'plain':7}"

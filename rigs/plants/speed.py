@@ -9,60 +9,24 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import queue
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.tools.demo.broker import free_port
 from rigs.bench.figures import Figures
 from rigs.machine import model_path, parser_of, require
-from tests.helpers.caller import send_at_once
+from rigs.round_trip import Asker
 from tests.helpers.processes import Mosquitto
-from tests.helpers.site import Site, running_site, task_table
+from tests.helpers.site import running_site, task_table
 
 _CLIENTS = 8
 _MOST_MS = 8.0
 _LEAST_PER_S = 500.0
-_ANSWER_S = 60.0
-
-
-class _Asker:
-    """One request after the other, at MQTT 3.1.1 and QoS 1."""
-
-    def __init__(self, site: Site, task: str, number: int) -> None:
-        self._topic, self._reply_to = site.request(task), f"edgeai/v1/reply/{number}"
-        self._replies: queue.Queue[bytes] = queue.Queue()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.on_socket_open = send_at_once
-        self._client.on_message = lambda _client, _data, message: self._replies.put(bytes(message.payload))
-        is_subscribed = threading.Event()
-        self._client.on_subscribe = lambda *_: is_subscribed.set()
-        self._client.connect("127.0.0.1", site.port)
-        self._client.loop_start()
-        self._client.subscribe(self._reply_to, 1)
-        assert is_subscribed.wait(_ANSWER_S)
-
-    def ask(self, value: Any) -> float:
-        """The time until the reply: ms."""
-        began = time.monotonic()
-        self._client.publish(self._topic, json.dumps({"input": value, "reply_to": self._reply_to}), 1)
-        reply = json.loads(self._replies.get(timeout=_ANSWER_S))
-        assert reply["status"] == "ok", reply
-        return 1000 * (time.monotonic() - began)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 def main() -> int:
@@ -81,13 +45,13 @@ def main() -> int:
         port = stack.enter_context(Mosquitto(folder, free_port(), "set_tcp_nodelay true\n")).port
         more = task_table(name, kind="classify", labels=config["labels"])
         site = stack.enter_context(running_site(folder, port, "5", model=str(options.model.absolute()), more=more))
-        askers = [_Asker(site, name, number) for number in range(_CLIENTS)]
+        askers = [Asker(site, name, f"{number}", has_nodelay=True, qos=1) for number in range(_CLIENTS)]
         for asker in askers:
             stack.callback(asker.close)
         pool = stack.enter_context(ThreadPoolExecutor(_CLIENTS))
 
-        def ask_all(asker: _Asker) -> list[float]:
-            return [asker.ask(value) for value in itertools.islice(itertools.cycle(inputs), options.requests)]
+        def ask_all(asker: Asker) -> list[float]:
+            return [asker.ask(value)[0] for value in itertools.islice(itertools.cycle(inputs), options.requests)]
 
         for _ in range(options.rounds):
             alone = ask_all(askers[0])
