@@ -38,6 +38,7 @@ class FieldPrompts:
 
     def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks
         """Raises Refusal for a task or an input that the model is not trained for."""
+        self._check_task(run)
         tokens = list[int]()
         for part in self._table.parts(run.task, run.messages[-1].content):
             if isinstance(part, str):
@@ -45,15 +46,16 @@ class FieldPrompts:
                 tokens += self._llama.tokenize(unicodedata.normalize("NFC", part), parse_special=False)
             else:
                 tokens.append(self._ids[part.text])
-        self._check_plan(run)
         return tokens, False
 
     def prefix(self, _task: TaskPrefix) -> list[int]:
         """Empty: prompts are short."""
         return []
 
-    def _check_plan(self, run: Run) -> None:
-        trained = self._table.tasks[run.task]
+    def _check_task(self, run: Run) -> None:
+        if (trained := self._table.tasks.get(run.task)) is None:
+            known = ", ".join(self._table.tasks)
+            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(run.task)})")
         match run.plan:
             case LabelsPlan(labels=labels) if trained.kind == "classify":
                 if set(labels) == set(trained.labels):

@@ -118,11 +118,8 @@ class FieldTable(_Checked):
         return [Control(ANSWER), *tasks, *(control for one in self.fields for control in one.controls)]
 
     def parts(self, task: str, text: str) -> Iterator[Control | str]:
-        """The prompt for an input as the task's template prints it. Raises Refusal."""
-        if (known := self.tasks.get(task)) is None:
-            trained = ", ".join(self.tasks)
-            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {trained} (got {shown(task)})")
-        values = values_of(text)
+        """The prompt of one of `tasks`, for an input as its template prints it. Raises Refusal(bad_field)."""
+        known, values = self.tasks[task], values_of(text)
         if not values.keys() & set(known.fields):
             wanted = ", ".join(name or "a text" for name in known.fields)
             message = f"input: should have one of {wanted}, which the model reads (got {shown(text)})"

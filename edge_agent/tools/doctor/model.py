@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
-from edge_agent.core.config import ClassifyTask, Config
+from edge_agent.core.codes import Code
+from edge_agent.core.config import DEFAULT_TEMPLATE, ClassifyTask, Config
+from edge_agent.core.envelope import Envelope
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.pipe import Load, is_echo
+from edge_agent.core.pipe import Failed, Load, is_echo
 from edge_agent.core.wording import shown
+from edge_agent.engine.prompt.field_table import KEY as FIELD_TABLE_KEY
+from edge_agent.gguf.header import read_header
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.requests.tasks import Task
@@ -74,7 +78,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
         with started(Load(model_path=str(model.path), settings=config.engine, adapters=model.adapters)) as worker:
             ready = worker.ready()
             worker_mb = resident_mb(worker.process.pid)
-            preferred = list(preferences(config, model, worker))
+            of_tasks = [*preferences(config, model, worker), *untrained_tasks(config, model, worker)]
     except (WorkerError, OSError) as error:
         advice = "check the model with `edge-convert verify`, and the free memory"
         yield failed("engine", str(error), advice)
@@ -87,7 +91,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     )
     if is_echo(model.path):  # it has no kernels
         return
-    yield from preferred
+    yield from of_tasks
     yield kernels(board.cpu_features(), ready.cpu_variant)
     yield repack(ready.repacked_mib)
 
@@ -109,6 +113,21 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
                 f"task {name}: where an input says nothing, the model gives {shown(label)} {prior[label]:.2f}",
                 f"set tasks.{name}.prior to corrected, or run `edge-agent tune {name}` with labelled rows",
             )
+
+
+def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
+    """Tasks that a trained model does not know, or with other labels: it refuses their requests. Raises WorkerError."""
+    if is_echo(model.path) or FIELD_TABLE_KEY not in read_header(model.path).values:
+        return
+    for name, table in config.tasks.items():
+        if not table.enabled:
+            continue
+        # Without a field: a task that fits is refused for the input, and costs no inference.
+        task = Task(name, table.model_copy(update={"template": DEFAULT_TEMPLATE}))
+        event = worker.ask(task.make_run(1, Envelope(input="{}")))
+        if isinstance(event, Failed) and event.code is Code.UNKNOWN_TASK:
+            advice = "train the model for it with `edge-convert train`, or take the task or its labels back"
+            yield warning("task", f"task {name}: {event.message}", advice)
 
 
 def memory(available_mb: float | None, worker_mb: float | None) -> Check:

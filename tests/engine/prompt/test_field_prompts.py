@@ -16,11 +16,15 @@ from hypothesis import strategies as st
 from convert.quantize.recipe import Quantization
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
+from edge_agent.core.config import ClassifyTask, Config
 from edge_agent.core.pipe import ChatMessage, Failed, LabelsPlan, Run, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.priors import PriorMeasurer
 from edge_agent.engine.prompt.field_table import ANSWER, Control, FieldTable, InputField
+from edge_agent.models.bundle import open_model
+from edge_agent.tools.doctor.model import untrained_tasks
+from edge_agent.worker.client import started
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import convert
 from tests.engine.runs import finished
@@ -78,18 +82,17 @@ def test_a_text_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "value", "code", "message"),
+    ("task", "value", "message"),
     [
-        ("noise", {"rms": 1}, Code.UNKNOWN_TASK, 'trained for the tasks sound, remark (got "noise")'),
-        ("sound", {"temperature": 7}, Code.BAD_FIELD, "input: should have one of rms, motor.rpm, note"),
-        ("sound", "rms 1", Code.BAD_FIELD, "input: should have one of rms, motor.rpm, note"),
-        ("remark", {"rms": 1}, Code.BAD_FIELD, "input: should have one of a text"),
+        ("sound", {"temperature": 7}, "input: should have one of rms, motor.rpm, note"),
+        ("sound", "rms 1", "input: should have one of rms, motor.rpm, note"),
+        ("remark", {"rms": 1}, "input: should have one of a text"),
     ],
 )
-def test_what_the_model_is_not_trained_for_is_refused(task: str, value: object, code: Code, message: str) -> None:
+def test_an_input_without_any_known_field_is_refused(task: str, value: object, message: str) -> None:
     with pytest.raises(Refusal) as refused:
         parts(task, value)
-    assert refused.value.error.code is code
+    assert refused.value.error.code is Code.BAD_FIELD
     assert message in refused.value.error.message
 
 
@@ -169,6 +172,23 @@ def test_requests_that_do_not_fit_the_training_are_refused(open_llama: OpenLlama
         assert refused.code is code
         assert message in refused.message
     assert not engine.has_work
+
+
+def test_doctor_warns_of_tasks_that_the_model_would_refuse(trained: Path) -> None:
+    fitting = ClassifyTask(kind="classify", labels=LABELS, template="{{ input.rms }}")
+    tasks = {"sound": fitting, "noise": fitting, "off": fitting.model_copy(update={"enabled": False})}
+    model = open_model("default", trained.parent)
+    with started(pipe.Load(model_path=str(trained), settings=pipe.EngineSettings(threads=1))) as worker:
+        worker.ready()
+        [check] = untrained_tasks(config_with(tasks), model, worker)
+        assert 'task noise: the model is trained for the tasks sound, remark (got "noise")' in check.found
+        tasks = {"sound": fitting.model_copy(update={"labels": ("calm", "noisy")})}
+        [check] = untrained_tasks(config_with(tasks), model, worker)
+        assert "with the labels calm, loud (got calm, noisy)" in check.found
+
+
+def config_with(tasks: dict[str, ClassifyTask]) -> Config:
+    return Config.model_construct(tasks=tasks)
 
 
 def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) -> None:
