@@ -93,10 +93,11 @@ class _Embedding:
     """The vectors of all tokens. Those of a number's bins lie on a curve: few rows then say much of each bin.
 
     A curve is a point and `cosines` cosines of the bin's place among the bins, the first one of half a period.
+    tokens: the vectors of the model, which hold the curves only after `write`.
     """
 
     def __init__(self, model: Any, vocabulary: Vocabulary, recipe: Recipe) -> None:
-        self._tokens = model.get_input_embeddings().weight
+        self.tokens = model.get_input_embeddings().weight
         numbers = [field for field in vocabulary.table.fields if field.bins]
         bins = [[vocabulary.id_of(control) for control in field.bins] for field in numbers]
         self._ids = torch.tensor([one for several in bins for one in several])
@@ -114,16 +115,16 @@ class _Embedding:
     def vectors(self) -> Any:
         """[tokens, width]"""
         if not len(self._ids):
-            return self._tokens
+            return self.tokens
         # Faster ones are weaker, so that bins near each other are alike.
         cosines = torch.cos(math.pi * torch.outer(self._places, self._rates)) / self._rates**2
         curves = self._points[self._field] + (cosines.unsqueeze(-1) * self._weights[self._field]).sum(1)
-        return self._tokens.index_copy(0, self._ids, curves)
+        return self.tokens.index_copy(0, self._ids, curves)
 
     def write(self) -> None:
         """Copies them into the model's own embedding."""
         with torch.no_grad():
-            self._tokens.copy_(self.vectors())
+            self.tokens.copy_(self.vectors())
 
 
 def _fit(model: Any, vocabulary: Vocabulary, examples: Sequence[Encoded], recipe: Recipe, progress: OnProgress) -> None:
@@ -145,8 +146,11 @@ def _fit(model: Any, vocabulary: Vocabulary, examples: Sequence[Encoded], recipe
         ids = np.where(draw.random(ids.shape) < recipe.mask_share, masked[ids], ids)
         read = functional.embedding(torch.from_numpy(ids), vectors)
         hidden = model.model(inputs_embeds=read).last_hidden_state[:, :-1][is_answer]
+        # Not the curves: as outputs, which no answer has, all bins of a number would push its point away together.
         loss = functional.cross_entropy(
-            hidden @ vectors.T, torch.from_numpy(targets[:, 1:])[is_answer], label_smoothing=recipe.label_smoothing
+            hidden @ embedding.tokens.T,
+            torch.from_numpy(targets[:, 1:])[is_answer],
+            label_smoothing=recipe.label_smoothing,
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
