@@ -15,9 +15,9 @@ from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.csv_rows import labelled_csv
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.extras import missing_extra
+from edge_agent.core.labelled import label_of, labelled_csv
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
 from edge_agent.core.schemas import validator

@@ -1,11 +1,22 @@
 """Task accuracy: the share of a user's labelled examples that a model answers right, through the agent's own code."""
 
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..agent import ClassifyTask, Code, ExtractTask, Failed, Finished, Task, canaries, field_name, shown, validator
+from ..agent import (
+    ClassifyTask,
+    Code,
+    ExtractTask,
+    Failed,
+    Finished,
+    Task,
+    canaries,
+    field_name,
+    label_of,
+    shown,
+    validator,
+)
 from ..measure.cache import read_cached, write_cached
 from ..progress import OnProgress, part_of
 from ..report.quality import TaskAccuracy
@@ -72,8 +83,7 @@ def _answer_fault(example: RequestLine) -> str | None:
     answer = example.fields["answer"]
     match example.task.config:
         case ClassifyTask(labels=labels):
-            known = {unicodedata.normalize("NFC", label) for label in labels}
-            if not isinstance(answer, str) or unicodedata.normalize("NFC", answer) not in known:
+            if label_of(answer, labels) is None:
                 return f"answer: should be one of {', '.join(labels)} (got {shown(answer)})"
         case ExtractTask(output_schema=schema):
             if not isinstance(answer, dict) or not answer:

@@ -1,6 +1,5 @@
 """Labelled rows: what a model is trained on, and what it is judged on."""
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from ..agent import (
     Task,
     compact_json,
     field_name,
+    label_of,
     labelled_csv,
     shown,
     validator,
@@ -47,7 +47,7 @@ class Row:
         """The label as the task has it; or the object, its keys in the order of the schema's properties."""
         answer, config = self.request.fields["answer"], self.task.config
         if isinstance(config, ClassifyTask):
-            return next(label for label in config.labels if _normal(label) == _normal(answer))
+            return label_of(answer, config.labels)
         assert isinstance(config, ExtractTask)
         return _in_order(answer, config.output_schema)
 
@@ -129,10 +129,6 @@ def _in_order(value: Any, schema: Mapping[str, Any]) -> Any:
 def _part(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = schema.get(key)
     return found if isinstance(found, Mapping) else {}
-
-
-def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
 
 
 def _lines(path: Path) -> Sequence[tuple[str, Any]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.csv_rows import labelled_csv
+from edge_agent.core.labelled import label_of, labelled_csv
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import shown
 
@@ -37,7 +36,6 @@ def read_labelled(path: Path, labels: Sequence[str]) -> list[Row]:
     JSON lines of `{"input": …, "answer": …}`; or CSV with a column `answer` (else `label`), and either a column `input`
     or others, which make an object.
     """
-    known = {unicodedata.normalize("NFC", label): label for label in labels}
     lines = _csv_lines(path) if path.suffix.lower() == ".csv" else _json_lines(path)
     rows, faults = dict[str, Row](), list[str]()
     for where, value in lines:
@@ -45,7 +43,7 @@ def read_labelled(path: Path, labels: Sequence[str]) -> list[Row]:
             faults.append(f'{where}: should be {{"input": …, "answer": …}} (got {shown(value)})')
         elif not _is_input(value["input"]):
             faults.append(f"{where}: input: should be a text, an object or an array (got {shown(value['input'])})")
-        elif (answer := _label(value["answer"], known)) is None:
+        elif (answer := label_of(value["answer"], labels)) is None:
             faults.append(f"{where}: answer: should be one of {', '.join(labels)} (got {shown(value['answer'])})")
         elif rows.setdefault(compact_json(value["input"]), row := Row(value["input"], answer)) != row:
             faults.append(f"{where}: answer: the same input has another one before (got {shown(answer)})")
@@ -74,10 +72,6 @@ def read_wordings(path: Path) -> list[str]:
 
 def _is_input(value: object) -> bool:
     return isinstance(value, str | dict | list)
-
-
-def _label(answer: object, known: dict[str, str]) -> str | None:
-    return known.get(unicodedata.normalize("NFC", answer)) if isinstance(answer, str) else None
 
 
 def _text(path: Path) -> str:

@@ -1,16 +1,25 @@
-"""Labelled rows from CSV with a header: a column for the answer, the others make the input."""
+"""Labelled rows: which label an answer is, and CSV with a column for the answer, whose others make the input."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import shown
 
 _ANSWER_COLUMNS = ("answer", "label")
+
+
+def label_of(answer: object, labels: Sequence[str]) -> str | None:
+    """The label that an answer is, however its characters are composed; None = it is none of them."""
+    if not isinstance(answer, str):
+        return None
+    composed = unicodedata.normalize("NFC", answer)
+    return next((label for label in labels if unicodedata.normalize("NFC", label) == composed), None)
 
 
 def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
