@@ -34,11 +34,10 @@ class TrainingJob:
 
 def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
-    rows = job.rows
     in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
-    result = train_and_evaluate(rows, job.quantization, minutes=job.minutes, seed=job.seed, progress=in_training)
+    result = train_and_evaluate(job.rows, job.quantization, minutes=job.minutes, seed=job.seed, progress=in_training)
     # Of `classify` alone: an object may hang on a close choice.
-    with_labels = [row.request for row in rows if isinstance(row.task.config, ClassifyTask)]
+    with_labels = [row.request for row in job.rows if isinstance(row.task.config, ClassifyTask)]
     canaries = with_labels[:: -(-len(with_labels) // CANARIES) or 1]
     with TemporaryDirectory() as name:
         checkpoint = Path(name)

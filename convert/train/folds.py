@@ -38,8 +38,9 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         words = f"all rows, each by a model that has not seen its {100 // PARTS} %"
         if count == 1:
             words = f"{len(folds[0].held_out)} rows, drawn from each answer at random"
+    sides = [by_task(side) for fold in folds for side in (fold.train, fold.held_out)]
     for name in by_task(rows):
-        if any(name not in by_task(side) for fold in folds for side in (fold.train, fold.held_out)):
+        if any(name not in side for side in sides):
             raise ConvertError(f"task {name}: has too few rows, or all of about one time: judged are {words}")
     return folds, words
 

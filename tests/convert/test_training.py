@@ -17,6 +17,7 @@ from convert.train.folds import folds_of
 from convert.train.quality import Answered, task_quality
 from convert.train.rows import Row, read_rows
 from convert.train.table import build_table
+from edge_agent.core import extras
 from tests.convert.conversions import run
 
 LABELS = ("calm", "loud")
@@ -232,8 +233,11 @@ def test_a_task_without_rows_to_judge_is_refused(tmp_path: Path) -> None:
         folds_of(rows, 0)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="what it needs is installed")
-def test_it_says_which_packages_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_which_packages_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = ("torch", "transformers", "tokenizers", "sklearn")
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in lacking else importlib.util.find_spec(name))
     (tmp_path / "config.toml").write_text(TASKS, "utf-8")
     (tmp_path / "rows.jsonl").write_text(lines(60), "utf-8")
     files = ("--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--out", tmp_path / "bundle")
