@@ -25,7 +25,6 @@ from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
-from edge_agent.engine.prompt.field_table import KEY as FIELDS_KEY
 from edge_agent.engine.prompt.field_table import (
     Control,
     FieldTable,
@@ -36,7 +35,7 @@ from edge_agent.engine.prompt.field_table import (
 )
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
-from edge_agent.gguf.model import MODELS, ModelFacts, read_model_facts
+from edge_agent.gguf.model import FIELDS_KEY, MODELS, ModelFacts, read_model_facts
 from edge_agent.models import canaries
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import read_canaries

@@ -8,7 +8,7 @@ that cannot be served is an event.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,12 @@ from edge_agent.core.codes import Code
 LOAD_SILENCE_S = 300.0
 # In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
 ECHO_MODEL = "echo:"
+
+
+# A student's requests that run at once.
+STUDENT_SLOTS = 8
+# No score of a label reaches it.
+NEVER = 2.0
 
 
 def is_echo(model_path: Path | str) -> bool:
@@ -114,10 +120,20 @@ def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """A small trained model that answers requests of some tasks before the model is asked. name: see core/model."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
 
     max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
+    student_least: a student of the task is asked first, and its answer stands from this score on. None = it is not.
     """
 
     type: Literal["run"] = "run"
@@ -130,6 +146,7 @@ class Run:
     max_reasoning_tokens: int | None = None
     includes_reasoning: bool = False
     stream: bool = False
+    student_least: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +172,7 @@ class Load:
     """The first command, sent once: opens the model and decodes the prefixes.
 
     Answered by Priors and Ready, or by LoadFailed. While the load makes progress, Loading is sent.
-    adapters: all are applied together.
+    adapters: all are applied together. students: are loaded beside the model.
     state_dir: keeps measurements and prefixes over restarts, by model_sha256; None = nothing is kept.
     """
 
@@ -165,6 +182,7 @@ class Load:
     tasks: tuple[TaskPrefix, ...] = ()
     model_sha256: str | None = None
     adapters: tuple[Adapter, ...] = ()
+    students: tuple[Student, ...] = ()
     state_dir: str | None = None
 
     @property
@@ -232,6 +250,7 @@ class Ready:
     repacked_mib: weights copied to the layout of fast kernels; None = unknown.
     cpu_variant: the kernel variant and its CPU features, in the library's words.
     load_s: time until ready. measure_s: the part of it for measurements, which a restart skips.
+    students: the name of its student by task.
     """
 
     type: Literal["ready"] = "ready"
@@ -246,6 +265,7 @@ class Ready:
     repacked_mib: float | None
     load_s: float
     measure_s: float
+    students: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +286,15 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudentAnswer:
+    """scores: each label's probability. stands: the answer is the student's, and the model was not asked."""
+
+    name: str
+    scores: dict[str, float]
+    stands: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """An answer.
 
@@ -278,6 +307,7 @@ class Finished:
     batch: most requests that shared a step with it, itself included.
     prompt_crc32: of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers.
     None = the prompt depends on the time, or the engine has no tokens.
+    student: what the student answered that was asked first; None = none was, or it cannot answer this input.
     """
 
     type: Literal["finished"] = "finished"
@@ -295,6 +325,7 @@ class Finished:
     share_s: float
     batch: int
     prompt_crc32: int | None = None
+    student: StudentAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +351,7 @@ class Progress:
     rows_total: sequences over all steps; divided by steps_total it is the mean width.
     prefill_s: time of steps with any prefill. decode_s: time of all other steps.
     decoded_tokens_total: tokens decoded in the other steps, without forced or guessed ones.
+    students_s: time of the steps of all students, which the other totals leave out.
     """
 
     type: Literal["progress"] = "progress"
@@ -332,6 +364,7 @@ class Progress:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     decoded_tokens_total: int = 0
+    students_s: float = 0.0
 
 
 Command = Load | SetTasks | SetLimits | Run | Cancel

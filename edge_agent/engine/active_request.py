@@ -20,10 +20,10 @@ from edge_agent.engine.engine import MeasuredRequest
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
 from edge_agent.engine.prompt.field_prompts import FieldPrompts
-from edge_agent.engine.prompt.field_table import KEY as FIELD_TABLE_KEY
 from edge_agent.engine.prompt.prompts import Prompts
 from edge_agent.engine.prompt.task_prefixes import Prefix
 from edge_agent.engine.step.cache_sequence import CacheSequence
+from edge_agent.gguf.model import FIELDS_KEY
 
 # Of trees of labels and of schemas; they come from the tasks of a configuration.
 _MOST_KEPT = 64
@@ -80,7 +80,7 @@ class RequestBuilder:
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
-        table = llama.metadata(FIELD_TABLE_KEY)
+        table = llama.metadata(FIELDS_KEY)
         self.chat: Prompts = Chat(llama) if table is None else FieldPrompts(llama, table)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
         self.tree = lru_cache(_MOST_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))

@@ -1,7 +1,7 @@
 """The only importer of llama_cpp: a model with one context.
 
 llama.cpp aborts the process on mistakes of its caller: too many outputs, a sequence id out of range. The agent then
-starts another worker. One instance per process, used by one thread.
+starts another worker. Each instance is used by one thread.
 Source of the calls' rules: include/llama.h and src/llama-context.cpp of llama.cpp as vendored by llama-cpp-python.
 """
 

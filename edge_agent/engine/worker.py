@@ -8,10 +8,11 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import ValidationError
 
@@ -19,15 +20,30 @@ from edge_agent.core import pipe
 from edge_agent.core.environment import return_freed_memory
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
+from edge_agent.engine.loop import IDLE_S, CommandQueue, serve
 from edge_agent.engine.priors import PriorMeasurer
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from edge_agent.engine.students import Students
 
-CommandQueue = queue.SimpleQueue[pipe.Command]
+log = logging.getLogger(__name__)
 
 _PROGRESS_S = 1.0
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
 _OOM_SCORE_ADJUST = 500
+
+
+class _Router:
+    """Takes commands from the reader's thread: for a student, else for the model's own thread."""
+
+    def __init__(self) -> None:
+        self.commands: CommandQueue = queue.SimpleQueue()
+        # None until the load, before which there are no requests.
+        self.students: Students | None = None
+
+    def put(self, command: pipe.Command) -> None:
+        if self.students is None or not self.students.take(command):
+            self.commands.put(command)
 
 
 def main() -> int:
@@ -36,14 +52,14 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # Libraries that print must not corrupt the events: descriptor 1 becomes the log.
-    events = os.fdopen(os.dup(1), "wb")
+    events = _Events(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _raise_oom_score()
-    commands: CommandQueue = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, commands), name="engine-commands", daemon=True).start()
+    router = _Router()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, router), name="engine-commands", daemon=True).start()
     try:
-        return _run(commands, lambda event: _write(events, event))
+        return _run(router, events.emit)
     except BrokenPipeError:
         return 0
     except Exception:
@@ -51,12 +67,26 @@ def main() -> int:
         return 1
 
 
-def _read(source: BinaryIO, commands: CommandQueue) -> None:
+class _Events:
+    """Writes events of any thread, each whole."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def emit(self, event: pipe.Event) -> None:
+        line = pipe.encode_event(event)
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
+
+
+def _read(source: BinaryIO, router: _Router) -> None:
     """Reads until the input ends, then ends the process at once: nothing in memory is worth keeping."""
     returncode = 1
     try:
         for line in source:
-            commands.put(pipe.decode_command(line))
+            router.put(pipe.decode_command(line))
         returncode = 0
     except ValidationError:
         log.exception("not a command")
@@ -65,14 +95,17 @@ def _read(source: BinaryIO, commands: CommandQueue) -> None:
         os._exit(returncode)
 
 
-def _run(commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> int:
-    load = commands.get()
+def _run(router: _Router, emit: Callable[[pipe.Event], None]) -> int:
+    load = router.commands.get()
     if not isinstance(load, pipe.Load):
         log.error("the first command must be load, not %s", load.type)
         return 1
     began = perf_counter()
+    on_progress = _loading_reporter(emit)
     try:
-        engine = _open_engine(load, _loading_reporter(emit))
+        # Before the model, to which llama.cpp's log goes from then on.
+        students = _open_students(load, on_progress, router.commands, emit)
+        engine = _open_engine(load, on_progress)
     except Exception as error:
         log.exception("model %r cannot be opened", load.model_path)
         emit(pipe.LoadFailed(message=str(error) or type(error).__name__))
@@ -80,8 +113,11 @@ def _run(commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> int:
     return_freed_memory()
     priors = PriorMeasurer(load)
     emit(priors.measure(engine, load.tasks, emit))
-    emit(engine.ready(load_s=perf_counter() - began))
-    _serve(engine, priors, commands, emit)
+    ready = engine.ready(load_s=perf_counter() - began)
+    if students is not None:
+        router.students, ready = students, replace(ready, students=students.tasks)
+    emit(ready)
+    _serve(engine, priors, students, router.commands, emit)
     return 0
 
 
@@ -110,54 +146,39 @@ def _open_engine(load: pipe.Load, on_progress: Callable[[], None]) -> Engine:
     return LlamaEngine(load, on_progress)
 
 
-def _serve(engine: Engine, priors: PriorMeasurer, commands: CommandQueue, emit: Callable[[pipe.Event], None]) -> None:
+def _open_students(
+    load: pipe.Load, on_progress: Callable[[], None], commands: CommandQueue, emit: Callable[[pipe.Event], None]
+) -> Students | None:
+    if not load.students:
+        return None
+    from edge_agent.engine.students import Students  # noqa: PLC0415 - as for LlamaEngine
+
+    return Students(load, on_progress, commands.put, emit)
+
+
+def _serve(
+    engine: Engine,
+    priors: PriorMeasurer,
+    students: Students | None,
+    commands: CommandQueue,
+    emit: Callable[[pipe.Event], None],
+) -> None:
     reported_at = perf_counter()
-    while True:
-        # Requests that come while others are prepared share the step.
-        for timeout_s in (engine.linger_s if engine.has_work else _PROGRESS_S, 0.0):
-            for command in _waiting(commands, timeout_s):
-                if (event := _execute(engine, command)) is not None:
-                    emit(event)
-                if isinstance(command, pipe.SetTasks):
-                    emit(priors.measure(engine, command.tasks, emit))
-        was_busy = engine.has_work
-        if was_busy and not engine.linger_s:
-            for event in engine.step():
-                emit(event)
+
+    def on_command(command: pipe.Command) -> None:
+        if isinstance(command, pipe.SetTasks):
+            emit(priors.measure(engine, command.tasks, emit))
+
+    def on_turn(was_busy: bool) -> None:  # noqa: FBT001 - what serve gives
+        nonlocal reported_at
         now = perf_counter()
-        if now - reported_at >= _PROGRESS_S or (was_busy and not engine.has_work):
-            emit(engine.progress())
+        if now - reported_at >= IDLE_S or (was_busy and not engine.has_work):
+            progress = engine.progress()
+            emit(progress if students is None else replace(progress, students_s=students.busy_s()))
             reported_at = now
 
-
-def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[pipe.Command]:
-    """All commands that are there; waits up to `timeout_s` for the first one."""
-    try:
-        if timeout_s:
-            yield commands.get(timeout=timeout_s)
-        for _ in range(commands.qsize()):
-            yield commands.get_nowait()
-    except queue.Empty:
-        return
-
-
-def _execute(engine: Engine, command: pipe.Command) -> pipe.Event | None:
-    if isinstance(command, pipe.Run):
-        return engine.add(command)
-    if isinstance(command, pipe.Cancel):
-        return engine.cancel(command.id)
-    if isinstance(command, pipe.SetTasks):
-        engine.set_tasks(command.tasks)
-    elif isinstance(command, pipe.SetLimits):
-        engine.set_limits(command)
-    else:
-        raise TypeError("load is only allowed as the first command")
-    return None
-
-
-def _write(events: BinaryIO, event: pipe.Event) -> None:
-    events.write(pipe.encode_event(event))
-    events.flush()
+    on_event = emit if students is None else lambda event: emit(students.complete(event))
+    serve(engine, commands, on_event, on_command=on_command, on_turn=on_turn)
 
 
 def _raise_oom_score() -> None:

@@ -42,6 +42,8 @@ _MUST_BE_ZERO = (
     "expert_group_count",
     "expert_group_used_count",
 )
+# How a model that `edge-convert train` made reads an input: engine/prompt/field_table.py.
+FIELDS_KEY = "edge-agent.fields"
 _TEMPLATE = "tokenizer.chat_template"
 _VOCABULARY, _ID = "tokenizer.ggml.", "_token_id"
 _TOKENS = f"{_VOCABULARY}tokens"
@@ -56,12 +58,14 @@ class ModelFacts:
     """quantization: llama.cpp's name for the mix of types, else the type of most bytes. tokens: the vocabulary's size.
 
     chat_template_sha256: hex, of its UTF-8; None = the model has no template.
+    has_fields: `edge-convert train` made it.
     """
 
     quantization: str
     context_length: int
     tokens: int
     chat_template_sha256: str | None
+    has_fields: bool = False
 
 
 def read_model_facts(path: Path) -> ModelFacts:
@@ -81,7 +85,13 @@ def read_model_facts(path: Path) -> ModelFacts:
         if tensor.name.endswith(("_norm.weight", ".bias")) and tensor.type.name != "F32":
             raise HeaderError(f"tensor {shown(tensor.name)}: should be F32 (got {tensor.type.name})")
     digest = hashlib.sha256(header.text(_TEMPLATE).encode()).hexdigest() if _TEMPLATE in header.values else None
-    return ModelFacts(_quantization(header), header.integer(_key("context_length"), _MAX_CONTEXT), tokens, digest)
+    return ModelFacts(
+        quantization=_quantization(header),
+        context_length=header.integer(_key("context_length"), _MAX_CONTEXT),
+        tokens=tokens,
+        chat_template_sha256=digest,
+        has_fields=FIELDS_KEY in header.values,
+    )
 
 
 def _key(name: str) -> str:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TaskPrefix
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.engine.prompt.field_table import KEY, FieldTable
+from edge_agent.engine.prompt.field_table import FieldTable
+from edge_agent.gguf.model import FIELDS_KEY
 
 if TYPE_CHECKING:
     from edge_agent.engine.llama import Llama
@@ -28,12 +29,12 @@ class FieldPrompts:
         try:
             self._table = FieldTable.model_validate_json(table)
         except ValidationError as error:
-            raise ValueError(f"{KEY}: {first_fault(error)}") from error
+            raise ValueError(f"{FIELDS_KEY}: {first_fault(error)}") from error
         self._ids = dict[str, int]()
         for control in self._table.controls:
             tokens = llama.tokenize(control.text, parse_special=True)
             if len(tokens) != 1:
-                raise ValueError(f"{KEY}: the vocabulary has no token {shown(control.text)}")
+                raise ValueError(f"{FIELDS_KEY}: the vocabulary has no token {shown(control.text)}")
             self._ids[control.text] = tokens[0]
 
     def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks

@@ -19,8 +19,6 @@ from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import shown
 
-# Of the GGUF file.
-KEY = "edge-agent.fields"
 # The field of an input that is a text. No key of an object is empty here.
 WHOLE_TEXT = ""
 ANSWER = "<|answer|>"

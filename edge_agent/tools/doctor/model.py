@@ -14,8 +14,8 @@ from edge_agent.core.extras import missing_extra
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Failed, Load, is_echo
 from edge_agent.core.wording import shown
-from edge_agent.engine.prompt.field_table import KEY as FIELD_TABLE_KEY
 from edge_agent.gguf.header import read_header
+from edge_agent.gguf.model import FIELDS_KEY
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.requests.tasks import Task
@@ -117,7 +117,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
 
 def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
     """Tasks that a trained model does not know, or with other labels: it refuses their requests. Raises WorkerError."""
-    if is_echo(model.path) or FIELD_TABLE_KEY not in read_header(model.path).values:
+    if is_echo(model.path) or FIELDS_KEY not in read_header(model.path).values:
         return
     for name, table in config.tasks.items():
         if not table.enabled:

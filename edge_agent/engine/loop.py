@@ -1,0 +1,64 @@
+"""The loop of an engine's thread: commands from a queue, and steps of the engine in between."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+
+from edge_agent.core import pipe
+from edge_agent.engine.engine import Engine
+
+IDLE_S = 1.0
+
+CommandQueue = queue.SimpleQueue[pipe.Command]
+
+
+def serve(
+    engine: Engine,
+    commands: CommandQueue,
+    emit: Callable[[pipe.Event], object],
+    *,
+    on_command: Callable[[pipe.Command], object] = lambda _: None,
+    on_turn: Callable[[bool], object] = lambda _: None,
+) -> None:
+    """Never returns. on_command: called after each command. on_turn: after each step, or IDLE_S without one.
+
+    Its argument is whether there was work.
+    """
+    while True:
+        # Requests that come while others are prepared share the step.
+        for timeout_s in (engine.linger_s if engine.has_work else IDLE_S, 0.0):
+            for command in _waiting(commands, timeout_s):
+                if (event := _execute(engine, command)) is not None:
+                    emit(event)
+                on_command(command)
+        was_busy = engine.has_work
+        if was_busy and not engine.linger_s:
+            for event in engine.step():
+                emit(event)
+        on_turn(was_busy)
+
+
+def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[pipe.Command]:
+    """All commands that are there; waits up to `timeout_s` for the first one."""
+    try:
+        if timeout_s:
+            yield commands.get(timeout=timeout_s)
+        for _ in range(commands.qsize()):
+            yield commands.get_nowait()
+    except queue.Empty:
+        return
+
+
+def _execute(engine: Engine, command: pipe.Command) -> pipe.Event | None:
+    if isinstance(command, pipe.Run):
+        return engine.add(command)
+    if isinstance(command, pipe.Cancel):
+        return engine.cancel(command.id)
+    if isinstance(command, pipe.SetTasks):
+        engine.set_tasks(command.tasks)
+    elif isinstance(command, pipe.SetLimits):
+        engine.set_limits(command)
+    else:
+        raise TypeError("load is only allowed as the first command")
+    return None
