@@ -37,7 +37,7 @@ from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.model import FIELDS_KEY, MODELS, ModelFacts, read_model_facts
 from edge_agent.models import canaries
-from edge_agent.models.bundle import open_model
+from edge_agent.models.bundle import STUDENT_FILE, open_model
 from edge_agent.models.canaries import read_canaries
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in

@@ -45,7 +45,7 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     parser = conversion_parser()
     given, unknown = parser.parse_known_args(words)
     if unknown:
-        hint = f"; {PROGRAM} takes one CHECKPOINT, its sub-commands are verify, evaluate, maps and train"
+        hint = f"; {PROGRAM} takes one CHECKPOINT, its sub-commands are verify, evaluate, maps, train and students"
         is_word = not unknown[0].startswith("-")
         parser.error(f"unrecognized arguments: {escaped(' '.join(unknown))}{hint if is_word else ''}")
     if given.out is None and not given.dry_run:
@@ -208,11 +208,29 @@ def maps_parser() -> argparse.ArgumentParser:
     _add(parser, "bundle", "BUNDLE", "the bundle whose model gave the answers")
     _add(parser, "--feedback", "EXPORT", "exports of boards and tasks", nargs="+", required=True)
     _add(parser, "--out", "BUNDLE", "folder to create", required=True)
+    _add_copy_options(parser)
+    return parser
+
+
+def students_parser() -> argparse.ArgumentParser:
+    parser = _parser(
+        "students",
+        "BUNDLE --students BUNDLE... --out BUNDLE [option ...]",
+        "Adds models that `edge-convert train` made to a copy of a larger model's bundle. Each answers its tasks first, "
+        "and the larger model what its student is not sure of.",
+    )
+    _add(parser, "bundle", "BUNDLE", "the larger model")
+    _add(parser, "--students", "BUNDLE", "bundles of trained models", nargs="+", required=True)
+    _add(parser, "--out", "BUNDLE", "folder to create", required=True)
+    _add_copy_options(parser)
+    return parser
+
+
+def _add_copy_options(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--model-version", "N", "version in the manifest (default: one more than the bundle's)", parse_version)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the new bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    return parser
 
 
 def parse_name(text: str) -> str:

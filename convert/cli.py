@@ -26,6 +26,7 @@ from .printing import (
     print_comparison,
     print_maps,
     print_plan,
+    print_students,
     print_training,
     print_verification,
     print_written,
@@ -36,6 +37,7 @@ from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.model import read_model
 from .stopping import StoppedError, stop_on_signals
+from .students import add_students
 from .train.rows import read_rows
 from .write.bundle import new_bundle, verify_bundle
 from .write.manifest import CANARIES_FILE, MODEL_FILE, PAGE_FILE, SIGNATURE_FILE, read_private_key
@@ -59,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    commands = {"verify": _verify, "evaluate": _evaluate, "maps": _maps, "train": _train}
+    commands = {"verify": _verify, "evaluate": _evaluate, "maps": _maps, "train": _train, "students": _students}
     try:
         with stop_on_signals():
             command = commands.get(words[0]) if words else None
@@ -157,8 +159,7 @@ def _maps(words: list[str]) -> int:
         version=given.model_version,
         sign=None if given.sign is None else read_private_key(given.sign).sign,
     )
-    if given.sign is None and (given.bundle / SIGNATURE_FILE).is_file():
-        _complain("warning: the bundle is signed and its copy is not; --sign signs it")
+    _warn_of_lost_signature(given)
     print_maps(written, given.out, is_signed=given.sign is not None, as_json=given.json)
     return EXIT_OK
 
@@ -188,6 +189,26 @@ def _train(words: list[str]) -> int:
         _complain(f"warning: {warning}")
     print_training(training, given.out, is_signed=job.sign is not None, as_json=given.json)
     return EXIT_OK
+
+
+def _students(words: list[str]) -> int:
+    given = arguments.students_parser().parse_args(words)
+    written = add_students(
+        given.bundle,
+        given.students,
+        out=given.out,
+        replace=given.force,
+        version=given.model_version,
+        sign=None if given.sign is None else read_private_key(given.sign).sign,
+    )
+    _warn_of_lost_signature(given)
+    print_students(written, given.out, is_signed=given.sign is not None, as_json=given.json)
+    return EXIT_OK
+
+
+def _warn_of_lost_signature(given: argparse.Namespace) -> None:
+    if given.sign is None and (given.bundle / SIGNATURE_FILE).is_file():
+        _complain("warning: the bundle is signed and its copy is not; --sign signs it")
 
 
 def _verify(words: list[str]) -> int:

@@ -1,7 +1,5 @@
 """Fits score maps to the feedback of many boards, and adds them to a copy of a bundle."""
 
-import json
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +8,8 @@ from typing import Any
 
 from .agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, Export, ScoreMap, fit_board_map, fit_shared_map, read_export
 from .errors import ConvertError, escaped
-from .write import manifest
-from .write.bundle import new_bundle, verify_bundle
+from .write.bundle import copied_bundle, verify_bundle
+from .write.manifest import canonical_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +60,9 @@ def add_maps(
     if not entries:
         raise ConvertError("no map is better than what the boards start from: nothing is written")
     maps = {"schema": SCORE_MAPS_SCHEMA, "maps": {**model.score_maps, **entries}}
-    document = json.loads((bundle / manifest.FILE).read_bytes())
-    document["version"] = document["version"] + 1 if version is None else version
-    with new_bundle(out, replace=replace) as folder:
-        for name in document["files"]:
-            shutil.copyfile(bundle / name, folder / name)
-        (folder / SCORE_MAPS_FILE).write_bytes(manifest.canonical_json(maps))
-        document["files"] = manifest.describe_files(folder)
-        data = manifest.canonical_json(document)
-        (folder / manifest.FILE).write_bytes(data)
-        if sign is not None:
-            (folder / manifest.SIGNATURE_FILE).write_bytes(sign(data))
-        # What no board would open must not leave this place, such as a file of more than 1 MB.
-        verify_bundle(folder)
-    return WrittenMaps(document["version"], fitted)
+    with copied_bundle(bundle, out, replace=replace, version=version, sign=sign) as copy:
+        (copy.folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
+    return WrittenMaps(copy.version, fitted)
 
 
 def fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:

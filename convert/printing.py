@@ -13,6 +13,7 @@ from .report import numbers
 from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison
 from .report.training import Training, tenth_percent
+from .students import WrittenStudents
 from .train.recipe import MOST_STEPS
 from .write.manifest import CANARIES_FILE, PAGE_FILE, SIGNATURE_FILE
 
@@ -130,6 +131,18 @@ def print_maps(written: WrittenMaps, folder: Path, *, is_signed: bool, as_json: 
         )
         if one.own:
             print(f"  biases of their own: {', '.join(map(escaped, sorted(one.own)))}")
+
+
+def print_students(written: WrittenStudents, folder: Path, *, is_signed: bool, as_json: bool) -> None:
+    """The students of the copy, with their tasks."""
+    if as_json:
+        print_json(
+            {"bundle": str(folder), "version": written.version, "signed": is_signed, "students": written.students}
+        )
+        return
+    print(f"{escaped(str(folder))}: version {written.version}{', signed' if is_signed else ''}")
+    for name, tasks in written.students.items():
+        print(f"{name}: {', '.join(map(escaped, tasks))}")
 
 
 def print_verification(folder: Path, model: Model | None, faults: list[str], *, is_asked: bool, as_json: bool) -> None:

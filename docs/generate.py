@@ -98,6 +98,7 @@ prior = "corrected"
 audit_rate = 0.05
 min_accuracy = 0.95
 confidence = 0.95
+agree = 0.98
 top_scores = 2
 subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
@@ -299,7 +300,7 @@ def _cli() -> Iterator[str]:
     commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     parsers: list[argparse.ArgumentParser] = [*commands.choices.values()]
     parsers += [arguments.conversion_parser(), arguments.evaluation_parser(), arguments.verification_parser()]
-    parsers += [arguments.maps_parser(), arguments.training_parser()]
+    parsers += [arguments.maps_parser(), arguments.training_parser(), arguments.students_parser()]
     yield "| command | what it does |\n|---|---|"
     for parser in parsers:
         anchor = parser.prog.replace(" ", "-")

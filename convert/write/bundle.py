@@ -1,19 +1,21 @@
 """Bundle folders on disk: written beside their place and moved there whole, and verified."""
 
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..agent import HeaderError, Model, ModelError, check_adapter, open_model, read_header
+from ..agent import STUDENT_FILE, HeaderError, Model, ModelError, check_adapter, open_model, read_header
 from ..errors import ConvertError, escaped
 from ..quantize import ggml
 from ..stopping import stop_deferred
-from .manifest import BUNDLE_FILES, FILE, MODEL_FILE
+from .manifest import BUNDLE_FILES, FILE, MODEL_FILE, SIGNATURE_FILE, canonical_json, describe_files
 
 
 @contextmanager
@@ -56,6 +58,37 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
         os.close(lock)
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a bundle that is being written. version: of its manifest."""
+
+    folder: Path
+    version: int
+
+
+@contextmanager
+def copied_bundle(
+    bundle: Path, target: Path, *, replace: bool, version: int | None, sign: Callable[[bytes], bytes] | None
+) -> Iterator[Copy]:
+    """As `new_bundle`, with the files of a bundle, to add files to; on success it gets its manifest, and is verified.
+
+    version: None = one more than that of the bundle. sign: of the manifest's bytes, or None.
+    """
+    document = json.loads((bundle / FILE).read_bytes())
+    document["version"] = document["version"] + 1 if version is None else version
+    with new_bundle(target, replace=replace) as folder:
+        for name in document["files"]:
+            shutil.copyfile(bundle / name, folder / name)
+        yield Copy(folder, document["version"])
+        document["files"] = describe_files(folder)
+        data = canonical_json(document)
+        (folder / FILE).write_bytes(data)
+        if sign is not None:
+            (folder / SIGNATURE_FILE).write_bytes(sign(data))
+        # What no board would open must not leave this place, such as a file that is too large.
+        verify_bundle(folder)
+
+
 def _check_target(target: Path, *, replace: bool) -> None:
     """With `replace`, `target` may be an empty folder or a bundle without other files; nothing else is ever deleted."""
     shown = escaped(str(target))
@@ -64,7 +97,8 @@ def _check_target(target: Path, *, replace: bool) -> None:
     if not replace:
         raise ConvertError(f"{shown}: exists already; --force replaces it")
     names = {path.name for path in target.iterdir()} if target.is_dir() and not target.is_symlink() else {"a file"}
-    if names and not {FILE, MODEL_FILE} <= names <= BUNDLE_FILES:
+    others = {name for name in names - BUNDLE_FILES if STUDENT_FILE.fullmatch(name) is None}
+    if names and (others or not {FILE, MODEL_FILE} <= names):
         raise ConvertError(f"{shown}: not an empty folder and not a bundle alone, so --force does not replace it")
 
 
@@ -88,7 +122,7 @@ def verify_bundle(folder: Path, public_key: Path | None = None) -> Model:
         adapters = [Path(adapter.path) for adapter in model.adapters]
         for adapter in adapters:
             check_adapter(adapter)
-        for path in (model.path, *adapters):
+        for path in (model.path, *adapters, *(Path(student.path) for student in model.students)):
             _check_weights(path)
     except (ModelError, HeaderError) as error:
         # The agent names a field of its configuration; the converter has none.

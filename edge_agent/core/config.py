@@ -331,7 +331,10 @@ class ClassifyTask(TaskBase):
     """Of the answers given, at least this share is right. Less certain answers are not given, as with `min_score`.
     Audits prove it: until there are enough, no answer is given. Needs `audit_rate`. Default: no promise."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """How sure the audits make `min_accuracy`."""
+    """How sure the audits make `min_accuracy` and `agree`."""
+    agree: Annotated[float, Field(gt=0, le=1)] = 0.98
+    """Where the bundle has a student for this task: of the answers that it gives alone, at least this share is what the
+    large model would answer. 1 = the large model answers all. With `min_accuracy` it does, too."""
     score_map: ScoreMapTable | None = None
     """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
     It is used in place of `prior` while task and model are those that it was made for. Default: none."""

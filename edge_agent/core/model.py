@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_agent.core.pipe import Adapter, weights_sha256
+from edge_agent.core.pipe import Adapter, Student, weights_sha256
 
 Signature = Literal["good", "unchecked"]
 # Inode, size and time of change of a file.
@@ -23,6 +23,7 @@ class Model:
     """A model whose files were checked. key: its table in `[models]`; size_bytes, sha256: of model.gguf.
 
     source: the folder or file that was opened, links resolved. adapters: all are applied together.
+    students: are asked before the model.
     signature: "unchecked" without a configured key, None without a signature.
     score_maps: the entries of score_maps.json by definition, checked.
     warning: for the operator. is_fallback: the model that should run does not open.
@@ -41,6 +42,7 @@ class Model:
     signature: Signature | None = None
     warning: str | None = None
     adapters: tuple[Adapter, ...] = ()
+    students: tuple[Student, ...] = ()
     score_maps: Mapping[str, Any] = field(default_factory=dict)
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
@@ -58,7 +60,7 @@ class Model:
 
     def is_unchanged(self) -> bool:
         """Whether the files are those that were checked, by inode, size and time of change. Raises OSError."""
-        return self.stamps is None or self.stamps == file_stamps(self.path, self.adapters)
+        return self.stamps is None or self.stamps == file_stamps(self.path, (*self.adapters, *self.students))
 
     def engine_state(self, state_dir: Path) -> Path:
         """The folder where the engine keeps what it measured and decoded with this model."""
@@ -84,6 +86,7 @@ class Model:
             "signature": self.signature,
             "chat_template_sha256": self.chat_template_sha256,
             "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
+            "students": [{"name": one.name, "sha256": one.sha256} for one in self.students],
             "warning": self.warning,
         }
 
@@ -93,7 +96,7 @@ def engine_states(state_dir: Path) -> Path:
     return state_dir / "models"
 
 
-def file_stamps(model: Path, adapters: Iterable[Adapter]) -> tuple[Stamp, ...]:
+def file_stamps(model: Path, others: Iterable[Adapter | Student]) -> tuple[Stamp, ...]:
     """Raises OSError."""
-    found = [path.stat() for path in (model, *(Path(adapter.path) for adapter in adapters))]
+    found = [path.stat() for path in (model, *(Path(other.path) for other in others))]
     return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)

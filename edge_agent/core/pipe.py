@@ -121,11 +121,12 @@ def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A small trained model that answers requests of some tasks before the model is asked. name: see core/model."""
+    """A small trained model that answers requests of some tasks before the model is asked. name: of its file."""
 
     name: str
     path: str
     sha256: str
+    quantization: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -193,12 +193,12 @@ class Feedback:
         self._table.forget(task.name, keep=self._config.keep, before_wall_s=before)
 
     def keep(self, request: Request, event: Finished, output: Any, now: float) -> bool:
-        """Keeps an answer. True = the caller is to be asked whether it is right.
+        """Keeps an answer of the model. True = the caller is to be asked whether it is right.
 
         event: with the model's own scores. output: what the caller gets.
         """
         tracked = self._tracked.get(request.task.definition) if request.task is not None else None
-        if tracked is None or event.scores is None:
+        if tracked is None or event.scores is None or (event.student is not None and event.student.stands):
             return False
         # A bare output has no room for the question.
         is_audit = request.error_topic is None and self._random.random() < tracked.config.audit_rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edge_agent.accuracy import bundled
 from edge_agent.core.model import Model, ModelError, Signature, file_stamps
-from edge_agent.core.pipe import Adapter, is_echo, weights_sha256
+from edge_agent.core.pipe import Adapter, Student, is_echo, weights_sha256
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, shown, shown_path
 from edge_agent.gguf.header import HeaderError
@@ -32,6 +33,8 @@ MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # A user's LoRA, and the repair of quantization losses.
 ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
+# A small trained model that is asked first.
+STUDENT_FILE = re.compile(r"(student-[a-z0-9][a-z0-9_-]{0,31})\.gguf")
 # Files that the manifest does not list.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = f"the folder of a bundle, as edge-convert makes it, or a .gguf file, of {MODELS}"
@@ -172,7 +175,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
         found = _sha256(path / name)
         if found != listed.sha256:
             raise ModelError(f"{path.name}/{name}: should have sha256 {listed.sha256} (got {found})")
-    adapters = _adapters(path, manifest)
+    adapters, students = _adapters(path, manifest), _students(path, manifest)
     return Model(
         key=key,
         source=path,
@@ -186,9 +189,10 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
         context_length=manifest.context_length,
         signature=signature,
         adapters=adapters,
+        students=students,
         score_maps=_read_score_maps(path, manifest),
         chat_template_sha256=facts.chat_template_sha256,
-        stamps=file_stamps(path / MODEL_FILE, adapters),
+        stamps=file_stamps(path / MODEL_FILE, (*adapters, *students)),
     )
 
 
@@ -209,6 +213,23 @@ def _adapters(folder: Path, manifest: Manifest) -> tuple[Adapter, ...]:
     )
 
 
+def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
+    """Without a check of hashes. Raises ModelError, OSError."""
+    found = []
+    for name, listed in sorted(manifest.files.items()):
+        if (match := STUDENT_FILE.fullmatch(name)) is None:
+            continue
+        try:
+            facts = read_model_facts(folder / name)
+        except HeaderError as error:
+            raise ModelError(f"{folder.name}/{name}: {error}") from error
+        if not facts.has_fields:
+            raise ModelError(f"{folder.name}/{name}: should be a model that `edge-convert train` made")
+        path = str(folder / name)
+        found.append(Student(name=match[1], path=path, sha256=listed.sha256, quantization=facts.quantization))
+    return tuple(found)
+
+
 def _check_content(
     path: Path, signer: Ed25519PublicKey | None, chat_templates: Sequence[str] | None
 ) -> tuple[Manifest | None, Signature | None, ModelFacts]:
@@ -224,6 +245,7 @@ def _check_content(
         raise ModelError(f"{name}: {error}") from error
     if manifest is not None:
         _read_score_maps(path, manifest)
+        _students(path, manifest)
     # A model without a template of its own uses the default one.
     sha256 = facts.chat_template_sha256
     if sha256 is not None and chat_templates is not None and sha256 not in chat_templates:

@@ -14,7 +14,17 @@ from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import Cancel, Command, Finished, Partial, Ready, Run, TextPlan, WorkerAnswer
+from edge_agent.core.pipe import (
+    STUDENT_SLOTS,
+    Cancel,
+    Command,
+    Finished,
+    Partial,
+    Ready,
+    Run,
+    TextPlan,
+    WorkerAnswer,
+)
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, cost_class_of
@@ -24,7 +34,7 @@ from edge_agent.requests.queue import RESTART_RETRY_S, EngineLoad, RequestQueue
 from edge_agent.requests.replies import Replies, failure_of
 from edge_agent.requests.request import Request
 from edge_agent.requests.scoring import Scoring
-from edge_agent.requests.statistics import RequestFacts, percentile
+from edge_agent.requests.statistics import RequestFacts, percentiles
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
 
@@ -35,6 +45,8 @@ MAX_ATTEMPTS = 2
 # Keeps an answer for feedback: the request, the answer with the model's own scores, what the caller gets. True = the
 # caller is to be asked whether it is right.
 KeepAnswer = Callable[[Request, Finished, Any, float], bool]
+# From which score on a student's answer to a request of this task stands; None = the model answers.
+StudentLeast = Callable[[Task], float | None]
 
 
 class Dispatcher:
@@ -54,6 +66,7 @@ class Dispatcher:
         *,
         scoring: Scoring | None = None,
         keep_answer: KeepAnswer = lambda *_: False,
+        student_least: StudentLeast = lambda _: None,
         weights_sha256: str = "",
     ) -> None:
         # New requests are refused; those that wait or run are answered.
@@ -66,6 +79,7 @@ class Dispatcher:
         self._render = render
         self._scoring = scoring or Scoring(weights_sha256)
         self._keep_answer = keep_answer
+        self._student_least = student_least
         self._keeps_inputs = config.feedback.keep_inputs
         self._forecast = Forecast()
         self._queue = RequestQueue(config, self._forecast)
@@ -79,8 +93,10 @@ class Dispatcher:
         self._joules_per_busy_s: float | None = None
         # Requests wait, and none is handed to the worker.
         self._is_paused = False
-        # Requests that the worker runs at once; 0 = there is no worker.
+        # Requests that the worker's model runs at once; 0 = there is no worker.
         self._slots = 0
+        # The same of its students.
+        self._student_slots = 0
         self._model: Model | None = None
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
@@ -162,6 +178,7 @@ class Dispatcher:
         assert request.envelope is not None
         number = self._accepted + 1
         request.run = request.task.make_run(number, request.envelope, self._render)
+        self._set_student(request)
         request.order = (request.priority, request.deadline_at, number)
         request.input = request.envelope.input if self._keeps_inputs else None
         request.cost_class, request.envelope = cost_class_of(request.run), None
@@ -172,25 +189,37 @@ class Dispatcher:
             request.run = replace(request.run, stream=False)
             self._queue.put(request)
         else:
-            leaving = self._queue.admit(request, self._engine_load(now), now)
+            leaving = self._queue.admit(request, self._engine_load(now, for_student=request.is_for_student), now)
         self._accepted = request.number = number
         self._duplicates.begin(request)
         for other, error in leaving:
             self._replies.refuse(other, error, now)
 
-    def _engine_load(self, now: float) -> EngineLoad:
-        at_once = len(self._active)
+    def _set_student(self, request: Request) -> None:
+        assert request.task is not None
+        assert request.run is not None
+        request.run = replace(request.run, student_least=self._student_least(request.task))
+
+    def _engine_load(self, now: float, *, for_student: bool = False) -> EngineLoad:
+        active = [request for request in self._active.values() if request.is_for_student == for_student]
+        at_once = len(active)
         # The worker stops what is answered already at its next step.
-        running = [request for request in self._active.values() if not request.is_answered]
+        running = [request for request in active if not request.is_answered]
         left_s = (self._forecast.share_s(one.cost_class) - (now - one.started_at) / at_once for one in running)
         work_s = sum(max(0.0, one_s) for one_s in left_s)
         loading_s = None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
-        return EngineLoad(slots=self._allowed_slots, running=at_once, work_s=work_s, loading_s=loading_s)
+        return EngineLoad(
+            slots=self._allowed_slots(for_student=for_student), running=at_once, work_s=work_s, loading_s=loading_s
+        )
 
-    @property
-    def _allowed_slots(self) -> int:
-        """How many requests may run at once."""
-        return self._slots if self._limits.max_active is None else min(self._slots, self._limits.max_active)
+    def _allowed_slots(self, *, for_student: bool) -> int:
+        """How many requests may run at once of those that a student is asked first, or of the others."""
+        slots = self._student_slots if for_student else self._slots
+        return slots if self._limits.max_active is None else min(slots, self._limits.max_active)
+
+    def _has_slot(self, *, for_student: bool) -> bool:
+        running = sum(request.is_for_student == for_student for request in self._active.values())
+        return running < self._allowed_slots(for_student=for_student)
 
     def fill_slots(self, now: float) -> None:
         """Hands waiting requests to the free slots of the worker.
@@ -198,10 +227,15 @@ class Dispatcher:
         A request that ran when a worker died runs alone the second time. If it is the cause, no other request pays.
         """
         self.expire_overdue(now)
-        while self._queue.waiting and not self._is_paused and len(self._active) < self._allowed_slots:
-            if any(request.attempts == MAX_ATTEMPTS for request in self._active.values()):
+        while self._queue.waiting and not self._is_paused:
+            active = self._active.values()
+            if any(request.attempts == MAX_ATTEMPTS for request in active):
                 return
-            request = self._queue.take(first_attempts_only=bool(self._active))
+            request = self._queue.take(
+                for_student=self._has_slot(for_student=True),
+                for_model=self._has_slot(for_student=False),
+                first_attempts_only=bool(active),
+            )
             if request is None:
                 return
             self._start(request, now)
@@ -304,7 +338,9 @@ class Dispatcher:
     def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
-        self._slots = ready.max_active
+        self._slots, self._student_slots = ready.max_active, STUDENT_SLOTS if ready.students else 0
+        for request in self._queue.waiting:  # since another model had other students, or none
+            self._set_student(request)
         self.fill_slots(now)
 
     def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
@@ -312,7 +348,7 @@ class Dispatcher:
 
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
         """
-        self._slots = 0
+        self._slots = self._student_slots = 0
         self._ready_at = ready_at
         lost, self._active = self._active, {}
         for request in lost.values():
@@ -387,8 +423,9 @@ class Dispatcher:
             store_fault=self._store.fault,
             store_set_aside=self._store.set_aside,
             totals=replace(replies.totals, accepted_total=self._accepted),
-            latency_ms={f"p{p}": percentile(replies.latency_ms, p) for p in (50, 95, 99)},
-            queued_ms={f"p{p}": percentile(replies.queued_ms, p) for p in (50, 95)},
+            latency_ms=percentiles(replies.latency_ms, 50, 95, 99),
+            queued_ms=percentiles(replies.queued_ms, 50, 95),
+            models={name: one.describe() for name, one in replies.models.items()},
         )
 
 

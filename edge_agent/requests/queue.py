@@ -51,8 +51,9 @@ class RateLimiter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """What the engine does now. slots: requests that it runs at once; 0 = there is no engine.
+    """What the engine does now for requests that a student is asked first, or for those of the model.
 
+    slots: requests that it runs at once; 0 = there is no engine.
     running: requests. work_s: what is left of them, in seconds of the engine's time, where that is known.
     loading_s: how long until there is an engine; None = unknown, or it is there.
     """
@@ -138,6 +139,7 @@ class RequestQueue:
         own = self._forecast.expect(newcomer.cost_class)
         if own is None or now >= own.believed_until:
             return
+        waiting = [request for request in waiting if request.is_for_student == newcomer.is_for_student]
         split = bisect.bisect(waiting, newcomer.order, key=_ORDER)
         ahead = engine.running + split
         work_s = engine.work_s + self._work_s(waiting[:split])
@@ -181,11 +183,17 @@ class RequestQueue:
         """Lets a request wait that was admitted before: it may exceed the capacity."""
         bisect.insort(self.waiting, request, key=_ORDER)
 
-    def take(self, *, first_attempts_only: bool) -> Request | None:
-        """The next request to run. first_attempts_only: None if it ran before, when a worker died: it runs alone."""
-        if not self.waiting or (first_attempts_only and self.waiting[0].attempts):
-            return None
-        return self.waiting.pop(0)
+    def take(self, *, for_student: bool, for_model: bool, first_attempts_only: bool) -> Request | None:
+        """The next request to run: of those that a student is asked first, or of the others, or of both.
+
+        first_attempts_only: none behind a request that ran before, when a worker died: that one runs alone.
+        """
+        for place, request in enumerate(self.waiting if for_student or for_model else ()):
+            if first_attempts_only and request.attempts:
+                return None
+            if for_student if request.is_for_student else for_model:
+                return self.waiting.pop(place)
+        return None
 
     def remove_where(self, is_unwanted: Callable[[Request], bool]) -> list[Request]:
         """Takes out every waiting request for which this is true, in their order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,20 +12,19 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Error, Status
 from edge_agent.core.config import ClassifyTask, TaskConfig
 from edge_agent.core.messages import JSON, TEXT, Publication, Reply
+from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
-from edge_agent.requests.statistics import RequestTotals
+from edge_agent.requests.statistics import WINDOW, ModelAnswers, RequestTotals
 
 log = logging.getLogger(__name__)
 
 # How many equal requests may wait for the answers of others, all together: each is a row of the store.
 MAX_FOLLOWERS = 1000
-# Answers that percentiles are taken of.
-WINDOW = 512
 # These refusals say that more is asked than can be answered.
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
 # Their messages may quote the caller, or an answer made from the input: the log does not.
@@ -40,6 +39,7 @@ class Replies:
         # Milliseconds.
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
+        self.models = defaultdict[str, ModelAnswers](ModelAnswers)
         self._device = device
         self._delivery = delivery
         self._duplicates = duplicates
@@ -104,8 +104,7 @@ class Replies:
         document["finish"] = event.finish.value
         document["reasoning"] = event.reasoning if request.run.includes_reasoning else None
         document["degraded"] = [*(["unsure"] if scores and output is None else []), *limits]
-        if model := request.model:
-            document["model"] = {"name": model.key, "sha256": model.sha256, "quantization": model.quantization}
+        document["model"] = model = None if request.model is None else _answering_model(request.model, event)
         document["usage"] = {
             "prompt_tokens": event.prompt_tokens,
             "cached_tokens": event.cached_tokens,
@@ -117,6 +116,8 @@ class Replies:
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])
+        if model is not None:
+            self.models[model["name"]].count(document["timing"]["total_ms"], energy_j)
 
     def refuse(self, request: Request, error: Error, now: float) -> None:
         """Ends a request without an answer, whether it was admitted or not."""
@@ -184,6 +185,13 @@ def reply_document(
             "batch": event.batch if event else None,
         },
     }
+
+
+def _answering_model(model: Model, event: Finished) -> dict[str, Any]:
+    """The model, or that of its students that answered."""
+    student = event.student.name if event.student is not None and event.student.stands else None
+    name, found = next(((one.name, one) for one in model.students if one.name == student), (model.key, model))
+    return {"name": name, "sha256": found.sha256, "quantization": found.quantization}
 
 
 def failure_of(event: Failed | Cancelled) -> Error:

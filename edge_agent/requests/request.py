@@ -67,6 +67,11 @@ class Request:
     followers: list[int | None] = field(default_factory=list)
 
     @property
+    def is_for_student(self) -> bool:
+        """A student is asked first."""
+        return self.run is not None and self.run.student_least is not None
+
+    @property
     def deadline(self) -> str:
         """The deadline for the caller's eyes, with its source."""
         return f"the deadline of {(self.deadline_at - self.arrived_at) * 1000:.0f} ms ({self.deadline_source})"

@@ -99,6 +99,8 @@ class Scoring:
         """The answer with the scores that callers get, and the output: None where no label is sure enough."""
         if event.scores is None:
             return event, task.output_of(event)
+        if event.student is not None and event.student.stands:
+            return event, task.output_of(event)
         if (found := self.map_in_force(task)) is not None:
             event = replace(event, scores=found.apply(event.scores))
         is_unsure = max((event.scores or {}).values()) < self._least.get(task.definition, 0.0)

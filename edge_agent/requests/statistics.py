@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_agent.store.store import Quarantined
+
+# Answers that percentiles are taken of.
+WINDOW = 512
+
+
+@dataclass(slots=True)
+class ModelAnswers:
+    """The answers of one model since the agent's start. joules: of those `measured` whose energy is known."""
+
+    answers_total: int = 0
+    latency_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    joules: float = 0.0
+    measured: int = 0
+
+    def count(self, latency_ms: float, energy_j: float | None) -> None:
+        self.answers_total += 1
+        self.latency_ms.append(latency_ms)
+        if energy_j is not None:
+            self.joules += energy_j
+            self.measured += 1
+
+    def describe(self) -> dict[str, Any]:
+        """For health."""
+        return {
+            "answers_total": self.answers_total,
+            "latency_ms": percentiles(self.latency_ms, 50, 95, 99),
+            "joules_per_answer": self.joules / self.measured if self.measured else None,
+        }
 
 
 @dataclass(slots=True)
@@ -27,7 +57,7 @@ class RequestTotals:
 class RequestFacts:
     """The state of the requests at one moment. Times are milliseconds; None = unknown, or nothing to measure.
 
-    latency_ms, queued_ms: percentiles of the latest answers, by name (`p50`).
+    latency_ms, queued_ms: percentiles of the latest answers, by name (`p50`). models: the answers of each, by name.
     postponed_replies: the broker does not take them now; they are sent again. lost_replies: taken on no topic.
     store_fault: why requests are kept in memory only, although they should outlive the agent.
     store_set_aside: why the requests of earlier processes are lost.
@@ -47,6 +77,13 @@ class RequestFacts:
     totals: RequestTotals = field(default_factory=RequestTotals)
     latency_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95", "p99")))
     queued_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95")))
+    models: dict[str, Any] = field(default_factory=dict)
+
+
+def percentiles(values: Iterable[float], *percents: int) -> dict[str, float | None]:
+    """By name (`p50`)."""
+    ordered = sorted(values)
+    return {f"p{percent}": percentile(ordered, percent) for percent in percents}
 
 
 def percentile(values: Iterable[float], percent: int) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 from edge_agent.board.energy import EnergyMeter
 from edge_agent.board.governor import Level, Limits
 from edge_agent.board.reading import BoardReading
+from edge_agent.feedback.agreement import StudentFacts
 from edge_agent.feedback.feedback import TaskAccuracy
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import RequestFacts
@@ -35,6 +36,7 @@ def health_document(
     limits: Limits,
     energy: EnergyMeter,
     accuracy: Mapping[str, TaskAccuracy],
+    students: Mapping[str, StudentFacts],
     agent_rss_mb: float | None,
     alarms: dict[str, str],
     unmeasured: set[str],
@@ -92,6 +94,7 @@ def health_document(
             **_fields(requests.totals, "requests_total", "failed_total", "invalid_total"),
             **_fields(worker.throughput, "prompt_tokens_total", "completion_tokens_total", "cached_tokens_total"),
             **_fields(worker.throughput, "decode_tok_s", "prefill_tok_s", "batch_avg"),
+            "models": requests.models,
         },
         "thermal": {
             **_fields(reading.thermal, "soc_c", "limit_c", "headroom_c", "zones"),
@@ -118,6 +121,7 @@ def health_document(
             task: _fields(one, "given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")
             for task, one in accuracy.items()
         },
+        "students": {task: asdict(one) for task, one in students.items()},
         "governor": limits.as_health(),
         "sensor_errors": reading.errors,
     }

@@ -35,17 +35,20 @@ class KeptAnswer:
 
 
 class AnswerTable:
-    """In the store's database. basis: identifies the definition of the task and the model."""
+    """In the store's database. basis: identifies the definition of the task and the model.
+
+    task: a name; with a student's after a slash, what it and the large model answered.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def keep(self, task: str, basis: str, answer: KeptAnswer) -> None:
         self._store.write(
-            "INSERT INTO answers (task, basis, id, reply_topic, wall_s, scores, tokens, is_audit, input, output)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO answers (task, basis, id, reply_topic, wall_s, scores, tokens, is_audit, input, output,"
+            " is_marked, label) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             task, basis, answer.id, answer.reply_topic, answer.wall_s, json.dumps(answer.scores), answer.tokens,
-            answer.is_audit, answer.input, answer.output,
+            answer.is_audit, answer.input, answer.output, answer.is_marked, answer.label,
         )  # fmt: skip
 
     def find(self, task: str, request_id: str) -> list[tuple[str, KeptAnswer]]:
@@ -75,7 +78,7 @@ class AnswerTable:
             one for one in found if one and one.scores.keys() == known and (one.label is None or one.label in known)
         ]
 
-    def forget(self, task: str, *, keep: int, before_wall_s: float) -> None:
+    def forget(self, task: str, *, keep: int, before_wall_s: float = 0.0) -> None:
         """Keeps the newest `keep` answers of a task without feedback, as many with it; of no task any from before."""
         self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
         for is_marked in (0, 1):
@@ -86,9 +89,9 @@ class AnswerTable:
             )  # fmt: skip
 
     def forget_all(self) -> None:
-        """Feedback is switched off: nothing is kept any more."""
-        self._store.write("DELETE FROM answers")
-        self._store.write("DELETE FROM accuracy")
+        """Feedback is switched off: nothing is kept for it any more."""
+        self._store.write("DELETE FROM answers WHERE task NOT LIKE '%/%'")
+        self._store.write("DELETE FROM accuracy WHERE task NOT LIKE '%/%'")
 
     def document(self, basis: str) -> Any:
         """What `set_document` wrote, None = nothing, or nothing that can be read."""

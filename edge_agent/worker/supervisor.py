@@ -187,6 +187,7 @@ class Supervisor:
             tasks=self._prefixes,
             model_sha256=model.sha256,
             adapters=model.adapters,
+            students=model.students,
             state_dir=str(model.engine_state(self._config.state_dir)),
         )
 

@@ -40,7 +40,7 @@ class Throughput:
         self.prompt_tokens_total += prompt
         self.cached_tokens_total += cached
         self.completion_tokens_total += progress.completion_tokens_total - last.completion_tokens_total
-        self.busy_s += prefill_s + decode_s
+        self.busy_s += prefill_s + decode_s + progress.students_s - last.students_s
         if decoded and decode_s > 0:
             self.decode_tok_s = round(decoded / decode_s, 2)
         if prompt > cached and prefill_s > 0:

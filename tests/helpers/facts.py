@@ -70,6 +70,7 @@ def health(**fields: Any) -> dict[str, Any]:
         "limits": NO_LIMITS,
         "energy": EnergyMeter(),
         "accuracy": {},
+        "students": {},
         "agent_rss_mb": 30.0,
         "alarms": {},
         "unmeasured": set(),

@@ -75,6 +75,7 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
             {"file": "adapter.gguf", "sha256": hashlib.sha256(b"a").hexdigest()},
             {"file": "repair.gguf", "sha256": hashlib.sha256(b"r").hexdigest()},
         ],
+        "students": [],
         "warning": None,
     }
 

@@ -169,7 +169,7 @@ class Shift:
             self.start(self.free_at)
 
     def start(self, at: float) -> None:
-        started = self.office.queue.take(first_attempts_only=False)
+        started = self.office.queue.take(for_student=True, for_model=True, first_attempts_only=False)
         assert started is not None
         self.free_at = at + 1.0
         self.late += self.free_at > started.deadline_at + 1e-6
@@ -232,8 +232,12 @@ def test_one_that_ran_before_is_not_started_beside_others_and_keeps_its_place() 
     lost, other = request(attempts=1), request()
     for one in (other, lost):
         queue.put(one)
-    assert queue.take(first_attempts_only=True) is None
-    assert [queue.take(first_attempts_only=False) for _ in range(3)] == [lost, other, None]
+    assert queue.take(for_student=True, for_model=True, first_attempts_only=True) is None
+    assert [queue.take(for_student=True, for_model=True, first_attempts_only=False) for _ in range(3)] == [
+        lost,
+        other,
+        None,
+    ]
     assert queue.oldest_ms(5.0) is None
 
 

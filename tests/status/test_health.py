@@ -40,6 +40,7 @@ FIELDS: dict[str, set[str]] = {
             "latency_ms",
             "queued_ms",
             "invalid_total",
+            "models",
         ),
     },
     "thermal": {"soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes"},
@@ -52,6 +53,7 @@ FIELDS: dict[str, set[str]] = {
     "disk": {"free_mb"},
     "worker": {"pid", "restarts", "last_end", "model", "cpu_variant", "repacked_mb"},
     "accuracy": set(),
+    "students": set(),
     "governor": {"level", "limits", "reason"},
     "severity": {
         *("data-connection-lost", "model-not-loaded", "model-fallback", "worker-silent", "connection-unstable"),
