@@ -216,8 +216,8 @@ def students_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "students",
         "BUNDLE --students BUNDLE... --out BUNDLE [option ...]",
-        "Adds models that `edge-convert train` made to a copy of a larger model's bundle. Each answers its tasks first, "
-        "and the larger model what its student is not sure of.",
+        "Adds models that `edge-convert train` made to a copy of a larger model's bundle. Each answers its tasks "
+        "first, and the larger model what its student is not sure of.",
     )
     _add(parser, "bundle", "BUNDLE", "the larger model")
     _add(parser, "--students", "BUNDLE", "bundles of trained models", nargs="+", required=True)

@@ -160,6 +160,7 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
                 "canaries_asked": model is not None and is_asked,
                 "chat_template_sha256": None if model is None else model.chat_template_sha256,
                 "score_maps": {} if model is None else _mapped_tasks(model),
+                "students": [] if model is None else [one.name for one in model.students],
             }
         )
     elif model is not None and not faults:
@@ -168,6 +169,7 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
         print(f"template   {model.chat_template_sha256 or 'none'}")
         print(f"signature  {model.signature or 'none'}")
         print(f"score maps {', '.join(sorted(map(escaped, _mapped_tasks(model).values()))) or 'none'}")
+        print(f"students   {', '.join(one.name for one in model.students) or 'none'}")
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")
 
 

@@ -11,7 +11,6 @@ import signal
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 from edge_agent.board.board import Board
 from edge_agent.board.energy import EnergyMeter, EnergySample
@@ -26,7 +25,6 @@ from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
 from edge_agent.core.wording import cut
-from edge_agent.feedback.agreement import Agreement
 from edge_agent.feedback.feedback import Feedback
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -36,7 +34,6 @@ from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Receiv
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
-from edge_agent.requests.request import Request
 from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.status.presence import Presence, State
@@ -74,7 +71,6 @@ class Agent:
         self._scoring = Scoring(model.weights_sha256, f"{config.device.site}/{config.device.id}")
         self._scoring.set_bundled(model.score_maps)
         self._feedback = Feedback(config, tasks, self._store, self._scoring, model.weights_sha256)
-        self._agreement = Agreement(tasks, self._store)
         self._dispatcher = Dispatcher(
             config,
             tasks,
@@ -82,8 +78,8 @@ class Agent:
             self._supervisor.send,
             self._renderer.render,
             scoring=self._scoring,
-            keep_answer=self._keep_answer,
-            student_least=self._agreement.least_score,
+            keep_answer=self._feedback.keep,
+            student_least=self._feedback.students.least_score,
             weights_sha256=model.weights_sha256,
         )
         board = Board(config.board.root, config.models_dir)
@@ -110,7 +106,6 @@ class Agent:
             energy=self._energy,
             scoring=self._scoring,
             feedback=self._feedback,
-            agreement=self._agreement,
         )
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
@@ -150,11 +145,6 @@ class Agent:
         finally:
             self._stop()
         return self._exit_code
-
-    def _keep_answer(self, request: Request, event: pipe.Finished, output: Any, now: float) -> bool:
-        """True = the caller is to be asked whether the answer is right."""
-        self._agreement.keep(request, event, output, now)
-        return self._feedback.keep(request, event, output, now)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._signals.append(number)
@@ -290,7 +280,7 @@ class Agent:
         self._governor.set_capacity(ready)
         # It starts without limits.
         self._supervisor.send(self._governor.limits.for_worker())
-        self._agreement.set_students(self._supervisor.model, ready.students)
+        self._feedback.students.set_students(self._supervisor.model, ready.students)
         # Before anything is published: a fault there must not keep requests waiting.
         self._dispatcher.on_worker_ready(self._supervisor.model, ready, now)
         if self._presence.state is State.OFFLINE:
@@ -336,7 +326,6 @@ class Agent:
             self._status.publish_event("recalibration", recalibration)
             # `info` says where scores come from.
             self._status.publish_all()
-        self._agreement.tick()
         self._monitor.replace_hung_thread(now)
         # Nothing depends on what became of these messages.
         self._connections.control.outbox.take_results()
@@ -371,7 +360,6 @@ class Agent:
         tasks = with_built_in(config.tasks)
         self._dispatcher.reconfigure(config, tasks)
         self._feedback.reconfigure(config, tasks)
-        self._agreement.reconfigure(tasks)
         self._feedback_topic.config = config
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)

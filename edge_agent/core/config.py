@@ -334,7 +334,7 @@ class ClassifyTask(TaskBase):
     """How sure the audits make `min_accuracy` and `agree`."""
     agree: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Where the bundle has a student for this task: of the answers that it gives alone, at least this share is what the
-    large model would answer. 1 = the large model answers all. With `min_accuracy` it does, too."""
+    large model would answer. 1 = the large model answers all. With `min_accuracy`, that share is right instead."""
     score_map: ScoreMapTable | None = None
     """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
     It is used in place of `prior` while task and model are those that it was made for. Default: none."""

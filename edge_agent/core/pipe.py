@@ -135,6 +135,7 @@ class Run:
 
     max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
     student_least: a student of the task is asked first, and its answer stands from this score on. None = it is not.
+    student_only: the code of the failure where it does not stand; None = the model answers then.
     """
 
     type: Literal["run"] = "run"
@@ -148,6 +149,7 @@ class Run:
     includes_reasoning: bool = False
     stream: bool = False
     student_least: float | None = None
+    student_only: Code | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

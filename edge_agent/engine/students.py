@@ -130,10 +130,17 @@ class _Student:
             answer = pipe.StudentAnswer(name=self.name, scores=event.scores, stands=stands)
             if stands:
                 self._emit(replace(event, student=answer))
-            else:
-                self._pass_on(run, _PassedOn(answer, event.started_at, event.share_s))
+                return
+            self._give_up(run, _PassedOn(answer, event.started_at, event.share_s))
         else:  # it does not take this input, or these labels
-            self._pass_on(run, None)
+            self._give_up(run, None)
+
+    def _give_up(self, run: pipe.Run, before: _PassedOn | None) -> None:
+        if run.student_only is None:
+            self._pass_on(run, before)
+        else:
+            message = f"student {self.name} is not sure of it, and the model takes no such request now"
+            self._emit(pipe.Failed(id=run.id, code=run.student_only, message=message))
 
     def busy_s(self) -> float:
         totals = self._engine.progress()

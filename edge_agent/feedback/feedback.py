@@ -25,6 +25,7 @@ from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
 from edge_agent.feedback.fitting import better_map_in_child
+from edge_agent.feedback.students import StudentThresholds
 from edge_agent.requests.request import Request
 from edge_agent.requests.scoring import NEVER, Scoring
 from edge_agent.requests.tasks import Task
@@ -141,6 +142,7 @@ class Feedback:
         self._config = config.feedback
         self._tasks = tasks
         self._table = AnswerTable(store)
+        self.students = StudentThresholds(config.feedback, tasks, self._table)
         self._scoring = scoring
         self._weights_sha256 = weights_sha256
         # By definition.
@@ -158,6 +160,7 @@ class Feedback:
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
         self._config, self._tasks = config.feedback, tasks
+        self.students.reconfigure(config.feedback, tasks)
         self._restore_tasks()
 
     def _restore_tasks(self) -> None:
@@ -193,19 +196,25 @@ class Feedback:
         self._table.forget(task.name, keep=self._config.keep, before_wall_s=before)
 
     def keep(self, request: Request, event: Finished, output: Any, now: float) -> bool:
-        """Keeps an answer of the model. True = the caller is to be asked whether it is right.
+        """Keeps an answer. True = the caller is to be asked whether it is right.
 
         event: with the model's own scores. output: what the caller gets.
         """
-        tracked = self._tracked.get(request.task.definition) if request.task is not None else None
-        if tracked is None or event.scores is None or (event.student is not None and event.student.stands):
+        assert request.task is not None
+        config, wall_s = request.task.config, moment(now).wall_s
+        if not isinstance(config, ClassifyTask):
             return False
         # A bare output has no room for the question.
-        is_audit = request.error_topic is None and self._random.random() < tracked.config.audit_rate
+        may_be_audit = self._config.enabled and request.error_topic is None
+        is_audit = may_be_audit and self._random.random() < config.audit_rate
+        is_audit_of_student = self.students.keep(request, event, output, wall_s, is_audit=is_audit)
+        tracked = self._tracked.get(request.task.definition)
+        if tracked is None or event.scores is None or (event.student is not None and event.student.stands):
+            return is_audit_of_student
         answer = KeptAnswer(
             id=json.dumps(request.id),
             reply_topic=request.reply_topic,
-            wall_s=moment(now).wall_s,
+            wall_s=wall_s,
             scores={label: round(score, 9) for label, score in event.scores.items()},
             tokens=event.prompt_tokens,
             is_audit=is_audit,
@@ -261,17 +270,21 @@ class Feedback:
     def mark(self, name: str, mark: Mark, now: float) -> dict[str, Any]:
         """Takes feedback on an answer of this task; gives the data of its result. Raises FeedbackError."""
         self._classify_task(name)
-        basis, kept = self._find(name, mark)
+        found = self._find(name, mark)
+        _, kept = found[0]
         label = _label(kept, mark)
-        self._table.mark(kept.number, label)
-        for tracked in self._tracked.values():
-            if tracked.basis == basis:
-                tracked.due_at = tracked.due_at or now + ASSESS_AFTER_S
+        for basis, one in found:
+            self._table.mark(one.number, label)
+            self.students.on_feedback(basis)
+            for tracked in self._tracked.values():
+                if tracked.basis == basis:
+                    tracked.due_at = tracked.due_at or now + ASSESS_AFTER_S
         return {"task": name, "output": kept.output, "answer": label, "is_right": label == kept.output}
 
-    def _find(self, name: str, mark: Mark) -> tuple[str, KeptAnswer]:
-        """The newest answer that is meant, and its basis."""
-        found = self._table.find(name, json.dumps(mark.id))
+    def _find(self, name: str, mark: Mark) -> list[tuple[str, KeptAnswer]]:
+        """The newest answer that is meant, with its basis: the model's, or a student's, or both to one request."""
+        names = [name, *filter(None, [self.students.name_in_store(name)])]
+        found = [pair for one in names for pair in self._table.find(one, json.dumps(mark.id))]
         if mark.reply_to is not None:
             found = [(basis, one) for basis, one in found if one.reply_topic == mark.reply_to]
         if not found:
@@ -279,10 +292,12 @@ class Feedback:
             raise FeedbackError("not_found", f"id: no answer to it is kept; {limits} (got {shown(mark.id)})")
         if len({one.reply_topic for _, one in found}) > 1:
             raise FeedbackError("ambiguous", "reply_to: required, because several callers used this id")
-        return found[0]
+        newest = max(one.wall_s for _, one in found)
+        return [(basis, one) for basis, one in found if one.wall_s == newest]
 
     def tick(self, now: float) -> dict[str, Any] | None:
         """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
+        self.students.tick()
         event = None
         if self._assessing is not None:
             tracked, answers, found = self._assessing

@@ -15,6 +15,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import (
+    NEVER,
     STUDENT_SLOTS,
     Cancel,
     Command,
@@ -172,13 +173,20 @@ class Dispatcher:
             raise Refusal(Code.DEADLINE, f"{request.deadline} has passed")
         if self._gave_up_because is not None:
             raise Refusal(Code.LOADING, self._gave_up_because, RESTART_RETRY_S)
-        if not is_recovered:
-            self._queue.check_and_count(request, now, self._limits, is_draining=self.is_draining)
         assert request.task is not None
         assert request.envelope is not None
+        least, student_only = self._student_least(request.task), None
+        if not is_recovered:
+            student_only = self._queue.check_and_count(
+                request,
+                now,
+                self._limits,
+                is_draining=self.is_draining,
+                has_sure_student=least is not None and least < NEVER,
+            )
         number = self._accepted + 1
-        request.run = request.task.make_run(number, request.envelope, self._render)
-        self._set_student(request)
+        run = request.task.make_run(number, request.envelope, self._render)
+        request.run = replace(run, student_least=least, student_only=student_only)
         request.order = (request.priority, request.deadline_at, number)
         request.input = request.envelope.input if self._keeps_inputs else None
         request.cost_class, request.envelope = cost_class_of(request.run), None
@@ -194,11 +202,6 @@ class Dispatcher:
         self._duplicates.begin(request)
         for other, error in leaving:
             self._replies.refuse(other, error, now)
-
-    def _set_student(self, request: Request) -> None:
-        assert request.task is not None
-        assert request.run is not None
-        request.run = replace(request.run, student_least=self._student_least(request.task))
 
     def _engine_load(self, now: float, *, for_student: bool = False) -> EngineLoad:
         active = [request for request in self._active.values() if request.is_for_student == for_student]
@@ -339,8 +342,10 @@ class Dispatcher:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
         self._slots, self._student_slots = ready.max_active, STUDENT_SLOTS if ready.students else 0
-        for request in self._queue.waiting:  # since another model had other students, or none
-            self._set_student(request)
+        for request in self._queue.waiting:  # another model may have had other students
+            assert request.task is not None
+            assert request.run is not None
+            request.run = replace(request.run, student_least=self._student_least(request.task))
         self.fill_slots(now)
 
     def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:

@@ -85,11 +85,17 @@ class RequestQueue:
     def capacity(self) -> int:
         return self._config.queue.capacity
 
-    def check_and_count(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
-        """Raises Refusal by drain, limits or rates, else counts the request. Rendering a template first may be slow."""
+    def check_and_count(
+        self, request: Request, now: float, limits: Limits, *, is_draining: bool, has_sure_student: bool
+    ) -> Code | None:
+        """Raises Refusal by drain, limits or rates, else counts the request. Rendering a template first may be slow.
+
+        Gives why the student alone may answer, None = the model may, too.
+        """
         if is_draining:
             raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", RESTART_RETRY_S)
-        if limits.causes and (cause := limits.refusal(request.priority)) is not None:
+        cause = limits.refusal(request.priority) if limits.causes else None
+        if cause is not None and not has_sure_student:
             message = f"priority {request.priority} is not urgent enough while {limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
         assert request.task is not None
@@ -99,6 +105,7 @@ class RequestQueue:
         ):
             if per_minute is not None:
                 self._rates.take(subject, name, per_minute, now)
+        return None if cause is None else Code(cause.value)
 
     def admit(self, newcomer: Request, engine: EngineLoad, now: float) -> list[tuple[Request, Error]]:
         """Lets a newcomer wait. Returns the requests that left the queue for it, and why.

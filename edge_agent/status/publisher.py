@@ -20,7 +20,6 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, json_publication
 from edge_agent.core.topics import discovery_status
-from edge_agent.feedback.agreement import Agreement
 from edge_agent.feedback.feedback import Feedback
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
@@ -61,7 +60,6 @@ class StatusPublisher:
         energy: EnergyMeter,
         scoring: Scoring,
         feedback: Feedback,
-        agreement: Agreement,
     ) -> None:
         self.alarms = Alarms(config.topics, connections.publish_if_connected)
         self.health_sequence = 0
@@ -78,7 +76,6 @@ class StatusPublisher:
         self._energy = energy
         self._scoring = scoring
         self._feedback = feedback
-        self._agreement = agreement
         self._started_at = time.monotonic()
         self._alarms_at = self._health_at = self._started_at
         self._republish_at = math.inf
@@ -223,7 +220,7 @@ class StatusPublisher:
             limits=self._governor.limits,
             energy=self._energy,
             accuracy=self._feedback.facts(),
-            students=self._agreement.facts(),
+            students=self._feedback.students.facts(),
             agent_rss_mb=resident_mb(),
             alarms=self.alarms.severities,
             unmeasured=self.alarms.unmeasured,

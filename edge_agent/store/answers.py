@@ -89,8 +89,9 @@ class AnswerTable:
             )  # fmt: skip
 
     def forget_all(self) -> None:
-        """Feedback is switched off: nothing is kept for it any more."""
+        """Feedback is switched off. Of students scores and labels stay: the large model has judged some of them."""
         self._store.write("DELETE FROM answers WHERE task NOT LIKE '%/%'")
+        self._store.write("UPDATE answers SET id = '', reply_topic = '', input = NULL")
         self._store.write("DELETE FROM accuracy WHERE task NOT LIKE '%/%'")
 
     def document(self, basis: str) -> Any:

@@ -364,3 +364,25 @@ def test_score_maps_that_cannot_be_used_are_refused(tmp_path: Path, data: bytes,
     assert refusal(path).startswith("demo/score_maps.json: ")
     assert fault in refusal(path)
     assert fault in str(content_fault(path))
+
+
+TRAINED = changed_model({"edge-agent.fields": (STRING, "{}")})
+
+
+def test_students_of_a_bundle_are_its_small_trained_models(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "student-pump-1.gguf": TRAINED})
+    model = open_model("default", path)
+    [student] = model.students
+    assert (student.name, student.path) == ("student-pump-1", str(path / "student-pump-1.gguf"))
+    assert model.describe()["students"] == [{"name": "student-pump-1", "sha256": hashlib.sha256(TRAINED).hexdigest()}]
+    assert content_fault(path) is None
+    (path / "student-pump-1.gguf").touch()
+    assert not model.is_unchanged()
+
+
+@pytest.mark.parametrize(("data", "fault"), [(GGUF, "should be a model that `edge-convert train` made"), (b"GGUF", "")])
+def test_a_student_that_cannot_be_one_is_refused(tmp_path: Path, data: bytes, fault: str) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "student-x.gguf": data})
+    assert refusal(path).startswith("demo/student-x.gguf: ")
+    assert fault in refusal(path)
+    assert fault in str(content_fault(path))

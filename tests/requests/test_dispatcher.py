@@ -18,15 +18,29 @@ from hypothesis import strategies as st
 from edge_agent.board.governor import Level, LimitCause, Limits
 from edge_agent.core.codes import Code
 from edge_agent.core.pipe import (
+    NEVER,
     Cancelled,
     Failed,
     Finish,
     Partial,
+    Student,
+    StudentAnswer,
     WorkerAnswer,
 )
 from edge_agent.requests import replies
 from edge_agent.requests.quarantine import fingerprint
-from tests.helpers.support import BASE, REPLY_FIELDS, Desk, code_of, finished, inbound, labelled, message_of
+from tests.helpers.support import (
+    BASE,
+    MODEL,
+    REPLY_FIELDS,
+    Desk,
+    code_of,
+    finished,
+    inbound,
+    labelled,
+    message_of,
+    ready,
+)
 
 RESPONSE = f"{BASE}/infer/generate/response"
 
@@ -847,3 +861,64 @@ class TestLog:
         desk.dispatcher.finish(fault, 1.0)
         assert message_of(desk.reply) == fault.message
         assert caplog.text.endswith("status=failed code=no_valid_output: its reply says why\n")
+
+
+class TestStudents:
+    """least: from which score on the student's answer to a task of `triage` stands."""
+
+    def desk(self, least: float | None = 0.5, *, slots: int = 1) -> Desk:
+        desk = Desk(slots=0)
+        desk.dispatcher._student_least = lambda task: least if task.name == "triage" else None
+        model = replace(MODEL, students=(Student(name="student-t", path="", sha256="5t", quantization="Q8_0"),))
+        desk.dispatcher.on_worker_ready(model, ready(max_active=slots, students={"triage": "student-t"}), 0.0)
+        return desk
+
+    def test_a_request_for_a_student_runs_beside_those_of_the_model(self) -> None:
+        desk = self.desk()
+        for number in range(3):
+            desk.ask({"input": "x", "id": number})
+        desk.ask({"input": "y", "id": "quick"}, task="triage")
+        assert [(run.id, run.student_least) for run in desk.runs] == [(1, None), (4, 0.5)]
+
+    def test_the_reply_says_which_model_answered(self) -> None:
+        desk = self.desk()
+        answer = StudentAnswer(name="student-t", scores={"normal": 0.9, "bearing fault": 0.1}, stands=True)
+        for number, student in enumerate((answer, replace(answer, stands=False), None), start=1):
+            desk.ask({"input": f"{number}", "id": number}, task="triage")
+            event = replace(labelled(number, normal=0.9, bearing_fault=0.1), student=student)
+            desk.dispatcher.finish(event, 1.0)
+        of_student, *of_model = [reply["model"] for reply in desk.replies]
+        assert of_student == {"name": "student-t", "sha256": "5t", "quantization": "Q8_0"}
+        assert of_model == [{"name": "default", "sha256": "5ha", "quantization": "Q8_0"}] * 2
+        counted = desk.dispatcher.snapshot(2.0).models
+        assert {name: one["answers_total"] for name, one in counted.items()} == {"student-t": 1, "default": 2}
+        assert counted["student-t"]["latency_ms"]["p50"] == 1000.0
+
+    def test_under_heat_a_sure_student_answers_alone(self) -> None:
+        hot = Limits(
+            level=Level.HOT,
+            reason="it is hot",
+            refusal_cause=LimitCause.OVERHEATED,
+            causes=(LimitCause.OVERHEATED,),
+            lowest_priority=-1,
+        )
+        desk = self.desk()
+        desk.dispatcher.apply_limits(hot)
+        desk.ask({"input": "x", "id": "other"})
+        desk.ask({"input": "y", "id": "sure"}, task="triage")
+        assert [(run.task, run.student_only) for run in desk.runs] == [("triage", Code.OVERHEATED)]
+        desk.dispatcher.finish(Failed(id=desk.runs[0].id, code=Code.OVERHEATED, message="not sure"), 1.0)
+        assert desk.statuses() == [("other", "busy"), ("sure", "busy")]
+        # A student that has proven nothing answers nothing alone.
+        desk = self.desk(least=NEVER)
+        desk.dispatcher.apply_limits(hot)
+        desk.ask({"input": "y", "id": "unsure"}, task="triage")
+        assert desk.statuses() == [("unsure", "busy")]
+
+    def test_a_request_that_waits_for_another_model_is_asked_its_students(self) -> None:
+        desk = self.desk(slots=1)
+        desk.dispatcher.on_worker_lost("it is replaced", 0.0)
+        desk.ask({"input": "y", "id": 1}, task="triage")
+        desk.dispatcher._student_least = lambda _: None
+        desk.start_worker()
+        assert [run.student_least for run in desk.runs] == [None]

@@ -283,3 +283,28 @@ def test_the_bucket_that_was_used_the_longest_ago_is_dropped() -> None:
     assert wait_s(limiter, 0.0, 2, "new") == 0
     assert wait_s(limiter, 0.0, 2, "0") == 30
     assert [wait_s(limiter, 0.0, 2, "1") for _ in range(3)] == [0, 0, 30]
+
+
+def for_student(**fields: Any) -> Request:
+    one = request(**fields)
+    one.run = Run(id=1, task="t", messages=(), plan=LabelsPlan(labels=("a", "b")), student_least=0.5)
+    return one
+
+
+def test_a_request_for_a_student_does_not_wait_for_a_slot_of_the_model() -> None:
+    queue = Office().queue
+    first, quick = request(number=1, order=(5, 1.0, 1)), for_student(number=2, order=(5, 2.0, 2))
+    for one in (first, quick):
+        queue.put(one)
+    assert queue.take(for_student=True, for_model=False, first_attempts_only=False) is quick
+    assert queue.take(for_student=True, for_model=False, first_attempts_only=False) is None
+    assert queue.take(for_student=False, for_model=True, first_attempts_only=False) is first
+
+
+def test_work_of_the_model_is_not_ahead_of_a_request_for_a_student() -> None:
+    office = Office()
+    for _ in range(5):
+        office.enter(60.0)
+    newcomer = for_student(arrived_at=0.0, deadline_at=1.5)
+    assert office.queue.admit(newcomer, EngineLoad(slots=8), 0.0) == []
+    office.refused(1.5)
