@@ -30,6 +30,8 @@ def parse_convert(words: list[str]) -> object:
             return arguments.parse_evaluation(others)
         case ["train", *others]:
             return arguments.training_parser().parse_args(others)
+        case ["students", *others]:
+            return arguments.students_parser().parse_args(others)
     return arguments.parse_conversion(words)
 
 
