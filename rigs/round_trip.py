@@ -59,13 +59,17 @@ class Asker:
 
     def ask(self, value: Any) -> tuple[float, float]:
         """The time until the reply, and the agent's own: ms."""
+        waited_ms, reply = self.reply(value)
+        assert reply["status"] == "ok", reply
+        return waited_ms, reply["timing"]["total_ms"]
+
+    def reply(self, value: Any) -> tuple[float, dict[str, Any]]:
+        """The time until the reply in ms, and the reply."""
         envelope = {"input": value, "reply_to": self._reply_to}
         started_at = time.monotonic()
         self._client.publish(self._topic, json.dumps(envelope), self._qos)
         received_at, payload = self._replies.get(timeout=_ANSWER_S)
-        reply = json.loads(payload)
-        assert reply["status"] == "ok", reply
-        return 1000 * (received_at - started_at), reply["timing"]["total_ms"]
+        return 1000 * (received_at - started_at), json.loads(payload)
 
     def close(self) -> None:
         self._client.disconnect()
