@@ -11,7 +11,6 @@ import secrets
 import socket
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -37,7 +36,7 @@ from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.tools.bus import NoAnswerError
 from edge_agent.tools.client import Client
 from edge_agent.tools.doctor.doctor import checks, line
-from edge_agent.tools.output import StatusLine, fail
+from edge_agent.tools.output import StatusLine, fail, private_file
 from edge_agent.tools.programs import UNIT, ProgramError, is_service_active, program_output
 
 NEVER = (
@@ -270,22 +269,14 @@ def _redacted_bytes(content: Any) -> bytes:
 
 
 def _write(path: Path, files: dict[str, bytes], folder: str) -> int:
-    """Writes an archive that only its owner can read, whole or not at all; returns its size. Raises OSError."""
-    with tempfile.NamedTemporaryFile(dir=path.absolute().parent, delete=False) as draft:
-        try:
-            if (user := os.environ.get("SUDO_UID", "")).isdecimal() and os.geteuid() == 0:
-                os.fchown(draft.fileno(), int(user), -1)  # the caller of sudo sends it on
-            with tarfile.open(fileobj=draft, mode="w:gz") as tar:
-                for name, data in files.items():
-                    entry = tarfile.TarInfo(f"{folder}/{name}")
-                    entry.size, entry.mtime, entry.mode = len(data), time.time(), 0o600
-                    tar.addfile(entry, io.BytesIO(data))
-            size = draft.tell()
-            Path(draft.name).replace(path)
-        except OSError:
-            Path(draft.name).unlink(missing_ok=True)
-            raise
-    return size
+    """Writes an archive and returns its size. Raises OSError."""
+    with private_file(path) as draft:
+        with tarfile.open(fileobj=draft, mode="w:gz") as tar:
+            for name, data in files.items():
+                entry = tarfile.TarInfo(f"{folder}/{name}")
+                entry.size, entry.mtime, entry.mode = len(data), time.time(), 0o600
+                tar.addfile(entry, io.BytesIO(data))
+        return draft.tell()
 
 
 # Repetitions are bounded: with texts from the bus, the time must not grow with the square of their length.

@@ -1,9 +1,14 @@
-"""How the tools print: progress on standard error, faults, and tables of aligned columns."""
+"""How the tools print progress, faults and tables of aligned columns, and write private files."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 from edge_agent.core.wording import printable
 
@@ -47,3 +52,18 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that only its owner can read; it is at `path` whole, once the body ends, or not at all. Raises OSError."""
+    with tempfile.NamedTemporaryFile(dir=path.absolute().parent, delete=False) as draft:
+        try:
+            if (user := os.environ.get("SUDO_UID", "")).isdecimal() and os.geteuid() == 0:
+                os.fchown(draft.fileno(), int(user), -1)  # the caller of sudo sends it on
+            yield draft
+            draft.flush()
+            Path(draft.name).replace(path)
+        except BaseException:
+            Path(draft.name).unlink(missing_ok=True)
+            raise
