@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from edge_agent.core.config import ClassifyTask, Config
+from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Load
-from edge_agent.core.wording import printable, shown
+from edge_agent.core.wording import printable
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.output import StatusLine, fail
+from edge_agent.tools.tasks import TaskError, classify_task
 from edge_agent.tools.tune import report
 from edge_agent.tools.tune.fragment import fragment
 from edge_agent.tools.tune.rows import RowsError, read_inputs, read_labelled, read_wordings
@@ -52,8 +53,8 @@ def tune(options: Options) -> int:
     if options.out is not None and not options.out.absolute().parent.is_dir():
         return fail(f"{options.out.parent} is no folder")
     try:
-        task = _task_of(config, options.task)
-        labels = task.config.labels if isinstance(task.config, ClassifyTask) else ()
+        table = classify_task(config, options.task)
+        task, labels = Task(options.task, table), table.labels
         rows = None if options.labelled is None else read_labelled(options.labelled, labels)
         unlabelled = [] if options.unlabelled is None else read_inputs(options.unlabelled)
         wordings = [] if options.wordings is None else read_wordings(options.wordings)
@@ -76,7 +77,7 @@ def tune(options: Options) -> int:
             result = search.run()
     except RowsError as error:
         return max(fail(fault) for fault in error.faults)
-    except (TuneError, ModelError, WorkerError, OSError) as error:
+    except (TuneError, TaskError, ModelError, WorkerError, OSError) as error:
         progress.clear()
         return fail(str(error))
     progress.clear()
@@ -92,15 +93,6 @@ def load(model: Model, config: Config, state_dir: str) -> Load:
         adapters=model.adapters,
         state_dir=state_dir,
     )
-
-
-def _task_of(config: Config, name: str) -> Task:
-    known = [one for one, table in config.tasks.items() if isinstance(table, ClassifyTask)]
-    if name not in known:
-        kind = f", of the kind {config.tasks[name].kind}" if name in config.tasks else ""
-        allowed = ", ".join(known) or "none is configured"
-        raise TuneError(f"TASK: should be a task of the kind classify: {allowed} (got {shown(name)}{kind})")
-    return Task(name, config.tasks[name])
 
 
 def _print_shares(found: dict[str, list[str]], labels: tuple[str, ...], *, as_json: bool) -> int:

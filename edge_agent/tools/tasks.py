@@ -1,0 +1,21 @@
+"""The task that a tool is asked about."""
+
+from __future__ import annotations
+
+from edge_agent.core.config import ClassifyTask, Config
+from edge_agent.core.wording import shown
+
+
+class TaskError(Exception):
+    """The configuration has no such task; the message lists those that it has."""
+
+
+def classify_task(config: Config, name: str) -> ClassifyTask:
+    """Raises TaskError."""
+    table = config.tasks.get(name)
+    if isinstance(table, ClassifyTask):
+        return table
+    kind = "" if table is None else f", of the kind {table.kind}"
+    allowed = ", ".join(one for one, table in config.tasks.items() if isinstance(table, ClassifyTask))
+    rule = f"should be a task of the kind classify: {allowed or 'none is configured'}"
+    raise TaskError(f"TASK: {rule} (got {shown(name)}{kind})")
