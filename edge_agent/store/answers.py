@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.store.snapshot import Select
 from edge_agent.store.store import Store
 
 _COLUMNS = "number, id, reply_topic, wall_s, scores, tokens, is_audit, input, output, is_marked, label"
@@ -106,7 +107,16 @@ class AnswerTable:
         self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", basis, task, json.dumps(document))
 
 
-def _answer(columns: list[Any]) -> KeptAnswer | None:
+def read_answers(select: Select, task: str) -> list[KeptAnswer]:
+    """A task's answers under all its definitions and models, in the order of time. Raises STORE_ERRORS.
+
+    What its students answered is kept under other names, and not among them.
+    """
+    rows = select(f"SELECT {_COLUMNS} FROM answers WHERE task = ? ORDER BY number", task)  # noqa: S608
+    return [answer for columns in rows if (answer := _answer(columns)) is not None]
+
+
+def _answer(columns: Sequence[Any]) -> KeptAnswer | None:
     """None for a row that damage has changed."""
     number, request_id, reply_topic, wall_s, text, tokens, is_audit, given, output, is_marked, label = columns
     try:
