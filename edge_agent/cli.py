@@ -165,6 +165,18 @@ def _accuracy(options: argparse.Namespace) -> int:
     return accuracy(bus_of(options), options.task, as_json=options.json, timeout_s=options.timeout, **files)
 
 
+def _rows(options: argparse.Namespace) -> int:
+    """Writes a task's answers with feedback and their inputs, as rows for `edge-convert train`.
+
+    It reads what this board keeps with `feedback.keep_inputs`, also while the agent runs; as root or as the service's
+    account. Only its owner can read the file. Of an input with several right labels, the newest answer's counts.
+    Exit codes: 0 written, 1 no row or failed, 64 usage, 78 bad configuration.
+    """
+    from edge_agent.tools.rows import rows
+
+    return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)
+
+
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
 
@@ -349,6 +361,13 @@ def parser() -> argparse.ArgumentParser:
     )
     option(accuracy, "--command-key", "FILE", signs, Path)
     add_bus_options(accuracy, DEFAULT_PATH)
+
+    rows = add(_rows)
+    option(rows, "task", "TASK", "a task of the kind classify")
+    add_config(rows)
+    option(rows, "--out", "FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl"))
+    rows.add_argument("--force", action="store_true", help="replaces an existing file")
+    add_json(rows)
 
     watch = add(_watch)
     watch.add_argument("--once", action="store_true", help="one look; the default without a terminal")
