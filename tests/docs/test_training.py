@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +17,16 @@ from convert.evaluate.requests import read_tasks
 from convert.printing import print_training
 from convert.report.training import Baseline, LearningCurve, ReadField, Suspect, TaskQuality, Training
 from convert.train import folds, quality, recipe, rows, table
-from tests.docs.pages import page, sample, section
+from edge_agent.core.strict_json import encode
+from edge_agent.store.answers import AnswerTable, KeptAnswer
+from edge_agent.store.database import FILE
+from edge_agent.store.store import Store
+from tests.docs.pages import page, sample, samples, section
 
 
 def read(folder: Path, name: str, text: str) -> list[tuple[float | None, dict[str, Any], Any]]:
     """Time, fields and answer of each row."""
-    (folder / "config.toml").write_text(sample("training", "toml", "[tasks."), "utf-8")
+    (folder / "config.toml").write_text(sample("training", "toml", "state_dir"), "utf-8")
     (folder / name).write_text(text, "utf-8")
     found = rows.read_rows(folder / name, read_tasks(folder / "config.toml"))
     return [(row.time, row.values, row.answer) for row in found]
@@ -31,10 +39,44 @@ def test_both_samples_are_the_same_rows(tmp_path: Path) -> None:
     assert list(as_csv[0][1]) == ["vibration_mm_s", "bearing.temperature_c", "note"]
 
 
+# The board is this machine, where a training takes too long.
+STAND_INS = """
+edge-agent() { test "$1" = command || command edge-agent "$@" --config board.toml; }
+edge-convert() { mkdir "$7"; }
+scp() { test "$1" = -r || test -f "${1#*:}"; }
+"""
+
+
+def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(config := sample("training", "toml", "state_dir"), "utf-8")
+    board = config.partition("[tasks.")[0] + sample("training", "toml", "keep_inputs")
+    (tmp_path / "board.toml").write_text(board, "utf-8")
+    row = json.loads(sample("training", "text", '"task"').splitlines()[0])
+    (tmp_path / "rows.jsonl").write_text(sample("training", "text", '"task"'), "utf-8")
+    store = Store(tmp_path / "state" / FILE, lambda _: None)
+    store.start()
+    for number in range(rows.LEAST_ROWS):
+        kept = KeptAnswer(
+            id=str(number), reply_topic="r", wall_s=1.8e9 + number, scores={}, tokens=9, is_audit=False,
+            input=encode(row["input"] | {"vibration_mm_s": number}), output=None, is_marked=True, label="Normal",
+        )  # fmt: skip
+        AnswerTable(store).keep("pump-state", "basis", kept)
+    store.commit()
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    script = STAND_INS + "".join(samples("training", "sh", "The loop"))
+    subprocess.run(["bash", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True, timeout=60)
+    store.stop(5.0)
+    store.close()
+    found = rows.read_rows(tmp_path / "rows-2.jsonl", read_tasks(tmp_path / "config.toml"))
+    assert len(found) == 3 + rows.LEAST_ROWS
+    assert (tmp_path / "pump-model-2").is_dir()
+
+
 @pytest.mark.parametrize(
     "words",
     [
         f"at least {rows.LEAST_ROWS}, and two different answers",
+        f"A training needs {rows.LEAST_ROWS}.",
         ", ".join(f"`{key}`" for key in rows.TIME_KEYS[:-1]) + f" or `{rows.TIME_KEYS[-1]}`",
         f"at least {table.NUMBERS:.0%}".replace("%", " %"),
         f"at most {table.BINS + 1}",
