@@ -108,11 +108,9 @@ class AnswerTable:
 
 
 def read_answers(select: Select, task: str) -> list[KeptAnswer]:
-    """A task's answers under all its definitions and models, in the order of time. Raises STORE_ERRORS.
-
-    What its students answered is kept under other names, and not among them.
-    """
-    rows = select(f"SELECT {_COLUMNS} FROM answers WHERE task = ? ORDER BY number", task)  # noqa: S608
+    """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
+    statement = f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR task GLOB ? ORDER BY number"  # noqa: S608
+    rows = select(statement, task, f"{task}/*")
     return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
 
