@@ -26,11 +26,13 @@ from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.engine.prompt.field_table import (
+    UNLIKE,
     Control,
     FieldTable,
     InputField,
     TaskFields,
     number_of,
+    strangeness,
     values_of,
 )
 from edge_agent.gguf.adapter import check_adapter

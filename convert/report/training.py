@@ -56,8 +56,8 @@ class ReadField:
 class TaskQuality:
     """judged: rows that were held out; right: of them. most_frequent: those with the most frequent answer.
 
-    calibration_error: the expected one; None = the task has no scores. confusion: by right label, counts by the model's
-    answer. suspects: the surest of suspects_total.
+    unlike: the share of them that is taken for unlike training. calibration_error: the expected one. None = the task
+    has no labels. confusion: by right label, counts by the model's answer. suspects: the surest of suspects_total.
     """
 
     name: str
@@ -67,6 +67,7 @@ class TaskQuality:
     right: int
     most_frequent: int
     baseline: Baseline | None
+    unlike: float | None
     calibration_error: float | None
     curve: LearningCurve
     confusion: Mapping[str, Mapping[str, int]]

@@ -1,6 +1,7 @@
 """The answers of a trained model: through the agent's own worker, as a board gives them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,10 @@ def evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progre
 def answers_of(
     model: TrainedModel, rows: Sequence[Row], quantization: Quantization, progress: OnProgress
 ) -> list[Answered]:
-    """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError."""
+    """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.
+
+    Rows that are unlike training have an output all the same: `with_limits` takes it from them.
+    """
     found = []
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -39,6 +43,10 @@ def answers_of(
             for number, row in enumerate(rows):
                 progress("answering rows that are held out", number / len(rows))
                 event = worker.ask(row.request.make_run(number))
-                answer = (row.task.output_of(event), event.scores) if isinstance(event, Finished) else (None, None)
-                found.append(Answered(row, *answer))
+                if not isinstance(event, Finished):
+                    found.append(Answered(row, None, None))
+                    continue
+                output = row.task.output_of(replace(event, unlike=None))
+                one = Answered(row, output, event.scores, event.unlike, model.vocabulary.strangeness(row))
+                found.append(one)
     return found

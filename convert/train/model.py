@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from ..agent import Control, FieldTable
+from ..agent import UNLIKE, Control, FieldTable
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
+from .noise import Noise
 from .recipe import MOST_TOKENS, Recipe
-from .rows import Row
+from .rows import Row, by_task
 from .table import build_table
 from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
 
@@ -40,6 +42,11 @@ class TrainedModel:
     @property
     def table(self) -> FieldTable:
         return self.vocabulary.table
+
+    def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> "TrainedModel":
+        """With limits of what is unlike training, by task, see FieldTable."""
+        table = self.table.with_limits(limits)
+        return replace(self, vocabulary=replace(self.vocabulary, table=table))
 
     @property
     def parameters(self) -> int:
@@ -64,7 +71,7 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
         if (length := len(one.prompt) + len(one.answer)) > MOST_TOKENS:
             raise row.request.error(f"input and answer: should take at most {MOST_TOKENS} tokens (got {length})")
     model = _new_model(vocabulary, recipe, max(len(one.prompt) + len(one.answer) for one in examples))
-    _fit(model, vocabulary, examples, recipe, progress)
+    _fit(model, vocabulary, _Batches(vocabulary, rows, examples, recipe), recipe, progress)
     return TrainedModel(vocabulary, model.to(torch.bfloat16))
 
 
@@ -106,11 +113,15 @@ class _Embedding:
         self._rates = torch.arange(1, recipe.cosines + 1)
         self._points = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.width))
         self._weights = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.cosines, recipe.width))
+        # Less and more than all rows may lie off the curve: such a value is a reason to be unlike the rows.
+        ends = {one for several in bins for one in (several[0], several[-1])}
+        self._ends = torch.tensor([at for at, one in enumerate(self._ids.tolist()) if one in ends])
+        self._offsets = torch.nn.Parameter(torch.zeros(len(ends), recipe.width))
 
     @property
     def parameters(self) -> list[Any]:
         """Beside those of the model."""
-        return [self._points, self._weights]
+        return [self._points, self._weights, self._offsets]
 
     def vectors(self) -> Any:
         """[tokens, width]"""
@@ -119,7 +130,7 @@ class _Embedding:
         # Faster ones are weaker, so that bins near each other are alike.
         cosines = torch.cos(math.pi * torch.outer(self._places, self._rates)) / self._rates**2
         curves = self._points[self._field] + (cosines.unsqueeze(-1) * self._weights[self._field]).sum(1)
-        return self.tokens.index_copy(0, self._ids, curves)
+        return self.tokens.index_copy(0, self._ids, curves.index_add(0, self._ends, self._offsets))
 
     def write(self) -> None:
         """Copies them into the model's own embedding."""
@@ -127,10 +138,43 @@ class _Embedding:
             self.tokens.copy_(self.vectors())
 
 
-def _fit(model: Any, vocabulary: Vocabulary, examples: Sequence[Encoded], recipe: Recipe, progress: OnProgress) -> None:
+def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generator) -> Iterator[Encoded]:
+    """Readings unlike the rows, with the token that says so. Without end, or none where no task has numbers."""
+    table = vocabulary.table
+    sources = [
+        Noise(table, [list(table.parts(name, row.text)) for row in of_task], draw)
+        for name, of_task in by_task(rows).items()
+        if table.tasks[name].most_log_odds is not None
+    ]
+    while sources:
+        source = sources[draw.integers(len(sources))]
+        yield Encoded(vocabulary.prompt_ids(source.prompt()), [vocabulary.id_of(Control(UNLIKE))])
+
+
+class _Batches:
+    """Draws rows and noise for each step."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, rows: Sequence[Row], examples: Sequence[Encoded], recipe: Recipe
+    ) -> None:
+        self._examples, self._recipe = examples, recipe
+        self._draw = np.random.default_rng(recipe.seed)
+        self._noise = _noise(vocabulary, rows, np.random.default_rng([recipe.seed, 1]))
+        self._masked = _masked(vocabulary)
+        self._beyond, self._chances = _beyond(vocabulary, examples)
+
+    def next(self) -> tuple[_Tokens, _Tokens]:
+        """Ids and targets, see _batch."""
+        draw, recipe = self._draw, self._recipe
+        chosen = [self._examples[one] for one in draw.integers(len(self._examples), size=recipe.batch)]
+        ids, targets = _batch([*chosen, *islice(self._noise, recipe.noise)])
+        ids = np.where(draw.random(ids.shape) < recipe.mask_share, self._masked[ids], ids)
+        return np.where(draw.random(ids.shape) < self._chances[ids], self._beyond[ids], ids), targets
+
+
+def _fit(model: Any, vocabulary: Vocabulary, batches: _Batches, recipe: Recipe, progress: OnProgress) -> None:
     """AdamW with a warm-up, then a cosine down to nothing; only the tokens of answers count."""
-    embedding, masked = _Embedding(model, vocabulary, recipe), _masked(vocabulary)
-    draw = np.random.default_rng(recipe.seed)
+    embedding = _Embedding(model, vocabulary, recipe)
     parameters = [*model.parameters(), *embedding.parameters]
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
@@ -141,9 +185,8 @@ def _fit(model: Any, vocabulary: Vocabulary, examples: Sequence[Encoded], recipe
     )
     model.train()
     for step in range(recipe.steps):
-        ids, targets = _batch([examples[one] for one in draw.integers(len(examples), size=recipe.batch)])
+        ids, targets = batches.next()
         vectors, is_answer = embedding.vectors(), torch.from_numpy(targets[:, 1:] != _IGNORED)
-        ids = np.where(draw.random(ids.shape) < recipe.mask_share, masked[ids], ids)
         read = functional.embedding(torch.from_numpy(ids), vectors)
         hidden = model.model(inputs_embeds=read).last_hidden_state[:, :-1][is_answer]
         # Not the curves: as outputs, which no answer has, all bins of a number would push its point away together.
@@ -180,3 +223,17 @@ def _masked(vocabulary: Vocabulary) -> _Tokens:
     for field in vocabulary.table.fields:
         found[[vocabulary.id_of(control) for control in field.bins]] = vocabulary.id_of(field.missing)
     return found
+
+
+def _beyond(vocabulary: Vocabulary, examples: Sequence[Encoded]) -> tuple[_Tokens, npt.NDArray[np.float64]]:
+    """By token: for the first and the last bin of a number the one beyond, and how often to take it instead.
+
+    To a model that has not seen it, the row with the least or the greatest number has one beyond all rows.
+    """
+    found = np.arange(len(vocabulary))
+    rows = np.bincount([one for example in examples for one in example.prompt], minlength=len(vocabulary))
+    for field in vocabulary.table.fields:
+        if field.bins:
+            ids = [vocabulary.id_of(control) for control in field.bins]
+            found[[ids[1], ids[-2]]] = ids[0], ids[-1]
+    return found, (found != np.arange(len(vocabulary))) / (1 + rows)

@@ -17,11 +17,23 @@ MOST_SUSPECTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A row that the model had not seen, and its answer. scores: by label; None = the task has no labels."""
+    """A row that the model had not seen, and its answer. scores: by label; None = the task has no labels.
+
+    unlike, strangeness: what says that the row is unlike training, see Finished and TaskFields; None = nothing of this
+    kind. is_unlike: it is taken for one; output is None then.
+    """
 
     row: Row
     output: Any
     scores: Mapping[str, float] | None
+    unlike: float | None = None
+    strangeness: float | None = None
+    is_unlike: bool = False
+
+    @property
+    def exceeds_limits(self) -> bool:
+        """Those of the model that answered: 0, or what the table sets."""
+        return self.unlike is not None and self.unlike > 0
 
     @property
     def is_right(self) -> bool:
@@ -47,6 +59,7 @@ def task_quality(
         right=sum(one.is_right for one in judged),
         most_frequent=Counter(one.row.answer_text for one in judged).most_common(1)[0][1],
         baseline=baseline,
+        unlike=sum(one.is_unlike for one in judged) / len(judged) if labels else None,
         calibration_error=_calibration_error(judged) if labels else None,
         curve=_learning_curve(_share_right(with_half), _share_right(answers[0])),
         confusion=_confusion(judged, labels),

@@ -13,6 +13,7 @@ class Recipe:
 
     cosines: how freely the tokens of a number's bins differ, see _Embedding. text_tokens: of texts and answers, at
     most. mask_share: of the numbers that a step leaves out, so that the model can do without any of them.
+    noise: readings that are unlike the rows, beside the rows of each batch.
     """
 
     width: int = 64
@@ -26,4 +27,5 @@ class Recipe:
     attention_dropout: float = 0.1
     label_smoothing: float = 0.02
     mask_share: float = 0.03
+    noise: int = 16
     seed: int = 0

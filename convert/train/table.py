@@ -18,17 +18,19 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     for row in rows:
         for name, value in row.values.items():
             values.setdefault(name, []).append(value)
-    return FieldTable(
-        tasks={
-            name: TaskFields(
-                kind="classify" if isinstance(config := of_task[0].task.config, ClassifyTask) else "extract",
-                labels=config.labels if isinstance(config, ClassifyTask) else (),
-                fields=tuple(dict.fromkeys(name for row in of_task for name in row.values)),
-            )
-            for name, of_task in by_task(rows).items()
-        },
-        fields=tuple(InputField(name=name, edges=_edges(found)) for name, found in values.items()),
-    )
+    fields = tuple(InputField(name=name, edges=_edges(found)) for name, found in values.items())
+    numbers = frozenset(field.name for field in fields if field.bins)
+    tasks = {name: _task_fields(of_task, numbers) for name, of_task in by_task(rows).items()}
+    return FieldTable(tasks=tasks, fields=fields)
+
+
+def _task_fields(rows: Sequence[Row], numbers: frozenset[str]) -> TaskFields:
+    """Of one task. numbers: names. The limits of what is unlike training come from rows that are held out, later."""
+    fields, config = tuple(dict.fromkeys(name for row in rows for name in row.values)), rows[0].task.config
+    if not isinstance(config, ClassifyTask):
+        return TaskFields(kind="extract", labels=(), fields=fields)
+    most_log_odds = 0.0 if numbers.intersection(fields) else None
+    return TaskFields(kind="classify", labels=config.labels, fields=fields, most_log_odds=most_log_odds)
 
 
 def _edges(values: Sequence[object]) -> tuple[float, ...] | None:

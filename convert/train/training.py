@@ -10,6 +10,7 @@ from ..report.training import TaskQuality
 from .baseline import baseline_of
 from .evaluation import evaluate_fold
 from .folds import Fold, folds_of, half_of
+from .limits import Limits, limits_of, with_limits
 from .model import TrainedModel, train_model
 from .quality import task_quality
 from .recipe import LEAST_STEPS, Recipe
@@ -41,20 +42,23 @@ def train_and_evaluate(
     recipe = _with_steps_for(_TRAINING_SHARE * 60 * minutes / trainings, Recipe(seed=seed), rows)
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
     answers = [evaluate_fold(fold, recipe, quantization, part) for fold, part in zip(folds, parts, strict=False)]
-    halved = Fold(half_of(folds[0].train, seed), folds[0].held_out)
-    with_half = evaluate_fold(halved, recipe, quantization, parts[-2])
+    half = Fold(half_of(folds[0].train, seed), folds[0].held_out)
+    with_half = evaluate_fold(half, recipe, quantization, parts[-2])
     model = train_model(rows, recipe, parts[-1])
-    qualities = [
-        task_quality(
+    qualities, limits = list[TaskQuality](), dict[str, Limits]()
+    for name, of_task in by_task(rows).items():
+        by_fold = [[one for one in several if one.row.task.name == name] for several in answers]
+        halved = [one for one in with_half if one.row.task.name == name]
+        limits[name] = limits_of([one for several in by_fold for one in several])
+        quality = task_quality(
             of_task,
             model.table,
-            [[one for one in several if one.row.task.name == name] for several in answers],
-            [one for one in with_half if one.row.task.name == name],
+            [with_limits(several, limits[name]) for several in by_fold],
+            with_limits(halved, limits_of(halved)),
             baseline_of(folds, name, model.table),
         )
-        for name, of_task in by_task(rows).items()
-    ]
-    return TrainingResult(model, recipe, held_out, tuple(qualities))
+        qualities.append(quality)
+    return TrainingResult(model.with_limits(limits), recipe, held_out, tuple(qualities))
 
 
 def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:

@@ -1,12 +1,12 @@
 """The tokens of a model: byte-level BPE of the rows' texts and answers, and the control tokens of their fields."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from ..agent import Control, FieldTable
+from ..agent import Control, FieldTable, strangeness
 from ..read.tokenizer import SPLIT_REGEX
 from .rows import Row
 
@@ -37,14 +37,30 @@ class Vocabulary:
         return self.id_of(Control(END_OF_TURN))
 
     def id_of(self, control: Control) -> int:
-        found: int = self.tokenizer.token_to_id(control.text)
+        found: int | None = self.tokenizer.token_to_id(control.text)
+        assert found is not None
         return found
 
     def encode(self, row: Row) -> Encoded:
-        prompt: list[int] = []
-        for part in self.table.parts(row.task.name, row.text):
-            prompt += [self.id_of(part)] if isinstance(part, Control) else self._text_ids(part)
+        prompt = self.prompt_ids(self.table.parts(row.task.name, row.text))
         return Encoded(prompt, [*self._text_ids(row.answer_text), self.end_of_turn])
+
+    def prompt_ids(self, parts: Iterable[Control | str]) -> list[int]:
+        found: list[int] = []
+        for part in parts:
+            found += [self.id_of(part)] if isinstance(part, Control) else self._text_ids(part)
+        return found
+
+    def strangeness(self, row: Row) -> float | None:
+        """Of its texts; None for a task without labels, or without texts."""
+        task = self.table.tasks[row.task.name]
+        fields = (field for field in self.table.fields if field.name in task.fields)
+        if task.kind != "classify" or not any(field.edges is None for field in fields):
+            return None
+        texts = [part for part in self.table.parts(row.task.name, row.text) if isinstance(part, str)]
+        # A character of a byte-level token is a byte.
+        tokens = (token for text in texts for token in self.tokenizer.encode(text, add_special_tokens=False).tokens)
+        return strangeness(map(len, tokens))
 
     def _text_ids(self, text: str) -> list[int]:
         found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids

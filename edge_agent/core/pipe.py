@@ -303,6 +303,7 @@ class Finished:
 
     text: the text; the JSON text for a SchemaPlan; None for a LabelsPlan.
     scores: each label's probability for a LabelsPlan; they sum to 1.
+    unlike: above 0 the input is taken for one unlike training, the more the surer; None = the model cannot say.
     reasoning: what a reasoning model thought, apart from `text`; None = nothing.
     started_at: begin of its first step, in seconds of the monotonic clock that all processes share.
     prefill_ms: from there to its first token. decode_ms: from its first token to its end.
@@ -318,6 +319,7 @@ class Finished:
     finish: Finish
     text: str | None = None
     scores: dict[str, float] | None = None
+    unlike: float | None = None
     reasoning: str | None = None
     prompt_tokens: int
     cached_tokens: int
@@ -329,6 +331,11 @@ class Finished:
     batch: int
     prompt_crc32: int | None = None
     student: StudentAnswer | None = None
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the input is taken for one that is unlike training: its label would mean nothing."""
+        return self.unlike is not None and self.unlike > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

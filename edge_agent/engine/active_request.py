@@ -103,7 +103,7 @@ class RequestBuilder:
         thinks = isinstance(run.plan, TextPlan) and run.max_reasoning_tokens != 0
         prompt, is_open = self.chat.prompt(run, thinks=thinks)
         request = ActiveRequest(
-            run=run, prompt=prompt, prompt_tokens=len(prompt), answer=self._answer(run, is_open=is_open)
+            run=run, prompt=prompt, prompt_tokens=len(prompt), answer=self._answer(run, prompt, is_open=is_open)
         )
         if isinstance(request.answer, LabelAnswer):
             request.branches_left = list(request.answer.tree.branches)
@@ -120,9 +120,9 @@ class RequestBuilder:
             most = max(0, run.max_tokens - len(self._close_thought)) // 2
         return replace(run, sampling=sampling, max_reasoning_tokens=most)
 
-    def _answer(self, run: Run, *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
+    def _answer(self, run: Run, prompt: Sequence[int], *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
         if isinstance(run.plan, LabelsPlan):
-            return LabelAnswer(self.tree(run.plan.labels))
+            return LabelAnswer(self.tree(run.plan.labels), self.chat.unlikeness(run.task, prompt))
         if isinstance(run.plan, TextPlan):
             text = TextStream(stop=run.plan.stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)
             return TextAnswer(self._llama, run, text, self._close_thought, None)

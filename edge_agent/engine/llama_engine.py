@@ -304,11 +304,11 @@ class LlamaEngine(Engine):
             if not sequence.waiting:
                 request.branches.remove(sequence)
                 self._release_branch(sequence)
-        elif rows and answer.tree.needs_prompt_logits:
+        elif rows and answer.needs_prompt_logits:
             answer.add((), self._llama.logits(rows[0]))
         if request.first_token_at is None or request.branches or request.branches_left:
             return []
-        return [self._finish(request, pipe.Finish.LABELS, scores=answer.scores())]
+        return [self._finish(request, pipe.Finish.LABELS, scores=answer.scores(), unlike=answer.unlike)]
 
     def _read_text(
         self, request: ActiveRequest, answer: JsonAnswer | TextAnswer, sequence: CacheSequence, rows: list[int]

@@ -103,7 +103,8 @@ class Replies:
         document["scores"] = scores
         document["finish"] = event.finish.value
         document["reasoning"] = event.reasoning if request.run.includes_reasoning else None
-        document["degraded"] = [*(["unsure"] if scores and output is None else []), *limits]
+        why = ["unsure", *(["unlike-training"] if event.is_unlike else [])] if scores and output is None else []
+        document["degraded"] = [*why, *limits]
         document["model"] = model = None if request.model is None else _answering_model(request.model, event)
         document["usage"] = {
             "prompt_tokens": event.prompt_tokens,

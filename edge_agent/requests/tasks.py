@@ -168,7 +168,12 @@ class Task:
         )
 
     def output_of(self, event: pipe.Finished) -> str | dict[str, Any] | None:
-        """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""
+        """What an answer is to the caller: text, an object or a label.
+
+        None where no label reaches `min_score`, or the input is unlike the model's training.
+        """
+        if event.is_unlike:
+            return None
         if event.scores is not None:
             best = max(event.scores, key=event.scores.__getitem__)
             min_score = self.config.min_score if isinstance(self.config, ClassifyTask) else 0.0

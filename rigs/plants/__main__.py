@@ -2,6 +2,8 @@
 
 compare: trains with 200 rows and with as many as there are, up to 2000. Exits with 1 if a model is right less often
 than gradient boosting by more than half of the interval that its own bundle states.
+unlike: which inputs a model takes for unlike training: of other machines, of other texts, with injected instructions.
+Exits with 1 if it takes more than 5 % of the ordinary inputs of a source, or less than 95 % of another kind.
 intervals: how often the interval that a bundle states contains the accuracy on all other rows; exits with 1 if in
 less than 90 %.
 """
@@ -11,12 +13,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from edge_agent.core.extras import missing_extra
 from edge_agent.tools.output import aligned
 from rigs import machine
 from rigs.bench.figures import processor
 from rigs.plants.sources import PLANTS, Fields
+from rigs.plants.unlike import TEXTS, source_of
 
 _LEAST_TEST = 150
 
@@ -33,6 +37,14 @@ def main() -> int:
     judging.add_argument("--trials", type=int, default=100)
     judging.add_argument("--minutes", type=float, default=0.5, help="of each training (default: %(default)s)")
     judging.set_defaults(run=_judge_intervals)
+    noticing = commands.add_parser("unlike", help="ask for inputs that are unlike training")
+    sources = (*PLANTS, *TEXTS)
+    noticing.add_argument("--sources", nargs="+", choices=sources, default=list(sources), help="default: all")
+    noticing.add_argument("--rows", type=int, nargs="+", default=[200, 2000], help="to train with (default: 200 2000)")
+    noticing.add_argument("--minutes", type=float, default=5.0, help="of each training (default: %(default)s)")
+    noticing.add_argument("--seed", type=int, default=1, help="of rows and training (default: %(default)s)")
+    noticing.add_argument("--archives", type=Path, default=machine.ROOT / "build" / "accuracy", help="of the texts")
+    noticing.set_defaults(run=_notice_unlike)
     for command in (comparing, judging):
         command.add_argument("--plants", nargs="+", choices=PLANTS, default=list(PLANTS), help="default: all")
         command.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
@@ -64,6 +76,23 @@ def _compare(arguments: argparse.Namespace) -> int:
                 )
     print(f"\n{processor()}, seed {arguments.seed}", *aligned(table), *(f"missed: {miss}" for miss in misses), sep="\n")
     return 1 if misses else 0
+
+
+def _notice_unlike(arguments: argparse.Namespace) -> int:
+    from rigs.plants.trial import run_unlike  # noqa: PLC0415 - needs PyTorch
+
+    are_met = True
+    for name in arguments.sources:
+        table = [("source", "rows", "inputs", "taken for unlike")]
+        for number in arguments.rows:
+            source = source_of(name, arguments.archives, number, arguments.seed)
+            found = run_unlike(name, source, arguments.minutes, arguments.seed)
+            rows = str(len(source.train))
+            table.append((name, rows, f"ordinary, {found.right:.1%} right", f"{found.ordinary:.1%}"))
+            table += [(name, rows, kind, f"{share:.1%}") for kind, share in found.found.items()]
+            are_met = are_met and found.ordinary <= 0.05 and min(found.found.values()) >= 0.95
+        print(f"\n{processor()}, seed {arguments.seed}", *aligned(table), sep="\n", flush=True)
+    return 0 if are_met else 1
 
 
 def _judge_intervals(arguments: argparse.Namespace) -> int:

@@ -82,7 +82,7 @@ def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store)
     # In a process of its own: the agent's has the database locked.
     command = [sys.executable, "-m", "edge_agent", "rows", "pump", "--config", "config.toml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    assert (done.returncode, done.stdout) == (0, "rows.jsonl: 61 rows: normal 20, worn 41\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "rows.jsonl: 62 rows: normal 20, worn 42\n"), done.stderr
     assert sorted(path.name for path in (folder / "state").iterdir()) == before
     assert sorted(path.name for path in folder.iterdir()) == ["config.toml", "rows.jsonl", "state"]
     assert (folder / "rows.jsonl").stat().st_mode & 0o777 == 0o600
@@ -90,8 +90,8 @@ def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store)
     assert first == '{"task":"pump","ts":"2027-01-15T08:00:00.000Z","input":{"hz":0},"answer":"normal"}'
 
     rows = read_rows(folder / "rows.jsonl", read_tasks(folder / "config.toml"))
-    assert [row.time for row in rows] == [AT + number for number in range(61)]
-    assert [row.values for row in rows] == [{"hz": number} for number in range(61)]
+    assert [row.time for row in rows] == [AT + number for number in range(62)]
+    assert [row.values for row in rows] == [{"hz": number} for number in range(62)]
     assert rows[1].answer == "worn"
 
 

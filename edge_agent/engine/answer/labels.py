@@ -4,10 +4,14 @@ The score of a label is its probability under a model that can write only labels
 token, it is the softmax over those tokens; along a label these are multiplied. A label that another one begins with
 ends with the end-of-turn token as a choice. So scores sum to 1 without normalization by length. Where the first
 tokens differ, one pass over the prompt is enough.
+
+A trained model may have one more token there, for an input that is unlike its training. Its score are its log-odds
+against the first tokens of all labels.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,12 +44,19 @@ class LabelTree:
                 raise ValueError(f"label {label!r} has no tokens")
             for length, token in enumerate(path):
                 following.setdefault(path[:length], {})[token] = None
+        self._first_tokens = tuple(following[()])
         self._choices = {path: tuple(tokens) for path, tokens in following.items() if len(tokens) > 1}
         self.branches = self._find_branches()
 
     @property
     def needs_prompt_logits(self) -> bool:
         return () in self._choices
+
+    def log_odds(self, token: int, row: LogitsRow) -> float:
+        """Of a token that no label begins with, against all labels. row: [vocabulary], after the prompt."""
+        others = [float(row[one] - row[token]) for one in self._first_tokens]
+        most = max(others)
+        return -most - math.log(sum(math.exp(one - most) for one in others))
 
     def choose(self, path: TokenPath, row: LogitsRow) -> LogitsRow:
         """The logits of this path's choices, copied from a row [vocabulary]."""
@@ -77,16 +88,44 @@ class LabelTree:
         return tuple(branches)
 
 
-class LabelAnswer:
-    """Collects the logits that the tree of labels needs."""
+@dataclass(frozen=True, slots=True)
+class Unlikeness:
+    """What says that an input is unlike training; None = nothing.
 
-    def __init__(self, tree: LabelTree) -> None:
+    texts: by how much their strangeness exceeds its limit. token: the one in place of labels; most_log_odds: its limit.
+    """
+
+    texts: float | None = None
+    token: int | None = None
+    most_log_odds: float = 0.0
+
+
+_NOTHING = Unlikeness()
+
+
+class LabelAnswer:
+    """Collects the logits that the tree of labels needs.
+
+    unlike: see Finished.
+    """
+
+    def __init__(self, tree: LabelTree, unlikeness: Unlikeness = _NOTHING) -> None:
         self.tree = tree
+        self.unlike = unlikeness.texts
+        self._unlikeness = unlikeness
         self._logits: dict[TokenPath, LogitsRow] = {}
+
+    @property
+    def needs_prompt_logits(self) -> bool:
+        return self._unlikeness.token is not None or self.tree.needs_prompt_logits
 
     def add(self, path: TokenPath, row: LogitsRow) -> None:
         """Adds the row [vocabulary] after the prompt and this path of label tokens."""
-        self._logits[path] = self.tree.choose(path, row)
+        if path or self.tree.needs_prompt_logits:
+            self._logits[path] = self.tree.choose(path, row)
+        if not path and self._unlikeness.token is not None:
+            excess = self.tree.log_odds(self._unlikeness.token, row) - self._unlikeness.most_log_odds
+            self.unlike = excess if self.unlike is None else max(self.unlike, excess)
 
     def scores(self) -> dict[str, float]:
         return self.tree.scores(self._logits)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edge_agent.core.pipe import ChatMessage, Run, TaskPrefix
+from edge_agent.engine.answer.labels import Unlikeness
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
 
 # The echo engine, which needs this module, works where llama.cpp is missing.
@@ -71,6 +72,10 @@ class Chat:
         if not tokens:
             raise ChatError("it writes nothing for them")
         return tokens, is_open
+
+    def unlikeness(self, _task: str, _prompt: Sequence[int]) -> Unlikeness:
+        """Of nothing: nobody knows what the model was trained on."""
+        return Unlikeness()
 
     def prefix(self, task: TaskPrefix) -> list[int]:
         """Empty if the template does not take the task's messages in this form."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -10,7 +11,8 @@ from pydantic import ValidationError
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TaskPrefix
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.engine.prompt.field_table import FieldTable
+from edge_agent.engine.answer.labels import Unlikeness
+from edge_agent.engine.prompt.field_table import UNLIKE, FieldTable, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
 
 if TYPE_CHECKING:
@@ -48,6 +50,15 @@ class FieldPrompts:
             else:
                 tokens.append(self._ids[part.text])
         return tokens, False
+
+    def unlikeness(self, task: str, prompt: Sequence[int]) -> Unlikeness:
+        trained, texts, token = self._table.tasks[task], None, None
+        if trained.most_strangeness is not None:
+            lengths = [len(self._llama.piece(one)) for one in prompt if not self._llama.is_control(one)]
+            texts = strangeness(lengths) - trained.most_strangeness
+        if trained.most_log_odds is not None:
+            token = self._ids[UNLIKE]
+        return Unlikeness(texts, token, trained.most_log_odds or 0.0)
 
     def prefix(self, _task: TaskPrefix) -> list[int]:
         """Empty: prompts are short."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +22,11 @@ from edge_agent.core.wording import shown
 # The field of an input that is a text. No key of an object is empty here.
 WHOLE_TEXT = ""
 ANSWER = "<|answer|>"
+# In place of an answer: the input is unlike all rows of the training.
+UNLIKE = "<|unlike|>"
 _MAX_EDGES = 255
+# Shorter tokens are pieces of unknown words, as a rule.
+_PIECE_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,21 @@ class InputField(_Checked):
         return Control(f"<|field {self.name} {state}|>")
 
 
+_Limit = Annotated[float, Field(allow_inf_nan=False)] | None
+
+
 class TaskFields(_Checked):
-    """What the model was trained for. fields: names in the order of the prompt. labels: none for `extract`."""
+    """What the model was trained for. fields: names in the order of the prompt. labels: none for `extract`.
+
+    most_log_odds: of UNLIKE against the labels; most_strangeness: of texts. An input that has more of one is taken for
+    unlike training; None = it is not asked.
+    """
 
     kind: Literal["classify", "extract"]
     labels: tuple[str, ...]
     fields: Annotated[tuple[str, ...], Field(min_length=1)]
+    most_log_odds: _Limit = None
+    most_strangeness: _Limit = None
 
 
 class FieldTable(_Checked):
@@ -109,11 +122,20 @@ class FieldTable(_Checked):
     def _by_name(self) -> dict[str, InputField]:
         return {one.name: one for one in self.fields}
 
+    def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> FieldTable:
+        """limits: by task, most_log_odds and most_strangeness."""
+        changed = {
+            name: self.tasks[name].model_copy(update={"most_log_odds": log_odds, "most_strangeness": strange})
+            for name, (log_odds, strange) in limits.items()
+        }
+        return self.model_copy(update={"tasks": self.tasks | changed})
+
     @property
     def controls(self) -> list[Control]:
-        """All control tokens that a prompt may hold, in a fixed order."""
+        """All control tokens that a prompt or an answer may hold, in a fixed order."""
         tasks = map(_task_control, self.tasks)
-        return [Control(ANSWER), *tasks, *(control for one in self.fields for control in one.controls)]
+        unlike = [Control(UNLIKE)] if any(task.most_log_odds is not None for task in self.tasks.values()) else []
+        return [Control(ANSWER), *unlike, *tasks, *(control for one in self.fields for control in one.controls)]
 
     def parts(self, task: str, text: str) -> Iterator[Control | str]:
         """The prompt of one of `tasks`, for an input as its template prints it. Raises Refusal(bad_field)."""
@@ -126,6 +148,19 @@ class FieldTable(_Checked):
         for name in known.fields:
             yield from self._by_name[name].parts(values.get(name))
         yield Control(ANSWER)
+
+
+def strangeness(lengths: Iterable[int]) -> float:
+    """Of texts, by the bytes of each token: how much their worst run of short tokens stands out, in standard errors.
+
+    Words of the rows are tokens of their own. Other words, languages and scripts fall into pieces of few bytes.
+    """
+    run = worst = total = 0.0
+    for length in lengths:
+        total += length
+        run = max(run + _PIECE_BYTES - length, 0.0)
+        worst = max(worst, run)
+    return worst / math.sqrt(max(total, 1.0))
 
 
 def _task_control(name: str) -> Control:

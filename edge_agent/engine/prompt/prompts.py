@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from edge_agent.core.pipe import Run, TaskPrefix
+from edge_agent.engine.answer.labels import Unlikeness
 
 
 class Prompts(Protocol):
@@ -28,6 +30,9 @@ class Prompts(Protocol):
 
         thinks: False = the thought is closed at once. Raises ChatError or Refusal for what the model does not take.
         """
+
+    def unlikeness(self, task: str, prompt: Sequence[int]) -> Unlikeness:
+        """How to notice that an input is unlike the model's training."""
 
     def prefix(self, task: TaskPrefix) -> list[int]:
         """Tokens that all prompts of a task begin with; the last one may differ where the text continues."""
