@@ -95,6 +95,8 @@ def print_training(found: Training, folder: Path, *, is_signed: bool, as_json: b
         print(f"{task.name}: {tenth_percent(task.accuracy)} right, 95 % interval {low} to {high}")
         if task.baseline is not None:
             print(f"  {task.baseline.name} on the same rows: {tenth_percent(task.baseline.right / task.judged)}")
+        if task.unlike is not None:
+            print(f"  taken for unlike training: {tenth_percent(task.unlike)} of these rows")
         half, full, doubled = map(tenth_percent, (task.curve.half, task.curve.full, task.curve.doubled))
         print(f"  learning curve: half of the rows {half}, all {full}, twice as many perhaps {doubled}")
         for kind, is_number in (("numbers", True), ("texts", False)):

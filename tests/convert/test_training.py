@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.report.training import Baseline, LearningCurve, Training, render_training
 from convert.train.folds import folds_of
+from convert.train.limits import limits_of, with_limits
+from convert.train.noise import Noise
 from convert.train.quality import Answered, task_quality
 from convert.train.rows import Row, read_rows
 from convert.train.table import build_table
@@ -199,12 +203,62 @@ def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
     )
     page = render_training(training)
     assert "<b>" not in page
+    assert "0.0 % of these rows are taken for unlike training" in page
     assert "98.0 % right" in page
     assert "A rule is right more often here." in page
     assert "With twice as many rows expect about 98.0 %" in page
     assert "rows.jsonl:4" in page
     document = json.loads(training.encode())
     assert document["tasks"][0]["interval"] == pytest.approx(quality.interval)
+
+
+def mixed(number: int) -> str:
+    """Readings of two numbers and a note; every third lacks the second number."""
+    values = [{"rms": at / 7, "note": f"n{at}"} | ({"rpm": 2 * at} if at % 3 else {}) for at in range(number)]
+    return "".join(json.dumps({"input": value, "answer": LABELS[at % 2]}) + "\n" for at, value in enumerate(values))
+
+
+def test_noise_changes_numbers_alone_and_keeps_each_in_its_field(tmp_path: Path) -> None:
+    rows = read(tmp_path, mixed(60))
+    table = build_table(rows)
+    prompts = [list(table.parts("sound", row.text)) for row in rows]
+    noise = Noise(table, prompts, np.random.default_rng(0))
+    drawn = [noise.prompt() for _ in range(300)]
+    controls = {field.name: {*field.controls} for field in table.fields}
+    for parts in drawn:
+        place = iter(parts)
+        assert next(place) == prompts[0][0]
+        for name in table.tasks["sound"].fields:
+            assert next(place) in controls[name]
+            if name == "note":
+                assert next(place) in {f"n{at}" for at in range(60)}
+    # As a rule no row has them, and some numbers are beyond all rows.
+    assert sum(parts in prompts for parts in drawn) < 30
+    beyond = {control for field in table.fields if field.bins for control in (field.bins[0], field.bins[-1])}
+    assert sum(bool(beyond & {*parts}) for parts in drawn) > 30
+
+
+def test_few_ordinary_rows_are_taken_for_unlike_training(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    answers = [replace(one, unlike=float(at)) for at, one in enumerate(answered(rows, []))]
+    limits = limits_of(answers)
+    assert limits == (97.0, None)
+    found = with_limits(answers, limits)
+    assert [one.row for one in found if one.is_unlike] == [rows[98], rows[99]]
+    assert [one.output for one in found[97:]] == [rows[97].answer, None, None]
+    # Each kind has half of the share.
+    both = limits_of([replace(one, strangeness=-float(at)) for at, one in enumerate(answers)])
+    assert both == (98.0, -1.0)
+    assert limits_of([]) == (None, None)
+
+
+def test_only_readings_of_labelled_tasks_have_noise(tmp_path: Path) -> None:
+    for text, tasks, name, limit in (
+        (lines(50), TASKS, "sound", 0.0),
+        (lines(50).replace('{"rms": ', '"a ').replace('}, "answer', '", "answer'), TASKS, "sound", None),
+        ('{"input": {"rms": 1}, "answer": {"stop": true}}\n' * 50, REPORT, "report", None),
+    ):
+        assert build_table(read(tmp_path, text, tasks=tasks)).tasks[name].most_log_odds == limit
 
 
 def test_an_object_is_learnt_in_the_order_of_its_schema(tmp_path: Path) -> None:

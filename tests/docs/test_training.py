@@ -93,7 +93,7 @@ def test_figures_are_those_of_the_source(words: str) -> None:
 
 def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.findall(r"^\| `([^`]+)` \|", section("training", "How right is it?"), flags=re.MULTILINE)
-    assert len(shown) == 7
+    assert len(shown) == 8
     for method in ("gradient boosting", "logistic regression"):
         print_training(trained(method), Path("pump-model"), is_signed=False, as_json=False)
     printed = capsys.readouterr().out
@@ -109,6 +109,7 @@ def trained(method: str) -> Training:
         right=18,
         most_frequent=9,
         baseline=Baseline(name=method, right=17),
+        unlike=0.02,
         calibration_error=0.1,
         curve=LearningCurve(half=0.8, full=0.9, doubled=0.95),
         confusion={},

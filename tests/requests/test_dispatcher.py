@@ -385,6 +385,19 @@ class TestAnswers:
         assert unsure["scores"] == {"normal": 0.2001, "bearing fault": 0.7999}
         assert (sure["output"], sure["degraded"]) == ("bearing fault", [])
 
+    def test_an_input_that_is_unlike_training_is_unsure_however_sure_its_label_is(self) -> None:
+        desk = Desk(slots=2)
+        desk.ask("hums", task="careful")
+        desk.ask("hums", task="careful")
+        for number, unlike in ((1, 0.1), (2, -0.1)):
+            answer = labelled(number, normal=0.1, bearing_fault=0.9)
+            desk.dispatcher.finish(replace(answer, unlike=unlike), 1.0)
+        unlike, ordinary = desk.replies
+        assert (unlike["status"], unlike["output"]) == ("ok", None)
+        assert unlike["degraded"] == ["unsure", "unlike-training"]
+        assert unlike["scores"] == {"normal": 0.1, "bearing fault": 0.9}
+        assert (ordinary["output"], ordinary["degraded"]) == ("bearing fault", [])
+
     def test_scores_are_those_of_the_most_probable_labels(self) -> None:
         labels = 'kind = "classify"\nlabels = ["a", "b", "c"]\n'
         desk = Desk(tasks=f"[tasks.all]\n{labels}[tasks.two]\n{labels}top_scores = 2\nmin_score = 0.9\n")

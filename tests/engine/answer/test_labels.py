@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.engine.answer.labels import LabelTree, TokenPath
+from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, TokenPath, Unlikeness
 
 END = 0
 VOCABULARY = 130
@@ -72,6 +72,26 @@ def test_labels_with_the_same_tokens_share_their_probability() -> None:
 def test_a_label_without_tokens_is_named() -> None:
     with pytest.raises(ValueError, match="label '' has no tokens"):
         LabelTree(["a", ""], letters, END)
+
+
+def test_what_is_unlike_training_is_a_choice_beside_the_first_tokens_of_all_labels() -> None:
+    unlike = ord("u")
+    apart = LabelAnswer(LabelTree(["ab", "ac", "d"], letters, END), Unlikeness(token=unlike, most_log_odds=0.5))
+    apart.add((), row(a=0.0, d=0.0, u=math.log(4)))
+    assert apart.unlike == pytest.approx(math.log(2) - 0.5)
+
+    alike = LabelAnswer(LabelTree(["ab", "ac"], letters, END), Unlikeness(token=unlike, texts=3.0))
+    assert alike.needs_prompt_logits
+    alike.add((), row(a=0.0, u=1.0))
+    alike.add((97,), row(b=0.0, c=0.0))
+    assert alike.unlike == 3.0
+    assert alike.scores() == pytest.approx({"ab": 0.5, "ac": 0.5})
+
+
+def test_nothing_is_unlike_the_training_of_a_model_that_was_not_trained_for_it() -> None:
+    answer = LabelAnswer(LabelTree(["ab", "ac"], letters, END))
+    assert not answer.needs_prompt_logits
+    assert answer.unlike is None
 
 
 @settings(deadline=None)

@@ -21,7 +21,7 @@ from edge_agent.core.pipe import ChatMessage, Failed, LabelsPlan, Run, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.priors import PriorMeasurer
-from edge_agent.engine.prompt.field_table import ANSWER, Control, FieldTable, InputField
+from edge_agent.engine.prompt.field_table import ANSWER, UNLIKE, Control, FieldTable, InputField, strangeness
 from edge_agent.models.bundle import open_model
 from edge_agent.tools.doctor.model import untrained_tasks
 from edge_agent.worker.client import started
@@ -111,15 +111,18 @@ def test_a_bin_says_which_limits_a_number_is_between(limits: list[float], number
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_trained(tmp_path_factory.mktemp("trained"), TABLE)
+
+
+def make_trained(folder: Path, table: FieldTable) -> Path:
     """A model with the table, whose weights are random."""
-    folder = tmp_path_factory.mktemp("trained")
     files = make_checkpoint(layers=1, hidden=64, feed_forward=96, vocab_size=320)
     first = len(files.tokenizer["model"]["vocab"]) + len(files.tokenizer["added_tokens"])
     files.tokenizer["added_tokens"] += [
-        {"id": first + at, "content": control.text, "special": True} for at, control in enumerate(TABLE.controls)
+        {"id": first + at, "content": control.text, "special": True} for at, control in enumerate(table.controls)
     ]
     del files.tokenizer_config["chat_template"]
-    files.more["fields.json"] = DOCUMENT
+    files.more["fields.json"] = table.model_dump_json(by_alias=True)
     convert(files.write(folder / "checkpoint"), folder / "bundle", Quantization.Q8_0)
     return folder / "bundle" / "model.gguf"
 
@@ -137,6 +140,34 @@ def test_a_trained_model_answers_from_few_tokens(open_llama: OpenLlama, trained:
     assert answer.scores.keys() == set(LABELS)
     # The task, three fields and the place of the answer.
     assert answer.prompt_tokens == 5
+
+
+def test_what_is_unlike_training_is_said_beside_the_scores(
+    open_llama: OpenLlama, trained: Path, tmp_path: Path
+) -> None:
+    assert finished(open_llama(model=trained, tasks=()), run({"rms": 0.7}))[1].unlike is None
+    reading, texts = ({"rms": 0.7}, {"rms": 0.7, "note": "zzz"})
+    for limits, value, is_unlike in (
+        ((-1e6, None), reading, True),
+        ((1e6, None), reading, False),
+        ((None, 0.5), reading, False),
+        # Each letter is a token.
+        ((None, 0.5), texts, True),
+        ((1e6, 9.0), texts, False),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        model = make_trained(folder, TABLE.with_limits({"sound": limits}))
+        answer = finished(open_llama(model=model, tasks=()), run(value))[1]
+        assert answer.is_unlike is is_unlike
+        assert sum((answer.scores or {}).values()) == pytest.approx(1)
+
+
+def test_strange_texts_have_a_run_of_short_tokens() -> None:
+    assert strangeness([]) == strangeness([3, 9, 4]) == 0
+    # One piece of an unknown word among 16 bytes, and a run of three of them.
+    assert strangeness([7, 1, 8]) == 0.5
+    assert strangeness([6, 1, 1, 1, 7]) == 1.5
+    assert strangeness([1] * 100) > strangeness([1] * 10)
 
 
 def test_no_text_of_a_caller_becomes_a_field(open_llama: OpenLlama, trained: Path) -> None:
@@ -189,6 +220,13 @@ def test_doctor_warns_of_tasks_that_the_model_would_refuse(trained: Path) -> Non
 
 def config_with(tasks: dict[str, ClassifyTask]) -> Config:
     return Config.model_construct(tasks=tasks)
+
+
+def test_limits_keep_all_else_of_a_table() -> None:
+    found = TABLE.with_limits({"sound": (2.0, None)})
+    assert Control(UNLIKE) in found.controls
+    assert Control(UNLIKE) not in TABLE.controls
+    assert found.with_limits({"sound": (None, None)}) == TABLE
 
 
 def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) -> None:
