@@ -392,10 +392,10 @@ class TestAnswers:
         for number, unlike in ((1, 0.1), (2, -0.1)):
             answer = labelled(number, normal=0.1, bearing_fault=0.9)
             desk.dispatcher.finish(replace(answer, unlike=unlike), 1.0)
-        unlike, ordinary = desk.replies
-        assert (unlike["status"], unlike["output"]) == ("ok", None)
-        assert unlike["degraded"] == ["unsure", "unlike-training"]
-        assert unlike["scores"] == {"normal": 0.1, "bearing fault": 0.9}
+        odd, ordinary = desk.replies
+        assert (odd["status"], odd["output"]) == ("ok", None)
+        assert odd["degraded"] == ["unsure", "unlike-training"]
+        assert odd["scores"] == {"normal": 0.1, "bearing fault": 0.9}
         assert (ordinary["output"], ordinary["degraded"]) == ("bearing fault", [])
 
     def test_scores_are_those_of_the_most_probable_labels(self) -> None:
