@@ -311,7 +311,8 @@ class Finished:
     batch: most requests that shared a step with it, itself included.
     prompt_crc32: of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers.
     None = the prompt depends on the time, or the engine has no tokens.
-    student: what the student answered that was asked first; None = none was, or it cannot answer this input.
+    student: what the student answered that was asked first; None = none was, or it does not take this input, which may
+    be unlike its training.
     """
 
     type: Literal["finished"] = "finished"

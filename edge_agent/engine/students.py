@@ -125,15 +125,15 @@ class _Student:
         run = self.runs.pop(event.id)
         if isinstance(event, pipe.Cancelled):
             self._emit(event)
-        elif isinstance(event, pipe.Finished) and event.scores is not None and run.student_least is not None:
+        elif isinstance(event, pipe.Failed) or event.scores is None or event.is_unlike or run.student_least is None:
+            self._give_up(run, None)
+        else:
             stands = max(event.scores.values()) >= run.student_least
             answer = pipe.StudentAnswer(name=self.name, scores=event.scores, stands=stands)
             if stands:
                 self._emit(replace(event, student=answer))
-                return
-            self._give_up(run, _PassedOn(answer, event.started_at, event.share_s))
-        else:  # it does not take this input, or these labels
-            self._give_up(run, None)
+            else:
+                self._give_up(run, _PassedOn(answer, event.started_at, event.share_s))
 
     def _give_up(self, run: pipe.Run, before: _PassedOn | None) -> None:
         if run.student_only is None:

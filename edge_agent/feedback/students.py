@@ -153,10 +153,12 @@ class StudentThresholds:
         output: what the caller gets. is_audit: this reply is drawn for an audit by its caller.
         """
         tracked = self._tracked.get(request.task_name)
-        if tracked is None or event.student is None or tracked.student != event.student.name or request.run is None:
+        if tracked is None or request.run is None or request.run.student_least is None:
             return False
-        student = event.student
         tracked.asked += 1
+        student = event.student
+        if student is None or student.name != tracked.student:
+            return False
         tracked.answered += student.stands
         is_audit = is_audit and tracked.is_judged_by_callers
         # Others that the student passed on are no random sample.
