@@ -19,7 +19,18 @@ from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.labelled import label_of, labelled_csv
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.pipe import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
+from edge_agent.core.pipe import (
+    Adapter,
+    EngineSettings,
+    Failed,
+    Finish,
+    Finished,
+    Load,
+    Run,
+    Sampling,
+    TaskPrefix,
+    weights_sha256,
+)
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import field_name, first_fault, shown

@@ -150,20 +150,41 @@ def evaluation_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_training(words: list[str]) -> argparse.Namespace:
+    """The options by name. Exits with 2 for bad usage."""
+    parser = training_parser()
+    given = parser.parse_args(words)
+    if (given.teacher is None) != (given.unlabelled is None):
+        parser.error("--teacher and --unlabelled go together: the teacher answers the rows without labels")
+    if given.labelled is None and given.teacher is None:
+        parser.error("--labelled is required, or --teacher and --unlabelled")
+    if given.work is not None and given.teacher is None:
+        parser.error("--work goes with --teacher, whose answers it keeps")
+    return given
+
+
 def training_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "train",
         "--tasks CONFIG --labelled FILE --out BUNDLE [option ...]",
         "Trains a small model of your own from labelled rows, and writes it as a bundle. Readings need some hundred "
-        "rows and some minutes. The bundle's quality.html says how right it is on rows that it has not seen.",
+        "rows and some minutes. The bundle's quality.html says how right it is on rows that it has not seen. With "
+        "--teacher it also learns from a larger model's answers to rows without labels.",
     )
     _add(parser, *_TASKS, required=True)
     rows = (
         'lines of {"task": …, "input": …, "answer": …}; or a .csv with a column answer, and input or other columns; '
         "with one task, task may be missing"
     )
-    _add(parser, "--labelled", "FILE", rows, required=True)
+    _add(parser, "--labelled", "FILE", rows)
     _add(parser, "--out", "BUNDLE", "folder to create", required=True)
+    taught = parser.add_argument_group("with a teacher")
+    teacher = "a bundle, .gguf or checkpoint whose answers the model learns, too; --labelled may then be missing"
+    _add(taught, "--teacher", "MODEL", teacher)
+    _add(taught, "--unlabelled", "FILE", "rows that the teacher answers: as those of --labelled, without answers")
+    _add(
+        taught, "--work", "DIR", "folder that keeps the teacher's answers for the next run (default: the user's cache)"
+    )
     kinds = [one.value for one in Quantization if one is not Quantization.AUTO]
     parser.add_argument("--type", choices=kinds, default="q8_0", help="type of the weights (default: q8_0)")
     _add(parser, "--minutes", "MIN", "how long the training may take (default: 5)", parse_minutes, default=5.0)

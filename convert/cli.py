@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from . import arguments
@@ -31,14 +32,15 @@ from .printing import (
     print_verification,
     print_written,
 )
-from .progress import ProgressLine
+from .progress import OnProgress, ProgressLine
 from .quantize.recipe import Quantization
 from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.model import read_model
 from .stopping import StoppedError, stop_on_signals
 from .students import add_students
-from .train.rows import read_rows
+from .train.rows import read_rows, read_unlabelled
+from .train.teacher import ask_teacher
 from .write.bundle import new_bundle, verify_bundle
 from .write.manifest import CANARIES_FILE, MODEL_FILE, PAGE_FILE, SIGNATURE_FILE, read_private_key
 
@@ -135,12 +137,9 @@ def _evaluate(words: list[str]) -> int:
     examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or _cache_folder()
     with closing(ProgressLine(sys.stderr)) as line:
-        if given.against.is_file() or (given.against / MODEL_FILE).is_file():
-            reference = Adapted.from_path(given.against)
-        else:
-            with Checkpoint(given.against) as checkpoint:
-                path = write_reference(checkpoint, read_model(checkpoint), work, line.show)
-            reference, work = Adapted(path, model.user_adapters), path.parent
+        reference = _model(given.against, work, line.show)
+        if not _is_model(given.against):
+            reference, work = Adapted(reference.path, model.user_adapters), reference.path.parent
         found = compare_models(model, reference, texts, examples, work=work, progress=line.show)
     if given.json:
         print(found.encode().decode())
@@ -165,10 +164,12 @@ def _maps(words: list[str]) -> int:
 
 
 def _train(words: list[str]) -> int:
-    given = arguments.training_parser().parse_args(words)
+    given = arguments.parse_training(words)
     if missing := missing_extra("train"):
         raise ConvertError(missing)
-    rows = read_rows(given.labelled, read_tasks(given.tasks))
+    tasks = read_tasks(given.tasks)
+    rows = [] if given.labelled is None else read_rows(given.labelled, tasks)
+    unlabelled = [] if given.unlabelled is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = None if given.sign is None else read_private_key(given.sign).sign
     # Imports PyTorch, which takes seconds: mistakes in the files show at once.
     from .train.bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415
@@ -183,9 +184,15 @@ def _train(words: list[str]) -> int:
         licence=given.licence,
         sign=sign,
     )
+    unanswered = list[str]()
     with closing(ProgressLine(sys.stderr)) as line, new_bundle(given.out, replace=given.force) as folder:
+        if given.teacher is not None:
+            work = given.work or _cache_folder()
+            model = _model(given.teacher, work, line.show)
+            teacher, unanswered = ask_teacher(model, rows, unlabelled, work=work, progress=line.show)
+            job = replace(job, teacher=teacher)
         training, warnings = write_trained_bundle(job, folder, line.show)
-    for warning in warnings:
+    for warning in (*unanswered, *warnings):
         _complain(f"warning: {warning}")
     print_training(training, given.out, is_signed=job.sign is not None, as_json=given.json)
     return EXIT_OK
@@ -227,6 +234,19 @@ def _verify(words: list[str]) -> int:
         _complain(f"{escaped(str(given.bundle))}: {fault}")
     print_verification(given.bundle, model, faults, is_asked=given.canaries, as_json=given.json)
     return EXIT_FAILED if faults else EXIT_OK
+
+
+def _is_model(path: Path) -> bool:
+    """In contrast to a checkpoint."""
+    return path.is_file() or (path / MODEL_FILE).is_file()
+
+
+def _model(path: Path, work: Path, progress: OnProgress) -> Adapted:
+    """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`."""
+    if _is_model(path):
+        return Adapted.from_path(path)
+    with Checkpoint(path) as checkpoint:
+        return Adapted(write_reference(checkpoint, read_model(checkpoint), work, progress))
 
 
 def _cache_folder() -> Path:

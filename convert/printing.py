@@ -92,7 +92,20 @@ def print_training(found: Training, folder: Path, *, is_signed: bool, as_json: b
         print(f"{steps} steps in each training: with more --minutes up to {MOST_STEPS}")
     for task in found.tasks:
         low, high = map(tenth_percent, task.interval)
-        print(f"{task.name}: {tenth_percent(task.accuracy)} right, 95 % interval {low} to {high}")
+        right = f"agrees with the teacher in {tenth_percent(task.accuracy)}" if task.is_agreement else ""
+        right = right or f"{tenth_percent(task.accuracy)} right"
+        print(f"{task.name}: {right}, 95 % interval {low} to {high}")
+        if task.is_agreement:
+            print("  how often it is right, and its teacher, is unknown: no row is labelled")
+        elif (teacher := task.teacher) is not None:
+            if teacher.judged:
+                corrected = ", corrected by labelled rows" if teacher.is_corrected else ""
+                print(f"  the teacher on the same rows: {tenth_percent(teacher.right / teacher.judged)}{corrected}")
+            if task.is_teacher_doubtful:
+                print("  the labelled rows may teach more without the teacher: train without it, too, and compare")
+            if teacher.compared:
+                agreement = tenth_percent(teacher.agreed / teacher.compared)
+                print(f"  agreement with the teacher: {agreement} of {teacher.compared} rows without labels")
         if task.baseline is not None:
             print(f"  {task.baseline.name} on the same rows: {tenth_percent(task.baseline.right / task.judged)}")
         if task.unlike is not None:

@@ -47,15 +47,20 @@ class Adapted:
         return work / f"{'-'.join(sha256[:16] for sha256 in hashes)}{suffix}"
 
 
+def adapters_of(model: Adapted) -> tuple[Adapter, ...]:
+    """As the worker takes them."""
+    return tuple(Adapter(path=str(path), sha256=sha256_of(path)) for path in model.adapters)
+
+
 @contextmanager
-def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix]) -> Iterator[WorkerClient]:
-    """A worker for one request at a time. It caches and measures nothing, so each run is the same.
+def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix], *, at_once: int = 1) -> Iterator[WorkerClient]:
+    """A worker for so many requests at once. It caches and measures nothing: one at a time, each run is the same.
 
     Raises ConvertError if the model cannot run.
     """
     model_facts(model.path)
-    adapters = tuple(Adapter(path=str(path), sha256=sha256_of(path)) for path in model.adapters)
-    load = Load(model_path=str(model.path), settings=_SETTINGS, adapters=adapters, tasks=tuple(prefixes))
+    settings = _SETTINGS.model_copy(update={"max_active": at_once})
+    load = Load(model_path=str(model.path), settings=settings, adapters=adapters_of(model), tasks=tuple(prefixes))
     try:
         with started_worker(load) as worker:
             worker.ready()

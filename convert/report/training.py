@@ -53,9 +53,26 @@ class ReadField:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherQuality:
+    """lessons: rows without labels that it answered. is_corrected: by labelled rows, for the model that is written.
+
+    right: of `judged` labelled rows that were held out. agreed: of `compared` rows without labels, those that the first
+    model answers as the teacher does. No model has learnt from either.
+    """
+
+    lessons: int
+    is_corrected: bool
+    judged: int
+    right: int
+    compared: int
+    agreed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskQuality:
     """judged: rows that were held out; right: of them. most_frequent: those with the most frequent answer.
 
+    is_agreement: the task has no labelled rows, so that right means as the teacher answers. teacher: None = none.
     unlike: the share of them that is taken for unlike training. calibration_error: the expected one. None = the task
     has no labels. confusion: by right label, counts by the model's answer. suspects: the surest of suspects_total.
     """
@@ -74,6 +91,16 @@ class TaskQuality:
     suspects_total: int
     suspects: tuple[Suspect, ...]
     fields: tuple[ReadField, ...]
+    is_agreement: bool = False
+    teacher: TeacherQuality | None = None
+
+    @property
+    def is_teacher_doubtful(self) -> bool:
+        """Whether the teacher is right less often than a usual method that has learnt from the labelled rows alone."""
+        teacher, baseline = self.teacher, self.baseline
+        if teacher is None or baseline is None or not teacher.judged:
+            return False
+        return teacher.right / teacher.judged < baseline.right / self.judged
 
     @property
     def accuracy(self) -> float:
@@ -87,7 +114,10 @@ class TaskQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """The content of quality.json. held_out: which rows, in words. recipe: of the model."""
+    """The content of quality.json. held_out: which rows, in words. recipe: of the model.
+
+    teacher: SHA-256 of its weights, or None.
+    """
 
     name: str
     version: int
@@ -98,6 +128,7 @@ class Training:
     held_out: str
     recipe: Mapping[str, float]
     tasks: tuple[TaskQuality, ...]
+    teacher: str | None = None
 
     def encode(self) -> bytes:
         """Canonical JSON."""

@@ -18,9 +18,10 @@ _MOST_LABELS = 50
 
 
 def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline | None:
-    """How many rows that are held out it answers right; None for a task without labels, or with too many."""
+    """How many rows that are held out it answers right; None without labels or labelled rows, or with too many."""
     sides = [(by_task(fold.train)[task], by_task(fold.held_out)[task]) for fold in folds]
-    if not isinstance(sides[0][0][0].task.config, ClassifyTask):
+    first = sides[0][0][0]
+    if not isinstance(first.task.config, ClassifyTask) or first.chances is not None:
         return None
     # Neither method can be trained on one label alone, and both take minutes for very many.
     if not all(2 <= len({row.answer for row in train}) <= _MOST_LABELS for train, _ in sides):

@@ -13,6 +13,7 @@ from ..quantize.recipe import Quantization
 from ..report.training import Training, render_training
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .rows import Row
+from .teacher import Teacher
 from .training import train_and_evaluate
 
 CANARIES = 20
@@ -20,9 +21,13 @@ CANARIES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """minutes: of all trainings. licence: None = not stated. sign: of the manifest's bytes, or None."""
+    """rows: labelled; with a teacher there may be none. minutes: of all trainings. licence: None = not stated.
+
+    sign: of the manifest's bytes, or None.
+    """
 
     rows: Sequence[Row]
+    teacher: Teacher | None = None
     quantization: Quantization
     minutes: float
     seed: int
@@ -35,9 +40,17 @@ class TrainingJob:
 def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
     in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
-    result = train_and_evaluate(job.rows, job.quantization, minutes=job.minutes, seed=job.seed, progress=in_training)
+    result = train_and_evaluate(
+        job.rows,
+        job.quantization,
+        minutes=job.minutes,
+        seed=job.seed,
+        progress=in_training,
+        teacher=job.teacher,
+    )
+    asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
     # Of `classify` alone: an object may hang on a close choice.
-    with_labels = [row.request for row in job.rows if isinstance(row.task.config, ClassifyTask)]
+    with_labels = [row.request for row in asked if isinstance(row.task.config, ClassifyTask)]
     canaries = with_labels[:: -(-len(with_labels) // CANARIES) or 1]
     with TemporaryDirectory() as name:
         checkpoint = Path(name)
@@ -64,6 +77,7 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
                 held_out=result.held_out,
                 recipe=asdict(result.recipe),
                 tasks=result.tasks,
+                teacher=None if job.teacher is None else job.teacher.sha256,
             )
             more_files = {QUALITY_FILE: training.encode(), PAGE_FILE: render_training(training).encode()}
             written = write_bundle(

@@ -66,11 +66,13 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
     torch.use_deterministic_algorithms(mode=True)
     torch.manual_seed(recipe.seed)
     vocabulary = build_vocabulary(build_table(rows), rows, recipe.text_tokens)
-    examples = [vocabulary.encode(row) for row in rows]
-    for row, one in zip(rows, examples, strict=True):
-        if (length := len(one.prompt) + len(one.answer)) > MOST_TOKENS:
+    examples = list[Encoded]()
+    for row in rows:
+        encoded = vocabulary.encode(row, recipe.labelled_weight if row.chances is None else 1.0)
+        if (length := max(one.length for one in encoded)) > MOST_TOKENS:
             raise row.request.error(f"input and answer: should take at most {MOST_TOKENS} tokens (got {length})")
-    model = _new_model(vocabulary, recipe, max(len(one.prompt) + len(one.answer) for one in examples))
+        examples += encoded
+    model = _new_model(vocabulary, recipe, max(one.length for one in examples))
     _fit(model, vocabulary, _Batches(vocabulary, rows, examples, recipe), recipe, progress)
     return TrainedModel(vocabulary, model.to(torch.bfloat16))
 
@@ -160,13 +162,16 @@ class _Batches:
         self._examples, self._recipe = examples, recipe
         self._draw = np.random.default_rng(recipe.seed)
         self._noise = _noise(vocabulary, rows, np.random.default_rng([recipe.seed, 1]))
+        # A teacher's answers drawn by their chances have, on average, the gradient of the divergence from the teacher.
+        weights = np.array([one.weight for one in examples])
+        self._shares = weights / weights.sum()
         self._masked = _masked(vocabulary)
         self._beyond, self._chances = _beyond(vocabulary, examples)
 
     def next(self) -> tuple[_Tokens, _Tokens]:
         """Ids and targets, see _batch."""
         draw, recipe = self._draw, self._recipe
-        chosen = [self._examples[one] for one in draw.integers(len(self._examples), size=recipe.batch)]
+        chosen = [self._examples[one] for one in draw.choice(len(self._examples), recipe.batch, p=self._shares)]
         ids, targets = _batch([*chosen, *islice(self._noise, recipe.noise)])
         ids = np.where(draw.random(ids.shape) < recipe.mask_share, self._masked[ids], ids)
         return np.where(draw.random(ids.shape) < self._chances[ids], self._beyond[ids], ids), targets

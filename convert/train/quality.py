@@ -7,7 +7,7 @@ from typing import Any
 
 from ..agent import ClassifyTask, FieldTable, calibration_error, number_of
 from ..evaluate.labelled import is_right
-from ..report.training import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality
+from ..report.training import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
@@ -46,15 +46,18 @@ def task_quality(
     answers: Sequence[Sequence[Answered]],
     with_half: Sequence[Answered],
     baseline: Baseline | None,
+    *,
+    teacher: TeacherQuality | None = None,
 ) -> TaskQuality:
     """Of one task. rows: all of it. answers: by fold. with_half: of the first fold, trained on half of its rows."""
     task, judged = rows[0].task, [one for several in answers for one in several]
+    labelled = sum(row.chances is None for row in rows)
     labels = task.config.labels if isinstance(task.config, ClassifyTask) else ()
     suspects = _suspects(judged)
     return TaskQuality(
         name=task.name,
         kind=task.config.kind,
-        rows=len(rows),
+        rows=labelled or len(rows),
         judged=len(judged),
         right=sum(one.is_right for one in judged),
         most_frequent=Counter(one.row.answer_text for one in judged).most_common(1)[0][1],
@@ -66,6 +69,8 @@ def task_quality(
         suspects_total=len(suspects),
         suspects=tuple(suspects[:MOST_SUSPECTS]),
         fields=tuple(_read_field(name, table, rows) for name in table.tasks[task.name].fields),
+        is_agreement=not labelled,
+        teacher=teacher,
     )
 
 
@@ -94,7 +99,7 @@ def _suspects(answers: Sequence[Answered]) -> list[Suspect]:
     """The surest first."""
     found = []
     for one in answers:
-        if one.scores is None or one.is_right:
+        if one.scores is None or one.is_right or one.row.chances is not None:
             continue
         best = max(one.scores, key=one.scores.__getitem__)
         if one.scores[one.row.answer] < UNLIKELY and one.scores[best] > SURE:

@@ -14,6 +14,7 @@ class Recipe:
     cosines: how freely the tokens of a number's bins differ, see _Embedding. text_tokens: of texts and answers, at
     most. mask_share: of the numbers that a step leaves out, so that the model can do without any of them.
     noise: readings that are unlike the rows, beside the rows of each batch.
+    labelled_weight: how much more often than a teacher's row a labelled one is drawn.
     """
 
     width: int = 64
@@ -28,4 +29,5 @@ class Recipe:
     label_smoothing: float = 0.02
     mask_share: float = 0.03
     noise: int = 16
+    labelled_weight: float = 4.0
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Labelled rows: what a model is trained on, and what it is judged on."""
+"""Rows: what a model is trained on, and what it is judged on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from ..agent import (
     BUILT_IN_TASK,
     ClassifyTask,
     ExtractTask,
+    GenerateTask,
     Task,
     compact_json,
     field_name,
@@ -33,10 +34,14 @@ _LONGEST_NAME = 128
 
 @dataclass(frozen=True)
 class Row:
-    """time: when it was taken, in seconds or in the file's own numbers; None = it does not say."""
+    """time: when it was taken, in seconds or in the file's own numbers; None = it does not say.
+
+    chances: of each answer, by its text, where a teacher gave them: `answer` is then the likeliest. None = labelled.
+    """
 
     request: RequestLine
     time: float | None
+    chances: Mapping[str, float] | None = None
 
     @property
     def task(self) -> Task:
@@ -72,17 +77,39 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
 
     They are in the order of time, if they carry one. Raises ConvertError.
     """
+    rows = _read(path, tasks, [], is_labelled=True)
+    for name, of_task in by_task(rows).items():
+        if isinstance(of_task[0].task.config, ClassifyTask) and len({row.answer for row in of_task}) < 2:
+            raise ConvertError(f"{escaped(str(path))}: task {name} should have at least two different answers")
+    return rows
+
+
+def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:
+    """As `read_rows`, without answers: each input once, and none that a labelled row has."""
+    known = {(row.task.name, row.text) for row in labelled}
+    rows = {(row.task.name, row.text): row for row in _read(path, tasks, labelled, is_labelled=False)}
+    found = [row for key, row in rows.items() if key not in known]
+    if not found:
+        raise ConvertError(f"{escaped(str(path))}: should have an input that no labelled row has")
+    return found
+
+
+def _read(path: Path, tasks: dict[str, Task], others: Sequence[Row], *, is_labelled: bool) -> list[Row]:
+    """others: rows that carry a time if these do."""
     tasks = {name: task for name, task in tasks.items() if name != BUILT_IN_TASK}
     common = {"task": next(iter(tasks))} if len(tasks) == 1 else {}
     rows = []
-    for where, fields in _lines(path):
+    for where, fields in _lines(path, has_answers=is_labelled):
         if not isinstance(fields, dict):
             raise ConvertError(f"{where}: should be an object (got {escaped(compact_json(fields))})")
         if "task" not in common | fields:
             raise ConvertError(f"{where}: task: required, where the configuration has several: {', '.join(tasks)}")
         request = request_of(common | fields, where, tasks)
-        check_answer(request)
-        _check_complete(request)
+        if is_labelled:
+            check_answer(request)
+            _check_complete(request)
+        else:
+            _check_asked(request)
         rows.append(row := Row(request, _time(request)))
         if not row.values:
             raise request.error("input: should have a field besides the time")
@@ -90,13 +117,10 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
         if odd is not None:
             rule = f"names should be printable, of at most {_LONGEST_NAME} characters"
             raise request.error(f"input: {rule} (got {shown(odd)})")
-        if (row.time is None) != (rows[0].time is None):
+        if (row.time is None) != ([*others[:1], *rows][0].time is None):
             raise request.error(f"{', '.join(TIME_KEYS)}: all rows should carry a time, or none")
     if len(rows) < LEAST_ROWS:
         raise ConvertError(f"{escaped(str(path))}: should have at least {LEAST_ROWS} rows (got {len(rows)})")
-    for name, of_task in by_task(rows).items():
-        if isinstance(of_task[0].task.config, ClassifyTask) and len({row.answer for row in of_task}) < 2:
-            raise ConvertError(f"{escaped(str(path))}: task {name} should have at least two different answers")
     return sorted(rows, key=lambda row: row.time or 0.0)
 
 
@@ -115,6 +139,16 @@ def _check_complete(request: RequestLine) -> None:
             raise request.error(f"{field_name(('answer', *fault.absolute_path))}: {fault.message}")
 
 
+def _check_asked(request: RequestLine) -> None:
+    """Raises ConvertError for a row that has an answer, or whose task has answers that no student learns."""
+    if "answer" in request.fields:
+        rule = "rows without labels have none; those with one belong in --labelled"
+        raise request.error(f"answer: {rule} (got {shown(request.fields['answer'])})")
+    if isinstance(request.task.config, GenerateTask):
+        rule = "is of the kind generate; allowed are tasks of the kinds classify and extract"
+        raise request.error(f"task: {shown(request.task.name)} {rule}")
+
+
 def _in_order(value: Any, schema: Mapping[str, Any]) -> Any:
     """The board writes the keys of an object in this order."""
     if isinstance(value, list):
@@ -131,12 +165,12 @@ def _part(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _lines(path: Path) -> Sequence[tuple[str, Any]]:
+def _lines(path: Path, *, has_answers: bool) -> Sequence[tuple[str, Any]]:
     _, text = read_user_file(path)
     if path.suffix.lower() != ".csv":
         return json_lines(text, str(path))
     try:
-        return list(labelled_csv(text, escaped(str(path)), ("task", *TIME_KEYS)))
+        return list(labelled_csv(text, escaped(str(path)), ("task", *TIME_KEYS), has_answers=has_answers))
     except ValueError as error:
         raise ConvertError(str(error)) from None
 

@@ -9,12 +9,14 @@ from ..quantize.recipe import Quantization
 from ..report.training import TaskQuality
 from .baseline import baseline_of
 from .evaluation import evaluate_fold
-from .folds import Fold, folds_of, half_of
+from .folds import Fold, half_of
 from .limits import Limits, limits_of, with_limits
 from .model import TrainedModel, train_model
 from .quality import task_quality
 from .recipe import LEAST_STEPS, Recipe
 from .rows import Row, by_task
+from .study import Study
+from .teacher import Teacher
 
 # Steps that are timed, to know how many there is time for.
 _TIMED_STEPS = 20
@@ -33,32 +35,42 @@ class TrainingResult:
 
 
 def train_and_evaluate(
-    rows: Sequence[Row], quantization: Quantization, *, minutes: float, seed: int, progress: OnProgress
+    rows: Sequence[Row],
+    quantization: Quantization,
+    *,
+    minutes: float,
+    seed: int,
+    progress: OnProgress,
+    teacher: Teacher | None = None,
 ) -> TrainingResult:
-    """minutes: of all trainings together. Raises ConvertError."""
-    folds, held_out = folds_of(rows, seed)
+    """rows: labelled; with a teacher there may be none. minutes: of all trainings together. Raises ConvertError."""
+    study = Study.of(rows, teacher, seed)
     # On each fold, on half of one, on all rows.
-    trainings = len(folds) + 2
-    recipe = _with_steps_for(_TRAINING_SHARE * 60 * minutes / trainings, Recipe(seed=seed), rows)
+    trainings = len(study.folds) + 2
+    recipe = _with_steps_for(_TRAINING_SHARE * 60 * minutes / trainings, Recipe(seed=seed), study.rows)
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
-    answers = [evaluate_fold(fold, recipe, quantization, part) for fold, part in zip(folds, parts, strict=False)]
-    half = Fold(half_of(folds[0].train, seed), folds[0].held_out)
-    with_half = evaluate_fold(half, recipe, quantization, parts[-2])
-    model = train_model(rows, recipe, parts[-1])
+    answers = [
+        evaluate_fold(study.taught(fold), recipe, quantization, part)
+        for fold, part in zip(study.folds, parts, strict=False)
+    ]
+    half = Fold(half_of(study.folds[0].train, seed), study.folds[0].held_out)
+    with_half = evaluate_fold(study.taught(half), recipe, quantization, parts[-2])
+    model = train_model(study.rows, recipe, parts[-1])
     qualities, limits = list[TaskQuality](), dict[str, Limits]()
-    for name, of_task in by_task(rows).items():
-        by_fold = [[one for one in several if one.row.task.name == name] for several in answers]
-        halved = [one for one in with_half if one.row.task.name == name]
+    for name, of_task in by_task(study.rows).items():
+        by_fold = [study.judged(name, several) for several in answers]
+        halved = study.judged(name, with_half)
         limits[name] = limits_of([one for several in by_fold for one in several])
         quality = task_quality(
             of_task,
             model.table,
             [with_limits(several, limits[name]) for several in by_fold],
             with_limits(halved, limits_of(halved)),
-            baseline_of(folds, name, model.table),
+            baseline_of(study.folds, name, model.table),
+            teacher=study.teacher_quality(name, answers[0]),
         )
         qualities.append(quality)
-    return TrainingResult(model.with_limits(limits), recipe, held_out, tuple(qualities))
+    return TrainingResult(model.with_limits(limits), recipe, study.held_out, tuple(qualities))
 
 
 def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:

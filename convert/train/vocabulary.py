@@ -15,10 +15,16 @@ END_OF_TEXT, END_OF_TURN = "<|endoftext|>", "<|im_end|>"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a prompt and of its answer, with the end of the turn."""
+    """Token ids of a prompt and of its answer, with the end of the turn. weight: how often it is drawn."""
 
     prompt: list[int]
     answer: list[int]
+    weight: float = 1.0
+
+    @property
+    def length(self) -> int:
+        """Of the prompt and the answer, in tokens."""
+        return len(self.prompt) + len(self.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,14 @@ class Vocabulary:
         assert found is not None
         return found
 
-    def encode(self, row: Row) -> Encoded:
+    def encode(self, row: Row, weight: float) -> list[Encoded]:
+        """The row with each answer that it may have; they share its weight by their chances."""
         prompt = self.prompt_ids(self.table.parts(row.task.name, row.text))
-        return Encoded(prompt, [*self._text_ids(row.answer_text), self.end_of_turn])
+        chances = {row.answer_text: 1.0} if row.chances is None else row.chances
+        return [
+            Encoded(prompt, [*self._text_ids(answer), self.end_of_turn], weight * chance)
+            for answer, chance in chances.items()
+        ]
 
     def prompt_ids(self, parts: Iterable[Control | str]) -> list[int]:
         found: list[int] = []

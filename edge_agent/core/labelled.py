@@ -22,17 +22,24 @@ def label_of(answer: object, labels: Sequence[str]) -> str | None:
     return next((label for label in labels if unicodedata.normalize("NFC", label) == composed), None)
 
 
-def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def labelled_csv(
+    text: str, name: str, beside: tuple[str, ...] = (), *, has_answers: bool = True
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """File and line, and `{"input": …, "answer": …}`, of each row. Raises ValueError, which names the line.
 
     The answer is the column `answer`, else `label`. The input is the column `input`; without it an object of all other
     columns with a value, in which numbers, true and false are as in JSON. beside: columns that stand beside the input.
+    has_answers: False = rows of inputs alone, in which both columns are refused.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         answer = next((column for column in _ANSWER_COLUMNS if column in header), None)
-        if answer is None or len(set(header)) < len(header) or len(header) < 2:
+        if not has_answers:
+            if answer is not None or not header or len(set(header)) < len(header):
+                rule = "should be a header of different names with commas between them, none of them answer or label"
+                raise ValueError(f"{name}:1: {rule} (got {shown(header)})")
+        elif answer is None or len(set(header)) < len(header) or len(header) < 2:
             rule = "should be a header of different names with commas between them, one of them answer or label"
             raise ValueError(f"{name}:1: {rule} (got {shown(header)})")
         if {*_ANSWER_COLUMNS} <= {*header}:
@@ -44,7 +51,7 @@ def labelled_csv(text: str, name: str, beside: tuple[str, ...] = ()) -> Iterator
             if len(cells) != len(header):
                 raise ValueError(f"{where}: should have {len(header)} cells (got {shown(cells)})")
             values = dict(zip(header, cells, strict=True))
-            row: dict[str, Any] = {"answer": values.pop(answer)}
+            row: dict[str, Any] = {} if answer is None else {"answer": values.pop(answer)}
             row |= {column: _cell(values.pop(column)) for column in beside if column in values}
             is_whole = "input" in values
             row["input"] = values["input"] if is_whole else {key: _cell(cell) for key, cell in values.items() if cell}

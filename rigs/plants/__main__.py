@@ -6,6 +6,7 @@ unlike: which inputs a model takes for unlike training: of other machines, of ot
 Exits with 1 if it takes more than 5 % of the ordinary inputs of a source, or less than 95 % of another kind.
 intervals: how often the interval that a bundle states contains the accuracy on all other rows; exits with 1 if in
 less than 90 %.
+distil: students of a teacher, with few labelled texts, beside the teacher, TF-IDF and a model of the labels alone.
 """
 
 from __future__ import annotations
@@ -45,6 +46,15 @@ def main() -> int:
     noticing.add_argument("--seed", type=int, default=1, help="of rows and training (default: %(default)s)")
     noticing.add_argument("--archives", type=Path, default=machine.ROOT / "build" / "accuracy", help="of the texts")
     noticing.set_defaults(run=_notice_unlike)
+    teaching = commands.add_parser("distil", help="train on few labelled texts and a teacher's answers to others")
+    teaching.add_argument("model", metavar="MODEL", type=machine.model_path, help="the teacher")
+    teaching.add_argument("--texts", nargs="+", default=["film-remarks", "house-commands", "languages"])
+    teaching.add_argument("--labelled", type=int, nargs="+", default=[50, 200], help="rows (default: 50 200)")
+    teaching.add_argument("--others", type=int, default=450, help="rows without labels, at most (default: %(default)s)")
+    teaching.add_argument("--steps", type=int, default=800, help="of each training (default: %(default)s)")
+    teaching.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
+    teaching.add_argument("--folder", type=Path, default=Path("build/accuracy"), help="for downloads and answers")
+    teaching.set_defaults(run=_distil)
     for command in (comparing, judging):
         command.add_argument("--plants", nargs="+", choices=PLANTS, default=list(PLANTS), help="default: all")
         command.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
@@ -108,6 +118,28 @@ def _judge_intervals(arguments: argparse.Namespace) -> int:
             print(f"{name}: the truth is inside of {inside} of {trial + 1} intervals", flush=True)
         are_met = are_met and inside >= 0.9 * arguments.trials
     return 0 if are_met else 1
+
+
+def _distil(arguments: argparse.Namespace) -> int:
+    from rigs.plants.distil import HEADS, run_distillation  # noqa: PLC0415 - needs PyTorch
+
+    table: list[tuple[str, ...]] = [HEADS]
+    for name in arguments.texts:
+        for labelled in arguments.labelled:
+            table.append(
+                run_distillation(
+                    arguments.model,
+                    arguments.folder,
+                    name,
+                    labelled=labelled,
+                    others=arguments.others,
+                    steps=arguments.steps,
+                    seed=arguments.seed,
+                )
+            )
+            print(*aligned([table[0], table[-1]]), sep="\n", flush=True)
+    print(f"\n{processor()}, seed {arguments.seed}", *aligned(table), sep="\n")
+    return 0
 
 
 def _rows(name: str, seed: int, most: int) -> tuple[list[Fields], list[Fields]]:

@@ -14,7 +14,7 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.report.training import Baseline, LearningCurve, Training, render_training
+from convert.report.training import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
 from convert.train.folds import folds_of
 from convert.train.limits import limits_of, with_limits
 from convert.train.noise import Noise
@@ -259,6 +259,64 @@ def test_only_readings_of_labelled_tasks_have_noise(tmp_path: Path) -> None:
         ('{"input": {"rms": 1}, "answer": {"stop": true}}\n' * 50, REPORT, "report", None),
     ):
         assert build_table(read(tmp_path, text, tasks=tasks)).tasks[name].most_log_odds == limit
+
+
+def test_the_page_keeps_a_teacher_and_its_student_apart(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    teacher = TeacherQuality(lessons=400, is_corrected=True, judged=100, right=99, compared=80, agreed=60)
+    page = page_of(
+        task_quality(rows, build_table(rows), [answered(rows, [3, 60])], answered(rows, []), None, teacher=teacher)
+    )
+    assert "weights of SHA-256 0123" in page
+    assert "98.0 % right" in page
+    assert "its teacher, corrected by labelled rows" in page
+    assert "99.0 %" in page
+    assert "The teacher is right more often here." in page
+    assert "the teacher&#39;s answers to 400 rows without labels" in page.replace("teacher's", "teacher&#39;s")
+    assert "75.0 % of the answers are the teacher's" in page
+    assert "is labelled" not in page
+    assert "Train without it" not in page
+
+
+def test_the_page_doubts_a_teacher_that_labels_alone_surpass(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    teacher = TeacherQuality(lessons=400, is_corrected=False, judged=50, right=40, compared=80, agreed=60)
+    for right, is_doubtful in ((80, False), (81, True)):
+        baseline = Baseline(name="a rule", right=right)
+        answers = answered(rows, [3])
+        quality = task_quality(rows, build_table(rows), [answers], answers, baseline, teacher=teacher)
+        assert ("less often than a rule on the labelled rows" in page_of(quality)) == is_doubtful
+
+
+def test_without_labelled_rows_the_page_speaks_of_agreement(tmp_path: Path) -> None:
+    lessons = [replace(row, chances={row.answer: 1.0}) for row in read(tmp_path, lines(100))]
+    teacher = TeacherQuality(lessons=100, is_corrected=False, judged=0, right=0, compared=0, agreed=0)
+    quality = task_quality(
+        lessons, build_table(lessons), [answered(lessons, [3])], answered(lessons, []), None, teacher=teacher
+    )
+    assert (quality.is_agreement, quality.rows, quality.suspects) == (True, 100, ())
+    page = page_of(quality)
+    assert "99.0 % as the teacher" in page
+    assert "How often either is right is unknown." in page
+    assert "of the answers are the teacher's" not in page
+    assert "more often here" not in page
+
+
+def page_of(quality: TaskQuality) -> str:
+    return render_training(
+        Training(
+            name="pumps",
+            version=2,
+            licence=None,
+            quantization="Q8_0",
+            parameters=155_072,
+            file_bytes=182_560,
+            held_out="the newest 20 rows",
+            recipe={"width": 64},
+            tasks=(quality,),
+            teacher="0123",
+        )
+    )
 
 
 def test_an_object_is_learnt_in_the_order_of_its_schema(tmp_path: Path) -> None:

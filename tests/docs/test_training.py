@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,17 @@ import pytest
 from convert.arguments import training_parser
 from convert.evaluate.requests import read_tasks
 from convert.printing import print_training
-from convert.report.training import Baseline, LearningCurve, ReadField, Suspect, TaskQuality, Training
+from convert.report.training import (
+    Baseline,
+    LearningCurve,
+    ReadField,
+    Suspect,
+    TaskQuality,
+    TeacherQuality,
+    Training,
+)
 from convert.train import folds, quality, recipe, rows, table
+from edge_agent.accuracy.fit import MIN_ROWS as LEAST_CORRECTIONS
 from edge_agent.core.strict_json import encode
 from edge_agent.store.answers import AnswerTable, KeptAnswer
 from edge_agent.store.database import FILE
@@ -83,6 +93,8 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"without times, {folds.MANY_ROWS} and more",
         f"another answer a score above {quality.SURE:g}, and theirs one below {quality.UNLIKELY:g}",
         f"at most {quality.MOST_SUSPECTS}, with file and line",
+        f"at least {LEAST_CORRECTIONS} labelled rows of a task",
+        f"{recipe.Recipe().labelled_weight:g} times as often",
         f"each has its {recipe.MOST_STEPS} steps, and later where {recipe.LEAST_STEPS} take longer",
         f"`--minutes` for all trainings, {training_parser().get_default('minutes'):g} by default",
     ],
@@ -96,6 +108,18 @@ def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[
     assert len(shown) == 8
     for method in ("gradient boosting", "logistic regression"):
         print_training(trained(method), Path("pump-model"), is_signed=False, as_json=False)
+    printed = capsys.readouterr().out
+    assert not [part for line in shown for part in line.split("…") if part.strip() not in printed]
+
+
+def test_the_lines_of_a_teacher_are_those_of_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.findall(r"^\| `([^`]+…)` \|", section("training", "Few labels: a teacher"), flags=re.MULTILINE)
+    assert len(shown) == 5
+    teacher = TeacherQuality(lessons=100, is_corrected=True, judged=20, right=16, compared=20, agreed=18)
+    for is_agreement in (False, True):
+        found = trained("logistic regression")
+        task = replace(found.tasks[0], is_agreement=is_agreement, teacher=teacher)
+        print_training(replace(found, tasks=(task,)), Path("pump-model"), is_signed=False, as_json=False)
     printed = capsys.readouterr().out
     assert not [part for line in shown for part in line.split("…") if part.strip() not in printed]
 

@@ -77,7 +77,7 @@ def run(*words: str) -> int:
 def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store) -> None:
     keep(store, *(answer(number, "worn" if number % 3 else "normal") for number in range(60)))
     keep(store, answer(60), basis="of another model")
-    keep(store, answer(61, input=None), answer(62), task="pump/student")
+    keep(store, answer(62, input=None), answer(61), task="pump/student")
     before = sorted(path.name for path in (folder / "state").iterdir())
     # In a process of its own: the agent's has the database locked.
     command = [sys.executable, "-m", "edge_agent", "rows", "pump", "--config", "config.toml"]
