@@ -42,7 +42,7 @@ class Asker:
 
     def __init__(self, site: Site, task: str, name: str, *, has_nodelay: bool, qos: int) -> None:
         self._topic, self._qos = site.request(task), qos
-        self._reply_to = f"edgeai/v1/reply/{name}"
+        self.reply_to = f"edgeai/v1/reply/{name}"
         self._replies: queue.Queue[tuple[float, bytes]] = queue.Queue()
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
         if has_nodelay:
@@ -54,7 +54,7 @@ class Asker:
         self._client.on_subscribe = lambda *_: is_subscribed.set()
         self._client.connect("127.0.0.1", site.port)
         self._client.loop_start()
-        self._client.subscribe(self._reply_to, qos)
+        self._client.subscribe(self.reply_to, qos)
         assert is_subscribed.wait(_ANSWER_S)
 
     def ask(self, value: Any) -> tuple[float, float]:
@@ -65,7 +65,7 @@ class Asker:
 
     def reply(self, value: Any) -> tuple[float, dict[str, Any]]:
         """The time until the reply in ms, and the reply."""
-        envelope = {"input": value, "reply_to": self._reply_to}
+        envelope = {"input": value, "reply_to": self.reply_to}
         started_at = time.monotonic()
         self._client.publish(self._topic, json.dumps(envelope), self._qos)
         received_at, payload = self._replies.get(timeout=_ANSWER_S)

@@ -2,8 +2,9 @@
 
 `python -m rigs.students LARGE BOTH --tasks CONFIG --warm-up ROWS --test ROWS`: LARGE is a bundle, BOTH its copy with a
 student (`edge-convert students`). The rows of the warm-up are asked until the audits prove the student. Then the test
-rows are asked in parts, by eight clients over mosquitto. Exits with 1 if BOTH answers less than five times as many a
-second, or is right less often than LARGE.
+rows are asked in parts, by eight clients over mosquitto. Where the task has `min_accuracy`, they answer
+`please_check` with the right label. Exits with 1 if BOTH answers less than five times as many a second, or is right
+less often than LARGE.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.helpers.site import Site, running_site, task_table
 _CLIENTS = 8
 _LEAST_RATIO = 5.0
 _ROUNDS = 4
+_MORE = "[health]\ninterval_s = 1\n[feedback]\nenabled = true\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class _Side:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = stack.enter_context(Mosquitto(folder, free_port(), "set_tcp_nodelay true\n")).port
         self.site: Site = stack.enter_context(
-            running_site(folder, port, "5", model=str(model.absolute()), more=f"{table}[health]\ninterval_s = 1\n")
+            running_site(folder, port, "5", model=str(model.absolute()), more=f"{table}{_MORE}")
         )
         self._task = task
         self._askers = [Asker(self.site, task, f"{number}", has_nodelay=True, qos=1) for number in range(_CLIENTS)]
@@ -62,10 +64,17 @@ class _Side:
         replies: list[Any] = [None] * len(rows)
 
         def ask_part(number: int) -> None:
-            replies[number::_CLIENTS] = [self._askers[number].reply(row.input) for row in rows[number::_CLIENTS]]
+            replies[number::_CLIENTS] = [self._ask(self._askers[number], row) for row in rows[number::_CLIENTS]]
 
         list(self._pool.map(ask_part, range(_CLIENTS)))
         return len(rows) / (time.monotonic() - began), replies
+
+    def _ask(self, asker: Asker, row: _Row) -> tuple[float, dict[str, Any]]:
+        waited_ms, reply = asker.reply(row.input)
+        if "please_check" in reply:
+            mark = {"id": reply["id"], "reply_to": asker.reply_to, "answer": row.answer}
+            self.site.client.publish(f"{self.site.base}/infer/{self._task}/feedback", json.dumps(mark))
+        return waited_ms, reply
 
     def student(self) -> dict[str, Any]:
         """What health says of it now."""

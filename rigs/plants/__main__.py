@@ -1,7 +1,8 @@
-"""Models that `edge-convert train` makes beside gradient boosting, on rows of three sources that neither has seen.
+"""Models that `edge-convert train` makes, on rows of several sources that they have not seen.
 
 compare: trains with 200 rows and with as many as there are, up to 2000. Exits with 1 if a model is right less often
-than gradient boosting by more than half of the interval that its own bundle states.
+than the baseline (gradient boosting; for texts TF-IDF with logistic regression) by more than half of the interval that
+its own bundle states.
 unlike: which inputs a model takes for unlike training: of other machines, of other texts, with injected instructions.
 Exits with 1 if it takes more than 5 % of the ordinary inputs of a source, or less than 95 % of another kind.
 intervals: how often the interval that a bundle states contains the accuracy on all other rows; exits with 1 if in
@@ -20,16 +21,14 @@ from edge_agent.core.extras import missing_extra
 from edge_agent.tools.output import aligned
 from rigs import machine
 from rigs.bench.figures import processor
-from rigs.plants.sources import PLANTS, Fields
+from rigs.plants.sources import PLANTS
 from rigs.plants.unlike import TEXTS, source_of
-
-_LEAST_TEST = 150
 
 
 def main() -> int:
     parser = machine.parser_of("rigs.plants", __doc__)
     commands = parser.add_subparsers(required=True)
-    comparing = commands.add_parser("compare", help="train on each plant, and compare with gradient boosting")
+    comparing = commands.add_parser("compare", help="train on each source, and compare with a baseline")
     comparing.add_argument("--rows", type=int, nargs="+", default=[200, 2000], help="to train with (default: 200 2000)")
     comparing.add_argument("--minutes", type=float, default=5.0, help="of each training (default: %(default)s)")
     comparing.set_defaults(run=_compare)
@@ -39,12 +38,8 @@ def main() -> int:
     judging.add_argument("--minutes", type=float, default=0.5, help="of each training (default: %(default)s)")
     judging.set_defaults(run=_judge_intervals)
     noticing = commands.add_parser("unlike", help="ask for inputs that are unlike training")
-    sources = (*PLANTS, *TEXTS)
-    noticing.add_argument("--sources", nargs="+", choices=sources, default=list(sources), help="default: all")
     noticing.add_argument("--rows", type=int, nargs="+", default=[200, 2000], help="to train with (default: 200 2000)")
     noticing.add_argument("--minutes", type=float, default=5.0, help="of each training (default: %(default)s)")
-    noticing.add_argument("--seed", type=int, default=1, help="of rows and training (default: %(default)s)")
-    noticing.add_argument("--archives", type=Path, default=machine.ROOT / "build" / "accuracy", help="of the texts")
     noticing.set_defaults(run=_notice_unlike)
     teaching = commands.add_parser("distil", help="train on few labelled texts and a teacher's answers to others")
     teaching.add_argument("model", metavar="MODEL", type=machine.model_path, help="the teacher")
@@ -55,9 +50,11 @@ def main() -> int:
     teaching.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
     teaching.add_argument("--folder", type=Path, default=Path("build/accuracy"), help="for downloads and answers")
     teaching.set_defaults(run=_distil)
-    for command in (comparing, judging):
-        command.add_argument("--plants", nargs="+", choices=PLANTS, default=list(PLANTS), help="default: all")
-        command.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
+    sources = (*PLANTS, *TEXTS)
+    for command in (comparing, judging, noticing):
+        command.add_argument("--sources", nargs="+", choices=sources, default=list(sources), help="default: all")
+        command.add_argument("--seed", type=int, default=1, help="of rows and training (default: %(default)s)")
+        command.add_argument("--archives", type=Path, default=machine.ROOT / "build" / "accuracy", help="of the texts")
     arguments = parser.parse_args()
     if missing := missing_extra("train"):
         sys.exit(missing)
@@ -68,22 +65,21 @@ def main() -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from rigs.plants.trial import run_trial  # noqa: PLC0415 - needs PyTorch
 
-    table = [("plant", "rows", "judged", "95 %", "test", "boosting", "rows of test", "parameters", "min")]
+    table = [("source", "rows", "judged", "95 %", "test", "baseline", "rows of test", "parameters", "min")]
     misses = []
-    for name in arguments.plants:
-        known, test = _rows(name, arguments.seed, max(arguments.rows))
-        for number in sorted({min(number, len(known)) for number in arguments.rows}):
+    for name in arguments.sources:
+        most = source_of(name, arguments.archives, max(arguments.rows), arguments.seed)
+        for number in sorted({min(number, len(most.train)) for number in arguments.rows}):
             began = time.monotonic()
-            found = run_trial(name, known[:number], test, arguments.minutes, arguments.seed)
+            source = source_of(name, arguments.archives, number, arguments.seed)
+            found = run_trial(name, source, arguments.minutes, arguments.seed)
             minutes = (time.monotonic() - began) / 60
             low, high = found.interval
             cells = (f"{found.judged:.1%}", f"{low:.1%} – {high:.1%}", f"{found.true:.1%}", f"{found.baseline:.1%}")
-            table.append((name, str(number), *cells, str(len(test)), f"{found.parameters:,}", f"{minutes:.1f}"))
+            table.append((name, str(number), *cells, str(len(source.test)), f"{found.parameters:,}", f"{minutes:.1f}"))
             print(*aligned([table[0], table[-1]]), sep="\n", flush=True)
             if found.true < found.baseline - (high - low) / 2:
-                misses.append(
-                    f"{name}, {number} rows: right in {found.true:.1%}, gradient boosting in {found.baseline:.1%}"
-                )
+                misses.append(f"{name}, {number} rows: right in {found.true:.1%}, the baseline in {found.baseline:.1%}")
     print(f"\n{processor()}, seed {arguments.seed}", *aligned(table), *(f"missed: {miss}" for miss in misses), sep="\n")
     return 1 if misses else 0
 
@@ -109,11 +105,11 @@ def _judge_intervals(arguments: argparse.Namespace) -> int:
     from rigs.plants.trial import run_trial  # noqa: PLC0415 - needs PyTorch
 
     are_met = True
-    for name in arguments.plants:
+    for name in arguments.sources:
         inside = 0
         for trial in range(arguments.trials):
-            known, test = _rows(name, arguments.seed + trial, arguments.rows)
-            found = run_trial(name, known, test, arguments.minutes, trial)
+            source = source_of(name, arguments.archives, arguments.rows, arguments.seed + trial)
+            found = run_trial(name, source, arguments.minutes, trial)
             inside += found.interval[0] <= found.true <= found.interval[1]
             print(f"{name}: the truth is inside of {inside} of {trial + 1} intervals", flush=True)
         are_met = are_met and inside >= 0.9 * arguments.trials
@@ -140,13 +136,6 @@ def _distil(arguments: argparse.Namespace) -> int:
             print(*aligned([table[0], table[-1]]), sep="\n", flush=True)
     print(f"\n{processor()}, seed {arguments.seed}", *aligned(table), sep="\n")
     return 0
-
-
-def _rows(name: str, seed: int, most: int) -> tuple[list[Fields], list[Fields]]:
-    """To train with, and to test on."""
-    rows = PLANTS[name].rows(seed)
-    number = min(most, len(rows) - _LEAST_TEST)
-    return rows[:number], rows[number:]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from convert.train.folds import Fold
 from convert.train.quality import Answered
 from convert.train.rows import LEAST_ROWS, Row, read_rows
 from convert.train.training import train_and_evaluate
-from rigs.plants.sources import PLANTS, Fields
+from rigs.plants.sources import Fields
 from rigs.plants.unlike import Source
 
 
@@ -32,14 +32,14 @@ class Trial:
     parameters: int
 
 
-def run_trial(plant: str, train: Sequence[Fields], test: Sequence[Fields], minutes: float, seed: int) -> Trial:
-    """Trains on rows of a plant as `edge-convert train` does."""
+def run_trial(name: str, source: Source, minutes: float, seed: int) -> Trial:
+    """Trains on rows of a source as `edge-convert train` does."""
     with tempfile.TemporaryDirectory() as folder:
-        rows, others = (_read(Path(folder), plant, PLANTS[plant].labels, fields) for fields in (train, test))
+        rows, others = (_read(Path(folder), name, source.labels, fields) for fields in (source.train, source.test))
     trained = train_and_evaluate(rows, Quantization.Q8_0, minutes=minutes, seed=seed, progress=_ignore)
     [quality] = trained.tasks
     answers = answers_of(trained.model, others, Quantization.Q8_0, _ignore)
-    baseline = baseline_of([Fold(rows, others)], plant, trained.model.table)
+    baseline = baseline_of([Fold(rows, others)], name, trained.model.table)
     assert baseline is not None
     return Trial(
         judged=quality.accuracy,
