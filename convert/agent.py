@@ -36,7 +36,8 @@ from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
-from edge_agent.engine.prompt.field_table import (
+from edge_agent.gguf.adapter import check_adapter
+from edge_agent.gguf.field_table import (
     UNLIKE,
     Control,
     FieldTable,
@@ -46,7 +47,6 @@ from edge_agent.engine.prompt.field_table import (
     strangeness,
     values_of,
 )
-from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.model import FIELDS_KEY, MODELS, ModelFacts, read_model_facts
 from edge_agent.models import canaries

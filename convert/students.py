@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .agent import FIELDS_KEY, FieldTable, read_header
+from .agent import model_facts
 from .errors import ConvertError, escaped
 from .write.bundle import copied_bundle, verify_bundle
 
@@ -30,22 +30,22 @@ def add_students(
     version: int | None,
     sign: Callable[[bytes], bytes] | None,
 ) -> WrittenStudents:
-    """Writes a copy of the bundle with the models of other bundles as students. Those that it has stay.
+    """Writes a copy of the bundle with the models of other bundles as students. One of the same name is replaced.
 
     version: None = one more than that of the bundle. Raises ConvertError.
     """
-    tasks = {one.name: _tasks(Path(one.path)) for one in verify_bundle(bundle).students}
+    tasks = {one.name: [*one.tasks] for one in verify_bundle(bundle).students}
     files = dict[str, Path]()
     for path in students:
         model, where = verify_bundle(path), escaped(str(path))
-        if FIELDS_KEY not in read_header(model.path).values:
+        name, fields = f"student-{_slug(model.bundle_name)}", model_facts(model.path).fields
+        if fields is None:
             raise ConvertError(f"{where}: should be a bundle that `edge-convert train` made")
-        name = f"student-{_slug(model.bundle_name)}"
         if name in files:
             raise ConvertError(f"{where}: should have another name than the other students (got {name})")
-        files[name], tasks[name] = model.path, _tasks(model.path)
-        if not tasks[name]:
+        if not fields.label_sets:
             raise ConvertError(f"{where}: should have a task of the kind classify; a student answers no other")
+        files[name], tasks[name] = model.path, [*fields.label_sets]
     taken = [task for of_one in tasks.values() for task in of_one]
     if repeated := sorted({task for task in taken if taken.count(task) > 1}):
         raise ConvertError(f"each task should have one student; {', '.join(map(escaped, repeated))} would have several")
@@ -53,11 +53,6 @@ def add_students(
         for name, path in files.items():
             shutil.copyfile(path, copy.folder / f"{name}.gguf")
     return WrittenStudents(copy.version, tasks)
-
-
-def _tasks(path: Path) -> list[str]:
-    table = FieldTable.model_validate_json(read_header(path).text(FIELDS_KEY))
-    return [name for name, task in table.tasks.items() if task.kind == "classify"]
 
 
 def _slug(name: str) -> str:

@@ -79,7 +79,7 @@ class Agent:
             self._renderer.render,
             scoring=self._scoring,
             keep_answer=self._feedback.keep,
-            student_least=self._feedback.students.least_score,
+            choose_student=self._feedback.students.choose,
             weights_sha256=model.weights_sha256,
         )
         board = Board(config.board.root, config.models_dir)
@@ -134,6 +134,7 @@ class Agent:
         self._renderer.prepare(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
         self._feedback.start()
+        self._feedback.students.set_model(self._supervisor.model)
         self._dispatcher.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
@@ -269,6 +270,7 @@ class Agent:
             self._status.publish_event("model-switched", end.event)
             self._scoring.set_bundled(self._supervisor.model.score_maps)
             self._feedback.on_model_replaced(self._supervisor.model.weights_sha256)
+            self._feedback.students.set_model(self._supervisor.model)
             self._put_into_service(end.ready, now, was_asked=True)
         else:
             self._status.publish_event("model-switch-failed", end.event)
@@ -280,7 +282,6 @@ class Agent:
         self._governor.set_capacity(ready)
         # It starts without limits.
         self._supervisor.send(self._governor.limits.for_worker())
-        self._feedback.students.set_students(self._supervisor.model, ready.students)
         # Before anything is published: a fault there must not keep requests waiting.
         self._dispatcher.on_worker_ready(self._supervisor.model, ready, now)
         if self._presence.state is State.OFFLINE:

@@ -132,7 +132,7 @@ def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypat
     monkeypatch.setattr(agent._status, "publish_all", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         with_worker(monkeypatch, agent)
-    assert agent._dispatcher._slots == READY.max_active
+    assert agent._dispatcher._slots == {None: READY.max_active}
 
 
 def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker:

@@ -45,8 +45,12 @@ class TrainedModel:
 
     def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> "TrainedModel":
         """With limits of what is unlike training, by task, see FieldTable."""
-        table = self.table.with_limits(limits)
-        return replace(self, vocabulary=replace(self.vocabulary, table=table))
+        known = {
+            # Where there was none, the vocabulary lacks the token: a field may be a number in a fold alone.
+            name: (None if self.table.tasks[name].most_log_odds is None else log_odds, strangeness)
+            for name, (log_odds, strangeness) in limits.items()
+        }
+        return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_limits(known)))
 
     @property
     def parameters(self) -> int:
@@ -236,7 +240,9 @@ def _beyond(vocabulary: Vocabulary, examples: Sequence[Encoded]) -> tuple[_Token
     To a model that has not seen it, the row with the least or the greatest number has one beyond all rows.
     """
     found = np.arange(len(vocabulary))
-    rows = np.bincount([one for example in examples for one in example.prompt], minlength=len(vocabulary))
+    # A row has an example for each answer that it may have.
+    prompts = {id(example.prompt): example.prompt for example in examples}.values()
+    rows = np.bincount([one for prompt in prompts for one in prompt], minlength=len(vocabulary))
     for field in vocabulary.table.fields:
         if field.bins:
             ids = [vocabulary.id_of(control) for control in field.bins]

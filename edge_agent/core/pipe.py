@@ -8,7 +8,7 @@ that cannot be served is an event.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,10 +23,8 @@ LOAD_SILENCE_S = 300.0
 ECHO_MODEL = "echo:"
 
 
-# A student's requests that run at once.
+# Requests that a student runs at once.
 STUDENT_SLOTS = 8
-# No score of a label reaches it.
-NEVER = 2.0
 
 
 def is_echo(model_path: Path | str) -> bool:
@@ -121,12 +119,13 @@ def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A small trained model that answers requests of some tasks before the model is asked. name: of its file."""
+    """A small trained model that is asked before the large one. name: of its file. tasks: labels, by task."""
 
     name: str
     path: str
     sha256: str
     quantization: str
+    tasks: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +133,7 @@ class Run:
     """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
 
     max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
-    student_least: a student of the task is asked first, and its answer stands from this score on. None = it is not.
-    student_only: the code of the failure where it does not stand; None = the model answers then.
+    student: the name of the student that answers; None = the model does.
     """
 
     type: Literal["run"] = "run"
@@ -148,8 +146,7 @@ class Run:
     max_reasoning_tokens: int | None = None
     includes_reasoning: bool = False
     stream: bool = False
-    student_least: float | None = None
-    student_only: Code | None = None
+    student: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +250,6 @@ class Ready:
     repacked_mib: weights copied to the layout of fast kernels; None = unknown.
     cpu_variant: the kernel variant and its CPU features, in the library's words.
     load_s: time until ready. measure_s: the part of it for measurements, which a restart skips.
-    students: the name of its student by task.
     """
 
     type: Literal["ready"] = "ready"
@@ -268,7 +264,6 @@ class Ready:
     repacked_mib: float | None
     load_s: float
     measure_s: float
-    students: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,15 +284,6 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudentAnswer:
-    """scores: each label's probability. stands: the answer is the student's, and the model was not asked."""
-
-    name: str
-    scores: dict[str, float]
-    stands: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """An answer.
 
@@ -311,8 +297,6 @@ class Finished:
     batch: most requests that shared a step with it, itself included.
     prompt_crc32: of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers.
     None = the prompt depends on the time, or the engine has no tokens.
-    student: what the student answered that was asked first; None = none was, or it does not take this input, which may
-    be unlike its training.
     """
 
     type: Literal["finished"] = "finished"
@@ -331,7 +315,6 @@ class Finished:
     share_s: float
     batch: int
     prompt_crc32: int | None = None
-    student: StudentAnswer | None = None
 
     @property
     def is_unlike(self) -> bool:

@@ -104,7 +104,7 @@ def _run(router: _Router, emit: Callable[[pipe.Event], None]) -> int:
     on_progress = _loading_reporter(emit)
     try:
         # Before the model, to which llama.cpp's log goes from then on.
-        students = _open_students(load, on_progress, router.commands, emit)
+        students = _open_students(load, on_progress, emit)
         engine = _open_engine(load, on_progress)
     except Exception as error:
         log.exception("model %r cannot be opened", load.model_path)
@@ -113,10 +113,8 @@ def _run(router: _Router, emit: Callable[[pipe.Event], None]) -> int:
     return_freed_memory()
     priors = PriorMeasurer(load)
     emit(priors.measure(engine, load.tasks, emit))
-    ready = engine.ready(load_s=perf_counter() - began)
-    if students is not None:
-        router.students, ready = students, replace(ready, students=students.tasks)
-    emit(ready)
+    router.students = students
+    emit(engine.ready(load_s=perf_counter() - began))
     _serve(engine, priors, students, router.commands, emit)
     return 0
 
@@ -147,13 +145,13 @@ def _open_engine(load: pipe.Load, on_progress: Callable[[], None]) -> Engine:
 
 
 def _open_students(
-    load: pipe.Load, on_progress: Callable[[], None], commands: CommandQueue, emit: Callable[[pipe.Event], None]
+    load: pipe.Load, on_progress: Callable[[], None], emit: Callable[[pipe.Event], None]
 ) -> Students | None:
     if not load.students:
         return None
     from edge_agent.engine.students import Students  # noqa: PLC0415 - as for LlamaEngine
 
-    return Students(load, on_progress, commands.put, emit)
+    return Students(load, on_progress, emit)
 
 
 def _serve(
@@ -177,8 +175,7 @@ def _serve(
             emit(progress if students is None else replace(progress, students_s=students.busy_s()))
             reported_at = now
 
-    on_event = emit if students is None else lambda event: emit(students.complete(event))
-    serve(engine, commands, on_event, on_command=on_command, on_turn=on_turn)
+    serve(engine, commands, emit, on_command=on_command, on_turn=on_turn)
 
 
 def _raise_oom_score() -> None:

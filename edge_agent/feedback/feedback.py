@@ -26,8 +26,8 @@ from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
 from edge_agent.feedback.fitting import better_map_in_child
 from edge_agent.feedback.students import StudentThresholds
-from edge_agent.requests.request import Request
-from edge_agent.requests.scoring import NEVER, Scoring
+from edge_agent.requests.request import NEVER, Request
+from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import Task
 from edge_agent.store.answers import AnswerTable, KeptAnswer
 from edge_agent.store.store import Store
@@ -209,7 +209,7 @@ class Feedback:
         is_audit = may_be_audit and self._random.random() < config.audit_rate
         is_audit_of_student = self.students.keep(request, event, output, wall_s, is_audit=is_audit)
         tracked = self._tracked.get(request.task.definition)
-        if tracked is None or event.scores is None or (event.student is not None and event.student.stands):
+        if tracked is None or event.scores is None or request.asks is not None:
             return is_audit_of_student
         answer = KeptAnswer(
             id=json.dumps(request.id),

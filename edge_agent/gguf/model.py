@@ -13,7 +13,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.core.wording import shown
+from pydantic import ValidationError
+
+from edge_agent.core.wording import first_fault, shown
+from edge_agent.gguf.field_table import FieldTable
 from edge_agent.gguf.header import I32, STRING, Array, Header, HeaderError, read_header, read_strings
 
 ARCHITECTURE = "qwen2"
@@ -42,7 +45,7 @@ _MUST_BE_ZERO = (
     "expert_group_count",
     "expert_group_used_count",
 )
-# How a model that `edge-convert train` made reads an input: engine/prompt/field_table.py.
+# How a model that `edge-convert train` made reads an input.
 FIELDS_KEY = "edge-agent.fields"
 _TEMPLATE = "tokenizer.chat_template"
 _VOCABULARY, _ID = "tokenizer.ggml.", "_token_id"
@@ -58,14 +61,14 @@ class ModelFacts:
     """quantization: llama.cpp's name for the mix of types, else the type of most bytes. tokens: the vocabulary's size.
 
     chat_template_sha256: hex, of its UTF-8; None = the model has no template.
-    has_fields: `edge-convert train` made it.
+    fields: what it reads, if `edge-convert train` made it.
     """
 
     quantization: str
     context_length: int
     tokens: int
     chat_template_sha256: str | None
-    has_fields: bool = False
+    fields: FieldTable | None = None
 
 
 def read_model_facts(path: Path) -> ModelFacts:
@@ -90,8 +93,17 @@ def read_model_facts(path: Path) -> ModelFacts:
         context_length=header.integer(_key("context_length"), _MAX_CONTEXT),
         tokens=tokens,
         chat_template_sha256=digest,
-        has_fields=FIELDS_KEY in header.values,
+        fields=_read_fields(header),
     )
+
+
+def _read_fields(header: Header) -> FieldTable | None:
+    if FIELDS_KEY not in header.values:
+        return None
+    try:
+        return FieldTable.model_validate_json(header.text(FIELDS_KEY))
+    except ValidationError as error:
+        raise HeaderError(f"{FIELDS_KEY}: {first_fault(error)}") from error
 
 
 def _key(name: str) -> str:

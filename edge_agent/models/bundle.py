@@ -215,7 +215,7 @@ def _adapters(folder: Path, manifest: Manifest) -> tuple[Adapter, ...]:
 
 def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
     """Without a check of hashes. Raises ModelError, OSError."""
-    found = []
+    found = list[Student]()
     for name, listed in sorted(manifest.files.items()):
         if (match := STUDENT_FILE.fullmatch(name)) is None:
             continue
@@ -223,10 +223,15 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
             facts = read_model_facts(folder / name)
         except HeaderError as error:
             raise ModelError(f"{folder.name}/{name}: {error}") from error
-        if not facts.has_fields:
+        if facts.fields is None:
             raise ModelError(f"{folder.name}/{name}: should be a model that `edge-convert train` made")
+        tasks = facts.fields.label_sets
+        if repeated := {task for one in found for task in one.tasks} & tasks.keys():
+            raise ModelError(f"{folder.name}/{name}: another student has the task {shown(min(repeated))}, too")
         path = str(folder / name)
-        found.append(Student(name=match[1], path=path, sha256=listed.sha256, quantization=facts.quantization))
+        found.append(
+            Student(name=match[1], path=path, sha256=listed.sha256, quantization=facts.quantization, tasks=tasks)
+        )
     return tuple(found)
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from edge_agent.board.governor import NO_LIMITS, Limits
+from edge_agent.board.governor import NO_LIMITS, RELAX_S, Limits
 from edge_agent.core.clock import Moment, moment
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import (
-    NEVER,
     STUDENT_SLOTS,
     Cancel,
     Command,
@@ -31,9 +31,9 @@ from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, cost_class_of
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
-from edge_agent.requests.queue import RESTART_RETRY_S, EngineLoad, RequestQueue
+from edge_agent.requests.queue import RESTART_RETRY_S, SUPERSEDED, EngineLoad, RequestQueue
 from edge_agent.requests.replies import Replies, failure_of
-from edge_agent.requests.request import Request
+from edge_agent.requests.request import Request, StudentChoice
 from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.statistics import RequestFacts, percentiles
 from edge_agent.requests.tasks import Render, Task
@@ -46,8 +46,8 @@ MAX_ATTEMPTS = 2
 # Keeps an answer for feedback: the request, the answer with the model's own scores, what the caller gets. True = the
 # caller is to be asked whether it is right.
 KeepAnswer = Callable[[Request, Finished, Any, float], bool]
-# From which score on a student's answer to a request of this task stands; None = the model answers.
-StudentLeast = Callable[[Task], float | None]
+# Which student is asked first for a request of this task; None = none is.
+ChooseStudent = Callable[[Task], StudentChoice | None]
 
 
 class Dispatcher:
@@ -67,7 +67,7 @@ class Dispatcher:
         *,
         scoring: Scoring | None = None,
         keep_answer: KeepAnswer = lambda *_: False,
-        student_least: StudentLeast = lambda _: None,
+        choose_student: ChooseStudent = lambda _: None,
         weights_sha256: str = "",
     ) -> None:
         # New requests are refused; those that wait or run are answered.
@@ -80,7 +80,7 @@ class Dispatcher:
         self._render = render
         self._scoring = scoring or Scoring(weights_sha256)
         self._keep_answer = keep_answer
-        self._student_least = student_least
+        self._choose_student = choose_student
         self._keeps_inputs = config.feedback.keep_inputs
         self._forecast = Forecast()
         self._queue = RequestQueue(config, self._forecast)
@@ -94,10 +94,8 @@ class Dispatcher:
         self._joules_per_busy_s: float | None = None
         # Requests wait, and none is handed to the worker.
         self._is_paused = False
-        # Requests that the worker's model runs at once; 0 = there is no worker.
-        self._slots = 0
-        # The same of its students.
-        self._student_slots = 0
+        # Requests that each model runs at once, by a student's name, None = the large one. Empty = there is no worker.
+        self._slots: dict[str | None, int] = {}
         self._model: Model | None = None
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
@@ -175,18 +173,11 @@ class Dispatcher:
             raise Refusal(Code.LOADING, self._gave_up_because, RESTART_RETRY_S)
         assert request.task is not None
         assert request.envelope is not None
-        least, student_only = self._student_least(request.task), None
+        request.student = self._choose_student(request.task)
         if not is_recovered:
-            student_only = self._queue.check_and_count(
-                request,
-                now,
-                self._limits,
-                is_draining=self.is_draining,
-                has_sure_student=least is not None and least < NEVER,
-            )
+            self._queue.check_and_count(request, now, self._limits, is_draining=self.is_draining)
         number = self._accepted + 1
-        run = request.task.make_run(number, request.envelope, self._render)
-        request.run = replace(run, student_least=least, student_only=student_only)
+        request.run = _for_student(request, request.task.make_run(number, request.envelope, self._render))
         request.order = (request.priority, request.deadline_at, number)
         request.input = request.envelope.input if self._keeps_inputs else None
         request.cost_class, request.envelope = cost_class_of(request.run), None
@@ -197,32 +188,31 @@ class Dispatcher:
             request.run = replace(request.run, stream=False)
             self._queue.put(request)
         else:
-            leaving = self._queue.admit(request, self._engine_load(now, for_student=request.is_for_student), now)
+            leaving = self._queue.admit(request, self._engine_load(now, request.asks), now)
         self._accepted = request.number = number
         self._duplicates.begin(request)
         for other, error in leaving:
             self._replies.refuse(other, error, now)
 
-    def _engine_load(self, now: float, *, for_student: bool = False) -> EngineLoad:
-        active = [request for request in self._active.values() if request.is_for_student == for_student]
+    def _engine_load(self, now: float, model: str | None = None) -> EngineLoad:
+        """model: the name of a student, None = the large one."""
+        active = [request for request in self._active.values() if request.asks == model]
         at_once = len(active)
         # The worker stops what is answered already at its next step.
         running = [request for request in active if not request.is_answered]
         left_s = (self._forecast.share_s(one.cost_class) - (now - one.started_at) / at_once for one in running)
         work_s = sum(max(0.0, one_s) for one_s in left_s)
         loading_s = None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
-        return EngineLoad(
-            slots=self._allowed_slots(for_student=for_student), running=at_once, work_s=work_s, loading_s=loading_s
-        )
+        return EngineLoad(slots=self._allowed_slots(model), running=at_once, work_s=work_s, loading_s=loading_s)
 
-    def _allowed_slots(self, *, for_student: bool) -> int:
-        """How many requests may run at once of those that a student is asked first, or of the others."""
-        slots = self._student_slots if for_student else self._slots
+    def _allowed_slots(self, model: str | None) -> int:
+        """How many requests this model may run at once."""
+        slots = self._slots.get(model, 0)
         return slots if self._limits.max_active is None else min(slots, self._limits.max_active)
 
-    def _has_slot(self, *, for_student: bool) -> bool:
-        running = sum(request.is_for_student == for_student for request in self._active.values())
-        return running < self._allowed_slots(for_student=for_student)
+    def _free_models(self) -> set[str | None]:
+        running = Counter(request.asks for request in self._active.values())
+        return {model for model in self._slots if running[model] < self._allowed_slots(model)}
 
     def fill_slots(self, now: float) -> None:
         """Hands waiting requests to the free slots of the worker.
@@ -234,11 +224,7 @@ class Dispatcher:
             active = self._active.values()
             if any(request.attempts == MAX_ATTEMPTS for request in active):
                 return
-            request = self._queue.take(
-                for_student=self._has_slot(for_student=True),
-                for_model=self._has_slot(for_student=False),
-                first_attempts_only=bool(active),
-            )
+            request = self._queue.take(self._free_models(), first_attempts_only=bool(active))
             if request is None:
                 return
             self._start(request, now)
@@ -275,8 +261,28 @@ class Dispatcher:
                 run_s = now - request.started_at
                 self._forecast.measure(request.cost_class, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
-                self._answer(request, event, now)
+                if request.asks is None or _stands(request, event):
+                    self._answer(request, event, now)
+                else:
+                    self._pass_on(request, event, now)
         self.fill_slots(now)
+
+    def _pass_on(self, request: Request, event: WorkerAnswer, now: float) -> None:
+        """The student is not sure: the model is asked, as if the request came now."""
+        with self._answering_faults(request, now):
+            assert request.run is not None
+            if request.student_only is not None:
+                message = f"{request.asks} is not sure, and the model takes no such request now"
+                raise Refusal(request.student_only, message, RELAX_S)
+            if self._queue.has_newer(request):
+                self._replies.refuse(request, SUPERSEDED, now)
+                return
+            if isinstance(event, Finished) and not event.is_unlike:
+                request.student_answer = event
+            request.run, request.attempts = replace(request.run, student=None), 0
+            request.cost_class = cost_class_of(request.run)
+            for other, error in self._queue.admit(request, self._engine_load(now), now):
+                self._replies.refuse(other, error, now)
 
     def _answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
         if request.deadline_at <= now:  # before `expire_overdue` saw it
@@ -285,10 +291,15 @@ class Dispatcher:
             self._replies.refuse(request, failure_of(event), now)
         else:
             rate = self._joules_per_busy_s
-            energy_j = None if rate is None else rate * event.share_s
+            share_s = event.share_s + (request.student_answer.share_s if request.student_answer else 0.0)
+            energy_j = None if rate is None else rate * share_s
             with self._answering_faults(request, now):
                 assert request.task is not None
-                scored, output = self._scoring.scored(request.task, event)
+                # A student's scores are its own.
+                is_students = request.asks is not None
+                scored, output = (
+                    (event, request.task.output_of(event)) if is_students else self._scoring.scored(request.task, event)
+                )
                 please_check = self._keep_answer(request, event, output, now)
                 self._replies.finish(
                     request,
@@ -341,11 +352,13 @@ class Dispatcher:
     def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
-        self._slots, self._student_slots = ready.max_active, STUDENT_SLOTS if ready.students else 0
-        for request in self._queue.waiting:  # another model may have had other students
+        self._slots = {None: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
+        for request in self._queue.waiting:
             assert request.task is not None
             assert request.run is not None
-            request.run = replace(request.run, student_least=self._student_least(request.task))
+            # Another model may have other students.
+            request.student, request.student_answer = self._choose_student(request.task), None
+            request.run = _for_student(request, request.run)
         self.fill_slots(now)
 
     def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
@@ -353,7 +366,7 @@ class Dispatcher:
 
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
         """
-        self._slots = self._student_slots = 0
+        self._slots = {}
         self._ready_at = ready_at
         lost, self._active = self._active, {}
         for request in lost.values():
@@ -436,3 +449,15 @@ class Dispatcher:
 
 def _deadline_passed(request: Request) -> Error:
     return Error(code=Code.DEADLINE, message=f"{request.deadline} has passed")
+
+
+def _for_student(request: Request, run: Run) -> Run:
+    return replace(run, student=None if request.student is None else request.student.name)
+
+
+def _stands(request: Request, event: WorkerAnswer) -> bool:
+    """Whether the student is sure of its answer, and nobody else has to answer."""
+    if request.student is None or not isinstance(event, Finished) or event.scores is None or event.is_unlike:
+        return False
+    is_audit = request.student.is_audit and request.student_only is None
+    return not is_audit and max(event.scores.values()) >= request.student.least_score

@@ -24,9 +24,10 @@ CUT_OFF_FACTOR = 1.1
 
 def cost_class_of(run: Run) -> CostClass:
     """Requests of one class take about as long."""
+    name = run.task if run.student is None else f"{run.task}/{run.student}"
     characters = sum(len(message.content) for message in run.messages if message.role != "system")
     tokens = 0 if isinstance(run.plan, LabelsPlan) else run.max_tokens
-    return (run.task, characters.bit_length(), tokens.bit_length())
+    return (name, characters.bit_length(), tokens.bit_length())
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -51,7 +51,7 @@ class RateLimiter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """What the engine does now for requests that a student is asked first, or for those of the model.
+    """What one model of the engine does now, a student or the large one.
 
     slots: requests that it runs at once; 0 = there is no engine.
     running: requests. work_s: what is left of them, in seconds of the engine's time, where that is known.
@@ -85,19 +85,18 @@ class RequestQueue:
     def capacity(self) -> int:
         return self._config.queue.capacity
 
-    def check_and_count(
-        self, request: Request, now: float, limits: Limits, *, is_draining: bool, has_sure_student: bool
-    ) -> Code | None:
+    def check_and_count(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
         """Raises Refusal by drain, limits or rates, else counts the request. Rendering a template first may be slow.
 
-        Gives why the student alone may answer, None = the model may, too.
+        Where limits refuse it, a proven student may answer alone.
         """
         if is_draining:
             raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", RESTART_RETRY_S)
-        cause = limits.refusal(request.priority) if limits.causes else None
-        if cause is not None and not has_sure_student:
-            message = f"priority {request.priority} is not urgent enough while {limits.reason}"
-            raise Refusal(Code(cause.value), message, RELAX_S)
+        if limits.causes and (cause := limits.refusal(request.priority)) is not None:
+            if request.student is None or not request.student.is_proven:
+                message = f"priority {request.priority} is not urgent enough while {limits.reason}"
+                raise Refusal(Code(cause.value), message, RELAX_S)
+            request.student_only = Code(cause.value)
         assert request.task is not None
         for subject, name, per_minute in (
             ("reply topic", request.reply_topic, self._config.queue.rate_per_minute),
@@ -105,7 +104,6 @@ class RequestQueue:
         ):
             if per_minute is not None:
                 self._rates.take(subject, name, per_minute, now)
-        return None if cause is None else Code(cause.value)
 
     def admit(self, newcomer: Request, engine: EngineLoad, now: float) -> list[tuple[Request, Error]]:
         """Lets a newcomer wait. Returns the requests that left the queue for it, and why.
@@ -146,7 +144,7 @@ class RequestQueue:
         own = self._forecast.expect(newcomer.cost_class)
         if own is None or now >= own.believed_until:
             return
-        waiting = [request for request in waiting if request.is_for_student == newcomer.is_for_student]
+        waiting = [request for request in waiting if request.asks == newcomer.asks]
         split = bisect.bisect(waiting, newcomer.order, key=_ORDER)
         ahead = engine.running + split
         work_s = engine.work_s + self._work_s(waiting[:split])
@@ -186,19 +184,25 @@ class RequestQueue:
             return 0.0
         return (engine.work_s + self._work_s(self.waiting)) * 1000 or None if engine.slots else None
 
+    def has_newer(self, request: Request) -> bool:
+        """Whether a newer reading of its source waits."""
+        return request.source is not None and any(
+            one.source == request.source and one.number > request.number for one in self.waiting
+        )
+
     def put(self, request: Request) -> None:
         """Lets a request wait that was admitted before: it may exceed the capacity."""
         bisect.insort(self.waiting, request, key=_ORDER)
 
-    def take(self, *, for_student: bool, for_model: bool, first_attempts_only: bool) -> Request | None:
-        """The next request to run: of those that a student is asked first, or of the others, or of both.
+    def take(self, free: Collection[str | None], *, first_attempts_only: bool) -> Request | None:
+        """The next request to run. free: the models with a slot: names of students, None = the large one.
 
         first_attempts_only: none behind a request that ran before, when a worker died: that one runs alone.
         """
-        for place, request in enumerate(self.waiting if for_student or for_model else ()):
+        for place, request in enumerate(self.waiting if free else ()):
             if first_attempts_only and request.attempts:
                 return None
-            if for_student if request.is_for_student else for_model:
+            if request.asks in free:
                 return self.waiting.pop(place)
         return None
 

@@ -105,7 +105,7 @@ class Replies:
         document["reasoning"] = event.reasoning if request.run.includes_reasoning else None
         why = ["unsure", *(["unlike-training"] if event.is_unlike else [])] if scores and output is None else []
         document["degraded"] = [*why, *limits]
-        document["model"] = model = None if request.model is None else _answering_model(request.model, event)
+        document["model"] = model = None if request.model is None else _answering_model(request.model, request.asks)
         document["usage"] = {
             "prompt_tokens": event.prompt_tokens,
             "cached_tokens": event.cached_tokens,
@@ -188,9 +188,8 @@ def reply_document(
     }
 
 
-def _answering_model(model: Model, event: Finished) -> dict[str, Any]:
-    """The model, or that of its students that answered."""
-    student = event.student.name if event.student is not None and event.student.stands else None
+def _answering_model(model: Model, student: str | None) -> dict[str, Any]:
+    """student: the name of the one that answered, None = the model did."""
     name, found = next(((one.name, one) for one in model.students if one.name == student), (model.key, model))
     return {"name": name, "sha256": found.sha256, "quantization": found.quantization}
 

@@ -6,15 +6,33 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.core.codes import Error
+from edge_agent.core.codes import Code, Error
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import Run
+from edge_agent.core.pipe import Finished, Run
 from edge_agent.requests.tasks import Task
 
 # Requests of one class take about as long: task, binary magnitudes of the prompt's characters and of its most tokens.
 CostClass = tuple[str, int, int]
 Order = tuple[int, float, int]
+# No score reaches it.
+NEVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class StudentChoice:
+    """Which student is asked first. least_score: from which its answer stands; NEVER = from none.
+
+    is_audit: the model answers, too, whatever the score.
+    """
+
+    name: str
+    least_score: float
+    is_audit: bool = False
+
+    @property
+    def is_proven(self) -> bool:
+        return self.least_score < NEVER
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -56,6 +74,12 @@ class Request:
     cost_class: CostClass = ("", 0, 0)
     order: Order = (0, 0.0, 0)
 
+    # student: the one that is asked first. student_only: why the model may not be asked after it. student_answer: one
+    # that does not stand.
+    student: StudentChoice | None = None
+    student_only: Code | None = None
+    student_answer: Finished | None = None
+
     # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker.
     started_at: float = math.inf
     attempts: int = 0
@@ -67,9 +91,9 @@ class Request:
     followers: list[int | None] = field(default_factory=list)
 
     @property
-    def is_for_student(self) -> bool:
-        """A student is asked first."""
-        return self.run is not None and self.run.student_least is not None
+    def asks(self) -> str | None:
+        """The name of the student that is asked, None = the model is."""
+        return None if self.run is None else self.run.student
 
     @property
     def deadline(self) -> str:

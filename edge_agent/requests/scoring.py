@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -13,9 +12,6 @@ from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.config import ClassifyTask
 from edge_agent.core.pipe import Finished
 from edge_agent.requests.tasks import Task
-
-# No score reaches it.
-NEVER = math.inf
 
 
 class Scoring:
@@ -98,8 +94,6 @@ class Scoring:
     def scored(self, task: Task, event: Finished) -> tuple[Finished, Any]:
         """The answer with the scores that callers get, and the output: None where no label is sure enough."""
         if event.scores is None:
-            return event, task.output_of(event)
-        if event.student is not None and event.student.stands:
             return event, task.output_of(event)
         if (found := self.map_in_force(task)) is not None:
             event = replace(event, scores=found.apply(event.scores))

@@ -35,10 +35,15 @@ class KeptAnswer:
     label: str | None = None
 
 
+def name_of_student(task: str, student: str) -> str:
+    """Under which a student's answers of a task are kept."""
+    return f"{task}/{student}"
+
+
 class AnswerTable:
     """In the store's database. basis: identifies the definition of the task and the model.
 
-    task: a name; with a student's after a slash, what it and the large model answered.
+    task: a name, or that of `name_of_student`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -79,20 +84,22 @@ class AnswerTable:
             one for one in found if one and one.scores.keys() == known and (one.label is None or one.label in known)
         ]
 
-    def forget(self, task: str, *, keep: int, before_wall_s: float = 0.0) -> None:
-        """Keeps the newest `keep` answers of a task without feedback, as many with it; of no task any from before."""
+    def forget(self, task: str, *, keep: int, before_wall_s: float, keep_marked: int | None = None) -> None:
+        """Keeps the newest `keep` answers of a task without feedback, and with it; of no task any from before.
+
+        keep_marked: in place of `keep` for those with feedback.
+        """
         self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
-        for is_marked in (0, 1):
+        for is_marked, most in ((0, keep), (1, keep if keep_marked is None else keep_marked)):
             self._store.write(
                 "DELETE FROM answers WHERE task = ? AND is_marked = ? AND number <= (SELECT number FROM answers"
                 " WHERE task = ? AND is_marked = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
-                task, is_marked, task, is_marked, keep,
+                task, is_marked, task, is_marked, most,
             )  # fmt: skip
 
     def forget_all(self) -> None:
-        """Feedback is switched off. Of students scores and labels stay: the large model has judged some of them."""
-        self._store.write("DELETE FROM answers WHERE task NOT LIKE '%/%'")
-        self._store.write("UPDATE answers SET id = '', reply_topic = '', input = NULL")
+        """Feedback is switched off. What the large model judged of a student, without any caller, stays."""
+        self._store.write("DELETE FROM answers WHERE id <> ''")
         self._store.write("DELETE FROM accuracy WHERE task NOT LIKE '%/%'")
 
     def document(self, basis: str) -> Any:
@@ -109,8 +116,9 @@ class AnswerTable:
 
 def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
-    statement = f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR task GLOB ? ORDER BY number"  # noqa: S608
-    rows = select(statement, task, f"{task}/*")
+    # A student's answer without an input is an audit beside the large model's own.
+    statement = f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR (task GLOB ? AND input IS NOT NULL) ORDER BY number"  # noqa: S608
+    rows = select(statement, task, name_of_student(task, "*"))
     return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
 

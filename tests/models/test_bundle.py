@@ -366,7 +366,18 @@ def test_score_maps_that_cannot_be_used_are_refused(tmp_path: Path, data: bytes,
     assert fault in str(content_fault(path))
 
 
-TRAINED = changed_model({"edge-agent.fields": (STRING, "{}")})
+TABLE = {
+    "tasks": {"pump": {"kind": "classify", "labels": ["calm", "loud"], "fields": ["rms"]}},
+    "fields": [{"name": "rms", "edges": [1.0]}],
+}
+
+
+def trained(task: str = "pump", **more: Any) -> bytes:
+    table = {**TABLE, "tasks": {task: TABLE["tasks"]["pump"]}, **more}  # type: ignore[index]
+    return changed_model({"edge-agent.fields": (STRING, json.dumps(table))})
+
+
+TRAINED = trained()
 
 
 def test_students_of_a_bundle_are_its_small_trained_models(tmp_path: Path) -> None:
@@ -374,13 +385,29 @@ def test_students_of_a_bundle_are_its_small_trained_models(tmp_path: Path) -> No
     model = open_model("default", path)
     [student] = model.students
     assert (student.name, student.path) == ("student-pump-1", str(path / "student-pump-1.gguf"))
+    assert student.tasks == {"pump": ("calm", "loud")}
     assert model.describe()["students"] == [{"name": "student-pump-1", "sha256": hashlib.sha256(TRAINED).hexdigest()}]
     assert content_fault(path) is None
     (path / "student-pump-1.gguf").touch()
     assert not model.is_unchanged()
 
 
-@pytest.mark.parametrize(("data", "fault"), [(GGUF, "should be a model that `edge-convert train` made"), (b"GGUF", "")])
+def test_a_task_has_one_student(tmp_path: Path) -> None:
+    files = {"model.gguf": GGUF, "student-a.gguf": TRAINED, "student-b.gguf": TRAINED}
+    fault = 'demo/student-b.gguf: another student has the task "pump", too'
+    assert refusal(bundle(tmp_path / "demo", files)) == fault
+    files["student-b.gguf"] = trained("other")
+    assert len(open_model("default", bundle(tmp_path / "other", files)).students) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (GGUF, "should be a model that `edge-convert train` made"),
+        (b"GGUF", ""),
+        (trained(tasks={}), "edge-agent.fields: tasks: "),
+    ],
+)
 def test_a_student_that_cannot_be_one_is_refused(tmp_path: Path, data: bytes, fault: str) -> None:
     path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "student-x.gguf": data})
     assert refusal(path).startswith("demo/student-x.gguf: ")

@@ -18,17 +18,16 @@ from hypothesis import strategies as st
 from edge_agent.board.governor import Level, LimitCause, Limits
 from edge_agent.core.codes import Code
 from edge_agent.core.pipe import (
-    NEVER,
     Cancelled,
     Failed,
     Finish,
     Partial,
     Student,
-    StudentAnswer,
     WorkerAnswer,
 )
 from edge_agent.requests import replies
 from edge_agent.requests.quarantine import fingerprint
+from edge_agent.requests.request import NEVER, StudentChoice
 from tests.helpers.support import (
     BASE,
     MODEL,
@@ -877,61 +876,119 @@ class TestLog:
 
 
 class TestStudents:
-    """least: from which score on the student's answer to a task of `triage` stands."""
+    """A student of the task `triage`, beside a model with one slot."""
 
-    def desk(self, least: float | None = 0.5, *, slots: int = 1) -> Desk:
-        desk = Desk(slots=0)
-        desk.dispatcher._student_least = lambda task: least if task.name == "triage" else None
-        model = replace(MODEL, students=(Student(name="student-t", path="", sha256="5t", quantization="Q8_0"),))
-        desk.dispatcher.on_worker_ready(model, ready(max_active=slots, students={"triage": "student-t"}), 0.0)
+    def desk(self, choice: StudentChoice | None = None, **more: Any) -> Desk:
+        desk = Desk(slots=0, **more)
+        self.choice: StudentChoice | None = choice or StudentChoice("student-t", 0.5)
+        desk.dispatcher._choose_student = lambda task: self.choice if task.name == "triage" else None
+        self.start(desk)
         return desk
+
+    def start(self, desk: Desk, *names: str) -> None:
+        labels = ("normal", "bearing fault")
+        students = tuple(
+            Student(name=name, path="", sha256="5t", quantization="Q8_0", tasks={"triage": labels})
+            for name in names or ("student-t",)
+        )
+        desk.dispatcher.on_worker_ready(replace(MODEL, students=students), ready(max_active=1), 0.0)
 
     def test_a_request_for_a_student_runs_beside_those_of_the_model(self) -> None:
         desk = self.desk()
         for number in range(3):
             desk.ask({"input": "x", "id": number})
         desk.ask({"input": "y", "id": "quick"}, task="triage")
-        assert [(run.id, run.student_least) for run in desk.runs] == [(1, None), (4, 0.5)]
+        assert [(run.id, run.student) for run in desk.runs] == [(1, None), (4, "student-t")]
 
     def test_the_reply_says_which_model_answered(self) -> None:
         desk = self.desk()
-        answer = StudentAnswer(name="student-t", scores={"normal": 0.9, "bearing fault": 0.1}, stands=True)
-        for number, student in enumerate((answer, replace(answer, stands=False), None), start=1):
+        for number, score in enumerate((0.9, 0.4), start=1):
             desk.ask({"input": f"{number}", "id": number}, task="triage")
-            event = replace(labelled(number, normal=0.9, bearing_fault=0.1), student=student)
-            desk.dispatcher.finish(event, 1.0)
-        of_student, *of_model = [reply["model"] for reply in desk.replies]
+            desk.dispatcher.finish(labelled(number, normal=score, bearing_fault=0.1), 1.0)
+        # The second one goes on to the model.
+        assert [(run.id, run.student) for run in desk.runs] == [(1, "student-t"), (2, "student-t"), (2, None)]
+        desk.dispatcher.finish(labelled(2, normal=0.2, bearing_fault=0.8), 2.0)
+        assert [reply["output"] for reply in desk.replies] == ["normal", "bearing fault"]
+        of_student, of_model = [reply["model"] for reply in desk.replies]
         assert of_student == {"name": "student-t", "sha256": "5t", "quantization": "Q8_0"}
-        assert of_model == [{"name": "default", "sha256": "5ha", "quantization": "Q8_0"}] * 2
+        assert of_model == {"name": "default", "sha256": "5ha", "quantization": "Q8_0"}
         counted = desk.dispatcher.snapshot(2.0).models
-        assert {name: one["answers_total"] for name, one in counted.items()} == {"student-t": 1, "default": 2}
+        assert {name: one["answers_total"] for name, one in counted.items()} == {"student-t": 1, "default": 1}
         assert counted["student-t"]["latency_ms"]["p50"] == 1000.0
 
-    def test_under_heat_a_sure_student_answers_alone(self) -> None:
-        hot = Limits(
-            level=Level.HOT,
-            reason="it is hot",
-            refusal_cause=LimitCause.OVERHEATED,
-            causes=(LimitCause.OVERHEATED,),
-            lowest_priority=-1,
-        )
+    @pytest.mark.parametrize(
+        "event",
+        [
+            Failed(id=1, code=Code.BAD_FIELD, message="no field"),
+            replace(labelled(1, normal=0.9, bearing_fault=0.1), unlike=1.0),
+        ],
+        ids=["refused", "unlike training"],
+    )
+    def test_what_a_student_does_not_take_goes_on_to_the_model(self, event: WorkerAnswer) -> None:
         desk = self.desk()
+        desk.ask({"input": "x", "id": 1}, task="triage")
+        desk.dispatcher.finish(event, 1.0)
+        assert desk.replies == []
+        desk.dispatcher.finish(labelled(1, normal=0.9, bearing_fault=0.1), 2.0)
+        assert desk.reply["model"]["name"] == "default"
+
+    def test_an_audit_is_answered_by_both_and_costs_both(self) -> None:
+        desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
+        desk.dispatcher.set_energy_rate(10.0)
+        desk.ask({"input": "x", "id": 1}, task="triage")
+        desk.dispatcher.finish(labelled(1, normal=0.9, bearing_fault=0.1), 1.0)
+        desk.dispatcher.finish(labelled(1, normal=0.3, bearing_fault=0.7), 2.0)
+        assert (desk.reply["output"], desk.reply["usage"]["energy_j"]) == ("bearing fault", 2.0)
+
+    def test_one_that_is_passed_on_waits_by_its_priority_and_frees_the_student(self) -> None:
+        desk = self.desk()
+        for number in range(2):
+            desk.ask({"input": "x", "id": f"other {number}"})
+        desk.ask({"input": "y", "id": "urgent", "priority": 0}, task="triage")
+        desk.dispatcher.finish(labelled(3, normal=0.1, bearing_fault=0.2), 1.0)
+        desk.ask({"input": "z", "id": "next"}, task="triage", at=1.0)
+        assert [(run.id, run.student) for run in desk.runs] == [(1, None), (3, "student-t"), (4, "student-t")]
+        desk.dispatcher.finish(finished(1), 2.0)
+        assert (desk.runs[-1].id, desk.runs[-1].student) == (3, None)
+
+    def test_a_cancelled_request_is_not_passed_on(self) -> None:
+        desk = self.desk()
+        desk.ask({"input": "x", "id": 1}, task="triage")
+        desk.dispatcher.cancel("cancelled by command", 0.5)
+        desk.dispatcher.finish(labelled(1, normal=0.1, bearing_fault=0.2), 1.0)
+        assert len(desk.runs) == 1
+        assert desk.statuses() == [(1, "cancelled")]
+
+    def test_a_reading_with_a_newer_one_behind_it_is_not_passed_on(self) -> None:
+        tasks = '[tasks.triage]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\nkeep = "latest"\n'
+        desk = self.desk(tasks=tasks + 'subscribe = ["plant/+"]\n')
+        for number in range(9):  # eight run
+            desk.dispatcher.receive(inbound("plant/1", {"hz": number}), 0.0)
+        desk.dispatcher.finish(labelled(1, normal=0.1, bearing_fault=0.2), 1.0)
+        assert [code_of(reply) for reply in desk.replies] == ["superseded"]
+
+    def test_under_heat_a_proven_student_answers_alone(self) -> None:
+        cause = LimitCause.OVERHEATED
+        hot = Limits(level=Level.HOT, reason="it is hot", refusal_cause=cause, causes=(cause,), lowest_priority=-1)
+        # Also one that is drawn for an audit.
+        desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
         desk.dispatcher.apply_limits(hot)
         desk.ask({"input": "x", "id": "other"})
-        desk.ask({"input": "y", "id": "sure"}, task="triage")
-        assert [(run.task, run.student_only) for run in desk.runs] == [("triage", Code.OVERHEATED)]
-        desk.dispatcher.finish(Failed(id=desk.runs[0].id, code=Code.OVERHEATED, message="not sure"), 1.0)
-        assert desk.statuses() == [("other", "busy"), ("sure", "busy")]
+        for number, score in ((1, 0.9), (2, 0.4)):
+            desk.ask({"input": f"{number}", "id": number}, task="triage")
+            desk.dispatcher.finish(labelled(desk.runs[-1].id, normal=score, bearing_fault=0.1), 1.0)
+        assert desk.statuses() == [("other", "busy"), (1, "ok"), (2, "busy")]
+        assert code_of(desk.replies[-1]) == "overheated"
         # A student that has proven nothing answers nothing alone.
-        desk = self.desk(least=NEVER)
+        desk = self.desk(StudentChoice("student-t", NEVER))
         desk.dispatcher.apply_limits(hot)
         desk.ask({"input": "y", "id": "unsure"}, task="triage")
         assert desk.statuses() == [("unsure", "busy")]
 
     def test_a_request_that_waits_for_another_model_is_asked_its_students(self) -> None:
-        desk = self.desk(slots=1)
+        desk = self.desk()
         desk.dispatcher.on_worker_lost("it is replaced", 0.0)
         desk.ask({"input": "y", "id": 1}, task="triage")
-        desk.dispatcher._student_least = lambda _: None
-        desk.start_worker()
-        assert [run.student_least for run in desk.runs] == [None]
+        self.choice = StudentChoice("student-u", 0.5)
+        self.start(desk, "student-u")
+        assert [run.student for run in desk.runs] == ["student-u"]

@@ -169,7 +169,7 @@ class Shift:
             self.start(self.free_at)
 
     def start(self, at: float) -> None:
-        started = self.office.queue.take(for_student=True, for_model=True, first_attempts_only=False)
+        started = self.office.queue.take({None}, first_attempts_only=False)
         assert started is not None
         self.free_at = at + 1.0
         self.late += self.free_at > started.deadline_at + 1e-6
@@ -232,8 +232,8 @@ def test_one_that_ran_before_is_not_started_beside_others_and_keeps_its_place() 
     lost, other = request(attempts=1), request()
     for one in (other, lost):
         queue.put(one)
-    assert queue.take(for_student=True, for_model=True, first_attempts_only=True) is None
-    assert [queue.take(for_student=True, for_model=True, first_attempts_only=False) for _ in range(3)] == [
+    assert queue.take({None}, first_attempts_only=True) is None
+    assert [queue.take({None}, first_attempts_only=False) for _ in range(3)] == [
         lost,
         other,
         None,
@@ -287,7 +287,7 @@ def test_the_bucket_that_was_used_the_longest_ago_is_dropped() -> None:
 
 def for_student(**fields: Any) -> Request:
     one = request(**fields)
-    one.run = Run(id=1, task="t", messages=(), plan=LabelsPlan(labels=("a", "b")), student_least=0.5)
+    one.run = Run(id=1, task="t", messages=(), plan=LabelsPlan(labels=("a", "b")), student="student-t")
     return one
 
 
@@ -296,9 +296,9 @@ def test_a_request_for_a_student_does_not_wait_for_a_slot_of_the_model() -> None
     first, quick = request(number=1, order=(5, 1.0, 1)), for_student(number=2, order=(5, 2.0, 2))
     for one in (first, quick):
         queue.put(one)
-    assert queue.take(for_student=True, for_model=False, first_attempts_only=False) is quick
-    assert queue.take(for_student=True, for_model=False, first_attempts_only=False) is None
-    assert queue.take(for_student=False, for_model=True, first_attempts_only=False) is first
+    assert queue.take({"student-t"}, first_attempts_only=False) is quick
+    assert queue.take({"student-t"}, first_attempts_only=False) is None
+    assert queue.take({None}, first_attempts_only=False) is first
 
 
 def test_work_of_the_model_is_not_ahead_of_a_request_for_a_student() -> None:

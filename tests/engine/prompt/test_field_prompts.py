@@ -21,13 +21,16 @@ from edge_agent.core.pipe import ChatMessage, Failed, LabelsPlan, Run, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.priors import PriorMeasurer
-from edge_agent.engine.prompt.field_table import ANSWER, UNLIKE, Control, FieldTable, InputField, strangeness
+from edge_agent.gguf.field_table import ANSWER, UNLIKE, Control, FieldTable, InputField, strangeness
+from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.model import FIELDS_KEY, read_model_facts
 from edge_agent.models.bundle import open_model
 from edge_agent.tools.doctor.model import untrained_tasks
 from edge_agent.worker.client import started
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import convert
 from tests.engine.runs import finished
+from tests.helpers.ggufs import STRING, changed_model
 
 LABELS = ("calm", "loud")
 TABLE = FieldTable.model_validate(
@@ -240,18 +243,22 @@ def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) ->
     ("fields", "fault"),
     [
         ("{}", "tasks: required, but missing"),
-        (TABLE.model_copy(update={"tasks": {**TABLE.tasks, "other": TABLE.tasks["sound"]}}), "has no token"),
         (TABLE.model_copy(update={"fields": TABLE.fields[1:]}), r'tasks.sound.fields: \["rms"\] are not in fields'),
         (TABLE.model_copy(update={"fields": TABLE.fields * 2}), "fields and tasks should have different names"),
         (DOCUMENT.replace("0.5", "3.5"), 'edges of "rms": should rise'),
     ],
 )
-def test_a_table_that_does_not_fit_the_model_is_a_fault_of_the_file(
-    open_llama: OpenLlama, tmp_path: Path, fields: str | FieldTable, fault: str
-) -> None:
+def test_a_faulty_table_is_a_fault_of_the_file(tmp_path: Path, fields: str | FieldTable, fault: str) -> None:
     text = fields if isinstance(fields, str) else fields.model_dump_json(by_alias=True)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(changed_model({FIELDS_KEY: (STRING, text)}))
+    with pytest.raises(HeaderError, match=fault):
+        read_model_facts(path)
+
+
+def test_a_table_that_does_not_fit_the_vocabulary_is_a_fault_of_the_file(open_llama: OpenLlama, tmp_path: Path) -> None:
     files = make_checkpoint(layers=1, hidden=64, feed_forward=96)
-    files.more["fields.json"] = text
+    files.more["fields.json"] = DOCUMENT
     convert(files.write(tmp_path / "checkpoint"), tmp_path / "bundle", Quantization.Q8_0)
-    with pytest.raises(ValueError, match=fault):
+    with pytest.raises(ValueError, match="has no token"):
         open_llama(model=tmp_path / "bundle" / "model.gguf", tasks=())

@@ -131,6 +131,11 @@ class FieldTable(_Checked):
         return self.model_copy(update={"tasks": self.tasks | changed})
 
     @property
+    def label_sets(self) -> dict[str, tuple[str, ...]]:
+        """The labels of each `classify` task."""
+        return {name: task.labels for name, task in self.tasks.items() if task.kind == "classify"}
+
+    @property
     def controls(self) -> list[Control]:
         """All control tokens that a prompt or an answer may hold, in a fixed order."""
         tasks = map(_task_control, self.tasks)
