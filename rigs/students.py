@@ -50,7 +50,7 @@ class _Side:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = stack.enter_context(Mosquitto(folder, free_port(), "set_tcp_nodelay true\n")).port
         self.site: Site = stack.enter_context(
-            running_site(folder, port, "5", model=str(model.absolute()), more=f"{table}{_MORE}")
+            running_site(folder, port, "5", model=str(model.absolute()), more=f"{table}{_MORE}", timeout_s=300.0)
         )
         self._task = task
         self._askers = [Asker(self.site, task, f"{number}", has_nodelay=True, qos=1) for number in range(_CLIENTS)]

@@ -89,8 +89,9 @@ def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row])
     known = {(row.task.name, row.text) for row in labelled}
     rows = {(row.task.name, row.text): row for row in _read(path, tasks, labelled, is_labelled=False)}
     found = [row for key, row in rows.items() if key not in known]
-    if not found:
-        raise ConvertError(f"{escaped(str(path))}: should have an input that no labelled row has")
+    if len(found) < LEAST_ROWS:
+        rule = f"should have at least {LEAST_ROWS} different inputs that no labelled row has"
+        raise ConvertError(f"{escaped(str(path))}: {rule} (got {len(found)})")
     return found
 
 
@@ -119,7 +120,7 @@ def _read(path: Path, tasks: dict[str, Task], others: Sequence[Row], *, is_label
             raise request.error(f"input: {rule} (got {shown(odd)})")
         if (row.time is None) != ([*others[:1], *rows][0].time is None):
             raise request.error(f"{', '.join(TIME_KEYS)}: all rows should carry a time, or none")
-    if len(rows) < LEAST_ROWS:
+    if is_labelled and len(rows) < LEAST_ROWS:
         raise ConvertError(f"{escaped(str(path))}: should have at least {LEAST_ROWS} rows (got {len(rows)})")
     return sorted(rows, key=lambda row: row.time or 0.0)
 

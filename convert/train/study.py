@@ -15,8 +15,8 @@ from .teacher import Teacher
 class Study:
     """rows: what the written model learns. folds: of labelled rows, and of lessons of tasks that have no others.
 
-    learnt, compared: rows without labels of the other tasks: what each fold learns beside its own, and what its model
-    is compared with the teacher on.
+    learnt, compared: rows without labels of the other tasks: what each fold learns beside its own, and what the first
+    fold's model is compared with the teacher on.
     """
 
     rows: Sequence[Row]
@@ -47,7 +47,8 @@ class Study:
         if self.teacher is None:
             return fold
         corrected = self.teacher.corrected_by(fold.train)
-        return Fold([*fold.train, *corrected.lessons(self.learnt)], [*fold.held_out, *corrected.lessons(self.compared)])
+        compared = self.compared if fold is self.folds[0] else ()
+        return Fold([*fold.train, *corrected.lessons(self.learnt)], [*fold.held_out, *corrected.lessons(compared)])
 
     def judged(self, task: str, answers: Iterable[Answered]) -> list[Answered]:
         """The answers to rows that the folds hold out."""

@@ -99,14 +99,16 @@ def online(
 
 
 @contextmanager
-def running_site(folder: Path, port: int, protocol: str, *, model: str = "echo:", more: str = "") -> Iterator[Site]:
+def running_site(
+    folder: Path, port: int, protocol: str, *, model: str = "echo:", more: str = "", timeout_s: float = 60.0
+) -> Iterator[Site]:
     """An agent of its own name that is online while the context is entered."""
     device = next(DEVICES)
     base = f"edgeai/v1/test/{device}"
     config = written_config(folder, model, more, device=device, port=port, protocol=protocol)
     with closing(Client(port, protocol)) as client:
         client.subscribe(f"{base}/#")
-        with online(config, client, base) as agent:
+        with online(config, client, base, timeout_s=timeout_s) as agent:
             yield Site(base, protocol, port, agent, client)
     assert agent.process.returncode == 0
 

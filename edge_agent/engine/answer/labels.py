@@ -5,7 +5,7 @@ token, it is the softmax over those tokens; along a label these are multiplied. 
 ends with the end-of-turn token as a choice. So scores sum to 1 without normalization by length. Where the first
 tokens differ, one pass over the prompt is enough.
 
-A trained model may have one more token there, for an input that is unlike its training. Its score are its log-odds
+A trained model may have one more token there, for an input that is unlike its training. Its score is its log-odds
 against the first tokens of all labels.
 """
 

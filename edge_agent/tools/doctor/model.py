@@ -75,7 +75,10 @@ def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
 def engine_checks(board: Board, config: Config, model: Model, available_mb: float | None) -> Iterator[Check]:
     """Loads the model in a worker, as `run` does. available_mb: memory before that."""
     try:
-        with started(Load(model_path=str(model.path), settings=config.engine, adapters=model.adapters)) as worker:
+        load = Load(
+            model_path=str(model.path), settings=config.engine, adapters=model.adapters, students=model.students
+        )
+        with started(load) as worker:
             ready = worker.ready()
             worker_mb = resident_mb(worker.process.pid)
             of_tasks = [*preferences(config, model, worker), *untrained_tasks(config, model, worker)]
@@ -92,6 +95,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     if is_echo(model.path):  # it has no kernels
         return
     yield from of_tasks
+    yield from idle_students(config, model)
     yield kernels(board.cpu_features(), ready.cpu_variant)
     yield repack(ready.repacked_mib)
 
@@ -128,6 +132,19 @@ def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Itera
         if isinstance(event, Failed) and event.code is Code.UNKNOWN_TASK:
             advice = "train the model for it with `edge-convert train`, or take the task or its labels back"
             yield warning("task", f"task {name}: {event.message}", advice)
+
+
+def idle_students(config: Config, model: Model) -> Iterator[Check]:
+    """Students that are not asked, because their task has other labels now."""
+    for student in model.students:
+        for name, labels in student.tasks.items():
+            table = config.tasks.get(name)
+            if isinstance(table, ClassifyTask) and set(table.labels) != set(labels):
+                yield warning(
+                    "student",
+                    f"{student.name} is not asked: it was trained for task {name} with the labels {', '.join(labels)}",
+                    "train it again with `edge-convert train`, or take the labels back",
+                )
 
 
 def memory(available_mb: float | None, worker_mb: float | None) -> Check:
