@@ -34,7 +34,10 @@ def add_students(
 
     version: None = one more than that of the bundle. Raises ConvertError.
     """
-    tasks = {one.name: [*one.tasks] for one in verify_bundle(bundle).students}
+    large = verify_bundle(bundle)
+    if model_facts(large.path).fields is not None:
+        raise ConvertError(f"{escaped(str(bundle))}: is itself a model that `edge-convert train` made")
+    tasks = {one.name: [*one.tasks] for one in large.students}
     files = dict[str, Path]()
     for path in students:
         model, where = verify_bundle(path), escaped(str(path))
@@ -45,10 +48,15 @@ def add_students(
             raise ConvertError(f"{where}: should have another name than the other students (got {name})")
         if not fields.label_sets:
             raise ConvertError(f"{where}: should have a task of the kind classify; a student answers no other")
+        if lost := sorted(set(tasks.get(name, ())) - fields.label_sets.keys()):
+            rule = f"would replace {name}, and does not answer its task {escaped(lost[0])}; give it another --name"
+            raise ConvertError(f"{where}: {rule}")
         files[name], tasks[name] = model.path, [*fields.label_sets]
     taken = [task for of_one in tasks.values() for task in of_one]
     if repeated := sorted({task for task in taken if taken.count(task) > 1}):
-        raise ConvertError(f"each task should have one student; {', '.join(map(escaped, repeated))} would have several")
+        names = ", ".join(map(escaped, repeated))
+        hint = "train it with the --name of the old one to replace that"
+        raise ConvertError(f"each task should have one student; {names} would have several; {hint}")
     with copied_bundle(bundle, out, replace=replace, version=version, sign=sign) as copy:
         for name, path in files.items():
             shutil.copyfile(path, copy.folder / f"{name}.gguf")

@@ -201,6 +201,7 @@ class Agent:
                 notify(f"EXTEND_TIMEOUT_USEC={pipe.LOAD_SILENCE_S * 1e6:.0f}")
             case pipe.Priors(scores=priors):
                 self._scoring.set_priors(priors)
+                self._feedback.on_priors()
                 if self._presence.state is not State.OFFLINE:
                     self._status.publish_all()
             case pipe.Ready() as ready:

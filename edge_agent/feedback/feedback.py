@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -162,6 +162,11 @@ class Feedback:
         self._config, self._tasks = config.feedback, tasks
         self.students.reconfigure(config.feedback, tasks)
         self._restore_tasks()
+
+    def on_priors(self) -> None:
+        """The map that feedback starts from may be another one: what was assessed under it is assessed again."""
+        for tracked in self._tracked.values():
+            tracked.due_at = 0.0
 
     def _restore_tasks(self) -> None:
         """Restores what is known of each task under this model. With feedback off, deletes what was kept."""
@@ -378,7 +383,13 @@ class Feedback:
 
     def facts(self) -> dict[str, TaskAccuracy]:
         """By task, for health and the alarms; none while feedback is off."""
-        return {tracked.task.name: tracked.facts for tracked in self._tracked.values()}
+        # Their students answer, whatever the large model may promise.
+        alone = {name for name, one in self.students.facts().items() if one.promised is not None}
+        return {
+            name: replace(tracked.facts, is_unproven=tracked.facts.is_unproven and name not in alone)
+            for tracked in self._tracked.values()
+            for name in [tracked.task.name]
+        }
 
 
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:

@@ -15,7 +15,7 @@ from edge_agent.accuracy import bundled
 from edge_agent.core.model import Model, ModelError, Signature, file_stamps
 from edge_agent.core.pipe import Adapter, Student, is_echo, weights_sha256
 from edge_agent.core.strict_json import parse_json
-from edge_agent.core.wording import first_fault, shown, shown_path
+from edge_agent.core.wording import first_fault, printable, shown, shown_path
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import MODELS, ModelFacts, read_model_facts
 from edge_agent.models.signatures import (
@@ -218,6 +218,9 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
     found = list[Student]()
     for name, listed in sorted(manifest.files.items()):
         if (match := STUDENT_FILE.fullmatch(name)) is None:
+            if name.startswith("student-"):
+                rule = "should be named student-NAME.gguf, of a to z, 0 to 9, _ and -, at most 32 in all"
+                raise ModelError(f"{folder.name}/{printable(name)}: {rule}")
             continue
         try:
             facts = read_model_facts(folder / name)

@@ -457,7 +457,10 @@ def _for_student(request: Request, run: Run) -> Run:
 
 def _stands(request: Request, event: WorkerAnswer) -> bool:
     """Whether the student is sure of its answer, and nobody else has to answer."""
-    if request.student is None or not isinstance(event, Finished) or event.scores is None or event.is_unlike:
+    if request.student is None or not isinstance(event, Finished) or event.scores is None:
         return False
-    is_audit = request.student.is_audit and request.student_only is None
-    return not is_audit and max(event.scores.values()) >= request.student.least_score
+    assert request.task is not None
+    # Below `min_score`, and for an input unlike its training, a student has no output.
+    if (request.student.is_audit and request.student_only is None) or request.task.output_of(event) is None:
+        return False
+    return max(event.scores.values()) >= request.student.least_score

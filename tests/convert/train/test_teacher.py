@@ -78,7 +78,7 @@ def test_rows_without_labels_may_be_csv(tmp_path: Path) -> None:
     ("lines", "fault"),
     [
         (inputs(0, 60), r"inputs.jsonl: should have at least 50 different inputs .* \(got 0\)"),
-        (inputs(0, 49), r"inputs.jsonl: should have at least 50 different inputs .* \(got 49\)"),
+        (inputs(60, 109), r"inputs.jsonl: should have at least 50 different inputs .* \(got 49\)"),
         ([label(inputs(0, 1)[0])], r'inputs.jsonl:1: answer: rows without labels have none; .*--labelled \(got "calm"'),
         ([{"task": "say", "input": "x"}], 'inputs.jsonl:1: task: "say" is of the kind generate; allowed are'),
         ([inputs(0, 1)[0] | {"ts": 5}], "inputs.jsonl:1: ts, time, timestamp: all rows should carry a time, or none"),
