@@ -177,7 +177,8 @@ class Dispatcher:
         if not is_recovered:
             self._queue.check_and_count(request, now, self._limits, is_draining=self.is_draining)
         number = self._accepted + 1
-        request.run = _for_student(request, request.task.make_run(number, request.envelope, self._render))
+        request.run = request.task.make_run(number, request.envelope, self._render)
+        _ask_student_first(request)
         request.order = (request.priority, request.deadline_at, number)
         request.input = request.envelope.input if self._keeps_inputs else None
         request.cost_class, request.envelope = cost_class_of(request.run), None
@@ -279,7 +280,7 @@ class Dispatcher:
                 return
             if isinstance(event, Finished) and not event.is_unlike:
                 request.student_answer = event
-            request.run, request.attempts = replace(request.run, student=None), 0
+            request.run, request.asks, request.attempts = replace(request.run, student=None), None, 0
             request.cost_class = cost_class_of(request.run)
             for other, error in self._queue.admit(request, self._engine_load(now), now):
                 self._replies.refuse(other, error, now)
@@ -355,10 +356,9 @@ class Dispatcher:
         self._slots = {None: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
         for request in self._queue.waiting:
             assert request.task is not None
-            assert request.run is not None
             # Another model may have other students.
             request.student, request.student_answer = self._choose_student(request.task), None
-            request.run = _for_student(request, request.run)
+            _ask_student_first(request)
         self.fill_slots(now)
 
     def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
@@ -451,8 +451,10 @@ def _deadline_passed(request: Request) -> Error:
     return Error(code=Code.DEADLINE, message=f"{request.deadline} has passed")
 
 
-def _for_student(request: Request, run: Run) -> Run:
-    return replace(run, student=None if request.student is None else request.student.name)
+def _ask_student_first(request: Request) -> None:
+    assert request.run is not None
+    request.asks = None if request.student is None else request.student.name
+    request.run = replace(request.run, student=request.asks)
 
 
 def _stands(request: Request, event: WorkerAnswer) -> bool:

@@ -118,7 +118,12 @@ class Replies:
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])
         if model is not None:
-            self.models[model["name"]].count(document["timing"]["total_ms"], energy_j)
+            answers = self.models[model["name"]]
+            answers.answers_total += 1
+            answers.latency_ms.append(document["timing"]["total_ms"])
+            if energy_j is not None:
+                answers.joules += energy_j
+                answers.measured += 1
 
     def refuse(self, request: Request, error: Error, now: float) -> None:
         """Ends a request without an answer, whether it was admitted or not."""

@@ -74,9 +74,10 @@ class Request:
     cost_class: CostClass = ("", 0, 0)
     order: Order = (0, 0.0, 0)
 
-    # student: the one that is asked first. student_only: why the model may not be asked after it. student_answer: one
-    # that does not stand.
+    # student: the one that is asked first. asks: the name of the one that is asked now, None = the model is.
+    # student_only: why the model may not be asked after it. student_answer: one that does not stand.
     student: StudentChoice | None = None
+    asks: str | None = None
     student_only: Code | None = None
     student_answer: Finished | None = None
 
@@ -89,11 +90,6 @@ class Request:
     # Its terminal reply is made. followers: the rows of equal requests that get the same reply.
     is_answered: bool = False
     followers: list[int | None] = field(default_factory=list)
-
-    @property
-    def asks(self) -> str | None:
-        """The name of the student that is asked, None = the model is."""
-        return None if self.run is None else self.run.student
 
     @property
     def deadline(self) -> str:

@@ -22,13 +22,6 @@ class ModelAnswers:
     joules: float = 0.0
     measured: int = 0
 
-    def count(self, latency_ms: float, energy_j: float | None) -> None:
-        self.answers_total += 1
-        self.latency_ms.append(latency_ms)
-        if energy_j is not None:
-            self.joules += energy_j
-            self.measured += 1
-
     def describe(self) -> dict[str, Any]:
         """For health."""
         return {

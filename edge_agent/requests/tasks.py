@@ -172,7 +172,7 @@ class Task:
 
         None where no label reaches `min_score`, or the input is unlike the model's training.
         """
-        if event.is_unlike:
+        if event.unlike is not None and event.unlike > 0:
             return None
         if event.scores is not None:
             best = max(event.scores, key=event.scores.__getitem__)

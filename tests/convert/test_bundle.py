@@ -292,6 +292,7 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
         "bundle": str(bundle), "ok": True, "faults": [], "signed": False, "signature_checked": False,
         "has_canaries": False, "canaries_asked": False, "chat_template_sha256": template,
         "score_maps": {},
+        "students": [],
     }  # fmt: skip
     assert run("verify", bundle, "--canaries") == 1
     expected = f"edge-convert: {bundle}: canaries.json: there is none, so --canaries has nothing to ask\n"

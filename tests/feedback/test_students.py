@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import LabelsPlan, Run, Student
+from edge_agent.core.pipe import Student
 from edge_agent.feedback import students
 from edge_agent.feedback.feedback import FeedbackError, Mark
 from edge_agent.feedback.students import StudentFacts
@@ -62,11 +62,10 @@ class Cascade(Bench):
         is_alone = score >= choice.least_score and not choice.is_audit
         of_student = finished(1, text=None, scores={"a": score, "b": (1 - score) / 2, "c": (1 - score) / 2})
         of_model = replace(of_student, scores={"a": 0.1, "b": 0.8, "c": 0.1}) if not right else of_student
-        name = "student-t" if is_alone else None
         request = Request(
             task_name="t", reply_topic="r", correlation=None, id=self.number, key=b"", may_be_duplicate=True,
             is_redelivery=False, arrived_at=0.0, task=self.task, input=value, student=choice,
-            run=Run(id=1, task="t", messages=(), plan=LabelsPlan(labels=LABELS), student=name),
+            asks="student-t" if is_alone else None,
             student_answer=None if is_alone else of_student,
         )  # fmt: skip
         event = of_student if is_alone else of_model

@@ -287,7 +287,7 @@ def test_the_bucket_that_was_used_the_longest_ago_is_dropped() -> None:
 
 def for_student(**fields: Any) -> Request:
     one = request(**fields)
-    one.run = Run(id=1, task="t", messages=(), plan=LabelsPlan(labels=("a", "b")), student="student-t")
+    one.asks = "student-t"
     return one
 
 

@@ -20,6 +20,8 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.engine.prompt.prompts import Unlikeness
+
 TokenPath = tuple[int, ...]
 LogitsRow = npt.NDArray[np.float32]
 
@@ -86,18 +88,6 @@ class LabelTree:
             covered.update(fresh)
             branches.append(Branch(path, tuple(len(one) - 1 for one in fresh)))
         return tuple(branches)
-
-
-@dataclass(frozen=True, slots=True)
-class Unlikeness:
-    """What says that an input is unlike training; None = nothing.
-
-    texts: by how much their strangeness exceeds its limit. token: the one in place of labels; most_log_odds: its limit.
-    """
-
-    texts: float | None = None
-    token: int | None = None
-    most_log_odds: float = 0.0
 
 
 _NOTHING = Unlikeness()

@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edge_agent.core.pipe import ChatMessage, Run, TaskPrefix
-from edge_agent.engine.answer.labels import Unlikeness
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
+from edge_agent.engine.prompt.prompts import Unlikeness
 
 # The echo engine, which needs this module, works where llama.cpp is missing.
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TaskPrefix
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.engine.answer.labels import Unlikeness
+from edge_agent.engine.prompt.prompts import Unlikeness
 from edge_agent.gguf.field_table import UNLIKE, FieldTable, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.core.pipe import Run, TaskPrefix
-from edge_agent.engine.answer.labels import Unlikeness
+
+
+@dataclass(frozen=True, slots=True)
+class Unlikeness:
+    """What says that an input is unlike training; None = nothing.
+
+    texts: by how much their strangeness exceeds its limit. token: the one in place of labels; most_log_odds: its limit.
+    """
+
+    texts: float | None = None
+    token: int | None = None
+    most_log_odds: float = 0.0
 
 
 class Prompts(Protocol):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, TokenPath, Unlikeness
+from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, TokenPath
+from edge_agent.engine.prompt.prompts import Unlikeness
 
 END = 0
 VOCABULARY = 130
