@@ -207,10 +207,10 @@ class StudentThresholds:
         )
 
     def on_feedback(self, basis: str) -> None:
-        """A caller has judged an answer."""
+        """A caller has judged an answer: most are audits."""
         for tracked in self._tracked.values():
             if tracked.basis == basis:
-                tracked.new_audits = ASSESS_EVERY
+                tracked.new_audits += 1
 
     def tick(self) -> None:
         """To be called several times a second."""

@@ -209,18 +209,23 @@ def test_old_answers_of_a_student_are_forgotten() -> None:
 
 def test_a_promised_accuracy_is_proven_by_callers_and_not_by_the_large_model() -> None:
     cascade = Cascade(text=ON + TASK + "min_accuracy = 0.9\naudit_rate = 1.0\n")
-    for _ in range(60):
+    for _ in range(students.ASSESS_EVERY):
         assert cascade.reply(0.9, right=False)
         # The large model was wrong, the student right.
         cascade.mark(cascade.number, "a")
     cascade.settle()
-    assert cascade.least == 0.0
-    assert (cascade.fact.audits, cascade.fact.accuracy, cascade.fact.promised) == (60, 1.0, 0.9)
+    assert (cascade.fact.audits, cascade.fact.accuracy) == (students.ASSESS_EVERY, 1.0)
+    for _ in range(students.ASSESS_EVERY):
+        cascade.reply(0.9)
+        cascade.mark(cascade.number, "a")
+    cascade.settle()
+    assert (cascade.least, cascade.fact.promised) == (0.0, 0.9)
     # One that the student answers alone is audited, too.
     assert cascade.reply(0.9, value="hums")
     assert cascade.mark(cascade.number, "b")["is_right"] is False
+    cascade.students._tracked["t"].new_audits = students.ASSESS_EVERY
     cascade.settle()
-    assert cascade.fact.audits == 61
+    assert cascade.fact.audits == 2 * students.ASSESS_EVERY + 1
 
 
 def test_feedback_on_an_answer_of_the_student_is_taken() -> None:
@@ -234,7 +239,7 @@ def test_feedback_on_an_answer_of_the_student_is_taken() -> None:
 
 def test_no_caller_overrides_what_the_large_model_judged() -> None:
     cascade = Cascade(text=ON + TASK + "agree = 0.9\n")
-    for _ in range(30):
+    for _ in range(students.ASSESS_EVERY):
         cascade.reply(0.9, right=False)
         cascade.mark(cascade.number, "a")
     cascade.settle()
