@@ -228,7 +228,6 @@ def maps_parser() -> argparse.ArgumentParser:
     )
     _add(parser, "bundle", "BUNDLE", "the bundle whose model gave the answers")
     _add(parser, "--feedback", "EXPORT", "exports of boards and tasks", nargs="+", required=True)
-    _add(parser, "--out", "BUNDLE", "folder to create", required=True)
     _add_copy_options(parser)
     return parser
 
@@ -242,12 +241,13 @@ def students_parser() -> argparse.ArgumentParser:
     )
     _add(parser, "bundle", "BUNDLE", "the larger model")
     _add(parser, "--students", "BUNDLE", "bundles of trained models", nargs="+", required=True)
-    _add(parser, "--out", "BUNDLE", "folder to create", required=True)
     _add_copy_options(parser)
     return parser
 
 
 def _add_copy_options(parser: argparse.ArgumentParser) -> None:
+    """How the copy of a bundle is written."""
+    _add(parser, "--out", "BUNDLE", "folder to create", required=True)
     _add(parser, "--model-version", "N", "version in the manifest (default: one more than the bundle's)", parse_version)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the new bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")

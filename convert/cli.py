@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import arguments
 from .agent import missing_extra
@@ -150,14 +151,7 @@ def _evaluate(words: list[str]) -> int:
 
 def _maps(words: list[str]) -> int:
     given = arguments.maps_parser().parse_args(words)
-    written = add_maps(
-        given.bundle,
-        given.feedback,
-        out=given.out,
-        replace=given.force,
-        version=given.model_version,
-        sign=None if given.sign is None else read_private_key(given.sign).sign,
-    )
+    written = add_maps(given.bundle, given.feedback, **_copy_options(given))
     _warn_of_lost_signature(given)
     print_maps(written, given.out, is_signed=given.sign is not None, as_json=given.json)
     return EXIT_OK
@@ -200,17 +194,16 @@ def _train(words: list[str]) -> int:
 
 def _students(words: list[str]) -> int:
     given = arguments.students_parser().parse_args(words)
-    written = add_students(
-        given.bundle,
-        given.students,
-        out=given.out,
-        replace=given.force,
-        version=given.model_version,
-        sign=None if given.sign is None else read_private_key(given.sign).sign,
-    )
+    written = add_students(given.bundle, given.students, **_copy_options(given))
     _warn_of_lost_signature(given)
     print_students(written, given.out, is_signed=given.sign is not None, as_json=given.json)
     return EXIT_OK
+
+
+def _copy_options(given: argparse.Namespace) -> dict[str, Any]:
+    """How the copy of a bundle is written."""
+    sign = None if given.sign is None else read_private_key(given.sign).sign
+    return {"out": given.out, "replace": given.force, "version": given.model_version, "sign": sign}
 
 
 def _warn_of_lost_signature(given: argparse.Namespace) -> None:
@@ -237,7 +230,7 @@ def _verify(words: list[str]) -> int:
 
 
 def _is_model(path: Path) -> bool:
-    """In contrast to a checkpoint."""
+    """Whether this is a bundle or a .gguf, and no checkpoint."""
     return path.is_file() or (path / MODEL_FILE).is_file()
 
 

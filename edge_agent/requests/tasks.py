@@ -172,6 +172,7 @@ class Task:
 
         None where no label reaches `min_score`, or the input is unlike the model's training.
         """
+        # As `is_unlike`, without a way into another file for each request.
         if event.unlike is not None and event.unlike > 0:
             return None
         if event.scores is not None:

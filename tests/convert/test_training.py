@@ -190,17 +190,7 @@ def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
     quality = task_quality(
         rows, build_table(rows), [answered(rows, [3, 60])], answered(rows, [3]), Baseline(name="a rule", right=99)
     )
-    training = Training(
-        name="<b>pumps</b>",
-        version=2,
-        licence=None,
-        quantization="Q8_0",
-        parameters=155_072,
-        file_bytes=182_560,
-        held_out="the newest 20 rows",
-        recipe={"width": 64},
-        tasks=(quality,),
-    )
+    training = training_of(quality, name="<b>pumps</b>")
     page = render_training(training)
     assert "<b>" not in page
     assert "0.0 % of these rows are taken for unlike training" in page
@@ -303,19 +293,20 @@ def test_without_labelled_rows_the_page_speaks_of_agreement(tmp_path: Path) -> N
 
 
 def page_of(quality: TaskQuality) -> str:
-    return render_training(
-        Training(
-            name="pumps",
-            version=2,
-            licence=None,
-            quantization="Q8_0",
-            parameters=155_072,
-            file_bytes=182_560,
-            held_out="the newest 20 rows",
-            recipe={"width": 64},
-            tasks=(quality,),
-            teacher="0123",
-        )
+    return render_training(training_of(quality, name="pumps", teacher="0123"))
+
+
+def training_of(quality: TaskQuality, **more: Any) -> Training:
+    return Training(
+        version=2,
+        licence=None,
+        quantization="Q8_0",
+        parameters=155_072,
+        file_bytes=182_560,
+        held_out="the newest 20 rows",
+        recipe={"width": 64},
+        tasks=(quality,),
+        **more,
     )
 
 

@@ -18,13 +18,9 @@ from convert.train.study import Study
 from convert.train.teacher import Teacher, ask_teacher
 from edge_agent.tools.demo.readings import held_out
 from tests.convert.conversions import ignore_progress, run
+from tests.convert.test_training import TASKS
 from tests.helpers.bundles import DEMO_TASKS, write_lines
 
-TASKS = """
-[tasks.sound]
-kind = "classify"
-labels = ["calm", "loud"]
-"""
 REPORT = """
 [tasks.report]
 kind = "extract"
