@@ -61,6 +61,8 @@ def test_labelled_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
     rows = [Row("a", "calm"), Row({"db": 3, "ok": True}, "loud")]
     given = lines([("a", "calm"), ({"db": 3, "ok": True}, "loud"), ("a", "calm")])
     assert read_labelled(written(tmp_path / "a.jsonl", given), LABELS) == rows
+    kept = json.dumps({"task": "sound", "ts": "2026-11-02T06:00:00Z", "input": "a", "answer": "calm"})
+    assert read_labelled(written(tmp_path / "kept.jsonl", kept), LABELS) == rows[:1]
     of_columns = written(tmp_path / "b.csv", 'db,ok,label,note\n3,true,loud,"on, now"\n-1.5,no,calm,\n')
     assert read_labelled(of_columns, LABELS) == [
         Row({"db": 3, "ok": True, "note": "on, now"}, "loud"),

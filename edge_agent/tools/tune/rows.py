@@ -12,6 +12,8 @@ from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.wording import shown
 
 _MOST_FAULTS = 20
+# What `edge-agent rows` writes beside an input and its answer.
+_UNREAD = ("task", "ts")
 
 
 class RowsError(Exception):
@@ -34,12 +36,12 @@ def read_labelled(path: Path, labels: Sequence[str]) -> list[Row]:
     """Rows with distinct inputs. Raises RowsError with all faults.
 
     JSON lines of `{"input": …, "answer": …}`; or CSV with a column `answer` (else `label`), and either a column `input`
-    or others, which make an object.
+    or others, which make an object. `task` and `ts` of JSON lines, as `edge-agent rows` writes them, are not read.
     """
     lines = _csv_lines(path) if path.suffix.lower() == ".csv" else _json_lines(path)
     rows, faults = dict[str, Row](), list[str]()
     for where, value in lines:
-        if not isinstance(value, dict) or value.keys() != {"input", "answer"}:
+        if not isinstance(value, dict) or value.keys() - _UNREAD != {"input", "answer"}:
             faults.append(f'{where}: should be {{"input": …, "answer": …}} (got {shown(value)})')
         elif not _is_input(value["input"]):
             faults.append(f"{where}: input: should be a text, an object or an array (got {shown(value['input'])})")
