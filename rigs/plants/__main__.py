@@ -65,7 +65,9 @@ def main() -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from rigs.plants.trial import run_trial  # noqa: PLC0415 - needs PyTorch
 
-    table = [("source", "rows", "judged", "95 %", "test", "baseline", "rows of test", "parameters", "min")]
+    # tests: rows. scores off: calibration error on them; raw: without the score map.
+    heads = ("source", "rows", "tests", "judged", "95 %", "true", "baseline", "scores off", "raw", "parameters", "min")
+    table: list[tuple[str, ...]] = [heads]
     misses = []
     for name in arguments.sources:
         most = source_of(name, arguments.archives, max(arguments.rows), arguments.seed)
@@ -75,8 +77,10 @@ def _compare(arguments: argparse.Namespace) -> int:
             found = run_trial(name, source, arguments.minutes, arguments.seed)
             minutes = (time.monotonic() - began) / 60
             low, high = found.interval
-            cells = (f"{found.judged:.1%}", f"{low:.1%} – {high:.1%}", f"{found.true:.1%}", f"{found.baseline:.1%}")
-            table.append((name, str(number), *cells, str(len(source.test)), f"{found.parameters:,}", f"{minutes:.1f}"))
+            shares = (f"{share:.1%}" for share in (found.true, found.baseline, found.calibration, found.raw))
+            interval = f"{low:.1%} – {high:.1%}"
+            cells = (name, str(number), str(len(source.test)), f"{found.judged:.1%}", interval, *shares)
+            table.append((*cells, f"{found.parameters:,}", f"{minutes:.1f}"))
             print(*aligned([table[0], table[-1]]), sep="\n", flush=True)
             if found.true < found.baseline - (high - low) / 2:
                 misses.append(f"{name}, {number} rows: right in {found.true:.1%}, the baseline in {found.baseline:.1%}")

@@ -16,19 +16,26 @@ from convert.train.evaluation import answers_of
 from convert.train.folds import Fold
 from convert.train.quality import Answered
 from convert.train.rows import LEAST_ROWS, Row, read_rows
+from convert.train.scores import with_map
 from convert.train.training import train_and_evaluate
+from edge_agent.accuracy.calibration import calibration_error
 from rigs.plants.sources import Fields
 from rigs.plants.unlike import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Shares of right answers. judged, interval: as the bundle states them. true, baseline: on the rows of test."""
+    """Shares of right answers. judged, interval: as the bundle states them. true, baseline: on the rows of test.
+
+    calibration: the expected error of the scores that a board gives, on the rows of test; raw: without score map.
+    """
 
     judged: float
     interval: tuple[float, float]
     true: float
     baseline: float
+    calibration: float
+    raw: float
     parameters: int
 
 
@@ -41,11 +48,16 @@ def run_trial(name: str, source: Source, minutes: float, seed: int) -> Trial:
     answers = answers_of(trained.model, others, Quantization.Q8_0, _ignore)
     baseline = baseline_of([Fold(rows, others)], name, trained.model.table)
     assert baseline is not None
+    score_map = trained.score_maps.get(name)
+    mapped = answers if score_map is None else with_map(answers, score_map)
+    calibration, raw = map(_calibration, (mapped, answers))
     return Trial(
         judged=quality.accuracy,
         interval=quality.interval,
         true=sum(one.is_right and not one.exceeds_limits for one in answers) / len(others),
         baseline=baseline.right / len(others),
+        calibration=calibration,
+        raw=raw,
         parameters=trained.model.parameters,
     )
 
@@ -77,6 +89,12 @@ def run_unlike(name: str, source: Source, minutes: float, seed: int) -> UnlikeTr
         ordinary=_share_unlike(ordinary),
         found={kind: _share_unlike(answers) for kind, answers in zip(kinds, unlike, strict=True)},
     )
+
+
+def _calibration(answers: Sequence[Answered]) -> float:
+    """Of those that get a label."""
+    given = [one for one in answers if not one.exceeds_limits]
+    return calibration_error([(max(one.scores.values()), one.is_right) for one in given if one.scores is not None])
 
 
 def _as_rows(inputs: Sequence[Any], labels: Sequence[str]) -> list[Fields]:
