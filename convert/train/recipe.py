@@ -17,13 +17,13 @@ class Recipe:
     labelled_weight: how much more often than a teacher's row a labelled one is drawn.
     """
 
-    width: int = 64
-    layers: int = 3
+    width: int = 128
+    layers: int = 2
     cosines: int = 2
     text_tokens: int = 2048
     steps: int = MOST_STEPS
     batch: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.4e-3
     weight_decay: float = 0.05
     attention_dropout: float = 0.1
     label_smoothing: float = 0.02
