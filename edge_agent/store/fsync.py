@@ -58,8 +58,10 @@ class FsyncThread:
             self._generation = generation
             every_s = LAZY_EVERY_S if not unacknowledged else URGENT_EVERY_S if unacknowledged < MANY else 0.0
             due_at = self._synced_at + every_s
-            self._due_at = due_at if self._due_at is None else min(self._due_at, due_at)
-            self._wanted.notify()
+            # A wake-up is not free: none for what is due later than the thread wakes anyway.
+            if self._due_at is None or due_at < self._due_at:
+                self._due_at = due_at
+                self._wanted.notify()
 
     def stop(self, timeout_s: float) -> None:
         """Ends the thread after the last request."""
