@@ -340,7 +340,7 @@ class Cancelled:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """A heartbeat with totals since the start: sent about once a second, and when the worker becomes idle.
+    """A heartbeat with totals since the start: sent about once a second, and within a second of becoming idle.
 
     rows_total: sequences over all steps; divided by steps_total it is the mean width.
     prefill_s: time of steps with any prefill. decode_s: time of all other steps.

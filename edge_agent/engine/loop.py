@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from edge_agent.core import pipe
 from edge_agent.engine.engine import Engine
 
-IDLE_S = 1.0
+_IDLE_S = 1.0
 
 CommandQueue = queue.SimpleQueue[pipe.Command]
 
@@ -19,24 +19,20 @@ def serve(
     emit: Callable[[pipe.Event], object],
     *,
     on_command: Callable[[pipe.Command], object] = lambda _: None,
-    on_turn: Callable[[bool], object] = lambda _: None,
+    on_turn: Callable[[], object] = lambda: None,
 ) -> None:
-    """Never returns. on_command: called after each command. on_turn: after each step, or IDLE_S without one.
-
-    Its argument is whether there was work.
-    """
+    """Never returns. on_command: called after each command. on_turn: after each step, or a second without one."""
     while True:
         # Requests that come while others are prepared share the step.
-        for timeout_s in (engine.linger_s if engine.has_work else IDLE_S, 0.0):
+        for timeout_s in (engine.linger_s if engine.has_work else _IDLE_S, 0.0):
             for command in _waiting(commands, timeout_s):
                 if (event := _execute(engine, command)) is not None:
                     emit(event)
                 on_command(command)
-        was_busy = engine.has_work
-        if was_busy and not engine.linger_s:
+        if engine.has_work and not engine.linger_s:
             for event in engine.step():
                 emit(event)
-        on_turn(was_busy)
+        on_turn()
 
 
 def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[pipe.Command]:

@@ -20,7 +20,7 @@ from edge_agent.core import pipe
 from edge_agent.core.environment import return_freed_memory
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
-from edge_agent.engine.loop import IDLE_S, CommandQueue, serve
+from edge_agent.engine.loop import CommandQueue, serve
 from edge_agent.engine.priors import PriorMeasurer
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PROGRESS_S = 1.0
+# A small model may become idle after each request.
+_IDLE_PROGRESS_S = 0.1
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
 _OOM_SCORE_ADJUST = 500
 
@@ -167,10 +169,10 @@ def _serve(
         if isinstance(command, pipe.SetTasks):
             emit(priors.measure(engine, command.tasks, emit))
 
-    def on_turn(was_busy: bool) -> None:  # noqa: FBT001 - what serve gives
+    def on_turn() -> None:
         nonlocal reported_at
         now = perf_counter()
-        if now - reported_at >= IDLE_S or (was_busy and not engine.has_work):
+        if now - reported_at >= (_PROGRESS_S if engine.has_work else _IDLE_PROGRESS_S):
             progress = engine.progress()
             emit(progress if students is None else replace(progress, students_s=students.busy_s()))
             reported_at = now
