@@ -39,15 +39,30 @@ class LabelTree:
 
     def __init__(self, labels: Sequence[str], tokenize: Callable[[str], Sequence[int]], end_of_turn: int) -> None:
         # Each label with its end; labels that differ only in Unicode normalization have the same tokens.
-        self._paths = {label: (*tokenize(label), end_of_turn) for label in labels}
-        following: dict[TokenPath, dict[int, None]] = {}
-        for label, path in self._paths.items():
+        paths = {label: (*tokenize(label), end_of_turn) for label in labels}
+        following: dict[TokenPath, dict[int, int]] = {}
+        for label, path in paths.items():
             if len(path) == 1:
                 raise ValueError(f"label {label!r} has no tokens")
             for length, token in enumerate(path):
-                following.setdefault(path[:length], {})[token] = None
-        self._first_tokens = tuple(following[()])
-        self._choices = {path: tuple(tokens) for path, tokens in following.items() if len(tokens) > 1}
+                places = following.setdefault(path[:length], {})
+                places.setdefault(token, len(places))
+        tokens_of = {path: np.array(list(places), dtype=np.intp) for path, places in following.items()}
+        self._first_tokens = tokens_of[()]
+        self._choices = {path: tokens for path, tokens in tokens_of.items() if len(tokens) > 1}
+        sharing = Counter(paths.values())
+        # Each label's place among the choices of each path on its way, and how many labels have its tokens.
+        self._labels = {
+            label: (
+                [
+                    (path[:at], following[path[:at]][token])
+                    for at, token in enumerate(path)
+                    if path[:at] in self._choices
+                ],
+                sharing[path],
+            )
+            for label, path in paths.items()
+        }
         self.branches = self._find_branches()
 
     @property
@@ -56,24 +71,21 @@ class LabelTree:
 
     def log_odds(self, token: int, row: LogitsRow) -> float:
         """Of a token that no label begins with, against all labels. row: [vocabulary], after the prompt."""
-        others = [float(row[one] - row[token]) for one in self._first_tokens]
+        others = (row[self._first_tokens] - row[token]).tolist()
         most = max(others)
-        return -most - math.log(sum(math.exp(one - most) for one in others))
+        odds: float = -most - math.log(sum(math.exp(one - most) for one in others))
+        return odds
 
     def choose(self, path: TokenPath, row: LogitsRow) -> LogitsRow:
         """The logits of this path's choices, copied from a row [vocabulary]."""
-        return row[np.asarray(self._choices[path], dtype=np.intp)]
+        return row[self._choices[path]]
 
     def scores(self, logits: Mapping[TokenPath, LogitsRow]) -> dict[str, float]:
         """Label -> probability, in the order of the labels. logits: of each path's choices, by `choose`."""
-        chances = {
-            path: dict(zip(tokens, _softmax(logits[path]), strict=True)) for path, tokens in self._choices.items()
-        }
-        sharing = Counter(self._paths.values())
+        chances = {path: _softmax(logits[path]) for path in self._choices}
         return {
-            label: prod(chances[path[:length]][token] for length, token in enumerate(path) if path[:length] in chances)
-            / sharing[path]
-            for label, path in self._paths.items()
+            label: prod(chances[path][place] for path, place in way) / sharing
+            for label, (way, sharing) in self._labels.items()
         }
 
     def _find_branches(self) -> tuple[Branch, ...]:
@@ -122,6 +134,9 @@ class LabelAnswer:
 
 
 def _softmax(logits: LogitsRow) -> list[float]:
-    shifted = np.exp(logits.astype(np.float64) - float(np.max(logits)))
-    result: list[float] = (shifted / shifted.sum()).tolist()
-    return result
+    # Not by numpy, which is slower for a few labels.
+    values: list[float] = logits.tolist()
+    most = max(values)
+    weights = [math.exp(value - most) for value in values]
+    total = sum(weights)
+    return [weight / total for weight in weights]
