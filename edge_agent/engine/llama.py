@@ -164,6 +164,8 @@ class Llama:
         self.batch_tokens = max(min(batch_tokens, self.context_tokens), sequences)
         # Tokens that the cache holds for each sequence.
         self._lengths = [0] * sequences
+        # Of the latest step.
+        self._threads = 0
         # Gives the bytes of a token, also of a control token; a character may span several tokens.
         self.piece = cache(self._read_piece)
         self._batch = _Batch(self.batch_tokens)
@@ -343,8 +345,10 @@ class Llama:
         Raises DecodeError.
         """
         starts = self._batch.fill(pieces)
-        # The second number is for batches of two tokens or more.
-        llama_cpp.llama_set_n_threads(self._context, threads, threads)
+        if threads != self._threads:  # each call writes a line of the log
+            self._threads = threads
+            # The second number is for batches of two tokens or more.
+            llama_cpp.llama_set_n_threads(self._context, threads, threads)
         result = llama_cpp.llama_decode(self._context, self._batch.struct)
         if result != 0:
             raise DecodeError(f"llama_decode gave {result} for {self._batch.struct.n_tokens} tokens")
