@@ -51,9 +51,10 @@ class EngineSettings(BaseModel):
     max_active: Annotated[int, Field(ge=1, le=32)] = 4
     """Requests that run at once."""
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of steps with fewer than 8 rows: one row per request that writes. Default: measured."""
+    """Threads of steps with fewer than 8 rows: one row per request that writes. Default: measured; 1 for a trained
+    model."""
     prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of wider steps, which hold prompts. Default: measured."""
+    """Threads of wider steps, which hold prompts. Default: measured; 1 for a trained model."""
     batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
     """Prompt tokens per step. Cancels and deadlines act between two steps. Default: measured."""
 

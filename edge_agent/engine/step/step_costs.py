@@ -19,6 +19,7 @@ from edge_agent.core import state_files
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.step.step_policy import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
+from edge_agent.gguf.model import FIELDS_KEY
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +58,13 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
     if load.state_dir is None:
         return []
     settings = load.settings
-    key = f"version 3, {load.weights_sha256}, {llama.build}, {cores()} cpus, {settings!r}"
+    key = f"version 4, {load.weights_sha256}, {llama.build}, {cores()} cpus, {settings!r}"
     path = Path(load.state_dir) / "calibration.json"
     kept = load_costs(path, key)
     if kept is not None:
         return kept
-    counts = thread_counts(cores())
+    # The threads of a trained model would wait for each other longer than they compute.
+    counts = [1] if _reads_fields(llama) else thread_counts(cores())
     costs = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
@@ -150,7 +152,12 @@ def _parts(number: int, count: int) -> list[int]:
 
 
 def _base_tokens(llama: Llama) -> int:
-    return min(_BASE_TOKENS, llama.context_tokens // 4)
+    return 0 if _reads_fields(llama) else min(_BASE_TOKENS, llama.context_tokens // 4)
+
+
+def _reads_fields(llama: Llama) -> bool:
+    """Whether it is a trained model: small, with prompts that share no prefix."""
+    return llama.metadata(FIELDS_KEY) is not None
 
 
 def load_costs(path: Path, key: str) -> list[StepCost] | None:

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core import pipe
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.step import step_costs
 from edge_agent.engine.step.step_policy import StepCost
+from tests.engine.prompt.test_field_prompts import trained
+
+__all__ = ["trained"]
 
 
 class Board:
@@ -109,3 +113,11 @@ def test_an_engine_measures_once_and_remembers(
 
     assert again.ready(0.0) == replace(first.ready(0.0), measure_s=again.ready(0.0).measure_s)
     assert again.ready(0.0).measure_s < first.ready(0.0).measure_s
+
+
+def test_a_trained_model_has_one_thread(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_costs, "thread_counts", lambda _: [2])
+    load = pipe.Load(model_path=str(trained), settings=pipe.EngineSettings(), state_dir=str(tmp_path))
+    ready = LlamaEngine(load).ready(0.0)
+
+    assert (ready.threads, ready.prefill_threads) == (1, 1)
