@@ -135,8 +135,12 @@ class Task:
 
     def options(self, given: Options) -> Options:
         """A request's options, with the task's in place of those that are None. None = the task sets none either."""
-        missing = [name for name, value in given if value is None]
-        return given.model_copy(update={name: getattr(self.config, name, None) for name in missing})
+        return given.model_copy(update={name: own for name, own in self._own if getattr(given, name) is None})
+
+    @cached_property
+    def _own(self) -> list[tuple[str, Any]]:
+        """The options that the task sets."""
+        return [(name, value) for name, value in self.config if name in Options.model_fields and value is not None]
 
     def make_run(self, number: int, envelope: Envelope, render: Render = render) -> pipe.Run:
         """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
