@@ -41,6 +41,7 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_distinct_keys
 )
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -74,7 +75,7 @@ def _check_value(value: Any, levels: int) -> None:
 
 def compact_json(value: object) -> str:
     """JSON without blanks, with keys in their order and characters unescaped."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def encode(document: dict[str, Any]) -> bytes:
