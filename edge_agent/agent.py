@@ -331,19 +331,21 @@ class Agent:
         self._monitor.replace_hung_thread(now)
         # Nothing depends on what became of these messages.
         self._connections.control.outbox.take_results()
-        fault = stalled_part(
-            network=self._connections.threads_at_work,
-            worker_silent_s=self._supervisor.silent_s(now),
-            is_worker_coming=self._supervisor.is_coming or self._model_switch.is_underway,
-            monitor_silent_s=now - self._monitor.advanced_at,
-        )
-        self._watchdog.tick(fault, now)
+        self._watchdog.tick(lambda: self._stalled_part(now), now)
         self._status.tick(now)
         self._commands.tick(now)
         if self._commands.is_stopped:
             self._exit_code = 0
         elif self._give_up_at is not None and now >= self._give_up_at:
             self._exit_code = 1
+
+    def _stalled_part(self, now: float) -> str | None:
+        return stalled_part(
+            network=self._connections.threads_at_work,
+            worker_silent_s=self._supervisor.silent_s(now),
+            is_worker_coming=self._supervisor.is_coming or self._model_switch.is_underway,
+            monitor_silent_s=now - self._monitor.advanced_at,
+        )
 
     def _handle_signals(self, now: float) -> None:
         while self._signals:

@@ -7,7 +7,7 @@ inside: systemd ends the service and starts it again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from edge_agent.board.systemd_notify import notify, watchdog_interval_s
 
@@ -27,11 +27,12 @@ class Watchdog:
         self._feed_at = 0.0
         self._fault: str | None = None
 
-    def tick(self, fault: str | None, now: float) -> None:
+    def tick(self, find_fault: Callable[[], str | None], now: float) -> None:
         """Feeds unless there is a fault, three times as often as systemd expects: one step of the agent may be late."""
         if self._interval_s is None or now < self._feed_at:
             return
         self._feed_at = now + self._interval_s / 3
+        fault = find_fault()
         if fault is None:
             notify("WATCHDOG=1")
         elif fault != self._fault:

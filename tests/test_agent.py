@@ -191,7 +191,7 @@ def test_the_watchdog_hears_which_part_stands_still(monkeypatch: pytest.MonkeyPa
     agent = an_agent()
     process = with_worker(monkeypatch, agent)
     told: list[str | None] = []
-    monkeypatch.setattr(agent._watchdog, "tick", lambda fault, _now: told.append(fault))
+    monkeypatch.setattr(agent._watchdog, "tick", lambda find_fault, _now: told.append(find_fault()))
     monkeypatch.setattr(type(agent._connections), "threads_at_work", {"hall1.board1.data": True})
     agent._handle(from_worker(process, Progress()), 10.0)
     for monitored, now in ((5.0, 12.0), (5.0, 40.0)):
