@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MOST_STEPS, LEAST_STEPS = 800, 100
+MOST_STEPS, LEAST_STEPS = 1600, 200
 # Of a row: time and memory grow with them.
 MOST_TOKENS = 256
 
@@ -22,12 +22,12 @@ class Recipe:
     cosines: int = 2
     text_tokens: int = 2048
     steps: int = MOST_STEPS
-    batch: int = 64
+    batch: int = 32
     learning_rate: float = 1.4e-3
     weight_decay: float = 0.05
     attention_dropout: float = 0.1
     label_smoothing: float = 0.02
     mask_share: float = 0.03
-    noise: int = 16
+    noise: int = 8
     labelled_weight: float = 4.0
     seed: int = 0
