@@ -77,13 +77,6 @@ def fit_board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
     return board_map(rows, shared)
 
 
-def fit_temperature_map(rows: Sequence[Row], labels: Sequence[str]) -> ScoreMap | None:
-    """See edge_agent.accuracy.fit."""
-    from edge_agent.accuracy.fit import temperature_map  # noqa: PLC0415
-
-    return temperature_map(rows, labels)
-
-
 def model_facts(path: Path) -> ModelFacts:
     """Raises ConvertError for a file that the agent would not open."""
     try:

@@ -1,17 +1,17 @@
 """From labelled rows to a bundle. START HERE: `write_trained_bundle` calls the steps in order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, ClassifyTask, ScoreMap
+from ..agent import ClassifyTask
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..evaluate.requests import Requests
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
 from ..report.training import Training, render_training
-from ..write.manifest import PAGE_FILE, QUALITY_FILE, canonical_json
+from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .rows import Row
 from .teacher import Teacher
 from .training import train_and_evaluate
@@ -80,18 +80,7 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
                 teacher=None if job.teacher is None else job.teacher.sha256,
             )
             more_files = {QUALITY_FILE: training.encode(), PAGE_FILE: render_training(training).encode()}
-            if result.score_maps:
-                more_files[SCORE_MAPS_FILE] = _score_maps(job.rows, result.score_maps)
             written = write_bundle(
                 conversion, source, plan, None, folder=folder, progress=in_conversion, more_files=more_files
             )
     return training, written.warnings
-
-
-def _score_maps(rows: Sequence[Row], by_task: Mapping[str, ScoreMap]) -> bytes:
-    """score_maps.json, see edge_agent.accuracy.bundled."""
-    tasks = {row.task.name: row.task for row in rows}
-    maps = {
-        tasks[name].definition: {"task": name, "map": found.to_json(), "boards": {}} for name, found in by_task.items()
-    }
-    return canonical_json({"schema": SCORE_MAPS_SCHEMA, "maps": maps})

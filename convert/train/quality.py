@@ -79,8 +79,8 @@ def _share_right(answers: Sequence[Answered]) -> float:
 
 
 def _calibration_error(answers: Sequence[Answered]) -> float | None:
-    given = [one for one in answers if not one.is_unlike]
-    best = [(max(one.scores.values()), one.is_right) for one in given if one.scores is not None]
+    ordinary = [one for one in answers if not one.is_unlike]
+    best = [(max(one.scores.values()), one.is_right) for one in ordinary if one.scores is not None]
     return calibration_error(best) if best else None
 
 

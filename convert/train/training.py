@@ -1,10 +1,9 @@
 """Trains a model on all rows, and says how right its recipe is on rows that are held out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from ..agent import ScoreMap
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
 from ..report.training import TaskQuality
@@ -16,7 +15,6 @@ from .model import TrainedModel, train_model
 from .quality import task_quality
 from .recipe import LEAST_STEPS, Recipe
 from .rows import Row, by_task
-from .scores import score_map_of, with_map
 from .study import Study
 from .teacher import Teacher
 
@@ -28,16 +26,12 @@ _TRAINING_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """model: of all rows. tasks: how right the recipe is on those that are held out, which held_out names.
-
-    score_maps: what makes scores true, by task; tasks without one keep theirs.
-    """
+    """model: of all rows. tasks: how right the recipe is on those that are held out, which held_out names."""
 
     model: TrainedModel
     recipe: Recipe
     held_out: str
     tasks: tuple[TaskQuality, ...]
-    score_maps: Mapping[str, ScoreMap]
 
 
 def train_and_evaluate(
@@ -62,25 +56,21 @@ def train_and_evaluate(
     half = Fold(half_of(study.folds[0].train, seed), study.folds[0].held_out)
     with_half = evaluate_fold(study.taught(half), recipe, quantization, parts[-2])
     model = train_model(study.rows, recipe, parts[-1])
-    qualities, limits, score_maps = list[TaskQuality](), dict[str, Limits](), dict[str, ScoreMap]()
+    qualities, limits = list[TaskQuality](), dict[str, Limits]()
     for name, of_task in by_task(study.rows).items():
         by_fold = [study.judged(name, several) for several in answers]
         halved = study.judged(name, with_half)
         limits[name] = limits_of([one for several in by_fold for one in several])
-        judged = [with_limits(several, limits[name]) for several in by_fold]
-        if (score_map := score_map_of([one for several in judged for one in several])) is not None:
-            score_maps[name] = score_map
-            judged = [with_map(several, score_map) for several in judged]
         quality = task_quality(
             of_task,
             model.table,
-            judged,
+            [with_limits(several, limits[name]) for several in by_fold],
             with_limits(halved, limits_of(halved)),
             baseline_of(study.folds, name, model.table),
             teacher=study.teacher_quality(name, answers[0]),
         )
         qualities.append(quality)
-    return TrainingResult(model.with_limits(limits), recipe, study.held_out, tuple(qualities), score_maps)
+    return TrainingResult(model.with_limits(limits), recipe, study.held_out, tuple(qualities))
 
 
 def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:

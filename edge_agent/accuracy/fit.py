@@ -116,20 +116,6 @@ def shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
     return Shared(_fit(feedback, start) if is_better else None, before, after)
 
 
-def temperature_map(rows: Sequence[Row], labels: Sequence[str]) -> ScoreMap | None:
-    """A temperature, which changes no answer; None = none lowers the cross-validated log loss, or rows are too few.
-
-    rows: in any order. Raises ValueError for rows of other labels.
-    """
-    if len(rows) < MIN_ROWS:
-        return None
-    start = ScoreMap.identity(labels)
-    feedback = _feedback(rows, start)
-    tempered = partial(_tempered, current=start)
-    gains = _of_right(_cross_validated(feedback, tempered) - _mapped(feedback, start), feedback.right)
-    return tempered(feedback) if gains.sum() > 0 else None
-
-
 def board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
     """`shared` with biases of a board's own; None = its rows do not prove that they lower the log loss.
 

@@ -46,7 +46,7 @@ def main() -> int:
     teaching.add_argument("--texts", nargs="+", default=["film-remarks", "house-commands", "languages"])
     teaching.add_argument("--labelled", type=int, nargs="+", default=[50, 200], help="rows (default: 50 200)")
     teaching.add_argument("--others", type=int, default=450, help="rows without labels, at most (default: %(default)s)")
-    teaching.add_argument("--steps", type=int, default=800, help="of each training (default: %(default)s)")
+    teaching.add_argument("--steps", type=int, default=1600, help="of each training (default: %(default)s)")
     teaching.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
     teaching.add_argument("--folder", type=Path, default=Path("build/accuracy"), help="for downloads and answers")
     teaching.set_defaults(run=_distil)
@@ -65,8 +65,7 @@ def main() -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from rigs.plants.trial import run_trial  # noqa: PLC0415 - needs PyTorch
 
-    # tests: rows. scores off: calibration error on them; raw: without the score map.
-    heads = ("source", "rows", "tests", "judged", "95 %", "true", "baseline", "scores off", "raw", "parameters", "min")
+    heads = ("source", "rows", "test rows", "judged", "95 %", "right", "baseline", "score error", "parameters", "min")
     table: list[tuple[str, ...]] = [heads]
     misses = []
     for name in arguments.sources:
@@ -77,7 +76,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             found = run_trial(name, source, arguments.minutes, arguments.seed)
             minutes = (time.monotonic() - began) / 60
             low, high = found.interval
-            shares = (f"{share:.1%}" for share in (found.true, found.baseline, found.calibration, found.raw))
+            shares = (f"{share:.1%}" for share in (found.true, found.baseline, found.score_error))
             interval = f"{low:.1%} – {high:.1%}"
             cells = (name, str(number), str(len(source.test)), f"{found.judged:.1%}", interval, *shares)
             table.append((*cells, f"{found.parameters:,}", f"{minutes:.1f}"))

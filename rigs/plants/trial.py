@@ -16,7 +16,6 @@ from convert.train.evaluation import answers_of
 from convert.train.folds import Fold
 from convert.train.quality import Answered
 from convert.train.rows import LEAST_ROWS, Row, read_rows
-from convert.train.scores import with_map
 from convert.train.training import train_and_evaluate
 from edge_agent.accuracy.calibration import calibration_error
 from rigs.plants.sources import Fields
@@ -27,15 +26,14 @@ from rigs.plants.unlike import Source
 class Trial:
     """Shares of right answers. judged, interval: as the bundle states them. true, baseline: on the rows of test.
 
-    calibration: the expected error of the scores that a board gives, on the rows of test; raw: without score map.
+    score_error: how far scores are from the share of right answers on the rows of test, on average.
     """
 
     judged: float
     interval: tuple[float, float]
     true: float
     baseline: float
-    calibration: float
-    raw: float
+    score_error: float
     parameters: int
 
 
@@ -48,16 +46,12 @@ def run_trial(name: str, source: Source, minutes: float, seed: int) -> Trial:
     answers = answers_of(trained.model, others, Quantization.Q8_0, _ignore)
     baseline = baseline_of([Fold(rows, others)], name, trained.model.table)
     assert baseline is not None
-    score_map = trained.score_maps.get(name)
-    mapped = answers if score_map is None else with_map(answers, score_map)
-    calibration, raw = map(_calibration, (mapped, answers))
     return Trial(
         judged=quality.accuracy,
         interval=quality.interval,
         true=sum(one.is_right and not one.exceeds_limits for one in answers) / len(others),
         baseline=baseline.right / len(others),
-        calibration=calibration,
-        raw=raw,
+        score_error=_score_error(answers),
         parameters=trained.model.parameters,
     )
 
@@ -91,7 +85,7 @@ def run_unlike(name: str, source: Source, minutes: float, seed: int) -> UnlikeTr
     )
 
 
-def _calibration(answers: Sequence[Answered]) -> float:
+def _score_error(answers: Sequence[Answered]) -> float:
     """Of those that get a label."""
     given = [one for one in answers if not one.exceeds_limits]
     return calibration_error([(max(one.scores.values()), one.is_right) for one in given if one.scores is not None])

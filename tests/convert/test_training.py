@@ -20,7 +20,6 @@ from convert.train.limits import limits_of, with_limits
 from convert.train.noise import Noise
 from convert.train.quality import Answered, task_quality
 from convert.train.rows import Row, read_rows
-from convert.train.scores import score_map_of, with_map
 from convert.train.table import build_table
 from edge_agent.core import extras
 from tests.convert.conversions import run
@@ -177,23 +176,6 @@ def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Pa
     assert suspect.where.endswith("rows.jsonl:4")
     assert quality.calibration_error == pytest.approx(0.03)
     assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9.099, 0)]
-
-
-def test_scores_of_a_model_that_is_too_sure_become_true(tmp_path: Path) -> None:
-    rows = read(tmp_path, lines(100))
-    answers = answered(rows, range(0, 100, 5))
-    score_map = score_map_of(answers)
-    assert score_map is not None
-    true = with_map(answers, score_map)
-    assert [max(one.scores or (), key=(one.scores or {}).__getitem__) for one in true] == [
-        one.output for one in answers
-    ]
-    assert max((true[0].scores or {}).values()) == pytest.approx(0.8, abs=0.01)
-    # True ones stay, and few rows prove nothing.
-    assert score_map_of(true) is None
-    assert score_map_of(answers[:19]) is None
-    # What gets no label says nothing of scores.
-    assert score_map_of([replace(one, is_unlike=True) for one in answers]) is None
 
 
 def test_more_rows_are_not_foreseen_to_be_worse(tmp_path: Path) -> None:
