@@ -60,16 +60,16 @@ def lines(rows: Sequence[tuple[object, str]]) -> str:
 def test_labelled_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
     rows = [Row("a", "calm"), Row({"db": 3, "ok": True}, "loud")]
     given = lines([("a", "calm"), ({"db": 3, "ok": True}, "loud"), ("a", "calm")])
-    assert read_labelled(written(tmp_path / "a.jsonl", given), LABELS) == rows
+    assert read_labelled(written(tmp_path / "a.jsonl", given), "sound", LABELS) == rows
     kept = json.dumps({"task": "sound", "ts": "2026-11-02T06:00:00Z", "input": "a", "answer": "calm"})
-    assert read_labelled(written(tmp_path / "kept.jsonl", kept), LABELS) == rows[:1]
+    assert read_labelled(written(tmp_path / "kept.jsonl", kept), "sound", LABELS) == rows[:1]
     of_columns = written(tmp_path / "b.csv", 'db,ok,label,note\n3,true,loud,"on, now"\n-1.5,no,calm,\n')
-    assert read_labelled(of_columns, LABELS) == [
+    assert read_labelled(of_columns, "sound", LABELS) == [
         Row({"db": 3, "ok": True, "note": "on, now"}, "loud"),
         Row({"db": -1.5, "ok": "no"}, "calm"),
     ]
     of_inputs = written(tmp_path / "c.csv", "id,input,answer\n1,hum,calm\n")
-    assert read_labelled(of_inputs, LABELS) == [Row("hum", "calm")]
+    assert read_labelled(of_inputs, "sound", LABELS) == [Row("hum", "calm")]
     assert read_inputs(written(tmp_path / "d.txt", 'a hum\n\n{"db":3}\n7\n')) == ["a hum", {"db": 3}, "7"]
 
 
@@ -81,7 +81,12 @@ def test_labelled_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
             lines([("a", "calm"), ("b", "shrill")]),
             'a.jsonl:2: answer: should be one of calm, loud (got "shri',
         ),
-        ("a.jsonl", '{"input": "a"}\n', 'a.jsonl:1: should be {"input": …, "answer": …} (got {"input": "a"})'),
+        ("a.jsonl", '{"input": "a"}\n', 'a.jsonl:1: should be {"input": …, "answer": …}, with "task" and "ts" or'),
+        (
+            "a.jsonl",
+            '{"task": "fan", "input": "a", "answer": "calm"}\n',
+            'a.jsonl:1: task: should be sound (got "fan")',
+        ),
         ("a.jsonl", lines([(7, "calm")]), "a.jsonl:1: input: should be a text, an object or an array (got 7)"),
         ("a.jsonl", lines([("a", "calm"), ("a", "loud")]), "a.jsonl:2: answer: the same input has another one before"),
         ("a.jsonl", "hum\n", "a.jsonl:1: should be a line of JSON"),
@@ -92,7 +97,7 @@ def test_labelled_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
 )
 def test_a_fault_names_its_line(tmp_path: Path, name: str, text: str, fault: str) -> None:
     with pytest.raises(RowsError) as raised:
-        read_labelled(written(tmp_path / name, text), LABELS)
+        read_labelled(written(tmp_path / name, text), "sound", LABELS)
     assert fault in str(raised.value)
 
 

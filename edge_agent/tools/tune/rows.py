@@ -13,7 +13,7 @@ from edge_agent.core.wording import shown
 
 _MOST_FAULTS = 20
 # What `edge-agent rows` writes beside an input and its answer.
-_UNREAD = ("task", "ts")
+_BESIDE = ("task", "ts")
 
 
 class RowsError(Exception):
@@ -32,17 +32,20 @@ class Row:
     answer: str
 
 
-def read_labelled(path: Path, labels: Sequence[str]) -> list[Row]:
+def read_labelled(path: Path, task: str, labels: Sequence[str]) -> list[Row]:
     """Rows with distinct inputs. Raises RowsError with all faults.
 
     JSON lines of `{"input": …, "answer": …}`; or CSV with a column `answer` (else `label`), and either a column `input`
-    or others, which make an object. `task` and `ts` of JSON lines, as `edge-agent rows` writes them, are not read.
+    or others, which make an object. JSON lines may have `task` and `ts` beside them, as `edge-agent rows` writes them.
     """
     lines = _csv_lines(path) if path.suffix.lower() == ".csv" else _json_lines(path)
     rows, faults = dict[str, Row](), list[str]()
     for where, value in lines:
-        if not isinstance(value, dict) or value.keys() - _UNREAD != {"input", "answer"}:
-            faults.append(f'{where}: should be {{"input": …, "answer": …}} (got {shown(value)})')
+        if not isinstance(value, dict) or value.keys() - _BESIDE != {"input", "answer"}:
+            rule = 'should be {"input": …, "answer": …}, with "task" and "ts" or without'
+            faults.append(f"{where}: {rule} (got {shown(value)})")
+        elif value.get("task", task) != task:
+            faults.append(f"{where}: task: should be {task} (got {shown(value['task'])})")
         elif not _is_input(value["input"]):
             faults.append(f"{where}: input: should be a text, an object or an array (got {shown(value['input'])})")
         elif (answer := label_of(value["answer"], labels)) is None:

@@ -55,7 +55,7 @@ def tune(options: Options) -> int:
     try:
         table = classify_task(config, options.task)
         task, labels = Task(options.task, table), table.labels
-        rows = None if options.labelled is None else read_labelled(options.labelled, labels)
+        rows = None if options.labelled is None else read_labelled(options.labelled, task.name, labels)
         unlabelled = [] if options.unlabelled is None else read_inputs(options.unlabelled)
         wordings = [] if options.wordings is None else read_wordings(options.wordings)
         if not rows and not unlabelled:
