@@ -341,7 +341,7 @@ class Cancelled:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """A heartbeat with totals since the start: sent about once a second, and within a second of becoming idle.
+    """A heartbeat with totals since the start: sent about once a second, and at most 0.1 s after the last step.
 
     rows_total: sequences over all steps; divided by steps_total it is the mean width.
     prefill_s: time of steps with any prefill. decode_s: time of all other steps.

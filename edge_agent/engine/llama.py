@@ -164,7 +164,7 @@ class Llama:
         self.batch_tokens = max(min(batch_tokens, self.context_tokens), sequences)
         # Tokens that the cache holds for each sequence.
         self._lengths = [0] * sequences
-        # Of the latest step.
+        # Threads of the latest step; 0 = there was none.
         self._threads = 0
         # Gives the bytes of a token, also of a control token; a character may span several tokens.
         self.piece = cache(self._read_piece)

@@ -19,12 +19,16 @@ def serve(
     emit: Callable[[pipe.Event], object],
     *,
     on_command: Callable[[pipe.Command], object] = lambda _: None,
-    on_turn: Callable[[], object] = lambda: None,
+    on_turn: Callable[[], float] = lambda: _IDLE_S,
 ) -> None:
-    """Never returns. on_command: called after each command. on_turn: after each step, or a second without one."""
+    """Never returns. on_command: called after each command. on_turn: after each turn, a step or a wait for commands.
+
+    It gives the longest wait of the next turn, in seconds, for when there is no work.
+    """
+    idle_s = _IDLE_S
     while True:
         # Requests that come while others are prepared share the step.
-        for timeout_s in (engine.linger_s if engine.has_work else _IDLE_S, 0.0):
+        for timeout_s in (engine.linger_s if engine.has_work else idle_s, 0.0):
             for command in _waiting(commands, timeout_s):
                 if (event := _execute(engine, command)) is not None:
                     emit(event)
@@ -32,7 +36,7 @@ def serve(
         if engine.has_work and not engine.linger_s:
             for event in engine.step():
                 emit(event)
-        on_turn()
+        idle_s = on_turn()
 
 
 def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[pipe.Command]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PROGRESS_S = 1.0
-# A small model may become idle after each request.
+# At most so often while idle: a small model is idle after most requests.
 _IDLE_PROGRESS_S = 0.1
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
 _OOM_SCORE_ADJUST = 500
@@ -169,13 +169,16 @@ def _serve(
         if isinstance(command, pipe.SetTasks):
             emit(priors.measure(engine, command.tasks, emit))
 
-    def on_turn() -> None:
+    def on_turn() -> float:
         nonlocal reported_at
         now = perf_counter()
-        if now - reported_at >= (_PROGRESS_S if engine.has_work else _IDLE_PROGRESS_S):
-            progress = engine.progress()
-            emit(progress if students is None else replace(progress, students_s=students.busy_s()))
-            reported_at = now
+        due_in_s = reported_at + (_PROGRESS_S if engine.has_work else _IDLE_PROGRESS_S) - now
+        if due_in_s > 0:
+            return due_in_s
+        progress = engine.progress()
+        emit(progress if students is None else replace(progress, students_s=students.busy_s()))
+        reported_at = now
+        return _PROGRESS_S
 
     serve(engine, commands, emit, on_command=on_command, on_turn=on_turn)
 

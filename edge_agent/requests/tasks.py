@@ -135,10 +135,12 @@ class Task:
 
     def options(self, given: Options) -> Options:
         """A request's options, with the task's in place of those that are None. None = the task sets none either."""
-        return given.model_copy(update={name: own for name, own in self._own if getattr(given, name) is None})
+        return given.model_copy(
+            update={name: value for name, value in self._set_options if getattr(given, name) is None}
+        )
 
     @cached_property
-    def _own(self) -> list[tuple[str, Any]]:
+    def _set_options(self) -> list[tuple[str, Any]]:
         """The options that the task sets."""
         return [(name, value) for name, value in self.config if name in Options.model_fields and value is not None]
 

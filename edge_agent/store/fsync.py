@@ -58,7 +58,7 @@ class FsyncThread:
             self._generation = generation
             every_s = LAZY_EVERY_S if not unacknowledged else URGENT_EVERY_S if unacknowledged < MANY else 0.0
             due_at = self._synced_at + every_s
-            # A wake-up is not free: none for what is due later than the thread wakes anyway.
+            # A wake-up costs CPU: the thread is woken only for what is due before it wakes by itself.
             if self._due_at is None or due_at < self._due_at:
                 self._due_at = due_at
                 self._wanted.notify()

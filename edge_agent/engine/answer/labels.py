@@ -50,16 +50,16 @@ class LabelTree:
         tokens_of = {path: np.array(list(places), dtype=np.intp) for path, places in following.items()}
         self._first_tokens = tokens_of[()]
         self._choices = {path: tokens for path, tokens in tokens_of.items() if len(tokens) > 1}
-        sharing = Counter(paths.values())
-        # Each label's place among the choices of each path on its way, and how many labels have its tokens.
-        self._labels = {
+        alike = Counter(paths.values())
+        # For each choice on a label's path, the place of its token there; and how many labels have the same tokens.
+        self._ways = {
             label: (
                 [
                     (path[:at], following[path[:at]][token])
                     for at, token in enumerate(path)
                     if path[:at] in self._choices
                 ],
-                sharing[path],
+                alike[path],
             )
             for label, path in paths.items()
         }
@@ -84,8 +84,8 @@ class LabelTree:
         """Label -> probability, in the order of the labels. logits: of each path's choices, by `choose`."""
         chances = {path: _softmax(logits[path]) for path in self._choices}
         return {
-            label: prod(chances[path][place] for path, place in way) / sharing
-            for label, (way, sharing) in self._labels.items()
+            label: prod(chances[path][place] for path, place in way) / alike
+            for label, (way, alike) in self._ways.items()
         }
 
     def _find_branches(self) -> tuple[Branch, ...]:

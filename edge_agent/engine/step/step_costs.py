@@ -63,8 +63,8 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
     kept = load_costs(path, key)
     if kept is not None:
         return kept
-    # The threads of a trained model would wait for each other longer than they compute.
-    counts = [1] if _reads_fields(llama) else thread_counts(cores())
+    # Steps of a trained model are so short that several threads would mostly wait for each other.
+    counts = [1] if _is_trained(llama) else thread_counts(cores())
     costs = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
@@ -125,7 +125,8 @@ def _best(rows: int, seconds: dict[int, float]) -> StepCost:
 def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     """Steps as requests make them: a row of each of `seq_ids`, or prompts of _PROMPT_TOKENS where there are more rows.
 
-    All of them share a prefix that `base_id` holds. The sequences are empty before, and `base_id` is to be forgotten.
+    All of them share a prefix that `base_id` holds, but for a trained model, whose requests have none. The sequences
+    are empty before, and `base_id` is to be forgotten.
     """
     token = max(llama.eos, 0)
     base = _base_tokens(llama)
@@ -152,10 +153,10 @@ def _parts(number: int, count: int) -> list[int]:
 
 
 def _base_tokens(llama: Llama) -> int:
-    return 0 if _reads_fields(llama) else min(_BASE_TOKENS, llama.context_tokens // 4)
+    return 0 if _is_trained(llama) else min(_BASE_TOKENS, llama.context_tokens // 4)
 
 
-def _reads_fields(llama: Llama) -> bool:
+def _is_trained(llama: Llama) -> bool:
     """Whether it is a trained model: small, with prompts that share no prefix."""
     return llama.metadata(FIELDS_KEY) is not None
 
