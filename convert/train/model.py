@@ -173,10 +173,10 @@ class _Batches:
         self._beyond, self._chances = _beyond(vocabulary, examples)
 
     def next(self) -> tuple[_Tokens, _Tokens]:
-        """Ids and targets, see _batch."""
+        """Ids and targets, see batch_of."""
         draw, recipe = self._draw, self._recipe
         chosen = [self._examples[one] for one in draw.choice(len(self._examples), recipe.batch, p=self._shares)]
-        ids, targets = _batch([*chosen, *islice(self._noise, recipe.noise)])
+        ids, targets = batch_of([*chosen, *islice(self._noise, recipe.noise)])
         ids = np.where(draw.random(ids.shape) < recipe.mask_share, self._masked[ids], ids)
         return np.where(draw.random(ids.shape) < self._chances[ids], self._beyond[ids], ids), targets
 
@@ -214,7 +214,7 @@ def _fit(model: Any, vocabulary: Vocabulary, batches: _Batches, recipe: Recipe, 
     model.eval()
 
 
-def _batch(chosen: Sequence[Encoded]) -> tuple[_Tokens, _Tokens]:
+def batch_of(chosen: Sequence[Encoded]) -> tuple[_Tokens, _Tokens]:
     """Ids and targets [rows, tokens], padded on the right; only tokens of answers are targets."""
     longest = max(len(one.prompt) + len(one.answer) for one in chosen)
     ids = np.zeros((len(chosen), longest), np.int64)

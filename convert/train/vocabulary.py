@@ -92,6 +92,14 @@ def build_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocab
     """size: of the BPE at most, without the control tokens."""
     # With a text of its own, so that there is a merge whatever the rows hold.
     texts = ["the", *(text for row in rows for text in (row.answer_text, *_texts(table, row)))]
+    tokenizer = train_bpe(texts, size, [END_OF_TEXT, END_OF_TURN, *(control.text for control in table.controls)])
+    # A control token that a text spells is no control token, as on the board.
+    tokenizer.encode_special_tokens = True
+    return Vocabulary(tokenizer, table)
+
+
+def train_bpe(texts: Iterable[str], size: int, special: Iterable[str]) -> Tokenizer:
+    """Byte-level BPE as in Qwen2, of at most `size` tokens; the special tokens come after them."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(SPLIT_REGEX), behavior="isolated", invert=False)
@@ -102,11 +110,8 @@ def build_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocab
         vocab_size=size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    controls = [END_OF_TEXT, END_OF_TURN, *(control.text for control in table.controls)]
-    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in controls])
-    # A control token that a text spells is no control token, as on the board.
-    tokenizer.encode_special_tokens = True
-    return Vocabulary(tokenizer, table)
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
+    return tokenizer
 
 
 def _texts(table: FieldTable, row: Row) -> list[str]:
