@@ -26,9 +26,6 @@ C/D = 7.1 mm/s RMS of ISO 10816-3, group 1 on rigid foundations; the others are 
 import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
-
-DEMO = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo"
 
 RATED_SPEED_RPM = 2950.0
 RATED_PRESSURE_BAR = 6.0

@@ -5,10 +5,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from rigs.training.readings import DEMO, FAULTS, SEVERITIES, Case, Reading, draw_case
+from edge_agent.tools.demo.readings import tasks
+from rigs.training.readings import FAULTS, SEVERITIES, Case, Reading, draw_case
 
 CLASSIFY, EXTRACT, GENERATE = "machine-triage", "machine-diagnosis", "machine-explanation"
-TASKS: dict[str, dict[str, Any]] = json.loads((DEMO / "tasks.json").read_text("utf-8"))
+TASKS = tasks()
 
 # What other people's generate tasks may say, and what the agent's built-in one says (nothing).
 OTHER_SYSTEM_PROMPTS = (

@@ -14,7 +14,6 @@ from rigs import machine
 
 ROOT = Path(__file__).parents[2]
 LISTED = re.findall(r"^\| `python -m (rigs[\w.]*)", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.MULTILINE)
-NEEDS_OTHER_PACKAGES = {"rigs.training"}
 # Other tests have imported a rig before.
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 
@@ -26,7 +25,7 @@ def exit_of(module: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> object
     return caught.value.code
 
 
-@pytest.mark.parametrize("module", sorted(set(LISTED) - NEEDS_OTHER_PACKAGES))
+@pytest.mark.parametrize("module", sorted(set(LISTED)))
 def test_each_rig_explains_its_arguments(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,7 +57,7 @@ def test_a_rig_that_needs_root_says_so(module: str, monkeypatch: pytest.MonkeyPa
 
 def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert "pip install '.[training]'" in str(exit_of("rigs.training", monkeypatch=monkeypatch))
+    assert "pip install 'edge-agent[train]'" in str(exit_of("rigs.training", monkeypatch=monkeypatch))
 
 
 @pytest.mark.parametrize(
