@@ -74,8 +74,9 @@ def test_what_is_kept_of_one_adapter_is_not_used_with_another(
 
     *_, kept = (answer(bundle, str(tmp_path)) for bundle in bundles)
 
-    assert kept.scores == expected.scores
-    assert expected.scores != answer(bundles[0]).scores
+    # The engine that keeps its state has measured its steps: sums may be in another order.
+    assert kept.scores == pytest.approx(expected.scores, rel=1e-4)
+    assert answer(bundles[0]).scores != pytest.approx(expected.scores, rel=1e-4)
     assert len(list((tmp_path / "prefixes").iterdir())) == 1
 
 
