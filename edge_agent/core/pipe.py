@@ -341,12 +341,12 @@ class Cancelled:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """A heartbeat with totals since the start: sent about once a second, and at most 0.1 s after the last step.
+    """A heartbeat with totals since the start: sent about once a second, and 0.1 s after a last step at the latest.
 
     rows_total: sequences over all steps; divided by steps_total it is the mean width.
     prefill_s: time of steps with any prefill. decode_s: time of all other steps.
     decoded_tokens_total: tokens decoded in the other steps, without forced or guessed ones.
-    students_s: time of the steps of all students, which the other totals leave out.
+    students_s: time of the steps of all students, which the other totals leave out; it may come a second later.
     """
 
     type: Literal["progress"] = "progress"

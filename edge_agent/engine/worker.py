@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PROGRESS_S = 1.0
-# At most so often while idle: a small model is idle after most requests.
+# The shortest time between two reports while idle: a small model is idle after most requests.
 _IDLE_PROGRESS_S = 0.1
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
 _OOM_SCORE_ADJUST = 500

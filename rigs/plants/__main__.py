@@ -46,7 +46,7 @@ def main() -> int:
     teaching.add_argument("--texts", nargs="+", default=["film-remarks", "house-commands", "languages"])
     teaching.add_argument("--labelled", type=int, nargs="+", default=[50, 200], help="rows (default: 50 200)")
     teaching.add_argument("--others", type=int, default=450, help="rows without labels, at most (default: %(default)s)")
-    teaching.add_argument("--steps", type=int, default=1600, help="of each training (default: %(default)s)")
+    teaching.add_argument("--steps", type=int, default=800, help="of each training (default: %(default)s)")
     teaching.add_argument("--seed", type=int, default=1, help="of the rows (default: %(default)s)")
     teaching.add_argument("--folder", type=Path, default=Path("build/accuracy"), help="for downloads and answers")
     teaching.set_defaults(run=_distil)

@@ -26,7 +26,7 @@ from rigs.plants.unlike import Source
 class Trial:
     """Shares of right answers. judged, interval: as the bundle states them. true, baseline: on the rows of test.
 
-    score_error: how far scores are from the share of right answers on the rows of test, on average.
+    score_error: the expected calibration error on the rows of test, of those that get a label.
     """
 
     judged: float

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 import pytest
@@ -75,6 +76,19 @@ def test_a_worker_says_ready_answers_and_ends_with_its_input(start: Callable[...
     worker.process.stop(WAIT_S)
     exited = worker.wait_for(WorkerExited)
     assert exited.returncode == 0
+
+
+def test_progress_is_not_late_where_requests_end_in_quick_succession(start: Callable[..., Worker]) -> None:
+    worker = start()
+    for number in range(1, 4):
+        worker.process.send(run(number, "a b c"))
+        worker.wait_for(Finished)
+    ended = monotonic()
+
+    worker.wait_for(Progress)
+
+    # A tenth of a second, on a busy machine a little more; an idle worker waits for a second.
+    assert monotonic() - ended < 0.6
 
 
 def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: Callable[..., Worker]) -> None:
