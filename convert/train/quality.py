@@ -63,7 +63,7 @@ def task_quality(
         most_frequent=Counter(one.row.answer_text for one in judged).most_common(1)[0][1],
         baseline=baseline,
         unlike=sum(one.is_unlike for one in judged) / len(judged) if labels else None,
-        calibration_error=_calibration_error(judged) if labels else None,
+        calibration_error=score_error(judged) if labels else None,
         curve=_learning_curve(_share_right(with_half), _share_right(answers[0])),
         confusion=_confusion(judged, labels),
         suspects_total=len(suspects),
@@ -78,7 +78,8 @@ def _share_right(answers: Sequence[Answered]) -> float:
     return sum(one.is_right for one in answers) / len(answers)
 
 
-def _calibration_error(answers: Sequence[Answered]) -> float | None:
+def score_error(answers: Sequence[Answered]) -> float | None:
+    """The expected calibration error of those that get a label; None = there is none."""
     ordinary = [one for one in answers if not one.is_unlike]
     best = [(max(one.scores.values()), one.is_right) for one in ordinary if one.scores is not None]
     return calibration_error(best) if best else None

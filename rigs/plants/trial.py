@@ -14,10 +14,9 @@ from convert.quantize.recipe import Quantization
 from convert.train.baseline import baseline_of
 from convert.train.evaluation import answers_of
 from convert.train.folds import Fold
-from convert.train.quality import Answered
+from convert.train.quality import Answered, score_error
 from convert.train.rows import LEAST_ROWS, Row, read_rows
 from convert.train.training import train_and_evaluate
-from edge_agent.accuracy.calibration import calibration_error
 from rigs.plants.sources import Fields
 from rigs.plants.unlike import Source
 
@@ -45,13 +44,15 @@ def run_trial(name: str, source: Source, minutes: float, seed: int) -> Trial:
     [quality] = trained.tasks
     answers = answers_of(trained.model, others, Quantization.Q8_0, _ignore)
     baseline = baseline_of([Fold(rows, others)], name, trained.model.table)
+    error = score_error([one for one in answers if not one.exceeds_limits])
     assert baseline is not None
+    assert error is not None
     return Trial(
         judged=quality.accuracy,
         interval=quality.interval,
         true=sum(one.is_right and not one.exceeds_limits for one in answers) / len(others),
         baseline=baseline.right / len(others),
-        score_error=_score_error(answers),
+        score_error=error,
         parameters=trained.model.parameters,
     )
 
@@ -83,12 +84,6 @@ def run_unlike(name: str, source: Source, minutes: float, seed: int) -> UnlikeTr
         ordinary=_share_unlike(ordinary),
         found={kind: _share_unlike(answers) for kind, answers in zip(kinds, unlike, strict=True)},
     )
-
-
-def _score_error(answers: Sequence[Answered]) -> float:
-    """Of those that get a label."""
-    given = [one for one in answers if not one.exceeds_limits]
-    return calibration_error([(max(one.scores.values()), one.is_right) for one in given if one.scores is not None])
 
 
 def _as_rows(inputs: Sequence[Any], labels: Sequence[str]) -> list[Fields]:
