@@ -32,7 +32,7 @@ def megabytes(nbytes: float) -> str:
     return f"{nbytes / 1e6:,.1f}" if nbytes >= 1e5 else significant(nbytes / 1e6)
 
 
-def share_interval(right: int, examples: int) -> tuple[float, float]:
+def share_interval(right: float, examples: int) -> tuple[float, float]:
     """95 % interval of the share `right` of `examples` (1 or more).
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.

@@ -52,9 +52,11 @@ def source_of(name: str, archives: Path, rows: int, seed: int) -> Source:
     """Of a plant, or of a data set of texts, whose package is in `archives` or is downloaded there."""
     if name in TEXTS:
         found = datasets.load(name, archives)
-        halves = (found.train, found.test)
-        train, test = ([{"input": row.input, "answer": row.label} for row in half] for half in halves)
-        return Source(found.labels, train[:rows], test, _unlike_texts(name, archives, test, seed))
+        fields: list[Fields] = [{"input": row.input, "answer": row.label} for row in (*found.train, *found.test)]
+        random.Random(seed).shuffle(fields)
+        half = len(fields) // 2
+        train, test = fields[: min(rows, half)], fields[half:]
+        return Source(found.labels, train, test, _unlike_texts(name, archives, test, seed))
     plant = PLANTS[name]
     known = plant.rows(seed)
     number = min(rows, len(known) - _LEAST_TEST)

@@ -14,6 +14,7 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
+from convert.report.numbers import share_interval
 from convert.report.training import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
 from convert.train.folds import folds_of
 from convert.train.limits import limits_of, with_limits
@@ -183,6 +184,15 @@ def test_more_rows_are_not_foreseen_to_be_worse(tmp_path: Path) -> None:
     for half, full, double in (([], [], 1.0), ([], [1], 0.99), ([1], [1, 2], 0.98), ([1, 2, 3, 4], [1], 0.995)):
         found = task_quality(rows, build_table(rows), [answered(rows, full)], answered(rows, half), None).curve
         assert found.doubled == pytest.approx(double)
+
+
+def test_the_interval_allows_for_rows_that_the_judged_models_lacked(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    table = build_table(rows)
+    for wrong in (0, 20):
+        low, high = task_quality(rows, table, [answered(rows, range(wrong))], answered(rows, []), None).interval
+        assert low == pytest.approx(share_interval(100 - wrong, 100)[0])
+        assert high == pytest.approx(share_interval(100 - 0.8 * wrong, 100)[1])
 
 
 def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
