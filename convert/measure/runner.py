@@ -153,7 +153,8 @@ class Runner:
     def piece(self, token: int) -> bytes:
         """The bytes of a token."""
         buffer = ctypes.create_string_buffer(256)
-        return buffer.raw[: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)]
+        length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
+        return buffer.raw[:length]
 
     def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
         """Logits [len(tokens) - first, vocabulary] after each token from `first` on: a view until the next call.

@@ -186,6 +186,7 @@ def test_llama_cpp_reads_texts_in_nfc_into_the_tokens_that_hugging_face_reads(de
         for known in golden():
             text = unicodedata.normalize("NFC", known["text"])
             assert runner.tokenize(text, parse_special=True) == known["ids"], known["text"]
+            assert b"".join(map(runner.piece, known["ids"])) == text.encode()
     assert any(unicodedata.normalize("NFC", known["text"]) != known["text"] for known in golden())
 
 
