@@ -49,83 +49,33 @@ _Tensor._fields_ = [
 _EvalCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Tensor), ctypes.c_bool, ctypes.c_void_p)
 
 
-class Runner:
-    """A model that runs one text of at most CHUNK_TOKENS at a time, each from an empty context.
+class LoadedVocabulary:
+    """The vocabulary of a model file, without its weights. Raises ConvertError if it cannot be loaded."""
 
-    adapters: files, all applied. is_writable: the weights are in memory of their own, in the layout of the file, and
-    may be changed: see `weights`. Raises ConvertError if the model or an adapter cannot be loaded.
-    """
-
-    def __init__(self, path: Path, adapters: Sequence[Path] = (), *, is_writable: bool = False) -> None:
-        self._path = path
-        # The context keeps this pointer.
-        self._eval_callback = _EvalCallback(self._on_node)
-        self._wanted: Container[str] = ()
-        self._inputs: dict[str, Floats] = {}
-        self._addresses: dict[str, tuple[int, int, int]] = {}
-        # It calls back to log.
+    def __init__(self, path: Path) -> None:
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = True
         with stop_deferred():
-            self._open(path, adapters, is_writable=is_writable)
-        self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._batch: Any = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
-        if is_writable:
-            # llama.cpp names the addresses of the weights only while it runs.
-            self.logits([0])
+            self._load(path, params)
 
-    def _open(self, path: Path, adapters: Sequence[Path], *, is_writable: bool) -> None:
+    def _load(self, path: Path, params: Any) -> None:
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         try:
             load_backends(library_path().parent)
         except BackendError as error:
             raise ConvertError(str(error)) from error
         llama_cpp.llama_backend_init()
-        params = llama_cpp.llama_model_default_params()
-        params.check_tensors = True
-        if is_writable:
-            # Kernels with another layout would read a copy.
-            params.load_mode, params.use_extra_bufts = _NO_MMAP, False
         self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ConvertError(f"{escaped(str(path))}: llama.cpp cannot load this model, or a weight is not finite")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        # A context has room only for adapters that were loaded before it.
-        loaded = [self._load_adapter(adapter) for adapter in adapters]
-        self._context: Any = llama_cpp.llama_init_from_model(self._model, self._context_params())
-        if not self._context:
-            raise ConvertError(f"{escaped(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
-        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
-        scales = (ctypes.c_float * len(loaded))(*([1.0] * len(loaded)))
-        llama_cpp.llama_set_adapters_lora(self._context, pointers, len(loaded), scales)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        llama_cpp.llama_batch_free(self._batch)
-        llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
-
-    def _context_params(self) -> Any:
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = CHUNK_TOKENS
-        params.n_seq_max = 1
-        params.n_threads = params.n_threads_batch = processors()
-        # With flash attention the last bits of the result depend on the number of threads.
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.no_perf = True
-        params.cb_eval = ctypes.cast(self._eval_callback, llama_cpp.ggml_backend_sched_eval_callback)
-        return params
-
-    def _load_adapter(self, path: Path) -> Any:
-        try:
-            check_adapter(path)
-        except HeaderError as error:
-            raise ConvertError(f"{escaped(str(path))}: {error}") from None
-        adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
-        if not adapter:
-            raise ConvertError(f"{escaped(str(path))}: llama.cpp cannot load this adapter for this model")
-        return adapter
 
     @property
     def chat_template(self) -> str | None:
@@ -155,6 +105,72 @@ class Runner:
         buffer = ctypes.create_string_buffer(256)
         length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
         return buffer.raw[:length]
+
+
+class Runner(LoadedVocabulary):
+    """A model that runs one text of at most CHUNK_TOKENS at a time, each from an empty context.
+
+    adapters: files, all applied. is_writable: the weights are in memory of their own, in the layout of the file, and
+    may be changed: see `weights`. Raises ConvertError if the model or an adapter cannot be loaded.
+    """
+
+    def __init__(self, path: Path, adapters: Sequence[Path] = (), *, is_writable: bool = False) -> None:
+        self._path = path
+        # The context keeps this pointer.
+        self._eval_callback = _EvalCallback(self._on_node)
+        self._wanted: Container[str] = ()
+        self._inputs: dict[str, Floats] = {}
+        self._addresses: dict[str, tuple[int, int, int]] = {}
+        # It calls back to log.
+        with stop_deferred():
+            self._open(path, adapters, is_writable=is_writable)
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self._batch: Any = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
+        if is_writable:
+            # llama.cpp names the addresses of the weights only while it runs.
+            self.logits([0])
+
+    def _open(self, path: Path, adapters: Sequence[Path], *, is_writable: bool) -> None:
+        params = llama_cpp.llama_model_default_params()
+        params.check_tensors = True
+        if is_writable:
+            # Kernels with another layout would read a copy.
+            params.load_mode, params.use_extra_bufts = _NO_MMAP, False
+        self._load(path, params)
+        # A context has room only for adapters that were loaded before it.
+        loaded = [self._load_adapter(adapter) for adapter in adapters]
+        self._context: Any = llama_cpp.llama_init_from_model(self._model, self._context_params())
+        if not self._context:
+            raise ConvertError(f"{escaped(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
+        scales = (ctypes.c_float * len(loaded))(*([1.0] * len(loaded)))
+        llama_cpp.llama_set_adapters_lora(self._context, pointers, len(loaded), scales)
+
+    def __exit__(self, *_: object) -> None:
+        llama_cpp.llama_batch_free(self._batch)
+        llama_cpp.llama_free(self._context)
+        super().__exit__()
+
+    def _context_params(self) -> Any:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = CHUNK_TOKENS
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = processors()
+        # With flash attention the last bits of the result depend on the number of threads.
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.no_perf = True
+        params.cb_eval = ctypes.cast(self._eval_callback, llama_cpp.ggml_backend_sched_eval_callback)
+        return params
+
+    def _load_adapter(self, path: Path) -> Any:
+        try:
+            check_adapter(path)
+        except HeaderError as error:
+            raise ConvertError(f"{escaped(str(path))}: {error}") from None
+        adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not adapter:
+            raise ConvertError(f"{escaped(str(path))}: llama.cpp cannot load this adapter for this model")
+        return adapter
 
     def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
         """Logits [len(tokens) - first, vocabulary] after each token from `first` on: a view until the next call.
