@@ -8,6 +8,7 @@ from typing import Any
 
 from . import __version__
 from .errors import escaped
+from .measure.vocabulary import DEFAULT_TOKENS
 from .plan import DEFAULT_NAME
 from .quantize.recipe import Quantization
 from .quantize.targets import Target
@@ -66,8 +67,12 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     ):
         if not is_allowed and getattr(given, name) is not None:
             parser.error(f"--{name} goes with {needs}, not {given.type}")
-    if (given.tasks is None) != (given.labelled is None and given.canaries is None):
-        parser.error("--tasks and --labelled or --canaries go together")
+    if given.tasks is None and not (given.labelled is given.canaries is None):
+        parser.error("--labelled and --canaries need --tasks")
+    if given.tasks is not None and given.labelled is given.canaries is given.vocabulary is None:
+        parser.error("--tasks goes with --labelled, --canaries or --vocabulary")
+    if given.vocabulary_size is not None and given.vocabulary is None:
+        parser.error("--vocabulary-size goes with --vocabulary")
     if given.out is not None and given.out.name in ("", ".."):
         parser.error(f"argument --out: {escaped(str(given.out))} does not name a new folder")
     return given
@@ -108,6 +113,13 @@ def conversion_parser() -> argparse.ArgumentParser:
     _add(tuned, "--seed", "N", "order of the texts (default: 0)", int)
     _add(tuned, "--work", "DIR", "folder for measurements, which the next run uses again (default: the user's cache)")
     _add(tuned, *_LABELLED)
+    cut = parser.add_argument_group("for a smaller vocabulary")
+    used = (
+        "texts of the plant. The model keeps the tokens of these, of --tasks and of calibration texts, and "
+        "the most general others. It is smaller and faster, and other texts take more tokens"
+    )
+    _add(cut, "--vocabulary", "FILE", used, nargs="+")
+    _add(cut, "--vocabulary-size", "N", f"how many tokens to keep (default: {DEFAULT_TOKENS})", parse_tokens)
     _add(parser, *_TASKS)
     canaries = parser.add_mutually_exclusive_group()
     recorded = 'requests to --tasks whose answers are recorded; per line {"task", "input"} (default: included ones)'
@@ -271,6 +283,12 @@ def parse_size(text: str) -> int:
 def parse_seed(text: str) -> int:
     if re.fullmatch(r"[0-9]{1,10}", text) is None or int(text) >= 1 << 32:
         raise argparse.ArgumentTypeError("must be an integer from 0 to 4294967295")
+    return int(text)
+
+
+def parse_tokens(text: str) -> int:
+    if re.fullmatch(r"[1-9][0-9]{0,6}", text) is None:
+        raise argparse.ArgumentTypeError("must be a number of tokens, from 1 to 9999999")
     return int(text)
 
 

@@ -19,11 +19,12 @@ from .errors import CheckpointError, ConvertError, escaped
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
 from .evaluate.labelled import read_labelled
-from .evaluate.requests import read_tasks
+from .evaluate.requests import read_tasks, with_tasks
 from .evaluate.worker import Adapted
 from .maps import add_maps
 from .measure.cache import write_reference
 from .measure.texts import calibration_files, evaluation_files, read_texts
+from .measure.vocabulary import DEFAULT_TOKENS, WantedVocabulary
 from .printing import (
     print_comparison,
     print_maps,
@@ -38,6 +39,7 @@ from .quantize.recipe import Quantization
 from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.model import read_model
+from .read.vocabulary import cut_like
 from .stopping import StoppedError, stop_on_signals
 from .students import add_students
 from .train.rows import read_rows, read_unlabelled
@@ -115,11 +117,20 @@ def _job(given: argparse.Namespace) -> Job:
             seed=given.seed or 0,
             work=given.work or _cache_folder(),
         )
+    vocabulary = None
+    if given.vocabulary is not None:
+        files = [*given.vocabulary, *(given.calibration or calibration_files())]
+        vocabulary = WantedVocabulary(
+            texts=with_tasks(read_texts(files), tasks or {}),
+            tokens=given.vocabulary_size or DEFAULT_TOKENS,
+            evaluation=read_texts([given.eval] if given.eval else evaluation_files()),
+        )
     return Job(
         checkpoint=given.checkpoint,
         quantization=given.quantization,
         target=Target(given.target or Target.ANY),
         tuning=tuning,
+        vocabulary=vocabulary,
         lora=given.lora,
         name=given.name,
         version=given.model_version,
@@ -138,7 +149,7 @@ def _evaluate(words: list[str]) -> int:
     examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or _cache_folder()
     with closing(ProgressLine(sys.stderr)) as line:
-        reference = _model(given.against, work, line.show)
+        reference = _model(given.against, work, line.show, like=model.path)
         if not _is_model(given.against):
             reference, work = Adapted(reference.path, model.user_adapters), reference.path.parent
         found = compare_models(model, reference, texts, examples, work=work, progress=line.show)
@@ -234,12 +245,15 @@ def _is_model(path: Path) -> bool:
     return path.is_file() or (path / MODEL_FILE).is_file()
 
 
-def _model(path: Path, work: Path, progress: OnProgress) -> Adapted:
-    """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`."""
+def _model(path: Path, work: Path, progress: OnProgress, *, like: Path | None = None) -> Adapted:
+    """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`, with the tokens of the model `like`."""
     if _is_model(path):
         return Adapted.from_path(path)
     with Checkpoint(path) as checkpoint:
-        return Adapted(write_reference(checkpoint, read_model(checkpoint), work, progress))
+        model = read_model(checkpoint)
+        if like is not None:
+            model = cut_like(model, like)
+        return Adapted(write_reference(checkpoint, model, work, progress))
 
 
 def _cache_folder() -> Path:

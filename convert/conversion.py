@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .evaluate.worker import Adapted
 from .measure.cache import write_reference
 from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts
+from .measure.vocabulary import WantedVocabulary, coverage_of, fit_vocabulary
 from .plan import DEFAULT_NAME, FilePlan, make_plan
 from .progress import OnProgress, part_of
 from .quantize.recipe import Quantization
@@ -25,8 +26,9 @@ from .read.checkpoint import Checkpoint
 from .read.config import MODEL_TYPE
 from .read.lora import Lora, read_lora
 from .read.model import SourceModel, read_model
+from .read.vocabulary import cut_lora, cut_model
 from .report.page import render_page
-from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn
+from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn, Vocabulary
 from .write import manifest
 from .write.gguf_file import write_adapter
 
@@ -47,7 +49,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One conversion. tuning, lora, examples, sign: None = without; canaries: None = our own.
+    """One conversion. tuning, vocabulary, lora, examples, sign: None = without; canaries: None = our own.
 
     licence: None = the checkpoint's; sign: makes the signature of the manifest's bytes.
     """
@@ -56,6 +58,7 @@ class Job:
     quantization: Quantization
     target: Target = Target.ANY
     tuning: Tuning | None = None
+    vocabulary: WantedVocabulary | None = None
     lora: Path | None = None
     name: str = DEFAULT_NAME
     version: int = 1
@@ -68,11 +71,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is converted: an open checkpoint, all of it but its weights, and an adapter or None."""
+    """What is converted: an open checkpoint, all of it but its weights, and an adapter or None.
+
+    vocabulary: the model's; it may be a part of the checkpoint's.
+    """
 
     checkpoint: Checkpoint
     model: SourceModel
     lora: Lora | None
+    vocabulary: Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class Tuned:
 class Written:
     """What was written. comparison: None if it was not measured; warnings: for the operator."""
 
+    vocabulary: Vocabulary
     manifest: Mapping[str, Any]
     canaries: int
     comparison: Comparison | None
@@ -97,10 +105,20 @@ class Written:
 
 @contextmanager
 def open_source(job: Job) -> Iterator[Source]:
-    """Raises CheckpointError for a damaged or unsupported checkpoint or adapter."""
+    """Raises CheckpointError for a damaged or unsupported checkpoint or adapter, ConvertError for too few tokens."""
     with Checkpoint(job.checkpoint) as checkpoint:
         model = read_model(checkpoint)
-        yield Source(checkpoint, model, None if job.lora is None else read_lora(job.lora, model.tensors))
+        lora = None if job.lora is None else read_lora(job.lora, model.tensors)
+        source = Source(checkpoint, model, lora, Vocabulary(tokens=model.all_tokens, of=model.all_tokens))
+        yield source if job.vocabulary is None else _with_vocabulary(source, job.vocabulary)
+
+
+def _with_vocabulary(source: Source, wanted: WantedVocabulary) -> Source:
+    kept = fit_vocabulary(source.model, wanted)
+    model, lora = cut_model(source.model, kept), source.lora
+    coverage = coverage_of(wanted.evaluation, source.model, model, kept)
+    vocabulary = Vocabulary(tokens=len(kept), of=model.all_tokens, coverage=coverage)
+    return replace(source, model=model, lora=None if lora is None else cut_lora(lora, kept), vocabulary=vocabulary)
 
 
 def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePlan, Tuned | None]:
@@ -168,7 +186,7 @@ def write_bundle(
         canaries, warnings = record_canaries(model, job.canaries, folder, progress)
     comparison = None
     if tuned is not None:
-        comparison = _write_quality(job, plan, tuned, model=model, canaries=canaries, progress=progress)
+        comparison = _write_quality(job, source, plan, tuned, model=model, canaries=canaries, progress=progress)
         shutil.copyfile(tuned.sensitivities.importance, folder / manifest.IMPORTANCE_FILE)
     for name, content in (more_files or {}).items():
         (folder / name).write_bytes(content)
@@ -178,11 +196,11 @@ def write_bundle(
     (folder / manifest.FILE).write_bytes(data)
     if job.sign is not None:
         (folder / manifest.SIGNATURE_FILE).write_bytes(job.sign(data))
-    return Written(document, canaries, comparison, warnings)
+    return Written(source.vocabulary, document, canaries, comparison, warnings)
 
 
 def _write_quality(
-    job: Job, plan: FilePlan, tuned: Tuned, *, model: Adapted, canaries: int, progress: OnProgress
+    job: Job, source: Source, plan: FilePlan, tuned: Tuned, *, model: Adapted, canaries: int, progress: OnProgress
 ) -> Comparison:
     """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
     folder, work, tuning = model.path.parent, tuned.reference.parent, tuned.tuning
@@ -212,6 +230,8 @@ def _write_quality(
             calibration=TunedOn(name=tuning.calibration.name, sha256=tuning.calibration.sha256),
             adapter_sha256=manifest.sha256_of(adapter) if adapter.is_file() else None,
             canaries=canaries,
+            vocabulary=source.vocabulary,
+            bytes_per_token=plan.bytes_per_token,
         ),
         comparison=comparison,
         tensors=tuple(
@@ -250,6 +270,7 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
             "imatrix_sha256": manifest.sha256_of(importance) if importance.is_file() else None,
         },
         "tools": manifest.tools(),
+        "vocabulary": {"tokens": source.vocabulary.tokens, "of": source.vocabulary.of},
         "context_length": plan.model.config.max_position_embeddings,
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),

@@ -1,6 +1,7 @@
 """What the commands print on stdout."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seco
         facts = {
             "bundle": str(folder),
             "canaries": written.canaries,
+            "vocabulary": asdict(written.vocabulary),
             "files": written.manifest["files"],
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
@@ -58,6 +60,10 @@ def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seco
         f"{', signed' if job.sign is not None else ''}"
     )
     _print_histogram(plan, job)
+    if (coverage := written.vocabulary.coverage) is not None:
+        print(f"vocabulary: {written.vocabulary.tokens:,} of {written.vocabulary.of:,} tokens")
+        as_before = f"{percent(coverage.covered / coverage.lines)} of {coverage.lines:,} lines are read as before"
+        print(f"  {coverage.name}: {as_before}; all take {percent(coverage.growth)} more tokens")
     print(f"canaries: {written.canaries or 'none'}")
     print(f"{seconds:.1f} s")
 

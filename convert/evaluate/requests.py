@@ -1,12 +1,27 @@
 """A user's requests, one JSON object per line, for tasks of an agent's configuration."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..agent import ConfigError, Envelope, Options, Refusal, Run, Task, load_task_configs, shown, with_built_in
+from ..agent import (
+    ClassifyTask,
+    ConfigError,
+    Envelope,
+    ExtractTask,
+    Options,
+    Refusal,
+    Run,
+    Task,
+    compact_json,
+    load_task_configs,
+    shown,
+    with_built_in,
+)
 from ..errors import ConvertError, escaped
+from ..measure.texts import TextDocument, Texts
 from ..read.files import check_regular, json_lines, read_user_file
 
 
@@ -46,6 +61,22 @@ def read_tasks(path: Path) -> dict[str, Task]:
         return with_built_in(load_task_configs(path))
     except ConfigError as error:
         raise ConvertError(escaped(str(error), limit=2000)) from None
+
+
+def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
+    """With the chats of the tasks: their system messages, examples and templates, and labels or a schema as answers."""
+    documents = list(texts.documents)
+    for task in tasks.values():
+        asked = (*((turn.role, turn.content) for turn in task.head), ("user", task.config.template))
+        match task.config:
+            case ClassifyTask(labels=labels):
+                answers = list(labels)
+            case ExtractTask(output_schema=schema):
+                answers = [compact_json(schema)]
+            case _:
+                answers = [""]
+        documents += [TextDocument(messages=(*asked, ("assistant", answer))) for answer in answers]
+    return replace(texts, documents=documents)
 
 
 def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:

@@ -25,8 +25,10 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
     It is in a folder of `work` that holds all results for this checkpoint. Raises ConvertError.
     """
     progress("writing the reference", 0.0)
-    made_from = json.dumps([checkpoint.source_hashes(), tools(), _MEASUREMENTS], sort_keys=True)
-    path = work / hashlib.sha256(made_from.encode()).hexdigest()[:16] / "reference.gguf"
+    made_from = [checkpoint.source_hashes(), tools(), _MEASUREMENTS]
+    if model.config.vocab_size < model.all_tokens:
+        made_from.append(model.tokenizer.tokens)
+    path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
     if not path.is_file():
         with replaced_file(path) as draft:
             make_plan(model, Quantization.BF16).write(draft)

@@ -3,15 +3,15 @@
 import hashlib
 import random
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import ChatError, ChatTemplate, chat_template_fault
+from ..agent import ChatError, ChatTemplate, chat_template_fault, compact_json
 from ..errors import ConvertError, escaped
 from ..read.files import json_lines, read_user_file
-from .runner import CHUNK_TOKENS, Runner
+from .runner import CHUNK_TOKENS, LoadedVocabulary, Runner
 
 _FOLDER = Path(__file__).parents[1] / "texts"
 _ROLES = ("system", "user", "assistant")
@@ -45,8 +45,8 @@ def evaluation_files() -> list[Path]:
 
 
 def read_texts(paths: Sequence[Path]) -> Texts:
-    """A `.jsonl` holds one document per line, `{"text": …}` or `{"messages": [{"role", "content"}, …]}`; any other file
-    is one plain text. Raises ConvertError."""
+    """A `.jsonl` holds one document per line: `{"text": …}`, `{"input": …}` as a row has it, or `{"messages": [{"role",
+    "content"}, …]}`. Any other file is one plain text. Raises ConvertError."""
     digest = hashlib.sha256()
     documents: list[TextDocument] = []
     for path in paths:
@@ -66,12 +66,15 @@ def _document(value: Any, where: str) -> TextDocument:
     match value:
         case {"text": str(text)}:
             return TextDocument(text=text)
+        case {"input": str() | dict() | list() as value}:
+            return TextDocument(text=value if isinstance(value, str) else compact_json(value))
         case {"messages": [_, *_] as messages}:
             found = tuple(_message(message) for message in messages)
             if all(role in _ROLES for role, _ in found):
                 return TextDocument(messages=found)
     raise ConvertError(
-        f'{where}: must be an object with "text", or with "messages" of "role" ({", ".join(_ROLES)}) and "content"'
+        f'{where}: must be an object with "text", with "input" as in a row, or with "messages" of "role" '
+        f'({", ".join(_ROLES)}) and "content"'
     )
 
 
@@ -85,31 +88,40 @@ def _message(value: Any) -> tuple[str, str]:
 def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[int]]:
     """At most `most` chunks of CHUNK_TOKENS from the documents, in an order that depends on the seed.
 
-    Text is normalized to NFC, as Qwen's tokenizer does and llama.cpp does not. The model's chat template formats
-    conversations; without one, only their contents count. Raises ConvertError for less than one chunk.
+    Raises ConvertError for less than one chunk.
     """
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
+    tokens: list[int] = []
+    for several in tokenized(documents, runner, texts.name):
+        tokens += several
+        if len(tokens) >= most * CHUNK_TOKENS:
+            break
+    found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
+    if not found:
+        raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
+    return found
+
+
+def tokenized(documents: Sequence[TextDocument], vocabulary: LoadedVocabulary, name: str) -> Iterator[list[int]]:
+    """The tokens of each document. name: of the texts, for messages.
+
+    Text is normalized to NFC, as Qwen's tokenizer does and llama.cpp does not. The model's chat template formats
+    conversations; without one, only their contents count. Raises ConvertError.
+    """
     template = None
-    if (source := runner.chat_template) is not None and any(document.messages for document in documents):
+    if (source := vocabulary.chat_template) is not None and any(document.messages for document in documents):
         if (fault := chat_template_fault(source)) is not None:
             raise ConvertError(f"the model's chat template cannot be used: {escaped(fault)}")
         template = ChatTemplate(source)
-    tokens: list[int] = []
     for document in documents:
-        if len(tokens) >= most * CHUNK_TOKENS:
-            break
         chat = template if document.messages else None
         if chat is None:
             contents = [content for _, content in document.messages] or [document.text]
             text = "\n\n".join([*contents, ""])
         else:
             try:
-                text = chat.render(document.messages, bos_token=runner.bos_text, add_generation_prompt=False)
+                text = chat.render(document.messages, bos_token=vocabulary.bos_text, add_generation_prompt=False)
             except ChatError as error:
-                raise ConvertError(f"the chat template rejects a conversation of {texts.name}: {error}") from None
-        tokens += runner.tokenize(unicodedata.normalize("NFC", text), parse_special=chat is not None)
-    found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
-    if not found:
-        raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
-    return found
+                raise ConvertError(f"the chat template rejects a conversation of {name}: {error}") from None
+        yield vocabulary.tokenize(unicodedata.normalize("NFC", text), parse_special=chat is not None)

@@ -24,6 +24,7 @@ class SourceModel:
     """tensors: in the order of the GGUF file; generation: generation_config.json.
 
     chat_template: None for a base model. fields: JSON, how a model that `train` made reads an input; None = as a chat.
+    all_tokens: how many the checkpoint has. The tokenizer may have a part of them.
     """
 
     config: Qwen2Config
@@ -33,6 +34,7 @@ class SourceModel:
     generation: dict[str, Any]
     licence: str | None
     fields: str | None
+    all_tokens: int
 
 
 def read_model(checkpoint: Checkpoint) -> SourceModel:
@@ -51,6 +53,7 @@ def read_model(checkpoint: Checkpoint) -> SourceModel:
         generation=checkpoint.read_object(GENERATION_FILE) or {},
         licence=_licence(checkpoint.read_text(CARD_FILE) or ""),
         fields=checkpoint.read_text(FIELDS_FILE),
+        all_tokens=config.vocab_size,
     )
 
 

@@ -10,8 +10,10 @@ SIGBUS and leaves half a bundle behind.
 import hashlib
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from math import prod
 from pathlib import Path
 from typing import Any, Self
@@ -49,6 +51,41 @@ class StoredTensor:
     def read_into(self, buffer: memoryview, start: int) -> None:
         """Fill `buffer` with the tensor's bytes from `start` on; CheckpointError if the file ends early."""
         self.file.read_into(buffer, self.offset + start)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Some rows of a stored matrix, in the form of a StoredTensor. rows: their numbers, ascending."""
+
+    stored: StoredTensor
+    rows: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        return self.stored.name
+
+    @property
+    def dtype(self) -> Dtype:
+        return self.stored.dtype
+
+    @property
+    def file(self) -> "SafetensorsFile":
+        return self.stored.file
+
+    def read_into(self, buffer: memoryview, start: int) -> None:
+        """Fill `buffer` with whole rows, from byte `start` of these rows on."""
+        nbytes = self.stored.shape[1] * self.dtype.nbytes
+        at = 0
+        for first, count in _runs(self.rows[start // nbytes : (start + len(buffer)) // nbytes]):
+            self.stored.read_into(buffer[at : at + count * nbytes], first * nbytes)
+            at += count * nbytes
+
+
+def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Rows that follow each other: the first one, and how many."""
+    for _, group in groupby(enumerate(rows), lambda pair: pair[1] - pair[0]):
+        numbers = [row for _, row in group]
+        yield numbers[0], len(numbers)
 
 
 class SafetensorsFile:

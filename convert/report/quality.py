@@ -19,8 +19,38 @@ class TunedOn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How a part of a vocabulary reads texts. covered: lines whose tokens are all in it, and are the same as before.
+
+    tokens_before: of all lines, with the whole vocabulary; tokens: with the part.
+    """
+
+    name: str
+    lines: int
+    covered: int
+    tokens_before: int
+    tokens: int
+
+    @property
+    def growth(self) -> float:
+        """The share by which the number of tokens grows."""
+        return self.tokens / self.tokens_before - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """tokens: how many the model has. of: how many the checkpoint has; coverage: None = the model has them all, too."""
+
+    tokens: int
+    of: int
+    coverage: Coverage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """The bundle itself. target: the kernels that its types were chosen for.
+
+    bytes_per_token: of weights, which each step reads.
 
     adapter_sha256: hex, of adapter.gguf; None = there is none. canaries: the number of recorded answers.
     """
@@ -34,6 +64,8 @@ class Bundle:
     calibration: TunedOn
     adapter_sha256: str | None
     canaries: int
+    vocabulary: Vocabulary
+    bytes_per_token: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

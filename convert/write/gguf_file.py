@@ -11,7 +11,7 @@ from gguf import GGUFValueType, GGUFWriter
 from gguf.constants import GGUF_DEFAULT_ALIGNMENT
 from gguf.gguf_writer import WriterState
 
-from ..agent import FIELDS_KEY
+from ..agent import ALL_TOKENS_KEY, FIELDS_KEY
 from ..quantize.ggml import GgmlType
 from ..read.config import MODEL_TYPE, Qwen2Config
 from ..read.lora import Lora
@@ -112,9 +112,14 @@ def tokenizer_entries(tokenizer: Tokenizer, chat_template: str | None) -> list[E
     return entries
 
 
-def field_entries(fields: str | None) -> list[Entry]:
-    """How the model reads the fields of an input; none for a model that reads chats."""
-    return [] if fields is None else [(FIELDS_KEY, _STRING, fields)]
+def own_entries(fields: str | None, tokens: int, all_tokens: int) -> list[Entry]:
+    """What only the agent reads: how a trained model reads an input; of how many tokens the vocabulary is a part."""
+    entries = list[Entry]()
+    if fields is not None:
+        entries.append((FIELDS_KEY, _STRING, fields))
+    if tokens < all_tokens:
+        entries.append((ALL_TOKENS_KEY, _U32, all_tokens))
+    return entries
 
 
 def padded(nbytes: int) -> int:

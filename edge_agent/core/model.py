@@ -22,6 +22,7 @@ class ModelError(Exception):
 class Model:
     """A model whose files were checked. key: its table in `[models]`; size_bytes, sha256: of model.gguf.
 
+    tokens: of the vocabulary; all_tokens: of how many it is a part; bytes_per_token: of weights, that a step reads.
     source: the folder or file that was opened, links resolved. adapters: all are applied together.
     students: are asked before the model.
     signature: "unchecked" without a configured key, None without a signature.
@@ -39,6 +40,9 @@ class Model:
     size_bytes: int
     licence: str | None = None
     context_length: int | None = None
+    tokens: int | None = None
+    all_tokens: int | None = None
+    bytes_per_token: int | None = None
     signature: Signature | None = None
     warning: str | None = None
     adapters: tuple[Adapter, ...] = ()
@@ -83,6 +87,7 @@ class Model:
             "size": self.size_bytes,
             "licence": self.licence,
             "context_length": self.context_length,
+            "vocabulary": {"tokens": self.tokens, "of": self.all_tokens},
             "signature": self.signature,
             "chat_template_sha256": self.chat_template_sha256,
             "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],

@@ -35,6 +35,7 @@ _MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS
 _MAX_CONTEXT = (1 << 31) - 1
 _MAX_WIDTH = 1 << 24
 _MAX_HEADS = 1 << 16
+_MAX_TOKENS = 1 << 24
 _LARGEST = 1e30
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 # They belong to other architectures; llama.cpp aborts on each of them.
@@ -47,9 +48,11 @@ _MUST_BE_ZERO = (
 )
 # How a model that `edge-convert train` made reads an input.
 FIELDS_KEY = "edge-agent.fields"
+# Of how many tokens the vocabulary is a part, if `edge-convert --vocabulary` cut it.
+ALL_TOKENS_KEY = "edge-agent.all_tokens"
 _TEMPLATE = "tokenizer.chat_template"
 _VOCABULARY, _ID = "tokenizer.ggml.", "_token_id"
-_TOKENS = f"{_VOCABULARY}tokens"
+TOKENS_KEY = f"{_VOCABULARY}tokens"
 # llguidance panics at more than 1024.
 _MAX_TOKEN_BYTES = 1000
 # Their tokens are raw text, not bytes; llama.cpp aborts on a blank.
@@ -60,14 +63,19 @@ _NOT_OF_BYTES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace
 class ModelFacts:
     """quantization: llama.cpp's name for the mix of types, else the type of most bytes. tokens: the vocabulary's size.
 
+    all_tokens: of how many the vocabulary is a part, as many where it is whole.
+
     chat_template_sha256: hex, of its UTF-8; None = the model has no template.
+    bytes_per_token: of weights, that each decode step reads.
     fields: what it reads, if `edge-convert train` made it.
     """
 
     quantization: str
     context_length: int
     tokens: int
+    all_tokens: int
     chat_template_sha256: str | None
+    bytes_per_token: int
     fields: FieldTable | None = None
 
 
@@ -93,8 +101,17 @@ def read_model_facts(path: Path) -> ModelFacts:
         context_length=header.integer(_key("context_length"), _MAX_CONTEXT),
         tokens=tokens,
         chat_template_sha256=digest,
+        bytes_per_token=_bytes_per_token(header),
         fields=_read_fields(header),
+        all_tokens=header.integer(ALL_TOKENS_KEY, _MAX_TOKENS, least=tokens, default=tokens),
     )
+
+
+def _bytes_per_token(header: Header) -> int:
+    """All matrices, but of an embedding that is no output matrix: a step reads one row of it."""
+    has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
+    skipped = "token_embd.weight" if has_output else None
+    return sum(tensor.nbytes for tensor in header.tensors if len(tensor.shape) > 1 and tensor.name != skipped)
 
 
 def _read_fields(header: Header) -> FieldTable | None:
@@ -150,7 +167,7 @@ def _check_vocabulary(path: Path, header: Header) -> int:
     header.text(f"{_VOCABULARY}model", "gpt2")
     if (pre := header.values.get(f"{_VOCABULARY}pre")) in _NOT_OF_BYTES:
         raise HeaderError(f"{_VOCABULARY}pre: should be of a vocabulary of bytes, as qwen2 is (got {shown(pre)})")
-    tokens = header.array(_TOKENS, STRING)
+    tokens = header.array(TOKENS_KEY, STRING)
     header.array(f"{_VOCABULARY}merges", STRING)
     header.array(f"{_VOCABULARY}token_type", I32, tokens.count)
     # llama.cpp uses token 11 where one is missing.
@@ -172,7 +189,9 @@ def _check_distinct(path: Path, tokens: Array) -> None:
             seen.add(text)
             continue
         allowed = f"every token once, of at most {_MAX_TOKEN_BYTES} bytes and without a zero byte"
-        raise HeaderError(f"{_TOKENS}: should have {allowed} (got {shown(text.decode(errors='replace'))} as {number})")
+        raise HeaderError(
+            f"{TOKENS_KEY}: should have {allowed} (got {shown(text.decode(errors='replace'))} as {number})"
+        )
 
 
 def _quantization(header: Header) -> str:

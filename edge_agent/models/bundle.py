@@ -168,6 +168,9 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
             size_bytes=path.stat().st_size,
             context_length=facts.context_length,
             chat_template_sha256=facts.chat_template_sha256,
+            tokens=facts.tokens,
+            all_tokens=facts.all_tokens,
+            bytes_per_token=facts.bytes_per_token,
             warning="a bare .gguf: there is no manifest to check it against",
             stamps=file_stamps(path, ()),
         )
@@ -192,6 +195,9 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
         students=students,
         score_maps=_read_score_maps(path, manifest),
         chat_template_sha256=facts.chat_template_sha256,
+        tokens=facts.tokens,
+        all_tokens=facts.all_tokens,
+        bytes_per_token=facts.bytes_per_token,
         stamps=file_stamps(path / MODEL_FILE, (*adapters, *students)),
     )
 

@@ -113,6 +113,7 @@ def health_document(
         "worker": {
             **_fields(worker, "restarts", "last_end"),
             "model": worker.model.bundle_name,
+            "bytes_per_token": worker.model.bytes_per_token,
             "pid": ready.pid if ready else None,
             "cpu_variant": ready.cpu_variant if ready else None,
             "repacked_mb": ready.repacked_mib * 1.048576 if ready and ready.repacked_mib is not None else None,

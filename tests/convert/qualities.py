@@ -3,6 +3,7 @@
 from convert.report.quality import (
     Bundle,
     Comparison,
+    Coverage,
     Divergence,
     EvaluationTexts,
     Perplexity,
@@ -12,6 +13,7 @@ from convert.report.quality import (
     TaskAccuracy,
     TensorQuality,
     TunedOn,
+    Vocabulary,
 )
 
 HIDDEN, FEED_FORWARD, KEYS, VOCABULARY = 896, 4864, 128, 151936
@@ -58,6 +60,12 @@ def make_quality(layers: int = 24) -> Quality:
             calibration=TunedOn(name="factory+general", sha256="ca" * 32),
             adapter_sha256="ad" * 32,
             canaries=8,
+            vocabulary=Vocabulary(
+                tokens=65_536,
+                of=151_936,
+                coverage=Coverage(name="evaluation", lines=766, covered=448, tokens_before=22_644, tokens=23_343),
+            ),
+            bytes_per_token=286_000_000,
         ),
         comparison=Comparison(
             reference=Reference(file_sha256="5c" * 32, type="BF16"),

@@ -137,6 +137,8 @@ def test_the_bundle_is_described() -> None:
         "Version": "3",
         "Licence": "apache-2.0",
         "Quantization": "IQ4_NL-MIX; 5.92 bits per weight",
+        "Read for each token": "286.0 MB of weights",
+        "Vocabulary": "65,536 of 151,936 tokens",
         "Target": "armv8.2-dotprod",
         "Adapter": "adapter.gguf, applied in all comparisons",
         "Calibration texts": "factory + general",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_agent.gguf.model import ModelFacts, read_model_facts
+from edge_agent.gguf.model import ALL_TOKENS_KEY, ModelFacts, read_model_facts
 from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, MODEL_SHAPES, STRING, U32, changed_model, gguf, refused, written
 
 Q8_0, F16 = 8, 1
@@ -145,4 +146,15 @@ def test_what_llama_cpp_runs_well_is_taken(tmp_path: Path, data: bytes) -> None:
     ],
 )
 def test_a_model_tells_its_quantization_and_context(tmp_path: Path, data: bytes, quantization: str) -> None:
-    assert facts(tmp_path, data) == ModelFacts(quantization, 2048, tokens=2, chat_template_sha256=None)
+    found = facts(tmp_path, data)
+    assert (found.quantization, found.context_length, found.tokens) == (quantization, 2048, 2)
+    assert (found.chat_template_sha256, found.all_tokens) == (None, 2)
+
+
+def test_a_model_tells_the_bytes_of_a_token_and_of_what_its_vocabulary_is_a_part(tmp_path: Path) -> None:
+    matrices = sum(prod(shape) for shape in MODEL_SHAPES.values() if len(shape) == 2)
+    assert facts(tmp_path, gguf()).bytes_per_token == 4 * matrices
+    # A step reads one row of an embedding that is no output matrix.
+    assert facts(tmp_path, changed_model(shapes={"output.weight": (32, 2)})).bytes_per_token == 4 * matrices
+    assert facts(tmp_path, changed_model({ALL_TOKENS_KEY: (U32, 5)})).all_tokens == 5
+    assert "should be an integer from 2 to" in refusal(tmp_path, changed_model({ALL_TOKENS_KEY: (U32, 1)}))

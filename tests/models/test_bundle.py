@@ -69,6 +69,7 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
         "size": len(GGUF),
         "licence": "Apache-2.0",
         "context_length": 2048,
+        "vocabulary": {"tokens": 2, "of": 2},
         "signature": "unchecked",
         "chat_template_sha256": None,
         "adapters": [

@@ -51,7 +51,7 @@ FIELDS: dict[str, set[str]] = {
     "cpu": {"load1", "percent", "freq_mhz", "freq_max_mhz"},
     "memory": {"total_mb", "available_mb", "agent_rss_mb", "worker_rss_mb", "swap_used_mb"},
     "disk": {"free_mb"},
-    "worker": {"pid", "restarts", "last_end", "model", "cpu_variant", "repacked_mb"},
+    "worker": {"pid", "restarts", "last_end", "model", "bytes_per_token", "cpu_variant", "repacked_mb"},
     "accuracy": set(),
     "students": set(),
     "governor": {"level", "limits", "reason"},

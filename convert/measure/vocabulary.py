@@ -1,0 +1,61 @@
+"""The part of a vocabulary that texts need, and how it reads other texts."""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..plan import make_plan
+from ..quantize.recipe import Quantization
+from ..read.model import SourceModel
+from ..read.vocabulary import kept_tokens
+from ..report.quality import Coverage
+from ..write.gguf_file import write_gguf
+from .runner import LoadedVocabulary
+from .texts import Texts, tokenized
+
+DEFAULT_TOKENS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVocabulary:
+    """texts: all of their tokens are kept. tokens: how many are in all. evaluation: coverage is measured on it."""
+
+    texts: Texts
+    tokens: int
+    evaluation: Texts
+
+
+def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> list[int]:
+    """The tokens to keep, ascending. Raises ConvertError if the texts need more than are wanted."""
+    with _loaded(model) as vocabulary:
+        used = {one for tokens in tokenized(wanted.texts.documents, vocabulary, wanted.texts.name) for one in tokens}
+    return kept_tokens(model.tokenizer, used, wanted.tokens)
+
+
+def coverage_of(texts: Texts, model: SourceModel, cut: SourceModel, kept: Sequence[int]) -> Coverage:
+    """cut: the model with the kept tokens alone."""
+    known, covered, before, after = set(kept), 0, 0, 0
+    contents = [content for one in texts.documents for content in (one.text, *(text for _, text in one.messages))]
+    lines = [
+        line for content in contents for line in unicodedata.normalize("NFC", content).splitlines() if line.strip()
+    ]
+    with _loaded(model) as whole, _loaded(cut) as part:
+        for line in lines:
+            tokens = whole.tokenize(line, parse_special=False)
+            covered += known.issuperset(tokens)
+            before += len(tokens)
+            after += len(part.tokenize(line, parse_special=False))
+    return Coverage(name=texts.name, lines=len(lines), covered=covered, tokens_before=before, tokens=after)
+
+
+@contextmanager
+def _loaded(model: SourceModel) -> Iterator[LoadedVocabulary]:
+    """In llama.cpp, which tokenizes on the board, too."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "vocabulary.gguf"
+        write_gguf(path, make_plan(model, Quantization.BF16).entries, [], [])
+        with LoadedVocabulary(path) as vocabulary:
+            yield vocabulary

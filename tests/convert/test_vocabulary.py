@@ -1,0 +1,164 @@
+"""`--vocabulary`: a model with a part of its tokens reads covered texts as before, and computes the same for them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert.agent import model_facts
+from convert.errors import ConvertError
+from convert.measure.runner import LoadedVocabulary, Runner
+from convert.measure.texts import read_texts
+from convert.measure.vocabulary import WantedVocabulary, fit_vocabulary
+from convert.plan import make_plan
+from convert.quantize.recipe import Quantization
+from convert.read.checkpoint import Checkpoint
+from convert.read.model import SourceModel, read_model
+from convert.read.vocabulary import cut_model, kept_tokens
+from convert.write.gguf_file import write_gguf
+from edge_agent.models.bundle import open_model
+from edge_agent.tools.demo.readings import checkpoint_folder, held_out
+from tests.convert.adapters import make_adapter
+from tests.convert.checkpoints import make_checkpoint
+from tests.convert.conversions import convert, run
+from tests.convert.test_family import FORMS, lively
+from tests.helpers.bundles import DEMO_TASKS
+
+WORDS = ("vibration", "temperature", " bearing", "\n\n", "5.25", "Ä", "泵", "🔧", "_", " the", "  ", "}\n", '{"', "ab")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[SourceModel]:
+    with Checkpoint(checkpoint_folder()) as checkpoint:
+        yield read_model(checkpoint)
+
+
+def loaded(model: SourceModel, path: Path) -> LoadedVocabulary:
+    write_gguf(path, make_plan(model, Quantization.BF16).entries, [], [])
+    return LoadedVocabulary(path)
+
+
+def random_text(draw: random.Random) -> str:
+    readings = [reading.payload for reading in held_out()[:50]]
+    parts = [draw.choice([*WORDS, draw.choice(readings)[draw.randrange(20) :]]) for _ in range(draw.randrange(1, 6))]
+    return "".join(parts)
+
+
+def test_texts_of_kept_tokens_are_read_as_before_and_others_byte_for_byte(demo: SourceModel, tmp_path: Path) -> None:
+    draw, seen = random.Random(4), {True: 0, False: 0}
+    for number in range(6):
+        used = draw.sample(range(len(demo.tokenizer.tokens)), 30)
+        kept = kept_tokens(demo.tokenizer, used, draw.choice((400, 600, 800)))
+        assert kept == sorted({*kept, *used})
+        with ExitStack() as stack:
+            models = (demo, cut_model(demo, kept))
+            whole, part = (
+                stack.enter_context(loaded(model, tmp_path / f"{number}-{at}")) for at, model in enumerate(models)
+            )
+            for _ in range(200):
+                tokens = whole.tokenize(text := random_text(draw), parse_special=False)
+                now = part.tokenize(text, parse_special=False)
+                is_covered = set(tokens) <= {*kept}
+                seen[is_covered] += 1
+                assert b"".join(map(part.piece, now)) == text.encode()
+                assert ([kept[one] for one in now] == tokens) is is_covered
+    assert min(seen.values()) > 100
+
+
+def test_what_fills_up_merges_first_and_too_few_tokens_are_refused(demo: SourceModel) -> None:
+    least = 256 + 3
+    assert kept_tokens(demo.tokenizer, [], 700)[:697] == list(range(697))
+    with pytest.raises(ConvertError, match=rf"--vocabulary-size: should be at least {least}, .* \(got 100\)"):
+        kept_tokens(demo.tokenizer, [], 100)
+
+
+@pytest.mark.parametrize("form", ["0.5B", "7B, untied", "R1-Distill, untied"])
+def test_a_cut_model_computes_what_the_whole_one_does_for_its_tokens(form: str, tmp_path: Path) -> None:
+    shape, change = FORMS[form]
+    files = change(lively(make_checkpoint(**shape)))
+    checkpoint = files.write(tmp_path / "checkpoint")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("")
+    with Checkpoint(checkpoint) as opened:
+        model = read_model(opened)
+        kept = fit_vocabulary(model, WantedVocabulary(read_texts([texts]), 264, read_texts([texts])))
+        assert len(kept) == 264 < model.all_tokens
+        make_plan(cut_model(model, kept), Quantization.BF16).write(tmp_path / "cut.gguf")
+        make_plan(model, Quantization.BF16).write(tmp_path / "whole.gguf")
+    draw = np.random.default_rng(5)
+    places = [int(one) for one in draw.permutation(len(kept))[:128]]
+    with Runner(tmp_path / "cut.gguf") as cut, Runner(tmp_path / "whole.gguf") as whole:
+        np.testing.assert_allclose(cut.logits(places), whole.logits([kept[one] for one in places])[:, kept], atol=1e-3)
+    facts = model_facts(tmp_path / "cut.gguf")
+    assert (facts.tokens, facts.all_tokens) == (264, model.all_tokens)
+
+
+def test_an_adapter_of_the_output_matrix_loses_the_same_rows(tmp_path: Path) -> None:
+    files = make_checkpoint(tied=False)
+    checkpoint = files.write(tmp_path / "checkpoint")
+    head = {name: values for name, values in files.tensors.items() if name == "lm_head.weight"}
+    lora = make_adapter(head, modules=("lm_head",), strength=0.5).write(tmp_path / "lora")
+    texts = read_texts([Path(__file__).parents[2] / "LICENSE"])
+    wanted = WantedVocabulary(texts, 264, texts)
+    convert(checkpoint, tmp_path / "whole", Quantization.BF16, lora=lora)
+    manifest = convert(checkpoint, tmp_path / "cut", Quantization.BF16, lora=lora, vocabulary=wanted)
+    assert manifest["vocabulary"] == {"tokens": 264, "of": 320}
+    with Checkpoint(checkpoint) as opened:
+        kept = fit_vocabulary(read_model(opened), wanted)
+    places = list(range(200))
+
+    def logits(name: str, tokens: list[int]) -> Any:
+        with Runner(tmp_path / name / "model.gguf", [tmp_path / name / "adapter.gguf"]) as runner:
+            return runner.logits(tokens).copy()
+
+    np.testing.assert_allclose(
+        logits("cut", places), logits("whole", [kept[one] for one in places])[:, kept], atol=1e-3
+    )
+
+
+@pytest.mark.usefixtures("few_texts")
+def test_a_bundle_says_what_its_vocabulary_covers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bundle, rows = tmp_path / "bundle", tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"input": one.payload, "answer": "?"}) + "\n" for one in held_out()[:40]))
+    words = (checkpoint_folder(), "--type", "q8_0", "--calibration", "--work", tmp_path / "work", "--out", bundle)
+    assert run(*words, "--vocabulary", rows, "--tasks", DEMO_TASKS, "--vocabulary-size", 1000) == 0
+    printed = capsys.readouterr().out
+    assert "vocabulary: 1,000 of 1,024 tokens" in printed
+    assert "lines are read as before; all take" in printed
+    page = (bundle / "quality.html").read_text("utf-8")
+    assert "1,000 of 1,024 tokens" in page
+    model = open_model("default", bundle)
+    assert model.describe()["vocabulary"] == {"tokens": 1000, "of": 1024}
+    quality = json.loads((bundle / "quality.json").read_text())["bundle"]
+    assert quality["vocabulary"]["coverage"]["lines"] > 100
+    assert quality["bytes_per_token"] == model.bytes_per_token
+    # The checkpoint is compared with the same part of its vocabulary.
+    assert run("evaluate", bundle, "--against", checkpoint_folder(), "--work", tmp_path / "other") == 0
+    assert "KL divergence" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--vocabulary-size", "1000"), "--vocabulary-size goes with --vocabulary"),
+        (("--vocabulary", "FILE", "--vocabulary-size", "0"), "must be a number of tokens, from 1 to 9999999"),
+        (("--vocabulary", "FILE", "--vocabulary-size", "300"), "--vocabulary-size: should be at least "),
+        (("--vocabulary", "gone.txt"), "gone.txt: No such file or directory"),
+        (("--tasks", "FILE"), "--tasks goes with --labelled, --canaries or --vocabulary"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(
+    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("vibration")
+    given = (str(tmp_path / "texts.txt") if word == "FILE" else word for word in words)
+    assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "bundle", *given) in (1, 2)
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
