@@ -1,8 +1,8 @@
 """Requests per second through the whole agent by how many clients ask at once, over the embedded broker.
 
-With --against TREE, another checkout with a .venv of its own is measured, too: both agents are loaded, and take turns
-within each round. The ratios within a round count, with their spread. Exit code 1 if the memory beyond the weights
-exceeds its limit, which is higher with an `extract` task.
+With --against TREE, another checkout with a .venv of its own is measured, too, with --beside MODEL another model. Both
+agents are loaded, and take turns within each round. The ratios within a round count, with their spread. Exit code 1 if
+the memory beyond the weights exceeds its limit, which is higher with an `extract` task.
 """
 
 from __future__ import annotations
@@ -26,23 +26,31 @@ MAX_MIB, MAX_MIB_EXTRACT = 192.0, 235.0
 def main() -> int:
     parser = parser_of("rigs.bench", __doc__)
     parser.add_argument("model", type=model_path, metavar="MODEL", help="a bundle or a .gguf")
-    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/edge-agent")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/edge-agent")
+    other.add_argument("--beside", type=model_path, metavar="MODEL", help="another model")
     parser.add_argument("--kinds", nargs="+", type=Kind, default=list(Kind))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8], help="default: 1 8")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=16, help="of each kind in each run (default: %(default)s)")
     options = parser.parse_args()
-    programs = {"this tree": [sys.executable, "-m", "edge_agent"]}
+    own = [sys.executable, "-m", "edge_agent"]
+    agents = {"this one": (own, options.model)}
     if options.against is not None:
-        programs[str(options.against)] = [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")]
+        agents[str(options.against)] = (
+            [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")],
+            options.model,
+        )
+    if options.beside is not None:
+        agents[str(options.beside)] = (own, options.beside)
     figures = Figures()
     with ExitStack() as stack:
         sides = []
-        for name, program in programs.items():
+        for name, (program, model) in agents.items():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             engine = {"max_active": max(options.clients)}
             tasks = workload_tasks(options.kinds)
-            agent = running_agent(options.model, folder, tasks, engine, program=program, name=name)
+            agent = running_agent(model, folder, tasks, engine, program=program, name=name)
             sides.append(stack.enter_context(agent))
         try:
             for number in range(options.rounds):
