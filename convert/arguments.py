@@ -63,13 +63,15 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     for name, is_allowed, needs in (
         ("budget", is_auto, "--type auto"),
         ("target", is_auto, "--type auto"),
-        *((name, given.is_tuned, "--budget or --calibration") for name in ("labelled", "eval", "seed", "work")),
+        *((name, given.is_tuned, "--budget or --calibration") for name in ("labelled", "seed", "work")),
+        ("eval", given.is_tuned or given.vocabulary is not None, "--budget, --calibration or --vocabulary"),
     ):
         if not is_allowed and getattr(given, name) is not None:
             parser.error(f"--{name} goes with {needs}, not {given.type}")
-    if given.tasks is None and not (given.labelled is given.canaries is None):
+    has_requests = given.labelled is not None or given.canaries is not None
+    if given.tasks is None and has_requests:
         parser.error("--labelled and --canaries need --tasks")
-    if given.tasks is not None and given.labelled is given.canaries is given.vocabulary is None:
+    if given.tasks is not None and given.vocabulary is None and not has_requests:
         parser.error("--tasks goes with --labelled, --canaries or --vocabulary")
     if given.vocabulary_size is not None and given.vocabulary is None:
         parser.error("--vocabulary-size goes with --vocabulary")
@@ -116,7 +118,7 @@ def conversion_parser() -> argparse.ArgumentParser:
     cut = parser.add_argument_group("for a smaller vocabulary")
     used = (
         "texts of the plant. The model keeps the tokens of these, of --tasks and of calibration texts, and "
-        "the most general others. It is smaller and faster, and other texts take more tokens"
+        "the most general others. It is smaller and faster, and other texts usually take more tokens"
     )
     _add(cut, "--vocabulary", "FILE", used, nargs="+")
     _add(cut, "--vocabulary-size", "N", f"how many tokens to keep (default: {DEFAULT_TOKENS})", parse_tokens)

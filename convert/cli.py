@@ -39,7 +39,7 @@ from .quantize.recipe import Quantization
 from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.model import read_model
-from .read.vocabulary import cut_like
+from .read.vocabulary import cut_to_match
 from .stopping import StoppedError, stop_on_signals
 from .students import add_students
 from .train.rows import read_rows, read_unlabelled
@@ -92,7 +92,7 @@ def _convert(words: list[str]) -> int:
         plan, tuned = decide_types(job, source, line.show)
         if folder is None:
             line.close()
-            print_plan(plan, job, as_json=given.json)
+            print_plan(plan, job, source.vocabulary, as_json=given.json)
             return EXIT_OK
         written = write_bundle(job, source, plan, tuned, folder=folder, progress=line.show)
     for warning in written.warnings:
@@ -149,7 +149,7 @@ def _evaluate(words: list[str]) -> int:
     examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or _cache_folder()
     with closing(ProgressLine(sys.stderr)) as line:
-        reference = _model(given.against, work, line.show, like=model.path)
+        reference = _model(given.against, work, line.show, match=model.path)
         if not _is_model(given.against):
             reference, work = Adapted(reference.path, model.user_adapters), reference.path.parent
         found = compare_models(model, reference, texts, examples, work=work, progress=line.show)
@@ -245,14 +245,16 @@ def _is_model(path: Path) -> bool:
     return path.is_file() or (path / MODEL_FILE).is_file()
 
 
-def _model(path: Path, work: Path, progress: OnProgress, *, like: Path | None = None) -> Adapted:
-    """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`, with the tokens of the model `like`."""
+def _model(path: Path, work: Path, progress: OnProgress, *, match: Path | None = None) -> Adapted:
+    """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`, with the tokens of the model `match`."""
     if _is_model(path):
         return Adapted.from_path(path)
     with Checkpoint(path) as checkpoint:
         model = read_model(checkpoint)
-        if like is not None:
-            model = cut_like(model, like)
+        if match is not None:
+            model = cut_to_match(model, match)
+            if model.config.vocab_size < model.all_tokens:
+                _complain(f"note: the checkpoint is read with the bundle's {model.config.vocab_size:,} tokens alone")
         return Adapted(write_reference(checkpoint, model, work, progress))
 
 

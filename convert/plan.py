@@ -46,7 +46,7 @@ class FilePlan:
             *gguf_file.general_entries(self.name, self.licence, label, file_type, self.model.generation),
             *gguf_file.architecture_entries(self.model.config),
             *gguf_file.tokenizer_entries(self.model.tokenizer, self.model.chat_template),
-            *gguf_file.own_entries(self.model.fields, self.model.config.vocab_size, self.model.all_tokens),
+            *gguf_file.agent_entries(self.model.fields, self.model.config.vocab_size, self.model.all_tokens),
         ]
 
     @property

@@ -12,7 +12,7 @@ from .maps import WrittenMaps
 from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
-from .report.quality import Comparison
+from .report.quality import Comparison, Vocabulary
 from .report.training import Training, tenth_percent
 from .students import WrittenStudents
 from .train.recipe import MOST_STEPS
@@ -24,19 +24,19 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, sort_keys=True))
 
 
-def print_plan(plan: FilePlan, job: Job, *, as_json: bool) -> None:
+def print_plan(plan: FilePlan, job: Job, vocabulary: Vocabulary, *, as_json: bool) -> None:
     """Each tensor's type and bytes, and what the model takes on a board of the target."""
     if as_json:
         tensors = [
             {"name": info.name, "type": info.kind.name, "shape": list(info.shape), "bytes": info.nbytes}
             for info in plan.infos
         ]
-        print_json(_facts(plan, job) | {"tensors": tensors})
+        print_json(_facts(plan, job, vocabulary) | {"tensors": tensors})
         return
     width = max(len(info.name) for info in plan.infos)
     for info in plan.infos:
         print(f"{info.name:{width}}  {info.kind.name:6}  {info.nbytes:>12}")
-    _print_histogram(plan, job)
+    _print_histogram(plan, job, vocabulary)
 
 
 def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seconds: float, *, as_json: bool) -> None:
@@ -45,25 +45,20 @@ def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seco
         facts = {
             "bundle": str(folder),
             "canaries": written.canaries,
-            "vocabulary": asdict(written.vocabulary),
             "files": written.manifest["files"],
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
             "signed": job.sign is not None,
             "warnings": written.warnings,
         }
-        print_json(_facts(plan, job) | facts)
+        print_json(_facts(plan, job, written.vocabulary) | facts)
         return
     licence = f"licence {escaped(plan.licence)}" if plan.licence else "licence not stated (--licence writes it)"
     print(
         f"{escaped(str(folder))}: {escaped(plan.name)} version {job.version}, {plan.quantization_name}, {licence}"
         f"{', signed' if job.sign is not None else ''}"
     )
-    _print_histogram(plan, job)
-    if (coverage := written.vocabulary.coverage) is not None:
-        print(f"vocabulary: {written.vocabulary.tokens:,} of {written.vocabulary.of:,} tokens")
-        as_before = f"{percent(coverage.covered / coverage.lines)} of {coverage.lines:,} lines are read as before"
-        print(f"  {coverage.name}: {as_before}; all take {percent(coverage.growth)} more tokens")
+    _print_histogram(plan, job, written.vocabulary)
     print(f"canaries: {written.canaries or 'none'}")
     print(f"{seconds:.1f} s")
 
@@ -199,7 +194,7 @@ def _mapped_tasks(model: Model) -> dict[str, str]:
     return {definition: str(entry.get("task")) for definition, entry in model.score_maps.items()}
 
 
-def _print_histogram(plan: FilePlan, job: Job) -> None:
+def _print_histogram(plan: FilePlan, job: Job, vocabulary: Vocabulary) -> None:
     for name, counts in plan.histogram().items():
         print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
     print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes, with the header {plan.file_bytes}")
@@ -209,12 +204,16 @@ def _print_histogram(plan: FilePlan, job: Job) -> None:
         f"anonymous memory for fast kernels (computed for target {job.target.value}, not measured)"
     )
     print(f"{plan.kv_bytes_per_token} bytes of keys and values per token of context")
+    if (coverage := vocabulary.coverage) is not None:
+        print(f"vocabulary: {vocabulary.tokens:,} of {vocabulary.of:,} tokens")
+        as_before = f"{tenth_percent(coverage.covered / coverage.lines)} of {coverage.lines:,} lines are read as before"
+        print(f"  {coverage.name}: {as_before}; all take {tenth_percent(coverage.growth)} more tokens")
     print(
         f"memory on a board: about {plan.board_bytes / 1e9:.1f} GB with {CONTEXT_TOKENS} tokens of context (predicted)"
     )
 
 
-def _facts(plan: FilePlan, job: Job) -> dict[str, Any]:
+def _facts(plan: FilePlan, job: Job, vocabulary: Vocabulary) -> dict[str, Any]:
     return {
         "name": plan.name,
         "version": job.version,
@@ -229,6 +228,7 @@ def _facts(plan: FilePlan, job: Job) -> dict[str, Any]:
         "board_bytes": plan.board_bytes,
         "bytes_per_token": plan.bytes_per_token,
         "kv_bytes_per_token": plan.kv_bytes_per_token,
+        "vocabulary": asdict(vocabulary),
     }
 
 

@@ -64,7 +64,7 @@ def read_tasks(path: Path) -> dict[str, Task]:
 
 
 def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
-    """With the chats of the tasks: their system messages, examples and templates, and labels or a schema as answers."""
+    """With chats of the tasks: system message, examples and template; each label, or the schema, as the answer."""
     documents = list(texts.documents)
     for task in tasks.values():
         asked = (*((turn.role, turn.content) for turn in task.head), ("user", task.config.template))

@@ -45,8 +45,8 @@ def evaluation_files() -> list[Path]:
 
 
 def read_texts(paths: Sequence[Path]) -> Texts:
-    """A `.jsonl` holds one document per line: `{"text": …}`, `{"input": …}` as a row has it, or `{"messages": [{"role",
-    "content"}, …]}`. Any other file is one plain text. Raises ConvertError."""
+    """A `.jsonl` holds one document per line: `{"text": …}`, `{"input": …, "answer": …}` as a row has it, or
+    `{"messages": [{"role", "content"}, …]}`. Any other file is one plain text. Raises ConvertError."""
     digest = hashlib.sha256()
     documents: list[TextDocument] = []
     for path in paths:
@@ -66,8 +66,9 @@ def _document(value: Any, where: str) -> TextDocument:
     match value:
         case {"text": str(text)}:
             return TextDocument(text=text)
-        case {"input": str() | dict() | list() as value}:
-            return TextDocument(text=value if isinstance(value, str) else compact_json(value))
+        case {"input": str() | dict() | list() as asked, **more}:
+            texts = (one if isinstance(one, str) else compact_json(one) for one in (asked, more.get("answer", "")))
+            return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)))
         case {"messages": [_, *_] as messages}:
             found = tuple(_message(message) for message in messages)
             if all(role in _ROLES for role, _ in found):

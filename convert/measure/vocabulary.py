@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..errors import ConvertError
 from ..plan import make_plan
 from ..quantize.recipe import Quantization
 from ..read.model import SourceModel
@@ -14,14 +15,14 @@ from ..read.vocabulary import kept_tokens
 from ..report.quality import Coverage
 from ..write.gguf_file import write_gguf
 from .runner import LoadedVocabulary
-from .texts import Texts, tokenized
+from .texts import TextDocument, Texts, tokenized
 
 DEFAULT_TOKENS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class WantedVocabulary:
-    """texts: all of their tokens are kept. tokens: how many are in all. evaluation: coverage is measured on it."""
+    """texts: all of their tokens are kept. tokens: how many to keep altogether. evaluation: measures the coverage."""
 
     texts: Texts
     tokens: int
@@ -30,18 +31,19 @@ class WantedVocabulary:
 
 def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> list[int]:
     """The tokens to keep, ascending. Raises ConvertError if the texts need more than are wanted."""
-    with _loaded(model) as vocabulary:
-        used = {one for tokens in tokenized(wanted.texts.documents, vocabulary, wanted.texts.name) for one in tokens}
+    # A request may be a line alone, whose last token a following line would change.
+    lines = [TextDocument(text=line) for line in _lines(wanted.texts)]
+    with _loaded(model) as whole:
+        documents = tokenized([*wanted.texts.documents, *lines], whole, wanted.texts.name)
+        used = {token for tokens in documents for token in tokens}
     return kept_tokens(model.tokenizer, used, wanted.tokens)
 
 
 def coverage_of(texts: Texts, model: SourceModel, cut: SourceModel, kept: Sequence[int]) -> Coverage:
-    """cut: the model with the kept tokens alone."""
+    """cut: the model with the kept tokens alone. Raises ConvertError for texts without a line."""
+    if not (lines := _lines(texts)):
+        raise ConvertError(f"{texts.name}: holds no text")
     known, covered, before, after = set(kept), 0, 0, 0
-    contents = [content for one in texts.documents for content in (one.text, *(text for _, text in one.messages))]
-    lines = [
-        line for content in contents for line in unicodedata.normalize("NFC", content).splitlines() if line.strip()
-    ]
     with _loaded(model) as whole, _loaded(cut) as part:
         for line in lines:
             tokens = whole.tokenize(line, parse_special=False)
@@ -49,6 +51,12 @@ def coverage_of(texts: Texts, model: SourceModel, cut: SourceModel, kept: Sequen
             before += len(tokens)
             after += len(part.tokenize(line, parse_special=False))
     return Coverage(name=texts.name, lines=len(lines), covered=covered, tokens_before=before, tokens=after)
+
+
+def _lines(texts: Texts) -> list[str]:
+    """In NFC, without blank ones."""
+    contents = [content for one in texts.documents for content in (one.text, *(text for _, text in one.messages))]
+    return [line for content in contents for line in unicodedata.normalize("NFC", content).splitlines() if line.strip()]
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Some rows of a stored matrix, in the form of a StoredTensor. rows: their numbers, ascending."""
+    """Some rows of a stored matrix; reads like a StoredTensor. rows: their numbers, ascending."""
 
     stored: StoredTensor
     rows: Sequence[int]

@@ -2,7 +2,7 @@
 
 A text whose original tokens are all kept has the same tokens as before. Each merge that makes one of them makes a kept
 token, and is kept with both of its parts. A merge that is left out makes a token that this text never has, in no step.
-Other texts have more tokens, as all bytes are kept.
+Other texts usually have more tokens; all bytes are kept.
 """
 
 from collections import defaultdict
@@ -20,46 +20,46 @@ from .safetensors import StoredRows, StoredTensor
 from .tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .tokenizer import Tokenizer
 
-# llama.cpp's fast kernels take so many rows at once, and no rest.
+# The rows of a matrix, for llama.cpp's fast kernels, are a multiple of this.
 ROW_GROUP = 8
 _OF_TEXT = (int(TokenType.NORMAL), int(TokenType.UNUSED))
 
 
 def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[int]:
-    """Bytes, added tokens, used ones and all that merge into them; then those that merge first, up to `size`.
+    """Bytes, added tokens, used ones and the parts that merge into them; then others by the rank of their merge.
 
-    size: rounded up to whole groups. Raises ConvertError if more are needed.
+    size: rounded up to whole groups. Raises ConvertError if more are needed, or if the tokenizer has no more.
     """
-    most = -(-size // ROW_GROUP) * ROW_GROUP
     ids = {text: number for number, text in enumerate(tokenizer.tokens)}
-    parts = defaultdict[int, list[int]](list)
-    for left, right in (merge.split(" ") for merge in tokenizer.merges):
-        parts[ids[left + right]] += [ids[left], ids[right]]
+    parts_of = defaultdict[int, set[int]](set)
+    for merge in tokenizer.merges:
+        left, right = merge.split(" ")
+        if {left, right, left + right} <= ids.keys():
+            parts_of[ids[left + right]] |= {ids[left], ids[right]}
     added = [number for number, kind in enumerate(tokenizer.token_types) if kind not in _OF_TEXT]
-    whole = [number for number, text in enumerate(tokenizer.tokens) if len(text) == 1]
-    kept = set[int]()
-
-    def keep(wanted: Collection[int]) -> None:
-        waiting = [*wanted]
-        while waiting:
-            if (one := waiting.pop()) not in kept:
-                kept.add(one)
-                waiting += parts.get(one, ())
-
-    keep([*added, *whole, *tokenizer.special_ids.values(), *used])
-    if len(kept) > most:
+    single_bytes = [number for number, text in enumerate(tokenizer.tokens) if len(text) == 1]
+    kept, waiting = set[int](), [*added, *single_bytes, *tokenizer.special_ids.values(), *used]
+    while waiting:
+        if (token := waiting.pop()) not in kept:
+            kept.add(token)
+            waiting += parts_of.get(token, ())
+    limit = -(-size // ROW_GROUP) * ROW_GROUP
+    if len(kept) > limit:
         raise ConvertError(
             f"--vocabulary-size: should be at least {len(kept)}, for bytes, special tokens and texts (got {size})"
         )
-    for number in parts:
-        if len(kept) >= most:
-            break
-        keep([number])
+    for token, parts in parts_of.items():
+        if len(kept) < limit and parts <= kept:
+            kept.add(token)
+    if len(kept) < limit:
+        raise ConvertError(f"--vocabulary-size: should be less than the model's {len(kept)} tokens (got {size})")
     return sorted(kept)
 
 
 def cut_model(model: SourceModel, kept: Sequence[int]) -> SourceModel:
-    """kept: numbers of tokens, ascending; see `kept_tokens`."""
+    """kept: numbers of tokens, ascending; see `kept_tokens`. Raises ConvertError for a model that `train` made."""
+    if model.fields is not None:
+        raise ConvertError("--vocabulary: the checkpoint is of a trained model, which has no more tokens than it needs")
     places = {number: at for at, number in enumerate(kept)}
     config = model.config.model_copy(update={"vocab_size": len(kept)})
     tensors = [_cut(tensor, kept) if tensor.name in (TOKEN_EMBD, OUTPUT) else tensor for tensor in model.tensors]
@@ -76,21 +76,20 @@ def cut_model(model: SourceModel, kept: Sequence[int]) -> SourceModel:
     return replace(model, config=config, tensors=tensors, tokenizer=cut)
 
 
-def cut_like(model: SourceModel, path: Path) -> SourceModel:
-    """With the tokens of a model file that has a part of its vocabulary. Raises ConvertError for other tokens."""
+def cut_to_match(model: SourceModel, path: Path) -> SourceModel:
+    """With the tokens of a model file, if that has a part of its vocabulary. Raises ConvertError for other tokens."""
     facts = model_facts(path)
     if facts.tokens == facts.all_tokens:
         return model
     ids = {text.encode(): number for number, text in enumerate(model.tokenizer.tokens)}
-    texts = list(read_strings(path, read_header(path).array(TOKENS_KEY, STRING)))
-    if unknown := [text for text in texts if text not in ids]:
-        shown = escaped(unknown[0].decode(errors="replace"))
-        raise ConvertError(f"{escaped(str(path))}: has the token {shown}, which the checkpoint lacks")
-    return cut_model(model, sorted(ids[text] for text in texts))
+    kept = {ids.get(text) for text in read_strings(path, read_header(path).array(TOKENS_KEY, STRING))}
+    if None in kept or not kept.issuperset(model.tokenizer.special_ids.values()):
+        raise ConvertError(f"{escaped(str(path))}: has other tokens than this checkpoint")
+    return cut_model(model, sorted(one for one in kept if one is not None))
 
 
 def cut_lora(lora: Lora, kept: Sequence[int]) -> Lora:
-    """An update of the output matrix loses the same rows."""
+    """An update of the output matrix has the rows of these tokens alone."""
     updates = [replace(one, b=one.b[[*kept]]) if one.name == OUTPUT else one for one in lora.updates]
     return replace(lora, updates=updates)
 

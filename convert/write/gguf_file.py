@@ -112,7 +112,7 @@ def tokenizer_entries(tokenizer: Tokenizer, chat_template: str | None) -> list[E
     return entries
 
 
-def own_entries(fields: str | None, tokens: int, all_tokens: int) -> list[Entry]:
+def agent_entries(fields: str | None, tokens: int, all_tokens: int) -> list[Entry]:
     """What only the agent reads: how a trained model reads an input; of how many tokens the vocabulary is a part."""
     entries = list[Entry]()
     if fields is not None:

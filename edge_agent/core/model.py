@@ -22,7 +22,7 @@ class ModelError(Exception):
 class Model:
     """A model whose files were checked. key: its table in `[models]`; size_bytes, sha256: of model.gguf.
 
-    tokens: of the vocabulary; all_tokens: of how many it is a part; bytes_per_token: of weights, that a step reads.
+    tokens: of the vocabulary; all_tokens: of its checkpoint's. bytes_per_token: bytes of weights that each step reads.
     source: the folder or file that was opened, links resolved. adapters: all are applied together.
     students: are asked before the model.
     signature: "unchecked" without a configured key, None without a signature.

@@ -63,10 +63,9 @@ _NOT_OF_BYTES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace
 class ModelFacts:
     """quantization: llama.cpp's name for the mix of types, else the type of most bytes. tokens: the vocabulary's size.
 
-    all_tokens: of how many the vocabulary is a part, as many where it is whole.
-
+    all_tokens: of its checkpoint's vocabulary, of which this one may be a part.
     chat_template_sha256: hex, of its UTF-8; None = the model has no template.
-    bytes_per_token: of weights, that each decode step reads.
+    bytes_per_token: bytes of weights that each step reads.
     fields: what it reads, if `edge-convert train` made it.
     """
 

@@ -1,8 +1,8 @@
 """Requests per second through the whole agent by how many clients ask at once, over the embedded broker.
 
-With --against TREE, another checkout with a .venv of its own is measured, too, with --beside MODEL another model. Both
-agents are loaded, and take turns within each round. The ratios within a round count, with their spread. Exit code 1 if
-the memory beyond the weights exceeds its limit, which is higher with an `extract` task.
+--against TREE measures another checkout, with a .venv of its own, beside this one; --beside MODEL another model.
+Both agents are loaded, and take turns within each round. The ratios within a round count, with their spread. Exit code
+1 if the memory beyond the weights exceeds its limit, which is higher with an `extract` task.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=16, help="of each kind in each run (default: %(default)s)")
     options = parser.parse_args()
     own = [sys.executable, "-m", "edge_agent"]
-    agents = {"this one": (own, options.model)}
+    agents = {"this tree": (own, options.model)}
     if options.against is not None:
         agents[str(options.against)] = (
             [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")],

@@ -14,6 +14,7 @@ import time
 
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.texts import calibration_files, chunks, evaluation_files, read_texts
+from convert.write.manifest import MODEL_FILE
 from edge_agent.core.extras import missing_extra
 from edge_agent.tools.output import aligned
 from rigs.bench.figures import processor
@@ -31,18 +32,19 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=5e-3, help="of learning, in levels (default: %(default)s)")
     parser.add_argument("--chunks", type=int, default=1000, help="of calibration texts, at most")
     given = parser.parse_args()
+    model = given.model / MODEL_FILE if given.model.is_dir() else given.model
     if missing := missing_extra("train"):
         sys.exit(missing)
     from rigs.recover.block import train_block  # noqa: PLC0415 - needs PyTorch
 
-    with Runner(given.model) as runner:
+    with Runner(model) as runner:
         learnt = chunks(read_texts(calibration_files()), runner, seed=0, most=given.chunks)
         others = chunks(read_texts(evaluation_files()), runner, seed=0, most=16)
     table = [("block", "error with feedback", "trained", "less by", "minutes")]
     gains = []
     for number in given.blocks:
         began = time.monotonic()
-        before, after = train_block(given.checkpoint, given.model, number, learnt, others, given.epochs, given.rate)
+        before, after = train_block(given.checkpoint, model, number, learnt, others, given.epochs, given.rate)
         gains.append(1 - after / before)
         minutes = f"{(time.monotonic() - began) / 60:.1f}"
         table.append((str(number), f"{before:.5f}", f"{after:.5f}", f"{gains[-1]:.1%}", minutes))

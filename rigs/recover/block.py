@@ -62,22 +62,21 @@ def train_block(
 class RoundedLinear(torch.nn.Module):  # type: ignore[misc]
     """A matrix whose numbers are levels from -8 to 7 times the scale of each 32 of them, as in Q4_0.
 
-    Levels are trained as numbers that are rounded; gradients pass the rounding. They start as near to the original as
-    rounds to the same.
+    Levels are trained as numbers that are rounded; gradients pass the rounding. They start at the original, moved
+    just so far that they round to the stored level.
     """
 
     def __init__(self, linear: Any, scales: Any, levels: Any) -> None:
         super().__init__()
         self.bias = linear.bias
         original = linear.weight.data.unflatten(1, (-1, levels.shape[-1])) / scales.where(scales != 0, 1)
-        self.levels = torch.nn.Parameter(original.clamp(levels - 0.49, levels + 0.49))
+        self.levels = torch.nn.Parameter(original.clamp(levels - 0.49, levels + 0.49).clamp(-8, 7))
         self.scales = scales
         # Relative, so that one rate fits all.
         self.growth = torch.nn.Parameter(torch.zeros_like(scales))
 
     def forward(self, inputs: Any) -> Any:
-        bounded = self.levels.clamp(-8, 7)
-        levels = bounded + (bounded.round() - bounded).detach()
+        levels = self.levels + (self.levels.round() - self.levels).detach()
         scales = self.scales * (1 + self.growth)
         # Scales are F16 in the file.
         scales = scales + (scales.half().float() - scales).detach()
@@ -130,4 +129,6 @@ def _fit(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            for one in rounded:
+                one.levels.data.clamp_(-8, 7)
             schedule.step()

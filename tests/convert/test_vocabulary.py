@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,9 @@ def test_texts_of_kept_tokens_are_read_as_before_and_others_byte_for_byte(demo: 
 def test_what_fills_up_merges_first_and_too_few_tokens_are_refused(demo: SourceModel) -> None:
     least = 256 + 3
     assert kept_tokens(demo.tokenizer, [], 700)[:697] == list(range(697))
+    # Without `[PAD…]`, which no text has.
+    with pytest.raises(ConvertError, match=r"should be less than the model's 1024 tokens \(got 1025\)"):
+        kept_tokens(demo.tokenizer, [], 1025)
     with pytest.raises(ConvertError, match=rf"--vocabulary-size: should be at least {least}, .* \(got 100\)"):
         kept_tokens(demo.tokenizer, [], 100)
 
@@ -126,12 +130,14 @@ def test_an_adapter_of_the_output_matrix_loses_the_same_rows(tmp_path: Path) -> 
 @pytest.mark.usefixtures("few_texts")
 def test_a_bundle_says_what_its_vocabulary_covers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bundle, rows = tmp_path / "bundle", tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"input": one.payload, "answer": "?"}) + "\n" for one in held_out()[:40]))
+    rows.write_text("".join(json.dumps({"input": one.payload, "answer": one.fault}) + "\n" for one in held_out()[:40]))
     words = (checkpoint_folder(), "--type", "q8_0", "--calibration", "--work", tmp_path / "work", "--out", bundle)
-    assert run(*words, "--vocabulary", rows, "--tasks", DEMO_TASKS, "--vocabulary-size", 1000) == 0
-    printed = capsys.readouterr().out
-    assert "vocabulary: 1,000 of 1,024 tokens" in printed
-    assert "lines are read as before; all take" in printed
+    cut = ("--vocabulary", rows, "--tasks", DEMO_TASKS, "--vocabulary-size", 1000)
+    for more in (["--dry-run"], []):
+        assert run(*words, *cut, *more) == 0
+        printed = capsys.readouterr().out
+        assert "vocabulary: 1,000 of 1,024 tokens" in printed
+        assert "lines are read as before; all take" in printed
     page = (bundle / "quality.html").read_text("utf-8")
     assert "1,000 of 1,024 tokens" in page
     model = open_model("default", bundle)
@@ -141,7 +147,27 @@ def test_a_bundle_says_what_its_vocabulary_covers(capsys: pytest.CaptureFixture[
     assert quality["bytes_per_token"] == model.bytes_per_token
     # The checkpoint is compared with the same part of its vocabulary.
     assert run("evaluate", bundle, "--against", checkpoint_folder(), "--work", tmp_path / "other") == 0
-    assert "KL divergence" in capsys.readouterr().out
+    found = capsys.readouterr()
+    assert "KL divergence" in found.out
+    assert "note: the checkpoint is read with the bundle's 1,000 tokens alone" in found.err
+    other = make_checkpoint().write(tmp_path / "checkpoint")
+    assert run("evaluate", bundle, "--against", other, "--work", tmp_path / "other") == 1
+    assert "has other tokens than this checkpoint" in capsys.readouterr().err
+
+
+def test_a_line_and_a_row_are_covered_as_a_request_has_them(demo: SourceModel, tmp_path: Path) -> None:
+    rows, lines = tmp_path / "rows.jsonl", tmp_path / "lines.txt"
+    rows.write_text(json.dumps({"input": {"note": "the pump is hot"}, "answer": "stop the motor"}) + "\n")
+    lines.write_text("the seal leaks.\n\nthe inlet is blocked!\n")
+    kept = fit_vocabulary(demo, WantedVocabulary(read_texts([rows, lines]), 480, read_texts([lines])))
+    with loaded(demo, tmp_path / "whole.gguf") as whole:
+        for text in ('{"note":"the pump is hot"}', "stop the motor", "the seal leaks.", "the inlet is blocked!"):
+            assert {*whole.tokenize(text, parse_special=False)} <= {*kept}
+
+
+def test_a_trained_model_keeps_its_tokens(demo: SourceModel) -> None:
+    with pytest.raises(ConvertError, match="the checkpoint is of a trained model"):
+        cut_model(replace(demo, fields="{}"), [0])
 
 
 @pytest.mark.parametrize(
@@ -150,6 +176,8 @@ def test_a_bundle_says_what_its_vocabulary_covers(capsys: pytest.CaptureFixture[
         (("--vocabulary-size", "1000"), "--vocabulary-size goes with --vocabulary"),
         (("--vocabulary", "FILE", "--vocabulary-size", "0"), "must be a number of tokens, from 1 to 9999999"),
         (("--vocabulary", "FILE", "--vocabulary-size", "300"), "--vocabulary-size: should be at least "),
+        (("--vocabulary", "FILE"), "--vocabulary-size: should be less than the model's 1024 tokens (got 65536)"),
+        (("--vocabulary", "FILE", "--vocabulary-size", "1000", "--eval", "BLANK"), "blank.txt: holds no text"),
         (("--vocabulary", "gone.txt"), "gone.txt: No such file or directory"),
         (("--tasks", "FILE"), "--tasks goes with --labelled, --canaries or --vocabulary"),
     ],
@@ -158,7 +186,9 @@ def test_what_cannot_be_cut_is_refused(
     words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "texts.txt").write_text("vibration")
-    given = (str(tmp_path / "texts.txt") if word == "FILE" else word for word in words)
+    (tmp_path / "blank.txt").write_text(" \n\t\n")
+    names = {"FILE": str(tmp_path / "texts.txt"), "BLANK": str(tmp_path / "blank.txt")}
+    given = (names.get(word, word) for word in words)
     assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "bundle", *given) in (1, 2)
     assert told in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
