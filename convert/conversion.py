@@ -253,6 +253,7 @@ def _write_quality(
 
 def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
     importance, lora, template = folder / manifest.IMPORTANCE_FILE, source.lora, source.model.chat_template
+    vocabulary = {"tokens": source.vocabulary.tokens, "of": source.vocabulary.of}
     return {
         "schema": manifest.SCHEMA,
         "name": plan.name,
@@ -270,8 +271,8 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
             "imatrix_sha256": manifest.sha256_of(importance) if importance.is_file() else None,
         },
         "tools": manifest.tools(),
-        "vocabulary": {"tokens": source.vocabulary.tokens, "of": source.vocabulary.of},
         "context_length": plan.model.config.max_position_embeddings,
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),
+        **({} if source.vocabulary.coverage is None else {"vocabulary": vocabulary}),
     }
