@@ -111,7 +111,7 @@ def conversion_parser() -> argparse.ArgumentParser:
         "types other than auto are rounded for texts only with this option"
     )
     _add(tuned, "--calibration", "FILE", calibration, nargs="*")
-    _add(tuned, "--eval", "FILE", "texts for the evaluation (default: the included ones)")
+    _add(tuned, "--eval", "FILE", "texts for the evaluation, also with --vocabulary (default: the included ones)")
     _add(tuned, "--seed", "N", "order of the texts (default: 0)", int)
     _add(tuned, "--work", "DIR", "folder for measurements, which the next run uses again (default: the user's cache)")
     _add(tuned, *_LABELLED)

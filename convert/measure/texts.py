@@ -66,13 +66,13 @@ def _document(value: Any, where: str) -> TextDocument:
     match value:
         case {"text": str(text)}:
             return TextDocument(text=text)
-        case {"input": str() | dict() | list() as asked, **more}:
-            texts = (one if isinstance(one, str) else compact_json(one) for one in (asked, more.get("answer", "")))
-            return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)))
         case {"messages": [_, *_] as messages}:
             found = tuple(_message(message) for message in messages)
             if all(role in _ROLES for role, _ in found):
                 return TextDocument(messages=found)
+        case {"input": str() | dict() | list() as asked, **more}:
+            texts = (one if isinstance(one, str) else compact_json(one) for one in (asked, more.get("answer", "")))
+            return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)))
     raise ConvertError(
         f'{where}: must be an object with "text", with "input" as in a row, or with "messages" of "role" '
         f'({", ".join(_ROLES)}) and "content"'

@@ -15,7 +15,7 @@ from ..read.vocabulary import kept_tokens
 from ..report.quality import Coverage
 from ..write.gguf_file import write_gguf
 from .runner import LoadedVocabulary
-from .texts import TextDocument, Texts, tokenized
+from .texts import Texts, tokenized
 
 DEFAULT_TOKENS = 65_536
 
@@ -31,11 +31,12 @@ class WantedVocabulary:
 
 def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> list[int]:
     """The tokens to keep, ascending. Raises ConvertError if the texts need more than are wanted."""
-    # A request may be a line alone, whose last token a following line would change.
-    lines = [TextDocument(text=line) for line in _lines(wanted.texts)]
     with _loaded(model) as whole:
-        documents = tokenized([*wanted.texts.documents, *lines], whole, wanted.texts.name)
+        documents = tokenized(wanted.texts.documents, whole, wanted.texts.name)
         used = {token for tokens in documents for token in tokens}
+        # A request may be a line alone: a newline behind it would change its last token.
+        for line in _lines(wanted.texts):
+            used.update(whole.tokenize(line, parse_special=False))
     return kept_tokens(model.tokenizer, used, wanted.tokens)
 
 

@@ -51,8 +51,8 @@ def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[
     for token, parts in parts_of.items():
         if len(kept) < limit and parts <= kept:
             kept.add(token)
-    if len(kept) < limit:
-        raise ConvertError(f"--vocabulary-size: should be less than the model's {len(kept)} tokens (got {size})")
+    if len(kept) == len({*added, *single_bytes, *parts_of}):
+        raise ConvertError(f"--vocabulary-size: should be less than the {len(kept)} tokens of the model (got {size})")
     return sorted(kept)
 
 

@@ -39,7 +39,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """tokens: how many the model has. of: how many the checkpoint has; coverage: None = the model has them all, too."""
+    """tokens: how many the model has. of: how many the checkpoint has; coverage: None = nothing was cut."""
 
     tokens: int
     of: int

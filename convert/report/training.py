@@ -8,7 +8,7 @@ from .numbers import share_interval
 from .page import environment
 
 SCHEMA = 1
-# Of the rows that the bundle's own model has learnt from: the share that a judged one has.
+# Of the rows that the bundle's own model has learnt from: the share that a judged one has, see train/folds.py.
 _JUDGED_SHARE = 0.8
 # In a confusion, in place of a label: the best one is below `min_score`.
 UNSURE = "(unsure)"
@@ -112,7 +112,7 @@ class TaskQuality:
     def interval(self) -> tuple[float, float]:
         """Of the accuracy of the bundle's own model, at 95 %.
 
-        Its upper end allows for the rows that judged models lack: at best the error falls as rows grow.
+        Its upper end allows for the rows that judged models lack: at best, twice the rows halve the error.
         """
         low, _ = share_interval(self.right, self.judged)
         return low, share_interval(self.judged - _JUDGED_SHARE * (self.judged - self.right), self.judged)[1]

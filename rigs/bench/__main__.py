@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=16, help="of each kind in each run (default: %(default)s)")
     options = parser.parse_args()
     own = [sys.executable, "-m", "edge_agent"]
-    agents = {"this tree": (own, options.model)}
+    agents = {str(options.model) if options.beside else "this tree": (own, options.model)}
     if options.against is not None:
         agents[str(options.against)] = (
             [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")],

@@ -2,13 +2,12 @@
 
 MODEL.gguf is the checkpoint as Q4_0, rounded with error feedback (`edge-convert --type q4_0 --calibration`). Levels and
 scales of single blocks are trained through that rounding (straight-through), against the unquantized block on the
-quantized model's own inputs, as EfficientQAT does (arXiv 2407.11062). Exits with 1 if a block's error on other texts
-falls by less than 15 %.
+inputs that quantized blocks before it give, as EfficientQAT does (arXiv 2407.11062). Exits with 1 if a block's error on
+other texts falls by less than 15 %.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -18,13 +17,13 @@ from convert.write.manifest import MODEL_FILE
 from edge_agent.core.extras import missing_extra
 from edge_agent.tools.output import aligned
 from rigs.bench.figures import processor
-from rigs.machine import checkpoint_path, model_path
+from rigs.machine import checkpoint_path, model_path, parser_of
 
 LEAST_GAIN = 0.15
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rigs.recover", description=__doc__)
+    parser = parser_of("rigs.recover", __doc__)
     parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("model", type=model_path)
     parser.add_argument("--blocks", type=int, nargs="+", default=[4, 12, 20], help="default: 4 12 20")

@@ -92,6 +92,8 @@ def _read_q4_0(model: Path) -> dict[str, tuple[Any, Any]]:
             scales = data[..., :2].copy().view(np.float16).astype(np.float32)
             levels = np.concatenate((data[..., 2:] & 15, data[..., 2:] >> 4), axis=-1)
             found[tensor.name] = scales, levels.astype(np.float32) - 8
+    if not found:
+        raise SystemExit(f"{model}: holds no matrix as Q4_0")
     return found
 
 

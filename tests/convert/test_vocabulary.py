@@ -77,8 +77,9 @@ def test_what_fills_up_merges_first_and_too_few_tokens_are_refused(demo: SourceM
     least = 256 + 3
     assert kept_tokens(demo.tokenizer, [], 700)[:697] == list(range(697))
     # Without `[PAD…]`, which no text has.
-    with pytest.raises(ConvertError, match=r"should be less than the model's 1024 tokens \(got 1025\)"):
-        kept_tokens(demo.tokenizer, [], 1025)
+    for size in (1020, 1024, 1025, 65_536):
+        with pytest.raises(ConvertError, match=rf"should be less than the 1024 tokens of the model \(got {size}\)"):
+            kept_tokens(demo.tokenizer, [], size)
     with pytest.raises(ConvertError, match=rf"--vocabulary-size: should be at least {least}, .* \(got 100\)"):
         kept_tokens(demo.tokenizer, [], 100)
 
@@ -156,12 +157,18 @@ def test_a_bundle_says_what_its_vocabulary_covers(capsys: pytest.CaptureFixture[
 
 
 def test_a_line_and_a_row_are_covered_as_a_request_has_them(demo: SourceModel, tmp_path: Path) -> None:
+    # A newline joins the mark before it first, as in Qwen's vocabulary.
+    old = demo.tokenizer
+    tokens, types = [*old.tokens, ".Ċ", ")."], [*old.token_types, 1, 1]
+    model = replace(demo, tokenizer=replace(old, tokens=tokens, token_types=types, merges=[*old.merges, ". Ċ", ") ."]))
     rows, lines = tmp_path / "rows.jsonl", tmp_path / "lines.txt"
     rows.write_text(json.dumps({"input": {"note": "the pump is hot"}, "answer": "stop the motor"}) + "\n")
-    lines.write_text("the seal leaks.\n\nthe inlet is blocked!\n")
-    kept = fit_vocabulary(demo, WantedVocabulary(read_texts([rows, lines]), 480, read_texts([lines])))
-    with loaded(demo, tmp_path / "whole.gguf") as whole:
-        for text in ('{"note":"the pump is hot"}', "stop the motor", "the seal leaks.", "the inlet is blocked!"):
+    lines.write_text("the seal leaks (see A).\nthe inlet is blocked\n")
+    kept = fit_vocabulary(model, WantedVocabulary(read_texts([rows, lines]), 480, read_texts([lines])))
+    with loaded(model, tmp_path / "whole.gguf") as whole:
+        joined = whole.tokenize("(see A).\n", parse_special=False)
+        assert whole.tokenize("(see A).", parse_special=False)[-1] == len(tokens) - 1 not in joined
+        for text in ('{"note":"the pump is hot"}', "stop the motor", "the seal leaks (see A).", "the inlet is blocked"):
             assert {*whole.tokenize(text, parse_special=False)} <= {*kept}
 
 
@@ -176,7 +183,7 @@ def test_a_trained_model_keeps_its_tokens(demo: SourceModel) -> None:
         (("--vocabulary-size", "1000"), "--vocabulary-size goes with --vocabulary"),
         (("--vocabulary", "FILE", "--vocabulary-size", "0"), "must be a number of tokens, from 1 to 9999999"),
         (("--vocabulary", "FILE", "--vocabulary-size", "300"), "--vocabulary-size: should be at least "),
-        (("--vocabulary", "FILE"), "--vocabulary-size: should be less than the model's 1024 tokens (got 65536)"),
+        (("--vocabulary", "FILE"), "--vocabulary-size: should be less than the 1024 tokens of the model (got 65536)"),
         (("--vocabulary", "FILE", "--vocabulary-size", "1000", "--eval", "BLANK"), "blank.txt: holds no text"),
         (("--vocabulary", "gone.txt"), "gone.txt: No such file or directory"),
         (("--tasks", "FILE"), "--tasks goes with --labelled, --canaries or --vocabulary"),
