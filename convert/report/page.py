@@ -38,7 +38,6 @@ def render_page(quality: Quality) -> str:
         "quality": quality,
         "comparison": quality.comparison,
         "bundle": quality.bundle,
-        "vocabulary": quality.bundle.vocabulary,
         "width": charts.WIDTH,
         "less_probable": numbers.significant(100 * (1 - math.exp(-quality.comparison.divergence.mean)), 2),
         "own": next(size for size in quality.sizes if size.is_own),

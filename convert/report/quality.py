@@ -51,7 +51,6 @@ class Bundle:
     """The bundle itself. target: the kernels that its types were chosen for.
 
     bytes_per_token: of weights, which each step reads.
-
     adapter_sha256: hex, of adapter.gguf; None = there is none. canaries: the number of recorded answers.
     """
 
