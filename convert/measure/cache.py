@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..plan import make_plan
-from ..progress import OnProgress
+from ..progress import OnProgress, named
 from ..quantize.recipe import Quantization
 from ..read.checkpoint import Checkpoint
 from ..read.model import SourceModel
 from ..write.manifest import tools
 
 # Rises with every change of what is measured, or how: older results are then not used.
-_MEASUREMENTS = 3
+_MEASUREMENTS = 4
 
 
 def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, progress: OnProgress) -> Path:
@@ -31,7 +31,8 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
     path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
     if not path.is_file():
         with replaced_file(path) as draft:
-            make_plan(model, Quantization.BF16).write(draft)
+            plan = make_plan(model, Quantization.BF16)
+            plan.write(draft, progress=named(progress, "writing the reference"))
     return path
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFWriter
+from gguf import GGUFReader, GGUFWriter
 
 from ..quantize.ggml import Floats
 from ..quantize.quantizer import processors
@@ -68,3 +68,10 @@ def write_importance(path: Path, squares: Mapping[str, Floats], *, dataset: str,
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def read_importance(path: Path) -> dict[str, Floats]:
+    """The squares by name that `write_importance` wrote."""
+    ending = ".in_sum2"
+    tensors = GGUFReader(path).tensors
+    return {one.name.removesuffix(ending): one.data.flatten() for one in tensors if one.name.endswith(ending)}

@@ -6,7 +6,8 @@ Source: include/llama.h and ggml/include/ggml.h of the llama.cpp that llama-cpp-
 
 import ctypes
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,16 +15,16 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from ..agent import BackendError, HeaderError, check_adapter, load_backends
+from ..agent import BackendError, HeaderError, check_adapter, load_backends, read_header
 from ..errors import ConvertError, escaped
 from ..quantize.ggml import Floats, GgmlType, library_path
 from ..quantize.quantizer import processors
 from ..stopping import is_stop_waiting, stop_deferred
+from .pages import writable_pages
 
 # Long enough for a conversation, short enough for the memory of a step's logits.
 CHUNK_TOKENS = 512
 _MUL_MAT, _GET_ROWS = 29, 40  # enum ggml_op
-_NO_MMAP = 0  # LLAMA_LOAD_MODE_NONE
 
 
 class _Tensor(ctypes.Structure):
@@ -110,17 +111,18 @@ class LoadedVocabulary:
 class Runner(LoadedVocabulary):
     """A model that runs one text of at most CHUNK_TOKENS at a time, each from an empty context.
 
-    adapters: files, all applied. is_writable: the weights are in memory of their own, in the layout of the file, and
-    may be changed: see `weights`. Raises ConvertError if the model or an adapter cannot be loaded.
+    adapters: files, all applied. is_writable: for `writable_weights`. The weights are mapped from the file, so that a
+    model may be larger than the memory. Raises ConvertError if the model or an adapter cannot be loaded.
     """
 
     def __init__(self, path: Path, adapters: Sequence[Path] = (), *, is_writable: bool = False) -> None:
         self._path = path
         # The context keeps this pointer.
         self._eval_callback = _EvalCallback(self._on_node)
-        self._wanted: Container[str] = ()
+        self._wanted: Collection[str] = ()
         self._inputs: dict[str, Floats] = {}
-        self._addresses: dict[str, tuple[int, int, int]] = {}
+        self._addresses: dict[str, int] = {}
+        self._infos = {info.name: info for info in read_header(path).tensors}
         # It calls back to log.
         with stop_deferred():
             self._open(path, adapters, is_writable=is_writable)
@@ -135,7 +137,7 @@ class Runner(LoadedVocabulary):
         params.check_tensors = True
         if is_writable:
             # Kernels with another layout would read a copy.
-            params.load_mode, params.use_extra_bufts = _NO_MMAP, False
+            params.load_mode, params.use_extra_bufts = llama_cpp.LLAMA_LOAD_MODE_MMAP, False
         self._load(path, params)
         # A context has room only for adapters that were loaded before it.
         loaded = [self._load_adapter(adapter) for adapter in adapters]
@@ -177,6 +179,25 @@ class Runner(LoadedVocabulary):
 
         Raises ConvertError if llama.cpp fails, or one of them is no finite number.
         """
+        self._run(tokens, first)
+        pointer = llama_cpp.llama_get_logits(self._context)
+        found = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
+        # Both are NaN if any logit is.
+        if not np.isfinite((found.min(), found.max())).all():
+            raise ConvertError(f"{escaped(str(self._path))}: computes logits that are not finite")
+        return found
+
+    def inputs(self, tokens: Sequence[int], names: Collection[str]) -> dict[str, Floats]:
+        """By name, what each of these matrices is multiplied with, [tokens, columns]. Computes no more than that.
+
+        Raises ConvertError if llama.cpp fails.
+        """
+        self._wanted, self._inputs = names, {}
+        self._run(tokens, 0)
+        self._wanted = ()
+        return self._inputs
+
+    def _run(self, tokens: Sequence[int], first: int) -> None:
         llama_cpp.llama_memory_clear(self._memory, True)
         batch = self._batch
         batch.n_tokens = len(tokens)
@@ -187,24 +208,22 @@ class Runner(LoadedVocabulary):
             result = llama_cpp.llama_decode(self._context, batch)
         if result != 0:
             raise ConvertError(f"llama_decode gave {result} for {len(tokens)} tokens")
-        pointer = llama_cpp.llama_get_logits(self._context)
-        found = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
-        # Both are NaN if any logit is.
-        if not np.isfinite((found.min(), found.max())).all():
-            raise ConvertError(f"{escaped(str(self._path))}: computes logits that are not finite")
-        return found
-
-    def inputs(self, tokens: Sequence[int], names: Container[str]) -> dict[str, Floats]:
-        """Runs the tokens; returns by name what each of these matrices is multiplied with, [tokens, columns]."""
-        self._wanted, self._inputs = names, {}
-        self.logits(tokens)
-        self._wanted = ()
-        return self._inputs
 
     def weights(self, name: str) -> npt.NDArray[np.uint16]:
-        """The bits of a BF16 matrix [rows, columns], which may be changed. Raises KeyError for an unknown matrix."""
-        address, rows, columns = self._addresses[name]
-        return np.ctypeslib.as_array((ctypes.c_uint16 * (rows * columns)).from_address(address)).reshape(rows, columns)
+        """The bits of a BF16 matrix [rows, columns] in the file. Raises KeyError for an unknown matrix."""
+        info = self._infos[name]
+        return np.memmap(self._path, np.uint16, "r", info.offset, info.shape[::-1])
+
+    @contextmanager
+    def writable_weights(self, name: str) -> Iterator[npt.NDArray[np.uint16]]:
+        """The bits of a BF16 matrix [rows, columns] that the model computes with: as in the file again at the end.
+
+        Raises KeyError for an unknown matrix.
+        """
+        address, info = self._addresses[name], self._infos[name]
+        with writable_pages(self._path, info.offset, address, info.nbytes):
+            bits = (ctypes.c_uint16 * (info.nbytes // 2)).from_address(address)
+            yield np.ctypeslib.as_array(bits).reshape(info.shape[::-1])
 
     def _on_node(self, pointer: Any, is_question: bool, _user_data: object) -> bool:  # noqa: FBT001 - C calls it
         """llama.cpp calls it before a node (a question: observe it?) and after an observed one (go on?)."""
@@ -217,13 +236,13 @@ class Runner(LoadedVocabulary):
         name = matrix.name.decode()
         if is_question:
             if matrix.type == GgmlType.BF16:
-                self._addresses[name] = (matrix.data, matrix.ne[1], matrix.ne[0])
+                self._addresses[name] = matrix.data
             return node.op == _MUL_MAT and name in self._wanted
         inputs = node.src[1].contents
         columns, tokens = inputs.ne[0], inputs.ne[1]
         numbers = np.ctypeslib.as_array((ctypes.c_float * (columns * tokens)).from_address(inputs.data))
         self._inputs[name] = numbers.reshape(tokens, columns).copy()
-        return True
+        return len(self._inputs) < len(self._wanted)
 
 
 # Nothing is logged: errors are reported from the results of calls. The library keeps this pointer.

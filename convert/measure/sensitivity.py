@@ -3,7 +3,7 @@
 The BF16 reference runs on the calibration texts once, to record what its matrices are multiplied with. Each matrix is
 then rounded, with error feedback, to each of its types. For `--budget` the reference also runs
 with this one matrix as its smallest type: its predictions then diverge. All results are kept in a folder, so that the
-next budget takes seconds.
+next budget takes seconds, and a run that was stopped goes on.
 """
 
 import hashlib
@@ -12,22 +12,25 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from ..allocate import Option
 from ..progress import OnProgress, part_of
 from ..quantize import ggml
-from ..quantize.feedback import Feedback, loss
+from ..quantize.feedback import RIDGE, Feedback, loss
 from ..quantize.ggml import Floats, GgmlType, row_bytes
 from ..quantize.quantizer import processors
 from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..write.manifest import IMPORTANCE_FILE
 from .cache import read_cached, replaced_file, write_cached
+from .costs import Costs
 from .divergence import compare, predict
-from .moments import input_group, second_moments, write_importance
+from .moments import input_group, read_importance, second_moments, write_importance
 from .runner import Runner
 from .texts import Texts, chunks
 
@@ -42,9 +45,6 @@ _MOMENTS_BYTES = 3 << 30
 _SLAB_ELEMENTS = 8 << 20
 # The embedding is also looked up, where all columns count alike: a share of the mean moment for each.
 _EMBEDDING_RIDGE = 0.1
-# Weights of the progress, from a 0.5B on two cores: rounding's share of the time, where divergences are measured too;
-# the time of running the texts, where that of encoding is 1.
-_ROUNDING_SHARE, _CALIBRATING = 0.65, 0.8
 _FILE, _ENCODED = "measured.json", "encoded"
 
 # The types that each matrix may get, by its name.
@@ -115,9 +115,8 @@ def measure_sensitivities(
 ) -> Sensitivities:
     """Rounds all matrices to all their types, and measures the divergence of the first type of each.
 
-    reference: the BF16 model; results in its folder for the same texts and seed are used again. A run that is stopped
-    leaves there all rounded matrices or none, and each measured divergence. Nothing depends on the number of
-    processors. Raises ConvertError.
+    reference: the BF16 model; results in its folder for the same texts and seed are used again, also those of a run
+    that was stopped. Nothing depends on the number of processors. Raises ConvertError.
     """
     name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
     found = Sensitivities(reference.parent / name[:16])
@@ -141,85 +140,97 @@ def measure_sensitivities(
         threadpool_limits(1, "blas"),
     ):
         *seen, unseen = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)
+        seen, unseen = seen or [unseen], unseen[:_MEASURED_TOKENS]
+        parts = list(_parts(to_round))
+        costs = Costs(matrices, [len(text) for text in seen], len(unseen))
+        rest = costs.rounding(parts, missing)
+        share = rest / (rest + costs.measuring(unmeasured))
         if to_round:
-            part = part_of(progress, 0.0, _ROUNDING_SHARE if unmeasured else 1.0)
-            squares = _round(runner, seen or [unseen], to_round, missing, found, progress=part)
-            if not found.importance.is_file():
-                with replaced_file(found.importance) as draft:
-                    write_importance(draft, squares, dataset=texts.name, chunks=len(seen) or 1)
-            found.save()
+            part = part_of(progress, 0.0, share)
+            _round(runner, seen, parts, missing, found, costs=costs, dataset=texts.name, progress=part)
         if unmeasured:
-            part = part_of(progress, _ROUNDING_SHARE if to_round else 0.0, 1.0)
-            _measure_divergences(runner, unseen[:_MEASURED_TOKENS], unmeasured, kinds, found, progress=part)
+            part = part_of(progress, share, 1.0)
+            _measure_divergences(runner, unseen, unmeasured, kinds, found, progress=part)
     return found
 
 
 def _round(
     runner: Runner,
     texts: Sequence[Sequence[int]],
-    matrices: Sequence[ModelTensor],
+    parts: Sequence[Sequence[ModelTensor]],
     kinds: Kinds,
     found: Sensitivities,
     *,
+    costs: Costs,
+    dataset: str,
     progress: OnProgress,
-) -> dict[str, Floats]:
-    """Encodes the matrices as these types; returns the summed squares of their inputs."""
-    squares: dict[str, Floats] = {}
-    weights = {tensor.name: tensor.rows * tensor.columns * len(kinds[tensor.name]) for tensor in matrices}
-    done, total = 0.0, (1 + _CALIBRATING) * sum(weights.values())
+) -> None:
+    """Encodes the matrices as these types. dataset: the name of the texts."""
+    squares = read_importance(found.importance) if found.importance.is_file() else {}
+    done, total = 0.0, costs.rounding(parts, kinds)
 
-    def step(what: str, weight: float) -> None:
+    def step(what: str, cost: float) -> None:
         nonlocal done
-        done += weight
+        done += cost
         progress(what, done / total)
 
-    for part in _parts(matrices):
+    for part in parts:
         names = [tensor.name for tensor in part]
-        text_weight = _CALIBRATING * sum(weights[name] for name in names) / len(texts)
-        moments = second_moments(runner, texts, names, progress=partial(step, "calibrating", text_weight))
+        text_cost = costs.calibrating(part) / len(texts)
+        moments = second_moments(runner, texts, names, progress=partial(step, "calibrating", text_cost))
         squares |= {name: np.diag(moments[same]).copy() for name in names if (same := input_group(name)) in moments}
-        groups: dict[str, list[ModelTensor]] = {}
+        with replaced_file(found.importance) as draft:
+            write_importance(draft, squares, dataset=dataset, chunks=len(texts))
+        groups: dict[str, _Group] = {}
         for tensor in part:
-            groups.setdefault(input_group(tensor.name), []).append(tensor)
-
+            if (same := input_group(tensor.name)) not in groups:
+                groups[same] = _Group(moments.get(same), tensor)
         pool = ThreadPoolExecutor(processors())
         try:
             encoding = {
-                pool.submit(_encode, runner, group, moments.get(same), kinds, found): group
-                for same, group in groups.items()
+                pool.submit(_encode, runner, groups[input_group(tensor.name)], tensor, kind, found): (tensor, kind)
+                for tensor in sorted(part, key=lambda tensor: input_group(tensor.name))
+                for kind in kinds[tensor.name]
             }
-            for done_group in as_completed(encoding):
-                done_group.result()
-                for tensor in encoding[done_group]:
-                    step(f"rounding {tensor.name}", weights[tensor.name])
+            groups.clear()
+            for encoded in as_completed(encoding):
+                tensor, kind = encoding[encoded]
+                found.losses.setdefault(tensor.name, {})[kind.name] = encoded.result()
+                found.save()
+                step(f"rounding {tensor.name}", costs.encoding(tensor))
         finally:
             # A stop waits for what is being rounded and begins nothing more.
             pool.shutdown(cancel_futures=True)
-    return squares
 
 
-def _encode(
-    runner: Runner, tensors: Sequence[ModelTensor], moments: Floats | None, kinds: Kinds, found: Sensitivities
-) -> None:
-    """Encodes matrices with the same input as all their types."""
-    columns = tensors[0].columns
-    # A matrix that is only looked up is not multiplied with anything.
-    known = np.eye(columns, dtype=np.float32) if moments is None else moments
-    feedback = Feedback(known, ridge=_EMBEDDING_RIDGE) if tensors[0].name == TOKEN_EMBD else Feedback(known)
-    rows_per_slab = max(1, _SLAB_ELEMENTS // columns)
-    for tensor in tensors:
-        losses = found.losses.setdefault(tensor.name, {})
-        for kind in kinds[tensor.name]:
-            total = 0.0
-            with replaced_file(found.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
-                for first in range(0, tensor.rows, rows_per_slab):
-                    bits = runner.weights(tensor.name)[first : first + rows_per_slab]
-                    weights = np.empty(bits.shape, np.float32)
-                    ggml.dequantize(GgmlType.BF16, bits, weights)
-                    encoded, decoded = feedback.encode(weights, kind)
-                    total += loss(known, weights - decoded)
-                    file.write(encoded.data)
-            losses[kind.name] = total
+class _Group:
+    """Matrices with the same input. Its feedback takes as much memory as the moments, and is freed with the group."""
+
+    def __init__(self, moments: Floats | None, first: ModelTensor) -> None:
+        # A matrix that is only looked up is not multiplied with anything.
+        self.moments = np.eye(first.columns, dtype=np.float32) if moments is None else moments
+        self._ridge = _EMBEDDING_RIDGE if first.name == TOKEN_EMBD else RIDGE
+        self._lock = Lock()
+        self._feedback: Feedback | None = None
+
+    def feedback(self) -> Feedback:
+        """Made by the first thread that needs it."""
+        with self._lock:
+            if self._feedback is None:
+                self._feedback = Feedback(self.moments, ridge=self._ridge)
+            return self._feedback
+
+
+def _encode(runner: Runner, group: _Group, tensor: ModelTensor, kind: GgmlType, found: Sensitivities) -> float:
+    """Encodes a matrix as a type; returns its loss."""
+    feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
+    with replaced_file(found.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
+        for rows in _slabs(tensor):
+            weights = _decoded(GgmlType.BF16, stored[rows], tensor.columns)
+            encoded, rounded = feedback.encode(weights, kind)
+            total += loss(group.moments, weights - rounded)
+            file.write(encoded.data)
+    return total
 
 
 def _measure_divergences(
@@ -235,15 +246,26 @@ def _measure_divergences(
     reference = predict(runner, [text], context_share=_CONTEXT_SHARE)
     for at, tensor in enumerate(tensors):
         progress(f"measuring {tensor.name}", at / len(tensors))
-        bits = runner.weights(tensor.name)
-        before, kind = bits.copy(), kinds[tensor.name][0]
-        encoded = np.fromfile(found.encoded(tensor.name, kind), np.uint8)
-        decoded = np.empty(bits.shape, np.float32)
-        ggml.dequantize(kind, encoded, decoded)
-        bits[:] = _to_bf16(decoded)
-        found.divergences.setdefault(tensor.name, {})[kind.name] = max(0.0, compare(runner, reference).mean)
-        bits[:] = before
+        kind = kinds[tensor.name][0]
+        encoded = np.memmap(found.encoded(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
+        with runner.writable_weights(tensor.name) as bits:
+            for rows in _slabs(tensor):
+                bits[rows] = _to_bf16(_decoded(kind, encoded[rows], tensor.columns))
+            found.divergences.setdefault(tensor.name, {})[kind.name] = max(0.0, compare(runner, reference).mean)
         found.save()
+
+
+def _slabs(tensor: ModelTensor) -> Iterator[slice]:
+    """Its rows, as many at once as memory is meant for."""
+    count = max(1, _SLAB_ELEMENTS // tensor.columns)
+    for first in range(0, tensor.rows, count):
+        yield slice(first, min(first + count, tensor.rows))
+
+
+def _decoded(kind: GgmlType, encoded: npt.NDArray[Any], columns: int) -> Floats:
+    numbers = np.empty((len(encoded), columns), np.float32)
+    ggml.dequantize(kind, np.ascontiguousarray(encoded), numbers)
+    return numbers
 
 
 def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:

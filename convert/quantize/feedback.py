@@ -8,32 +8,34 @@ within 2 %, and ggml rounds each block to any of its types.
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import lapack, solve_triangular
 
+from ..errors import ConvertError
 from . import ggml
 from .ggml import BLOCK_ELEMENTS, Floats, GgmlType, row_bytes
 
 # A share of the mean moment: without it, weights of rarely seen inputs would grow without bound.
-_RIDGE = 0.01
-# Triangles up to this size are inverted at once.
-_SMALL = 128
+RIDGE = 0.01
 
 
 class Feedback:
     """How the error of each block spreads over the columns behind it.
 
     moments: G, [columns, columns], symmetric; all 0 if all inputs were 0.
-    ridge: the share of the mean moment that is added to the diagonal. Raises ValueError if G is not finite.
+    ridge: the share of the mean moment that is added to the diagonal. Raises ConvertError if G is not finite.
     """
 
-    def __init__(self, moments: Floats, *, ridge: float = _RIDGE) -> None:
+    def __init__(self, moments: Floats, *, ridge: float = RIDGE) -> None:
         mean = float(np.trace(moments)) / len(moments)
         if not np.isfinite(mean) or not np.isfinite(moments).all():
-            raise ValueError("the inputs of a matrix are not finite")
-        damped = moments.astype(np.float32)
-        damped[np.diag_indices_from(damped)] += ridge * mean if mean > 0 else 1.0
-        # U with UᵀU = G⁻¹: the inverse of the factor of G that begins at the last column.
-        factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
-        self._upper = _inverse_upper(np.ascontiguousarray(factor))
+            raise ConvertError("the inputs of a matrix are not finite")
+        # U with UᵀU = G⁻¹: the inverse of the factor of G that begins at the last column. In place, in one copy of G.
+        turned = np.array(moments[::-1, ::-1], np.float32, order="F")
+        turned[np.diag_indices_from(turned)] += ridge * mean if mean > 0 else 1.0
+        factor, fault = lapack.spotrf(turned, lower=True, overwrite_a=True)
+        if fault:
+            raise ConvertError("the moments of a matrix's inputs have no Cholesky factor")
+        self._upper = lapack.strtri(factor, lower=True, overwrite_c=True)[0][::-1, ::-1]
 
     def encode(self, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:
         """Encoded rows [rows, bytes] and their values [rows, columns]. Raises ValueError as `ggml.quantize`."""
@@ -57,7 +59,7 @@ class Feedback:
             encoded[:, at * size : (at + 1) * size] = bits
             decoded[:, here] = known
             if begin + block < columns:
-                spread = _inverse_upper(triangle) @ self._upper[here, behind]
+                spread = solve_triangular(triangle, self._upper[here, behind], check_finite=False)
                 left[:, behind] -= (part - known) @ spread
         return encoded, decoded
 
@@ -65,16 +67,3 @@ class Feedback:
 def loss(moments: Floats, error: Floats) -> float:
     """The trace of E·G·Eᵀ."""
     return float(np.einsum("ij,ij->", error @ moments, error, dtype=np.float64))
-
-
-def _inverse_upper(matrix: Floats) -> Floats:
-    """The inverse of an upper triangular matrix, by halves: numpy has no solver for triangles."""
-    size = len(matrix)
-    if size <= _SMALL:
-        return np.triu(np.linalg.inv(matrix)).astype(np.float32)
-    half = size // 2
-    first, last = _inverse_upper(matrix[:half, :half]), _inverse_upper(matrix[half:, half:])
-    found = np.zeros_like(matrix)
-    found[:half, :half], found[half:, half:] = first, last
-    found[:half, half:] = -first @ (matrix[:half, half:] @ last)
-    return found

@@ -252,6 +252,29 @@ def test_a_run_that_is_stopped_while_it_measures_goes_on_where_it_was(
     assert contents(tmp_path / "b") == contents(tiny / "b")
 
 
+def test_a_run_that_is_stopped_while_it_rounds_keeps_what_is_rounded(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = sensitivity._encode
+    encoded: list[tuple[str, str]] = []
+    most = 9
+
+    def encode_some(*arguments: Any) -> float:
+        if len(encoded) == most:
+            raise StoppedError("SIGINT")
+        encoded.append((arguments[2].name, arguments[3].name))
+        return encode(*arguments)
+
+    monkeypatch.setattr(sensitivity, "processors", lambda: 1)
+    monkeypatch.setattr(sensitivity, "_encode", encode_some)
+    assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 1
+    most = 1000
+    assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 0
+    assert 9 < len(encoded) < most
+    assert len(set(encoded)) == len(encoded)
+    assert contents(tmp_path / "b") == contents(tiny / "b")
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from convert.errors import ConvertError
 from convert.quantize import ggml
 from convert.quantize.feedback import Feedback, loss
 from convert.quantize.ggml import GgmlType, row_bytes
@@ -64,5 +65,5 @@ def test_inputs_that_were_never_seen_do_no_harm() -> None:
 def test_inputs_that_are_not_finite_are_refused() -> None:
     moments = np.eye(64, dtype=np.float32)
     moments[3, 5] = np.nan
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ConvertError, match="not finite"):
         Feedback(moments)

@@ -1,0 +1,1 @@
+"""Models of the sizes that take hours, through the converter."""

@@ -1,0 +1,112 @@
+"""A conversion in a process of its own: its stages, what it predicted of them, and its memory."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rigs.machine import ROOT
+
+_PROGRESS = re.compile(r" *(\d+) %  (.+?)(?:, \d+:\d+ min, about (\d+):(\d+) min left)?$")
+
+
+@dataclass(slots=True)
+class Stage:
+    """Seconds of the run: when it began, when it was last seen, and at each share in % when it was to end."""
+
+    name: str
+    began: float
+    seen: float
+    share: int = 0
+    ends: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Watched:
+    """What a conversion did. own_bytes: the most memory besides mapped files, of all its processes."""
+
+    seconds: float = 0.0
+    exit_code: int | None = None
+    own_bytes: int = 0
+    stages: list[Stage] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def watch_conversion(
+    words: Sequence[str], *, memory: int, kill_at: tuple[str, int] | None = None, most_s: float = float("inf")
+) -> Watched:
+    """Runs `edge-convert` with these words on a terminal, and reads its progress.
+
+    memory: the bytes that a process may have besides mapped files. kill_at: SIGKILL when it does this, at this share of
+    the stage in %. most_s: SIGTERM after as many seconds.
+    """
+    terminal, its_end = pty.openpty()
+    found, began = Watched(), time.monotonic()
+    process = subprocess.Popen(
+        ["prlimit", f"--data={memory}", sys.executable, "-m", "convert", *words],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=its_end,
+    )
+    os.close(its_end)
+    for line in _lines(terminal):
+        now = time.monotonic() - began
+        found.own_bytes = max(found.own_bytes, _own_bytes(process.pid))
+        what, share = _take(line, now, found)
+        if kill_at is not None and what.startswith(kill_at[0]) and share >= kill_at[1]:
+            process.kill()
+        if now > most_s:
+            process.send_signal(signal.SIGTERM)
+            most_s = float("inf")
+    found.exit_code, found.seconds = process.wait(), time.monotonic() - began
+    return found
+
+
+def _lines(terminal: int) -> Iterator[str]:
+    """What is drawn there, until the last process has closed it."""
+    rest = ""
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:
+            data = b""
+        *lines, rest = re.split(r"\r\x1b\[K|\r?\n", rest + data.decode(errors="replace"))
+        # A line of progress ends only with the next one.
+        yield from filter(None, [*lines, rest])
+        if not data:
+            os.close(terminal)
+            return
+
+
+def _take(line: str, now: float, found: Watched) -> tuple[str, int]:
+    """What is being done, and the share of its stage in %."""
+    if (match := _PROGRESS.match(line)) is None:
+        found.said.append(line)
+        return "", 0
+    share, what, minutes, seconds = match.groups()
+    if not found.stages or int(share) < found.stages[-1].share:
+        found.stages.append(Stage(what, now, now))
+    stage = found.stages[-1]
+    stage.share, stage.seen = int(share), now
+    if minutes is not None:
+        stage.ends.setdefault(int(share), now + 60 * int(minutes) + int(seconds))
+    return what, int(share)
+
+
+def _own_bytes(pid: int) -> int:
+    """Anonymous memory of a process and its children."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
+    except OSError:
+        return 0
+    own = re.search(r"RssAnon:\s+(\d+) kB", status)
+    return (1024 * int(own[1]) if own else 0) + sum(_own_bytes(int(child)) for child in children)
