@@ -3,55 +3,91 @@
 Upstream's llama-imatrix and llama-quantize are built from the sources of the installed binding and get the same
 calibration texts. All models are compared with the same BF16 model on the same evaluation texts. The first run takes
 about half an hour for a 0.5B.
+
+--vocabulary FILE…: also the budgets with fewer tokens, compared with the BF16 model of the same tokens; and what the
+whole BF16 model gives to the others: their probability, and how often one of them is the most probable.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 
-from convert.evaluate.comparison import compare_models
+import numpy as np
+
+from convert.evaluate.comparison import EVALUATION_CHUNKS, compare_models
 from convert.evaluate.worker import Adapted
 from convert.measure.cache import write_reference
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.sensitivity import CALIBRATION_CHUNKS
-from convert.measure.texts import calibration_files, chunks, evaluation_files, read_texts
+from convert.measure.texts import Texts, calibration_files, chunks, evaluation_files, read_texts
+from convert.measure.vocabulary import DEFAULT_TOKENS, WantedVocabulary, fit_vocabulary
 from convert.quantize.quantizer import processors
 from convert.read.checkpoint import Checkpoint
 from convert.read.model import read_model
+from convert.read.vocabulary import cut_model
 from rigs.llama_sources import build_llama_cpp, run_program
-from rigs.machine import checkpoint_path
+from rigs.machine import checkpoint_path, parser_of
 
 PROGRAMS = ("llama-imatrix", "llama-quantize")
 UPSTREAM = ("Q4_0", "IQ4_NL", "Q4_K_M")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rigs.quality", description=__doc__)
+    parser = parser_of("rigs.quality", __doc__)
     parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--budgets", nargs="+", default=["305MB", "353MB", "398MB"], metavar="SIZE")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="default: build/quality")
+    parser.add_argument("--vocabulary", type=Path, nargs="+", default=[], metavar="FILE", help="as of edge-convert")
     given = parser.parse_args()
     texts = read_texts(evaluation_files())
     programs = build_llama_cpp(Path("build/bench"), PROGRAMS)
     given.work.mkdir(parents=True, exist_ok=True)
     with Checkpoint(given.checkpoint) as checkpoint:
-        reference = write_reference(checkpoint, read_model(checkpoint), given.work, lambda *_: None)
+        model = read_model(checkpoint)
+        whole = write_reference(checkpoint, model, given.work, lambda *_: None)
+        kept, cut = list[int](), whole
+        if given.vocabulary:
+            used = read_texts([*given.vocabulary, *calibration_files()])
+            kept = fit_vocabulary(model, WantedVocabulary(used, DEFAULT_TOKENS, texts))
+            cut = write_reference(checkpoint, cut_model(model, kept), given.work, lambda *_: None)
     print(f"{'model':22} {'bytes':>12} {'KL divergence, nats':>20} {'same first':>11} {'ppl ratio':>10} {'made in':>9}")
-    for models in (_upstream(programs, reference, given.work), _own(given.checkpoint, given.budgets, given.work)):
-        for name, model, seconds in models:
+    own = [(_own(given.checkpoint, given.budgets, given.work, []), whole)]
+    if given.vocabulary:
+        own.append((_own(given.checkpoint, given.budgets, given.work, given.vocabulary), cut))
+    for models, reference in ((_upstream(programs, whole, given.work), whole), *own):
+        for name, path, seconds in models:
             print(f"evaluating {name}", file=sys.stderr)
-            found = compare_models(Adapted(model), Adapted(reference), texts, work=reference.parent)
+            found = compare_models(Adapted(path), Adapted(reference), texts, work=reference.parent)
             divergence = found.divergence
             print(
-                f"{name:22} {model.stat().st_size:12} {divergence.mean:11.5f} ± {divergence.error:.5f} "
+                f"{name:22} {path.stat().st_size:12} {divergence.mean:11.5f} ± {divergence.error:.5f} "
                 f"{100 * divergence.top1_agreement:9.1f} % {found.perplexity.ratio:10.4f} {seconds:7.0f} s",
                 flush=True,
             )
+    if given.vocabulary:
+        probability, first = _of_removed(whole, kept, texts)
+        print(
+            f"of the removed tokens: probability {probability:.3%}, the most probable one at {first:.2%} of positions"
+        )
     return 0
+
+
+def _of_removed(reference: Path, kept: Sequence[int], texts: Texts) -> tuple[float, float]:
+    """The mean probability of the other tokens, and the share of positions where one of them is the most probable."""
+    probabilities, are_first = [], []
+    with Runner(reference) as runner:
+        is_removed = np.ones(runner.vocabulary, bool)
+        is_removed[list(kept)] = False
+        for tokens in chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS):
+            for logits in runner.logits(tokens, len(tokens) // 2)[:-1]:
+                shares = np.exp(logits - logits.max())
+                probabilities.append(float(shares[is_removed].sum() / shares.sum()))
+                are_first.append(bool(is_removed[logits.argmax()]))
+    return mean(probabilities), mean(are_first)
 
 
 def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str, Path, float]]:
@@ -74,14 +110,17 @@ def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str
         yield f"upstream {kind}", model, time.monotonic() - began
 
 
-def _own(checkpoint: Path, budgets: list[str], work: Path) -> Iterator[tuple[str, Path, float]]:
+def _own(
+    checkpoint: Path, budgets: list[str], work: Path, vocabulary: Sequence[Path]
+) -> Iterator[tuple[str, Path, float]]:
+    part = ["--vocabulary", *map(str, vocabulary)] if vocabulary else []
     for budget in budgets:
         print(f"edge-convert --budget {budget}", file=sys.stderr)
         began = time.monotonic()
-        bundle = work / f"own-{budget}"
+        bundle = work / f"own-{budget}{'-cut' if part else ''}"
         words = ["--budget", budget, "--out", str(bundle), "--work", str(work), "--force", "--no-canaries"]
-        run_program([sys.executable, "-m", "convert", str(checkpoint), *words])
-        yield f"edge-convert {budget}", bundle / "model.gguf", time.monotonic() - began
+        run_program([sys.executable, "-m", "convert", str(checkpoint), *words, *part])
+        yield f"edge-convert {budget}{', cut' if part else ''}", bundle / "model.gguf", time.monotonic() - began
 
 
 if __name__ == "__main__":

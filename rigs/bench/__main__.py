@@ -1,8 +1,9 @@
 """Requests per second through the whole agent by how many clients ask at once, over the embedded broker.
 
---against TREE measures another checkout, with a .venv of its own, beside this one; --beside MODEL another model.
-Both agents are loaded, and take turns within each round. The ratios within a round count, with their spread. Exit code
-1 if the memory beyond the weights exceeds its limit, which is higher with an `extract` task.
+--against TREE measures another checkout, with a .venv of its own, beside this one; --beside MODEL another model;
+--engine KEY=N this model with a setting of [engine] beside the defaults. Both agents are loaded, and take turns within
+each round. The ratios within a round count, with their spread. Exit code 1 if the memory beyond the weights exceeds its
+limit, which is higher with an `extract` task.
 """
 
 from __future__ import annotations
@@ -29,26 +30,28 @@ def main() -> int:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/edge-agent")
     other.add_argument("--beside", type=model_path, metavar="MODEL", help="another model")
+    other.add_argument("--engine", type=_setting, metavar="KEY=N", help="of the first of two agents")
     parser.add_argument("--kinds", nargs="+", type=Kind, default=list(Kind))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8], help="default: 1 8")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=16, help="of each kind in each run (default: %(default)s)")
     options = parser.parse_args()
-    own = [sys.executable, "-m", "edge_agent"]
-    agents = {str(options.model) if options.beside else "this tree": (own, options.model)}
+    program, engine = [sys.executable, "-m", "edge_agent"], {"max_active": max(options.clients)}
     if options.against is not None:
-        agents[str(options.against)] = (
-            [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")],
-            options.model,
-        )
-    if options.beside is not None:
-        agents[str(options.beside)] = (own, options.beside)
+        other_program = [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")]
+        agents = {"this tree": (program, options.model, engine)}
+        agents[str(options.against)] = (other_program, options.model, engine)
+    elif options.engine is not None:
+        agents = {"=".join(map(str, options.engine)): (program, options.model, engine | dict([options.engine]))}
+        agents["defaults"] = (program, options.model, engine)
+    else:
+        models = [options.model, *([options.beside] if options.beside else [])]
+        agents = {str(model): (program, model, engine) for model in models}
     figures = Figures()
     with ExitStack() as stack:
         sides = []
-        for name, (program, model) in agents.items():
+        for name, (program, model, engine) in agents.items():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            engine = {"max_active": max(options.clients)}
             tasks = workload_tasks(options.kinds)
             agent = running_agent(model, folder, tasks, engine, program=program, name=name)
             sides.append(stack.enter_context(agent))
@@ -60,6 +63,11 @@ def main() -> int:
         _note_memory(figures, sides[0], options)
     print(figures.table())
     return 0 if figures.are_met else 1
+
+
+def _setting(text: str) -> tuple[str, int]:
+    key, _, number = text.partition("=")
+    return key, int(number)
 
 
 def _measure(figures: Figures, sides: list[AgentSide], options: argparse.Namespace, number: int) -> None:
