@@ -4,14 +4,13 @@ Upstream's llama-imatrix and llama-quantize are built from the sources of the in
 calibration texts. All models are compared with the same BF16 model on the same evaluation texts. The first run takes
 about half an hour for a 0.5B.
 
---vocabulary FILE…: also the budgets with fewer tokens, compared with the BF16 model of the same tokens; and what the
-whole BF16 model gives to the others: their probability, and how often one of them is the most probable.
+--vocabulary FILE…: also the budgets with fewer tokens, compared with the BF16 model of the same tokens; and the
+probability that the whole BF16 model gives to the removed ones, and how often one of them is the most probable.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
@@ -54,18 +53,18 @@ def main() -> int:
             used = read_texts([*given.vocabulary, *calibration_files()])
             kept = fit_vocabulary(model, WantedVocabulary(used, DEFAULT_TOKENS, texts))
             cut = write_reference(checkpoint, cut_model(model, kept), given.work, lambda *_: None)
-    print(f"{'model':22} {'bytes':>12} {'KL divergence, nats':>20} {'same first':>11} {'ppl ratio':>10} {'made in':>9}")
+    print(f"{'model':22} {'bytes':>12} {'KL divergence, nats':>20} {'same first':>11} {'ppl ratio':>10}")
     own = [(_own(given.checkpoint, given.budgets, given.work, []), whole)]
     if given.vocabulary:
         own.append((_own(given.checkpoint, given.budgets, given.work, given.vocabulary), cut))
     for models, reference in ((_upstream(programs, whole, given.work), whole), *own):
-        for name, path, seconds in models:
+        for name, path in models:
             print(f"evaluating {name}", file=sys.stderr)
             found = compare_models(Adapted(path), Adapted(reference), texts, work=reference.parent)
             divergence = found.divergence
             print(
                 f"{name:22} {path.stat().st_size:12} {divergence.mean:11.5f} ± {divergence.error:.5f} "
-                f"{100 * divergence.top1_agreement:9.1f} % {found.perplexity.ratio:10.4f} {seconds:7.0f} s",
+                f"{100 * divergence.top1_agreement:9.1f} % {found.perplexity.ratio:10.4f}",
                 flush=True,
             )
     if given.vocabulary:
@@ -90,9 +89,8 @@ def _of_removed(reference: Path, kept: Sequence[int], texts: Texts) -> tuple[flo
     return mean(probabilities), mean(are_first)
 
 
-def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str, Path, float]]:
+def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str, Path]]:
     text, imatrix = work / "calibration.txt", work / "upstream.imatrix.gguf"
-    began = time.monotonic()
     if not imatrix.is_file():
         print("llama-imatrix", file=sys.stderr)
         with Runner(reference) as runner:
@@ -104,23 +102,19 @@ def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str
         model = work / f"upstream.{kind}.gguf"
         if not model.is_file():
             print(f"llama-quantize {kind}", file=sys.stderr)
-            began = time.monotonic()
             words = ["--imatrix", str(imatrix), str(reference), str(model), kind]
             run_program([str(programs / "llama-quantize"), *words])
-        yield f"upstream {kind}", model, time.monotonic() - began
+        yield f"upstream {kind}", model
 
 
-def _own(
-    checkpoint: Path, budgets: list[str], work: Path, vocabulary: Sequence[Path]
-) -> Iterator[tuple[str, Path, float]]:
+def _own(checkpoint: Path, budgets: list[str], work: Path, vocabulary: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     part = ["--vocabulary", *map(str, vocabulary)] if vocabulary else []
     for budget in budgets:
         print(f"edge-convert --budget {budget}", file=sys.stderr)
-        began = time.monotonic()
         bundle = work / f"own-{budget}{'-cut' if part else ''}"
         words = ["--budget", budget, "--out", str(bundle), "--work", str(work), "--force", "--no-canaries"]
         run_program([sys.executable, "-m", "convert", str(checkpoint), *words, *part])
-        yield f"edge-convert {budget}{', cut' if part else ''}", bundle / "model.gguf", time.monotonic() - began
+        yield f"edge-convert {budget}{', cut' if part else ''}", bundle / "model.gguf"
 
 
 if __name__ == "__main__":

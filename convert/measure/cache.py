@@ -24,12 +24,12 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
 
     It is in a folder of `work` that holds all results for this checkpoint. Raises ConvertError.
     """
-    progress("writing the reference", 0.0)
     made_from = [checkpoint.source_hashes(), tools(), _MEASUREMENTS]
     if model.config.vocab_size < model.all_tokens:
         made_from.append(model.tokenizer.tokens)
     path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
     if not path.is_file():
+        progress("writing the reference", 0.0)
         with replaced_file(path) as draft:
             plan = make_plan(model, Quantization.BF16)
             plan.write(draft, progress=named(progress, "writing the reference"))

@@ -28,9 +28,9 @@ def input_group(name: str) -> str:
 def second_moments(
     runner: Runner, texts: Iterable[Sequence[int]], names: Iterable[str], *, progress: Callable[[], None] = lambda: None
 ) -> dict[str, Floats]:
-    """Σ x·xᵀ [columns, columns] of the inputs of these matrices, by `input_group` their names, over all tokens.
+    """Σ x·xᵀ [columns, columns] of the inputs of these matrices over all tokens, by their `input_group`.
 
-    progress: called after each text.
+    names: of matrices that are multiplied, not only looked up. progress: called after each text.
     """
     wanted = {input_group(name) for name in names}
     sums: dict[str, Floats] = {}
@@ -44,7 +44,7 @@ def second_moments(
             sums[name] = product
 
     with ThreadPoolExecutor(processors()) as pool:
-        for tokens in texts:
+        for tokens in texts if wanted else ():
             list(pool.map(add, runner.inputs(tokens, wanted).items()))
             progress()
     return sums
@@ -56,6 +56,7 @@ def write_importance(path: Path, squares: Mapping[str, Floats], *, dataset: str,
     squares: [columns], the sums of the squares of each matrix's inputs over `chunks` of CHUNK_TOKENS.
     """
     writer = GGUFWriter(path, "")
+    # It begins with the architecture, which an importance matrix does not have.
     writer.kv_data[0].clear()
     writer.add_string("general.type", "imatrix")
     writer.add_array("imatrix.datasets", [dataset])

@@ -18,7 +18,7 @@ _FAILED = ctypes.c_void_p(-1).value
 def writable_pages(path: Path, offset: int, address: int, nbytes: int) -> Iterator[None]:
     """The file's bytes from `offset` on, mapped at `address`, can be written; at the end they are the file's again.
 
-    The file never changes, and memory is taken only meanwhile. Raises OSError if this is not a mapping of the file.
+    The caller makes sure that the file is mapped there. It never changes, and memory is taken only meanwhile.
     """
     # Mappings begin with whole pages.
     before = address % mmap.PAGESIZE

@@ -111,8 +111,8 @@ class LoadedVocabulary:
 class Runner(LoadedVocabulary):
     """A model that runs one text of at most CHUNK_TOKENS at a time, each from an empty context.
 
-    adapters: files, all applied. is_writable: for `writable_weights`. The weights are mapped from the file, so that a
-    model may be larger than the memory. Raises ConvertError if the model or an adapter cannot be loaded.
+    adapters: files, all applied. is_writable: for `writable_weights`; the weights are mapped from the file, so that
+    the model may be larger than the memory. Raises ConvertError if the model or an adapter cannot be loaded.
     """
 
     def __init__(self, path: Path, adapters: Sequence[Path] = (), *, is_writable: bool = False) -> None:
@@ -122,6 +122,7 @@ class Runner(LoadedVocabulary):
         self._wanted: Collection[str] = ()
         self._inputs: dict[str, Floats] = {}
         self._addresses: dict[str, int] = {}
+        self._multiplied: set[str] = set()
         self._infos = {info.name: info for info in read_header(path).tensors}
         # It calls back to log.
         with stop_deferred():
@@ -209,6 +210,10 @@ class Runner(LoadedVocabulary):
         if result != 0:
             raise ConvertError(f"llama_decode gave {result} for {len(tokens)} tokens")
 
+    def is_multiplied(self, name: str) -> bool:
+        """Whether a writable model multiplies with this BF16 matrix: an embedding may be only looked up."""
+        return name in self._multiplied
+
     def weights(self, name: str) -> npt.NDArray[np.uint16]:
         """The bits of a BF16 matrix [rows, columns] in the file. Raises KeyError for an unknown matrix."""
         info = self._infos[name]
@@ -216,9 +221,9 @@ class Runner(LoadedVocabulary):
 
     @contextmanager
     def writable_weights(self, name: str) -> Iterator[npt.NDArray[np.uint16]]:
-        """The bits of a BF16 matrix [rows, columns] that the model computes with: as in the file again at the end.
+        """The bits of a BF16 matrix [rows, columns] that the model computes with; afterwards those of the file count.
 
-        Raises KeyError for an unknown matrix.
+        The array is of no use afterwards. Raises KeyError for an unknown matrix.
         """
         address, info = self._addresses[name], self._infos[name]
         with writable_pages(self._path, info.offset, address, info.nbytes):
@@ -237,6 +242,8 @@ class Runner(LoadedVocabulary):
         if is_question:
             if matrix.type == GgmlType.BF16:
                 self._addresses[name] = matrix.data
+                if node.op == _MUL_MAT:
+                    self._multiplied.add(name)
             return node.op == _MUL_MAT and name in self._wanted
         inputs = node.src[1].contents
         columns, tokens = inputs.ne[0], inputs.ne[1]

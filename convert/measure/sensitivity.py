@@ -1,9 +1,9 @@
-"""How much each matrix loses as each type: what `--budget` allocates by. START HERE for rounding with error feedback.
+"""How much each matrix loses as each type: what `--budget` allocates by. START HERE for its measurements.
 
 The BF16 reference runs on the calibration texts once, to record what its matrices are multiplied with. Each matrix is
-then rounded, with error feedback, to each of its types. For `--budget` the reference also runs
-with this one matrix as its smallest type: its predictions then diverge. All results are kept in a folder, so that the
-next budget takes seconds, and a run that was stopped goes on.
+then rounded, with error feedback, to each of its types. For `--budget` the reference also runs once per matrix, with
+that matrix alone as its smallest type, and the KL divergence is recorded. All results are kept in a folder, for the
+next budget and for a run that was stopped. One run at a time may use it.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from .texts import Texts, chunks
 
 # About 12 000 tokens.
 CALIBRATION_CHUNKS = 24
-# Divergences are measured on a text that was not tuned on. Its first part is context only.
+# Divergences are measured on a chunk that was not tuned on, if there are two. Its first part is context only.
 _CONTEXT_SHARE = 0.125
 # The model runs on these tokens once per matrix; twice as many chose no better types for a 0.5B.
 _MEASURED_TOKENS = 128
@@ -63,14 +63,24 @@ class Sensitivities:
     folder: Path
     losses: Figures = field(default_factory=dict)
     divergences: Figures = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
     def load(self) -> None:
         """Takes what the folder holds."""
         if (value := read_cached(self.folder / _FILE)) is not None:
             self.losses, self.divergences = value["losses"], value["divergences"]
 
-    def save(self) -> None:
-        write_cached(self.folder / _FILE, {"losses": self.losses, "divergences": self.divergences})
+    def add_loss(self, name: str, kind: GgmlType, loss: float) -> None:
+        """Any thread may call it."""
+        self._add(self.losses, name, kind, loss)
+
+    def add_divergence(self, name: str, kind: GgmlType, divergence: float) -> None:
+        self._add(self.divergences, name, kind, divergence)
+
+    def _add(self, figures: Figures, name: str, kind: GgmlType, number: float) -> None:
+        with self._lock:
+            figures.setdefault(name, {})[kind.name] = number
+            write_cached(self.folder / _FILE, {"losses": self.losses, "divergences": self.divergences})
 
     @property
     def importance(self) -> Path:
@@ -139,10 +149,10 @@ def measure_sensitivities(
         # numpy's sums would depend on the number of threads: instead, each thread gets whole matrices.
         threadpool_limits(1, "blas"),
     ):
-        *seen, unseen = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)
-        seen, unseen = seen or [unseen], unseen[:_MEASURED_TOKENS]
-        parts = list(_parts(to_round))
-        costs = Costs(matrices, [len(text) for text in seen], len(unseen))
+        found_chunks = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)
+        seen, unseen = found_chunks[:-1] or found_chunks, found_chunks[-1][:_MEASURED_TOKENS]
+        parts = list(_parts(_as_multiplied(to_round)))
+        costs = Costs(_as_multiplied(matrices), [len(text) for text in seen], len(unseen))
         rest = costs.rounding(parts, missing)
         share = rest / (rest + costs.measuring(unmeasured))
         if to_round:
@@ -165,7 +175,7 @@ def _round(
     dataset: str,
     progress: OnProgress,
 ) -> None:
-    """Encodes the matrices as these types. dataset: the name of the texts."""
+    """Encodes the matrices as these types, and records it in `found`. dataset: the name of the texts."""
     squares = read_importance(found.importance) if found.importance.is_file() else {}
     done, total = 0.0, costs.rounding(parts, kinds)
 
@@ -175,35 +185,34 @@ def _round(
         progress(what, done / total)
 
     for part in parts:
-        names = [tensor.name for tensor in part]
+        names = [tensor.name for tensor in part if runner.is_multiplied(tensor.name)]
         text_cost = costs.calibrating(part) / len(texts)
         moments = second_moments(runner, texts, names, progress=partial(step, "calibrating", text_cost))
-        squares |= {name: np.diag(moments[same]).copy() for name in names if (same := input_group(name)) in moments}
+        squares |= {name: np.diag(moments[input_group(name)]).copy() for name in names}
         with replaced_file(found.importance) as draft:
             write_importance(draft, squares, dataset=dataset, chunks=len(texts))
-        groups: dict[str, _Group] = {}
+        groups: dict[str, _SharedInput] = {}
         for tensor in part:
-            if (same := input_group(tensor.name)) not in groups:
-                groups[same] = _Group(moments.get(same), tensor)
+            if (name := input_group(tensor.name)) not in groups:
+                groups[name] = _SharedInput(moments.get(name), tensor)
         pool = ThreadPoolExecutor(processors())
         try:
             encoding = {
-                pool.submit(_encode, runner, groups[input_group(tensor.name)], tensor, kind, found): (tensor, kind)
+                pool.submit(_encode, runner, groups[input_group(tensor.name)], tensor, kind, found): tensor
                 for tensor in sorted(part, key=lambda tensor: input_group(tensor.name))
                 for kind in kinds[tensor.name]
             }
-            groups.clear()
+            # Freed one by one, when their last matrix is encoded.
+            del moments, groups
             for encoded in as_completed(encoding):
-                tensor, kind = encoding[encoded]
-                found.losses.setdefault(tensor.name, {})[kind.name] = encoded.result()
-                found.save()
-                step(f"rounding {tensor.name}", costs.encoding(tensor))
+                encoded.result()
+                step(f"rounding {encoding[encoded].name}", costs.encoding(encoding[encoded]))
         finally:
             # A stop waits for what is being rounded and begins nothing more.
             pool.shutdown(cancel_futures=True)
 
 
-class _Group:
+class _SharedInput:
     """Matrices with the same input. Its feedback takes as much memory as the moments, and is freed with the group."""
 
     def __init__(self, moments: Floats | None, first: ModelTensor) -> None:
@@ -221,8 +230,8 @@ class _Group:
             return self._feedback
 
 
-def _encode(runner: Runner, group: _Group, tensor: ModelTensor, kind: GgmlType, found: Sensitivities) -> float:
-    """Encodes a matrix as a type; returns its loss."""
+def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, found: Sensitivities) -> None:
+    """Encodes a matrix as a type, and records its loss."""
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
     with replaced_file(found.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
         for rows in _slabs(tensor):
@@ -230,7 +239,7 @@ def _encode(runner: Runner, group: _Group, tensor: ModelTensor, kind: GgmlType, 
             encoded, rounded = feedback.encode(weights, kind)
             total += loss(group.moments, weights - rounded)
             file.write(encoded.data)
-    return total
+    found.add_loss(tensor.name, kind, total)
 
 
 def _measure_divergences(
@@ -251,8 +260,7 @@ def _measure_divergences(
         with runner.writable_weights(tensor.name) as bits:
             for rows in _slabs(tensor):
                 bits[rows] = _to_bf16(_decoded(kind, encoded[rows], tensor.columns))
-            found.divergences.setdefault(tensor.name, {})[kind.name] = max(0.0, compare(runner, reference).mean)
-        found.save()
+            found.add_divergence(tensor.name, kind, max(0.0, compare(runner, reference).mean))
 
 
 def _slabs(tensor: ModelTensor) -> Iterator[slice]:
@@ -266,6 +274,11 @@ def _decoded(kind: GgmlType, encoded: npt.NDArray[Any], columns: int) -> Floats:
     numbers = np.empty((len(encoded), columns), np.float32)
     ggml.dequantize(kind, np.ascontiguousarray(encoded), numbers)
     return numbers
+
+
+def _as_multiplied(matrices: Sequence[ModelTensor]) -> list[ModelTensor]:
+    """In the order of a run: the embedding is the output matrix, or is only looked up."""
+    return sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
 
 
 def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:

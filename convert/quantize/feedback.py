@@ -8,10 +8,10 @@ within 2 %, and ggml rounds each block to any of its types.
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import solve_triangular
 
 from ..errors import ConvertError
-from . import ggml
+from . import ggml, lapack
 from .ggml import BLOCK_ELEMENTS, Floats, GgmlType, row_bytes
 
 # A share of the mean moment: without it, weights of rarely seen inputs would grow without bound.
@@ -29,13 +29,11 @@ class Feedback:
         mean = float(np.trace(moments)) / len(moments)
         if not np.isfinite(mean) or not np.isfinite(moments).all():
             raise ConvertError("the inputs of a matrix are not finite")
-        # U with UᵀU = G⁻¹: the inverse of the factor of G that begins at the last column. In place, in one copy of G.
+        # With J, which turns the order of the columns: J·G·J = L·Lᵀ, and U = J·L⁻¹·J has UᵀU = G⁻¹. In one copy of G.
         turned = np.array(moments[::-1, ::-1], np.float32, order="F")
         turned[np.diag_indices_from(turned)] += ridge * mean if mean > 0 else 1.0
-        factor, fault = lapack.spotrf(turned, lower=True, overwrite_a=True)
-        if fault:
-            raise ConvertError("the moments of a matrix's inputs have no Cholesky factor")
-        self._upper = lapack.strtri(factor, lower=True, overwrite_c=True)[0][::-1, ::-1]
+        lapack.invert_factor(turned)
+        self._upper = turned[::-1, ::-1]
 
     def encode(self, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:
         """Encoded rows [rows, bytes] and their values [rows, columns]. Raises ValueError as `ggml.quantize`."""

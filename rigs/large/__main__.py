@@ -1,15 +1,13 @@
 """Large models through `edge-convert --budget`: `python -m rigs.large CHECKPOINT --like 1.5b`.
 
 Writes a checkpoint with the shapes of a published model, random weights and the tokenizer of CHECKPOINT, and converts
-it. Prints how long each stage takes, when it was predicted to end, and the memory besides mapped files, which is
-limited. --kills ends the conversion by SIGKILL in each stage and begins it again: the last line's hash is that of a run
-without. --minutes stops a run that takes too long for this machine, and prints what it predicts.
+it. Prints how long each stage takes, when it was predicted to end, and the anonymous memory of the processes; writable
+memory is limited. --kills converts it again, is ended by SIGKILL in each stage and begun anew, and exits with 1 if a
+kill came too late or the model is another one. --minutes stops a run that takes too long, and prints what it predicts.
 """
 
-from __future__ import annotations
-
-import hashlib
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +20,14 @@ from rigs.large.checkpoint import SHAPES, write_checkpoint
 from rigs.large.watched import Watched, watch_conversion
 from rigs.machine import checkpoint_path, parser_of
 
-# What is done, and the share of its stage in % at which it is killed.
+# The n-th different line of progress that begins so.
 KILLS = (
     ("writing the reference", 30),
-    ("calibrating", 2),
-    ("rounding", 30),
-    ("measuring", 50),
-    ("writing", 50),
-    ("comparing", 50),
+    ("calibrating", 1),
+    ("rounding", 10),
+    ("measuring blk", 5),
+    ("writing", 3),
+    ("comparing", 3),
 )
 PREDICTED_AT = (10, 25, 50, 75)
 
@@ -51,31 +49,34 @@ def main() -> int:
     checkpoint = folder / "checkpoint"
     if not checkpoint.is_dir():
         print(f"writing {checkpoint}", file=sys.stderr)
+        shutil.rmtree(folder / "checkpoint.new", ignore_errors=True)
         write_checkpoint(folder / "checkpoint.new", shape, given.checkpoint)
         (folder / "checkpoint.new").rename(checkpoint)
-    work, out = folder / ("killed" if given.kills else "work"), folder / "bundle"
-    shutil.rmtree(work, ignore_errors=True)
     weights = sum(one * another for one, another in (two for two in shape.tensors().values() if len(two) == 2))
-    words = [
-        str(checkpoint),
-        "--budget",
-        str(round(weights * given.bits / 8)),
-        "--work",
-        str(work),
-        "--out",
-        str(out),
-        "--force",
-    ]
+    budget = str(round(weights * given.bits / 8))
     print(f"{given.like} with {shape.layers} layers, {weights:,} weights, {processor()}", flush=True)
-    for kill in (*(KILLS if given.kills else ()), None):
+
+    def convert(name: str, kill: tuple[str, int] | None) -> Watched:
+        words = [str(checkpoint), "--budget", budget, "--work", str(folder / f"{name}-work")]
+        words += ["--out", str(folder / name), "--force"]
         found = watch_conversion(words, memory=given.memory, kill_at=kill, most_s=60 * given.minutes)
-        title = "" if kill is None else f"killed at {kill[1]} % while {kill[0]}: "
+        title = "" if kill is None else f"to be killed at line {kill[1]} of {kill[0]!r}: "
         print(f"\n{title}{found.seconds / 60:.1f} minutes, {found.own_bytes / 1e9:.2f} GB, exit code {found.exit_code}")
-        print(*found.said, sep="\n")
-        print(*_table(found), sep="\n", flush=True)
-    if found.exit_code == 0:
-        print(f"\n{MODEL_FILE}: SHA-256 {hashlib.sha256((out / MODEL_FILE).read_bytes()).hexdigest()}")
-    return found.exit_code or 0
+        print(*found.said, *_table(found), sep="\n", flush=True)
+        return found
+
+    for name in ("whole", "killed"):
+        shutil.rmtree(folder / f"{name}-work", ignore_errors=True)
+    code = convert("whole", None).exit_code
+    if code or not given.kills:
+        return code or 0
+    are_killed = [convert("killed", kill).exit_code == -signal.SIGKILL for kill in KILLS]
+    code = convert("killed", None).exit_code
+    models = [(folder / name / MODEL_FILE).read_bytes() for name in ("whole", "killed")]
+    print(
+        f"\nkilled {sum(are_killed)} of {len(KILLS)} times; the same model: {'yes' if models[0] == models[1] else 'no'}"
+    )
+    return code or int(not all(are_killed) or models[0] != models[1])
 
 
 def _table(found: Watched) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from pathlib import Path
 from rigs.machine import ROOT
 
 _PROGRESS = re.compile(r" *(\d+) %  (.+?)(?:, \d+:\d+ min, about (\d+):(\d+) min left)?$")
+SAMPLE_S = 0.2
 
 
 @dataclass(slots=True)
 class Stage:
-    """Seconds of the run: when it began, when it was last seen, and at each share in % when it was to end."""
+    """name: its last line. Seconds of the run: when it began, when it was last seen, and at each share in % when it was
+    to end."""
 
     name: str
     began: float
@@ -31,7 +34,7 @@ class Stage:
 
 @dataclass(slots=True)
 class Watched:
-    """What a conversion did. own_bytes: the most memory besides mapped files, of all its processes."""
+    """What a conversion did. own_bytes: the most anonymous memory of all its processes at once."""
 
     seconds: float = 0.0
     exit_code: int | None = None
@@ -45,11 +48,11 @@ def watch_conversion(
 ) -> Watched:
     """Runs `edge-convert` with these words on a terminal, and reads its progress.
 
-    memory: the bytes that a process may have besides mapped files. kill_at: SIGKILL when it does this, at this share of
-    the stage in %. most_s: SIGTERM after as many seconds.
+    memory: the bytes of writable memory that a process may have (RLIMIT_DATA). kill_at: SIGKILL at the n-th different
+    line that begins so. most_s: SIGTERM after as many seconds.
     """
     terminal, its_end = pty.openpty()
-    found, began = Watched(), time.monotonic()
+    found, began, seen = Watched(), time.monotonic(), set[str]()
     process = subprocess.Popen(
         ["prlimit", f"--data={memory}", sys.executable, "-m", "convert", *words],
         cwd=ROOT,
@@ -60,9 +63,11 @@ def watch_conversion(
     for line in _lines(terminal):
         now = time.monotonic() - began
         found.own_bytes = max(found.own_bytes, _own_bytes(process.pid))
-        what, share = _take(line, now, found)
-        if kill_at is not None and what.startswith(kill_at[0]) and share >= kill_at[1]:
-            process.kill()
+        share, what = _take(line, now, found)
+        if kill_at is not None and what.startswith(kill_at[0]):
+            seen.add(f"{share} {what}")
+            if len(seen) == kill_at[1]:
+                process.kill()
         if now > most_s:
             process.send_signal(signal.SIGTERM)
             most_s = float("inf")
@@ -71,34 +76,39 @@ def watch_conversion(
 
 
 def _lines(terminal: int) -> Iterator[str]:
-    """What is drawn there, until the last process has closed it."""
+    """Each line that is drawn there, and "" after each SAMPLE_S, until the last process has closed it."""
     rest = ""
     while True:
+        if not select.select([terminal], [], [], SAMPLE_S)[0]:
+            yield ""
+            continue
         try:
             data = os.read(terminal, 65536)
         except OSError:
-            data = b""
-        *lines, rest = re.split(r"\r\x1b\[K|\r?\n", rest + data.decode(errors="replace"))
-        # A line of progress ends only with the next one.
-        yield from filter(None, [*lines, rest])
-        if not data:
             os.close(terminal)
+            yield rest
             return
+        *lines, rest = re.split(r"\r\x1b\[K|\r?\n", rest + data.decode(errors="replace"))
+        # A line of progress is complete, and ends only with the next one.
+        if _PROGRESS.match(rest):
+            lines.append(rest)
+            rest = ""
+        yield from lines
 
 
-def _take(line: str, now: float, found: Watched) -> tuple[str, int]:
-    """What is being done, and the share of its stage in %."""
+def _take(line: str, now: float, found: Watched) -> tuple[int, str]:
+    """The share of the stage in %, and what is being done."""
     if (match := _PROGRESS.match(line)) is None:
-        found.said.append(line)
-        return "", 0
+        found.said += [line] if line else []
+        return 0, ""
     share, what, minutes, seconds = match.groups()
     if not found.stages or int(share) < found.stages[-1].share:
         found.stages.append(Stage(what, now, now))
     stage = found.stages[-1]
-    stage.share, stage.seen = int(share), now
+    stage.name, stage.share, stage.seen = what, int(share), now
     if minutes is not None:
         stage.ends.setdefault(int(share), now + 60 * int(minutes) + int(seconds))
-    return what, int(share)
+    return int(share), what
 
 
 def _own_bytes(pid: int) -> int:

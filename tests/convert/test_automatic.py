@@ -259,11 +259,11 @@ def test_a_run_that_is_stopped_while_it_rounds_keeps_what_is_rounded(
     encoded: list[tuple[str, str]] = []
     most = 9
 
-    def encode_some(*arguments: Any) -> float:
+    def encode_some(*arguments: Any) -> None:
         if len(encoded) == most:
             raise StoppedError("SIGINT")
         encoded.append((arguments[2].name, arguments[3].name))
-        return encode(*arguments)
+        encode(*arguments)
 
     monkeypatch.setattr(sensitivity, "processors", lambda: 1)
     monkeypatch.setattr(sensitivity, "_encode", encode_some)
