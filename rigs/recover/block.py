@@ -40,7 +40,7 @@ def train_block(
             scales, levels = stored[f"blk.{at}.{short}.weight"]
             layer.get_submodule(name).weight.data = torch.from_numpy(scales * levels).flatten(1)
     block = network.layers[number]
-    inputs = [_calls(network, block, texts) for texts in (learnt, others)]
+    inputs = [_calls(network, number, texts) for texts in (learnt, others)]
     with torch.no_grad():
         outputs = [[_output(block, call) for call in calls] for calls in inputs]
     for name, short in MATRICES.items():
@@ -76,11 +76,23 @@ class RoundedLinear(torch.nn.Module):  # type: ignore[misc]
         self.growth = torch.nn.Parameter(torch.zeros_like(scales))
 
     def forward(self, inputs: Any) -> Any:
-        levels = self.levels + (self.levels.round() - self.levels).detach()
-        scales = self.scales * (1 + self.growth)
-        # Scales are F16 in the file.
-        scales = scales + (scales.half().float() - scales).detach()
-        return torch.nn.functional.linear(inputs, (scales * levels).flatten(1), self.bias)
+        return torch.nn.functional.linear(inputs, Rounding.apply(self.levels, self.growth, self.scales), self.bias)
+
+
+class Rounding(torch.autograd.Function):  # type: ignore[misc]
+    """Rounded levels times grown scales, which are F16 in the file. Gradients pass both roundings."""
+
+    @staticmethod
+    def forward(context: Any, levels: Any, growth: Any, scales: Any) -> Any:
+        rounded, grown = levels.round(), (scales * (1 + growth)).half().float()
+        context.save_for_backward(rounded, grown, scales)
+        return (rounded * grown).flatten(1)
+
+    @staticmethod
+    def backward(context: Any, gradient: Any) -> tuple[Any, Any, None]:
+        rounded, grown, scales = context.saved_tensors
+        gradient = gradient.view(rounded.shape)
+        return gradient * grown, (gradient * rounded).sum(-1, keepdim=True) * scales, None
 
 
 def _read_q4_0(model: Path) -> dict[str, tuple[Any, Any]]:
@@ -97,13 +109,17 @@ def _read_q4_0(model: Path) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def _calls(network: Any, block: Any, texts: Sequence[list[int]]) -> list[tuple[Any, dict[str, Any]]]:
-    """What the block is called with for each text: the hidden states, and the rest."""
+def _calls(network: Any, number: int, texts: Sequence[list[int]]) -> list[tuple[Any, dict[str, Any]]]:
+    """What a block is called with for each text: the hidden states, and the rest."""
     calls: list[tuple[Any, dict[str, Any]]] = []
+    block = network.layers[number]
     hook = block.register_forward_pre_hook(lambda _block, words, more: calls.append((words[0], more)), with_kwargs=True)
+    # The blocks behind it are not run.
+    layers, network.layers = network.layers, network.layers[: number + 1]
     with torch.no_grad():
         for tokens in texts:
             network(torch.tensor([tokens]), use_cache=False)
+    network.layers = layers
     hook.remove()
     return calls
 
@@ -121,7 +137,7 @@ def _fit(
         {"params": [one.levels for one in rounded], "lr": rate},
         {"params": [one.growth for one in rounded], "lr": rate / 20},
     ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     steps = epochs * len(calls)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
     draw = np.random.default_rng(0)
