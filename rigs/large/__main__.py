@@ -22,12 +22,12 @@ from rigs.machine import checkpoint_path, parser_of
 
 # The n-th different line of progress that begins so.
 KILLS = (
-    ("writing the reference", 30),
+    ("writing the reference", 2),
     ("calibrating", 1),
-    ("rounding", 10),
-    ("measuring blk", 5),
-    ("writing", 3),
-    ("comparing", 3),
+    ("rounding", 5),
+    ("measuring blk", 3),
+    ("writing", 2),
+    ("comparing", 2),
 )
 PREDICTED_AT = (10, 25, 50, 75)
 
