@@ -26,7 +26,7 @@ KILLS = (
     ("calibrating", 1),
     ("rounding", 5),
     ("measuring blk", 3),
-    ("writing", 2),
+    ("writing token", 1),
     ("comparing", 2),
 )
 PREDICTED_AT = (10, 25, 50, 75)
