@@ -47,7 +47,7 @@ from edge_agent.gguf.field_table import (
     strangeness,
     values_of,
 )
-from edge_agent.gguf.header import STRING, HeaderError, read_header, read_strings
+from edge_agent.gguf.header import STRING, HeaderError, TensorInfo, read_header, read_strings
 from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY, ModelFacts, read_model_facts
 from edge_agent.models import canaries
 from edge_agent.models.bundle import STUDENT_FILE, open_model

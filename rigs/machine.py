@@ -10,6 +10,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
+from edge_agent.board.process import process_memory
+
 ROOT = Path(__file__).parents[1]
 # Debian keeps servers out of an ordinary account's PATH.
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
@@ -23,6 +27,15 @@ def require(packages: Mapping[str, str], *, root: bool = False) -> None:
         faults.append(f"needs the packages {' '.join(dict.fromkeys(lacking))}: apt-get install them")
     if faults:
         raise SystemExit(f"this rig {'; '.join(faults)}")
+
+
+def held_mib(pid: int) -> float:
+    """Memory of a process and its descendants, without pages of files."""
+    try:
+        family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return 0.0
+    return sum(memory.held_mib for one in family if (memory := process_memory(one)) is not None)
 
 
 def run_tests(*words: str, environment: Mapping[str, str] | None = None) -> int:

@@ -4,8 +4,8 @@ Upstream's llama-imatrix and llama-quantize are built from the sources of the in
 calibration texts. All models are compared with the same BF16 model on the same evaluation texts. The first run takes
 about half an hour for a 0.5B.
 
---vocabulary FILE…: also the budgets with fewer tokens, compared with the BF16 model of the same tokens; and the
-probability that the whole BF16 model gives to the removed ones, and how often one of them is the most probable.
+--vocabulary FILE…: also the budgets with fewer tokens, compared with the BF16 model of the same tokens. Of the removed
+tokens, it prints the probability that the whole BF16 model gives them, and how often one of them is the most probable.
 """
 
 from __future__ import annotations

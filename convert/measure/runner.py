@@ -15,7 +15,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from ..agent import BackendError, HeaderError, check_adapter, load_backends, read_header
+from ..agent import BackendError, HeaderError, TensorInfo, check_adapter, load_backends, read_header
 from ..errors import ConvertError, escaped
 from ..quantize.ggml import Floats, GgmlType, library_path
 from ..quantize.quantizer import processors
@@ -123,13 +123,14 @@ class Runner(LoadedVocabulary):
         self._inputs: dict[str, Floats] = {}
         self._addresses: dict[str, int] = {}
         self._multiplied: set[str] = set()
-        self._infos = {info.name: info for info in read_header(path).tensors}
+        self._infos: dict[str, TensorInfo] = {}
         # It calls back to log.
         with stop_deferred():
             self._open(path, adapters, is_writable=is_writable)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._batch: Any = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
         if is_writable:
+            self._infos = {info.name: info for info in read_header(path).tensors}
             # llama.cpp names the addresses of the weights only while it runs.
             self.logits([0])
 
@@ -215,7 +216,7 @@ class Runner(LoadedVocabulary):
         return name in self._multiplied
 
     def weights(self, name: str) -> npt.NDArray[np.uint16]:
-        """The bits of a BF16 matrix [rows, columns] in the file. Raises KeyError for an unknown matrix."""
+        """The bits of a BF16 matrix [rows, columns] in a writable model's file. Raises KeyError for an unknown one."""
         info = self._infos[name]
         return np.memmap(self._path, np.uint16, "r", info.offset, info.shape[::-1])
 

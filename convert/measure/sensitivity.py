@@ -132,6 +132,8 @@ def measure_sensitivities(
     found = Sensitivities(reference.parent / name[:16])
     if found.importance.is_file():
         found.load()
+    # In the order of a run: the embedding is the output matrix, or is only looked up.
+    matrices = sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
     missing = {
         tensor.name: [kind for kind in kinds[tensor.name] if not found.is_encoded(tensor, kind)] for tensor in matrices
     }
@@ -151,8 +153,8 @@ def measure_sensitivities(
     ):
         found_chunks = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)
         seen, unseen = found_chunks[:-1] or found_chunks, found_chunks[-1][:_MEASURED_TOKENS]
-        parts = list(_parts(_as_multiplied(to_round)))
-        costs = Costs(_as_multiplied(matrices), [len(text) for text in seen], len(unseen))
+        parts = list(_parts(to_round))
+        costs = Costs(matrices, [len(text) for text in seen], len(unseen))
         rest = costs.rounding(parts, missing)
         share = rest / (rest + costs.measuring(unmeasured))
         if to_round:
@@ -274,11 +276,6 @@ def _decoded(kind: GgmlType, encoded: npt.NDArray[Any], columns: int) -> Floats:
     numbers = np.empty((len(encoded), columns), np.float32)
     ggml.dequantize(kind, np.ascontiguousarray(encoded), numbers)
     return numbers
-
-
-def _as_multiplied(matrices: Sequence[ModelTensor]) -> list[ModelTensor]:
-    """In the order of a run: the embedding is the output matrix, or is only looked up."""
-    return sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
 
 
 def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:

@@ -33,6 +33,7 @@ class Feedback:
         turned = np.array(moments[::-1, ::-1], np.float32, order="F")
         turned[np.diag_indices_from(turned)] += ridge * mean if mean > 0 else 1.0
         lapack.invert_factor(turned)
+        # Only the diagonal and what is above it is U, and is read.
         self._upper = turned[::-1, ::-1]
 
     def encode(self, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:

@@ -12,7 +12,7 @@ from .ggml import Floats
 def invert_factor(matrix: Floats) -> None:
     """Replaces a symmetric matrix G, in Fortran's order, by the inverse of its factor: L⁻¹ with G = L·Lᵀ.
 
-    Raises ConvertError if G is not positive definite.
+    Above the diagonal, where L⁻¹ is 0, G stays. Raises ConvertError if G is not positive definite.
     """
     size, fault = ctypes.c_int(len(matrix)), ctypes.c_int()
     fixed = ctypes.byref(size), ctypes.c_void_p(matrix.ctypes.data), ctypes.byref(size), ctypes.byref(fault)
@@ -20,9 +20,6 @@ def invert_factor(matrix: Floats) -> None:
     if fault.value:
         raise ConvertError("the moments of a matrix's inputs are not positive definite")
     _TRTRI(b"L", b"N", *fixed)
-    # Neither has written above the diagonal.
-    for column in range(1, len(matrix)):
-        matrix[:column, column] = 0
 
 
 def _function(name: str) -> Any:

@@ -36,17 +36,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=16, help="of each kind in each run (default: %(default)s)")
     options = parser.parse_args()
-    program, engine = [sys.executable, "-m", "edge_agent"], {"max_active": max(options.clients)}
+    program, model, engine = [sys.executable, "-m", "edge_agent"], options.model, {"max_active": max(options.clients)}
+    agents = {str(model) if options.beside else "this tree": (program, model, engine)}
     if options.against is not None:
         other_program = [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")]
-        agents = {"this tree": (program, options.model, engine)}
-        agents[str(options.against)] = (other_program, options.model, engine)
-    elif options.engine is not None:
-        agents = {"=".join(map(str, options.engine)): (program, options.model, engine | dict([options.engine]))}
-        agents["defaults"] = (program, options.model, engine)
-    else:
-        models = [options.model, *([options.beside] if options.beside else [])]
-        agents = {str(model): (program, model, engine) for model in models}
+        agents[str(options.against)] = (other_program, model, engine)
+    if options.beside is not None:
+        agents[str(options.beside)] = (program, options.beside, engine)
+    if options.engine is not None:
+        key, number = options.engine
+        agents = {f"{key}={number}": (program, model, engine | {key: number}), "defaults": (program, model, engine)}
     figures = Figures()
     with ExitStack() as stack:
         sides = []

@@ -9,10 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import psutil
-
-from edge_agent.board.process import process_memory
 from rigs.bench.workload import Answer, Kind, Reading, check_answer, readings
+from rigs.machine import held_mib
 
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
@@ -79,7 +77,6 @@ def peak_memory_mib(side: Side, kind: Kind, clients: int, seed: str) -> float:
     asking.start()
     peak = 0.0
     while asking.is_alive():
-        family = [side.pid, *(child.pid for child in psutil.Process(side.pid).children(recursive=True))]
-        peak = max(peak, sum(memory.held_mib for pid in family if (memory := process_memory(pid)) is not None))
+        peak = max(peak, held_mib(side.pid))
         asking.join(0.1)
     return peak

@@ -1,9 +1,11 @@
 """Large models through `edge-convert --budget`: `python -m rigs.large CHECKPOINT --like 1.5b`.
 
 Writes a checkpoint with the shapes of a published model, random weights and the tokenizer of CHECKPOINT, and converts
-it. Prints how long each stage takes, when it was predicted to end, and the anonymous memory of the processes; writable
-memory is limited. --kills converts it again, is ended by SIGKILL in each stage and begun anew, and exits with 1 if a
-kill came too late or the model is another one. --minutes stops a run that takes too long, and prints what it predicts.
+it. Prints how long each stage takes, when it was predicted to end, and the memory without pages of files. --memory
+limits the writable memory of each process. --minutes stops a run that takes too long, and prints what it predicts.
+
+--kills converts it once more. SIGKILL ends this conversion in each stage, and it begins anew. The rig exits with 1 if a
+kill came too late, or if the model is not the same.
 """
 
 import shutil
@@ -61,7 +63,7 @@ def main() -> int:
         words += ["--out", str(folder / name), "--force"]
         found = watch_conversion(words, memory=given.memory, kill_at=kill, most_s=60 * given.minutes)
         title = "" if kill is None else f"to be killed at line {kill[1]} of {kill[0]!r}: "
-        print(f"\n{title}{found.seconds / 60:.1f} minutes, {found.own_bytes / 1e9:.2f} GB, exit code {found.exit_code}")
+        print(f"\n{title}{found.seconds / 60:.1f} minutes, {found.held_mib:.0f} MiB, exit code {found.exit_code}")
         print(*found.said, *_table(found), sep="\n", flush=True)
         return found
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.convert.checkpoints import tensor_shapes
+
 _SLAB = 8 << 20
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -32,19 +34,7 @@ class Shape:
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """The shape of each tensor of the checkpoint, by its name."""
         kv = self.hidden // self.heads * self.heads_kv
-        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
-        for layer in range(self.layers):
-            prefix = f"model.layers.{layer}"
-            for name, rows in (("q", self.hidden), ("k", kv), ("v", kv)):
-                shapes[f"{prefix}.self_attn.{name}_proj.weight"] = (rows, self.hidden)
-                shapes[f"{prefix}.self_attn.{name}_proj.bias"] = (rows,)
-            shapes[f"{prefix}.self_attn.o_proj.weight"] = (self.hidden, self.hidden)
-            shapes[f"{prefix}.mlp.gate_proj.weight"] = (self.feed_forward, self.hidden)
-            shapes[f"{prefix}.mlp.up_proj.weight"] = (self.feed_forward, self.hidden)
-            shapes[f"{prefix}.mlp.down_proj.weight"] = (self.hidden, self.feed_forward)
-            shapes[f"{prefix}.input_layernorm.weight"] = (self.hidden,)
-            shapes[f"{prefix}.post_attention_layernorm.weight"] = (self.hidden,)
-        shapes["model.norm.weight"] = (self.hidden,)
+        shapes = tensor_shapes(self.layers, self.hidden, self.feed_forward, kv, self.vocabulary)
         return shapes if self.is_tied else shapes | {"lm_head.weight": (self.vocabulary, self.hidden)}
 
 

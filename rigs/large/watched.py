@@ -12,9 +12,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from rigs.machine import ROOT
+from rigs.machine import ROOT, held_mib
 
 _PROGRESS = re.compile(r" *(\d+) %  (.+?)(?:, \d+:\d+ min, about (\d+):(\d+) min left)?$")
 SAMPLE_S = 0.2
@@ -34,11 +33,11 @@ class Stage:
 
 @dataclass(slots=True)
 class Watched:
-    """What a conversion did. own_bytes: the most anonymous memory of all its processes at once."""
+    """What a conversion did. held_mib: the most memory of its processes at once, without pages of files."""
 
     seconds: float = 0.0
     exit_code: int | None = None
-    own_bytes: int = 0
+    held_mib: float = 0.0
     stages: list[Stage] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
@@ -62,7 +61,7 @@ def watch_conversion(
     os.close(its_end)
     for line in _lines(terminal):
         now = time.monotonic() - began
-        found.own_bytes = max(found.own_bytes, _own_bytes(process.pid))
+        found.held_mib = max(found.held_mib, held_mib(process.pid))
         share, what = _take(line, now, found)
         if kill_at is not None and what.startswith(kill_at[0]):
             seen.add(f"{share} {what}")
@@ -109,14 +108,3 @@ def _take(line: str, now: float, found: Watched) -> tuple[int, str]:
     if minutes is not None:
         stage.ends.setdefault(int(share), now + 60 * int(minutes) + int(seconds))
     return int(share), what
-
-
-def _own_bytes(pid: int) -> int:
-    """Anonymous memory of a process and its children."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text("utf-8")
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
-    except OSError:
-        return 0
-    own = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return (1024 * int(own[1]) if own else 0) + sum(_own_bytes(int(child)) for child in children)
