@@ -35,7 +35,7 @@ from .write.gguf_file import write_adapter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What `--budget` and `--calibration` ask for: rounding for texts. work: the cache folder.
+    """What `--budget` and `--calibration` ask for: calibrated quantization. work: the cache folder.
 
     budget: bytes of model.gguf; None = the types are those of the quantization's name.
     """
@@ -146,7 +146,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
         tuning.calibration,
         progress,
         seed=tuning.seed,
-        has_divergences=tuning.budget is not None,
+        with_divergences=tuning.budget is not None,
     )
     if tuning.budget is None:
         return plan, Tuned(tuning, reference, sensitivities, {})
@@ -170,13 +170,12 @@ def write_bundle(
 ) -> Written:
     """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
 
-    more_files: by name.
-
-    Raises ConvertError if the disk is too small, CheckpointError for damaged weights.
+    more_files: by name, what else the bundle contains. Raises ConvertError if the disk is too small, CheckpointError
+    for damaged weights.
     """
     if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
         raise ConvertError(f"{escaped(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
-    encoded = None if tuned is None else tuned.sensitivities.encoded
+    encoded = None if tuned is None else tuned.sensitivities.encoded_path
     plan.write(folder / manifest.MODEL_FILE, encoded=encoded, progress=progress)
     if source.lora is not None:
         write_adapter(folder / manifest.ADAPTER_FILE, plan.name, source.lora)
@@ -187,7 +186,7 @@ def write_bundle(
     comparison = None
     if tuned is not None:
         comparison = _write_quality(job, source, plan, tuned, model=model, canaries=canaries, progress=progress)
-        shutil.copyfile(tuned.sensitivities.importance, folder / manifest.IMPORTANCE_FILE)
+        shutil.copyfile(tuned.sensitivities.importance_path, folder / manifest.IMPORTANCE_FILE)
     for name, content in (more_files or {}).items():
         (folder / name).write_bytes(content)
     progress("hashing", 1.0)

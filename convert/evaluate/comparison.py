@@ -3,13 +3,12 @@
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ..agent import model_facts
 from ..errors import ConvertError, escaped
-from ..measure.cache import read_cached, replaced_file, write_cached
+from ..measure.cache import read_cached, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
 from ..measure.runner import Runner
 from ..measure.texts import Texts, chunks
@@ -104,15 +103,12 @@ def plain_sizes(
 
 
 def _predictions(reference: Adapted, cached: Path, texts: Texts, progress: OnProgress) -> list[Predictions]:
-    try:
-        return load(cached)
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
-        pass  # missing or damaged
+    if (known := load(cached)) is not None:
+        return known
     with Runner(reference.path, reference.adapters) as runner:
         measuring = partial(progress, "measuring the reference")
         found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS), progress=measuring)
-    with replaced_file(cached) as draft:
-        save(draft, found)
+    save(cached, found)
     return found
 
 

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from ..plan import make_plan
 from ..progress import OnProgress, named
@@ -40,7 +43,7 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
 def replaced_file(path: Path) -> Iterator[Path]:
     """A draft that becomes the file if nothing fails: whole or not at all, even after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Another conversion may be writing the same file.
+    # Two conversions that use one folder by mistake do not write into one file.
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         yield draft
@@ -63,3 +66,19 @@ def write_cached(path: Path, value: Any) -> None:
     """The counterpart of `read_cached`."""
     with replaced_file(path) as draft:
         draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_arrays(path: Path) -> dict[str, Any] | None:
+    """The arrays in a file, by name; None if it is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    # A damaged header of the archive may also name a method or a password that zipfile does not know.
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, RuntimeError):
+        return None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """The counterpart of `read_arrays`."""
+    with replaced_file(path) as draft, draft.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

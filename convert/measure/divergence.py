@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..quantize.ggml import Floats
+from .cache import read_arrays, write_arrays
 from .runner import Runner
 
 TOP = 512
@@ -24,7 +25,7 @@ CONTEXT_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The reference's predictions after each token of one text, from `first` on but the last.
+    """The reference's predictions after each token of one text, from `first` to the last but one.
 
     ids: [positions, TOP], the most probable tokens; drawn: [positions, DRAWN], some of the others; logs, drawn_logs:
     their log-probabilities; next_logs: [positions], of the token that follows in the text.
@@ -41,8 +42,11 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Arrays of one number per position. divergence: nats; agrees: 1 if the most probable token is the same, else 0;
-    next_log: log-probability of the token that follows; next_log_change: the same minus the reference's."""
+    """Arrays of one number per position.
+
+    divergence: nats; agrees: 1 if the most probable token is the same, else 0; next_log_change: next_log minus the
+    reference's; next_log: log-probability of the token that follows.
+    """
 
     divergence: npt.NDArray[np.float64]
     agrees: npt.NDArray[np.float64]
@@ -110,15 +114,15 @@ def save(path: Path, predictions: Sequence[Predictions]) -> None:
         for at, one in enumerate(predictions)
         for field in fields(Predictions)
     }
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    write_arrays(path, arrays)
 
 
-def load(path: Path) -> list[Predictions]:
-    """The predictions that `save` wrote. Raises OSError, ValueError, KeyError or BadZipFile for a damaged file."""
+def load(path: Path) -> list[Predictions] | None:
+    """The predictions that `save` wrote; None if the file is missing or damaged."""
+    if (arrays := read_arrays(path)) is None:
+        return None
     names = [field.name for field in fields(Predictions)]
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        kept = [{name: arrays[f"{at}.{name}"] for name in names} for at in range(len(arrays.files) // len(names))]
+    kept = [{name: arrays[f"{at}.{name}"] for name in names} for at in range(len(arrays) // len(names))]
     return [Predictions(**one | {"tokens": one["tokens"].tolist(), "first": int(one["first"])}) for one in kept]
 
 

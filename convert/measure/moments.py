@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFReader, GGUFWriter
 
+from ..agent import HeaderError, read_header
 from ..quantize.ggml import Floats
 from ..quantize.quantizer import processors
 from .runner import CHUNK_TOKENS, Runner
@@ -71,8 +72,12 @@ def write_importance(path: Path, squares: Mapping[str, Floats], *, dataset: str,
     writer.close()
 
 
-def read_importance(path: Path) -> dict[str, Floats]:
-    """The squares by name that `write_importance` wrote."""
+def read_importance(path: Path) -> dict[str, Floats] | None:
+    """The squares by name that `write_importance` wrote; None if the file is missing or damaged."""
+    try:
+        read_header(path)
+    except (OSError, HeaderError):
+        return None
     ending = ".in_sum2"
     tensors = GGUFReader(path).tensors
     return {one.name.removesuffix(ending): one.data.flatten() for one in tensors if one.name.endswith(ending)}

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from ..allocate import Option
+from ..errors import ConvertError, escaped
 from ..progress import OnProgress, part_of
 from ..quantize import ggml
 from ..quantize.feedback import RIDGE, Feedback, loss
@@ -83,17 +84,17 @@ class Sensitivities:
             write_cached(self.folder / _FILE, {"losses": self.losses, "divergences": self.divergences})
 
     @property
-    def importance(self) -> Path:
+    def importance_path(self) -> Path:
         """The importance matrix, in llama.cpp's format."""
         return self.folder / IMPORTANCE_FILE
 
-    def encoded(self, name: str, kind: GgmlType) -> Path:
+    def encoded_path(self, name: str, kind: GgmlType) -> Path:
         """The file of a matrix encoded as this type, row after row."""
         return self.folder / _ENCODED / f"{name}.{kind.name}"
 
     def is_encoded(self, tensor: ModelTensor, kind: GgmlType) -> bool:
         """Whether the matrix was rounded to this type, and its file is there."""
-        path = self.encoded(tensor.name, kind)
+        path = self.encoded_path(tensor.name, kind)
         nbytes = tensor.rows * row_bytes(kind, tensor.columns)
         return kind.name in self.losses.get(tensor.name, {}) and path.is_file() and path.stat().st_size == nbytes
 
@@ -121,7 +122,7 @@ def measure_sensitivities(
     progress: OnProgress,
     *,
     seed: int,
-    has_divergences: bool,
+    with_divergences: bool,
 ) -> Sensitivities:
     """Rounds all matrices to all their types, and measures the divergence of the first type of each.
 
@@ -130,7 +131,8 @@ def measure_sensitivities(
     """
     name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
     found = Sensitivities(reference.parent / name[:16])
-    if found.importance.is_file():
+    # The importance matrix must hold all matrices that need not be rounded again.
+    if read_importance(found.importance_path) is not None:
         found.load()
     # In the order of a run: the embedding is the output matrix, or is only looked up.
     matrices = sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
@@ -140,7 +142,7 @@ def measure_sensitivities(
     unmeasured = [
         tensor
         for tensor in matrices
-        if has_divergences and kinds[tensor.name][0].name not in found.divergences.get(tensor.name, {})
+        if with_divergences and kinds[tensor.name][0].name not in found.divergences.get(tensor.name, {})
     ]
     to_round = [tensor for tensor in matrices if missing[tensor.name]]
     if not to_round and not unmeasured:
@@ -178,7 +180,7 @@ def _round(
     progress: OnProgress,
 ) -> None:
     """Encodes the matrices as these types, and records it in `found`. dataset: the name of the texts."""
-    squares = read_importance(found.importance) if found.importance.is_file() else {}
+    squares = read_importance(found.importance_path) or {}
     done, total = 0.0, costs.rounding(parts, kinds)
 
     def step(what: str, cost: float) -> None:
@@ -191,7 +193,7 @@ def _round(
         text_cost = costs.calibrating(part) / len(texts)
         moments = second_moments(runner, texts, names, progress=partial(step, "calibrating", text_cost))
         squares |= {name: np.diag(moments[input_group(name)]).copy() for name in names}
-        with replaced_file(found.importance) as draft:
+        with replaced_file(found.importance_path) as draft:
             write_importance(draft, squares, dataset=dataset, chunks=len(texts))
         groups: dict[str, _SharedInput] = {}
         for tensor in part:
@@ -235,10 +237,13 @@ class _SharedInput:
 def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, found: Sensitivities) -> None:
     """Encodes a matrix as a type, and records its loss."""
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
-    with replaced_file(found.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
+    with replaced_file(found.encoded_path(tensor.name, kind)) as draft, draft.open("wb") as file:
         for rows in _slabs(tensor):
             weights = _decoded(GgmlType.BF16, stored[rows], tensor.columns)
-            encoded, rounded = feedback.encode(weights, kind)
+            try:
+                encoded, rounded = feedback.encode(weights, kind)
+            except ConvertError as error:
+                raise ConvertError(f"tensor {escaped(tensor.source.name)}: {error}") from None
             total += loss(group.moments, weights - rounded)
             file.write(encoded.data)
     found.add_loss(tensor.name, kind, total)
@@ -258,7 +263,7 @@ def _measure_divergences(
     for at, tensor in enumerate(tensors):
         progress(f"measuring {tensor.name}", at / len(tensors))
         kind = kinds[tensor.name][0]
-        encoded = np.memmap(found.encoded(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
+        encoded = np.memmap(found.encoded_path(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
         with runner.writable_weights(tensor.name) as bits:
             for rows in _slabs(tensor):
                 bits[rows] = _to_bf16(_decoded(kind, encoded[rows], tensor.columns))
@@ -266,7 +271,7 @@ def _measure_divergences(
 
 
 def _slabs(tensor: ModelTensor) -> Iterator[slice]:
-    """Its rows, as many at once as memory is meant for."""
+    """Its rows, in slices of about _SLAB_ELEMENTS numbers."""
     count = max(1, _SLAB_ELEMENTS // tensor.columns)
     for first in range(0, tensor.rows, count):
         yield slice(first, min(first + count, tensor.rows))

@@ -21,15 +21,17 @@ RIDGE = 0.01
 class Feedback:
     """How the error of each block spreads over the columns behind it.
 
-    moments: G, [columns, columns], symmetric; all 0 if all inputs were 0.
-    ridge: the share of the mean moment that is added to the diagonal. Raises ConvertError if G is not finite.
+    moments: G, [columns, columns], symmetric; all 0 if all inputs were 0. ridge: the share of the mean moment that is
+    added to the diagonal.
+
+    Raises ConvertError if G is not finite.
     """
 
     def __init__(self, moments: Floats, *, ridge: float = RIDGE) -> None:
         mean = float(np.trace(moments)) / len(moments)
         if not np.isfinite(mean) or not np.isfinite(moments).all():
             raise ConvertError("the inputs of a matrix are not finite")
-        # With J, which turns the order of the columns: J·G·J = L·Lᵀ, and U = J·L⁻¹·J has UᵀU = G⁻¹. In one copy of G.
+        # J reverses the columns. With J·G·J = L·Lᵀ, the matrix U = J·L⁻¹·J has UᵀU = G⁻¹. One copy of G saves memory.
         turned = np.array(moments[::-1, ::-1], np.float32, order="F")
         turned[np.diag_indices_from(turned)] += ridge * mean if mean > 0 else 1.0
         lapack.invert_factor(turned)
@@ -37,7 +39,7 @@ class Feedback:
         self._upper = turned[::-1, ::-1]
 
     def encode(self, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:
-        """Encoded rows [rows, bytes] and their values [rows, columns]. Raises ValueError as `ggml.quantize`."""
+        """Encoded rows [rows, bytes] and their values [rows, columns]. Raises ConvertError as `ggml.quantize`."""
         rows, columns = weights.shape
         # Plain numbers lose next to nothing, and have no blocks.
         block = columns if BLOCK_ELEMENTS[kind] == 1 else BLOCK_ELEMENTS[kind]

@@ -79,14 +79,14 @@ def dequantize(kind: GgmlType, encoded: Buffer, numbers: Floats) -> None:
 def quantize(kind: GgmlType, numbers: Floats, encoded: Buffer, importance: Floats | None = None) -> None:
     """Turns numbers [rows, columns] into rows of `kind`. Keeps no state: threads may work on separate rows at once.
 
-    importance: [columns], the weight of a squared error in each. Raises ValueError if a number of the result, or the
+    importance: [columns], the weight of a squared error in each. Raises ConvertError if a number of the result, or the
     scale of a block, is not finite.
     """
     rows, columns = numbers.shape
     weights = None if importance is None else importance.ctypes.data
     _library().ggml_quantize_chunk(kind, numbers.ctypes.data, encoded.ctypes.data, 0, rows, columns, weights)
     if not is_sound(encoded, kind):
-        raise ValueError(f"numbers too large for {kind.name}")
+        raise ConvertError(f"numbers too large for {kind.name}; use bf16 instead")
 
 
 def is_sound(data: Buffer, kind: GgmlType) -> bool:

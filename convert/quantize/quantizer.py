@@ -66,6 +66,6 @@ def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> 
     encoded = np.empty((end - begin) * row_bytes(kind, columns), np.uint8)
     try:
         ggml.quantize(kind, numbers.reshape(-1, columns), encoded)
-    except ValueError as error:
-        raise ConvertError(f"tensor {escaped(source.name)}: {error}; use bf16 instead") from None
+    except ConvertError as error:
+        raise ConvertError(f"tensor {escaped(source.name)}: {error}") from None
     return encoded

@@ -4,14 +4,16 @@ Writes a checkpoint with the shapes of a published model, random weights and the
 it. Prints how long each stage takes, when it was predicted to end, and the memory without pages of files. --memory
 limits the writable memory of each process. --minutes stops a run that takes too long, and prints what it predicts.
 
---kills converts it once more. SIGKILL ends this conversion in each stage, and it begins anew. The rig exits with 1 if a
-kill came too late, or if the model is not the same.
+--kills converts it once more. SIGKILL ends this conversion in each of six stages, and it begins anew. The rig exits
+with 1 if a kill came too late, or if the model is not the same.
 """
 
+import filecmp
 import shutil
 import signal
 import sys
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from convert.arguments import parse_size
@@ -54,7 +56,7 @@ def main() -> int:
         shutil.rmtree(folder / "checkpoint.new", ignore_errors=True)
         write_checkpoint(folder / "checkpoint.new", shape, given.checkpoint)
         (folder / "checkpoint.new").rename(checkpoint)
-    weights = sum(one * another for one, another in (two for two in shape.tensors().values() if len(two) == 2))
+    weights = sum(prod(sizes) for sizes in shape.tensors().values() if len(sizes) == 2)
     budget = str(round(weights * given.bits / 8))
     print(f"{given.like} with {shape.layers} layers, {weights:,} weights, {processor()}", flush=True)
 
@@ -74,11 +76,11 @@ def main() -> int:
         return code or 0
     are_killed = [convert("killed", kill).exit_code == -signal.SIGKILL for kill in KILLS]
     code = convert("killed", None).exit_code
-    models = [(folder / name / MODEL_FILE).read_bytes() for name in ("whole", "killed")]
-    print(
-        f"\nkilled {sum(are_killed)} of {len(KILLS)} times; the same model: {'yes' if models[0] == models[1] else 'no'}"
-    )
-    return code or int(not all(are_killed) or models[0] != models[1])
+    if code:
+        return code
+    is_same = filecmp.cmp(folder / "whole" / MODEL_FILE, folder / "killed" / MODEL_FILE, shallow=False)
+    print(f"\nkilled {sum(are_killed)} of {len(KILLS)} times; the same model: {'yes' if is_same else 'no'}")
+    return int(not all(are_killed) or not is_same)
 
 
 def _table(found: Watched) -> list[str]:

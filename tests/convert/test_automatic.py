@@ -27,7 +27,7 @@ from convert.read.tensors import ModelTensor
 from convert.stopping import StoppedError
 from edge_agent.models.bundle import open_model
 from edge_agent.tools.demo.readings import checkpoint_folder
-from tests.convert.checkpoints import make_checkpoint
+from tests.convert.checkpoints import make_checkpoint, to_bf16
 from tests.convert.conversions import contents, ignore_progress, run
 from tests.convert.gguf_reading import read_gguf
 from tests.engine.adapters import demo_adapter
@@ -193,6 +193,14 @@ def test_bad_options_are_refused(
     assert not (tmp_path / "b").exists()
 
 
+def test_a_weight_that_the_types_cannot_hold_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = make_checkpoint(layers=1, hidden=64, feed_forward=96)
+    checkpoint.tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = to_bf16(np.array([1e9], np.float32))[0]
+    checkpoint.write(tmp_path / "c")
+    assert run(tmp_path / "c", "--budget", "60000", "--out", tmp_path / "b", "--work", tmp_path / "work") == 1
+    assert "tensor model.layers.0.mlp.up_proj.weight: numbers too large for " in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint of one layer, its bundle and the measurements for it."""
@@ -287,6 +295,7 @@ def cut(path: Path) -> None:
         ("*-plain.json", cut),
         ("blk.0.ffn_down.weight.*", cut),
         ("imatrix.gguf", Path.unlink),
+        ("imatrix.gguf", cut),
         ("reference.gguf", Path.unlink),
     ],
 )
