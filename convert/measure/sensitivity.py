@@ -16,15 +16,13 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from ..allocate import Option
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress, part_of
-from ..quantize import ggml
 from ..quantize.feedback import RIDGE, Feedback, loss
-from ..quantize.ggml import Floats, GgmlType, row_bytes
+from ..quantize.ggml import Floats, GgmlType, dequantized, row_bytes
 from ..quantize.quantizer import processors
 from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..write.manifest import IMPORTANCE_FILE
@@ -239,7 +237,7 @@ def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: Ggml
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
     with replaced_file(found.encoded_path(tensor.name, kind)) as draft, draft.open("wb") as file:
         for rows in _slabs(tensor):
-            weights = _decoded(GgmlType.BF16, stored[rows], tensor.columns)
+            weights = dequantized(GgmlType.BF16, stored[rows], tensor.columns)
             try:
                 encoded, rounded = feedback.encode(weights, kind)
             except ConvertError as error:
@@ -266,7 +264,7 @@ def _measure_divergences(
         encoded = np.memmap(found.encoded_path(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
         with runner.writable_weights(tensor.name) as bits:
             for rows in _slabs(tensor):
-                bits[rows] = _to_bf16(_decoded(kind, encoded[rows], tensor.columns))
+                bits[rows] = _to_bf16(dequantized(kind, encoded[rows], tensor.columns))
             found.add_divergence(tensor.name, kind, max(0.0, compare(runner, reference).mean))
 
 
@@ -275,12 +273,6 @@ def _slabs(tensor: ModelTensor) -> Iterator[slice]:
     count = max(1, _SLAB_ELEMENTS // tensor.columns)
     for first in range(0, tensor.rows, count):
         yield slice(first, min(first + count, tensor.rows))
-
-
-def _decoded(kind: GgmlType, encoded: npt.NDArray[Any], columns: int) -> Floats:
-    numbers = np.empty((len(encoded), columns), np.float32)
-    ggml.dequantize(kind, np.ascontiguousarray(encoded), numbers)
-    return numbers
 
 
 def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:

@@ -11,7 +11,7 @@ from typing import Any
 from ..agent import ChatError, ChatTemplate, chat_template_fault, compact_json
 from ..errors import ConvertError, escaped
 from ..read.files import json_lines, read_user_file
-from .runner import CHUNK_TOKENS, LoadedVocabulary, Runner
+from .runner import CHUNK_TOKENS, LoadedVocabulary
 
 _FOLDER = Path(__file__).parents[1] / "texts"
 _ROLES = ("system", "user", "assistant")
@@ -86,7 +86,7 @@ def _message(value: Any) -> tuple[str, str]:
     return "", ""
 
 
-def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[int]]:
+def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, most: int) -> list[list[int]]:
     """At most `most` chunks of CHUNK_TOKENS from the documents, in an order that depends on the seed.
 
     Raises ConvertError for less than one chunk.
@@ -94,7 +94,7 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
     tokens: list[int] = []
-    for several in tokenized(documents, runner, texts.name):
+    for several in tokenized(documents, vocabulary, texts.name):
         tokens += several
         if len(tokens) >= most * CHUNK_TOKENS:
             break

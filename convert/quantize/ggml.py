@@ -76,6 +76,15 @@ def dequantize(kind: GgmlType, encoded: Buffer, numbers: Floats) -> None:
     _library().ggml_get_type_traits(kind).contents.to_float(encoded.ctypes.data, numbers.ctypes.data, numbers.size)
 
 
+def dequantized(kind: GgmlType, encoded: Buffer, columns: int) -> Floats:
+    """The numbers [rows, columns] of encoded rows [rows, …]."""
+    if kind is GgmlType.F32:
+        return encoded.view(np.float32).reshape(-1, columns)
+    numbers = np.empty((len(encoded), columns), np.float32)
+    dequantize(kind, np.ascontiguousarray(encoded), numbers)
+    return numbers
+
+
 def quantize(kind: GgmlType, numbers: Floats, encoded: Buffer, importance: Floats | None = None) -> None:
     """Turns numbers [rows, columns] into rows of `kind`. Keeps no state: threads may work on separate rows at once.
 

@@ -16,7 +16,7 @@ from .ggml import GgmlType, row_bytes
 
 MAX_THREADS = 16
 SLAB_F32_BYTES = 16 << 20  # larger slabs were not faster, and Ctrl-C waits for the end of one
-_SAME = {Dtype.BF16: GgmlType.BF16, Dtype.F16: GgmlType.F16, Dtype.F32: GgmlType.F32}
+FLOAT_TYPES = {Dtype.BF16: GgmlType.BF16, Dtype.F16: GgmlType.F16, Dtype.F32: GgmlType.F32}
 
 
 def processors() -> int:
@@ -50,7 +50,7 @@ def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> 
     row_nbytes = columns * source.dtype.nbytes
     raw = np.empty((end - begin) * row_nbytes, np.uint8)
     source.read_into(raw.data, begin * row_nbytes)
-    same = _SAME[source.dtype]
+    same = FLOAT_TYPES[source.dtype]
     if not ggml.is_sound(raw, same):
         raise CheckpointError(
             f"{escaped(source.file.name)}: tensor {escaped(source.name)} holds an infinity or NaN; "
