@@ -14,7 +14,7 @@ from typing import Any
 from . import arguments
 from .agent import missing_extra
 from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
-from .conversion import Job, Tuning, decide_types, open_source, write_bundle
+from .conversion import Job, Tuning, decide_types, open_source, recover, write_bundle
 from .errors import CheckpointError, ConvertError, escaped
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
@@ -85,6 +85,8 @@ def _run(words: list[str]) -> int:
 
 def _convert(words: list[str]) -> int:
     given = arguments.parse_conversion(words)
+    if given.recover and not given.dry_run and (missing := missing_extra("recover")):
+        raise ConvertError(missing)
     started = time.monotonic()
     job = _job(given)
     new = nullcontext() if given.dry_run else new_bundle(given.out, replace=given.force)
@@ -94,6 +96,8 @@ def _convert(words: list[str]) -> int:
             line.close()
             print_plan(plan, job, source.vocabulary, as_json=given.json)
             return EXIT_OK
+        if tuned is not None and tuned.tuning.recovers:
+            tuned = recover(job, plan, tuned, line.show)
         written = write_bundle(job, source, plan, tuned, folder=folder, progress=line.show)
     for warning in written.warnings:
         _complain(f"warning: {warning}")
@@ -116,6 +120,7 @@ def _job(given: argparse.Namespace) -> Job:
             evaluation=read_texts([given.eval] if given.eval else evaluation_files()),
             seed=given.seed or 0,
             work=given.work or _cache_folder(),
+            recovers=bool(given.recover),
         )
     vocabulary = None
     if given.vocabulary is not None:

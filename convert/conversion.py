@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .measure.texts import Texts
 from .measure.vocabulary import WantedVocabulary, coverage_of, fit_vocabulary
 from .plan import DEFAULT_NAME, FilePlan, make_plan
 from .progress import OnProgress, part_of
+from .quantize.ggml import GgmlType
 from .quantize.recipe import Quantization
 from .quantize.targets import Target, candidates
 from .read.checkpoint import Checkpoint
@@ -37,7 +38,7 @@ from .write.gguf_file import write_adapter
 class Tuning:
     """What `--budget` and `--calibration` ask for: calibrated quantization. work: the cache folder.
 
-    budget: bytes of model.gguf; None = the types are those of the quantization's name.
+    budget: bytes of model.gguf; None = the types are those of the quantization's name. recovers: `--recover`.
     """
 
     budget: int | None
@@ -45,6 +46,7 @@ class Tuning:
     evaluation: Texts
     seed: int
     work: Path
+    recovers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +86,22 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The matrices, rounded. reference: the BF16 model; chosen: by matrix, empty without a budget."""
+    """The matrices, rounded. reference: the BF16 model; chosen: by matrix, empty without a budget.
+
+    recovered: by name, tensors that were trained after rounding, as the file has them.
+    """
 
     tuning: Tuning
     reference: Path
     sensitivities: Sensitivities
     chosen: Mapping[str, Option]
+    recovered: Mapping[str, Any] = field(default_factory=dict)
+
+    def encoded(self, name: str, kind: GgmlType) -> bytes | None:
+        """The data of a trained tensor, else of a rounded matrix; None for any other tensor."""
+        if name in self.recovered:
+            return bytes(self.recovered[name].data)
+        return self.sensitivities.encoded_path(name, kind).read_bytes() if name in self.sensitivities.losses else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +170,24 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
     return plan, Tuned(tuning, reference, sensitivities, chosen)
 
 
+def recover(job: Job, plan: FilePlan, tuned: Tuned, progress: OnProgress) -> Tuned:
+    """Trains levels, scales, norms and biases of the plan's tensors. Raises ConvertError."""
+    # Imports PyTorch, which takes seconds.
+    from .recover.recovery import recover_blocks  # noqa: PLC0415
+
+    trained = recover_blocks(
+        plan,
+        tuned.encoded,
+        checkpoint=job.checkpoint,
+        reference=tuned.reference,
+        texts=tuned.tuning.calibration,
+        seed=tuned.tuning.seed,
+        folder=tuned.sensitivities.folder,
+        progress=progress,
+    )
+    return replace(tuned, recovered=trained)
+
+
 def write_bundle(
     job: Job,
     source: Source,
@@ -175,7 +205,7 @@ def write_bundle(
     """
     if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
         raise ConvertError(f"{escaped(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
-    encoded = None if tuned is None else tuned.sensitivities.encoded_path
+    encoded = None if tuned is None else tuned.encoded
     plan.write(folder / manifest.MODEL_FILE, encoded=encoded, progress=progress)
     if source.lora is not None:
         write_adapter(folder / manifest.ADAPTER_FILE, plan.name, source.lora)
@@ -207,8 +237,13 @@ def _write_quality(
     comparison = compare_models(
         model, reference, tuning.evaluation, job.examples, work=work, progress=part_of(progress, 0.0, 0.3)
     )
+    words = [f"--type {plan.quantization.value}"]
+    if tuning.budget is None:
+        words.append("--calibration")
+    if tuning.recovers:
+        words.append("--recover")
     own = Size(
-        name=f"--type {plan.quantization.value}{'' if tuning.budget is not None else ' --calibration'}",
+        name=" ".join(words),
         bytes=plan.file_bytes,
         ram_bytes=plan.ram_bytes(job.target),
         divergence=comparison.divergence.mean,
@@ -231,6 +266,7 @@ def _write_quality(
             canaries=canaries,
             vocabulary=source.vocabulary,
             bytes_per_token=plan.bytes_per_token,
+            recovered=tuning.recovers,
         ),
         comparison=comparison,
         tensors=tuple(

@@ -23,8 +23,8 @@ from .write import gguf_file
 DEFAULT_NAME = "model"
 # What a prediction of a board's memory assumes: the context, and agent, worker and vocabulary beside the model.
 CONTEXT_TOKENS, _PROGRAMS_BYTES = 4096, 170_000_000
-# Returns the file that holds a matrix encoded as this type.
-Encoded = Callable[[str, GgmlType], Path]
+# Gives the data of a tensor that is already encoded as this type; None = it is to be encoded.
+Encoded = Callable[[str, GgmlType], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class FilePlan:
     ) -> None:
         """Writes the GGUF file.
 
-        encoded: files of matrices that are already encoded. Raises CheckpointError for damaged weights, and for a model
+        encoded: gives what is already encoded. Raises CheckpointError for damaged weights, and for a model
         that the agent would not open; ConvertError for weights that a type cannot hold.
         """
 
@@ -129,10 +129,8 @@ class FilePlan:
 
         def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
             nonlocal done
-            stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
-            for part in (
-                encode_tensor(tensor, kind, processors()) if stored is None else [memoryview(stored.read_bytes())]
-            ):
+            stored = encoded(tensor.name, kind) if encoded is not None else None
+            for part in encode_tensor(tensor, kind, processors()) if stored is None else [memoryview(stored)]:
                 yield part
                 done += len(part)
                 progress(f"writing {tensor.name}", done / self.data_bytes)

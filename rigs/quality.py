@@ -6,6 +6,7 @@ about half an hour for a 0.5B.
 
 --vocabulary FILE…: also the budgets with fewer tokens, compared with the BF16 model of the same tokens. Of the removed
 tokens, it prints the probability that the whole BF16 model gives them, and how often one of them is the most probable.
+--recover: also the budgets with weights that are trained after rounding.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--budgets", nargs="+", default=["305MB", "353MB", "398MB"], metavar="SIZE")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="default: build/quality")
     parser.add_argument("--vocabulary", type=Path, nargs="+", default=[], metavar="FILE", help="as of edge-convert")
+    parser.add_argument("--recover", action="store_true", help="as of edge-convert")
     given = parser.parse_args()
     texts = read_texts(evaluation_files())
     programs = build_llama_cpp(Path("build/bench"), PROGRAMS)
@@ -53,17 +55,23 @@ def main() -> int:
             used = read_texts([*given.vocabulary, *calibration_files()])
             kept = fit_vocabulary(model, WantedVocabulary(used, DEFAULT_TOKENS, texts))
             cut = write_reference(checkpoint, cut_model(model, kept), given.work, lambda *_: None)
-    print(f"{'model':22} {'bytes':>12} {'KL divergence, nats':>20} {'same first':>11} {'ppl ratio':>10}")
-    own = [(_own(given.checkpoint, given.budgets, given.work, []), whole)]
+    print(f"{'model':30} {'bytes':>12} {'KL divergence, nats':>20} {'same first':>11} {'ppl ratio':>10}")
+    variants = [("", list[str](), whole)]
+    if given.recover:
+        variants.append((", recovered", ["--recover"], whole))
     if given.vocabulary:
-        own.append((_own(given.checkpoint, given.budgets, given.work, given.vocabulary), cut))
+        variants.append((", cut", ["--vocabulary", *map(str, given.vocabulary)], cut))
+    own = [
+        (_own(given.checkpoint, given.budgets, given.work, title, words), reference)
+        for title, words, reference in variants
+    ]
     for models, reference in ((_upstream(programs, whole, given.work), whole), *own):
         for name, path in models:
             print(f"evaluating {name}", file=sys.stderr)
             found = compare_models(Adapted(path), Adapted(reference), texts, work=reference.parent)
             divergence = found.divergence
             print(
-                f"{name:22} {path.stat().st_size:12} {divergence.mean:11.5f} ± {divergence.error:.5f} "
+                f"{name:30} {path.stat().st_size:12} {divergence.mean:11.5f} ± {divergence.error:.5f} "
                 f"{100 * divergence.top1_agreement:9.1f} % {found.perplexity.ratio:10.4f}",
                 flush=True,
             )
@@ -107,14 +115,16 @@ def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str
         yield f"upstream {kind}", model
 
 
-def _own(checkpoint: Path, budgets: list[str], work: Path, vocabulary: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    part = ["--vocabulary", *map(str, vocabulary)] if vocabulary else []
+def _own(
+    checkpoint: Path, budgets: list[str], work: Path, title: str, more: Sequence[str]
+) -> Iterator[tuple[str, Path]]:
     for budget in budgets:
-        print(f"edge-convert --budget {budget}", file=sys.stderr)
-        bundle = work / f"own-{budget}{'-cut' if part else ''}"
+        name = f"edge-convert {budget}{title}"
+        print(name, file=sys.stderr)
+        bundle = work / name.replace(" ", "-")
         words = ["--budget", budget, "--out", str(bundle), "--work", str(work), "--force", "--no-canaries"]
-        run_program([sys.executable, "-m", "convert", str(checkpoint), *words, *part])
-        yield f"edge-convert {budget}{', cut' if part else ''}", bundle / "model.gguf"
+        run_program([sys.executable, "-m", "convert", str(checkpoint), *words, *more])
+        yield name, bundle / "model.gguf"
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Vocabulary:
 class Bundle:
     """The bundle itself. target: the kernels that its types were chosen for.
 
-    bytes_per_token: of weights, which each step reads.
+    bytes_per_token: of weights, which each step reads. recovered: whether weights were trained after rounding.
     adapter_sha256: hex, of adapter.gguf; None = there is none. canaries: the number of recorded answers.
     """
 
@@ -65,6 +65,7 @@ class Bundle:
     canaries: int
     vocabulary: Vocabulary
     bytes_per_token: int
+    recovered: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

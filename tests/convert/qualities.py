@@ -66,6 +66,7 @@ def make_quality(layers: int = 24) -> Quality:
                 coverage=Coverage(name="evaluation", lines=766, covered=448, tokens_before=22_644, tokens=23_343),
             ),
             bytes_per_token=286_000_000,
+            recovered=True,
         ),
         comparison=Comparison(
             reference=Reference(file_sha256="5c" * 32, type="BF16"),

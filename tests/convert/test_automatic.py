@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +211,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def convert_tiny(folder: Path, bundle: Path, work: Path) -> int:
-    return run(folder / "checkpoint", "--budget", "60000", "--out", bundle, "--work", work)
+def convert_tiny(folder: Path, bundle: Path, work: Path, *more: str) -> int:
+    return run(folder / "checkpoint", "--budget", "60000", "--out", bundle, "--work", work, *more)
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_threads(
@@ -281,6 +282,36 @@ def test_a_run_that_is_stopped_while_it_rounds_keeps_what_is_rounded(
     assert 9 < len(encoded) < most
     assert len(set(encoded)) == len(encoded)
     assert contents(tmp_path / "b") == contents(tiny / "b")
+
+
+def test_a_bundle_holds_what_was_trained_after_rounding(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A matrix and a vector are replaced by others; PyTorch, which trains them, is not here."""
+    before = read_gguf(tiny / "b" / "model.gguf").tensors
+    matrix, vector = "blk.0.attn_output.weight", "blk.0.attn_norm.weight"
+    trained: dict[str, np.ndarray[Any, Any]] = {
+        matrix: np.ascontiguousarray(
+            np.frombuffer(before[matrix].data, np.uint8).reshape(before[matrix].shape[1], -1)[::-1]
+        ),
+        vector: np.full(before[vector].shape, 0.5, np.float32),
+    }
+    monkeypatch.setattr("convert.cli.missing_extra", lambda _extra: None)
+    monkeypatch.setattr("convert.cli.recover", lambda _job, _plan, tuned, _progress: replace(tuned, recovered=trained))
+
+    assert convert_tiny(tiny, tmp_path / "b", tiny / "work", "--recover") == 0
+
+    found = read_gguf(tmp_path / "b" / "model.gguf").tensors
+    changed = {name for name, tensor in found.items() if bytes(tensor.data) != bytes(before[name].data)}
+    assert changed == set(trained)
+    assert all(bytes(found[name].data) == array.tobytes() for name, array in trained.items())
+    assert json.loads((tmp_path / "b" / "quality.json").read_bytes())["bundle"]["recovered"] is True
+
+
+def test_training_needs_its_packages(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convert.cli.missing_extra", lambda extra: f"no {extra}")
+    assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work", "--recover") == 1
+    assert not any(tmp_path.iterdir())
 
 
 def cut(path: Path) -> None:

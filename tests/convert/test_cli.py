@@ -89,6 +89,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Path, tmp_path
         ["c", "--out", "b", "--type", "bf16", "--calibration", "x"],
         ["c", "--out", "b", "--type", "q8_0", "--eval", "x"],
         ["c", "--out", "b", "--type", "q8_0", "--seed", "1"],
+        ["c", "--out", "b", "--type", "q8_0", "--recover"],
         ["c", "--out", "b", "--type", "q8_0", "--tasks", "t", "--labelled", "l"],
         ["c", "--out", "b", "--type", "q8_0", "--canaries", "r"],
         ["c", "--out", "b", "--type", "q8_0", "--tasks", "t"],

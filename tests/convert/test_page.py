@@ -139,6 +139,7 @@ def test_the_bundle_is_described() -> None:
         "Quantization": "IQ4_NL-MIX; 5.92 bits per weight",
         "Read for each token": "286.0 MB of weights",
         "Vocabulary": "65,536 of 151,936 tokens",
+        "Trained after rounding": "levels, scales, norms and biases of each block",
         "Target": "armv8.2-dotprod",
         "Adapter": "adapter.gguf, applied in all comparisons",
         "Calibration texts": "factory + general",

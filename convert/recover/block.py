@@ -1,0 +1,112 @@
+"""A transformer block of a checkpoint in PyTorch, unquantized or as its file has it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen2Config
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
+
+from ..errors import ConvertError
+from ..quantize.ggml import GgmlType, dequantized
+from ..quantize.quantizer import FLOAT_TYPES
+from ..read.tensors import ModelTensor
+from .rounding import TABLES, RoundedLinear
+
+Array = np.ndarray[Any, Any]
+# By name, type and data as in the file: rows [rows, bytes] of a matrix, numbers of a vector.
+StoredTensors = Mapping[str, tuple[GgmlType, Array]]
+
+
+def read_rows(tensor: ModelTensor) -> tuple[GgmlType, Array]:
+    """Its type and rows [rows, bytes], as the checkpoint has them."""
+    rows = np.empty((tensor.rows, tensor.columns * tensor.source.dtype.nbytes), np.uint8)
+    tensor.source.read_into(memoryview(rows).cast("B"), 0)
+    return FLOAT_TYPES[tensor.source.dtype], rows
+
+
+class Block:
+    """Maps hidden states [tokens, hidden] to hidden states. It begins as the checkpoint has it.
+
+    tensors: of the model.
+    """
+
+    def __init__(self, config: Qwen2Config, number: int, tensors: Sequence[ModelTensor]) -> None:
+        self._layer = Qwen2DecoderLayer(config, number).requires_grad_(requires_grad=False)
+        self._rotary = Qwen2RotaryEmbedding(config)
+        prefix = f"model.layers.{number}."
+        # By the name of the layer's parameter.
+        self._tensors = {
+            tensor.source.name.removeprefix(prefix): tensor
+            for tensor in tensors
+            if tensor.source.name.startswith(prefix)
+        }
+        self._rounded: dict[str, RoundedLinear] = {}
+        for path, tensor in self._tensors.items():
+            self._set(path, tensor, *read_rows(tensor))
+
+    def __call__(self, hidden: Any) -> Any:
+        batch, positions = hidden[None], torch.arange(len(hidden))[None]
+        return self._layer(batch, position_embeddings=self._rotary(batch, positions))[0]
+
+    def outputs(self, hidden: Sequence[Any]) -> list[Any]:
+        """Of the hidden states of each text, without gradients."""
+        with torch.no_grad():
+            return [self(one) for one in hidden]
+
+    @property
+    def matrix_names(self) -> list[str]:
+        """In the file."""
+        return [tensor.name for tensor in self._tensors.values() if tensor.is_quantizable]
+
+    @property
+    def rounded(self) -> list[RoundedLinear]:
+        """Its matrices that can be trained."""
+        return list(self._rounded.values())
+
+    @property
+    def vectors(self) -> list[Any]:
+        """Norms and biases."""
+        return [self._layer.get_parameter(path) for path, tensor in self._tensors.items() if not tensor.is_quantizable]
+
+    def replace(self, stored: StoredTensors) -> None:
+        """Replaces tensors by encoded ones, as they are."""
+        for path, tensor in self._tensors.items():
+            if tensor.name in stored:
+                self._set(path, tensor, *stored[tensor.name])
+
+    def round(self, stored: StoredTensors) -> None:
+        """Replaces tensors by encoded ones. Those of a type of TABLES can then be trained."""
+        for path, tensor in self._tensors.items():
+            if tensor.name not in stored:
+                continue
+            kind, rows = stored[tensor.name]
+            if kind in TABLES:
+                name = path.removesuffix(".weight")
+                linear = self._layer.get_submodule(name)
+                self._rounded[tensor.name] = RoundedLinear(kind, linear.weight.data, rows, linear.bias)
+                self._layer.set_submodule(name, self._rounded[tensor.name])
+            else:
+                self._set(path, tensor, kind, rows)
+
+    def encode(self) -> dict[str, Array]:
+        """What can be trained, as the file has it. Raises ConvertError if ggml would read other numbers than those."""
+        found: dict[str, Array] = {}
+        for path, tensor in self._tensors.items():
+            if not tensor.is_quantizable:
+                found[tensor.name] = self._layer.get_parameter(path).detach().numpy().copy()
+            elif (linear := self._rounded.get(tensor.name)) is not None:
+                found[tensor.name] = rows = linear.encode()
+                if not np.array_equal(dequantized(linear.kind, rows, tensor.columns), linear.weight().detach()):
+                    raise ConvertError(f"{tensor.name}: {linear.kind.name} cannot hold the trained numbers")
+        return found
+
+    def _set(self, path: str, tensor: ModelTensor, kind: GgmlType, rows: Array) -> None:
+        numbers = torch.from_numpy(dequantized(kind, rows, tensor.columns)).reshape(tensor.shape)
+        self._layer.get_parameter(path).data = numbers
+
+
+def embedded(texts: Sequence[list[int]], kind: GgmlType, rows: Array, columns: int) -> list[Any]:
+    """The hidden states of texts before the first block, [tokens, columns]. rows: the encoded embedding."""
+    return [torch.from_numpy(dequantized(kind, rows[tokens], columns)) for tokens in texts]
