@@ -55,8 +55,7 @@ class Feedback:
             importance = np.ascontiguousarray(np.diag(triangle) ** -2)
             bits = np.empty((rows, size), np.uint8)
             ggml.quantize(kind, part, bits, importance)
-            known = np.empty_like(part)
-            ggml.dequantize(kind, bits, known)
+            known = ggml.dequantized(kind, bits, block)
             encoded[:, at * size : (at + 1) * size] = bits
             decoded[:, here] = known
             if begin + block < columns:

@@ -58,14 +58,10 @@ def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> 
         )
     if same is kind:
         return raw
-    if same is GgmlType.F32:
-        numbers = raw.view(np.float32)
-    else:
-        numbers = np.empty((end - begin) * columns, np.float32)
-        ggml.dequantize(same, raw, numbers)
+    numbers = ggml.dequantized(same, raw.reshape(end - begin, -1), columns)
     encoded = np.empty((end - begin) * row_bytes(kind, columns), np.uint8)
     try:
-        ggml.quantize(kind, numbers.reshape(-1, columns), encoded)
+        ggml.quantize(kind, numbers, encoded)
     except ConvertError as error:
         raise ConvertError(f"tensor {escaped(source.name)}: {error}") from None
     return encoded

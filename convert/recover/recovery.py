@@ -47,8 +47,8 @@ def recover_blocks(
 ) -> dict[str, Array]:
     """By name, the trained tensors, as the file has them: matrices of 4-bit levels, norms and biases.
 
-    encoded: the rounded matrices of the plan. checkpoint: its folder. reference: the BF16 model, whose vocabulary reads
-    the texts. folder: of the measurements with these texts and this seed; it keeps the blocks. Raises ConvertError.
+    encoded: gives the rounded matrices of the plan. checkpoint: its folder. reference: the BF16 model; its vocabulary
+    reads the texts. folder: keeps the blocks, and belongs to these texts and this seed. Raises ConvertError.
     """
     kinds = {info.name: info.kind for info in plan.infos}
     made_from = json.dumps([_VERSION, {name: kind.name for name, kind in kinds.items()}], sort_keys=True)
@@ -68,8 +68,10 @@ def recover_blocks(
     tensors = {tensor.name: tensor for tensor in plan.model.tensors}
 
     def rounded(name: str) -> tuple[GgmlType, Array]:
-        data = np.frombuffer(bytearray(encoded(name, kinds[name]) or b""), np.uint8)
-        return kinds[name], data.reshape(tensors[name].rows, -1)
+        data = encoded(name, kinds[name])
+        assert data is not None, name
+        # PyTorch wants data that it may write to.
+        return kinds[name], np.frombuffer(bytearray(data), np.uint8).reshape(tensors[name].rows, -1)
 
     torch.set_num_threads(processors())
     torch.use_deterministic_algorithms(mode=True)
