@@ -54,6 +54,7 @@ from edge_agent.models.bundle import STUDENT_FILE, open_model
 from edge_agent.models.canaries import read_canaries
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
+from edge_agent.requests.templates import TemplateInputError, render
 from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.client import started as started_worker
 

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from ..agent import (
     Refusal,
     Run,
     Task,
+    TemplateInputError,
     compact_json,
     load_task_configs,
+    render,
     shown,
     with_built_in,
 )
@@ -64,8 +68,14 @@ def read_tasks(path: Path) -> dict[str, Task]:
 
 
 def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
-    """With chats of the tasks: system message, examples and template; each label, or the schema, as the answer."""
+    """With chats of the tasks: system message, examples and template; each label, or the schema, as the answer.
+
+    And with each row as each task's template renders it, where it fits.
+    """
     documents = list(texts.documents)
+    for row, task in product([one.asked for one in documents if one.asked is not None], tasks.values()):
+        with suppress(TemplateInputError):
+            documents.append(TextDocument(messages=(("user", render(task.config.template, row)),)))
     for task in tasks.values():
         asked = (*((turn.role, turn.content) for turn in task.head), ("user", task.config.template))
         match task.config:

@@ -19,10 +19,11 @@ _ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class TextDocument:
-    """A plain text, or a conversation: role and content of each message."""
+    """A plain text, or a conversation: role and content of each message. asked: the input of a row."""
 
     text: str = ""
     messages: tuple[tuple[str, str], ...] = ()
+    asked: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,12 @@ def read_texts(paths: Sequence[Path]) -> Texts:
     documents: list[TextDocument] = []
     for path in paths:
         data, content = read_user_file(path)
+        if not content.strip():
+            raise ConvertError(f"{escaped(str(path))}: holds no text")
         # The result depends on the names and on where each file ends.
         digest.update(f"{path.name}, {len(data)}\n".encode())
         digest.update(data)
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             documents += [_document(value, where) for where, value in json_lines(content, str(path))]
         else:
             documents.append(TextDocument(text=content))
@@ -72,7 +75,7 @@ def _document(value: Any, where: str) -> TextDocument:
                 return TextDocument(messages=found)
         case {"input": str() | dict() | list() as asked, **more}:
             texts = (one if isinstance(one, str) else compact_json(one) for one in (asked, more.get("answer", "")))
-            return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)))
+            return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)), asked=asked)
     raise ConvertError(
         f'{where}: must be an object with "text", with "input" as in a row, or with "messages" of "role" '
         f'({", ".join(_ROLES)}) and "content"'

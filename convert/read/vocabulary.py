@@ -22,6 +22,7 @@ from .tokenizer import Tokenizer
 
 # The rows of a matrix, for llama.cpp's fast kernels, are a multiple of this.
 ROW_GROUP = 8
+END_OF_TURN_KEY = "tokenizer.ggml.eot_token_id"
 _OF_TEXT = (int(TokenType.NORMAL), int(TokenType.UNUSED))
 
 
@@ -51,8 +52,8 @@ def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[
     for token, parts in parts_of.items():
         if len(kept) < limit and parts <= kept:
             kept.add(token)
-    if len(kept) == len({*added, *single_bytes, *parts_of}):
-        raise ConvertError(f"--vocabulary-size: should be less than the {len(kept)} tokens of the model (got {size})")
+    if len(kept) == len({*added, *single_bytes, *parts_of, *tokenizer.special_ids.values()}):
+        raise ConvertError(f"--vocabulary-size: should be less than {len(kept)}, the tokens in use (got {size})")
     return sorted(kept)
 
 
@@ -82,10 +83,13 @@ def cut_to_match(model: SourceModel, path: Path) -> SourceModel:
     if facts.tokens == facts.all_tokens:
         return model
     ids = {text.encode(): number for number, text in enumerate(model.tokenizer.tokens)}
-    kept = {ids.get(text) for text in read_strings(path, read_header(path).array(TOKENS_KEY, STRING))}
-    if None in kept or not kept.issuperset(model.tokenizer.special_ids.values()):
+    header = read_header(path)
+    kept = [ids.get(text, -1) for text in read_strings(path, header.array(TOKENS_KEY, STRING))]
+    if -1 in kept or not set(kept).issuperset(model.tokenizer.special_ids.values()):
         raise ConvertError(f"{escaped(str(path))}: has other tokens than this checkpoint")
-    return cut_model(model, sorted(one for one in kept if one is not None))
+    end_of_turn = header.integer(END_OF_TURN_KEY, len(kept) - 1, least=-1, default=-1)
+    special_ids = model.tokenizer.special_ids | ({"eot": kept[end_of_turn]} if end_of_turn >= 0 else {})
+    return cut_model(replace(model, tokenizer=replace(model.tokenizer, special_ids=special_ids)), kept)
 
 
 def cut_lora(lora: Lora, kept: Sequence[int]) -> Lora:

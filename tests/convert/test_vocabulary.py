@@ -15,6 +15,7 @@ import pytest
 
 from convert.agent import model_facts
 from convert.errors import ConvertError
+from convert.evaluate.requests import read_tasks, with_tasks
 from convert.measure.runner import LoadedVocabulary, Runner
 from convert.measure.texts import read_texts
 from convert.measure.vocabulary import WantedVocabulary, fit_vocabulary
@@ -78,7 +79,7 @@ def test_what_fills_up_merges_first_and_too_few_tokens_are_refused(demo: SourceM
     assert kept_tokens(demo.tokenizer, [], 700)[:697] == list(range(697))
     # Without `[PAD…]`, which no text has.
     for size in (1020, 1024, 1025, 65_536):
-        with pytest.raises(ConvertError, match=rf"should be less than the 1024 tokens of the model \(got {size}\)"):
+        with pytest.raises(ConvertError, match=rf"should be less than 1024, the tokens in use \(got {size}\)"):
             kept_tokens(demo.tokenizer, [], size)
     with pytest.raises(ConvertError, match=rf"--vocabulary-size: should be at least {least}, .* \(got 100\)"):
         kept_tokens(demo.tokenizer, [], 100)
@@ -90,17 +91,17 @@ def test_a_cut_model_computes_what_the_whole_one_does_for_its_tokens(form: str, 
     files = change(lively(make_checkpoint(**shape)))
     checkpoint = files.write(tmp_path / "checkpoint")
     texts = tmp_path / "texts.txt"
-    texts.write_text("")
+    texts.write_text("a")
     with Checkpoint(checkpoint) as opened:
         model = read_model(opened)
-        kept = fit_vocabulary(model, WantedVocabulary(read_texts([texts]), 264, read_texts([texts])))
+        cut, kept = fit_vocabulary(model, WantedVocabulary(read_texts([texts]), 264, read_texts([texts])))
         assert len(kept) == 264 < model.all_tokens
-        make_plan(cut_model(model, kept), Quantization.BF16).write(tmp_path / "cut.gguf")
+        make_plan(cut, Quantization.BF16).write(tmp_path / "cut.gguf")
         make_plan(model, Quantization.BF16).write(tmp_path / "whole.gguf")
     draw = np.random.default_rng(5)
     places = [int(one) for one in draw.permutation(len(kept))[:128]]
-    with Runner(tmp_path / "cut.gguf") as cut, Runner(tmp_path / "whole.gguf") as whole:
-        np.testing.assert_allclose(cut.logits(places), whole.logits([kept[one] for one in places])[:, kept], atol=1e-3)
+    with Runner(tmp_path / "cut.gguf") as part, Runner(tmp_path / "whole.gguf") as whole:
+        np.testing.assert_allclose(part.logits(places), whole.logits([kept[one] for one in places])[:, kept], atol=1e-3)
     facts = model_facts(tmp_path / "cut.gguf")
     assert (facts.tokens, facts.all_tokens) == (264, model.all_tokens)
 
@@ -116,7 +117,7 @@ def test_an_adapter_of_the_output_matrix_loses_the_same_rows(tmp_path: Path) -> 
     manifest = convert(checkpoint, tmp_path / "cut", Quantization.BF16, lora=lora, vocabulary=wanted)
     assert manifest["vocabulary"] == {"tokens": 264, "of": 320}
     with Checkpoint(checkpoint) as opened:
-        kept = fit_vocabulary(read_model(opened), wanted)
+        _, kept = fit_vocabulary(read_model(opened), wanted)
     places = list(range(200))
 
     def logits(name: str, tokens: list[int]) -> Any:
@@ -164,12 +165,25 @@ def test_a_line_and_a_row_are_covered_as_a_request_has_them(demo: SourceModel, t
     rows, lines = tmp_path / "rows.jsonl", tmp_path / "lines.txt"
     rows.write_text(json.dumps({"input": {"note": "the pump is hot"}, "answer": "stop the motor"}) + "\n")
     lines.write_text("the seal leaks (see A).\nthe inlet is blocked\n")
-    kept = fit_vocabulary(model, WantedVocabulary(read_texts([rows, lines]), 480, read_texts([lines])))
+    part, kept = fit_vocabulary(model, WantedVocabulary(read_texts([rows, lines]), 480, read_texts([lines])))
     with loaded(model, tmp_path / "whole.gguf") as whole:
         joined = whole.tokenize("(see A).\n", parse_special=False)
         assert whole.tokenize("(see A).", parse_special=False)[-1] == len(tokens) - 1 not in joined
+        assert whole.end_of_turn == kept[part.tokenizer.special_ids["eot"]]
         for text in ('{"note":"the pump is hot"}', "stop the motor", "the seal leaks (see A).", "the inlet is blocked"):
             assert {*whole.tokenize(text, parse_special=False)} <= {*kept}
+
+
+def test_rows_are_also_read_as_a_template_puts_them(tmp_path: Path) -> None:
+    rows, config = tmp_path / "rows.jsonl", tmp_path / "config.toml"
+    rows.write_text(json.dumps({"input": {"note": "the pump is hot"}}) + "\n" + json.dumps({"input": "no note"}) + "\n")
+    config.write_text(
+        '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\ntemplate = "It says, {{ input.note }}. State:"\n'
+    )
+    wanted = with_tasks(read_texts([rows]), read_tasks(config))
+    assert [one.messages for one in wanted.documents if "It says, the" in str(one.messages)] == [
+        (("user", "It says, the pump is hot. State:"),)
+    ]
 
 
 def test_a_trained_model_keeps_its_tokens(demo: SourceModel) -> None:
@@ -183,8 +197,12 @@ def test_a_trained_model_keeps_its_tokens(demo: SourceModel) -> None:
         (("--vocabulary-size", "1000"), "--vocabulary-size goes with --vocabulary"),
         (("--vocabulary", "FILE", "--vocabulary-size", "0"), "must be a number of tokens, from 1 to 9999999"),
         (("--vocabulary", "FILE", "--vocabulary-size", "300"), "--vocabulary-size: should be at least "),
-        (("--vocabulary", "FILE"), "--vocabulary-size: should be less than the 1024 tokens of the model (got 65536)"),
+        (
+            ("--vocabulary", "FILE"),
+            "--vocabulary-size: should be less than 1024, the tokens in use (got 65536)",
+        ),
         (("--vocabulary", "FILE", "--vocabulary-size", "1000", "--eval", "BLANK"), "blank.txt: holds no text"),
+        (("--vocabulary", "FILE", "BLANK"), "blank.txt: holds no text"),
         (("--vocabulary", "gone.txt"), "gone.txt: No such file or directory"),
         (("--tasks", "FILE"), "--tasks goes with --labelled, --canaries or --vocabulary"),
     ],
