@@ -110,7 +110,7 @@ def conversion_parser() -> argparse.ArgumentParser:
         "texts on which the rounded matrices should lose least (default, and without a FILE: the included ones); "
         "types other than auto are rounded for texts only with this option"
     )
-    _add(tuned, "--calibration", "FILE", calibration, nargs="*")
+    _add(tuned, "--calibration", "FILE", calibration, nargs="*", action="extend")
     _add(tuned, "--eval", "FILE", "texts for the evaluation, also with --vocabulary (default: the included ones)")
     tuned.add_argument(
         "--recover",
@@ -127,7 +127,7 @@ def conversion_parser() -> argparse.ArgumentParser:
         "texts of the plant. The model keeps the tokens of these, of --tasks and of calibration texts, and "
         "the most general others. It is smaller and faster, and other texts usually take more tokens"
     )
-    _add(cut, "--vocabulary", "FILE", used, nargs="+")
+    _add(cut, "--vocabulary", "FILE", used, nargs="+", action="extend")
     _add(cut, "--vocabulary-size", "N", f"how many tokens to keep (default: {DEFAULT_TOKENS})", parse_tokens)
     _add(parser, *_TASKS)
     canaries = parser.add_mutually_exclusive_group()

@@ -85,7 +85,7 @@ def _run(words: list[str]) -> int:
 
 def _convert(words: list[str]) -> int:
     given = arguments.parse_conversion(words)
-    if given.recover and not given.dry_run and (missing := missing_extra("recover")):
+    if given.recover and (missing := missing_extra("recover")):
         raise ConvertError(missing)
     started = time.monotonic()
     job = _job(given)
@@ -97,7 +97,7 @@ def _convert(words: list[str]) -> int:
             print_plan(plan, job, source.vocabulary, as_json=given.json)
             return EXIT_OK
         if tuned is not None and tuned.tuning.recovers:
-            tuned = recover(job, plan, tuned, line.show)
+            tuned = recover(plan, tuned, line.show)
         written = write_bundle(job, source, plan, tuned, folder=folder, progress=line.show)
     for warning in written.warnings:
         _complain(f"warning: {warning}")

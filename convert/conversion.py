@@ -15,8 +15,9 @@ from .evaluate.comparison import compare_models, plain_sizes
 from .evaluate.requests import Requests
 from .evaluate.worker import Adapted
 from .measure.cache import write_reference
+from .measure.runner import LoadedVocabulary
 from .measure.sensitivity import Sensitivities, measure_sensitivities
-from .measure.texts import Texts
+from .measure.texts import Texts, chunks
 from .measure.vocabulary import WantedVocabulary, coverage_of, fit_vocabulary
 from .plan import DEFAULT_NAME, FilePlan, make_plan
 from .progress import OnProgress, part_of
@@ -27,7 +28,7 @@ from .read.checkpoint import Checkpoint
 from .read.config import MODEL_TYPE
 from .read.lora import Lora, read_lora
 from .read.model import SourceModel, read_model
-from .read.vocabulary import cut_lora, cut_model
+from .read.vocabulary import cut_lora
 from .report.page import render_page
 from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn, Vocabulary
 from .write import manifest
@@ -126,8 +127,8 @@ def open_source(job: Job) -> Iterator[Source]:
 
 
 def _with_vocabulary(source: Source, wanted: WantedVocabulary) -> Source:
-    kept = fit_vocabulary(source.model, wanted)
-    model, lora = cut_model(source.model, kept), source.lora
+    model, kept = fit_vocabulary(source.model, wanted)
+    lora = source.lora
     coverage = coverage_of(wanted.evaluation, source.model, model, kept)
     vocabulary = Vocabulary(tokens=len(kept), of=model.all_tokens, coverage=coverage)
     return replace(source, model=model, lora=None if lora is None else cut_lora(lora, kept), vocabulary=vocabulary)
@@ -151,6 +152,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
                 f"--budget: {tuning.budget} bytes are too few, at least {least} bytes are needed for this model"
             )
     reference = write_reference(source.checkpoint, source.model, tuning.work, progress)
+    _refuse_short(tuning.evaluation, reference)
     sensitivities = measure_sensitivities(
         reference,
         plan.matrices,
@@ -170,7 +172,13 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
     return plan, Tuned(tuning, reference, sensitivities, chosen)
 
 
-def recover(job: Job, plan: FilePlan, tuned: Tuned, progress: OnProgress) -> Tuned:
+def _refuse_short(evaluation: Texts, reference: Path) -> None:
+    """Raises ConvertError: now, not after an hour of measuring."""
+    with LoadedVocabulary(reference) as vocabulary:
+        chunks(evaluation, vocabulary, seed=0, most=1)
+
+
+def recover(plan: FilePlan, tuned: Tuned, progress: OnProgress) -> Tuned:
     """Trains levels, scales, norms and biases of the plan's tensors. Raises ConvertError."""
     # Imports PyTorch, which takes seconds.
     from .recover.recovery import recover_blocks  # noqa: PLC0415
@@ -178,7 +186,6 @@ def recover(job: Job, plan: FilePlan, tuned: Tuned, progress: OnProgress) -> Tun
     trained = recover_blocks(
         plan,
         tuned.encoded,
-        checkpoint=job.checkpoint,
         reference=tuned.reference,
         texts=tuned.tuning.calibration,
         seed=tuned.tuning.seed,
@@ -288,6 +295,7 @@ def _write_quality(
 
 def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
     importance, lora, template = folder / manifest.IMPORTANCE_FILE, source.lora, source.model.chat_template
+    is_recovered = job.tuning is not None and job.tuning.recovers
     vocabulary = {"tokens": source.vocabulary.tokens, "of": source.vocabulary.of}
     return {
         "schema": manifest.SCHEMA,
@@ -304,8 +312,9 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
         "recipe": {
             "types": {info.name: info.kind.name for info in plan.infos},
             "imatrix_sha256": manifest.sha256_of(importance) if importance.is_file() else None,
+            **({"recovered": True} if is_recovered else {}),
         },
-        "tools": manifest.tools(),
+        "tools": manifest.tools() | (manifest.torch_versions() if is_recovered else {}),
         "context_length": plan.model.config.max_position_embeddings,
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),

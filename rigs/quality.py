@@ -28,7 +28,6 @@ from convert.measure.vocabulary import DEFAULT_TOKENS, WantedVocabulary, fit_voc
 from convert.quantize.quantizer import processors
 from convert.read.checkpoint import Checkpoint
 from convert.read.model import read_model
-from convert.read.vocabulary import cut_model
 from rigs.llama_sources import build_llama_cpp, run_program
 from rigs.machine import checkpoint_path, parser_of
 
@@ -53,8 +52,8 @@ def main() -> int:
         kept, cut = list[int](), whole
         if given.vocabulary:
             used = read_texts([*given.vocabulary, *calibration_files()])
-            kept = fit_vocabulary(model, WantedVocabulary(used, DEFAULT_TOKENS, texts))
-            cut = write_reference(checkpoint, cut_model(model, kept), given.work, lambda *_: None)
+            fitted, kept = fit_vocabulary(model, WantedVocabulary(used, DEFAULT_TOKENS, texts))
+            cut = write_reference(checkpoint, fitted, given.work, lambda *_: None)
     print(f"{'model':30} {'bytes':>12} {'KL divergence, nats':>20} {'same first':>11} {'ppl ratio':>10}")
     variants = [("", list[str](), whole)]
     if given.recover:

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from ..agent import HeaderError, read_header
 from ..plan import make_plan
 from ..progress import OnProgress, named
 from ..quantize.recipe import Quantization
@@ -31,12 +32,20 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
     if model.config.vocab_size < model.all_tokens:
         made_from.append(model.tokenizer.tokens)
     path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
-    if not path.is_file():
+    if not _is_whole(path):
         progress("writing the reference", 0.0)
         with replaced_file(path) as draft:
             plan = make_plan(model, Quantization.BF16)
             plan.write(draft, progress=named(progress, "writing the reference"))
     return path
+
+
+def _is_whole(model: Path) -> bool:
+    try:
+        read_header(model)
+    except (OSError, HeaderError):
+        return False
+    return True
 
 
 @contextmanager

@@ -91,6 +91,11 @@ class LoadedVocabulary:
         # llama.cpp ends the process for a token that does not exist.
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
 
+    @property
+    def end_of_turn(self) -> int:
+        """The token that llama.cpp takes for it; -1 = none."""
+        return int(llama_cpp.llama_vocab_eot(self._vocab))
+
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         """Tokens of the text alone, without BOS."""
         data = text.encode()

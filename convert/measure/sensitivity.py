@@ -66,8 +66,9 @@ class Sensitivities:
 
     def load(self) -> None:
         """Takes what the folder holds."""
-        if (value := read_cached(self.folder / _FILE)) is not None:
-            self.losses, self.divergences = value["losses"], value["divergences"]
+        match read_cached(self.folder / _FILE):
+            case {"losses": dict(losses), "divergences": dict(divergences)}:
+                self.losses, self.divergences = losses, divergences
 
     def add_loss(self, name: str, kind: GgmlType, loss: float) -> None:
         """Any thread may call it."""

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +11,7 @@ from ..errors import ConvertError
 from ..plan import make_plan
 from ..quantize.recipe import Quantization
 from ..read.model import SourceModel
-from ..read.vocabulary import kept_tokens
+from ..read.vocabulary import cut_model, kept_tokens
 from ..report.quality import Coverage
 from ..write.gguf_file import write_gguf
 from .runner import LoadedVocabulary
@@ -29,15 +29,19 @@ class WantedVocabulary:
     evaluation: Texts
 
 
-def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> list[int]:
-    """The tokens to keep, ascending. Raises ConvertError if the texts need more than are wanted."""
+def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> tuple[SourceModel, list[int]]:
+    """The model with the tokens to keep, and these, ascending. Raises ConvertError if the texts need more."""
     with _loaded(model) as whole:
+        # Of several tokens that may end a turn llama.cpp takes one by chance, another one for other tokens.
+        end_of_turn = {"eot": whole.end_of_turn} if whole.end_of_turn >= 0 else {}
         documents = tokenized(wanted.texts.documents, whole, wanted.texts.name)
         used = {token for tokens in documents for token in tokens}
         # A request may be a line alone: a newline behind it would change its last token.
         for line in _lines(wanted.texts):
             used.update(whole.tokenize(line, parse_special=False))
-    return kept_tokens(model.tokenizer, used, wanted.tokens)
+    kept = kept_tokens(model.tokenizer, used, wanted.tokens)
+    tokenizer = replace(model.tokenizer, special_ids=model.tokenizer.special_ids | end_of_turn)
+    return cut_model(replace(model, tokenizer=tokenizer), kept), kept
 
 
 def coverage_of(texts: Texts, model: SourceModel, cut: SourceModel, kept: Sequence[int]) -> Coverage:

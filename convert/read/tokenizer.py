@@ -31,7 +31,8 @@ _CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
 class Tokenizer:
     """A byte-level BPE vocabulary. `tokens` and `token_types` have one entry per row of the embedding.
 
-    special_ids: by kind (bos, eos, unk, sep, pad, mask); adds: for bos, eos and sep, whether encoding adds it.
+    special_ids: by kind (bos, eos, unk, sep, pad, mask; in a part of a vocabulary also eot, the end of a turn).
+    adds: for bos, eos and sep, whether encoding adds it.
     """
 
     pre: str

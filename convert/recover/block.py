@@ -11,12 +11,24 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Rot
 from ..errors import ConvertError
 from ..quantize.ggml import GgmlType, dequantized
 from ..quantize.quantizer import FLOAT_TYPES
+from ..read.config import Qwen2Config as SourceConfig
 from ..read.tensors import ModelTensor
 from .rounding import TABLES, RoundedLinear
 
 Array = np.ndarray[Any, Any]
 # By name, type and data as in the file: rows [rows, bytes] of a matrix, numbers of a vector.
 StoredTensors = Mapping[str, tuple[GgmlType, Array]]
+
+
+def transformers_config(config: SourceConfig) -> Qwen2Config:
+    """What transformers needs to know of the checked config.json."""
+    rope = config.rope.model_dump(exclude_none=True) | {"rope_theta": config.rope_base}
+    sizes = (
+        *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+        *("max_position_embeddings", "rms_norm_eps"),
+    )
+    given = {name: getattr(config, name) for name in sizes}
+    return Qwen2Config(**given, rope_parameters=rope, attn_implementation="sdpa")
 
 
 def read_rows(tensor: ModelTensor) -> tuple[GgmlType, Array]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen2Config
 
 from ..errors import ConvertError
 from ..measure.cache import read_arrays, write_arrays
@@ -25,7 +24,8 @@ from ..progress import OnProgress, part_of
 from ..quantize.ggml import GgmlType
 from ..quantize.quantizer import processors
 from ..read.tensors import TOKEN_EMBD
-from .block import Array, Block, StoredTensors, embedded, read_rows
+from ..write.manifest import torch_versions
+from .block import Array, Block, StoredTensors, embedded, read_rows, transformers_config
 from .training import error_of, train_block
 
 # The first ones decide whether a block got better.
@@ -38,7 +38,6 @@ def recover_blocks(
     plan: FilePlan,
     encoded: Encoded,
     *,
-    checkpoint: Path,
     reference: Path,
     texts: Texts,
     seed: int,
@@ -47,11 +46,12 @@ def recover_blocks(
 ) -> dict[str, Array]:
     """By name, the trained tensors, as the file has them: matrices of 4-bit levels, norms and biases.
 
-    encoded: gives the rounded matrices of the plan. checkpoint: its folder. reference: the BF16 model; its vocabulary
+    encoded: gives the rounded matrices of the plan. reference: the BF16 model; its vocabulary
     reads the texts. folder: keeps the blocks, and belongs to these texts and this seed. Raises ConvertError.
     """
     kinds = {info.name: info.kind for info in plan.infos}
-    made_from = json.dumps([_VERSION, {name: kind.name for name, kind in kinds.items()}], sort_keys=True)
+    types = {name: kind.name for name, kind in kinds.items()}
+    made_from = json.dumps([_VERSION, torch_versions(), types], sort_keys=True)
     work = folder / f"recovered-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
     paths = [work / f"block-{number}.npz" for number in range(plan.model.config.num_hidden_layers)]
     kept = [read_arrays(path) for path in paths]
@@ -75,7 +75,7 @@ def recover_blocks(
 
     torch.set_num_threads(processors())
     torch.use_deterministic_algorithms(mode=True)
-    config = Qwen2Config.from_pretrained(checkpoint, attn_implementation="sdpa")
+    config = transformers_config(plan.model.config)
     embedding = tensors[TOKEN_EMBD]
     hidden = embedded(tokens, *rounded(TOKEN_EMBD), embedding.columns)
     wanted = embedded(tokens, *read_rows(embedding), embedding.columns)

@@ -48,6 +48,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
         _check_target(target, replace=replace)
         with stop_deferred():
             if target.exists():
+                shutil.rmtree(old, ignore_errors=True)  # of a conversion that was killed here
                 target.rename(old)
             folder.rename(parent / target.name)
             shutil.rmtree(old, ignore_errors=True)

@@ -23,7 +23,15 @@ _BOOL, _STRING, _ARRAY = GGUFValueType.BOOL, GGUFValueType.STRING, GGUFValueType
 # Key, type and value; the Python type of an array's elements decides theirs.
 Entry = tuple[str, GGUFValueType, Any]
 # The spelling of the separator is GGUF's.
-_ID_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
+_ID_KEYS = {
+    "bos": "bos",
+    "eos": "eos",
+    "eot": "eot",
+    "unk": "unknown",
+    "sep": "seperator",
+    "pad": "padding",
+    "mask": "mask",
+}
 # Sampling settings of generation_config.json, the defaults of llama.cpp's tools.
 _SAMPLING = (
     ("top_k", "top_k", _I32),

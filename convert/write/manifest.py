@@ -49,6 +49,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def torch_versions() -> dict[str, str]:
+    """Of what trains blocks after rounding."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+
+
 def tools() -> dict[str, str]:
     """Versions of everything that shapes the bytes.
 

@@ -297,7 +297,8 @@ def test_a_bundle_holds_what_was_trained_after_rounding(
         vector: np.full(before[vector].shape, 0.5, np.float32),
     }
     monkeypatch.setattr("convert.cli.missing_extra", lambda _extra: None)
-    monkeypatch.setattr("convert.cli.recover", lambda _job, _plan, tuned, _progress: replace(tuned, recovered=trained))
+    monkeypatch.setattr("convert.write.manifest.torch_versions", lambda: {"torch": "1"})
+    monkeypatch.setattr("convert.cli.recover", lambda _plan, tuned, _progress: replace(tuned, recovered=trained))
 
     assert convert_tiny(tiny, tmp_path / "b", tiny / "work", "--recover") == 0
 
@@ -306,6 +307,8 @@ def test_a_bundle_holds_what_was_trained_after_rounding(
     assert changed == set(trained)
     assert all(bytes(found[name].data) == array.tobytes() for name, array in trained.items())
     assert json.loads((tmp_path / "b" / "quality.json").read_bytes())["bundle"]["recovered"] is True
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_bytes())
+    assert (manifest["recipe"]["recovered"], manifest["tools"]["torch"]) == (True, "1")
 
 
 def test_training_needs_its_packages(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +373,7 @@ def test_a_file_is_within_the_budget_and_a_step_more_is_not(
     """Whatever else the file holds; matrices have odd rows, and columns of which some fit no block."""
     checkpoint = make_checkpoint(hidden=96, heads=3, heads_kv=1, feed_forward=145, vocab_size=321).write(tmp_path / "c")
     monkeypatch.setattr("convert.conversion.write_reference", lambda *_: tmp_path / "reference.gguf")
+    monkeypatch.setattr("convert.conversion._refuse_short", lambda *_: None)
     monkeypatch.setattr("convert.conversion.measure_sensitivities", lambda *given, **_: measured(*given[:3]))
     texts = Texts("t", "0", [])
 
