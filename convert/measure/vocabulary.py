@@ -39,8 +39,8 @@ def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> tuple[Source
         # A request may be a line alone: a newline behind it would change its last token.
         for line in _lines(wanted.texts):
             used.update(whole.tokenize(line, parse_special=False))
-    kept = kept_tokens(model.tokenizer, used, wanted.tokens)
     tokenizer = replace(model.tokenizer, special_ids=model.tokenizer.special_ids | end_of_turn)
+    kept = kept_tokens(tokenizer, used, wanted.tokens)
     return cut_model(replace(model, tokenizer=tokenizer), kept), kept
 
 

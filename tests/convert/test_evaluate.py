@@ -57,6 +57,7 @@ def test_models_of_other_vocabularies_are_not_compared(
     code, err = evaluate(tmp_path / "two.gguf", demo_bundle)
     assert code == 1
     assert f"{tmp_path}/two.gguf: has another vocabulary, of 2 tokens, than the reference " in err
+    assert f"than the reference {demo_bundle}/model.gguf, of " in err
     # As two parts of one vocabulary may be.
     (tmp_path / "other.gguf").write_bytes(gguf(MODEL_VALUES | {"tokenizer.ggml.tokens": (ARRAY, (STRING, ["a", "c"]))}))
     code, err = evaluate(tmp_path / "two.gguf", tmp_path / "other.gguf")
