@@ -78,6 +78,11 @@ def fit_board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
     return board_map(rows, shared)
 
 
+def model_tokens(path: Path) -> list[bytes]:
+    """The vocabulary of a model file that `model_facts` has accepted."""
+    return list(read_strings(path, read_header(path).array(TOKENS_KEY, STRING)))
+
+
 def model_facts(path: Path) -> ModelFacts:
     """Raises ConvertError for a file that the agent would not open."""
     try:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..agent import STRING, TOKENS_KEY, model_facts, read_header, read_strings
+from ..agent import model_facts, model_tokens
 from ..errors import ConvertError, escaped
 from ..measure.cache import read_cached, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
@@ -43,7 +43,7 @@ def compare_models(
     Raises ConvertError if a model cannot run or computes no finite numbers, or if their vocabularies differ.
     """
     own, other = model_facts(model.path), model_facts(reference.path)
-    if _tokens(model.path) != _tokens(reference.path):
+    if model_tokens(model.path) != model_tokens(reference.path):
         raise ConvertError(
             f"{escaped(str(model.path))}: has another vocabulary, of {own.tokens} tokens, than the reference "
             f"{escaped(str(reference.path))}, of {other.tokens}; only models of the same vocabulary can be compared"
@@ -99,10 +99,6 @@ def plain_sizes(
             )
         )
     return sizes
-
-
-def _tokens(path: Path) -> list[bytes]:
-    return list(read_strings(path, read_header(path).array(TOKENS_KEY, STRING)))
 
 
 def _predictions(reference: Adapted, cached: Path, texts: Texts, progress: OnProgress) -> list[Predictions]:

@@ -68,9 +68,9 @@ def read_tasks(path: Path) -> dict[str, Task]:
 
 
 def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
-    """With chats of the tasks: system message, examples and template; each label, or the schema, as the answer.
+    """Adds chats of the tasks: system message, examples and template; each label, or the schema, as the answer.
 
-    And with each row as each task's template renders it, where it fits.
+    Adds each row as the template of each task renders it, where the row fits.
     """
     documents = list(texts.documents)
     for row, task in product([one.asked for one in documents if one.asked is not None], tasks.values()):

@@ -32,7 +32,7 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
     if model.config.vocab_size < model.all_tokens:
         made_from.append(model.tokenizer.tokens)
     path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
-    if not _is_whole(path):
+    if not is_whole_gguf(path):
         progress("writing the reference", 0.0)
         with replaced_file(path) as draft:
             plan = make_plan(model, Quantization.BF16)
@@ -40,9 +40,10 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
     return path
 
 
-def _is_whole(model: Path) -> bool:
+def is_whole_gguf(path: Path) -> bool:
+    """False: it is missing, or damaged so that its header shows it."""
     try:
-        read_header(model)
+        read_header(path)
     except (OSError, HeaderError):
         return False
     return True

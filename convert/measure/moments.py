@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFReader, GGUFWriter
 
-from ..agent import HeaderError, read_header
 from ..quantize.ggml import Floats
 from ..quantize.quantizer import processors
+from .cache import is_whole_gguf
 from .runner import CHUNK_TOKENS, Runner
 
 # Matrices side by side that have the same input.
@@ -74,9 +74,7 @@ def write_importance(path: Path, squares: Mapping[str, Floats], *, dataset: str,
 
 def read_importance(path: Path) -> dict[str, Floats] | None:
     """The squares by name that `write_importance` wrote; None if the file is missing or damaged."""
-    try:
-        read_header(path)
-    except (OSError, HeaderError):
+    if not is_whole_gguf(path):
         return None
     ending = ".in_sum2"
     tensors = GGUFReader(path).tensors

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gguf import TokenType
 
-from ..agent import STRING, TOKENS_KEY, model_facts, read_header, read_strings
+from ..agent import model_facts, model_tokens, read_header
 from ..errors import ConvertError, escaped
 from .lora import Lora
 from .model import SourceModel
@@ -83,11 +83,10 @@ def cut_to_match(model: SourceModel, path: Path) -> SourceModel:
     if facts.tokens == facts.all_tokens:
         return model
     ids = {text.encode(): number for number, text in enumerate(model.tokenizer.tokens)}
-    header = read_header(path)
-    kept = [ids.get(text, -1) for text in read_strings(path, header.array(TOKENS_KEY, STRING))]
+    kept = [ids.get(text, -1) for text in model_tokens(path)]
     if -1 in kept or not set(kept).issuperset(model.tokenizer.special_ids.values()):
         raise ConvertError(f"{escaped(str(path))}: has other tokens than this checkpoint")
-    end_of_turn = header.integer(END_OF_TURN_KEY, len(kept) - 1, least=-1, default=-1)
+    end_of_turn = read_header(path).integer(END_OF_TURN_KEY, len(kept) - 1, least=-1, default=-1)
     special_ids = model.tokenizer.special_ids | ({"eot": kept[end_of_turn]} if end_of_turn >= 0 else {})
     return cut_model(replace(model, tokenizer=replace(model.tokenizer, special_ids=special_ids)), kept)
 

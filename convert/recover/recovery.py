@@ -46,8 +46,8 @@ def recover_blocks(
 ) -> dict[str, Array]:
     """By name, the trained tensors, as the file has them: matrices of 4-bit levels, norms and biases.
 
-    encoded: gives the rounded matrices of the plan. reference: the BF16 model; its vocabulary
-    reads the texts. folder: keeps the blocks, and belongs to these texts and this seed. Raises ConvertError.
+    encoded: gives the rounded matrices of the plan. reference: the BF16 model, whose vocabulary reads the texts.
+    folder: keeps the blocks of these texts and this seed. Raises ConvertError.
     """
     kinds = {info.name: info.kind for info in plan.infos}
     types = {name: kind.name for name, kind in kinds.items()}
