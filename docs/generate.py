@@ -67,6 +67,11 @@ ca_file = "ca.pem"
 cert_file = "board1.pem"
 key_file = "credentials/mqtt_key"
 
+[pool]
+name = "presses"
+port = 5671
+virtual_host = "/"
+
 [models.default]
 path = "/var/lib/edge-agent/models/qwen2.5-0.5b"
 public_key = "signer.pub.pem"

@@ -10,7 +10,9 @@ import logging
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.board.board import Board
 from edge_agent.board.energy import EnergyMeter, EnergySample
@@ -30,7 +32,8 @@ from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
-from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Received
+from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Published, Received
+from edge_agent.pool.claim import Claim
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
@@ -45,6 +48,9 @@ from edge_agent.watchdog import Watchdog, stalled_part
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import CanaryAnswered, FromWorker, Supervisor
 
+if TYPE_CHECKING:
+    from edge_agent.pool.link import PoolLink
+
 log = logging.getLogger(__name__)
 
 # A signal wakes no one: the loop notices it after at most this long.
@@ -53,6 +59,8 @@ MAX_WAIT_S = 0.25
 GIVE_UP_AFTER_S = 3.0
 # Each connection and the worker get this long to end.
 GOODBYE_S = 5.0
+# How long a board that cannot reply keeps the requests of the pool that it has.
+CLAIMS_KEPT_S = 10.0
 
 
 class Agent:
@@ -66,7 +74,7 @@ class Agent:
         self._supervisor = Supervisor(config, model, prefixes_of(tasks), self._inbox.deliver)
         database = config.state_dir / FILE if config.queue.journal == "disk" else None
         self._store = Store(database, self._inbox.deliver)
-        self._delivery = Delivery(self._store, self._connections.data, config.topics)
+        self._delivery = Delivery(self._store, self._connections.data, config.topics, config.pool_topics)
         self._renderer = Renderer()
         self._scoring = Scoring(model.weights_sha256, f"{config.device.site}/{config.device.id}")
         self._scoring.set_bundled(model.score_maps)
@@ -82,6 +90,7 @@ class Agent:
             choose_student=self._feedback.students.choose,
             weights_sha256=model.weights_sha256,
         )
+        self._pool = _pool_link(config, self._inbox.deliver)
         board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(board, self._inbox.deliver)
         self._governor = Governor(config.governor)
@@ -106,6 +115,7 @@ class Agent:
             energy=self._energy,
             scoring=self._scoring,
             feedback=self._feedback,
+            pool=self._pool,
         )
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
@@ -140,6 +150,8 @@ class Agent:
         self._supervisor.start(time.monotonic())
         self._connections.subscribe(self._commands.config)
         self._connections.start()
+        if self._pool is not None:
+            self._pool.start()
         try:
             while self._exit_code is None:
                 self._step()
@@ -176,6 +188,8 @@ class Agent:
         match self._supervisor.receive(event, now) if isinstance(event, FromWorker) else event:
             case Received() as received:
                 self._on_message(received, now)
+            case Claim() as claim:
+                self._dispatcher.receive_claim(claim, now)
             case pipe.Finished() | pipe.Failed() | pipe.Cancelled() as answer:
                 self._dispatcher.finish(answer, now)
             case pipe.Partial() as partial:
@@ -196,6 +210,8 @@ class Agent:
                 self._connections.on_connection_failed(failed, now)
                 if failed.reason == TAKEN_OVER:
                     self._status.alarms.on_taken_over(now)
+            case Published():
+                pass  # `flush` takes the results
             case pipe.Loading() if self._presence.state is State.OFFLINE:
                 # A first load from a slow card may take longer than TimeoutStartSec=.
                 notify(f"EXTEND_TIMEOUT_USEC={pipe.LOAD_SILENCE_S * 1e6:.0f}")
@@ -328,6 +344,8 @@ class Agent:
             self._status.publish_event("recalibration", recalibration)
             # `info` says where scores come from.
             self._status.publish_all()
+        if self._pool is not None:
+            self._pool.set_places(self._places_for_claims(now))
         self._monitor.replace_hung_thread(now)
         # Nothing depends on what became of these messages.
         self._connections.control.outbox.take_results()
@@ -338,6 +356,13 @@ class Agent:
             self._exit_code = 0
         elif self._give_up_at is not None and now >= self._give_up_at:
             self._exit_code = 1
+
+    def _places_for_claims(self, now: float) -> int | None:
+        """None: this board cannot reply, and others should get the requests that it has."""
+        lost_s = self._connections.data_lost_s(now)
+        if lost_s is None:
+            return self._dispatcher.places_for_claims
+        return 0 if lost_s < CLAIMS_KEPT_S else None
 
     def _stalled_part(self, now: float) -> str | None:
         return stalled_part(
@@ -355,7 +380,7 @@ class Agent:
                 notify("STOPPING=1")
                 self._commands.stop(now)
             else:
-                self._dispatcher.cancel("a second signal stops the agent at once", now)
+                self._dispatcher.cancel("a second signal stops the agent at once", now, gives_back=True)
                 self._exit_code = 0
 
     def _apply_config(self, config: Config) -> None:
@@ -375,14 +400,28 @@ class Agent:
         """Replies leave first, then the state, and the worker ends last."""
         now = time.monotonic()
         self._inbox.close()
+        if self._pool is not None:
+            self._pool.set_places(0)
         self._monitor.stop()
         if switch_end := self._model_switch.stop(now):
             self._on_switch_ended(switch_end, now)
         self._delivery.stop(GOODBYE_S)
         self._connections.data.stop(GOODBYE_S)
         self._delivery.close()
+        if self._pool is not None:
+            # Last: it acknowledges the claims whose replies have left.
+            self._pool.stop(GOODBYE_S)
         if self._exit_code == 0:
             self._status.publish_stopped()
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)
         self._renderer.stop()
+
+
+def _pool_link(config: Config, deliver: Callable[[Claim], object]) -> PoolLink | None:
+    """None = the board is in no pool, and pays for none."""
+    if config.pool is None:
+        return None
+    from edge_agent.pool.link import PoolLink  # noqa: PLC0415 - pika is an extra
+
+    return PoolLink(config, deliver)

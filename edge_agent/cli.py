@@ -189,6 +189,23 @@ def _watch(options: argparse.Namespace) -> int:
     return watch(bus.mqtt, bus.site, is_once=options.once, as_json=options.json, wait_s=options.wait)
 
 
+def _pool(options: argparse.Namespace) -> int:
+    """Prepares RabbitMQ for a pool of boards, or shows how the pool is.
+
+    declare makes the pool's queues and their binding, and changes none that is there. status shows the queue and the
+    boards that answer it, and which task a board lacks.
+    Exit codes: 0 done, 1 no broker, no queue, no board, or a board lacks a task, 64 usage, 78 bad configuration.
+    """
+    from edge_agent.tools import pool
+
+    if (options.username is None) != (options.password_file is None):
+        return fail("--username and --password-file: each requires the other", EXIT_USAGE)
+    config = load_config(options.config, pool.config_faults)
+    if options.action == "declare":
+        return pool.declare(config, options.most_waiting, options.username, options.password_file)
+    return pool.status(config, as_json=options.json, wait_s=options.wait)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     """Checks whether this board can serve its configuration.
 
@@ -375,6 +392,16 @@ def parser() -> argparse.ArgumentParser:
     option(watch, "--wait", "S", "seconds that one look may take (default: %(default)s)", _seconds, default=5.0)
     add_bus_options(watch, DEFAULT_PATH, has_device=False)
 
+    pool = add(_pool, extra="pool")
+    pool.add_argument("action", choices=("declare", "status"), help="what to do")
+    add_config(pool)
+    bound = "declare: how many requests may wait; more are refused (default: %(default)s)"
+    option(pool, "--most-waiting", "N", bound, _count, default=10_000)
+    option(pool, "--username", "NAME", "declare: a user that may declare queues (default: that of [mqtt])")
+    option(pool, "--password-file", "FILE", "declare: a file that holds that user's password", Path)
+    option(pool, "--wait", "S", "status: seconds to listen to boards (default: %(default)s)", _seconds, default=12.0)
+    add_json(pool)
+
     doctor = add(_doctor)
     doctor.add_argument("--broker", action="store_true", help="checks only whether the broker accepts this board")
     add_json(doctor)
@@ -470,6 +497,12 @@ def _minutes(text: str) -> float:
 
 def _percent(text: str) -> float:
     return _number(text, 0, 1000, "percent, 0 to 1000")
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,8}", text) or not 1 <= int(text) <= 10_000_000:
+        raise argparse.ArgumentTypeError(f"should be a whole number, 1 to 10000000 (got {shown(text)})")
+    return int(text)
 
 
 def _port(text: str) -> int:

@@ -80,8 +80,10 @@ def _good_tables(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
 
 
 def file_faults(config: Config) -> list[str]:
-    """The faults of all files that `run` needs: keys, certificates, passwords and the model."""
-    return [*credential_faults(config.mqtt), *signing_key_faults(config), *model_faults(config)]
+    """The faults of all files that `run` needs: keys, certificates, passwords, the model, and the pool's package."""
+    missing = missing_extra("pool") if config.pool is not None else None
+    pool_faults = [f"pool: {missing}"] if missing else []
+    return [*credential_faults(config.mqtt), *signing_key_faults(config), *model_faults(config), *pool_faults]
 
 
 def signing_key_faults(config: Config) -> list[str]:

@@ -3,19 +3,22 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from edge_agent.agent import Agent
+from edge_agent.agent import CLAIMS_KEPT_S, Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.core.messages import Publication
-from edge_agent.core.pipe import Event, Loading, Progress, Ready
+from edge_agent.core.pipe import Event, Loading, Progress, Ready, Run
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, FailedAt
+from edge_agent.pool.claim import Claim
 from edge_agent.status import homeassistant
 from edge_agent.status.presence import State
 from edge_agent.worker.process import WorkerExited, WorkerProcess
@@ -255,3 +258,73 @@ def test_other_files_in_the_place_of_the_model_end_the_agent_and_its_requests_wa
     assert agent._dispatcher.waiting == 1
     states = [json.loads(one.payload)["reason"] for one in published if one.topic == f"{BASE}/state"]
     assert states == ["model-changed"]
+
+
+POOL = '[pool]\nname = "pumps"\n'
+BUILT = """
+import sys
+from pathlib import Path
+from edge_agent.agent import CLAIMS_KEPT_S, Agent
+from edge_agent.loader import load_config
+from edge_agent.models.bundle import open_model
+
+path = Path(sys.argv[1])
+Agent(load_config(path), path, open_model("default", Path("echo:")))
+print("pika" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("more", "imported"), [("", "False"), (POOL, "True")])
+def test_only_a_board_of_a_pool_imports_its_package(tmp_path: Path, more: str, imported: str) -> None:
+    (tmp_path / "config.toml").write_text(f'state_dir = "{tmp_path}"\n{MINIMAL}{more}', encoding="utf-8")
+    command = [sys.executable, "-c", BUILT, str(tmp_path / "config.toml")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == imported
+
+
+def test_a_board_takes_requests_of_its_pool_only_while_it_can_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent(POOL)
+    with_worker(monkeypatch, agent)
+    assert agent._pool is not None
+    places: list[int | None] = []
+    monkeypatch.setattr(agent._pool, "set_places", places.append)
+    now = 100.0
+    for lost_at in (now, None, now, now - 9.9, now - CLAIMS_KEPT_S):
+        agent._connections._data_lost_at = lost_at
+        agent._tick(now)
+    assert places == [0, READY.max_active, 0, 0, None]
+
+
+def test_a_claim_runs_on_this_boards_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent(POOL)
+    process = with_worker(monkeypatch, agent)
+    ends: list[str] = []
+    message = inbound("edgeai/v1/hall1/pool/pumps/infer/generate/request", "text", at=1.0)
+    claim = Claim(
+        message=message,
+        deliveries=1,
+        acknowledge=lambda: ends.append("acknowledged"),
+        give_back=lambda: ends.append("given back"),
+    )
+    agent._handle(claim, 1.0)
+    assert agent._dispatcher.active == 1
+    assert any(isinstance(command, Run) for command in process.commands)
+    # It is settled once the broker has the reply.
+    assert ends == []
+
+
+def test_health_and_alarms_know_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent(POOL)
+    with_worker(monkeypatch, agent)
+    assert agent._status.health(1.0)["pool"]["name"] == "pumps"
+    agent._status.update_alarms(1.0)
+    assert agent._status.alarms.pool is not None
+    assert agent._status.alarms.pool.name == "pumps"
+    assert an_agent()._status.health(1.0)["pool"] is None
+
+
+def test_a_change_of_the_pool_needs_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(MINIMAL + POOL, encoding="utf-8")
+    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    path.write_text(f"{MINIMAL}{POOL}port = 7\n", encoding="utf-8")
+    assert agent._commands.reload() == {"applied": [], "needs_restart": ["pool"]}

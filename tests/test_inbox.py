@@ -5,6 +5,7 @@ from typing import cast
 from edge_agent.core.pipe import Cancelled
 from edge_agent.inbox import MAX_MESSAGES, Inbox
 from edge_agent.mqtt.link import ConnectionFailed, FailedAt, MqttLink
+from edge_agent.pool.claim import Claim
 from edge_agent.worker.process import WorkerProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.support import inbound, received
@@ -18,6 +19,16 @@ def test_worker_events_come_before_waiting_requests_and_each_kind_in_order() -> 
         inbox.deliver(request)
         inbox.deliver(event)
     assert [inbox.take(0.0) for _ in range(5)] == [*events, *requests, None]
+
+
+def test_a_claim_comes_after_the_workers_events_and_in_order_with_messages() -> None:
+    inbox = Inbox()
+    claim = Claim(message=inbound("t", "claimed"), deliveries=1, acknowledge=lambda: None, give_back=lambda: None)
+    requests = [received(inbound("t", payload)) for payload in ("before", "after")]
+    event = FromWorker(cast("WorkerProcess", None), Cancelled(id=1))
+    for one in (requests[0], claim, requests[1], event):
+        inbox.deliver(one)
+    assert [inbox.take(0.0) for _ in range(5)] == [event, requests[0], claim, requests[1], None]
 
 
 def test_a_lost_connection_does_not_wait_for_a_full_inbox() -> None:

@@ -342,6 +342,18 @@ def test_a_blank_key_for_commands_is_a_fault(tmp_path: Path) -> None:
     assert found.startswith("commands.key_file: should hold a secret, but is blank (got ")
 
 
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_pool_without_its_package_is_a_fault_that_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_installed: bool
+) -> None:
+    monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: object() if is_installed else None)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    faults_of_pool = [one for one in file_faults(load(tmp_path, '[pool]\nname = "pumps"\n')) if one.startswith("pool")]
+    words = "pool: packages are missing (pika): pip install 'edge-agent[pool]'"
+    assert faults_of_pool == ([] if is_installed else [words])
+    assert not any(one.startswith("pool") for one in file_faults(load(tmp_path, "")))
+
+
 @pytest.mark.parametrize(
     ("name", "is_good"),
     [

@@ -48,6 +48,14 @@ def test_a_wheel_that_no_board_can_install_counts_as_missing(tmp_path: Path, the
     assert found == [f"Python 3.11 on aarch64: {fault}" for fault in faults]
 
 
+def test_boards_of_a_pool_find_its_client(tmp_path: Path) -> None:
+    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'fast; extra == "engine"', 'client; extra == "pool"')
+
+    found = wheelhouse.missing([agent, _wheel(tmp_path, "fast-2.0-py3-none-any.whl")], "aarch64", (3, 11))
+
+    assert found == ['Python 3.11 on aarch64: agent needs client; extra == "pool"']
+
+
 def test_a_requirement_of_one_python_is_checked_for_that_python_only(tmp_path: Path) -> None:
     agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'older; python_version < "3.13"')
 

@@ -30,6 +30,8 @@ PYTHONS = ((3, 11), (3, 12), (3, 13))
 _GLIBC_MINOR = 35
 # The oldest time that zip can hold: equal contents make equal wheels.
 _EPOCH = "315532800"
+# What a board may need of the agent's extras: llama.cpp, and RabbitMQ's client for a pool.
+_EXTRAS = ("engine", "pool")
 
 
 def main() -> int:
@@ -86,7 +88,7 @@ def _download(work: Path, arch: str, python: tuple[int, int], agent: Path) -> No
     _pip(
         *("download", "--dest", str(work), "--find-links", str(work), "--constraint", str(constraints)),
         *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms),
-        f"{agent}[engine]",
+        f"{agent}[{','.join(_EXTRAS)}]",
     )
     constraints.unlink()
 
@@ -115,12 +117,12 @@ def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[
         "sys_platform": "linux",
         "platform_system": "Linux",
         "os_name": "posix",
-        "extra": "engine",
     }
     faults = []
     for name, path in sorted(here.items()):
         for requirement in _metadata(path).requires_dist or []:
-            if requirement.marker is None or requirement.marker.evaluate(environment):
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in _EXTRAS):
                 needed = canonicalize_name(requirement.name)
                 found = here.get(needed)
                 if found is None or parse_wheel_filename(found.name)[1] not in requirement.specifier:

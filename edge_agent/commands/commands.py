@@ -224,7 +224,7 @@ class Commands:
         if self.drain_ends_at is None:
             return
         if now >= self.drain_ends_at:
-            cancelled = self._dispatcher.cancel("the drain ran out of time", now)
+            cancelled = self._dispatcher.cancel("the drain ran out of time", now, gives_back=True)
             log.info("drain ran out of time cancelled=%d", cancelled)
             self._end_drain(cancelled)
         elif self._dispatcher.is_idle:

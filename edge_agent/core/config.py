@@ -28,6 +28,7 @@ from edge_agent import __version__
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS, Reasoning, ReasoningTokens, Temperature, Tokens, TopP
 from edge_agent.core.pipe import EngineSettings, is_echo
+from edge_agent.core.topics import TaskTopics
 from edge_agent.core.wording import shown
 
 MAX_HOSTS = 8
@@ -185,8 +186,8 @@ class MqttConfig(Table):
     password_file: ConfigPath | None = None
     """A file that holds the user's password; read again at each connection. Default: none."""
     reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
-    """Topic filters: where callers may have replies sent. Default: `<root>/<site>/<id>/infer/+/response/#` and
-    `<root>/reply/#`."""
+    """Topic filters: where callers may have replies sent. Default: `<root>/<site>/<id>/infer/+/response/#`, the same of
+    the pool, and `<root>/reply/#`."""
     tls: TlsConfig | None = None
     max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = None
     """The largest packet that the broker takes. An MQTT 3.1.1 broker cannot name it. Default: what an MQTT 5 broker
@@ -200,6 +201,21 @@ class MqttConfig(Table):
     @property
     def effective_port(self) -> int:
         return self.port or (8883 if self.tls else 1883)
+
+
+class PoolConfig(Table):
+    """Requests that this board shares with other boards (docs/pool.md). `[mqtt]` then names a RabbitMQ.
+
+    The board takes them from it by AMQP, with the hosts, the user, the password and the certificates of `[mqtt]`. All
+    boards of a pool have the same tasks. A change needs a restart.
+    """
+
+    name: Name
+    """The pool. Requests come to `<root>/<site>/pool/<name>/infer/<task>/request`."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The broker's port for AMQP. Default: 5672, with TLS 5671."""
+    virtual_host: Annotated[str, StringConstraints(min_length=1, max_length=255)] = "/"
+    """RabbitMQ's virtual host, the same as for MQTT."""
 
 
 class ModelConfig(Table):
@@ -475,6 +491,7 @@ class Config(Table):
     """What the agent keeps over restarts: requests, replies, measurements, prefixes. One agent's alone."""
     device: DeviceConfig
     mqtt: MqttConfig = MqttConfig()
+    pool: PoolConfig | None = None
     models: Annotated[dict[Literal["default"], ModelConfig], Field(min_length=1)]
     engine: EngineSettings = EngineSettings()
     queue: QueueConfig = QueueConfig()
@@ -492,6 +509,11 @@ class Config(Table):
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
 
     @property
+    def pool_topics(self) -> TaskTopics | None:
+        """None = the board is in no pool."""
+        return topics.pool_topics(self.mqtt.root, self.device.site, self.pool.name) if self.pool else None
+
+    @property
     def digest(self) -> bytes:
         """A hash of all values and of the version of the agent."""
         return hashlib.sha256(f"{__version__}\n{self.model_dump_json(warnings=False)}".encode()).digest()
@@ -503,4 +525,7 @@ class Config(Table):
 
     @property
     def reply_topics(self) -> tuple[str, ...]:
-        return self.topics.default_reply_topics if self.mqtt.reply_topics is None else self.mqtt.reply_topics
+        if self.mqtt.reply_topics is not None:
+            return self.mqtt.reply_topics
+        default, pool = self.topics.default_reply_topics, self.pool_topics
+        return default if pool is None else (*default, pool.all_responses)

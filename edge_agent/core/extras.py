@@ -12,6 +12,7 @@ _MODULES = {
     "convert": _CONVERT,
     "demo": _CONVERT,
     "plots": ("matplotlib",),
+    "pool": ("pika",),
     "recover": (*_CONVERT, "torch", "transformers"),
     "train": (*_CONVERT, "torch", "transformers", "tokenizers", "sklearn"),
 }

@@ -18,26 +18,12 @@ _FORBIDDEN = re.compile(
 )
 
 
-class Topics:
-    """The topics of one board."""
+class TaskTopics:
+    """The topics of requests and their answers below `base`: those of a board, or of a pool."""
 
-    def __init__(self, root: str, site: str, device: str) -> None:
-        self.root = root
-        self.base = f"{root}/{site}/{device}"
-        self.state = f"{self.base}/state"
-        self.info = f"{self.base}/info"
-        self.health = f"{self.base}/health"
+    def __init__(self, base: str) -> None:
+        self.base = base
         self.all_requests = self.request("+")
-        self.all_feedback = self.feedback("+")
-        self.all_commands = self.command("+")
-        # Where replies may go unless the configuration says otherwise.
-        self.default_reply_topics = (f"{self.base}/infer/+/response/#", f"{root}/reply/#")
-
-    def alarm(self, name: str) -> str:
-        return f"{self.base}/alarm/{name}"
-
-    def event(self, name: str) -> str:
-        return f"{self.base}/event/{name}"
 
     def request(self, task: str) -> str:
         return f"{self.base}/infer/{task}/request"
@@ -48,6 +34,41 @@ class Topics:
     def error(self, task: str) -> str:
         """For replies without an output, of a task with `reply = "output"`."""
         return f"{self.base}/infer/{task}/error"
+
+    def task_of_request(self, topic: str) -> str | None:
+        """The task that a request topic names, or None for any other topic. The name may be empty: `+` matches that."""
+        names = wildcard_values(self.all_requests, topic)
+        return names[0] if names else None
+
+    def is_own(self, topic: str) -> bool:
+        """True for every topic below the base."""
+        return topic.startswith(f"{self.base}/")
+
+    @property
+    def all_responses(self) -> str:
+        """The default topics of replies, and those below them."""
+        return f"{self.response('+')}/#"
+
+
+class Topics(TaskTopics):
+    """The topics of one board."""
+
+    def __init__(self, root: str, site: str, device: str) -> None:
+        super().__init__(f"{root}/{site}/{device}")
+        self.root = root
+        self.state = f"{self.base}/state"
+        self.info = f"{self.base}/info"
+        self.health = f"{self.base}/health"
+        self.all_feedback = self.feedback("+")
+        self.all_commands = self.command("+")
+        # Where replies may go unless the configuration says otherwise.
+        self.default_reply_topics = (self.all_responses, f"{root}/reply/#")
+
+    def alarm(self, name: str) -> str:
+        return f"{self.base}/alarm/{name}"
+
+    def event(self, name: str) -> str:
+        return f"{self.base}/event/{name}"
 
     def feedback(self, task: str) -> str:
         return f"{self.base}/infer/{task}/feedback"
@@ -61,15 +82,6 @@ class Topics:
     def command_result(self, operation: str) -> str:
         return f"{self.base}/cmd/{operation}/result"
 
-    def is_own(self, topic: str) -> bool:
-        """True for every topic of this board."""
-        return topic.startswith(f"{self.base}/")
-
-    def task_of_request(self, topic: str) -> str | None:
-        """The task that a request topic names, or None for any other topic. The name may be empty: `+` matches that."""
-        names = wildcard_values(self.all_requests, topic)
-        return names[0] if names else None
-
     def task_of_feedback(self, topic: str) -> str | None:
         names = wildcard_values(self.all_feedback, topic)
         return names[0] if names else None
@@ -77,6 +89,11 @@ class Topics:
     def operation_of_command(self, topic: str) -> str | None:
         names = wildcard_values(self.all_commands, topic)
         return names[0] if names else None
+
+
+def pool_topics(root: str, site: str, pool: str) -> TaskTopics:
+    """The topics that all boards of a pool answer."""
+    return TaskTopics(f"{root}/{site}/pool/{pool}")
 
 
 def discovery_config(prefix: str, object_id: str) -> str:

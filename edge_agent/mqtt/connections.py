@@ -57,7 +57,15 @@ class Connections:
         prefix = f"{config.device.site}.{config.device.id}"
         # It starts clean each time: commands that came while it was down are stale.
         self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will)
-        self.data = MqttLink(f"{prefix}.data", config.mqtt, deliver, is_persistent=True, follows=self.control)
+        self.data = MqttLink(
+            f"{prefix}.data",
+            config.mqtt,
+            deliver,
+            is_persistent=True,
+            follows=self.control,
+            # RabbitMQ sends the next request once the claim is settled, so each PUBACK counts at once.
+            reports_published=config.pool is not None,
+        )
         self._links = (self.data, self.control)
         self._subscriptions_path = config.state_dir / SUBSCRIPTIONS_FILE
         self._known_filters = self._stored_filters()
@@ -141,6 +149,10 @@ class Connections:
         else:
             self._control_connected_at = None
 
+    def data_lost_s(self, now: float) -> float | None:
+        """How long the data connection is down; None = it is not."""
+        return None if self._data_lost_at is None else now - self._data_lost_at
+
     def facts(self, now: float, *, postponed: int, lost: int) -> MqttFacts:
         """postponed: replies that the broker does not take now; lost: replies that no topic takes."""
         links = self._links
@@ -155,5 +167,5 @@ class Connections:
             disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in tuple(link.disconnects)),
             refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at, _ in tuple(link.outbox.refusals)),
             refused_subscriptions=sum(len(link.subscriptions.refused) for link in links),
-            data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
+            data_lost_s=self.data_lost_s(now),
         )

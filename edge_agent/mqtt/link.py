@@ -79,7 +79,12 @@ class ConnectionFailed:
     reason: str
 
 
-LinkEvent = Received | Connected | ConnectionFailed
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The outbox has results."""
+
+
+LinkEvent = Received | Connected | ConnectionFailed | Published
 
 
 class MqttLink:
@@ -89,6 +94,7 @@ class MqttLink:
     is_persistent: the broker keeps messages while this connection is down. Otherwise each connection starts clean.
     wants_retained: a subscription brings what the broker retains. At MQTT 3.1.1 it always does.
     follows: while that link is connected, this one goes to the same broker.
+    reports_published: results of the outbox are events. Otherwise they are seen at the next one.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class MqttLink:
         is_persistent: bool = False,
         wants_retained: bool = False,
         follows: MqttLink | None = None,
+        reports_published: bool = False,
     ) -> None:
         self.client_id = client_id
         self.is_connected = False
@@ -115,6 +122,7 @@ class MqttLink:
         self._is_persistent = is_persistent
         self._wants_retained = wants_retained
         self._follows = follows
+        self._reports_published = reports_published
         self._is_v5 = config.protocol == "5"
         self._failures = 0  # in a row
         self._awaits_connack = False
@@ -304,6 +312,8 @@ class MqttLink:
             self.outbox.on_refused(number, _REFUSALS.get(reason.value, PublishResult.POSTPONED), str(reason))
         else:
             self.outbox.on_confirmed(number)
+        if self._reports_published:
+            self._deliver(Published())
         # With Nagle's algorithm, the broker holds the next request back until it has our TCP acknowledgement. Nothing
         # answers a PUBACK and would carry that. The kernel forgets the option, so it is set each time.
         connection: Any = client.socket()

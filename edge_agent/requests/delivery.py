@@ -13,9 +13,12 @@ from edge_agent.core.clock import moment
 from edge_agent.core.codes import Code, Status
 from edge_agent.core.messages import Publication, Reply
 from edge_agent.core.strict_json import encode
-from edge_agent.core.topics import Topics
+from edge_agent.core.topics import TaskTopics, Topics
+from edge_agent.core.wording import cut
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
+from edge_agent.pool.claim import Claim
+from edge_agent.requests.request import Origin
 from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
 
@@ -32,7 +35,7 @@ MAX_TRIES, RETRY_S = 20, 15.0
 class _Outgoing:
     """A reply, until the broker has it. tries: how often the broker did not take it at that time."""
 
-    row: int | None
+    origin: Origin
     reply: Reply
     tries: int = 0
 
@@ -40,15 +43,16 @@ class _Outgoing:
 class Delivery:
     """Joins the store and the data connection. Nothing is written, sent or acknowledged before `flush`.
 
-    A row is the number of a request in the store. None = it came at QoS 0, and nothing of it is kept.
+    Once the broker has a reply, its origin is settled: a row of the store is marked, a claim is acknowledged.
     """
 
-    def __init__(self, store: Store, link: MqttLink, topics: Topics) -> None:
+    def __init__(self, store: Store, link: MqttLink, topics: Topics, pool_topics: TaskTopics | None = None) -> None:
         # Replies that the broker takes on no topic.
         self.lost = 0
         self.store = store
         self._link = link
         self._topics = topics
+        self._pool_topics = pool_topics
         # Replies to send, and by the number of the message that is on its way.
         self._staged: list[_Outgoing] = []
         self._sent: dict[int, _Outgoing] = {}
@@ -75,11 +79,11 @@ class Delivery:
         """A piece of an answer: sent at once, at most once."""
         self._link.publish(publication)
 
-    def reply(self, reply: Reply, *, row: int | None, task: str, key: bytes | None) -> None:
+    def reply(self, reply: Reply, *, origin: Origin, task: str, key: bytes | None) -> None:
         """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated."""
-        if row is not None:
-            self.store.store_reply(row, task, reply, key, moment(time.monotonic()))
-        self._staged.append(_Outgoing(row, reply))
+        if isinstance(origin, int):
+            self.store.store_reply(origin, task, reply, key, moment(time.monotonic()))
+        self._staged.append(_Outgoing(origin, reply))
 
     def acknowledge_when_stored(self, received: Received) -> None:
         """The message is dealt with, and is acknowledged when that is on the disk."""
@@ -114,7 +118,9 @@ class Delivery:
                 self._send_otherwise(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
                 self._sent[number] = outgoing
-            else:  # dropped and logged by the outbox
+            elif isinstance(outgoing.origin, Claim):  # dropped and logged by the outbox
+                outgoing.origin.give_back()
+            else:
                 self._done(outgoing)
 
     def _on_result(self, outgoing: _Outgoing, result: PublishResult, now: float) -> None:
@@ -128,33 +134,25 @@ class Delivery:
 
     def _send_otherwise(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
-        reply, document = outgoing.reply, json.loads(outgoing.reply.document)
+        reply, origin, document = outgoing.reply, outgoing.origin, json.loads(outgoing.reply.document)
+        topics = self._pool_topics if self._pool_topics and isinstance(origin, Claim) else self._topics
         task = document["task"]
         # One with an error is short already.
         if is_too_large and document["error"] is None:
-            self.reply(self._failure_instead_of(reply, document), row=outgoing.row, task=task, key=None)
-        elif reply.topic != self._topics.response(task):
-            self.reply(replace(reply, topic=self._topics.response(task)), row=outgoing.row, task=task, key=None)
+            self.reply(_failure_instead_of(reply, document, topics), origin=origin, task=task, key=None)
+        elif reply.topic != topics.response(task):
+            self.reply(replace(reply, topic=topics.response(task)), origin=origin, task=task, key=None)
         else:
             self.lost += 1
-            log.error("reply lost row=%s: the broker takes it on no topic", outgoing.row)
+            log.error("reply lost task=%r: the broker takes it on no topic", cut(task))
             self._done(outgoing)
 
-    def _failure_instead_of(self, reply: Reply, document: dict[str, Any]) -> Reply:
-        """A short reply that says that this one is too large for the broker."""
-        size = len(_publication(reply).payload)
-        message = f"the reply of {size} bytes cannot be sent: the broker takes no message of this size"
-        document |= {"status": Status.FAILED.value, "degraded": []}
-        document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
-        document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
-        topic = reply.topic
-        if reply.output is not None:
-            document["reply_to"], topic = topic, self._topics.error(document["task"])
-        return Reply(topic=topic, document=encode(document), correlation=reply.correlation)
-
     def _done(self, outgoing: _Outgoing) -> None:
-        if outgoing.row is not None:
-            self._confirmed.append(outgoing.row)
+        match outgoing.origin:
+            case int() as row:
+                self._confirmed.append(row)
+            case Claim() as claim:
+                claim.acknowledge()
 
     def _acknowledge(self, generation: int) -> None:
         while self._unacknowledged and self._unacknowledged[0][0] <= generation:
@@ -177,6 +175,19 @@ class Delivery:
         self._confirm_by = 0.0
         self.flush(time.monotonic())
         self.store.close()
+
+
+def _failure_instead_of(reply: Reply, document: dict[str, Any], topics: TaskTopics) -> Reply:
+    """A short reply that says that this one is too large for the broker."""
+    size = len(_publication(reply).payload)
+    message = f"the reply of {size} bytes cannot be sent: the broker takes no message of this size"
+    document |= {"status": Status.FAILED.value, "degraded": []}
+    document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
+    document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
+    topic = reply.topic
+    if reply.output is not None:
+        document["reply_to"], topic = topic, topics.error(document["task"])
+    return Reply(topic=topic, document=encode(document), correlation=reply.correlation)
 
 
 def _publication(reply: Reply) -> Publication:

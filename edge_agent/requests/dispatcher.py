@@ -26,6 +26,8 @@ from edge_agent.core.pipe import (
     TextPlan,
     WorkerAnswer,
 )
+from edge_agent.core.wording import cut
+from edge_agent.pool.claim import Claim
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, cost_class_of
@@ -122,13 +124,36 @@ class Dispatcher:
         requests = self._parser.parse(message)
         for request in requests:
             if message.qos and request.refusal is None:
-                request.row = self._store.accept(message, request.task_name, moment(message.received_at))
+                request.origin = self._store.accept(message, request.task_name, moment(message.received_at))
             elif message.qos:  # it may be large, and is not written: it is answered before the next commit
-                request.row = self._store.new_row()
+                request.origin = self._store.new_row()
             with self._answering_faults(request, now):
                 self._admit(request, now)
         self.fill_slots(now)
         return bool(requests)
+
+    def receive_claim(self, claim: Claim, now: float) -> None:
+        """Takes a request of the pool. It is answered or given back."""
+        try:
+            request = self._parser.parse_claim(claim)
+        except Exception:
+            log.exception("a request of the pool cannot be read topic=%r", cut(claim.message.topic))
+            (claim.acknowledge if claim.dead_because else claim.give_back)()
+            return
+        with self._answering_faults(request, now):
+            self._admit(request, now)
+        self.fill_slots(now)
+
+    @property
+    def places_for_claims(self) -> int:
+        """How many requests of the pool this board can run at once beside its own.
+
+        None of them while it refuses requests because it is hot or short of memory: other boards are better off.
+        """
+        if self.is_draining or self._is_paused or self._limits.lowest_priority is not None:
+            return 0
+        own = sum(request.claim is None for request in (*self._queue.waiting, *self._active.values()))
+        return max(0, self._allowed_slots(None) - own)
 
     def recover(self, now: Moment) -> None:
         """Takes over from earlier processes: their replies are repeated, their requests are run."""
@@ -179,14 +204,15 @@ class Dispatcher:
         number = self._accepted + 1
         request.run = request.task.make_run(number, request.envelope, self._render)
         _ask_student_first(request)
-        request.order = (request.priority, request.deadline_at, number)
+        request.order = (request.priority, request.claim is not None, request.deadline_at, number)
         request.input = request.envelope.input if self._keeps_inputs else None
         request.cost_class, request.envelope = cost_class_of(request.run), None
         self._quarantine.check(request.run)
         leaving: list[tuple[Request, Error]] = []
-        if is_recovered:
+        if is_recovered or (request.claim is not None and request.claim.is_repeated):
             # Its caller may have the beginning of a stream already: pieces are not stored.
             request.run = replace(request.run, stream=False)
+        if is_recovered:
             self._queue.put(request)
         else:
             leaving = self._queue.admit(request, self._engine_load(now, request.asks), now)
@@ -329,20 +355,30 @@ class Dispatcher:
         return min((request.deadline_at for request in requests if not request.is_answered), default=None)
 
     def cancel(
-        self, message: str, now: float, *, request_id: str | int | None = None, reply_topic: str | None = None
+        self,
+        message: str,
+        now: float,
+        *,
+        request_id: str | int | None = None,
+        reply_topic: str | None = None,
+        gives_back: bool = False,
     ) -> int:
-        """Cancels what waits and runs, with this id and to this reply topic; None = any. Returns how many requests."""
+        """Cancels what waits and runs, with this id and to this reply topic; None = any. Returns how many requests.
+
+        gives_back: requests of the pool are left to other boards instead.
+        """
 
         def is_meant(request: Request) -> bool:
             return request_id in (None, request.id) and reply_topic in (None, request.reply_topic)
 
         error = Error(code=Code.CANCELLED, message=message)
         waiting = self._queue.remove_where(is_meant)
-        for request in waiting:
-            self._replies.refuse(request, error, now)
         running = [request for request in self._active.values() if not request.is_answered and is_meant(request)]
         for request in running:
-            self._abandon(request, error, now)
+            self._send(Cancel(id=request.number))
+        for request in (*waiting, *running):
+            if not (gives_back and self._replies.give_back(request)):
+                self._replies.refuse(request, error, now)
         return len(waiting) + len(running)
 
     def _abandon(self, request: Request, error: Error, now: float) -> None:

@@ -85,6 +85,11 @@ class Duplicates:
         self._keep(request.key, _Ended(now, status, request.row, reply if request.row is None else None, size))
         return True
 
+    def forget_open(self, request: Request) -> None:
+        """The request does not wait or run here any more, and has no reply."""
+        if self._open.get(request.key) is request:
+            del self._open[request.key]
+
     def reconfigure(self, window_s: float) -> None:
         self._window_s = window_s
 

@@ -12,7 +12,9 @@ from edge_agent.core.config import Config
 from edge_agent.core.envelope import BareInput, Envelope, is_json, parse_payload
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
+from edge_agent.core.topics import TaskTopics
 from edge_agent.core.wording import shown
+from edge_agent.pool.claim import Claim
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
 from edge_agent.store.store import StoredRequest
@@ -28,6 +30,7 @@ class RequestParser:
         self.model = model
         self._config = config
         self._topics = config.topics
+        self._pool_topics = config.pool_topics
         self._tasks = tasks
         # Requests are equal only for one model and one definition of their task; refused ones, for one configuration.
         self._definitions = {
@@ -39,8 +42,9 @@ class RequestParser:
         """One request for a request topic, one per subscribed task for a reading, none for any other message."""
         name = self._topics.task_of_request(message.topic)
         if name is not None:
-            return [self._parse_request(name, message)]
-        if self._topics.is_own(message.topic):  # a wide filter must not make the agent answer its own answers
+            return [self._parse_request(name, message, self._topics)]
+        # A wide filter must not make the agent answer its own answers.
+        if any(one.is_own(message.topic) for one in (self._topics, self._pool_topics) if one is not None):
             return []
         readings = []
         for task in self._tasks.values():
@@ -59,12 +63,22 @@ class RequestParser:
             text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
             error = Error(code=Code.UNKNOWN_TASK, message=text)
             task, reply_topic = self._tasks.get(name), self._topics.response(name)
-            request = self._request(task, name, reply_topic, message, None, refusal=error)
-        request.row = stored.row
+            request = self._request(task, name, reply_topic, message, None, topics=self._topics, refusal=error)
+        request.origin = stored.row
         return request
 
-    def _parse_request(self, name: str, message: Message) -> Request:
-        task, reply_topic = self._tasks.get(name), self._topics.response(name)
+    def parse_claim(self, claim: Claim) -> Request:
+        """The request that this board took from its pool."""
+        topics = self._pool_topics
+        assert topics is not None
+        request = self._parse_request(topics.task_of_request(claim.message.topic) or "", claim.message, topics)
+        request.origin = claim
+        if claim.dead_because is not None:
+            request.refusal = _dead_letter_error(claim.dead_because)
+        return request
+
+    def _parse_request(self, name: str, message: Message, topics: TaskTopics) -> Request:
+        task, reply_topic = self._tasks.get(name), topics.response(name)
         envelope, refusal = self._parse_payload(message, task)
         if refusal is not None:
             envelope = _salvage(message)
@@ -81,7 +95,7 @@ class RequestParser:
             if name in self._config.tasks:
                 text = f"task: {shown(name)} is switched off by `tasks.{name}.enabled = false` on this board"
             refusal = Error(code=Code.UNKNOWN_TASK, message=text)
-        return self._request(task, name, reply_topic, message, envelope, refusal=refusal)
+        return self._request(task, name, reply_topic, message, envelope, topics=topics, refusal=refusal)
 
     def _parse_reading(self, task: Task, values: tuple[str, ...], message: Message) -> Request:
         # What a wildcard stands for comes from outside: it may be empty, or lead where replies must not go.
@@ -89,7 +103,7 @@ class RequestParser:
         if topic_names.reply_topic_fault(reply_topic):
             reply_topic = self._topics.response(task.name)
         envelope, refusal = self._parse_payload(message, task, is_reading=True)
-        return self._request(task, task.name, reply_topic, message, envelope, refusal=refusal)
+        return self._request(task, task.name, reply_topic, message, envelope, topics=self._topics, refusal=refusal)
 
     def _parse_payload(
         self, message: Message, task: Task | None, *, is_reading: bool = False
@@ -113,6 +127,7 @@ class RequestParser:
         message: Message,
         envelope: Envelope | None,
         *,
+        topics: TaskTopics,
         refusal: Error | None,
     ) -> Request:
         """envelope: as far as it is known; None = the payload was not read, or cannot be.
@@ -141,7 +156,7 @@ class RequestParser:
         )
         is_bare = envelope is None or isinstance(envelope, BareInput)
         if is_bare and task is not None and task.config.reply == "output":
-            request.error_topic = self._topics.error(name)
+            request.error_topic = topics.error(name)
         if refusal is None and task is not None and envelope is not None:
             request.task, request.envelope = task, envelope
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
@@ -170,6 +185,14 @@ def _id_of(message: Message) -> str:
         return message.correlation.decode("utf-8")
     except UnicodeDecodeError:
         return message.correlation.hex()
+
+
+def _dead_letter_error(reason: str) -> Error:
+    """reason: RabbitMQ's."""
+    if reason == "expired":
+        return Error(code=Code.DEADLINE, message="its message expired in the pool's queue")
+    message = f"no board of the pool answered it: the broker gave it up ({shown(reason)})"
+    return Error(code=Code.ENGINE_LOST, message=message)
 
 
 def _salvage(message: Message) -> Envelope | None:

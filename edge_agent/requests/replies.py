@@ -16,6 +16,7 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
+from edge_agent.pool.claim import MAX_DELIVERIES
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
@@ -23,10 +24,13 @@ from edge_agent.requests.statistics import WINDOW, ModelAnswers, RequestTotals
 
 log = logging.getLogger(__name__)
 
-# How many equal requests may wait for the answers of others, all together: each is a row of the store.
+# How many equal requests may wait for the answers of others, all together: each holds a row of the store, or a claim.
 MAX_FOLLOWERS = 1000
 # These refusals say that more is asked than can be answered.
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
+# These say something of this board, not of the request. A caller's rate is its own affair.
+_OTHER_BOARDS_MAY_ANSWER = {code for code in Code if code.status is Status.BUSY} - {Code.RATE_LIMITED}
+_OTHER_BOARDS_MAY_ANSWER |= {Code.UNKNOWN_TASK}
 # Their messages may quote the caller, or an answer made from the input: the log does not.
 _QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
 
@@ -49,7 +53,7 @@ class Replies:
         """Answers a request with the reply of its twin, now or when the twin ends."""
         if isinstance(twin, bytes):
             reply = _reply(request, {**json.loads(twin), "ts": timestamp(), "repeat": True})
-            self._delivery.reply(reply, row=request.row, task=request.task_name, key=None)
+            self._delivery.reply(reply, origin=request.origin, task=request.task_name, key=None)
         elif request.is_redelivery:
             if request.row is not None:
                 self._delivery.store.drop(request.row)
@@ -58,7 +62,7 @@ class Replies:
             self.refuse(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
         else:
             self._followers += 1
-            twin.followers.append(request.row)
+            twin.followers.append(request.origin)
         self.totals.duplicates_total += 1
 
     def send_partial(self, request: Request, delta: str) -> None:
@@ -126,7 +130,10 @@ class Replies:
                 answers.measured += 1
 
     def refuse(self, request: Request, error: Error, now: float) -> None:
-        """Ends a request without an answer, whether it was admitted or not."""
+        """Ends a request without an answer, whether it was admitted or not. What another board may answer goes back."""
+        if error.code in _OTHER_BOARDS_MAY_ANSWER and _has_time(request, now) and self.give_back(request):
+            log.info("request given back task=%r code=%s", cut(request.task_name), error.code.value)
+            return
         status = error.code.status
         words = "its reply says why" if error.code in _QUOTING else error.message
         identity = cut(request.id) if isinstance(request.id, str) else request.id
@@ -142,6 +149,18 @@ class Replies:
         self.totals.invalid_total += status is Status.INVALID
         self._end(request, reply_document(request, status, now, self._device, error=error), now)
 
+    def give_back(self, request: Request) -> bool:
+        """Lets another board answer. False: it cannot, or enough of them had the request."""
+        claim = request.claim
+        if claim is None or claim.dead_because or claim.deliveries >= MAX_DELIVERIES:
+            return False
+        if request.followers or request.partials:  # these got, or wait for, the answer of this board
+            return False
+        request.is_answered = True
+        self._duplicates.forget_open(request)
+        claim.give_back()
+        return True
+
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
         request.is_answered = True
         self.totals.requests_total += 1
@@ -149,12 +168,20 @@ class Replies:
         # First: it forgets an older reply under this key.
         is_repeated = self._duplicates.end(request, status, reply.document, now)
         key = request.key if is_repeated else None
-        self._delivery.reply(reply, row=request.row, task=request.task_name, key=key)
+        self._delivery.reply(reply, origin=request.origin, task=request.task_name, key=key)
         self._followers -= len(request.followers)
         if request.followers:
             repeated = _reply(request, {**document, "repeat": True})
-            for row in request.followers:
-                self._delivery.reply(repeated, row=row, task=request.task_name, key=None)
+            for origin in request.followers:
+                self._delivery.reply(repeated, origin=origin, task=request.task_name, key=None)
+
+
+def _has_time(request: Request, now: float) -> bool:
+    """False: half of its time is gone, so that other boards would be late, too.
+
+    Such requests would go from board to board and take the places of those that can be answered.
+    """
+    return request.task is None or now - request.arrived_at < (request.deadline_at - request.arrived_at) / 2
 
 
 def reply_document(
@@ -180,7 +207,7 @@ def reply_document(
         "reasoning": None,
         "error": error and {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s},
         "degraded": [],
-        "repeat": False,
+        "repeat": request.claim is not None and request.claim.is_repeated,
         "model": None,
         "usage": None,
         "timing": {

@@ -10,11 +10,14 @@ from edge_agent.core.codes import Code, Error
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, Run
+from edge_agent.pool.claim import Claim
 from edge_agent.requests.tasks import Task
 
 # Requests of one class take about as long: task, binary magnitudes of the prompt's characters and of its most tokens.
 CostClass = tuple[str, int, int]
-Order = tuple[int, float, int]
+Order = tuple[int, bool, float, int]
+# A row of the store, or a claim of the pool; None = it came at QoS 0, and nothing of it is kept.
+Origin = int | Claim | None
 # No score reaches it.
 NEVER = math.inf
 
@@ -41,7 +44,7 @@ class Request:
 
     id: given by the caller, made from the Correlation Data, or generated; echoed in replies.
     key: equal for requests that ask the same. may_be_duplicate: an earlier request with this key answers this one too.
-    row: of the store; None = it is not stored.
+    origin: what its reply settles.
     """
 
     # What parse.py reads from the message. refusal: why the request cannot be run.
@@ -53,7 +56,7 @@ class Request:
     may_be_duplicate: bool
     is_redelivery: bool
     arrived_at: float
-    row: int | None = None
+    origin: Origin = None
     refusal: Error | None = None
     task: Task | None = None
     envelope: Envelope | None = None
@@ -68,11 +71,11 @@ class Request:
     error_topic: str | None = None
 
     # Admission. number: in order of admission; 0 = not admitted. run: what the worker gets, by this number.
-    # order: requests start by priority, deadline, number.
+    # order: requests start by priority, the board's own before those of the pool, then by deadline, number.
     number: int = 0
     run: Run | None = None
     cost_class: CostClass = ("", 0, 0)
-    order: Order = (0, 0.0, 0)
+    order: Order = (0, False, 0.0, 0)
 
     # student: the one that is asked first. asks: the name of the one that is asked now, None = the model is.
     # student_only: why the model may not be asked after it. student_answer: one that does not stand.
@@ -87,9 +90,20 @@ class Request:
     model: Model | None = None
     partials: int = 0
 
-    # Its terminal reply is made. followers: the rows of equal requests that get the same reply.
+    # is_answered: its terminal reply is made, or it was given back.
+    # followers: the origins of equal requests that get the same reply.
     is_answered: bool = False
-    followers: list[int | None] = field(default_factory=list)
+    followers: list[Origin] = field(default_factory=list)
+
+    @property
+    def row(self) -> int | None:
+        """Of the store; None = it is not stored."""
+        return self.origin if isinstance(self.origin, int) else None
+
+    @property
+    def claim(self) -> Claim | None:
+        """Of the pool; None = it came on the board's own topics."""
+        return self.origin if isinstance(self.origin, Claim) else None
 
     @property
     def deadline(self) -> str:

@@ -18,6 +18,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.messages import Publication, emptied, json_publication
 from edge_agent.core.topics import Topics
 from edge_agent.feedback.feedback import TaskAccuracy
+from edge_agent.pool.facts import PoolFacts
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ MEMORY_CRITICAL = (0.025, 50.0, 250.0)
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
 # A population stability index from here on is called a major shift.
 INPUT_DRIFT = 0.25
+# Requests in the pool's queue for each that its boards run at once.
+BACKLOG_PER_PLACE = 5
 # An alarm whose figures change is published again after this long.
 REFRESH_S = 60.0
 
@@ -188,6 +191,28 @@ def _input_drift(alarms: Alarms) -> Finding | None:
     return Finding(Severity.WARNING, message, round(shift, 3))
 
 
+def _pool_unreachable(alarms: Alarms) -> Finding | None:
+    if alarms.pool is None or alarms.pool.connected_s is not None:
+        return None
+    message = f"the board has no connection to the queue of pool {alarms.pool.name}: run `edge-agent doctor`"
+    return Finding(Severity.WARNING, message)
+
+
+def _pool_backlog(alarms: Alarms) -> Finding | None:
+    if alarms.pool is None:
+        return None
+    queue = alarms.pool.queue
+    if queue is None:
+        return UNKNOWN
+    if queue.waiting <= BACKLOG_PER_PLACE * queue.places:
+        return None
+    message = (
+        f"{queue.waiting} requests wait in the pool's queue, and all boards together run {queue.places} at once: "
+        "add a board, or ask less often"
+    )
+    return Finding(Severity.WARNING, message, queue.waiting)
+
+
 ALARMS = (
     AlarmRule("overheating", _overheating, raise_after_s=5.0, clear_after_s=60.0),
     AlarmRule("throttled", _throttled, raise_after_s=5.0, clear_after_s=60.0),
@@ -200,6 +225,8 @@ ALARMS = (
     AlarmRule("input-drift", _input_drift),
     AlarmRule("duplicate-client-id", _duplicate_client_id),
     AlarmRule("queue-overload", _queue_overload, raise_after_s=30.0, clear_after_s=60.0),
+    AlarmRule("pool-unreachable", _pool_unreachable, raise_after_s=10.0),
+    AlarmRule("pool-backlog", _pool_backlog, raise_after_s=30.0, clear_after_s=60.0),
 )
 
 
@@ -260,6 +287,8 @@ class Alarms:
         self.quality_fault: str | None = None
         # By task; none while feedback is off.
         self.accuracy: Mapping[str, TaskAccuracy] = {}
+        # None = the board is in no pool.
+        self.pool: PoolFacts | None = None
         self._overloaded_total = 0
 
     @property
@@ -297,11 +326,12 @@ class Alarms:
         session: str,
         reading: BoardReading,
         accuracy: Mapping[str, TaskAccuracy],
+        pool: PoolFacts | None,
         queue_depth: int,
         overloaded_total: int,
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
-        self.reading, self.accuracy = reading, accuracy
+        self.reading, self.accuracy, self.pool = reading, accuracy, pool
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total

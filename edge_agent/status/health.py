@@ -12,6 +12,7 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.feedback.feedback import TaskAccuracy
 from edge_agent.feedback.students import StudentFacts
 from edge_agent.mqtt.connections import MqttFacts
+from edge_agent.pool.facts import PoolFacts
 from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.alarms import ALARMS, Severity
 from edge_agent.worker.supervisor import WorkerFacts
@@ -37,6 +38,7 @@ def health_document(
     energy: EnergyMeter,
     accuracy: Mapping[str, TaskAccuracy],
     students: Mapping[str, StudentFacts],
+    pool: PoolFacts | None,
     agent_rss_mb: float | None,
     alarms: dict[str, str],
     unmeasured: set[str],
@@ -88,6 +90,7 @@ def health_document(
             **_fields(requests.totals, "accepted_total", "rejected_total", "displaced_total", "expired_total"),
             **_fields(requests.totals, "duplicates_total"),
         },
+        "pool": pool and _pool_document(pool),
         "quarantine": [asdict(one) for one in requests.quarantined],
         "inference": {
             **_fields(requests, "active", "latency_ms", "queued_ms"),
@@ -128,6 +131,18 @@ def health_document(
     }
     rounded: dict[str, Any] = _rounded(document)
     return rounded
+
+
+def _pool_document(pool: PoolFacts) -> dict[str, Any]:
+    """`waiting`, `places_of_all` and `dead_letters` are of the whole pool, the rest is this board's."""
+    queue = pool.queue
+    return {
+        **_fields(pool, "name", "connected_s", "places", "claimed_total", "given_back_total", "repeated_total"),
+        **_fields(pool, "per_minute", "waited_ms"),
+        "waiting": queue and queue.waiting,
+        "places_of_all": queue and queue.places,
+        "dead_letters": queue and queue.dead,
+    }
 
 
 def _fields(part: object, *names: str) -> dict[str, Any]:

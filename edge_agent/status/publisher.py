@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
@@ -31,6 +31,10 @@ from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
 from edge_agent.status.presence import Presence, State
 from edge_agent.worker.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from edge_agent.pool.facts import PoolFacts
+    from edge_agent.pool.link import PoolLink
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class StatusPublisher:
         energy: EnergyMeter,
         scoring: Scoring,
         feedback: Feedback,
+        pool: PoolLink | None,
     ) -> None:
         self.alarms = Alarms(config.topics, connections.publish_if_connected)
         self.health_sequence = 0
@@ -76,6 +81,7 @@ class StatusPublisher:
         self._energy = energy
         self._scoring = scoring
         self._feedback = feedback
+        self._pool = pool
         self._started_at = time.monotonic()
         self._alarms_at = self._health_at = self._started_at
         self._republish_at = math.inf
@@ -199,11 +205,15 @@ class StatusPublisher:
             session=self._presence.session,
             reading=self._monitor.latest(now),
             accuracy=self._feedback.facts(),
+            pool=self._pool_facts(now),
             queue_depth=requests.depth,
             overloaded_total=requests.totals.overloaded_total,
         )
         if has_changed:
             self.publish_health()
+
+    def _pool_facts(self, now: float) -> PoolFacts | None:
+        return None if self._pool is None else self._pool.facts(now)
 
     def health(self, now: float) -> dict[str, Any]:
         """The health document of this moment."""
@@ -221,6 +231,7 @@ class StatusPublisher:
             energy=self._energy,
             accuracy=self._feedback.facts(),
             students=self._feedback.students.facts(),
+            pool=self._pool_facts(now),
             agent_rss_mb=resident_mb(),
             alarms=self.alarms.severities,
             unmeasured=self.alarms.unmeasured,

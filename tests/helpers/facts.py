@@ -10,6 +10,7 @@ from edge_agent.board.governor import NO_LIMITS
 from edge_agent.board.reading import BoardReading
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.connections import MqttFacts
+from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.health import health_document
 from edge_agent.worker.supervisor import WorkerFacts
@@ -56,6 +57,21 @@ def worker_facts(**fields: Any) -> WorkerFacts:
     return WorkerFacts(**{**known, **fields})
 
 
+def pool_facts(**fields: Any) -> PoolFacts:
+    known: dict[str, Any] = {
+        "name": "pumps",
+        "connected_s": 10.0,
+        "places": 4,
+        "queue": QueueFigures(waiting=3, places=12, dead=0),
+        "claimed_total": 9,
+        "given_back_total": 1,
+        "repeated_total": 0,
+        "per_minute": 8,
+        "waited_ms": 12.0,
+    }
+    return PoolFacts(**{**known, **fields})
+
+
 def health(**fields: Any) -> dict[str, Any]:
     """A health document."""
     known: dict[str, Any] = {
@@ -71,6 +87,7 @@ def health(**fields: Any) -> dict[str, Any]:
         "energy": EnergyMeter(),
         "accuracy": {},
         "students": {},
+        "pool": None,
         "agent_rss_mb": 30.0,
         "alarms": {},
         "unmeasured": set(),

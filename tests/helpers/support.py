@@ -149,7 +149,7 @@ def request(**fields: Any) -> Request:
         "deadline_source": "request",
     }
     known |= fields
-    return Request(**{"order": (known["priority"], known["deadline_at"], number), **known})
+    return Request(**{"order": (known["priority"], False, known["deadline_at"], number), **known})
 
 
 def ready(**fields: Any) -> Ready:
@@ -204,12 +204,13 @@ class Outlet(FakeLink):
         self.outbox = self
         # The largest payload that the broker takes, in bytes.
         self.largest = 1_000_000
+        self.is_full = False
 
     def can_send(self, publication: Publication) -> bool:
         return len(publication.payload) <= self.largest
 
     def publish(self, publication: Publication) -> int | None:
-        if not self.can_send(publication):
+        if self.is_full or not self.can_send(publication):
             return None
         self.sent.append(publication)
         return len(self.sent)
@@ -219,8 +220,14 @@ class Outlet(FakeLink):
         return results
 
 
-def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced], None] = lambda _: None) -> Delivery:
-    return Delivery(Store(path, deliver), cast("MqttLink", outlet), config().topics)
+def delivery(
+    outlet: Outlet,
+    path: Path | None = None,
+    deliver: Callable[[Synced], None] = lambda _: None,
+    settings: Config | None = None,
+) -> Delivery:
+    settings = settings or config()
+    return Delivery(Store(path, deliver), cast("MqttLink", outlet), settings.topics, settings.pool_topics)
 
 
 class Desk:
@@ -230,7 +237,7 @@ class Desk:
         self.outlet = Outlet()
         self.commands: list[Command] = []
         settings = config(text + tasks)
-        self.delivery = delivery(self.outlet)
+        self.delivery = delivery(self.outlet, settings=settings)
         self.dispatcher = Dispatcher(settings, with_built_in(settings.tasks), self.delivery, self.commands.append)
         if slots:
             self.start_worker(slots)

@@ -27,6 +27,7 @@ from edge_agent.mqtt.link import (
     FailedAt,
     LinkEvent,
     MqttLink,
+    Published,
 )
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.demo.broker import free_port
@@ -189,6 +190,27 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
     assert [words for _, words in box.refusals] == ["Not authorized", "Payload format invalid"]
     link.subscriptions.replace({"a/#", "b/#"})
     assert link.subscriptions.refused == ["b/#"]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("reports_published", [False, True])
+@pytest.mark.parametrize("reason", ["Success", "Quota exceeded"])
+def test_a_result_of_the_outbox_is_an_event_only_for_who_wants_it(reason: str, *, reports_published: bool) -> None:
+    events: list[LinkEvent] = []
+    results: list[int] = []
+    link: MqttLink
+
+    def deliver(event: LinkEvent) -> None:
+        events.append(event)
+        # Who hears of it finds the result.
+        results.append(len(link.outbox.take_results()))
+
+    link = MqttLink("c", MqttConfig(), deliver, reports_published=reports_published)
+    link.publish(Publication(topic="r", payload=b""))
+    (number,) = link._client._out_messages
+    link._on_publish(link._client, None, number, ReasonCode(PacketTypes.PUBACK, reason), None)
+    assert events == ([Published()] if reports_published else [])
+    assert results == ([1] if reports_published else [])
 
 
 @pytest.mark.expects_warning

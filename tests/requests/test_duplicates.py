@@ -46,7 +46,7 @@ def test_the_oldest_replies_are_forgotten_first() -> None:
     memory, running = Memory(), asked("running")
     memory.begin(running)
     for number in range(MAX_REPLIES + 3):
-        memory.end(asked(str(number), row=10 if number == 0 else None), Status.OK, b"reply", 0.0)
+        memory.end(asked(str(number), origin=10 if number == 0 else None), Status.OK, b"reply", 0.0)
     assert memory.forgotten == [10]
     assert memory.find(asked("2"), 1.0) is None
     assert memory.find(asked("3"), 1.0) == b"reply"

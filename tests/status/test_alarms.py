@@ -11,7 +11,9 @@ from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle, Th
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.feedback.feedback import TaskAccuracy
+from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
+from tests.helpers.facts import pool_facts
 from tests.helpers.support import BASE
 
 UNKNOWN = BoardReading()
@@ -35,6 +37,10 @@ def reading(
 
 THROTTLED = Throttle(now=True, causes=(ThrottleCause.THERMAL,))
 UNDERVOLTAGE = Throttle(undervoltage_now=True)
+
+
+BACKLOG = pool_facts(queue=QueueFigures(waiting=61, places=12, dead=0))
+LOST = pool_facts(connected_s=None, places=0, queue=None)
 
 
 class Bus:
@@ -63,6 +69,7 @@ class Bus:
         *,
         session: str = "s1",
         accuracy: dict[str, TaskAccuracy] | None = None,
+        pool: PoolFacts | None = None,
         depth: int = 0,
         refused_each: int = 0,
     ) -> Bus:
@@ -74,6 +81,7 @@ class Bus:
                 session=session,
                 reading=board,
                 accuracy=accuracy or {},
+                pool=pool,
                 queue_depth=depth,
                 overloaded_total=self.refused,
             )
@@ -139,7 +147,9 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
     hot = reading(90.0, 1.0, disk_mb=1.0, throttle=throttle)
     drifted = {"triage": TaskAccuracy(dropped_from=0.97, shift=0.4)}
-    bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1)
+    bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1, pool=BACKLOG)
+    assert "pool-backlog" in bus.retained
+    bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST)
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
     assert "in 97%" in bus.retained["accuracy-low"]["message"]
@@ -235,3 +245,20 @@ def test_refusals_are_an_overload_once_they_last_and_only_while_requests_wait(bu
     bus.run(2, depth=5, refused_each=3)
     assert bus.alarms.severities == {"queue-overload": "warning"}
     assert bus.run(80, depth=5).alarms.severities == {}
+
+
+def test_a_pool_that_keeps_up_or_is_away_for_a_moment_raises_nothing(bus: Bus) -> None:
+    keeps_up = pool_facts(queue=QueueFigures(waiting=60, places=12, dead=0))
+    bus.run(9, pool=LOST).run(60, pool=keeps_up).run(29, pool=BACKLOG).run(1, pool=keeps_up)
+    assert bus.changes == []
+
+
+def test_of_a_pool_that_is_away_no_figures_are_known(bus: Bus) -> None:
+    assert "pool-backlog" in bus.run(11, pool=LOST).alarms.unmeasured
+    assert bus.alarms.severities == {"pool-unreachable": "warning"}
+    assert bus.run(1, pool=pool_facts()).alarms.severities == {}
+
+
+def test_a_pool_without_any_place_has_a_backlog(bus: Bus) -> None:
+    nobody = pool_facts(queue=QueueFigures(waiting=1, places=0, dead=0))
+    assert bus.run(31, pool=nobody).retained["pool-backlog"]["value"] == 1

@@ -13,7 +13,7 @@ from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Th
 from edge_agent.core.pipe import Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.statistics import RequestFacts
-from tests.helpers.facts import READY, health, mqtt_facts, worker_facts
+from tests.helpers.facts import READY, health, mqtt_facts, pool_facts, worker_facts
 
 DRAINING = RequestFacts(capacity=64, is_draining=True)
 RUNNING = RequestFacts(capacity=64, active=1)
@@ -69,10 +69,10 @@ FIELDS: dict[str, set[str]] = {
             "memory-low",
         ),
         *("disk-low", "worker-crash-loop", "model-quality", "duplicate-client-id", "queue-overload"),
-        *("accuracy-low", "input-drift"),
+        *("accuracy-low", "input-drift", "pool-unreachable", "pool-backlog"),
     },
 }
-PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine"}
+PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine", "pool"}
 
 
 @pytest.mark.parametrize("ready", [READY, None])
@@ -181,3 +181,13 @@ def test_energy_comes_from_the_meter() -> None:
         meter.add(EnergySample(at, 4.0 + 5.0, busy_s=at - 2.0, tokens=10 * at, is_active=True))
     power = health(energy=meter)["power"]
     assert (power["joules_total"], power["joules_per_token"]) == (32.5, pytest.approx(0.25, rel=0.02))
+
+
+def test_the_pool_as_the_board_knows_it() -> None:
+    assert health()["pool"] is None
+    figures = {"waiting": 3, "places_of_all": 12, "dead_letters": 0}
+    own = {"name": "pumps", "connected_s": 10.0, "places": 4}
+    totals = {"claimed_total": 9, "given_back_total": 1, "repeated_total": 0, "per_minute": 8, "waited_ms": 12.0}
+    assert health(pool=pool_facts())["pool"] == {**own, **totals, **figures}
+    lost = health(pool=pool_facts(connected_s=None, queue=None))["pool"]
+    assert lost == {**own, "connected_s": None, **totals, **dict.fromkeys(figures)}

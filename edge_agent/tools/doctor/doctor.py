@@ -20,6 +20,7 @@ from edge_agent.tools.doctor import service, system
 from edge_agent.tools.doctor.broker import broker_checks
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good
 from edge_agent.tools.doctor.model import model_checks
+from edge_agent.tools.doctor.pool import pool_check
 from edge_agent.tools.programs import is_service_active
 
 
@@ -48,6 +49,13 @@ def bus_checks(bus: Bus) -> Iterator[Check]:
     yield from broker_checks(config, is_running=True)
 
 
+def _bus_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
+    """The broker, and the pool if there is one."""
+    yield from broker_checks(config, is_running=is_running)
+    if config.pool is not None:
+        yield pool_check(config)
+
+
 def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str | None = None) -> Iterator[Check]:
     """Each check as it is done. not_loading: why the model is not to be loaded; None = it is."""
     try:
@@ -63,7 +71,7 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
     yield good("configuration", str(config_path))
     is_running = is_service_active()
     if is_broker_only:
-        yield from broker_checks(config, is_running=is_running)
+        yield from _bus_checks(config, is_running=is_running)
         return
     root = config.board.root
     board = Board(root, config.models_dir)
@@ -75,7 +83,7 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
     yield system.disk(config.models_dir, reading)
     yield service.state(config.state_dir)
     yield service.files(config, config_path)
-    yield from broker_checks(config, is_running=is_running)
+    yield from _bus_checks(config, is_running=is_running)
     if faults := signing_key_faults(config):
         yield failed("commands", "; ".join(faults), "put the key there that signs commands, or remove the setting")
     yield from model_checks(config, board, reading.memory.available_mb, is_running=is_running, not_loading=not_loading)

@@ -12,7 +12,17 @@ from rich.text import Text
 
 from edge_agent.core.wording import printable
 from edge_agent.tools.output import UNKNOWN
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, duration, is_critical, number_at, text_at, time_at
+from edge_agent.tools.watch.site import (
+    BoardLevel,
+    Document,
+    Row,
+    duration,
+    is_critical,
+    number_at,
+    pool_lines,
+    text_at,
+    time_at,
+)
 
 STYLES = {
     BoardLevel.CRITICAL: "bold white on red",
@@ -59,7 +69,8 @@ def site_view(
     table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(column.cell(row)) for column in columns), _wrong(row, wall))
-    return Group(head, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
+    pools = (Text(printable(line), "dim") for line in pool_lines(list(rows)))
+    return Group(head, *pools, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
 
 
 def level_word(level: BoardLevel) -> str:

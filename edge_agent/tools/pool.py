@@ -1,0 +1,130 @@
+"""`edge-agent pool`: makes the queues of a pool at RabbitMQ, and shows how the pool is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent.core.config import Config
+from edge_agent.core.wording import printable, printable_json
+from edge_agent.mqtt.credentials import credential_faults, read_secret
+from edge_agent.pool import amqp
+from edge_agent.pool.facts import QueueFigures
+from edge_agent.pool.queues import EXCHANGE, PoolQueues, declare_queues, queues_of, read_figures
+from edge_agent.tools.output import UNKNOWN, StatusLine, aligned, fail
+from edge_agent.tools.watch.site import Document, Row, number_at, text_at, texts_at
+from edge_agent.tools.watch.watch import CONNECT_S, Feed
+
+
+def config_faults(config: Config) -> list[str]:
+    """Why neither command can work with this configuration."""
+    missing = ["pool: required: a table with the pool's `name`"] if config.pool is None else []
+    return [*missing, *credential_faults(config.mqtt)]
+
+
+def declare(config: Config, most_waiting: int, username: str | None, password_file: Path | None) -> int:
+    """Declares queues and binding; returns the exit code. username: None = as the board connects."""
+    queues, account = queues_of(config), None
+    try:
+        if username is not None and password_file is not None:
+            account = (username, read_secret(password_file))
+    except (OSError, ValueError) as error:
+        return fail(f"--password-file: {password_file} cannot be read: {error}")
+    try:
+        with amqp.channel_at_first_host(config, account=account) as (channel, _):
+            declare_queues(channel, queues, most_waiting)
+    except amqp.PoolError as error:
+        return fail(f"the pool cannot be declared: {error}; {error.advice}")
+    print(printable(f"{queues.requests}: declared, bound to {EXCHANGE} as {queues.binding}"))
+    return 0
+
+
+def status(config: Config, *, as_json: bool, wait_s: float) -> int:
+    """Shows the queue and the boards; returns the exit code."""
+    assert config.pool is not None
+    queues = queues_of(config)
+    try:
+        with amqp.channel_at_first_host(config) as (channel, _):
+            figures = read_figures(channel, queues)
+    except amqp.PoolError as error:
+        return fail(f"the pool's queue cannot be read: {error}; {error.advice}")
+    boards, trouble = _listen(config, wait_s, figures.places)
+    if trouble:
+        return fail(trouble)
+    all_tasks = {task for row in boards for task in texts_at(row.info, "tasks")}
+    lacking = {row.device: sorted(all_tasks - {*texts_at(row.info, "tasks")}) for row in boards if row.info}
+    if as_json:
+        print(printable_json(_document(config.pool.name, queues, figures, boards, lacking)))
+    else:
+        _print(config.pool.name, figures, boards, lacking)
+    if not boards:
+        return fail("no board of the pool is heard")
+    return 1 if any(lacking.values()) else 0
+
+
+def _listen(config: Config, wait_s: float, places: int) -> tuple[list[Row], str | None]:
+    """The pool's boards, and why none could be heard. Ends early when they have as many places as the queue."""
+    assert config.pool is not None
+    feed, line = Feed(config.mqtt, config.device.site), StatusLine()
+    boards: list[Row] = []
+    with feed.client:
+        feed.client.connect(CONNECT_S)
+        left_s = wait_s
+        while feed.client.is_connected and left_s > 0:
+            line.say(f"listening to boards: {len(boards)} heard, {left_s:.0f} s left")
+            feed.receive(min(0.5, left_s))
+            left_s -= 0.5
+            boards = [row for row in feed.rows if text_at(row.health, "pool.name") == config.pool.name]
+            is_complete = sum(number_at(row.health, "pool.places") or 0 for row in boards) >= places > 0
+            if is_complete and all(row.info for row in boards):
+                break
+        line.clear()
+        return boards, feed.trouble
+
+
+def _document(
+    name: str, queues: PoolQueues, figures: QueueFigures, boards: list[Row], lacking: dict[str, list[str]]
+) -> Document:
+    return {
+        "pool": name,
+        "queue": queues.requests,
+        "waiting": figures.waiting,
+        "places_of_all": figures.places,
+        "dead_letters": figures.dead,
+        "boards": [
+            {
+                "device": row.device,
+                "level": row.level.name.lower(),
+                "model": row.model,
+                "sha256": text_at(row.info, "models.0.sha256"),
+                "tasks": texts_at(row.info, "tasks"),
+                "lacks": lacking.get(row.device, []),
+                **{key: number_at(row.health, f"pool.{key}") for key in _HEALTH_KEYS},
+            }
+            for row in boards
+        ],
+    }
+
+
+_HEALTH_KEYS = ("places", "per_minute", "waited_ms", "claimed_total", "given_back_total", "repeated_total")
+_HEADER = ("BOARD", "STATE", "PLACES", "A MINUTE", "WAITED MS", "TAKEN", "GIVEN BACK", "AGAIN", "MODEL", "LACKS")
+
+
+def _print(name: str, figures: QueueFigures, boards: list[Row], lacking: dict[str, list[str]]) -> None:
+    dead = f", {figures.dead} dead letters" if figures.dead else ""
+    print(printable(f"pool {name}: {figures.waiting} requests wait, {figures.places} run at once{dead}"))
+    rows = [_HEADER, *(_line(row, lacking) for row in boards)]
+    for text in aligned(rows, left=2) if boards else ():
+        print(printable(text))
+
+
+def _line(row: Row, lacking: dict[str, list[str]]) -> tuple[str, ...]:
+    figures = (number_at(row.health, f"pool.{key}") for key in _HEALTH_KEYS)
+    digest = text_at(row.info, "models.0.sha256")
+    model = " ".join(filter(None, (row.model, digest and digest[:8])))
+    return (
+        row.device,
+        row.level.name.lower(),
+        *(UNKNOWN if value is None else f"{value:.0f}" for value in figures),
+        model or UNKNOWN,
+        ", ".join(lacking.get(row.device, ["?"])) or "nothing",
+    )

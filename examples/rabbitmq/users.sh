@@ -1,0 +1,55 @@
+#!/bin/sh
+# Accounts of a pool's RabbitMQ: users.sh FOLDER, as root on one node, again after a change. Each password is the file of its
+# account's name in FOLDER, and is made where the file is not there.
+#
+# Permissions are regular expressions. Those of resources name queues and exchanges: configure, write, read. Those of topics
+# name routing keys of amq.topic, which are MQTT topics with "." for "/" and "*" for "+": write, read. RabbitMQ puts the
+# account's name for {username}. An account without permissions of topics may use them all, so each has some.
+set -eu
+folder=$1
+root='edgeai\.v1'
+site=hall1
+# The queues of pools, and their topics.
+pool="^$root\.$site\.pool\."
+
+account() {  # NAME CONFIGURE WRITE READ TOPIC_WRITE TOPIC_READ
+  test -s "$folder/$1" || (umask 077 && openssl rand -hex 24 > "$folder/$1")
+  # With a further argument, such as --quiet, these two would not read the password from the input.
+  if rabbitmqctl --quiet list_users | cut -f 1 | grep -qxF -- "$1"; then
+    rabbitmqctl change_password "$1" < "$folder/$1" > /dev/null
+  else
+    rabbitmqctl add_user "$1" < "$folder/$1" > /dev/null
+  fi
+  rabbitmqctl --quiet set_permissions "$1" "$2" "$3" "$4"
+  rabbitmqctl --quiet set_topic_permissions "$1" amq.topic "$5" "$6"
+}
+
+# A board speaks for itself and for its pool, and replies to any client. It takes requests from the pool's queues and may
+# not change them. Each MQTT client makes a queue of its own, mqtt-subscription-CLIENT, binds it to amq.topic and reads it.
+# For a task with `subscribe` and `publish`, add those topics: |^plant\.[^.]+\.vibration$ to read, |^plant\.[^.]+\.triage$.
+for board in press-04 lathe-01; do
+  queues="^mqtt-subscription-($site\.$board\.|(ask|command|diag|watch)-)"
+  account "$board" "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$|$pool" \
+    "^$root\.$site\.{username}\.|${pool}[^.]+\.infer\.[^.]+\.(response|error)|^$root\.reply\." \
+    "^$root\.$site\.{username}\.|^$root\.reply\.ask\."
+done
+
+# Sensors ask pools and read the answers. Open port 5671 to boards and plant-admin alone: by AMQP these accounts could read
+# what waits for other MQTT clients.
+queues='^mqtt-subscription-'
+ask="${pool}[^.]+\.infer\.[^.]+\.request$"
+answers="${pool}[^.]+\.infer\.[^.]+\.(response|error)"
+account sensor "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$answers|^$root\.reply\.{username}\."
+
+# A plant's mosquitto, for sensors that publish there (../mosquitto/pool-bridge.conf).
+account bridge "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$answers|^$root\.reply\.#$"
+
+# Looks at the site: `edge-agent watch`, `edge-agent pool status`, dashboards.
+account monitoring "$queues" "$queues" "$queues|^amq\.topic$" \
+  '^$' "^$root\.$site\.[^.]+\.(state|info|health|alarm|event)"
+
+# Makes a pool's queues, binds them to its requests, and lets what is dead go to the queue of dead letters: amq.default.
+account plant-admin "$pool" "$pool|^amq\.default$" "$pool|^amq\.topic$" '^$' "${pool}[^.]+\.infer\.\*\.request$"
+
+# RabbitMQ makes it at the first start, with a known password.
+if rabbitmqctl --quiet list_users | cut -f 1 | grep -qxF guest; then rabbitmqctl --quiet delete_user guest; fi
