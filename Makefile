@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo demo-train test check docs wheelhouse release clean
+.PHONY: setup demo demo-train pool-demo test check docs wheelhouse release clean
 
 setup: $(VENV)/ready
 
@@ -31,6 +31,10 @@ demo: $(VENV)/demo-ready
 # From labelled rows to right answers. PyTorch, which it installs, takes 3 GB.
 demo-train: $(VENV)/train-ready
 	$(BIN)/python -m rigs.plants.demo
+
+# A board and a node die while a pool of four boards on three RabbitMQ nodes answers (Debian's rabbitmq-server).
+pool-demo: setup
+	$(BIN)/python -m rigs.pool demo
 
 # Three processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
 # In order, because xdist would start the files with few but slow tests last.

@@ -6,61 +6,17 @@ RabbitMQ brings retained messages to subscriptions without wildcards only; docto
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor.check import Verdict
 from edge_agent.tools.doctor.doctor import checks
 from rigs.machine import parser_of, require
-from tests.helpers.processes import EDGE_AGENT, ends, wait_until
+from rigs.pool.cluster import Cluster
+from tests.helpers.processes import EDGE_AGENT
 from tests.helpers.site import running_site
-
-START_S = 120.0
-# Debian's own commands require the account rabbitmq and its folders.
-SERVERS = Path("/usr/lib/rabbitmq/lib")
-_CONFIG = """\
-listeners.tcp = none
-mqtt.listeners.tcp.default = 127.0.0.1:{port}
-anonymous_login_user = guest
-anonymous_login_pass = guest
-"""
-
-
-@contextmanager
-def rabbitmq(folder: Path) -> Iterator[int]:
-    """A node with its files in the folder; its MQTT port."""
-    port = free_port()
-    (folder / "rabbitmq.conf").write_text(_CONFIG.format(port=port), encoding="utf-8")
-    (folder / "enabled_plugins").write_text("[rabbitmq_mqtt].\n", encoding="utf-8")
-    epmd = {"ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(free_port())}
-    environment = {**os.environ, **epmd, "HOME": str(folder), "RABBITMQ_NODENAME": "rig@localhost"}
-    environment["RABBITMQ_DIST_PORT"] = str(free_port())
-    for name, path in (
-        ("CONFIG_FILE", "rabbitmq.conf"),
-        ("ENABLED_PLUGINS_FILE", "enabled_plugins"),
-        ("MNESIA_BASE", "data"),
-        ("LOG_BASE", "log"),
-    ):
-        environment[f"RABBITMQ_{name}"] = str(folder / path)
-    (program,) = SERVERS.glob("rabbitmq_server-*/sbin/rabbitmq-server")
-    output = folder / "output"
-    with output.open("wb") as file:
-        node = subprocess.Popen([program], cwd=folder, env=environment, stdout=file, stderr=file)
-    try:
-        wait_until(
-            lambda: "completed with" in output.read_text("utf-8") or node.poll() is not None, "it starts", START_S
-        )
-        assert node.poll() is None, output.read_text("utf-8")
-        yield port
-    finally:
-        ends(node)
-        subprocess.run(["epmd", "-kill"], env=environment, check=True, capture_output=True)
 
 
 def check(folder: Path, port: int, protocol: str) -> None:
@@ -84,11 +40,11 @@ def check(folder: Path, port: int, protocol: str) -> None:
 def main() -> int:
     parser_of("rigs.rabbitmq", __doc__).parse_args()
     require({"rabbitmqctl": "rabbitmq-server", "epmd": "rabbitmq-server"})
-    with tempfile.TemporaryDirectory() as name, rabbitmq(Path(name)) as port:
+    with tempfile.TemporaryDirectory() as name, Cluster(Path(name)) as cluster:
         for protocol in ("5", "3.1.1"):
             folder = Path(name) / protocol
             folder.mkdir()
-            check(folder, port, protocol)
+            check(folder, cluster.nodes[0].mqtt_port, protocol)
     return 0
 
 

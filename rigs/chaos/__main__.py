@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rigs.chaos.asker import Asker
 from rigs.chaos.ledger import NO_FAULT, ByFault, Ledger
-from rigs.chaos.storm import Storm
+from rigs.chaos.storm import Faults, Storm
 from rigs.machine import require
 
 SHARES = {"worker killed": 50, "agent killed": 20, "broker restarted": 10, "network cut": 20, "broker frozen": 10}
@@ -53,7 +53,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     storm = Storm(folder, given.protocol, longest_pause_s=given.longest_pause, seed=given.seed)
     asker = Asker(storm.port, given.protocol, storm.base, requests=given.requests, seed=given.seed)
     assert asker.has_seen_agent.wait(60), "the agent does not come online"
-    struck = _strike_all(storm, asker, faults, given.requests)
+    struck = strike_all(storm, asker, faults, given.requests)
     time.sleep(2.0)  # for replies that come twice
     asker.fill()
     code = storm.stop()
@@ -80,7 +80,7 @@ def chosen_faults(count: int, seed: int) -> list[str]:
     return [kinds[number % len(kinds)] for number in range(count)]
 
 
-def _strike_all(storm: Storm, asker: Asker, faults: list[str], requests: int) -> int:
+def strike_all(storm: Faults, asker: Asker, faults: list[str], requests: int) -> int:
     """Asks until all is answered, with the faults spread over the run; gives how many happened."""
     struck = answered = 0
     changed_at = time.monotonic()

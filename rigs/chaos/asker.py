@@ -22,8 +22,10 @@ _REPLY_TOPIC = "edgeai/v1/reply/chaos"
 class Asker:
     """Keeps WINDOW requests in flight. The echo engine answers, so the right answers are known."""
 
-    def __init__(self, port: int, protocol: str, base: str, *, requests: int, seed: int) -> None:
-        self.ledger = Ledger()
+    def __init__(
+        self, port: int, protocol: str, base: str, *, requests: int, seed: int, ledger: Ledger | None = None
+    ) -> None:
+        self.ledger = ledger or Ledger()
         # Before the agent's first connection, the broker keeps nothing for it.
         self.has_seen_agent = threading.Event()
         self._base, self._requests = base, requests

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Protocol
 
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.processes import AgentProcess, Mosquitto, wait_until, workers
@@ -15,6 +16,16 @@ from tests.helpers.site import written_config
 
 ENGINE = "echo:step_ms=5"
 SHORTEST_PAUSE_S = 0.5
+
+
+class Faults(Protocol):
+    """What can go wrong where an asker asks."""
+
+    def check(self) -> None:
+        """Raises AssertionError if a process has ended by itself."""
+
+    def strike(self, fault: str) -> None:
+        """Returns when the fault is over, before what it hit has recovered."""
 
 
 class Storm:

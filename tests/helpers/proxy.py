@@ -5,15 +5,19 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from contextlib import suppress
 from typing import Self
+
+Address = tuple[str, int]
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to a port of the same machine."""
+    """Forwards connections to `port` of an address of this machine to the first target that listens."""
 
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, *targets: int | Address, listen: Address = ("127.0.0.1", 0)) -> None:
+        """A target without an address is a port of 127.0.0.1."""
+        self._targets = [("127.0.0.1", one) if isinstance(one, int) else one for one in targets]
+        self._listener = socket.create_server(listen)
         self.port: int = self._listener.getsockname()[1]
         self._is_cut = threading.Event()
         self._is_closed = threading.Event()
@@ -41,9 +45,16 @@ class Proxy:
 
     def _accept(self) -> None:
         near, _ = self._listener.accept()
-        far = socket.create_connection(("127.0.0.1", self._target))
-        self._selector.register(near, selectors.EVENT_READ, far)
-        self._selector.register(far, selectors.EVENT_READ, near)
+        for target in self._targets:
+            with suppress(OSError):
+                far = socket.create_connection(target)
+                break
+        else:
+            near.close()
+            return
+        for one, other in ((near, far), (far, near)):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._selector.register(one, selectors.EVENT_READ, other)
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         if source.fileno() < 0:

@@ -1,0 +1,1 @@
+"""A pool: boards behind one request topic, on queues of RabbitMQ."""
