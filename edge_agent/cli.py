@@ -135,7 +135,10 @@ def _ask(options: argparse.Namespace) -> int:
     except NotJsonError as error:
         return fail(f"INPUT is not JSON: {error}; --text sends it as it is", EXIT_USAGE)
     fields = {name: given for name in ("priority", "options") if (given := getattr(options, name)) is not None}
-    return _print_reply(ask(bus, options.task, value, deadline_ms=options.deadline_ms, fields=fields))
+    if options.pool is not None and not re.fullmatch(NAME_PATTERN, options.pool):
+        return fail(f"--pool should be letters, digits, _ and -, at most 64 (got {shown(options.pool)})", EXIT_USAGE)
+    reply = ask(bus, options.task, value, deadline_ms=options.deadline_ms, fields=fields, pool=options.pool)
+    return _print_reply(reply)
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -194,7 +197,7 @@ def _pool(options: argparse.Namespace) -> int:
 
     declare makes the pool's queues and their binding, and changes none that is there. status shows the queue and the
     boards that answer it, and which task a board lacks.
-    Exit codes: 0 done, 1 no broker, no queue, no board, or a board lacks a task, 64 usage, 78 bad configuration.
+    Exit codes: 0 done, 1 no broker, no queue, too few boards, or a board lacks a task, 64 usage, 78 bad configuration.
     """
     from edge_agent.tools import pool
 
@@ -203,7 +206,7 @@ def _pool(options: argparse.Namespace) -> int:
     config = load_config(options.config, pool.config_faults)
     if options.action == "declare":
         return pool.declare(config, options.most_waiting, options.username, options.password_file)
-    return pool.status(config, as_json=options.json, wait_s=options.wait)
+    return pool.status(config, as_json=options.json, wait_s=options.wait, least_boards=options.boards)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -350,6 +353,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
     option(ask, "--deadline-ms", "MS", "how long the answer is of use (default: %(default)s)", int, default=60_000)
     option(ask, "--priority", "0-9", "0 is most urgent (default: the task's)", int, choices=range(10))
+    option(ask, "--pool", "POOL", "asks this pool of the site in place of the board")
     option(ask, "--options", "JSON", "a JSON object, such as '{\"max_tokens\": 64}'", _json_object)
     add_bus_options(ask, DEFAULT_PATH)
 
@@ -393,13 +397,15 @@ def parser() -> argparse.ArgumentParser:
     add_bus_options(watch, DEFAULT_PATH, has_device=False)
 
     pool = add(_pool, extra="pool")
-    pool.add_argument("action", choices=("declare", "status"), help="what to do")
+    pool.add_argument("action", metavar="ACTION", choices=("declare", "status"), help="declare, status")
     add_config(pool)
     bound = "declare: how many requests may wait; more are refused (default: %(default)s)"
     option(pool, "--most-waiting", "N", bound, _count, default=10_000)
     option(pool, "--username", "NAME", "declare: a user that may declare queues (default: that of [mqtt])")
     option(pool, "--password-file", "FILE", "declare: a file that holds that user's password", Path)
     option(pool, "--wait", "S", "status: seconds to listen to boards (default: %(default)s)", _seconds, default=12.0)
+    least = "status: how many boards the pool should have; with fewer the exit code is 1 (default: %(default)s)"
+    option(pool, "--boards", "N", least, _count, default=1)
     add_json(pool)
 
     doctor = add(_doctor)

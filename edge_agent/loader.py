@@ -28,6 +28,8 @@ from edge_agent.requests.task_tables import example_faults, prepare_tasks
 from edge_agent.requests.tasks import Task
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
+# Of AMQP 0.9.1.
+MAX_ROUTING_KEY_BYTES = 255
 # In place of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
 _STAND_INS: dict[str, dict[str, Any]] = {
     "device": {"site": "-", "id": "-"},
@@ -57,6 +59,7 @@ def check_document(raw: dict[str, Any], path: Path, needs: Callable[[Config], li
     faults += [
         *_topics_faults(config),
         *_promise_faults(config),
+        *_pool_faults(config),
         *example_faults(config.tasks),
         *(needs(config) if needs else ()),
     ]
@@ -148,6 +151,18 @@ def _promise_faults(config: Config) -> Iterator[str]:
         if task.min_accuracy and not task.audit_rate:
             key = field_name(("tasks", name, "min_accuracy"))
             yield f"{key}: requires an `audit_rate` above 0 (got {task.min_accuracy})"
+
+
+def _pool_faults(config: Config) -> Iterator[str]:
+    """Topics that AMQP cannot carry: a message with one would cut each board off that gets it."""
+    if config.pool_topics is None:
+        return
+    length = len(config.pool_topics.request("x" * 64).encode())
+    if length > MAX_ROUTING_KEY_BYTES:
+        rule = (
+            f"a request's topic should have at most {MAX_ROUTING_KEY_BYTES} bytes with a task of 64; shorten mqtt.root"
+        )
+        yield f"pool.name: {rule} (got {length})"
 
 
 def _topics_faults(config: Config) -> Iterator[str]:

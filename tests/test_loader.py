@@ -373,3 +373,12 @@ def test_the_host_name_is_the_device_unless_it_is_that_of_an_image(
     else:
         with pytest.raises(ValidationError, match="required: the host name"):
             DeviceConfig.model_validate({"site": "hall1"})
+
+
+def test_a_pool_whose_topics_amqp_cannot_carry_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    root = "r" * 170
+    path.write_text(f'[mqtt]\nroot = "{root}"\n[pool]\nname = "pumps"\n{CONFIG}', encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["pool.name"]

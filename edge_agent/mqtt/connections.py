@@ -11,7 +11,7 @@ from edge_agent.core import state_files
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import discovery_status
-from edge_agent.mqtt.link import TAKEN_OVER, ConnectionFailed, FailedAt, LinkEvent, MqttLink
+from edge_agent.mqtt.link import TAKEN_OVER, WILL_DELAY_S, ConnectionFailed, FailedAt, LinkEvent, MqttLink
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ class Connections:
     ) -> None:
         prefix = f"{config.device.site}.{config.device.id}"
         # It starts clean each time: commands that came while it was down are stale.
-        self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will)
+        # RabbitMQ (4.0), where pools are, does not retain a will that it delays: a dead board would stay online.
+        delay_s = WILL_DELAY_S if config.pool is None else 0
+        self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will, will_delay_s=delay_s)
         self.data = MqttLink(
             f"{prefix}.data",
             config.mqtt,

@@ -94,6 +94,7 @@ class MqttLink:
     is_persistent: the broker keeps messages while this connection is down. Otherwise each connection starts clean.
     wants_retained: a subscription brings what the broker retains. At MQTT 3.1.1 it always does.
     follows: while that link is connected, this one goes to the same broker.
+    will_delay_s: a will waits this long for the connection to come back.
     reports_published: results of the outbox are events. Otherwise they are seen at the next one.
     """
 
@@ -107,6 +108,7 @@ class MqttLink:
         is_persistent: bool = False,
         wants_retained: bool = False,
         follows: MqttLink | None = None,
+        will_delay_s: int = WILL_DELAY_S,
         reports_published: bool = False,
     ) -> None:
         self.client_id = client_id
@@ -122,6 +124,7 @@ class MqttLink:
         self._is_persistent = is_persistent
         self._wants_retained = wants_retained
         self._follows = follows
+        self._will_delay_s = will_delay_s
         self._reports_published = reports_published
         self._is_v5 = config.protocol == "5"
         self._failures = 0  # in a row
@@ -172,7 +175,7 @@ class MqttLink:
         if self._is_v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             # The broker delays a will only while its session lives.
-            properties.SessionExpiryInterval = SESSION_EXPIRY_S if self._is_persistent else WILL_DELAY_S
+            properties.SessionExpiryInterval = SESSION_EXPIRY_S if self._is_persistent else self._will_delay_s
             # paho's default, a clean start at the first connection, would drop what the broker kept.
             arguments = {"clean_start": not self._is_persistent, "properties": properties}
         self._client.connect_async(self.host, self._config.effective_port, KEEPALIVE_S, **arguments)
@@ -228,8 +231,8 @@ class MqttLink:
         if self._will is not None:
             will = self._will()
             properties = mqtt5_properties(will, PacketTypes.WILLMESSAGE) if self._is_v5 else None
-            if properties is not None:
-                properties.WillDelayInterval = WILL_DELAY_S
+            if properties is not None and self._will_delay_s:
+                properties.WillDelayInterval = self._will_delay_s
             self._client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
 
     def _next_host(self) -> str:

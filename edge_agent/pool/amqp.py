@@ -130,7 +130,7 @@ def _advice_on(error: BaseException) -> str:
         return "check mqtt.username and mqtt.password_file, and what RabbitMQ permits that user (docs/pool.md)"
     if "PRECONDITION_FAILED" in text:
         return "the queue exists with another --most-waiting: delete it first, while none waits (docs/pool.md)"
-    return "check RabbitMQ's listener for AMQP, pool.port and mqtt.host"
+    return "check mqtt.host, pool.port, and that a RabbitMQ listens there for AMQP"
 
 
 def _inner(error: BaseException) -> BaseException | None:

@@ -29,6 +29,10 @@ class Claim:
     dead_because: str | None = None
 
     @property
+    def may_go_back(self) -> bool:
+        return self.dead_because is None and self.deliveries < MAX_DELIVERIES
+
+    @property
     def is_repeated(self) -> bool:
         """A board, perhaps this one, had it before, and may have answered."""
         return self.deliveries > 1 or self.dead_because == "delivery_limit"

@@ -22,7 +22,7 @@ _STAMP = "timestamp_in_ms"
 
 
 def message_of(
-    routing_key: str, tag: int, properties: BasicProperties, payload: bytes, *, received_at: float
+    routing_key: str | bytes, tag: int, properties: BasicProperties, payload: bytes, *, received_at: float
 ) -> Message:
     """A delivery as it would have come by MQTT. tag: of the delivery. received_at: see Message."""
     headers: dict[str, Any] = properties.headers or {}
@@ -32,7 +32,7 @@ def message_of(
         correlation = correlation.encode()
     reply_to = headers.get("x-reply-to-topic")
     return Message(
-        topic=topic_of(routing_key),
+        topic=topic_of(_text(routing_key)),
         payload=payload,
         qos=1,
         packet_id=-tag,  # the number of no packet of MQTT
@@ -42,6 +42,11 @@ def message_of(
         expiry_s=_expiry_s(properties.expiration),
         received_at=received_at,
     )
+
+
+def _text(words: str | bytes) -> str:
+    """pika leaves what is not UTF-8 as bytes."""
+    return words if isinstance(words, str) else words.decode("utf-8", "replace")
 
 
 def _expiry_s(expiration: str | None) -> int | None:
@@ -64,9 +69,9 @@ def deliveries_of(delivery: Basic.Deliver, properties: BasicProperties) -> int:
     return 1 + max(known, int(delivery.redelivered))
 
 
-def death_of(properties: BasicProperties) -> tuple[str, str]:
+def death_of(properties: BasicProperties) -> tuple[str, str | bytes]:
     """Why a dead letter is one, and the routing key that it was sent with."""
     match (properties.headers or {}).get("x-death"):
-        case [{"reason": str(reason), "routing-keys": [str(key), *_]}, *_]:
+        case [{"reason": str(reason), "routing-keys": [str() | bytes() as key, *_]}, *_]:
             return reason, key
     return "unknown", ""

@@ -168,6 +168,26 @@ class PoolLink:
         properties: BasicProperties,
         payload: bytes,
     ) -> None:
+        try:
+            claim = self._claim_of(connection, channel, delivery, properties, payload)
+        except Exception:
+            # One message that meets a bug must not cut each board off that gets it.
+            log.exception("a request of the pool cannot be read")
+            if delivery.routing_key == self._queues.dead:
+                channel.basic_ack(delivery.delivery_tag)
+            else:
+                channel.basic_reject(delivery.delivery_tag, requeue=False)  # it becomes a dead letter
+            return
+        self._deliver(claim)
+
+    def _claim_of(
+        self,
+        connection: BlockingConnection,
+        channel: BlockingChannel,
+        delivery: Basic.Deliver,
+        properties: BasicProperties,
+        payload: bytes,
+    ) -> Claim:
         tag, key, dead_because = delivery.delivery_tag, delivery.routing_key, None
         now, waited_s = time.monotonic(), waited_s_of(properties)
         if key == self._queues.dead:
@@ -185,7 +205,7 @@ class PoolLink:
             self._repeated += claim.is_repeated
             self._taken_at.append(now)
             self._waited_s = waited_s
-        self._deliver(claim)
+        return claim
 
     def _acknowledge(self, connection: BlockingConnection, channel: BlockingChannel, tag: int) -> None:
         def acknowledge() -> None:

@@ -118,9 +118,9 @@ class Delivery:
                 self._send_otherwise(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
                 self._sent[number] = outgoing
-            elif isinstance(outgoing.origin, Claim):  # dropped and logged by the outbox
+            elif isinstance(outgoing.origin, Claim) and outgoing.origin.may_go_back:
                 outgoing.origin.give_back()
-            else:
+            else:  # dropped and logged by the outbox
                 self._done(outgoing)
 
     def _on_result(self, outgoing: _Outgoing, result: PublishResult, now: float) -> None:

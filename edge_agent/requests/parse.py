@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from contextlib import suppress
 
@@ -71,7 +72,10 @@ class RequestParser:
         """The request that this board took from its pool."""
         topics = self._pool_topics
         assert topics is not None
-        request = self._parse_request(topics.task_of_request(claim.message.topic) or "", claim.message, topics)
+        name = topics.task_of_request(claim.message.topic) or ""
+        if not re.match(topic_names.NAME_PATTERN, name):  # RabbitMQ lets wildcards pass, where no reply may go
+            name = ""
+        request = self._parse_request(name, claim.message, topics)
         request.origin = claim
         if claim.dead_because is not None:
             request.refusal = _dead_letter_error(claim.dead_because)

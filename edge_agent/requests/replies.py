@@ -16,7 +16,6 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
-from edge_agent.pool.claim import MAX_DELIVERIES
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
@@ -152,7 +151,7 @@ class Replies:
     def give_back(self, request: Request) -> bool:
         """Lets another board answer. False: it cannot, or enough of them had the request."""
         claim = request.claim
-        if claim is None or claim.dead_because or claim.deliveries >= MAX_DELIVERIES:
+        if claim is None or not claim.may_go_back:
             return False
         if request.followers or request.partials:  # these got, or wait for, the answer of this board
             return False

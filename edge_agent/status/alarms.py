@@ -207,7 +207,7 @@ def _pool_backlog(alarms: Alarms) -> Finding | None:
     if queue.waiting <= BACKLOG_PER_PLACE * queue.places:
         return None
     message = (
-        f"{queue.waiting} requests wait in the pool's queue, and all boards together run {queue.places} at once: "
+        f"{queue.waiting} requests wait in the pool's queue, and the boards together have {queue.places} places: "
         "add a board, or ask less often"
     )
     return Finding(Severity.WARNING, message, queue.waiting)

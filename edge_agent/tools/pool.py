@@ -33,12 +33,16 @@ def declare(config: Config, most_waiting: int, username: str | None, password_fi
         with amqp.channel_at_first_host(config, account=account) as (channel, _):
             declare_queues(channel, queues, most_waiting)
     except amqp.PoolError as error:
-        return fail(f"the pool cannot be declared: {error}; {error.advice}")
+        needs_rights = "ACCESS_REFUSED" in str(error)
+        advice = (
+            "name an account that may make queues: --username and --password-file" if needs_rights else error.advice
+        )
+        return fail(f"the pool cannot be declared: {error}; {advice}")
     print(printable(f"{queues.requests}: declared, bound to {EXCHANGE} as {queues.binding}"))
     return 0
 
 
-def status(config: Config, *, as_json: bool, wait_s: float) -> int:
+def status(config: Config, *, as_json: bool, wait_s: float, least_boards: int) -> int:
     """Shows the queue and the boards; returns the exit code."""
     assert config.pool is not None
     queues = queues_of(config)
@@ -56,8 +60,9 @@ def status(config: Config, *, as_json: bool, wait_s: float) -> int:
         print(printable_json(_document(config.pool.name, queues, figures, boards, lacking)))
     else:
         _print(config.pool.name, figures, boards, lacking)
-    if not boards:
-        return fail("no board of the pool is heard")
+    if len(boards) < least_boards:
+        hint = "each reports every 10 s, unless its health.interval_s says otherwise; --wait S listens longer"
+        return fail(f"{len(boards)} of {least_boards} boards are heard within {wait_s:g} s: {hint}")
     return 1 if any(lacking.values()) else 0
 
 
@@ -111,7 +116,7 @@ _HEADER = ("BOARD", "STATE", "PLACES", "A MINUTE", "WAITED MS", "TAKEN", "GIVEN 
 
 def _print(name: str, figures: QueueFigures, boards: list[Row], lacking: dict[str, list[str]]) -> None:
     dead = f", {figures.dead} dead letters" if figures.dead else ""
-    print(printable(f"pool {name}: {figures.waiting} requests wait, {figures.places} run at once{dead}"))
+    print(printable(f"pool {name}: {figures.waiting} requests wait, the boards have {figures.places} places{dead}"))
     rows = [_HEADER, *(_line(row, lacking) for row in boards)]
     for text in aligned(rows, left=2) if boards else ():
         print(printable(text))

@@ -13,6 +13,7 @@ site=hall1
 pool="^$root\.$site\.pool\."
 
 account() {  # NAME CONFIGURE WRITE READ TOPIC_WRITE TOPIC_READ
+  echo "account $1"
   test -s "$folder/$1" || (umask 077 && openssl rand -hex 24 > "$folder/$1")
   # With a further argument, such as --quiet, these two would not read the password from the input.
   if rabbitmqctl --quiet list_users | cut -f 1 | grep -qxF -- "$1"; then
@@ -27,19 +28,23 @@ account() {  # NAME CONFIGURE WRITE READ TOPIC_WRITE TOPIC_READ
 # A board speaks for itself and for its pool, and replies to any client. It takes requests from the pool's queues and may
 # not change them. Each MQTT client makes a queue of its own, mqtt-subscription-CLIENT, binds it to amq.topic and reads it.
 # For a task with `subscribe` and `publish`, add those topics: |^plant\.[^.]+\.vibration$ to read, |^plant\.[^.]+\.triage$.
-for board in press-04 lathe-01; do
+for board in press-04 press-05; do
   queues="^mqtt-subscription-($site\.$board\.|(ask|command|diag|watch)-)"
   account "$board" "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$|$pool" \
     "^$root\.$site\.{username}\.|${pool}[^.]+\.infer\.[^.]+\.(response|error)|^$root\.reply\." \
     "^$root\.$site\.{username}\.|^$root\.reply\.ask\."
 done
 
-# Sensors ask pools and read the answers. Open port 5671 to boards and plant-admin alone: by AMQP these accounts could read
+# Sensors ask pools, read the answers and send feedback to the board that answered. Open port 5671 to boards and plant-admin alone: by AMQP these accounts could read
 # what waits for other MQTT clients.
 queues='^mqtt-subscription-'
-ask="${pool}[^.]+\.infer\.[^.]+\.request$"
+# Without the pattern of the task, one long name would cut off each board that gets it: AMQP carries 255 bytes of a topic.
+ask="${pool}[^.]+\.infer\.[A-Za-z0-9_-]{1,64}\.request$|^$root\.$site\.[^.]+\.infer\.[^.]+\.feedback$"
 answers="${pool}[^.]+\.infer\.[^.]+\.(response|error)"
-account sensor "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$answers|^$root\.reply\.{username}\."
+for sensor in sensor; do
+  account "$sensor" "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" \
+    "$answers|^$root\.reply\.({username}|ask)\."
+done
 
 # A plant's mosquitto, for sensors that publish there (../mosquitto/pool-bridge.conf).
 account bridge "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$answers|^$root\.reply\.#$"
@@ -47,6 +52,11 @@ account bridge "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$
 # Looks at the site: `edge-agent watch`, `edge-agent pool status`, dashboards.
 account monitoring "$queues" "$queues" "$queues|^amq\.topic$" \
   '^$' "^$root\.$site\.[^.]+\.(state|info|health|alarm|event)"
+
+# Commands boards, asks them, and removes what is retained of a board that is gone.
+account operator "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" \
+  "^$root\.$site\.[^.]+\.(cmd\.[^.]+|infer\.[^.]+\.(request|feedback)|state|info|health|alarm\.[^.]+)$" \
+  "^$root\.$site\.|^$root\.reply\.ask\."
 
 # Makes a pool's queues, binds them to its requests, and lets what is dead go to the queue of dead letters: amq.default.
 account plant-admin "$pool" "$pool|^amq\.default$" "$pool|^amq\.topic$" '^$' "${pool}[^.]+\.infer\.\*\.request$"

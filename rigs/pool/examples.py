@@ -42,9 +42,18 @@ def examples(folder: Path) -> int:
                     reply = _ask(mosquitto.port, version)
                     assert (reply["status"], reply["device"]) == ("ok", BOARD), reply
                     print(f"a sensor at mosquitto, MQTT {version}: {reply['status']} by {reply['device']}")
+            agent.process.kill()
+            topic = f"edgeai/v1/hall1/{BOARD}/state"
+            account = ("-u", "monitoring", "-P", (passwords / "monitoring").read_text(encoding="ascii").strip())
+            listen = ["mosquitto_sub", "-V", "5", "-h", "localhost", "-p", str(node.mqtt_port), *account]
+            listen += ["--cafile", str(certificates / "ca.pem"), "-t", topic, "-C", "1", "-W", "5"]
+            wait_until(
+                lambda: '"offline"' in _output(listen), "RabbitMQ retains that the killed board is offline", 30.0
+            )
+            print("a board that is killed is offline for those who look later")
         finally:
-            code = agent.stop()
-    return code
+            agent.stop()
+    return 0
 
 
 def _write_certificates(folder: Path) -> Path:
@@ -114,6 +123,10 @@ def _bridge(node: Node, ca_file: Path, passwords: Path) -> str:
         assert old in text, old
         text = text.replace(old, new)
     return text
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _run(*words: str) -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -223,8 +223,11 @@ class FakeChannel:
 
     def basic_reject(self, delivery_tag: int, requeue: bool) -> None:  # noqa: FBT001 - as pika has it
         self._check()
-        assert requeue
-        self._requeue(delivery_tag)
+        if requeue:
+            self._requeue(delivery_tag)
+        else:
+            letter = self._settle(delivery_tag)
+            self._connection.broker.queues[DEAD].append(replace(letter, queue=DEAD, key=DEAD))
         self._connection.broker.rejected[delivery_tag] = time.monotonic()
 
     def _settle(self, tag: int) -> Waiting:

@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,3 +105,16 @@ def test_a_file_that_holds_no_filters_costs_nothing_else(tmp_path: Path, content
     (tmp_path / SUBSCRIPTIONS_FILE).write_bytes(content)
     assert filters_to_end(tmp_path, "a") == set()
     assert filters_to_end(tmp_path, "b") == {"a"}
+
+
+@pytest.mark.parametrize(("pool", "delay_s"), [("", mqtt_link.WILL_DELAY_S), ('[pool]\nname = "pumps"\n', 0)])
+def test_the_will_of_a_board_in_a_pool_comes_at_once(pool: str, delay_s: int) -> None:
+    """RabbitMQ retains no will that it delays."""
+    will = Publication(topic="a", payload=b"gone", qos=1)
+    connections = Connections(config(pool), lambda _: None, lambda: will, 0.0)
+    control = connections.control
+    control._on_pre_connect(control._client, None)
+    properties: Any = control._client._will_properties
+    # A delay of 0 makes RabbitMQ's retained will unreadable at MQTT 5.
+    assert getattr(properties, "WillDelayInterval", 0) == delay_s
+    assert hasattr(properties, "WillDelayInterval") == bool(delay_s)

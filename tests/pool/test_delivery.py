@@ -121,3 +121,12 @@ class TestWaited:
 )
 def test_a_dead_letter_says_why_and_where_it_was_sent(headers: dict[str, Any] | None, death: tuple[str, str]) -> None:
     assert death_of(BasicProperties(headers=headers)) == death
+
+
+def test_a_topic_that_is_no_utf_8_is_a_topic_all_the_same() -> None:
+    key: Any = b"edgeai.\xff"
+    assert message(key).topic == "edgeai/\ufffd"
+    assert death_of(BasicProperties(headers={"x-death": [{"reason": "expired", "routing-keys": [key]}]})) == (
+        "expired",
+        key,
+    )

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from pika import BlockingConnection
+from pika import BasicProperties, BlockingConnection
 from pika.adapters.blocking_connection import BlockingChannel
 
+from edge_agent.core.messages import Message
 from edge_agent.pool import link as module
 from edge_agent.pool.claim import Claim
+from edge_agent.pool.delivery import message_of
 from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.pool.link import PoolLink
 from tests.helpers.processes import wait_until
@@ -361,6 +363,23 @@ class TestLost:
         assert one.take().deliveries == 2
         one.link.stop(5)
         assert warnings(caplog) == ["the pool's connection failed because of a bug"]
+
+
+@pytest.mark.expects_warning
+def test_a_message_that_meets_a_bug_ends_and_cuts_no_board_off(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(key: str, tag: int, properties: BasicProperties, payload: bytes, *, received_at: float) -> Message:
+        assert payload != b"bad", "a bug"
+        return message_of(key, tag, properties, payload, received_at=received_at)
+
+    monkeypatch.setattr(module, "message_of", read)
+    broker.publish(b"bad")
+    broker.publish(b"good")
+    with connected_board(broker) as one:
+        assert one.take().message.payload == b"good"
+        wait_until(lambda: not broker.queues[DEAD] and len(broker.acked) == 1, "the dead letter ends")
+    assert len(broker.connections) == 1
 
 
 class TestFacts:

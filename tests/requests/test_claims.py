@@ -282,3 +282,21 @@ def test_a_wide_filter_brings_no_requests_and_replies_of_the_pool() -> None:
     for end in ("request", "response"):
         desk.dispatcher.receive(inbound(f"{POOL}/infer/generate/{end}", "x"), 0.0)
     assert desk.runs == []
+
+
+@pytest.mark.parametrize("task", ["#", "+", "a b", "x" * 300, ""])
+def test_a_task_that_no_topic_can_name_is_answered(task: str) -> None:
+    desk = PoolDesk()
+    desk.claim("x", task=task, dead_because="delivery_limit")
+    assert desk.publication.topic == f"{POOL}/infer//response"
+    desk.confirm_all()
+    assert desk.outcomes == [("x", ANSWERED)]
+
+
+@pytest.mark.parametrize("claim", [{"dead_because": "expired"}, {"deliveries": MAX_DELIVERIES}])
+def test_a_reply_that_is_dropped_everywhere_ends_the_request(claim: dict[str, Any]) -> None:
+    desk = PoolDesk(slots=0)
+    desk.outlet.is_full = True
+    desk.claim("{", **claim)
+    assert desk.publications == []
+    assert desk.outcomes == [("{", ANSWERED)]

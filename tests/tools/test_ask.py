@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from edge_agent.cli import main
 from edge_agent.core.strict_json import NotJsonError
 from edge_agent.tools.ask import parse_input
+from tests.helpers.caller import Caller
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,21 @@ def test_only_objects_and_arrays_are_json_on_the_command_line(text: str, value: 
 def test_what_begins_as_an_object_or_array_must_be_one(text: str) -> None:
     with pytest.raises(NotJsonError):
         parse_input(text)
+
+
+def test_a_pool_is_asked_on_its_own_topics(
+    broker_port: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = broker_port("5")
+    request = "edgeai/v1/hall1/pool/pumps/infer/triage/request"
+
+    def answer(message: Any) -> None:
+        asked = json.loads(message.payload)
+        caller.send(asked["reply_to"], json.dumps({"id": asked["id"], "status": "ok", "device": "board2"}))
+
+    caller = Caller(port, "5", (request,), answer)
+    bus = ["--host", "127.0.0.1", "--port", str(port), "--site", "hall1", "--device", "any"]
+    assert main(["ask", "triage", "text", "--pool", "pumps", *bus]) == 0
+    caller.close()
+    assert json.loads(capsys.readouterr().out)["device"] == "board2"
+    assert main(["ask", "triage", "text", "--pool", "no/name", *bus]) == 64

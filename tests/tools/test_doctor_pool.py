@@ -27,7 +27,7 @@ def check() -> Check:
 def test_a_queue_that_can_be_read_is_good_and_says_its_figures(broker: FakeBroker) -> None:
     broker.publish(b"x")
     assert check() == Check(
-        "pool", Verdict.GOOD, f"{QUEUE} at localhost:5672: 1 requests wait, all boards run 0 at once"
+        "pool", Verdict.GOOD, f"{QUEUE} at localhost:5672: 1 requests wait, the boards have 0 places"
     )
     assert not broker.connection.is_open
 

@@ -21,5 +21,5 @@ def pool_check(config: Config) -> Check:
             figures = read_figures(channel, queues)
     except PoolError as error:
         return failed("pool", str(error), error.advice)
-    found = f"{figures.waiting} requests wait, all boards run {figures.places} at once"
+    found = f"{figures.waiting} requests wait, the boards have {figures.places} places"
     return good("pool", f"{queues.requests} at {where}: {found}")
