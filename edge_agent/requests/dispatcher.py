@@ -152,7 +152,7 @@ class Dispatcher:
         """
         if self.is_draining or self._is_paused or self._limits.lowest_priority is not None:
             return 0
-        own = sum(request.claim is None for request in (*self._queue.waiting, *self._active.values()))
+        own = sum(not isinstance(request.origin, Claim) for request in (*self._queue.waiting, *self._active.values()))
         return max(0, self._allowed_slots(None) - own)
 
     def recover(self, now: Moment) -> None:
@@ -204,12 +204,12 @@ class Dispatcher:
         number = self._accepted + 1
         request.run = request.task.make_run(number, request.envelope, self._render)
         _ask_student_first(request)
-        request.order = (request.priority, request.claim is not None, request.deadline_at, number)
+        request.order = (request.priority, isinstance(request.origin, Claim), request.deadline_at, number)
         request.input = request.envelope.input if self._keeps_inputs else None
         request.cost_class, request.envelope = cost_class_of(request.run), None
         self._quarantine.check(request.run)
         leaving: list[tuple[Request, Error]] = []
-        if is_recovered or (request.claim is not None and request.claim.is_repeated):
+        if is_recovered or request.is_repeated:
             # Its caller may have the beginning of a stream already: pieces are not stored.
             request.run = replace(request.run, stream=False)
         if is_recovered:

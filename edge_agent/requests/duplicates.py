@@ -82,7 +82,8 @@ class Duplicates:
         size = len(reply) + len(request.correlation or b"") + _ENTRY_BYTES
         if not self._window_s or size > MAX_BYTES:
             return False
-        self._keep(request.key, _Ended(now, status, request.row, reply if request.row is None else None, size))
+        row = request.origin if isinstance(request.origin, int) else None
+        self._keep(request.key, _Ended(now, status, row, reply if row is None else None, size))
         return True
 
     def forget_open(self, request: Request) -> None:

@@ -76,7 +76,7 @@ class RequestParser:
         if not re.match(topic_names.NAME_PATTERN, name):  # RabbitMQ lets wildcards pass, where no reply may go
             name = ""
         request = self._parse_request(name, claim.message, topics)
-        request.origin = claim
+        request.origin, request.is_repeated = claim, claim.is_repeated
         if claim.dead_because is not None:
             request.refusal = _dead_letter_error(claim.dead_because)
         return request

@@ -16,6 +16,7 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
+from edge_agent.pool.claim import Claim
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
@@ -54,8 +55,8 @@ class Replies:
             reply = _reply(request, {**json.loads(twin), "ts": timestamp(), "repeat": True})
             self._delivery.reply(reply, origin=request.origin, task=request.task_name, key=None)
         elif request.is_redelivery:
-            if request.row is not None:
-                self._delivery.store.drop(request.row)
+            if isinstance(request.origin, int):
+                self._delivery.store.drop(request.origin)
         elif self._followers >= MAX_FOLLOWERS:
             message = "too many requests wait for this answer already"
             self.refuse(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
@@ -150,8 +151,8 @@ class Replies:
 
     def give_back(self, request: Request) -> bool:
         """Lets another board answer. False: it cannot, or enough of them had the request."""
-        claim = request.claim
-        if claim is None or not claim.may_go_back:
+        claim = request.origin
+        if not isinstance(claim, Claim) or not claim.may_go_back:
             return False
         if request.followers or request.partials:  # these got, or wait for, the answer of this board
             return False
@@ -206,7 +207,7 @@ def reply_document(
         "reasoning": None,
         "error": error and {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s},
         "degraded": [],
-        "repeat": request.claim is not None and request.claim.is_repeated,
+        "repeat": request.is_repeated,
         "model": None,
         "usage": None,
         "timing": {

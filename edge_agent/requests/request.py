@@ -44,7 +44,7 @@ class Request:
 
     id: given by the caller, made from the Correlation Data, or generated; echoed in replies.
     key: equal for requests that ask the same. may_be_duplicate: an earlier request with this key answers this one too.
-    origin: what its reply settles.
+    origin: what its reply settles. is_repeated: a board had it before, and may have answered.
     """
 
     # What parse.py reads from the message. refusal: why the request cannot be run.
@@ -57,6 +57,7 @@ class Request:
     is_redelivery: bool
     arrived_at: float
     origin: Origin = None
+    is_repeated: bool = False
     refusal: Error | None = None
     task: Task | None = None
     envelope: Envelope | None = None
@@ -94,16 +95,6 @@ class Request:
     # followers: the origins of equal requests that get the same reply.
     is_answered: bool = False
     followers: list[Origin] = field(default_factory=list)
-
-    @property
-    def row(self) -> int | None:
-        """Of the store; None = it is not stored."""
-        return self.origin if isinstance(self.origin, int) else None
-
-    @property
-    def claim(self) -> Claim | None:
-        """Of the pool; None = it came on the board's own topics."""
-        return self.origin if isinstance(self.origin, Claim) else None
 
     @property
     def deadline(self) -> str:
