@@ -12,13 +12,14 @@ from edge_agent.accuracy.bundled import SCHEMA as SCORE_MAPS_SCHEMA
 from edge_agent.accuracy.calibration import calibration_error
 from edge_agent.accuracy.export import Export, read_export
 from edge_agent.accuracy.score_map import ScoreMap
+from edge_agent.core.clock import expiry
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.labelled import label_of, labelled_csv
-from edge_agent.core.model import Model, ModelError
+from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.pipe import (
     Adapter,
     EngineSettings,
@@ -52,6 +53,7 @@ from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY
 from edge_agent.models import canaries
 from edge_agent.models.bundle import STUDENT_FILE, open_model
 from edge_agent.models.canaries import read_canaries
+from edge_agent.models.trust import Trust, read_keys
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.requests.templates import TemplateInputError, render

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .agent import expiry
 from .errors import escaped
 from .measure.vocabulary import DEFAULT_TOKENS
 from .plan import DEFAULT_NAME
@@ -21,6 +22,7 @@ _EXITS = "Exit codes: 0 done, 1 failed, 2 usage, 65 bad checkpoint."
 _TASKS = ("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
 _EXAMPLES = 'examples of --tasks, for the share of right answers; per line {"task", "input", "answer"}'
 _LABELLED = ("--labelled", "FILE", _EXAMPLES)
+_EXPIRES = "date, or RFC 3339 date with a time, after which no board switches to the bundle any more (default: never)"
 
 
 def _parser(command: str, usage: str, description: str) -> argparse.ArgumentParser:
@@ -137,6 +139,7 @@ def conversion_parser() -> argparse.ArgumentParser:
     _add(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
     _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
     _add(parser, "--model-version", "N", "version in the manifest (default: 1)", parse_version, default=1)
+    _add(parser, "--expires", "DATE", _EXPIRES, parse_expiry)
     _add(parser, "--licence --license", "LICENCE", "licence (default: that in the checkpoint's README.md)", parse_name)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -219,6 +222,7 @@ def training_parser() -> argparse.ArgumentParser:
     )
     _add(parser, "--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME)
     _add(parser, "--model-version", "N", "version in the manifest (default: 1)", parse_version, default=1)
+    _add(parser, "--expires", "DATE", _EXPIRES, parse_expiry)
     _add(parser, "--licence --license", "LICENCE", "licence of the model (default: not stated)", parse_name)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -233,7 +237,8 @@ def verification_parser() -> argparse.ArgumentParser:
         "Checks a bundle's files against its manifest, and the manifest against its signature.",
     )
     _add(parser, "bundle", "BUNDLE", "folder of a bundle")
-    _add(parser, "--public-key", "KEY.pub.pem", "Ed25519 public key (PEM); without it no signature is checked")
+    key = "Ed25519 public key (PEM), one of which must have signed it; without any, no signature is checked"
+    _add(parser, "--public-key", "KEY.pub.pem", key, action="append", default=[])
     canaries = "also ask the model the recorded requests and compare its answers"
     parser.add_argument("--canaries", action="store_true", help=canaries)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -270,6 +275,7 @@ def _add_copy_options(parser: argparse.ArgumentParser) -> None:
     """How the copy of a bundle is written."""
     _add(parser, "--out", "BUNDLE", "folder to create", required=True)
     _add(parser, "--model-version", "N", "version in the manifest (default: one more than the bundle's)", parse_version)
+    _add(parser, "--expires", "DATE", _EXPIRES.replace("never", "as the bundle"), parse_expiry)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the new bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -305,6 +311,14 @@ def parse_minutes(text: str) -> float:
     if re.fullmatch(r"\d{1,5}(?:\.\d{1,6})?", text) is None or float(text) == 0:
         raise argparse.ArgumentTypeError("must be a number of minutes, more than 0")
     return float(text)
+
+
+def parse_expiry(text: str) -> str:
+    try:
+        expiry(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def parse_version(text: str) -> int:

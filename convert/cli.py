@@ -139,6 +139,7 @@ def _job(given: argparse.Namespace) -> Job:
         lora=given.lora,
         name=given.name,
         version=given.model_version,
+        expires=given.expires,
         licence=given.licence,
         examples=None if tasks is None or given.labelled is None else read_labelled(given.labelled, tasks),
         has_canaries=not given.no_canaries,
@@ -191,6 +192,7 @@ def _train(words: list[str]) -> int:
         seed=given.seed,
         name=given.name,
         version=given.model_version,
+        expires=given.expires,
         licence=given.licence,
         sign=sign,
     )
@@ -219,7 +221,13 @@ def _students(words: list[str]) -> int:
 def _copy_options(given: argparse.Namespace) -> dict[str, Any]:
     """How the copy of a bundle is written."""
     sign = None if given.sign is None else read_private_key(given.sign).sign
-    return {"out": given.out, "replace": given.force, "version": given.model_version, "sign": sign}
+    return {
+        "out": given.out,
+        "replace": given.force,
+        "version": given.model_version,
+        "expires": given.expires,
+        "sign": sign,
+    }
 
 
 def _warn_of_lost_signature(given: argparse.Namespace) -> None:

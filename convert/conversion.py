@@ -52,7 +52,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One conversion. tuning, vocabulary, lora, examples, sign: None = without; canaries: None = our own.
+    """One conversion. tuning, vocabulary, lora, examples, expires, sign: None = without; canaries: None = our own.
 
     licence: None = the checkpoint's; sign: makes the signature of the manifest's bytes.
     """
@@ -65,6 +65,7 @@ class Job:
     lora: Path | None = None
     name: str = DEFAULT_NAME
     version: int = 1
+    expires: str | None = None
     licence: str | None = None
     examples: Requests | None = None
     has_canaries: bool = True
@@ -319,4 +320,5 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),
         **({} if source.vocabulary.coverage is None else {"vocabulary": vocabulary}),
+        **({} if job.expires is None else {"expires": job.expires}),
     }

@@ -48,9 +48,11 @@ def add_maps(
     out: Path,
     replace: bool,
     version: int | None,
+    expires: str | None,
     sign: Callable[[bytes], bytes] | None,
 ) -> WrittenMaps:
     """Writes a copy of the bundle with the maps. version: None = one more than that of the bundle.
+    expires: None = as the bundle.
 
     Maps of other definitions that the bundle has stay. Raises ConvertError.
     """
@@ -60,7 +62,7 @@ def add_maps(
     if not entries:
         raise ConvertError("no map is better than what the boards start from: nothing is written")
     maps = {"schema": SCORE_MAPS_SCHEMA, "maps": {**model.score_maps, **entries}}
-    with copied_bundle(bundle, out, replace=replace, version=version, sign=sign) as copy:
+    with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as copy:
         (copy.folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
     return WrittenMaps(copy.version, fitted)
 

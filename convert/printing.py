@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .agent import Model
+from .agent import SHOWN_OF_KEY, Model
 from .conversion import Job, Written
 from .errors import escaped
 from .maps import WrittenMaps
@@ -172,6 +172,8 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
                 "faults": faults,
                 "signed": (folder / SIGNATURE_FILE).is_file(),
                 "signature_checked": model is not None and model.signature == "good",
+                "signed_by": None if model is None else _key_of(model),
+                "expires": None if model is None else model.expires,
                 "has_canaries": has_canaries,
                 "canaries_asked": model is not None and is_asked,
                 "chat_template_sha256": None if model is None else model.chat_template_sha256,
@@ -183,10 +185,17 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
         name = escaped(model.bundle_name)
         print(f"{escaped(str(folder))}: {name} version {model.version}, all files as the manifest lists them")
         print(f"template   {model.chat_template_sha256 or 'none'}")
-        print(f"signature  {model.signature or 'none'}")
+        by = f", key {key}" if (key := _key_of(model)) else ""
+        print(f"signature  {model.signature or 'none'}{by}")
+        print(f"expires    {model.expires or 'never'}")
         print(f"score maps {', '.join(sorted(map(escaped, _mapped_tasks(model).values()))) or 'none'}")
         print(f"students   {', '.join(one.name for one in model.students) or 'none'}")
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")
+
+
+def _key_of(model: Model) -> str | None:
+    """As `info` shows the key that verified it."""
+    return model.signed_by and model.signed_by[:SHOWN_OF_KEY]
 
 
 def _mapped_tasks(model: Model) -> dict[str, str]:

@@ -28,11 +28,12 @@ def add_students(
     out: Path,
     replace: bool,
     version: int | None,
+    expires: str | None,
     sign: Callable[[bytes], bytes] | None,
 ) -> WrittenStudents:
     """Writes a copy of the bundle with the models of other bundles as students. One of the same name is replaced.
 
-    version: None = one more than that of the bundle. Raises ConvertError.
+    version: None = one more than that of the bundle. expires: None = as the bundle. Raises ConvertError.
     """
     large = verify_bundle(bundle)
     if model_facts(large.path).fields is not None:
@@ -57,7 +58,7 @@ def add_students(
         names = ", ".join(map(escaped, repeated))
         hint = "train it with the --name of the old one to replace that"
         raise ConvertError(f"each task should have one student; {names} would have several; {hint}")
-    with copied_bundle(bundle, out, replace=replace, version=version, sign=sign) as copy:
+    with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as copy:
         for name, path in files.items():
             shutil.copyfile(path, copy.folder / f"{name}.gguf")
     return WrittenStudents(copy.version, tasks)

@@ -74,7 +74,8 @@ virtual_host = "/"
 
 [models.default]
 path = "/var/lib/edge-agent/models/qwen2.5-0.5b"
-public_key = "signer.pub.pem"
+public_keys = ["signer-2026.pub.pem", "signer-2027.pub.pem"]
+revocations = "revocations.json"
 chat_templates = ["cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"]
 canary_interval_s = 21600
 

@@ -30,6 +30,7 @@ from edge_agent.core.wording import cut
 from edge_agent.feedback.feedback import Feedback
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
+from edge_agent.models.revocation_watch import RevocationWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
 from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Published, Received
@@ -119,6 +120,7 @@ class Agent:
         )
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
+        self._revocation_watch = RevocationWatch(config, self._supervisor, self._status.alarms.set_revocations)
         self._commands = Commands(
             config,
             config_path,
@@ -339,6 +341,7 @@ class Agent:
         if switch_end := self._model_switch.tick(now):
             self._on_switch_ended(switch_end, now)
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
+        self._revocation_watch.tick(now)
         self._canary_watch.tick(now, is_idle=is_idle)
         if recalibration := self._feedback.tick(now):
             self._status.publish_event("recalibration", recalibration)

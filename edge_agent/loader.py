@@ -22,7 +22,7 @@ from edge_agent.core.extras import missing_extra
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.bundle import listed_weights
-from edge_agent.models.record import in_force, model_faults, model_refusals, switched_hint
+from edge_agent.models.record import in_force, model_faults, model_refusals, revocations_hint, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import example_faults, prepare_tasks
 from edge_agent.requests.tasks import Task
@@ -98,9 +98,9 @@ def signing_key_faults(config: Config) -> list[str]:
 def config_hints(config: Config) -> list[str]:
     """What is allowed, but likely not meant, and what `run` would refuse."""
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
-    switched = switched_hint(config)
+    of_model = filter(None, (revocations_hint(config), switched_hint(config)))
     hints = [*_schema_hints(config), *_score_map_hints(config), *_audit_hints(config)]
-    return [*hints, *refused, *([switched] if switched else [])]
+    return [*hints, *refused, *of_model]
 
 
 def _audit_hints(config: Config) -> list[str]:

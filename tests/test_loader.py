@@ -336,6 +336,37 @@ def test_the_key_for_signatures_is_a_public_key(tmp_path: Path, name: str, fault
     assert all(one.startswith(f"models.default.public_key: {fault}") for one in found)
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('public_keys = ["key.pub.pem", "none"]\n', "models.default.public_keys[1]: should be a file that can be read"),
+        ('public_key = "a"\npublic_keys = ["b"]\n', "models.default.public_keys: should have the key of `public_key`"),
+        ("public_keys = []\n", "models.default.public_keys: "),
+        (f"public_keys = {['a'] * 5}\n", "models.default.public_keys: "),
+        ('revocations = "list"\n', "models.default.revocations: requires `public_key` or `public_keys`"),
+    ],
+)
+def test_several_keys_take_the_place_of_one(tmp_path: Path, keys: str, told: str) -> None:
+    write_keys(tmp_path)
+    base = f'[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n{keys}'
+    try:
+        found = file_faults(load(tmp_path, "", base=base))
+    except ConfigError as error:
+        found = error.faults
+    assert len(found) == 1
+    assert found[0].startswith(told)
+
+
+def test_a_faulty_list_of_revocations_is_a_hint_as_run_goes_on(tmp_path: Path) -> None:
+    write_keys(tmp_path)
+    keys = 'public_key = "key.pub.pem"\nrevocations = "list"\n'
+    config = load(tmp_path, "", base=f'[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n{keys}')
+    assert file_faults(config) == []
+    (hint,) = (hint for hint in config_hints(config) if "revocations" in hint)
+    assert hint.startswith("models.default.revocations: should be a file that can be read")
+    assert "`model-switch` is refused" in hint
+
+
 def test_a_blank_key_for_commands_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(" \n", encoding="ascii")
     (found,) = signing_key_faults(load(tmp_path, '[commands]\nkey_file = "key"\n'))

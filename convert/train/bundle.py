@@ -21,7 +21,7 @@ CANARIES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """rows: labelled; with a teacher there may be none. minutes: of all trainings. licence: None = not stated.
+    """rows: labelled; with a teacher there may be none. minutes: of all trainings. expires, licence: None = not stated.
 
     sign: of the manifest's bytes, or None.
     """
@@ -33,6 +33,7 @@ class TrainingJob:
     seed: int
     name: str
     version: int
+    expires: str | None
     licence: str | None
     sign: Callable[[bytes], bytes] | None
 
@@ -60,6 +61,7 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
             quantization=job.quantization,
             name=job.name,
             version=job.version,
+            expires=job.expires,
             licence=job.licence,
             has_canaries=bool(canaries),
             canaries=Requests("", canaries),

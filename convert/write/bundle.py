@@ -4,14 +4,24 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..agent import STUDENT_FILE, HeaderError, Model, ModelError, check_adapter, open_model, read_header
+from ..agent import (
+    STUDENT_FILE,
+    HeaderError,
+    Model,
+    ModelError,
+    Trust,
+    check_adapter,
+    open_model,
+    read_header,
+    read_keys,
+)
 from ..errors import ConvertError, escaped
 from ..quantize import ggml
 from ..stopping import stop_deferred
@@ -69,14 +79,22 @@ class Copy:
 
 @contextmanager
 def copied_bundle(
-    bundle: Path, target: Path, *, replace: bool, version: int | None, sign: Callable[[bytes], bytes] | None
+    bundle: Path,
+    target: Path,
+    *,
+    replace: bool,
+    version: int | None,
+    expires: str | None,
+    sign: Callable[[bytes], bytes] | None,
 ) -> Iterator[Copy]:
     """As `new_bundle`, with the files of a bundle, to add files to; on success it gets its manifest, and is verified.
 
-    version: None = one more than that of the bundle. sign: of the manifest's bytes, or None.
+    version: None = one more than that of the bundle. expires: None = as the bundle. sign: of the manifest's bytes, or
+    None.
     """
     document = json.loads((bundle / FILE).read_bytes())
     document["version"] = document["version"] + 1 if version is None else version
+    document |= {} if expires is None else {"expires": expires}
     with new_bundle(target, replace=replace) as folder:
         for name in document["files"]:
             shutil.copyfile(bundle / name, folder / name)
@@ -111,15 +129,15 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def verify_bundle(folder: Path, public_key: Path | None = None) -> Model:
-    """Opens a bundle as the agent does, and checks all weights. With a key (PEM), the signature must be good.
+def verify_bundle(folder: Path, public_keys: Sequence[Path] = ()) -> Model:
+    """Opens a bundle as the agent does, and checks all weights. With keys (PEM), one of them must have signed it.
 
     Raises ConvertError with the first fault.
     """
     if not folder.is_dir():
         raise ConvertError("not the folder of a bundle")
     try:
-        model = open_model("default", folder, public_key)
+        model = open_model("default", folder, Trust(read_keys(("public_key", file) for file in public_keys)))
         adapters = [Path(adapter.path) for adapter in model.adapters]
         for adapter in adapters:
             check_adapter(adapter)

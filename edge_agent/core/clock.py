@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from pathlib import Path
 
 # A board without a clock battery starts in 1970 or at its image's date. An earlier time is not true.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+_DAY_S = 86_400
+# RFC 3339: a date, or a date with a time and its offset from UTC.
+_EXPIRY = re.compile(r"\d{4}-\d\d-\d\d([Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d))?", re.ASCII)
 
 
 def timestamp(seconds: float | None = None) -> str | None:
@@ -27,6 +31,24 @@ def parse_timestamp(value: object) -> float | None:
     except ValueError:
         return None
     return None if moment is None or moment.tzinfo is None else moment.timestamp()
+
+
+def expiry(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 date-time, or of the end of a date in UTC. Raises ValueError."""
+    try:
+        if _EXPIRY.fullmatch(text) is None:
+            raise ValueError(text)
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError:
+        rule = "should be a date or a date with a time, such as 2027-06-30 or 2027-06-30T12:00:00Z"
+        raise ValueError(rule) from None
+    return moment.timestamp() if moment.tzinfo else moment.replace(tzinfo=UTC).timestamp() + _DAY_S
+
+
+def is_expired(text: str, seconds: float | None = None) -> bool | None:
+    """Whether the `expiry` of a sound text is over, now or at seconds since 1970; None while the clock is unset."""
+    seconds = time.time() if seconds is None else seconds
+    return None if seconds < _EARLIEST else seconds >= expiry(text)
 
 
 @dataclass(frozen=True, slots=True)

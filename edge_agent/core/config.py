@@ -32,6 +32,7 @@ from edge_agent.core.topics import TaskTopics
 from edge_agent.core.wording import shown
 
 MAX_HOSTS = 8
+MAX_PUBLIC_KEYS = 4
 # Characters: more than the longest context.
 MAX_SYSTEM = 1_000_000
 # Characters: Jinja compiles a template of this size in half a second.
@@ -227,10 +228,40 @@ class ModelConfig(Table):
     public_key: ConfigPath | None = None
     """An Ed25519 public key in PEM: only a bundle opens that was signed for it. Default: any bundle and any `.gguf`
     opens."""
+    public_keys: Annotated[tuple[ConfigPath, ...], Field(min_length=1, max_length=MAX_PUBLIC_KEYS)] | None = Field(
+        default=None, strict=False
+    )
+    """In place of `public_key`: several of them. A bundle opens that was signed for any one, so that a new key can take
+    the place of an old one. Default: none."""
+    revocations: ConfigPath | None = None
+    """A signed list of bundles and keys that must not be used any more (docs/security.md); its signature is beside it,
+    as `<file>.sig`. It is read at a start, at a switch and each minute. Needs `public_key` or `public_keys`. Default:
+    none."""
     chat_templates: tuple[Sha256, ...] | None = Field(default=None, strict=False)
     """SHA-256 (hex) of the chat templates that a model may have. Default: any."""
     canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
     """Seconds after which the running model answers its canaries again, while no request runs. 0 = never."""
+
+    @field_validator("public_keys")
+    @classmethod
+    def _check_public_keys(cls, keys: tuple[Path, ...] | None, info: ValidationInfo) -> tuple[Path, ...] | None:
+        if keys is not None and info.data.get("public_key") is not None:
+            raise ValueError("should have the key of `public_key`, too: use only one of the two")
+        return keys
+
+    @field_validator("revocations")
+    @classmethod
+    def _check_revocations(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is not None and all(info.data.get(key, file) is None for key in ("public_key", "public_keys")):
+            raise ValueError("requires `public_key` or `public_keys`: the list is signed, too")
+        return file
+
+    @property
+    def key_files(self) -> dict[str, Path]:
+        """The files of the public keys, by the field that names each."""
+        if self.public_key is not None:
+            return {"public_key": self.public_key}
+        return {f"public_keys[{number}]": file for number, file in enumerate(self.public_keys or ())}
 
 
 RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]

@@ -10,12 +10,18 @@ from typing import Any, Literal
 from edge_agent.core.pipe import Adapter, Student, weights_sha256
 
 Signature = Literal["good", "unchecked"]
+# Of a key's SHA-256: enough to tell keys apart.
+SHOWN_OF_KEY = 16
 # Inode, size and time of change of a file.
 Stamp = tuple[int, int, int]
 
 
 class ModelError(Exception):
     """The model cannot be opened; the message names the file and the fault."""
+
+
+class RevokedError(ModelError):
+    """The bundle, or the key that signed it, is revoked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +31,8 @@ class Model:
     tokens: of the vocabulary; all_tokens: of its checkpoint's. bytes_per_token: bytes of weights that each step reads.
     source: the folder or file that was opened, links resolved. adapters: all are applied together.
     students: are asked before the model.
-    signature: "unchecked" without a configured key, None without a signature.
+    signature: "unchecked" without a configured key, None without a signature. signed_by: SHA-256 of the key that
+    verified it; manifest_sha256: None of a bare file. expires: RFC 3339, None = never.
     score_maps: the entries of score_maps.json by definition, checked.
     warning: for the operator. is_fallback: the model that should run does not open.
     """
@@ -44,6 +51,9 @@ class Model:
     all_tokens: int | None = None
     bytes_per_token: int | None = None
     signature: Signature | None = None
+    signed_by: str | None = None
+    manifest_sha256: str | None = None
+    expires: str | None = None
     warning: str | None = None
     adapters: tuple[Adapter, ...] = ()
     students: tuple[Student, ...] = ()
@@ -89,6 +99,8 @@ class Model:
             "context_length": self.context_length,
             "vocabulary": {"tokens": self.tokens, "of": self.all_tokens},
             "signature": self.signature,
+            "signed_by": self.signed_by and self.signed_by[:SHOWN_OF_KEY],
+            "expires": self.expires,
             "chat_template_sha256": self.chat_template_sha256,
             "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
             "students": [{"name": one.name, "sha256": one.sha256} for one in self.students],

@@ -6,28 +6,22 @@ import hashlib
 import re
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.accuracy import bundled
-from edge_agent.core.model import Model, ModelError, Signature, file_stamps
+from edge_agent.core.clock import expiry
+from edge_agent.core.model import Model, ModelError, RevokedError, Signature, file_stamps
 from edge_agent.core.pipe import Adapter, Student, is_echo, weights_sha256
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, printable, shown, shown_path
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import MODELS, ModelFacts, read_model_facts
-from edge_agent.models.signatures import (
-    SIGNATURE_FILE,
-    KeyFileError,
-    public_key_fault,
-    read_public_key,
-    signature_fault,
-)
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from edge_agent.models.signatures import SIGNATURE_FILE, SignatureError, verifying_key
+from edge_agent.models.trust import Trust
 
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
@@ -43,6 +37,12 @@ _MAX_MANIFEST_BYTES = 4_000_000
 _MAX_FILE_BYTES = 1 << 36
 # As long as edge-convert allows; it is published in `info`.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
+_ANY = Trust()
+
+
+def _check_expiry(text: str) -> str:
+    expiry(text)
+    return text
 
 
 class _ListedFile(BaseModel):
@@ -65,25 +65,31 @@ class Manifest(BaseModel):
     licence: _ShortText | None = None
     files: dict[str, _ListedFile]
     context_length: Annotated[int, Field(ge=1, lt=1 << 32)] | None = None
+    expires: Annotated[str, AfterValidator(_check_expiry)] | None = None
 
 
-def open_model(
-    key: str, path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
-) -> Model:
-    """Checks every byte of a bundle folder or a bare .gguf. Raises ModelError.
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A checked manifest. signed_by: SHA-256 of the key that verified it."""
 
-    public_key: a PEM file; only bundles signed by its private key open then.
+    manifest: Manifest
+    sha256: str
+    signature: Signature | None
+    signed_by: str | None
+
+
+def open_model(key: str, path: Path, trust: Trust = _ANY, chat_templates: Sequence[str] | None = None) -> Model:
+    """Checks every byte of a bundle folder or a bare .gguf. Raises ModelError, RevokedError.
+
+    trust: with keys, only bundles open that one of them signed.
     chat_templates: hashes of the allowed chat templates; None = any.
     """
     try:
-        signer = None if public_key is None else read_public_key(public_key)
-        if fault := path_fault(path) or _unsigned_fault(path, signer):
+        if fault := path_fault(path) or _unsigned_fault(path, trust):
             raise ModelError(f"models.{key}.path: {fault}")
         if is_echo(path):
             return _echo_model(key, path)
-        return _open_path(key, path.resolve() if path.is_dir() else path, signer, chat_templates)
-    except KeyFileError as error:
-        raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
+        return _open_path(key, path.resolve() if path.is_dir() else path, trust, chat_templates)
     except OSError as error:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
 
@@ -116,18 +122,12 @@ def _path_reason(path: Path) -> str | None:
     return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
 
 
-def content_fault(
-    path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
-) -> str | None:
-    """Why a model at a good path does not open, apart from its hashes: reads manifest, signature and header only.
-
-    With a key that cannot be used, signatures are not checked: the key is a fault of its own.
-    """
-    signer = None if public_key is None or public_key_fault(public_key) else read_public_key(public_key)
-    if (fault := _unsigned_fault(path, signer)) or is_echo(path):
+def content_fault(path: Path, trust: Trust = _ANY, chat_templates: Sequence[str] | None = None) -> str | None:
+    """Why a model at a good path does not open, apart from its hashes: reads manifest, signature and header only."""
+    if (fault := _unsigned_fault(path, trust)) or is_echo(path):
         return fault
     try:
-        _check_content(path, signer, chat_templates)
+        _check_content(path, trust, chat_templates)
     except ModelError as error:
         return str(error)
     except OSError as error:
@@ -135,9 +135,9 @@ def content_fault(
     return None
 
 
-def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
+def _unsigned_fault(path: Path, trust: Trust) -> str | None:
     """With a key, only a bundle can open: nothing else has a signature."""
-    if signer is None or (path.is_dir() and not is_echo(path)):
+    if not trust.keys or (path.is_dir() and not is_echo(path)):
         return None
     return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
 
@@ -155,9 +155,9 @@ def _echo_model(key: str, path: Path) -> Model:
     )
 
 
-def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templates: Sequence[str] | None) -> Model:
-    manifest, signature, facts = _check_content(path, signer, chat_templates)
-    if manifest is None:
+def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str] | None) -> Model:
+    listing, facts = _check_content(path, trust, chat_templates)
+    if listing is None:
         return Model(
             key=key,
             source=path,
@@ -174,6 +174,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
             warning="a bare .gguf: there is no manifest to check it against",
             stamps=file_stamps(path, ()),
         )
+    manifest = listing.manifest
     for name, listed in manifest.files.items():
         found = _sha256(path / name)
         if found != listed.sha256:
@@ -190,7 +191,10 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
         size_bytes=manifest.files[MODEL_FILE].bytes,
         licence=manifest.licence,
         context_length=manifest.context_length,
-        signature=signature,
+        signature=listing.signature,
+        signed_by=listing.signed_by,
+        manifest_sha256=listing.sha256,
+        expires=manifest.expires,
         adapters=adapters,
         students=students,
         score_maps=_read_score_maps(path, manifest),
@@ -205,7 +209,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templ
 def listed_weights(path: Path) -> str | None:
     """The hashes of a bundle's weights as its manifest lists them; None = the path holds no sound bundle."""
     try:
-        manifest, _ = _check_listing(path.resolve(), None)
+        manifest = _check_listing(path.resolve(), _ANY).manifest
     except (ModelError, OSError):
         return None
     return weights_sha256(manifest.files[MODEL_FILE].sha256, _adapters(path, manifest))
@@ -245,41 +249,44 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
 
 
 def _check_content(
-    path: Path, signer: Ed25519PublicKey | None, chat_templates: Sequence[str] | None
-) -> tuple[Manifest | None, Signature | None, ModelFacts]:
-    """Checks everything except the hashes; gives the manifest, the signature and the model. Raises ModelError, OSError.
-
-    For a bare .gguf there is neither manifest nor signature.
-    """
-    manifest, signature = _check_listing(path, signer) if path.is_dir() else (None, None)
-    model, name = (path, path.name) if manifest is None else (path / MODEL_FILE, f"{path.name}/{MODEL_FILE}")
+    path: Path, trust: Trust, chat_templates: Sequence[str] | None
+) -> tuple[_Listing | None, ModelFacts]:
+    """Checks everything except the hashes; of a bare .gguf there is no listing. Raises ModelError, OSError."""
+    listing = _check_listing(path, trust) if path.is_dir() else None
+    model, name = (path, path.name) if listing is None else (path / MODEL_FILE, f"{path.name}/{MODEL_FILE}")
     try:
         facts = read_model_facts(model)
     except HeaderError as error:
         raise ModelError(f"{name}: {error}") from error
-    if manifest is not None:
-        _read_score_maps(path, manifest)
-        _students(path, manifest)
+    if listing is not None:
+        _read_score_maps(path, listing.manifest)
+        _students(path, listing.manifest)
     # A model without a template of its own uses the default one.
     sha256 = facts.chat_template_sha256
     if sha256 is not None and chat_templates is not None and sha256 not in chat_templates:
         allowed = ", ".join(chat_templates) or "none"
         raise ModelError(f"{path.name}: its chat template has sha256 {sha256}; `chat_templates` allows {allowed}")
-    return manifest, signature, facts
+    return listing, facts
 
 
-def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manifest, Signature | None]:
+def _check_listing(folder: Path, trust: Trust) -> _Listing:
     """Raises ModelError unless the signature holds and the folder has just the listed files, of the listed sizes."""
     where = f"{folder.name}/{MANIFEST_FILE}"
     data = _read_manifest(folder / MANIFEST_FILE, where)
+    sha256 = hashlib.sha256(data).hexdigest()
     # Before these bytes are parsed.
-    signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
+    signature, signed_by = _check_signature(folder / SIGNATURE_FILE, data, trust)
+    if revocation := trust.revocation(sha256, signed_by):
+        raise RevokedError(f"{where}: {revocation}")
     try:
         manifest = Manifest.model_validate(parse_json(data.decode()))
     except ValidationError as error:
         raise ModelError(f"{where}: {first_fault(error)}") from error
     except ValueError as error:
         raise ModelError(f"{where}: is not JSON: {error}") from error
+    if trust.keys and manifest.version < trust.least_version:
+        rule = f"should be at least {trust.least_version}, as at the last switch"
+        raise ModelError(f"{where}: version: {rule} (got {manifest.version})")
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             raise ModelError(f"{where}: files are plain names in the folder (got {shown(name)})")
@@ -290,7 +297,7 @@ def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manif
         raise ModelError(f"{folder.name}: the manifest does not list {shown(unlisted)}")
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
-    return manifest, signature
+    return _Listing(manifest, sha256, signature, signed_by)
 
 
 def _read_score_maps(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -321,12 +328,15 @@ def _read_manifest(path: Path, where: str) -> bytes:
     return data
 
 
-def _check_signature(path: Path, manifest: bytes, signer: Ed25519PublicKey | None) -> Signature | None:
-    if signer is None:
-        return "unchecked" if path.is_file() else None
-    if fault := signature_fault(path, manifest, signer):
-        raise ModelError(f"{path.parent.name}/{path.name}: {fault}; `public_key` requires a good signature")
-    return "good"
+def _check_signature(path: Path, manifest: bytes, trust: Trust) -> tuple[Signature | None, str | None]:
+    """What the signature is worth, and the SHA-256 of the key that made it. Raises ModelError, OSError."""
+    if not trust.keys:
+        return ("unchecked" if path.is_file() else None), None
+    try:
+        return "good", verifying_key(path, manifest, trust.keys).sha256
+    except SignatureError as error:
+        rule = "`public_key` requires a good signature"
+        raise ModelError(f"{path.parent.name}/{path.name}: {error}; {rule}") from error
 
 
 def _check_size(path: Path, listed: _ListedFile) -> None:

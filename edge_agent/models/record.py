@@ -20,6 +20,7 @@ from edge_agent.core.model import Model, ModelError, engine_states
 from edge_agent.core.wording import field_name, file_fault, shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.signatures import public_key_fault
+from edge_agent.models.trust import Trust, keep_revocations, read_trust
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,10 @@ FILE = "model-1.json"
 
 
 class Record(BaseModel):
-    """configured: the configuration's path at the switch. previous: what a rollback returns to."""
+    """configured: the configuration's path at the switch. previous: what a rollback returns to.
+
+    floor: the version that the last switch or rollback put in force; None = an older agent wrote the record.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -35,6 +39,7 @@ class Record(BaseModel):
     configured: Path
     current: Path
     previous: Path | None
+    floor: int | None = None
 
 
 def read_record(config: Config) -> Record | None:
@@ -69,12 +74,23 @@ def in_force(config: Config) -> Path:
     return config.models["default"].path if record is None else record.current
 
 
+def trust_in_force(config: Config) -> Trust:
+    """What the model that `run` would open first is checked against. Raises ModelError."""
+    record = read_record(config)
+    trust = read_trust(config.models["default"], config.state_dir)
+    return trust if record is None else replace(trust, least_version=record.floor or 0)
+
+
 def open_in_force(config: Config) -> Model:
     """The model to run: that of the last switch, else the one before it, else the configured one.
 
     Each is tried if the one before does not open. Raises ModelError if the configured one does not open either.
     """
     configured = config.models["default"]
+    trust = read_trust(configured, config.state_dir)
+    if trust.fault:
+        log.error("%s; the newest list that was seen goes on to count", trust.fault)
+    keep_revocations(config.state_dir, trust)
     record = _read_file(config.state_dir / FILE)
     if record is not None and record.configured != configured.path:
         log.warning("models.default.path was changed since the last model-switch: it is in force from now on")
@@ -87,14 +103,16 @@ def open_in_force(config: Config) -> Model:
     paths = [] if record is None else [record.current, *filter(None, [record.previous])]
     faults: list[str] = []
     for path in dict.fromkeys(paths):
+        # A signed bundle of an older version must not take the place of the one that was switched to.
+        floor = record.floor if record is not None and path == record.current else None
         try:
-            model = open_model("default", path, configured.public_key, configured.chat_templates)
+            model = open_model("default", path, replace(trust, least_version=floor or 0), configured.chat_templates)
         except ModelError as error:
             log.error("the bundle in force does not open: %s", error)  # noqa: TRY400 - no fault of ours
             faults.append(str(error))
         else:
             return _marked_as_fallback(model, faults)
-    model = open_model("default", configured.path, configured.public_key, configured.chat_templates)
+    model = open_model("default", configured.path, trust, configured.chat_templates)
     if record is None:
         remove_other_engine_states(config.state_dir, [model])
     return _marked_as_fallback(model, faults)
@@ -124,16 +142,31 @@ def model_faults(config: Config) -> Iterator[str]:
         # After a switch the configured bundle may have been removed.
         if (fault := path_fault(model.path)) and path_fault(in_force(config)):
             yield f"{field_name(('models', name, 'path'))}: {fault}"
-        if key := file_fault(field_name(("models", name, "public_key")), model.public_key, public_key_fault):
-            yield key
+        for field, file in model.key_files.items():
+            if key := file_fault(f"{field_name(('models', name))}.{field}", file, public_key_fault):
+                yield key
 
 
 def model_refusals(config: Config) -> Iterator[str]:
     """Why `run` would refuse a model that can be read. The hashes are not checked here."""
+    try:
+        trust = trust_in_force(config)
+    except ModelError:
+        # The key is a fault of its own.
+        trust = Trust()
     for name, model in config.models.items():
         path = in_force(config)
-        if path_fault(path) is None and (fault := content_fault(path, model.public_key, model.chat_templates)):
+        if path_fault(path) is None and (fault := content_fault(path, trust, model.chat_templates)):
             yield f"{field_name(('models', name, 'path'))}: {fault}"
+
+
+def revocations_hint(config: Config) -> str | None:
+    """The hint that the list of revocations does not count, or None."""
+    try:
+        fault = read_trust(config.models["default"], config.state_dir).fault
+    except ModelError:
+        return None
+    return fault and f"{fault}; `run` goes on with the newest list that it has seen, and `model-switch` is refused"
 
 
 def switched_hint(config: Config) -> str | None:

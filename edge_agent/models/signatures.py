@@ -1,7 +1,10 @@
-"""Ed25519: reads public keys and checks signatures of manifests."""
+"""Ed25519: reads public keys and checks signatures of manifests and lists."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,19 @@ class KeyFileError(Exception):
     """The file holds no usable key; the message gives the reason without the file's name."""
 
 
-def read_public_key(file: Path) -> Ed25519PublicKey:
+class SignatureError(Exception):
+    """The signature is not good; the message gives the reason without the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """sha256: hex, of the key's 32 bytes."""
+
+    key: Ed25519PublicKey
+    sha256: str
+
+
+def read_public_key(file: Path) -> PublicKey:
     """The Ed25519 public key in a PEM file, as `openssl pkey -pubout` writes it. Raises KeyFileError."""
     if missing := missing_extra("engine"):
         raise KeyFileError(f"cannot be used: {missing}")
@@ -48,7 +63,7 @@ def read_public_key(file: Path) -> Ed25519PublicKey:
         raise KeyFileError("should be an Ed25519 public key in PEM, but none can be read from it") from error
     if not isinstance(key, Ed25519PublicKey):
         raise KeyFileError("should be an Ed25519 public key, but holds a key of another kind")
-    return key
+    return PublicKey(key, hashlib.sha256(key.public_bytes_raw()).hexdigest())
 
 
 def public_key_fault(file: Path) -> str | None:
@@ -60,17 +75,20 @@ def public_key_fault(file: Path) -> str | None:
     return None
 
 
-def signature_fault(file: Path, signed: bytes, key: Ed25519PublicKey) -> str | None:
-    """Why the file is no signature of these bytes by this key; None = it is. Raises OSError."""
+def verifying_key(file: Path, signed: bytes, keys: Iterable[PublicKey]) -> PublicKey:
+    """The key that made this signature of these bytes. Raises SignatureError, OSError."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
 
     if file.is_symlink() or not file.is_file():
-        return "not there as a file"
+        raise SignatureError("not there as a file")
     size = file.stat().st_size
     if size != _SIGNATURE_BYTES:
-        return f"should have {_SIGNATURE_BYTES} bytes (got {size})"
-    try:
-        key.verify(file.read_bytes(), signed)
-    except InvalidSignature:
-        return "signed with another key, or the manifest was changed after it was signed"
-    return None
+        raise SignatureError(f"should have {_SIGNATURE_BYTES} bytes (got {size})")
+    signature = file.read_bytes()
+    for one in keys:
+        try:
+            one.key.verify(signature, signed)
+        except InvalidSignature:
+            continue
+        return one
+    raise SignatureError("signed with another key, or what it signs was changed after that")

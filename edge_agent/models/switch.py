@@ -17,14 +17,16 @@ from typing import Any, Literal, TypeVar
 
 from edge_agent.board.process import resident_mb
 from edge_agent.core.background import in_background
+from edge_agent.core.clock import is_expired
 from edge_agent.core.config import Config
-from edge_agent.core.model import Model, ModelError
+from edge_agent.core.model import Model, ModelError, RevokedError
 from edge_agent.core.pipe import Ready
 from edge_agent.core.wording import printable, shown, shown_path
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault
 from edge_agent.models.canaries import CanaryError, RenderedCanaries
 from edge_agent.models.trial import load_and_ask, verify_with_canaries
+from edge_agent.models.trust import keep_revocations, read_trust
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.supervisor import Supervisor
@@ -94,6 +96,8 @@ class ModelSwitch:
         self._now = 0.0
         found = record.read_record(config)
         self._previous = None if found is None else found.previous
+        # The version that the last switch or rollback put in force; it may not be the one that runs.
+        self._floor = 0 if found is None else found.floor or 0
 
     @property
     def is_underway(self) -> bool:
@@ -175,16 +179,31 @@ class ModelSwitch:
     def _verify(self, attempt: _Attempt) -> _Steps[tuple[Model, RenderedCanaries | None]]:
         if fault := path_fault(attempt.source):
             raise SwitchError("bundle_refused", f"bundle: {fault}")
-        configured = self._config.models["default"]
         try:
-            model, canaries = yield from _await_result(lambda: verify_with_canaries(attempt.source, configured))
+            model, canaries = yield from _await_result(lambda: self._open(attempt))
+        except RevokedError as error:
+            raise SwitchError("revoked", str(error)) from error
         except (ModelError, CanaryError, OSError) as error:
             raise SwitchError("bundle_refused", str(error)) from error
-        old = self._supervisor.model
-        if not attempt.allow_downgrade and (model.version or 0) < (old.version or 0):
-            message = f"version {model.version} is older than {old.version}, which runs; `allow_downgrade` permits it"
-            raise SwitchError("downgrade", message)
+        if attempt.how == "switch" and model.expires is not None and is_expired(model.expires):
+            message = f"the bundle has expired: {model.expires}; convert and sign it again with a later --expires"
+            raise SwitchError("expired", message)
+        running = self._supervisor.model.version or 0
+        if not attempt.allow_downgrade and (model.version or 0) < max(running, self._floor):
+            which = "which runs" if running >= self._floor else "which was switched to last"
+            message = f"version {model.version} is older than {max(running, self._floor)}, {which}"
+            raise SwitchError("downgrade", f"{message}; `allow_downgrade` permits it")
         return model, canaries
+
+    def _open(self, attempt: _Attempt) -> tuple[Model, RenderedCanaries | None]:
+        """In a background thread. Raises SwitchError, ModelError, RevokedError, CanaryError, OSError."""
+        configured, state_dir = self._config.models["default"], self._config.state_dir
+        trust = read_trust(configured, state_dir)
+        # The way back stays open: the newest list that was seen counts for it.
+        if trust.fault and attempt.how == "switch":
+            raise SwitchError("revocations_faulty", trust.fault)
+        keep_revocations(state_dir, trust)
+        return verify_with_canaries(attempt.source, configured, trust)
 
     def _fits_beside(self, model: Model) -> bool:
         ready = self._supervisor.ready
@@ -219,7 +238,10 @@ class ModelSwitch:
     def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
         """From its end on, a start of the agent takes the new model."""
         after = record.Record(
-            configured=self._config.models["default"].path, current=model.source, previous=self._previous_after(attempt)
+            configured=self._config.models["default"].path,
+            current=model.source,
+            previous=self._previous_after(attempt),
+            floor=model.version,
         )
         old = self._supervisor.model
 
@@ -242,6 +264,7 @@ class ModelSwitch:
     def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, asked: int | None) -> Switched:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
+        self._floor = model.version or 0
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
         self._dispatcher.on_model_replaced(model.weights_sha256)
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))

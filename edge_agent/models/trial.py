@@ -9,15 +9,16 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import RenderedCanaries, find_canaries
+from edge_agent.models.trust import Trust
 from edge_agent.worker.client import WorkerClient
 
 
-def verify_with_canaries(path: Path, config: ModelConfig) -> tuple[Model, RenderedCanaries | None]:
+def verify_with_canaries(path: Path, config: ModelConfig, trust: Trust) -> tuple[Model, RenderedCanaries | None]:
     """Checks every byte of a bundle; gives its model and its canaries, if it has any.
 
-    Raises ModelError, CanaryError, OSError.
+    Raises ModelError, RevokedError, CanaryError, OSError.
     """
-    model = open_model("default", path, config.public_key, config.chat_templates)
+    model = open_model("default", path, trust, config.chat_templates)
     return model, find_canaries(model.source)
 
 

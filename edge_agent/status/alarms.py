@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from edge_agent.board.reading import BoardReading
-from edge_agent.core.clock import timestamp
+from edge_agent.core.clock import is_expired, timestamp
 from edge_agent.core.messages import Publication, emptied, json_publication
 from edge_agent.core.topics import Topics
 from edge_agent.feedback.feedback import TaskAccuracy
@@ -146,6 +146,23 @@ def _model_quality(alarms: Alarms) -> Finding | None:
     return Finding(Severity.CRITICAL, alarms.quality_fault) if alarms.quality_fault else None
 
 
+def _model_expired(alarms: Alarms) -> Finding | None:
+    has_expired = alarms.expires is not None and is_expired(alarms.expires)
+    if not has_expired:
+        return UNKNOWN if has_expired is None else None
+    message = f"the model in force has expired: {alarms.expires}; it goes on: switch to a newer bundle"
+    return Finding(Severity.WARNING, message)
+
+
+def _revocations(alarms: Alarms) -> Finding | None:
+    if alarms.revoked is not None:
+        message = f"the bundle in force is {alarms.revoked}; it does not open at the next start: switch to another one"
+        return Finding(Severity.CRITICAL, message)
+    if alarms.revocations_fault is None:
+        return None
+    return Finding(Severity.WARNING, f"{alarms.revocations_fault}: copy the newest list and its signature again")
+
+
 def _duplicate_client_id(alarms: Alarms) -> Finding | None:
     if not alarms.takeovers:
         return None
@@ -221,6 +238,8 @@ ALARMS = (
     AlarmRule("disk-low", _disk_low, raise_after_s=10.0, clear_after_s=120.0),
     AlarmRule("worker-crash-loop", _worker_crash_loop),
     AlarmRule("model-quality", _model_quality),
+    AlarmRule("model-expired", _model_expired),
+    AlarmRule("revocations", _revocations),
     AlarmRule("accuracy-low", _accuracy_low),
     AlarmRule("input-drift", _input_drift),
     AlarmRule("duplicate-client-id", _duplicate_client_id),
@@ -285,6 +304,11 @@ class Alarms:
         self.refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
         # None = the model in force was not asked its canaries; "" = it answers as recorded.
         self.quality_fault: str | None = None
+        # Of the model in force; None = never.
+        self.expires: str | None = None
+        # Why the configured list does not count, and why the bundle in force must not be used.
+        self.revocations_fault: str | None = None
+        self.revoked: str | None = None
         # By task; none while feedback is off.
         self.accuracy: Mapping[str, TaskAccuracy] = {}
         # None = the board is in no pool.
@@ -312,6 +336,10 @@ class Alarms:
         """Why the model's answers differ from the recorded ones; "" = they do not, None = it was not asked."""
         self.quality_fault = fault
 
+    def set_revocations(self, fault: str | None, revoked: str | None) -> None:
+        """Why the configured list does not count, and why the bundle in force must not be used; None = all is well."""
+        self.revocations_fault, self.revoked = fault, revoked
+
     def on_foreign_session(self, session: str, now: float) -> None:
         """Another process published this session on our state. Two of them are another agent: one alone may be our own
         process before a restart."""
@@ -327,11 +355,12 @@ class Alarms:
         reading: BoardReading,
         accuracy: Mapping[str, TaskAccuracy],
         pool: PoolFacts | None,
+        expires: str | None,
         queue_depth: int,
         overloaded_total: int,
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
-        self.reading, self.accuracy, self.pool = reading, accuracy, pool
+        self.reading, self.accuracy, self.pool, self.expires = reading, accuracy, pool, expires
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total

@@ -206,6 +206,7 @@ class StatusPublisher:
             reading=self._monitor.latest(now),
             accuracy=self._feedback.facts(),
             pool=self._pool_facts(now),
+            expires=self._supervisor.model.expires,
             queue_depth=requests.depth,
             overloaded_total=requests.totals.overloaded_total,
         )

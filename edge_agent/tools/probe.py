@@ -12,6 +12,7 @@ from edge_agent.loader import load_config
 from edge_agent.models.canaries import FILE, CanaryError
 from edge_agent.models.record import in_force
 from edge_agent.models.trial import load_and_ask, verify_with_canaries
+from edge_agent.models.trust import read_trust
 from edge_agent.tools.output import fail
 from edge_agent.worker.client import WorkerError, started
 
@@ -26,7 +27,8 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
     configured = config.models["default"] if config else ModelConfig(path=path)
     settings = config.engine if config else EngineSettings()
     try:
-        model, canaries = verify_with_canaries(path, configured)
+        trust = read_trust(configured, config.state_dir if config else None)
+        model, canaries = verify_with_canaries(path, configured, trust)
         if canaries is None:
             raise CanaryError(f"{FILE}: the bundle has none; nothing says what its answers should be")
         load = Load(

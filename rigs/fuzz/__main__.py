@@ -15,7 +15,7 @@ from rigs.fuzz.children import BAD, Outcome
 from rigs.machine import ROOT, model_path, parser_of, require
 from tests.helpers.bundles import convert_demo_model
 
-PARTS = ("gguf", "checkpoints", "bundles", "schemas", "configurations", "messages")
+PARTS = ("gguf", "checkpoints", "bundles", "signed", "schemas", "configurations", "messages")
 DEMO = ROOT / "build" / "fuzz"
 
 

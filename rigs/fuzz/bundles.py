@@ -23,6 +23,7 @@ from edge_agent.core.pipe import Adapter, EngineSettings, Finished, Load
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.canaries import CanaryError, read_canaries
 from edge_agent.models.signatures import SIGNATURE_FILE
+from edge_agent.models.trust import Trust, read_keys
 from edge_agent.worker.client import WorkerError, started
 from rigs.fuzz.checkpoints import make_sound
 from rigs.fuzz.children import ENDED, FAILED, Outcome, tried
@@ -127,9 +128,11 @@ def _sign(bundle: Path, key: Ed25519PrivateKey) -> None:
 
 def _opened(bundle: Path, key: Path | None) -> Outcome:
     """What `run`, `check-config` and `edge-convert verify` make of it; they agree."""
-    glance = path_fault(bundle) or content_fault(bundle, key)
+    glance = None
     try:
-        model = open_model("default", bundle, key)
+        trust = Trust(read_keys([] if key is None else [("public_key", key)]))
+        glance = path_fault(bundle) or content_fault(bundle, trust)
+        model = open_model("default", bundle, trust)
     except ModelError as error:
         if not str(error) or len(str(error)) > _MAX_MESSAGE:
             return FAILED, f"refused in {len(str(error))} characters: {str(error)[:200]}"
@@ -149,7 +152,7 @@ def _opened(bundle: Path, key: Path | None) -> Outcome:
 
 def _is_verified(bundle: Path, key: Path | None) -> bool:
     try:
-        verify_bundle(bundle, key)
+        verify_bundle(bundle, [] if key is None else [key])
     except ConvertError:
         return False
     return True

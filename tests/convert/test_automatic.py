@@ -33,7 +33,7 @@ from tests.convert.conversions import contents, ignore_progress, run
 from tests.convert.gguf_reading import read_gguf
 from tests.engine.adapters import demo_adapter
 from tests.helpers.bundles import DEMO_TASKS, demo_examples
-from tests.helpers.keys import write_keys
+from tests.helpers.keys import trusting, write_keys
 
 pytestmark = pytest.mark.usefixtures("few_texts")
 FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
@@ -96,7 +96,7 @@ def test_the_bundle_is_whole_and_signed_and_the_agent_opens_it(
     assert sorted(files) == [
         *("adapter.gguf", "canaries.json", "imatrix.gguf", "model.gguf", "quality.html", "quality.json"),
     ]
-    model = open_model("default", bundle, work / "key.pub.pem")
+    model = open_model("default", bundle, trusting(work / "key.pub.pem"))
     assert (model.signature, len(model.adapters)) == ("good", 1)
     nbytes = Counter[str]()
     for tensor in quality["tensors"]:

@@ -27,7 +27,7 @@ from tests.convert.conversions import convert, run
 from tests.convert.gguf_reading import read_gguf
 from tests.helpers.bundles import flip, relist
 from tests.helpers.ggufs import ADAPTER_VALUES, U32, changed_model, gguf, placed
-from tests.helpers.keys import NO_PRIVATE_KEYS, write_keys
+from tests.helpers.keys import NO_PRIVATE_KEYS, key_sha256, write_keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -281,7 +281,7 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
     out = capsys.readouterr().out
     assert out.startswith(f"{bundle}: pump version 3, all files as the manifest lists them\n")
     assert f"template   {template}\n" in out
-    assert "signature  good\n" in out
+    assert f"signature  good, key {key_sha256(signed.parent / 'key.pub.pem')[:16]}\nexpires    never\n" in out
     assert run("verify", bundle) == 0
     assert "signature  unchecked\n" in capsys.readouterr().out
     (bundle / "manifest.sig").unlink()
@@ -290,6 +290,7 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
     assert run("verify", bundle, "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
         "bundle": str(bundle), "ok": True, "faults": [], "signed": False, "signature_checked": False,
+        "signed_by": None, "expires": None,
         "has_canaries": False, "canaries_asked": False, "chat_template_sha256": template,
         "score_maps": {},
         "students": [],
@@ -353,6 +354,27 @@ def test_with_a_key_the_signature_must_be_good(
     assert "b/manifest.sig: not there as a file" in capsys.readouterr().err
     assert run("verify", bundle, "--public-key", tmp_path) == 1
     assert "should be a file that can be read" in capsys.readouterr().err
+
+
+def test_one_of_several_keys_must_have_signed_it(
+    signed: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public, (_, other) = signed.parent / "key.pub.pem", write_keys(tmp_path, "other")
+    assert run("verify", bundle, "--public-key", other, "--public-key", public, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["signature_checked"], facts["signed_by"]) == (True, key_sha256(public)[:16])
+
+
+def test_the_manifest_says_when_it_expires_if_that_is_given(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [checkpoint, "--out", tmp_path / "b", "--type", "q8_0"]
+    assert run(*words, "--expires", "2027-06-30") == 0
+    assert json.loads((tmp_path / "b" / "manifest.json").read_bytes())["expires"] == "2027-06-30"
+    assert run("verify", tmp_path / "b") == 0
+    assert "expires    2027-06-30\n" in capsys.readouterr().out
+    assert run(*words, "--force", "--expires", "soon") == 2
+    assert "--expires: should be a date or a date with a time" in capsys.readouterr().err
 
 
 def test_a_signature_is_the_same_each_time_and_covers_a_manifest_that_does_not_depend_on_it(

@@ -14,7 +14,7 @@ from edge_agent.models.bundle import open_model
 from tests.accuracy.test_shared_maps import answers
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import convert, run
-from tests.helpers.keys import write_keys
+from tests.helpers.keys import trusting, write_keys
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(
     assert "triage d1: 140 corrections of 5 boards" in out
     assert "biases of their own: plant/b9\n" in out
 
-    model = open_model("default", tmp_path / "new", public)
+    model = open_model("default", tmp_path / "new", trusting(public))
     assert model.weights_sha256 == open_model("default", bundle).weights_sha256
     entry = model.score_maps["d1"]
     assert (entry["task"], [*entry["map"]], [*entry["boards"]]) == ("triage", ["a", "b", "c"], ["plant/b9"])

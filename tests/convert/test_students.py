@@ -12,7 +12,7 @@ from edge_agent.models.bundle import open_model
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import convert, run
 from tests.engine.prompt.test_field_prompts import trained
-from tests.helpers.keys import write_keys
+from tests.helpers.keys import trusting, write_keys
 
 __all__ = ["trained"]
 
@@ -43,7 +43,7 @@ def test_a_trained_model_stands_beside_the_larger_one_in_a_signed_copy(
     student = named(trained, tmp_path / "trained", "Pump, hall 1")
     assert run("students", bundle, "--students", student, "--out", tmp_path / "new", "--sign", private) == 0
     assert f"{tmp_path / 'new'}: version 2, signed\nstudent-pump-hall-1: sound\n" in capsys.readouterr().out
-    model = open_model("default", tmp_path / "new", public)
+    model = open_model("default", tmp_path / "new", trusting(public))
     assert [one.name for one in model.students] == ["student-pump-hall-1"]
     assert model.weights_sha256 == open_model("default", bundle).weights_sha256
     assert run("verify", tmp_path / "new", "--public-key", public) == 0

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from edge_agent.core.clock import Moment, moment, timestamp
+from edge_agent.core.clock import Moment, expiry, is_expired, moment, timestamp
 
 
 def test_times_are_rfc_3339_utc_with_milliseconds() -> None:
@@ -16,6 +16,31 @@ def test_times_are_rfc_3339_utc_with_milliseconds() -> None:
 @pytest.mark.parametrize("seconds", [0.0, -5.0, datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()])
 def test_a_clock_that_was_never_set_tells_no_time(seconds: float) -> None:
     assert timestamp(seconds) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        # A date is over with its day.
+        ("2027-06-30", datetime(2027, 7, 1, tzinfo=UTC)),
+        ("9999-12-31", None),
+        ("2027-06-30T12:00:00Z", datetime(2027, 6, 30, 12, tzinfo=UTC)),
+        ("2027-06-30t12:00:00.25+02:00", datetime(2027, 6, 30, 10, 0, 0, 250_000, tzinfo=UTC)),
+    ],
+)
+def test_what_expires_is_good_to_its_end(text: str, ends: datetime | None) -> None:
+    end = expiry(text)
+    assert ends is None or end == ends.timestamp()
+    assert (is_expired(text, end - 0.001), is_expired(text, end)) == (False, True)
+    assert is_expired(text, 1000.0) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2027", "2027-02-29", "20270630", "2027-06-30T12:00:00", "2027-06-30 12:00:00Z", "２027-06-30"]
+)
+def test_what_is_no_date_never_expires(text: str) -> None:
+    with pytest.raises(ValueError, match="should be a date or a date with a time, such as 2027-06-30"):
+        expiry(text)
 
 
 NOW = Moment("b", 100.0, 1.8e9)

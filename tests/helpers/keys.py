@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+from edge_agent.models.trust import Trust, read_keys
 
 # A curve that the library does not know, while openssl does.
 UNKNOWN_PRIVATE = b"""\
@@ -52,11 +56,33 @@ def write_keys(folder: Path, name: str = "key") -> tuple[Path, Path]:
     return private, public
 
 
+def trusting(*public: Path) -> Trust:
+    """Opens what one of these keys signed; without any, all."""
+    return Trust(read_keys(("models.default.public_key", file) for file in public))
+
+
 def sign(bundle: Path, private: Path) -> None:
     """Signs a bundle's manifest as it is now."""
+    (bundle / "manifest.sig").write_bytes(signature(bundle / "manifest.json", private))
+
+
+def signature(file: Path, private: Path) -> bytes:
+    """As `openssl pkeyutl -sign -rawin` makes it."""
     key = load_pem_private_key(private.read_bytes(), None)
     assert isinstance(key, Ed25519PrivateKey)
-    (bundle / "manifest.sig").write_bytes(key.sign((bundle / "manifest.json").read_bytes()))
+    return key.sign(file.read_bytes())
+
+
+def key_sha256(public: Path) -> str:
+    """Of the key's 32 bytes, as lists of revocations name it."""
+    return trusting(public).keys[0].sha256
+
+
+def write_revocations(file: Path, private: Path, number: int = 1, **fields: Any) -> Path:
+    """A signed list; what it revokes are fields."""
+    file.write_text(json.dumps({"schema": 1, "number": number, "manifests": [], "keys": [], **fields}), "utf-8")
+    file.with_name(f"{file.name}.sig").write_bytes(signature(file, private))
+    return file
 
 
 def _mistakes() -> tuple[dict[str, bytes], dict[str, bytes]]:

@@ -11,10 +11,11 @@ import pytest
 from edge_agent.core.model import ModelError
 from edge_agent.core.wording import shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
-from edge_agent.models.signatures import signature_fault
+from edge_agent.models.signatures import PublicKey, verifying_key
+from edge_agent.models.trust import Trust
 from tests.helpers.bundles import flip
 from tests.helpers.ggufs import MODEL_VALUES, STRING, WEIGHTS, changed_model, gguf
-from tests.helpers.keys import sign, write_keys
+from tests.helpers.keys import key_sha256, sign, trusting, write_keys
 
 GGUF = gguf()
 OTHER_WEIGHTS = gguf(data=WEIGHTS.replace(b"w", b"W", 1))
@@ -46,9 +47,9 @@ def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: A
     return folder
 
 
-def refusal(path: Path, public_key: Path | None = None) -> str:
+def refusal(path: Path, *public_keys: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        open_model("default", path, public_key)
+        open_model("default", path, trusting(*public_keys))
     return str(caught.value)
 
 
@@ -71,6 +72,8 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
         "context_length": 2048,
         "vocabulary": {"tokens": 2, "of": 2},
         "signature": "unchecked",
+        "signed_by": None,
+        "expires": None,
         "chat_template_sha256": None,
         "adapters": [
             {"file": "adapter.gguf", "sha256": hashlib.sha256(b"a").hexdigest()},
@@ -243,7 +246,7 @@ def test_content_fault_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None
 
 
 REQUIRED = "`public_key` requires a good signature"
-NOT_SIGNED_SO = "signed with another key, or the manifest was changed after it was signed"
+NOT_SIGNED_SO = "signed with another key, or what it signs was changed after that"
 
 
 def test_a_bundle_opens_that_was_signed_with_the_other_half_of_the_key(tmp_path: Path) -> None:
@@ -251,11 +254,48 @@ def test_a_bundle_opens_that_was_signed_with_the_other_half_of_the_key(tmp_path:
     path = bundle(tmp_path / "demo")
     assert open_model("default", path).signature is None
     sign(path, private)
-    assert open_model("default", path, public).signature == "good"
-    assert open_model("default", path, public).warning is None
+    assert open_model("default", path, trusting(public)).signature == "good"
+    assert open_model("default", path, trusting(public)).warning is None
     assert open_model("default", path).signature == "unchecked"
     flip(path / "model.gguf")
     assert "demo/model.gguf: should have sha256" in refusal(path, public)
+
+
+def test_a_new_key_takes_the_place_of_an_old_one_and_no_board_refuses_all_bundles_on_the_way(tmp_path: Path) -> None:
+    (old, old_public), (new, new_public) = write_keys(tmp_path, "old"), write_keys(tmp_path, "new")
+    path = bundle(tmp_path / "demo")
+    for private, public in ((old, old_public), (new, new_public)):
+        sign(path, private)
+        for keys in ((old_public, new_public), (new_public, old_public)):
+            model = open_model("default", path, trusting(*keys))
+            assert model.describe()["signed_by"] == key_sha256(public)[:16]
+    # The old key is taken out.
+    assert open_model("default", path, trusting(new_public)).signature == "good"
+    assert NOT_SIGNED_SO in refusal(path, old_public)
+
+
+@pytest.mark.parametrize(
+    "taken", [["model.gguf"], ["manifest.json"], ["manifest.sig"], ["manifest.json", "manifest.sig"]]
+)
+def test_files_of_two_signed_bundles_do_not_mix(tmp_path: Path, taken: list[str]) -> None:
+    private, public = write_keys(tmp_path)
+    path, other = bundle(tmp_path / "demo"), bundle(tmp_path / "other", {"model.gguf": OTHER_WEIGHTS}, version=4)
+    for one in (path, other):
+        sign(one, private)
+        assert open_model("default", one, trusting(public)).signature == "good"
+    for name in taken:
+        (path / name).write_bytes((other / name).read_bytes())
+    assert refusal(path, public).startswith("demo/")
+
+
+@pytest.mark.parametrize("expires", ["2027-06-30", "2027-06-30T12:00:00Z", "2027-06-30t12:00:00.5+02:00"])
+def test_a_bundle_says_until_when_it_may_be_switched_to(tmp_path: Path, expires: str) -> None:
+    assert open_model("default", bundle(tmp_path / "demo", expires=expires)).describe()["expires"] == expires
+
+
+@pytest.mark.parametrize("expires", ["", "tomorrow", "2027-06", "20270630", "2027-02-30", "2027-06-30T12:00", 1])
+def test_an_end_that_is_no_date_is_refused(tmp_path: Path, expires: object) -> None:
+    assert refusal(bundle(tmp_path / "demo", expires=expires)).startswith("demo/manifest.json: expires: ")
 
 
 @pytest.mark.parametrize(
@@ -290,13 +330,13 @@ def test_the_manifest_is_read_once_so_that_what_was_signed_is_what_counts(
     path = bundle(tmp_path / "demo")
     sign(path, private)
 
-    def and_then_it_changes(*arguments: Any) -> str | None:
-        found = signature_fault(*arguments)
+    def and_then_it_changes(*arguments: Any) -> PublicKey:
+        found = verifying_key(*arguments)
         (path / "manifest.json").write_bytes(b"{}")
         return found
 
-    monkeypatch.setattr("edge_agent.models.bundle.signature_fault", and_then_it_changes)
-    assert open_model("default", path, public).bundle_name == "pump-demo"
+    monkeypatch.setattr("edge_agent.models.bundle.verifying_key", and_then_it_changes)
+    assert open_model("default", path, trusting(public)).bundle_name == "pump-demo"
 
 
 def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
@@ -305,15 +345,14 @@ def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
     rule = "should be a signed bundle, as `public_key` asks for"
     for path in (tmp_path / "model.gguf", Path("echo:")):
         assert refusal(path, public) == f"models.default.path: {shown_path(path)} {rule}"
-        assert content_fault(path, public) == f"{shown_path(path)} {rule}"
+        assert content_fault(path, trusting(public)) == f"{shown_path(path)} {rule}"
     assert "does not exist" in refusal(tmp_path / "none", public)
 
 
-def test_a_key_that_cannot_be_used_opens_nothing_and_is_no_fault_of_the_bundle(tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:
     private, public = write_keys(tmp_path)
     path = bundle(tmp_path / "demo")
-    assert content_fault(path, public) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
-    assert content_fault(path, private) is None
+    assert content_fault(path, trusting(public)) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
     told = refusal(path, private)
     assert told.startswith("models.default.public_key: holds a private key")
     assert told.endswith('key.pem")')
@@ -333,13 +372,13 @@ def test_only_models_with_an_allowed_chat_template_open(tmp_path: Path, name: st
     others = ("0" * 64, "1" * 64)
 
     assert open_model("default", path).chat_template_sha256 == TEMPLATE_SHA256
-    assert open_model("default", path, None, (*others, TEMPLATE_SHA256)).describe()["chat_template_sha256"]
-    assert content_fault(path, None, (TEMPLATE_SHA256,)) is None
+    assert open_model("default", path, Trust(), (*others, TEMPLATE_SHA256)).describe()["chat_template_sha256"]
+    assert content_fault(path, Trust(), (TEMPLATE_SHA256,)) is None
     for allowed, told in ((others, ", ".join(others)), ((), "none")):
         fault = f"{name}: its chat template has sha256 {TEMPLATE_SHA256}; `chat_templates` allows {told}"
         with pytest.raises(ModelError) as caught:
-            open_model("default", path, None, allowed)
-        assert str(caught.value) == content_fault(path, None, allowed) == fault
+            open_model("default", path, Trust(), allowed)
+        assert str(caught.value) == content_fault(path, Trust(), allowed) == fault
 
 
 MAPS = b'{"schema":1,"maps":{"d":{"task":"t","map":{"a":[1,0],"b":[1,1]},"boards":{}}}}'

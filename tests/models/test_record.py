@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -113,6 +114,17 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
     with pytest.raises(ModelError, match=r"c.* does not exist"):
         open_in_force(config)
     assert read_record(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
+
+
+def test_a_record_of_an_older_agent_has_no_least_version(configured: Callable[[str], Config], tmp_path: Path) -> None:
+    config = configured("c")
+    switched(config, "b", "a")
+    path = config.state_dir / FILE
+    document = json.loads(path.read_bytes())
+    assert document.pop("floor") is None
+    path.write_text(json.dumps(document), "utf-8")
+    assert read_record(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
+    assert open_in_force(config).source == tmp_path / "b"
 
 
 def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_none_is_in_force(

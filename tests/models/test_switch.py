@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from edge_agent.core.pipe import Cancelled, Command, Event, LoadFailed, Run, Set
 from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryFile
-from edge_agent.models.record import FILE, Record, open_in_force, read_record
+from edge_agent.models.record import FILE, Record, model_refusals, open_in_force, read_record
 from edge_agent.models.switch import (
     ModelSwitch,
     Switched,
@@ -28,6 +29,7 @@ from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker, Supervisor
 from tests.helpers.facts import READY
+from tests.helpers.keys import key_sha256, sign, write_keys, write_revocations
 from tests.helpers.processes import wait_until
 from tests.helpers.support import TASKS, Desk, config, finished, labelled
 from tests.helpers.workers import KILLED, FakeProcess, fake_processes
@@ -178,7 +180,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
 
     assert isinstance(end, Switched)
     assert read_record(board.config) == Record(
-        configured=board.folder / "old", current=board.folder / "new", previous=board.folder / "old"
+        configured=board.folder / "old", current=board.folder / "new", previous=board.folder / "old", floor=4
     )
     assert (board.worker, old.kills) == (new, 1)
     assert (end.data["canaries"], end.data["is_beside"], end.data["how"]) == (2, True, "switch")
@@ -316,3 +318,112 @@ def test_the_new_worker_gets_the_tasks_of_a_reload_that_came_meanwhile(board: Bo
     board.processes[1].deliver(READY)
     board.finish()
     assert board.worker.commands == [SetTasks(tasks=prefixes)]
+
+
+def test_an_expired_bundle_is_not_switched_to_but_a_rollback_to_it_and_a_start_go_on(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle(board.folder / "brief", version=5, expires="2026-01-01")
+    assert board.run("brief", allow_downgrade=True) == "expired"
+    # While the clock is unset nothing has expired.
+    with monkeypatch.context() as unset:
+        unset.setattr(time, "time", lambda: 1000.0)
+        assert isinstance(board.run("brief"), dict)
+    assert open_in_force(board.config).expires == "2026-01-01"
+    board.run("plain", allow_downgrade=True)
+    assert board.switch.roll_back()
+    assert isinstance(board.finish(), dict)
+    assert board.supervisor.model.bundle_name == "pump-demo"
+    assert board.supervisor.model.expires == "2026-01-01"
+
+
+def test_a_version_below_that_of_the_last_switch_is_a_downgrade_also_after_a_fallback(board: Board) -> None:
+    bundle(board.folder / "newest", version=5)
+    assert isinstance(board.run("newest"), dict)
+    (board.folder / "newest" / "model.gguf").unlink()
+    board.supervisor.model = open_in_force(board.config)
+    assert board.supervisor.model.version == 3
+    board.switch = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: board.spare_mb)
+    board.ask("new")
+    end = board.tick_until(lambda: False, 3.0)
+    assert isinstance(end, SwitchFailed)
+    message = "version 4 is older than 5, which was switched to last; `allow_downgrade` permits it"
+    assert (end.error.code, end.error.message) == ("downgrade", message)
+    assert isinstance(board.run("new", allow_downgrade=True), dict)
+    # The version that was permitted last is the least one from now on.
+    assert (board.run("plain"), board.switch._floor) == ("downgrade", 4)
+
+
+class SignedBoard:
+    """A board that opens signed bundles only, with a list of revocations that revokes nothing yet."""
+
+    def __init__(self, board: Board) -> None:
+        self.board, self.list = board, board.folder / "revocations.json"
+        self.keys = {name: write_keys(board.folder, name) for name in ("first", "second")}
+        for name in ("old", "new", "older", "plain"):
+            sign(board.folder / name, self.keys["first"][0])
+        public = tuple(public for _, public in self.keys.values())
+        model = ModelConfig(path=board.folder / "old", public_keys=public, revocations=self.list)
+        board.config = board.config.model_copy(update={"models": {"default": model}})
+        board.switch = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: board.spare_mb)
+        self.publish(1)
+
+    def publish(self, number: int, **fields: Any) -> None:
+        write_revocations(self.list, self.keys["second"][0], number, **fields)
+
+
+@pytest.fixture
+def signed(board: Board) -> SignedBoard:
+    return SignedBoard(board)
+
+
+def test_what_is_revoked_is_neither_switched_to_nor_rolled_back_to(signed: SignedBoard) -> None:
+    board = signed.board
+    assert isinstance(board.run("new"), dict)
+    signed.publish(2, manifests=[str(open_model("default", board.folder / "old").manifest_sha256)])
+    assert board.switch.roll_back()
+    assert board.finish() == "revoked"
+    signed.publish(3, keys=[key_sha256(signed.keys["first"][1])])
+    assert board.run("plain", allow_downgrade=True) == "revoked"
+    sign(board.folder / "plain", signed.keys["second"][0])
+    assert isinstance(board.run("plain", allow_downgrade=True), dict)
+
+
+def test_a_faulty_list_refuses_switches_and_leaves_the_way_back_open(signed: SignedBoard) -> None:
+    board = signed.board
+    assert isinstance(board.run("new"), dict)
+    signed.list.unlink()
+    assert board.run("plain", allow_downgrade=True) == "revocations_faulty"
+    assert board.switch.roll_back()
+    assert isinstance(board.finish(), dict)
+
+
+def test_a_start_goes_on_with_a_faulty_list_and_not_with_a_revoked_bundle(signed: SignedBoard) -> None:
+    board = signed.board
+    assert isinstance(board.run("new"), dict)
+    newest = str(open_model("default", board.folder / "new").manifest_sha256)
+    signed.list.unlink()
+    assert open_in_force(board.config).version == 4
+    signed.publish(2, manifests=[newest])
+    model = open_in_force(board.config)
+    assert (model.version, model.is_fallback) == (3, True)
+    assert "new/manifest.json: revoked by list 2" in (model.warning or "")
+    # The copy of the list counts when the list is taken away.
+    signed.list.unlink()
+    assert open_in_force(board.config).version == 3
+
+
+def test_an_older_signed_bundle_in_the_folder_of_the_one_in_force_does_not_open(signed: SignedBoard) -> None:
+    board = signed.board
+    assert isinstance(board.run("new"), dict)
+    for name in ("new", "older"):
+        (board.folder / name).rename(board.folder / f"{name}.away")
+    (board.folder / "older.away").rename(board.folder / "new")
+    model = open_in_force(board.config)
+    assert (model.version, model.is_fallback) == (3, True)
+    told = "new/manifest.json: version: should be at least 4, as at the last switch (got 2)"
+    assert told in (model.warning or "")
+    assert [fault for fault in model_refusals(board.config) if told in fault]
+    # Without a key anyone may have made it: as before, it is taken.
+    unsigned = {"default": ModelConfig(path=board.folder / "old")}
+    assert open_in_force(board.config.model_copy(update={"models": unsigned})).version == 2

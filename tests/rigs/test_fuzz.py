@@ -35,6 +35,7 @@ ANSWER = default_topic(ASKED, BASE)
         ("gguf", range(20), {"refused", "answered"}),
         ("checkpoints", range(12), {"refused", "converted"}),
         ("bundles", range(15, 19), {"refused", "answered"}),
+        ("signed", range(60), {"refused", "opened"}),
         ("schemas", range(12), {"refused", "answered"}),
         ("configurations", range(20), {"refused", "good"}),
         ("messages", range(160), {"ok", "invalid/bad_field", "invalid/bad_json", "invalid/not_utf8"}),

@@ -70,6 +70,7 @@ class Bus:
         session: str = "s1",
         accuracy: dict[str, TaskAccuracy] | None = None,
         pool: PoolFacts | None = None,
+        expires: str | None = None,
         depth: int = 0,
         refused_each: int = 0,
     ) -> Bus:
@@ -82,6 +83,7 @@ class Bus:
                 reading=board,
                 accuracy=accuracy or {},
                 pool=pool,
+                expires=expires,
                 queue_depth=depth,
                 overloaded_total=self.refused,
             )
@@ -144,12 +146,13 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
         bus.alarms.on_worker_ended("exit code 1", now)
     bus.alarms.on_taken_over(100.0)
     bus.alarms.set_quality_fault("canary 3 differs: go back")
+    bus.alarms.set_revocations("the list is cut", None)
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
     hot = reading(90.0, 1.0, disk_mb=1.0, throttle=throttle)
     drifted = {"triage": TaskAccuracy(dropped_from=0.97, shift=0.4)}
     bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1, pool=BACKLOG)
     assert "pool-backlog" in bus.retained
-    bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST)
+    bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST, expires="2026-01-01")
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
     assert "in 97%" in bus.retained["accuracy-low"]["message"]
@@ -157,6 +160,24 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     assert bus.retained["model-quality"]["severity"] == "critical"
     bus.alarms.set_quality_fault(None)
     assert "model-quality" not in bus.run(1).alarms.severities
+
+
+def test_a_model_expires_only_by_a_clock_that_is_set(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bus.run(1, expires="9999-12-31").alarms.severities == {}
+    assert bus.run(1, expires="2026-01-01").alarms.severities == {"model-expired": "warning"}
+    assert "2026-01-01; it goes on: switch to a newer bundle" in bus.retained["model-expired"]["message"]
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    assert bus.run(1, expires="2026-01-01").alarms.severities == {}
+    assert "model-expired" in bus.alarms.unmeasured
+
+
+def test_a_revoked_model_is_worse_than_a_faulty_list(bus: Bus) -> None:
+    bus.alarms.set_revocations("the list is cut", None)
+    assert bus.run(1).alarms.severities == {"revocations": "warning"}
+    bus.alarms.set_revocations("the list is cut", "revoked by list 2")
+    assert bus.run(1).alarms.severities == {"revocations": "critical"}
+    bus.alarms.set_revocations(None, None)
+    assert bus.run(1).alarms.severities == {}
 
 
 def test_a_raised_alarm_is_retained_with_the_fields_of_the_contract(bus: Bus) -> None:

@@ -69,6 +69,7 @@ FIELDS: dict[str, set[str]] = {
             "memory-low",
         ),
         *("disk-low", "worker-crash-loop", "model-quality", "duplicate-client-id", "queue-overload"),
+        *("model-expired", "revocations"),
         *("accuracy-low", "input-drift", "pool-unreachable", "pool-backlog"),
     },
 }

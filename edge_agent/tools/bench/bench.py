@@ -22,6 +22,7 @@ from edge_agent.core.pipe import EngineSettings, Load, is_echo
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
+from edge_agent.models.trust import read_trust
 from edge_agent.tools.bench.report import summary, table
 from edge_agent.tools.bench.tasks import Say, measure_tasks
 from edge_agent.tools.output import StatusLine, fail
@@ -75,7 +76,7 @@ def _measure(
         raise ModelError(f"{path} is no model: there is nothing to measure; give one with --model")
     before = read_once(board)
     say("the model is checked")
-    model = open_model("default", path, configured.public_key, configured.chat_templates)
+    model = open_model("default", path, read_trust(configured), configured.chat_templates)
     with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
         load = Load(
             model_path=str(model.path),

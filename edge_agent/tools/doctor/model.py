@@ -17,7 +17,7 @@ from edge_agent.core.wording import shown
 from edge_agent.gguf.header import read_header
 from edge_agent.gguf.model import FIELDS_KEY
 from edge_agent.models.bundle import open_model
-from edge_agent.models.record import in_force
+from edge_agent.models.record import in_force, trust_in_force
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.tools.doctor.system import KERNEL_FEATURES
@@ -40,10 +40,14 @@ def model_checks(
     if path != configured.path:
         yield good("model in force", f"{path} runs since a model-switch; models.default.path is {configured.path}")
     try:
-        model = open_model("default", path, configured.public_key, configured.chat_templates)
+        trust = trust_in_force(config)
+        if trust.fault:
+            advice = "copy the newest list and its signature again; until then `model-switch` is refused"
+            yield warning("revocations", trust.fault, advice)
+        model = open_model("default", path, trust, configured.chat_templates)
     except ModelError as error:
         advice = "let models.default.path name a bundle made by edge-convert, whole and unchanged"
-        if configured.public_key is not None:
+        if configured.key_files:
             advice += ", and models.default.public_key the public key of its signer"
         yield failed("model", str(error), advice)
         return

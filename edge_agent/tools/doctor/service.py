@@ -39,7 +39,8 @@ def state(folder: Path) -> Check:
 def files(config: Config, config_path: Path) -> Check:
     """The configuration, models and certificates. The unit takes care of secrets (LoadCredential=)."""
     tls, model = config.mqtt.tls, config.models["default"]
-    paths = [config_path, config.models_dir, model.public_key, *((tls.ca_file, tls.cert_file) if tls else ())]
+    keys = model.key_files.values()
+    paths = [config_path, config.models_dir, *keys, model.revocations, *((tls.ca_file, tls.cert_file) if tls else ())]
     if not is_echo(model.path):
         paths += [model.path, *(sorted(model.path.iterdir())[:50] if model.path.is_dir() else ())]
     # Other checks report files that are missing.

@@ -15,7 +15,7 @@ from edge_agent.core.pipe import Load
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
-from edge_agent.models.record import in_force
+from edge_agent.models.record import in_force, trust_in_force
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.output import StatusLine, fail
 from edge_agent.tools.tasks import TaskError, classify_task
@@ -62,7 +62,7 @@ def tune(options: Options) -> int:
             raise TuneError("there are no rows: give --labelled, or --unlabelled for what can be said without labels")
         progress.say("the model is loaded")
         configured = config.models["default"]
-        model = open_model("default", in_force(config), configured.public_key, configured.chat_templates)
+        model = open_model("default", in_force(config), trust_in_force(config), configured.chat_templates)
         settings = Settings(weights_sha256=model.weights_sha256, until=until, max_slower=options.max_slower)
         with (
             tempfile.TemporaryDirectory(prefix="edge-agent-tune-") as folder,

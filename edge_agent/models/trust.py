@@ -1,0 +1,150 @@
+"""Which bundles may open: the configured public keys, the signed list of revocations, the least version.
+
+A newer list takes the place of an older one, and a copy of it stays in `state_dir`. So a list that is faulty, missing
+or older than one that was seen changes nothing: the copy counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from edge_agent.core import state_files
+from edge_agent.core.config import ModelConfig, Sha256
+from edge_agent.core.model import ModelError
+from edge_agent.core.strict_json import parse_json
+from edge_agent.core.wording import first_fault, printable, shown_path
+from edge_agent.models.signatures import KeyFileError, PublicKey, SignatureError, read_public_key, verifying_key
+
+log = logging.getLogger(__name__)
+
+FILE = "revocations-1.json"
+_MAX_BYTES = 1_000_000
+_KNOWN = ("schema", "number", "manifests", "keys", "reason")
+_writing = threading.Lock()
+
+
+class RevocationsError(Exception):
+    """The list does not count; the message gives the reason without the file's name."""
+
+
+class Revocations(BaseModel):
+    """manifests: SHA-256 of bytes of manifest.json. keys: SHA-256 of the 32 bytes of public keys."""
+
+    # A field that is misspelt would revoke nothing.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_version: Literal[1] = Field(alias="schema")
+    number: Annotated[int, Field(ge=1, lt=1 << 53)]
+    manifests: Annotated[tuple[Sha256, ...], Field(strict=False)]
+    keys: Annotated[tuple[Sha256, ...], Field(strict=False)]
+    reason: Annotated[str, StringConstraints(max_length=200)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """keys: none = signatures are not checked. least_version: of a bundle that opens, where there are keys.
+
+    revocations: the list that counts. fault: why that is not the configured one.
+    """
+
+    keys: tuple[PublicKey, ...] = ()
+    revocations: Revocations | None = None
+    fault: str | None = None
+    least_version: int = 0
+
+    def revocation(self, manifest_sha256: str | None, key_sha256: str | None) -> str | None:
+        """Why a bundle with this manifest, signed with this key, must not be used; None = it may be."""
+        listed = self.revocations
+        if listed is None:
+            return None
+        why = f"revoked by list {listed.number}" + (f": {printable(listed.reason)}" if listed.reason else "")
+        if manifest_sha256 in listed.manifests:
+            return why
+        return f"signed with a key that is {why}" if key_sha256 in listed.keys else None
+
+
+def read_keys(files: Iterable[tuple[str, Path]]) -> tuple[PublicKey, ...]:
+    """files: each after the field that names it. Raises ModelError."""
+    keys = list[PublicKey]()
+    for name, file in files:
+        try:
+            keys.append(read_public_key(file))
+        except KeyFileError as error:
+            raise ModelError(f"{name}: {error} (got {shown_path(file)})") from error
+    return tuple(keys)
+
+
+def read_trust(configured: ModelConfig, state_dir: Path | None = None) -> Trust:
+    """What the configuration names. state_dir: None = no list was seen before. Raises ModelError for a faulty key."""
+    keys = read_keys((f"models.default.{name}", file) for name, file in configured.key_files.items())
+    if configured.revocations is None:
+        return Trust(keys)
+    kept = None if state_dir is None else _read_kept(state_dir / FILE)
+    try:
+        return Trust(keys, read_revocations(configured.revocations, keys, kept))
+    except RevocationsError as error:
+        fault = f"models.default.revocations: {error} (got {shown_path(configured.revocations)})"
+        return Trust(keys, kept, fault)
+
+
+def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | None) -> Revocations:
+    """A list that one of these keys signed. kept: the newest one that was seen. Raises RevocationsError."""
+    revoked = () if kept is None else kept.keys
+    try:
+        if not file.is_file():
+            raise RevocationsError("should be a file that can be read")
+        with file.open("rb") as opened:
+            data = opened.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise RevocationsError(f"should have at most {_MAX_BYTES} bytes")
+        # Before these bytes are parsed.
+        signer = verifying_key(signature_of(file), data, [key for key in keys if key.sha256 not in revoked])
+        found = Revocations.model_validate(parse_json(data.decode()))
+    except OSError as error:
+        raise RevocationsError(f"cannot be read: {error.strerror}") from error
+    except SignatureError as error:
+        raise RevocationsError(f"its signature {signature_of(file).name}: {error}") from error
+    except ValidationError as error:
+        raise RevocationsError(first_fault(error, known=_KNOWN)) from error
+    except ValueError as error:
+        raise RevocationsError(f"is not JSON: {error}") from error
+    if signer.sha256 in found.keys:
+        raise RevocationsError("revokes the key that signed it: sign it with another one")
+    if kept is not None and found.number < kept.number:
+        raise RevocationsError(f"number should be at least {kept.number}, as of the newest list (got {found.number})")
+    if kept is not None and found.number == kept.number and found != kept:
+        raise RevocationsError(f"number should be above {kept.number}, which is that of another list")
+    return found
+
+
+def signature_of(file: Path) -> Path:
+    """The signature of a list is beside it."""
+    return file.with_name(f"{file.name}.sig")
+
+
+def keep_revocations(state_dir: Path, trust: Trust) -> None:
+    """From now on, no older list counts. Of a disk that does not take it, the log tells."""
+    path = state_dir / FILE
+    with _writing:
+        if trust.revocations is None or trust.revocations == _read_kept(path):
+            return
+        try:
+            state_files.replace(path, trust.revocations.model_dump_json(by_alias=True).encode() + b"\n")
+        except OSError as error:
+            log.error("%s cannot be written, an older list may count later: %s", path, error)  # noqa: TRY400 - no fault of ours
+
+
+def _read_kept(path: Path) -> Revocations | None:
+    try:
+        content = state_files.read(path)
+        return None if content is None else Revocations.model_validate_json(content)
+    except (OSError, ValidationError) as error:
+        log.error("%s cannot be read, any signed list counts: %s", path, error)  # noqa: TRY400 - no fault of ours
+        return None

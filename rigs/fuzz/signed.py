@@ -1,0 +1,184 @@
+"""Attacks on a signed bundle: none of what they make may open, and what was signed for this board always does."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edge_agent.core.model import ModelError
+from edge_agent.models.bundle import open_model
+from edge_agent.models.signatures import SIGNATURE_FILE
+from edge_agent.models.trust import Revocations, Trust
+from rigs.fuzz.checkpoints import make_sound
+from rigs.fuzz.children import FAILED, Outcome, tried
+from tests.helpers.keys import key_sha256, sign, trusting, write_keys
+
+CPU_S, MEMORY_BYTES = 10, 1 << 29
+_MANIFEST = "manifest.json"
+# One case in so many is no attack.
+_SOUND_EVERY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """bundle: the newest, in force; older: signed with the same key, with other weights. keys: by name, of their maker.
+
+    trust: of a board that switched to `bundle`.
+    """
+
+    bundle: Path
+    older: Path
+    keys: dict[str, Path]
+    trust: Trust
+
+
+def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
+    with tempfile.TemporaryDirectory() as made:
+        world = make_world(Path(made))
+        for number in numbers:
+            with tempfile.TemporaryDirectory() as name:
+                bundle = Path(shutil.copytree(world.bundle, Path(name) / "bundle"))
+                attack = "" if number % _SOUND_EVERY == 0 else attacked(world, bundle, random.Random(number))
+                outcome, why = tried(partial(_opened, bundle, world), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+                if outcome in ("opened", "refused") and (outcome == "opened") == bool(attack):
+                    outcome, why = FAILED, f"{attack or 'no attack'}: {outcome} {why}"
+                yield number, (outcome, why)
+
+
+def make_world(folder: Path) -> World:
+    """Another process converts: what is forked must have one thread."""
+    (plain, _), adapter = make_sound()
+    checkpoint, lora = plain.write(folder / "ck"), adapter.write(folder / "lora")
+    pairs = {name: write_keys(folder, name) for name in ("ours", "revoked", "stranger")}
+    bundles = {}
+    for version, kind in ((1, "q4_0"), (2, "q8_0")):
+        bundles[version] = folder / kind
+        words = [sys.executable, "-m", "edge_convert", str(checkpoint), "--out", str(bundles[version]), "--type", kind]
+        words += [
+            "--lora",
+            str(lora),
+            "--no-canaries",
+            "--model-version",
+            str(version),
+            "--sign",
+            str(pairs["ours"][0]),
+        ]
+        subprocess.run(words, check=True, capture_output=True)
+    revoked = {"schema": 1, "number": 1, "manifests": [], "keys": [key_sha256(pairs["revoked"][1])]}
+    trust = Trust(
+        keys=trusting(pairs["ours"][1], pairs["revoked"][1]).keys,
+        revocations=Revocations.model_validate(revoked),
+        least_version=2,
+    )
+    return World(bundles[2], bundles[1], {name: private for name, (private, _) in pairs.items()}, trust)
+
+
+def attacked(world: World, bundle: Path, dice: random.Random) -> str:
+    """Changes the bundle; gives how."""
+    attack = dice.choice(_ATTACKS)
+    return f"{attack.__name__.strip('_')} {attack(world, bundle, dice)}"
+
+
+def _damage(_: World, bundle: Path, dice: random.Random) -> str:
+    """Bits are changed, bytes are inserted or deleted, in any file."""
+    path = dice.choice(sorted(bundle.iterdir()))
+    data = bytearray(path.read_bytes())
+    at, length = dice.randrange(len(data)), dice.choice((1, 1, 4, 64))
+    how = dice.choice(("flip", "insert", "delete", "cut", "append"))
+    match how:
+        case "flip":
+            data[at] ^= 1 << dice.randrange(8)
+        case "insert":
+            data[at:at] = dice.randbytes(length)
+        case "delete":
+            del data[at : at + length]
+        case "cut":
+            del data[at:]
+        case "append":
+            data += dice.randbytes(length)
+    path.write_bytes(data)
+    return f"{how} {path.name} at {at}"
+
+
+def _mix(world: World, bundle: Path, dice: random.Random) -> str:
+    """Some files come from the other bundle, not all of those that differ."""
+    names = [
+        path.name for path in sorted(bundle.iterdir()) if path.read_bytes() != (world.older / path.name).read_bytes()
+    ]
+    taken = dice.sample(names, dice.randrange(1, len(names)))
+    for name in taken:
+        shutil.copyfile(world.older / name, bundle / name)
+    return ", ".join(taken)
+
+
+def _replay(world: World, bundle: Path, _: random.Random) -> str:
+    """An older bundle, whole."""
+    shutil.rmtree(bundle)
+    shutil.copytree(world.older, bundle)
+    return world.older.name
+
+
+def _rename(_: World, bundle: Path, dice: random.Random) -> str:
+    """A file gets another's name, or a new one."""
+    one, other = dice.sample(sorted(bundle.iterdir()), 2)
+    target = dice.choice((other, one.with_name(f"{one.name}~"), one.with_name(f".{one.name}")))
+    one.replace(target)
+    return f"{one.name} to {target.name}"
+
+
+def _add(world: World, bundle: Path, dice: random.Random) -> str:
+    """A file that the manifest does not list."""
+    name = dice.choice(("repair.gguf", "student-a.gguf", "score_maps.json", "canaries.json", "run.sh", ".hidden"))
+    shutil.copyfile(dice.choice(sorted(world.older.iterdir())), bundle / name)
+    return name
+
+
+def _sign_otherwise(world: World, bundle: Path, dice: random.Random) -> str:
+    """A changed bundle or the same one, signed by a stranger or with a revoked key."""
+    if dice.random() < 0.5:
+        text = (bundle / _MANIFEST).read_text("utf-8")
+        (bundle / _MANIFEST).write_text(text.replace('"version":2', '"version":3'), "utf-8")
+    who = dice.choice(("stranger", "revoked"))
+    sign(bundle, world.keys[who])
+    return who
+
+
+def _forge(_: World, bundle: Path, dice: random.Random) -> str:
+    """A signature that no key made, or none."""
+    path = bundle / SIGNATURE_FILE
+    if dice.random() < 0.2:
+        path.unlink()
+        return "none"
+    path.write_bytes(
+        dice.choice((bytes(64), dice.randbytes(64), dice.randbytes(dice.randrange(64)), path.read_bytes() * 2))
+    )
+    return f"{path.stat().st_size} bytes"
+
+
+def _link(world: World, bundle: Path, dice: random.Random) -> str:
+    """A file is a link, to the same content or to the other bundle's."""
+    path = dice.choice([one for one in sorted(bundle.iterdir()) if one.name != _MANIFEST])
+    path.unlink()
+    path.symlink_to(dice.choice((world.bundle, world.older)) / path.name)
+    return path.name
+
+
+_ATTACKS: tuple[Callable[[World, Path, random.Random], str], ...] = (
+    *(_damage, _damage, _damage, _damage, _damage),
+    *(_mix, _replay, _rename, _add, _sign_otherwise, _forge, _link),
+)
+
+
+def _opened(bundle: Path, world: World) -> Outcome:
+    try:
+        model = open_model("default", bundle, world.trust)
+    except ModelError as error:
+        return "refused", str(error)
+    return "opened", f"version {model.version}"
