@@ -20,7 +20,7 @@ from convert.plan import make_plan
 from convert.quantize.recipe import Quantization
 from convert.read.checkpoint import Checkpoint
 from convert.read.model import read_model
-from convert.write.bundle import new_bundle, verify_bundle
+from convert.write.bundle import copied_bundle, new_bundle, verify_bundle
 from edge_agent.gguf.model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.conversions import convert, run
@@ -375,6 +375,16 @@ def test_the_manifest_says_when_it_expires_if_that_is_given(
     assert "expires    2027-06-30\n" in capsys.readouterr().out
     assert run(*words, "--force", "--expires", "soon") == 2
     assert "--expires: should be a date or a date with a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("told", "written"), [(None, None), ("2027-06-30", "2027-06-30")])
+def test_a_copy_expires_with_its_bundle_unless_told_otherwise(
+    bundle: Path, tmp_path: Path, told: str | None, written: str | None
+) -> None:
+    for name, source, expires in (("one", bundle, told), ("two", tmp_path / "one", None)):
+        with copied_bundle(source, tmp_path / name, replace=False, version=None, expires=expires, sign=None):
+            pass
+        assert verify_bundle(tmp_path / name).expires == written
 
 
 def test_a_signature_is_the_same_each_time_and_covers_a_manifest_that_does_not_depend_on_it(
