@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
   $$v -c 'import ensurepip, venv' 2>/dev/null && echo $$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' edge_agent/__init__.py)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
 .PHONY: setup demo demo-train pool-demo test check docs wheelhouse release clean

@@ -7,5 +7,3 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Without it ggml forks a debugger at an abort, to print a backtrace.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-
-__version__ = "0.2.0"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent import __version__
 from edge_agent.accuracy.assessment import Row
 from edge_agent.accuracy.bundled import FILE as SCORE_MAPS_FILE
 from edge_agent.accuracy.bundled import SCHEMA as SCORE_MAPS_SCHEMA
@@ -34,6 +35,7 @@ from edge_agent.core.pipe import (
 )
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
+from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .agent import expiry
+from .agent import ShowVersion, expiry
 from .errors import escaped
 from .measure.vocabulary import DEFAULT_TOKENS
 from .plan import DEFAULT_NAME
@@ -90,7 +89,7 @@ def conversion_parser() -> argparse.ArgumentParser:
         f"`{PROGRAM} verify BUNDLE` checks hashes and signature. `{PROGRAM} evaluate BUNDLE --against REFERENCE` "
         "measures how far a bundle's predictions are from the unquantized model's.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--version", action=ShowVersion)
     _add(parser, "checkpoint", "CHECKPOINT", "folder with config.json and safetensors files")
     _add(parser, "--out", "BUNDLE", "folder to create")
     parser.add_argument(

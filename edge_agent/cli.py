@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_agent import __version__
 from edge_agent.core.config import OPERATIONS, TASK_TABLES
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
+from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config
 from edge_agent.tools.bus import NoAnswerError, OptionError, add_bus_options, bus_of, refuse_without_host
@@ -291,7 +291,7 @@ def parser() -> argparse.ArgumentParser:
         description="An LLM inference node on a factory's MQTT bus.",
         epilog="`edge-agent COMMAND --help` shows the options and exit codes of a command.",
     )
-    top.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    top.add_argument("--version", action=ShowVersion)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(run: Callable[[argparse.Namespace], int], extra: str | None = None) -> _Parser:

@@ -3,6 +3,8 @@
 # 22.04 and later: build_llama.sh aarch64|x86_64 → dist/. Works below build/wheels, and continues there after an interruption.
 # CMAKE_OPTIONS adds options for CMake.
 set -euo pipefail
+# The modes of files are in the wheel.
+umask 022
 cd "$(dirname "$0")/../.."
 
 arch=${1:-}
@@ -90,6 +92,16 @@ tree=$built/llama_cpp_python-$version
 rm -r "$tree/lib" "$tree/include" "$tree"/llama_cpp/lib/lib*.so.*.*
 cp "$WHEEL_SYSROOT/usr/lib/llvm-$clang/lib/libomp.so.5" "$tree/llama_cpp/lib"
 cp "$WHEEL_SYSROOT/usr/share/doc/libomp5-$clang/copyright" "$tree/llama_cpp/lib/libomp.copyright"
+# What the wheel is made of, for the SBOM of a wheelhouse (PEP 770). The changelog is the only file that names the commit.
+parts=ansible/wheels/llama_cpp.cdx.json
+commit=$(sed -n 's|.*github/ggml-org/llama.cpp@\(.*\)".*|\1|p' "$parts")
+sed -n "/^## \[$version\]/,/^## \[0/p" "$WHEEL_SOURCE/CHANGELOG.md" | grep -q "ggml-org/llama.cpp@$commit\$" ||
+  { echo "build_llama.sh: the changelog of llama-cpp-python $version names another llama.cpp than $parts" >&2; exit 1; }
+libomp=$(zcat "$WHEEL_SYSROOT/usr/share/doc/libomp5-$clang/changelog.Debian.gz" | sed -n '1s/.*(\(.*\)).*/\1/p')
+info=$tree/llama_cpp_python-$version.dist-info
+mkdir "$info/sboms"
+sed "s/@LIBOMP@/$libomp/g" "$parts" > "$info/sboms/llama_cpp.cdx.json"
+cp "$WHEEL_SOURCE/vendor/llama.cpp/LICENSE" "$info/licenses/LICENSE.llama.cpp"
 python ansible/wheels/check_symbols.py "$tree" "$arch" --glibc "$glibc" --glibcxx "$glibcxx"
 rm "$built"/*.whl
 wheel pack --dest-dir "$built" "$tree"

@@ -11,8 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from .. import __version__
-from ..agent import SCORE_MAPS_FILE
+from ..agent import SCORE_MAPS_FILE, __version__
 from ..errors import ConvertError, escaped
 from ..quantize import ggml
 
