@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' edge_agent/__init__.py)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo demo-train pool-demo test check docs wheelhouse release clean
+.PHONY: setup demo demo-train pool-demo test check docs wheelhouse lock release clean
 
 setup: $(VENV)/ready
 
@@ -76,6 +76,10 @@ wheelhouse: setup
 	$(if $(ARCH),,$(error name the boards' architecture: make wheelhouse ARCH=aarch64, or x86_64))
 	$(if $(wildcard dist/llama_cpp_python-$(LLAMA)-*_$(ARCH).whl),,PYTHON=$(PYTHON) ansible/wheels/build_llama.sh $(ARCH))
 	$(BIN)/python ansible/wheels/wheelhouse.py $(ARCH)
+
+# The newest versions that all boards can install, as the versions of both wheelhouses from now on.
+lock: setup
+	$(BIN)/python ansible/wheels/wheelhouse.py lock
 
 # What a release holds: the agent's packages, all wheels that boards install, and checksums (dist/release/<version>).
 RELEASE := dist/release/$(VERSION)

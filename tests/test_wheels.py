@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helpers.support import loaded
 
@@ -75,6 +78,24 @@ def test_requirements_name_every_wheel_of_a_version_by_its_hash(tmp_path: Path) 
     assert text == wheelhouse.requirements(wheels[::-1])
     assert [line for line in text.splitlines() if "==" in line] == ["a-b==2.0 \\", "b==1.0 \\"]
     assert text.count("--hash=sha256:") == 3
+
+
+def test_a_wheel_that_the_lock_file_does_not_name_is_refused(tmp_path: Path) -> None:
+    wheels = [_wheel(tmp_path, name) for name in ("A_b-2.0-py3-none-any.whl", "c-1.0-py3-none-any.whl")]
+
+    assert wheelhouse.unlocked(wheels, "a-b==2.0\nc==1.0.1\n") == ["not in lock.txt: c==1.0; make lock"]
+    assert wheelhouse.unlocked(wheels, "a-b==2.0\nc==1.0\n") == []
+
+
+def test_the_lock_file_has_a_version_that_the_project_allows_of_all_that_boards_need() -> None:
+    locked = [Requirement(line) for line in wheelhouse.LOCK.read_text("utf-8").splitlines()]
+    versions = {one.name: next(iter(one.specifier)).version for one in locked}
+    assert [str(one) for one in locked] == [f"{name}=={version}" for name, version in sorted(versions.items())]
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *(text for extra in wheelhouse.EXTRAS for text in extras[extra])):
+        needed = Requirement(text)
+        assert versions[canonicalize_name(needed.name)] in needed.specifier, text
 
 
 def _check(folder: Path, arch: str, *, glibc: str = "2.35") -> subprocess.CompletedProcess[str]:

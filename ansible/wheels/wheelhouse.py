@@ -1,6 +1,7 @@
 """All wheels that boards need, for Python 3.11, 3.12 and 3.13: `wheelhouse.py aarch64|x86_64` → dist/wheelhouse/<arch>.
 
-Its `requirements.txt` names every wheel by version and hash. A board without a package index installs exactly these:
+Their versions are those of lock.txt; `wheelhouse.py lock` writes it anew, with the newest that all boards can install.
+The folder's `requirements.txt` names each by version and hash. A board without a package index installs exactly these:
 `pip install --no-index --find-links DIR --require-hashes --requirement DIR/requirements.txt`.
 Needs the wheel of llama-cpp-python in dist/, which `make wheelhouse` builds. Exit code 1 if a wheel is missing.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -24,6 +26,10 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "ansible" / "wheels" / "lock.txt"
+# Of what builds packages. pip 25.3 and later read the second variable.
+_TOOLS = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(ROOT / "ansible" / "wheels" / "tools.txt"))
+ARCHITECTURES = ("aarch64", "x86_64")
 # The oldest first: its versions work for the others, too, so that all boards run the same.
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 # The minor version of Ubuntu 22.04's glibc.
@@ -31,23 +37,55 @@ _GLIBC_MINOR = 35
 # The oldest time that zip can hold: equal contents make equal wheels.
 _EPOCH = "315532800"
 # What a board may need of the agent's extras: llama.cpp, and RabbitMQ's client for a pool.
-_EXTRAS = ("engine", "pool")
+EXTRAS = ("engine", "pool")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="wheelhouse.py", description=__doc__)
-    parser.add_argument("arch", choices=("aarch64", "x86_64"))
+    parser.add_argument("arch", choices=(*ARCHITECTURES, "lock"), help="lock: writes lock.txt")
     arch: str = parser.parse_args().arch
-    target = ROOT / "dist" / "wheelhouse" / arch
+    # The modes of files are in a wheel.
+    os.umask(0o022)
     work = ROOT / "build" / "wheelhouse" / arch
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    return _lock(work) if arch == "lock" else _wheelhouse(work, arch)
+
+
+def _lock(work: Path) -> int:
+    """All architectures and Pythons get the same versions, because one folder takes the wheels of all."""
+    agent = _agent_wheel(work)
+    _stand_in_for_llama(work)
+    for arch in ARCHITECTURES:
+        for python in PYTHONS:
+            _download(work, arch, python, agent)
+    found = sorted({parse_wheel_filename(path.name)[:2] for path in work.glob("*.whl") if path != agent})
+    LOCK.write_text("".join(f"{name}=={version}\n" for name, version in found), encoding="utf-8")
+    shutil.rmtree(work)
+    print(f"{LOCK.relative_to(ROOT)}: {len(found)} packages")
+    return 0
+
+
+def _stand_in_for_llama(work: Path) -> None:
+    """A wheel without content. pip reads from it what the installed llama-cpp-python needs; nothing is compiled."""
+    there = importlib.metadata.distribution("llama-cpp-python")
+    folder = f"llama_cpp_python-{there.version}.dist-info"
+    with ZipFile(work / f"llama_cpp_python-{there.version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{folder}/METADATA", there.read_text("METADATA") or "")
+        archive.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{folder}/RECORD", "")
+
+
+def _wheelhouse(work: Path, arch: str) -> int:
+    target = ROOT / "dist" / "wheelhouse" / arch
     agent = _agent_wheel(work)
     shutil.copy(_llama_wheel(arch), work)
     for python in PYTHONS:
-        _download(work, arch, python, agent)
+        _download(work, arch, python, agent, "--constraint", str(LOCK))
     wheels = sorted(work.glob("*.whl"))
-    if faults := [fault for python in PYTHONS for fault in missing(wheels, arch, python)]:
+    faults = [fault for python in PYTHONS for fault in missing(wheels, arch, python)]
+    faults += unlocked([wheel for wheel in wheels if wheel != agent], LOCK.read_text("utf-8"))
+    if faults:
         print(*faults, sep="\n", file=sys.stderr)
         return 1
     (work / "requirements.txt").write_text(requirements(wheels), encoding="utf-8")
@@ -63,12 +101,22 @@ def _agent_wheel(work: Path) -> Path:
     # From a copy: setuptools would also pack what an earlier build left beside the sources.
     source = work / "source"
     for name in ("edge_agent", "convert"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignore, copy_function=shutil.copyfile)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+        shutil.copyfile(ROOT / name, source / name)
+    if commit := _commit():
+        (source / "edge_agent" / "COMMIT").write_text(f"{commit}\n", encoding="utf-8")
     _pip("wheel", "--no-deps", "--wheel-dir", str(work), str(source))
     shutil.rmtree(source)
     return next(work.glob("edge_agent-*.whl"))
+
+
+def _commit() -> str | None:
+    """With `-dirty` if a file differs from it. None in a source package."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--match=", "--dirty"]
+    described = subprocess.run(command, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or None
 
 
 def _llama_wheel(arch: str) -> Path:
@@ -78,7 +126,7 @@ def _llama_wheel(arch: str) -> Path:
     return found[-1]
 
 
-def _download(work: Path, arch: str, python: tuple[int, int], agent: Path) -> None:
+def _download(work: Path, arch: str, python: tuple[int, int], agent: Path, *options: str) -> None:
     """Keeps the versions that were downloaded for an earlier Python."""
     constraints = work / "constraints.txt"
     there = {parse_wheel_filename(path.name)[:2] for path in work.glob("*.whl")}
@@ -87,8 +135,8 @@ def _download(work: Path, arch: str, python: tuple[int, int], agent: Path) -> No
     version = ".".join(map(str, python))
     _pip(
         *("download", "--dest", str(work), "--find-links", str(work), "--constraint", str(constraints)),
-        *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms),
-        f"{agent}[{','.join(_EXTRAS)}]",
+        *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms, *options),
+        f"{agent}[{','.join(EXTRAS)}]",
     )
     constraints.unlink()
 
@@ -100,7 +148,7 @@ def _platforms(arch: str) -> list[str]:
 
 def _pip(*words: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
-    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": _EPOCH})
+    subprocess.run(command, check=True, env={**os.environ, **_TOOLS, "SOURCE_DATE_EPOCH": _EPOCH})
 
 
 def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[str]:
@@ -122,12 +170,21 @@ def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[
     for name, path in sorted(here.items()):
         for requirement in _metadata(path).requires_dist or []:
             marker = requirement.marker
-            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in _EXTRAS):
+            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in EXTRAS):
                 needed = canonicalize_name(requirement.name)
                 found = here.get(needed)
                 if found is None or parse_wheel_filename(found.name)[1] not in requirement.specifier:
                     faults.append(f"Python {environment['python_version']} on {arch}: {name} needs {requirement}")
     return faults
+
+
+def unlocked(wheels: Sequence[Path], lock: str) -> list[str]:
+    """Wheels that the lock file does not name: a dependency is newer than it."""
+    found = sorted({parse_wheel_filename(wheel.name)[:2] for wheel in wheels})
+    lines = lock.splitlines()
+    return [
+        f"not in lock.txt: {line}; make lock" for name, version in found if (line := f"{name}=={version}") not in lines
+    ]
 
 
 def _metadata(wheel: Path) -> Metadata:
