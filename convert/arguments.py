@@ -233,13 +233,15 @@ def verification_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "verify",
         "BUNDLE [option ...]",
-        "Checks a bundle's files against its manifest, and the manifest against its signature.",
+        "Checks a bundle's files against its manifest, and the manifest against its signature. "
+        "Shows what the bundle is made of.",
     )
     _add(parser, "bundle", "BUNDLE", "folder of a bundle")
     key = "Ed25519 public key (PEM), one of which must have signed it; without any, no signature is checked"
     _add(parser, "--public-key", "KEY.pub.pem", key, action="append", default=[])
     canaries = "also ask the model the recorded requests and compare its answers"
     parser.add_argument("--canaries", action="store_true", help=canaries)
+    _add(parser, "--sbom", "FILE", "also write the bundle's SBOM there: CycloneDX 1.6, JSON")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser
 

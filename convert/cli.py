@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import os
 import sys
 import time
@@ -45,7 +46,8 @@ from .students import add_students
 from .train.rows import read_rows, read_unlabelled
 from .train.teacher import ask_teacher
 from .write.bundle import new_bundle, verify_bundle
-from .write.manifest import CANARIES_FILE, MODEL_FILE, PAGE_FILE, SIGNATURE_FILE, read_private_key
+from .write.manifest import CANARIES_FILE, FILE, MODEL_FILE, PAGE_FILE, SIGNATURE_FILE, read_private_key
+from .write.sbom import sbom
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -249,7 +251,10 @@ def _verify(words: list[str]) -> int:
         faults = [str(error)]
     for fault in faults:
         _complain(f"{escaped(str(given.bundle))}: {fault}")
-    print_verification(given.bundle, model, faults, is_asked=given.canaries, as_json=given.json)
+    parts = None if model is None else sbom(json.loads((given.bundle / FILE).read_bytes()))
+    if parts is not None and given.sbom is not None:
+        given.sbom.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
+    print_verification(given.bundle, model, parts, faults, is_asked=given.canaries, as_json=given.json)
     return EXIT_FAILED if faults else EXIT_OK
 
 

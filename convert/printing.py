@@ -161,8 +161,19 @@ def print_students(written: WrittenStudents, folder: Path, *, is_signed: bool, a
         print(f"{name}: {', '.join(map(escaped, tasks))}")
 
 
-def print_verification(folder: Path, model: Model | None, faults: list[str], *, is_asked: bool, as_json: bool) -> None:
-    """What was checked of a bundle. model: None if it cannot be opened; is_asked: whether its canaries were asked."""
+def print_verification(
+    folder: Path,
+    model: Model | None,
+    sbom: dict[str, Any] | None,
+    faults: list[str],
+    *,
+    is_asked: bool,
+    as_json: bool,
+) -> None:
+    """What was checked of a bundle, and what it is made of.
+
+    model, sbom: None if it cannot be opened. is_asked: whether its canaries were asked.
+    """
     has_canaries = (folder / CANARIES_FILE).is_file()
     if as_json:
         print_json(
@@ -179,9 +190,10 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
                 "chat_template_sha256": None if model is None else model.chat_template_sha256,
                 "score_maps": {} if model is None else _mapped_tasks(model),
                 "students": [] if model is None else [one.name for one in model.students],
+                "sbom": sbom,
             }
         )
-    elif model is not None and not faults:
+    elif model is not None and sbom is not None and not faults:
         name = escaped(model.bundle_name)
         print(f"{escaped(str(folder))}: {name} version {model.version}, all files as the manifest lists them")
         print(f"template   {model.chat_template_sha256 or 'none'}")
@@ -191,6 +203,11 @@ def print_verification(folder: Path, model: Model | None, faults: list[str], *, 
         print(f"score maps {', '.join(sorted(map(escaped, _mapped_tasks(model).values()))) or 'none'}")
         print(f"students   {', '.join(one.name for one in model.students) or 'none'}")
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")
+        (checkpoint,) = sbom["metadata"]["component"]["pedigree"]["ancestors"]
+        print(f"licence    {escaped(model.licence or 'unknown')}")
+        print(f"made from  a checkpoint of revision {escaped(checkpoint.get('version', 'unknown'))}")
+        for file in sbom["components"]:
+            print(f"file       {escaped(file['name'])}, SHA-256 {file['hashes'][0]['content']}")
 
 
 def _key_of(model: Model) -> str | None:

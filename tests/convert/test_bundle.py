@@ -10,10 +10,13 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import llama_cpp
 import pytest
+from cyclonedx.model.bom import Bom
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from convert.errors import CheckpointError, ConvertError
 from convert.plan import make_plan
@@ -288,7 +291,9 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
     assert run("verify", bundle) == 0
     assert "signature  none\n" in capsys.readouterr().out
     assert run("verify", bundle, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {
+    shown = json.loads(capsys.readouterr().out)
+    assert [file["name"] for file in shown.pop("sbom")["components"]] == ["model.gguf"]
+    assert shown == {
         "bundle": str(bundle), "ok": True, "faults": [], "signed": False, "signature_checked": False,
         "signed_by": None, "expires": None,
         "has_canaries": False, "canaries_asked": False, "chat_template_sha256": template,
@@ -298,6 +303,32 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
     assert run("verify", bundle, "--canaries") == 1
     expected = f"edge-convert: {bundle}: canaries.json: there is none, so --canaries has nothing to ask\n"
     assert capsys.readouterr().err == expected
+
+
+def test_verify_shows_and_writes_what_a_bundle_is_made_of(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("verify", bundle, "--sbom", tmp_path / "bundle.cdx.json") == 0
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    model_hash = manifest["files"]["model.gguf"]["sha256"]
+    shown = capsys.readouterr().out
+    assert "licence    apache-2.0\nmade from  a checkpoint of revision unknown\n" in shown
+    assert f"file       model.gguf, SHA-256 {model_hash}\n" in shown
+    text = (tmp_path / "bundle.cdx.json").read_text("utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    written = cast("Any", Bom).from_json(json.loads(text))
+    assert {file.name: next(iter(file.hashes)).content for file in written.components} == {"model.gguf": model_hash}
+    model = written.metadata.component
+    assert (model.name, model.version, [one.name for one in model.licenses]) == ("pump", "3", ["apache-2.0"])
+    (checkpoint,) = model.pedigree.ancestors
+    of_checkpoint = {file.name: next(iter(file.hashes)).content for file in checkpoint.components}
+    assert of_checkpoint == manifest["source"]["files"] != {}
+
+
+def test_no_sbom_is_written_of_a_bundle_that_does_not_open(bundle: Path, tmp_path: Path) -> None:
+    flip(bundle / "model.gguf")
+    assert run("verify", bundle, "--sbom", tmp_path / "bundle.cdx.json") == 1
+    assert not (tmp_path / "bundle.cdx.json").exists()
 
 
 def adapter_of_nan() -> bytes:
