@@ -6,10 +6,12 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
   $$v -c 'import ensurepip, venv' 2>/dev/null && echo $$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' edge_agent/__init__.py)
+SOURCE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' edge_agent/__init__.py)
+RELEASE := dist/release/$(SOURCE_VERSION)
+COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo demo-train pool-demo test check docs wheelhouse lock release clean
+.PHONY: setup demo demo-train pool-demo test check docs wheelhouse lock release release-check clean
 
 setup: $(VENV)/ready
 
@@ -63,11 +65,11 @@ PAGES := README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE ansible/
 docs: build/mkdocs/ready
 	rm -rf build/pages
 	for page in $(PAGES); do mkdir -p build/pages/$$(dirname $$page); ln -s "$(CURDIR)/$$page" build/pages/$$page; done
-	NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs build --strict
+	SOURCE_DATE_EPOCH=$(COMMIT_TIME) NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs build --strict
 
-build/mkdocs/ready: Makefile
+build/mkdocs/ready: ansible/wheels/site.txt
 	test -x build/mkdocs/bin/python || $(PYTHON) -m venv build/mkdocs
-	build/mkdocs/bin/python -m pip install --quiet --disable-pip-version-check mkdocs-material==9.8.2
+	build/mkdocs/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # Everything that a board installs, with hashes: make wheelhouse ARCH=aarch64, or x86_64 (ansible/wheels/README.md).
@@ -81,15 +83,28 @@ wheelhouse: setup
 lock: setup
 	$(BIN)/python ansible/wheels/wheelhouse.py lock
 
-# What a release holds: the agent's packages, all wheels that boards install, and checksums (dist/release/<version>).
-RELEASE := dist/release/$(VERSION)
+# Everything that a release holds, in dist/release/<version>, signed: make release KEY=signer.pem (docs/release.md).
+# VERSION=… ends it if the source has another one.
+ARCHS ?= x86_64 aarch64
+BUILDER ?= urn:edge-agent:make-release
 release: setup
-	rm -rf $(RELEASE)
-	$(BIN)/python -m build --sdist --outdir $(RELEASE)
-	for arch in x86_64 aarch64; do $(MAKE) wheelhouse ARCH=$$arch && \
-	  tar -C dist/wheelhouse -cf $(RELEASE)/edge_agent-$(VERSION)-wheelhouse-$$arch.tar $$arch || exit; done
-	cp dist/wheelhouse/x86_64/edge_agent-*.whl $(RELEASE)
-	cd $(RELEASE) && sha256sum * > SHA256SUMS
+	$(if $(KEY),,$(error name the key that signs: make release KEY=signer.pem))
+	$(if $(filter-out $(SOURCE_VERSION),$(VERSION)),$(error edge_agent/__init__.py says $(SOURCE_VERSION), not $(VERSION)))
+	@test -z "$$(git status --porcelain)" || { echo "commit first: a release is made from a commit" >&2; exit 1; }
+	for arch in $(ARCHS); do $(MAKE) wheelhouse ARCH=$$arch || exit; done
+	$(MAKE) docs
+	$(BIN)/python ansible/wheels/release.py $(ARCHS) --key $(KEY) --builder $(BUILDER)
+
+# Makes the release once more from a fresh clone, and compares: make release-check KEY=signer.pem. llama.cpp is not compiled
+# again.
+AGAIN := build/release-check
+release-check:
+	rm -rf $(AGAIN) && git clone --quiet . $(AGAIN) && mkdir $(AGAIN)/dist
+	touch --reference $(VENV)/ready $(AGAIN)/pyproject.toml
+	cp dist/llama_cpp_python-*.whl $(AGAIN)/dist
+	if [ -d dist/images ]; then cp -r dist/images $(AGAIN)/dist; fi
+	$(MAKE) -C $(AGAIN) release KEY=$(abspath $(KEY)) VENV=$(abspath $(VENV))
+	diff $(RELEASE)/SHA256SUMS $(AGAIN)/$(RELEASE)/SHA256SUMS && echo "equal: $(RELEASE)/SHA256SUMS"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -182,7 +182,7 @@ _CLI = f"""\
 {_MARK}
 
 `edge-agent` serves requests on a board, and asks, watches and checks boards. `edge-convert` makes models.
-Each command prints this with `--help`. `--version` prints the version.
+Each command prints this with `--help`. `--version` prints the version, a release's commit, and the llama.cpp beside it.
 """
 
 

@@ -1,0 +1,129 @@
+"""Known vulnerabilities of the packages in an SBOM, without a network: `vulnerabilities.py SBOM EXPORT…`.
+
+EXPORT is one of OSV's files all.zip, a folder of its records, or one record. Looked up are Python packages and the Rust
+crates in them; what else the SBOM lists, such as llama.cpp, is counted. Exit codes: 0 none known, 1 some, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+# OSV's names by those of package URLs.
+_ECOSYSTEMS = {"pypi": "PyPI", "cargo": "crates.io"}
+# An ecosystem and a name.
+Package = tuple[str, NormalizedName]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="vulnerabilities.py", description=__doc__)
+    parser.add_argument("sbom", type=Path, help="CycloneDX, JSON")
+    parser.add_argument(
+        "exports", nargs="+", type=Path, metavar="EXPORT", help="all.zip, a folder of records, or a record"
+    )
+    given = parser.parse_args()
+    packages, others = packages_of(json.loads(given.sbom.read_bytes()))
+    hits, counts, newest = set[str](), Counter[str](), defaultdict[str, str](str)
+    for record in (record for export in given.exports for record in records(export)):
+        for entry in record.get("affected", []):
+            ecosystem = entry.get("package", {}).get("ecosystem")
+            counts[ecosystem] += 1
+            newest[ecosystem] = max(newest[ecosystem], record.get("modified", ""))
+            if ecosystem in _ECOSYSTEMS.values() and "withdrawn" not in record:
+                hits.update(hits_of(record, entry, packages))
+    print(*sorted(hits), sep="\n", end="\n" if hits else "")
+    sizes = Counter(ecosystem for (ecosystem, _), versions in packages.items() for _ in versions)
+    for ecosystem, size in sorted(sizes.items()):
+        looked_up = f"{counts[ecosystem]} records, the newest of {newest[ecosystem]}"
+        print(f"{ecosystem}: {size} packages; {looked_up if counts[ecosystem] else 'not looked up'}", file=sys.stderr)
+    print(f"others: {others} components; not looked up", file=sys.stderr)
+    if not any(counts[ecosystem] for ecosystem in sizes):
+        # Else a wrong file would look like good news.
+        parser.error("the exports have no record of any package's ecosystem")
+    return 1 if hits else 0
+
+
+def packages_of(document: Mapping[str, Any]) -> tuple[dict[Package, set[Version]], int]:
+    """The versions of each package, and how many other components have a package URL."""
+    packages, others = defaultdict[Package, set[Version]](set), 0
+    waiting = list(document.get("components", []))
+    while waiting:
+        component = waiting.pop()
+        waiting += component.get("components", [])
+        kind = component.get("purl", "").removeprefix("pkg:").partition("/")[0]
+        if kind in _ECOSYSTEMS:
+            package = _ECOSYSTEMS[kind], canonicalize_name(component["name"])
+            packages[package].add(Version(component["version"]))
+        else:
+            others += bool(kind)
+    return dict(packages), others
+
+
+def records(export: Path) -> Iterator[dict[str, Any]]:
+    if export.is_dir():
+        for path in sorted(export.rglob("*.json")):
+            yield json.loads(path.read_bytes())
+    elif export.suffix == ".zip":
+        with ZipFile(export) as archive:
+            for name in archive.namelist():
+                yield json.loads(archive.read(name))
+    else:
+        yield json.loads(export.read_bytes())
+
+
+def hits_of(
+    record: Mapping[str, Any], entry: Mapping[str, Any], packages: Mapping[Package, set[Version]]
+) -> Iterator[str]:
+    """entry: what the record says of one package."""
+    ecosystem, name = entry["package"]["ecosystem"], canonicalize_name(entry["package"]["name"])
+    for version in packages.get((ecosystem, name), ()):
+        if is_affected(version, entry):
+            fixed = sorted({event["fixed"] for events in _ranges(entry) for event in events if "fixed" in event})
+            remedy = f"fixed in {', '.join(fixed)}" if fixed else "no version is known to be fixed"
+            ids = ", ".join([record["id"], *record.get("aliases", [])])
+            yield f"{ecosystem} {name} {version}: {ids}: {record.get('summary', 'no summary')}; {remedy}"
+
+
+def is_affected(version: Version, entry: Mapping[str, Any]) -> bool:
+    """By the list of versions or a range. What cannot be compared counts as affected."""
+    try:
+        listed = any(version == Version(text) for text in entry.get("versions", []) if _is_version(text))
+        return listed or any(_is_within(version, events) for events in _ranges(entry))
+    except InvalidVersion:
+        return True
+
+
+def _ranges(entry: Mapping[str, Any]) -> list[list[dict[str, str]]]:
+    return [one["events"] for one in entry.get("ranges", []) if one["type"] in ("ECOSYSTEM", "SEMVER")]
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _is_within(version: Version, events: list[dict[str, str]]) -> bool:
+    """As OSV's specification evaluates a range: the last event before or at the version decides."""
+    within = False
+    for kind, text in sorted((pair for event in events for pair in event.items()), key=lambda pair: Version(pair[1])):
+        if kind == "introduced" and version >= Version(text):
+            within = True
+        elif (kind == "fixed" and version >= Version(text)) or (kind == "last_affected" and version > Version(text)):
+            within = False
+    return within
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
