@@ -68,6 +68,8 @@ if ! [ -e "$WHEEL_SOURCE/complete" ]; then
   tar --extract --strip-components 1 --directory "$WHEEL_SOURCE" --file "$work/llama_cpp_python-$version.tar.gz"
   # The code that llama.cpp's programs share takes half of the time and is not in the wheel, but CMakeLists.txt requires it.
   sed -i '/set(LLAMA_BUILD_COMMON ON/d' "$WHEEL_SOURCE/CMakeLists.txt"
+  # The linker would see the folder of the build, on which its build ID and the layout of a library depend.
+  sed -i 's/set(CMAKE_BUILD_WITH_INSTALL_RPATH FALSE)/set(CMAKE_BUILD_WITH_INSTALL_RPATH TRUE)/' "$WHEEL_SOURCE/CMakeLists.txt"
   touch "$WHEEL_SOURCE/complete"
 fi
 
