@@ -11,7 +11,7 @@ RELEASE := dist/release/$(SOURCE_VERSION)
 COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo demo-train pool-demo test check docs wheelhouse lock release release-check clean
+.PHONY: setup demo demo-train pool-demo test check docs wheelhouse lock image release release-check clean
 
 setup: $(VENV)/ready
 
@@ -79,6 +79,12 @@ wheelhouse: setup
 	$(if $(wildcard dist/llama_cpp_python-$(LLAMA)-*_$(ARCH).whl),,PYTHON=$(PYTHON) ansible/wheels/build_llama.sh $(ARCH))
 	$(BIN)/python ansible/wheels/wheelhouse.py $(ARCH)
 
+# An OCI image from the wheelhouse, which is made unless dist/ has it: make image ARCH=aarch64, or x86_64 (docs/container.md).
+image: setup
+	$(if $(ARCH),,$(error name the boards' architecture: make image ARCH=aarch64, or x86_64))
+	$(if $(wildcard dist/wheelhouse/$(ARCH)),,$(MAKE) wheelhouse ARCH=$(ARCH))
+	$(BIN)/python ansible/wheels/image.py $(ARCH)
+
 # The newest versions that all boards can install, as the versions of both wheelhouses from now on.
 lock: setup
 	$(BIN)/python ansible/wheels/wheelhouse.py lock
@@ -91,7 +97,7 @@ release: setup
 	$(if $(KEY),,$(error name the key that signs: make release KEY=signer.pem))
 	$(if $(filter-out $(SOURCE_VERSION),$(VERSION)),$(error edge_agent/__init__.py says $(SOURCE_VERSION), not $(VERSION)))
 	@test -z "$$(git status --porcelain)" || { echo "commit first: a release is made from a commit" >&2; exit 1; }
-	for arch in $(ARCHS); do $(MAKE) wheelhouse ARCH=$$arch || exit; done
+	for arch in $(ARCHS); do $(MAKE) wheelhouse ARCH=$$arch && $(MAKE) image ARCH=$$arch || exit; done
 	$(MAKE) docs
 	$(BIN)/python ansible/wheels/release.py $(ARCHS) --key $(KEY) --builder $(BUILDER)
 
@@ -102,7 +108,6 @@ release-check:
 	rm -rf $(AGAIN) && git clone --quiet . $(AGAIN) && mkdir $(AGAIN)/dist
 	touch --reference $(VENV)/ready $(AGAIN)/pyproject.toml
 	cp dist/llama_cpp_python-*.whl $(AGAIN)/dist
-	if [ -d dist/images ]; then cp -r dist/images $(AGAIN)/dist; fi
 	$(MAKE) -C $(AGAIN) release KEY=$(abspath $(KEY)) VENV=$(abspath $(VENV))
 	diff $(RELEASE)/SHA256SUMS $(AGAIN)/$(RELEASE)/SHA256SUMS && echo "equal: $(RELEASE)/SHA256SUMS"
 
