@@ -41,7 +41,16 @@ def test_each_package_of_rigs_is_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rigs.deploy", "rigs.arm", "rigs.clients", "rigs.power_cuts", "rigs.rabbitmq", "rigs.homeassistant"]
+    "module",
+    [
+        "rigs.deploy",
+        "rigs.arm",
+        "rigs.clients",
+        "rigs.power_cuts",
+        "rigs.rabbitmq",
+        "rigs.homeassistant",
+        "rigs.container",
+    ],
 )
 def test_a_rig_names_the_programs_that_the_machine_lacks(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SEARCH_PATH", "/nowhere")
@@ -49,7 +58,7 @@ def test_a_rig_names_the_programs_that_the_machine_lacks(module: str, monkeypatc
     assert "apt-get install" in str(exit_of(module, monkeypatch=monkeypatch))
 
 
-@pytest.mark.parametrize("module", ["rigs.deploy", "rigs.arm"])
+@pytest.mark.parametrize("module", ["rigs.deploy", "rigs.arm", "rigs.container"])
 def test_a_rig_that_needs_root_says_so(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert "root" in str(exit_of(module, monkeypatch=monkeypatch))

@@ -1,0 +1,198 @@
+"""The container image: size, equal bytes, what a process may do inside, and the answers of this machine. Needs root.
+
+The wheelhouse in dist/ becomes an image twice. Podman runs it with runc, by the command of systemd/edge-agent.container
+without its cgroup and its priority when memory is short. A file of a socket stands for systemd.
+An aarch64 image runs with qemu, here on x86-64. Exit code 1 if anything differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from edge_agent import __version__
+from edge_agent.core.config import MqttConfig
+from edge_agent.tools.ask import ask
+from edge_agent.tools.bus import Bus
+from edge_agent.tools.demo import demo
+from edge_agent.tools.demo.broker import start_broker
+from edge_agent.tools.demo.readings import tasks
+from rigs.arm.roots import prepare_machine
+from rigs.container.engine import IMAGE, Engine, Notifications
+from rigs.llama_sources import run_program
+from rigs.machine import ROOT, parser_of, require, run_tests
+from tests.helpers.client import Client
+from tests.helpers.site import online
+
+NEEDED = {
+    "podman": "podman",
+    "runc": "runc",
+    "umoci": "umoci",
+    "mmdebstrap": "mmdebstrap",
+    "docker-compose": "docker-compose",
+    "systemd-analyze": "systemd",
+}
+MAX_MB = 150.0
+# Kernels round differently.
+MAX_SCORE_DIFFERENCE = 0.02
+_MODELS = "/var/lib/edge-agent/models"
+# Emulated, a start with its measurements takes minutes.
+_START_S, _DEADLINE_MS = 1200.0, 300_000
+_USER = 65532
+# What a process in the container may do; it prints what is wrong.
+_PROBE = """
+import errno, os, re
+status = open("/proc/self/status").read()
+field = lambda name: re.search(rf"^{name}:\\t(.*)$", status, re.M)[1].split()
+faults = [] if field("Uid") == ["65532"] * 4 else [f"it runs as {field('Uid')}"]
+faults += [f"it has {name}" for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb") if int(field(name)[0], 16)]
+faults += [] if field("NoNewPrivs") == ["1"] else ["it may gain privileges"]
+faults += [] if field("Seccomp") == ["2"] else ["no filter of system calls"]
+for folder in ("/", "/etc/edge-agent", "/usr/local/lib", "/var/lib/edge-agent/models", "/run", "/sys/class"):
+    try:
+        open(f"{folder}/probe", "w").close()
+        faults.append(f"it can write to {folder}")
+    except OSError as error:
+        faults += [] if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else [f"{folder}: {error}"]
+for folder in ("/tmp", "/var/lib/edge-agent/state"):
+    open(f"{folder}/probe", "w").close()
+    os.unlink(f"{folder}/probe")
+mounts = {line.split()[4]: line.split()[5] for line in open("/proc/self/mountinfo")}
+faults += [f"{path} is mounted {mounts.get(path)}" for path in ("/", "/sys") if not mounts[path].startswith("ro")]
+faults += [] if os.listdir("/sys/firmware") else ["/sys/firmware is hidden"]
+print("; ".join(faults))
+"""
+
+
+def main() -> int:
+    parser = parser_of("rigs.container", __doc__)
+    parser.add_argument("arch", nargs="?", choices=("x86_64", "aarch64"), default=platform.machine())
+    parser.add_argument("--image", type=Path, help="an image that is there; default: two are made and compared")
+    parser.add_argument("--readings", type=int, help="how many are asked (default: 12, emulated 4)")
+    given = parser.parse_args()
+    is_emulated = given.arch != platform.machine()
+    require(NEEDED, root=True)
+    if is_emulated:
+        prepare_machine()
+    if code := run_tests("--quiet", "tests/test_container.py"):
+        return code
+    image, faults = (given.image, []) if given.image else _made(given.arch)
+    if image.stat().st_size > MAX_MB * 1e6:
+        faults.append(f"{image} has more than {MAX_MB:.0f} MB")
+    work = ROOT / "build" / "container" / given.arch
+    engine = Engine(work)
+    engine.discard()
+    work.mkdir(parents=True)
+    try:
+        engine.load(image)
+        asked = [reading.payload for reading in demo.chosen_readings()][: given.readings or (4 if is_emulated else 12)]
+        faults += _compared(engine, work, asked)
+    finally:
+        engine.discard()
+    print("\n".join(faults) or "everything is as expected")
+    return 1 if faults else 0
+
+
+def _made(arch: str) -> tuple[Path, list[str]]:
+    """The image, made twice."""
+    image = ROOT / "dist" / "images" / f"edge-agent-{__version__}-{arch}.oci.tar"
+    sums = []
+    for _ in range(2):
+        begun = time.monotonic()
+        run_program([sys.executable, str(ROOT / "ansible" / "wheels" / "image.py"), arch])
+        sums.append(hashlib.sha256(image.read_bytes()).hexdigest())
+        print(f"image      {sums[-1][:12]}, {image.stat().st_size / 1e6:.1f} MB, {time.monotonic() - begun:.0f} s")
+    return image, [] if sums[0] == sums[1] else ["two images of one wheelhouse differ"]
+
+
+def _compared(engine: Engine, work: Path, readings: Sequence[str]) -> list[str]:
+    """What the container does otherwise than the agent of this machine."""
+    bundle = demo._convert(work / "models")
+    (work / "outside").mkdir()
+    broker = start_broker(None, work / "outside", (demo.TOPICS.all_requests, demo.TOPICS.all_commands))
+    try:
+        mqtt = MqttConfig(host=("127.0.0.1",), port=broker.ports["5"])
+        bus = Bus(mqtt=mqtt, site=demo.SITE, device=demo.DEVICE)
+        outside = _configure(work / "outside", demo._config(bundle, broker.ports["5"]))
+        with closing(Client(broker.ports["5"], "5")) as client:
+            client.subscribe(bus.topics.state)
+            with online(outside, client, bus.topics.base, timeout_s=_START_S):
+                expected = _answers(bus, readings)
+        # The state lies where it lies by default.
+        text = demo._config(Path(_MODELS) / bundle.name, broker.ports["5"]).partition("\n")[2]
+        _configure(work / "etc", text)
+        return _contained(engine, work, bus, readings, expected)
+    finally:
+        broker.stop()
+
+
+def _configure(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    config = folder / "config.toml"
+    config.write_text(text, "utf-8")
+    (folder / "diagnosis.schema.json").write_text(json.dumps(tasks()[demo.DIAGNOSIS]["schema"]), "utf-8")
+    return config
+
+
+def _contained(engine: Engine, work: Path, bus: Bus, readings: Sequence[str], expected: list[Any]) -> list[str]:
+    """The faults of a container from its start to its end."""
+    engine.run("run", "--rm", "--network=none", IMAGE, ends_with=78)
+    state = work / "state"
+    state.mkdir()
+    shutil.chown(state, _USER, _USER)
+    mounts = {"/etc/edge-agent": work / "etc", _MODELS: work / "models", "/var/lib/edge-agent/state": state}
+    with Notifications(work / "notify") as notifications:
+        engine.start(mounts, notifications.path)
+        print(f"start      {notifications.wait_for('READY=1', _START_S):.1f} s more until READY=1", flush=True)
+        begun = time.monotonic()
+        found = _answers(bus, readings)
+        print(f"answers    {len(found)} in {time.monotonic() - begun:.1f} s", flush=True)
+        print(f"watchdog   WATCHDOG=1 after {notifications.wait_for('WATCHDOG=1', 60.0):.1f} s", flush=True)
+    faults = [
+        f"{one[0]} is answered {here}, outside {one}"
+        for here, one in zip(found, expected, strict=True)
+        if _differ(here, one)
+    ]
+    version = engine.run("exec", "edge-agent", "edge-agent", "--version").strip()
+    print(f"inside     {version}")
+    if version != f"edge-agent {__version__}":
+        faults.append(f"it is {version}")
+    engine.run("healthcheck", "run", "edge-agent")
+    if wrong := engine.run("exec", "edge-agent", "python3", "-c", _PROBE).strip():
+        faults.append(wrong)
+    engine.run("kill", "--signal=HUP", "edge-agent")
+    begun = time.monotonic()
+    engine.run("stop", "edge-agent")
+    print(f"stop       {time.monotonic() - begun:.1f} s")
+    return faults
+
+
+def _answers(bus: Bus, readings: Sequence[str]) -> list[tuple[str, Any, dict[str, float]]]:
+    """Task, output and scores of each reading, and of one reading's diagnosis and explanation."""
+    asked = [
+        *((demo.TRIAGE, reading) for reading in readings),
+        (demo.DIAGNOSIS, readings[0]),
+        (demo.EXPLANATION, readings[0]),
+    ]
+    answers = []
+    for task, reading in asked:
+        reply = ask(bus, task, json.loads(reading), deadline_ms=_DEADLINE_MS, fields={})
+        answers.append((task, reply["output"] if reply["status"] == "ok" else reply["error"], reply["scores"] or {}))
+    return answers
+
+
+def _differ(here: tuple[str, Any, dict[str, float]], there: tuple[str, Any, dict[str, float]]) -> bool:
+    off = max((abs(here[2][label] - score) for label, score in there[2].items()), default=0.0)
+    return here[:2] != there[:2] or off > MAX_SCORE_DIFFERENCE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
