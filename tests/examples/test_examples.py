@@ -29,7 +29,7 @@ READING = '{"vibration_mm_s":7.9,"temperature_c":81.5}'
 ESP32_BUFFER = 256
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("**/*.toml")), ids=lambda path: path.stem)
 def test_configurations_load_without_hints_but_for_the_model(path: Path) -> None:
     assert not list(config_hints(load_config(path)))
 
