@@ -2,7 +2,7 @@
 
 Neither a container engine nor emulation takes part: packages of Debian 13 are unpacked, wheels are installed beside
 them, and umoci writes the image. The same commit, wheelhouse and packages give the same bytes.
-Needs Python 3.13, mmdebstrap, umoci and git; root, or an account with subordinate ids. Debian's packages come by apt.
+Needs Python 3.13, mmdebstrap, umoci and git, as root. Debian's packages come by apt.
 """
 
 from __future__ import annotations
