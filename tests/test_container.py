@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from edge_agent import __version__
 from rigs.container.engine import GENERATOR, IMAGE, UNIT, service
 from tests.helpers.support import loaded
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "examples" / "compose" / "compose.yaml"
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+VERSION = __version__
 image = loaded(ROOT / "ansible" / "wheels" / "image.py")
 
 needs_podman = pytest.mark.skipif(

@@ -1,6 +1,6 @@
 """A release from the wheelhouses in dist/: `release.py --key signer.pem ARCH…` → dist/release/<version>.
 
-`make release` has built the wheelhouses and the documentation before. What lies in dist/images is taken as it is.
+`make release` has built wheelhouses, images and documentation before.
 Equal commits give equal bytes: every time is that of the commit, and the archives are sorted.
 """
 
@@ -52,8 +52,7 @@ def main() -> int:
         archive(wheels, target / f"{name}.tar", time)
         _run(sys.executable, WHEELS / "sbom.py", wheels, "--name", name, "--time", time, to=target / f"{name}.cdx.json")
         shutil.copy(next(wheels.glob("edge_agent-*.whl")), target)
-    for image in sorted((ROOT / "dist" / "images").glob("*")):
-        shutil.copy(image, target)
+        shutil.copy(ROOT / "dist" / "images" / f"edge-agent-{version}-{arch}.oci.tar", target)
     parameters = {"version": version, "architectures": given.architectures}
     document = json.dumps(statement(target, parameters, commit, given.builder), sort_keys=True).encode()
     (target / PROVENANCE).write_text(json.dumps(envelope(document, key)) + "\n", encoding="utf-8")
