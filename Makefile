@@ -89,14 +89,15 @@ image: setup
 lock: setup
 	$(BIN)/python ansible/wheels/wheelhouse.py lock
 
-# Everything that a release holds, in dist/release/<version>, signed: make release KEY=signer.pem (docs/release.md).
+# As root, for the images: everything that a release holds, in dist/release/<version>, signed: make release KEY=signer.pem (docs/release.md).
 # VERSION=… ends it if the source has another one.
 ARCHS ?= x86_64 aarch64
 BUILDER ?= urn:edge-agent:make-release
 release: setup
 	$(if $(KEY),,$(error name the key that signs: make release KEY=signer.pem))
 	$(if $(filter-out $(SOURCE_VERSION),$(VERSION)),$(error edge_agent/__init__.py says $(SOURCE_VERSION), not $(VERSION)))
-	@test -z "$$(git status --porcelain)" || { echo "commit first: a release is made from a commit" >&2; exit 1; }
+	@changes=$$(git status --porcelain) && test -z "$$changes" || \
+	  { echo "commit first: a release is made from a commit" >&2; exit 1; }
 	for arch in $(ARCHS); do $(MAKE) wheelhouse ARCH=$$arch && $(MAKE) image ARCH=$$arch || exit; done
 	$(MAKE) docs
 	$(BIN)/python ansible/wheels/release.py $(ARCHS) --key $(KEY) --builder $(BUILDER)
@@ -105,6 +106,8 @@ release: setup
 # again.
 AGAIN := build/release-check
 release-check:
+	$(if $(KEY),,$(error name the key that signed: make release-check KEY=signer.pem))
+	test -d $(RELEASE)
 	rm -rf $(AGAIN) && git clone --quiet . $(AGAIN) && mkdir $(AGAIN)/dist
 	touch --reference $(VENV)/ready $(AGAIN)/pyproject.toml
 	cp dist/llama_cpp_python-*.whl $(AGAIN)/dist

@@ -136,7 +136,8 @@ def test_a_known_vulnerability_of_a_listed_package_is_named(tmp_path: Path, whee
         "others: 5 components; not looked up",
     ]
     done = looked_up(tmp_path, wheels, RECORD | {"withdrawn": "2026-01-03T00:00:00Z"})
-    assert (done.returncode, done.stdout) == (0, "")
+    # No record of a crate was looked up: that is no good news.
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_a_known_vulnerability_of_a_crate_in_a_wheel_is_named(tmp_path: Path, wheels: list[Path]) -> None:
@@ -174,13 +175,13 @@ def test_a_known_vulnerability_of_a_crate_in_a_wheel_is_named(tmp_path: Path, wh
     ],
 )
 def test_versions_are_compared_as_osv_says(entry: dict[str, Any], expected: bool) -> None:  # noqa: FBT001
-    assert vulnerabilities.is_affected(vulnerabilities.Version("2.0"), entry) is expected
+    assert vulnerabilities.is_affected("2.0", entry) is expected
 
 
 def test_an_export_without_python_packages_is_no_good_news(tmp_path: Path, wheels: list[Path]) -> None:
     done = looked_up(tmp_path, wheels, {**RECORD, "affected": []})
     assert done.returncode == 2
-    assert "the exports have no record of any package's ecosystem" in done.stderr
+    assert "the exports have no record of" in done.stderr
 
 
 def test_an_export_is_a_zip_a_folder_or_a_record(tmp_path: Path) -> None:

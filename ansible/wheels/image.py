@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 from packaging.utils import parse_wheel_filename
 
@@ -63,6 +64,8 @@ def main() -> int:
     arch: str = parser.parse_args().arch
     if lacking := [name for name in ("mmdebstrap", "umoci", "git", "dpkg-deb") if shutil.which(name) is None]:
         raise SystemExit(f"image.py: not found: {' '.join(lacking)}: apt-get install them")
+    if os.geteuid() != 0:
+        raise SystemExit("image.py: needs root, to write files of other accounts")
     if sys.version_info[:2] != _PYTHON:
         raise SystemExit("image.py: needs the image's Python, 3.13, which compiles its modules: make PYTHON=python3.13")
     wheelhouse = ROOT / "dist" / "wheelhouse" / arch
@@ -74,6 +77,9 @@ def main() -> int:
         ["git", "log", "-1", "--format=%H %ct %cI"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     revision, epoch, created = log.stdout.split()
+    with ZipFile(agent) as packed:
+        if (made_from := packed.read("edge_agent/COMMIT").decode().strip()).removesuffix("-dirty") != revision:
+            raise SystemExit(f"{agent}: made from {made_from}, not from {revision}: make wheelhouse ARCH={arch}")
     os.environ["SOURCE_DATE_EPOCH"] = epoch
     os.umask(0o022)
     work = ROOT / "build" / "image" / arch

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,7 +28,7 @@ WHEELS = Path(__file__).resolve().parent
 SUMS, SIGNATURE, PROVENANCE = "SHA256SUMS", "SHA256SUMS.sig", "provenance.intoto.jsonl"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 # What, besides the commit, decides the bytes: the versions of all that is packed and all that packs.
-_PINS = ("lock.txt", "tools.txt", "site.txt", "sources.sha256")
+_PINS = ("lock.txt", "tools.txt", "site.txt", "sources.sha256", "llama_cpp.cdx.json")
 
 
 def main() -> int:
@@ -51,7 +52,7 @@ def main() -> int:
         wheels, name = ROOT / "dist" / "wheelhouse" / arch, f"edge_agent-{version}-wheelhouse-{arch}"
         archive(wheels, target / f"{name}.tar", time)
         _run(sys.executable, WHEELS / "sbom.py", wheels, "--name", name, "--time", time, to=target / f"{name}.cdx.json")
-        shutil.copy(next(wheels.glob("edge_agent-*.whl")), target)
+        _copy_agent(wheels, target, commit)
         shutil.copy(ROOT / "dist" / "images" / f"edge-agent-{version}-{arch}.oci.tar", target)
     parameters = {"version": version, "architectures": given.architectures}
     document = json.dumps(statement(target, parameters, commit, given.builder), sort_keys=True).encode()
@@ -62,6 +63,19 @@ def main() -> int:
     size_mb = sum(path.stat().st_size for path in target.iterdir()) / 1e6
     print(f"{target.relative_to(ROOT)}: {len(list(target.iterdir()))} files, {size_mb:.1f} MB")
     return 0
+
+
+def _copy_agent(wheels: Path, target: Path, commit: str) -> None:
+    """Raises SystemExit unless it was made from this commit, with the same bytes for each architecture."""
+    wheel = next(wheels.glob("edge_agent-*.whl"))
+    with ZipFile(wheel) as packed:
+        made_from = packed.read("edge_agent/COMMIT").decode().strip()
+    if made_from != commit:
+        raise SystemExit(f"{wheel}: made from {made_from}, not from {commit}: make wheelhouse")
+    copy = target / wheel.name
+    if copy.exists() and copy.read_bytes() != wheel.read_bytes():
+        raise SystemExit(f"{wheel}: differs from that of another architecture")
+    shutil.copy(wheel, target)
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:

@@ -46,15 +46,16 @@ def main() -> int:
         looked_up = f"{counts[ecosystem]} records, the newest of {newest[ecosystem]}"
         print(f"{ecosystem}: {size} packages; {looked_up if counts[ecosystem] else 'not looked up'}", file=sys.stderr)
     print(f"others: {others} components; not looked up", file=sys.stderr)
-    if not any(counts[ecosystem] for ecosystem in sizes):
-        # Else a wrong file would look like good news.
-        parser.error("the exports have no record of any package's ecosystem")
+    missing = [ecosystem for ecosystem in sizes if not counts[ecosystem]]
+    if missing and not hits:
+        # Else a missing file would look like good news.
+        parser.error(f"the exports have no record of {', '.join(missing)}")
     return 1 if hits else 0
 
 
-def packages_of(document: Mapping[str, Any]) -> tuple[dict[Package, set[Version]], int]:
+def packages_of(document: Mapping[str, Any]) -> tuple[dict[Package, set[str]], int]:
     """The versions of each package, and how many other components have a package URL."""
-    packages, others = defaultdict[Package, set[Version]](set), 0
+    packages, others = defaultdict[Package, set[str]](set), 0
     waiting = list(document.get("components", []))
     while waiting:
         component = waiting.pop()
@@ -62,7 +63,8 @@ def packages_of(document: Mapping[str, Any]) -> tuple[dict[Package, set[Version]
         kind = component.get("purl", "").removeprefix("pkg:").partition("/")[0]
         if kind in _ECOSYSTEMS:
             package = _ECOSYSTEMS[kind], canonicalize_name(component["name"])
-            packages[package].add(Version(component["version"]))
+            # A crate's build metadata is no part of its order (SemVer 10).
+            packages[package].add(component["version"].partition("+")[0] if kind == "cargo" else component["version"])
         else:
             others += bool(kind)
     return dict(packages), others
@@ -80,9 +82,7 @@ def records(export: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(export.read_bytes())
 
 
-def hits_of(
-    record: Mapping[str, Any], entry: Mapping[str, Any], packages: Mapping[Package, set[Version]]
-) -> Iterator[str]:
+def hits_of(record: Mapping[str, Any], entry: Mapping[str, Any], packages: Mapping[Package, set[str]]) -> Iterator[str]:
     """entry: what the record says of one package."""
     ecosystem, name = entry["package"]["ecosystem"], canonicalize_name(entry["package"]["name"])
     for version in packages.get((ecosystem, name), ()):
@@ -93,10 +93,11 @@ def hits_of(
             yield f"{ecosystem} {name} {version}: {ids}: {record.get('summary', 'no summary')}; {remedy}"
 
 
-def is_affected(version: Version, entry: Mapping[str, Any]) -> bool:
+def is_affected(text: str, entry: Mapping[str, Any]) -> bool:
     """By the list of versions or a range. What cannot be compared counts as affected."""
     try:
-        listed = any(version == Version(text) for text in entry.get("versions", []) if _is_version(text))
+        version = Version(text)
+        listed = any(version == Version(one) for one in entry.get("versions", []) if _is_version(one))
         return listed or any(_is_within(version, events) for events in _ranges(entry))
     except InvalidVersion:
         return True

@@ -12,8 +12,8 @@ from edge_agent.core.pipe import Adapter, Student, weights_sha256
 Signature = Literal["good", "unchecked"]
 # Of a key's SHA-256: enough to tell keys apart.
 SHOWN_OF_KEY = 16
-# Inode, size and time of change of a file.
-Stamp = tuple[int, int, int]
+# Inode, size, and times of modification and change of a file.
+Stamp = tuple[int, int, int, int]
 
 
 class ModelError(Exception):
@@ -73,7 +73,7 @@ class Model:
         return weights_sha256(self.sha256, self.adapters)
 
     def is_unchanged(self) -> bool:
-        """Whether the files are those that were checked, by inode, size and time of change. Raises OSError."""
+        """Whether the files are those that were checked, by inode, size and times. Raises OSError."""
         return self.stamps is None or self.stamps == file_stamps(self.path, (*self.adapters, *self.students))
 
     def engine_state(self, state_dir: Path) -> Path:
@@ -116,4 +116,5 @@ def engine_states(state_dir: Path) -> Path:
 def file_stamps(model: Path, others: Iterable[Adapter | Student]) -> tuple[Stamp, ...]:
     """Raises OSError."""
     found = [path.stat() for path in (model, *(Path(other.path) for other in others))]
-    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+    # Of the two times, only the time of modification can be set.
+    return tuple((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)

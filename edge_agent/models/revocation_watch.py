@@ -31,6 +31,7 @@ class RevocationWatch:
         self._report = report
         self._due_at = 0.0 if config.models["default"].revocations is not None else float("inf")
         self._reading: Future[Trust] | None = None
+        self._revoked: str | None = None
 
     def tick(self, now: float) -> None:
         """To be called several times a second."""
@@ -43,10 +44,11 @@ class RevocationWatch:
             try:
                 trust = reading.result()
             except ModelError as error:  # the key has gone since the start
-                self._report(str(error), None)
+                self._report(str(error), self._revoked)
                 return
             model = self._supervisor.model
-            self._report(trust.fault, trust.revocation(model.manifest_sha256, model.signed_by))
+            self._revoked = trust.revocation(model.manifest_sha256, model.signed_by)
+            self._report(trust.fault, self._revoked)
 
     def _read(self) -> Trust:
         trust = read_trust(self._config.models["default"], self._config.state_dir)

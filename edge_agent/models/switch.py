@@ -248,6 +248,10 @@ class ModelSwitch:
         def write() -> None:
             if not model.is_unchanged():
                 raise SwitchError("not_recorded", "the bundle was changed while it was loaded")
+            # Loading takes minutes: a newer list may have come.
+            trust = read_trust(self._config.models["default"], self._config.state_dir)
+            if revocation := trust.revocation(model.manifest_sha256, model.signed_by):
+                raise SwitchError("revoked", f"bundle: {revocation}")
             record.write_record(self._config.state_dir, after)
             record.remove_other_engine_states(self._config.state_dir, [old, model])
 

@@ -86,9 +86,13 @@ def read_trust(configured: ModelConfig, state_dir: Path | None = None) -> Trust:
     keys = read_keys((f"models.default.{name}", file) for name, file in configured.key_files.items())
     if configured.revocations is None:
         return Trust(keys)
-    kept = None if state_dir is None else _read_kept(state_dir / FILE)
+    kept, fault = None, None
     try:
-        return Trust(keys, read_revocations(configured.revocations, keys, kept))
+        kept = None if state_dir is None else _read_kept(state_dir / FILE)
+    except RevocationsError as error:
+        fault = f"models.default.revocations: any signed list is in force, because {error}"
+    try:
+        return Trust(keys, read_revocations(configured.revocations, keys, kept), fault)
     except RevocationsError as error:
         fault = f"models.default.revocations: {error} (got {shown_path(configured.revocations)})"
         return Trust(keys, kept, fault)
@@ -133,7 +137,7 @@ def keep_revocations(state_dir: Path, trust: Trust) -> None:
     """From now on, no older list counts. Of a disk that does not take it, the log tells."""
     path = state_dir / FILE
     with _writing:
-        if trust.revocations is None or trust.revocations == _read_kept(path):
+        if trust.revocations is None or not _is_newer(trust.revocations, path):
             return
         try:
             state_files.replace(path, trust.revocations.model_dump_json(by_alias=True).encode() + b"\n")
@@ -141,10 +145,21 @@ def keep_revocations(state_dir: Path, trust: Trust) -> None:
             log.error("%s cannot be written, an older list may count later: %s", path, error)  # noqa: TRY400 - no fault of ours
 
 
+def _is_newer(found: Revocations, kept: Path) -> bool:
+    """Another thread may have kept a newer list since this one was read."""
+    try:
+        before = _read_kept(kept)
+    except RevocationsError:
+        return True
+    return before is None or before.number < found.number
+
+
 def _read_kept(path: Path) -> Revocations | None:
+    """Raises RevocationsError."""
     try:
         content = state_files.read(path)
         return None if content is None else Revocations.model_validate_json(content)
-    except (OSError, ValidationError) as error:
-        log.error("%s cannot be read, any signed list counts: %s", path, error)  # noqa: TRY400 - no fault of ours
-        return None
+    except OSError as error:
+        raise RevocationsError(f"{shown_path(path)} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise RevocationsError(f"{shown_path(path)} is damaged: {first_fault(error, known=_KNOWN)}") from error

@@ -150,6 +150,7 @@ def test_an_older_list_does_not_take_back_what_a_newer_one_revoked(board: Board)
 def test_a_state_that_cannot_be_read_or_written_forgets_the_newest_list_and_ends_nothing(board: Board) -> None:
     board.publish(7)
     (board.folder / FILE).write_bytes(b"{}")
+    assert "any signed list is in force" in str(board.read().fault)
     assert board.read().fault is None
     assert json.loads((board.folder / FILE).read_bytes())["number"] == 7
     (board.folder / FILE).unlink()
@@ -161,3 +162,13 @@ def test_a_key_that_cannot_be_used_is_named_by_its_place(board: Board) -> None:
     board.new_public.write_bytes(b"x")
     with pytest.raises(ModelError, match=r"models\.default\.public_keys\[1\]: should be an Ed25519 public key"):
         board.read()
+
+
+def test_an_older_list_never_takes_the_place_of_the_kept_one(board: Board) -> None:
+    """As when another thread has kept a newer one since this one was read."""
+    board.publish(5)
+    older = board.read()
+    board.publish(6)
+    board.read()
+    keep_revocations(board.folder, older)
+    assert json.loads((board.folder / FILE).read_bytes())["number"] == 6
