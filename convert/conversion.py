@@ -299,7 +299,7 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
     is_recovered = job.tuning is not None and job.tuning.recovers
     vocabulary = {"tokens": source.vocabulary.tokens, "of": source.vocabulary.of}
     return {
-        "schema": manifest.SCHEMA,
+        "schema": manifest.SCHEMA if source.model.fields is None else manifest.TRAINED_SCHEMA,
         "name": plan.name,
         "version": job.version,
         "architecture": MODEL_TYPE,

@@ -29,6 +29,8 @@ BUNDLE_FILES = {
     *(QUALITY_FILE, PAGE_FILE, SCORE_MAPS_FILE),
 }
 SCHEMA = 1
+# Of a trained model: release 0.1.0 would ask it as a chat, and refuses a schema that it does not know.
+TRAINED_SCHEMA = 2
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -57,7 +57,8 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    schema_version: Literal[1] = Field(alias="schema")
+    # 2 = of a trained model: release 0.1.0 refuses it, and would ask it wrongly.
+    schema_version: Literal[1, 2] = Field(alias="schema")
     name: _ShortText
     version: Annotated[int, Field(ge=1, le=1 << 31)]
     architecture: Literal["qwen2"]

@@ -145,8 +145,8 @@ def test_a_listed_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, nam
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"schema": 2}, "schema: should be 1"),
-        ({"schema": "1"}, "schema: should be 1"),
+        ({"schema": 3}, "schema: should be 1 or 2"),
+        ({"schema": "1"}, "schema: should be 1 or 2"),
         ({"version": "3"}, "version: should be a valid integer"),
         ({"version": True}, "version: should be a valid integer"),
         ({"architecture": "llama"}, "architecture: should be 'qwen2'"),
