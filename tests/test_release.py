@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -76,7 +77,7 @@ def everything(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_an_sbom_lists_every_wheel_and_every_native_file(wheels: list[Path]) -> None:
-    text = sbom.sbom(wheels, "wheelhouse", 1_000_000_000)
+    text = sbom.sbom([*map(sbom.component_of, wheels)], "wheelhouse", 1_000_000_000)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     document = json.loads(text)
     assert document["metadata"]["timestamp"] == "2001-09-09T01:46:40+00:00"
@@ -99,7 +100,7 @@ def test_an_sbom_lists_every_wheel_and_every_native_file(wheels: list[Path]) -> 
 
 
 def test_an_sbom_names_the_parts_of_llama_cpp(wheels: list[Path]) -> None:
-    (llama,) = json.loads(sbom.sbom(wheels[1:2], "wheelhouse", 0))["components"]
+    (llama,) = json.loads(sbom.sbom([sbom.component_of(wheels[1])], "wheelhouse", 0))["components"]
     parts = {one["name"]: one for one in everything(llama["components"])}
     assert parts["llama.cpp"]["purl"] == "pkg:github/ggml-org/llama.cpp@0c1e57098"
     assert {one["name"] for one in parts["llama.cpp"]["components"]} == {"ggml", "ggllm.cpp"}
@@ -108,7 +109,37 @@ def test_an_sbom_names_the_parts_of_llama_cpp(wheels: list[Path]) -> None:
 
 
 def test_equal_wheels_give_equal_sboms(wheels: list[Path]) -> None:
-    assert sbom.sbom(wheels, "wheelhouse", 7) == sbom.sbom(wheels[::-1], "wheelhouse", 7)
+    components = [*map(sbom.component_of, wheels)]
+    assert sbom.sbom(components, "wheelhouse", 7) == sbom.sbom(components[::-1], "wheelhouse", 7)
+
+
+def test_an_sbom_of_an_image_lists_debians_and_pythons_packages_and_native_files(tmp_path: Path) -> None:
+    status = (
+        "Package: libc6\nArchitecture: amd64\nVersion: 2.41-12\nDescription: C\n a: b\nStatus: install ok installed\n\n"
+        "Package: zlib1g\nArchitecture: amd64\nVersion: 1:1.3\nStatus: install ok installed\n\n"
+    )
+    files = {
+        "./var/lib/dpkg/status": status.encode(),
+        "./usr/local/lib/edge_agent-1.0.dist-info/METADATA": b"Name: edge-agent\nVersion: 1.0\nLicense: MIT\n",
+        "./usr/lib/libc.so.6": NATIVE,
+        "./etc/passwd": b"root",
+    }
+    with tarfile.open(tmp_path / "root.tar", "w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    text = sbom.sbom([*sbom.image_components(tmp_path / "root.tar")], "image", 0)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    document = json.loads(text)
+    assert document["metadata"]["component"]["version"] == "1.0"
+    found = {one["name"]: one for one in document["components"]}
+    assert {one.get("purl") for one in found.values()} == {
+        *("pkg:deb/debian/libc6@2.41-12?arch=amd64", "pkg:deb/debian/zlib1g@1:1.3?arch=amd64"),
+        *("pkg:pypi/edge-agent@1.0", None),
+    }
+    assert found["usr/lib/libc.so.6"]["hashes"] == [{"alg": "SHA-256", "content": sha256(NATIVE)}]
+    assert len(found) == 4
 
 
 RECORD: dict[str, Any] = {
@@ -121,7 +152,7 @@ RECORD: dict[str, Any] = {
 
 
 def looked_up(tmp_path: Path, wheels: list[Path], record: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    (tmp_path / "sbom.json").write_text(sbom.sbom(wheels, "wheelhouse", 0))
+    (tmp_path / "sbom.json").write_text(sbom.sbom([*map(sbom.component_of, wheels)], "wheelhouse", 0))
     (tmp_path / "record.json").write_text(json.dumps(record))
     command = [FOLDER / "vulnerabilities.py", tmp_path / "sbom.json", tmp_path / "record.json"]
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)

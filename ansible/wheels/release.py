@@ -53,7 +53,11 @@ def main() -> int:
         archive(wheels, target / f"{name}.tar", time)
         _run(sys.executable, WHEELS / "sbom.py", wheels, "--name", name, "--time", time, to=target / f"{name}.cdx.json")
         _copy_agent(wheels, target, commit)
-        shutil.copy(ROOT / "dist" / "images" / f"edge-agent-{version}-{arch}.oci.tar", target)
+        image, files = f"edge-agent-{version}-{arch}", ROOT / "build" / "image" / arch / "root.tar"
+        shutil.copy(ROOT / "dist" / "images" / f"{image}.oci.tar", target)
+        _run(
+            sys.executable, WHEELS / "sbom.py", files, "--name", image, "--time", time, to=target / f"{image}.cdx.json"
+        )
     parameters = {"version": version, "architectures": given.architectures}
     document = json.dumps(statement(target, parameters, commit, given.builder), sort_keys=True).encode()
     (target / PROVENANCE).write_text(json.dumps(envelope(document, key)) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
-"""The SBOM of a wheelhouse, as CycloneDX 1.6: `sbom.py FOLDER --name NAME --time SECONDS > NAME.cdx.json`.
+"""The SBOM of a wheelhouse or an image, as CycloneDX 1.6: `sbom.py SOURCE --name NAME --time SECONDS > NAME.cdx.json`.
 
-It lists every wheel with its hash, licence and package URL, and in each wheel every native file with its hash. What
-a wheel says itself of its parts (`.dist-info/sboms`, PEP 770) stands below it; build_llama.sh writes that of llama.cpp.
-Equal wheels give equal bytes.
+Of the files of an image, in a tar, it lists Debian's and Python's packages, and every native file with its hash.
+Of a wheelhouse it lists every wheel with its hash, licence and package URL, and in each wheel every native file with
+its hash. What a wheel says itself of its parts (`.dist-info/sboms`, PEP 770) stands below it; build_llama.sh writes
+that of llama.cpp. Equal sources give equal bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import tarfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -33,26 +35,67 @@ _CLASSIFIER = "License :: OSI Approved :: "
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="sbom.py", description=__doc__)
-    parser.add_argument("folder", type=Path, help="a wheelhouse")
-    parser.add_argument("--name", required=True, help="of what the wheels make up")
+    parser.add_argument("source", type=Path, help="a wheelhouse, or the files of an image in a tar")
+    parser.add_argument("--name", required=True, help="of the whole")
     parser.add_argument("--time", required=True, type=int, help="seconds since 1970")
     given = parser.parse_args()
-    print(sbom(sorted(given.folder.glob("*.whl")), given.name, given.time))
+    if given.source.is_dir():
+        components = [component_of(wheel) for wheel in sorted(given.source.glob("*.whl"))]
+    else:
+        components = list(image_components(given.source))
+    print(sbom(components, given.name, given.time))
     return 0
 
 
-def sbom(wheels: Iterable[Path], name: str, time: int) -> str:
-    components = [component_of(wheel) for wheel in wheels]
+def sbom(components: list[Component], name: str, time: int) -> str:
     version = next((one.version for one in components if one.name == "edge-agent"), None)
     whole = Component(type=ComponentType.APPLICATION, name=name, version=version, bom_ref=name)
-    hashes = sorted(str(one.hashes[0].content) for one in components)
+    parts = sorted(f"{one.name} {one.version} {[str(hash_.content) for hash_ in one.hashes]}" for one in components)
     document = Bom(
         metadata=BomMetaData(component=whole, timestamp=datetime.fromtimestamp(time, UTC)),
-        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, "\n".join((name, *hashes))),
+        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, "\n".join((name, *parts))),
         components=components,
     )
     document.register_dependency(whole, components)
     return JsonV1Dot6(document).output_as_string(indent=1)
+
+
+def image_components(files: Path) -> Iterator[Component]:
+    """Debian's and Python's packages by their own metadata, then native files."""
+    natives = []
+    with tarfile.open(files) as archive:
+        for member in sorted(archive.getmembers(), key=lambda one: one.name):
+            opened = archive.extractfile(member) if member.isreg() else None
+            if opened is None:
+                continue
+            data, name = opened.read(), member.name.removeprefix("./")
+            if name == "var/lib/dpkg/status":
+                yield from map(_debian_package, filter(None, data.decode().split("\n\n")))
+            elif name.endswith(".dist-info/METADATA"):
+                yield _python_package(parse_email(data)[0])
+            elif data.startswith(_ELF):
+                natives.append(Component(type=ComponentType.FILE, name=name, bom_ref=name, hashes=[_sha256(data)]))
+    yield from natives
+
+
+def _debian_package(paragraph: str) -> Component:
+    fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
+    name, version, architecture = fields["Package"], fields["Version"], fields["Architecture"]
+    purl = PackageURL("deb", "debian", name, version, {"arch": architecture})
+    return Component(type=ComponentType.LIBRARY, name=name, version=version, bom_ref=str(purl), purl=purl)
+
+
+def _python_package(metadata: RawMetadata) -> Component:
+    name, version = canonicalize_name(metadata["name"]), metadata["version"]
+    purl = PackageURL("pypi", name=name, version=version)
+    return Component(
+        type=ComponentType.LIBRARY,
+        name=name,
+        version=version,
+        bom_ref=str(purl),
+        purl=purl,
+        licenses=_licences(metadata),
+    )
 
 
 def component_of(wheel: Path) -> Component:
