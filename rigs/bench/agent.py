@@ -47,12 +47,16 @@ class WaitingClient(Client):
             for one in self._waiting.values():
                 one.set_exception(UnexpectedReply("the agent ended"))
 
-    def ask(self, task: str, value: Any) -> dict[str, Any]:
-        """The terminal reply. Raises UnexpectedReply."""
+    def reply(self, task: str, value: Any) -> dict[str, Any]:
+        """The terminal reply, also a refusal. Raises UnexpectedReply if the agent ends."""
         request_id = f"q{next(self._ids)}"
         waiting = self._waiting[request_id] = Future()
         self.send(f"{BASE}/infer/{task}/request", json.dumps({"id": request_id, "input": value}, ensure_ascii=False))
-        reply = waiting.result(_ANSWER_S)
+        return waiting.result(_ANSWER_S)
+
+    def ask(self, task: str, value: Any) -> dict[str, Any]:
+        """The terminal reply of an answer. Raises UnexpectedReply."""
+        reply = self.reply(task, value)
         if reply["status"] != "ok":
             raise UnexpectedReply(f"{task} was answered {json.dumps(reply)}")
         return reply
