@@ -7,9 +7,13 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# By name without suffix; "README" and "CONTRIBUTING" are pages, too.
+# By name without suffix; "README", "CONTRIBUTING" and "SECURITY" are pages, too.
 PAGES = {
-    path.stem: path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+    path.stem: path
+    for path in (
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+        *sorted((ROOT / "docs").glob("*.md")),
+    )
 }
 
 

@@ -1,4 +1,4 @@
-"""docs/security.md: its commands make a list that counts, and its table names tests."""
+"""docs/security.md: its commands make a list that counts, its tables name tests and judge each requirement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_agent.core.config import ModelConfig
 from edge_agent.models.trust import read_trust
-from tests.docs.pages import page, sample
+from tests.docs.pages import page, sample, table
 from tests.docs.test_models import NEEDS_OPENSSL
 from tests.helpers.keys import key_sha256, write_keys
 from tests.models.test_bundle import bundle, listed
@@ -32,14 +32,29 @@ def test_the_commands_make_a_list_that_revokes_the_key_and_the_bundle(tmp_path: 
 
 
 def test_each_attack_names_tests_that_there_are() -> None:
-    table = page("security").split("\n### Attacks\n")[1].split("\n### ")[0]
-    rows = re.findall(r"^\| (?!attack|-).*\|$", table, flags=re.MULTILINE)
+    attacks = page("security").split("\n### Attacks\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| (?!attack|-).*\|$", attacks, flags=re.MULTILINE)
     named = [re.findall(r"`(test_\w+)`", row) for row in rows if not row.startswith("|---")]
+    assert len(named) >= 13
+    assert all(named)
+
+
+def test_the_tests_that_the_page_names_are_there() -> None:
     there = {
         name
         for path in TESTS.rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert len(named) >= 13
-    assert all(named)
-    assert not {name for names in named for name in names} - there
+    named = set(re.findall(r"`(test_\w+)`", page("security")))
+    assert len(named) >= 18
+    assert not named - there
+
+
+def test_each_requirement_is_judged() -> None:
+    rows = [row for row in table("security", "IEC 62443-4-2") if re.match("(CR|SAR|EDR) ", row[0])]
+    assert len(rows) >= 35
+    for requirement, state, by in rows:
+        assert re.search(r"\b(met|partly|broker|system|no such)\b", state), requirement
+        assert by, requirement
+    groups = {row[0].split(" ")[1].split(".")[0] for row in rows}
+    assert groups == set("1234567")
