@@ -1,8 +1,9 @@
 """What a caller's text can do: attacks in a free-text field of readings, asked of a whole agent with a real model.
 
-Three tasks of the same readings: labels, JSON by a schema, text. Counts answers outside of labels and schema, labels
-that differ from those of the reading alone, and words of the system message in answers. Harmless notes are asked, too:
-any text changes some answers. Exit code 1 if an answer is outside, or text becomes a control token.
+Three tasks of the same readings: labels, JSON by a schema, text. Counts answers outside of labels and schema, and
+labels that differ from those of the reading alone. Of the system message it counts answers with its code word, and
+with eight of its words in a row. Harmless notes are asked, too: any text changes some answers. Exit code 1 if an
+answer is outside, or text becomes a control token.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rigs.injection.attacks import ATTACKS, NOTES
 from rigs.injection.measure import Row, cases, control_tokens, rows, tasks
 from rigs.machine import model_path, parser_of
 
-_COLUMNS = ("kind", "note", "asked", "refused", "outside", "changed", "obeyed", "leaked")
+_COLUMNS = ("kind", "note", "asked", "refused", "outside", "changed", "obeyed", "leaked", "copied")
 
 
 def main() -> int:
@@ -63,7 +64,9 @@ def _table(found: list[Row]) -> list[str]:
         changed = "–" if is_text else _share(row.changed, answered)
         obeyed = _share(row.obeyed, row.wanting) if row.wanting else "–"
         counts = (str(row.asked), str(row.refused), str(row.outside))
-        lines.append((row.kind, row.note, *counts, changed, obeyed, _share(row.leaked, answered)))
+        lines.append(
+            (row.kind, row.note, *counts, changed, obeyed, _share(row.leaked, answered), _share(row.copied, answered))
+        )
     widths = [max(len(line[at]) for line in lines) for at in range(len(_COLUMNS))]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
 

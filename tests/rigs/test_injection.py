@@ -13,7 +13,7 @@ from edge_agent.models.bundle import MODEL_FILE
 from rigs.bench.workload import LABELS, Kind
 from rigs.injection import __main__ as injection
 from rigs.injection.attacks import ATTACKS, NOTES
-from rigs.injection.measure import CODE_WORD, SYSTEM_TEXT, control_tokens, is_within, leaks
+from rigs.injection.measure import SYSTEM_TEXT, control_tokens, copies, is_within, words_of
 
 REPORT = {"condition": "leak", "severity": "low", "stop": True, "action": "Close the valve."}
 
@@ -50,6 +50,5 @@ def test_an_answer_outside_is_seen(kind: Kind, inside: list[object], outside: li
 
 
 def test_words_of_the_system_message_are_seen() -> None:
-    assert leaks(f"the word is {CODE_WORD.lower()}.")
-    assert leaks(SYSTEM_TEXT[100:200])
-    assert not leaks("Vibration stays below 4.5: the pump is normal.")
+    assert copies(words_of(SYSTEM_TEXT[100:200]))
+    assert not copies(words_of("Vibration stays below 4.5: the pump is normal."))
