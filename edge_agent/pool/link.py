@@ -135,7 +135,7 @@ class PoolLink:
         channel.basic_qos(prefetch_count=1)  # of each consumer
         channel.add_on_cancel_callback(_raise_queue_gone)
         self._queue = read_figures(channel, self._queues)
-        channel.basic_consume(self._queues.dead, partial(self._on_delivery, connection))
+        channel.basic_consume(self._queues.dead, self._on_delivery)
         self._connected_at = time.monotonic()
         self._logged_faults.clear()
         log.info("connected to the pool broker=%s:%d queue=%s", host, self.port, self._queues.requests)
@@ -144,32 +144,26 @@ class PoolLink:
             now = time.monotonic()
             if now >= adjust_at:
                 adjust_at = now + POLL_S
-                self._adjust_consumers(connection, channel, wanted)
+                self._adjust_consumers(channel, wanted)
             if now >= read_at:
                 read_at = now + READ_FIGURES_S
                 self._queue = read_figures(channel, self._queues)
             connection.process_data_events(time_limit=POLL_S)
         connection.process_data_events(time_limit=POLL_S)  # what was settled last
 
-    def _adjust_consumers(self, connection: BlockingConnection, channel: BlockingChannel, wanted: int) -> None:
+    def _adjust_consumers(self, channel: BlockingChannel, wanted: int) -> None:
         """Starts or cancels consumers. A cancelled one keeps its request, which takes a place until it is settled."""
         wanted -= sum(consumer not in self._consumers for consumer in self._held.values())
         while len(self._consumers) > max(0, wanted):
             channel.basic_cancel(self._consumers.pop())
         while len(self._consumers) < wanted:
-            tag = channel.basic_consume(self._queues.requests, partial(self._on_delivery, connection))
-            self._consumers.append(tag)
+            self._consumers.append(channel.basic_consume(self._queues.requests, self._on_delivery))
 
     def _on_delivery(
-        self,
-        connection: BlockingConnection,
-        channel: BlockingChannel,
-        delivery: Basic.Deliver,
-        properties: BasicProperties,
-        payload: bytes,
+        self, channel: BlockingChannel, delivery: Basic.Deliver, properties: BasicProperties, payload: bytes
     ) -> None:
         try:
-            claim = self._claim_of(connection, channel, delivery, properties, payload)
+            claim = self._claim_of(channel, delivery, properties, payload)
         except Exception:
             # One message that meets a bug must not cut each board off that gets it.
             log.exception("a request of the pool cannot be read")
@@ -181,12 +175,7 @@ class PoolLink:
         self._deliver(claim)
 
     def _claim_of(
-        self,
-        connection: BlockingConnection,
-        channel: BlockingChannel,
-        delivery: Basic.Deliver,
-        properties: BasicProperties,
-        payload: bytes,
+        self, channel: BlockingChannel, delivery: Basic.Deliver, properties: BasicProperties, payload: bytes
     ) -> Claim:
         tag, key, dead_because = delivery.delivery_tag, delivery.routing_key, None
         now, waited_s = time.monotonic(), waited_s_of(properties)
@@ -196,8 +185,8 @@ class PoolLink:
             message=message_of(key, tag, properties, payload, received_at=now - (waited_s or 0.0)),
             deliveries=deliveries_of(delivery, properties),
             dead_because=dead_because,
-            acknowledge=partial(self._acknowledge, connection, channel, tag),
-            give_back=partial(self._give_back, connection, channel, tag),
+            acknowledge=partial(self._acknowledge, channel, tag),
+            give_back=partial(self._give_back, channel, tag),
         )
         if dead_because is None:
             self._held[tag] = delivery.consumer_tag
@@ -207,21 +196,21 @@ class PoolLink:
             self._waited_s = waited_s
         return claim
 
-    def _acknowledge(self, connection: BlockingConnection, channel: BlockingChannel, tag: int) -> None:
+    def _acknowledge(self, channel: BlockingChannel, tag: int) -> None:
         def acknowledge() -> None:
             self._held.pop(tag, None)
             channel.basic_ack(tag)
 
-        _call(connection, acknowledge)
+        _call(channel.connection, acknowledge)
 
-    def _give_back(self, connection: BlockingConnection, channel: BlockingChannel, tag: int) -> None:
+    def _give_back(self, channel: BlockingChannel, tag: int) -> None:
         def give_back() -> None:
             self._held.pop(tag, None)
             # From RabbitMQ 4.3 on, `basic.nack` does not count as a delivery.
             channel.basic_reject(tag, requeue=True)
 
         self._given_back += 1
-        _call(connection, partial(connection.call_later, GIVE_BACK_AFTER_S, give_back))
+        _call(channel.connection, partial(channel.connection.call_later, GIVE_BACK_AFTER_S, give_back))
 
 
 def _call(connection: BlockingConnection, function: Callable[[], object]) -> None:

@@ -161,6 +161,10 @@ class FakeChannel:
         self._cancels = deque[str]()
         self._closed_because: ChannelClosedByBroker | None = None
 
+    @property
+    def connection(self) -> FakeConnection:
+        return self._connection
+
     def _check(self) -> None:
         self._connection.check()
         if self._closed_because is not None:
