@@ -1,10 +1,13 @@
 """`python -m rigs.pool`: a pool of boards on RabbitMQ: what it costs, what it gains, and what it survives.
 
-quiet: waits beside those of an ideal shared queue. overload: what is answered of twice what the boards can answer.
-scale: overhead, throughput of four boards, a board that is added. storm: boards and nodes die, networks are cut; counts
-requests that are lost, doubled or wrong. demo: shows one kill of each while answers flow. examples: the files of
-examples/rabbitmq and examples/mosquitto with a board and a sensor. Exit code 1 if a target is missed or a promise is
-broken.
+quiet: waits beside those of an ideal shared queue.
+overload: what is answered of twice what the boards can answer.
+scale: overhead, throughput of four boards, a board that is added.
+storm: boards and nodes die, networks are cut; counts requests that are lost, doubled or wrong.
+demo: shows one kill of each while answers flow.
+examples: the files of examples/rabbitmq and examples/mosquitto, with a board and a sensor.
+
+Exit code 1 if a target is missed or a promise is broken.
 """
 
 from __future__ import annotations
