@@ -1,6 +1,6 @@
 """All wheels that boards need, for Python 3.11, 3.12 and 3.13: `wheelhouse.py aarch64|x86_64` → dist/wheelhouse/<arch>.
 
-Their versions are those of lock.txt; `wheelhouse.py lock` writes it anew, with the newest that all boards can install.
+lock.txt has their versions and hashes. `wheelhouse.py lock` writes it anew with the newest that all boards can install.
 The folder's `requirements.txt` names each by version and hash. A board without a package index installs exactly these:
 `pip install --no-index --find-links DIR --require-hashes --requirement DIR/requirements.txt`.
 Needs the wheel of llama-cpp-python in dist/, which `make wheelhouse` builds. Exit code 1 if a wheel is missing.
@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,36 +56,39 @@ def main() -> int:
 def _lock(work: Path) -> int:
     """All architectures and Pythons get the same versions, because one folder takes the wheels of all."""
     agent = _agent_wheel(work)
-    _stand_in_for_llama(work)
+    llama = _stand_in_for_llama(work)
     for arch in ARCHITECTURES:
         for python in PYTHONS:
             _download(work, arch, python, agent)
-    found = sorted({parse_wheel_filename(path.name)[:2] for path in work.glob("*.whl") if path != agent})
-    LOCK.write_text("".join(f"{name}=={version}\n" for name, version in found), encoding="utf-8")
+    wheels = [wheel for wheel in work.glob("*.whl") if wheel not in (agent, llama)]
+    LOCK.write_text(requirements(wheels), encoding="utf-8")
     shutil.rmtree(work)
-    print(f"{LOCK.relative_to(ROOT)}: {len(found)} packages")
+    print(f"{LOCK.relative_to(ROOT)}: {len(wheels)} wheels")
     return 0
 
 
-def _stand_in_for_llama(work: Path) -> None:
+def _stand_in_for_llama(work: Path) -> Path:
     """A wheel without content. pip reads from it what the installed llama-cpp-python needs; nothing is compiled."""
     there = importlib.metadata.distribution("llama-cpp-python")
     folder = f"llama_cpp_python-{there.version}.dist-info"
-    with ZipFile(work / f"llama_cpp_python-{there.version}-py3-none-any.whl", "w") as archive:
+    wheel = work / f"llama_cpp_python-{there.version}-py3-none-any.whl"
+    with ZipFile(wheel, "w") as archive:
         archive.writestr(f"{folder}/METADATA", there.read_text("METADATA") or "")
         archive.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{folder}/RECORD", "")
+    return wheel
 
 
 def _wheelhouse(work: Path, arch: str) -> int:
     target = ROOT / "dist" / "wheelhouse" / arch
     agent = _agent_wheel(work)
-    shutil.copy(_llama_wheel(arch), work)
+    llama = Path(shutil.copy(_llama_wheel(arch), work))
+    lock = LOCK.read_text("utf-8")
     for python in PYTHONS:
-        _download(work, arch, python, agent, "--constraint", str(LOCK))
+        _download(work, arch, python, agent, re.findall(r"^\S+==\S+", lock, flags=re.MULTILINE))
     wheels = sorted(work.glob("*.whl"))
     faults = [fault for python in PYTHONS for fault in missing(wheels, arch, python)]
-    faults += unlocked([wheel for wheel in wheels if wheel != agent], LOCK.read_text("utf-8"))
+    faults += unlocked([wheel for wheel in wheels if wheel not in (agent, llama)], lock)
     if faults:
         print(*faults, sep="\n", file=sys.stderr)
         return 1
@@ -126,16 +130,17 @@ def _llama_wheel(arch: str) -> Path:
     return found[-1]
 
 
-def _download(work: Path, arch: str, python: tuple[int, int], agent: Path, *options: str) -> None:
-    """Keeps the versions that were downloaded for an earlier Python."""
+def _download(work: Path, arch: str, python: tuple[int, int], agent: Path, locked: Sequence[str] = ()) -> None:
+    """Keeps the versions that were downloaded for an earlier Python, and those that are locked."""
     constraints = work / "constraints.txt"
     there = {parse_wheel_filename(path.name)[:2] for path in work.glob("*.whl")}
-    constraints.write_text("".join(sorted(f"{name}=={version}\n" for name, version in there)), encoding="utf-8")
+    lines = {*locked, *(f"{name}=={version}" for name, version in there)}
+    constraints.write_text("".join(f"{line}\n" for line in sorted(lines)), encoding="utf-8")
     platforms = [word for platform in _platforms(arch) for word in ("--platform", platform)]
     version = ".".join(map(str, python))
     _pip(
         *("download", "--dest", str(work), "--find-links", str(work), "--constraint", str(constraints)),
-        *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms, *options),
+        *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms),
         f"{agent}[{','.join(EXTRAS)}]",
     )
     constraints.unlink()
@@ -179,11 +184,12 @@ def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[
 
 
 def unlocked(wheels: Sequence[Path], lock: str) -> list[str]:
-    """Wheels that the lock file does not name: a dependency is newer than it."""
-    found = sorted({parse_wheel_filename(wheel.name)[:2] for wheel in wheels})
-    lines = lock.splitlines()
+    """Wheels whose hash the lock file does not have: a dependency is newer than it, or an index gave other bytes."""
+    hashes = set(re.findall(r"--hash=sha256:(\w+)", lock))
     return [
-        f"not in lock.txt: {line}; make lock" for name, version in found if (line := f"{name}=={version}") not in lines
+        f"not in lock.txt: {wheel.name}; make lock"
+        for wheel in wheels
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() not in hashes
     ]
 
 
