@@ -15,6 +15,7 @@ import psutil
 from edge_agent.board.process import process_memory
 
 ROOT = Path(__file__).parents[1]
+RELEASE_0_1_0 = "6f95c07"
 # Debian keeps servers out of an ordinary account's PATH.
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
@@ -27,6 +28,17 @@ def require(packages: Mapping[str, str], *, root: bool = False) -> None:
         faults.append(f"needs the packages {' '.join(dict.fromkeys(lacking))}: apt-get install them")
     if faults:
         raise SystemExit(f"this rig {'; '.join(faults)}")
+
+
+def source_of(commit: str) -> Path:
+    """The source tree of a commit, below build/sources. Raises SystemExit if the history does not have it."""
+    tree = ROOT / "build" / "sources" / commit
+    tree.mkdir(parents=True, exist_ok=True)
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        raise SystemExit(f"this rig needs the commit {commit} in the history: {archive.stderr.decode().strip()}")
+    subprocess.run(["tar", "--extract", "--directory", str(tree)], input=archive.stdout, check=True)
+    return tree
 
 
 def held_mib(pid: int) -> float:

@@ -24,7 +24,6 @@ ANSIBLE = REPOSITORY / "ansible"
 ANSIBLE_BIN = Path(os.environ.get("ANSIBLE_BIN", REPOSITORY / "build" / "ansible" / "bin"))
 PLAY_S = 1800.0
 RELEASE = os.environ.get("RELEASE") or "trixie"
-_SAMPLES = ANSIBLE / "files" / "mosquitto"
 password_file = loaded(ANSIBLE / "filter_plugins/edge_agent_accounts.py").password_file
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", flags=re.MULTILINE)
 
@@ -47,21 +46,22 @@ class Played:
 
 
 class Broker(Mosquitto):
-    """mosquitto with our sample configuration and access list, and a password for each name."""
+    """mosquitto with a source tree's sample configuration and access list, and a password for each name."""
 
-    def __init__(self, folder: Path, passwords: dict[str, str]) -> None:
+    def __init__(self, folder: Path, passwords: dict[str, str], source: Path = REPOSITORY) -> None:
         folder.mkdir()
         super().__init__(folder, free_port())
         for name, text in (("ca.pem", CERTIFICATE), ("broker.pem", CERTIFICATE), ("broker.key", KEY)):
             (folder / name).write_text(text, "ascii")
         (folder / "passwords").write_text(password_file(passwords, ""), "ascii")
-        text = (_SAMPLES / "edge-agent.conf").read_text("utf-8")
+        samples = source / "ansible" / "files" / "mosquitto"
+        text = (samples / "edge-agent.conf").read_text("utf-8")
         text = text.replace("/etc/mosquitto/certs", str(folder)).replace("/etc/mosquitto", str(folder))
         text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
         # Like Debian's own mosquitto.conf, and as a user that can read this folder.
         kept = f"persistence true\npersistence_location {folder}/\nuser {getpass.getuser()}\n"
         self._config.write_text(f"{kept}{text}", "utf-8")
-        shutil.copy(_SAMPLES / "edge-agent.acl", folder)
+        shutil.copy(samples / "edge-agent.acl", folder)
 
 
 class SshBoard(Board):
@@ -104,7 +104,7 @@ class Fleet:
     def __init__(self, folder: Path, boards: Sequence[SshBoard], broker: Broker, missing: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.boards = boards
-        self._broker = broker
+        self.broker = broker
         self._missing = missing
         self.key = folder / "id"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
@@ -113,10 +113,9 @@ class Fleet:
     def public_key(self) -> str:
         return self.key.with_suffix(".pub").read_text("ascii")
 
-    def prepare(self, bundle: Path, wheelhouse: Path, *commands: str) -> None:
-        """Makes the technician's part of the repository, runs these commands of docs/fleet.md, and makes its edits."""
-        for name in ("ansible", "systemd"):
-            shutil.copytree(REPOSITORY / name, self.repository / name)
+    def prepare(self, bundle: Path, wheelhouse: Path, *commands: str, source: Path = REPOSITORY) -> None:
+        """Makes the technician's part of a source tree, runs these commands of docs/fleet.md, and makes its edits."""
+        self.use_source(source)
         (self.repository / "dist" / "wheelhouse").mkdir(parents=True)
         self.use_wheelhouse(wheelhouse)
         for command in commands:
@@ -130,11 +129,20 @@ class Fleet:
         (self.plant / "hosts.yml").write_text(
             f"boards:\n  hosts:\n{''.join(lines)}{variables}    ansible_ssh_common_args: {options}\n", "utf-8"
         )
-        self.edit("host: broker.example", f"host: localhost\n  port: {self._broker.port}")
+        self.edit("host: broker.example", f"host: localhost\n  port: {self.broker.port}")
         self.use_bundle(bundle)
         python = f"python{RELEASES[RELEASE].python}"
         if python in RELEASES[RELEASE].python_packages:
             self.edit("edge_agent_site: hall1", f"edge_agent_site: hall1\nedge_agent_python: /usr/bin/{python}")
+
+    def use_source(self, source: Path) -> None:
+        """Takes the playbooks and the unit of a source tree. The plant's own folder stays."""
+        kept = self.plant.rename(self.folder / "plant") if self.plant.is_dir() else None
+        for name in ("ansible", "systemd"):
+            shutil.rmtree(self.repository / name, ignore_errors=True)
+            shutil.copytree(source / name, self.repository / name)
+        if kept is not None:
+            kept.rename(self.plant)
 
     @property
     def repository(self) -> Path:

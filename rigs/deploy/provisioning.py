@@ -14,22 +14,18 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_agent import __version__
 from edge_agent.tools.demo.readings import checkpoint_folder
-from rigs.deploy.fleet import PLAY_S, REPOSITORY, Broker, Fleet, SshBoard
-from tests.docs.pages import commands
+from rigs.deploy.fleet import PLAY_S, REPOSITORY, Broker, SshBoard
+from rigs.deploy.world import AWAY, FIRST, SECOND, SWITCH_S, WHEELHOUSE, World, booted_fleet, documented, playbook
 from tests.helpers.bundles import (
     DEMO_TASKS,
     asked_bundle,
@@ -41,144 +37,33 @@ from tests.helpers.bundles import (
     talking_nonsense,
 )
 from tests.helpers.certificates import OTHER_CERTIFICATE
-from tests.helpers.keys import public_pem
+from tests.helpers.keys import key_sha256, public_pem, write_keys, write_revocations
 from tests.helpers.processes import wait_until
 
-WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
-FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
 # Versions to roll out: one that works, one that does not start.
 NEXT, BROKEN_VERSION = "9.0.1", "9.0.2"
 CMDLINE = Path("/boot/firmware/cmdline.txt")
-# A stop and start of the service, and again with the version before, on a busy machine.
-SWITCH_S = 60.0
 # Until a board that went dark is named.
 NAMED_S = 120.0
-
-
-def documented(command: str) -> str:
-    """The command, which must be in docs/fleet.md."""
-    assert command in commands("fleet")
-    return command
-
-
-def playbook(name: str, words: str = "") -> str:
-    return documented(f"ansible-playbook -i plant/hosts.yml {name}.yml{words}")
-
-
-@dataclass
-class World:
-    """Shared by the tests. before: the files of each board when it was blank; passwords: by account."""
-
-    fleet: Fleet
-    broker: Broker
-    first: SshBoard
-    second: SshBoard
-    bundle: Path
-    folder: Path
-    states: Path
-    before: dict[str, set[str]]
-    passwords: dict[str, str]
-
-    def play(self, command: str, first: str | None, second: str | None = None) -> str:
-        """What the command says. Both boards must end like this; None = the board is not begun with."""
-        played = self.fleet.play(command)
-        assert (played.boards.get(FIRST), played.boards.get(SECOND)) == (first, second), played.text
-        # A rollout ignores the board that is away; at the end, if it gets there, it fails for that board and names it.
-        assert played.boards.get(AWAY) != "changed", played.text
-        return played.text
-
-    def runs(self, board: SshBoard) -> tuple[str, str]:
-        """Version and bundle."""
-        links = ("/opt/edge-agent/current", "/var/lib/edge-agent/models/current")
-        agent, bundle = (board.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
-        return agent, bundle
-
-    def ask(self, board: SshBoard, who: str = "operator") -> dict[str, Any]:
-        """One request of an operator's client, from this machine."""
-        command = ["mosquitto_rr", *self.client, "-V", "5", "-W", "30"]
-        command += ["-t", f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request", "-e", f"edgeai/v1/reply/{who}"]
-        # Longer than the task's deadline: this machine is busy, and only the time is measured.
-        question = json.dumps({"input": {"vibration_mm_s": 7.9}, "deadline_ms": 25_000})
-        done = subprocess.run([*command, "-m", question], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        reply: dict[str, Any] = json.loads(done.stdout)
-        return reply
-
-    @contextmanager
-    def asked_all_along(self, board: SshBoard) -> Iterator[list[str]]:
-        """A client asks one question after the other: the model of each answer."""
-        answers: list[str] = []
-        is_over = threading.Event()
-
-        def ask() -> None:
-            while not is_over.is_set():
-                reply = self.ask(board, "all-along")
-                assert reply["status"] == "ok", reply
-                answers.append(reply["model"]["sha256"])
-
-        asker = threading.Thread(target=ask)
-        asker.start()
-        try:
-            yield answers
-        finally:
-            is_over.set()
-            asker.join()
-
-    def process(self, board: SshBoard) -> str:
-        """Changes with every start of the service."""
-        return board.run("systemctl", "show", "edge-agent", "-p", "MainPID", "-p", "NRestarts").stdout
-
-    @property
-    def client(self) -> list[str]:
-        server = ["-h", "localhost", "-p", str(self.broker.port), "--cafile", str(self.folder / "broker" / "ca.pem")]
-        return [*server, "-u", "operator", "-P", self.passwords["operator"]]
-
-    def away_s(self, board: SshBoard, since: float) -> float:
-        """The longest time since then in which the board was not `online` on the bus."""
-        longest, left_at = 0.0, None
-        for line in self.states.read_text("utf-8").splitlines():
-            at, topic, payload = line.split(" ", 2)
-            if f"/{board.name}/" not in topic or float(at) < since:
-                continue
-            is_online = json.loads(payload)["state"] == "online"
-            if is_online and left_at is not None:
-                longest, left_at = max(longest, float(at) - left_at), None
-            elif not is_online and left_at is None:
-                left_at = float(at)
-        assert left_at is None, f"{board.name} is not back"
-        return longest
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("deploy")
     bundle = asked_bundle(folder)
-    # pytest must not remove it.
-    place = Path(tempfile.mkdtemp(prefix="edge-agent-boards-"))
-    boards = [SshBoard(place, name) for name in (FIRST, SECOND)]
-    states = folder / "states"
     with ExitStack() as stack:
-        stack.callback(place.rmdir)
-        broker = Broker(folder / "broker", {})
-        fleet = Fleet(folder, boards, broker, missing=(AWAY,))
-        for board in boards:
-            stack.callback(board.discard)
-            board.start()
-            board.admit(fleet.public_key)
+        fleet = booted_fleet(stack, folder, Broker(folder / "broker", {}), missing=(AWAY,))
+        for board in fleet.boards:
             # Like a Raspberry Pi.
             board.run("mkdir", "-p", str(CMDLINE.parent))
             board.run("tee", str(CMDLINE), stdin="console=tty1 root=PARTUUID=1234-02 rootwait\n")
-        before = {board.name: board.files() for board in boards}
+        before = {board.name: board.files() for board in fleet.boards}
         fleet.prepare(bundle, WHEELHOUSE, documented("cp -r example plant"))
         played = fleet.play(playbook("credentials"))
         assert played.code == 0, played.text
-        world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before, fleet.passwords())
         shutil.copytree(fleet.plant / "mosquitto", folder / "broker", dirs_exist_ok=True)
-        stack.enter_context(broker)
-        command = ["mosquitto_sub", *world.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
-        log = stack.enter_context(states.open("wb"))
-        watcher = stack.enter_context(subprocess.Popen(command, stdout=log))
-        stack.callback(watcher.terminate)
+        world = World(fleet, bundle, fleet.passwords(), before)
+        world.watch(stack)
         yield world
 
 
@@ -348,7 +233,7 @@ def test_configuration_that_fails_only_at_the_start_is_taken_back(world: World) 
     )
     with world.fleet.edited(*edits):
         output = " ".join(world.play(playbook("provision"), "failed", "same").split())
-    for words in ("`public_key` requires a good signature", "returned to", "which answers"):
+    for words in ("a configured public key requires a good signature", "returned to", "which answers"):
         assert words in output
     assert configuration(world.first) == before
     assert world.ask(world.first)["status"] == "ok"
@@ -535,6 +420,47 @@ def test_board_that_goes_dark_during_a_switch_is_named_and_finishes_it_when_it_i
     assert world.runs(world.first)[0].startswith(f"{NEXT}-")
     assert not is_switching(world)
     assert world.ask(world.first)["status"] == "ok"
+
+
+def test_a_key_is_replaced_and_revoked_and_no_board_refuses_all_bundles_on_the_way(world: World) -> None:
+    (old, old_public), (new, new_public) = (write_keys(world.folder, name) for name in ("old", "new"))
+    publics, listed = (old_public, new_public), world.fleet.plant / "revocations.json"
+    for public in publics:
+        shutil.copy(public, world.fleet.plant)
+    contents = "".join(
+        f"  {public.name}: \"{{{{ lookup('ansible.builtin.file', inventory_dir ~ '/{public.name}') }}}}\"\n"
+        for public in publics
+    )
+    names = ", ".join(public.name for public in publics)
+    with_keys = (
+        ("edge_agent_files:\n", f"edge_agent_files:\n{contents}"),
+        ("edge_agent_config:\n", f"edge_agent_config:\n  models: {{default: {{public_keys: [{names}]}}}}\n"),
+    )
+    with_list = ("edge_agent_site:", f"edge_agent_revocations: {listed}\nedge_agent_site:")
+    third, fourth = (signed_bundle(world, number, key) for number, key in ((3, old), (4, new)))
+    world.fleet.use_bundle(third)
+    world.play(playbook("rollout"), "changed", "changed")
+    with world.fleet.edited(*with_keys):
+        world.play(playbook("provision"), "changed", "changed")
+        world.fleet.use_bundle(fourth)
+        world.play(playbook("rollout"), "changed", "changed")
+        write_revocations(listed, new, 1, keys=[key_sha256(old_public)])
+        with world.fleet.edited(with_list):
+            world.play(playbook("provision"), "changed", "changed")
+            process = world.process(world.first)
+            write_revocations(listed, new, 2, keys=[key_sha256(old_public)])
+            world.fleet.play(playbook("report"))
+            assert report(world).count("| revocations.json |") == 2
+            world.play(playbook("provision"), "changed", "changed")
+            assert world.process(world.first) == process
+            assert "revoked: " in world.play(playbook("rollback"), "failed", "same")
+            for board in (world.first, world.second):
+                assert world.ask(board)["model"]["sha256"] == sha256_of(fourth)
+
+
+def signed_bundle(world: World, number: int, key: Path) -> Path:
+    asked = ("--tasks", DEMO_TASKS, "--canaries", world.folder / "requests.jsonl", "--sign", key)
+    return converted(checkpoint_folder(), world.folder / f"signed-{number}", "--model-version", number, *asked)
 
 
 def test_boards_are_not_decommissioned_unless_they_are_named(world: World) -> None:

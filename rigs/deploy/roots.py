@@ -57,22 +57,22 @@ RELEASES = {
 }
 
 
-def image(name: str, images: Path = IMAGES) -> Path:
-    """The root of a release, made if it does not exist. Neither mosquitto nor sshd starts with it."""
-    root = images / name
+def image(name: str, images: Path = IMAGES, packages: tuple[str, ...] = ()) -> Path:
+    """The root of a release and these packages, made once. Neither mosquitto nor sshd starts with it."""
+    root = images / "+".join((name, *packages))
     if root.is_dir():
         return root
     release = RELEASES[name]
     images.mkdir(parents=True, exist_ok=True)
     partial = images / f"{name}.{os.getpid()}"
-    packages = ",".join((*_PACKAGES, *release.python_packages))
+    included = ",".join((*_PACKAGES, *release.python_packages, *packages))
     hooks = (
         'systemctl --root="$1" --quiet disable ssh mosquitto',
         # A board gets its identity at its first boot, and its name from us.
         'rm -f "$1"/etc/machine-id "$1"/etc/hostname "$1"/etc/resolv.conf; touch "$1"/etc/machine-id',
     )
     command = ["mmdebstrap", "--quiet", "--mode=root", "--arch=amd64", "--variant=minbase"]
-    command += [f"--components={release.components}", f"--include={packages}"]
+    command += [f"--components={release.components}", f"--include={included}"]
     command += [f"--customize-hook={hook}" for hook in hooks]
     try:
         subprocess.run([*command, name, str(partial)], check=True)

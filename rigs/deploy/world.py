@@ -1,0 +1,148 @@
+"""What the tests of boards share: two boards, their broker, the technician's playbooks, and a client's questions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rigs.deploy.fleet import REPOSITORY, Broker, Fleet, SshBoard
+from tests.docs.pages import commands
+
+WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
+FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
+# A stop and start of the service, and again with the version before, on a busy machine.
+SWITCH_S = 60.0
+
+
+def documented(command: str) -> str:
+    """The command, which must be in docs/fleet.md."""
+    assert command in commands("fleet")
+    return command
+
+
+def playbook(name: str, words: str = "") -> str:
+    return documented(f"ansible-playbook -i plant/hosts.yml {name}.yml{words}")
+
+
+def booted_fleet(stack: ExitStack, folder: Path, broker: Broker, missing: tuple[str, ...] = ()) -> Fleet:
+    """Two blank boards that ssh reaches, until the stack ends. missing: names of boards that are away."""
+    # pytest must not remove it.
+    place = Path(tempfile.mkdtemp(prefix="edge-agent-boards-"))
+    stack.callback(place.rmdir)
+    fleet = Fleet(folder, [SshBoard(place, name) for name in (FIRST, SECOND)], broker, missing)
+    for board in fleet.boards:
+        stack.callback(board.discard)
+        board.start()
+        board.admit(fleet.public_key)
+    return fleet
+
+
+@dataclass
+class World:
+    """passwords: by account. before: the files of each board when it was blank."""
+
+    fleet: Fleet
+    bundle: Path
+    passwords: dict[str, str]
+    before: dict[str, set[str]] = field(default_factory=dict)
+
+    def watch(self, stack: ExitStack) -> None:
+        """Starts the broker, and writes each state of a board with its time to `states`, until the stack ends."""
+        stack.enter_context(self.fleet.broker)
+        command = ["mosquitto_sub", *self.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
+        log = stack.enter_context(self.states.open("wb"))
+        watcher = stack.enter_context(subprocess.Popen(command, stdout=log))
+        stack.callback(watcher.terminate)
+
+    @property
+    def first(self) -> SshBoard:
+        return self.fleet.boards[0]
+
+    @property
+    def second(self) -> SshBoard:
+        return self.fleet.boards[1]
+
+    @property
+    def folder(self) -> Path:
+        return self.fleet.folder
+
+    @property
+    def states(self) -> Path:
+        return self.folder / "states"
+
+    def play(self, command: str, first: str | None, second: str | None = None) -> str:
+        """What the command says. Both boards must end like this; None = the board is not begun with."""
+        played = self.fleet.play(command)
+        assert (played.boards.get(FIRST), played.boards.get(SECOND)) == (first, second), played.text
+        # A rollout ignores the board that is away; at the end, if it gets there, it fails for that board and names it.
+        assert played.boards.get(AWAY) != "changed", played.text
+        return played.text
+
+    def runs(self, board: SshBoard) -> tuple[str, str]:
+        """Version and bundle."""
+        links = ("/opt/edge-agent/current", "/var/lib/edge-agent/models/current")
+        agent, bundle = (board.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
+        return agent, bundle
+
+    def ask(self, board: SshBoard, who: str = "operator") -> dict[str, Any]:
+        """One request of an operator's client, from this machine."""
+        command = ["mosquitto_rr", *self.client, "-V", "5", "-q", "1", "-W", "30"]
+        command += ["-t", f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request", "-e", f"edgeai/v1/reply/{who}"]
+        # Longer than the task's deadline: this machine is busy, and only the time is measured.
+        question = json.dumps({"input": {"vibration_mm_s": 7.9}, "deadline_ms": 25_000})
+        done = subprocess.run([*command, "-m", question], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        reply: dict[str, Any] = json.loads(done.stdout)
+        return reply
+
+    @contextmanager
+    def asked_all_along(self, board: SshBoard) -> Iterator[list[str]]:
+        """A client asks one question after the other: the model of each answer."""
+        answers: list[str] = []
+        is_over = threading.Event()
+
+        def ask() -> None:
+            while not is_over.is_set():
+                reply = self.ask(board, "all-along")
+                assert reply["status"] == "ok", reply
+                answers.append(reply["model"]["sha256"])
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        try:
+            yield answers
+        finally:
+            is_over.set()
+            asker.join()
+
+    def process(self, board: SshBoard) -> str:
+        """Changes with every start of the service."""
+        return board.run("systemctl", "show", "edge-agent", "-p", "MainPID", "-p", "NRestarts").stdout
+
+    @property
+    def client(self) -> list[str]:
+        authority = self.folder / "broker" / "ca.pem"
+        server = ["-h", "localhost", "-p", str(self.fleet.broker.port), "--cafile", str(authority)]
+        return [*server, "-u", "operator", "-P", self.passwords["operator"]]
+
+    def away_s(self, board: SshBoard, since: float) -> float:
+        """The longest time since then in which the board was not `online` on the bus."""
+        longest, left_at = 0.0, None
+        for line in self.states.read_text("utf-8").splitlines():
+            at, topic, payload = line.split(" ", 2)
+            if f"/{board.name}/" not in topic or float(at) < since:
+                continue
+            is_online = json.loads(payload)["state"] == "online"
+            if is_online and left_at is not None:
+                longest, left_at = max(longest, float(at) - left_at), None
+            elif not is_online and left_at is None:
+                left_at = float(at)
+        assert left_at is None, f"{board.name} is not back"
+        return longest
