@@ -35,6 +35,7 @@ from edge_agent.tools.doctor.traffic import (
 )
 from edge_agent.worker.client import WorkerClient
 from tests.helpers.boards.trees import load, read
+from tests.helpers.keys import write_keys
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import MODEL, config, with_model
 from tests.mqtt.test_link import hangs_up
@@ -250,6 +251,27 @@ def test_what_that_account_may_not_do_is_found(tmp_path: Path, monkeypatch: pyte
     assert "chmod a+rX" in (check.advice or "")
     check = state(config.state_dir)
     assert (check.verdict, "chown" in (check.advice or "")) == (Verdict.FAILED, True)
+
+
+def test_a_bundle_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(service, "is_allowed", lambda _access, path: path != bundle)
+    check = files(with_model(bundle), tmp_path)
+    assert (check.verdict, f"may not read {bundle}" in check.found) == (Verdict.FAILED, True)
+
+
+def test_a_faulty_list_of_revocations_is_warned_of_also_where_only_the_broker_is_checked(tmp_path: Path) -> None:
+    write_keys(tmp_path)
+    path = written(tmp_path, 'public_key = "key.pub.pem"\nrevocations = "list"\n')
+    check = by_name(doctor.checks(path, is_broker_only=True))["revocations"]
+    assert check.verdict is Verdict.WARNING
+    assert "should be a file that can be read" in check.found
 
 
 def test_another_board_of_this_name_is_warned_of() -> None:

@@ -15,10 +15,11 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config, signing_key_faults
+from edge_agent.models.record import revocations_hint
 from edge_agent.tools.bus import Bus
 from edge_agent.tools.doctor import service, system
 from edge_agent.tools.doctor.broker import broker_checks
-from edge_agent.tools.doctor.check import Check, Verdict, failed, good
+from edge_agent.tools.doctor.check import Check, Verdict, failed, good, warning
 from edge_agent.tools.doctor.model import model_checks
 from edge_agent.tools.doctor.pool import pool_check
 from edge_agent.tools.programs import is_service_active
@@ -69,6 +70,9 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
         yield failed("configuration", f"{config_path}: " + "; ".join(error.faults), advice)
         return
     yield good("configuration", str(config_path))
+    if hint := revocations_hint(config):
+        advice = "bring the newest list, its signature, and the keys"
+        yield warning("revocations", hint, advice)
     is_running = is_service_active()
     if is_broker_only:
         yield from _bus_checks(config, is_running=is_running)

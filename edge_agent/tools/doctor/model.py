@@ -40,15 +40,11 @@ def model_checks(
     if path != configured.path:
         yield good("model in force", f"{path} runs since a model-switch; models.default.path is {configured.path}")
     try:
-        trust = trust_in_force(config)
-        if trust.fault:
-            advice = "copy the newest list and its signature again; until then `model-switch` is refused"
-            yield warning("revocations", trust.fault, advice)
-        model = open_model("default", path, trust, configured.chat_templates)
+        model = open_model("default", path, trust_in_force(config), configured.chat_templates)
     except ModelError as error:
         advice = "let models.default.path name a bundle made by edge-convert, whole and unchanged"
         if configured.key_files:
-            advice += ", and models.default.public_key the public key of its signer"
+            advice += ", signed for models.default.public_key or public_keys, and not revoked"
         yield failed("model", str(error), advice)
         return
     vouched = "(no manifest)" if model.warning else _SIGNATURES[model.signature]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from edge_agent.core.config import Config
@@ -42,7 +43,10 @@ def files(config: Config, config_path: Path) -> Check:
     keys = model.key_files.values()
     paths = [config_path, config.models_dir, *keys, model.revocations, *((tls.ca_file, tls.cert_file) if tls else ())]
     if not is_echo(model.path):
-        paths += [model.path, *(sorted(model.path.iterdir())[:50] if model.path.is_dir() else ())]
+        paths.append(model.path)
+        # A bundle that is missing or cannot be listed is reported by itself.
+        with suppress(OSError):
+            paths += sorted(model.path.iterdir())[:50]
     # Other checks report files that are missing.
     if unreadable := [
         str(path) for path in paths if path and os.access(path, os.F_OK) and not is_allowed(os.R_OK, path)
