@@ -336,7 +336,7 @@ def _check_signature(path: Path, manifest: bytes, trust: Trust) -> tuple[Signatu
     try:
         return "good", verifying_key(path, manifest, trust.keys).sha256
     except SignatureError as error:
-        rule = "`public_key` requires a good signature"
+        rule = "a configured public key requires a good signature"
         raise ModelError(f"{path.parent.name}/{path.name}: {error}; {rule}") from error
 
 

@@ -100,29 +100,31 @@ def open_in_force(config: Config) -> Model:
             remove_record(config.state_dir)
         except OSError as error:
             log.warning("%s cannot be removed: %s", config.state_dir / FILE, error)
-    paths = [] if record is None else [record.current, *filter(None, [record.previous])]
+    if record is None:
+        model = open_model("default", configured.path, trust, configured.chat_templates)
+        remove_other_engine_states(config.state_dir, [model])
+        return model
     faults: list[str] = []
-    for path in dict.fromkeys(paths):
-        # A signed bundle of an older version must not take the place of the one that was switched to.
-        floor = record.floor if record is not None and path == record.current else None
+    for path in filter(None, (record.current, record.previous, configured.path)):
         try:
-            model = open_model("default", path, replace(trust, least_version=floor or 0), configured.chat_templates)
+            model = open_model("default", path, _trust_at(path, record, trust), configured.chat_templates)
         except ModelError as error:
+            if path == configured.path:
+                raise
             log.error("the bundle in force does not open: %s", error)  # noqa: TRY400 - no fault of ours
             faults.append(str(error))
         else:
-            return _marked_as_fallback(model, faults)
-    model = open_model("default", configured.path, trust, configured.chat_templates)
-    if record is None:
-        remove_other_engine_states(config.state_dir, [model])
-    return _marked_as_fallback(model, faults)
-
-
-def _marked_as_fallback(model: Model, faults: list[str]) -> Model:
+            break
     if not faults:
         return model
     warning = f"runs because what was switched to does not open: {'; '.join(faults)}"
     return replace(model, warning=warning, is_fallback=True)
+
+
+def _trust_at(path: Path, record: Record, trust: Trust) -> Trust:
+    """A signed bundle of an older version must not take the place of the one that was switched to."""
+    is_in_force = path.resolve() == record.current.resolve()
+    return replace(trust, least_version=record.floor or 0) if is_in_force else trust
 
 
 def remove_other_engine_states(state_dir: Path, models: list[Model]) -> None:

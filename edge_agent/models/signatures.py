@@ -55,6 +55,8 @@ def read_public_key(file: Path) -> PublicKey:
     if b"PRIVATE KEY-----" in pem:
         hint = "`openssl pkey -in KEY.pem -pubout` writes the public one"
         raise KeyFileError(f"holds a private key, which belongs on no board; {hint}")
+    if (count := pem.count(b"-----BEGIN")) > 1:
+        raise KeyFileError(f"should hold one key (got {count}): `public_keys` takes several files")
     try:
         key = load_pem_public_key(pem)
     except UnsupportedAlgorithm:

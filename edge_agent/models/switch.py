@@ -259,6 +259,8 @@ class ModelSwitch:
             yield from _await_result(write)
         except OSError as error:
             raise SwitchError("not_recorded", f"{self._config.state_dir}: {error.strerror}") from error
+        except ModelError as error:  # a key has gone meanwhile
+            raise SwitchError("bundle_refused", str(error)) from error
 
     def _previous_after(self, attempt: _Attempt) -> Path | None:
         """A bundle that was replaced in its own folder cannot be returned to."""

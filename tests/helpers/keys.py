@@ -103,6 +103,7 @@ def _mistakes() -> tuple[dict[str, bytes], dict[str, bytes]]:
     public = {
         "private": private_pem(key),
         "both": public_pem(key) + private_pem(key),
+        "two": public_pem(key) + public_pem(Ed25519PrivateKey.generate()),
         "EC": public_pem(ec),
         "X25519": public_pem(exchange),
         "unknown": UNKNOWN_PUBLIC,

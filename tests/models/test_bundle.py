@@ -245,7 +245,7 @@ def test_content_fault_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None
     assert str(content_fault(stranger)).startswith("stranger: the manifest does not list ")
 
 
-REQUIRED = "`public_key` requires a good signature"
+REQUIRED = "a configured public key requires a good signature"
 NOT_SIGNED_SO = "signed with another key, or what it signs was changed after that"
 
 

@@ -13,11 +13,12 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.core.config import ModelConfig
+from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import Cancelled, Command, Event, LoadFailed, Run, SetTasks
 from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryFile
-from edge_agent.models.record import FILE, Record, model_refusals, open_in_force, read_record
+from edge_agent.models.record import FILE, Record, model_refusals, open_in_force, read_record, write_record
 from edge_agent.models.switch import (
     ModelSwitch,
     Switched,
@@ -427,3 +428,9 @@ def test_an_older_signed_bundle_in_the_folder_of_the_one_in_force_does_not_open(
     # Without a key anyone may have made it: as before, it is taken.
     unsigned = {"default": ModelConfig(path=board.folder / "old")}
     assert open_in_force(board.config.model_copy(update={"models": unsigned})).version == 2
+    # With a key, nor if the configuration names this folder.
+    configured = board.config.models["default"].model_copy(update={"path": board.folder / "new"})
+    replaced = Record(configured=configured.path, current=configured.path, previous=None, floor=4)
+    write_record(board.config.state_dir, replaced)
+    with pytest.raises(ModelError, match="should be at least 4"):
+        open_in_force(board.config.model_copy(update={"models": {"default": configured}}))
