@@ -13,7 +13,7 @@ from edge_agent.accuracy.bundled import SCHEMA as SCORE_MAPS_SCHEMA
 from edge_agent.accuracy.calibration import calibration_error
 from edge_agent.accuracy.export import Export, read_export
 from edge_agent.accuracy.score_map import ScoreMap
-from edge_agent.core.clock import expiry
+from edge_agent.core.clock import expiry, is_expired
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError

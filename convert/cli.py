@@ -238,7 +238,10 @@ def _warn_of_lost_signature(given: argparse.Namespace) -> None:
 
 
 def _verify(words: list[str]) -> int:
-    given = arguments.verification_parser().parse_args(words)
+    parser = arguments.verification_parser()
+    given = parser.parse_args(words)
+    if given.sbom is not None and given.bundle.resolve() in given.sbom.resolve().parents:
+        parser.error(f"--sbom: should not be inside of the bundle (got {given.sbom})")
     model, faults = None, list[str]()
     try:
         model = verify_bundle(given.bundle, given.public_key)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .agent import SHOWN_OF_KEY, Model
+from .agent import SHOWN_OF_KEY, Model, is_expired
 from .conversion import Job, Written
 from .errors import escaped
 from .maps import WrittenMaps
@@ -199,7 +199,8 @@ def print_verification(
         print(f"template   {model.chat_template_sha256 or 'none'}")
         by = f", key {key}" if (key := _key_of(model)) else ""
         print(f"signature  {model.signature or 'none'}{by}")
-        print(f"expires    {model.expires or 'never'}")
+        over = " (over)" if model.expires is not None and is_expired(model.expires) else ""
+        print(f"expires    {model.expires or 'never'}{over}")
         print(f"score maps {', '.join(sorted(map(escaped, _mapped_tasks(model).values()))) or 'none'}")
         print(f"students   {', '.join(one.name for one in model.students) or 'none'}")
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")

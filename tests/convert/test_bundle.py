@@ -331,6 +331,13 @@ def test_no_sbom_is_written_of_a_bundle_that_does_not_open(bundle: Path, tmp_pat
     assert not (tmp_path / "bundle.cdx.json").exists()
 
 
+def test_no_sbom_is_written_into_the_bundle(bundle: Path) -> None:
+    before = sorted(path.name for path in bundle.iterdir())
+    assert run("verify", bundle, "--sbom", bundle / "manifest.json") == 2
+    assert sorted(path.name for path in bundle.iterdir()) == before
+    assert run("verify", bundle) == 0
+
+
 def adapter_of_nan() -> bytes:
     tensors, nbytes = placed({"output.weight.lora_a": (32, 4)})
     return gguf(ADAPTER_VALUES, tensors, b"\xff" * nbytes)
