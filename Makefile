@@ -89,24 +89,25 @@ image: setup
 lock: setup
 	$(BIN)/python ansible/wheels/wheelhouse.py lock
 
-# As root, for the images: everything that a release holds, in dist/release/<version>, signed: make release KEY=signer.pem (docs/release.md).
+# As root, for the images: everything that a release holds, in dist/release/<version>, signed: make release KEY=release.pem (docs/release.md).
 # VERSION=… ends it if the source has another one.
 ARCHS ?= x86_64 aarch64
 BUILDER ?= urn:edge-agent:make-release
 release: setup
-	$(if $(KEY),,$(error name the key that signs: make release KEY=signer.pem))
+	$(if $(KEY),,$(error name the key that signs: make release KEY=release.pem))
 	$(if $(filter-out $(SOURCE_VERSION),$(VERSION)),$(error edge_agent/__init__.py says $(SOURCE_VERSION), not $(VERSION)))
 	@changes=$$(git status --porcelain) && test -z "$$changes" || \
-	  { echo "commit first: a release is made from a commit" >&2; exit 1; }
+	  { echo "$$changes"; echo "commit first: a release is made from a commit"; exit 1; } >&2
+	@openssl pkey -in $(KEY) -noout -passin pass:
 	for arch in $(ARCHS); do $(MAKE) wheelhouse ARCH=$$arch && $(MAKE) image ARCH=$$arch || exit; done
 	$(MAKE) docs
 	$(BIN)/python ansible/wheels/release.py $(ARCHS) --key $(KEY) --builder $(BUILDER)
 
-# Makes the release once more from a fresh clone, and compares: make release-check KEY=signer.pem. llama.cpp is not compiled
+# Makes the release once more from a fresh clone, and compares: make release-check KEY=release.pem. llama.cpp is not compiled
 # again.
 AGAIN := build/release-check
 release-check:
-	$(if $(KEY),,$(error name the key that signed: make release-check KEY=signer.pem))
+	$(if $(KEY),,$(error name the key that signed: make release-check KEY=release.pem))
 	test -d $(RELEASE)
 	rm -rf $(AGAIN) && git clone --quiet . $(AGAIN) && mkdir $(AGAIN)/dist
 	touch --reference $(VENV)/ready $(AGAIN)/pyproject.toml

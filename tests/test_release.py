@@ -151,10 +151,13 @@ RECORD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def looked_up(tmp_path: Path, wheels: list[Path], record: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def looked_up(
+    tmp_path: Path, wheels: list[Path], record: dict[str, Any] | bytes, name: str = "record.json"
+) -> subprocess.CompletedProcess[str]:
+    """name: of the export."""
     (tmp_path / "sbom.json").write_text(sbom.sbom([*map(sbom.component_of, wheels)], "wheelhouse", 0))
-    (tmp_path / "record.json").write_text(json.dumps(record))
-    command = [FOLDER / "vulnerabilities.py", tmp_path / "sbom.json", tmp_path / "record.json"]
+    (tmp_path / name).write_bytes(record if isinstance(record, bytes) else json.dumps(record).encode())
+    command = [FOLDER / "vulnerabilities.py", tmp_path / "sbom.json", tmp_path / name]
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
 
 
@@ -213,6 +216,16 @@ def test_an_export_without_python_packages_is_no_good_news(tmp_path: Path, wheel
     done = looked_up(tmp_path, wheels, {**RECORD, "affected": []})
     assert done.returncode == 2
     assert "the exports have no record of" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"[]", b"[1]", b"\xff", b'{"affected": [1]}'])
+@pytest.mark.parametrize("name", ["all.zip", "record.json"])
+def test_a_file_that_is_no_export_is_named_and_not_taken_for_a_hit(
+    tmp_path: Path, wheels: list[Path], content: bytes, name: str
+) -> None:
+    done = looked_up(tmp_path, wheels, content, name)
+    assert done.returncode == 2
+    assert f"{tmp_path / name}: should be an export of OSV: " in done.stderr
 
 
 def test_an_export_is_a_zip_a_folder_or_a_record(tmp_path: Path) -> None:

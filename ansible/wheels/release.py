@@ -29,6 +29,8 @@ SUMS, SIGNATURE, PROVENANCE = "SHA256SUMS", "SHA256SUMS.sig", "provenance.intoto
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 # What, besides the commit, decides the bytes: the versions of all that is packed and all that packs.
 _PINS = ("lock.txt", "tools.txt", "site.txt", "sources.sha256", "llama_cpp.cdx.json")
+# What installs the rest on boards: units, playbooks, samples.
+_DEPLOY = ("LICENSE", "ansible", "examples", "systemd")
 
 
 def main() -> int:
@@ -47,6 +49,9 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     _source_package(work, target, commit, time)
+    deploy = work / f"edge_agent-{version}-deploy"
+    _unpack_commit(work, deploy, *_DEPLOY)
+    archive(deploy, target / f"{deploy.name}.tar.gz", time)
     archive(ROOT / "build" / "site", target / f"edge_agent-{version}-docs.tar.gz", time)
     for arch in given.architectures:
         wheels, name = ROOT / "dist" / "wheelhouse" / arch, f"edge_agent-{version}-wheelhouse-{arch}"
@@ -101,15 +106,20 @@ def _version() -> str:
 def _source_package(work: Path, target: Path, commit: str, time: int) -> None:
     """setuptools packs files with the present time, so its archive is packed again."""
     source, built = work / "source", work / "built"
-    source.mkdir()
-    packed = work / "source.tar"
-    _run("git", "-C", ROOT, "archive", "--output", packed, "HEAD")
-    _run("tar", "-C", source, "-xf", packed)
+    _unpack_commit(work, source)
     (source / "edge_agent" / "COMMIT").write_text(f"{commit}\n", encoding="utf-8")
     _run(sys.executable, "-m", "build", "--sdist", "--outdir", built, source)
     (package,) = built.iterdir()
     _run("tar", "-C", work, "-xzf", package)
     archive(work / package.name.removesuffix(".tar.gz"), target / package.name, time)
+
+
+def _unpack_commit(work: Path, target: Path, *names: str) -> None:
+    """The commit's files, or only those with these names."""
+    target.mkdir()
+    packed = work / "commit.tar"
+    _run("git", "-C", ROOT, "archive", "--output", packed, "HEAD", *names)
+    _run("tar", "-C", target, "-xf", packed)
 
 
 def archive(folder: Path, target: Path, time: int) -> None:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -31,15 +31,24 @@ def main() -> int:
         "exports", nargs="+", type=Path, metavar="EXPORT", help="all.zip, a folder of records, or a record"
     )
     given = parser.parse_args()
-    packages, others = packages_of(json.loads(given.sbom.read_bytes()))
     hits, counts, newest = set[str](), Counter[str](), defaultdict[str, str](str)
-    for record in (record for export in given.exports for record in records(export)):
-        for entry in record.get("affected", []):
-            ecosystem = entry.get("package", {}).get("ecosystem")
-            counts[ecosystem] += 1
-            newest[ecosystem] = max(newest[ecosystem], record.get("modified", ""))
-            if ecosystem in _ECOSYSTEMS.values() and "withdrawn" not in record:
-                hits.update(hits_of(record, entry, packages))
+    reading = given.sbom
+    try:
+        packages, others = packages_of(json.loads(reading.read_bytes()))
+        for reading in given.exports:
+            for record in records(reading):
+                for entry in record.get("affected", []):
+                    ecosystem = entry.get("package", {}).get("ecosystem")
+                    counts[ecosystem] += 1
+                    newest[ecosystem] = max(newest[ecosystem], record.get("modified", ""))
+                    if ecosystem in _ECOSYSTEMS.values() and "withdrawn" not in record:
+                        hits.update(hits_of(record, entry, packages))
+    except (OSError, ValueError, BadZipFile, AttributeError, KeyError, TypeError) as error:
+        parser.error(
+            f"{reading}: should be {'a CycloneDX SBOM' if reading is given.sbom else 'an export of OSV'}: {error!r}"
+        )
+    if not packages:
+        parser.error(f"{given.sbom}: lists no package of {' or '.join(_ECOSYSTEMS.values())}")
     print(*sorted(hits), sep="\n", end="\n" if hits else "")
     sizes = Counter(ecosystem for (ecosystem, _), versions in packages.items() for _ in versions)
     for ecosystem, size in sorted(sizes.items()):
