@@ -55,7 +55,7 @@ def test_the_container_has_no_privilege_and_writes_only_its_state() -> None:
     ):
         assert option in words
     assert [mount for mount in re.findall(r"-v (\S+)", words) if not mount.endswith(":ro")] == [
-        "/var/lib/edge-agent/state:/var/lib/edge-agent/state"
+        "/var/lib/edge-agent/state:/var/lib/edge-agent/state:noexec,nosuid,nodev"
     ]
     assert "--privileged" not in words
 

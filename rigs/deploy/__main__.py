@@ -1,9 +1,9 @@
 """The playbooks and the unit on boards that boot: makes what they install, then runs the part that is named.
 
-provisioning  boards in containers, from nothing to an answer and back (20 minutes).
-crossing      the same boards from 0.1.0, which its own playbooks bring, to this version and back (10 minutes).
+provisioning  boards in containers, from nothing to an answer and back (15 minutes).
+crossing      the same boards from 0.1.0, which its own playbooks bring, to this version and back (8 minutes).
 unit          the unit on booted systems with systemd 249, 252 and 257.
-container     the unit for Podman on a booted Debian 13 (5 minutes).
+container     the unit for Podman on a booted Debian 13 (3 minutes).
 """
 
 from __future__ import annotations

@@ -1,0 +1,184 @@
+"""The unit for Podman on a booted system, by the commands of docs/container.md: `python -m rigs.deploy container`.
+
+The tests go on from each other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from edge_agent import __version__
+from rigs.deploy.roots import REPOSITORY, Board, image
+from tests.docs.pages import sample
+from tests.helpers.bundles import convert_demo_model
+from tests.helpers.processes import wait_until
+
+READING = '{"vibration_mm_s":7.9,"temperature_c":81.5,"current_a":12.1,"pressure_bar":5.8,"speed_rpm":2950}'
+# As docs/container.md names them.
+BUNDLE, TASK = "qwen2.5-0.5b-q8_0", "pump-triage"
+# WatchdogSec=, StopTimeout=, RestartSec=, and the time that a start takes.
+RESTART_S = 150.0
+CONFIG = f"""
+[device]
+site = "hall1"
+id = "board1"
+[mqtt]
+host = "127.0.0.1"
+[models.default]
+path = "/var/lib/edge-agent/models/{BUNDLE}"
+[tasks.{TASK}]
+kind = "classify"
+labels = ["normal", "imbalance", "bearing fault", "cavitation"]
+"""
+
+
+class Service:
+    """The container under systemd on a board."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    def install(self, bundle: Path) -> None:
+        """Follows the samples of docs/container.md, with a configuration of our own and a broker."""
+        place = self.board.root / "srv/repository"
+        self.board.run("mkdir", "-p", "/srv/repository/systemd")
+        archive = f"edge-agent-{__version__}-x86_64.oci.tar"
+        for path, name in (
+            (REPOSITORY / "dist/images" / archive, archive),
+            (REPOSITORY / "systemd/edge-agent.container", "systemd/edge-agent.container"),
+        ):
+            (place / name).write_bytes(path.read_bytes())
+        for name, text in (("config.toml", CONFIG), ("ca.pem", ""), ("mqtt_password", "")):
+            (place / name).write_text(text, encoding="utf-8")
+        subprocess.run(["cp", "-r", str(bundle), str(place / BUNDLE)], check=True)
+        self.shell("systemctl enable --now mosquitto")
+        # The board's image has Podman, and the board no network.
+        load = sample("container", "sh", "podman load").replace("apt-get install podman\n", "")
+        self.shell(re.sub(r"edge-agent-\S+\.oci\.tar", archive, load))
+        self._fit_to_this_machine()
+        self.shell(sample("container", "sh", "cp config.toml"))
+        # Its last command asks: an answer ends with 0.
+        self.shell(sample("container", "sh", "systemctl start edge-agent"), timeout_s=300)
+
+    def _fit_to_this_machine(self) -> None:
+        """Takes limits out of the unit that this machine cannot set inside a container."""
+        lines = []
+        if "pids" not in self.shell("cat /sys/fs/cgroup/cgroup.controllers").split():
+            lines.append("PidsLimit=0")
+            self.board.run("tee", "/etc/containers/containers.conf", stdin="[containers]\npids_limit = 0\n")
+        if self.board.run("sh", "-c", "echo -500 > /proc/self/oom_score_adj", check=False).returncode:
+            lines += ["PodmanArgs=", "PodmanArgs=--umask=0077"]
+        if lines:
+            print("the unit without its own", *(line.partition("=")[0] for line in lines if line != "PodmanArgs="))
+            folder = "/etc/containers/systemd/edge-agent.container.d"
+            self.shell(f"mkdir -p {folder}")
+            self.board.run("tee", f"{folder}/rig.conf", stdin="\n".join(["[Container]", *lines, ""]))
+
+    def shell(self, script: str, timeout_s: float = 120.0) -> str:
+        return self.board.run("env", "--chdir=/srv/repository", "sh", "-e", "-c", script, timeout_s=timeout_s).stdout
+
+    def configure(self, text: str) -> None:
+        (self.board.root / "etc/edge-agent/config.toml").write_text(text, encoding="utf-8")
+
+    def show(self, name: str) -> str:
+        return self.shell(f"systemctl show --value --property={name} edge-agent").strip()
+
+    @property
+    def pid(self) -> int:
+        """Of the agent, on the board; 0 = it is not there."""
+        found = self.board.run("podman", "inspect", "--format={{.State.Pid}}", "edge-agent", check=False)
+        return int(found.stdout) if not found.returncode else 0
+
+    @property
+    def log(self) -> str:
+        return self.shell("journalctl --unit edge-agent --output cat --no-pager")
+
+    def ask(self, task: str = TASK) -> dict[str, Any]:
+        return dict(json.loads(self.shell(f"podman exec edge-agent edge-agent ask {task} '{READING}'")))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    bundle = convert_demo_model(tmp_path_factory.mktemp("model"), "q8_0")
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        # Podman cannot lay its images over those of the board.
+        storage = Path(name) / "storage"
+        storage.mkdir()
+        options = (
+            "--capability=all",
+            "--system-call-filter=add_key keyctl bpf",
+            f"--bind={storage}:/var/lib/containers",
+        )
+        root = image("trixie", packages=("podman", "crun"))
+        with Board(root, Path(name), name="board1", options=options) as board:
+            service = Service(board)
+            service.install(bundle)
+            yield service
+
+
+def test_it_answers_and_systemd_and_podman_know(service: Service) -> None:
+    reply = service.ask()
+    assert (reply["status"], reply["finish"]) == ("ok", "labels")
+    assert service.show("StatusText").startswith("online")
+    assert service.show("NRestarts") == "0"
+    wait_until(lambda: "(healthy)" in service.shell("podman ps"), "podman says healthy", 90)
+
+
+def test_its_files_are_its_own(service: Service) -> None:
+    output = service.shell("stat --format='%u %a' /var/lib/edge-agent/state /var/lib/edge-agent/state/*")
+    assert {line.split()[0] for line in output.splitlines()} == {"65532"}
+    assert {int(line.split()[1], 8) & 0o077 for line in output.splitlines()} == {0}
+
+
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_a_killed_or_frozen_agent_is_started_again(service: Service, signal: str) -> None:
+    pid, restarts = service.pid, int(service.show("NRestarts"))
+    service.shell(f"kill -{signal} {pid}")
+    wait_until(lambda: service.show("NRestarts") == str(restarts + 1), "a restart", RESTART_S)
+    wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
+    assert service.pid != pid
+    assert service.ask()["status"] == "ok"
+
+
+def test_a_reload_takes_over_new_tasks(service: Service) -> None:
+    pid = service.pid
+    service.configure(CONFIG + '[tasks.second]\nkind = "classify"\nlabels = ["normal", "overload"]\n')
+    service.shell("systemctl reload edge-agent")
+    wait_until(lambda: "reloaded applied=tasks" in service.log, "a reload", 20)
+    assert service.ask("second")["status"] == "ok"
+    assert service.pid == pid
+
+
+def test_a_bad_configuration_is_not_tried_again(service: Service) -> None:
+    service.configure(CONFIG.replace('site = "hall1"', 'sight = "hall1"'))
+    assert service.board.run("systemctl", "restart", "edge-agent", check=False).returncode == 1
+    restarts = service.show("NRestarts")
+    # Longer than RestartSec=.
+    service.shell("sleep 7")
+    assert (service.show("ActiveState"), service.show("ExecMainStatus")) == ("failed", "78")
+    assert service.show("NRestarts") == restarts
+    assert "device.sight: unknown key" in service.log
+    service.configure(CONFIG)
+    service.shell("systemctl start edge-agent")
+    assert service.ask()["status"] == "ok"
+
+
+def test_a_stop_is_a_success_and_says_so_on_the_bus(service: Service) -> None:
+    service.shell("systemctl stop edge-agent")
+    assert service.show("Result") == "success"
+    state = service.shell("mosquitto_sub -C 1 -W 5 -t edgeai/v1/hall1/board1/state")
+    assert json.loads(state)["state"] == "stopped"
+
+
+def test_it_is_back_after_a_restart_of_the_board(service: Service) -> None:
+    service.board.reboot()
+    wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
+    assert service.ask()["status"] == "ok"
