@@ -30,7 +30,7 @@ FILE = "model-1.json"
 class Record(BaseModel):
     """configured: the configuration's path at the switch. previous: what a rollback returns to.
 
-    floor: the version that the last switch or rollback put in force; None = an older agent wrote the record.
+    least_version: that of the last switch or rollback; 0 = it is not known.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -39,7 +39,7 @@ class Record(BaseModel):
     configured: Path
     current: Path
     previous: Path | None
-    floor: int | None = None
+    least_version: int = 0
 
 
 def read_record(config: Config) -> Record | None:
@@ -78,7 +78,7 @@ def trust_in_force(config: Config) -> Trust:
     """What the model that `run` would open first is checked against. Raises ModelError."""
     record = read_record(config)
     trust = read_trust(config.models["default"], config.state_dir)
-    return trust if record is None else replace(trust, least_version=record.floor or 0)
+    return trust if record is None else _trust_at(record.current, record, trust)
 
 
 def open_in_force(config: Config) -> Model:
@@ -89,7 +89,7 @@ def open_in_force(config: Config) -> Model:
     configured = config.models["default"]
     trust = read_trust(configured, config.state_dir)
     if trust.fault:
-        log.error("%s; the newest list that was seen goes on to count", trust.fault)
+        log.error("%s", trust.fault)
     keep_revocations(config.state_dir, trust)
     record = _read_file(config.state_dir / FILE)
     if record is not None and record.configured != configured.path:
@@ -105,16 +105,20 @@ def open_in_force(config: Config) -> Model:
         remove_other_engine_states(config.state_dir, [model])
         return model
     faults: list[str] = []
-    for path in filter(None, (record.current, record.previous, configured.path)):
+    *first, last = dict.fromkeys(filter(None, (record.current, record.previous, configured.path)))
+    for path in first:
         try:
             model = open_model("default", path, _trust_at(path, record, trust), configured.chat_templates)
         except ModelError as error:
-            if path == configured.path:
-                raise
             log.error("the bundle in force does not open: %s", error)  # noqa: TRY400 - no fault of ours
             faults.append(str(error))
         else:
-            break
+            return _marked_as_fallback(model, faults)
+    model = open_model("default", last, _trust_at(last, record, trust), configured.chat_templates)
+    return _marked_as_fallback(model, faults)
+
+
+def _marked_as_fallback(model: Model, faults: list[str]) -> Model:
     if not faults:
         return model
     warning = f"runs because what was switched to does not open: {'; '.join(faults)}"
@@ -124,7 +128,7 @@ def open_in_force(config: Config) -> Model:
 def _trust_at(path: Path, record: Record, trust: Trust) -> Trust:
     """A signed bundle of an older version must not take the place of the one that was switched to."""
     is_in_force = path.resolve() == record.current.resolve()
-    return replace(trust, least_version=record.floor or 0) if is_in_force else trust
+    return replace(trust, least_version=record.least_version) if is_in_force else trust
 
 
 def remove_other_engine_states(state_dir: Path, models: list[Model]) -> None:
@@ -168,7 +172,7 @@ def revocations_hint(config: Config) -> str | None:
         fault = read_trust(config.models["default"], config.state_dir).fault
     except ModelError:
         return None
-    return fault and f"{fault}; `run` goes on with the newest list that it has seen, and `model-switch` is refused"
+    return fault and f"{fault}; `model-switch` is refused"
 
 
 def switched_hint(config: Config) -> str | None:

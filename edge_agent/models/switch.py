@@ -97,7 +97,7 @@ class ModelSwitch:
         found = record.read_record(config)
         self._previous = None if found is None else found.previous
         # The version that the last switch or rollback put in force; it may not be the one that runs.
-        self._floor = 0 if found is None else found.floor or 0
+        self._least_version = 0 if found is None else found.least_version
 
     @property
     def is_underway(self) -> bool:
@@ -189,9 +189,9 @@ class ModelSwitch:
             message = f"the bundle has expired: {model.expires}; convert and sign it again with a later --expires"
             raise SwitchError("expired", message)
         running = self._supervisor.model.version or 0
-        if not attempt.allow_downgrade and (model.version or 0) < max(running, self._floor):
-            which = "which runs" if running >= self._floor else "which was switched to last"
-            message = f"version {model.version} is older than {max(running, self._floor)}, {which}"
+        if not attempt.allow_downgrade and (model.version or 0) < max(running, self._least_version):
+            which = "which runs" if running >= self._least_version else "the least version since the last switch"
+            message = f"version {model.version} is older than {max(running, self._least_version)}, {which}"
             raise SwitchError("downgrade", f"{message}; `allow_downgrade` permits it")
         return model, canaries
 
@@ -199,7 +199,7 @@ class ModelSwitch:
         """In a background thread. Raises SwitchError, ModelError, RevokedError, CanaryError, OSError."""
         configured, state_dir = self._config.models["default"], self._config.state_dir
         trust = read_trust(configured, state_dir)
-        # The way back stays open: the newest list that was seen counts for it.
+        # The way back stays open: it is judged by the kept list.
         if trust.fault and attempt.how == "switch":
             raise SwitchError("revocations_faulty", trust.fault)
         keep_revocations(state_dir, trust)
@@ -241,7 +241,7 @@ class ModelSwitch:
             configured=self._config.models["default"].path,
             current=model.source,
             previous=self._previous_after(attempt),
-            floor=model.version,
+            least_version=model.version or 0,
         )
         old = self._supervisor.model
 
@@ -270,7 +270,7 @@ class ModelSwitch:
     def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, asked: int | None) -> Switched:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
-        self._floor = model.version or 0
+        self._least_version = model.version or 0
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
         self._dispatcher.on_model_replaced(model.weights_sha256)
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))

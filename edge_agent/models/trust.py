@@ -1,7 +1,7 @@
 """Which bundles may open: the configured public keys, the signed list of revocations, the least version.
 
-A newer list takes the place of an older one, and a copy of it stays in `state_dir`. So a list that is faulty, missing
-or older than one that was seen changes nothing: the copy counts.
+The kept list is the copy in `state_dir` of the newest list that was read. It is used where the configured one is
+faulty, missing or older.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _writing = threading.Lock()
 
 
 class RevocationsError(Exception):
-    """The list does not count; the message gives the reason without the file's name."""
+    """The list cannot be used; the message gives the reason without the file's name."""
 
 
 class Revocations(BaseModel):
@@ -51,7 +51,7 @@ class Revocations(BaseModel):
 class Trust:
     """keys: none = signatures are not checked. least_version: of a bundle that opens, where there are keys.
 
-    revocations: the list that counts. fault: why that is not the configured one.
+    revocations: the list that is used. fault: what is wrong with the configured or the kept one, and which is used.
     """
 
     keys: tuple[PublicKey, ...] = ()
@@ -82,7 +82,7 @@ def read_keys(files: Iterable[tuple[str, Path]]) -> tuple[PublicKey, ...]:
 
 
 def read_trust(configured: ModelConfig, state_dir: Path | None = None) -> Trust:
-    """What the configuration names. state_dir: None = no list was seen before. Raises ModelError for a faulty key."""
+    """What the configuration names. state_dir: None = without a kept list. Raises ModelError for a faulty key."""
     keys = read_keys((f"models.default.{name}", file) for name, file in configured.key_files.items())
     if configured.revocations is None:
         return Trust(keys)
@@ -90,16 +90,18 @@ def read_trust(configured: ModelConfig, state_dir: Path | None = None) -> Trust:
     try:
         kept = None if state_dir is None else _read_kept(state_dir / FILE)
     except RevocationsError as error:
-        fault = f"models.default.revocations: any signed list is in force, because {error}"
+        fault = f"models.default.revocations: {error}; the configured list is used, whatever its number"
     try:
         return Trust(keys, read_revocations(configured.revocations, keys, kept), fault)
     except RevocationsError as error:
-        fault = f"models.default.revocations: {error} (got {shown_path(configured.revocations)})"
-        return Trust(keys, kept, fault)
+        used = "no list is used" if kept is None else f"the kept list with number {kept.number} is used"
+        return Trust(
+            keys, kept, f"models.default.revocations: {error} (got {shown_path(configured.revocations)}); {used}"
+        )
 
 
 def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | None) -> Revocations:
-    """A list that one of these keys signed. kept: the newest one that was seen. Raises RevocationsError."""
+    """A list that one of these keys signed. kept: the kept list. Raises RevocationsError."""
     revoked = () if kept is None else kept.keys
     try:
         if not file.is_file():
@@ -122,7 +124,7 @@ def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | 
     if signer.sha256 in found.keys:
         raise RevocationsError("revokes the key that signed it: sign it with another one")
     if kept is not None and found.number < kept.number:
-        raise RevocationsError(f"number should be at least {kept.number}, as of the newest list (got {found.number})")
+        raise RevocationsError(f"number should be at least {kept.number}, as of the kept list (got {found.number})")
     if kept is not None and found.number == kept.number and found != kept:
         raise RevocationsError(f"number should be above {kept.number}, which is that of another list")
     return found

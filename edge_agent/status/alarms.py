@@ -160,7 +160,7 @@ def _revocations(alarms: Alarms) -> Finding | None:
         return Finding(Severity.CRITICAL, message)
     if alarms.revocations_fault is None:
         return None
-    return Finding(Severity.WARNING, f"{alarms.revocations_fault}: bring the newest list, its signature, and the keys")
+    return Finding(Severity.WARNING, f"{alarms.revocations_fault}: bring your newest list, its signature, and the keys")
 
 
 def _duplicate_client_id(alarms: Alarms) -> Finding | None:

@@ -116,12 +116,23 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
     assert read_record(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
 
 
+@pytest.mark.expects_warning
+def test_after_a_rollback_to_the_configured_bundle_the_one_before_opens_if_that_is_damaged(
+    configured: Callable[[str], Config], tmp_path: Path
+) -> None:
+    config = configured("a")
+    switched(config, "a", "b")
+    (tmp_path / "a" / "model.gguf").write_bytes(GGUF + b"!")
+    model = open_in_force(config)
+    assert (model.source, model.is_fallback) == (tmp_path / "b", True)
+
+
 def test_a_record_of_an_older_agent_has_no_least_version(configured: Callable[[str], Config], tmp_path: Path) -> None:
     config = configured("c")
     switched(config, "b", "a")
     path = config.state_dir / FILE
     document = json.loads(path.read_bytes())
-    assert document.pop("floor") is None
+    assert document.pop("least_version") == 0
     path.write_text(json.dumps(document), "utf-8")
     assert read_record(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
     assert open_in_force(config).source == tmp_path / "b"

@@ -181,7 +181,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
 
     assert isinstance(end, Switched)
     assert read_record(board.config) == Record(
-        configured=board.folder / "old", current=board.folder / "new", previous=board.folder / "old", floor=4
+        configured=board.folder / "old", current=board.folder / "new", previous=board.folder / "old", least_version=4
     )
     assert (board.worker, old.kills) == (new, 1)
     assert (end.data["canaries"], end.data["is_beside"], end.data["how"]) == (2, True, "switch")
@@ -348,11 +348,11 @@ def test_a_version_below_that_of_the_last_switch_is_a_downgrade_also_after_a_fal
     board.ask("new")
     end = board.tick_until(lambda: False, 3.0)
     assert isinstance(end, SwitchFailed)
-    message = "version 4 is older than 5, which was switched to last; `allow_downgrade` permits it"
+    message = "version 4 is older than 5, the least version since the last switch; `allow_downgrade` permits it"
     assert (end.error.code, end.error.message) == ("downgrade", message)
     assert isinstance(board.run("new", allow_downgrade=True), dict)
     # The version that was permitted last is the least one from now on.
-    assert (board.run("plain"), board.switch._floor) == ("downgrade", 4)
+    assert (board.run("plain"), board.switch._least_version) == ("downgrade", 4)
 
 
 class SignedBoard:
@@ -430,7 +430,7 @@ def test_an_older_signed_bundle_in_the_folder_of_the_one_in_force_does_not_open(
     assert open_in_force(board.config.model_copy(update={"models": unsigned})).version == 2
     # With a key, nor if the configuration names this folder.
     configured = board.config.models["default"].model_copy(update={"path": board.folder / "new"})
-    replaced = Record(configured=configured.path, current=configured.path, previous=None, floor=4)
+    replaced = Record(configured=configured.path, current=configured.path, previous=None, least_version=4)
     write_record(board.config.state_dir, replaced)
     with pytest.raises(ModelError, match="should be at least 4"):
         open_in_force(board.config.model_copy(update={"models": {"default": configured}}))

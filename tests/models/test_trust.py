@@ -137,7 +137,7 @@ def test_an_older_list_does_not_take_back_what_a_newer_one_revoked(board: Board)
     assert board.refusal() is not None
     for path, content in older.items():
         path.write_bytes(content)
-    assert "number should be at least 8, as of the newest list (got 7)" in (board.read().fault or "")
+    assert "number should be at least 8, as of the kept list (got 7)" in (board.read().fault or "")
     assert board.refusal() is not None
     # Another list of the same number is no newer one.
     board.publish(8)
@@ -150,7 +150,7 @@ def test_an_older_list_does_not_take_back_what_a_newer_one_revoked(board: Board)
 def test_a_state_that_cannot_be_read_or_written_forgets_the_newest_list_and_ends_nothing(board: Board) -> None:
     board.publish(7)
     (board.folder / FILE).write_bytes(b"{}")
-    assert "any signed list is in force" in str(board.read().fault)
+    assert "the configured list is used, whatever its number" in str(board.read().fault)
     assert board.read().fault is None
     assert json.loads((board.folder / FILE).read_bytes())["number"] == 7
     (board.folder / FILE).unlink()

@@ -71,7 +71,7 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
         return
     yield good("configuration", str(config_path))
     if hint := revocations_hint(config):
-        advice = "bring the newest list, its signature, and the keys"
+        advice = "bring your newest list, its signature, and the keys"
         yield warning("revocations", hint, advice)
     is_running = is_service_active()
     if is_broker_only:

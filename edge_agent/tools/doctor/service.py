@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge_agent.core.config import Config
 from edge_agent.core.pipe import is_echo
+from edge_agent.models.trust import signature_of
 from edge_agent.store.database import FILE
 from edge_agent.tools.doctor.check import Check, failed, good, warning
 from edge_agent.tools.programs import ProgramError, program_output
@@ -41,7 +42,8 @@ def files(config: Config, config_path: Path) -> Check:
     """The configuration, models and certificates. The unit takes care of secrets (LoadCredential=)."""
     tls, model = config.mqtt.tls, config.models["default"]
     keys = model.key_files.values()
-    paths = [config_path, config.models_dir, *keys, model.revocations, *((tls.ca_file, tls.cert_file) if tls else ())]
+    lists = () if model.revocations is None else (model.revocations, signature_of(model.revocations))
+    paths = [config_path, config.models_dir, *keys, *lists, *((tls.ca_file, tls.cert_file) if tls else ())]
     if not is_echo(model.path):
         paths.append(model.path)
         # A bundle that is missing or cannot be listed is reported by itself.
