@@ -1,7 +1,7 @@
 """Known vulnerabilities of the packages in an SBOM, without a network: `vulnerabilities.py SBOM EXPORT…`.
 
 EXPORT is one of OSV's files all.zip, a folder of its records, or one record. Looked up are Python packages and the Rust
-crates in them; what else the SBOM lists, such as llama.cpp, is counted. Exit codes: 0 none known, 1 some, 2 usage.
+crates in them; what else the SBOM lists, such as llama.cpp, is counted. Exit codes: 0 none known, 1 some, 2 unknown.
 """
 
 from __future__ import annotations
@@ -32,21 +32,17 @@ def main() -> int:
     )
     given = parser.parse_args()
     hits, counts, newest = set[str](), Counter[str](), defaultdict[str, str](str)
-    reading = given.sbom
     try:
-        packages, others = packages_of(json.loads(reading.read_bytes()))
-        for reading in given.exports:
-            for record in records(reading):
-                for entry in record.get("affected", []):
-                    ecosystem = entry.get("package", {}).get("ecosystem")
-                    counts[ecosystem] += 1
-                    newest[ecosystem] = max(newest[ecosystem], record.get("modified", ""))
-                    if ecosystem in _ECOSYSTEMS.values() and "withdrawn" not in record:
-                        hits.update(hits_of(record, entry, packages))
-    except (OSError, ValueError, BadZipFile, AttributeError, KeyError, TypeError) as error:
-        parser.error(
-            f"{reading}: should be {'a CycloneDX SBOM' if reading is given.sbom else 'an export of OSV'}: {error!r}"
-        )
+        packages, others = packages_of(_object(given.sbom.read_bytes()))
+        for record in (record for export in given.exports for record in records(export)):
+            for entry in record.get("affected", []):
+                ecosystem = entry.get("package", {}).get("ecosystem")
+                counts[ecosystem] += 1
+                newest[ecosystem] = max(newest[ecosystem], record.get("modified", ""))
+                if ecosystem in _ECOSYSTEMS.values() and "withdrawn" not in record:
+                    hits.update(hits_of(record, entry, packages))
+    except (OSError, ValueError, BadZipFile) as error:
+        parser.error(f"a file cannot be read: {error}")
     if not packages:
         parser.error(f"{given.sbom}: lists no package of {' or '.join(_ECOSYSTEMS.values())}")
     print(*sorted(hits), sep="\n", end="\n" if hits else "")
@@ -80,15 +76,27 @@ def packages_of(document: Mapping[str, Any]) -> tuple[dict[Package, set[str]], i
 
 
 def records(export: Path) -> Iterator[dict[str, Any]]:
-    if export.is_dir():
-        for path in sorted(export.rglob("*.json")):
-            yield json.loads(path.read_bytes())
-    elif export.suffix == ".zip":
-        with ZipFile(export) as archive:
-            for name in archive.namelist():
-                yield json.loads(archive.read(name))
-    else:
-        yield json.loads(export.read_bytes())
+    """Raises OSError, ValueError or BadZipFile with the file's name."""
+    try:
+        if export.is_dir():
+            for path in sorted(export.rglob("*.json")):
+                yield _object(path.read_bytes())
+        elif export.suffix == ".zip":
+            with ZipFile(export) as archive:
+                for name in archive.namelist():
+                    yield _object(archive.read(name))
+        else:
+            yield _object(export.read_bytes())
+    except (ValueError, BadZipFile) as error:
+        raise ValueError(f"{export}: should be an export of OSV: {error}") from error
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """Raises ValueError for what is no JSON object."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"should be a JSON object (got {type(found).__name__})")  # noqa: TRY004 - of bytes, not of code
+    return found
 
 
 def hits_of(record: Mapping[str, Any], entry: Mapping[str, Any], packages: Mapping[Package, set[str]]) -> Iterator[str]:
