@@ -30,7 +30,7 @@ def require(packages: Mapping[str, str], *, root: bool = False) -> None:
         raise SystemExit(f"this rig {'; '.join(faults)}")
 
 
-def source_of(commit: str) -> Path:
+def unpack_source(commit: str) -> Path:
     """The source tree of a commit, below build/sources. Raises SystemExit if the history does not have it."""
     tree = ROOT / "build" / "sources" / commit
     tree.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from edge_agent import __version__
-from rigs.deploy.roots import REPOSITORY, Board, image
+from rigs.deploy.roots import Board, image
+from rigs.machine import ROOT
 from tests.docs.pages import sample
 from tests.helpers.bundles import convert_demo_model
 from tests.helpers.processes import wait_until
@@ -52,8 +53,8 @@ class Service:
         self.board.run("mkdir", "-p", "/srv/repository/systemd")
         archive = f"edge-agent-{__version__}-x86_64.oci.tar"
         for path, name in (
-            (REPOSITORY / "dist/images" / archive, archive),
-            (REPOSITORY / "systemd/edge-agent.container", "systemd/edge-agent.container"),
+            (ROOT / "dist/images" / archive, archive),
+            (ROOT / "systemd/edge-agent.container", "systemd/edge-agent.container"),
         ):
             (place / name).write_bytes(path.read_bytes())
         for name, text in (("config.toml", CONFIG), ("ca.pem", ""), ("mqtt_password", "")):

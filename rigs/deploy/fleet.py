@@ -14,14 +14,14 @@ from pathlib import Path
 
 from edge_agent.tools.demo.broker import free_port
 from rigs.deploy.roots import RELEASES, Board, image
+from rigs.machine import ROOT
 from tests.helpers.certificates import CERTIFICATE, KEY
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import loaded
 
-REPOSITORY = Path(__file__).parents[2]
-ANSIBLE = REPOSITORY / "ansible"
+ANSIBLE = ROOT / "ansible"
 # `make build/ansible/ready` installs it.
-ANSIBLE_BIN = Path(os.environ.get("ANSIBLE_BIN", REPOSITORY / "build" / "ansible" / "bin"))
+ANSIBLE_BIN = Path(os.environ.get("ANSIBLE_BIN", ROOT / "build" / "ansible" / "bin"))
 PLAY_S = 1800.0
 RELEASE = os.environ.get("RELEASE") or "trixie"
 password_file = loaded(ANSIBLE / "filter_plugins/edge_agent_accounts.py").password_file
@@ -48,7 +48,7 @@ class Played:
 class Broker(Mosquitto):
     """mosquitto with a source tree's sample configuration and access list, and a password for each name."""
 
-    def __init__(self, folder: Path, passwords: dict[str, str], source: Path = REPOSITORY) -> None:
+    def __init__(self, folder: Path, passwords: dict[str, str], source: Path = ROOT) -> None:
         folder.mkdir()
         super().__init__(folder, free_port())
         for name, text in (("ca.pem", CERTIFICATE), ("broker.pem", CERTIFICATE), ("broker.key", KEY)):
@@ -113,7 +113,7 @@ class Fleet:
     def public_key(self) -> str:
         return self.key.with_suffix(".pub").read_text("ascii")
 
-    def prepare(self, bundle: Path, wheelhouse: Path, *commands: str, source: Path = REPOSITORY) -> None:
+    def prepare(self, bundle: Path, wheelhouse: Path, *commands: str, source: Path = ROOT) -> None:
         """Makes the technician's part of a source tree, runs these commands of docs/fleet.md, and makes its edits."""
         self.use_source(source)
         (self.repository / "dist" / "wheelhouse").mkdir(parents=True)

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_agent import __version__
 from edge_agent.tools.demo.readings import checkpoint_folder
-from rigs.deploy.fleet import PLAY_S, REPOSITORY, Broker, SshBoard
+from rigs.deploy.fleet import PLAY_S, Broker, SshBoard
 from rigs.deploy.world import AWAY, FIRST, SECOND, SWITCH_S, WHEELHOUSE, World, booted_fleet, documented, playbook
+from rigs.machine import ROOT
 from tests.helpers.bundles import (
     DEMO_TASKS,
     asked_bundle,
@@ -72,9 +73,9 @@ def version(folder: Path, number: str, change: tuple[str, str] | None = None) ->
     source = folder / f"source-{number}"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
+        shutil.copy(ROOT / name, source)
     for name in ("edge_agent", "convert"):
-        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     changes = [("edge_agent/__init__.py", f'__version__ = "{__version__}"', f'__version__ = "{number}"')]
     changes += [("edge_agent/cli.py", *change)] if change else []
     for name, old, new in changes:

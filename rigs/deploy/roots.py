@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from rigs.machine import ROOT
 from tests.helpers.processes import ends
 
-REPOSITORY = Path(__file__).parents[2]
-IMAGES = REPOSITORY / "build" / "roots"
+IMAGES = ROOT / "build" / "roots"
 BOOT_S = 120.0
 # Debian's package for each program that this machine needs, as root; for Ubuntu's boards ubuntu-keyring, too.
 NEEDED = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}

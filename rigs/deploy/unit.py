@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from rigs.deploy.roots import RELEASES, REPOSITORY, Board, image
+from rigs.deploy.roots import RELEASES, Board, image
+from rigs.machine import ROOT
 from tests.docs.pages import sample
 from tests.helpers.boards import trees
 from tests.helpers.bundles import convert_demo_model
@@ -25,10 +26,10 @@ from tests.helpers.processes import wait_until
 BASE = "edgeai/v1/hall1/board1"
 READING = '{"vibration_mm_s":7.9,"temperature_c":81.5,"current_a":12.1,"pressure_bar":5.8,"speed_rpm":2950}'
 # As docs/install.md names them.
-BUNDLE = "qwen2.5-0.5b-iq4_nl"
+BUNDLE = "qwen2.5-0.5b-q8_0"
 MODEL = f"/var/lib/edge-agent/models/{BUNDLE}"
 # Of the agent's dependencies; the compilation of llama.cpp would take half an hour.
-WHEELS = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
+WHEELS = ROOT / "dist" / "wheelhouse" / "x86_64"
 # systemd's own WatchdogSec=, RestartSec=, and the time that a start takes.
 RESTART_S = 90.0
 MOSQUITTO = """
@@ -70,10 +71,10 @@ class Service:
     def install(self, release: str, wheel: Path, bundle: Path) -> None:
         """Follows the samples of docs/install.md, with a configuration of our own, and adds a broker."""
         board, etc = self.board, self.board.root / "etc"
-        files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
         board.run("mkdir", "-p", "/srv/repository")
         copy = ["cp", "--parents", *files.stdout.rstrip("\0").split("\0"), str(board.root / "srv/repository")]
-        subprocess.run(copy, cwd=REPOSITORY, check=True)
+        subprocess.run(copy, cwd=ROOT, check=True)
         install = sample("install", "sh", "pip install '.[engine]'")
         install = install.replace("python3 ", f"python{RELEASES[release].python} ")
         (board.root / "srv" / wheel.name).write_bytes(wheel.read_bytes())
@@ -174,7 +175,7 @@ def agent_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent of this working tree."""
     folder = tmp_path_factory.mktemp("agent")
     subprocess.run(
-        [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", f"--wheel-dir={folder}", str(REPOSITORY)],
+        [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", f"--wheel-dir={folder}", str(ROOT)],
         check=True,
     )
     (wheel,) = folder.glob("*.whl")
@@ -289,7 +290,7 @@ def probed(service: Service) -> dict[str, Any]:
         assert count, pattern
     (service.board.root / "run").mkdir(exist_ok=True)
     service.board.run("tee", "/run/systemd/system/edge-agent-probe.service", stdin=unit)
-    probe = (REPOSITORY / "rigs/deploy/probe.py").read_text(encoding="utf-8")
+    probe = (ROOT / "rigs/deploy/probe.py").read_text(encoding="utf-8")
     service.board.run("tee", "/srv/probe.py", stdin=probe)
     service.shell("systemctl daemon-reload; systemctl start edge-agent-probe || journalctl -u edge-agent-probe")
     return dict(json.loads(service.shell("cat /var/lib/edge-agent/state/probe.json")))

@@ -1,6 +1,6 @@
-"""Boards of 0.1.0, which its own playbooks brought, get this version and go back: `python -m rigs.deploy crossing`.
+"""Boards of 0.1.0, which its own playbooks brought, get this version and go back: `python -m rigs.deploy upgrade`.
 
-The tests go on from each other. A client asks all along: no request is lost.
+The tests go on from each other. While a board is updated and taken back, a client asks it: no request is lost.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from edge_agent import __version__
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.deploy.fleet import Broker, SshBoard
 from rigs.deploy.world import FIRST, SECOND, SWITCH_S, WHEELHOUSE, World, booted_fleet, documented, playbook
-from rigs.machine import RELEASE_0_1_0, ROOT, source_of
+from rigs.machine import RELEASE_0_1_0, ROOT, unpack_source
 from tests.helpers.bundles import DEMO_TASKS, asked_bundle, converted, sha256_of
 from tests.helpers.processes import wait_until
 
-OLD = source_of(RELEASE_0_1_0)
+OLD = ROOT / "build" / "sources" / RELEASE_0_1_0
 # Those of its sample of a vault.
 PASSWORDS = {FIRST: "its-very-own", SECOND: "another-of-its-own", "operator": "the-operators"}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("crossing")
+    unpack_source(RELEASE_0_1_0)
+    folder = tmp_path_factory.mktemp("upgrade")
     bundle = asked_bundle(folder)
     with ExitStack() as stack:
         fleet = booted_fleet(stack, folder, Broker(folder / "broker", PASSWORDS, OLD))
@@ -53,8 +54,11 @@ def old_wheelhouse() -> Path:
 
 def newer_bundle(world: World) -> Path:
     """Of this version's converter."""
-    asked = ("--tasks", DEMO_TASKS, "--canaries", world.folder / "requests.jsonl")
-    return converted(checkpoint_folder(), world.folder / "newer", "--model-version", 2, *asked, quantization="q8_0")
+    bundle = world.folder / "newer"
+    if not bundle.is_dir():
+        asked = ("--tasks", DEMO_TASKS, "--canaries", world.folder / "requests.jsonl")
+        converted(checkpoint_folder(), bundle, "--model-version", 2, *asked, quantization="q8_0")
+    return bundle
 
 
 def check_version(world: World, board: SshBoard, version: str, bundle: Path) -> None:
@@ -102,6 +106,20 @@ def test_version_and_bundle_cross_together_and_go_back_together(world: World) ->
     world.play(playbook("rollback"), "changed", "changed")
     check_version(world, world.first, "0.1.0", world.bundle)
     world.fleet.use_bundle(world.bundle)
+
+
+def test_after_another_rollout_the_old_version_is_rolled_out(world: World) -> None:
+    """The board keeps one version before the present one, which a rollout of a bundle makes the present one."""
+    world.play(playbook("rollout"), "changed", "changed")
+    world.fleet.use_bundle(newer_bundle(world))
+    world.play(playbook("rollout"), "changed", "changed")
+    world.fleet.use_wheelhouse(old_wheelhouse())
+    world.play(playbook("rollout"), "changed", "changed")
+    check_version(world, world.first, "0.1.0", newer_bundle(world))
+    world.fleet.use_bundle(world.bundle)
+    world.play(f"{playbook('rollout')} -e edge_agent_allow_downgrade=true", "changed", "changed")
+    check_version(world, world.first, "0.1.0", world.bundle)
+    world.fleet.use_wheelhouse(WHEELHOUSE)
 
 
 def test_a_key_that_the_old_version_does_not_know_stops_the_way_back_before_it_touches_anything(world: World) -> None:

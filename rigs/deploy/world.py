@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rigs.deploy.fleet import REPOSITORY, Broker, Fleet, SshBoard
+from rigs.deploy.fleet import Broker, Fleet, SshBoard
+from rigs.machine import ROOT
 from tests.docs.pages import commands
 
-WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
+WHEELHOUSE = ROOT / "dist" / "wheelhouse" / "x86_64"
 FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
 # A stop and start of the service, and again with the version before, on a busy machine.
 SWITCH_S = 60.0
@@ -56,7 +57,7 @@ class World:
     def watch(self, stack: ExitStack) -> None:
         """Starts the broker, and writes each state of a board with its time to `states`, until the stack ends."""
         stack.enter_context(self.fleet.broker)
-        command = ["mosquitto_sub", *self.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
+        command = ["mosquitto_sub", *self.broker_options, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
         log = stack.enter_context(self.states.open("wb"))
         watcher = stack.enter_context(subprocess.Popen(command, stdout=log))
         stack.callback(watcher.terminate)
@@ -91,10 +92,15 @@ class World:
         agent, bundle = (board.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
         return agent, bundle
 
-    def ask(self, board: SshBoard, who: str = "operator") -> dict[str, Any]:
+    def ask(self, board: SshBoard, reply_name: str = "operator") -> dict[str, Any]:
         """One request of an operator's client, from this machine."""
-        command = ["mosquitto_rr", *self.client, "-V", "5", "-q", "1", "-W", "30"]
-        command += ["-t", f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request", "-e", f"edgeai/v1/reply/{who}"]
+        command = ["mosquitto_rr", *self.broker_options, "-V", "5", "-q", "1", "-W", "30"]
+        command += [
+            "-t",
+            f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request",
+            "-e",
+            f"edgeai/v1/reply/{reply_name}",
+        ]
         # Longer than the task's deadline: this machine is busy, and only the time is measured.
         question = json.dumps({"input": {"vibration_mm_s": 7.9}, "deadline_ms": 25_000})
         done = subprocess.run([*command, "-m", question], capture_output=True, text=True, check=False)
@@ -127,7 +133,7 @@ class World:
         return board.run("systemctl", "show", "edge-agent", "-p", "MainPID", "-p", "NRestarts").stdout
 
     @property
-    def client(self) -> list[str]:
+    def broker_options(self) -> list[str]:
         authority = self.folder / "broker" / "ca.pem"
         server = ["-h", "localhost", "-p", str(self.fleet.broker.port), "--cafile", str(authority)]
         return [*server, "-u", "operator", "-P", self.passwords["operator"]]

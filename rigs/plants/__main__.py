@@ -24,7 +24,7 @@ from edge_agent.tools.output import aligned
 from rigs import machine
 from rigs.bench.figures import processor
 from rigs.plants.sources import PLANTS
-from rigs.plants.unlike import TEXTS, source_of
+from rigs.plants.unlike import TEXTS, unpack_source
 
 
 def main() -> int:
@@ -71,10 +71,10 @@ def _compare(arguments: argparse.Namespace) -> int:
     table: list[tuple[str, ...]] = [heads]
     misses = []
     for name in arguments.sources:
-        most = source_of(name, arguments.archives, max(arguments.rows), arguments.seed)
+        most = unpack_source(name, arguments.archives, max(arguments.rows), arguments.seed)
         for number in sorted({min(number, len(most.train)) for number in arguments.rows}):
             began = time.monotonic()
-            source = source_of(name, arguments.archives, number, arguments.seed)
+            source = unpack_source(name, arguments.archives, number, arguments.seed)
             found = run_trial(name, source, arguments.minutes, arguments.seed)
             minutes = (time.monotonic() - began) / 60
             low, high = found.interval
@@ -96,7 +96,7 @@ def _notice_unlike(arguments: argparse.Namespace) -> int:
     for name in arguments.sources:
         table = [("source", "rows", "inputs", "taken for unlike")]
         for number in arguments.rows:
-            source = source_of(name, arguments.archives, number, arguments.seed)
+            source = unpack_source(name, arguments.archives, number, arguments.seed)
             found = run_unlike(name, source, arguments.minutes, arguments.seed)
             rows = str(len(source.train))
             table.append((name, rows, f"ordinary, {found.right:.1%} right", f"{found.ordinary:.1%}"))
@@ -112,7 +112,7 @@ def _judge_intervals(arguments: argparse.Namespace) -> int:
     counts = {name: Counter[str]() for name in arguments.sources}
     for trial, name in zip(range(arguments.trials), cycle(arguments.sources), strict=False):
         seed = arguments.seed + trial
-        found = run_trial(name, source_of(name, arguments.archives, arguments.rows, seed), arguments.minutes, seed)
+        found = run_trial(name, unpack_source(name, arguments.archives, arguments.rows, seed), arguments.minutes, seed)
         low, high = found.interval
         where = "below" if found.true < low else "above" if found.true > high else "inside"
         counts[name][where] += 1

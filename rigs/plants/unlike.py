@@ -48,7 +48,7 @@ class Source:
     unlike: Mapping[str, Inputs]
 
 
-def source_of(name: str, archives: Path, rows: int, seed: int) -> Source:
+def unpack_source(name: str, archives: Path, rows: int, seed: int) -> Source:
     """Of a plant, or of a data set of texts, whose package is in `archives` or is downloaded there."""
     if name in TEXTS:
         found = datasets.load(name, archives)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rigs.machine import RELEASE_0_1_0, require, run_tests, source_of
+from rigs.machine import RELEASE_0_1_0, require, run_tests, unpack_source
 
 
 def main() -> int:
@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("-k", dest="only", help="the tests to run, as pytest's -k")
     given = parser.parse_args()
     require({"mosquitto": "mosquitto", "git": "git"})
-    tree = source_of(given.old)
+    tree = unpack_source(given.old)
     parts = [f"rigs/upgrade/{name}.py" for name in ("configurations", "bundles", "state")]
     only = ["-k", given.only] if given.only else []
     # paho leaves a pair of sockets to Python's garbage collector, which may warn of them.

@@ -306,7 +306,7 @@ def test_the_model_in_force_goes_there_and_back(board: Board) -> None:
         assert runs(client) == [1]
         command(client, "model-switch", {"model": "default", "bundle": "three"})
         client.wait(f"{BASE}/event/model-switched", count=3)
-        assert json.loads((board.state / "model-1.json").read_bytes())["floor"] == 3
+        assert json.loads((board.state / "model-1.json").read_bytes())["least_version"] == 3
         board.end(signal.SIGKILL)
         board.start(OLD)
         assert runs(client) == [3]
