@@ -26,8 +26,8 @@ from pika.spec import Basic
 from edge_agent.core.config import Config
 from edge_agent.pool import amqp
 from edge_agent.pool.claim import Claim
-from edge_agent.pool.delivery import death_of, deliveries_of, message_of, waited_s_of
 from edge_agent.pool.facts import PoolFacts, QueueFigures
+from edge_agent.pool.messages import death_of, deliveries_of, message_of, waited_s_of
 from edge_agent.pool.queues import queues_of, read_figures
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 from edge_agent.core.messages import Message
 from edge_agent.pool import link as module
 from edge_agent.pool.claim import Claim
-from edge_agent.pool.delivery import message_of
 from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.pool.link import PoolLink
+from edge_agent.pool.messages import message_of
 from tests.helpers.processes import wait_until
 from tests.helpers.rabbit import DEAD, KEY, QUEUE, REFUSED, FakeBroker, FakeChannel, FakeConnection, fake_broker
 from tests.helpers.support import config

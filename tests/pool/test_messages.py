@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pika import BasicProperties
 
-from edge_agent.pool.delivery import death_of, deliveries_of, message_of, waited_s_of
+from edge_agent.pool.messages import death_of, deliveries_of, message_of, waited_s_of
 from tests.helpers.rabbit import QUEUE
 
 
