@@ -21,4 +21,7 @@ _MODULES = {
 def missing_extra(extra: str) -> str | None:
     """Which modules of an extra are missing, and the command that installs them; None = all are there."""
     missing = [name for name in _MODULES[extra] if find_spec(name) is None]
-    return f"packages are missing ({', '.join(missing)}): pip install 'edge-agent[{extra}]'" if missing else None
+    if not missing:
+        return None
+    # PyPI's `edge-agent` is the package of another project.
+    return f"packages are missing ({', '.join(missing)}): pip install '.[{extra}]' in a copy of the repository"

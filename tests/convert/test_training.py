@@ -355,7 +355,10 @@ def test_it_says_which_packages_it_needs(
     (tmp_path / "rows.jsonl").write_text(lines(60), "utf-8")
     files = ("--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--out", tmp_path / "bundle")
     assert run("train", *files) == 1
-    assert "torch, transformers, tokenizers, sklearn): pip install 'edge-agent[train]'" in capsys.readouterr().err
+    assert (
+        "torch, transformers, tokenizers, sklearn): pip install '.[train]' in a copy of the repository"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "bundle").exists()
 
 

@@ -66,7 +66,9 @@ def test_a_rig_that_needs_root_says_so(module: str, monkeypatch: pytest.MonkeyPa
 
 def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert "pip install 'edge-agent[train]'" in str(exit_of("rigs.training", monkeypatch=monkeypatch))
+    assert "pip install '.[train]' in a copy of the repository" in str(
+        exit_of("rigs.training", monkeypatch=monkeypatch)
+    )
 
 
 @pytest.mark.parametrize(

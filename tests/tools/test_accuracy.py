@@ -165,7 +165,7 @@ def test_a_page_without_its_extra_is_refused_before_anything_is_asked(
     monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: None)
     words = ["accuracy", "t", "--host", "127.0.0.1", "--port", "1", "--site", "s", "--device", "d", "--html", "x"]
     assert cli.main(words) == cli.EXIT_FAILED
-    assert "pip install 'edge-agent[plots]'" in capsys.readouterr().err
+    assert "pip install '.[plots]' in a copy of the repository" in capsys.readouterr().err
 
 
 def test_what_a_board_refuses_is_printed(

@@ -63,7 +63,7 @@ def test_without_the_extra_the_command_that_installs_it_is_named(
     found = check()
     assert (found.verdict, found.found) == (
         Verdict.FAILED,
-        "packages are missing (pika): pip install 'edge-agent[pool]'",
+        "packages are missing (pika): pip install '.[pool]' in a copy of the repository",
     )
     assert broker.attempts == []
 

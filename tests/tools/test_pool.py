@@ -313,4 +313,4 @@ def test_without_the_extra_the_command_that_installs_it_is_named(
 ) -> None:
     monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda name: None if name == "pika" else object())
     assert run(tmp_path, "status") == 1
-    assert "pip install 'edge-agent[pool]'" in capsys.readouterr().err
+    assert "pip install '.[pool]' in a copy of the repository" in capsys.readouterr().err

@@ -137,7 +137,7 @@ def start_embedded_broker(protocol: str, port: int, folder: Path) -> Broker:
     try:
         from iotcore import Broker as Rumqttd  # noqa: PLC0415 - an extra that boards do not have
     except ImportError as error:
-        hint = "apt-get install mosquitto, or pip install 'edge-agent[demo]' for an embedded one"
+        hint = "apt-get install mosquitto, or pip install '.[demo]' in a copy of the repository for an embedded one"
         raise BrokerError(f"there is no broker: {hint}") from error
     _require_free(port)
     path = folder / f"broker-{protocol}.toml"
