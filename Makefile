@@ -98,6 +98,7 @@ release: setup
 	$(if $(filter-out $(SOURCE_VERSION),$(VERSION)),$(error edge_agent/__init__.py says $(SOURCE_VERSION), not $(VERSION)))
 	@changes=$$(git status --porcelain) && test -z "$$changes" || \
 	  { echo "$$changes"; echo "commit first: a release is made from a commit"; exit 1; } >&2
+	@grep -q '^## $(SOURCE_VERSION) – unreleased' CHANGELOG.md && echo "warning: CHANGELOG.md says unreleased" >&2 || true
 	@openssl pkey -in $(KEY) -noout -passin pass:
 	for arch in $(ARCHS); do $(MAKE) wheelhouse ARCH=$$arch && $(MAKE) image ARCH=$$arch || exit; done
 	$(MAKE) docs
