@@ -32,7 +32,10 @@ def find_distributions(context):
     return [] if context.name == "llama-cpp-python" else find_packages(context)
 PathFinder.find_spec, PathFinder.find_distributions = find_spec, find_distributions
 """
-MISSING = r"packages are missing \(llama_cpp, llguidance, numpy, cryptography\): pip install 'edge-agent\[{}\]'"
+MISSING = (
+    r"packages are missing \(llama_cpp, llguidance, numpy, cryptography\): "
+    r"pip install '\.\[{}\]' in a copy of the repository"
+)
 Program = Callable[..., Ended]
 
 
