@@ -16,6 +16,8 @@ from edge_agent.board.process import process_memory
 
 ROOT = Path(__file__).parents[1]
 RELEASE_0_1_0 = "6f95c07"
+# The source trees of commits, by their names.
+SOURCES = ROOT / "build" / "sources"
 # Debian keeps servers out of an ordinary account's PATH.
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
@@ -31,8 +33,8 @@ def require(packages: Mapping[str, str], *, root: bool = False) -> None:
 
 
 def unpack_source(commit: str) -> Path:
-    """The source tree of a commit, below build/sources. Raises SystemExit if the history does not have it."""
-    tree = ROOT / "build" / "sources" / commit
+    """The source tree of a commit, in SOURCES. Raises SystemExit if the history does not have it."""
+    tree = SOURCES / commit
     tree.mkdir(parents=True, exist_ok=True)
     archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:

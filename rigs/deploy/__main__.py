@@ -29,10 +29,10 @@ def main() -> int:
     parser.add_argument("-k", dest="only", help="the tests to run, as pytest's -k; they go on from each other")
     given = parser.parse_args()
     require(NEEDED, root=True)
-    if not (ROOT / "dist" / "wheelhouse" / "x86_64" / "requirements.txt").is_file():
-        subprocess.run(["make", "wheelhouse", "ARCH=x86_64"], cwd=ROOT, check=True)
     if given.part == "container":
         subprocess.run(["make", "wheelhouse", "image", "ARCH=x86_64"], cwd=ROOT, check=True)
+    elif not (ROOT / "dist" / "wheelhouse" / "x86_64" / "requirements.txt").is_file():
+        subprocess.run(["make", "wheelhouse", "ARCH=x86_64"], cwd=ROOT, check=True)
     if given.part in ("provisioning", "upgrade"):
         subprocess.run(["make", "build/ansible/ready"], cwd=ROOT, check=True)
     only = ["-k", given.only] if given.only else []

@@ -17,12 +17,12 @@ import pytest
 
 from edge_agent import __version__
 from rigs.deploy.roots import Board, image
+from rigs.deploy.service import READING, Service, check_reload
 from rigs.machine import ROOT
 from tests.docs.pages import sample
 from tests.helpers.bundles import convert_demo_model
 from tests.helpers.processes import wait_until
 
-READING = '{"vibration_mm_s":7.9,"temperature_c":81.5,"current_a":12.1,"pressure_bar":5.8,"speed_rpm":2950}'
 # As docs/container.md names them.
 BUNDLE, TASK = "qwen2.5-0.5b-q8_0", "pump-triage"
 # WatchdogSec=, StopTimeout=, RestartSec=, and the time that a start takes.
@@ -41,11 +41,8 @@ labels = ["normal", "imbalance", "bearing fault", "cavitation"]
 """
 
 
-class Service:
+class ContainerService(Service):
     """The container under systemd on a board."""
-
-    def __init__(self, board: Board) -> None:
-        self.board = board
 
     def install(self, bundle: Path) -> None:
         """Follows the samples of docs/container.md, with a configuration of our own and a broker."""
@@ -83,14 +80,8 @@ class Service:
             self.shell(f"mkdir -p {folder}")
             self.board.run("tee", f"{folder}/rig.conf", stdin="\n".join(["[Container]", *lines, ""]))
 
-    def shell(self, script: str, timeout_s: float = 120.0) -> str:
-        return self.board.run("env", "--chdir=/srv/repository", "sh", "-e", "-c", script, timeout_s=timeout_s).stdout
-
     def configure(self, text: str) -> None:
         (self.board.root / "etc/edge-agent/config.toml").write_text(text, encoding="utf-8")
-
-    def show(self, name: str) -> str:
-        return self.shell(f"systemctl show --value --property={name} edge-agent").strip()
 
     @property
     def pid(self) -> int:
@@ -98,16 +89,12 @@ class Service:
         found = self.board.run("podman", "inspect", "--format={{.State.Pid}}", "edge-agent", check=False)
         return int(found.stdout) if not found.returncode else 0
 
-    @property
-    def log(self) -> str:
-        return self.shell("journalctl --unit edge-agent --output cat --no-pager")
-
     def ask(self, task: str = TASK) -> dict[str, Any]:
         return dict(json.loads(self.shell(f"podman exec edge-agent edge-agent ask {task} '{READING}'")))
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerService]:
     bundle = convert_demo_model(tmp_path_factory.mktemp("model"), "q8_0")
     with TemporaryDirectory(dir="/var/tmp") as name:
         # Podman cannot lay its images over those of the board.
@@ -120,12 +107,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         )
         root = image("trixie", packages=("podman", "crun"))
         with Board(root, Path(name), name="board1", options=options) as board:
-            service = Service(board)
+            service = ContainerService(board)
             service.install(bundle)
             yield service
 
 
-def test_it_answers_and_systemd_and_podman_know(service: Service) -> None:
+def test_it_answers_and_systemd_and_podman_know(service: ContainerService) -> None:
     reply = service.ask()
     assert (reply["status"], reply["finish"]) == ("ok", "labels")
     assert service.show("StatusText").startswith("online")
@@ -133,14 +120,14 @@ def test_it_answers_and_systemd_and_podman_know(service: Service) -> None:
     wait_until(lambda: "(healthy)" in service.shell("podman ps"), "podman says healthy", 90)
 
 
-def test_its_files_are_its_own(service: Service) -> None:
+def test_its_files_are_its_own(service: ContainerService) -> None:
     output = service.shell("stat --format='%u %a' /var/lib/edge-agent/state /var/lib/edge-agent/state/*")
     assert {line.split()[0] for line in output.splitlines()} == {"65532"}
     assert {int(line.split()[1], 8) & 0o077 for line in output.splitlines()} == {0}
 
 
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
-def test_a_killed_or_frozen_agent_is_started_again(service: Service, signal: str) -> None:
+def test_a_killed_or_frozen_agent_is_started_again(service: ContainerService, signal: str) -> None:
     pid, restarts = service.pid, int(service.show("NRestarts"))
     service.shell(f"kill -{signal} {pid}")
     wait_until(lambda: service.show("NRestarts") == str(restarts + 1), "a restart", RESTART_S)
@@ -149,16 +136,11 @@ def test_a_killed_or_frozen_agent_is_started_again(service: Service, signal: str
     assert service.ask()["status"] == "ok"
 
 
-def test_a_reload_takes_over_new_tasks(service: Service) -> None:
-    pid = service.pid
-    service.configure(CONFIG + '[tasks.second]\nkind = "classify"\nlabels = ["normal", "overload"]\n')
-    service.shell("systemctl reload edge-agent")
-    wait_until(lambda: "reloaded applied=tasks" in service.log, "a reload", 20)
-    assert service.ask("second")["status"] == "ok"
-    assert service.pid == pid
+def test_a_reload_takes_over_new_tasks(service: ContainerService) -> None:
+    check_reload(service, CONFIG)
 
 
-def test_a_bad_configuration_is_not_tried_again(service: Service) -> None:
+def test_a_bad_configuration_is_not_tried_again(service: ContainerService) -> None:
     service.configure(CONFIG.replace('site = "hall1"', 'sight = "hall1"'))
     assert service.board.run("systemctl", "restart", "edge-agent", check=False).returncode == 1
     restarts = service.show("NRestarts")
@@ -172,14 +154,14 @@ def test_a_bad_configuration_is_not_tried_again(service: Service) -> None:
     assert service.ask()["status"] == "ok"
 
 
-def test_a_stop_is_a_success_and_says_so_on_the_bus(service: Service) -> None:
+def test_a_stop_is_a_success_and_says_so_on_the_bus(service: ContainerService) -> None:
     service.shell("systemctl stop edge-agent")
     assert service.show("Result") == "success"
     state = service.shell("mosquitto_sub -C 1 -W 5 -t edgeai/v1/hall1/board1/state")
     assert json.loads(state)["state"] == "stopped"
 
 
-def test_it_is_back_after_a_restart_of_the_board(service: Service) -> None:
+def test_it_is_back_after_a_restart_of_the_board(service: ContainerService) -> None:
     service.board.reboot()
     wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
     assert service.ask()["status"] == "ok"

@@ -270,15 +270,6 @@ def damaged_copy(world: World) -> Path:
     return copy
 
 
-def second_bundle(world: World) -> Path:
-    """Another model, with its own canaries."""
-    bundle = world.folder / "second"
-    if not bundle.is_dir():
-        asked = ("--tasks", DEMO_TASKS, "--canaries", world.folder / "requests.jsonl")
-        converted(checkpoint_folder(), bundle, "--model-version", 2, *asked, quantization="q8_0")
-    return bundle
-
-
 BROKEN = {
     "wrong hash": (damaged_copy, "is not what its manifest lists"),
     "does not load": (lambda world: not_loading(world.bundle, world.folder), "bundle_refused: "),
@@ -331,7 +322,7 @@ def versions_kept(world: World) -> list[str]:
 
 def test_new_bundle_is_rolled_out_and_rolled_back_without_a_restart(world: World) -> None:
     world.fleet.use_wheelhouse(world.folder / f"wheelhouse-{NEXT}")
-    new = second_bundle(world)
+    new = world.second_bundle()
     world.fleet.use_bundle(new)
     since, old = time.time(), world.runs(world.first)
     processes = [world.process(board) for board in (world.first, world.second)]
@@ -396,7 +387,7 @@ def test_switch_whose_controller_died_is_finished_by_the_next_play(world: World)
     assert not is_switching(world)
     assert world.runs(world.first)[0].startswith(f"{__version__}-")
     assert world.runs(world.first)[1].startswith("pump-demo-2-")
-    assert world.ask(world.first)["model"]["sha256"] == sha256_of(second_bundle(world))
+    assert world.ask(world.first)["model"]["sha256"] == sha256_of(world.second_bundle())
 
 
 def test_version_and_bundle_go_back_together(world: World) -> None:

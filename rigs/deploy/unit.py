@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rigs.deploy.roots import RELEASES, Board, image
+from rigs.deploy.service import READING, Service, check_reload
 from rigs.machine import ROOT
 from tests.docs.pages import sample
 from tests.helpers.boards import trees
@@ -24,7 +25,6 @@ from tests.helpers.certificates import CERTIFICATE, KEY
 from tests.helpers.processes import wait_until
 
 BASE = "edgeai/v1/hall1/board1"
-READING = '{"vibration_mm_s":7.9,"temperature_c":81.5,"current_a":12.1,"pressure_bar":5.8,"speed_rpm":2950}'
 # As docs/install.md names them.
 BUNDLE = "qwen2.5-0.5b-q8_0"
 MODEL = f"/var/lib/edge-agent/models/{BUNDLE}"
@@ -61,11 +61,11 @@ labels = ["normal", "imbalance", "bearing fault", "cavitation"]
 """
 
 
-class Service:
+class InstalledService(Service):
     """The agent under systemd on a board, and all messages on the board's bus."""
 
     def __init__(self, board: Board) -> None:
-        self.board = board
+        super().__init__(board)
         self._heard = board.root / "srv" / "heard"
 
     def install(self, release: str, wheel: Path, bundle: Path) -> None:
@@ -116,14 +116,6 @@ class Service:
         path.write_text(content, encoding="ascii")
         path.chmod(0o600)
 
-    def shell(self, script: str, timeout_s: float = 120.0, **environment: str) -> str:
-        given = [f"{name}={value}" for name, value in environment.items()]
-        command = ["env", "--chdir=/srv/repository", *given, "sh", "-e", "-c", script]
-        return self.board.run(*command, timeout_s=timeout_s).stdout
-
-    def show(self, name: str) -> str:
-        return self.shell(f"systemctl show --property={name} edge-agent").strip().partition("=")[2]
-
     @property
     def pid(self) -> int:
         """Of the agent, on the board."""
@@ -132,10 +124,6 @@ class Service:
     @property
     def worker_pid(self) -> int:
         return int(self.shell(f"pgrep --parent {self.pid} --full edge_agent.engine.worker"))
-
-    @property
-    def log(self) -> str:
-        return self.shell("journalctl --unit edge-agent --output cat --no-pager")
 
     def ask(self, task: str = "triage") -> dict[str, Any]:
         """One request over TLS, like a sensor's."""
@@ -188,7 +176,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=RELEASES)
-def service(request: pytest.FixtureRequest, agent_wheel: Path, bundle: Path) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest, agent_wheel: Path, bundle: Path) -> Iterator[InstalledService]:
     with TemporaryDirectory(dir="/var/tmp") as name:
         # A firmware's device that does not answer.
         device = Path(name) / "vcio"
@@ -197,12 +185,12 @@ def service(request: pytest.FixtureRequest, agent_wheel: Path, bundle: Path) -> 
         subprocess.run(["chown", "root:44", str(device)], check=True)
         options = (f"--bind-ro={WHEELS}:/srv/wheels", f"--bind={device}:/dev/vcio")
         with Board(image(request.param), Path(name), name="board1", options=options) as board:
-            service = Service(board)
+            service = InstalledService(board)
             service.install(request.param, agent_wheel, bundle)
             yield service
 
 
-def test_it_answers_over_tls(service: Service) -> None:
+def test_it_answers_over_tls(service: InstalledService) -> None:
     reply = service.ask()
     assert (reply["status"], reply["finish"]) == ("ok", "labels")
     assert reply["output"] in ("normal", "imbalance", "bearing fault", "cavitation")
@@ -211,12 +199,12 @@ def test_it_answers_over_tls(service: Service) -> None:
     assert service.show("NRestarts") == "0"
 
 
-def test_systemd_knows_every_line(service: Service) -> None:
+def test_systemd_knows_every_line(service: InstalledService) -> None:
     output = service.shell("systemd-analyze verify edge-agent.service 2>&1")
     assert [line for line in output.splitlines() if "edge-agent" in line] == []
 
 
-def test_account_and_folders_are_as_the_readme_says(service: Service) -> None:
+def test_account_and_folders_are_as_the_readme_says(service: InstalledService) -> None:
     owned = {
         "/etc/edge-agent": "root:edge-agent 750",
         "/etc/edge-agent/credentials": "root:root 700",
@@ -229,7 +217,7 @@ def test_account_and_folders_are_as_the_readme_says(service: Service) -> None:
     assert service.shell("id --name --groups edge-agent").split() == ["edge-agent", "video"]
 
 
-def test_root_uses_the_same_configuration(service: Service) -> None:
+def test_root_uses_the_same_configuration(service: InstalledService) -> None:
     program = "/opt/edge-agent/current/bin/edge-agent"
     assert json.loads(service.shell(f"{program} ask triage '{READING}'"))["status"] == "ok"
     assert "hint" not in service.shell(f"{program} check-config 2>&1")
@@ -237,7 +225,7 @@ def test_root_uses_the_same_configuration(service: Service) -> None:
     assert re.search(r"^good +broker", service.shell(f"{program} doctor || true"), re.MULTILINE)
 
 
-def test_all_sensors_are_read(service: Service) -> None:
+def test_all_sensors_are_read(service: InstalledService) -> None:
     health = service.next_health()
     assert health["power"]["watts"] == pytest.approx(11.875)
     assert health["thermal"]["soc_c"] is not None
@@ -247,7 +235,7 @@ def test_all_sensors_are_read(service: Service) -> None:
     assert health["disk"]["free_mb"] > 0
 
 
-def test_the_unit_allows_what_the_agent_needs_and_no_more(service: Service) -> None:
+def test_the_unit_allows_what_the_agent_needs_and_no_more(service: InstalledService) -> None:
     found = probed(service)
     # A filter of system calls refuses it before systemd 253, the kernel since.
     assert found["tried"].pop("map memory to write and execute") in ("EPERM", "EACCES")
@@ -276,7 +264,7 @@ def test_the_unit_allows_what_the_agent_needs_and_no_more(service: Service) -> N
     assert (found["sensor_errors"], found["readings"]) == (outside["sensor_errors"], outside["readings"])
 
 
-def probed(service: Service) -> dict[str, Any]:
+def probed(service: InstalledService) -> dict[str, Any]:
     """The result of probe.py instead of the agent."""
     unit = (service.board.root / "etc/systemd/system/edge-agent.service").read_text(encoding="utf-8")
     run = "/opt/edge-agent/current/bin/python /srv/probe.py"
@@ -296,7 +284,7 @@ def probed(service: Service) -> dict[str, Any]:
     return dict(json.loads(service.shell("cat /var/lib/edge-agent/state/probe.json")))
 
 
-def test_a_killed_worker_does_not_end_the_agent(service: Service) -> None:
+def test_a_killed_worker_does_not_end_the_agent(service: InstalledService) -> None:
     pid, worker_pid, before = service.pid, service.worker_pid, service.next_health()["worker"]["restarts"]
     service.shell(f"kill -KILL {worker_pid}")
     assert service.ask()["status"] == "ok"
@@ -305,7 +293,7 @@ def test_a_killed_worker_does_not_end_the_agent(service: Service) -> None:
     assert service.next_health()["worker"]["restarts"] == before + 1
 
 
-def test_out_of_memory_the_worker_is_chosen(service: Service) -> None:
+def test_out_of_memory_the_worker_is_chosen(service: InstalledService) -> None:
     def score(pid: int) -> int:
         return int(service.shell(f"cat /proc/{pid}/oom_score_adj"))
 
@@ -315,7 +303,7 @@ def test_out_of_memory_the_worker_is_chosen(service: Service) -> None:
 
 
 @pytest.mark.parametrize("signal", ["STOP", "KILL", "TERM", "SEGV"])
-def test_a_frozen_or_killed_agent_is_restarted(service: Service, signal: str) -> None:
+def test_a_frozen_or_killed_agent_is_restarted(service: InstalledService, signal: str) -> None:
     pid = service.pid
     service.shell(f"kill -{signal} {pid}")
     service.wait_for_another(pid)
@@ -324,7 +312,7 @@ def test_a_frozen_or_killed_agent_is_restarted(service: Service, signal: str) ->
     assert service.show("StartLimitIntervalUSec") == "0"  # without limit
 
 
-def test_a_bad_configuration_is_not_retried(service: Service) -> None:
+def test_a_bad_configuration_is_not_retried(service: InstalledService) -> None:
     service.configure(CONFIG.replace('site = "hall1"', 'sight = "hall1"'))
     assert service.board.run("sh", "-c", "systemctl restart edge-agent", check=False).returncode == 1
     time.sleep(7)  # longer than RestartSec=: no restart may come
@@ -337,7 +325,7 @@ def test_a_bad_configuration_is_not_retried(service: Service) -> None:
     assert service.ask()["status"] == "ok"
 
 
-def test_a_secret_that_is_named_and_absent_is_a_bad_configuration(service: Service) -> None:
+def test_a_secret_that_is_named_and_absent_is_a_bad_configuration(service: InstalledService) -> None:
     service.configure(CONFIG.replace("[commands]", '[commands]\nkey_file = "credentials/command_key"'))
     assert service.board.run("sh", "-c", "systemctl restart edge-agent", check=False).returncode == 1
     assert service.show("ExecMainStatus") == "78"
@@ -351,16 +339,11 @@ def test_a_secret_that_is_named_and_absent_is_a_bad_configuration(service: Servi
     service.shell("systemctl restart edge-agent")
 
 
-def test_a_reload_takes_over_new_tasks(service: Service) -> None:
-    pid = service.pid
-    service.configure(CONFIG + '[tasks.second]\nkind = "classify"\nlabels = ["normal", "overload"]\n')
-    service.shell("systemctl reload edge-agent")
-    wait_until(lambda: "reloaded applied=tasks" in service.log, "a reload", 20)
-    assert service.ask("second")["status"] == "ok"
-    assert service.pid == pid
+def test_a_reload_takes_over_new_tasks(service: InstalledService) -> None:
+    check_reload(service, CONFIG)
 
 
-def test_a_stop_finishes_what_runs(service: Service) -> None:
+def test_a_stop_finishes_what_runs(service: InstalledService) -> None:
     topic = f"{BASE}/infer/generate/response"
     before, count = len(service.heard(topic)), 6
     payloads = [f'{{"id":{number},"input":"bearing {number}"}}' for number in range(count)]
@@ -374,14 +357,14 @@ def test_a_stop_finishes_what_runs(service: Service) -> None:
     assert service.show("Result") == "success"
 
 
-def test_it_is_back_after_a_reboot(service: Service) -> None:
+def test_it_is_back_after_a_reboot(service: InstalledService) -> None:
     service.shell("systemctl enable --quiet mosquitto")
     service.board.reboot()
     wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
     assert service.ask()["status"] == "ok"
 
 
-def test_nothing_is_left_of_it_where_it_is_removed(service: Service) -> None:
+def test_nothing_is_left_of_it_where_it_is_removed(service: InstalledService) -> None:
     service.shell(sample("install", "sh", "userdel edge-agent"))
     assert service.shell("find /etc /opt /usr/local /var/lib -name '*edge-agent*'") == ""
     assert "edge-agent" not in service.shell("getent passwd; getent group")

@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 
 from edge_agent import __version__
-from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.deploy.fleet import Broker, SshBoard
 from rigs.deploy.world import FIRST, SECOND, SWITCH_S, WHEELHOUSE, World, booted_fleet, documented, playbook
-from rigs.machine import RELEASE_0_1_0, ROOT, unpack_source
-from tests.helpers.bundles import DEMO_TASKS, asked_bundle, converted, sha256_of
+from rigs.machine import RELEASE_0_1_0, ROOT, SOURCES, unpack_source
+from tests.helpers.bundles import asked_bundle, sha256_of
 from tests.helpers.processes import wait_until
 
-OLD = ROOT / "build" / "sources" / RELEASE_0_1_0
+OLD = SOURCES / RELEASE_0_1_0
 # Those of its sample of a vault.
 PASSWORDS = {FIRST: "its-very-own", SECOND: "another-of-its-own", "operator": "the-operators"}
 
@@ -50,15 +49,6 @@ def old_wheelhouse() -> Path:
             shutil.copy(wheel, OLD / "dist")
         subprocess.run([sys.executable, str(OLD / "ansible/wheels/wheelhouse.py"), "x86_64"], check=True)
     return wheels
-
-
-def newer_bundle(world: World) -> Path:
-    """Of this version's converter."""
-    bundle = world.folder / "newer"
-    if not bundle.is_dir():
-        asked = ("--tasks", DEMO_TASKS, "--canaries", world.folder / "requests.jsonl")
-        converted(checkpoint_folder(), bundle, "--model-version", 2, *asked, quantization="q8_0")
-    return bundle
 
 
 def check_version(world: World, board: SshBoard, version: str, bundle: Path) -> None:
@@ -99,7 +89,7 @@ def test_a_rollback_brings_the_old_version_back_without_a_lost_request(world: Wo
 
 
 def test_version_and_bundle_cross_together_and_go_back_together(world: World) -> None:
-    newer = newer_bundle(world)
+    newer = world.second_bundle()
     world.fleet.use_bundle(newer)
     world.play(playbook("rollout"), "changed", "changed")
     check_version(world, world.first, __version__, newer)
@@ -111,11 +101,11 @@ def test_version_and_bundle_cross_together_and_go_back_together(world: World) ->
 def test_after_another_rollout_the_old_version_is_rolled_out(world: World) -> None:
     """The board keeps one version before the present one, which a rollout of a bundle makes the present one."""
     world.play(playbook("rollout"), "changed", "changed")
-    world.fleet.use_bundle(newer_bundle(world))
+    world.fleet.use_bundle(world.second_bundle())
     world.play(playbook("rollout"), "changed", "changed")
     world.fleet.use_wheelhouse(old_wheelhouse())
     world.play(playbook("rollout"), "changed", "changed")
-    check_version(world, world.first, "0.1.0", newer_bundle(world))
+    check_version(world, world.first, "0.1.0", world.second_bundle())
     world.fleet.use_bundle(world.bundle)
     world.play(f"{playbook('rollout')} -e edge_agent_allow_downgrade=true", "changed", "changed")
     check_version(world, world.first, "0.1.0", world.bundle)

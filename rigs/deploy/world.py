@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.deploy.fleet import Broker, Fleet, SshBoard
 from rigs.machine import ROOT
 from tests.docs.pages import commands
+from tests.helpers.bundles import DEMO_TASKS, converted
 
 WHEELHOUSE = ROOT / "dist" / "wheelhouse" / "x86_64"
 FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
@@ -78,6 +80,14 @@ class World:
     def states(self) -> Path:
         return self.folder / "states"
 
+    def second_bundle(self) -> Path:
+        """Another model in version 2, with its own canaries."""
+        bundle = self.folder / "second"
+        if not bundle.is_dir():
+            asked = ("--tasks", DEMO_TASKS, "--canaries", self.folder / "requests.jsonl")
+            converted(checkpoint_folder(), bundle, "--model-version", 2, *asked, quantization="q8_0")
+        return bundle
+
     def play(self, command: str, first: str | None, second: str | None = None) -> str:
         """What the command says. Both boards must end like this; None = the board is not begun with."""
         played = self.fleet.play(command)
@@ -94,13 +104,9 @@ class World:
 
     def ask(self, board: SshBoard, reply_name: str = "operator") -> dict[str, Any]:
         """One request of an operator's client, from this machine."""
+        topic = f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request"
         command = ["mosquitto_rr", *self.broker_options, "-V", "5", "-q", "1", "-W", "30"]
-        command += [
-            "-t",
-            f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request",
-            "-e",
-            f"edgeai/v1/reply/{reply_name}",
-        ]
+        command += ["-t", topic, "-e", f"edgeai/v1/reply/{reply_name}"]
         # Longer than the task's deadline: this machine is busy, and only the time is measured.
         question = json.dumps({"input": {"vibration_mm_s": 7.9}, "deadline_ms": 25_000})
         done = subprocess.run([*command, "-m", question], capture_output=True, text=True, check=False)
