@@ -228,6 +228,15 @@ def test_a_file_that_is_no_export_is_named_and_not_taken_for_a_hit(
     assert f"{tmp_path / name}: should be an export of OSV: " in done.stderr
 
 
+def test_a_file_that_is_no_sbom_is_named(tmp_path: Path) -> None:
+    command = [FOLDER / "vulnerabilities.py", tmp_path / "sbom.json", tmp_path / "record.json"]
+    for path in (tmp_path / "sbom.json", tmp_path / "record.json"):
+        path.write_bytes(b"<html>")
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'sbom.json'}: should be a CycloneDX SBOM: " in done.stderr
+
+
 def test_an_export_is_a_zip_a_folder_or_a_record(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "a.json").write_text(json.dumps(RECORD))

@@ -11,6 +11,7 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -33,7 +34,8 @@ def main() -> int:
     given = parser.parse_args()
     hits, counts, newest = set[str](), Counter[str](), defaultdict[str, str](str)
     try:
-        packages, others = packages_of(_object(given.sbom.read_bytes()))
+        with _naming(given.sbom, "a CycloneDX SBOM"):
+            packages, others = packages_of(_object(given.sbom.read_bytes()))
         for record in (record for export in given.exports for record in records(export)):
             for entry in record.get("affected", []):
                 ecosystem = entry.get("package", {}).get("ecosystem")
@@ -41,7 +43,7 @@ def main() -> int:
                 newest[ecosystem] = max(newest[ecosystem], record.get("modified", ""))
                 if ecosystem in _ECOSYSTEMS.values() and "withdrawn" not in record:
                     hits.update(hits_of(record, entry, packages))
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError) as error:
         parser.error(f"a file cannot be read: {error}")
     if not packages:
         parser.error(f"{given.sbom}: lists no package of {' or '.join(_ECOSYSTEMS.values())}")
@@ -76,8 +78,8 @@ def packages_of(document: Mapping[str, Any]) -> tuple[dict[Package, set[str]], i
 
 
 def records(export: Path) -> Iterator[dict[str, Any]]:
-    """Raises OSError, ValueError or BadZipFile with the file's name."""
-    try:
+    """Raises OSError, and ValueError with the file's name."""
+    with _naming(export, "an export of OSV"):
         if export.is_dir():
             for path in sorted(export.rglob("*.json")):
                 yield _object(path.read_bytes())
@@ -87,8 +89,15 @@ def records(export: Path) -> Iterator[dict[str, Any]]:
                     yield _object(archive.read(name))
         else:
             yield _object(export.read_bytes())
+
+
+@contextmanager
+def _naming(path: Path, kind: str) -> Iterator[None]:
+    """Lets errors about the content say which file should be what."""
+    try:
+        yield
     except (ValueError, BadZipFile) as error:
-        raise ValueError(f"{export}: should be an export of OSV: {error}") from error
+        raise ValueError(f"{path}: should be {kind}: {error}") from error
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def model_refusals(config: Config) -> Iterator[str]:
 
 
 def revocations_hint(config: Config) -> str | None:
-    """The hint that the list of revocations does not count, or None."""
+    """The hint that the list of revocations is faulty, or None."""
     try:
         fault = read_trust(config.models["default"], config.state_dir).fault
     except ModelError:

@@ -18,7 +18,7 @@ INTERVAL_S = 60.0
 
 
 class RevocationWatch:
-    """report: gets why the configured list does not count, and why the model in force must not be used; None = it may.
+    """report: gets the fault of the list, and why the model in force must not be used; None = there is none.
 
     A model that is revoked while it runs goes on: it does not open at the next start.
     """

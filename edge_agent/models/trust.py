@@ -136,7 +136,7 @@ def signature_of(file: Path) -> Path:
 
 
 def keep_revocations(state_dir: Path, trust: Trust) -> None:
-    """From now on, no older list counts. Of a disk that does not take it, the log tells."""
+    """From now on, no older list is used. Of a disk that does not take it, the log tells."""
     path = state_dir / FILE
     with _writing:
         if trust.revocations is None or not _is_newer(trust.revocations, path):
