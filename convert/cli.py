@@ -22,7 +22,10 @@ from .evaluate.comparison import compare_models
 from .evaluate.labelled import read_labelled
 from .evaluate.requests import read_tasks, with_tasks
 from .evaluate.worker import Adapted
-from .maps import add_maps
+from .learning.maps import add_maps
+from .learning.rows import read_rows, read_unlabelled
+from .learning.students import add_students
+from .learning.teacher import ask_teacher
 from .measure.cache import write_reference
 from .measure.texts import calibration_files, evaluation_files, read_texts
 from .measure.vocabulary import DEFAULT_TOKENS, WantedVocabulary
@@ -42,9 +45,6 @@ from .read.checkpoint import Checkpoint
 from .read.model import read_model
 from .read.vocabulary import cut_to_match
 from .stopping import StoppedError, stop_on_signals
-from .students import add_students
-from .train.rows import read_rows, read_unlabelled
-from .train.teacher import ask_teacher
 from .write.bundle import new_bundle, verify_bundle
 from .write.manifest import CANARIES_FILE, FILE, MODEL_FILE, PAGE_FILE, SIGNATURE_FILE, read_private_key
 from .write.sbom import sbom
@@ -185,7 +185,7 @@ def _train(words: list[str]) -> int:
     unlabelled = [] if given.unlabelled is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = None if given.sign is None else read_private_key(given.sign).sign
     # Imports PyTorch, which takes seconds: mistakes in the files show at once.
-    from .train.bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415
+    from .learning.trained_bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415
 
     job = TrainingJob(
         rows=rows,

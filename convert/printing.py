@@ -8,14 +8,14 @@ from typing import Any
 from .agent import SHOWN_OF_KEY, Model, is_expired
 from .conversion import Job, Written
 from .errors import escaped
-from .maps import WrittenMaps
+from .learning.maps import WrittenMaps
+from .learning.recipe import MOST_STEPS
+from .learning.report import Training, tenth_percent
+from .learning.students import WrittenStudents
 from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison, Vocabulary
-from .report.training import Training, tenth_percent
-from .students import WrittenStudents
-from .train.recipe import MOST_STEPS
 from .write.manifest import CANARIES_FILE, PAGE_FILE, SIGNATURE_FILE
 
 

@@ -13,11 +13,11 @@ from . import charts, numbers
 from .quality import Quality, TensorQuality
 
 
-def environment() -> jinja2.Environment:
-    """For pages: text from outside is escaped, and made visible."""
+def environment(*folders: Path) -> jinja2.Environment:
+    """For pages, with the templates of further folders: text from outside is escaped, and made visible."""
     folder = Path(__file__).parent
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader([folder, *folders]),
         autoescape=True,
         finalize=_visible,
         undefined=jinja2.StrictUndefined,

@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from convert.errors import ConvertError
-from convert.maps import fit_maps
+from convert.learning.maps import fit_maps
 from edge_agent.accuracy.assessment import Row
 from edge_agent.accuracy.export import Export
 from edge_agent.accuracy.fit import fit

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from convert.evaluate.requests import read_tasks
 from convert.evaluate.worker import Adapted
+from convert.learning.baseline import baseline_of
+from convert.learning.evaluation import answers_of
+from convert.learning.folds import Fold
+from convert.learning.model import train_model
+from convert.learning.quality import Answered
+from convert.learning.recipe import Recipe
+from convert.learning.rows import Row, read_rows, read_unlabelled
+from convert.learning.table import build_table
+from convert.learning.teacher import ask_teacher
 from convert.quantize.recipe import Quantization
-from convert.train.baseline import baseline_of
-from convert.train.evaluation import answers_of
-from convert.train.folds import Fold
-from convert.train.model import train_model
-from convert.train.quality import Answered
-from convert.train.recipe import Recipe
-from convert.train.rows import Row, read_rows, read_unlabelled
-from convert.train.table import build_table
-from convert.train.teacher import ask_teacher
 from rigs.accuracy import datasets
 
 HEADS = (

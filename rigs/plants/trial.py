@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from convert.evaluate.requests import read_tasks
+from convert.learning.baseline import baseline_of
+from convert.learning.evaluation import answers_of
+from convert.learning.folds import Fold
+from convert.learning.quality import Answered, score_error
+from convert.learning.rows import LEAST_ROWS, Row, read_rows
+from convert.learning.training import train_and_evaluate
 from convert.quantize.recipe import Quantization
-from convert.train.baseline import baseline_of
-from convert.train.evaluation import answers_of
-from convert.train.folds import Fold
-from convert.train.quality import Answered, score_error
-from convert.train.rows import LEAST_ROWS, Row, read_rows
-from convert.train.training import train_and_evaluate
 from rigs.plants.sources import Fields
 from rigs.plants.unlike import Source
 

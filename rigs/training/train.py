@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM, get_cosine_schedule_with_warmup
 
-from convert.train.model import batch_of
-from convert.train.vocabulary import END_OF_TEXT, END_OF_TURN, Encoded, train_bpe
+from convert.learning.model import batch_of
+from convert.learning.vocabulary import END_OF_TEXT, END_OF_TURN, Encoded, train_bpe
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.training.tasks import OTHER_TEXTS, OTHER_WORDS, draw_example
 

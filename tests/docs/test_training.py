@@ -15,8 +15,8 @@ import pytest
 
 from convert.arguments import training_parser
 from convert.evaluate.requests import read_tasks
-from convert.printing import print_training
-from convert.report.training import (
+from convert.learning import folds, quality, recipe, rows, table
+from convert.learning.report import (
     Baseline,
     LearningCurve,
     ReadField,
@@ -25,7 +25,7 @@ from convert.report.training import (
     TeacherQuality,
     Training,
 )
-from convert.train import folds, quality, recipe, rows, table
+from convert.printing import print_training
 from edge_agent.accuracy.fit import MIN_ROWS as LEAST_CORRECTIONS
 from edge_agent.core.strict_json import encode
 from edge_agent.store.answers import AnswerTable, KeptAnswer

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from convert.evaluate.requests import read_tasks
-from convert.train.rows import read_rows
+from convert.learning.rows import read_rows
 from edge_agent import cli
 from edge_agent.store.answers import AnswerTable, KeptAnswer
 from edge_agent.store.database import FILE

@@ -10,8 +10,8 @@ from ..conversion import Job, decide_types, open_source, write_bundle
 from ..evaluate.requests import Requests
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
-from ..report.training import Training, render_training
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
+from .report import Training, render_training
 from .rows import Row
 from .teacher import Teacher
 from .training import train_and_evaluate

@@ -6,7 +6,6 @@ from time import monotonic
 
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
-from ..report.training import TaskQuality
 from .baseline import baseline_of
 from .evaluation import evaluate_fold
 from .folds import Fold, half_of
@@ -14,6 +13,7 @@ from .limits import Limits, limits_of, with_limits
 from .model import TrainedModel, train_model
 from .quality import task_quality
 from .recipe import LEAST_STEPS, Recipe
+from .report import TaskQuality
 from .rows import Row, by_task
 from .study import Study
 from .teacher import Teacher

@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..report.training import TeacherQuality
 from .folds import PARTS, Fold, folds_of
 from .quality import Answered
+from .report import TeacherQuality
 from .rows import Row
 from .teacher import Teacher
 

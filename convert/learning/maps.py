@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, Export, ScoreMap, fit_board_map, fit_shared_map, read_export
-from .errors import ConvertError, escaped
-from .write.bundle import copied_bundle, verify_bundle
-from .write.manifest import canonical_json
+from ..agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, Export, ScoreMap, fit_board_map, fit_shared_map, read_export
+from ..errors import ConvertError, escaped
+from ..write.bundle import copied_bundle, verify_bundle
+from ..write.manifest import canonical_json
 
 
 @dataclass(frozen=True, slots=True)

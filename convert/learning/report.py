@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from ..report.numbers import share_interval
+from ..report.page import environment
 from ..write.manifest import canonical_json
-from .numbers import share_interval
-from .page import environment
 
 SCHEMA = 1
-# Of the rows that the bundle's own model has learnt from: the share that a judged one has, see train/folds.py.
+# Of the rows that the bundle's own model has learnt from: the share that a judged one has, see folds.py.
 _JUDGED_SHARE = 0.8
 # In a confusion, in place of a label: the best one is below `min_score`.
 UNSURE = "(unsure)"
@@ -145,7 +146,7 @@ class Training:
 def render_training(training: Training) -> str:
     """The page; equal content gives equal pages."""
     recipe = ", ".join(f"{name} {value:g}" for name, value in training.recipe.items())
-    template = environment().get_template("training.html.jinja")
+    template = environment(Path(__file__).parent).get_template("training.html.jinja")
     return template.render(training=training, recipe=recipe, percent=tenth_percent)
 
 

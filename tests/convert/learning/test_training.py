@@ -14,14 +14,14 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
+from convert.learning.folds import folds_of
+from convert.learning.limits import limits_of, with_limits
+from convert.learning.noise import Noise
+from convert.learning.quality import Answered, task_quality
+from convert.learning.report import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
+from convert.learning.rows import Row, read_rows
+from convert.learning.table import build_table
 from convert.report.numbers import share_interval
-from convert.report.training import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
-from convert.train.folds import folds_of
-from convert.train.limits import limits_of, with_limits
-from convert.train.noise import Noise
-from convert.train.quality import Answered, task_quality
-from convert.train.rows import Row, read_rows
-from convert.train.table import build_table
 from edge_agent.core import extras
 from tests.convert.conversions import run
 

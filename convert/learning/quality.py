@@ -7,7 +7,7 @@ from typing import Any
 
 from ..agent import ClassifyTask, FieldTable, calibration_error, number_of
 from ..evaluate.labelled import is_right
-from ..report.training import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
+from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.

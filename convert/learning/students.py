@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .agent import model_facts
-from .errors import ConvertError, escaped
-from .write.bundle import copied_bundle, verify_bundle
+from ..agent import model_facts
+from ..errors import ConvertError, escaped
+from ..write.bundle import copied_bundle, verify_bundle
 
 _LONGEST_NAME = 32
 

@@ -13,12 +13,12 @@ from convert.agent import ScoreMap, WorkerClient
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.evaluate.worker import Adapted
-from convert.train.rows import Row, read_rows, read_unlabelled
-from convert.train.study import Study
-from convert.train.teacher import Teacher, ask_teacher
+from convert.learning.rows import Row, read_rows, read_unlabelled
+from convert.learning.study import Study
+from convert.learning.teacher import Teacher, ask_teacher
 from edge_agent.tools.demo.readings import held_out
 from tests.convert.conversions import ignore_progress, run
-from tests.convert.test_training import TASKS
+from tests.convert.learning.test_training import TASKS
 from tests.helpers.bundles import DEMO_TASKS, write_lines
 
 REPORT = """
@@ -190,7 +190,7 @@ def test_what_the_prompt_shows_is_not_asked(demo_bundle: Path, tmp_path: Path) -
 def ask_teacher_of_any(bundle: Path, rows: Sequence[Row], work: Path) -> tuple[Teacher, list[str]]:
     """Of rows that it may give one answer alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convert.train.teacher._check_varied", lambda *_: None)
+        patch.setattr("convert.learning.teacher._check_varied", lambda *_: None)
         return ask(bundle, rows, work)
 
 
@@ -261,7 +261,7 @@ def test_without_labelled_rows_the_lessons_are_judged(tmp_path: Path) -> None:
 
 
 def test_a_teacher_with_one_answer_to_all_rows_is_refused(tmp_path: Path) -> None:
-    from convert.train.teacher import _check_varied  # noqa: PLC0415
+    from convert.learning.teacher import _check_varied  # noqa: PLC0415
 
     labelled, unlabelled = read(tmp_path, [label(one) for one in inputs(0, 60)], inputs(60, 120))
     teacher = biased(labelled, unlabelled)

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from ..agent import ClassifyTask, FieldTable, number_of
-from ..report.training import Baseline
 from .folds import Fold
+from .report import Baseline
 from .rows import Row, by_task
 
 _MOST_LABELS = 50
