@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -40,6 +41,12 @@ def _no_warnings_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptur
     records = [*caplog.get_records("setup"), *caplog.get_records("call")]
     logged = [r.getMessage() for r in records if r.levelno >= logging.WARNING]
     assert not logged, f"logged without being expected: {logged}"
+
+
+@pytest.fixture(autouse=True)
+def _psutil_reads_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again after a test that reads a board below another root."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
 
 
 @pytest.fixture(scope="module", params=["5", "3.1.1"])

@@ -18,7 +18,7 @@ from edge_agent.board.hwmon import PowerMeter
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle, ThrottleCause
 from edge_agent.board.sensor import Device, FixedSensor, Sensor, SensorPass
-from edge_agent.board.system import BusyTime, DiskReading, read_disk, read_frequency, read_load, read_memory
+from edge_agent.board.system import BusyTime, DiskReading, read_below, read_disk, read_frequency, read_load, read_memory
 from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc_temperature
 
 R = TypeVar("R")
@@ -47,14 +47,15 @@ class Board:
 
     def __init__(self, root: Path, disk: Path) -> None:
         self._root = root
+        read_below(root)
         # Also for a compute module in another maker's board, whose model does not name it.
         compatible = _text(root / "proc/device-tree/compatible").split("\0")
         self._is_raspberry_pi = any(name.startswith("raspberrypi,") for name in compatible)
         self._fixed = [
             FixedSensor("loadavg", partial(read_load, root)),
-            FixedSensor("cpu", BusyTime(root).read),
+            FixedSensor("cpu", BusyTime().read),
             FixedSensor("cpufreq", partial(read_frequency, root)),
-            FixedSensor("meminfo", partial(read_memory, root)),
+            FixedSensor("meminfo", read_memory),
             FixedSensor("disk", partial(read_disk, disk)),
         ]
         if root != Path("/"):

@@ -1,4 +1,8 @@
-"""Memory of single processes of this machine."""
+"""Memory of single processes of this machine, also where the board's /proc is another one.
+
+psutil finds swapped memory only in `smaps_rollup`, for which the kernel walks all pages of the model: 22 ms for 1 GB on
+a Xeon, instead of 0.03 ms for `status`.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
-"""Load and frequency of the cores, memory, swap, and the disk with the models."""
+"""Load and frequency of the cores, memory, swap, and the disk with the models.
+
+psutil reads what it can read below a moved /proc. Its load average and its frequencies are always those of this
+machine, and its highest frequency is the one that is allowed now, which heat lowers: these two are read here.
+"""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from edge_agent.board.files import entries, read_text, read_within
 from edge_agent.board.reading import Cpu, Memory
@@ -16,9 +20,9 @@ _MIN_KHZ, _MAX_KHZ = 10_000, 20_000_000
 _LOAD = re.compile(r"([0-9]{1,6}\.[0-9]+) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+")
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def read_below(root: Path) -> None:
+    """Moves the /proc of psutil, which has one for the whole program."""
+    psutil.PROCFS_PATH = str(root / "proc")
 
 
 def read_load(root: Path) -> Cpu:
@@ -32,18 +36,14 @@ def read_load(root: Path) -> Cpu:
 class BusyTime:
     """The share of time since the last reading in which the cores did not idle."""
 
-    def __init__(self, root: Path) -> None:
-        self._path = root / "proc/stat"
-        self._last: tuple[int, int] | None = None
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
 
     def read(self) -> Cpu | None:
         last, self._last = self._last, None
-        first, *rest = read_text(self._path).partition("\n")[0].split()
+        times = psutil.cpu_times()
         # user nice system idle iowait irq softirq steal; guest time is in user time.
-        times = [int(time) for time in rest[:8]]
-        if first != "cpu" or len(times) < 4:
-            raise ValueError("no line `cpu` with times")
-        idle, total = sum(times[3:5]), sum(times)
+        idle, total = times.idle + times.iowait, sum(times[:8])
         self._last = idle, total
         if last is None or total <= last[1]:
             return None
@@ -70,23 +70,17 @@ class DiskReading:
     free_mb: float
 
 
-def read_memory(root: Path) -> Memory:
-    text = read_text(root / "proc/meminfo")
-    kib = {name: int(size) for name, size in re.findall(r"(?m)^(\w+): +([0-9]{1,12}) kB$", text)}
-    if not kib.get("MemTotal"):
+def read_memory() -> Memory:
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    if not memory.total:
         raise ValueError("no MemTotal")
-    has_swap = "SwapTotal" in kib and "SwapFree" in kib
-    return Memory(
-        total_mb=_mb(kib["MemTotal"]),
-        available_mb=_mb(kib["MemAvailable"]) if "MemAvailable" in kib else None,
-        swap_used_mb=_mb(kib["SwapTotal"] - kib["SwapFree"]) if has_swap else None,
-    )
+    return Memory(total_mb=_mb(memory.total), available_mb=_mb(memory.available), swap_used_mb=_mb(swap.used))
 
 
 def read_disk(folder: Path) -> DiskReading:
     """Free space at a folder, or at its nearest parent that exists."""
     there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
-    return DiskReading(free_mb=round(shutil.disk_usage(there).free / _MB, 1))
+    return DiskReading(free_mb=_mb(psutil.disk_usage(str(there)).free))
 
 
 def has_memory_controller(root: Path) -> bool | None:
@@ -106,5 +100,5 @@ def has_memory_controller(root: Path) -> bool | None:
         return None
 
 
-def _mb(kib: int) -> float:
-    return round(kib * 1024 / _MB, 1)
+def _mb(size: int) -> float:
+    return round(size / _MB, 1)

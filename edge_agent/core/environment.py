@@ -1,4 +1,7 @@
-"""Settings of the C libraries: variables for llama.cpp, its OpenMP and numpy, and how glibc's heap keeps memory."""
+"""The cores of a process, and settings of the C libraries.
+
+These are variables for llama.cpp, its OpenMP and numpy, and how glibc's heap keeps memory.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,11 @@ _BLOCK_MS = "1"
 _M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES = -3, 64 * 1024
 # Threads share one arena: the agent's threads allocate little, and each arena keeps holes of its own.
 _M_ARENA_MAX, _ARENAS = -8, 1
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def child_environment() -> dict[str, str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from edge_agent.board.system import cores
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
+from edge_agent.core.environment import cores
 from edge_agent.engine.active_request import ActiveRequest, RequestBuilder
 from edge_agent.engine.answer.json_answer import JsonAnswer
 from edge_agent.engine.answer.labels import LabelAnswer

@@ -23,11 +23,11 @@ from typing import Any
 from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
-from edge_agent.board.system import cores
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
+from edge_agent.core.environment import cores
 from edge_agent.core.wording import printable
 from edge_agent.loader import config_hints, file_faults, load_config
 from edge_agent.models import record

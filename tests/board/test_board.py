@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent.board.board import Board
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Thermal, Throttle, ThrottleCause
-from edge_agent.board.system import cores
+from edge_agent.core.environment import cores
 from tests.helpers.boards.trees import NAMES, Tree, load, read
 
 NEVER = Throttle(now=False, since_boot=False, undervoltage_now=False, undervoltage_since_boot=False)
@@ -118,7 +118,7 @@ EXPECTED = {
         errors={"iwlwifi_1 (thermal_zone4)": "No data available"},
         unavailable=frozenset({"iwlwifi_1 (thermal_zone4)"}),
     ),
-    "container": BoardReading(cpu=Cpu(load1=0.0), memory=Memory(total_mb=1036.3, available_mb=819.2)),
+    "container": BoardReading(cpu=Cpu(load1=0.0), memory=Memory(total_mb=1036.3, available_mb=819.2, swap_used_mb=0.0)),
 }
 
 

@@ -9,8 +9,7 @@ import pytest
 from edge_agent.board.board import ThrottleMemory
 from edge_agent.board.hwmon import PowerMeter
 from edge_agent.board.power import Rapl, choose_power
-from edge_agent.board.reading import Memory, Power, Scope, Throttle, ThrottleCause
-from edge_agent.board.system import read_memory
+from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
 from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
 
 THERMAL = (ThrottleCause.THERMAL,)
@@ -239,29 +238,3 @@ def test_a_source_that_saw_it_is_enough_and_what_was_seen_is_kept() -> None:
     assert memory.update([cool, well], is_incomplete=False) == Throttle(
         now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=True
     )
-
-
-MEMINFO = "MemTotal: 1000000 kB\nMemAvailable: 500000 kB\nHugePages_Total:       0\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (MEMINFO, Memory(total_mb=1024.0, available_mb=512.0)),
-        ("MemTotal: 1000000 kB\nMemFree: 5 kB\n", Memory(total_mb=1024.0)),  # an old kernel
-        (MEMINFO + "SwapTotal: 0 kB\nSwapFree: 0 kB", Memory(total_mb=1024.0, available_mb=512.0, swap_used_mb=0.0)),
-        (
-            MEMINFO + "SwapTotal: 100000 kB\nSwapFree: 40000 kB",
-            Memory(total_mb=1024.0, available_mb=512.0, swap_used_mb=61.4),
-        ),
-        (MEMINFO + "SwapTotal: 100000 kB", Memory(total_mb=1024.0, available_mb=512.0)),
-        *((text, None) for text in ("", "garbage", "MemTotal: 0 kB", "MemTotal: 9999999999999 kB")),
-    ],
-)
-def test_memory_and_swap_that_are_used(text: str, expected: Memory | None, tmp_path: Path) -> None:
-    root = write(tmp_path, {"proc/meminfo": text})
-    if expected is None:
-        with pytest.raises(ValueError, match="no MemTotal"):
-            read_memory(root)
-    else:
-        assert read_memory(root) == expected

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-from edge_agent.board.system import cores
 from edge_agent.core import state_files
+from edge_agent.core.environment import cores
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.step.step_policy import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy

@@ -13,10 +13,9 @@ from typing import Any
 from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
-from edge_agent.board.system import cores
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ModelConfig
-from edge_agent.core.environment import library_environment
+from edge_agent.core.environment import cores, library_environment
 from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import EngineSettings, Load, is_echo
 from edge_agent.loader import load_config

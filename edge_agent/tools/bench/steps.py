@@ -10,7 +10,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import Any
 
-from edge_agent.board.system import cores
+from edge_agent.core.environment import cores
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama_engine import open_context
 from edge_agent.engine.step import step_costs

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from edge_agent.board.board import Board
 from edge_agent.board.reading import BoardReading, ThrottleCause
-from edge_agent.board.system import cores, has_memory_controller
+from edge_agent.board.system import has_memory_controller
 from edge_agent.core.clock import timestamp
+from edge_agent.core.environment import cores
 from edge_agent.tools.doctor.check import Check, good, skipped, warning
 from edge_agent.tools.programs import ProgramError, program_output
 
