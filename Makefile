@@ -32,7 +32,7 @@ demo: $(VENV)/demo-ready
 
 # From labelled rows to right answers. PyTorch, which it installs, takes 3 GB.
 demo-train: $(VENV)/train-ready
-	$(BIN)/python -m rigs.plants.demo
+	$(BIN)/python -m rigs.demo_train
 
 # A board and a node die while a pool of four boards on three RabbitMQ nodes answers (Debian's rabbitmq-server).
 pool-demo: setup

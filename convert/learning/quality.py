@@ -31,11 +31,6 @@ class Answered:
     is_unlike: bool = False
 
     @property
-    def exceeds_limits(self) -> bool:
-        """Those of the model that answered: 0, or what the table sets."""
-        return self.unlike is not None and self.unlike > 0
-
-    @property
     def is_right(self) -> bool:
         return is_right(self.output, self.row.answer)
 

@@ -15,7 +15,7 @@ LEAST_BEFORE = 50
 _LEVELS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-24, 25))
 # What the drop that is looked for leaves of the accuracy. Others are seen, too: larger ones sooner, smaller ones later.
 _LEFT = 0.7
-# By simulation (rigs/accuracy/simulate.py): at most one false alarm in 8,760 audits, whatever the accuracy.
+# By simulation (rigs/promises.py): at most one false alarm in 8,760 audits, whatever the accuracy.
 _ALARM = 30_000.0
 _LARGEST = 1e200
 

@@ -13,8 +13,8 @@ from typing import Self
 
 # A model's softmax can give exactly 0, whose logarithm no bias could lift.
 FLOOR = 1e-9
-# Content-free inputs overstate what a model prefers for others: this share of a prior is spread evenly. Chosen on the
-# train halves of the tasks of `rigs.accuracy`.
+# Content-free inputs overstate what a model prefers for others: this share of a prior is spread evenly. Chosen on
+# the training halves of the nine labelled tasks of `rigs.accuracy` (CONTRIBUTING.md).
 EVEN_SHARE = 0.2
 # Far beyond any fit; sums of such terms stay finite.
 _LARGEST = 1e6

@@ -115,7 +115,6 @@ class Stage:
 
 _NONE_ADMITTED = -1
 # Smaller steps and fewer requests at once save no heat by themselves. They keep steps short once threads are few.
-# rigs/thermal shows what each stage costs.
 _CRITICAL_HEAT = Stage(
     level=Level.CRITICAL, decode_threads=0.5, prefill_threads=0.25, batch_tokens=0.5, max_active=0.5, max_tokens=64
 )

@@ -1,4 +1,4 @@
-"""`edge-convert train` without PyTorch: rows, fields, what is held out, what the page says. `rigs.plants` trains."""
+"""`edge-convert train` without PyTorch: rows, fields, held-out parts, the page. `make demo-train` trains."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Promises, drift tests and fitted score maps against worlds whose truth is known. It takes about 2 minutes.
+"""Promises, drift alarms and fitted score maps against worlds whose truth is known. It takes about 2 minutes.
 
 SIMULATIONS: no model answers anything here. Every result is printed, those beside a target with `met` or `MISSED`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import log
@@ -19,6 +20,7 @@ from edge_agent.accuracy.fit import better_map
 from edge_agent.accuracy.promise import find_promise
 from edge_agent.accuracy.score_map import ScoreMap
 from rigs.bench.figures import processor
+from rigs.machine import parser_of
 
 _Floats = npt.NDArray[np.float64]
 _Bools = npt.NDArray[np.bool_]
@@ -28,8 +30,11 @@ HISTORY = 200  # audits before a drop
 SEEN = 700  # audits after it
 
 
-def simulate(seed: int) -> bool:
-    """Prints all tables; True = every target is met."""
+def main() -> int:
+    """Prints all tables; the exit code is 1 if a target is missed."""
+    parser = parser_of("rigs.promises", __doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    seed = parser.parse_args().seed
     print(processor())
     with threadpool_limits(1):
         verdicts = [
@@ -38,7 +43,7 @@ def simulate(seed: int) -> bool:
             *check_maps(np.random.default_rng(seed), runs={20: 30, 50: 100, 100: 30, 500: 6}),
         ]
     print(f"{verdicts.count(True)} of {len(verdicts)} targets are met")
-    return all(verdicts)
+    return 0 if all(verdicts) else 1
 
 
 # Promises: the confidence of the best label, and the chance that it is right.
@@ -145,7 +150,7 @@ def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bo
 def evidence(rights: _Bools) -> _Floats:
     """The logarithm of the statistic of `accuracy_before_drop` after each audit; [runs, audits], as `rights`.
 
-    tests/rigs/test_accuracy_simulation.py compares it with the agent's.
+    tests/rigs/test_promises.py compares it with the agent's.
     """
     audits = rights.shape[1]
     counts = np.insert(rights.cumsum(axis=1), 0, 0, axis=1)
@@ -270,3 +275,7 @@ def _quality(scores: _Floats, right: npt.NDArray[np.intp]) -> tuple[float, float
 
 def _word(*, is_met: bool | None) -> str:
     return {True: "met", False: "MISSED", None: ""}[is_met]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_agent.accuracy import drift
-from rigs.accuracy.simulate import check_maps, check_promises, evidence
+from rigs.promises import check_maps, check_promises, evidence
 
 
 def test_the_evidence_of_many_runs_is_the_agents_after_each_audit() -> None:

@@ -1,1 +1,0 @@
-"""Models of the sizes that take hours, through the converter."""
