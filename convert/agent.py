@@ -7,12 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent import __version__
-from edge_agent.accuracy.assessment import Row
-from edge_agent.accuracy.bundled import FILE as SCORE_MAPS_FILE
-from edge_agent.accuracy.bundled import SCHEMA as SCORE_MAPS_SCHEMA
-from edge_agent.accuracy.calibration import calibration_error
-from edge_agent.accuracy.export import Export, read_export
-from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.clock import expiry, is_expired
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, ExtractTask, GenerateTask
@@ -34,6 +28,9 @@ from edge_agent.core.pipe import (
     weights_sha256,
 )
 from edge_agent.core.schemas import validator
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.core.score_maps import FILE as SCORE_MAPS_FILE
+from edge_agent.core.score_maps import SCHEMA as SCORE_MAPS_SCHEMA
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import field_name, first_fault, shown
@@ -52,6 +49,9 @@ from edge_agent.gguf.field_table import (
 )
 from edge_agent.gguf.header import STRING, HeaderError, TensorInfo, read_header, read_strings
 from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY, ModelFacts, read_model_facts
+from edge_agent.learning.maths.assessment import Row
+from edge_agent.learning.maths.calibration import calibration_error
+from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.models import canaries
 from edge_agent.models.bundle import STUDENT_FILE, open_model
 from edge_agent.models.canaries import read_canaries
@@ -65,19 +65,19 @@ from edge_agent.worker.client import started as started_worker
 from .errors import ConvertError, escaped
 
 if TYPE_CHECKING:
-    from edge_agent.accuracy.fit import Shared
+    from edge_agent.learning.maths.fit import Shared
 
 
 def fit_shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
-    """See edge_agent.accuracy.fit. It imports numpy, whose lack this module's importer has to report."""
-    from edge_agent.accuracy.fit import shared_map  # noqa: PLC0415
+    """See edge_agent.learning.maths.fit. It imports numpy, whose lack this module's importer has to report."""
+    from edge_agent.learning.maths.fit import shared_map  # noqa: PLC0415
 
     return shared_map(rows, start)
 
 
 def fit_board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
-    """See edge_agent.accuracy.fit."""
-    from edge_agent.accuracy.fit import board_map  # noqa: PLC0415
+    """See edge_agent.learning.maths.fit."""
+    from edge_agent.learning.maths.fit import board_map  # noqa: PLC0415
 
     return board_map(rows, shared)
 

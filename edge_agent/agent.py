@@ -21,14 +21,14 @@ from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.systemd_notify import notify
 from edge_agent.commands.commands import Commands
-from edge_agent.commands.feedback import FeedbackTopic
 from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
 from edge_agent.core.wording import cut
-from edge_agent.feedback.feedback import Feedback
 from edge_agent.inbox import Inbox, InboxEvent
+from edge_agent.learning.feedback import Feedback
+from edge_agent.learning.feedback_topic import FeedbackTopic
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.revocation_watch import RevocationWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed

@@ -162,7 +162,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     Exit codes: 0 done, 1 no broker, no board, no answer kept or a file that cannot be written, 2 refused, 64 usage, 78
     bad configuration.
     """
-    from edge_agent.tools.accuracy.accuracy import accuracy
+    from edge_agent.learning.commands.accuracy.accuracy import accuracy
 
     files = {"html": options.html, "out": options.out}
     return accuracy(bus_of(options), options.task, as_json=options.json, timeout_s=options.timeout, **files)
@@ -175,7 +175,7 @@ def _rows(options: argparse.Namespace) -> int:
     account. Only its owner can read the file. Of an input with several right labels, the newest answer's counts.
     Exit codes: 0 written, 1 no row or failed, 64 usage, 78 bad configuration.
     """
-    from edge_agent.tools.rows import rows
+    from edge_agent.learning.commands.rows import rows
 
     return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)
 
@@ -267,7 +267,7 @@ def _tune(options: argparse.Namespace) -> int:
     disturb each other.
     Exit codes: 0 done, 1 failed, 64 usage, 78 bad configuration.
     """
-    from edge_agent.tools.tune.tune import Options, tune
+    from edge_agent.learning.commands.tune.tune import Options, tune
 
     names = ("task", "labelled", "unlabelled", "config", "wordings", "minutes", "max_slower", "out", "force")
     return tune(Options(**{name: getattr(options, name) for name in names}, as_json=options.json))

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from edge_agent.accuracy import drift
-from edge_agent.accuracy.assessment import Row
-from edge_agent.accuracy.fit import better_map
-from edge_agent.accuracy.promise import find_promise
-from edge_agent.accuracy.score_map import ScoreMap
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.learning.maths import drift
+from edge_agent.learning.maths.assessment import Row
+from edge_agent.learning.maths.fit import better_map
+from edge_agent.learning.maths.promise import find_promise
 from rigs.bench.figures import processor
 from rigs.machine import parser_of
 

@@ -15,7 +15,7 @@ import pytest
 from edge_agent.board.governor import Level
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.topics import Topics, matches
-from edge_agent.feedback.feedback import TaskAccuracy
+from edge_agent.learning.feedback import TaskAccuracy
 from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.presence import State
 from tests.helpers.facts import health as facts_of_health

@@ -29,7 +29,7 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut, shown
-from edge_agent.feedback.feedback import Feedback, FeedbackError
+from edge_agent.learning.feedback import Feedback, FeedbackError
 from edge_agent.loader import file_faults, load_config
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchError, SwitchFailed
 from edge_agent.requests.dispatcher import Dispatcher

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from edge_agent.accuracy import bundled
+from edge_agent.core import score_maps
 from edge_agent.core.clock import expiry
 from edge_agent.core.model import Model, ModelError, RevokedError, Signature, file_stamps
 from edge_agent.core.pipe import Adapter, Student, is_echo, weights_sha256
@@ -303,17 +303,17 @@ def _check_listing(folder: Path, trust: Trust) -> _Listing:
 
 def _read_score_maps(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Empty without the file. Raises ModelError, OSError."""
-    listed = manifest.files.get(bundled.FILE)
+    listed = manifest.files.get(score_maps.FILE)
     if listed is None:
         return {}
-    where = f"{folder.name}/{bundled.FILE}"
-    if listed.bytes > bundled.MAX_BYTES:
-        raise ModelError(f"{where}: should have at most {bundled.MAX_BYTES} bytes (got {listed.bytes})")
-    data = (folder / bundled.FILE).read_bytes()
+    where = f"{folder.name}/{score_maps.FILE}"
+    if listed.bytes > score_maps.MAX_BYTES:
+        raise ModelError(f"{where}: should have at most {score_maps.MAX_BYTES} bytes (got {listed.bytes})")
+    data = (folder / score_maps.FILE).read_bytes()
     if (found := hashlib.sha256(data).hexdigest()) != listed.sha256:
         raise ModelError(f"{where}: should have sha256 {listed.sha256} (got {found})")
     try:
-        return bundled.read_score_maps(data)
+        return score_maps.read_score_maps(data)
     except ValueError as error:
         raise ModelError(f"{where}: cannot be used: {error}") from error
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import BUILT_IN_TASK, DEFAULT_TEMPLATE, ClassifyTask, ExtractTask, GenerateTask, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
+from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.requests.templates import TemplateInputError, constant_head, render

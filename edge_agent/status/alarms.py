@@ -17,7 +17,7 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.clock import is_expired, timestamp
 from edge_agent.core.messages import Publication, emptied, json_publication
 from edge_agent.core.topics import Topics
-from edge_agent.feedback.feedback import TaskAccuracy
+from edge_agent.learning.feedback import TaskAccuracy
 from edge_agent.pool.facts import PoolFacts
 
 log = logging.getLogger(__name__)

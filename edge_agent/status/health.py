@@ -9,8 +9,8 @@ from typing import Any
 from edge_agent.board.energy import EnergyMeter
 from edge_agent.board.governor import Level, Limits
 from edge_agent.board.reading import BoardReading
-from edge_agent.feedback.feedback import TaskAccuracy
-from edge_agent.feedback.students import StudentFacts
+from edge_agent.learning.feedback import TaskAccuracy
+from edge_agent.learning.students import StudentFacts
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.pool.facts import PoolFacts
 from edge_agent.requests.statistics import RequestFacts

@@ -20,7 +20,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, json_publication
 from edge_agent.core.topics import discovery_status
-from edge_agent.feedback.feedback import Feedback
+from edge_agent.learning.feedback import Feedback
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher

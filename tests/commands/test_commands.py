@@ -14,7 +14,7 @@ from edge_agent.commands.authority import sign
 from edge_agent.commands.commands import Commands
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
-from edge_agent.feedback.feedback import Feedback
+from edge_agent.learning.feedback import Feedback
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchError, SwitchFailed
 from edge_agent.status.presence import Presence
 from edge_agent.status.publisher import StatusPublisher

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_agent import cli
-from edge_agent.accuracy.export import read_export
+from edge_agent.learning.maths.export import read_export
 from tests.helpers.site import Site, running_site
 from tests.helpers.support import REPLY_FIELDS
 

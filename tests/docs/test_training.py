@@ -26,9 +26,9 @@ from convert.learning.report import (
     Training,
 )
 from convert.printing import print_training
-from edge_agent.accuracy.fit import MIN_ROWS as LEAST_CORRECTIONS
 from edge_agent.core.strict_json import encode
-from edge_agent.store.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.maths.fit import MIN_ROWS as LEAST_CORRECTIONS
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from tests.docs.pages import page, sample, samples, section

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.accuracy.score_map import ScoreMap
 from edge_agent.core.pipe import Finish, Finished
+from edge_agent.core.score_map import ScoreMap
 from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import Task, with_built_in
 from tests.helpers.support import config, finished

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edge_agent.accuracy import drift
+from edge_agent.learning.maths import drift
 from rigs.promises import check_maps, check_promises, evidence
 
 

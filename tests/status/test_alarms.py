@@ -10,7 +10,7 @@ import pytest
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle, ThrottleCause
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
-from edge_agent.feedback.feedback import TaskAccuracy
+from edge_agent.learning.feedback import TaskAccuracy
 from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
 from tests.helpers.facts import pool_facts

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from edge_agent.accuracy.bundled import score_map_for
-from edge_agent.accuracy.export import Export
+from edge_agent.core.score_maps import score_map_for
+from edge_agent.learning.maths.export import Export
 from edge_agent.models.bundle import open_model
-from tests.accuracy.test_shared_maps import answers
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import convert, run
 from tests.helpers.keys import trusting, write_keys
+from tests.learning.maths.test_shared_maps import answers
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""What callers say of answers: kept, learnt from, and measured."""

@@ -1,0 +1,144 @@
+"""Answers that feedback may come for, and what is known of the accuracy of each task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.learning.snapshot import Select
+from edge_agent.store.store import Store
+
+_COLUMNS = "number, id, reply_topic, wall_s, scores, tokens, is_audit, input, output, is_marked, label"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAnswer:
+    """An answer, and what feedback says of it.
+
+    number: rises with time. id: of the request, as JSON. scores: the model's own, by label. tokens: of the prompt.
+    is_audit: the caller was asked to check it. output: what the caller got, None = unsure. label: the right one, None =
+    unknown, or where it is marked, another than `output`.
+    """
+
+    number: int = 0
+    id: str
+    reply_topic: str
+    wall_s: float
+    scores: dict[str, float]
+    tokens: int
+    is_audit: bool
+    input: bytes | None = None
+    output: str | None
+    is_marked: bool = False
+    label: str | None = None
+
+
+def name_of_student(task: str, student: str) -> str:
+    """Under which a student's answers of a task are kept."""
+    return f"{task}/{student}"
+
+
+class AnswerTable:
+    """In the store's database. basis: identifies the definition of the task and the model.
+
+    task: a name, or that of `name_of_student`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def keep(self, task: str, basis: str, answer: KeptAnswer) -> None:
+        self._store.write(
+            "INSERT INTO answers (task, basis, id, reply_topic, wall_s, scores, tokens, is_audit, input, output,"
+            " is_marked, label) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            task, basis, answer.id, answer.reply_topic, answer.wall_s, json.dumps(answer.scores), answer.tokens,
+            answer.is_audit, answer.input, answer.output, answer.is_marked, answer.label,
+        )  # fmt: skip
+
+    def find(self, task: str, request_id: str) -> list[tuple[str, KeptAnswer]]:
+        """Basis and answer of each request with this id, the newest first."""
+        rows = self._store.select(
+            f"SELECT basis, {_COLUMNS} FROM answers WHERE task = ? AND id = ? ORDER BY number DESC",  # noqa: S608
+            task, request_id,
+        )  # fmt: skip
+        return [(basis, answer) for basis, *columns in rows if (answer := _answer(columns)) is not None]
+
+    def mark(self, number: int, label: str | None) -> None:
+        """Feedback came. label: the right one; None = another than the output."""
+        self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
+
+    def of(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
+        """In the order of time, from the one after a number on. limit: negative = all.
+
+        labels: of the task; an answer with others is damaged, and left out.
+        """
+        known = set(labels)
+        rows = self._store.select(
+            f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
+            basis, after, limit,
+        )  # fmt: skip
+        found = (_answer(columns) for columns in rows)
+        return [
+            one for one in found if one and one.scores.keys() == known and (one.label is None or one.label in known)
+        ]
+
+    def forget(self, task: str, *, keep: int, before_wall_s: float, keep_marked: int | None = None) -> None:
+        """Keeps the newest `keep` answers of a task without feedback, and with it; of no task any from before.
+
+        keep_marked: in place of `keep` for those with feedback.
+        """
+        self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
+        for is_marked, most in ((0, keep), (1, keep if keep_marked is None else keep_marked)):
+            self._store.write(
+                "DELETE FROM answers WHERE task = ? AND is_marked = ? AND number <= (SELECT number FROM answers"
+                " WHERE task = ? AND is_marked = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                task, is_marked, task, is_marked, most,
+            )  # fmt: skip
+
+    def forget_all(self) -> None:
+        """Feedback is switched off. What the large model judged of a student, without any caller, stays."""
+        self._store.write("DELETE FROM answers WHERE id <> ''")
+        self._store.write("DELETE FROM accuracy WHERE task NOT LIKE '%/%'")
+
+    def document(self, basis: str) -> Any:
+        """What `set_document` wrote, None = nothing, or nothing that can be read."""
+        rows = self._store.select("SELECT document FROM accuracy WHERE basis = ?", basis)
+        try:
+            return json.loads(rows[0][0]) if rows else None
+        except ValueError:
+            return None
+
+    def set_document(self, basis: str, task: str, document: Any) -> None:
+        self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", basis, task, json.dumps(document))
+
+
+def read_answers(select: Select, task: str) -> list[KeptAnswer]:
+    """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
+    # A student's answer without an input is an audit beside the large model's own.
+    statement = f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR (task GLOB ? AND input IS NOT NULL) ORDER BY number"  # noqa: S608
+    rows = select(statement, task, name_of_student(task, "*"))
+    return [answer for columns in rows if (answer := _answer(columns)) is not None]
+
+
+def _answer(columns: Sequence[Any]) -> KeptAnswer | None:
+    """None for a row that damage has changed."""
+    number, request_id, reply_topic, wall_s, text, tokens, is_audit, given, output, is_marked, label = columns
+    try:
+        scores = {str(name): float(score) for name, score in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return KeptAnswer(
+        number=number,
+        id=request_id,
+        reply_topic=reply_topic,
+        wall_s=wall_s,
+        scores=scores,
+        tokens=tokens,
+        is_audit=bool(is_audit),
+        input=given,
+        output=output,
+        is_marked=bool(is_marked),
+        label=label,
+    )

@@ -1,0 +1,1 @@
+"""The commands `accuracy`, `tune` and `rows`."""

@@ -1,0 +1,94 @@
+"""Fetches the kept answers of a task, prints what they say, and writes the export and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edge_agent.core.extras import missing_extra
+from edge_agent.core.wording import first_fault, printable, printable_json
+from edge_agent.learning.commands.accuracy.measures import CONFIDENCE, Measures, measure
+from edge_agent.learning.commands.accuracy.tables import percent, tables_of
+from edge_agent.learning.maths.export import Export
+from edge_agent.tools.bus import Bus, NoAnswerError
+from edge_agent.tools.command import send_command
+from edge_agent.tools.output import aligned, fail
+
+_PAGE = 500
+
+
+class RefusedError(Exception):
+    """The board does not export. result: what it said."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__()
+        self.result = result
+
+
+def accuracy(bus: Bus, task: str, *, as_json: bool, html: Path | None, out: Path | None, timeout_s: float) -> int:
+    """Returns the exit code: 0 done, 1 failed, 2 the board refused. Raises NoAnswerError."""
+    if html is not None and (missing := missing_extra("plots")):
+        return fail(missing)
+    try:
+        export = fetch(task, bus, lambda fields: send_command(bus, "feedback-export", fields, timeout_s=timeout_s))
+    except RefusedError as refused:
+        print(printable_json(refused.result))
+        return 2
+    try:
+        if out is not None:
+            out.write_bytes(export.encode())
+        if not export.answers:
+            return fail(f"{export.board} has kept no answer of task {task} under its definition and model")
+        found = measure(export)
+        if html is not None:
+            from edge_agent.learning.commands.accuracy.page import render_page  # noqa: PLC0415 - matplotlib takes a second
+
+            html.write_text(render_page(export, found), "utf-8")
+    except OSError as error:
+        return fail(f"{error.filename}: cannot be written: {error.strerror}")
+    if as_json:
+        print(printable_json({"board": export.board, "task": task, **asdict(found)}))
+    else:
+        print("\n".join(map(printable, lines(export, found))))
+    return 0
+
+
+def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> Export:
+    """All pages of a task's answers. ask: sends the command's fields. Raises RefusedError, NoAnswerError."""
+    answers: list[Any] = []
+    page: dict[str, Any] = {"next": 0}
+    first: dict[str, Any] | None = None
+    while page["next"] is not None:
+        result = ask({"task": task, "after": page["next"], "limit": _PAGE})
+        if result.get("status") != "ok":
+            raise RefusedError(result)
+        page = result["data"]
+        first = first or page
+        if (page["definition"], page["model"]) != (first["definition"], first["model"]):
+            raise NoAnswerError(f"{bus.topics.base}: the task or the model was changed meanwhile: try again")
+        answers += page["answers"]
+    try:
+        return Export.model_validate({**page, "schema": 1, "site": bus.site, "device": bus.device, "answers": answers})
+    except ValidationError as error:
+        raise NoAnswerError(f"{bus.topics.base}: its answers cannot be read: {first_fault(error)}") from error
+
+
+def lines(export: Export, found: Measures) -> list[str]:
+    """The tables that are printed."""
+    calibration = found.calibration
+    tables = [
+        [f"{export.task} of {export.board}: {found.answers} answers kept, {percent(found.given)} of them given"],
+        *(aligned([table.head, *table.rows]) for table in tables_of(found)),
+    ]
+    if calibration is not None:
+        sample = f"{calibration.of} {calibration.sample}"
+        errors = (
+            f"{percent(calibration.before)} as the model scores, {percent(calibration.after)} with the map in force"
+        )
+        tables.append([f"expected calibration error, of {sample}: {errors}"])
+    tables.append([f"Bounds are at {100 * CONFIDENCE:g} % confidence; all but audits are no fair sample."])
+    return [line for table in tables for line in (*table, "")][:-1]

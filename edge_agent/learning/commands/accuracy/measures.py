@@ -1,0 +1,154 @@
+"""What kept answers say of a task: how often it is right, what its scores are worth, what could be promised."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.learning.maths import promise
+from edge_agent.learning.maths.calibration import Judged, calibration_error
+from edge_agent.learning.maths.export import Export, ExportedAnswer
+
+CONFIDENCE = 0.95
+UNSURE, ANOTHER = "(unsure)", "(another)"
+_SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_PROMISES = (0.9, 0.95, 0.99)
+# More than a board keeps by far: where the answers are not right often enough, no number will do.
+_MOST_MISSING = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """low, high: Clopper and Pearson's two-sided interval at 95 %. None without any."""
+
+    right: int
+    total: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Expected calibration error (arXiv 1706.04599), of as many answers of this sample."""
+
+    sample: str
+    of: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Answers whose best label has at least this score. low: the one-sided bound on the share of right ones."""
+
+    score: float
+    coverage: float
+    audits: int
+    share: float | None
+    low: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """coverage, score: None = the audits prove no such promise. missing: audits, if all that count are right."""
+
+    min_accuracy: float
+    coverage: float | None
+    score: float | None
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """An answer is right if its best label under the map in force is. confusion: by right label, a count per output."""
+
+    answers: int
+    given: float
+    audits: Share
+    feedback: Share
+    calibration: Calibration | None
+    outputs: tuple[str, ...]
+    confusion: dict[str, tuple[int, ...]]
+    coverage: tuple[Coverage, ...]
+    promises: tuple[Promised, ...]
+
+
+def measure(export: Export) -> Measures:
+    """Of an export with at least one answer."""
+    used = export.map_of("map")
+    marked = [one for one in export.answers if one.is_marked]
+    audits = [one for one in marked if export.measures(one)]
+    judged = judge(audits, used)
+    others = [used.best(one.scores)[1] for one in export.answers if not export.measures(one)]
+    scores = [used.best(one.scores)[1] for one in export.answers]
+    counts = Counter((ANOTHER if one.label is None else one.label, one.output or UNSURE) for one in marked)
+    outputs = (*export.labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
+    labels = (*export.labels, *((ANOTHER,) if any(label == ANOTHER for label, _ in counts) else ()))
+    return Measures(
+        answers=len(export.answers),
+        given=sum(one.output is not None for one in export.answers) / len(export.answers),
+        audits=_share(judged),
+        feedback=_share(judge(marked, used)),
+        calibration=_calibration(audits or marked, used, "audits" if audits else "answers with feedback"),
+        outputs=outputs,
+        confusion={label: tuple(counts[label, output] for output in outputs) for label in labels},
+        coverage=tuple(_coverage(at, judged, scores) for at in _SCORES),
+        promises=tuple(_promised(least, judged, others, scores) for least in _PROMISES),
+    )
+
+
+def judge(answers: Sequence[ExportedAnswer], used: ScoreMap) -> list[Judged]:
+    found = [(*used.best(one.scores), one.label) for one in answers]
+    return [(score, label == right) for label, score, right in found]
+
+
+def interval(right: int, total: int) -> tuple[float, float]:
+    """Two-sided."""
+    side = (1 + CONFIDENCE) / 2
+    return promise.lower_bound(right, total, side), promise.upper_bound(right, total, side)
+
+
+def _share(judged: Sequence[Judged]) -> Share:
+    right, total = sum(is_right for _, is_right in judged), len(judged)
+    return Share(right, total, right / total, *interval(right, total)) if total else Share(0, 0, None, None, None)
+
+
+def _calibration(answers: Sequence[ExportedAnswer], used: ScoreMap, sample: str) -> Calibration | None:
+    if not answers:
+        return None
+    before, after = (calibration_error(judge(answers, by)) for by in (ScoreMap.identity(used.labels), used))
+    return Calibration(sample, len(answers), before, after)
+
+
+def _coverage(at: float, judged: Sequence[Judged], scores: Sequence[float]) -> Coverage:
+    rights = [is_right for score, is_right in judged if score >= at]
+    share = sum(rights) / len(rights) if rights else None
+    low = promise.lower_bound(sum(rights), len(rights), CONFIDENCE) if rights else None
+    return Coverage(at, sum(score >= at for score in scores) / len(scores), len(rights), share, low)
+
+
+def _promised(least: float, judged: Sequence[Judged], others: Sequence[float], scores: Sequence[float]) -> Promised:
+    if (found := promise.find_promise(judged, others, least, CONFIDENCE)) is not None:
+        return Promised(least, found.coverage, found.threshold, 0)
+    missing = []
+    for at in _SCORES:
+        rights = [is_right for score, is_right in judged if score >= at]
+        if share := sum(score >= at for score in scores) / len(scores):
+            missing.append(math.ceil(_missing(sum(rights), len(rights), least) / share))
+    return Promised(least, None, None, max(1, min(missing)))
+
+
+def _missing(right: int, total: int, least: float) -> int:
+    """How many more right audits lift the lower bound to `least`."""
+    low, high = -1, _MOST_MISSING
+    while high - low > 1:
+        middle = (low + high) // 2
+        if promise.lower_bound(right + middle, total + middle, CONFIDENCE) >= least:
+            high = middle
+        else:
+            low = middle
+    return high

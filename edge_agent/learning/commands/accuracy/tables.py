@@ -1,0 +1,65 @@
+"""What was measured as tables of text, for the terminal and the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.learning.commands.accuracy.measures import Measures
+from edge_agent.tools.output import UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The first column names the row."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def percent(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{100 * share:.1f} %"
+
+
+def tables_of(found: Measures) -> list[Table]:
+    shares = [("audits", found.audits), ("all feedback", found.feedback)]
+    return [
+        Table(
+            "How often the best label is right",
+            ("", "right", "of", "share", "95 % interval"),
+            [
+                (name, str(one.right), str(one.total), percent(one.share), _interval(one.low, one.high))
+                for name, one in shares
+            ],
+        ),
+        Table(
+            "Right labels in rows, what callers got in columns, of all feedback",
+            ("right label", *found.outputs),
+            [(label, *map(str, counts)) for label, counts in found.confusion.items()],
+        ),
+        Table(
+            "Answers from a score on, and how often audits say that they are right; a row by itself is no promise",
+            ("score from", "answers", "audits", "right", "at least"),
+            [
+                (f"{one.score:.2f}", percent(one.coverage), str(one.audits), percent(one.share), percent(one.low))
+                for one in found.coverage
+            ],
+        ),
+        Table(
+            "What could be promised",
+            ("min_accuracy", "answers given", "score from", "audits missing, at least"),
+            [
+                (
+                    f"{one.min_accuracy:.2f}",
+                    percent(one.coverage),
+                    UNKNOWN if one.score is None else f"{one.score:.3f}",
+                    str(one.missing),
+                )
+                for one in found.promises
+            ],
+        ),
+    ]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return UNKNOWN if low is None else f"{percent(low)} to {percent(high)}"

@@ -1,0 +1,135 @@
+"""`edge-agent rows`: the kept answers with feedback and their inputs, as rows for `edge-convert train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.clock import timestamp
+from edge_agent.core.config import Config
+from edge_agent.core.labelled import label_of
+from edge_agent.core.strict_json import encode, parse_json
+from edge_agent.core.wording import printable, printable_json
+from edge_agent.learning.answers import KeptAnswer, read_answers
+from edge_agent.learning.snapshot import snapshot
+from edge_agent.loader import load_config
+from edge_agent.store.database import FILE, STORE_ERRORS
+from edge_agent.tools.output import fail, private_file
+from edge_agent.tools.tasks import TaskError, classify_task
+
+# Why an answer makes no row, by its name in --json.
+_REASONS = {
+    "no_feedback": "no feedback",
+    "no_label": "marked wrong, without the right label",
+    "other_label": "the right label is none of the task's now",
+    "no_input": "no input kept",
+    "repeated": "the same input and label as a newer one",
+    "contradicted": "the same input as a newer one, with another label; the newest counts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """rows: the oldest first. left_out: how many answers make none, by reason."""
+
+    rows: list[dict[str, Any]]
+    left_out: Counter[str]
+
+
+def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
+    """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
+    config = load_config(config_path)
+    try:
+        labels = classify_task(config, task).labels
+    except TaskError as error:
+        return fail(str(error))
+    if (why := _nothing_kept(config)) is not None:
+        return fail(why)
+    path = config.state_dir / FILE
+    try:
+        with snapshot(path) as select:
+            answers = read_answers(select, task)
+    except FileNotFoundError:
+        return fail(f"{path}: there is no database yet; the agent makes it when it runs")
+    except PermissionError:
+        return fail(f"{path}: may not be read; run this as root, or as the service's account")
+    except STORE_ERRORS as error:
+        return fail(f"{path}: cannot be read: {error}")
+    found = rows_of(task, answers, labels)
+    for reason, words in _REASONS.items():
+        if count := found.left_out[reason]:
+            print(f"left out: {count}: {words}", file=sys.stderr)
+    if not found.rows:
+        needs = "feedback, its right label and its input"
+        off = "" if config.feedback.keep_inputs else "; feedback.keep_inputs is false: no inputs are kept"
+        return fail(f"no row is written: no kept answer of task {task} has {needs}{off}")
+    try:
+        if out.exists() and not force:
+            return fail(f"{out} exists; --force replaces it")
+        with private_file(out) as file:
+            file.writelines(encode(row) + b"\n" for row in found.rows)
+    except OSError as error:
+        return fail(f"{out}: cannot be written: {error.strerror}")
+    counts = Counter(row["answer"] for row in found.rows)
+    by_label = {label: counts[label] for label in labels}
+    if as_json:
+        left_out = {reason: found.left_out[reason] for reason in _REASONS}
+        print(printable_json({"task": task, "rows": len(found.rows), "labels": by_label, "left_out": left_out}))
+    else:
+        listed = ", ".join(f"{label} {count}" for label, count in by_label.items())
+        print(printable(f"{out}: {len(found.rows)} rows: {listed}"))
+    return 0
+
+
+def rows_of(task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]) -> Found:
+    """answers: the oldest first. labels: of the task now; a right label is right, whichever model answered."""
+    newest: dict[str, dict[str, Any]] = {}
+    left_out = Counter[str]()
+    for one in reversed(answers):
+        label, value = label_of(one.label, labels), _input(one)
+        reason = _lack(one, label, value)
+        if reason is None:
+            row = {"task": task, "ts": timestamp(one.wall_s), "input": value, "answer": label}
+            newer = newest.setdefault(json.dumps(value, sort_keys=True), row)
+            if newer is row:
+                continue
+            reason = "repeated" if newer["answer"] == label else "contradicted"
+        left_out[reason] += 1
+    found = [*reversed(newest.values())]
+    # A training wants times in all rows or in none. Without a clock, an answer has none.
+    if any(row["ts"] is None for row in found):
+        found = [{key: value for key, value in row.items() if key != "ts"} for row in found]
+    return Found(found, left_out)
+
+
+def _lack(answer: KeptAnswer, label: str | None, value: Any) -> str | None:
+    """Why it makes no row, None = it makes one. label: of the task now. value: its input."""
+    if not answer.is_marked:
+        return "no_feedback"
+    if answer.label is None:
+        return "no_label"
+    if label is None:
+        return "other_label"
+    return "no_input" if value is None else None
+
+
+def _input(answer: KeptAnswer) -> Any:
+    """None where it was not kept, or damage has changed it."""
+    try:
+        return None if answer.input is None else parse_json(answer.input.decode())
+    except ValueError:
+        return None
+
+
+def _nothing_kept(config: Config) -> str | None:
+    """Why this configuration keeps no answers for another process, None = it does."""
+    if not config.feedback.enabled:
+        return "feedback.enabled is false: the board keeps no answers"
+    if config.queue.journal == "memory":
+        return 'queue.journal is "memory": no answer is kept on disk'
+    return None

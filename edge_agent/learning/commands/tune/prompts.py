@@ -1,0 +1,105 @@
+"""Which prompts are tried, and in which order: cheap ones first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge_agent.core.config import ClassifyTask, Example
+from edge_agent.learning.commands.tune.rows import Row
+
+_NUMBERS = (2, 4, 8, 16)
+_PLACES = ("turns", "system")
+_SEEDS = 8
+_ORDERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A way to ask. examples: the numbers of the rows that it shows, which it is not judged on."""
+
+    name: str
+    config: ClassifyTask
+    examples: tuple[int, ...] = ()
+
+    @property
+    def complexity(self) -> int:
+        """0 = as configured."""
+        return len(self.examples) + (self.name != AS_CONFIGURED)
+
+
+AS_CONFIGURED = "as configured"
+
+
+class Results(Protocol):
+    """What is known of the prompts so far."""
+
+    def best(self) -> Prompt:
+        """The best one that is fast enough."""
+
+    def is_fast_enough(self, prompt: Prompt) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The prompts of one task.
+
+    pool: the numbers of the rows that may become examples. wordings: other texts for `system`, as the user gave them.
+    """
+
+    config: ClassifyTask
+    rows: Sequence[Row]
+    pool: Sequence[int]
+    wordings: Sequence[str] = ()
+
+    def prompts(self, results: Results) -> Iterator[Prompt]:
+        """Each is tried before the next one is asked for."""
+        yield Prompt(AS_CONFIGURED, self.config)
+        for number, text in enumerate(self.wordings, start=1):
+            yield Prompt(f"wording {number}", self.config.model_copy(update={"system": text}))
+        base = results.best()
+        sizes = [number for number in _NUMBERS if number <= len(self.pool) // 3]
+        fast = []
+        for number in sizes:
+            for place in _PLACES:
+                prompt = self._with_examples(base, self._drawn(number, seed=0), place, "choice 1")
+                yield prompt
+                if results.is_fast_enough(prompt):
+                    fast.append((number, place))
+        for seed in range(1, _SEEDS):
+            for number, place in fast:
+                yield self._with_examples(base, self._drawn(number, seed=seed), place, f"choice {seed + 1}")
+        best = results.best()
+        for seed in range(1, _ORDERS if len(best.examples) > 1 else 0):
+            order = random.Random(seed).sample(best.examples, len(best.examples))  # noqa: S311 - reproducible
+            choice = best.name.rpartition(", ")[2]
+            yield self._with_examples(base, order, best.config.examples_as, f"{choice} in order {seed + 1}")
+
+    def _drawn(self, number: int, *, seed: int) -> list[int]:
+        """Rows of all labels in turn, as many of each as can be, in random order."""
+        draw = random.Random(seed)  # noqa: S311 - reproducible
+        labels = draw.sample(self.config.labels, len(self.config.labels))
+        by_label = {label: [one for one in self.pool if self.rows[one].answer == label] for label in labels}
+        for found in by_label.values():
+            draw.shuffle(found)
+        chosen = list[int]()
+        while len(chosen) < number and any(by_label.values()):
+            chosen += [found.pop() for found in by_label.values() if found]
+        return draw.sample(chosen[:number], min(number, len(chosen)))
+
+    def _with_examples(self, base: Prompt, chosen: Sequence[int], place: str, choice: str) -> Prompt:
+        examples = tuple(Example(input=self.rows[one].input, answer=self.rows[one].answer) for one in chosen)
+        config = base.config.model_copy(update={"examples": examples, "examples_as": place})
+        wording = "" if base.name == AS_CONFIGURED else f"{base.name}, "
+        return Prompt(f"{wording}{len(chosen)} examples, {place}, {choice}", config, tuple(chosen))
+
+
+def can_be_example(value: Any) -> bool:
+    """Whether TOML can write this input: it has no null."""
+    if isinstance(value, dict):
+        return all(map(can_be_example, value.values()))
+    if isinstance(value, list):
+        return all(map(can_be_example, value))
+    return value is not None

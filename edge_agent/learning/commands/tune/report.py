@@ -1,0 +1,116 @@
+"""What `tune` found, as text and as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edge_agent.learning.commands.tune.judge import Candidate, Correction, gain
+from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED
+from edge_agent.learning.commands.tune.search import Result, is_proved
+from edge_agent.tools.output import aligned
+
+_FEW_ROWS = 50
+
+
+def document(result: Result) -> dict[str, Any]:
+    """Every prompt with each correction, each unit in its key's name."""
+    return {
+        "rows": result.judged,
+        "chosen": _row(result, result.chosen),
+        "is_proved": is_proved(result),
+        "tried": [_row(result, one) for one in result.tried],
+        "skipped": result.skipped,
+    }
+
+
+def _row(result: Result, one: Candidate) -> dict[str, Any]:
+    return {
+        "prompt": one.asked.prompt.name,
+        "correction": str(one.correction),
+        "rows": len(one.rows),
+        "accuracy": round(one.accuracy, 4),
+        "accuracy_before": round(result.accuracy_before(one), 4),
+        "accuracy_95": [round(limit, 4) for limit in one.interval],
+        "calibration_error": round(one.calibration_error, 4),
+        "log_loss_gain": round(gain(one, result.reference)[0], 4),
+        "prefix_tokens": one.asked.prefix_tokens,
+        "ms": round(result.ms(one), 1),
+        "slower_percent": round(100 * (one.asked.slowdown - 1), 1),
+        "is_in_force": one is result.reference,
+    }
+
+
+def table(result: Result) -> list[str]:
+    """All corrections of the configured prompt, and the best one of each other prompt."""
+    others = dict[str, Candidate]()
+    for one in result.tried:
+        name = one.asked.prompt.name
+        if name not in others or gain(one, result.reference) > gain(others[name], result.reference):
+            others[name] = one
+    shown = [one for one in result.tried if one.asked.prompt.name == AS_CONFIGURED]
+    shown += [one for name, one in others.items() if name != AS_CONFIGURED]
+    if result.chosen not in shown:
+        shown.append(result.chosen)
+    head = ("", "prompt", "scores", "rows", "right", "95 %", "before", "calibration error", "prefix", "ms")
+    rows = [(_mark(result, one), *_cells(result, one)) for one in shown]
+    return aligned([head, *rows], left=3)
+
+
+def _mark(result: Result, one: Candidate) -> str:
+    return "*" if one is result.chosen else "·" if one is result.reference else ""
+
+
+def _cells(result: Result, one: Candidate) -> tuple[str, ...]:
+    low, high = one.interval
+    return (
+        one.asked.prompt.name,
+        str(one.correction),
+        str(len(one.rows)),
+        f"{one.accuracy:.0%}",
+        f"{low:.0%} – {high:.0%}",
+        f"{result.accuracy_before(one):.0%}",
+        f"{one.calibration_error:.2f}",
+        str(one.asked.prefix_tokens),
+        f"{result.ms(one):.0f}",
+    )
+
+
+def words(result: Result, max_slower: float) -> Iterator[str]:
+    """What the table says, in sentences."""
+    yield "· is in force, * is chosen. No prompt is judged on rows that it shows; `before`: what is in force on those."
+    yield "`prefix`: tokens that requests share. `ms`: the median of a request alone."
+    chosen, mean = result.chosen, any(one.correction is Correction.MEAN for one in result.tried)
+    if chosen is result.reference:
+        yield "No other prompt is better by more than chance, and no other correction at all: keep what is in force."
+    elif not is_proved(result):
+        yield f"{result.judged} rows are too few to tell whether the chosen one is better than what is in force."
+    else:
+        yield (
+            f"The chosen one is right in {chosen.accuracy:.0%}, what is in force in "
+            f"{result.accuracy_before(chosen):.0%} of the same rows. Its log loss is less by more than chance."
+        )
+    if chosen is not result.reference and (never := chosen.never_answered):
+        yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows of them would help."
+    labels = result.reference.asked.prompt.config.labels
+    if missing := [label for label in labels if label not in result.reference.answers]:
+        yield f"No row is labelled {', '.join(missing)}: what is chosen may never answer so."
+    if result.judged < _FEW_ROWS:
+        yield f"With {_FEW_ROWS} rows or more the choice is surer."
+    slow = result.best
+    if slow is not chosen and slow.asked.slowdown > 1 + max_slower / 100:
+        yield (
+            f"Not chosen, because it takes {slow.asked.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
+            f"{slow.asked.prompt.name}, {slow.correction}, right in {slow.accuracy:.0%} where what is in force is in "
+            f"{result.accuracy_before(slow):.0%}."
+        )
+    if mean:
+        yield f"`{Correction.MEAN}` supposes that all labels are equally frequent."
+    for name, reason in result.skipped.items():
+        yield f"Skipped: {name}: {reason}"
+
+
+def shares(corrected: dict[str, list[str]], labels: tuple[str, ...]) -> list[str]:
+    """How often each label is the best one, by correction."""
+    rows = [(name, *(f"{best.count(label) / len(best):.0%}" for label in labels)) for name, best in corrected.items()]
+    return aligned([("scores", *labels), *rows])

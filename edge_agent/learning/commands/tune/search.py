@@ -1,0 +1,260 @@
+"""Asks a model with one prompt after the other while there is time, and chooses."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from edge_agent.core.codes import Refusal
+from edge_agent.core.config import ClassifyTask
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.pipe import Failed, Finished
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.core.wording import shown
+from edge_agent.learning.commands.tune.judge import Asked, Candidate, Correction, accuracy, candidates, choose, gain
+from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, can_be_example
+from edge_agent.learning.commands.tune.rows import Row
+from edge_agent.requests.tasks import Task
+from edge_agent.worker.client import WorkerClient
+
+Say = Callable[[str], None]
+MIN_ROWS = 20
+# More rows are judged only where this many prompts can be tried all the same.
+_PROMPTS = 10
+# Each third row is also asked with the configured prompt: both then suffer alike from what else the machine does.
+_PAIR_EVERY = 3
+# Of the prompts that could be chosen, before they are.
+_PAIRS = 30
+
+
+class TuneError(Exception):
+    """The task cannot be tuned with these rows; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """until: on the monotonic clock. max_slower: a chosen prompt takes at most this much more time, in percent."""
+
+    weights_sha256: str
+    until: float
+    max_slower: float
+    most_inputs: int = 100
+
+
+@dataclass(slots=True)
+class Result:
+    """Every prompt that was tried, with each correction.
+
+    reference: what the agent does now. chosen: what it should do. best: without regard to time.
+    skipped: prompts that the model cannot be asked with, and why. base_ms: of a request as configured.
+    """
+
+    tried: list[Candidate]
+    reference: Candidate
+    chosen: Candidate
+    best: Candidate
+    base_ms: float
+    judged: int
+    skipped: dict[str, str]
+
+    def accuracy_before(self, of: Candidate) -> float:
+        """That of the reference on the same rows."""
+        return accuracy(self.reference.on(of.rows))
+
+    def ms(self, of: Candidate) -> float:
+        return self.base_ms * of.asked.slowdown
+
+
+@dataclass(slots=True)
+class Search:
+    """One task. rows: labelled; those that the configured task shows as examples are not judged."""
+
+    worker: WorkerClient
+    task: Task
+    rows: Sequence[Row]
+    settings: Settings
+    say: Say
+    unlabelled: Sequence[Any] = ()
+    wordings: Sequence[str] = ()
+    _judged: list[int] = field(default_factory=list)
+    _asked: dict[str, Asked] = field(default_factory=dict)
+    _tried: dict[str, list[Candidate]] = field(default_factory=dict)
+    _skipped: dict[str, str] = field(default_factory=dict)
+    _took_s: float = 0.0
+    _config: ClassifyTask = field(init=False)
+
+    def __post_init__(self) -> None:
+        assert isinstance(self.task.config, ClassifyTask)
+        self._config = self.task.config
+        shown = [example.input for example in self._config.examples]
+        kept = [row for row in self.rows if row.input not in shown]
+        if len(kept) < MIN_ROWS:
+            raise TuneError(f"should have at least {MIN_ROWS} labelled rows with different inputs (got {len(kept)})")
+        self.rows = random.Random(0).sample(kept, len(kept))  # noqa: S311 - a reproducible order
+
+    def run(self) -> Result:
+        """Raises TuneError, WorkerError. Ctrl-C ends the search, not the run."""
+        self._judged = self._chosen_rows()
+        rest = sorted(set(range(len(self.rows))) - set(self._judged))
+        pool = rest if len(rest) >= len(self._judged) else range(len(self.rows))
+        pool = [number for number in pool if can_be_example(self.rows[number].input)]
+        try:
+            self._ask_while_there_is_time(pool)
+        except KeyboardInterrupt:
+            # What is known by now is the result.
+            if not self._tried:
+                raise
+        return Result(
+            tried=self._all,
+            reference=self._reference,
+            chosen=choose(self._fast, self._reference),
+            best=choose(self._all, self._reference),
+            base_ms=self._base_ms,
+            judged=len(self._judged),
+            skipped=self._skipped,
+        )
+
+    def _ask_while_there_is_time(self, pool: Sequence[int]) -> None:
+        for prompt in Plan(self._config, self.rows, pool, self.wordings).prompts(self):
+            if self._asked and monotonic() + 1.2 * self._took_s > self.settings.until - self._reserve_s:
+                break
+            began = monotonic()
+            try:
+                self._ask(prompt)
+            except TuneError as error:
+                if prompt.name == AS_CONFIGURED:
+                    raise
+                self._skipped[prompt.name] = str(error)
+            self._took_s = monotonic() - began
+        while (unsure := self._unsure_of_time()) is not None and monotonic() < self.settings.until:
+            self._time(unsure, _PAIRS - len(unsure.pairs_ms))
+
+    def best(self) -> Prompt:
+        """For the plan: what would be chosen now."""
+        return choose(self._fast, self._reference).asked.prompt
+
+    def is_fast_enough(self, prompt: Prompt) -> bool:
+        """For the plan."""
+        asked = self._asked.get(prompt.name)
+        return asked is not None and asked.slowdown <= 1 + self.settings.max_slower / 100
+
+    @property
+    def _all(self) -> list[Candidate]:
+        return [one for several in self._tried.values() for one in several]
+
+    @property
+    def _fast(self) -> list[Candidate]:
+        return [one for one in self._all if self.is_fast_enough(one.asked.prompt)]
+
+    @property
+    def _reference(self) -> Candidate:
+        """What the agent does now."""
+        of = {one.correction: one for one in self._tried[AS_CONFIGURED]}
+        in_force = Correction.PRIOR if self._config.corrects_prior else Correction.AS_IS
+        return of.get(Correction.CONFIGURED) or of.get(in_force) or of[Correction.AS_IS]
+
+    @property
+    def _base_ms(self) -> float:
+        return statistics.median(base for asked in self._asked.values() for base, _ in asked.pairs_ms)
+
+    @property
+    def _reserve_s(self) -> float:
+        """For the last measurements of time."""
+        return 2 * _PAIRS * self._base_ms / 1000 if self._asked else 0.0
+
+    def _chosen_rows(self) -> list[int]:
+        """All rows, or as many as leave time for some prompts; the time is that of five requests."""
+        self._set_prompts(Prompt(AS_CONFIGURED, self._config))
+        row_s = min(self._timed(self.task, self.rows[number].input)[1] for number in range(5)) / 1000
+        most = (self.settings.until - monotonic()) / _PROMPTS / (row_s * (1 + 1 / _PAIR_EVERY))
+        return list(range(min(len(self.rows), max(round(most), 50))))
+
+    def _set_prompts(self, prompt: Prompt) -> tuple[Task, dict[str, float] | None]:
+        """Prepares the worker for the configured prompt and for this one; gives the prior of this one."""
+        task = self._variant(prompt)
+        tasks = {one.definition: one for one in (self._variant(Prompt(AS_CONFIGURED, self._config)), task)}
+        try:
+            priors = self.worker.set_tasks(tuple(one.prefix() for one in tasks.values()))
+        except Refusal as refused:
+            raise TuneError(refused.error.message) from refused
+        return task, priors.get(task.definition)
+
+    def _variant(self, prompt: Prompt) -> Task:
+        name = self.task.name if prompt.name == AS_CONFIGURED else f"{self.task.name}: {prompt.name}"
+        return Task(name, prompt.config).measuring_prior()
+
+    def _ask(self, prompt: Prompt) -> None:
+        task, prior = self._set_prompts(prompt)
+        scores = dict[int, dict[str, float]]()
+        asked = Asked(prompt, task.definition, prior, scores)
+        base = self._variant(Prompt(AS_CONFIGURED, self._config))
+        judged = [number for number in self._judged if number not in prompt.examples]
+        # The first request decodes what all share.
+        self._timed(task, self.rows[judged[0]].input)
+        for place, number in enumerate(judged):
+            self._say_progress(prompt, f"row {place + 1} of {len(judged)}")
+            value = self.rows[number].input
+            event, own_ms = self._timed(task, value)
+            assert event.scores is not None
+            scores[number] = event.scores
+            asked.prefix_tokens = max(asked.prefix_tokens, event.cached_tokens)
+            if prompt.name == AS_CONFIGURED:
+                asked.pairs_ms.append((own_ms, own_ms))
+            elif place % _PAIR_EVERY == 0:
+                asked.pairs_ms.append((self._timed(base, value)[1], own_ms))
+        self._asked[prompt.name] = asked
+        if self.is_fast_enough(prompt):
+            asked.unlabelled = self._scores_of_inputs(task)
+        answers = [row.answer for row in self.rows]
+        self._tried[prompt.name] = candidates(asked, answers, self._configured_map(asked))
+
+    def _configured_map(self, asked: Asked) -> ScoreMap | None:
+        is_in_force = asked.definition == self.task.definition and self.task.has_map_for(self.settings.weights_sha256)
+        return self.task.score_map if is_in_force else None
+
+    def _scores_of_inputs(self, task: Task) -> list[dict[str, float]]:
+        runs = (task.make_run(0, Envelope(input=value)) for value in self.unlabelled[: self.settings.most_inputs])
+        answers = self.worker.ask_all(runs, at_once=1)
+        return [event.scores for event in answers if isinstance(event, Finished) and event.scores is not None]
+
+    def _timed(self, task: Task, value: Any) -> tuple[Finished, float]:
+        """The answer, and the milliseconds until it came."""
+        try:
+            run = task.make_run(1, Envelope(input=value))
+        except Refusal as refused:
+            raise TuneError(refused.error.message) from refused
+        began = monotonic()
+        event = self.worker.ask(run)
+        if isinstance(event, Failed):
+            raise TuneError(f"input {shown(value)}: {event.message}")
+        return event, (monotonic() - began) * 1000
+
+    def _unsure_of_time(self) -> Asked | None:
+        """A prompt that would be chosen if it is fast enough, which too few requests say."""
+        for candidate in (choose(self._all, self._reference), choose(self._fast, self._reference)):
+            if candidate.asked.prompt.name != AS_CONFIGURED and len(candidate.asked.pairs_ms) < _PAIRS:
+                return candidate.asked
+        return None
+
+    def _time(self, asked: Asked, pairs: int) -> None:
+        task, _ = self._set_prompts(asked.prompt)
+        base = self._variant(Prompt(AS_CONFIGURED, self._config))
+        self._timed(task, self.rows[self._judged[0]].input)
+        for place in range(pairs):
+            self._say_progress(asked.prompt, f"time, {place + 1} of {pairs}")
+            value = self.rows[self._judged[place % len(self._judged)]].input
+            asked.pairs_ms.append((self._timed(base, value)[1], self._timed(task, value)[1]))
+
+    def _say_progress(self, prompt: Prompt, position: str) -> None:
+        left_s = max(self.settings.until - monotonic(), 0)
+        self.say(f"{prompt.name}: {position}, {left_s / 60:.0f} min left")
+
+
+def is_proved(result: Result) -> bool:
+    """Whether the chosen one is better than what the agent does now by more than chance: by two standard errors."""
+    mean, error = gain(result.chosen, result.reference)
+    return mean > 2 * error

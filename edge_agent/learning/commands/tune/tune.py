@@ -1,0 +1,129 @@
+"""`edge-agent tune`: loads the configuration's model in a worker of its own, and prints what was found."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from edge_agent.core.config import Config
+from edge_agent.core.model import Model, ModelError
+from edge_agent.core.pipe import Load
+from edge_agent.core.wording import printable
+from edge_agent.learning.commands.tune import report
+from edge_agent.learning.commands.tune.fragment import fragment
+from edge_agent.learning.commands.tune.rows import RowsError, read_inputs, read_labelled, read_wordings
+from edge_agent.learning.commands.tune.search import Result, Search, Settings, TuneError
+from edge_agent.learning.commands.tune.unlabelled import best_labels
+from edge_agent.loader import load_config
+from edge_agent.models.bundle import open_model
+from edge_agent.models.record import in_force, trust_in_force
+from edge_agent.requests.tasks import Task
+from edge_agent.tools.output import StatusLine, fail
+from edge_agent.tools.tasks import TaskError, classify_task
+from edge_agent.worker.client import WorkerError, started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """As on the command line."""
+
+    task: str
+    labelled: Path | None
+    unlabelled: Path | None
+    config: Path
+    wordings: Path | None
+    minutes: float
+    max_slower: float
+    out: Path | None
+    force: bool
+    as_json: bool
+
+
+def tune(options: Options) -> int:
+    """Prints the table and writes the fragment; returns the exit code. Raises ConfigError."""
+    until = monotonic() + 60 * options.minutes
+    config = load_config(options.config)
+    progress = StatusLine()
+    if options.out is not None and options.out.exists() and not options.force:
+        return fail(f"{options.out} exists; --force replaces it")
+    if options.out is not None and not options.out.absolute().parent.is_dir():
+        return fail(f"{options.out.parent} is no folder")
+    try:
+        table = classify_task(config, options.task)
+        task, labels = Task(options.task, table), table.labels
+        rows = None if options.labelled is None else read_labelled(options.labelled, task.name, labels)
+        unlabelled = [] if options.unlabelled is None else read_inputs(options.unlabelled)
+        wordings = [] if options.wordings is None else read_wordings(options.wordings)
+        if not rows and not unlabelled:
+            raise TuneError("there are no rows: give --labelled, or --unlabelled for what can be said without labels")
+        progress.say("the model is loaded")
+        configured = config.models["default"]
+        model = open_model("default", in_force(config), trust_in_force(config), configured.chat_templates)
+        settings = Settings(weights_sha256=model.weights_sha256, until=until, max_slower=options.max_slower)
+        with (
+            tempfile.TemporaryDirectory(prefix="edge-agent-tune-") as folder,
+            started(load(model, config, folder)) as worker,
+        ):
+            worker.ready()
+            if not rows:
+                found = best_labels(worker, task, unlabelled, until, progress.say)
+                progress.clear()
+                return _print_shares(found, labels, as_json=options.as_json)
+            search = Search(worker, task, rows, settings, progress.say, unlabelled=unlabelled, wordings=wordings)
+            result = search.run()
+    except RowsError as error:
+        return max(fail(fault) for fault in error.faults)
+    except (TuneError, TaskError, ModelError, WorkerError, OSError) as error:
+        progress.clear()
+        return fail(str(error))
+    progress.clear()
+    return _print(result, task, model, options)
+
+
+def load(model: Model, config: Config, state_dir: str) -> Load:
+    """Loads the model as `run` does, with a state of its own."""
+    return Load(
+        model_path=str(model.path),
+        settings=config.engine,
+        model_sha256=model.sha256,
+        adapters=model.adapters,
+        state_dir=state_dir,
+    )
+
+
+def _print_shares(found: dict[str, list[str]], labels: tuple[str, ...], *, as_json: bool) -> int:
+    if as_json:
+        counts = {name: {label: best.count(label) for label in labels} for name, best in found.items()}
+        print(json.dumps({"best_labels": counts}, indent=2, ensure_ascii=False))
+    else:
+        print(*map(printable, report.shares(found, labels)), sep="\n")
+        print("How often each label is best. Which correction is right, only labelled rows say.")
+    return 0
+
+
+def _print(result: Result, task: Task, model: Model, options: Options) -> int:
+    is_kept = result.chosen is result.reference
+    chosen = result.chosen
+    about = f"By `edge-agent tune`: right in {chosen.accuracy:.0%} of {len(chosen.rows)} rows, "
+    about += f"before in {result.accuracy_before(chosen):.0%}."
+    text = None if is_kept else fragment(task, chosen, model.weights_sha256, about)
+    lines = [*report.table(result), "", *report.words(result, options.max_slower)]
+    if options.as_json:
+        print(json.dumps({**report.document(result), "fragment": text}, indent=2, ensure_ascii=False))
+    else:
+        print(*map(printable, lines), sep="\n")
+    if text is None:
+        return 0
+    if options.out is not None:
+        try:
+            options.out.write_text(text, "utf-8")
+        except OSError as error:
+            return fail(f"{options.out}: {error.strerror}")
+        print(printable(f"{options.out} is written."), file=sys.stderr)
+    elif not options.as_json:
+        print("", text, sep="\n", end="")
+    return 0

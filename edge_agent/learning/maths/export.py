@@ -1,0 +1,93 @@
+"""A task's kept answers, as `cmd/feedback-export` gives them and `edge-agent accuracy --out` keeps them in a file."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.core.strict_json import parse_json
+from edge_agent.core.wording import first_fault
+
+_Text = Annotated[str, Field(min_length=1, max_length=512)]
+_Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class ExportedAnswer(_Part):
+    """See KeptAnswer. at: RFC 3339, None = the clock was unset."""
+
+    number: int
+    at: str | None
+    scores: Annotated[dict[str, _Score], Field(min_length=1)]
+    output: str | None
+    label: str | None
+    is_marked: bool
+    is_audit: bool
+
+
+class Export(_Part):
+    """All answers of one task of one board, in the order of time.
+
+    definition, model: hashes of the task's definition and of the model's files. map: in force, None = none. prior: the
+    map that divides by the model's prior. since: audits up to this number are from before a drop.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    site: _Text
+    device: _Text
+    task: _Text
+    definition: _Text
+    model: _Text
+    map: dict[str, Any] | None
+    prior: dict[str, Any] | None
+    since: int
+    answers: Annotated[tuple[ExportedAnswer, ...], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Export:
+        if any(one.scores.keys() != set(self.labels) for one in self.answers):
+            raise ValueError("the answers have scores of different labels")
+        for value in (self.map, self.prior):
+            if value is not None and self.answers:
+                ScoreMap.from_json(value, self.labels)
+        return self
+
+    @property
+    def board(self) -> str:
+        return f"{self.site}/{self.device}"
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Empty without an answer."""
+        return tuple(self.answers[0].scores) if self.answers else ()
+
+    def map_of(self, part: Literal["map", "prior"]) -> ScoreMap:
+        """The identity where there is none."""
+        value = getattr(self, part)
+        return ScoreMap.identity(self.labels) if value is None else ScoreMap.from_json(value, self.labels)
+
+    @property
+    def training(self) -> list[ExportedAnswer]:
+        """The answers with feedback that maps are fitted to."""
+        return [one for one in self.answers if one.is_marked and not self.measures(one)]
+
+    def measures(self, answer: ExportedAnswer) -> bool:
+        """Whether it is an audit that counts; all other feedback trains."""
+        return answer.is_audit and answer.number > self.since
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode() + b"\n"
+
+
+def read_export(data: bytes) -> Export:
+    """What `encode` wrote. Raises ValueError, which says the fault in one line."""
+    try:
+        return Export.model_validate(parse_json(data.decode()))
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from None

@@ -1,0 +1,182 @@
+"""`edge-agent accuracy`: what kept answers say. tests/contract/test_feedback.py asks a board for them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent import cli
+from edge_agent.core.config import MqttConfig
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.learning.commands.accuracy import accuracy
+from edge_agent.learning.commands.accuracy.measures import measure
+from edge_agent.learning.maths.calibration import bins
+from edge_agent.learning.maths.export import Export, read_export
+from edge_agent.tools.bus import Bus, NoAnswerError
+
+BUS = Bus(mqtt=MqttConfig(), site="plant", device="b1")
+
+
+def answer(number: int, score: float, label: str | None, **more: Any) -> dict[str, Any]:
+    """Of the labels a and b; a has this score and is the output."""
+    fields = {"at": None, "output": "a", "is_marked": True, "is_audit": True, **more}
+    return {"number": number, "scores": {"a": score, "b": 1 - score}, "label": label, **fields}
+
+
+def export(*answers: dict[str, Any], **more: Any) -> Export:
+    fields = {"task": "t", "definition": "d", "model": "m", "map": None, "prior": None, "since": 0, **more}
+    return Export.model_validate({"schema": 1, "site": "plant", "device": "b1", "answers": answers, **fields})
+
+
+def test_audits_measure_and_other_feedback_does_not() -> None:
+    audits = [answer(number, 0.9, "a" if number % 10 else "b") for number in range(1, 101)]
+    others = [answer(number, 0.9, "b", is_audit=False) for number in range(101, 121)]
+    silent = [answer(number, 0.6, None, is_marked=False, is_audit=False, output=None) for number in range(121, 201)]
+    found = measure(export(*audits, *others, *silent))
+    assert (found.answers, found.given) == (200, 0.6)
+    assert (found.audits.right, found.audits.total) == (90, 100)
+    # R: binom.test(90, 100)$conf.int
+    assert found.audits.low == pytest.approx(0.8238, abs=1e-4)
+    assert found.audits.high == pytest.approx(0.9510, abs=1e-4)
+    assert (found.feedback.right, found.feedback.total) == (90, 120)
+    assert found.calibration is not None
+    assert found.calibration.after == pytest.approx(0.0, abs=1e-9)
+    assert found.confusion == {"a": (90, 0), "b": (30, 0)}
+    # R: binom.test(90, 100, alternative = "greater")$conf.int
+    assert found.coverage[0].low == pytest.approx(0.8363, abs=1e-4)
+
+
+def test_audits_from_before_a_drop_do_not_measure() -> None:
+    found = measure(export(*(answer(number, 0.9, "a" if number > 5 else "b") for number in range(1, 11)), since=5))
+    assert (found.audits.right, found.audits.total, found.feedback.total) == (5, 5, 10)
+
+
+def test_answers_without_output_and_labels_of_no_name_have_a_place_of_their_own() -> None:
+    found = measure(export(answer(1, 0.9, None), answer(2, 0.9, "b", output=None)))
+    assert found.outputs == ("a", "b", "(unsure)")
+    assert found.confusion == {"a": (0, 0, 0), "b": (0, 0, 1), "(another)": (1, 0, 0)}
+
+
+def test_a_map_changes_what_is_right_and_how_sure_it_is() -> None:
+    answers = [answer(number, 0.6, "b") for number in range(1, 51)]
+    swapped = ScoreMap(("a", "b"), (1.0, 1.0), (0.0, 3.0)).to_json()
+    assert measure(export(*answers)).audits.right == 0
+    found = measure(export(*answers, map=swapped))
+    assert found.audits.right == 50
+    assert found.calibration is not None
+    assert found.calibration.before == pytest.approx(0.6)
+    assert found.calibration.after < 0.1
+
+
+def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
+    right = [answer(number, 0.9, "a") for number in range(1, 59)]
+    nine, more, most = measure(export(*right)).promises
+    assert (nine.coverage, nine.missing) == (1.0, 0)
+    # 59 right ones of 59 prove 0.95, 299 of 299 prove 0.99.
+    assert (more.coverage, more.missing) == (None, 1)
+    assert most.missing == 241
+
+
+def test_a_score_of_one_is_in_the_last_bin() -> None:
+    assert bins([(1.0, True), (0.95, False), (0.05, False)]) == [(1, 0.05, 0.0), (2, 0.975, 0.5)]
+
+
+def pages_of(*answers: dict[str, Any], by: int, definitions: str = "dddd") -> Any:
+    """A board that gives so many answers a page."""
+    asked: list[dict[str, Any]] = []
+
+    def ask(fields: dict[str, Any]) -> dict[str, Any]:
+        asked.append(fields)
+        left = [one for one in answers if one["number"] > fields["after"]]
+        facts = {"task": "t", "definition": definitions[len(asked) - 1], "model": "m", "map": None, "prior": None}
+        end = left[by - 1]["number"] if len(left) > by else None
+        return {"status": "ok", "data": {**facts, "since": 0, "next": end, "answers": left[:by]}}
+
+    return ask
+
+
+def test_all_pages_are_fetched_and_kept_in_a_file_that_is_read_again() -> None:
+    answers = [answer(number, 0.7, "a") for number in (1, 2, 5, 9, 10)]
+    found = accuracy.fetch("t", BUS, pages_of(*answers, by=2))
+    assert [one.number for one in found.answers] == [1, 2, 5, 9, 10]
+    assert found.board == "plant/b1"
+    assert read_export(found.encode()) == found
+    with pytest.raises(NoAnswerError, match="was changed meanwhile"):
+        accuracy.fetch("t", BUS, pages_of(*answers, by=2, definitions="dde"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"answers": [answer(1, 1.5, "a")]}, "scores"),
+        ({"answers": [answer(1, 0.5, "a"), {**answer(2, 0.5, "a"), "scores": {"c": 1.0}}]}, "different labels"),
+        ({"map": {"a": [1, 0], "c": [1, 0]}}, "the task's labels"),
+        ({"map": {"a": [1, 0], "b": [1e9, 0]}}, "finite"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused(changes: dict[str, Any], fault: str) -> None:
+    document = export(answer(1, 0.5, "a")).model_dump(mode="json", by_alias=True) | changes
+    with pytest.raises(ValueError, match=fault):
+        read_export(json.dumps(document).encode())
+
+
+def test_the_tables_name_the_figures() -> None:
+    found = export(*(answer(number, 0.9, "a") for number in range(1, 59)))
+    text = "\n".join(accuracy.lines(found, measure(found)))
+    assert "t of plant/b1: 58 answers kept, 100.0 % of them given" in text
+    assert re.search(r"audits +58 +58 +100\.0 % +93\.8 % to 100\.0 %", text)
+    assert "expected calibration error, of 58 audits: 10.0 % as the model scores, 10.0 % with the map in force" in text
+
+
+def test_the_page_is_whole_and_loads_nothing() -> None:
+    pytest.importorskip("matplotlib")
+    from edge_agent.learning.commands.accuracy.page import render_page  # noqa: PLC0415
+
+    labels = ("<b>$x$</b>", "\u6e29\u5ea6")
+    answers = [
+        answer(
+            number, 0.9, labels[number % 3 == 0], output=labels[0], scores=dict(zip(labels, (0.7, 0.3), strict=True))
+        )
+        for number in range(1, 41)
+    ]
+    found = export(*answers)
+    page = render_page(found, measure(found))
+    assert page == render_page(found, measure(found))
+    assert page.count("<svg ") == 4
+    assert "&lt;b&gt;$x$&lt;/b&gt;" in page
+    assert "<b>" not in page
+    assert {*re.findall(r"https?://[^\"]+", page)} == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.search(r"<script|<link|<img|@import|#0102", page)
+    assert "prefers-color-scheme: dark" in page
+    names = re.findall(r' id="([^"]+)"', page)
+    assert len(names) == len(set(names))
+    unmarked = export(answer(1, 0.9, None, is_marked=False))
+    assert "<svg" not in render_page(unmarked, measure(unmarked))
+
+
+def test_a_page_without_its_extra_is_refused_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: None)
+    words = ["accuracy", "t", "--host", "127.0.0.1", "--port", "1", "--site", "s", "--device", "d", "--html", "x"]
+    assert cli.main(words) == cli.EXIT_FAILED
+    assert "pip install '.[plots]' in a copy of the repository" in capsys.readouterr().err
+
+
+def test_what_a_board_refuses_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    refused = {"status": "failed", "error": {"code": "not_enabled", "message": "m"}}
+    monkeypatch.setattr(accuracy, "send_command", lambda *_, **__: refused)
+    arguments: dict[str, Any] = {"as_json": False, "html": None, "timeout_s": 1.0}
+    assert accuracy.accuracy(BUS, "t", out=tmp_path / "o", **arguments) == cli.EXIT_OTHER_STATUS
+    assert "not_enabled" in capsys.readouterr().out
+    assert not (tmp_path / "o").exists()
+    monkeypatch.setattr(accuracy, "send_command", lambda _, __, fields, **___: pages_of(by=2)(fields))
+    assert accuracy.accuracy(BUS, "t", out=None, **arguments) == cli.EXIT_FAILED
+    assert "has kept no answer of task t" in capsys.readouterr().err

@@ -1,0 +1,187 @@
+"""`edge-agent rows`: from what a board keeps to what a training reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert.evaluate.requests import read_tasks
+from convert.learning.rows import read_rows
+from edge_agent import cli
+from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.commands.rows import rows_of
+from edge_agent.store.database import FILE
+from edge_agent.store.store import Store
+
+AT = 1_800_000_000.0
+CONFIG = """
+state_dir = "state"
+[device]
+site = "hall1"
+id = "board1"
+[models.default]
+path = "echo:"
+[feedback]
+enabled = true
+keep_inputs = true
+[tasks.pump]
+kind = "classify"
+labels = ["normal", "worn"]
+[tasks.note]
+kind = "extract"
+schema = { type = "object" }
+"""
+
+
+def answer(number: int, label: str | None = "worn", **more: Any) -> KeptAnswer:
+    fields = {"is_marked": True, "input": b'{"hz":%d}' % number, "output": "normal", "wall_s": AT + number, **more}
+    return KeptAnswer(
+        number=number, id=str(number), reply_topic="r", scores={"normal": 0.8, "worn": 0.2},
+        tokens=9, is_audit=False, label=label, **fields,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Store]:
+    """Of an agent that runs."""
+    store = Store(folder / "state" / FILE, lambda _: None)
+    store.start()
+    yield store
+    store.stop(5.0)
+    store.close()
+
+
+def keep(store: Store, *answers: KeptAnswer, task: str = "pump", basis: str = "b") -> None:
+    for one in answers:
+        AnswerTable(store).keep(task, basis, one)
+    store.commit()
+
+
+def run(*words: str) -> int:
+    return cli.main(["rows", "pump", "--config", "config.toml", *words])
+
+
+def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store) -> None:
+    keep(store, *(answer(number, "worn" if number % 3 else "normal") for number in range(60)))
+    keep(store, answer(60), basis="of another model")
+    keep(store, answer(62, input=None), answer(61), task="pump/student")
+    before = sorted(path.name for path in (folder / "state").iterdir())
+    # In a process of its own: the agent's has the database locked.
+    command = [sys.executable, "-m", "edge_agent", "rows", "pump", "--config", "config.toml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "rows.jsonl: 62 rows: normal 20, worn 42\n"), done.stderr
+    assert sorted(path.name for path in (folder / "state").iterdir()) == before
+    assert sorted(path.name for path in folder.iterdir()) == ["config.toml", "rows.jsonl", "state"]
+    assert (folder / "rows.jsonl").stat().st_mode & 0o777 == 0o600
+    first, *_ = (folder / "rows.jsonl").read_text("utf-8").splitlines()
+    assert first == '{"task":"pump","ts":"2027-01-15T08:00:00.000Z","input":{"hz":0},"answer":"normal"}'
+
+    rows = read_rows(folder / "rows.jsonl", read_tasks(folder / "config.toml"))
+    assert [row.time for row in rows] == [AT + number for number in range(62)]
+    assert [row.values for row in rows] == [{"hz": number} for number in range(62)]
+    assert rows[1].answer == "worn"
+
+
+def test_what_makes_no_row_is_counted(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(
+        store,
+        answer(1, None, is_marked=False),
+        answer(2, None),
+        answer(3, "broken"),
+        answer(4, input=None),
+        answer(5, input=b'{"a'),
+        answer(6, input=b'{"hz":8}'),
+        answer(7, "normal", input=b'{"hz":8}'),
+        answer(8),
+    )
+    assert run("--json", "--out", "out.jsonl") == cli.EXIT_OK
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {
+        "task": "pump",
+        "rows": 1,
+        "labels": {"normal": 0, "worn": 1},
+        "left_out": {
+            "no_feedback": 1, "no_label": 1, "other_label": 1, "no_input": 2, "repeated": 1, "contradicted": 1
+        },
+    }  # fmt: skip
+    assert "left out: 1: no feedback\n" in printed.err
+    assert "left out: 2: no input kept\n" in printed.err
+    assert len(printed.err.splitlines()) == 6
+
+
+def test_the_newest_answer_to_an_input_counts() -> None:
+    found = rows_of(
+        "pump", [answer(1, input=b'{"a":1,"b":2}'), answer(2, "normal", input=b'{"b":2,"a":1}')], ["normal", "worn"]
+    )
+    assert [(row["input"], row["answer"]) for row in found.rows] == [({"b": 2, "a": 1}, "normal")]
+    assert found.left_out == {"contradicted": 1}
+
+
+def test_a_label_is_written_as_the_task_has_it_now() -> None:
+    (row,) = rows_of("pump", [answer(1, "us\u0065\u0301", input=b'"hums"')], ["us\u00e9", "new"]).rows
+    assert (row["input"], row["answer"]) == ("hums", "us\u00e9")
+
+
+def test_without_a_clock_no_row_has_a_time() -> None:
+    found = rows_of("pump", [answer(1, wall_s=5.0), answer(2)], ["normal", "worn"])
+    assert [row.keys() for row in found.rows] == [{"task", "input", "answer"}] * 2
+
+
+def test_a_file_is_replaced_only_with_force(folder: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(store, answer(1))
+    (folder / "rows.jsonl").write_text("mine", "utf-8")
+    (folder / "rows.jsonl").chmod(0o644)
+    assert run() == cli.EXIT_FAILED
+    assert "rows.jsonl exists; --force replaces it" in capsys.readouterr().err
+    assert (folder / "rows.jsonl").read_text("utf-8") == "mine"
+    assert run("--force") == cli.EXIT_OK
+    assert (folder / "rows.jsonl").stat().st_mode & 0o777 == 0o600
+    assert run("--out", "nosuch/rows.jsonl") == cli.EXIT_FAILED
+    assert "nosuch/rows.jsonl: cannot be written: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("enabled = true", "enabled = false"), "feedback.enabled is false: the board keeps no answers"),
+        (("keep_inputs = true", ""), "feedback.keep_inputs is false: no inputs are kept"),
+        (("[tasks.pump]", "[tasks.pumps]"), 'should be a task of the kind classify: pumps (got "pump")'),
+        (("[tasks.note]", '[queue]\njournal = "memory"\n[tasks.note]'), 'queue.journal is "memory"'),
+        (('"state"', '"elsewhere"'), "there is no database yet"),
+        (("", ""), "no kept answer of task pump has feedback, its right label and its input"),
+    ],
+)
+def test_where_there_is_no_row_the_reason_is_said(
+    folder: Path, store: Store, capsys: pytest.CaptureFixture[str], change: tuple[str, str], said: str
+) -> None:
+    keep(store, answer(1, input=None))
+    (folder / "config.toml").write_text(CONFIG.replace(*change), "utf-8")
+    assert run() == cli.EXIT_FAILED
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+    assert not (folder / "rows.jsonl").exists()
+
+
+def test_a_task_of_another_kind_and_a_database_of_another_kind_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["rows", "note", "--config", "config.toml"]) == cli.EXIT_FAILED
+    assert '(got "note", of the kind extract)' in capsys.readouterr().err
+    (folder / "state").mkdir()
+    (folder / "state" / FILE).write_bytes(b"x" * 5000)
+    assert run() == cli.EXIT_FAILED
+    assert "cannot be read: file is not a database" in capsys.readouterr().err

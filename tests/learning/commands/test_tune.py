@@ -1,0 +1,330 @@
+"""`edge-agent tune`: files are read strictly, prompts are judged on rows that they do not show, and the keys load."""
+
+from __future__ import annotations
+
+import json
+import random
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.cli import main
+from edge_agent.core.config import ClassifyTask, Example
+from edge_agent.learning.commands.tune import prompts
+from edge_agent.learning.commands.tune.fragment import fragment
+from edge_agent.learning.commands.tune.judge import (
+    Asked,
+    Candidate,
+    Correction,
+    candidates,
+    choose,
+    gain,
+)
+from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, Results
+from edge_agent.learning.commands.tune.rows import Row, RowsError, read_inputs, read_labelled
+from edge_agent.loader import load_config
+from edge_agent.models.bundle import open_model
+from edge_agent.requests.tasks import Task
+from edge_agent.tools.demo import readings
+from edge_agent.tools.toml import toml
+
+LABELS = ("calm", "loud")
+TASK = ClassifyTask(kind="classify", labels=LABELS, system="Name the sound.")
+CONFIG = """
+[device]
+site = "hall1"
+id = "board1"
+[models.default]
+path = {path}
+[tasks.sound]
+kind = "classify"
+system = "Name the sound."
+labels = ["calm", "loud"]
+[tasks.chat]
+kind = "generate"
+"""
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def lines(rows: Sequence[tuple[object, str]]) -> str:
+    return "".join(json.dumps({"input": value, "answer": answer}) + "\n" for value, answer in rows)
+
+
+def test_labelled_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
+    rows = [Row("a", "calm"), Row({"db": 3, "ok": True}, "loud")]
+    given = lines([("a", "calm"), ({"db": 3, "ok": True}, "loud"), ("a", "calm")])
+    assert read_labelled(written(tmp_path / "a.jsonl", given), "sound", LABELS) == rows
+    kept = json.dumps({"task": "sound", "ts": "2026-11-02T06:00:00Z", "input": "a", "answer": "calm"})
+    assert read_labelled(written(tmp_path / "kept.jsonl", kept), "sound", LABELS) == rows[:1]
+    of_columns = written(tmp_path / "b.csv", 'db,ok,label,note\n3,true,loud,"on, now"\n-1.5,no,calm,\n')
+    assert read_labelled(of_columns, "sound", LABELS) == [
+        Row({"db": 3, "ok": True, "note": "on, now"}, "loud"),
+        Row({"db": -1.5, "ok": "no"}, "calm"),
+    ]
+    of_inputs = written(tmp_path / "c.csv", "id,input,answer\n1,hum,calm\n")
+    assert read_labelled(of_inputs, "sound", LABELS) == [Row("hum", "calm")]
+    assert read_inputs(written(tmp_path / "d.txt", 'a hum\n\n{"db":3}\n7\n')) == ["a hum", {"db": 3}, "7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        (
+            "a.jsonl",
+            lines([("a", "calm"), ("b", "shrill")]),
+            'a.jsonl:2: answer: should be one of calm, loud (got "shri',
+        ),
+        ("a.jsonl", '{"input": "a"}\n', 'a.jsonl:1: should be {"input": …, "answer": …}, with "task" and "ts" or'),
+        (
+            "a.jsonl",
+            '{"task": "fan", "input": "a", "answer": "calm"}\n',
+            'a.jsonl:1: task: should be sound (got "fan")',
+        ),
+        ("a.jsonl", lines([(7, "calm")]), "a.jsonl:1: input: should be a text, an object or an array (got 7)"),
+        ("a.jsonl", lines([("a", "calm"), ("a", "loud")]), "a.jsonl:2: answer: the same input has another one before"),
+        ("a.jsonl", "hum\n", "a.jsonl:1: should be a line of JSON"),
+        ("a.csv", "text,value\n", "a.csv:1: should be a header of different names with commas between them"),
+        ("a.csv", "input,answer\na\n", "a.csv:2: should have 2 cells"),
+        ("a.csv", "input,answer\na,calm\nb,soft\n", "a.csv:3: answer: should be one of calm, loud"),
+    ],
+)
+def test_a_fault_names_its_line(tmp_path: Path, name: str, text: str, fault: str) -> None:
+    with pytest.raises(RowsError) as raised:
+        read_labelled(written(tmp_path / name, text), "sound", LABELS)
+    assert fault in str(raised.value)
+
+
+class Everything:
+    """Results where all prompts are equally good and fast."""
+
+    def best(self) -> Prompt:
+        return Prompt(AS_CONFIGURED, TASK)
+
+    def is_fast_enough(self, prompt: Prompt) -> bool:
+        return prompt.config.examples_as == "system"
+
+
+def test_prompts_show_as_many_rows_of_each_label() -> None:
+    rows = [Row(f"sound {number}", LABELS[number % 3 == 0]) for number in range(50)]
+    tried = list(Plan(TASK, rows, range(50), ["What is heard?"]).prompts(Everything()))
+    assert [prompt.name for prompt in tried[:3]] == [AS_CONFIGURED, "wording 1", "2 examples, turns, choice 1"]
+    assert {(len(one.examples), one.config.examples_as) for one in tried[2:]} >= {(16, "turns"), (2, "system")}
+    for prompt in tried[2:]:
+        shown = prompt.config.examples
+        assert shown == tuple(Example(input=rows[one].input, answer=rows[one].answer) for one in prompt.examples)
+        assert sum(example.answer == "calm" for example in shown) == len(shown) / 2
+    # Other choices only of what is fast.
+    assert all(one.config.examples_as == "system" for one in tried if one.name.endswith("choice 2"))
+    assert len({one.examples for one in tried if one.name.startswith("4 examples, system")}) == 8
+
+
+def asked(scores: Sequence[float], *, shown: Sequence[int] = (), prior: float | None = None, name: str = "") -> Asked:
+    """Answers to a prompt. scores: of `loud`, by number of a row."""
+    prompt = Prompt(name or AS_CONFIGURED, TASK, tuple(shown))
+    by_row = {row: {"calm": 1 - one, "loud": one} for row, one in enumerate(scores) if row not in shown}
+    return Asked(prompt, "d", None if prior is None else {"calm": 1 - prior, "loud": prior}, by_row)
+
+
+# A model that prefers `loud`, but knows the difference.
+ANSWERS = ["calm", "loud"] * 20
+NOISE = [random.Random(1).uniform(-0.04, 0.04) for _ in ANSWERS]
+PREFERS = [(0.8 if answer == "calm" else 0.9) + noise for answer, noise in zip(ANSWERS, NOISE, strict=True)]
+
+
+def by_correction(several: Sequence[Candidate]) -> dict[Correction, Candidate]:
+    return {one.correction: one for one in several}
+
+
+def test_corrections_lift_a_label_that_never_wins() -> None:
+    several = candidates(asked(PREFERS, prior=0.85), ANSWERS, None)
+    found = by_correction(several)
+    assert found[Correction.AS_IS].accuracy == 0.5
+    assert found[Correction.PRIOR].accuracy > 0.9
+    assert found[Correction.MAP].accuracy > 0.9
+    assert gain(found[Correction.MAP], found[Correction.AS_IS])[0] > 0
+    assert Correction.MEAN not in found
+    assert choose(several, found[Correction.PRIOR]).correction is not Correction.AS_IS
+
+
+def test_the_mean_of_inputs_needs_no_label() -> None:
+    answers = asked(PREFERS)
+    answers.unlabelled = list(answers.scores.values())
+    found = by_correction(candidates(answers, ANSWERS, None))
+    assert found[Correction.MEAN].accuracy > 0.9
+    assert Correction.PRIOR not in found
+
+
+def test_a_map_is_judged_on_rows_that_its_fit_did_not_see() -> None:
+    draw = random.Random(2)
+    noise = asked([draw.uniform(0.1, 0.9) for _ in range(60)])
+    answers = [draw.choice(LABELS) for _ in range(60)]
+    found = by_correction(candidates(noise, answers, None))
+    assert found[Correction.MAP].accuracy < 0.7
+
+
+def test_the_luckiest_of_many_prompts_is_not_chosen() -> None:
+    """All prompts answer by chance alone; one of them looks best."""
+    draw = random.Random(3)
+    answers = [draw.choice(LABELS) for _ in range(30)]
+    several = []
+    for number in range(12):
+        shown = draw.sample(range(30), 4) if number else ()
+        scores = [min(max(0.5 + draw.gauss(0, 0.05), 0.01), 0.99) for _ in answers]
+        several += candidates(asked(scores, shown=shown, name=f"{number}" if number else ""), answers, None)
+    assert choose(several, several[0]).asked.prompt.name == AS_CONFIGURED
+
+
+def test_examples_that_change_nothing_are_not_chosen() -> None:
+    """Rows that a balanced choice leaves are of other shares: both prompts are fitted to the same ones."""
+    answers = ["calm"] * 8 + ["loud"] * 32
+    scores = [0.4 + 0.02 * (row % 7) for row in range(40)]
+    plain = candidates(asked(scores), answers, None)
+    shows = candidates(asked(scores, shown=[*range(6), *range(20, 26)], name="12 examples"), answers, None)
+    assert by_correction(shows)[Correction.MAP].accuracy > by_correction(plain)[Correction.MAP].accuracy
+    assert choose([*plain, *shows], plain[0]).asked.prompt.name == AS_CONFIGURED
+
+
+def test_a_prompt_that_is_really_better_is_chosen() -> None:
+    good = [0.1 if answer == "calm" else 0.9 for answer in ANSWERS]
+    plain, better = asked([0.5 + noise for noise in NOISE]), asked(good, shown=[0, 1], name="2 examples")
+    several = [*candidates(plain, ANSWERS, None), *candidates(better, ANSWERS, None)]
+    assert choose(several, several[0]).asked is better
+
+
+def test_a_model_that_is_sure_and_wrong_is_badly_calibrated() -> None:
+    (sure, *_) = candidates(asked([0.0] * 10), ["calm"] * 5 + ["loud"] * 5, None)
+    assert sure.calibration_error == pytest.approx(0.5)
+    low, high = sure.interval
+    assert 0.15 < low < sure.accuracy == 0.5 < high < 0.85
+
+
+def test_the_keys_put_the_map_in_force(tmp_path: Path) -> None:
+    task = Task("sound", TASK)
+    examples = (Example(input={"db": 3.5, "a b": ['"', "\n"]}, answer="calm"), Example(input="clang", answer="loud"))
+    config = TASK.model_copy(update={"system": 'Which "sound"?', "examples": examples, "examples_as": "system"})
+    answers = asked(PREFERS, prior=0.85)
+    answers.prompt = replace(answers.prompt, config=config)
+    chosen = by_correction(candidates(answers, ANSWERS, None))[Correction.MAP]
+    text = CONFIG.format(path='"echo:"').replace('system = "Name the sound."\n', "")
+    keys = fragment(task, chosen, "weights", "About.").replace("[tasks.sound]\n", "", 1)
+    table, rest = text.split("[tasks.chat]")
+    path = written(tmp_path / "config.toml", f"{table}{keys}\n[tasks.chat]{rest}")
+    loaded = Task("sound", load_config(path).tasks["sound"])
+    assert loaded.head == Task("sound", config).head
+    assert loaded.has_map_for("weights")
+    assert not loaded.has_map_for("others")
+    assert loaded.score_map is not None
+    raw = {"calm": 0.2, "loud": 0.8}
+    assert chosen.score_map is not None
+    assert loaded.score_map.apply(raw) == pytest.approx(chosen.score_map.apply(raw), abs=1e-3)
+
+
+def test_toml_is_what_was_given() -> None:
+    value = {"a b": [1, 2.5, True, "x\x7f\n"], "c": {"d": "é"}}
+    assert tomllib.loads(f"v = {toml(value)}")["v"] == value
+
+
+def echo_rows(tmp_path: Path) -> Path:
+    """The test model is sure of a label that an input names; these rows name the other one in two of five."""
+    rows = [(f"{LABELS[(row % 2) ^ (row % 5 < 2)]} {row}", LABELS[row % 2]) for row in range(30)]
+    return written(tmp_path / "rows.jsonl", lines(rows))
+
+
+def test_the_command_prints_a_table_and_writes_keys_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "_NUMBERS", (2,))
+    monkeypatch.setattr(prompts, "_SEEDS", 1)
+    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
+    out = tmp_path / "keys.toml"
+    command = ["tune", "sound", "--labelled", str(echo_rows(tmp_path)), "--config", str(config), "--minutes", "5"]
+    assert main([*command, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert f"·  {AS_CONFIGURED}" in printed.out
+    assert "2 examples, turns, choice 1" in printed.out
+    assert tomllib.loads(out.read_text("utf-8"))["tasks"]["sound"]["score_map"]["scale"].keys() == set(LABELS)
+    assert main([*command, "--out", str(out)]) == 1
+    assert "keys.toml exists; --force replaces it" in capsys.readouterr().err
+
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["rows"] == 30
+    assert {one["correction"] for one in document["tried"]} == {"as-is", "prior", "map", "map of prior"}
+    assert tomllib.loads(document["fragment"])["tasks"]["sound"]
+
+
+def test_ctrl_c_ends_the_search_with_what_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Plan.prompts
+
+    def interrupted(plan: Plan, results: Results) -> Iterator[Prompt]:
+        yield next(drawn(plan, results))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Plan, "prompts", interrupted)
+    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
+    command = ["tune", "sound", "--labelled", str(echo_rows(tmp_path)), "--config", str(config), "--json"]
+    assert main(command) == 0
+    assert {one["prompt"] for one in json.loads(capsys.readouterr().out)["tried"]} == {AS_CONFIGURED}
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "fault"),
+    [
+        ("chat", ["--labelled", "rows.jsonl"], 'kind classify: sound (got "chat", of the kind generate)'),
+        ("noise", ["--labelled", "rows.jsonl"], 'kind classify: sound (got "noise")'),
+        ("sound", [], "there are no rows: give --labelled"),
+        ("sound", ["--labelled", "few.jsonl"], "at least 20 labelled rows with different inputs (got 1)"),
+        ("sound", ["--labelled", "bad.jsonl"], "bad.jsonl:1: answer: should be one of calm, loud"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    options: list[str],
+    fault: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    echo_rows(tmp_path)
+    written(tmp_path / "few.jsonl", lines([("a", "calm")]))
+    written(tmp_path / "bad.jsonl", lines([("a", "soft")]))
+    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
+    assert main(["tune", task, "--config", str(config), *options]) == 1
+    assert fault in capsys.readouterr().err
+
+
+def test_without_labels_it_says_which_labels_are_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
+    inputs = written(tmp_path / "inputs.txt", "calm 1\ncalm 2\nloud 3\n")
+    assert main(["tune", "sound", "--unlabelled", str(inputs), "--config", str(config), "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)["best_labels"]
+    assert counts["as-is"] == {"calm": 2, "loud": 1}
+    assert counts.keys() == {"as-is", "prior", "mean of inputs"}
+
+
+def test_a_real_model_is_tuned_within_its_time(
+    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = readings.tasks()["machine-triage"]
+    table = "".join(f"{key} = {toml(value)}\n" for key, value in task.items())
+    text = CONFIG.format(path=toml(str(demo_bundle))) + f"[tasks.pump]\n{table}"
+    config = written(tmp_path / "config.toml", text)
+    rows = [(reading.payload, reading.fault) for reading in readings.held_out()[:20]]
+    labelled = written(tmp_path / "rows.jsonl", lines(rows))
+    command = ["tune", "pump", "--labelled", str(labelled), "--config", str(config), "--minutes", "0.01", "--json"]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    first = document["tried"][0]
+    assert first["accuracy"] >= 0.8
+    assert first["ms"] > 0
+    assert open_model("default", demo_bundle).weights_sha256

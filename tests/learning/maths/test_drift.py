@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from edge_agent.learning.maths.drift import MAX_AUDITS, accuracy_before_drop, distribution_shift
+
+
+def audits(*parts: tuple[int, float], seed: int = 0) -> list[bool]:
+    """parts: number of audits and their accuracy."""
+    random = Random(seed)
+    return [random.random() < accuracy for count, accuracy in parts for _ in range(count)]
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.3, 0.6, 0.9, 0.99, 1.0])
+def test_a_constant_accuracy_is_no_drop(accuracy: float) -> None:
+    rights = audits((MAX_AUDITS + 200, accuracy))
+    assert all(accuracy_before_drop(rights[:end]) is None for end in range(0, len(rights) + 1, 100))
+
+
+def test_a_rise_is_no_drop() -> None:
+    assert accuracy_before_drop(audits((200, 0.5), (300, 0.95))) is None
+
+
+@pytest.mark.parametrize(("before", "delay"), [(0.99, 20), (0.95, 35), (0.9, 60)])
+def test_labels_swapped_for_a_third_of_the_inputs_are_seen(before: float, delay: int) -> None:
+    drops = [accuracy_before_drop(audits((200, before), (delay, before * 2 / 3), seed=seed)) for seed in range(9)]
+    assert sum(drop is not None for drop in drops) >= 5
+
+
+def test_the_accuracy_before_is_that_of_the_likeliest_course() -> None:
+    assert accuracy_before_drop([True] * 200 + [False, True] * 20) == 1.0
+
+
+def test_only_the_newest_audits_count() -> None:
+    rights = audits((200, 0.95), (MAX_AUDITS, 0.6))
+    assert accuracy_before_drop(rights) is None
+    assert accuracy_before_drop(rights[:400]) is not None
+
+
+def test_too_few_audits_show_no_drop() -> None:
+    assert accuracy_before_drop([]) is None
+    assert accuracy_before_drop([True] * 10 + [False] * 40) is None
+
+
+def test_another_mix_is_a_shift_by_the_population_stability_index() -> None:
+    shift = distribution_shift({"ok": 500, "hot": 500}, {"ok": 800, "hot": 200})
+    # (0.8 - 0.5) ln(0.8 / 0.5) + (0.2 - 0.5) ln(0.2 / 0.5)
+    assert shift == pytest.approx(0.416, abs=0.003)
+
+
+def test_a_label_that_was_never_seen_is_a_shift() -> None:
+    shift = distribution_shift({"ok": 1000}, {"ok": 50, "hot": 50})
+    assert shift is not None
+    assert shift > 0.25
+
+
+@pytest.mark.parametrize(
+    ("reference", "recent"),
+    [
+        ({"ok": 5, "hot": 5}, {"ok": 2, "hot": 8}),
+        ({"ok": 500, "hot": 500}, {"ok": 510, "hot": 490}),
+        ({"ok": 500}, {"ok": 20}),
+        ({f"bin {number}": 1 for number in range(300)}, {f"bin {number}": 1 for number in range(300, 600)}),
+        ({}, {"ok": 20}),
+        ({"ok": 20}, {}),
+    ],
+)
+def test_what_chance_explains_is_no_shift(reference: dict[str, int], recent: dict[str, int]) -> None:
+    assert distribution_shift(reference, recent) is None
+
+
+def test_samples_of_one_mix_hardly_ever_shift() -> None:
+    random = Random(0)
+    mix = ["ok"] * 6 + ["warm"] * 3 + ["hot"]
+
+    def sample(count: int) -> dict[str, int]:
+        drawn = random.choices(mix, k=count)
+        return {name: drawn.count(name) for name in set(mix)}
+
+    assert sum(distribution_shift(sample(300), sample(60)) is not None for _ in range(500)) <= 2

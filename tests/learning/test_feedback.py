@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.learning.feedback import Feedback, FeedbackError, Mark
+from edge_agent.requests.request import Request
+from edge_agent.requests.scoring import Scoring
+from edge_agent.requests.tasks import Task, with_built_in
+from edge_agent.store.database import FILE
+from edge_agent.store.store import Store
+from tests.helpers.support import config, finished
+
+ON = "[feedback]\nenabled = true\n"
+TASK = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b", "c"]\n'
+
+
+class Bench:
+    """Feedback over a store, as the agent uses it."""
+
+    def __init__(self, folder: Path | None = None, text: str = ON + TASK, *, model: str = "m1") -> None:
+        settings = config(text)
+        self.tasks = with_built_in(settings.tasks)
+        self.scoring = Scoring(model)
+        self.store = Store(None if folder is None else folder / FILE, lambda _: None)
+        self.store.start()
+        self.feedback = Feedback(settings, self.tasks, self.store, self.scoring, model)
+        self.feedback.start()
+        self.events: list[dict[str, Any]] = []
+
+    @property
+    def task(self) -> Task:
+        return self.tasks["t"]
+
+    def answer(
+        self, number: int | str, scores: dict[str, float] | None = None, *, reply_topic: str = "r", value: Any = None
+    ) -> bool:
+        """An answer as the dispatcher gives it; whether the caller is asked to check it."""
+        request = Request(
+            task_name="t", reply_topic=reply_topic, correlation=None, id=number, key=b"", may_be_duplicate=True,
+            is_redelivery=False, arrived_at=0.0, task=self.task, input=value,
+        )  # fmt: skip
+        event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
+        _, output = self.scoring.scored(self.task, event)
+        return self.feedback.keep(request, event, output, time.monotonic())
+
+    def mark(self, number: int | str, answer: str | None = None, *, task: str = "t", **more: Any) -> dict[str, Any]:
+        return self.feedback.mark(task, Mark(id=number, answer=answer, **more), time.monotonic())
+
+    def settle(self) -> None:
+        """Until nothing is assessed any more."""
+        for _ in range(400):
+            if event := self.feedback.tick(time.monotonic() + 10):
+                self.events.append(event)
+            if self.feedback._assessing is None and all(one.due_at is None for one in self.feedback._tracked.values()):
+                return
+            time.sleep(0.005)
+        raise AssertionError("it does not settle")
+
+    def label_of(self, **scores: float) -> Any:
+        event = finished(1, text=None, scores=scores)
+        return self.scoring.scored(self.task, event)[1]
+
+
+def refusal(call: Any) -> tuple[str, str]:
+    with pytest.raises(FeedbackError) as caught:
+        call()
+    return caught.value.code, caught.value.message
+
+
+def test_feedback_says_what_it_marked() -> None:
+    bench = Bench()
+    bench.answer(7)
+    assert bench.mark(7, "b") == {"task": "t", "output": "a", "answer": "b", "is_right": False}
+    assert bench.mark(7, "a")["is_right"]
+    assert bench.mark(7, is_correct=True) == {"task": "t", "output": "a", "answer": "a", "is_right": True}
+    assert bench.mark(7, is_correct=False) == {"task": "t", "output": "a", "answer": None, "is_right": False}
+
+
+def test_of_two_labels_the_other_one_is_right() -> None:
+    bench = Bench(text=ON + '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\n')
+    bench.answer("x", {"a": 0.8, "b": 0.2})
+    assert bench.mark("x", is_correct=False)["answer"] == "b"
+
+
+def test_an_id_is_a_text_or_a_number_and_these_differ() -> None:
+    bench = Bench()
+    bench.answer(7)
+    assert refusal(lambda: bench.mark("7", "a"))[0] == "not_found"
+
+
+def test_feedback_that_cannot_be_joined_is_refused_with_words() -> None:
+    bench = Bench()
+    bench.answer(1, reply_topic="r1")
+    bench.answer(1, reply_topic="r2")
+    bench.answer(2)
+    assert refusal(lambda: bench.mark(1, "a"))[0] == "ambiguous"
+    assert bench.mark(1, "a", reply_to="r2")["is_right"]
+    assert refusal(lambda: bench.mark(2, "d")) == ("bad_field", 'answer: should be one of a, b, c (got "d")')
+    code, message = refusal(lambda: bench.mark(3, "a"))
+    assert code == "not_found"
+    assert "the newest 1000 of a task are, for 90 days (got 3)" in message
+    code, message = refusal(lambda: bench.mark(2, "a", task="generate"))
+    assert (code, message) == ("unknown_task", 'task: should be one of kind classify: t (got "generate")')
+
+
+def test_an_answer_that_was_not_given_needs_the_right_label() -> None:
+    bench = Bench(text=ON + TASK + "min_score = 0.9\n")
+    bench.answer(1)
+    assert refusal(lambda: bench.mark(1, is_correct=True))[0] == "bad_field"
+    assert bench.mark(1, "b") == {"task": "t", "output": None, "answer": "b", "is_right": False}
+
+
+def teach(bench: Bench, *, rows: int = 60) -> None:
+    """The model says "a" with little difference where "b" is right; "c" is always right."""
+    for number in range(rows):
+        is_c = number % 3 == 0
+        bench.answer(number, {"a": 0.2, "b": 0.1, "c": 0.7} if is_c else {"a": 0.5, "b": 0.4, "c": 0.1})
+        bench.mark(number, "c" if is_c else "b")
+        bench.settle()
+
+
+def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    teach(bench)
+    assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
+    assert bench.label_of(a=0.2, b=0.1, c=0.7) == "c"
+    assert bench.events[0]["new_map"]
+    assert bench.scoring.describe(bench.task) == {"scores_from": "feedback"}
+    bench.store.commit()
+    bench.store.close()
+
+    again = Bench(tmp_path)
+    assert again.label_of(a=0.5, b=0.4, c=0.1) == "b"
+    again.settle()
+    assert again.feedback.facts()["t"].feedback >= 50
+
+
+def test_what_was_learnt_is_of_one_model_and_one_definition(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    teach(bench)
+    bench.scoring.set_model("")
+    bench.feedback.on_model_replaced("m2")
+    assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
+    bench.feedback.on_model_replaced("m1")
+    assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
+    bench.store.commit()
+    bench.store.close()
+    assert Bench(tmp_path, ON + TASK + 'system = "Sort."\n').label_of(a=0.5, b=0.4, c=0.1) == "a"
+
+
+@pytest.mark.parametrize("audit_rate", [0, 0.5])
+def test_feedback_of_wrong_answers_alone_changes_nothing(audit_rate: float) -> None:
+    bench = Bench(text=f"{ON}{TASK}audit_rate = {audit_rate}\n")
+    for number in range(60):
+        is_audit = bench.answer(number)
+        bench.mark(number, "a" if is_audit else "b")
+        bench.settle()
+    assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
+
+
+def test_switched_off_it_keeps_nothing_and_deletes_what_was_kept(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    teach(bench)
+    bench.store.commit()
+    bench.store.close()
+
+    off = Bench(tmp_path, TASK)
+    assert not off.answer(1)
+    assert off.feedback.facts() == {}
+    assert off.label_of(a=0.5, b=0.4, c=0.1) == "a"
+    assert [off.store.select(f"SELECT count(*) FROM {table}")[0][0] for table in ("answers", "accuracy")] == [0, 0]
+
+
+def test_switched_off_by_a_reload_nothing_of_it_holds() -> None:
+    bench = Bench()
+    teach(bench)
+    bench.feedback.reconfigure(config(TASK), bench.tasks)
+    assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
+
+
+def test_a_reload_keeps_what_is_proven() -> None:
+    text = ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
+    bench = Bench(text=text)
+    for number in range(80):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        bench.mark(number, "a")
+    bench.settle()
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
+    bench.feedback.reconfigure(config(text + '[tasks.u]\nkind = "generate"\n'), bench.tasks)
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
+    assert bench.feedback.facts()["t"].audits == 80
+
+
+def test_only_so_many_answers_are_kept_with_and_without_feedback() -> None:
+    bench = Bench(text="[feedback]\nenabled = true\nkeep = 100\n" + TASK)
+    for number in range(500):
+        bench.answer(number)
+        if number % 2:
+            bench.mark(number, "a")
+    counts = dict(bench.store.select("SELECT is_marked, count(*) FROM answers GROUP BY is_marked"))
+    assert all(75 <= counts[is_marked] <= 125 for is_marked in (0, 1))
+    assert refusal(lambda: bench.mark(10, "a"))[0] == "not_found"
+
+
+@pytest.mark.parametrize(("more", "kept"), [("", None), ("keep_inputs = true\n", b'{"hz":5}')])
+def test_inputs_are_kept_only_where_the_configuration_says_so(more: str, kept: bytes | None) -> None:
+    bench = Bench(text=ON + more + TASK)
+    bench.answer(1, value={"hz": 5} if more else None)
+    assert bench.store.select("SELECT input FROM answers") == [(kept,)]
+
+
+def test_a_share_of_the_answers_is_audited() -> None:
+    bench = Bench(text=ON + TASK + "audit_rate = 0.2\n")
+    asked = sum(bench.answer(number) for number in range(1000))
+    assert 140 <= asked <= 260
+
+
+def test_nothing_is_given_before_audits_prove_the_promise() -> None:
+    bench = Bench(text=ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n")
+    for number in range(80):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05} if number % 4 else {"a": 0.4, "b": 0.3, "c": 0.3})
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) is None
+    for number in range(80):
+        bench.mark(number, "a" if number % 4 else "b")
+    bench.settle()
+    facts = bench.feedback.facts()["t"]
+    assert (facts.asked, facts.audits, facts.promised, facts.given) == (80, 80, 0.9, 0.75)
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
+    assert bench.label_of(a=0.4, b=0.3, c=0.3) is None
+
+
+def test_a_choice_of_audits_proves_nothing() -> None:
+    bench = Bench(text=ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n")
+    for number in range(160):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        if number % 2:
+            bench.mark(number, "a")
+    bench.settle()
+    facts = bench.feedback.facts()["t"]
+    assert (facts.asked, facts.audits, facts.promised, facts.is_unproven) == (160, 80, None, True)
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) is None
+
+
+def test_another_configured_map_ends_what_was_learnt(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    teach(bench)
+    bench.store.commit()
+    bench.store.close()
+    table = "[tasks.t.score_map]\nscale = {a = 1, b = 1, c = 1}\nbias = {a = 9, b = 0, c = 0}\n"
+    again = Bench(tmp_path, f'{ON}{TASK}{table}made_for = "{bench.task.basis_for("m1")}"\n')
+    assert again.feedback.facts()["t"].feedback == 0
+    assert again.scoring.map_in_force(again.task) == again.task.score_map
+
+
+def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.answer(1)
+    page = bench.feedback.export("t", after=0, limit=1)
+    assert (page["map"], page["prior"], page["next"], page["model"]) == (None, None, 1, "m1")
+    teach(bench)
+    monkeypatch.setattr("edge_agent.learning.feedback._PAGE_BYTES", 1000)
+    numbers, after = [], 0
+    while after is not None:
+        page = bench.feedback.export("t", after=after, limit=500)
+        assert len(page["answers"]) < 10
+        assert list(page["map"]) == ["a", "b", "c"]
+        numbers += [one["number"] for one in page["answers"]]
+        after = page["next"]
+    assert numbers == list(range(1, 62))
+
+
+def test_an_export_without_feedback_or_task_is_refused() -> None:
+    assert refusal(lambda: Bench(text=TASK).feedback.export("t", after=0, limit=1))[0] == "not_enabled"
+    assert refusal(lambda: Bench().feedback.export("generate", after=0, limit=1))[0] == "unknown_task"
+
+
+def test_a_damaged_answer_is_left_out() -> None:
+    bench = Bench()
+    teach(bench)
+    bench.store.write("UPDATE answers SET scores = replace(scores, '\"a\"', '\"A\"') WHERE number = 3")
+    bench.store.write("UPDATE answers SET label = 'B' WHERE number = 4")
+    bench.store.write("UPDATE answers SET scores = '{' WHERE number = 5")
+    bench.answer("new")
+    bench.mark("new", "a")
+    bench.settle()
+    assert [one["number"] for one in bench.feedback.export("t", after=0, limit=5)["answers"]] == [1, 2]
+
+
+def test_a_map_of_the_configuration_may_name_its_labels_in_any_order() -> None:
+    table = "[tasks.t.score_map]\nscale = {c = 1, b = 1, a = 1}\nbias = {c = 3, b = 2, a = 1}\n"
+    found = Bench(text=f"{ON}{TASK}{table}made_for = '0123456789abcdef'\n").task.score_map
+    assert found is not None
+    assert (found.labels, found.biases) == (("a", "b", "c"), (1.0, 2.0, 3.0))
