@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from edge_agent import __version__
 from edge_agent.core.clock import expiry, is_expired
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.extras import missing_extra
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.extract import ExtractTask
+from edge_agent.core.kinds.generate import GenerateTask
+from edge_agent.core.kinds.registry import BUILT_IN_TASK
 from edge_agent.core.labelled import label_of, labelled_csv
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.pipe import (

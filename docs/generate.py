@@ -15,7 +15,7 @@ from typing import Any
 from convert import arguments
 from edge_agent import cli
 from edge_agent.commands.commands import LIVE_TABLES
-from edge_agent.core.config import TASK_TABLES
+from edge_agent.core.kinds.registry import KINDS
 from edge_agent.tools.schema.schema import json_schema
 
 DOCS = Path(__file__).parent
@@ -215,7 +215,7 @@ def _configuration() -> Iterator[str]:
 
 
 def _tasks(schema: dict[str, Any]) -> Iterator[str]:
-    kinds = {kind: schema["$defs"][table.__name__] for kind, table in TASK_TABLES.items()}
+    kinds = {kind: schema["$defs"][table.__name__] for kind, table in KINDS.items()}
     first, *others = kinds.values()
     common = {
         key: value for key, value in first["properties"].items() if all(key in one["properties"] for one in others)

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_agent.core.config import OPERATIONS, TASK_TABLES
+from edge_agent.core.config import OPERATIONS
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
+from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
@@ -337,7 +338,7 @@ def parser() -> argparse.ArgumentParser:
     task = init.add_argument_group("task")
     option(task, "--task", "NAME", "the task's name, such as pump-triage")
     kinds = "what an answer is (default: classify with --labels, extract with --schema)"
-    task.add_argument("--kind", choices=TASK_TABLES, help=kinds)
+    task.add_argument("--kind", choices=KINDS, help=kinds)
     option(task, "--labels", "A,B,…", "the labels to choose from, such as normal,worn,broken")
     option(task, "--schema", "FILE", "a JSON Schema of the answers (default of --kind extract: a sample to edit)")
     option(task, "--system", "TEXT", "what the model should know and do")

@@ -16,9 +16,11 @@ from pydantic import ValidationError
 
 from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, run_in_child
-from edge_agent.core.config import ClassifyTask, Config, ExtractTask
+from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError, read_document, table_faults
 from edge_agent.core.extras import missing_extra
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.bundle import listed_weights

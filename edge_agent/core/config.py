@@ -9,13 +9,11 @@ import hashlib
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     StringConstraints,
@@ -26,22 +24,17 @@ from pydantic import (
 
 from edge_agent import __version__
 from edge_agent.core import topics
-from edge_agent.core.envelope import MAX_DEADLINE_MS, Reasoning, ReasoningTokens, Temperature, Tokens, TopP
+from edge_agent.core.envelope import MAX_DEADLINE_MS
+from edge_agent.core.kinds.registry import TaskConfig
 from edge_agent.core.pipe import EngineSettings, is_echo
+from edge_agent.core.table import RatePerMinute, Table, TopicFilter, refuse
 from edge_agent.core.topics import TaskTopics
 from edge_agent.core.wording import shown
 
 MAX_HOSTS = 8
 MAX_PUBLIC_KEYS = 4
-# Characters: more than the longest context.
-MAX_SYSTEM = 1_000_000
-# Characters: Jinja compiles a template of this size in half a second.
-MAX_TEMPLATE = 65_536
 # `info` describes each task.
 MAX_TASKS = 256
-MAX_EXAMPLES = 200
-BUILT_IN_TASK = "generate"
-DEFAULT_TEMPLATE = "{{ input }}"
 # Host names of images: fifty boards called "raspberrypi" would take over each other's session.
 _UNNAMED_HOSTS = {
     *("localhost", "raspberrypi", "debian", "ubuntu", "orangepi", "orangepi5", "rock-5b", "rock5b", "armbian"),
@@ -74,32 +67,19 @@ def _relative_to_config(path: Path, info: ValidationInfo) -> Path:
         raise ValueError(f"should be a path: {error}") from error
 
 
-_T = TypeVar("_T")
 ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_relative_to_config)]
 Name = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_fault(text), text))]
-
-
-def _refuse(fault: str | None, value: _T) -> _T:
-    """The value, if there is no fault."""
-    if fault:
-        raise ValueError(fault)
-    return value
 
 
 def _check_root(root: str) -> str:
     fault = topics.topic_fault(root)
     if root.startswith(("$", "/")) or root.endswith("/"):
         fault = "a root does not start with '$' or '/' nor end with '/'"
-    return _refuse(fault, root)
+    return refuse(fault, root)
 
 
 TopicRoot = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_root)]
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 def _host_name(value: object) -> object:
@@ -264,9 +244,6 @@ class ModelConfig(Table):
         return {f"public_keys[{number}]": file for number, file in enumerate(self.public_keys or ())}
 
 
-RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
-
-
 class QueueConfig(Table):
     """Which requests are admitted, and how they wait."""
 
@@ -285,169 +262,6 @@ class QueueConfig(Table):
     request that reaches its template counts, however it ends. Default: no limit."""
     journal: Literal["disk", "memory"] = "disk"
     """Where requests and answers are kept until they are delivered. In memory they end with the agent."""
-
-
-class Example(Table):
-    """An input with its right answer. Examples are part of the prompt that is computed once: they cost little time."""
-
-    input: str | dict[str, Any] | list[Any]
-    """As a request has it: text, an object or an array."""
-    answer: str | dict[str, Any]
-    """The right answer: a label, an object that validates against the schema, or a text."""
-
-
-class TaskBase(Table):
-    enabled: bool = True
-    """`false`: the task is not there; its requests are answered `invalid`/`unknown_task`."""
-    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
-    """The system message: what the model should know and do. Default: none."""
-    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
-    """The user message, a Jinja template over `input`. A value that a reading lacks is `bad_field`, unless it has a
-    `default(…)`. Each reading has 0.5 s of CPU time and 64 MB."""
-    examples: Annotated[tuple[Example, ...], Field(max_length=MAX_EXAMPLES, strict=False)] = ()
-    """Inputs with their right answers, which the model sees before each request. `edge-agent tune` chooses them."""
-    examples_as: Literal["turns", "system"] = "turns"
-    """Where the examples stand: as earlier turns of the chat, or below the system message."""
-    model: Literal["default"] = "default"
-    """The name of a table in `[models]`."""
-    max_tokens: Tokens = 256
-    """The most tokens that an answer may have; a request may ask for fewer or more."""
-    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
-    """How long after its arrival an answer is of use. A request may set its own. Default:
-    `queue.default_deadline_ms`."""
-    priority: Annotated[int, Field(ge=0, le=9)] = 5
-    """0 is most urgent, 9 least. A request may set its own."""
-    rate_per_minute: RatePerMinute | None = None
-    """How many requests a minute the task takes. Default: no limit."""
-    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
-    """The largest payload of this task, never above the default. Default: `queue.max_payload_bytes`."""
-    subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
-    """Topic filters where sensors publish already; each message is a reading, never an envelope. Filters of different
-    tasks are the same or do not overlap."""
-    publish: str | None = None
-    """Where answers to `subscribe` go; `{1}` is what its first wildcard matched. Default:
-    `<root>/<site>/<id>/infer/<task>/response`."""
-    keep: Literal["all", "latest"] = "all"
-    """`latest`: a newer reading of the same topic takes the place of one that waits, which ends as
-    `cancelled`/`superseded`."""
-    reply: Literal["full", "output"] = "full"
-    """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes
-    whole to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
-
-    @field_validator("publish")
-    @classmethod
-    def _check_publish(cls, publish: str | None, info: ValidationInfo) -> str | None:
-        if publish is None or "subscribe" not in info.data:
-            return publish
-        if not info.data["subscribe"]:
-            raise ValueError("requires `subscribe`: it says where answers to those topics go")
-        wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
-        return _refuse(topics.publish_pattern_fault(publish, wildcards), publish)
-
-
-_Coefficient = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
-
-
-class ScoreMapTable(Table):
-    """Corrects the scores of a task for one model, as `edge-agent tune` fitted it."""
-
-    scale: dict[str, _Coefficient]
-    """By label: what the logarithm of its score is multiplied by."""
-    bias: dict[str, _Coefficient]
-    """By label: what is added to that."""
-    made_for: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
-    """A digest of the task's definition and the model's weights."""
-
-
-class ClassifyTask(TaskBase):
-    """Answers with one of your labels, and the probability of each."""
-
-    kind: Literal["classify"]
-    """What an answer is."""
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
-    """The labels to choose from, all different."""
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """A best label below this probability is not given: `output` is null, and `degraded` says `unsure`."""
-    prior: Literal["corrected", "as-is"] | None = None
-    """`corrected`: the scores are divided by what the model prefers where an input says nothing. Default: `corrected`;
-    with `min_score` `as-is`."""
-    audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
-    `feedback.enabled`."""
-    min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Of the answers given, at least this share is right. Less certain answers are not given, as with `min_score`.
-    Audits prove it: until there are enough, no answer is given. Needs `audit_rate`. Default: no promise."""
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """How sure the audits make `min_accuracy` and `agree`."""
-    agree: Annotated[float, Field(gt=0, le=1)] = 0.98
-    """Where the bundle has a student for this task: of the answers that it gives alone, at least this share is what the
-    large model would answer. 1 = the large model answers all. With `min_accuracy`, that share is right instead."""
-    score_map: ScoreMapTable | None = None
-    """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
-    It is used in place of `prior` while task and model are those that it was made for. Default: none."""
-    top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
-    """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
-
-    @field_validator("labels")
-    @classmethod
-    def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(label.strip() for label in labels) or len(set(labels)) < len(labels):
-            raise ValueError("should be distinct and not blank")
-        return labels
-
-    @field_validator("score_map")
-    @classmethod
-    def _check_score_map(cls, score_map: ScoreMapTable | None, info: ValidationInfo) -> ScoreMapTable | None:
-        labels = info.data.get("labels")
-        if score_map is None or labels is None:
-            return score_map
-        for key, numbers in (("scale", score_map.scale), ("bias", score_map.bias)):
-            if numbers.keys() != set(labels):
-                raise ValueError(f"{key} should have a number for each of {', '.join(labels)}")
-        return score_map
-
-    @property
-    def corrects_prior(self) -> bool:
-        return self.prior == "corrected" or (self.prior is None and not self.min_score)
-
-
-class WrittenTask(TaskBase):
-    temperature: Temperature | None = None
-    """0 = always the most probable token. A request may set its own. Default: 0, for text of a reasoning model 0.6."""
-    top_p: TopP | None = None
-    """Only the most probable tokens that together have this probability. A request may set its own. Default: 1, for
-    text of a reasoning model 0.95."""
-
-
-class ExtractTask(WrittenTask):
-    """Answers with a JSON object that validates against your schema."""
-
-    kind: Literal["extract"]
-    """What an answer is."""
-    # In a file it may also be the name of one: requests/task_tables reads it first.
-    output_schema: Annotated[
-        dict[str, Any], WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "format": "path"}]})
-    ] = Field(alias="schema")
-    """A JSON Schema (2020-12) of an object, with local `$ref` only: a table, or a JSON file's name."""
-
-
-class GenerateTask(WrittenTask):
-    """Answers with text.
-
-    The task `generate` is built in: `[tasks.generate]` sets its defaults, and needs no `kind`.
-    """
-
-    kind: Literal["generate"]
-    """What an answer is."""
-    reasoning: Reasoning = "drop"
-    """`include`: a reply has what a reasoning model thought. A request may set its own."""
-    max_reasoning_tokens: ReasoningTokens | None = None
-    """The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not think. A request may
-    set its own. Default: half of `max_tokens`."""
-
-
-TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
-TASK_TABLES: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": ExtractTask, "generate": GenerateTask}
 
 
 class FeedbackConfig(Table):

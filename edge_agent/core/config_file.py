@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TlsConfig
+from edge_agent.core.config import Config, ModelConfig, TlsConfig
+from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import fault_text, field_name, shown
 
@@ -61,7 +62,7 @@ def table_faults(error: ValidationError, raw: dict[str, Any]) -> list[str]:
 
 def _words(error: ErrorDetails, raw: dict[str, Any]) -> str:
     location = error["loc"]
-    if location[0] == "tasks" and len(location) > 2 and location[2] in TASK_TABLES:
+    if location[0] == "tasks" and len(location) > 2 and location[2] in KINDS:
         location = (*location[:2], *location[3:])  # pydantic names the kind of the task, which is no key
     if location[-1] == "[key]":
         location = location[:-1]  # the name of the table itself is wrong
@@ -72,7 +73,7 @@ def _words(error: ErrorDetails, raw: dict[str, Any]) -> str:
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         table = error["input"]
         kind = table.get("kind") if isinstance(table, dict) else table
-        return f"{name}.kind: should be one of {', '.join(TASK_TABLES)} (got {shown(kind)})"
+        return f"{name}.kind: should be one of {', '.join(KINDS)} (got {shown(kind)})"
     return fault_text(error, name)
 
 
@@ -80,7 +81,7 @@ def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str
     model: Any = Config
     match table:
         case ("tasks", name):
-            model = TASK_TABLES[raw["tasks"][name]["kind"]]
+            model = KINDS[raw["tasks"][name]["kind"]]
         case ("models", _):
             model = ModelConfig
         case ("mqtt", "tls"):

@@ -91,6 +91,10 @@ class TextPlan:
     stop: tuple[str, ...] = ()
 
 
+# What the engine does for a request.
+Plan = LabelsPlan | SchemaPlan | TextPlan
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """temperature 0 = the most probable token; top_k 0, top_p 1 and min_p 0 = not applied; seed None = a random one.
@@ -133,6 +137,7 @@ class Student:
 class Run:
     """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
 
+    max_tokens: 0 = the answer is not written.
     max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
     student: the name of the student that answers; None = the model does.
     """
@@ -141,7 +146,7 @@ class Run:
     id: int
     task: str
     messages: tuple[ChatMessage, ...]
-    plan: Annotated[LabelsPlan | SchemaPlan | TextPlan, Field(discriminator="kind")]
+    plan: Annotated[Plan, Field(discriminator="kind")]
     sampling: Sampling = Sampling()
     max_tokens: int = 256
     max_reasoning_tokens: int | None = None

@@ -95,9 +95,8 @@ class EchoEngine(Engine):
         if run.id in self._requests:
             raise ValueError(f"request id {run.id} is in use")
         prompt = sum(_count(message.content) for message in run.messages)
-        extra = run.max_tokens if not isinstance(run.plan, pipe.LabelsPlan) else 0
-        if prompt + extra > self._context_tokens:
-            return too_long(run, prompt, extra, self._context_tokens)
+        if prompt + run.max_tokens > self._context_tokens:
+            return too_long(run, prompt, run.max_tokens, self._context_tokens)
         request = _EchoRequest(run=run, prompt_tokens=prompt, text=TextStream())
         request.cached_tokens = min(self._prefixes.get(run.task, 0), max(prompt - 1, 0))
         if isinstance(run.plan, pipe.TextPlan):

@@ -104,6 +104,6 @@ def count_step(totals: pipe.Progress, *, rows: int, tokens: int, elapsed_s: floa
 
 def too_long(run: pipe.Run, prompt: int, extra: int, context: int) -> pipe.Failed:
     """The refusal of a request whose prompt and answer never fit the context; all numbers are tokens."""
-    what = "label tokens" if isinstance(run.plan, pipe.LabelsPlan) else "max_tokens"
+    what = "max_tokens" if run.max_tokens else "label tokens"
     asked = f"a prompt of {prompt} tokens" + (f" and {what} {extra}" if extra else "")
     return pipe.Failed(id=run.id, code=Code.TOO_LONG, message=f"input: {asked}; the context has {context}")

@@ -17,7 +17,8 @@ from typing import Any
 
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import moment, timestamp
-from edge_agent.core.config import ClassifyTask, Config
+from edge_agent.core.config import Config
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode

@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any
 
 from edge_agent.core.background import in_background
-from edge_agent.core.config import ClassifyTask, FeedbackConfig
+from edge_agent.core.config import FeedbackConfig
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, Student
 from edge_agent.core.score_map import ScoreMap

@@ -19,19 +19,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, run_in_child
 from edge_agent.core.codes import Refusal
-from edge_agent.core.config import ClassifyTask, GenerateTask, Name, TaskConfig
+from edge_agent.core.config import Name
 from edge_agent.core.envelope import Envelope, Options
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.registry import KINDS, TaskConfig
 from edge_agent.core.pipe import Failed, Finished, Run
 from edge_agent.core.strict_json import compact_json, parse_json
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.requests.task_tables import text_faults
-from edge_agent.requests.tasks import DEFINING, Task
+from edge_agent.requests.task_tables import kind_of, text_faults
+from edge_agent.requests.tasks import Task
 
 FILE = "canaries.json"
 SCHEMA: Literal[1] = 1
 MAX_BYTES = 1_000_000
 MAX_CANARIES = 100
-_TASK_FIELDS = {*DEFINING, "output_schema"}
 # Agents before 0.3 do not know them: they are written only where a task has examples.
 _EXAMPLES = {"examples", "examples_as"}
 _CPU_S = 2.0
@@ -74,9 +75,6 @@ class RecordedAnswer(_Part):
         return {name for name in type(self).model_fields if getattr(self, name) is not None}
 
 
-_PART_OF_KIND = {"classify": "scores", "extract": "values", "generate": "beginning"}
-
-
 class Prompt(_Part):
     """What tokenizer and chat template make of a request: the same on every machine. crc32: as in Finished."""
 
@@ -94,10 +92,11 @@ class Canary(_Part):
 
 
 def _check_task_table(value: object) -> object:
-    """Refuses a schema that is a file name: it would be read from this machine."""
-    if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
-        raise ValueError("schema should be an object")  # noqa: TRY004 - for pydantic
-    if isinstance(value, dict):
+    """Refuses the name of a file: it would be read from this machine."""
+    if isinstance(value, dict) and (kind := kind_of(value)) is not None:
+        for key in kind.file_keys:
+            if not isinstance(value.get(key, {}), dict):
+                raise ValueError(f"{key} should be an object")  # noqa: TRY004 - for pydantic
         for key, fault in text_faults(value):
             raise ValueError(f"{key}: {fault}")
     return value
@@ -129,7 +128,7 @@ class CanaryFile(RecordedAnswers):
         """Compact JSON in UTF-8, the same bytes for equal canaries. Keys keep their order, which a schema needs."""
         tasks = {
             name: task.model_dump(
-                mode="json", by_alias=True, include=_TASK_FIELDS if task.examples else _TASK_FIELDS - _EXAMPLES
+                mode="json", by_alias=True, include={*task.defining} - (set() if task.examples else _EXAMPLES)
             )
             for name, task in self.tasks.items()
         }
@@ -145,7 +144,7 @@ class CanaryFile(RecordedAnswers):
 def make_canary_run(task: Task, value: Any, number: int) -> Run:
     """The request for this input: greedy, without reasoning. Raises Refusal."""
     # What the model prefers would be sampled.
-    options = Options(temperature=0.0, max_reasoning_tokens=0 if isinstance(task.config, GenerateTask) else None)
+    options = Options(temperature=0.0, max_reasoning_tokens=0)
     return task.make_run(number, Envelope(input=value, options=options))
 
 
@@ -159,7 +158,7 @@ def decode(data: bytes) -> CanaryFile:
     try:
         found = CanaryFile.model_validate(parse_json(data.decode()))
     except ValidationError as error:
-        raise CanaryError(f"{FILE}: {first_fault(error, known=DEFINING)}") from error
+        raise CanaryError(f"{FILE}: {first_fault(error, known=_known_keys())}") from error
     except ValueError as error:
         raise CanaryError(f"{FILE}: is not JSON: {error}") from error
     for index in range(len(found.canaries)):
@@ -168,13 +167,18 @@ def decode(data: bytes) -> CanaryFile:
     return found
 
 
+def _known_keys() -> list[str]:
+    keys = (kind.model_fields[key].alias or key for kind in KINDS.values() for key in kind.defining)
+    return list(dict.fromkeys(keys))
+
+
 def _canary_fault(found: CanaryFile, index: int) -> str | None:
     """How a canary does not fit its task."""
     canary = found.canaries[index]
     config = found.tasks.get(canary.task)
     if config is None:
         return f"task: should be one of {', '.join(found.tasks)} (got {shown(canary.task)})"
-    part, labels = _PART_OF_KIND[config.kind], set(canary.answer.scores or ())
+    part, labels = config.canary_part, set(canary.answer.scores or ())
     if canary.answer.parts != {part}:
         holds = ", ".join(sorted(canary.answer.parts)) or "nothing"
         return f"answer: should hold {part}, for its task is of the kind {config.kind}; holds {holds}"

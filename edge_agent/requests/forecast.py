@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.core.pipe import LabelsPlan, Run
+from edge_agent.core.pipe import Run
 from edge_agent.requests.request import CostClass
 
 # A run is expected to take its mean and this many mean deviations, the work ahead its mean and a quarter.
@@ -26,8 +26,7 @@ def cost_class_of(run: Run) -> CostClass:
     """Requests of one class take about as long."""
     name = run.task if run.student is None else f"{run.task}/{run.student}"
     characters = sum(len(message.content) for message in run.messages if message.role != "system")
-    tokens = 0 if isinstance(run.plan, LabelsPlan) else run.max_tokens
-    return (name, characters.bit_length(), tokens.bit_length())
+    return (name, characters.bit_length(), run.max_tokens.bit_length())
 
 
 @dataclass(slots=True)

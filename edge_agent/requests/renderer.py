@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterable
 
 from edge_agent.core.bounded import OutOfBoundsError, bounded
-from edge_agent.core.config import DEFAULT_TEMPLATE
 from edge_agent.core.environment import child_environment, keep_heap_small
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import how_ended
 from edge_agent.requests.templates import TemplateInputError, render

@@ -10,7 +10,6 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Error, Status
-from edge_agent.core.config import ClassifyTask, TaskConfig
 from edge_agent.core.messages import JSON, TEXT, Publication, Reply
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
@@ -101,14 +100,14 @@ class Replies:
         """
         assert request.task is not None
         assert request.run is not None
-        scores = _scores_of(event, request.task.config)
         document = reply_document(request, Status.OK, now, self._device, event=event)
         document["output"] = output
-        document["scores"] = scores
+        document |= request.task.config.reply_fields(event)
         document["finish"] = event.finish.value
         document["reasoning"] = event.reasoning if request.run.includes_reasoning else None
-        why = ["unsure", *(["unlike-training"] if event.is_unlike else [])] if scores and output is None else []
-        document["degraded"] = [*why, *limits]
+        if document["scores"] and output is None:
+            limits = ["unsure", *(["unlike-training"] if event.is_unlike else []), *limits]
+        document["degraded"] = list(limits)
         document["model"] = model = None if request.model is None else _answering_model(request.model, request.asks)
         document["usage"] = {
             "prompt_tokens": event.prompt_tokens,
@@ -245,16 +244,6 @@ def _reply(request: Request, document: dict[str, Any]) -> Reply:
     return Reply(
         topic=topic, document=encode(document), correlation=correlation, output=bare, content_type=content_type
     )
-
-
-def _scores_of(event: Finished, task: TaskConfig) -> dict[str, float] | None:
-    """Each label's probability, or the `top_scores` largest, the largest first."""
-    if event.scores is None or not isinstance(task, ClassifyTask):
-        return None
-    scores = {label: round(p, 6) for label, p in event.scores.items()}
-    if task.top_scores is None:
-        return scores
-    return dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[: task.top_scores])
 
 
 def _rounded(value: float | None, digits: int = 1) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from edge_agent.core.config import ClassifyTask
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.score_maps import score_map_for

@@ -9,17 +9,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.core.codes import Refusal
-from edge_agent.core.config import (
-    BUILT_IN_TASK,
-    MAX_TEMPLATE,
-    ClassifyTask,
-    ExtractTask,
-    GenerateTask,
-    Name,
-    TaskConfig,
-)
+from edge_agent.core.config import Name
 from edge_agent.core.config_file import ConfigError, read_document, read_json, table_faults
-from edge_agent.core.schemas import check_schema, validator
+from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS, TaskConfig
+from edge_agent.core.kinds.task import MAX_TEMPLATE, TaskBase
 from edge_agent.core.wording import field_name, shown
 from edge_agent.requests.tasks import Task
 from edge_agent.requests.templates import template_fault
@@ -62,9 +55,8 @@ def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
             continue
         if name == BUILT_IN_TASK and table.setdefault("kind", "generate") != "generate":
             faults.append(f'tasks.{name}.kind: should be "generate" (got {shown(table["kind"])})')
-        given = table.get("schema")
-        found = [*_schema_file_faults(table, folder), *text_faults(table)]
-        values = {**table, "schema": given}
+        values = dict(table)
+        found = [*_file_faults(table, folder), *text_faults(table)]
         faults += [f"{field_name(('tasks', name, key))}: {fault} (got {shown(values[key])})" for key, fault in found]
     return faults
 
@@ -74,7 +66,7 @@ def example_faults(tasks: Mapping[str, TaskConfig]) -> Iterator[str]:
     for name, config in tasks.items():
         for number, example in enumerate(config.examples):
             key = field_name(("tasks", name, "examples", number))
-            if fault := _answer_fault(config, example.answer):
+            if fault := config.answer_fault(example.answer):
                 yield f"{key}.{fault} (got {shown(example.answer)})"
             try:
                 _ = Task(name, config.model_copy(update={"examples": (example,)})).head
@@ -82,44 +74,39 @@ def example_faults(tasks: Mapping[str, TaskConfig]) -> Iterator[str]:
                 yield f"{key}.{refused.error.message}"
 
 
-def _answer_fault(config: TaskConfig, answer: str | dict[str, Any]) -> str | None:
-    match config:
-        case ClassifyTask(labels=labels) if answer not in labels:
-            return f"answer: should be one of {', '.join(labels)}"
-        case ExtractTask(output_schema=schema):
-            error = next(validator(schema).iter_errors(answer), None)
-            return None if error is None else f"{field_name(('answer', *error.absolute_path))}: {error.message}"
-        case GenerateTask() if not isinstance(answer, str):
-            return "answer: should be a text"
-    return None
-
-
 def text_faults(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each key of a task table whose template or schema cannot be used, and why."""
-    template, schema = table.get("template"), table.get("schema")
+    """Each key of a task table with a value that cannot be used although its type fits, and why."""
+    template = table.get("template")
     if isinstance(template, str) and len(template) <= MAX_TEMPLATE and (fault := template_fault(template)):
         yield "template", fault
-    if table.get("kind") == "extract" and isinstance(schema, dict) and (fault := check_schema(schema)):
-        yield "schema", fault
+    if kind := kind_of(table):
+        yield from kind.value_faults(table)
 
 
-def _schema_file_faults(table: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-    """Puts the content of a schema's file in the place of its name; a permissive schema where that fails."""
-    if table.get("kind") != "extract" or "schema" not in table or isinstance(table["schema"], dict):
-        return
-    name, table["schema"] = table["schema"], {"type": "object"}
-    rule = "should be a table, or name a JSON file that holds an object"
-    try:
-        path = folder / Path(name).expanduser()
-        if path.exists() and not path.is_file():  # a pipe would never end
-            raise ConfigError(path, ["is no file"])
-        schema = read_json(path)
-    except ConfigError as error:
-        yield "schema", f"{rule}; {error}"
-    except (TypeError, ValueError, OSError, RuntimeError) as error:  # no text, no path, or no such home folder
-        yield "schema", f"{rule}: {error}"
-    else:
-        if isinstance(schema, dict):
-            table["schema"] = schema
+def kind_of(table: Mapping[str, Any]) -> type[TaskBase] | None:
+    """The kind that a raw table names; None = none that exists."""
+    return KINDS.get(str(table.get("kind")))
+
+
+def _file_faults(table: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """Puts the content of a file in the place of its name; where that fails, an object that causes no other fault."""
+    kind = kind_of(table)
+    for key in kind.file_keys if kind else ():
+        if key not in table or isinstance(table[key], dict):
+            continue
+        name, table[key] = table[key], {"type": "object"}
+        rule = "should be a table, or name a JSON file that holds an object"
+        try:
+            path = folder / Path(name).expanduser()
+            if path.exists() and not path.is_file():  # a pipe would never end
+                raise ConfigError(path, ["is no file"])
+            content = read_json(path)
+        except ConfigError as error:
+            yield key, f"{rule}; {error}"
+        except (TypeError, ValueError, OSError, RuntimeError) as error:  # no text, no path, or no such home folder
+            yield key, f"{rule}: {error}"
         else:
-            yield "schema", rule
+            if isinstance(content, dict):
+                table[key] = content
+            else:
+                yield key, rule

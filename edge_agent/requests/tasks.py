@@ -14,8 +14,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.config import BUILT_IN_TASK, DEFAULT_TEMPLATE, ClassifyTask, ExtractTask, GenerateTask, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.generate import GenerateTask
+from edge_agent.core.kinds.registry import BUILT_IN_TASK, TaskConfig
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
@@ -23,13 +26,6 @@ from edge_agent.requests.templates import TemplateInputError, constant_head, ren
 
 # Of a template and an input. Raises TemplateInputError.
 Render = Callable[[str, Any], str]
-# The keys that `info` shows of a task.
-_DESCRIBED = {
-    *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep", "reply"),
-    *("labels", "min_score", "top_scores", "output_schema"),
-}
-# The fields that decide what an answer is.
-DEFINING = ("kind", "system", "template", "examples", "examples_as", "labels", "schema", "max_tokens")
 # Content-free inputs (Zhao 2021, "Calibrate before use", arXiv 2102.09690).
 CONTENT_FREE_INPUTS = ("N/A", "-", "", "[MASK]", "…")
 _TURNS = TypeAdapter(Annotated[tuple[pipe.ChatMessage, ...], Field(min_length=1, max_length=256)])
@@ -50,7 +46,7 @@ class Task:
     def definition(self) -> str:
         """A hash, in hex, of the task's name and of the fields that decide its answers."""
         fields = self.config.model_dump(
-            mode="json", by_alias=True, include={*DEFINING, "output_schema"}, exclude_defaults=True
+            mode="json", by_alias=True, include=set(self.config.defining), exclude_defaults=True
         )
         return hashlib.sha256(json.dumps([self.name, fields]).encode()).hexdigest()
 
@@ -95,10 +91,8 @@ class Task:
             definition=self.definition,
             messages=self.head,
             user_head=unicodedata.normalize("NFC", constant_head(self.config.template)),
-            has_schema=isinstance(self.config, ExtractTask),
-            content_free=self._content_free_runs()
-            if isinstance(self.config, ClassifyTask) and self.config.corrects_prior
-            else (),
+            has_schema=self.config.has_schema,
+            content_free=self._content_free_runs() if self.config.corrects_prior else (),
         )
 
     def measuring_prior(self) -> Task:
@@ -147,19 +141,11 @@ class Task:
     def make_run(self, number: int, envelope: Envelope, render: Render = render) -> pipe.Run:
         """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
         options = self.options(envelope.options)
-        plan: pipe.LabelsPlan | pipe.SchemaPlan | pipe.TextPlan
-        match self.config:
-            case ClassifyTask(labels=labels):
-                plan = pipe.LabelsPlan(labels=labels)
-            case ExtractTask(output_schema=schema):
-                plan = pipe.SchemaPlan(schema=schema)
-            case GenerateTask():
-                plan = pipe.TextPlan(stop=options.stop)
         return pipe.Run(
             id=number,
             task=self.name,
             messages=self.messages(envelope.input, render),
-            plan=plan,
+            plan=self.config.plan(options),
             sampling=pipe.Sampling(
                 temperature=options.temperature,
                 top_p=options.top_p,
@@ -167,32 +153,19 @@ class Task:
                 min_p=options.min_p,
                 seed=options.seed,
             ),
-            max_tokens=options.max_tokens or self.config.max_tokens,
+            max_tokens=(options.max_tokens or self.config.max_tokens) if self.config.is_written else 0,
             max_reasoning_tokens=options.max_reasoning_tokens,
             includes_reasoning=options.reasoning == "include",
-            stream=envelope.stream and isinstance(self.config, GenerateTask),
+            stream=envelope.stream and self.config.is_text,
         )
 
-    def output_of(self, event: pipe.Finished) -> str | dict[str, Any] | None:
-        """What an answer is to the caller: text, an object or a label.
-
-        None where no label reaches `min_score`, or the input is unlike the model's training.
-        """
-        # As `is_unlike`, without a way into another file for each request.
-        if event.unlike is not None and event.unlike > 0:
-            return None
-        if event.scores is not None:
-            best = max(event.scores, key=event.scores.__getitem__)
-            min_score = self.config.min_score if isinstance(self.config, ClassifyTask) else 0.0
-            return best if event.scores[best] >= min_score else None
-        if event.finish is pipe.Finish.SCHEMA:  # the worker has validated it
-            output: dict[str, Any] = json.loads(event.text or "")
-            return output
-        return event.text
+    def output_of(self, event: pipe.Finished) -> Any:
+        """What an answer is to the caller; None where the model is not sure of it, or the input is unlike training."""
+        return None if event.is_unlike else self.config.output_of(event)
 
     def describe(self) -> dict[str, Any]:
         """For `info`: what a caller needs to know of this task."""
-        return self.config.model_dump(mode="json", by_alias=True, include=_DESCRIBED)
+        return self.config.model_dump(mode="json", by_alias=True, include=set(self.config.described))
 
 
 def prefixes_of(tasks: Mapping[str, Task]) -> tuple[pipe.TaskPrefix, ...]:

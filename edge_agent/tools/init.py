@@ -15,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from edge_agent.core import config
 from edge_agent.core.config_file import ConfigError
+from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
 from edge_agent.core.wording import field_name, printable
 from edge_agent.loader import DEFAULT_PATH, check_document
@@ -28,22 +30,17 @@ _HEAD = f"""\
 # `edge-agent schema config > {_SCHEMA_FILE}` has an editor complete and explain all keys.
 # A line such as `#key = value` is a suggestion: remove the # to use it.
 """
-# For the user to edit.
-_SAMPLE_SCHEMA = {
-    "type": "object",
-    "required": ["fault", "stop"],
-    "properties": {"fault": {"enum": ["none", "bearing", "cavitation"]}, "stop": {"type": "boolean"}},
-}
 _SUGGESTED_MQTT = {"username": "board1", "password_file": "mqtt-password"}
 _SUGGESTED_TASK = {
-    "template": config.DEFAULT_TEMPLATE,
+    "template": DEFAULT_TEMPLATE,
     "deadline_ms": 10_000,
     "subscribe": ["plant/+/vibration"],
     "publish": "plant/{1}/answer",
 }
 # Options, and the keys that they set; those of a task have the same names.
 _KEYS = {"site": "device.site", "device": "device.id", "host": "mqtt.host", "model": "models.default.path"}
-_TASK_KEYS = ("kind", "system", "labels", "schema", "subscribe", "publish")
+_KIND_KEYS = tuple(key for kind in KINDS.values() for key in kind.init_keys)
+_TASK_KEYS = ("kind", "system", *_KIND_KEYS, "subscribe", "publish")
 _LISTS = ("labels", "subscribe")
 
 
@@ -72,7 +69,7 @@ class _Form:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         # These are not asked in every case.
-        self._values: dict[str, Any] = {option: getattr(options, option) for option in ("labels", "schema", "publish")}
+        self._values: dict[str, Any] = {key: getattr(options, key) for key in (*_KIND_KEYS, "publish")}
 
     def fill(self) -> None:
         """Raises OptionError, EOFError."""
@@ -80,27 +77,23 @@ class _Form:
         self._ask("device", _about(config.DeviceConfig, "id"), _host_name())
         self._ask("host", _about(config.MqttConfig, "host"), "localhost")
         self._ask("model", _about(config.ModelConfig, "path"), ECHO_MODEL)
-        self._ask("task", f"The name of a task of yours, such as pump-triage, or `{config.BUILT_IN_TASK}`.")
+        self._ask("task", f"The name of a task of yours, such as pump-triage, or `{BUILT_IN_TASK}`.")
         self._fill_task()
         if faults := self._faults():
             raise OptionError("; ".join(faults))
 
     def _fill_task(self) -> None:
         values = self._values
-        implied = "classify" if values["labels"] else "extract" if values["schema"] else None
-        if values["task"] == config.BUILT_IN_TASK:
+        implied = next((name for name, kind in KINDS.items() if any(values[key] for key in kind.init_keys)), None)
+        if values["task"] == BUILT_IN_TASK:
             implied = "generate"
-        kinds = (f"{kind}: {(table.__doc__ or '').splitlines()[0]}" for kind, table in config.TASK_TABLES.items())
+        kinds = (f"{kind}: {(table.__doc__ or '').splitlines()[0]}" for kind, table in KINDS.items())
         self._ask("kind", "\n".join(kinds), given=self._options.kind or implied)
-        kind = values["kind"]
-        table, system = config.TASK_TABLES[kind], None
-        if kind == "classify":
-            self._ask("labels", _about(table, "labels"))
-            system = f"Name the condition that the reading shows: {', '.join(values['labels'])}."
-        elif kind == "extract":
-            self._ask("schema", f"{_about(table, 'schema')} Here: the file, or nothing for a sample.", _SAMPLE_SCHEMA)
-            system = "Fill in the fields from the reading."
-        self._ask("system", _about(table, "system"), system)
+        table = KINDS[values["kind"]]
+        for key, sample in table.init_keys.items():
+            about = _about(table, key)
+            self._ask(key, f"{about} Here: the file, or nothing for a sample." if sample else about, sample)
+        self._ask("system", _about(table, "system"), table.suggested_system(values))
         self._ask("subscribe", f"{_about(table, 'subscribe')} Nothing: none.")
 
     def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:
@@ -167,14 +160,14 @@ class _Form:
             *_table("mqtt", config.MqttConfig, mqtt, _SUGGESTED_MQTT),
             *(_table("mqtt.tls", config.TlsConfig, tls) if tls is not None else ()),
             *_table("models.default", config.ModelConfig, document["models"]["default"]),
-            *_table(f"tasks.{name}", config.TASK_TABLES[task["kind"]], task, _SUGGESTED_TASK),
+            *_table(f"tasks.{name}", KINDS[task["kind"]], task, _SUGGESTED_TASK),
         ]
         return "\n".join(lines) + "\n"
 
     def print_next(self) -> None:
         """What to do with the file."""
         file, task = shlex.quote(str(self._options.out)), self._values["task"]
-        sample = "hello" if self._values["kind"] == "generate" else '{"temperature_c": 81.5}'
+        sample = "hello" if KINDS[self._values["kind"]].is_text else '{"temperature_c": 81.5}'
         print(printable(f"{self._options.out} is written."))
         if is_echo(self._values["model"]):
             print(f"`{ECHO_MODEL}` is a test model without weights: its answers mean nothing.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edge_agent.core.config import ClassifyTask, Config
+from edge_agent.core.config import Config
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.wording import shown
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from docs.generate import pages
-from edge_agent.core.config import TASK_TABLES
+from edge_agent.core.kinds.registry import KINDS
 from edge_agent.tools.schema.schema import json_schema
 from tests.docs.pages import page, samples
 
@@ -41,7 +41,7 @@ def test_every_row_says_something_that_markdown_shows(text: str) -> None:
 def test_the_complete_configuration_has_every_key() -> None:
     (complete,) = (tomllib.loads(text) for text in samples("configuration", "toml") if "[device]" in text)
     schema = json_schema("config")
-    of_tasks = {key for table in TASK_TABLES.values() for key in schema["$defs"][table.__name__]["properties"]}
+    of_tasks = {key for table in KINDS.values() for key in schema["$defs"][table.__name__]["properties"]}
     assert of_tasks == {key for task in complete["tasks"].values() for key in task}
     # `public_keys` takes the place of `public_key`.
     of_model = schema["$defs"]["ModelConfig"]["properties"].keys() - {"public_key"}

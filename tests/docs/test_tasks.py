@@ -7,7 +7,9 @@ import tomllib
 
 import pytest
 
-from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.extract import ExtractTask
+from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.requests.templates import render
 from edge_agent.tools.ask import parse_input
 from edge_agent.tools.demo.readings import tasks

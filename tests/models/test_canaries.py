@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from edge_agent.core.codes import Code
-from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.extract import ExtractTask
+from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.pipe import Failed, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.models.canaries import (
     MAX_BYTES,
@@ -84,7 +86,7 @@ def test_requests_are_those_of_the_tasks_without_a_thought() -> None:
     assert [type(run.plan) for run in runs] == [LabelsPlan, SchemaPlan, TextPlan]
     assert [run.id for run in runs] == [7, 8, 9]
     assert [run.messages[-1].content for run in runs] == ["50 Hz", "Grüße", "x"]
-    assert [run.max_reasoning_tokens for run in runs] == [None, None, 0]
+    assert [run.max_reasoning_tokens for run in runs] == [0, 0, 0]
     assert {run.sampling.temperature for run in runs} == {0.0}
 
 
@@ -96,7 +98,7 @@ def test_requests_are_those_of_the_tasks_without_a_thought() -> None:
         (
             "tasks.say.more",
             1,
-            "more: unknown key, should be one of kind, system, template, examples, examples_as, labels, schema",
+            "more: unknown key, should be one of kind, system, template, examples, examples_as, max_tokens, labels",
         ),
         ("tolerances.score", 1.5, "tolerances.score: should be less than or equal to 1 (got 1.5)"),
         ("tolerances", None, "tolerances: required, but missing"),

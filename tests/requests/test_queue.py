@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.codes import Code, Error, Refusal
-from edge_agent.core.pipe import ChatMessage, LabelsPlan, Run, TextPlan
+from edge_agent.core.pipe import ChatMessage, Run, TextPlan
 from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, cost_class_of
 from edge_agent.requests.queue import MAX_BUCKETS, EngineLoad, RateLimiter, RequestQueue
 from edge_agent.requests.request import Request
@@ -205,8 +205,6 @@ def test_a_cost_class_is_the_task_and_the_sizes_that_count() -> None:
     assert cost_class_of(run("x" * 20)) != cost_class_of(run("x" * 32))
     assert cost_class_of(run("x", max_tokens=16)) != cost_class_of(run("x", max_tokens=256))
     assert cost_class_of(run("x")) != cost_class_of(run("x", task="other"))
-    plan = LabelsPlan(labels=("a", "b"))
-    assert cost_class_of(run("x", plan=plan, max_tokens=16)) == cost_class_of(run("x", plan=plan, max_tokens=256))
 
 
 def test_the_first_runs_are_averaged_and_later_ones_smoothed() -> None:

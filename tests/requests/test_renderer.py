@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core.config import DEFAULT_TEMPLATE
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.requests import renderer as module
 from edge_agent.requests.renderer import Renderer, RendererError

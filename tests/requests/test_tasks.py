@@ -87,6 +87,8 @@ def test_a_missing_variable_is_named_with_the_input() -> None:
 def test_the_plan_is_that_of_the_kind() -> None:
     envelope = Envelope.model_validate({"input": "x", "stream": True, "options": {"stop": ["."]}})
     assert task("triage").make_run(1, envelope).plan == LabelsPlan(labels=("normal", "bearing fault"))
+    # Labels are not written, so `max_tokens` does not say how long they take.
+    assert task("triage").make_run(1, Envelope(input="x", options=Options(max_tokens=9))).max_tokens == 0
     assert task().make_run(1, envelope).plan == TextPlan(stop=(".",))
     plan = task("report").make_run(1, envelope).plan
     assert isinstance(plan, SchemaPlan)

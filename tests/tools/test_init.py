@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
-from edge_agent.core.config import ClassifyTask, Config, ExtractTask
+from edge_agent.core.config import Config
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.loader import load_config
 from tests.helpers.support import CONFIG
 

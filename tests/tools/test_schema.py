@@ -11,8 +11,9 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from edge_agent import cli
-from edge_agent.core.config import TASK_TABLES, Config
+from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.registry import KINDS
 from edge_agent.tools.schema import SCHEMAS
 from tests.helpers.support import CONFIG, TASKS
 
@@ -83,7 +84,7 @@ def test_it_agrees_with_the_loader(schema: dict[str, Any], text: str, *, is_good
 def test_the_schema_of_an_extract_task_may_be_a_files_name(schema: dict[str, Any]) -> None:
     document = tomllib.loads(CONFIG + '[tasks.t]\nkind = "extract"\nschema = "schema.json"\n')
     Draft202012Validator(schema).validate(document)
-    assert {f"{kind.title()}Task" for kind in TASK_TABLES} < schema["$defs"].keys()
+    assert {f"{kind.title()}Task" for kind in KINDS} < schema["$defs"].keys()
 
 
 @pytest.mark.parametrize("schema", ["request"], indirect=True)

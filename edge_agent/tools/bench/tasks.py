@@ -11,8 +11,10 @@ from typing import Any
 
 from edge_agent.board.process import process_memory
 from edge_agent.core.codes import Code
-from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.extract import ExtractTask
+from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.pipe import Failed, Finished, Load, Ready, Run
 from edge_agent.requests.statistics import percentile
 from edge_agent.requests.tasks import Task

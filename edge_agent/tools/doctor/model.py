@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
 from edge_agent.core.codes import Code
-from edge_agent.core.config import DEFAULT_TEMPLATE, ClassifyTask, Config
+from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.extras import missing_extra
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Failed, Load, is_echo
 from edge_agent.core.wording import shown

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from edge_agent.core.config import BUILT_IN_TASK, Config
+from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.registry import BUILT_IN_TASK
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from convert.quantize.recipe import Quantization
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.config import ClassifyTask, Config
+from edge_agent.core.config import Config
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import ChatMessage, Failed, LabelsPlan, Run, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine

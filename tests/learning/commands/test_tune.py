@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.cli import main
-from edge_agent.core.config import ClassifyTask, Example
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.task import Example
 from edge_agent.learning.commands.tune import prompts
 from edge_agent.learning.commands.tune.fragment import fragment
 from edge_agent.learning.commands.tune.judge import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_agent.core.config import ClassifyTask
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.learning.commands.tune.judge import Candidate, Correction
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.toml import toml, toml_key

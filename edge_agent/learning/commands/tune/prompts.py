@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edge_agent.core.config import ClassifyTask, Example
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.task import Example
 from edge_agent.learning.commands.tune.rows import Row
 
 _NUMBERS = (2, 4, 8, 16)

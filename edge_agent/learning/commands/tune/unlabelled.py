@@ -7,8 +7,8 @@ from time import monotonic
 from typing import Any
 
 from edge_agent.core.codes import Refusal
-from edge_agent.core.config import ClassifyTask
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Failed
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.commands.tune.judge import Correction, dividing_by_mean

@@ -1,0 +1,1 @@
+"""The kinds of task: what each asks the model, and what its answers are."""

@@ -1,0 +1,113 @@
+"""The kind `classify`: one of a task's labels, and the probability of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+
+from edge_agent.core.envelope import Options
+from edge_agent.core.kinds.task import TaskBase
+from edge_agent.core.labelled import label_of
+from edge_agent.core.pipe import Finished, LabelsPlan, Plan
+from edge_agent.core.table import Table
+
+_Coefficient = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+
+
+class ScoreMapTable(Table):
+    """Corrects the scores of a task for one model, as `edge-agent tune` fitted it."""
+
+    scale: dict[str, _Coefficient]
+    """By label: what the logarithm of its score is multiplied by."""
+    bias: dict[str, _Coefficient]
+    """By label: what is added to that."""
+    made_for: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    """A digest of the task's definition and the model's weights."""
+
+
+class ClassifyTask(TaskBase):
+    """Answers with one of your labels, and the probability of each."""
+
+    kind: Literal["classify"]
+    """What an answer is."""
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
+    """The labels to choose from, all different."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """A best label below this probability is not given: `output` is null, and `degraded` says `unsure`."""
+    prior: Literal["corrected", "as-is"] | None = None
+    """`corrected`: the scores are divided by what the model prefers where an input says nothing. Default: `corrected`;
+    with `min_score` `as-is`."""
+    audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
+    `feedback.enabled`."""
+    min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the answers given, at least this share is right. Less certain answers are not given, as with `min_score`.
+    Audits prove it: until there are enough, no answer is given. Needs `audit_rate`. Default: no promise."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """How sure the audits make `min_accuracy` and `agree`."""
+    agree: Annotated[float, Field(gt=0, le=1)] = 0.98
+    """Where the bundle has a student for this task: of the answers that it gives alone, at least this share is what the
+    large model would answer. 1 = the large model answers all. With `min_accuracy`, that share is right instead."""
+    score_map: ScoreMapTable | None = None
+    """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
+    It is used in place of `prior` while task and model are those that it was made for. Default: none."""
+    top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
+    """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(label.strip() for label in labels) or len(set(labels)) < len(labels):
+            raise ValueError("should be distinct and not blank")
+        return labels
+
+    @field_validator("score_map")
+    @classmethod
+    def _check_score_map(cls, score_map: ScoreMapTable | None, info: ValidationInfo) -> ScoreMapTable | None:
+        labels = info.data.get("labels")
+        if score_map is None or labels is None:
+            return score_map
+        for key, numbers in (("scale", score_map.scale), ("bias", score_map.bias)):
+            if numbers.keys() != set(labels):
+                raise ValueError(f"{key} should have a number for each of {', '.join(labels)}")
+        return score_map
+
+    defining: ClassVar[tuple[str, ...]] = (*TaskBase.defining, "labels")
+    described: ClassVar[tuple[str, ...]] = (*TaskBase.described, "labels", "min_score", "top_scores")
+    is_written: ClassVar[bool] = False
+    canary_part: ClassVar[Literal["scores", "values", "beginning"]] = "scores"
+    init_keys: ClassVar[Mapping[str, Any]] = {"labels": None}
+
+    @classmethod
+    def suggested_system(cls, values: Mapping[str, Any]) -> str | None:
+        return f"Name the condition that the reading shows: {', '.join(values['labels'])}."
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.prior == "corrected" or (self.prior is None and not self.min_score)
+
+    def plan(self, options: Options) -> Plan:  # noqa: ARG002 - an answer has no options
+        return LabelsPlan(labels=self.labels)
+
+    def output_of(self, event: Finished) -> str | None:
+        scores = event.scores or {}
+        best = max(scores, key=scores.__getitem__)
+        return best if scores[best] >= self.min_score else None
+
+    def reply_fields(self, event: Finished) -> dict[str, Any]:
+        """Each label's probability, or the `top_scores` largest, the largest first."""
+        scores = {label: round(p, 6) for label, p in (event.scores or {}).items()}
+        if self.top_scores is not None:
+            scores = dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[: self.top_scores])
+        return {"scores": scores}
+
+    def answer_fault(self, answer: object) -> str | None:
+        return f"answer: should be one of {', '.join(self.labels)}" if label_of(answer, self.labels) is None else None
+
+    def canonical(self, answer: Any) -> Any:
+        return label_of(answer, self.labels)
+
+    def sample_answers(self) -> list[str]:
+        return list(self.labels)

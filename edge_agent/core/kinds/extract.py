@@ -1,0 +1,94 @@
+"""The kind `extract`: a JSON object that validates against a task's schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from edge_agent.core.envelope import Options
+from edge_agent.core.kinds.task import SampledTask, TaskBase
+from edge_agent.core.pipe import Finished, Plan, SchemaPlan
+from edge_agent.core.schemas import check_schema, validator
+from edge_agent.core.strict_json import compact_json
+from edge_agent.core.wording import field_name, shown
+
+# For the user to edit.
+_SAMPLE = {
+    "type": "object",
+    "required": ["fault", "stop"],
+    "properties": {"fault": {"enum": ["none", "bearing", "cavitation"]}, "stop": {"type": "boolean"}},
+}
+
+
+class ExtractTask(SampledTask):
+    """Answers with a JSON object that validates against your schema."""
+
+    kind: Literal["extract"]
+    """What an answer is."""
+    # In a file it may also be the name of one: see `file_keys`.
+    output_schema: Annotated[
+        dict[str, Any], WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "format": "path"}]})
+    ] = Field(alias="schema")
+    """A JSON Schema (2020-12) of an object, with local `$ref` only: a table, or a JSON file's name."""
+
+    defining: ClassVar[tuple[str, ...]] = (*TaskBase.defining, "output_schema")
+    described: ClassVar[tuple[str, ...]] = (*TaskBase.described, "output_schema")
+    has_schema: ClassVar[bool] = True
+    canary_part: ClassVar[Literal["scores", "values", "beginning"]] = "values"
+    file_keys: ClassVar[tuple[str, ...]] = ("schema",)
+    init_keys: ClassVar[Mapping[str, Any]] = {"schema": _SAMPLE}
+
+    @classmethod
+    def suggested_system(cls, values: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - the schema names the fields
+        return "Fill in the fields from the reading."
+
+    @classmethod
+    def value_faults(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        schema = table.get("schema")
+        if isinstance(schema, dict) and (fault := check_schema(schema)):
+            yield "schema", fault
+
+    def plan(self, options: Options) -> Plan:  # noqa: ARG002 - nothing but its schema ends an object
+        return SchemaPlan(schema=self.output_schema)
+
+    def output_of(self, event: Finished) -> Any:
+        return json.loads(event.text or "")  # the worker has validated it
+
+    def answer_fault(self, answer: object) -> str | None:
+        return _schema_fault(self.output_schema, answer)
+
+    def row_fault(self, answer: object) -> str | None:
+        if not isinstance(answer, dict) or not answer:
+            return f"answer: should be an object with the fields that count (got {shown(answer)})"
+        # Fields that are not listed do not count, so they are not missing either.
+        return _schema_fault({**self.output_schema, "required": []}, answer)
+
+    def canonical(self, answer: Any) -> Any:
+        """With its keys in the order in which the board writes them."""
+        return _in_order(answer, self.output_schema)
+
+    def sample_answers(self) -> list[str]:
+        return [compact_json(self.output_schema)]
+
+
+def _schema_fault(schema: Mapping[str, Any], answer: object) -> str | None:
+    error = next(validator(schema).iter_errors(answer), None)
+    return None if error is None else f"{field_name(('answer', *error.absolute_path))}: {error.message}"
+
+
+def _in_order(value: Any, schema: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_in_order(one, _part(schema, "items")) for one in value]
+    if not isinstance(value, dict):
+        return value
+    properties = _part(schema, "properties")
+    keys = dict.fromkeys([*(key for key in properties if key in value), *value])
+    return {key: _in_order(value[key], _part(properties, key)) for key in keys}
+
+
+def _part(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = schema.get(key)
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,46 @@
+"""The kind `generate`: text."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from edge_agent.core.envelope import Options, Reasoning, ReasoningTokens
+from edge_agent.core.kinds.task import SampledTask
+from edge_agent.core.pipe import Finished, Plan, TextPlan
+
+_CANARY_TOKENS = 16
+
+
+class GenerateTask(SampledTask):
+    """Answers with text.
+
+    The task `generate` is built in: `[tasks.generate]` sets its defaults, and needs no `kind`.
+    """
+
+    kind: Literal["generate"]
+    """What an answer is."""
+    reasoning: Reasoning = "drop"
+    """`include`: a reply has what a reasoning model thought. A request may set its own."""
+    max_reasoning_tokens: ReasoningTokens | None = None
+    """The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not think. A request may
+    set its own. Default: half of `max_tokens`."""
+
+    is_text: ClassVar[bool] = True
+    is_judged: ClassVar[bool] = False
+    canary_part: ClassVar[Literal["scores", "values", "beginning"]] = "beginning"
+
+    def plan(self, options: Options) -> Plan:
+        return TextPlan(stop=options.stop)
+
+    def output_of(self, event: Finished) -> str | None:
+        return event.text
+
+    def answer_fault(self, answer: object) -> str | None:
+        return None if isinstance(answer, str) else "answer: should be a text"
+
+    def sample_answers(self) -> list[str]:
+        return [""]
+
+    def for_canary(self) -> Self:
+        """Behind the beginning of a text, a board may write another text that is as good."""
+        return self.model_copy(update={"max_tokens": min(self.max_tokens, _CANARY_TOKENS)})

@@ -1,0 +1,162 @@
+"""The `[tasks.NAME]` table that tasks of all kinds share, and what the product asks of a kind.
+
+Each kind is a subclass in a module of its own, and registry.py lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from edge_agent.core import topics
+from edge_agent.core.envelope import MAX_DEADLINE_MS, Options, Temperature, Tokens, TopP
+from edge_agent.core.pipe import Finished, Plan
+from edge_agent.core.table import RatePerMinute, Table, TopicFilter, refuse
+from edge_agent.core.wording import shown
+
+# Characters: more than the longest context.
+MAX_SYSTEM = 1_000_000
+# Characters: Jinja compiles a template of this size in half a second.
+MAX_TEMPLATE = 65_536
+MAX_EXAMPLES = 200
+DEFAULT_TEMPLATE = "{{ input }}"
+
+
+class Example(Table):
+    """An input with its right answer. Examples are part of the prompt that is computed once: they cost little time."""
+
+    input: str | dict[str, Any] | list[Any]
+    """As a request has it: text, an object or an array."""
+    answer: str | dict[str, Any]
+    """The right answer: a label, an object that validates against the schema, or a text."""
+
+
+class TaskBase(Table):
+    enabled: bool = True
+    """`false`: the task is not there; its requests are answered `invalid`/`unknown_task`."""
+    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
+    """The system message: what the model should know and do. Default: none."""
+    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
+    """The user message, a Jinja template over `input`. A value that a reading lacks is `bad_field`, unless it has a
+    `default(…)`. Each reading has 0.5 s of CPU time and 64 MB."""
+    examples: Annotated[tuple[Example, ...], Field(max_length=MAX_EXAMPLES, strict=False)] = ()
+    """Inputs with their right answers, which the model sees before each request. `edge-agent tune` chooses them."""
+    examples_as: Literal["turns", "system"] = "turns"
+    """Where the examples stand: as earlier turns of the chat, or below the system message."""
+    model: Literal["default"] = "default"
+    """The name of a table in `[models]`."""
+    max_tokens: Tokens = 256
+    """The most tokens that an answer may have; a request may ask for fewer or more."""
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    """How long after its arrival an answer is of use. A request may set its own. Default:
+    `queue.default_deadline_ms`."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """0 is most urgent, 9 least. A request may set its own."""
+    rate_per_minute: RatePerMinute | None = None
+    """How many requests a minute the task takes. Default: no limit."""
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    """The largest payload of this task, never above the default. Default: `queue.max_payload_bytes`."""
+    subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
+    """Topic filters where sensors publish already; each message is a reading, never an envelope. Filters of different
+    tasks are the same or do not overlap."""
+    publish: str | None = None
+    """Where answers to `subscribe` go; `{1}` is what its first wildcard matched. Default:
+    `<root>/<site>/<id>/infer/<task>/response`."""
+    keep: Literal["all", "latest"] = "all"
+    """`latest`: a newer reading of the same topic takes the place of one that waits, which ends as
+    `cancelled`/`superseded`."""
+    reply: Literal["full", "output"] = "full"
+    """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes
+    whole to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
+
+    @field_validator("publish")
+    @classmethod
+    def _check_publish(cls, publish: str | None, info: ValidationInfo) -> str | None:
+        if publish is None or "subscribe" not in info.data:
+            return publish
+        if not info.data["subscribe"]:
+            raise ValueError("requires `subscribe`: it says where answers to those topics go")
+        wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
+        return refuse(topics.publish_pattern_fault(publish, wildcards), publish)
+
+    defining: ClassVar[tuple[str, ...]] = ("kind", "system", "template", "examples", "examples_as", "max_tokens")
+    """The fields that decide what an answer is."""
+    described: ClassVar[tuple[str, ...]] = (
+        *("kind", "deadline_ms", "priority", "max_tokens"),
+        *("subscribe", "keep", "reply"),
+    )
+    """The fields that `info` shows."""
+    is_written: ClassVar[bool] = True
+    """The model writes an answer token by token, so `max_tokens` says how long it may take."""
+    is_text: ClassVar[bool] = False
+    """An answer is free text: it may be streamed, and is of use if it is cut short."""
+    has_schema: ClassVar[bool] = False
+    """The engine prepares grammars for these answers."""
+    is_judged: ClassVar[bool] = True
+    """An answer is right or wrong, so a model can be trained on labelled rows and judged by them."""
+    canary_part: ClassVar[Literal["scores", "values", "beginning"]]
+    """The part of an answer that canaries record."""
+    file_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that hold a JSON object, or name a file with one."""
+    init_keys: ClassVar[Mapping[str, Any]] = {}
+    """The keys that `edge-agent init` asks for, each with its default; None = it has none."""
+
+    @classmethod
+    def suggested_system(cls, values: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - for kinds
+        """The system message that `init` suggests for these values of `init_keys`."""
+        return None
+
+    @classmethod
+    def value_faults(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - for kinds
+        """Each key of a raw table with a fault that its type does not show, and the fault."""
+        yield from ()
+
+    @property
+    def corrects_prior(self) -> bool:
+        """Whether its answers need to know what the model prefers where an input says nothing."""
+        return False
+
+    @abstractmethod
+    def plan(self, options: Options) -> Plan:
+        """What the engine does for a request."""
+
+    @abstractmethod
+    def output_of(self, event: Finished) -> Any:
+        """An answer as the caller gets it; None where the model is not sure enough."""
+
+    def reply_fields(self, event: Finished) -> dict[str, Any]:  # noqa: ARG002 - for kinds
+        """What a reply holds beside the output."""
+        return {}
+
+    @abstractmethod
+    def answer_fault(self, answer: object) -> str | None:
+        """Why the task can never give this answer."""
+
+    def row_fault(self, answer: object) -> str | None:
+        """Why it is no answer of a labelled row, where an object may lack fields."""
+        fault = self.answer_fault(answer)
+        return fault and f"{fault} (got {shown(answer)})"
+
+    def canonical(self, answer: Any) -> Any:
+        """An answer without a fault, as a model learns to give it."""
+        return answer
+
+    @abstractmethod
+    def sample_answers(self) -> list[str]:
+        """What answers look like: the converter weighs a model's numbers by texts that end in them."""
+
+    def for_canary(self) -> Self:
+        """The task as a canary asks it."""
+        return self
+
+
+class SampledTask(TaskBase):
+    temperature: Temperature | None = None
+    """0 = always the most probable token. A request may set its own. Default: 0, for text of a reasoning model 0.6."""
+    top_p: TopP | None = None
+    """Only the most probable tokens that together have this probability. A request may set its own. Default: 1, for
+    text of a reasoning model 0.95."""
