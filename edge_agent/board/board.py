@@ -6,7 +6,7 @@ A new sensor is an entry of `_DEVICES`, a field of `BoardReading`, and a line ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from edge_agent.board.files import entries, read_text
 from edge_agent.board.firmware import read_rails, read_recorded_bits, read_throttle_bits
-from edge_agent.board.hwmon import PowerMeter
+from edge_agent.board.hwmon import Chip
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle, ThrottleCause
 from edge_agent.board.sensor import Device, FixedSensor, Sensor, SensorPass
@@ -28,7 +28,7 @@ _FIRMWARE = Path("/dev/vcio")
 _DEVICES: tuple[tuple[str, str, Callable[[Path], Device]], ...] = (
     ("sys/class/thermal", "thermal_zone", Zone),
     ("sys/class/thermal", "cooling_device", CoolingDevice),
-    ("sys/class/hwmon", "hwmon", PowerMeter),
+    ("sys/class/hwmon", "hwmon", Chip),
     # Not `intel-rapl-mmio:`, which counts the same package again.
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )
@@ -108,12 +108,16 @@ class Board:
         # Of several zones of a type, the hottest.
         temperatures = {zone.type: zone.temperature_c for zone in sorted(zones, key=lambda zone: zone.temperature_c)}
         soc_c, limit_c = soc_temperature(zones, is_raspberry_pi=self._is_raspberry_pi)
+        throttles = {key: reading for key, reading in results.readings.items() if isinstance(reading, Throttle)}
+        if "get_throttled" in throttles:
+            # hwmon's alarm is the firmware's word of up to 2 s ago: it counts where the firmware cannot be asked.
+            throttles = {key: reading for key, reading in throttles.items() if not key.startswith("hwmon")}
         unavailable = {key: failure.name for key, failure in failures.items() if failure.is_unavailable}
         is_power_partial = any(key.startswith(_POWER_KEYS) for key in failures.keys() - unavailable.keys())
         return BoardReading(
             thermal=Thermal(soc_c=soc_c, limit_c=limit_c, zones=temperatures),
             throttle=self._throttle.update(
-                _of_kind(Throttle, readings), is_incomplete=any(key.startswith(_THROTTLE_KEYS) for key in failures)
+                throttles.values(), is_incomplete=any(key.startswith(_THROTTLE_KEYS) for key in failures)
             ),
             power=Power() if is_power_partial else choose_power(_of_kind(Power, readings)),
             cpu=_merged(Cpu, readings),
@@ -130,12 +134,15 @@ class ThrottleMemory:
     def __init__(self) -> None:
         self._was_throttled = self._was_undervoltage = False
 
-    def update(self, readings: Sequence[Throttle], *, is_incomplete: bool) -> Throttle:
-        """Takes in what each source reports now. is_incomplete: a source that exists has failed."""
-        now, undervoltage, since_boot, undervoltage_since_boot = (
-            _any([getattr(one, name) for one in readings], is_incomplete=is_incomplete)
-            for name in ("now", "undervoltage_now", "since_boot", "undervoltage_since_boot")
-        )
+    def update(self, readings: Collection[Throttle], *, is_incomplete: bool) -> Throttle:
+        """Takes in what each source reports now. is_incomplete: a source that exists has failed.
+
+        One source is enough to know the voltage: cooling devices say nothing about it.
+        """
+        now = _any([reading.now for reading in readings], is_incomplete=is_incomplete)
+        since_boot = _any([reading.since_boot for reading in readings], is_incomplete=is_incomplete)
+        undervoltage = _any([reading.undervoltage_now for reading in readings])
+        undervoltage_since_boot = _any([reading.undervoltage_since_boot for reading in readings])
         self._was_throttled |= bool(now or since_boot)
         self._was_undervoltage |= bool(undervoltage or undervoltage_since_boot)
         causes = {cause for one in readings for cause in one.causes}
@@ -149,7 +156,7 @@ class ThrottleMemory:
         )
 
 
-def _any(values: Iterable[bool | None], *, is_incomplete: bool) -> bool | None:
+def _any(values: Iterable[bool | None], *, is_incomplete: bool = False) -> bool | None:
     """True is true if one source says so. False takes the word of every source, else it is unknown."""
     known = {value for value in values if value is not None}
     return True if True in known else False if known and not is_incomplete else None

@@ -1,4 +1,4 @@
-"""Power meters in /sys/class/hwmon, known by their name.
+"""Chips in /sys/class/hwmon, known by their name: power meters, and the voltage alarm of a Raspberry Pi.
 
 Units: mV, mA, µW (kernel: Documentation/hwmon/sysfs-interface.rst).
 """
@@ -9,7 +9,7 @@ import re
 
 from edge_agent.board.files import integer_if_there, read_integer, read_text, read_within
 from edge_agent.board.power import measured
-from edge_agent.board.reading import Power, Scope
+from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
 from edge_agent.board.sensor import Device
 
 _INA2XX = re.compile(r"ina(209|219|220|226|230|231|232|233|234|236|237|238|260)")
@@ -19,12 +19,16 @@ _INA3221_CHANNELS = (1, 2, 3)  # the other files are shunts and their sum
 _MAX_MV = 100_000
 
 
-class PowerMeter(Device):
-    """A meter of power; any other chip has no reading."""
+class Chip(Device):
+    """Any chip but those of the two kinds has no reading."""
 
     type_file = "name"
 
-    def measure(self) -> Power | None:
+    def measure(self) -> Power | Throttle | None:
+        if self.type == "rpi_volt":
+            # The kernel asks the firmware every 2 s whether the voltage was too low since.
+            is_low = read_within(self.folder / "in0_lcrit_alarm", 0, 1) == 1
+            return Throttle(undervoltage_now=is_low, causes=(ThrottleCause.UNDERVOLTAGE,) * is_low)
         if self.type == "ina3221":
             return self._ina3221()
         return self._ina2xx() if _INA2XX.fullmatch(self.type) else None

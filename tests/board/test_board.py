@@ -222,6 +222,28 @@ def test_one_file_changes_what_it_should(
     assert attrgetter(field)(read(tree, tmp_path)) == value
 
 
+@pytest.mark.parametrize(("name", "is_low"), [("pi5-undervoltage", True), ("pi5", False)])
+@pytest.mark.parametrize("number", [None, errno.EACCES])
+def test_where_the_firmware_cannot_be_asked_the_kernels_alarm_says_whether_the_voltage_is_low(
+    name: str, number: int | None, tmp_path: Path, *, is_low: bool
+) -> None:
+    tree = load(name)
+    del tree.files["get_throttled"]
+    if number is not None:
+        tree.faults["get_throttled"] = number
+    assert read(tree, tmp_path).throttle == Throttle(
+        causes=(ThrottleCause.UNDERVOLTAGE,) * is_low,
+        undervoltage_now=is_low,
+        undervoltage_since_boot=is_low,
+    )
+
+
+def test_the_firmwares_word_on_the_voltage_counts_before_the_kernels(tmp_path: Path) -> None:
+    tree = load("pi5-undervoltage")
+    tree.files["get_throttled"] = load("pi5").files["get_throttled"]
+    assert read(tree, tmp_path).throttle == NEVER
+
+
 def test_huge_files_make_no_huge_documents(tmp_path: Path) -> None:
     tree = load("orin-nano")
     tree.files |= dict.fromkeys(tree.files, b"9z" * 1000000)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.board.board import ThrottleMemory
-from edge_agent.board.hwmon import PowerMeter
+from edge_agent.board.hwmon import Chip
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
 from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
@@ -61,7 +61,7 @@ def power(watts: float, scope: Scope, source: str) -> Power:
     ],
 )  # fmt: skip
 def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tmp_path: Path) -> None:
-    assert PowerMeter(write(tmp_path, files)).read() == expected
+    assert Chip(write(tmp_path, files)).read() == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tm
 )
 def test_an_absurd_or_missing_value_of_a_chip_is_an_error(files: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises((ValueError, OSError), match=r"absurd|empty|not a number|No such file"):
-        PowerMeter(write(tmp_path, files)).read()
+        Chip(write(tmp_path, files)).read()
 
 
 @pytest.mark.parametrize(
