@@ -11,7 +11,9 @@ from edge_agent.core.clock import expiry, is_expired
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope, Options
+from edge_agent.core.environment import cores
 from edge_agent.core.extras import missing_extra
+from edge_agent.core.files import TooLongError, read_bounded, replaced_file, sha256_of, sync_folder
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
@@ -35,8 +37,9 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.score_maps import FILE as SCORE_MAPS_FILE
 from edge_agent.core.score_maps import SCHEMA as SCORE_MAPS_SCHEMA
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
+from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.core.version import ShowVersion
-from edge_agent.core.wording import field_name, first_fault, shown
+from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.gguf.adapter import check_adapter

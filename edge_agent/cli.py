@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     from edge_agent.core.environment import keep_heap_small
     from edge_agent.core.model import ModelError
     from edge_agent.core.pipe import is_echo
-    from edge_agent.core.state_files import StateInUseError, locked
+    from edge_agent.core.state_lock import StateInUseError, locked
     from edge_agent.models.record import in_force, open_in_force
 
     path: Path = options.config

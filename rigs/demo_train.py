@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edge_agent.tools.output import aligned
+from edge_agent.core.terminal import aligned
 from rigs.bench.agent import running_agent
 from rigs.machine import ROOT, parser_of
 from rigs.training.readings import FAULTS, draw_case

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_agent.commands.fields import CommandError
-from edge_agent.core import state_files
 from edge_agent.core.clock import parse_timestamp
+from edge_agent.core.codes import CommandError
+from edge_agent.core.files import read_if_there, replace_file
 from edge_agent.core.wording import shown
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Authority:
         self._nonces_file = nonces_file
         self._used: list[bytes] = []
         try:
-            known = (nonces_file and state_files.read(nonces_file)) or b""
+            known = (nonces_file and read_if_there(nonces_file)) or b""
             # Release 0.1.0 appended to the file: a loss of power may have torn the last digest.
             whole = range(0, len(known) - _DIGEST_BYTES + 1, _DIGEST_BYTES)
             self._used = [known[at : at + _DIGEST_BYTES] for at in whole]
@@ -73,7 +73,7 @@ class Authority:
         self._used = [*self._used, digest][-_MAX_NONCES:]
         try:
             if self._nonces_file is not None:
-                state_files.replace(self._nonces_file, b"".join(self._used), mode=0o600)
+                replace_file(self._nonces_file, b"".join(self._used), mode=0o600)
         except OSError as error:
             log.warning(
                 "%s cannot be written, commands could be repeated after a restart: %s", self._nonces_file, error

@@ -12,7 +12,6 @@ from typing import Any
 from edge_agent.commands.authority import NONCES_FILE, Authority
 from edge_agent.commands.fields import (
     CancelFields,
-    CommandError,
     CommandFields,
     DrainFields,
     ExportFields,
@@ -24,14 +23,15 @@ from edge_agent.commands.fields import (
     result_publication,
 )
 from edge_agent.core.clock import timestamp
+from edge_agent.core.codes import CommandError
 from edge_agent.core.config import OPERATIONS, Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut, shown
-from edge_agent.learning.feedback import Feedback, FeedbackError
+from edge_agent.learning.feedback import Feedback
 from edge_agent.loader import file_faults, load_config
-from edge_agent.models.switch import ModelSwitch, Switched, SwitchError, SwitchFailed
+from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
@@ -111,7 +111,7 @@ class Commands:
             # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
-        except (CommandError, FeedbackError, SwitchError) as error:
+        except CommandError as error:
             reason = "its result says why" if error.code in _QUOTING_CODES else error.message
             log.info("command refused op=%r code=%s: %s", cut(operation), error.code, reason)
             self._answer(command, error=(error.code, error.message))
@@ -139,7 +139,7 @@ class Commands:
         self._authority.check(operation, fields, time.time())
 
     def _execute(self, operation: str, fields: dict[str, Any], command: _OpenCommand) -> dict[str, Any] | None:
-        """Gives the result's data; None = it is answered later. Raises CommandError, FeedbackError, SwitchError."""
+        """Gives the result's data; None = it is answered later. Raises CommandError."""
         if operation in ("ping", "health", "resume", "reload"):
             fields_of(CommandFields, fields)
         match operation:

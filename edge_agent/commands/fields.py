@@ -6,21 +6,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
+from edge_agent.core.codes import CommandError
 from edge_agent.core.messages import Publication, json_publication
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import first_fault, shown
 
 # A result holds the command's `id`, and waits for a broker that may be away.
 MAX_COMMAND_BYTES = 1 << 16
-
-
-class CommandError(Exception):
-    """The command is not carried out."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class CommandFields(BaseModel):

@@ -1,4 +1,4 @@
-"""How requests end: statuses, codes, and refusals as exceptions."""
+"""How requests and commands end: statuses, codes, and refusals as exceptions."""
 
 from __future__ import annotations
 
@@ -67,3 +67,12 @@ class Refusal(Exception):  # noqa: N818 - an answer to the caller, not a fault o
     def __init__(self, code: Code, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.error = Error(code=code, message=message, retry_after_s=retry_after_s)
+
+
+class CommandError(Exception):
+    """A command, a model switch or feedback is refused; `code` is the `error.code` of its result."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

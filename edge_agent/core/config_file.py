@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edge_agent.core.config import Config, ModelConfig, TlsConfig
+from edge_agent.core.files import TooLongError, read_bounded
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import fault_text, field_name, shown
@@ -44,11 +45,9 @@ def read_json(path: Path) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ConfigError(path, [f"should have at most {_MAX_BYTES} bytes"])
-        return data.decode("utf-8-sig")
+        return read_bounded(path, _MAX_BYTES).decode("utf-8-sig")
+    except TooLongError as error:
+        raise ConfigError(path, [str(error)]) from error
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:

@@ -40,9 +40,8 @@ def printable_json(value: object) -> str:
     return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
-def cut(text: str) -> str:
-    """The text, cut to MAX_SHOWN_VALUE characters."""
-    return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
+def cut(text: str, max_chars: int = MAX_SHOWN_VALUE) -> str:
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from edge_agent.core import pipe, state_files
+from edge_agent.core import pipe
+from edge_agent.core.files import read_if_there, replace_file
 from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class PriorMeasurer:
     def _read(self) -> dict[str, Scores]:
         """Raises nothing: what was damaged is measured again."""
         try:
-            content = None if self._path is None else state_files.read(self._path)
+            content = None if self._path is None else read_if_there(self._path)
             return _KEPT.validate_json(content or b"{}")
         except (OSError, ValueError) as error:
             log.info("%s cannot be used, priors are measured again: %s", self._path, error)
@@ -65,7 +66,7 @@ class PriorMeasurer:
     def _write(self, found: dict[str, Scores]) -> None:
         try:
             if self._path is not None:
-                state_files.replace(self._path, json.dumps(found).encode())
+                replace_file(self._path, json.dumps(found).encode())
         except OSError as error:
             log.info("priors are not kept: %s", error)
 

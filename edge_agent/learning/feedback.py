@@ -17,6 +17,7 @@ from typing import Any
 
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import moment, timestamp
+from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
@@ -46,15 +47,6 @@ _FORGET_EVERY = 50
 _DAY_S = 86_400.0
 # Of a page of answers: brokers are often set to take no more than some 100 kB.
 _PAGE_BYTES = 100_000
-
-
-class FeedbackError(Exception):
-    """The feedback is not taken. code: `error.code` of the result."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,21 +228,21 @@ class Feedback:
         return is_audit
 
     def _classify_task(self, name: str) -> Task:
-        """Raises FeedbackError(unknown_task)."""
+        """Raises CommandError(unknown_task)."""
         task = self._tasks.get(name)
         if task is None or not isinstance(task.config, ClassifyTask):
             allowed = [one for one, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
             words = ", ".join(allowed) or "none"
-            raise FeedbackError("unknown_task", f"task: should be one of kind classify: {words} (got {shown(name)})")
+            raise CommandError("unknown_task", f"task: should be one of kind classify: {words} (got {shown(name)})")
         return task
 
     def export(self, name: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of a task's kept answers under its definition and the model in force, without inputs and ids.
 
-        It ends early where it would be longer than a message should be. Raises FeedbackError.
+        It ends early where it would be longer than a message should be. Raises CommandError.
         """
         if not self._config.enabled:
-            raise FeedbackError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
+            raise CommandError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
         task = self._classify_task(name)
         tracked = self._tracked[task.definition]
         kept = self._table.of(tracked.basis, tracked.config.labels, after=after, limit=limit)
@@ -274,7 +266,7 @@ class Feedback:
         }
 
     def mark(self, name: str, mark: Mark, now: float) -> dict[str, Any]:
-        """Takes feedback on an answer of this task; gives the data of its result. Raises FeedbackError."""
+        """Takes feedback on an answer of this task; gives the data of its result. Raises CommandError."""
         self._classify_task(name)
         found = self._find(name, mark)
         _, kept = found[0]
@@ -295,9 +287,9 @@ class Feedback:
             found = [(basis, one) for basis, one in found if one.reply_topic == mark.reply_to]
         if not found:
             limits = f"the newest {self._config.keep} of a task are, for {self._config.days:g} days"
-            raise FeedbackError("not_found", f"id: no answer to it is kept; {limits} (got {shown(mark.id)})")
+            raise CommandError("not_found", f"id: no answer to it is kept; {limits} (got {shown(mark.id)})")
         if len({one.reply_topic for _, one in found}) > 1:
-            raise FeedbackError("ambiguous", "reply_to: required, because several callers used this id")
+            raise CommandError("ambiguous", "reply_to: required, because several callers used this id")
         newest = max(one.wall_s for _, one in found)
         return [(basis, one) for basis, one in found if one.wall_s == newest]
 
@@ -394,14 +386,14 @@ class Feedback:
 
 
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:
-    """The right label, None = another than the output. Raises FeedbackError."""
+    """The right label, None = another than the output. Raises CommandError."""
     if mark.answer is not None:
         if mark.answer not in kept.scores:
             words = ", ".join(kept.scores)
-            raise FeedbackError("bad_field", f"answer: should be one of {words} (got {shown(mark.answer)})")
+            raise CommandError("bad_field", f"answer: should be one of {words} (got {shown(mark.answer)})")
         return mark.answer
     if kept.output is None:
-        raise FeedbackError("bad_field", "correct: the reply had no output; send the right label as `answer`")
+        raise CommandError("bad_field", "correct: the reply had no output; send the right label as `answer`")
     if mark.is_correct:
         return kept.output
     others = [label for label in kept.scores if label != kept.output]

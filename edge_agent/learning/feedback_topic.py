@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import StrictBool, StrictInt, StrictStr, model_validator
 
-from edge_agent.commands.fields import CommandError, CommandFields, fields_of, parse_command, result_publication
+from edge_agent.commands.fields import CommandFields, fields_of, parse_command, result_publication
+from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut
-from edge_agent.learning.feedback import Feedback, FeedbackError, Mark
+from edge_agent.learning.feedback import Feedback, Mark
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class FeedbackTopic:
             wanted = fields_of(_Fields, fields)
             mark = Mark(id=wanted.id, reply_to=wanted.reply_to, answer=wanted.answer, is_correct=wanted.correct)
             data = self._feedback.mark(task, mark, now)
-        except (CommandError, FeedbackError) as refused:
+        except CommandError as refused:
             error = refused.code, refused.message
             log.info("feedback refused task=%r code=%s", cut(task), refused.code)
         topic = message.response_topic

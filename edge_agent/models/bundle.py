@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from edge_agent.core import score_maps
 from edge_agent.core.clock import expiry
+from edge_agent.core.files import TooLongError, read_bounded, sha256_of
 from edge_agent.core.model import Model, ModelError, RevokedError, Signature, file_stamps
 from edge_agent.core.pipe import Adapter, Student, is_echo, weights_sha256
 from edge_agent.core.strict_json import parse_json
@@ -164,7 +165,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
             source=path,
             path=path,
             bundle_name=path.stem,
-            sha256=_sha256(path),
+            sha256=sha256_of(path),
             quantization=facts.quantization,
             size_bytes=path.stat().st_size,
             context_length=facts.context_length,
@@ -177,7 +178,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
         )
     manifest = listing.manifest
     for name, listed in manifest.files.items():
-        found = _sha256(path / name)
+        found = sha256_of(path / name)
         if found != listed.sha256:
             raise ModelError(f"{path.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     adapters, students = _adapters(path, manifest), _students(path, manifest)
@@ -320,13 +321,11 @@ def _read_score_maps(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 def _read_manifest(path: Path, where: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_MANIFEST_BYTES + 1)
+        return read_bounded(path, _MAX_MANIFEST_BYTES)
     except OSError as error:
         raise ModelError(f"{where}: cannot be read: {error.strerror}") from error
-    if len(data) > _MAX_MANIFEST_BYTES:
-        raise ModelError(f"{where}: should have at most {_MAX_MANIFEST_BYTES} bytes")
-    return data
+    except TooLongError as error:
+        raise ModelError(f"{where}: {error}") from error
 
 
 def _check_signature(path: Path, manifest: bytes, trust: Trust) -> tuple[Signature | None, str | None]:
@@ -347,8 +346,3 @@ def _check_size(path: Path, listed: _ListedFile) -> None:
     size = path.stat().st_size
     if size != listed.bytes:
         raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,8 +14,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_agent.core import state_files
 from edge_agent.core.config import Config
+from edge_agent.core.files import read_if_there, replace_file, sync_folder
 from edge_agent.core.model import Model, ModelError, engine_states
 from edge_agent.core.wording import field_name, file_fault, shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
@@ -50,7 +50,7 @@ def read_record(config: Config) -> Record | None:
 
 def _read_file(path: Path) -> Record | None:
     try:
-        content = state_files.read(path)
+        content = read_if_there(path)
         return None if content is None else Record.model_validate_json(content)
     except (OSError, ValidationError) as error:
         log.error("%s cannot be read, models.default.path is used: %s", path, error)  # noqa: TRY400 - no fault of ours
@@ -59,13 +59,13 @@ def _read_file(path: Path) -> Record | None:
 
 def write_record(state_dir: Path, record: Record) -> None:
     """On the disk when it returns; a loss of power before that leaves the old one. Raises OSError."""
-    state_files.replace(state_dir / FILE, record.model_dump_json(by_alias=True).encode() + b"\n")
+    replace_file(state_dir / FILE, record.model_dump_json(by_alias=True).encode() + b"\n")
 
 
 def remove_record(state_dir: Path) -> None:
     """The configured path is in force again. Raises OSError."""
     (state_dir / FILE).unlink(missing_ok=True)
-    state_files.sync_folder(state_dir)
+    sync_folder(state_dir)
 
 
 def in_force(config: Config) -> Path:

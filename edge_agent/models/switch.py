@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from edge_agent.board.process import resident_mb
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import is_expired
+from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError, RevokedError
 from edge_agent.core.pipe import Ready
@@ -40,15 +41,6 @@ _T = TypeVar("_T")
 _Steps = Generator[None, None, _T]
 
 
-class SwitchError(Exception):
-    """The switch fails; the old model stays in force. code: `error.code` of the command's result."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
 @dataclass(frozen=True, slots=True)
 class Switched:
     """Another model is in force. event: for `event/model-switched`; data: for the command's result."""
@@ -62,7 +54,7 @@ class Switched:
 class SwitchFailed:
     """The old model is in force. event: for `event/model-switch-failed`."""
 
-    error: SwitchError
+    error: CommandError
     event: dict[str, Any]
 
 
@@ -109,24 +101,24 @@ class ModelSwitch:
         return None if self._previous == self._supervisor.model.source else self._previous
 
     def start(self, bundle: str, *, allow_downgrade: bool) -> bool:
-        """Starts a switch to a folder in models_dir. False: this model runs already. Raises SwitchError."""
+        """Starts a switch to a folder in models_dir. False: this model runs already. Raises CommandError."""
         source = self._config.models_dir / bundle
         # Path.is_dir raises for a name that is too long.
         if not os.path.isdir(source):  # noqa: PTH112
             names = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
             there = ", ".join(map(shown, names[:_MOST_NAMED])) or "it holds no bundle"
-            raise SwitchError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
+            raise CommandError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
         return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
 
     def roll_back(self) -> bool:
         """As `start`, to the model that was in force before the last switch."""
         if self.previous is None:
-            raise SwitchError("no_previous", "no switch can be undone")
+            raise CommandError("no_previous", "no switch can be undone")
         return self._start(_Attempt(self.previous, "rollback", allow_downgrade=True))
 
     def _start(self, attempt: _Attempt) -> bool:
         if self._attempt is not None:
-            raise SwitchError("switching", "one switch at a time: another one is still under way")
+            raise CommandError("switching", "one switch at a time: another one is still under way")
         model = self._supervisor.model
         with suppress(OSError):
             # A fallback is switched to in earnest: the record names another model.
@@ -147,11 +139,11 @@ class ModelSwitch:
             self._attempt = self._steps = None
             switched: Switched = end.value
             return switched
-        except SwitchError as error:
+        except CommandError as error:
             return self._return_to_old(self._attempt, error)
         except Exception:
             log.exception("a model switch failed")
-            return self._return_to_old(self._attempt, SwitchError("internal", "the switch met a fault of the agent"))
+            return self._return_to_old(self._attempt, CommandError("internal", "the switch met a fault of the agent"))
         return None
 
     def stop(self, now: float) -> SwitchFailed | None:
@@ -160,10 +152,10 @@ class ModelSwitch:
         if self._attempt is None:
             return None
         message = "the agent was stopped before the new model was in force"
-        return self._return_to_old(self._attempt, SwitchError("stopping", message))
+        return self._return_to_old(self._attempt, CommandError("stopping", message))
 
     def _run(self, attempt: _Attempt) -> _Steps[Switched]:
-        """The switch from its start to its end. Raises SwitchError."""
+        """The switch from its start to its end. Raises CommandError."""
         model, canaries = yield from self._verify(attempt)
         attempt.runs_beside = self._fits_beside(model)
         if not attempt.runs_beside:
@@ -178,30 +170,30 @@ class ModelSwitch:
 
     def _verify(self, attempt: _Attempt) -> _Steps[tuple[Model, RenderedCanaries | None]]:
         if fault := path_fault(attempt.source):
-            raise SwitchError("bundle_refused", f"bundle: {fault}")
+            raise CommandError("bundle_refused", f"bundle: {fault}")
         try:
             model, canaries = yield from _await_result(lambda: self._open(attempt))
         except RevokedError as error:
-            raise SwitchError("revoked", str(error)) from error
+            raise CommandError("revoked", str(error)) from error
         except (ModelError, CanaryError, OSError) as error:
-            raise SwitchError("bundle_refused", str(error)) from error
+            raise CommandError("bundle_refused", str(error)) from error
         if attempt.how == "switch" and model.expires is not None and is_expired(model.expires):
             message = f"the bundle has expired: {model.expires}; convert and sign it again with a later --expires"
-            raise SwitchError("expired", message)
+            raise CommandError("expired", message)
         running = self._supervisor.model.version or 0
         if not attempt.allow_downgrade and (model.version or 0) < max(running, self._least_version):
             which = "which runs" if running >= self._least_version else "the least version since the last switch"
             message = f"version {model.version} is older than {max(running, self._least_version)}, {which}"
-            raise SwitchError("downgrade", f"{message}; `allow_downgrade` permits it")
+            raise CommandError("downgrade", f"{message}; `allow_downgrade` permits it")
         return model, canaries
 
     def _open(self, attempt: _Attempt) -> tuple[Model, RenderedCanaries | None]:
-        """In a background thread. Raises SwitchError, ModelError, RevokedError, CanaryError, OSError."""
+        """In a background thread. Raises CommandError, ModelError, RevokedError, CanaryError, OSError."""
         configured, state_dir = self._config.models["default"], self._config.state_dir
         trust = read_trust(configured, state_dir)
         # The way back stays open: it is judged by the kept list.
         if trust.fault and attempt.how == "switch":
-            raise SwitchError("revocations_faulty", trust.fault)
+            raise CommandError("revocations_faulty", trust.fault)
         keep_revocations(state_dir, trust)
         return verify_with_canaries(attempt.source, configured, trust)
 
@@ -226,13 +218,13 @@ class ModelSwitch:
         try:
             attempt.worker = worker = WorkerClient(self._supervisor.load_command(model))
         except OSError as error:
-            raise SwitchError("load_failed", f"no worker can be started: {error.strerror}") from error
+            raise CommandError("load_failed", f"no worker can be started: {error.strerror}") from error
         try:
             ready, differences = yield from _await_result(lambda: load_and_ask(worker, canaries))
         except WorkerError as error:
-            raise SwitchError("load_failed", str(error)) from error
+            raise CommandError("load_failed", str(error)) from error
         if differences:
-            raise SwitchError("canaries_differ", differences[0])
+            raise CommandError("canaries_differ", differences[0])
         return ready
 
     def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
@@ -247,20 +239,20 @@ class ModelSwitch:
 
         def write() -> None:
             if not model.is_unchanged():
-                raise SwitchError("not_recorded", "the bundle was changed while it was loaded")
+                raise CommandError("not_recorded", "the bundle was changed while it was loaded")
             # Loading takes minutes: a newer list may have come.
             trust = read_trust(self._config.models["default"], self._config.state_dir)
             if revocation := trust.revocation(model.manifest_sha256, model.signed_by):
-                raise SwitchError("revoked", f"bundle: {revocation}")
+                raise CommandError("revoked", f"bundle: {revocation}")
             record.write_record(self._config.state_dir, after)
             record.remove_other_engine_states(self._config.state_dir, [old, model])
 
         try:
             yield from _await_result(write)
         except OSError as error:
-            raise SwitchError("not_recorded", f"{self._config.state_dir}: {error.strerror}") from error
+            raise CommandError("not_recorded", f"{self._config.state_dir}: {error.strerror}") from error
         except ModelError as error:  # a key has gone meanwhile
-            raise SwitchError("bundle_refused", str(error)) from error
+            raise CommandError("bundle_refused", str(error)) from error
 
     def _previous_after(self, attempt: _Attempt) -> Path | None:
         """A bundle that was replaced in its own folder cannot be returned to."""
@@ -282,7 +274,7 @@ class ModelSwitch:
         data = {"changed": True, **event, "canaries": asked, "is_beside": attempt.runs_beside}
         return Switched(ready, event, data)
 
-    def _return_to_old(self, attempt: _Attempt, error: SwitchError) -> SwitchFailed:
+    def _return_to_old(self, attempt: _Attempt, error: CommandError) -> SwitchFailed:
         """The old worker goes on, or its model is loaded again."""
         self._attempt = self._steps = None
         log.warning("model %s failed code=%s: %s", attempt.how, error.code, error.message)

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from edge_agent.core import state_files
 from edge_agent.core.config import ModelConfig, Sha256
+from edge_agent.core.files import TooLongError, read_bounded, read_if_there, replace_file
 from edge_agent.core.model import ModelError
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, printable, shown_path
@@ -106,10 +106,7 @@ def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | 
     try:
         if not file.is_file():
             raise RevocationsError("should be a file that can be read")
-        with file.open("rb") as opened:
-            data = opened.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise RevocationsError(f"should have at most {_MAX_BYTES} bytes")
+        data = read_bounded(file, _MAX_BYTES)
         # Before these bytes are parsed.
         signer = verifying_key(signature_of(file), data, [key for key in keys if key.sha256 not in revoked])
         found = Revocations.model_validate(parse_json(data.decode()))
@@ -119,6 +116,8 @@ def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | 
         raise RevocationsError(f"its signature {signature_of(file).name}: {error}") from error
     except ValidationError as error:
         raise RevocationsError(first_fault(error, known=_KNOWN)) from error
+    except TooLongError as error:
+        raise RevocationsError(str(error)) from error
     except ValueError as error:
         raise RevocationsError(f"is not JSON: {error}") from error
     if signer.sha256 in found.keys:
@@ -142,7 +141,7 @@ def keep_revocations(state_dir: Path, trust: Trust) -> None:
         if trust.revocations is None or not _is_newer(trust.revocations, path):
             return
         try:
-            state_files.replace(path, trust.revocations.model_dump_json(by_alias=True).encode() + b"\n")
+            replace_file(path, trust.revocations.model_dump_json(by_alias=True).encode() + b"\n")
         except OSError as error:
             log.error("%s cannot be written, an older list may count later: %s", path, error)  # noqa: TRY400 - no fault of ours
 
@@ -159,7 +158,7 @@ def _is_newer(found: Revocations, kept: Path) -> bool:
 def _read_kept(path: Path) -> Revocations | None:
     """Raises RevocationsError."""
     try:
-        content = state_files.read(path)
+        content = read_if_there(path)
         return None if content is None else Revocations.model_validate_json(content)
     except OSError as error:
         raise RevocationsError(f"{shown_path(path)} cannot be read: {error.strerror}") from error

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.core import state_files
 from edge_agent.core.config import Config
+from edge_agent.core.files import read_if_there, replace_file
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import discovery_status
 from edge_agent.mqtt.link import TAKEN_OVER, WILL_DELAY_S, ConnectionFailed, FailedAt, LinkEvent, MqttLink
@@ -95,7 +95,7 @@ class Connections:
 
     def _stored_filters(self) -> frozenset[str]:
         try:
-            return frozenset(json.loads(state_files.read(self._subscriptions_path) or "[]"))
+            return frozenset(json.loads(read_if_there(self._subscriptions_path) or "[]"))
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s cannot be read, earlier subscriptions may remain: %s", self._subscriptions_path, error)
             return frozenset()
@@ -105,7 +105,7 @@ class Connections:
             return
         self._known_filters = known
         try:
-            state_files.replace(self._subscriptions_path, json.dumps(sorted(known), indent=1).encode() + b"\n")
+            replace_file(self._subscriptions_path, json.dumps(sorted(known), indent=1).encode() + b"\n")
         except OSError as error:
             log.warning("%s cannot be written, subscriptions may remain: %s", self._subscriptions_path, error)
 

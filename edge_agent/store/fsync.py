@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.core.state_files import sync_folder
+from edge_agent.core.files import sync_folder
 from edge_agent.store.database import STORE_ERRORS, WAL_BYTES, WAL_SUFFIX, connect
 
 # The earliest time after the last fsync that messages which wait for their PUBACK cause the next.

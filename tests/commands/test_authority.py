@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.commands import authority as module
 from edge_agent.commands.authority import Authority
-from edge_agent.commands.fields import CommandError
+from edge_agent.core.codes import CommandError
 
 KEY = b"a shared secret"
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()

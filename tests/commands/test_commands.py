@@ -12,10 +12,11 @@ import pytest
 
 from edge_agent.commands.authority import sign
 from edge_agent.commands.commands import Commands
+from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
 from edge_agent.learning.feedback import Feedback
-from edge_agent.models.switch import ModelSwitch, Switched, SwitchError, SwitchFailed
+from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.status.presence import Presence
 from edge_agent.status.publisher import StatusPublisher
 from tests.helpers.facts import READY
@@ -26,11 +27,11 @@ class Switch:
     """Stands for the ModelSwitch."""
 
     def __init__(self) -> None:
-        self.is_started: bool | SwitchError = True
+        self.is_started: bool | CommandError = True
 
     def start(self, _bundle: str, *, allow_downgrade: bool) -> bool:
         assert not allow_downgrade
-        if isinstance(self.is_started, SwitchError):
+        if isinstance(self.is_started, CommandError):
             raise self.is_started
         return self.is_started
 
@@ -85,12 +86,12 @@ def test_a_switch_is_answered_once_at_its_end() -> None:
     assert office.results == []
     office.commands.on_switch_ended(Switched(READY, {}, {"changed": True}))
     office.send("model-switch", {"id": 2, **SWITCH})
-    office.commands.on_switch_ended(SwitchFailed(SwitchError("canaries_differ", "m"), {}))
+    office.commands.on_switch_ended(SwitchFailed(CommandError("canaries_differ", "m"), {}))
     # One that no command has asked for.
-    office.commands.on_switch_ended(SwitchFailed(SwitchError("stopping", "m"), {}))
+    office.commands.on_switch_ended(SwitchFailed(CommandError("stopping", "m"), {}))
     office.switch.is_started = False
     office.send("model-switch", {"id": 3, **SWITCH})
-    office.switch.is_started = SwitchError("switching", "m")
+    office.switch.is_started = CommandError("switching", "m")
     office.send("model-switch", {"id": 4, **SWITCH})
     assert office.results == [(1, "ok"), (2, "canaries_differ"), (3, "ok"), (4, "switching")]
 

@@ -8,13 +8,13 @@ import pytest
 
 from edge_agent.commands.fields import (
     CancelFields,
-    CommandError,
     CommandFields,
     DrainFields,
     SwitchFields,
     fields_of,
     parse_command,
 )
+from edge_agent.core.codes import CommandError
 
 NO_TIMES: tuple[Any, ...] = (-1, 3601, "5", True, [])
 NO_IDS: tuple[Any, ...] = (1.5, True, None, [], {})

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
-from edge_agent.core.state_files import StateInUseError, locked
+from edge_agent.core.state_lock import StateInUseError, locked
 from tests.helpers.site import written_config
 
 HOLDS = (
-    "import subprocess, sys, time; from pathlib import Path; from edge_agent.core.state_files import locked\n"
+    "import subprocess, sys, time; from pathlib import Path; from edge_agent.core.state_lock import locked\n"
     "with locked(Path(sys.argv[1])):\n"
     "    worker = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, close_fds=False)\n"
     "    print(worker.pid, flush=True); time.sleep(60)"

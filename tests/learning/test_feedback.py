@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.learning.feedback import Feedback, FeedbackError, Mark
+from edge_agent.core.codes import CommandError
+from edge_agent.learning.feedback import Feedback, Mark
 from edge_agent.requests.request import Request
 from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import Task, with_built_in
@@ -66,7 +67,7 @@ class Bench:
 
 
 def refusal(call: Any) -> tuple[str, str]:
-    with pytest.raises(FeedbackError) as caught:
+    with pytest.raises(CommandError) as caught:
         call()
     return caught.value.code, caught.value.message
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.codes import CommandError
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Student
 from edge_agent.learning import students
-from edge_agent.learning.feedback import FeedbackError, Mark
+from edge_agent.learning.feedback import Mark
 from edge_agent.learning.students import StudentFacts
 from edge_agent.requests.request import NEVER, Request, StudentChoice
 from edge_agent.requests.tasks import with_built_in
@@ -244,7 +245,7 @@ def test_no_caller_overrides_what_the_large_model_judged() -> None:
         cascade.mark(cascade.number, "a")
     cascade.settle()
     assert cascade.fact.accuracy == 0.0
-    with pytest.raises(FeedbackError):
+    with pytest.raises(CommandError):
         cascade.mark("", "a")
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from edge_agent.core.codes import CommandError
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import Cancelled, Command, Event, LoadFailed, Run, SetTasks
@@ -22,7 +23,6 @@ from edge_agent.models.record import FILE, Record, model_refusals, open_in_force
 from edge_agent.models.switch import (
     ModelSwitch,
     Switched,
-    SwitchError,
     SwitchFailed,
     needed_mb,
 )
@@ -258,10 +258,10 @@ def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:
 
 def test_a_bundle_that_is_not_there_is_refused_with_those_that_are(board: Board) -> None:
     for name in ("nowhere", "x" * 256):
-        with pytest.raises(SwitchError, match=r'models_dir: "new", "old", "older", "plain" \(got "') as refused:
+        with pytest.raises(CommandError, match=r'models_dir: "new", "old", "older", "plain" \(got "') as refused:
             board.ask(name)
         assert refused.value.code == "not_found"
-    with pytest.raises(SwitchError, match="no switch can be undone"):
+    with pytest.raises(CommandError, match="no switch can be undone"):
         board.switch.roll_back()
 
 

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-from edge_agent.core import state_files
 from edge_agent.core.environment import cores
+from edge_agent.core.files import read_if_there, replace_file
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.step.step_policy import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
@@ -164,7 +164,7 @@ def _is_trained(llama: Llama) -> bool:
 def load_costs(path: Path, key: str) -> list[StepCost] | None:
     """What was kept under this key, None = nothing usable."""
     try:
-        kept = json.loads(state_files.read(path) or b"{}")
+        kept = json.loads(read_if_there(path) or b"{}")
         return [StepCost(**cost) for cost in kept["costs"]] if kept.get("key", "") == key else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         log.info("%s cannot be used, steps are measured again: %s", path, error)
@@ -174,6 +174,6 @@ def load_costs(path: Path, key: str) -> list[StepCost] | None:
 def save_costs(path: Path, key: str, costs: Sequence[StepCost]) -> None:
     """Keeps them; where the disk refuses, the next start measures again."""
     try:
-        state_files.replace(path, json.dumps({"key": key, "costs": [asdict(cost) for cost in costs]}).encode())
+        replace_file(path, json.dumps({"key": key, "costs": [asdict(cost) for cost in costs]}).encode())
     except OSError as error:
         log.info("the costs of steps are not kept: %s", error)

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from edge_agent.core.terminal import UNKNOWN, aligned
 from edge_agent.core.wording import printable
 from edge_agent.tools.bench.tasks import MIN_ANSWERS
-from edge_agent.tools.output import UNKNOWN, aligned
 
 COLUMNS = 80
 Document = dict[str, Any]

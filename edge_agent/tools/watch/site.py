@@ -12,10 +12,10 @@ from typing import Any
 
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
+from edge_agent.core.terminal import UNKNOWN
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import shown
 from edge_agent.tools.client import object_of
-from edge_agent.tools.output import UNKNOWN
 
 STALE_AFTER_INTERVALS = 3
 DEFAULT_INTERVAL_S = 10.0

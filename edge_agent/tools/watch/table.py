@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edge_agent.core.terminal import UNKNOWN
 from edge_agent.core.wording import printable
-from edge_agent.tools.output import UNKNOWN
 from edge_agent.tools.watch.site import (
     BoardLevel,
     Document,

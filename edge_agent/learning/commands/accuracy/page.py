@@ -8,10 +8,11 @@ import jinja2
 from markupsafe import Markup
 
 from edge_agent.core.score_map import ScoreMap
+from edge_agent.core.terminal import percent
 from edge_agent.core.wording import printable
 from edge_agent.learning.commands.accuracy import figures
 from edge_agent.learning.commands.accuracy.measures import CONFIDENCE, Measures, judge
-from edge_agent.learning.commands.accuracy.tables import percent, tables_of
+from edge_agent.learning.commands.accuracy.tables import tables_of
 from edge_agent.learning.maths.export import Export
 
 _SIZES = "The size of a mark is that of its share of the answers."

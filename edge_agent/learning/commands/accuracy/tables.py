@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_agent.core.terminal import UNKNOWN, percent
 from edge_agent.learning.commands.accuracy.measures import Measures
-from edge_agent.tools.output import UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,6 @@ class Table:
     title: str
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
-
-
-def percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{100 * share:.1f} %"
 
 
 def tables_of(found: Measures) -> list[Table]:

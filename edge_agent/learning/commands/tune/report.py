@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from edge_agent.core.terminal import aligned
 from edge_agent.learning.commands.tune.judge import Candidate, Correction, gain
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED
 from edge_agent.learning.commands.tune.search import Result, is_proved
-from edge_agent.tools.output import aligned
 
 _FEW_ROWS = 50
 

@@ -12,6 +12,7 @@ from time import monotonic
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Load
+from edge_agent.core.terminal import StatusLine
 from edge_agent.core.wording import printable
 from edge_agent.learning.commands.tune import report
 from edge_agent.learning.commands.tune.fragment import fragment
@@ -22,7 +23,7 @@ from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force, trust_in_force
 from edge_agent.requests.tasks import Task
-from edge_agent.tools.output import StatusLine, fail
+from edge_agent.tools.output import fail
 from edge_agent.tools.tasks import TaskError, classify_task
 from edge_agent.worker.client import WorkerError, started
 
