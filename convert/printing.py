@@ -1,22 +1,25 @@
-"""What the commands print on stdout."""
+"""What the commands print."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .agent import SHOWN_OF_KEY, Model, is_expired
+from .arguments import PROGRAM
 from .conversion import Job, Written
 from .errors import escaped
-from .learning.maps import WrittenMaps
-from .learning.recipe import MOST_STEPS
-from .learning.report import Training, tenth_percent
-from .learning.students import WrittenStudents
 from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
-from .report.numbers import percent, ratio, significant
+from .report.numbers import percent, ratio, significant, tenth_percent
 from .report.quality import Comparison, Vocabulary
-from .write.manifest import CANARIES_FILE, PAGE_FILE, SIGNATURE_FILE
+from .write.manifest import CANARIES_FILE, SIGNATURE_FILE
+
+
+def complain(message: object) -> None:
+    """On stderr."""
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -79,86 +82,6 @@ def print_comparison(found: Comparison) -> None:
         print(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
         reference, points = percent(task.reference_accuracy), numbers.points_gained(task)
         print(f"{'':{width}} the reference: {reference}, the difference in points {points}")
-
-
-def print_training(found: Training, folder: Path, *, is_signed: bool, as_json: bool) -> None:
-    """How right a trained model is on rows that were held out."""
-    if as_json:
-        print_json({"bundle": str(folder), "signed": is_signed} | json.loads(found.encode()))
-        return
-    size, signed = numbers.megabytes(found.file_bytes), ", signed" if is_signed else ""
-    print(f"{escaped(str(folder))}: {escaped(found.name)} version {found.version}, {size} MB{signed}")
-    print(f"judged on {found.held_out}")
-    if (steps := found.recipe["steps"]) < MOST_STEPS:
-        print(f"{steps} steps in each training: with more --minutes up to {MOST_STEPS}")
-    for task in found.tasks:
-        low, high = map(tenth_percent, task.interval)
-        right = f"agrees with the teacher in {tenth_percent(task.accuracy)}" if task.is_agreement else ""
-        right = right or f"{tenth_percent(task.accuracy)} right"
-        print(f"{task.name}: {right}, 95 % interval {low} to {high}")
-        if task.is_agreement:
-            print("  how often it is right, and its teacher, is unknown: no row is labelled")
-        elif (teacher := task.teacher) is not None:
-            if teacher.judged:
-                corrected = ", corrected by labelled rows" if teacher.is_corrected else ""
-                print(f"  the teacher on the same rows: {tenth_percent(teacher.right / teacher.judged)}{corrected}")
-            if task.is_teacher_doubtful:
-                print("  the labelled rows may teach more without the teacher: train without it, too, and compare")
-            if teacher.compared:
-                agreement = tenth_percent(teacher.agreed / teacher.compared)
-                print(f"  agreement with the teacher: {agreement} of {teacher.compared} rows without labels")
-        if task.baseline is not None:
-            print(f"  {task.baseline.name} on the same rows: {tenth_percent(task.baseline.right / task.judged)}")
-        if task.unlike is not None:
-            print(f"  taken for unlike training: {tenth_percent(task.unlike)} of these rows")
-        half, full, doubled = map(tenth_percent, (task.curve.half, task.curve.full, task.curve.doubled))
-        print(f"  learning curve: half of the rows {half}, all {full}, twice as many perhaps {doubled}")
-        for kind, is_number in (("numbers", True), ("texts", False)):
-            names = [
-                escaped(one.name or "(the whole text)") for one in task.fields if (one.low is not None) is is_number
-            ]
-            if names:
-                print(f"  reads as {kind}: {', '.join(names)}")
-        if task.suspects:
-            first = escaped(task.suspects[0].where)
-            print(f"  rows whose answers may be wrong: {task.suspects_total}, the surest {first}")
-    print(f"more: {escaped(str(folder / PAGE_FILE))}")
-
-
-def print_maps(written: WrittenMaps, folder: Path, *, is_signed: bool, as_json: bool) -> None:
-    """The maps that were fitted, and those of them that are in the bundle."""
-    if as_json:
-        tasks = [
-            {
-                **{name: getattr(one, name) for name in ("task", "definition", "boards", "before", "after")},
-                "is_written": one.shared is not None,
-                "own_biases": sorted(one.own),
-            }
-            for one in written.fitted
-        ]
-        print_json({"bundle": str(folder), "version": written.version, "signed": is_signed, "tasks": tasks})
-        return
-    print(f"{escaped(str(folder))}: version {written.version}{', signed' if is_signed else ''}")
-    for one in written.fitted:
-        print(
-            f"{escaped(one.task)} {one.definition[:16]}: {sum(one.boards.values())} corrections of {len(one.boards)} "
-            f"boards, {percent(one.before)} right before, {percent(one.after)} with a map (cross-validated)"
-            f"{'' if one.shared is not None else '; no map is written'}"
-        )
-        if one.own:
-            print(f"  biases of their own: {', '.join(map(escaped, sorted(one.own)))}")
-
-
-def print_students(written: WrittenStudents, folder: Path, *, is_signed: bool, as_json: bool) -> None:
-    """The students of the copy, with their tasks."""
-    if as_json:
-        print_json(
-            {"bundle": str(folder), "version": written.version, "signed": is_signed, "students": written.students}
-        )
-        return
-    print(f"{escaped(str(folder))}: version {written.version}{', signed' if is_signed else ''}")
-    for name, tasks in written.students.items():
-        print(f"{name}: {', '.join(map(escaped, tasks))}")
 
 
 def print_verification(

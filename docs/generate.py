@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from convert import arguments
+from convert.arguments import CONVERSION, EVALUATION, VERIFICATION
+from convert.learning.commands import EXTENSION, TRAINING
 from edge_agent import cli
 from edge_agent.commands.commands import LIVE_TABLES
 from edge_agent.core.kinds.registry import KINDS
@@ -305,8 +306,7 @@ def _cli() -> Iterator[str]:
     top = cli.parser()
     commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     parsers: list[argparse.ArgumentParser] = [*commands.choices.values()]
-    parsers += [arguments.conversion_parser(), arguments.evaluation_parser(), arguments.verification_parser()]
-    parsers += [arguments.maps_parser(), arguments.training_parser(), arguments.students_parser()]
+    parsers += [one.parser() for one in (CONVERSION, EVALUATION, VERIFICATION, TRAINING, EXTENSION)]
     yield "| command | what it does |\n|---|---|"
     for parser in parsers:
         anchor = parser.prog.replace(" ", "-")

@@ -372,7 +372,7 @@ def parser() -> argparse.ArgumentParser:
     option(accuracy, "task", "TASK", "a task of the kind classify")
     add_json(accuracy)
     option(accuracy, "--html", "FILE", "also writes a page with figures", Path)
-    option(accuracy, "--out", "FILE", "also writes the answers as JSON, for `edge-convert maps`", Path)
+    option(accuracy, "--out", "FILE", "also writes the answers as JSON, for `edge-convert extend`", Path)
     option(
         accuracy,
         "--timeout",

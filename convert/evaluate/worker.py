@@ -8,6 +8,11 @@ from pathlib import Path
 
 from ..agent import Adapter, EngineSettings, Load, TaskPrefix, WorkerClient, WorkerError, model_facts, started_worker
 from ..errors import ConvertError, escaped
+from ..measure.cache import write_reference
+from ..progress import OnProgress
+from ..read.checkpoint import Checkpoint
+from ..read.model import read_model
+from ..read.vocabulary import cut_to_match
 from ..write.manifest import ADAPTER_FILE, MODEL_FILE, REPAIR_FILE, sha256_of
 
 # The same on every machine: in long contexts the last bits of an answer depend on the number of threads.
@@ -26,7 +31,7 @@ class Adapted:
         """The model of a bundle with its adapters, or a .gguf as it is. Raises ConvertError for anything else."""
         if path.is_file():
             return cls(path)
-        if not (path / MODEL_FILE).is_file():
+        if not is_model(path):
             raise ConvertError(f"{escaped(str(path))}: neither a bundle with {MODEL_FILE} nor a .gguf file")
         adapters = (path / ADAPTER_FILE, path / REPAIR_FILE)
         return cls(path / MODEL_FILE, [adapter for adapter in adapters if adapter.is_file()])
@@ -68,3 +73,17 @@ def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix], *, at_once: int 
     except WorkerError as error:
         message = escaped(str(error), limit=1000)
         raise ConvertError(f"{escaped(str(model.path))} cannot run: {message}") from error
+
+
+def is_model(path: Path) -> bool:
+    """Whether this is a bundle or a .gguf, and no checkpoint."""
+    return path.is_file() or (path / MODEL_FILE).is_file()
+
+
+def model_or_reference(path: Path, work: Path, progress: OnProgress, *, match: Path | None = None) -> Adapted:
+    """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`, with the tokens of the model `match`."""
+    if is_model(path):
+        return Adapted.from_path(path)
+    with Checkpoint(path) as checkpoint:
+        model = read_model(checkpoint)
+        return Adapted(write_reference(checkpoint, cut_to_match(model, match) if match else model, work, progress))

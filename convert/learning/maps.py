@@ -1,74 +1,48 @@
-"""Fits score maps to the feedback of many boards, and adds them to a copy of a bundle."""
+"""Fits score maps to the feedback of many boards."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, Export, ScoreMap, fit_board_map, fit_shared_map, read_export
+from ..agent import Export, ScoreMap, fit_board_map, fit_shared_map, read_export
 from ..errors import ConvertError, escaped
-from ..write.bundle import copied_bundle, verify_bundle
-from ..write.manifest import canonical_json
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The map of one definition of a task. boards: site/device -> corrections; own: the maps of boards with biases.
-
-    before, after: shares of right answers of the corrections, cross-validated. shared: None = no better one was found.
-    """
+    """The map of one definition of a task."""
 
     task: str
     definition: str
     boards: dict[str, int]
+    """The number of corrections of each board, which is named site/device."""
     before: float
+    """The share of corrections that the boards answer right without the map, cross-validated."""
     after: float
+    """The same share with the map."""
     shared: ScoreMap | None
+    """None if no better map was found."""
     own: dict[str, ScoreMap]
+    """The maps of boards with biases of their own."""
 
     def entry(self, shared: ScoreMap) -> dict[str, Any]:
         """Its part of score_maps.json."""
-        own = {board: found.to_json() for board, found in self.own.items()}
+        own = {board: own_map.to_json() for board, own_map in self.own.items()}
         return {"task": self.task, "map": shared.to_json(), "boards": own}
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenMaps:
-    """fitted: also those without a better map, which are not written."""
-
-    version: int
-    fitted: list[Fitted]
-
-
-def add_maps(
-    bundle: Path,
-    exports: Sequence[Path],
-    *,
-    out: Path,
-    replace: bool,
-    version: int | None,
-    expires: str | None,
-    sign: Callable[[bytes], bytes] | None,
-) -> WrittenMaps:
-    """Writes a copy of the bundle with the maps. version: None = one more than that of the bundle.
-    expires: None = as the bundle.
-
-    Maps of other definitions that the bundle has stay. Raises ConvertError.
-    """
-    model = verify_bundle(bundle)
-    fitted = fit_maps([_read(path) for path in exports], model.weights_sha256)
-    entries = {one.definition: one.entry(one.shared) for one in fitted if one.shared is not None}
-    if not entries:
-        raise ConvertError("no map is better than what the boards start from: nothing is written")
-    maps = {"schema": SCORE_MAPS_SCHEMA, "maps": {**model.score_maps, **entries}}
-    with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as copy:
-        (copy.folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
-    return WrittenMaps(copy.version, fitted)
+def read_feedback(path: Path) -> Export:
+    """Raises ConvertError for a file that `edge-agent accuracy --out` did not write."""
+    try:
+        return read_export(path.read_bytes())
+    except ValueError as error:
+        raise ConvertError(f"{escaped(str(path))}: {escaped(str(error))}") from None
 
 
 def fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:
-    """One map per definition from the feedback of all boards; audits that measure are left out. model: their hashes.
+    """One map per definition from the feedback of all boards. Audits that measure are left out. model: its hash.
 
     Raises ConvertError for exports of another model, and where there is too little feedback.
     """
@@ -110,10 +84,3 @@ def _fit(exports: Sequence[Export]) -> Fitted:
     return Fitted(
         task, definition, {board: len(some) for board, some in rows.items()}, found.before, found.after, found.map, own
     )
-
-
-def _read(path: Path) -> Export:
-    try:
-        return read_export(path.read_bytes())
-    except ValueError as error:
-        raise ConvertError(f"{escaped(str(path))}: {escaped(str(error))}") from None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..report.numbers import share_interval
+from ..report.numbers import share_interval, tenth_percent
 from ..report.page import environment
 from ..write.manifest import canonical_json
 
@@ -148,8 +148,3 @@ def render_training(training: Training) -> str:
     recipe = ", ".join(f"{name} {value:g}" for name, value in training.recipe.items())
     template = environment(Path(__file__).parent).get_template("training.html.jinja")
     return template.render(training=training, recipe=recipe, percent=tenth_percent)
-
-
-def tenth_percent(share: float) -> str:
-    """In per cent, to a tenth: rows are too few for more."""
-    return f"{100 * share:.1f} %"

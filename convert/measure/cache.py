@@ -23,6 +23,12 @@ from ..write.manifest import tools
 _MEASUREMENTS = 4
 
 
+def user_cache() -> Path:
+    """The cache folder where no other one is given."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edge-agent" / "convert"
+
+
 def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, progress: OnProgress) -> Path:
     """The reference of all measurements: the checkpoint as BF16. Written once.
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,10 @@ def tools() -> dict[str, str]:
     }
 
 
-def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """The key that signs a manifest. Raises ConvertError."""
+def signer(path: Path | None) -> Callable[[bytes], bytes] | None:
+    """What signs a manifest with the key in a file; None without a file. Raises ConvertError."""
+    if path is None:
+        return None
     where = f"--sign: {escaped(str(path))}"
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
@@ -82,4 +85,4 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         hint = "as `openssl genpkey -algorithm ed25519` writes it"
         raise ConvertError(f"{where}: should hold an Ed25519 private key in PEM without a passphrase, {hint}")
-    return key
+    return key.sign

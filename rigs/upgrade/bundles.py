@@ -11,7 +11,7 @@ import pytest
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.upgrade.trees import NEW, OLD, Tree
 from tests.convert.adapters import make_adapter, read_tensors
-from tests.convert.learning.test_maps import export
+from tests.convert.learning.test_extension import export
 from tests.engine.prompt.test_field_prompts import trained
 from tests.helpers.bundles import DEMO_TASKS, demo_requests
 from tests.helpers.keys import write_keys

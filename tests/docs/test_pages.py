@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from convert import arguments
+from convert.arguments import CONVERSION, EVALUATION, VERIFICATION
+from convert.learning.commands import EXTENSION, TRAINING
 from edge_agent import cli
 from edge_agent.loader import load_config
 from tests.docs.pages import PAGES, ROOT, commands, page, samples
@@ -23,16 +24,10 @@ _REST = {
 
 
 def parse_convert(words: list[str]) -> object:
-    match words:
-        case ["verify", *others]:
-            return arguments.verification_parser().parse_args(others)
-        case ["evaluate", *others]:
-            return arguments.parse_evaluation(others)
-        case ["train", *others]:
-            return arguments.training_parser().parse_args(others)
-        case ["students", *others]:
-            return arguments.students_parser().parse_args(others)
-    return arguments.parse_conversion(words)
+    commands = {command.name: command for command in (EVALUATION, VERIFICATION, TRAINING, EXTENSION)}
+    if words[0] in commands:
+        return commands[words[0]].parse(words[1:])
+    return CONVERSION.parse(words)
 
 
 # By program.

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from convert.arguments import training_parser
 from convert.evaluate.requests import read_tasks
 from convert.learning import folds, quality, recipe, rows, table
+from convert.learning.commands import TRAINING, print_training
 from convert.learning.report import (
     Baseline,
     LearningCurve,
@@ -25,7 +25,6 @@ from convert.learning.report import (
     TeacherQuality,
     Training,
 )
-from convert.printing import print_training
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.maths.fit import MIN_ROWS as LEAST_CORRECTIONS
@@ -96,7 +95,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"at least {LEAST_CORRECTIONS} labelled rows of a task",
         f"{recipe.Recipe().labelled_weight:g} times as often",
         f"each has its {recipe.MOST_STEPS} steps, and later where {recipe.LEAST_STEPS} take longer",
-        f"`--minutes` for all trainings, {training_parser().get_default('minutes'):g} by default",
+        f"`--minutes` for all trainings, {TRAINING.parser().get_default('minutes'):g} by default",
     ],
 )
 def test_figures_are_those_of_the_source(words: str) -> None:
@@ -107,7 +106,7 @@ def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[
     shown = re.findall(r"^\| `([^`]+)` \|", section("training", "How right is it?"), flags=re.MULTILINE)
     assert len(shown) == 8
     for method in ("gradient boosting", "logistic regression"):
-        print_training(trained(method), Path("pump-model"), is_signed=False, as_json=False)
+        print_training(trained(method), Path("pump-model"), is_signed=False)
     printed = capsys.readouterr().out
     assert not [part for line in shown for part in line.split("…") if part.strip() not in printed]
 
@@ -119,7 +118,7 @@ def test_the_lines_of_a_teacher_are_those_of_its_table(capsys: pytest.CaptureFix
     for is_agreement in (False, True):
         found = trained("logistic regression")
         task = replace(found.tasks[0], is_agreement=is_agreement, teacher=teacher)
-        print_training(replace(found, tasks=(task,)), Path("pump-model"), is_signed=False, as_json=False)
+        print_training(replace(found, tasks=(task,)), Path("pump-model"), is_signed=False)
     printed = capsys.readouterr().out
     assert not [part for line in shown for part in line.split("…") if part.strip() not in printed]
 

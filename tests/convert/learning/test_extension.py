@@ -1,26 +1,31 @@
-"""`edge-convert maps`: the feedback of several boards in a copy of a bundle."""
+"""`edge-convert extend`: maps from the feedback of boards, and trained models, in a copy of a bundle."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from convert.learning.commands import EXTENSION
 from edge_agent.core.score_maps import score_map_for
 from edge_agent.learning.maths.export import Export
 from edge_agent.models.bundle import open_model
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import convert, run
+from tests.engine.prompt.test_field_prompts import trained
 from tests.helpers.keys import trusting, write_keys
 from tests.learning.maths.test_shared_maps import answers
+
+__all__ = ["trained"]
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed."""
-    folder = tmp_path_factory.mktemp("maps")
+    folder = tmp_path_factory.mktemp("extended")
     checkpoint = make_checkpoint(layers=1, hidden=64, feed_forward=96).write(folder / "checkpoint")
     convert(checkpoint, folder / "bundle", version=3)
     return folder / "bundle"
@@ -64,7 +69,7 @@ def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(
     exports = [export(bundle, tmp_path / f"{number}.json", device=f"b{number}") for number in range(4)]
     exports.append(export(bundle, tmp_path / "5.json", device="b9", number=60, only="c"))
     private, public = write_keys(tmp_path)
-    assert run("maps", bundle, "--feedback", *exports, "--out", tmp_path / "new", "--sign", private) == 0
+    assert run("extend", bundle, "--feedback", *exports, "--out", tmp_path / "new", "--sign", private) == 0
     out = capsys.readouterr().out
     assert f"{tmp_path / 'new'}: version 4, signed\n" in out
     assert "triage d1: 140 corrections of 5 boards" in out
@@ -82,7 +87,7 @@ def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(
     # A later round of another task leaves this one as it is.
     more = export(bundle, tmp_path / "more.json", device="b1", number=40, task="other", definition="d2")
     words = ("--out", tmp_path / "newer", "--model-version", 9, "--json")
-    assert run("maps", tmp_path / "new", "--feedback", more, *words) == 0
+    assert run("extend", tmp_path / "new", "--feedback", more, *words) == 0
     captured = capsys.readouterr()
     assert "its copy is not; --sign signs it" in captured.err
     assert json.loads(captured.out)["tasks"][0]["boards"] == {"plant/b1": 40}
@@ -94,7 +99,7 @@ def test_audits_that_measure_are_not_learnt_from(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = export(bundle, tmp_path / "e.json", device="b1", number=60, first_audit=41)
-    assert run("maps", bundle, "--feedback", path, "--out", tmp_path / "new", "--json") == 0
+    assert run("extend", bundle, "--feedback", path, "--out", tmp_path / "new", "--json") == 0
     assert json.loads(capsys.readouterr().out)["tasks"][0]["boards"] == {"plant/b1": 40}
 
 
@@ -110,7 +115,7 @@ def test_feedback_that_cannot_be_used_is_refused(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], fault: str
 ) -> None:
     path = export(bundle, tmp_path / "e.json", device="b1", **change)
-    assert run("maps", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
+    assert run("extend", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
     assert fault in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
@@ -119,9 +124,69 @@ def test_a_board_counts_once_and_a_file_has_to_be_an_export(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = export(bundle, tmp_path / "e.json", device="b1")
-    assert run("maps", bundle, "--feedback", path, path, "--out", tmp_path / "new") == 1
+    assert run("extend", bundle, "--feedback", path, path, "--out", tmp_path / "new") == 1
     assert "triage of plant/b1: given twice" in capsys.readouterr().err
     path.write_text("{}")
-    assert run("maps", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
+    assert run("extend", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
     assert f"{path}: " in capsys.readouterr().err
-    assert run("maps", bundle, "--out", tmp_path / "new") == 2
+
+
+def named(student: Path, folder: Path, name: str) -> Path:
+    """A copy of its bundle with this name."""
+    shutil.copytree(student.parent, folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_bytes()), "name": name}), "utf-8")
+    return folder
+
+
+def test_a_trained_model_stands_beside_the_larger_one_in_a_signed_copy(
+    bundle: Path,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    private, public = write_keys(tmp_path)
+    student = named(trained, tmp_path / "trained", "Pump, hall 1")
+    assert run("extend", bundle, "--students", student, "--out", tmp_path / "new", "--sign", private) == 0
+    assert f"{tmp_path / 'new'}: version 4, signed\nstudent-pump-hall-1: sound\n" in capsys.readouterr().out
+    model = open_model("default", tmp_path / "new", trusting(public))
+    assert [one.name for one in model.students] == ["student-pump-hall-1"]
+    assert model.weights_sha256 == open_model("default", bundle).weights_sha256
+    assert run("verify", tmp_path / "new", "--public-key", public) == 0
+    assert "students   student-pump-hall-1\n" in capsys.readouterr().out
+    # It replaces the copy itself, as any bundle.
+    feedback = export(bundle, tmp_path / "e.json", device="b1", number=40)
+    words = ("--students", student, "--feedback", feedback, "--out", tmp_path / "new", "--force", "--json")
+    assert run("extend", bundle, *words) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["students"], facts["tasks"][0]["is_written"]) == ({"student-pump-hall-1": ["sound"]}, True)
+    assert {"score_maps.json", "student-pump-hall-1.gguf"} <= {path.name for path in (tmp_path / "new").iterdir()}
+
+
+def test_what_cannot_be_a_student_is_refused(
+    bundle: Path,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refusal(*students: Path) -> str:
+        assert run("extend", bundle, "--students", *students, "--out", tmp_path / "new") == 1
+        assert not (tmp_path / "new").exists()
+        return capsys.readouterr().err
+
+    assert "should be a bundle that `edge-convert train` made" in refusal(bundle)
+    one, other = (named(trained, tmp_path / name, name) for name in ("one", "other"))
+    assert "should have another name" in refusal(one, one)
+    assert "each task should have one student; sound would have several" in refusal(one, other)
+
+
+@pytest.mark.parametrize("former", ["maps", "students"])
+def test_a_former_name_runs_extend_and_says_so(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], former: str
+) -> None:
+    assert run(former, bundle, "--out", tmp_path / "new") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"edge-convert: {former} is called extend now",
+        f"usage: edge-convert extend {EXTENSION.usage}",
+        "edge-convert extend: error: --feedback or --students is required",
+    ]

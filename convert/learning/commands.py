@@ -1,0 +1,227 @@
+"""`edge-convert train` and `extend`: their options, what they run and what they print."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..agent import missing_extra
+from ..arguments import FORCE, JSON, OUT, TASKS, Command, identity, integer, option, parse_minutes, release, required
+from ..errors import ConvertError, escaped
+from ..evaluate.requests import read_tasks
+from ..evaluate.worker import model_or_reference
+from ..measure.cache import user_cache
+from ..printing import complain, print_json
+from ..progress import ProgressLine
+from ..quantize.recipe import Quantization
+from ..report.numbers import megabytes, percent, tenth_percent
+from ..write.bundle import new_bundle
+from ..write.manifest import PAGE_FILE, SIGNATURE_FILE, signer
+from .extension import Extended, extend_bundle
+from .recipe import MOST_STEPS
+from .report import Training
+from .rows import read_rows, read_unlabelled
+from .teacher import ask_teacher
+
+_ROWS = (
+    'lines of {"task": …, "input": …, "answer": …}; or a .csv with a column answer, and input or other columns; '
+    "with one task, task may be missing"
+)
+_SEED = "of all that is left to chance but the number of steps, which is by the time (default: 0)"
+_TEACHER = "a bundle, .gguf or checkpoint whose answers the model learns, too; --labelled may then be missing"
+_UNLABELLED = "rows that the teacher answers: as those of --labelled, without answers"
+_WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
+
+
+def _training_fault(given: argparse.Namespace) -> str | None:
+    if (given.teacher is None) != (given.unlabelled is None):
+        return "--teacher and --unlabelled go together: the teacher answers the rows without labels"
+    if given.labelled is None and given.teacher is None:
+        return "--labelled is required, or --teacher and --unlabelled"
+    if given.work is not None and given.teacher is None:
+        return "--work goes with --teacher, whose answers it keeps"
+    return None
+
+
+TRAINING = Command(
+    name="train",
+    usage="--tasks CONFIG --labelled FILE --out BUNDLE [option ...]",
+    about="Trains a small model of your own from labelled rows, and writes it as a bundle. Readings need some hundred "
+    "rows and some minutes. The bundle's quality.html says how right it is on rows that it has not seen. With "
+    "--teacher it also learns from a larger model's answers to rows without labels.",
+    options=[
+        required(TASKS),
+        option("--labelled", "FILE", _ROWS),
+        required(OUT),
+        option(
+            "--type",
+            None,
+            "type of the weights (default: q8_0)",
+            str,
+            choices=[one.value for one in Quantization if one is not Quantization.AUTO],
+            default="q8_0",
+        ),
+        option("--minutes", "MIN", "how long the training may take (default: 5)", parse_minutes, default=5.0),
+        option("--seed", "N", _SEED, integer(0, (1 << 32) - 1), default=0),
+        *identity("licence of the model (default: not stated)"),
+        FORCE,
+        JSON,
+    ],
+    groups={
+        "with a teacher": [
+            option("--teacher", "MODEL", _TEACHER),
+            option("--unlabelled", "FILE", _UNLABELLED),
+            option("--work", "DIR", _WORK),
+        ]
+    },
+    fault=_training_fault,
+)
+EXTENSION = Command(
+    name="extend",
+    usage="BUNDLE [--feedback EXPORT...] [--students BUNDLE...] --out BUNDLE [option ...]",
+    about="Adds score maps or students to a copy of a bundle. Score maps are fitted to the feedback of several boards. "
+    "A student answers its tasks first, and the bundle's own model what its student is not sure of. "
+    "`maps` and `students` are its former names.",
+    options=[
+        option("bundle", "BUNDLE", "the bundle whose model gave the answers, or is larger than its students"),
+        option("--feedback", "EXPORT", "exports of boards and tasks, from `edge-agent accuracy TASK --out`", nargs="+"),
+        option("--students", "BUNDLE", "bundles of models that `edge-convert train` made", nargs="+"),
+        required(OUT),
+        *release(version="one more than the bundle's", expires="as the bundle", bundle="new bundle"),
+        FORCE,
+        JSON,
+    ],
+    fault=lambda given: None if given.feedback or given.students else "--feedback or --students is required",
+)
+
+
+def train(words: Sequence[str]) -> None:
+    given = TRAINING.parse(words)
+    if missing := missing_extra("train"):
+        raise ConvertError(missing)
+    tasks = read_tasks(given.tasks)
+    rows = [] if given.labelled is None else read_rows(given.labelled, tasks)
+    unlabelled = [] if given.unlabelled is None else read_unlabelled(given.unlabelled, tasks, rows)
+    sign = signer(given.sign)
+    # Imports PyTorch, which takes seconds: mistakes in the files show at once.
+    from .trained_bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415
+
+    job = TrainingJob(
+        rows=rows,
+        quantization=Quantization(given.type),
+        minutes=given.minutes,
+        seed=given.seed,
+        name=given.name,
+        version=given.model_version,
+        expires=given.expires,
+        licence=given.licence,
+        sign=sign,
+    )
+    unanswered = list[str]()
+    with closing(ProgressLine(sys.stderr)) as line, new_bundle(given.out, replace=given.force) as folder:
+        if given.teacher is not None:
+            work = given.work or user_cache()
+            model = model_or_reference(given.teacher, work, line.show)
+            teacher, unanswered = ask_teacher(model, rows, unlabelled, work=work, progress=line.show)
+            job = replace(job, teacher=teacher)
+        training, warnings = write_trained_bundle(job, folder, line.show)
+    for warning in (*unanswered, *warnings):
+        complain(f"warning: {warning}")
+    if given.json:
+        print_json({"bundle": str(given.out), "signed": sign is not None} | json.loads(training.encode()))
+    else:
+        print_training(training, given.out, is_signed=sign is not None)
+
+
+def extend(words: Sequence[str]) -> None:
+    given = EXTENSION.parse(words)
+    written = extend_bundle(
+        given.bundle,
+        feedback=given.feedback or (),
+        students=given.students or (),
+        out=given.out,
+        replace=given.force,
+        version=given.model_version,
+        expires=given.expires,
+        sign=signer(given.sign),
+    )
+    if given.sign is None and (given.bundle / SIGNATURE_FILE).is_file():
+        complain("warning: the bundle is signed and its copy is not; --sign signs it")
+    if given.json:
+        print_json(_extension_facts(given, written))
+    else:
+        _print_extension(written, given.out, signed=", signed" if given.sign is not None else "")
+
+
+def _extension_facts(given: argparse.Namespace, written: Extended) -> dict[str, Any]:
+    facts = {"bundle": str(given.out), "version": written.version, "signed": given.sign is not None}
+    if given.feedback:
+        facts["tasks"] = [
+            {
+                **{name: getattr(one, name) for name in ("task", "definition", "boards", "before", "after")},
+                "is_written": one.shared is not None,
+                "own_biases": sorted(one.own),
+            }
+            for one in written.fitted
+        ]
+    return facts | ({"students": written.students} if given.students else {})
+
+
+def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
+    """The maps that were fitted, and those of them that are in the bundle; its students with their tasks."""
+    print(f"{escaped(str(folder))}: version {written.version}{signed}")
+    for one in written.fitted:
+        print(
+            f"{escaped(one.task)} {one.definition[:16]}: {sum(one.boards.values())} corrections of {len(one.boards)} "
+            f"boards, {percent(one.before)} right before, {percent(one.after)} with a map (cross-validated)"
+            f"{'' if one.shared is not None else '; no map is written'}"
+        )
+        if one.own:
+            print(f"  biases of their own: {', '.join(map(escaped, sorted(one.own)))}")
+    for name, tasks in written.students.items():
+        print(f"{name}: {', '.join(map(escaped, tasks))}")
+
+
+def print_training(found: Training, folder: Path, *, is_signed: bool) -> None:
+    """How right a trained model is on rows that were held out."""
+    size, signed = megabytes(found.file_bytes), ", signed" if is_signed else ""
+    print(f"{escaped(str(folder))}: {escaped(found.name)} version {found.version}, {size} MB{signed}")
+    print(f"judged on {found.held_out}")
+    if (steps := found.recipe["steps"]) < MOST_STEPS:
+        print(f"{steps} steps in each training: with more --minutes up to {MOST_STEPS}")
+    for task in found.tasks:
+        low, high = map(tenth_percent, task.interval)
+        right = f"agrees with the teacher in {tenth_percent(task.accuracy)}" if task.is_agreement else ""
+        right = right or f"{tenth_percent(task.accuracy)} right"
+        print(f"{task.name}: {right}, 95 % interval {low} to {high}")
+        if task.is_agreement:
+            print("  how often it is right, and its teacher, is unknown: no row is labelled")
+        elif (teacher := task.teacher) is not None:
+            if teacher.judged:
+                corrected = ", corrected by labelled rows" if teacher.is_corrected else ""
+                print(f"  the teacher on the same rows: {tenth_percent(teacher.right / teacher.judged)}{corrected}")
+            if task.is_teacher_doubtful:
+                print("  the labelled rows may teach more without the teacher: train without it, too, and compare")
+            if teacher.compared:
+                agreement = tenth_percent(teacher.agreed / teacher.compared)
+                print(f"  agreement with the teacher: {agreement} of {teacher.compared} rows without labels")
+        if task.baseline is not None:
+            print(f"  {task.baseline.name} on the same rows: {tenth_percent(task.baseline.right / task.judged)}")
+        if task.unlike is not None:
+            print(f"  taken for unlike training: {tenth_percent(task.unlike)} of these rows")
+        half, full, doubled = map(tenth_percent, (task.curve.half, task.curve.full, task.curve.doubled))
+        print(f"  learning curve: half of the rows {half}, all {full}, twice as many perhaps {doubled}")
+        for kind, is_number in (("numbers", True), ("texts", False)):
+            names = [
+                escaped(one.name or "(the whole text)") for one in task.fields if (one.low is not None) is is_number
+            ]
+            if names:
+                print(f"  reads as {kind}: {', '.join(names)}")
+        if task.suspects:
+            first = escaped(task.suspects[0].where)
+            print(f"  rows whose answers may be wrong: {task.suspects_total}, the surest {first}")
+    print(f"more: {escaped(str(folder / PAGE_FILE))}")
