@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
+# Imported where it is used: most processes have no `extract` task, and where the packages for all of its formats are
+# installed, importing it takes a second.
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    import jsonschema
 
 Location = tuple[str | int, ...]
 
@@ -27,6 +28,8 @@ def check_schema(schema: object) -> str | None:
 
     It is a JSON Schema 2020-12 of bounded size. Its root describes an object, and each `$ref` is local.
     """
+    import jsonschema
+
     if not isinstance(schema, dict):
         return f"schema: must be a table (a JSON object), not {type(schema).__name__}"
     try:
@@ -52,11 +55,26 @@ def check_schema(schema: object) -> str | None:
 
 def validator(schema: Mapping[str, Any]) -> jsonschema.Draft202012Validator:
     """A validator that never fetches a reference: its registry is empty."""
+    import jsonschema
+    from referencing import Registry
+
     return jsonschema.Draft202012Validator(schema, registry=Registry())
+
+
+def best_error(checks: jsonschema.Draft202012Validator, value: object) -> jsonschema.ValidationError | None:
+    """The error that says most about a value that does not validate."""
+    from jsonschema.exceptions import best_match
+
+    error: jsonschema.ValidationError | None = best_match(checks.iter_errors(value))
+    return error
 
 
 def resolve(root: Mapping[str, Any], reference: str, path: Location = ("$ref",)) -> Any:
     """The part of `root` that a local reference names. path: the reference's own place. Raises SchemaError."""
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
     if not reference.startswith("#"):
         raise SchemaError(f'{_place(path)}: must be local ("#/…"), not {reference!r}')
     resolver = Registry().with_resource("", DRAFT202012.create_resource(root)).resolver()

@@ -17,11 +17,9 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
-import jsonschema
-
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code
-from edge_agent.core.schemas import validator
+from edge_agent.core.schemas import best_error, validator
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step, too_long
 
@@ -169,9 +167,7 @@ class EchoEngine(Engine):
 
 def _answer_schema(request: _EchoRequest, plan: pipe.SchemaPlan) -> pipe.Event:
     instance = _smallest(plan.schema)
-    try:
-        validator(plan.schema).validate(instance)
-    except jsonschema.ValidationError as error:
+    if (error := best_error(validator(plan.schema), instance)) is not None:
         return pipe.Failed(id=request.run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
     return request.finished(pipe.Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
 

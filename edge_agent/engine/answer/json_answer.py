@@ -7,13 +7,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jsonschema
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher
 
 from edge_agent.core.pipe import Finish, Run
-from edge_agent.core.schemas import validator
+from edge_agent.core.schemas import best_error, validator
 from edge_agent.engine.answer.answer_guess import AnswerGuess, AnswerTokens
 from edge_agent.engine.answer.schema_check import grammar_of
 from edge_agent.engine.answer.text_answer import InvalidOutputError, WrittenAnswer
@@ -76,12 +75,12 @@ class JsonSchema:
             found = json.loads(text)
             # 1e999 is infinite, and "\ud800" no text: neither can be sent as JSON.
             json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
-            self._validator.validate(found)
-        except jsonschema.ValidationError as error:
-            where = ".".join(map(str, ["output", *error.absolute_path]))
-            raise InvalidOutputError(f"{where}: {error.message[:200]}") from error
+            fault = best_error(self._validator, found)
         except (ValueError, RecursionError) as error:
             raise InvalidOutputError(f"the answer is not JSON: {error}") from error
+        if fault is not None:
+            where = ".".join(map(str, ["output", *fault.absolute_path]))
+            raise InvalidOutputError(f"{where}: {fault.message[:200]}")
 
 
 class JsonAnswer(WrittenAnswer):
