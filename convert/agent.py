@@ -15,16 +15,13 @@ from edge_agent.core.environment import cores
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.files import TooLongError, read_bounded, replaced_file, sha256_of, sync_folder
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.kinds.extract import ExtractTask
-from edge_agent.core.kinds.generate import GenerateTask
-from edge_agent.core.kinds.registry import BUILT_IN_TASK
+from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.labelled import label_of, labelled_csv
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.pipe import (
     Adapter,
     EngineSettings,
     Failed,
-    Finish,
     Finished,
     Load,
     Run,

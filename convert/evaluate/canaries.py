@@ -5,7 +5,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, WorkerClient, read_canaries
+from ..agent import Finished, Run, Sampling, Task, WorkerClient, read_canaries
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
@@ -14,8 +14,6 @@ from .requests import RequestLine, Requests, read_requests, read_tasks
 from .worker import Adapted, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
-# Only the beginning of a text is recorded: behind it, a board may write another text that is as good.
-_TEXT_TOKENS = 16
 _LEAST_TEXT_BYTES = 8
 # A sampled answer leaves the most probable one only where another token is at least half as probable as the best.
 # At this temperature it does so there nearly half of the time.
@@ -67,7 +65,7 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
     with open_worker(model, [task.prefix() for task in requests.tasks.values()]) as worker:
         for number, request in enumerate(requests.requests):
             progress("recording answers", number / len(requests.requests))
-            task = _shortened(request.task)
+            task = replace(request.task, config=request.task.config.for_canary())
             canary = _canary(worker, task, request)
             if isinstance(canary, str):
                 left_out.append(f"{request.where}: {escaped(canary)}")
@@ -100,13 +98,6 @@ def differences(folder: Path, model: Adapted, progress: OnProgress) -> list[str]
     return [difference for difference in found if difference is not None]
 
 
-def _shortened(task: Task) -> Task:
-    if not isinstance(task.config, GenerateTask):
-        return task
-    most = min(task.config.max_tokens, _TEXT_TOKENS)
-    return replace(task, config=task.config.model_copy(update={"max_tokens": most}))
-
-
 def _canary(worker: WorkerClient, task: Task, request: RequestLine) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
     value = request.fields["input"]
@@ -129,7 +120,7 @@ def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> cana
     answers: list[Any] = [task.output_of(probe) for probe in (event, *probes) if isinstance(probe, Finished)]
     if len(answers) <= len(_PROBES):
         return "the answer depends on close choices"
-    if event.finish is Finish.SCHEMA:
+    if task.config.canary_part == "values":
         values = {
             name: value
             for name, value in answers[0].items()

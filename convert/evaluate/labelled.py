@@ -5,17 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import (
-    ClassifyTask,
+    KINDS,
     Code,
-    ExtractTask,
     Failed,
     Finished,
     Task,
     canaries,
-    field_name,
-    label_of,
     shown,
-    validator,
 )
 from ..measure.cache import read_cached, write_cached
 from ..progress import OnProgress, part_of
@@ -23,12 +19,14 @@ from ..report.quality import TaskAccuracy
 from .requests import RequestLine, Requests, read_requests
 from .worker import Adapted, open_worker
 
+JUDGED = "allowed are tasks of the kinds " + " and ".join(name for name, kind in KINDS.items() if kind.is_judged)
+
 
 def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
     """Lines of `{"task": …, "input": …, "answer": …}`, the answer a label or an object.
 
-    Raises ConvertError, also for an answer that the task can never give, and for tasks of the kind `generate`: their
-    answers are neither right nor wrong.
+    Raises ConvertError, also for an answer that the task can never give, and for a task like `generate`, whose answers
+    are neither right nor wrong.
     """
     examples = read_requests(path, tasks)
     for example in examples.requests:
@@ -80,24 +78,10 @@ def _answer_fault(example: RequestLine) -> str | None:
     """Why the model can never give this answer."""
     if "answer" not in example.fields:
         return "answer: required, but missing"
-    answer = example.fields["answer"]
-    match example.task.config:
-        case ClassifyTask(labels=labels):
-            if label_of(answer, labels) is None:
-                return f"answer: should be one of {', '.join(labels)} (got {shown(answer)})"
-        case ExtractTask(output_schema=schema):
-            if not isinstance(answer, dict) or not answer:
-                return f"answer: should be an object with the fields that count (got {shown(answer)})"
-            # Fields that are not listed do not count, so they are not missing either.
-            error = next(validator({**schema, "required": []}).iter_errors(answer), None)
-            if error is not None:
-                return f"{field_name(('answer', *error.absolute_path))}: {error.message}"
-        case _:
-            return (
-                f"task: {shown(example.task.name)} is of the kind generate, whose answers are not judged; "
-                "allowed are tasks of the kinds classify and extract"
-            )
-    return None
+    task, config = shown(example.task.name), example.task.config
+    if not config.is_judged:
+        return f"task: {task} is of the kind {config.kind}, whose answers are not judged; {JUDGED}"
+    return config.row_fault(example.fields["answer"])
 
 
 def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> list[bool]:

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import (
-    ClassifyTask,
     ConfigError,
     Envelope,
-    ExtractTask,
     Options,
     Refusal,
     Run,
     Task,
     TemplateInputError,
-    compact_json,
     load_task_configs,
     render,
     shown,
@@ -78,13 +75,7 @@ def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
             documents.append(TextDocument(messages=(("user", render(task.config.template, row)),)))
     for task in tasks.values():
         asked = (*((turn.role, turn.content) for turn in task.head), ("user", task.config.template))
-        match task.config:
-            case ClassifyTask(labels=labels):
-                answers = list(labels)
-            case ExtractTask(output_schema=schema):
-                answers = [compact_json(schema)]
-            case _:
-                answers = [""]
+        answers = task.config.sample_answers()
         documents += [TextDocument(messages=(*asked, ("assistant", answer))) for answer in answers]
     return replace(texts, documents=documents)
 

@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from ..agent import ClassifyTask, FieldTable, number_of
+from ..agent import FieldTable, number_of
 from .folds import Fold
 from .report import Baseline
 from .rows import Row, by_task
@@ -21,7 +21,7 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
     """How many rows that are held out it answers right; None without labels or labelled rows, or with too many."""
     sides = [(by_task(fold.train)[task], by_task(fold.held_out)[task]) for fold in folds]
     first = sides[0][0][0]
-    if not isinstance(first.task.config, ClassifyTask) or first.chances is not None:
+    if not first.task.config.choices or first.chances is not None:
         return None
     # Neither method can be trained on one label alone, and both take minutes for very many.
     if not all(2 <= len({row.answer for row in train}) <= _MOST_LABELS for train, _ in sides):

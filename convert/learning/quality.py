@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..agent import ClassifyTask, FieldTable, calibration_error, number_of
+from ..agent import FieldTable, calibration_error, number_of
 from ..evaluate.labelled import is_right
 from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .rows import Row
@@ -47,7 +47,7 @@ def task_quality(
     """Of one task. rows: all of it. answers: by fold. with_half: of the first fold, trained on half of its rows."""
     task, judged = rows[0].task, [one for several in answers for one in several]
     labelled = sum(row.chances is None for row in rows)
-    labels = task.config.labels if isinstance(task.config, ClassifyTask) else ()
+    labels = task.config.choices
     suspects = _suspects(judged)
     return TaskQuality(
         name=task.name,

@@ -9,20 +9,14 @@ from typing import Any
 
 from ..agent import (
     BUILT_IN_TASK,
-    ClassifyTask,
-    ExtractTask,
-    GenerateTask,
     Task,
     compact_json,
-    field_name,
-    label_of,
     labelled_csv,
     shown,
-    validator,
     values_of,
 )
 from ..errors import ConvertError, escaped
-from ..evaluate.labelled import check_answer
+from ..evaluate.labelled import JUDGED, check_answer
 from ..evaluate.requests import RequestLine, request_of
 from ..read.files import json_lines, read_user_file
 
@@ -50,11 +44,7 @@ class Row:
     @cached_property
     def answer(self) -> Any:
         """The label as the task has it; or the object, its keys in the order of the schema's properties."""
-        answer, config = self.request.fields["answer"], self.task.config
-        if isinstance(config, ClassifyTask):
-            return label_of(answer, config.labels)
-        assert isinstance(config, ExtractTask)
-        return _in_order(answer, config.output_schema)
+        return self.task.config.canonical(self.request.fields["answer"])
 
     @cached_property
     def text(self) -> str:
@@ -79,7 +69,7 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
     """
     rows = _read(path, tasks, [], is_labelled=True)
     for name, of_task in by_task(rows).items():
-        if isinstance(of_task[0].task.config, ClassifyTask) and len({row.answer for row in of_task}) < 2:
+        if of_task[0].task.config.choices and len({row.answer for row in of_task}) < 2:
             raise ConvertError(f"{escaped(str(path))}: task {name} should have at least two different answers")
     return rows
 
@@ -135,9 +125,8 @@ def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def _check_complete(request: RequestLine) -> None:
     """Raises ConvertError for an object that lacks a field: the model would learn to leave it out."""
-    if isinstance(request.task.config, ExtractTask):
-        for fault in validator(request.task.config.output_schema).iter_errors(request.fields["answer"]):
-            raise request.error(f"{field_name(('answer', *fault.absolute_path))}: {fault.message}")
+    if fault := request.task.config.answer_fault(request.fields["answer"]):
+        raise request.error(fault)
 
 
 def _check_asked(request: RequestLine) -> None:
@@ -145,25 +134,8 @@ def _check_asked(request: RequestLine) -> None:
     if "answer" in request.fields:
         rule = "rows without labels have none; those with one belong in --labelled"
         raise request.error(f"answer: {rule} (got {shown(request.fields['answer'])})")
-    if isinstance(request.task.config, GenerateTask):
-        rule = "is of the kind generate; allowed are tasks of the kinds classify and extract"
-        raise request.error(f"task: {shown(request.task.name)} {rule}")
-
-
-def _in_order(value: Any, schema: Mapping[str, Any]) -> Any:
-    """The board writes the keys of an object in this order."""
-    if isinstance(value, list):
-        return [_in_order(one, _part(schema, "items")) for one in value]
-    if not isinstance(value, dict):
-        return value
-    properties = _part(schema, "properties")
-    keys = dict.fromkeys([*(key for key in properties if key in value), *value])
-    return {key: _in_order(value[key], _part(properties, key)) for key in keys}
-
-
-def _part(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = schema.get(key)
-    return found if isinstance(found, Mapping) else {}
+    if not request.task.config.is_judged:
+        raise request.error(f"task: {shown(request.task.name)} is of the kind {request.task.config.kind}; {JUDGED}")
 
 
 def _lines(path: Path, *, has_answers: bool) -> Sequence[tuple[str, Any]]:

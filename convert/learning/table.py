@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..agent import ClassifyTask, FieldTable, InputField, TaskFields, number_of
+from ..agent import FieldTable, InputField, TaskFields, number_of
 from .rows import Row, by_task
 
 BINS = 64
@@ -27,10 +27,8 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
 def _task_fields(rows: Sequence[Row], numbers: frozenset[str]) -> TaskFields:
     """Of one task. numbers: names. The limits of what is unlike training come from rows that are held out, later."""
     fields, config = tuple(dict.fromkeys(name for row in rows for name in row.values)), rows[0].task.config
-    if not isinstance(config, ClassifyTask):
-        return TaskFields(kind="extract", labels=(), fields=fields)
-    most_log_odds = 0.0 if numbers.intersection(fields) else None
-    return TaskFields(kind="classify", labels=config.labels, fields=fields, most_log_odds=most_log_odds)
+    most_log_odds = 0.0 if config.choices and numbers.intersection(fields) else None
+    return TaskFields(kind=config.kind, labels=config.choices, fields=fields, most_log_odds=most_log_odds)
 
 
 def _edges(values: Sequence[object]) -> tuple[float, ...] | None:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..agent import ClassifyTask
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..evaluate.requests import Requests
 from ..progress import OnProgress, part_of
@@ -50,8 +49,8 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
         teacher=job.teacher,
     )
     asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
-    # Of `classify` alone: an object may hang on a close choice.
-    with_labels = [row.request for row in asked if isinstance(row.task.config, ClassifyTask)]
+    # A written answer may hang on a close choice.
+    with_labels = [row.request for row in asked if row.task.config.choices]
     canaries = with_labels[:: -(-len(with_labels) // CANARIES) or 1]
     with TemporaryDirectory() as name:
         checkpoint = Path(name)

@@ -89,17 +89,17 @@ _Limit = Annotated[float, Field(allow_inf_nan=False)] | None
 
 
 class TaskFields(_Checked):
-    """What the model was trained for. fields: names in the order of the prompt. labels: none for `extract`.
+    """What the model was trained for, as a task of this kind."""
 
-    most_log_odds: of UNLIKE against the labels; most_strangeness: of texts. An input that has more of one is taken for
-    unlike training; None = it is not asked.
-    """
-
-    kind: Literal["classify", "extract"]
+    kind: str
     labels: tuple[str, ...]
+    """The answers that it scores; none where it writes an answer."""
     fields: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Their names, in the order of the prompt."""
     most_log_odds: _Limit = None
+    """An input is taken for one that is unlike training if UNLIKE has higher log-odds against the labels."""
     most_strangeness: _Limit = None
+    """The same for an input whose texts are stranger than this."""
 
 
 class FieldTable(_Checked):
@@ -132,8 +132,8 @@ class FieldTable(_Checked):
 
     @property
     def label_sets(self) -> dict[str, tuple[str, ...]]:
-        """The labels of each `classify` task."""
-        return {name: task.labels for name, task in self.tasks.items() if task.kind == "classify"}
+        """The labels of each task that has some."""
+        return {name: task.labels for name, task in self.tasks.items() if task.labels}
 
     @property
     def controls(self) -> list[Control]:

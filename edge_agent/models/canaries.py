@@ -21,7 +21,6 @@ from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, run_in_ch
 from edge_agent.core.codes import Refusal
 from edge_agent.core.config import Name
 from edge_agent.core.envelope import Envelope, Options
-from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.registry import KINDS, TaskConfig
 from edge_agent.core.pipe import Failed, Finished, Run
 from edge_agent.core.strict_json import compact_json, parse_json
@@ -182,7 +181,7 @@ def _canary_fault(found: CanaryFile, index: int) -> str | None:
     if canary.answer.parts != {part}:
         holds = ", ".join(sorted(canary.answer.parts)) or "nothing"
         return f"answer: should hold {part}, for its task is of the kind {config.kind}; holds {holds}"
-    if isinstance(config, ClassifyTask) and labels != set(config.labels):
+    if labels != set(config.choices):
         return f"answer.scores: should have the labels of its task (got {shown(sorted(labels))})"
     try:
         found.make_run(index, 0)

@@ -88,6 +88,10 @@ class ClassifyTask(TaskBase):
     def corrects_prior(self) -> bool:
         return self.prior == "corrected" or (self.prior is None and not self.min_score)
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return self.labels
+
     def plan(self, options: Options) -> Plan:  # noqa: ARG002 - an answer has no options
         return LabelsPlan(labels=self.labels)
 

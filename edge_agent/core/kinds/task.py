@@ -120,6 +120,11 @@ class TaskBase(Table):
         """Whether its answers need to know what the model prefers where an input says nothing."""
         return False
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The answers that a model scores to choose one of them; none where it writes an answer."""
+        return ()
+
     @abstractmethod
     def plan(self, options: Options) -> Plan:
         """What the engine does for a request."""

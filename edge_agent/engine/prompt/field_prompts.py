@@ -69,11 +69,11 @@ class FieldPrompts:
             known = ", ".join(self._table.tasks)
             raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(run.task)})")
         match run.plan:
-            case LabelsPlan(labels=labels) if trained.kind == "classify":
+            case LabelsPlan(labels=labels) if trained.labels:
                 if set(labels) == set(trained.labels):
                     return
                 fault = f"with the labels {', '.join(trained.labels)} (got {', '.join(labels)})"
-            case SchemaPlan() if trained.kind == "extract":
+            case SchemaPlan() if not trained.labels:
                 return
             case _:
                 fault = f"as one of the kind {trained.kind}"
