@@ -1,6 +1,7 @@
-"""Commands and exit codes: what each command does, and in `parser` its options.
+"""Commands, their options and exit codes.
 
-The text of a function is the command's `--help`, and stands in docs/cli.md.
+Each function under `@_cli_command` is a command of that name, with the options that the decorator lists. Its text is
+the command's `--help`, and stands in docs/cli.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,6 +47,94 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
 
 
+_Run = Callable[[argparse.Namespace], int]
+# Adds itself to a parser or a group.
+_Option = Callable[[argparse._ActionsContainer], object]  # noqa: SLF001 - parsers and groups have no other common class
+_commands: list[tuple[_Run, str | None, tuple[_Option, ...]]] = []
+
+
+def _cli_command(*options: _Option, extra: str | None = None) -> Callable[[_Run], _Run]:
+    """Makes a function a command, which cannot run where the packages of `extra` are missing."""
+
+    def add(run: _Run) -> _Run:
+        _commands.append((run, extra, options))
+        return run
+
+    return add
+
+
+def _value(name: str, text: str, kind: Callable[[str], Any] = str, **more: Any) -> _Option:
+    """An option or argument with a value; a word after its name stands for that in the help."""
+    flag, _, metavar = name.partition(" ")
+    return lambda to: to.add_argument(flag, metavar=metavar or None, type=kind, help=text, **more)
+
+
+def _flag(name: str, text: str) -> _Option:
+    return lambda to: to.add_argument(name, action="store_true", help=text)
+
+
+def _bus_options(default_config: Path | None = DEFAULT_PATH, *, has_device: bool = True) -> _Option:
+    return lambda to: add_bus_options(to, default_config, has_device=has_device)
+
+
+def _group(*options: _Option, title: str | None = None) -> _Option:
+    """Options under a title; without one, options that exclude each other."""
+
+    def add(to: argparse._ActionsContainer) -> None:
+        group = to.add_argument_group(title) if title else to.add_mutually_exclusive_group()
+        for option in options:
+            option(group)
+
+    return add
+
+
+def _number(min_value: float, max_value: float, rule: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if min_value <= (value := float(text)) <= max_value:
+                return value
+        raise argparse.ArgumentTypeError(f"should be {rule} (got {shown(text)})")
+
+    return parse
+
+
+def _whole_number(max_value: int, rule: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if re.fullmatch("[0-9]{1,8}", text) and 1 <= int(text) <= max_value:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"should be {rule}, 1 to {max_value} (got {shown(text)})")
+
+    return parse
+
+
+def _json_object(text: str) -> dict[str, object]:
+    try:
+        value = parse_json(text)
+    except NotJsonError as error:
+        raise argparse.ArgumentTypeError(f"should be a JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"should be a JSON object (got {shown(text)})")
+    return value
+
+
+_SECONDS = _number(1e-9, 3600, "seconds, above 0 and up to 3600")
+_MINUTES = _number(0.01, 1440, "minutes, 0.01 to 1440")
+_PERCENT = _number(0, 1000, "percent, 0 to 1000")
+_COUNT = _whole_number(10_000_000, "a whole number")
+# An embedded broker takes the next one, too.
+_PORT = _whole_number(65534, "a port")
+_CONFIG = _value("--config FILE", "the configuration (default: %(default)s)", Path, default=DEFAULT_PATH)
+_JSON = _flag("--json", "prints one JSON object instead")
+_FORCE = _flag("--force", "replaces an existing file")
+_CLASSIFY_TASK = _value("task TASK", "a task of the kind classify")
+_SIGNING_KEY = _value(
+    "--command-key FILE",
+    "the file of the key that signs the command (default: the configuration's commands.key_file)",
+    Path,
+)
+
+
+@_cli_command(_CONFIG)
 def _run(options: argparse.Namespace) -> int:
     """Serves requests until it is stopped.
 
@@ -77,6 +167,7 @@ def _run(options: argparse.Namespace) -> int:
         return fail(str(error))
 
 
+@_cli_command(_value("file FILE", "the same as --config FILE", Path, nargs="?"), _CONFIG)
 def _check_config(options: argparse.Namespace) -> int:
     """Lists every fault of a configuration file.
 
@@ -92,6 +183,22 @@ def _check_config(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+@_cli_command(
+    _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("config.toml")),
+    _FORCE,
+    _value("--model PATH", "a bundle or a .gguf (default: echo:, a test model without weights)"),
+    _group(
+        _value("--task NAME", "the task's name, such as pump-triage"),
+        _value("--kind", "what an answer is (default: classify with --labels, extract with --schema)", choices=KINDS),
+        _value("--labels A,B,…", "the labels to choose from, such as normal,worn,broken"),
+        _value("--schema FILE", "a JSON Schema of the answers (default of --kind extract: a sample to edit)"),
+        _value("--system TEXT", "what the model should know and do"),
+        _value("--subscribe TOPIC,…", "topics where sensors publish readings, such as plant/+/vibration"),
+        _value("--publish TOPIC", "where their answers go, such as plant/{1}/triage"),
+        title="task",
+    ),
+    _bus_options(None),
+)
 def _init(options: argparse.Namespace) -> int:
     """Writes a first configuration.
 
@@ -103,6 +210,7 @@ def _init(options: argparse.Namespace) -> int:
     return init(options)
 
 
+@_cli_command(_value("name NAME", ", ".join(SCHEMAS), choices=SCHEMAS))
 def _schema(options: argparse.Namespace) -> int:
     """Prints the JSON Schema of a document.
 
@@ -116,6 +224,16 @@ def _schema(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+@_cli_command(
+    _value("task TASK", "a task of the board, or generate"),
+    _value("input INPUT", "text, or a JSON object or array; - reads standard input"),
+    _flag("--text", "INPUT is text, even if it begins with { or ["),
+    _value("--deadline-ms MS", "how long the answer is of use (default: %(default)s)", int, default=60_000),
+    _value("--priority 0-9", "0 is most urgent (default: the task's)", int, choices=range(10)),
+    _value("--pool POOL", "asks this pool of the site in place of the board"),
+    _value("--options JSON", "a JSON object, such as '{\"max_tokens\": 64}'", _json_object),
+    _bus_options(),
+)
 def _ask(options: argparse.Namespace) -> int:
     """Sends one request and prints the reply.
 
@@ -142,6 +260,13 @@ def _ask(options: argparse.Namespace) -> int:
     return _print_reply(reply)
 
 
+@_cli_command(
+    _value("operation OP", ", ".join(OPERATIONS), choices=OPERATIONS),
+    _value("fields FIELDS", "a JSON object, such as '{\"timeout_s\": 5}'", _json_object, nargs="?", default={}),
+    _value("--timeout S", "seconds to wait for the result (default: 60, for a model switch 900)", _SECONDS),
+    _SIGNING_KEY,
+    _bus_options(),
+)
 def _command(options: argparse.Namespace) -> int:
     """Sends one command and prints its result.
 
@@ -155,6 +280,15 @@ def _command(options: argparse.Namespace) -> int:
     return _print_reply(send_command(bus, options.operation, options.fields, timeout_s=timeout_s))
 
 
+@_cli_command(
+    _CLASSIFY_TASK,
+    _JSON,
+    _value("--html FILE", "also writes a page with figures", Path),
+    _value("--out FILE", "also writes the answers as JSON, for `edge-convert extend`", Path),
+    _value("--timeout S", "seconds to wait for each page of answers (default: %(default)s)", _SECONDS, default=60.0),
+    _SIGNING_KEY,
+    _bus_options(),
+)
 def _accuracy(options: argparse.Namespace) -> int:
     """Prints how often a task's answers are right.
 
@@ -169,6 +303,13 @@ def _accuracy(options: argparse.Namespace) -> int:
     return accuracy(bus_of(options), options.task, as_json=options.json, timeout_s=options.timeout, **files)
 
 
+@_cli_command(
+    _CLASSIFY_TASK,
+    _CONFIG,
+    _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
+    _FORCE,
+    _JSON,
+)
 def _rows(options: argparse.Namespace) -> int:
     """Writes a task's answers with feedback and their inputs, as rows for `edge-convert train`.
 
@@ -181,6 +322,12 @@ def _rows(options: argparse.Namespace) -> int:
     return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)
 
 
+@_cli_command(
+    _flag("--once", "one look; the default without a terminal"),
+    _flag("--json", "one look as a JSON object"),
+    _value("--wait S", "seconds that one look may take (default: %(default)s)", _SECONDS, default=5.0),
+    _bus_options(has_device=False),
+)
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
 
@@ -193,6 +340,27 @@ def _watch(options: argparse.Namespace) -> int:
     return watch(bus.mqtt, bus.site, is_once=options.once, as_json=options.json, wait_s=options.wait)
 
 
+@_cli_command(
+    _value("action ACTION", "declare, status", choices=("declare", "status")),
+    _CONFIG,
+    _value(
+        "--most-waiting N",
+        "declare: how many requests may wait; more are refused (default: %(default)s)",
+        _COUNT,
+        default=10_000,
+    ),
+    _value("--username NAME", "declare: a user that may declare queues (default: that of [mqtt])"),
+    _value("--password-file FILE", "declare: a file that holds that user's password", Path),
+    _value("--wait S", "status: seconds to listen to boards (default: %(default)s)", _SECONDS, default=12.0),
+    _value(
+        "--boards N",
+        "status: how many boards the pool should have; with fewer the exit code is 1 (default: %(default)s)",
+        _COUNT,
+        default=1,
+    ),
+    _JSON,
+    extra="pool",
+)
 def _pool(options: argparse.Namespace) -> int:
     """Prepares RabbitMQ for a pool of boards, or shows how the pool is.
 
@@ -210,6 +378,7 @@ def _pool(options: argparse.Namespace) -> int:
     return pool.status(config, as_json=options.json, wait_s=options.wait, least_boards=options.boards)
 
 
+@_cli_command(_flag("--broker", "checks only whether the broker accepts this board"), _JSON, _bus_options())
 def _doctor(options: argparse.Namespace) -> int:
     """Checks whether this board can serve its configuration.
 
@@ -225,6 +394,10 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor(options.config, bus, is_broker_only=options.broker, as_json=options.json)
 
 
+@_cli_command(
+    _CONFIG,
+    _value("--out FILE", "the file to write (default: `edge-diag-<device>-<time>.tar.gz`, here)", Path),
+)
 def _diag(options: argparse.Namespace) -> int:
     """Collects what support needs in one file without secrets.
 
@@ -236,6 +409,16 @@ def _diag(options: argparse.Namespace) -> int:
     return diag(options.config, options.out)
 
 
+@_cli_command(
+    _value("--bundle DIR", "the bundle to ask (default: the configuration's model)", Path),
+    _value(
+        "--config FILE",
+        f"the configuration (default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] "
+        "applies)",
+        Path,
+    ),
+    extra="engine",
+)
 def _probe(options: argparse.Namespace) -> int:
     """Checks whether a bundle's model answers here as where it was made.
 
@@ -248,6 +431,12 @@ def _probe(options: argparse.Namespace) -> int:
     return probe(options.config or (None if options.bundle else DEFAULT_PATH), options.bundle)
 
 
+@_cli_command(
+    _group(_CONFIG, _value("--model PATH", "a bundle or a .gguf, with default settings", Path)),
+    _flag("--quick", "one round instead of some minutes"),
+    _JSON,
+    extra="engine",
+)
 def _bench(options: argparse.Namespace) -> int:
     """Measures this board with a model.
 
@@ -260,6 +449,28 @@ def _bench(options: argparse.Namespace) -> int:
     return bench(options.config, options.model, is_quick=options.quick, as_json=options.json)
 
 
+@_cli_command(
+    _CLASSIFY_TASK,
+    _value(
+        "--labelled FILE",
+        'lines of {"input": …, "answer": "label"}; or a .csv with a column answer, and input or other columns',
+        Path,
+    ),
+    _value("--unlabelled FILE", "inputs without labels, one a line, as JSON or text", Path),
+    _value("--wordings FILE", "other texts for `system` to try, one a line", Path),
+    _CONFIG,
+    _value("--minutes MIN", "how long it may take (default: %(default)s)", _MINUTES, default=10.0),
+    _value(
+        "--max-slower PERCENT",
+        "how much more time a request may take, in percent (default: %(default)s)",
+        _PERCENT,
+        default=5.0,
+    ),
+    _value("--out FILE", "where to write the keys (default: standard output)", Path),
+    _FORCE,
+    _JSON,
+    extra="engine",
+)
 def _tune(options: argparse.Namespace) -> int:
     """Finds what makes a `classify` task right more often, from rows with their right labels.
 
@@ -274,6 +485,16 @@ def _tune(options: argparse.Namespace) -> int:
     return tune(Options(**{name: getattr(options, name) for name in names}, as_json=options.json))
 
 
+@_cli_command(
+    _value(
+        "--port PORT",
+        "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port",
+        _PORT,
+    ),
+    _value("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
+    _flag("--keep", "keeps it running until Ctrl-C"),
+    extra="demo",
+)
 def _demo(options: argparse.Namespace) -> int:
     """Runs broker, model, agent and sensors on this machine.
 
@@ -293,164 +514,19 @@ def parser() -> argparse.ArgumentParser:
         epilog="`edge-agent COMMAND --help` shows the options and exit codes of a command.",
     )
     top.add_argument("--version", action=ShowVersion)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(run: Callable[[argparse.Namespace], int], extra: str | None = None) -> _Parser:
-        """A command with the name and the text of its function. extra: the one that it needs."""
+    added = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for run, extra, options in _commands:
         about, _, exits = " ".join((run.__doc__ or "").split()).partition(" Exit codes: ")
         first = about.split(". ")[0].rstrip(".")
-        added: _Parser = commands.add_parser(
+        command = added.add_parser(
             run.__name__.strip("_").replace("_", "-"),
             help=first[0].lower() + first[1:],
             description=about,
             epilog=f"Exit codes: {exits}",
         )
-        added.set_defaults(run=run, extra=extra)
-        return added
-
-    def option(
-        to: argparse._ActionsContainer,
-        flag: str,
-        metavar: str,
-        about: str,
-        kind: Callable[[str], Any] = str,
-        **more: Any,
-    ) -> None:
-        """An option or argument with a value."""
-        to.add_argument(flag, metavar=metavar, type=kind, help=about, **more)
-
-    def add_config(to: argparse._ActionsContainer) -> None:
-        option(to, "--config", "FILE", "the configuration (default: %(default)s)", Path, default=DEFAULT_PATH)
-
-    def add_json(to: argparse._ActionsContainer) -> None:
-        to.add_argument("--json", action="store_true", help="prints one JSON object instead")
-
-    add_config(add(_run))
-
-    check = add(_check_config)
-    option(check, "file", "FILE", "the same as --config FILE", Path, nargs="?")
-    add_config(check)
-
-    init = add(_init)
-    option(init, "--out", "FILE", "the file to write (default: %(default)s)", Path, default=Path("config.toml"))
-    init.add_argument("--force", action="store_true", help="replaces an existing file")
-    option(init, "--model", "PATH", "a bundle or a .gguf (default: echo:, a test model without weights)")
-    task = init.add_argument_group("task")
-    option(task, "--task", "NAME", "the task's name, such as pump-triage")
-    kinds = "what an answer is (default: classify with --labels, extract with --schema)"
-    task.add_argument("--kind", choices=KINDS, help=kinds)
-    option(task, "--labels", "A,B,…", "the labels to choose from, such as normal,worn,broken")
-    option(task, "--schema", "FILE", "a JSON Schema of the answers (default of --kind extract: a sample to edit)")
-    option(task, "--system", "TEXT", "what the model should know and do")
-    option(task, "--subscribe", "TOPIC,…", "topics where sensors publish readings, such as plant/+/vibration")
-    option(task, "--publish", "TOPIC", "where their answers go, such as plant/{1}/triage")
-    add_bus_options(init, None)
-
-    option(add(_schema), "name", "NAME", ", ".join(SCHEMAS), choices=SCHEMAS)
-
-    ask = add(_ask)
-    option(ask, "task", "TASK", "a task of the board, or generate")
-    option(ask, "input", "INPUT", "text, or a JSON object or array; - reads standard input")
-    ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
-    option(ask, "--deadline-ms", "MS", "how long the answer is of use (default: %(default)s)", int, default=60_000)
-    option(ask, "--priority", "0-9", "0 is most urgent (default: the task's)", int, choices=range(10))
-    option(ask, "--pool", "POOL", "asks this pool of the site in place of the board")
-    option(ask, "--options", "JSON", "a JSON object, such as '{\"max_tokens\": 64}'", _json_object)
-    add_bus_options(ask, DEFAULT_PATH)
-
-    command = add(_command)
-    option(command, "operation", "OP", ", ".join(OPERATIONS), choices=OPERATIONS)
-    option(
-        command, "fields", "FIELDS", "a JSON object, such as '{\"timeout_s\": 5}'", _json_object, nargs="?", default={}
-    )
-    option(command, "--timeout", "S", "seconds to wait for the result (default: 60, for a model switch 900)", _seconds)
-    signs = "the file of the key that signs the command (default: the configuration's commands.key_file)"
-    option(command, "--command-key", "FILE", signs, Path)
-    add_bus_options(command, DEFAULT_PATH)
-
-    accuracy = add(_accuracy)
-    option(accuracy, "task", "TASK", "a task of the kind classify")
-    add_json(accuracy)
-    option(accuracy, "--html", "FILE", "also writes a page with figures", Path)
-    option(accuracy, "--out", "FILE", "also writes the answers as JSON, for `edge-convert extend`", Path)
-    option(
-        accuracy,
-        "--timeout",
-        "S",
-        "seconds to wait for each page of answers (default: %(default)s)",
-        _seconds,
-        default=60.0,
-    )
-    option(accuracy, "--command-key", "FILE", signs, Path)
-    add_bus_options(accuracy, DEFAULT_PATH)
-
-    rows = add(_rows)
-    option(rows, "task", "TASK", "a task of the kind classify")
-    add_config(rows)
-    option(rows, "--out", "FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl"))
-    rows.add_argument("--force", action="store_true", help="replaces an existing file")
-    add_json(rows)
-
-    watch = add(_watch)
-    watch.add_argument("--once", action="store_true", help="one look; the default without a terminal")
-    watch.add_argument("--json", action="store_true", help="one look as a JSON object")
-    option(watch, "--wait", "S", "seconds that one look may take (default: %(default)s)", _seconds, default=5.0)
-    add_bus_options(watch, DEFAULT_PATH, has_device=False)
-
-    pool = add(_pool, extra="pool")
-    pool.add_argument("action", metavar="ACTION", choices=("declare", "status"), help="declare, status")
-    add_config(pool)
-    bound = "declare: how many requests may wait; more are refused (default: %(default)s)"
-    option(pool, "--most-waiting", "N", bound, _count, default=10_000)
-    option(pool, "--username", "NAME", "declare: a user that may declare queues (default: that of [mqtt])")
-    option(pool, "--password-file", "FILE", "declare: a file that holds that user's password", Path)
-    option(pool, "--wait", "S", "status: seconds to listen to boards (default: %(default)s)", _seconds, default=12.0)
-    least = "status: how many boards the pool should have; with fewer the exit code is 1 (default: %(default)s)"
-    option(pool, "--boards", "N", least, _count, default=1)
-    add_json(pool)
-
-    doctor = add(_doctor)
-    doctor.add_argument("--broker", action="store_true", help="checks only whether the broker accepts this board")
-    add_json(doctor)
-    add_bus_options(doctor, DEFAULT_PATH)
-
-    diag = add(_diag)
-    add_config(diag)
-    option(diag, "--out", "FILE", "the file to write (default: `edge-diag-<device>-<time>.tar.gz`, here)", Path)
-
-    probe = add(_probe, extra="engine")
-    option(probe, "--bundle", "DIR", "the bundle to ask (default: the configuration's model)", Path)
-    defaults = f"default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies"
-    option(probe, "--config", "FILE", f"the configuration ({defaults})", Path)
-
-    bench = add(_bench, extra="engine")
-    measured = bench.add_mutually_exclusive_group()
-    add_config(measured)
-    option(measured, "--model", "PATH", "a bundle or a .gguf, with default settings", Path)
-    bench.add_argument("--quick", action="store_true", help="one round instead of some minutes")
-    add_json(bench)
-
-    tune = add(_tune, extra="engine")
-    option(tune, "task", "TASK", "a task of the kind classify")
-    labelled = 'lines of {"input": …, "answer": "label"}; or a .csv with a column answer, and input or other columns'
-    option(tune, "--labelled", "FILE", labelled, Path)
-    option(tune, "--unlabelled", "FILE", "inputs without labels, one a line, as JSON or text", Path)
-    option(tune, "--wordings", "FILE", "other texts for `system` to try, one a line", Path)
-    add_config(tune)
-    option(tune, "--minutes", "MIN", "how long it may take (default: %(default)s)", _minutes, default=10.0)
-    slower = "how much more time a request may take, in percent (default: %(default)s)"
-    option(tune, "--max-slower", "PERCENT", slower, _percent, default=5.0)
-    option(tune, "--out", "FILE", "where to write the keys (default: standard output)", Path)
-    tune.add_argument("--force", action="store_true", help="replaces an existing file")
-    add_json(tune)
-
-    demo = add(_demo, extra="demo")
-    ports = "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port"
-    option(demo, "--port", "PORT", ports, _port)
-    option(
-        demo, "--work", "DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path
-    )
-    demo.add_argument("--keep", action="store_true", help="keeps it running until Ctrl-C")
+        command.set_defaults(run=run, extra=extra)
+        for option in options:
+            option(command)
     return top
 
 
@@ -482,48 +558,3 @@ def main(arguments: list[str] | None = None) -> int:
 def _print_reply(reply: dict[str, Any]) -> int:
     print(printable_json(reply))
     return EXIT_OK if reply.get("status") == "ok" else EXIT_OTHER_STATUS
-
-
-def _number(text: str, least: float, most: float, rule: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not least <= value <= most:
-        raise argparse.ArgumentTypeError(f"should be {rule} (got {shown(text)})")
-    return value
-
-
-def _seconds(text: str) -> float:
-    return _number(text, 1e-9, 3600, "seconds, above 0 and up to 3600")
-
-
-def _minutes(text: str) -> float:
-    return _number(text, 0.01, 1440, "minutes, 0.01 to 1440")
-
-
-def _percent(text: str) -> float:
-    return _number(text, 0, 1000, "percent, 0 to 1000")
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,8}", text) or not 1 <= int(text) <= 10_000_000:
-        raise argparse.ArgumentTypeError(f"should be a whole number, 1 to 10000000 (got {shown(text)})")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    # An embedded broker takes the next one, too.
-    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) < 65535:
-        raise argparse.ArgumentTypeError(f"should be a port, 1 to 65534 (got {shown(text)})")
-    return int(text)
-
-
-def _json_object(text: str) -> dict[str, object]:
-    try:
-        value = parse_json(text)
-    except NotJsonError as error:
-        raise argparse.ArgumentTypeError(f"should be a JSON object: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"should be a JSON object (got {shown(text)})")
-    return value

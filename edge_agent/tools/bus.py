@@ -43,7 +43,7 @@ class Bus:
         return Topics(self.mqtt.root, self.site, self.device)
 
 
-def add_bus_options(to: argparse.ArgumentParser, default_config: Path | None, *, has_device: bool = True) -> None:
+def add_bus_options(to: argparse._ActionsContainer, default_config: Path | None, *, has_device: bool = True) -> None:
     """The options that `bus_of` and `mqtt_table` read. default_config: None = the command reads no configuration."""
     group = to.add_argument_group("broker and board")
     host_help = "the broker's name or address"
