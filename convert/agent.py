@@ -13,7 +13,7 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.environment import cores
 from edge_agent.core.extras import missing_extra
-from edge_agent.core.files import TooLongError, read_bounded, replaced_file, sha256_of, sync_folder
+from edge_agent.core.files import TooLongError, read_bounded, replace_file, replaced_file, sha256_of, sync_folder
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.labelled import label_of, labelled_csv
@@ -34,9 +34,9 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.score_maps import FILE as SCORE_MAPS_FILE
 from edge_agent.core.score_maps import SCHEMA as SCORE_MAPS_SCHEMA
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
-from edge_agent.core.terminal import UNKNOWN, aligned, percent
+from edge_agent.core.terminal import aligned, percent
 from edge_agent.core.version import ShowVersion
-from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
+from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.gguf.adapter import check_adapter
@@ -56,8 +56,10 @@ from edge_agent.learning.maths.assessment import Row
 from edge_agent.learning.maths.calibration import calibration_error
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.models import canaries
-from edge_agent.models.bundle import STUDENT_FILE, open_model
+from edge_agent.models.bundle import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE, REPAIR_FILE, STUDENT_FILE, open_model
+from edge_agent.models.canaries import FILE as CANARIES_FILE
 from edge_agent.models.canaries import read_canaries
+from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Trust, read_keys
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 
-from .agent import missing_extra, model_facts
+from .agent import CANARIES_FILE, MANIFEST_FILE, missing_extra, model_facts
 from .arguments import CONVERSION, EVALUATION, VERIFICATION, is_tuned
 from .conversion import Job, Tuning, decide_types, open_source, recover, write_bundle
 from .errors import CheckpointError, ConvertError, escaped
@@ -28,7 +28,7 @@ from .quantize.recipe import Quantization
 from .quantize.targets import Target
 from .stopping import StoppedError, stop_on_signals
 from .write.bundle import new_bundle, verify_bundle
-from .write.manifest import CANARIES_FILE, FILE, PAGE_FILE, signer
+from .write.manifest import PAGE_FILE, signer
 from .write.sbom import sbom
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_CHECKPOINT = 0, 1, 65
@@ -170,7 +170,7 @@ def _verify(words: list[str]) -> int:
         faults = [str(error)]
     for fault in faults:
         complain(f"{escaped(str(given.bundle))}: {fault}")
-    parts = None if model is None else sbom(json.loads((given.bundle / FILE).read_bytes()))
+    parts = None if model is None else sbom(json.loads((given.bundle / MANIFEST_FILE).read_bytes()))
     if parts is not None and given.sbom is not None:
         given.sbom.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
     print_verification(given.bundle, model, parts, faults, is_asked=given.canaries, as_json=given.json)

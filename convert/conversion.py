@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .agent import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE, SIGNATURE_FILE, sha256_of
 from .allocate import Option, allocate
 from .errors import ConvertError, escaped
 from .evaluate.canaries import record_canaries
@@ -214,9 +215,9 @@ def write_bundle(
     if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
         raise ConvertError(f"{escaped(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
     encoded = None if tuned is None else tuned.encoded
-    plan.write(folder / manifest.MODEL_FILE, encoded=encoded, progress=progress)
+    plan.write(folder / MODEL_FILE, encoded=encoded, progress=progress)
     if source.lora is not None:
-        write_adapter(folder / manifest.ADAPTER_FILE, plan.name, source.lora)
+        write_adapter(folder / ADAPTER_FILE, plan.name, source.lora)
     model = Adapted.from_path(folder)
     canaries, warnings = 0, list[str]()
     if job.has_canaries:
@@ -230,9 +231,9 @@ def write_bundle(
     progress("hashing", 1.0)
     document = _manifest(job, source, plan, comparison, folder)
     data = manifest.canonical_json(document)
-    (folder / manifest.FILE).write_bytes(data)
+    (folder / MANIFEST_FILE).write_bytes(data)
     if job.sign is not None:
-        (folder / manifest.SIGNATURE_FILE).write_bytes(job.sign(data))
+        (folder / SIGNATURE_FILE).write_bytes(job.sign(data))
     return Written(source.vocabulary, document, canaries, comparison, warnings)
 
 
@@ -260,7 +261,7 @@ def _write_quality(
     others = plain_sizes(
         plan, job.target, reference, tuning.evaluation, work=work, progress=part_of(progress, 0.3, 1.0)
     )
-    adapter = folder / manifest.ADAPTER_FILE
+    adapter = folder / ADAPTER_FILE
     quality = Quality(
         bundle=Bundle(
             name=plan.name,
@@ -270,7 +271,7 @@ def _write_quality(
             bits_per_weight=round(plan.bits_per_weight, 3),
             target=job.target.value,
             calibration=TunedOn(name=tuning.calibration.name, sha256=tuning.calibration.sha256),
-            adapter_sha256=manifest.sha256_of(adapter) if adapter.is_file() else None,
+            adapter_sha256=sha256_of(adapter) if adapter.is_file() else None,
             canaries=canaries,
             vocabulary=source.vocabulary,
             bytes_per_token=plan.bytes_per_token,
@@ -312,7 +313,7 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
         },
         "recipe": {
             "types": {info.name: info.kind.name for info in plan.infos},
-            "imatrix_sha256": manifest.sha256_of(importance) if importance.is_file() else None,
+            "imatrix_sha256": sha256_of(importance) if importance.is_file() else None,
             **({"recovered": True} if is_recovered else {}),
         },
         "tools": manifest.tools() | (manifest.torch_versions() if is_recovered else {}),

@@ -6,15 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .agent import SHOWN_OF_KEY, Model, is_expired
+from .agent import CANARIES_FILE, SHOWN_OF_KEY, SIGNATURE_FILE, Model, aligned, is_expired, percent
 from .arguments import PROGRAM
 from .conversion import Job, Written
 from .errors import escaped
 from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
-from .report.numbers import percent, ratio, significant, tenth_percent
+from .report.numbers import ratio, significant
 from .report.quality import Comparison, Vocabulary
-from .write.manifest import CANARIES_FILE, SIGNATURE_FILE
 
 
 def complain(message: object) -> None:
@@ -36,9 +35,7 @@ def print_plan(plan: FilePlan, job: Job, vocabulary: Vocabulary, *, as_json: boo
         ]
         print_json(_facts(plan, job, vocabulary) | {"tensors": tensors})
         return
-    width = max(len(info.name) for info in plan.infos)
-    for info in plan.infos:
-        print(f"{info.name:{width}}  {info.kind.name:6}  {info.nbytes:>12}")
+    print("\n".join(aligned([(info.name, info.kind.name, str(info.nbytes)) for info in plan.infos], left=2)))
     _print_histogram(plan, job, vocabulary)
 
 
@@ -73,14 +70,14 @@ def print_comparison(found: Comparison) -> None:
         f"KL divergence    {significant(divergence.mean)} ± {significant(divergence.error, 1)} nats, "
         f"99 % of all positions below {significant(divergence.p99)}"
     )
-    print(f"same first token {percent(divergence.top1_agreement)}")
+    print(f"same first token {numbers.percent(divergence.top1_agreement)}")
     verdict = numbers.perplexity_verdict(perplexity)
     print(f"perplexity       {ratio(perplexity.ratio)} of the reference's: {verdict}")
     width = max((len(escaped(task.name)) for task in found.tasks), default=0)
     for task in found.tasks:
         right, name = round(task.accuracy * task.examples), escaped(task.name)
         print(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
-        reference, points = percent(task.reference_accuracy), numbers.points_gained(task)
+        reference, points = numbers.percent(task.reference_accuracy), numbers.points_gained(task)
         print(f"{'':{width}} the reference: {reference}, the difference in points {points}")
 
 
@@ -156,8 +153,8 @@ def _print_histogram(plan: FilePlan, job: Job, vocabulary: Vocabulary) -> None:
     print(f"{plan.kv_bytes_per_token} bytes of keys and values per token of context")
     if (coverage := vocabulary.coverage) is not None:
         print(f"vocabulary: {vocabulary.tokens:,} of {vocabulary.of:,} tokens")
-        as_before = f"{tenth_percent(coverage.covered / coverage.lines)} of {coverage.lines:,} lines are read as before"
-        print(f"  {coverage.name}: {as_before}; all take {tenth_percent(coverage.growth)} more tokens")
+        as_before = f"{percent(coverage.covered / coverage.lines)} of {coverage.lines:,} lines are read as before"
+        print(f"  {coverage.name}: {as_before}; all take {percent(coverage.growth)} more tokens")
     print(
         f"memory on a board: about {plan.board_bytes / 1e9:.1f} GB with {CONTEXT_TOKENS} tokens of context (predicted)"
     )

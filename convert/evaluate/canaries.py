@@ -5,11 +5,10 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..agent import Finished, Run, Sampling, Task, WorkerClient, read_canaries
+from ..agent import CANARIES_FILE, Finished, Run, Sampling, Task, WorkerClient, read_canaries
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
-from ..write.manifest import CANARIES_FILE
 from .requests import RequestLine, Requests, read_requests, read_tasks
 from .worker import Adapted, open_worker
 

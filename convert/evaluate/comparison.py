@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..agent import model_facts, model_tokens
+from ..agent import MODEL_FILE, model_facts, model_tokens
 from ..errors import ConvertError, escaped
 from ..measure.cache import read_cached, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
@@ -17,7 +17,6 @@ from ..progress import OnProgress, named, part_of
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
 from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
-from ..write.manifest import MODEL_FILE
 from .labelled import measure_accuracy
 from .requests import Requests
 from .worker import Adapted

@@ -6,14 +6,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..agent import Adapter, EngineSettings, Load, TaskPrefix, WorkerClient, WorkerError, model_facts, started_worker
+from ..agent import (
+    ADAPTER_FILE,
+    MODEL_FILE,
+    REPAIR_FILE,
+    Adapter,
+    EngineSettings,
+    Load,
+    TaskPrefix,
+    WorkerClient,
+    WorkerError,
+    model_facts,
+    sha256_of,
+    started_worker,
+)
 from ..errors import ConvertError, escaped
 from ..measure.cache import write_reference
 from ..progress import OnProgress
 from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
 from ..read.vocabulary import cut_to_match
-from ..write.manifest import ADAPTER_FILE, MODEL_FILE, REPAIR_FILE, sha256_of
 
 # The same on every machine: in long contexts the last bits of an answer depend on the number of threads.
 _SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)

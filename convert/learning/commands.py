@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..agent import missing_extra
+from ..agent import SIGNATURE_FILE, missing_extra, percent
 from ..arguments import FORCE, JSON, OUT, TASKS, Command, identity, integer, option, parse_minutes, release, required
 from ..errors import ConvertError, escaped
 from ..evaluate.requests import read_tasks
@@ -18,9 +18,9 @@ from ..measure.cache import user_cache
 from ..printing import complain, print_json
 from ..progress import ProgressLine
 from ..quantize.recipe import Quantization
-from ..report.numbers import megabytes, percent, tenth_percent
+from ..report.numbers import megabytes
 from ..write.bundle import new_bundle
-from ..write.manifest import PAGE_FILE, SIGNATURE_FILE, signer
+from ..write.manifest import PAGE_FILE, signer
 from .extension import Extended, extend_bundle
 from .recipe import MOST_STEPS
 from .report import Training
@@ -175,11 +175,10 @@ def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
     """The maps that were fitted, and those of them that are in the bundle; its students with their tasks."""
     print(f"{escaped(str(folder))}: version {written.version}{signed}")
     for one in written.fitted:
-        print(
-            f"{escaped(one.task)} {one.definition[:16]}: {sum(one.boards.values())} corrections of {len(one.boards)} "
-            f"boards, {percent(one.before)} right before, {percent(one.after)} with a map (cross-validated)"
-            f"{'' if one.shared is not None else '; no map is written'}"
-        )
+        corrections = f"{sum(one.boards.values())} corrections of {len(one.boards)} boards"
+        right = f"{percent(one.before, '.4g')} right before, {percent(one.after, '.4g')} with a map (cross-validated)"
+        unwritten = "" if one.shared is not None else "; no map is written"
+        print(f"{escaped(one.task)} {one.definition[:16]}: {corrections}, {right}{unwritten}")
         if one.own:
             print(f"  biases of their own: {', '.join(map(escaped, sorted(one.own)))}")
     for name, tasks in written.students.items():
@@ -194,26 +193,26 @@ def print_training(found: Training, folder: Path, *, is_signed: bool) -> None:
     if (steps := found.recipe["steps"]) < MOST_STEPS:
         print(f"{steps} steps in each training: with more --minutes up to {MOST_STEPS}")
     for task in found.tasks:
-        low, high = map(tenth_percent, task.interval)
-        right = f"agrees with the teacher in {tenth_percent(task.accuracy)}" if task.is_agreement else ""
-        right = right or f"{tenth_percent(task.accuracy)} right"
+        low, high = map(percent, task.interval)
+        right = f"agrees with the teacher in {percent(task.accuracy)}" if task.is_agreement else ""
+        right = right or f"{percent(task.accuracy)} right"
         print(f"{task.name}: {right}, 95 % interval {low} to {high}")
         if task.is_agreement:
             print("  how often it is right, and its teacher, is unknown: no row is labelled")
         elif (teacher := task.teacher) is not None:
             if teacher.judged:
                 corrected = ", corrected by labelled rows" if teacher.is_corrected else ""
-                print(f"  the teacher on the same rows: {tenth_percent(teacher.right / teacher.judged)}{corrected}")
+                print(f"  the teacher on the same rows: {percent(teacher.right / teacher.judged)}{corrected}")
             if task.is_teacher_doubtful:
                 print("  the labelled rows may teach more without the teacher: train without it, too, and compare")
             if teacher.compared:
-                agreement = tenth_percent(teacher.agreed / teacher.compared)
+                agreement = percent(teacher.agreed / teacher.compared)
                 print(f"  agreement with the teacher: {agreement} of {teacher.compared} rows without labels")
         if task.baseline is not None:
-            print(f"  {task.baseline.name} on the same rows: {tenth_percent(task.baseline.right / task.judged)}")
+            print(f"  {task.baseline.name} on the same rows: {percent(task.baseline.right / task.judged)}")
         if task.unlike is not None:
-            print(f"  taken for unlike training: {tenth_percent(task.unlike)} of these rows")
-        half, full, doubled = map(tenth_percent, (task.curve.half, task.curve.full, task.curve.doubled))
+            print(f"  taken for unlike training: {percent(task.unlike)} of these rows")
+        half, full, doubled = map(percent, (task.curve.half, task.curve.full, task.curve.doubled))
         print(f"  learning curve: half of the rows {half}, all {full}, twice as many perhaps {doubled}")
         for kind, is_number in (("numbers", True), ("texts", False)):
             names = [

@@ -5,14 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..agent import Finished
+from ..agent import MODEL_FILE, Finished
 from ..evaluate.worker import Adapted, open_worker
 from ..plan import make_plan
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
 from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
-from ..write.manifest import MODEL_FILE
 from .folds import Fold
 from .model import TrainedModel, train_model
 from .quality import Answered

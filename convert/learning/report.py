@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..report.numbers import share_interval, tenth_percent
+from ..agent import percent
+from ..report.numbers import share_interval
 from ..report.page import environment
 from ..write.manifest import canonical_json
 
@@ -147,4 +148,4 @@ def render_training(training: Training) -> str:
     """The page; equal content gives equal pages."""
     recipe = ", ".join(f"{name} {value:g}" for name, value in training.recipe.items())
     template = environment(Path(__file__).parent).get_template("training.html.jinja")
-    return template.render(training=training, recipe=recipe, percent=tenth_percent)
+    return template.render(training=training, recipe=recipe, percent=percent)

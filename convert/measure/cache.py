@@ -1,17 +1,17 @@
-"""Files in the cache folder: written whole or not at all, and read as missing if they are damaged."""
+"""Files in the cache folder, which are read as missing if they are damaged."""
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from ..agent import HeaderError, read_header
+from ..agent import HeaderError, read_header, replace_file, replaced_file
 from ..plan import make_plan
 from ..progress import OnProgress, named
 from ..quantize.recipe import Quantization
@@ -40,9 +40,10 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
     path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
     if not is_whole_gguf(path):
         progress("writing the reference", 0.0)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replaced_file(path) as draft:
             plan = make_plan(model, Quantization.BF16)
-            plan.write(draft, progress=named(progress, "writing the reference"))
+            plan.write(Path(draft.name), progress=named(progress, "writing the reference"))
     return path
 
 
@@ -55,21 +56,6 @@ def is_whole_gguf(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """A draft that becomes the file if nothing fails: whole or not at all, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two conversions that use one folder by mistake do not write into one file.
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        yield draft
-        with draft.open("rb") as written:
-            os.fsync(written.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def read_cached(path: Path) -> Any:
     """The JSON value in a file; None if there is none."""
     try:
@@ -80,8 +66,7 @@ def read_cached(path: Path) -> Any:
 
 def write_cached(path: Path, value: Any) -> None:
     """The counterpart of `read_cached`."""
-    with replaced_file(path) as draft:
-        draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    replace_file(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def read_arrays(path: Path) -> dict[str, Any] | None:
@@ -96,5 +81,6 @@ def read_arrays(path: Path) -> dict[str, Any] | None:
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """The counterpart of `read_arrays`."""
-    with replaced_file(path) as draft, draft.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, **arrays)
+    replace_file(path, data.getvalue())

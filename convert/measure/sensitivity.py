@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..agent import replaced_file
 from ..allocate import Option
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress, part_of
@@ -26,7 +27,7 @@ from ..quantize.ggml import Floats, GgmlType, dequantized, row_bytes
 from ..quantize.quantizer import processors
 from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..write.manifest import IMPORTANCE_FILE
-from .cache import read_cached, replaced_file, write_cached
+from .cache import read_cached, write_cached
 from .costs import Costs
 from .divergence import compare, predict
 from .moments import input_group, read_importance, second_moments, write_importance
@@ -179,6 +180,7 @@ def _round(
     progress: OnProgress,
 ) -> None:
     """Encodes the matrices as these types, and records it in `found`. dataset: the name of the texts."""
+    (found.folder / _ENCODED).mkdir(parents=True, exist_ok=True)
     squares = read_importance(found.importance_path) or {}
     done, total = 0.0, costs.rounding(parts, kinds)
 
@@ -193,7 +195,7 @@ def _round(
         moments = second_moments(runner, texts, names, progress=partial(step, "calibrating", text_cost))
         squares |= {name: np.diag(moments[input_group(name)]).copy() for name in names}
         with replaced_file(found.importance_path) as draft:
-            write_importance(draft, squares, dataset=dataset, chunks=len(texts))
+            write_importance(Path(draft.name), squares, dataset=dataset, chunks=len(texts))
         groups: dict[str, _SharedInput] = {}
         for tensor in part:
             if (name := input_group(tensor.name)) not in groups:
@@ -236,7 +238,7 @@ class _SharedInput:
 def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, found: Sensitivities) -> None:
     """Encodes a matrix as a type, and records its loss."""
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
-    with replaced_file(found.encoded_path(tensor.name, kind)) as draft, draft.open("wb") as file:
+    with replaced_file(found.encoded_path(tensor.name, kind)) as file:
         for rows in _slabs(tensor):
             weights = dequantized(GgmlType.BF16, stored[rows], tensor.columns)
             try:

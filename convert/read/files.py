@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..agent import NotJsonError, parse_json
+from ..agent import NotJsonError, TooLongError, parse_json, read_bounded
 from ..errors import CheckpointError, ConvertError, escaped
 
 # Three times the largest tokenizer.json of Qwen, which has 600 000 values.
@@ -17,13 +17,11 @@ def read_small_file(path: Path) -> bytes | None:
     if not path.is_file():
         raise CheckpointError(f"{escaped(path.name)}: not a regular file")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
+        return read_bounded(path, MAX_JSON_BYTES)
+    except TooLongError as error:
+        raise CheckpointError(f"{escaped(path.name)}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{escaped(path.name)}: cannot be read: {error.strerror}") from None
-    if len(data) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{escaped(path.name)}: longer than the {MAX_JSON_BYTES} bytes allowed")
-    return data
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:

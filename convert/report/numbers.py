@@ -22,11 +22,6 @@ def percent(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.4g} %"
 
 
-def tenth_percent(share: float) -> str:
-    """In per cent, to a tenth: rows are too few for more."""
-    return f"{100 * share:.1f} %"
-
-
 def ratio(value: float) -> str:
     """Four decimals while the value is near 1."""
     return f"{value:.4f}" if 0.1 <= value < 100 else significant(value)

@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..agent import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    SIGNATURE_FILE,
     STUDENT_FILE,
     HeaderError,
     Model,
@@ -21,11 +24,12 @@ from ..agent import (
     open_model,
     read_header,
     read_keys,
+    sync_folder,
 )
 from ..errors import ConvertError, escaped
 from ..quantize import ggml
 from ..stopping import stop_deferred
-from .manifest import BUNDLE_FILES, FILE, MODEL_FILE, SIGNATURE_FILE, canonical_json, describe_files
+from .manifest import BUNDLE_FILES, canonical_json, describe_files
 
 
 @contextmanager
@@ -53,8 +57,10 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
         for leftover in folder.iterdir():
             leftover.unlink()
         yield folder
-        for path in (*folder.iterdir(), folder):
-            _sync(path)
+        for path in folder.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(folder)
         _check_target(target, replace=replace)
         with stop_deferred():
             if target.exists():
@@ -62,7 +68,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
                 target.rename(old)
             folder.rename(parent / target.name)
             shutil.rmtree(old, ignore_errors=True)
-        _sync(parent)
+        sync_folder(parent)
     finally:
         with stop_deferred():
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,7 +98,7 @@ def copied_bundle(
     version: None = one more than that of the bundle. expires: None = as the bundle. sign: of the manifest's bytes, or
     None.
     """
-    document = json.loads((bundle / FILE).read_bytes())
+    document = json.loads((bundle / MANIFEST_FILE).read_bytes())
     document["version"] = document["version"] + 1 if version is None else version
     document |= {} if expires is None else {"expires": expires}
     with new_bundle(target, replace=replace) as folder:
@@ -101,7 +107,7 @@ def copied_bundle(
         yield Copy(folder, document["version"])
         document["files"] = describe_files(folder)
         data = canonical_json(document)
-        (folder / FILE).write_bytes(data)
+        (folder / MANIFEST_FILE).write_bytes(data)
         if sign is not None:
             (folder / SIGNATURE_FILE).write_bytes(sign(data))
         # What no board would open must not leave this place, such as a file that is too large.
@@ -117,16 +123,8 @@ def _check_target(target: Path, *, replace: bool) -> None:
         raise ConvertError(f"{shown}: exists already; --force replaces it")
     names = {path.name for path in target.iterdir()} if target.is_dir() and not target.is_symlink() else {"a file"}
     others = {name for name in names - BUNDLE_FILES if STUDENT_FILE.fullmatch(name) is None}
-    if names and (others or not {FILE, MODEL_FILE} <= names):
+    if names and (others or not {MANIFEST_FILE, MODEL_FILE} <= names):
         raise ConvertError(f"{shown}: not an empty folder and not a bundle alone, so --force does not replace it")
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def verify_bundle(folder: Path, public_keys: Sequence[Path] = ()) -> Model:

@@ -1,6 +1,5 @@
 """manifest.json of a bundle: its files, its source and its recipe. It holds no times, paths or host names."""
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -12,21 +11,25 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from ..agent import SCORE_MAPS_FILE, __version__
+from ..agent import (
+    ADAPTER_FILE,
+    CANARIES_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    REPAIR_FILE,
+    SCORE_MAPS_FILE,
+    SIGNATURE_FILE,
+    __version__,
+    sha256_of,
+)
 from ..errors import ConvertError, escaped
 from ..quantize import ggml
 
-FILE = "manifest.json"
-SIGNATURE_FILE = "manifest.sig"
-MODEL_FILE = "model.gguf"
-CANARIES_FILE = "canaries.json"
 IMPORTANCE_FILE = "imatrix.gguf"
-ADAPTER_FILE = "adapter.gguf"
-REPAIR_FILE = "repair.gguf"
 QUALITY_FILE = "quality.json"
 PAGE_FILE = "quality.html"
 BUNDLE_FILES = {
-    *(FILE, SIGNATURE_FILE, MODEL_FILE, CANARIES_FILE, IMPORTANCE_FILE, ADAPTER_FILE, REPAIR_FILE),
+    *(MANIFEST_FILE, SIGNATURE_FILE, MODEL_FILE, CANARIES_FILE, IMPORTANCE_FILE, ADAPTER_FILE, REPAIR_FILE),
     *(QUALITY_FILE, PAGE_FILE, SCORE_MAPS_FILE),
 }
 SCHEMA = 1
@@ -43,12 +46,6 @@ def canonical_json(value: dict[str, Any]) -> bytes:
     """Sorted keys, no spaces, UTF-8: equal values have equal bytes. Of a manifest, these are signed."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
-
-
-def sha256_of(path: Path) -> str:
-    """Hex. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def torch_versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ from edge_agent.models.trust import Trust
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # A user's LoRA, and the repair of quantization losses.
-ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
+ADAPTER_FILE, REPAIR_FILE = ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
 # A small trained model that is asked first.
 STUDENT_FILE = re.compile(r"(student-[a-z0-9][a-z0-9_-]{0,31})\.gguf")
 # Files that the manifest does not list.

@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from convert.conversion import Job, Tuning, decide_types, open_source
 from convert.errors import ConvertError
 from convert.measure import divergence, sensitivity
-from convert.measure.cache import read_cached, replaced_file, write_cached
 from convert.measure.sensitivity import Sensitivities
 from convert.measure.texts import Texts
 from convert.quantize.feedback import Feedback
@@ -343,14 +342,6 @@ def test_damaged_files_of_the_cache_are_made_again(
         damage(path)
     assert convert_tiny(tiny, tmp_path / "b", work) == 0
     assert contents(tmp_path / "b") == contents(tiny / "b")
-
-
-def test_a_failed_replacement_leaves_the_older_file(tmp_path: Path) -> None:
-    write_cached(tmp_path / "x", 1)
-    with pytest.raises(FileNotFoundError), replaced_file(tmp_path / "x") as draft:
-        draft.with_name("missing").rename(draft)
-    assert read_cached(tmp_path / "x") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def measured(reference: Path, matrices: list[ModelTensor], kinds: dict[str, list[GgmlType]]) -> Sensitivities:
