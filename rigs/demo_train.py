@@ -39,7 +39,7 @@ def main() -> int:
         return returncode
     asked = rows[ROWS:]
     with tempfile.TemporaryDirectory() as state, running_agent(folder / "bundle", Path(state), table, {}) as agent:
-        replies = [agent.client.ask(TASK, row["input"]) for row in asked]
+        replies = [agent.reply(TASK, row["input"]) for row in asked]
     shown = [(*FIELDS, "answer", "probability", "is right", "ms")]
     right = 0
     for row, reply in zip(asked, replies, strict=True):

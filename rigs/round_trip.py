@@ -8,72 +8,26 @@ median of a round. Exit code 1 if broker and network add more than MAX_ADDED_MS 
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import queue
 import statistics
 import sys
 import tempfile
 import threading
-import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.tools.demo.broker import free_port
 from rigs.bench.figures import Figures
+from rigs.load.asking import Load
 from rigs.machine import model_path, parser_of, require
-from tests.helpers.caller import send_at_once
 from tests.helpers.processes import Mosquitto
-from tests.helpers.site import Site, running_site
+from tests.helpers.site import running_site
 
 BROKERS = {"default": "", "nodelay": "set_tcp_nodelay true\n"}
 MAX_ADDED_MS = 15.0
 _ANSWER_S = 60.0
 _READING = {"vibration_mm_s": 7.9, "temperature_c": 81.5}
-
-
-class Asker:
-    """A client as people write it, at MQTT 3.1.1."""
-
-    def __init__(self, site: Site, task: str, name: str, *, has_nodelay: bool, qos: int) -> None:
-        self._topic, self._qos = site.request(task), qos
-        self.reply_to = f"edgeai/v1/reply/{name}"
-        self._replies: queue.Queue[tuple[float, bytes]] = queue.Queue()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        if has_nodelay:
-            self._client.on_socket_open = send_at_once
-        self._client.on_message = lambda _client, _data, message: self._replies.put(
-            (time.monotonic(), bytes(message.payload))
-        )
-        is_subscribed = threading.Event()
-        self._client.on_subscribe = lambda *_: is_subscribed.set()
-        self._client.connect("127.0.0.1", site.port)
-        self._client.loop_start()
-        self._client.subscribe(self.reply_to, qos)
-        assert is_subscribed.wait(_ANSWER_S)
-
-    def ask(self, value: Any) -> tuple[float, float]:
-        """The time until the reply, and the agent's own: ms."""
-        waited_ms, reply = self.reply(value)
-        assert reply["status"] == "ok", reply
-        return waited_ms, reply["timing"]["total_ms"]
-
-    def reply(self, value: Any) -> tuple[float, dict[str, Any]]:
-        """The time until the reply in ms, and the reply."""
-        envelope = {"input": value, "reply_to": self.reply_to}
-        started_at = time.monotonic()
-        self._client.publish(self._topic, json.dumps(envelope), self._qos)
-        received_at, payload = self._replies.get(timeout=_ANSWER_S)
-        return 1000 * (received_at - started_at), json.loads(payload)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 def main() -> int:
@@ -87,21 +41,22 @@ def main() -> int:
     model = ECHO_MODEL if options.model is None else str(model_path(options.model).absolute())
     figures, pause = Figures(), threading.Event()
     with ExitStack() as stack:
-        askers = {}
+        loads = {}
         for broker, settings in BROKERS.items():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             port = stack.enter_context(Mosquitto(folder, free_port(), settings)).port
             site = stack.enter_context(running_site(folder, port, "5", model=model))
             for qos, has_nodelay in itertools.product((1, 0), (False, True)):
-                name = f"{qos}-{has_nodelay}"
-                asker = Asker(site, "triage", name, has_nodelay=has_nodelay, qos=qos)
-                stack.callback(asker.close)
-                askers[broker, qos, has_nodelay] = asker
+                load = Load(port, "3.1.1", name=f"{qos}-{has_nodelay}", qos=qos, has_nodelay=has_nodelay)
+                stack.enter_context(closing(load))
+                loads[broker, qos, has_nodelay] = load, site.request("triage")
         for _ in range(options.rounds):
-            for (broker, qos, has_nodelay), asker in askers.items():
+            for (broker, qos, has_nodelay), (load, topic) in loads.items():
                 times = []
                 for _ in range(options.requests):
-                    times.append(asker.ask(_READING))
+                    answer = load.ask(topic, _READING).result(_ANSWER_S)
+                    assert answer.status == "ok", answer.reply
+                    times.append((answer.waited_ms, answer.agent_ms))
                     pause.wait(options.pause_ms / 1000)
                 waited, own = (statistics.median(column) for column in zip(*times, strict=True))
                 name = f"QoS {qos}, mosquitto {broker:7}, client {'nodelay' if has_nodelay else 'plain':7}"

@@ -2,72 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as paho
-
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.tools.demo.broker import free_port, start_embedded_broker
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, LABELS, SCHEMA, SYSTEM, Answer, Kind, Reading
+from rigs.load.asking import ANSWER_S, Load
 from tests.helpers.client import Client
 from tests.helpers.processes import EDGE_AGENT, AgentProcess
 from tests.helpers.site import online, task_table
 
 BASE = "edgeai/v1/bench/board"
 START_S = 300.0
-_ANSWER_S = 300.0
 
 
 class UnexpectedReply(Exception):  # noqa: N818 - a reply, not an error of the program
-    """A request got another terminal reply than `ok`, or none."""
-
-
-class WaitingClient(Client):
-    """Its `ask` waits for the reply with the request's id, in any number of threads; other messages are kept."""
-
-    def __init__(self, port: int) -> None:
-        self._ids = itertools.count()
-        self._waiting: dict[str, Future[dict[str, Any]]] = {}
-        super().__init__(port, "3.1.1")
-
-    def _keep(self, message: paho.MQTTMessage) -> None:
-        reply = json.loads(message.payload) if message.topic.endswith("/response") else {}
-        waiting = self._waiting.pop(str(reply.get("id")), None)
-        if waiting is not None:
-            waiting.set_result(reply)
-            return
-        super()._keep(message)
-        if message.topic == f"{BASE}/state" and json.loads(message.payload)["state"] in ("offline", "stopped"):
-            for one in self._waiting.values():
-                one.set_exception(UnexpectedReply("the agent ended"))
-
-    def reply(self, task: str, value: Any) -> dict[str, Any]:
-        """The terminal reply, also a refusal. Raises UnexpectedReply if the agent ends."""
-        request_id = f"q{next(self._ids)}"
-        waiting = self._waiting[request_id] = Future()
-        self.send(f"{BASE}/infer/{task}/request", json.dumps({"id": request_id, "input": value}, ensure_ascii=False))
-        return waiting.result(_ANSWER_S)
-
-    def ask(self, task: str, value: Any) -> dict[str, Any]:
-        """The terminal reply of an answer. Raises UnexpectedReply."""
-        reply = self.reply(task, value)
-        if reply["status"] != "ok":
-            raise UnexpectedReply(f"{task} was answered {json.dumps(reply)}")
-        return reply
+    """A request got another terminal reply than `ok`."""
 
 
 class AgentSide:
-    """An agent and its client; a Side of the comparison. Raises UnexpectedReply."""
+    """An agent and its clients; a Side of the comparison."""
 
-    def __init__(self, client: WaitingClient, process: AgentProcess, name: str = "edge-agent") -> None:
+    def __init__(self, client: Client, load: Load, process: AgentProcess, name: str = "edge-agent") -> None:
         self.name = name
-        self.client = client
+        self.client, self.load = client, load
         self.process = process
         self._text = process.config.read_text("utf-8")
 
@@ -75,8 +37,15 @@ class AgentSide:
     def pid(self) -> int:
         return self.process.process.pid
 
+    def reply(self, task: str, value: Any) -> dict[str, Any]:
+        """The terminal reply of an answer. Raises UnexpectedReply."""
+        answer = self.load.ask(f"{BASE}/infer/{task}/request", value).result(ANSWER_S)
+        if answer.status != "ok":
+            raise UnexpectedReply(f"{task} was answered {json.dumps(answer.reply)}")
+        return answer.reply
+
     def ask(self, kind: Kind, reading: Reading) -> Answer:
-        reply = self.client.ask(task_name(kind), reading)
+        reply = self.reply(task_name(kind), reading)
         usage, output = reply["usage"], reply["output"]
         return Answer(
             text=output if isinstance(output, str) else json.dumps(output, ensure_ascii=False),
@@ -129,10 +98,10 @@ def running_agent(
         encoding="utf-8",
     )
     try:
-        with closing(WaitingClient(port)) as client:
-            client.subscribe(f"{BASE}/#")
+        with closing(Client(port, "3.1.1")) as client, closing(Load(port, "3.1.1")) as load:
+            client.subscribe(f"{BASE}/state", f"{BASE}/health", f"{BASE}/cmd/+/result")
             with online(config, client, BASE, program=program, timeout_s=START_S) as process:
-                yield AgentSide(client, process, name)
+                yield AgentSide(client, load, process, name)
     finally:
         broker.stop()
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from rigs.bench.workload import Answer, Kind, Reading, check_answer, readings
+from rigs.load.asking import in_parallel
 from rigs.machine import held_mib
-
-Question = TypeVar("Question")
-Reply = TypeVar("Reply")
 
 
 class Side(Protocol):
@@ -58,16 +54,6 @@ def ask_all(side: Side, kind: Kind, questions: Sequence[Reading], *, clients: in
         return answer
 
     return Run(*in_parallel(ask, questions, clients))
-
-
-def in_parallel(
-    ask: Callable[[Question], Reply], questions: Sequence[Question], clients: int
-) -> tuple[list[Reply], float]:
-    """Replies in the order of the questions, and seconds."""
-    with ThreadPoolExecutor(clients) as pool:
-        began = time.perf_counter()
-        replies = list(pool.map(ask, questions))
-        return replies, time.perf_counter() - began
 
 
 def peak_memory_mib(side: Side, kind: Kind, clients: int, seed: str) -> float:

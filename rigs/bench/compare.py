@@ -18,7 +18,7 @@ from typing import Protocol
 
 from edge_agent.models.bundle import MODEL_FILE
 from rigs.bench.agent import AgentSide, UnexpectedReply, running_agent, task_name, workload_tasks
-from rigs.bench.asking import Run, Side, ask_all, in_parallel, peak_memory_mib
+from rigs.bench.asking import Run, Side, ask_all, peak_memory_mib
 from rigs.bench.figures import Figures
 from rigs.bench.server import PROGRAMS, LlamaServer, batched_tokens_per_s, prefill_tokens_per_s
 from rigs.bench.workload import (
@@ -36,6 +36,7 @@ from rigs.bench.workload import (
     readings,
 )
 from rigs.llama_sources import build_llama_cpp
+from rigs.load.asking import in_parallel
 from rigs.machine import model_path, parser_of
 from tests.helpers.site import task_table
 
@@ -176,7 +177,7 @@ class Comparison:
             time.sleep(_IDLE_PAUSE_S)
             value = {"pump": number, "reading": f"{number % 9}.4 mm/s, {60 + number % 30} °C"}
             began = time.perf_counter()
-            reply = self._agent.client.ask(task_name(Kind.CLASSIFY), value)
+            reply = self._agent.reply(task_name(Kind.CLASSIFY), value)
             answers_ms.append((time.perf_counter() - began) * 1000)
             queued_ms.append(reply["timing"]["queued_ms"])
             computed = reply["usage"]["prompt_tokens"] - reply["usage"]["cached_tokens"]
@@ -193,7 +194,7 @@ class Comparison:
         words = f"Site of {seed}. {_BURST_RULES}"
         tokens = self._server.count_tokens(chatml(words, ""))
         self._agent.add_task(task_table("burst", kind="classify", system=words, labels=list(LABELS)))
-        ask = self._agent.client.ask
+        ask = self._agent.reply
         replies, _ = in_parallel(lambda number: ask("burst", f"reading {number}"), range(BURST), BURST)
         # At the edge between constant text and input a token may differ.
         shared = sum(reply["usage"]["cached_tokens"] >= tokens - 3 for reply in replies)

@@ -6,22 +6,21 @@ The load is open: requests come at their times, whether earlier ones were answer
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from edge_agent.requests.statistics import percentile
 from rigs.bench.agent import BASE, running_agent
 from rigs.bench.figures import processor
 from rigs.bench.workload import LABELS, SYSTEM
-from tests.helpers.client import Client
-from tests.helpers.processes import wait_until
+from rigs.load.asking import Answer, Load, answers_of, at_times, in_parallel
 from tests.helpers.site import task_table
 
 # Requests that run at once.
@@ -32,21 +31,21 @@ SETTLE_S = 60.0
 
 @dataclass(frozen=True)
 class Ending:
-    """One request, its terminal reply, and the milliseconds from sending to that reply.
-
-    agents_ms: from arrival to that reply, as the agent says; run_ms: of these, the time in the engine.
-    """
+    """One request and its terminal reply."""
 
     priority: int
     deadline_ms: int
     status: str
     code: str | None
     latency_ms: float
-    # On arrival, not after it was admitted.
+    """From sending to the reply."""
     is_refused_at_once: bool
+    """Whether it was refused on arrival, not after it was admitted."""
     retry_after_s: float | None
     agents_ms: float
+    """From arrival to the reply, as the agent says."""
     run_ms: float
+    """The time in the engine."""
 
     @property
     def is_in_time(self) -> bool:
@@ -55,7 +54,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Group:
-    """The requests of one priority, or of all (None). busy_p50_ms, busy_p95_ms: of those refused on arrival."""
+    """The requests of one priority, or of all where it is None. The percentiles are of those refused on arrival."""
 
     priority: int | None
     offered: int
@@ -89,57 +88,48 @@ def row(priority: int | None, endings: Sequence[Ending]) -> Group:
     )
 
 
-def capacity_per_s(client: Client, request: str, response: str, *, width: int, seconds: float) -> float:
+def capacity_per_s(load: Load, topic: str, *, width: int, seconds: float) -> float:
     """Requests that are answered per second while `width` of them are always under way."""
-    before = sent = len(client.on(response))
-    first = sent
-    began = time.monotonic()
-    while time.monotonic() - began < seconds or sent < before + 2 * width:
-        if sent - first >= width:
-            client.wait(response, count=sent - width + 1)
-        client.publish(request, {"input": reading(sent), "deadline_ms": 60_000})
-        sent += 1
-    client.wait(response, count=sent)
-    return (sent - first) / (client.on(response)[-1].at - began)
+    ends_at, numbers = time.monotonic() + seconds, itertools.count()
+
+    def ask_until_the_end(_client: int) -> int:
+        count = 0
+        while not count or time.monotonic() < ends_at:
+            load.ask(topic, reading(next(numbers)), deadline_ms=60_000).result(SETTLE_S)
+            count += 1
+        return count
+
+    counts, took_s = in_parallel(ask_until_the_end, range(width), width)
+    return sum(counts) / took_s
 
 
-def offer(
-    client: Client, request: str, response: str, *, per_s: float, seconds: float, mix: Sequence[tuple[int, int]]
-) -> list[Ending]:
-    """Sends requests at a steady rate; their priorities and deadlines (ms) take turns. How each ended."""
-    heard = len(client.on(response))
-    sent_at: list[float] = []
-    began = time.monotonic()
-    count = round(per_s * seconds)
-    while len(sent_at) < count:
-        due = min(count, int((time.monotonic() - began) * per_s) + 1)
-        for number in range(len(sent_at), due):
-            priority, deadline_ms = mix[number % len(mix)]
-            envelope = {"input": reading(number), "id": number, "priority": priority, "deadline_ms": deadline_ms}
-            sent_at.append(time.monotonic())
-            client.send(request, json.dumps(envelope))
-        time.sleep(0.002)
-    wait_until(lambda: len(client.on(response)) >= heard + count, "every request is answered", SETTLE_S)
-    messages = client.on(response)[heard:]
-    replies = {message.json["id"]: (message.json, message.at) for message in messages}
-    if len(messages) != count or len(replies) != count:
-        raise AssertionError(f"{count} requests had {len(messages)} replies to {len(replies)} of them")
-    return [ending(*mix[n % len(mix)], *replies[n], sent_at[n]) for n in range(count)]
+def offer(load: Load, topic: str, *, per_s: float, seconds: float, mix: Sequence[tuple[int, int]]) -> list[Ending]:
+    """Sends requests at a steady rate, whose priorities and deadlines (ms) take turns; returns how each ended.
+
+    Raises AssertionError if one got more than one reply.
+    """
+
+    def ask(number: int) -> Future[Answer]:
+        priority, deadline_ms = mix[number % len(mix)]
+        return load.ask(topic, reading(number), priority=priority, deadline_ms=deadline_ms)
+
+    answers = answers_of(at_times((number / per_s for number in range(round(per_s * seconds))), ask), SETTLE_S)
+    assert load.ledger.is_good, load.ledger.notes
+    return [ending(*mix[number % len(mix)], answer) for number, answer in enumerate(answers)]
 
 
-def ending(priority: int, deadline_ms: int, reply: dict[str, Any], at: float, sent_at: float) -> Ending:
-    error, timing = reply["error"] or {}, reply["timing"]
-    queued_ms = timing["queued_ms"]
+def ending(priority: int, deadline_ms: int, answer: Answer) -> Ending:
+    error, queued_ms = answer.reply["error"] or {}, answer.reply["timing"]["queued_ms"]
     return Ending(
         priority=priority,
         deadline_ms=deadline_ms,
-        status=reply["status"],
+        status=answer.status,
         code=error.get("code"),
-        latency_ms=(at - sent_at) * 1000,
+        latency_ms=answer.waited_ms,
         is_refused_at_once=queued_ms is None,
         retry_after_s=error.get("retry_after_s"),
-        agents_ms=timing["total_ms"],
-        run_ms=0.0 if queued_ms is None else timing["total_ms"] - queued_ms,
+        agents_ms=answer.agent_ms,
+        run_ms=0.0 if queued_ms is None else answer.agent_ms - queued_ms,
     )
 
 
@@ -153,15 +143,15 @@ def main() -> int:
     parser.add_argument("--times", type=float, default=10.0, help="the load, as a multiple of what can be answered")
     parser.add_argument("--seconds", type=float, default=15.0, help="default: %(default)s")
     options = parser.parse_args()
-    request, response = (f"{BASE}/infer/triage/{end}" for end in ("request", "response"))
+    topic = f"{BASE}/infer/triage/request"
     mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
     tasks = task_table("triage", kind="classify", system=SYSTEM, labels=list(LABELS))
     with (
         tempfile.TemporaryDirectory() as folder,
         running_agent(options.model, Path(folder), tasks, {"max_active": WIDTH}) as agent,
     ):
-        per_s = capacity_per_s(agent.client, request, response, width=4 * WIDTH, seconds=options.seconds / 3)
-        endings = offer(agent.client, request, response, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
+        per_s = capacity_per_s(agent.load, topic, width=4 * WIDTH, seconds=options.seconds / 3)
+        endings = offer(agent.load, topic, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
     print(f"{processor()}: capacity {per_s:.1f}/s, offered {options.times * per_s:.1f}/s for {options.seconds:.0f} s")
     rows = [row(priority, [one for one in endings if one.priority == priority]) for priority in PRIORITIES]
     print(table([*rows, row(None, endings)]))

@@ -16,8 +16,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from rigs.chaos.asker import Asker
-from rigs.chaos.ledger import NO_FAULT, ByFault, Ledger
 from rigs.chaos.storm import Faults, Storm
+from rigs.load.ledger import NO_FAULT, ByFault, Ledger
 from rigs.machine import require
 
 SHARES = {"worker killed": 50, "agent killed": 20, "broker restarted": 10, "network cut": 20, "broker frozen": 10}
@@ -52,23 +52,16 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     faults = chosen_faults(given.faults, given.seed)
     storm = Storm(folder, given.protocol, longest_pause_s=given.longest_pause, seed=given.seed)
     asker = Asker(storm.port, given.protocol, storm.base, requests=given.requests, seed=given.seed)
-    assert asker.has_seen_agent.wait(60), "the agent does not come online"
     struck = strike_all(storm, asker, faults, given.requests)
     time.sleep(2.0)  # for replies that come twice
-    asker.fill()
     code = storm.stop()
     asker.close()
-    ledger = asker.ledger
-    is_good = ledger.is_good and code == 0 and struck == len(faults)
+    is_good = asker.ledger.is_good and code == 0 and struck == len(faults)
     if given.json:
-        print(json.dumps({**ledger.counts(), "good": is_good}))
+        print(json.dumps({**asker.ledger.counts(), "good": is_good}))
         return 0 if is_good else 1
     print(f"{time.monotonic() - began:.0f} s, MQTT {given.protocol}, seed {given.seed}")
-    print(*table(ledger), sep="\n")
-    print("ended:", ", ".join(f"{count} {status}" for status, count in sorted(ledger.statuses.items())))
-    print(*ledger.notes, *(f"lost: {name}" for name in ledger.lost()[:20]), sep="\n")
-    print("every promise was kept" if is_good else "a promise was broken")
-    return 0 if is_good else 1
+    return report(asker.ledger, is_good=is_good)
 
 
 def chosen_faults(count: int, seed: int) -> list[str]:
@@ -97,6 +90,15 @@ def strike_all(storm: Faults, asker: Asker, faults: list[str], requests: int) ->
             print(f"\r{answered} answered, {struck} faults ", end="", file=sys.stderr)
         time.sleep(0.01)
     return struck
+
+
+def report(ledger: Ledger, *, is_good: bool) -> int:
+    """Prints how the requests ended; returns the exit code."""
+    print(*table(ledger), sep="\n")
+    print("ended:", ", ".join(f"{count} {status}" for status, count in sorted(ledger.statuses.items())))
+    print(*ledger.notes, *(f"lost: {name}" for name in ledger.lost()[:20]), sep="\n")
+    print("every promise was kept" if is_good else "a promise was broken")
+    return 0 if is_good else 1
 
 
 def table(ledger: Ledger) -> Iterator[str]:

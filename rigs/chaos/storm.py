@@ -6,16 +6,19 @@ import os
 import random
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
 from edge_agent.tools.demo.broker import free_port
+from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto, wait_until, workers
 from tests.helpers.proxy import Proxy
 from tests.helpers.site import written_config
 
 ENGINE = "echo:step_ms=5"
 SHORTEST_PAUSE_S = 0.5
+START_S = 60.0
 
 
 class Faults(Protocol):
@@ -43,6 +46,10 @@ class Storm:
         more, port = '[log]\nlevel = "WARNING"\n', self._proxy.port
         self._config = written_config(folder, ENGINE, more, device="storm", port=port, protocol=protocol)
         self._agent = AgentProcess(self._config)
+        # Before the agent's first connection, the broker keeps nothing for it.
+        with closing(Client(self.port, protocol)) as client:
+            client.subscribe(f"{self.base}/state")
+            client.wait_for(f"{self.base}/state", lambda state: state["state"] == "online", START_S)
 
     def check(self) -> None:
         """Raises AssertionError if the agent has ended by itself."""

@@ -22,9 +22,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rigs.bench.figures import Figures, processor
-from rigs.chaos.__main__ import strike_all, table
+from rigs.chaos.__main__ import report, strike_all
 from rigs.chaos.asker import Asker
-from rigs.chaos.ledger import Ledger
+from rigs.load.ledger import Ledger
 from rigs.machine import parser_of, require
 from rigs.pool import measure
 from rigs.pool.demo import demo
@@ -92,12 +92,8 @@ def storm(folder: Path, requests: int, seed: int) -> int:
             time.sleep(5.0)  # for replies that come twice
         code = faulty.stop_boards()
     print(f"{processor()}, {time.monotonic() - began:.0f} s, seed {seed}")
-    print(*table(ledger), sep="\n")
-    print("ended:", ", ".join(f"{count} {status}" for status, count in sorted(ledger.statuses.items())))
-    print(*ledger.notes, *(f"lost: {name}" for name in ledger.lost()[:20]), sep="\n")
     is_good = ledger.is_good and code == 0 and struck == len(faults) and not ledger.unanswered
-    print("every promise was kept" if is_good else "a promise was broken")
-    return 0 if is_good else 1
+    return report(ledger, is_good=is_good)
 
 
 if __name__ == "__main__":

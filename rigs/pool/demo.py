@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
-from rigs.pool.plant import BASE, Plant
-from rigs.pool.sensor import Sensor
+from rigs.load.asking import Answer, Load, answers_of
+from rigs.pool.measure import ask
+from rigs.pool.plant import Plant
 from tests.helpers.proxy import Proxy
 
 NODES, BOARDS = 3, 4
@@ -25,35 +27,33 @@ def demo(folder: Path) -> int:
     with Plant(folder, NODES, [STEP_MS] * BOARDS) as plant:
         plant.start_boards()
         targets = [(node.address, node.mqtt_port) for node in plant.cluster.nodes]
-        with Proxy(*targets) as to_nodes, closing(Sensor(to_nodes.port, is_kept=True)) as sensor:
+        with Proxy(*targets) as to_nodes, closing(Load(to_nodes.port, is_kept=True)) as load:
             print(f"a sensor asks {1 / EVERY_S:.0f} times a second; a board takes {STEP_MS:.0f} ms for an answer")
             board, node = plant.boards[0], plant.cluster.nodes[0]
-            sent = _ask(sensor, 0, "all is well")
+            futures: list[Future[Answer]] = []
+            _ask(load, futures, "all is well")
             board.kill()
-            sent = _ask(sensor, sent, f"{board.name} is killed")
+            _ask(load, futures, f"{board.name} is killed")
             node.kill()
-            sent = _ask(sensor, sent, f"the node {node.address} is killed, too")
+            _ask(load, futures, f"the node {node.address} is killed, too")
             board.start()
             node.start()
             node.wait_ready()
-            sent = _ask(sensor, sent, "both are started again")
-            sensor.wait(sent)
-            statuses = Counter(one.status for one in sensor.answers)
+            _ask(load, futures, "both are started again")
+            statuses = Counter(one.status for one in answers_of(futures))
     ends = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    print(f"{sent} requests, {statuses.total()} replies: {ends}")
-    return 0 if statuses == {"ok": sent} else 1
+    print(f"{len(futures)} requests, {statuses.total()} replies: {ends}")
+    return 0 if statuses == {"ok": len(futures)} else 1
 
 
-def _ask(sensor: Sensor, sent: int, what: str) -> int:
-    """Asks for WATCHED_S, and prints which boards answered meanwhile, and how fast; how many requests are sent now."""
-    before, ends_at = len(sensor.answers), time.monotonic() + WATCHED_S
-    while time.monotonic() < ends_at:
-        sensor.send(BASE, str(sent), DEADLINE_MS)
-        sent += 1
+def _ask(load: Load, futures: list[Future[Answer]], what: str) -> None:
+    """Asks for WATCHED_S, and prints which boards answered meanwhile, and how fast."""
+    began = time.monotonic()
+    while time.monotonic() < began + WATCHED_S:
+        futures.append(ask(load, DEADLINE_MS))
         time.sleep(EVERY_S)
-    answers = sensor.answers[before:]
+    answers = [answer for one in futures if one.done() and (answer := one.result()).heard_at >= began]
     boards = Counter(one.device for one in answers)
     slowest_ms = max((one.waited_ms for one in answers), default=0.0)
     by = ", ".join(f"{name} {count}" for name, count in sorted(boards.items()))
     print(f"{what}: {len(answers)} answers ({by}), the slowest after {slowest_ms:.0f} ms", flush=True)
-    return sent

@@ -8,25 +8,30 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
+from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 
 from edge_agent.requests.statistics import percentile
 from rigs.bench.figures import Figures
+from rigs.load.asking import ANSWER_S, Answer, Load, answers_of, at_times
 from rigs.pool.plant import BASE, SITE, Board, Plant
-from rigs.pool.sensor import Sensor
 
 SLOWER = 4.0
 LOAD = 0.8
+# Requests that wait while a board is added.
+WAITING = 3
 DEADLINE_MS = 10_000
 OVERLOAD_DEADLINE_MS = 3000
 
 
-@contextmanager
-def sensor_of(plant: Plant) -> Iterator[Sensor]:
-    with closing(Sensor(plant.cluster.nodes[0].mqtt_port)) as sensor:
-        yield sensor
+def load_of(plant: Plant) -> closing[Load]:
+    return closing(Load(plant.cluster.nodes[0].mqtt_port))
+
+
+def ask(load: Load, deadline_ms: int = 100_000, base: str = BASE) -> Future[Answer]:
+    return load.ask(f"{base}/infer/triage/request", "normal", deadline_ms=deadline_ms)
 
 
 def quiet(folder: Path, figures: Figures, *, nodes: int, requests: int, service_ms: float, seed: int) -> None:
@@ -35,12 +40,10 @@ def quiet(folder: Path, figures: Figures, *, nodes: int, requests: int, service_
     arrivals_s = poisson(requests, LOAD * sum(1000 / step for step in steps_ms), seed)
     with Plant(folder, nodes, steps_ms) as plant:
         plant.start_boards()
-        with sensor_of(plant) as sensor:
-            sensor.send_at(BASE, arrivals_s, DEADLINE_MS)
-            sensor.wait(requests)
-            answers = sensor.answers
+        with load_of(plant) as load:
+            answers = answers_of(at_times(arrivals_s, lambda _: ask(load, DEADLINE_MS)))
     answered = [one.waited_ms for one in answers if one.status == "ok"]
-    by_board = [[one.service_ms for one in answers if one.device == board.name] for board in plant.boards]
+    by_board = [[one.engine_ms for one in answers if one.device == board.name] for board in plant.boards]
     services_ms = [statistics.median(times) for times in by_board]
     best = ideal_ms(arrivals_s, services_ms)
     name = f"{service_ms:.0f} ms, {nodes} node{'s' if nodes > 1 else ''}"
@@ -58,45 +61,43 @@ def quiet(folder: Path, figures: Figures, *, nodes: int, requests: int, service_
 def overload(folder: Path, figures: Figures, *, nodes: int, requests: int, service_ms: float, seed: int) -> None:
     """Two boards, and two that are SLOWER, get twice what they can answer: how much of their time is well spent."""
     steps_ms = [service_ms, service_ms, SLOWER * service_ms, SLOWER * service_ms]
-    most_per_s = sum(1000 / step for step in steps_ms)
-    arrivals_s = poisson(requests, 2 * most_per_s, seed)
-    with Plant(folder, nodes, steps_ms) as plant, sensor_of(plant) as sensor:
+    max_per_s = sum(1000 / step for step in steps_ms)
+    arrivals_s = poisson(requests, 2 * max_per_s, seed)
+    with Plant(folder, nodes, steps_ms) as plant, load_of(plant) as load:
         plant.start_boards()
         began = time.monotonic()
-        sensor.send_at(BASE, arrivals_s, OVERLOAD_DEADLINE_MS)
-        sensor.wait(requests)
-        answers = sensor.answers
+        answers = answers_of(at_times(arrivals_s, lambda _: ask(load, OVERLOAD_DEADLINE_MS)))
     in_time = [one for one in answers if one.status == "ok" and one.waited_ms <= OVERLOAD_DEADLINE_MS]
     figures.note("answered in time", 100 * len(in_time) / requests, "%")
     figures.note("late answers", sum(one.status == "ok" for one in answers) - len(in_time), "")
-    per_s = len(in_time) / (answers[-1].at_s - began)
-    figures.note("answers in time a second ÷ what the boards can", per_s / most_per_s, "×", at_least=0.8)
+    per_s = len(in_time) / (last_heard_at(answers) - began)
+    figures.note("answers in time a second ÷ what the boards can", per_s / max_per_s, "×", at_least=0.8)
     refused_ms = [one.waited_ms for one in answers if one.status != "ok"]
     figures.note("the others get their refusal after, p95", percentile(refused_ms, 95) or 0.0, "ms")
 
 
 def scale(folder: Path, figures: Figures, *, nodes: int, requests: int, service_ms: float) -> None:
     """One board, then four equal ones: overhead, throughput, and how soon a board that is added answers."""
-    with Plant(folder, nodes, [service_ms] * 4) as plant, sensor_of(plant) as sensor:
+    with Plant(folder, nodes, [service_ms] * 4) as plant, load_of(plant) as load:
         first, *others = plant.boards
         plant.start_boards([first])
-        _overhead(plant, sensor, figures, requests)
-        one = _throughput(sensor, requests, "one")
+        _overhead(plant, load, figures, requests)
+        one = _throughput(load, requests)
         figures.note("throughput of one board", one, "1/s")
-        figures.note("a board that is added answers after", _seconds_until_useful(sensor, others[0]), "s", at_most=10.0)
+        figures.note("a board that is added answers after", _seconds_until_useful(load, others[0]), "s", at_most=10.0)
         plant.start_boards(others[1:])
-        four = _throughput(sensor, 4 * requests, "four")
+        four = _throughput(load, 4 * requests)
         figures.note("throughput of four boards", four, "1/s")
         figures.note("four boards ÷ one", four / one, "×", at_least=3.8)
 
 
-def _overhead(plant: Plant, sensor: Sensor, figures: Figures, requests: int) -> None:
+def _overhead(plant: Plant, load: Load, figures: Figures, requests: int) -> None:
     """By the pool and by the board's own topic, in turns."""
     own = f"edgeai/v1/{SITE}/{plant.boards[0].name}"
     times: dict[str, list[float]] = {BASE: [], own: []}
-    for number, base in itertools.product(range(requests), times):
-        answer = sensor.ask(base, f"{base}-{number}")
-        times[base].append(answer.waited_ms - answer.service_ms)
+    for _, base in itertools.product(range(requests), times):
+        answer = ask(load, base=base).result(ANSWER_S)
+        times[base].append(answer.waited_ms - answer.engine_ms)
     by_pool, by_own = statistics.median(times[BASE]), statistics.median(times[own])
     figures.note("beside the engine's time, by the board's own topic", by_own, "ms")
     figures.note("beside the engine's time, by the pool", by_pool, "ms")
@@ -104,27 +105,27 @@ def _overhead(plant: Plant, sensor: Sensor, figures: Figures, requests: int) -> 
     figures.note("an fsync takes", fsync_ms(plant.boards[0].config.parent), "ms")
 
 
-def _throughput(sensor: Sensor, requests: int, name: str) -> float:
+def _throughput(load: Load, requests: int) -> float:
     """Answers a second while all requests wait at once."""
-    before, began = len(sensor.answers), time.monotonic()
-    for number in range(requests):
-        sensor.send(BASE, f"{name}-{number}")
-    sensor.wait(before + requests)
-    return requests / (sensor.answers[-1].at_s - began)
+    began = time.monotonic()
+    answers = answers_of([ask(load) for _ in range(requests)])
+    return requests / (last_heard_at(answers) - began)
 
 
-def _seconds_until_useful(sensor: Sensor, board: Board) -> float:
+def last_heard_at(answers: Iterable[Answer]) -> float:
+    return max(answer.heard_at for answer in answers)
+
+
+def _seconds_until_useful(load: Load, board: Board) -> float:
     """From the start of its program, while requests wait, to its first answer."""
     board.start()
-    began, before = time.monotonic(), len(sensor.answers)
-    for number in itertools.count():
-        sensor.send(BASE, f"added-{number}")
-        sensor.wait(before + max(1, number - 2))
-        found = [one.at_s for one in sensor.answers[before:] if one.device == board.name]
-        if found:
-            sensor.wait(before + number + 1)
-            return found[0] - began
-    raise AssertionError
+    began = time.monotonic()
+    futures: list[Future[Answer]] = []
+    while not any(one.done() and one.result().device == board.name for one in futures):
+        while load.ledger.unanswered < WAITING:
+            futures.append(ask(load))
+        time.sleep(0.001)
+    return min(one.heard_at for one in answers_of(futures) if one.device == board.name) - began
 
 
 def poisson(count: int, per_s: float, seed: int) -> list[float]:

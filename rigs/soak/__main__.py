@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rigs.machine import require
-from rigs.soak.load import Load
+from rigs.soak.factory import Factory
 from rigs.soak.place import Place, running
 from rigs.soak.samples import Sample, take_sample
 from rigs.soak.verdict import verdict
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             model = str((options.model or convert_demo_model(Path(folder), "q8_0")).resolve())
         with running(Path(folder), model, protocol=options.protocol) as place:
-            load = Load(place.port, options.protocol)
+            load = Factory(place.port, options.protocol)
             load.learn()
             with suppress(KeyboardInterrupt):
                 _run(options, place, load, samples)
@@ -73,29 +73,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(check.holds is False for check in checks))
 
 
-def _run(options: argparse.Namespace, place: Place, load: Load, samples: list[Sample]) -> None:
+def _run(options: argparse.Namespace, place: Place, load: Factory, samples: list[Sample]) -> None:
     """Asks and watches until the run is over and everything is answered."""
     began = sampled_at = changed_at = time.monotonic()
     asked = answered = 0
     has_rate = options.requests is None
     is_over = False
-    while not (is_over and not load.unanswered):
+    while not (is_over and not load.ledger.unanswered):
         now = time.monotonic()
         if has_rate:
             due = int(min(now - began, options.minutes * 60) * options.rate) - asked
             is_over = now - began >= options.minutes * 60
         else:
-            due = min(WINDOW - load.unanswered, options.requests - asked)
+            due = min(WINDOW - load.ledger.unanswered, options.requests - asked)
             is_over = asked >= options.requests
         if due > 0:
-            load.ask(due)
+            load.ask_for(due)
             asked += due
         load.tick(now, has_bursts=has_rate and not is_over)
         if load.ledger.answered != answered:
             answered, changed_at = load.ledger.answered, now
         if now - sampled_at >= EVERY_S:
             sampled_at = now
-            samples.append(take_sample(place, load, now - began))
+            samples.append(take_sample(place, load.ledger, now - began))
             if sys.stderr.isatty():
                 print(f"\r{now - began:6.0f} s  {answered} answered ", end="", file=sys.stderr, flush=True)
         if now - changed_at > STUCK_AFTER_S:
@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace, place: Place, load: Load, samples: list[Sa
     quiet_until = time.monotonic() + (SETTLE_S if has_rate else 1.0)
     while time.monotonic() < quiet_until:
         time.sleep(0.5)
-        samples.append(take_sample(place, load, time.monotonic() - began))
+        samples.append(take_sample(place, load.ledger, time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -12,21 +12,20 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from edge_agent.core.strict_json import encode
 from edge_agent.tools.demo.readings import held_out
+from rigs.load.asking import Answer, Load, answers_of, at_times, in_parallel
 from rigs.machine import parser_of, require
 from rigs.soak.place import BASE, TRIAGE, running
-from tests.helpers.caller import Caller
 
 IN_FLIGHT = 24
 IMAGE_BYTES = 128 << 20
@@ -34,7 +33,7 @@ IMAGE_BYTES = 128 << 20
 ENGINE = "echo:step_ms=100"
 _SECTOR = 512
 _YEAR_S = 365 * 86400
-_REPLY_TOPIC = "edgeai/v1/reply/card"
+_READINGS = [one.payload for one in held_out()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,45 +74,26 @@ def measure(journal: str, per_s: float, seconds: float, window_s: int, warm_up: 
             _own_device(folder / "state") as written_bytes,
             running(folder, ENGINE, journal=journal, queue=queue) as place,
         ):
-            asker, pid = _Asker(place.port), place.agent.process.pid
-            for _ in range(0, warm_up, IN_FLIGHT):
-                asker.ask(IN_FLIGHT)
-                asker.await_answers()
-            asker.run(1.3 * window_s, per_s)
-            before, began = written_bytes(pid), time.monotonic()
-            requests = asker.run(seconds, per_s)
-            asker.await_answers()
-            return Cost(requests, time.monotonic() - began, written_bytes(pid) - before)
+            pid = place.agent.process.pid
+            with closing(Load(place.port)) as load:
+                in_parallel(lambda number: _ask(load, number).result(60), range(warm_up), IN_FLIGHT)
+                _ask_steadily(load, 1.3 * window_s, per_s)
+                before, began = written_bytes(pid), time.monotonic()
+                futures = _ask_steadily(load, seconds, per_s)
+                answers_of(futures, 60)
+                return Cost(len(futures), time.monotonic() - began, written_bytes(pid) - before)
 
 
-class _Asker:
-    def __init__(self, port: int) -> None:
-        self._answers = threading.Semaphore(0)
-        self._caller = Caller(port, "5", (_REPLY_TOPIC,), lambda _: self._answers.release())
-        self._readings = [one.payload for one in held_out()]
-        self._asked = self._answered = 0
+def _ask(load: Load, number: int) -> Future[Answer]:
+    reading = _READINGS[number % len(_READINGS)]
+    return load.ask(f"{BASE}/infer/{TRIAGE}/request", reading, deadline_ms=60_000)
 
-    def ask(self, count: int) -> None:
-        for _ in range(count):
-            self._asked += 1
-            reading = self._readings[self._asked % len(self._readings)]
-            envelope = {"id": f"r{self._asked}", "input": reading, "reply_to": _REPLY_TOPIC, "deadline_ms": 60_000}
-            self._caller.send(f"{BASE}/infer/{TRIAGE}/request", encode(envelope))
 
-    def await_answers(self) -> None:
-        while self._answered < self._asked:
-            assert self._answers.acquire(timeout=60), "not all requests are answered"
-            self._answered += 1
-
-    def run(self, seconds: float, per_s: float) -> int:
-        """Asks at this rate; returns the number of requests."""
-        began, asked = time.monotonic(), 0
-        while (elapsed_s := time.monotonic() - began) < seconds:
-            due = int(elapsed_s * per_s) - asked
-            self.ask(due)
-            asked += due
-            time.sleep(0.02)
-        return asked
+def _ask_steadily(load: Load, seconds: float, per_s: float) -> list[Future[Answer]]:
+    began = time.monotonic()
+    futures = at_times((number / per_s for number in range(int(seconds * per_s))), partial(_ask, load))
+    time.sleep(max(0.0, began + seconds - time.monotonic()))
+    return futures
 
 
 @contextmanager

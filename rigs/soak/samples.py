@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from rigs.soak.load import Load
+from rigs.load.ledger import Ledger
 from rigs.soak.place import Place
 from tests.helpers.processes import workers
 
@@ -46,14 +46,14 @@ def process_sample(pid: int) -> ProcessSample | None:
         return None
 
 
-def take_sample(place: Place, load: Load, at_s: float) -> Sample:
+def take_sample(place: Place, ledger: Ledger, at_s: float) -> Sample:
     pid = place.agent.process.pid
     agent, worker_pids = process_sample(pid), workers(pid)
     assert agent is not None, f"the agent ended; its log ends with:\n{place.agent.log[-2000:]}"
     return Sample(
         at_s=at_s,
-        answered=load.ledger.answered,
-        unanswered=load.unanswered,
+        answered=ledger.answered,
+        unanswered=ledger.unanswered,
         agent=agent,
         worker=process_sample(worker_pids[0]) if worker_pids else None,
         state_bytes=sum(map(_size, (place.folder / "state").rglob("*"))),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from rigs.bench.overload import Ending, offer, row, table
+from rigs.load.asking import Load
 from tests.helpers.site import Site
 
 # Four requests share a step of 80 ms, and a step begins with whatever is there: about 25 requests per second.
@@ -20,8 +22,8 @@ DEADLINES_MS = (400, 1000, 2000, 5000)
 
 def offered(site: Site, mix: Sequence[tuple[int, int]], *, times: int, seconds: int) -> list[Ending]:
     """With the agent's own times: those of this process tell how busy the machine is."""
-    topics, per_s = (site.request("triage"), site.response("triage")), times * CAPACITY_PER_S
-    fates = offer(site.client, *topics, per_s=per_s, seconds=seconds, mix=mix)
+    with closing(Load(site.port, site.protocol)) as load:
+        fates = offer(load, site.request("triage"), per_s=times * CAPACITY_PER_S, seconds=seconds, mix=mix)
     return [replace(fate, latency_ms=fate.agents_ms) for fate in fates]
 
 

@@ -22,8 +22,8 @@ _IN_FLIGHT = 1000
 class Caller:
     """Made when the broker has confirmed the filters. With `ca_file` over TLS.
 
-    on_acknowledged: takes the number of a message. Both functions run on the network thread.
-    session: the client id of a session that outlives a connection; None = a session for each connection.
+    `on_message` and `on_acknowledged`, which takes the number of a message, run on the network thread. `session` is the
+    client id of a session that outlives a connection.
     """
 
     def __init__(
@@ -36,6 +36,8 @@ class Caller:
         *,
         session: str | None = None,
         in_flight: int = _IN_FLIGHT,
+        qos: int = 1,
+        has_nodelay: bool = True,
         user: tuple[str, str] | None = None,
         ca_file: Path | None = None,
     ) -> None:
@@ -48,10 +50,11 @@ class Caller:
         )
         self._client.max_inflight_messages_set(in_flight)
         self._client.reconnect_delay_set(1, 2)
-        self._client.on_socket_open = send_at_once
+        if has_nodelay:
+            self._client.on_socket_open = send_at_once
         is_subscribed = threading.Event()
         if filters:
-            self._client.on_connect = lambda client, *_: client.subscribe([(one, 1) for one in filters])
+            self._client.on_connect = lambda client, *_: client.subscribe([(one, qos) for one in filters])
             self._client.on_subscribe = lambda *_: is_subscribed.set()
         self._client.on_message = lambda _client, _userdata, message: on_message(message)
         self._client.on_publish = lambda _client, _userdata, number, *_: on_acknowledged(number)

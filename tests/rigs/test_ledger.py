@@ -1,15 +1,16 @@
-"""The ledger of requests and replies that chaos and soak share."""
+"""The ledger of requests and replies that all rigs share."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from rigs.chaos.ledger import NO_FAULT, ByFault, Ledger
+from rigs.load.ledger import NO_FAULT, ByFault, Ledger
 
 
-def reply(name: str, output: str, **fields: Any) -> bytes:
-    return json.dumps({"id": name, "status": "ok", "output": output, "error": None, "repeat": False, **fields}).encode()
+def hear(ledger: Ledger, name: str, output: str, **fields: Any) -> None:
+    reply = {"id": name, "status": "ok", "output": output, "error": None, "repeat": False, **fields}
+    ledger.hear(name, reply, json.dumps(reply).encode())
 
 
 def test_the_ledger_tells_a_repetition_that_was_asked_for_from_one_that_was_not() -> None:
@@ -17,8 +18,8 @@ def test_the_ledger_tells_a_repetition_that_was_asked_for_from_one_that_was_not(
     for name, times in (("asked twice", 2), ("once", 1)):
         ledger.ask(name, "a", times=times)
         ledger.taken(name)
-        ledger.hear(reply(name, "a"))
-        ledger.hear(reply(name, "a", repeat=True))
+        hear(ledger, name, "a")
+        hear(ledger, name, "a", repeat=True)
     assert ledger.counts() == {
         "asked": 2, "answered": 2, "lost": 0, "wrong": 0, "duplicates": 1, "inferred_again": 0
     }  # fmt: skip
@@ -29,14 +30,14 @@ def test_the_ledger_tells_faults_apart() -> None:
     for name in "abcd":
         ledger.ask(name, "x")
         ledger.taken(name)
-    ledger.hear(reply("a", "x"))
+    hear(ledger, "a", "x")
     ledger.struck("cut")
-    ledger.hear(reply("b", "x"))
-    ledger.hear(reply("b", "x", repeat=True))
+    hear(ledger, "b", "x")
+    hear(ledger, "b", "x", repeat=True)
     ledger.struck("kill")
-    ledger.hear(reply("c", "y"))
-    ledger.hear(reply("a", "x"))
-    ledger.hear(reply("b", "x", ts="later"))
+    hear(ledger, "c", "y")
+    hear(ledger, "a", "x")
+    hear(ledger, "b", "x", ts="later")
     assert ledger.by_fault() == {
         NO_FAULT: ByFault(answered=1),
         "cut": ByFault(times=1, in_flight=3, answered=1, duplicates=1),
@@ -54,10 +55,10 @@ def test_no_fault_makes_up_for_the_duplicates_of_another() -> None:
         ledger.ask(name, "x")
     ledger.struck("cut")
     for name in "ab":
-        ledger.hear(reply(name, "x"))
+        hear(ledger, name, "x")
     ledger.struck("kill")
     assert ledger.is_good
-    ledger.hear(reply("a", "x"))
+    hear(ledger, "a", "x")
     assert ledger.counts()["duplicates"] == 1
     assert not ledger.is_good
 
@@ -67,9 +68,9 @@ def test_the_ledger_sees_other_answers_other_ends_and_none() -> None:
     for name in ("other answer", "other end", "again", "none"):
         ledger.ask(name, "a", frozenset({"ok"}))
         ledger.taken(name)
-    ledger.hear(reply("other answer", "b"))
-    ledger.hear(reply("other end", "", status="busy", error={"code": "queue_full"}))
-    ledger.hear(reply("again", "a"))
-    ledger.hear(reply("again", "a", ts="later"))
+    hear(ledger, "other answer", "b")
+    hear(ledger, "other end", "", status="busy", error={"code": "queue_full"})
+    hear(ledger, "again", "a")
+    hear(ledger, "again", "a", ts="later")
     counts = ledger.counts()
     assert (counts["wrong"], counts["inferred_again"], counts["lost"]) == (2, 1, 1)

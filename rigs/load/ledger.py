@@ -21,19 +21,20 @@ def answer_text(output: Any) -> str:
 
 @dataclass(slots=True)
 class Asked:
-    """One request.
-
-    expected: `answer_text` of an `ok` reply; None = any. ends: the right statuses; None = any.
-    times: how often it was sent. is_taken: the broker has it. fault: the last fault while it was in flight.
-    end: status of the first reply, `ok` or `busy/queue_full`. Replies are kept as digests: a run may take a night.
-    """
+    """One request. Replies are kept as digests because a run may take a night."""
 
     expected: str | None
+    """The `answer_text` of an `ok` reply, or None if any will do."""
     ends: frozenset[str] | None
+    """The statuses that are right, or None if any is."""
     times: int = 1
+    """How often the request was sent."""
     is_taken: bool = False
+    """Whether the broker has acknowledged it."""
     fault: str = NO_FAULT
+    """The last fault that happened while it was in flight."""
     end: str | None = None
+    """The status of the first reply, such as `ok` or `busy/queue_full`."""
     replies: int = 0
     output: bytes = b""
     seen: list[bytes] = field(default_factory=list)
@@ -41,26 +42,27 @@ class Asked:
 
 @dataclass(slots=True)
 class ByFault:
-    """times: how often the fault happened. in_flight: requests in flight at these times.
-
-    answered, lost: requests whose last fault it was. The others count replies after it and before the next fault.
-    duplicates: further replies that are marked `repeat` or equal an earlier one byte for byte.
-    inferred_again: further replies that are neither.
-    """
+    """Counts of one fault. Replies count for the fault before them."""
 
     times: int = 0
+    """How often the fault happened."""
     in_flight: int = 0
+    """Requests that were in flight at these times."""
     answered: int = 0
+    """Answered requests whose last fault it was."""
     lost: int = 0
+    """Lost requests whose last fault it was."""
     wrong: int = 0
     duplicates: int = 0
+    """Further replies that are marked `repeat` or equal an earlier one byte for byte."""
     inferred_again: int = 0
+    """Further replies that are neither."""
 
 
 class Ledger:
-    """statuses: of first replies. notes: what was wrong with the first wrong replies.
+    """Counts first replies by status in `statuses`, and describes the first wrong ones in `notes`.
 
-    allows_reruns: a request may run again, on another board, and then has an equal answer.
+    With `allows_reruns` a request may run again, on another board, and then has an equal answer.
     """
 
     def __init__(self, *, allows_reruns: bool = False) -> None:
@@ -96,14 +98,12 @@ class Ledger:
     def taken(self, name: str) -> None:
         self._asked[name].is_taken = True
 
-    def hear(self, payload: bytes, name: str | None = None) -> tuple[str, str] | None:
-        """Takes a terminal reply; gives name and status of the first one. name: None = the id of the reply."""
-        reply = json.loads(payload)
-        name = str(reply["id"]) if name is None else name
+    def hear(self, name: str, reply: dict[str, Any], payload: bytes) -> bool:
+        """Takes a terminal reply, parsed and as it came; returns whether it is the first to this request."""
         asked = self._asked.get(name)
         if asked is None:
             self._note_wrong(f"nobody asked {name}")
-            return None
+            return False
         asked.replies += 1
         if asked.replies >= asked.times:
             self._open.discard(name)
@@ -112,7 +112,7 @@ class Ledger:
         else:
             self._hear_again(name, asked, reply, payload)
         asked.seen.append(_digest(payload))
-        return (name, reply["status"]) if asked.replies == 1 else None
+        return asked.replies == 1
 
     def _hear_first(self, name: str, asked: Asked, reply: dict[str, Any]) -> None:
         status, code = reply["status"], (reply["error"] or {}).get("code")
