@@ -107,6 +107,7 @@ class Agent:
             tasks,
             connections=self._connections,
             presence=self._presence,
+            delivery=self._delivery,
             dispatcher=self._dispatcher,
             supervisor=self._supervisor,
             model_switch=self._model_switch,
@@ -279,8 +280,7 @@ class Agent:
     def _on_ready(self, ready: pipe.Ready, now: float) -> None:
         self._supervisor.on_ready(ready, now)
         if self._presence.state is not State.OFFLINE:
-            worker = self._supervisor.snapshot(now)
-            event = {"restarts": worker.restarts, "pid": ready.pid, "reason": worker.last_end}
+            event = {"restarts": self._supervisor.restarts, "pid": ready.pid, "reason": self._supervisor.last_end}
             self._status.publish_event("worker-restarted", event)
         self._put_into_service(ready, now)
 

@@ -13,12 +13,9 @@ from typing import Any
 import pytest
 
 from edge_agent.board.governor import Level
-from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.topics import Topics, matches
-from edge_agent.learning.feedback import TaskAccuracy
-from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.presence import State
-from tests.helpers.facts import health as facts_of_health
+from tests.docs.pages import health_sample
 
 FOLDER = Path(__file__).parents[1] / "examples/monitoring"
 EXPORTER = (FOLDER / "prometheus-mqtt-exporter.yaml").read_text(encoding="utf-8")
@@ -31,14 +28,12 @@ METRICS = re.findall(r"  - \{?prom_name: (\w+)\b[^{]*?\bmqtt_name: ([\w.-]+)", E
 # Words of the documents as the exporter has them.
 NUMBERS = {"ok": 0, "degraded": 1, "critical": 2, "normal": 0, "online": 3}
 TASK = "pump-triage"
-READING = BoardReading(thermal=Thermal(soc_c=61.5, limit_c=80.0), disk_free_mb=9000.0)
 
 
 def health() -> dict[str, Any]:
-    accuracy = {TASK: TaskAccuracy(given=0.9, accuracy=0.95, lower_bound=0.91, audits=120)}
-    facts = {"reading": READING, "requests": RequestFacts(capacity=64, depth=7), "alarms": {"disk-low": "warning"}}
-    facts["accuracy"] = accuracy
-    document: dict[str, Any] = json.loads(json.dumps(facts_of_health(**facts)))
+    document: dict[str, Any] = health_sample()
+    document["accuracy"] = {TASK: document["accuracy"]["machine-check"]}
+    document["thermal"].update(soc_c=61.5, limit_c=80.0, headroom_c=18.5)
     return document
 
 

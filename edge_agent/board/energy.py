@@ -7,6 +7,7 @@ Power that the board takes while idle is kept apart: a request does not pay for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 # Two readings that are further apart say nothing about the time between them.
 LONGEST_GAP_S = 5.0
@@ -67,6 +68,9 @@ class EnergyMeter:
             self._busy_s = kept * self._busy_s + busy_s
             self._busy_tokens = kept * self._busy_tokens + tokens
         self._was_idle = is_idle
+
+    def as_health(self) -> dict[str, Any]:
+        return {"power": {"joules_total": self.joules_total, "joules_per_token": self.joules_per_token}}
 
     @property
     def joules_per_busy_s(self) -> float | None:

@@ -91,10 +91,9 @@ class Limits:
         )
 
     def as_health(self) -> dict[str, Any]:
-        """The health document's `governor`."""
         names = ("decode_threads", "prefill_threads", "batch_tokens", "max_active", "max_tokens", "lowest_priority")
         limits = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return {"level": self.level.name.lower(), "limits": limits, "reason": self.reason}
+        return {"governor": {"level": self.level.name.lower(), "limits": limits, "reason": self.reason}}
 
 
 NO_LIMITS = Limits()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class ThrottleCause(StrEnum):
@@ -94,3 +95,29 @@ class BoardReading:
     @property
     def has_faults(self) -> bool:
         return bool(self.errors.keys() - self.unavailable)
+
+    def as_health(self) -> dict[str, Any]:
+        """The sections of health that the board fills."""
+        thermal, throttle, power = self.thermal, self.throttle, self.power
+        return {
+            "thermal": {
+                "soc_c": thermal.soc_c,
+                "limit_c": thermal.limit_c,
+                "headroom_c": thermal.headroom_c,
+                "zones": thermal.zones,
+                "throttled_now": throttle.now,
+                "throttled_since_boot": throttle.since_boot,
+                "causes": list(throttle.causes),
+            },
+            "power": {
+                "watts": power.watts,
+                "scope": power.scope,
+                "source": power.source,
+                "undervoltage_now": throttle.undervoltage_now,
+                "undervoltage_since_boot": throttle.undervoltage_since_boot,
+            },
+            "cpu": asdict(self.cpu),
+            "memory": asdict(self.memory),
+            "disk": {"free_mb": self.disk_free_mb},
+            "sensor_errors": self.errors,
+        }

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,10 @@ class TaskAccuracy:
     is_unproven: bool = False
     dropped_from: float | None = None
     shift: float | None = None
+
+    def as_health(self) -> dict[str, Any]:
+        names = ("given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(slots=True, eq=False)
@@ -383,6 +387,16 @@ class Feedback:
             for tracked in self._tracked.values()
             for name in [tracked.task.name]
         }
+
+    def as_health(self) -> dict[str, Any]:
+        return {
+            "accuracy": {task: facts.as_health() for task, facts in self.facts().items()},
+            "students": {task: asdict(facts) for task, facts in self.students.facts().items()},
+        }
+
+    def reasons(self) -> dict[str, bool]:
+        """By reason of health, whether it holds."""
+        return {"promise-unproven": any(facts.is_unproven for facts in self.facts().values())}
 
 
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from edge_agent.core.config import Config
 from edge_agent.core.files import read_if_there, replace_file
@@ -15,33 +15,14 @@ from edge_agent.mqtt.link import TAKEN_OVER, WILL_DELAY_S, ConnectionFailed, Fai
 
 log = logging.getLogger(__name__)
 
-UNSTABLE_WINDOW_S = 60.0
+# A data connection that is down for longer is a reason of health.
+DATA_LOST_AFTER_S = 10.0
+# So are this many connections lost within the last minute, and a message refused for good within ten minutes.
+UNSTABLE_AFTER, UNSTABLE_WINDOW_S = 3, 60.0
 REFUSED_WINDOW_S = 600.0
 # In `state_dir`: every filter that the data connection's session at the broker may have. It outlives processes and
 # configurations. If the file is lost, unwanted messages keep coming and are dropped.
 SUBSCRIPTIONS_FILE = "subscriptions-1.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttFacts:
-    """What health reports of both connections. None = not so.
-
-    connected_s: age of the control connection. data_lost_s: how long the data connection is down.
-    disconnects_lately: within the last minute.
-    refused_lately: messages that the broker refused for good within ten minutes.
-    refused_subscriptions: subscriptions that the broker refuses.
-    """
-
-    connected_s: float | None
-    reconnects: int
-    received: int
-    published: int
-    queued_out: int
-    dropped: int
-    disconnects_lately: int
-    refused_lately: int
-    refused_subscriptions: int
-    data_lost_s: float | None
 
 
 class Connections:
@@ -155,19 +136,30 @@ class Connections:
         """How long the data connection is down; None = it is not."""
         return None if self._data_lost_at is None else now - self._data_lost_at
 
-    def facts(self, now: float, *, postponed: int, lost: int) -> MqttFacts:
-        """postponed: replies that the broker does not take now; lost: replies that no topic takes."""
+    def as_health(self, now: float, *, postponed: int, lost: int) -> dict[str, Any]:
+        """postponed: replies that the broker does not take now. lost: replies that no topic takes."""
         links = self._links
-        return MqttFacts(
-            connected_s=None if self._control_connected_at is None else now - self._control_connected_at,
-            reconnects=sum(max(0, link.connects - 1) for link in links),
-            received=self._received,
-            published=sum(link.outbox.published for link in links),
-            queued_out=sum(len(link.outbox) for link in links) + postponed,
-            dropped=sum(link.outbox.dropped for link in links) + self._ignored + lost,
-            # Copies: the network threads add to these.
-            disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in tuple(link.disconnects)),
-            refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at, _ in tuple(link.outbox.refusals)),
-            refused_subscriptions=sum(len(link.subscriptions.refused) for link in links),
-            data_lost_s=self.data_lost_s(now),
-        )
+        return {
+            "mqtt": {
+                # The age of the control connection.
+                "connected_s": None if self._control_connected_at is None else now - self._control_connected_at,
+                "reconnects": sum(max(0, link.connects - 1) for link in links),
+                "received": self._received,
+                "published": sum(link.outbox.published for link in links),
+                "queued_out": sum(len(link.outbox) for link in links) + postponed,
+                "dropped": sum(link.outbox.dropped for link in links) + self._ignored + lost,
+            }
+        }
+
+    def reasons(self, now: float) -> dict[str, bool]:
+        """By reason of health, whether it holds."""
+        lost_s, links = self.data_lost_s(now), self._links
+        # Copies: the network threads add to these.
+        disconnects = [at for link in links for at in tuple(link.disconnects)]
+        refusals = [at for link in links for at, _ in tuple(link.outbox.refusals)]
+        return {
+            "data-connection-lost": lost_s is not None and lost_s >= DATA_LOST_AFTER_S,
+            "connection-unstable": sum(now - at < UNSTABLE_WINDOW_S for at in disconnects) >= UNSTABLE_AFTER,
+            "publishing-refused": any(now - at < REFUSED_WINDOW_S for at in refusals),
+            "subscription-refused": any(link.subscriptions.refused for link in links),
+        }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,14 @@ class PoolFacts:
     repeated_total: int
     per_minute: int
     waited_ms: float | None
+
+    def as_health(self) -> dict[str, Any]:
+        """`waiting`, `places_of_all` and `dead_letters` are of the whole pool, the rest is this board's."""
+        own, queue = asdict(self), self.queue
+        del own["queue"]
+        return {
+            **own,
+            "waiting": queue and queue.waiting,
+            "places_of_all": queue and queue.places,
+            "dead_letters": queue and queue.dead,
+        }

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from edge_agent.board.governor import NO_LIMITS, RELAX_S, Limits
@@ -37,7 +37,7 @@ from edge_agent.requests.queue import RESTART_RETRY_S, SUPERSEDED, EngineLoad, R
 from edge_agent.requests.replies import Replies, failure_of
 from edge_agent.requests.request import Request, StudentChoice
 from edge_agent.requests.scoring import Scoring
-from edge_agent.requests.statistics import RequestFacts, percentiles
+from edge_agent.requests.statistics import percentiles
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
 
@@ -461,26 +461,46 @@ class Dispatcher:
         self._keeps_inputs = config.feedback.keep_inputs
         self._duplicates.reconfigure(config.queue.dedup_window_s)
 
-    def snapshot(self, now: float) -> RequestFacts:
-        """What health says of requests at this moment."""
-        replies = self._replies
-        return RequestFacts(
-            depth=len(self._queue.waiting),
-            capacity=self._queue.capacity,
-            oldest_ms=self._queue.oldest_ms(now),
-            estimated_wait_ms=self._queue.estimated_wait_ms(self._engine_load(now)),
-            active=len(self._active),
-            is_draining=self.is_draining,
-            quarantined=self._quarantine.entries,
-            postponed_replies=self._delivery.postponed,
-            lost_replies=self._delivery.lost,
-            store_fault=self._store.fault,
-            store_set_aside=self._store.set_aside,
-            totals=replace(replies.totals, accepted_total=self._accepted),
-            latency_ms=percentiles(replies.latency_ms, 50, 95, 99),
-            queued_ms=percentiles(replies.queued_ms, 50, 95),
-            models={name: one.describe() for name, one in replies.models.items()},
-        )
+    def as_health(self, now: float) -> dict[str, Any]:
+        """Times are milliseconds; what nothing was measured of is null."""
+        replies, totals = self._replies, self._replies.totals
+        return {
+            "queue": {
+                "depth": len(self._queue.waiting),
+                "capacity": self._queue.capacity,
+                "oldest_ms": self._queue.oldest_ms(now),
+                "estimated_wait_ms": self._queue.estimated_wait_ms(self._engine_load(now)),
+                "accepted_total": self._accepted,
+                "rejected_total": totals.rejected_total,
+                "displaced_total": totals.displaced_total,
+                "expired_total": totals.expired_total,
+                "duplicates_total": totals.duplicates_total,
+            },
+            "quarantine": [asdict(input_) for input_ in self._quarantine.entries],
+            "inference": {
+                "active": len(self._active),
+                "latency_ms": percentiles(replies.latency_ms, 50, 95, 99),
+                "queued_ms": percentiles(replies.queued_ms, 50, 95),
+                "requests_total": totals.requests_total,
+                "failed_total": totals.failed_total,
+                "invalid_total": totals.invalid_total,
+                "models": {name: answers.describe() for name, answers in replies.models.items()},
+            },
+        }
+
+    def reasons(self) -> dict[str, bool]:
+        """By reason of health, whether it holds."""
+        return {
+            "requests-in-memory-only": self._store.fault is not None,
+            "requests-lost": self._store.set_aside is not None,
+            "draining": self.is_draining,
+            "queue-full": len(self._queue.waiting) >= self._queue.capacity,
+        }
+
+    @property
+    def overloaded_total(self) -> int:
+        """Refusals since the agent's start because more is asked than can be answered."""
+        return self._replies.totals.overloaded_total
 
 
 def _deadline_passed(request: Request) -> Error:

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.store.store import Quarantined
-
 # Answers that percentiles are taken of.
 WINDOW = 512
 
@@ -36,7 +34,6 @@ class RequestTotals:
     """Counts since the agent's start. overloaded_total: refusals because more is asked than can be answered."""
 
     requests_total: int = 0
-    accepted_total: int = 0
     rejected_total: int = 0
     overloaded_total: int = 0
     displaced_total: int = 0
@@ -44,33 +41,6 @@ class RequestTotals:
     duplicates_total: int = 0
     failed_total: int = 0
     invalid_total: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFacts:
-    """The state of the requests at one moment. Times are milliseconds; None = unknown, or nothing to measure.
-
-    latency_ms, queued_ms: percentiles of the latest answers, by name (`p50`). models: the answers of each, by name.
-    postponed_replies: the broker does not take them now; they are sent again. lost_replies: taken on no topic.
-    store_fault: why requests are kept in memory only, although they should outlive the agent.
-    store_set_aside: why the requests of earlier processes are lost.
-    """
-
-    depth: int = 0
-    capacity: int
-    oldest_ms: float | None = None
-    estimated_wait_ms: float | None = None
-    active: int = 0
-    is_draining: bool = False
-    quarantined: tuple[Quarantined, ...] = ()
-    postponed_replies: int = 0
-    lost_replies: int = 0
-    store_fault: str | None = None
-    store_set_aside: str | None = None
-    totals: RequestTotals = field(default_factory=RequestTotals)
-    latency_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95", "p99")))
-    queued_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95")))
-    models: dict[str, Any] = field(default_factory=dict)
 
 
 def percentiles(values: Iterable[float], *percents: int) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.energy import EnergyMeter
-from edge_agent.board.governor import Governor
+from edge_agent.board.governor import Governor, Level
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.process import resident_mb
 from edge_agent.board.systemd_notify import notify
@@ -23,6 +23,7 @@ from edge_agent.core.topics import discovery_status
 from edge_agent.learning.feedback import Feedback
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
+from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import Task
@@ -55,6 +56,7 @@ class StatusPublisher:
         *,
         presence: Presence,
         connections: Connections,
+        delivery: Delivery,
         dispatcher: Dispatcher,
         supervisor: Supervisor,
         model_switch: ModelSwitch,
@@ -72,6 +74,7 @@ class StatusPublisher:
         self._tasks = tasks
         self._presence = presence
         self._connections = connections
+        self._delivery = delivery
         self._dispatcher = dispatcher
         self._supervisor = supervisor
         self._model_switch = model_switch
@@ -138,16 +141,15 @@ class StatusPublisher:
         publish, now = self._connections.publish_if_connected, time.monotonic()
         publish(self._presence.birth())
         self.alarms.publish_all(now, self._presence.session, clear_others=clear_others)
-        publish(json_publication(self._config.topics.info, self._info(now), retain=True))
+        publish(json_publication(self._config.topics.info, self._info(), retain=True))
         device = discovery(self._config, self._board.model() or platform.machine())
         if device and (device.payload or clear_others):
             publish(device)
         self.publish_health()
 
-    def _info(self, now: float) -> dict[str, Any]:
+    def _info(self) -> dict[str, Any]:
         """What this board is and what it can do. What only a worker knows is null until one is ready."""
-        worker, previous = self._supervisor.snapshot(now), self._model_switch.previous
-        ready = worker.ready
+        ready, previous = self._supervisor.ready, self._model_switch.previous
         return {
             "schema": 1,
             "ts": timestamp(),
@@ -156,7 +158,7 @@ class StatusPublisher:
             "board": {"model": self._board.model(), "machine": platform.machine()},
             "cpu_features": self._board.cpu_features(),
             "tasks": {name: {**task.describe(), **self._scoring.describe(task)} for name, task in self._tasks.items()},
-            "models": [{**worker.model.describe(), "previous": previous.name if previous else None}],
+            "models": [{**self._supervisor.model.describe(), "previous": previous.name if previous else None}],
             "limits": {
                 **{name: getattr(ready, name, None) for name in ("context_tokens", "max_active")},
                 "queue_capacity": self._config.queue.capacity,
@@ -199,7 +201,6 @@ class StatusPublisher:
         notify(f"STATUS={self._presence.state.value}, {health['inference']['active']} running")
 
     def update_alarms(self, now: float) -> None:
-        requests = self._dispatcher.snapshot(now)
         has_changed = self.alarms.update(
             now,
             session=self._presence.session,
@@ -207,8 +208,8 @@ class StatusPublisher:
             accuracy=self._feedback.facts(),
             pool=self._pool_facts(now),
             expires=self._supervisor.model.expires,
-            queue_depth=requests.depth,
-            overloaded_total=requests.totals.overloaded_total,
+            queue_depth=self._dispatcher.waiting,
+            overloaded_total=self._dispatcher.overloaded_total,
         )
         if has_changed:
             self.publish_health()
@@ -218,22 +219,33 @@ class StatusPublisher:
 
     def health(self, now: float) -> dict[str, Any]:
         """The health document of this moment."""
-        requests = self._dispatcher.snapshot(now)
+        reading, limits, pool = self._monitor.latest(now), self._governor.limits, self._pool_facts(now)
         return health_document(
-            ts=timestamp(),
-            session=self._presence.session,
-            seq=self.health_sequence,
-            uptime_s=now - self._started_at,
-            mqtt=self._connections.facts(now, postponed=requests.postponed_replies, lost=requests.lost_replies),
-            requests=requests,
-            worker=self._supervisor.snapshot(now),
-            reading=self._monitor.latest(now),
-            limits=self._governor.limits,
-            energy=self._energy,
-            accuracy=self._feedback.facts(),
-            students=self._feedback.students.facts(),
-            pool=self._pool_facts(now),
-            agent_rss_mb=resident_mb(),
+            [
+                {
+                    "ts": timestamp(),
+                    "session": self._presence.session,
+                    "seq": self.health_sequence,
+                    "uptime_s": now - self._started_at,
+                },
+                self._connections.as_health(now, postponed=self._delivery.postponed, lost=self._delivery.lost),
+                self._dispatcher.as_health(now),
+                {"pool": pool and pool.as_health()},
+                reading.as_health(),
+                self._energy.as_health(),
+                {"memory": {"agent_rss_mb": resident_mb()}},
+                self._supervisor.as_health(),
+                self._feedback.as_health(),
+                limits.as_health(),
+            ],
+            reasons={
+                **self._connections.reasons(now),
+                **self._supervisor.reasons(now, owes_answer=self._dispatcher.active > 0),
+                **self._dispatcher.reasons(),
+                **self._feedback.reasons(),
+                "limited": limits.level is not Level.NORMAL,
+                "sensor-errors": reading.has_faults,
+            },
             alarms=self.alarms.severities,
             unmeasured=self.alarms.unmeasured,
         )

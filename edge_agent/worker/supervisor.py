@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edge_agent.board.process import process_memory, resident_mb
 from edge_agent.core import pipe
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 RESTART_AFTER_S = (1.0, 30.0)
 # A worker that was ready for longer is restarted at once.
 STABLE_AFTER_S = 60.0
+# A worker that owes an answer and is silent for longer is a reason of health; it is killed only much later. The longest
+# step, a full batch of a 3B model on a Pi 4, may come near.
+SILENT_AFTER_S = 30.0
 # What a worker may hold beyond all that it asked for until it was ready. Answers need less.
 GROWTH_MIB = 256.0
 # A worker that holds more is replaced at most this often: a bound that is too small must not stop the service.
@@ -47,23 +51,6 @@ class CanaryAnswered:
     """The current worker is done with a canary."""
 
     answer: pipe.WorkerAnswer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFacts:
-    """The current worker and its model at one moment. None = unknown, or there is none.
-
-    ready: what the worker reported, while one answers. last_end: how the worker before ended.
-    silent_s: time since its last event.
-    """
-
-    ready: pipe.Ready | None
-    model: Model
-    restarts: int
-    last_end: str | None
-    silent_s: float | None
-    resident_mb: float | None
-    throughput: Throughput
 
 
 @dataclass(slots=True)
@@ -157,16 +144,38 @@ class Supervisor:
         """Whether the worker that a switch ended is still there."""
         return self._retired is not None and self._retired.is_running
 
-    def snapshot(self, now: float) -> WorkerFacts:
-        return WorkerFacts(
-            ready=self.ready,
-            model=self.model,
-            restarts=self.restarts,
-            last_end=self.last_end,
-            silent_s=self.silent_s(now),
-            resident_mb=None if self.ready is None else resident_mb(self.ready.pid),
-            throughput=replace(self.throughput),
-        )
+    def as_health(self) -> dict[str, Any]:
+        """What is unknown without a worker that answers is null."""
+        ready, throughput = self.ready, self.throughput
+        repacked_mib = None if ready is None else ready.repacked_mib
+        return {
+            "worker": {
+                "restarts": self.restarts,
+                "last_end": self.last_end,
+                "model": self.model.bundle_name,
+                "bytes_per_token": self.model.bytes_per_token,
+                "pid": ready and ready.pid,
+                "cpu_variant": ready and ready.cpu_variant,
+                "repacked_mb": None if repacked_mib is None else repacked_mib * 1.048576,
+            },
+            "inference": {
+                "prompt_tokens_total": throughput.prompt_tokens_total,
+                "completion_tokens_total": throughput.completion_tokens_total,
+                "cached_tokens_total": throughput.cached_tokens_total,
+                "decode_tok_s": throughput.decode_tok_s,
+                "prefill_tok_s": throughput.prefill_tok_s,
+                "batch_avg": throughput.batch_avg,
+            },
+            "memory": {"worker_rss_mb": ready and resident_mb(ready.pid)},
+        }
+
+    def reasons(self, now: float, *, owes_answer: bool) -> dict[str, bool]:
+        """By reason of health, whether it holds."""
+        return {
+            "model-not-loaded": self.ready is None,
+            "model-fallback": self.model.is_fallback,
+            "worker-silent": owes_answer and (self.silent_s(now) or 0.0) >= SILENT_AFTER_S,
+        }
 
     def silent_s(self, now: float) -> float | None:
         """None while no worker is ready."""

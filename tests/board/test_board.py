@@ -244,6 +244,42 @@ def test_the_firmwares_word_on_the_voltage_counts_before_the_kernels(tmp_path: P
     assert read(tree, tmp_path).throttle == NEVER
 
 
+def test_every_reading_has_its_field_of_health() -> None:
+    reading = BoardReading(
+        thermal=Thermal(soc_c=61.15, limit_c=80.0, zones={"cpu-thermal": 61.15}),
+        throttle=Throttle(now=True, causes=(ThrottleCause.UNDERVOLTAGE, ThrottleCause.CAP), undervoltage_now=True),
+        power=Power(watts=4.5, scope=Scope.RAILS, source="pmic"),
+        cpu=Cpu(load1=3.9, percent=99.5, freq_mhz=1500.0, freq_max_mhz=2400.0),
+        memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0),
+        disk_free_mb=12345.6,
+        errors={"cv0-thermal": "Resource temporarily unavailable"},
+    )
+    assert reading.as_health() == {
+        "thermal": {
+            "soc_c": 61.15,
+            "limit_c": 80.0,
+            "headroom_c": 18.9,
+            "zones": {"cpu-thermal": 61.15},
+            "throttled_now": True,
+            "throttled_since_boot": None,
+            "causes": ["undervoltage", "cap"],
+        },
+        "power": {
+            "watts": 4.5,
+            "scope": "rails",
+            "source": "pmic",
+            "undervoltage_now": True,
+            "undervoltage_since_boot": None,
+        },
+        "cpu": {"load1": 3.9, "percent": 99.5, "freq_mhz": 1500.0, "freq_max_mhz": 2400.0},
+        "memory": {"total_mb": 8454.0, "available_mb": 6246.8, "swap_used_mb": 0.0},
+        "disk": {"free_mb": 12345.6},
+        "sensor_errors": {"cv0-thermal": "Resource temporarily unavailable"},
+    }
+    unknown = [value for section in BoardReading().as_health().values() for value in section.values()]
+    assert not [value for value in unknown if value not in (None, {}, [], Scope.NONE)]
+
+
 def test_huge_files_make_no_huge_documents(tmp_path: Path) -> None:
     tree = load("orin-nano")
     tree.files |= dict.fromkeys(tree.files, b"9z" * 1000000)

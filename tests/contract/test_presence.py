@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.docs.pages import health_sample
 from tests.helpers.client import Client
 from tests.helpers.site import Site
-from tests.status.test_health import FIELDS, PLAIN
 
 
 def test_state_is_retained_and_goes_from_starting_to_stopped(
@@ -46,7 +46,7 @@ def test_health_has_every_field_and_never_0_for_unknown(site: Site) -> None:
     site.ask("triage", "normal")
     message = site.client.wait_for(f"{site.base}/health", lambda document: document["worker"]["pid"] is not None)
     health = message.json
-    assert set(health) == {*FIELDS, *PLAIN}
+    assert set(health) == set(health_sample())
     assert health["power"]["watts"] is None
     assert health["power"]["scope"] == "none"
     assert health["memory"]["agent_rss_mb"] > 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 # By name without suffix; "README", "CONTRIBUTING" and "SECURITY" are pages, too.
@@ -32,6 +34,11 @@ def sample(name: str, language: str, words: str) -> str:
     """The one code block that holds these words."""
     (found,) = (text for text in samples(name, language) if words in text)
     return found
+
+
+def health_sample() -> Any:
+    """The health document of the page, which has the fields of a real one (test_mqtt_api)."""
+    return json.loads(sample("mqtt-api", "json", '"governor"'))
 
 
 def section(name: str, title: str) -> str:

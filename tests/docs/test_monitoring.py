@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 
 from edge_agent.status.alarms import ALARMS
+from edge_agent.status.health import OVERALL, REASONS
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.tools.watch.table import level_word
-from tests.docs.pages import ROOT, page, samples, table
-from tests.docs.test_troubleshooting import reasons
-from tests.helpers.facts import health
+from tests.docs.pages import ROOT, health_sample, page, samples, table
 from tests.tools.watch.scenes import mixed_site, plain
 
 
@@ -35,14 +34,14 @@ def test_alarms_stand_with_their_times() -> None:
 
 def test_reasons_stand_with_what_they_make_of_the_whole() -> None:
     shown = [(row[0].strip("`"), row[1]) for row in table("monitoring", "Reasons")]
-    assert shown == [(name, overall) for overall, names in reasons().items() for name in names]
+    assert shown == [(name, OVERALL[severity]) for name, severity in REASONS.items()]
 
 
 def test_fields_of_health_exist() -> None:
     shown = [path for row in table("monitoring", "Health") for path in re.findall(r"`([a-z0-9_.]+)`", row[0])]
     assert len(shown) > 10
     for path in shown:
-        value = health()
+        value = health_sample()
         for name in path.split("."):
             assert name in value, path
             value = value[name]

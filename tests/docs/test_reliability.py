@@ -9,7 +9,6 @@ from edge_agent.core.config import GovernorConfig, QueueConfig
 from edge_agent.core.pipe import LOAD_SILENCE_S
 from edge_agent.mqtt import outbox
 from edge_agent.requests import delivery, duplicates
-from edge_agent.status import health
 from edge_agent.store import fsync, store
 from edge_agent.worker import process, supervisor
 from tests.docs.pages import page
@@ -19,7 +18,7 @@ from tests.docs.pages import page
     "words",
     [
         f"after {process.ANSWER_SILENCE_S:g} s of silence",
-        f"reason `worker-silent` after {health.WORKER_SILENT_AFTER_S:g} s",
+        f"reason `worker-silent` after {supervisor.SILENT_AFTER_S:g} s",
         f"a load makes no progress for {LOAD_SILENCE_S:g} s",
         f"a pause of {supervisor.RESTART_AFTER_S[0]:g} s, 2 s, … {supervisor.RESTART_AFTER_S[1]:g} s",
         f"it holds {supervisor.GROWTH_MIB:g} MiB more",

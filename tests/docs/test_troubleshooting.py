@@ -9,6 +9,7 @@ from convert import cli as convert_cli
 from edge_agent import cli
 from edge_agent.core.codes import Code
 from edge_agent.status.alarms import ALARMS
+from edge_agent.status.health import REASONS
 from edge_agent.status.presence import State
 from tests.docs.pages import table
 
@@ -25,22 +26,13 @@ def names(title: str) -> list[str]:
     return [cell.split("`")[1] if "`" in cell else cell for cell in cells]
 
 
-def reasons() -> dict[str, list[str]]:
-    """What health.py may give as a reason, apart from alarms, by `overall`."""
-    text = (PACKAGE / "status" / "health.py").read_text("utf-8")
-    found = re.search(r" critical = \{(.*?)\n    \}\n    degraded = \{(.*?)\n    \}", text, flags=re.DOTALL)
-    assert found is not None
-    critical, degraded = (re.findall(r'^ {8}"([a-z-]+)":', block, flags=re.MULTILINE) for block in found.groups())
-    return {"critical": critical, "degraded": degraded}
-
-
 def test_every_code_of_a_reply_has_a_row_with_its_status() -> None:
     shown = [(row[0].strip("`"), row[1].strip("`")) for row in table("troubleshooting", "Reply codes")]
     assert shown == [(code.value, code.status.value) for code in Code]
 
 
 def test_every_reason_and_every_alarm_has_a_row() -> None:
-    assert names("Health reasons") == [name for group in reasons().values() for name in group]
+    assert names("Health reasons") == list(REASONS)
     assert names("Alarms") == [rule.name for rule in ALARMS]
 
 

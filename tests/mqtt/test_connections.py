@@ -13,7 +13,13 @@ import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
 from edge_agent.mqtt import link as mqtt_link
-from edge_agent.mqtt.connections import SUBSCRIPTIONS_FILE, Connections
+from edge_agent.mqtt.connections import (
+    DATA_LOST_AFTER_S,
+    REFUSED_WINDOW_S,
+    SUBSCRIPTIONS_FILE,
+    UNSTABLE_WINDOW_S,
+    Connections,
+)
 from edge_agent.mqtt.link import Connected, ConnectionFailed, LinkEvent
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.processes import Mosquitto
@@ -105,6 +111,27 @@ def test_a_file_that_holds_no_filters_costs_nothing_else(tmp_path: Path, content
     (tmp_path / SUBSCRIPTIONS_FILE).write_bytes(content)
     assert filters_to_end(tmp_path, "a") == set()
     assert filters_to_end(tmp_path, "b") == {"a"}
+
+
+def test_reasons_of_health_are_lost_unstable_and_refused_connections() -> None:
+    connections = Connections(config(), lambda _: None, lambda: Publication(topic="a", payload=b""), 0.0)
+    data = connections.data
+
+    def holds(now: float) -> set[str]:
+        return {name for name, is_so in connections.reasons(now).items() if is_so}
+
+    assert holds(DATA_LOST_AFTER_S - 0.1) == set()
+    assert holds(DATA_LOST_AFTER_S) == {"data-connection-lost"}
+    connections.on_connected(data, 20.0)
+    data.disconnects.extend((20.0, 21.0))
+    connections.control.disconnects.append(22.0)
+    assert holds(22.0) == {"connection-unstable"}
+    assert holds(20.0 + UNSTABLE_WINDOW_S) == set()
+    data.outbox.refusals.append((100.0, ""))
+    data.subscriptions.wanted = frozenset({"a/#"})
+    data.subscriptions.answers["a/#"] = "not authorized"
+    assert holds(100.0) == {"publishing-refused", "subscription-refused"}
+    assert holds(100.0 + REFUSED_WINDOW_S) == {"subscription-refused"}
 
 
 @pytest.mark.parametrize(("pool", "delay_s"), [("", mqtt_link.WILL_DELAY_S), ('[pool]\nname = "pumps"\n', 0)])

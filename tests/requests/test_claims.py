@@ -111,7 +111,7 @@ class TestGivenBack:
             desk.claim(payload)
         assert desk.outcomes == [("c", GIVEN_BACK)]
         assert desk.replies == []
-        assert desk.dispatcher.snapshot(0.0).totals.rejected_total == 0
+        assert desk.dispatcher.as_health(0.0)["queue"]["rejected_total"] == 0
 
     def test_what_waited_too_long_is_refused_by_the_first_board(self) -> None:
         desk = PoolDesk(self.FULL)

@@ -262,10 +262,10 @@ def test_the_quarantine_outlives_the_process(folder: Path) -> None:
         board.dispatcher.on_worker_ready(MODEL, ready(max_active=1), 0.0)
     board.flush()
     board = Board(folder)
-    (held,) = board.dispatcher.snapshot(0.0).quarantined
-    board.dispatcher.release_quarantined(held.fingerprint)
+    (held,) = board.dispatcher.as_health(0.0)["quarantine"]
+    board.dispatcher.release_quarantined(held["fingerprint"])
     board.flush()
-    assert Board(folder).dispatcher.snapshot(0.0).quarantined == ()
+    assert Board(folder).dispatcher.as_health(0.0)["quarantine"] == []
 
 
 @pytest.mark.expects_warning

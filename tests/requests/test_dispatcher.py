@@ -209,7 +209,7 @@ class TestRefusals:
         for name, priority in (("running", 5), ("lax", 6), ("urgent", 0)):
             desk.ask({"input": "x", "id": name, "priority": priority})
         assert desk.statuses() == [("lax", "busy")]
-        assert desk.dispatcher.snapshot(9.0).totals.displaced_total == 1
+        assert desk.dispatcher.as_health(9.0)["queue"]["displaced_total"] == 1
 
 
 class TestDeadlines:
@@ -301,7 +301,7 @@ class TestDuplicates:
                 ("a", "ok", "fine", True),
             ]
             assert len(desk.runs) == 1
-            assert desk.dispatcher.snapshot(9.0).totals.duplicates_total == 1
+            assert desk.dispatcher.as_health(9.0)["queue"]["duplicates_total"] == 1
 
     @pytest.mark.parametrize(
         "fields",
@@ -323,7 +323,7 @@ class TestDuplicates:
         first, second = desk.replies
         assert first["status"] == "invalid"
         assert second == {**first, "repeat": True, "ts": second["ts"]}
-        assert desk.dispatcher.snapshot(9.0).totals.duplicates_total == 1
+        assert desk.dispatcher.as_health(9.0)["queue"]["duplicates_total"] == 1
 
     @pytest.mark.parametrize(
         ("first", "second"),
@@ -437,8 +437,8 @@ class TestAnswers:
         desk.dispatcher.finish(event, 1.0)
         assert (desk.reply["status"], code_of(desk.reply)) == (status, code)
         assert set(desk.reply) == REPLY_FIELDS
-        totals = desk.dispatcher.snapshot(1.0).totals
-        assert (totals.invalid_total, totals.failed_total) == ((1, 0) if status == "invalid" else (0, 1))
+        counted = desk.dispatcher.as_health(1.0)["inference"]
+        assert (counted["invalid_total"], counted["failed_total"]) == ((1, 0) if status == "invalid" else (0, 1))
         assert desk.dispatcher.is_idle
 
     @pytest.mark.expects_warning
@@ -577,17 +577,19 @@ class TestSuspects:
         assert desk.statuses() == [("a", "failed"), ("b", "ok")]
         assert code_of(desk.replies[0]) == "engine_lost"
         assert "killed" in message_of(desk.replies[0])
-        (held,) = desk.dispatcher.snapshot(9.0).quarantined
+        (held,) = desk.dispatcher.as_health(9.0)["quarantine"]
         one = desk.runs[0]
-        assert held.fingerprint == fingerprint(replace(one, id=2, max_tokens=7)) != fingerprint(replace(one, task="b"))
+        assert (
+            held["fingerprint"] == fingerprint(replace(one, id=2, max_tokens=7)) != fingerprint(replace(one, task="b"))
+        )
 
         desk.commands.clear()
         desk.ask({"input": "a", "id": "again"}, at=6.0)
         assert (desk.replies[-1]["status"], code_of(desk.replies[-1])) == ("invalid", "quarantined")
-        assert held.fingerprint in message_of(desk.replies[-1])
+        assert held["fingerprint"] in message_of(desk.replies[-1])
         assert desk.runs == []
 
-        assert desk.dispatcher.release_quarantined(held.fingerprint)
+        assert desk.dispatcher.release_quarantined(held["fingerprint"])
         desk.ask({"input": "a", "id": "again"}, at=7.0)
         assert len(desk.runs) == 1
 
@@ -699,7 +701,8 @@ def test_the_wait_of_the_next_one_is_estimated() -> None:
     desk = Desk()
 
     def estimate_ms(now: float) -> float | None:
-        return desk.dispatcher.snapshot(now).estimated_wait_ms
+        waits_ms: float | None = desk.dispatcher.as_health(now)["queue"]["estimated_wait_ms"]
+        return waits_ms
 
     assert estimate_ms(0.0) == 0.0
     desk.ask("x")
@@ -912,7 +915,7 @@ class TestStudents:
         of_student, of_model = [reply["model"] for reply in desk.replies]
         assert of_student == {"name": "student-t", "sha256": "5t", "quantization": "Q8_0"}
         assert of_model == {"name": "default", "sha256": "5ha", "quantization": "Q8_0"}
-        counted = desk.dispatcher.snapshot(2.0).models
+        counted = desk.dispatcher.as_health(2.0)["inference"]["models"]
         assert {name: one["answers_total"] for name, one in counted.items()} == {"student-t": 1, "default": 1}
         assert counted["student-t"]["latency_ms"]["p50"] == 1000.0
 

@@ -6,20 +6,12 @@ from typing import Any
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from edge_agent.board.reading import BoardReading, Cpu, Memory, Thermal
-from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.homeassistant import discovery, discovery_document, object_id
-from tests.helpers.facts import health
+from tests.docs.pages import health_sample
 from tests.helpers.support import BASE, config
 
 ENABLED = "[homeassistant]\nenabled = true\n"
-READING = BoardReading(
-    thermal=Thermal(soc_c=61.5, limit_c=80.0),
-    cpu=Cpu(percent=0.0),
-    memory=Memory(available_mb=512.0),
-    disk_free_mb=9000.5,
-)
 
 
 def components(text: str = ENABLED) -> dict[str, dict[str, Any]]:
@@ -41,6 +33,10 @@ def shown(document: Any) -> dict[str, str]:
         for key, component in components().items()
         if component.get("state_topic") is None
     }
+
+
+def nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: nulls(value) if isinstance(value, dict) else None for name, value in fields.items()}
 
 
 def test_a_device_is_announced_in_one_retained_message() -> None:
@@ -73,17 +69,20 @@ def test_each_entity_has_an_identity_of_its_own_and_a_name() -> None:
 
 
 def test_entities_show_the_figures_of_health() -> None:
-    document = health(reading=READING, requests=RequestFacts(capacity=64, depth=7), alarms={"disk-low": "warning"})
-    document["thermal"]["throttled_now"] = True
+    document = health_sample()
+    document["overall"], document["severity"]["disk-low"] = "degraded", 1
+    document["queue"]["depth"] = 7
+    document["thermal"].update(soc_c=61.5, headroom_c=18.5, throttled_now=True)
     document["power"].update(watts=4.2, undervoltage_now=False, joules_total=1234.5)
     document["inference"].update(decode_tok_s=11.5)
+    document["cpu"]["percent"], document["memory"]["available_mb"], document["disk"]["free_mb"] = 0.0, 512.0, 9000.5
     document["governor"]["level"] = "warm"
     entities = shown(document)
     assert {name: value for name, value in entities.items() if not name.startswith("alarm_")} == {
         "health": "degraded",
         "queue": "7",
         "decode_rate": "11.5",
-        "latency_p95": "None",
+        "latency_p95": "452.7",
         "power": "4.2",
         "energy": "1234.5",
         "soc_temperature": "61.5",
@@ -101,12 +100,16 @@ def test_entities_show_the_figures_of_health() -> None:
 
 
 def test_figures_that_are_not_measured_are_unknown_and_never_0() -> None:
-    entities = shown(health(unmeasured={"overheating"}))
+    document = health_sample()
+    for section in ("severity", "inference", "cpu", "memory", "disk"):
+        document[section] = nulls(document[section])
+    entities = shown(document)
     # Home Assistant's word for unknown.
     unknown = {name for name, value in entities.items() if value == "None"}
     assert unknown == {
         *("decode_rate", "latency_p95", "power", "energy", "soc_temperature", "headroom", "cpu"),
-        *("memory_available", "disk_free", "throttled", "undervoltage", "alarm_overheating"),
+        *("memory_available", "disk_free", "throttled", "undervoltage"),
+        *(name for name in components() if name.startswith("alarm_")),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +26,7 @@ from edge_agent.worker.process import ANSWER_SILENCE_S, WorkerExited, WorkerProc
 from edge_agent.worker.supervisor import (
     GROWTH_MIB,
     REPLACED_EVERY_S,
+    SILENT_AFTER_S,
     STABLE_AFTER_S,
     CanaryAnswered,
     FromWorker,
@@ -239,6 +241,25 @@ def test_words_of_an_unknown_worker_are_ignored_and_are_no_sign_of_life(nursery:
     one.on_ready(READY, 1.0)
     assert nursery.say(Progress(), 9.0, FakeProcess(None, print)) is None  # type: ignore[arg-type]
     assert one.silent_s(9.0) == 9.0
+
+
+def test_reasons_of_health_are_no_worker_silence_that_counts_and_a_fallback(nursery: Nursery) -> None:
+    one = nursery.supervisor
+    one.start(0.0)
+
+    def holds(now: float, *, owes_answer: bool) -> set[str]:
+        return {name for name, is_so in one.reasons(now, owes_answer=owes_answer).items() if is_so}
+
+    assert holds(0.5, owes_answer=False) == {"model-not-loaded"}
+    assert one.as_health()["worker"]["pid"] is None
+    one.on_ready(READY, 1.0)
+    nursery.say(Progress(), 1.0)
+    assert holds(1.0 + SILENT_AFTER_S, owes_answer=False) == holds(0.9 + SILENT_AFTER_S, owes_answer=True) == set()
+    assert holds(1.0 + SILENT_AFTER_S, owes_answer=True) == {"worker-silent"}
+    one.model = replace(one.model, is_fallback=True)
+    assert holds(1.0, owes_answer=True) == {"model-fallback"}
+    worker = one.as_health()["worker"]
+    assert (worker["pid"], worker["repacked_mb"]) == (READY.pid, pytest.approx(104.858, abs=0.001))
 
 
 @pytest.mark.parametrize(
