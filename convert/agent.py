@@ -34,7 +34,7 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.score_maps import FILE as SCORE_MAPS_FILE
 from edge_agent.core.score_maps import SCHEMA as SCORE_MAPS_SCHEMA
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
-from edge_agent.core.terminal import aligned, percent
+from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
@@ -55,6 +55,7 @@ from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY
 from edge_agent.learning.maths.assessment import Row
 from edge_agent.learning.maths.calibration import calibration_error
 from edge_agent.learning.maths.export import Export, read_export
+from edge_agent.learning.maths.shares import interval as share_interval
 from edge_agent.models import canaries
 from edge_agent.models.bundle import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE, REPAIR_FILE, STUDENT_FILE, open_model
 from edge_agent.models.canaries import FILE as CANARIES_FILE

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..agent import percent
-from ..report.numbers import share_interval
+from ..agent import percent, share_interval
 from ..report.page import environment
 from ..write.manifest import canonical_json
 

@@ -1,4 +1,4 @@
-"""What is learnt, and what is judged: labelled rows alone, or with a teacher's lessons."""
+"""What is learnt, and what is judged: labelled rows alone, or together with a teacher's answers."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -13,19 +13,23 @@ from .teacher import Teacher
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """rows: what the written model learns. folds: of labelled rows, and of lessons of tasks that have no others.
-
-    learnt, compared: rows without labels of the other tasks: what each fold learns beside its own, and what the first
-    fold's model is compared with the teacher on.
-    """
+    """The rows that the written model learns from, and the folds by which its recipe is judged."""
 
     rows: Sequence[Row]
     folds: Sequence[Fold]
+    """Of labelled rows; also of the teacher's answers, for tasks that have no labelled rows."""
     held_out: str
+    """The rows that the folds hold out, in words."""
     teacher: Teacher | None = None
+    corrected: Teacher | None = None
+    """The teacher for the written model, corrected by all labelled rows."""
+    by_fold: Sequence[Teacher] = ()
+    """The teacher for each fold, corrected by no row that the fold holds out."""
     labelled_tasks: frozenset[str] = frozenset()
-    learnt: Sequence[Row] = ()
-    compared: Sequence[Row] = ()
+    unlabelled_train: Sequence[Row] = ()
+    """Rows of the labelled tasks that have no label themselves: each fold learns the teacher's answers to them."""
+    unlabelled_held_out: Sequence[Row] = ()
+    """More such rows: the model of the first fold is compared with the teacher on them."""
 
     @classmethod
     def of(cls, labelled: Sequence[Row], teacher: Teacher | None, seed: int) -> "Study":
@@ -33,44 +37,45 @@ class Study:
         if teacher is None:
             return cls(labelled, *folds_of(labelled, seed))
         known = frozenset(row.task.name for row in labelled)
-        alone = teacher.lessons([row for row in teacher.unlabelled if row.task.name not in known])
+        alone = teacher.answer([row for row in teacher.unlabelled if row.task.name not in known])
         # Folds by time need their order.
         folds, held_out = folds_of(sorted([*labelled, *alone], key=lambda row: row.time or 0.0), seed)
         beside = [row for row in teacher.unlabelled if row.task.name in known]
         random.Random(seed).shuffle(beside)  # noqa: S311 - reproducible
         cut = len(beside) // PARTS
-        rows = [*labelled, *teacher.corrected_by(labelled).lessons(teacher.unlabelled)]
-        return cls(rows, folds, held_out, teacher, known, beside[cut:], beside[:cut])
+        corrected, by_fold = teacher.corrected_by(labelled), [teacher.corrected_by(fold.train) for fold in folds]
+        rows = [*labelled, *corrected.answer(teacher.unlabelled)]
+        return cls(rows, folds, held_out, teacher, corrected, by_fold, known, beside[cut:], beside[:cut])
 
-    def taught(self, fold: Fold) -> Fold:
-        """With the lessons of the teacher, corrected by no row that the fold holds out."""
+    def with_teacher_answers(self, fold: Fold) -> Fold:
+        """The fold, or a part of one, with what its model learns from the teacher and is compared with it on."""
         if self.teacher is None:
             return fold
-        corrected = self.teacher.corrected_by(fold.train)
-        compared = self.compared if fold is self.folds[0] else ()
-        return Fold([*fold.train, *corrected.lessons(self.learnt)], [*fold.held_out, *corrected.lessons(compared)])
+        known = [teacher for teacher, one in zip(self.by_fold, self.folds, strict=True) if one is fold]
+        teacher = known[0] if known else self.teacher.corrected_by(fold.train)
+        compared = self.unlabelled_held_out if fold is self.folds[0] else ()
+        return Fold([*fold.train, *teacher.answer(self.unlabelled_train)], [*fold.held_out, *teacher.answer(compared)])
 
     def judged(self, task: str, answers: Iterable[Answered]) -> list[Answered]:
         """The answers to rows that the folds hold out."""
         return [one for one in answers if one.row.task.name == task and not self._is_compared(one.row)]
 
     def teacher_quality(self, task: str, answers: Iterable[Answered]) -> TeacherQuality | None:
-        """answers: of the first fold's model. None = the task has no lessons."""
-        teacher = self.teacher
-        lessons = [] if teacher is None else [row for row in teacher.unlabelled if row.task.name == task]
-        if teacher is None or not lessons:
+        """None where the task has no answers of a teacher. answers: of the first fold's model."""
+        if self.teacher is None or self.corrected is None:
+            return None
+        if not (lessons := sum(row.task.name == task for row in self.teacher.unlabelled)):
             return None
         right = [
             one.is_right
-            for fold in self.folds
-            for one in teacher.corrected_by(fold.train).judged_on(fold.held_out)
-            if one.row.task.name == task and one.row.chances is None
+            for fold, teacher in zip(self.folds, self.by_fold, strict=True)
+            for one in teacher.judged_on([row for row in fold.held_out if row.task.name == task])
+            if one.row.chances is None
         ]
         agreed = [one.is_right for one in answers if one.row.task.name == task and self._is_compared(one.row)]
-        corrected = teacher.corrected_by(self.rows)
         return TeacherQuality(
-            lessons=len(lessons),
-            is_corrected=corrected.maps.get(task) != teacher.maps.get(task),
+            lessons=lessons,
+            is_corrected=self.corrected.maps.get(task) != self.teacher.maps.get(task),
             judged=len(right),
             right=sum(right),
             compared=len(agreed),
@@ -78,5 +83,5 @@ class Study:
         )
 
     def _is_compared(self, row: Row) -> bool:
-        """Whether it is a lesson of a task with labelled rows."""
+        """Whether it is the teacher's answer to a row of a labelled task."""
         return row.chances is not None and row.task.name in self.labelled_tasks

@@ -55,17 +55,17 @@ class Teacher:
                 continue
         return replace(self, maps=maps)
 
-    def lessons(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows with its answers: the best one, and the chances of all."""
-        found = []
+    def answer(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with its answers: the best one, and the chances of all."""
+        answered = []
         for row in rows:
             output, scores = self._answer(row)
             lesson = replace(row, request=replace(row.request, fields=row.request.fields | {"answer": output}))
-            found.append(replace(lesson, chances={lesson.answer_text: 1.0} if scores is None else scores))
-        return found
+            answered.append(replace(lesson, chances={lesson.answer_text: 1.0} if scores is None else scores))
+        return answered
 
     def judged_on(self, rows: Sequence[Row]) -> list[Answered]:
-        """Its answers to those labelled rows that it has one to."""
+        """Its answers to the labelled rows that it was asked."""
         found = []
         for row in rows:
             if _key(row) in self.answers:
@@ -118,7 +118,7 @@ def ask_teacher(
 
 def _check_varied(teacher: Teacher, labelled: Sequence[Row]) -> None:
     """Raises ConvertError for a task with one answer alone, if no labelled rows have another."""
-    for name, lessons in by_task(teacher.lessons(teacher.unlabelled)).items():
+    for name, lessons in by_task(teacher.answer(teacher.unlabelled)).items():
         if name in teacher.maps and name not in by_task(labelled) and len({row.answer for row in lessons}) < 2:
             raise ConvertError(f"task {name}: the teacher answers all rows with {escaped(lessons[0].answer)}")
 

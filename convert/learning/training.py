@@ -50,11 +50,11 @@ def train_and_evaluate(
     recipe = _with_steps_for(_TRAINING_SHARE * 60 * minutes / trainings, Recipe(seed=seed), study.rows)
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
     answers = [
-        evaluate_fold(study.taught(fold), recipe, quantization, part)
+        evaluate_fold(study.with_teacher_answers(fold), recipe, quantization, part)
         for fold, part in zip(study.folds, parts, strict=False)
     ]
     half = Fold(half_of(study.folds[0].train, seed), study.folds[0].held_out)
-    with_half = evaluate_fold(study.taught(half), recipe, quantization, parts[-2])
+    with_half = evaluate_fold(study.with_teacher_answers(half), recipe, quantization, parts[-2])
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits = list[TaskQuality](), dict[str, Limits]()
     for name, of_task in by_task(study.rows).items():

@@ -2,9 +2,10 @@
 
 import math
 
+from ..agent import UNKNOWN, share_interval
+from ..agent import percent as tenth_percent
 from .quality import Perplexity, TaskAccuracy
 
-UNKNOWN = "–"
 _Z95 = 1.96
 
 
@@ -18,8 +19,8 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share from 0 to 1 in per cent."""
-    return UNKNOWN if share is None else f"{100 * share:.4g} %"
+    """A share from 0 to 1 in per cent, with four digits."""
+    return tenth_percent(share, ".4g")
 
 
 def ratio(value: float) -> str:
@@ -30,17 +31,6 @@ def ratio(value: float) -> str:
 def megabytes(nbytes: float) -> str:
     """Millions of bytes, without the unit."""
     return f"{nbytes / 1e6:,.1f}" if nbytes >= 1e5 else significant(nbytes / 1e6)
-
-
-def share_interval(right: float, examples: int) -> tuple[float, float]:
-    """95 % interval of the share `right` of `examples` (1 or more).
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    share, weight = right / examples, _Z95**2 / examples
-    middle = share + weight / 2
-    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4)
-    return max(0.0, (middle - half) / (1 + weight)), min(1.0, (middle + half) / (1 + weight))
 
 
 def difference_interval(gained: int, lost: int, examples: int) -> tuple[float, float]:

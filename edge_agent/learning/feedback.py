@@ -27,7 +27,7 @@ from edge_agent.core.wording import shown
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.fitting import better_map_in_child
 from edge_agent.learning.maths.assessment import Answer, Assessment, assess
-from edge_agent.learning.maths.promise import upper_bound
+from edge_agent.learning.maths.shares import upper_bound
 from edge_agent.learning.students import StudentThresholds
 from edge_agent.requests.request import NEVER, Request
 from edge_agent.requests.scoring import Scoring

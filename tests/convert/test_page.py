@@ -117,7 +117,7 @@ def test_the_page_holds_the_figures_of_the_document() -> None:
         assert float(nats) == tensor.divergence
     assert list(rows(text, "Right answers")) == [
         [
-            *("pump state (classify)", "375 of 400: 93.75 % (90.9 to 95.7)", "94.25 %"),
+            *("pump state (classify)", "375 of 400: 93.75 % (90.9 to 95.9)", "94.25 %"),
             "-0.5 (-2.0 to +1.0): no measurable difference",
         ]
     ]

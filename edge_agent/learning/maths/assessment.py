@@ -13,6 +13,7 @@ from itertools import dropwhile
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift, promise
+from edge_agent.learning.maths.shares import lower_bound
 
 # The raw scores of an answer, and the right label.
 Row = tuple[Mapping[str, float], str]
@@ -105,7 +106,7 @@ def assess(
         asked=len(asked),
         audits=len(rights),
         right=sum(rights),
-        lower_bound=promise.lower_bound(sum(rights), len(rights), confidence) if rights else None,
+        lower_bound=lower_bound(sum(rights), len(rights), confidence) if rights else None,
         promise=promised,
         dropped_from=drift.accuracy_before_drop(rights),
         shift=_shift(recent, used),

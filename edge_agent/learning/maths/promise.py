@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_agent.learning.maths.shares import chance_of_at_least
+
 # Thresholds that are tried: each lets a twentieth of the answers more through.
 _THRESHOLDS = 20
 # Fewer unlabelled confidences than this do not give quantiles worth the name: the fixed thresholds are tried instead.
 _LEAST_UNLABELLED = 40
 _FIXED = (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)
-_BISECTIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +27,6 @@ class Promise:
 
     threshold: float
     coverage: float
-
-
-def lower_bound(right: int, total: int, confidence: float) -> float:
-    """Clopper and Pearson's exact one-sided bound on the chance of a right answer; 0 where there are none."""
-    low, high = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if _chance_of_at_least(right, total, middle) <= 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def upper_bound(right: int, total: int, confidence: float) -> float:
-    """As `lower_bound`, from above."""
-    return 1 - lower_bound(total - right, total, confidence)
 
 
 def find_promise(
@@ -73,7 +57,7 @@ def find_promise(
     proven, level = None, 0.0
     for place, (at, rights) in enumerate(tried):
         level += share if place in starting else 0.0
-        if _chance_of_at_least(sum(rights), len(rights), min_accuracy) <= level:
+        if chance_of_at_least(sum(rights), len(rights), min_accuracy) <= level:
             proven = at
         else:
             level = 0.0
@@ -90,15 +74,3 @@ def _thresholds(unlabelled: Sequence[float]) -> Sequence[float]:
     falling = sorted(unlabelled, reverse=True)
     quantiles = {falling[len(falling) * number // _THRESHOLDS - 1] for number in range(1, _THRESHOLDS)}
     return sorted(quantiles | {0.0}, reverse=True)
-
-
-def _chance_of_at_least(right: int, total: int, chance: float) -> float:
-    """Of so many right answers among `total`, each with this chance, between 0 and 1."""
-    if right <= 0:
-        return 1.0
-    odds, ways = math.log(chance) - math.log1p(-chance), math.lgamma(total + 1)
-    at_zero = ways + total * math.log1p(-chance)
-    return math.fsum(
-        math.exp(at_zero + number * odds - math.lgamma(number + 1) - math.lgamma(total - number + 1))
-        for number in range(right, total + 1)
-    )

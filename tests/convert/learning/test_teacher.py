@@ -123,7 +123,7 @@ def test_a_teacher_gives_scores_and_objects_and_is_asked_once(
     rows = demo_rows(tmp_path)
     teacher, warnings = ask(demo_bundle, rows, tmp_path / "work")
     assert not warnings
-    lessons = teacher.lessons(teacher.unlabelled)
+    lessons = teacher.answer(teacher.unlabelled)
     assert len(lessons) == len(rows)
     for row in lessons:
         assert row.chances is not None
@@ -197,10 +197,10 @@ def ask_teacher_of_any(bundle: Path, rows: Sequence[Row], work: Path) -> tuple[T
 def test_labelled_rows_correct_the_teacher(tmp_path: Path) -> None:
     labelled, unlabelled = read(tmp_path, [label(one) for one in inputs(0, 60)], inputs(60, 120))
     teacher = biased(labelled, unlabelled)
-    assert {row.answer for row in teacher.lessons(unlabelled)} == {"loud"}
+    assert {row.answer for row in teacher.answer(unlabelled)} == {"loud"}
     assert sum(one.is_right for one in teacher.judged_on(labelled)) == 30
     corrected = teacher.corrected_by(labelled)
-    assert [row.answer for row in corrected.lessons(unlabelled)] == [label(one)["answer"] for one in inputs(60, 120)]
+    assert [row.answer for row in corrected.answer(unlabelled)] == [label(one)["answer"] for one in inputs(60, 120)]
     assert all(one.is_right for one in corrected.judged_on(labelled))
     assert teacher.corrected_by(labelled[:10]) == teacher
 
@@ -208,7 +208,7 @@ def test_labelled_rows_correct_the_teacher(tmp_path: Path) -> None:
 def test_lessons_do_not_correct_the_teacher(tmp_path: Path) -> None:
     _, unlabelled = read(tmp_path, [], inputs(0, 60))
     teacher = biased([], unlabelled)
-    assert teacher.corrected_by(teacher.lessons(unlabelled)) == teacher
+    assert teacher.corrected_by(teacher.answer(unlabelled)) == teacher
 
 
 def test_a_teacher_that_is_not_sure_is_not_right(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_study_holds_out_labelled_rows_and_a_part_of_the_lessons(tmp_path: Pat
     study = Study.of(labelled, biased(labelled, unlabelled), 0)
     assert len(study.rows) == 200
     for fold in study.folds:
-        taught = study.taught(fold)
+        taught = study.with_teacher_answers(fold)
         # The lessons that are held out are compared once.
         compared = 20 if fold is study.folds[0] else 0
         assert (len(taught.train), len(taught.held_out)) == (80 + 80, 20 + compared)
@@ -236,7 +236,7 @@ def test_its_quality_keeps_agreement_and_accuracy_apart(tmp_path: Path) -> None:
     labelled, unlabelled = read(tmp_path, [label(one) for one in inputs(0, 100)], inputs(100, 200))
     teacher = biased(labelled, unlabelled)
     study = Study.of(labelled, teacher, 0)
-    held = study.taught(study.folds[0]).held_out
+    held = study.with_teacher_answers(study.folds[0]).held_out
     answers = teacher.judged_on(held)
     assert len(study.judged("sound", answers)) == 20
     quality = study.teacher_quality("sound", answers)
@@ -253,7 +253,7 @@ def test_without_labelled_rows_the_lessons_are_judged(tmp_path: Path) -> None:
     answers = {(row.task.name, row.text): {"hall": at % 3, "stop": True} for at, row in enumerate(unlabelled)}
     study = Study.of([], Teacher("0" * 64, unlabelled, answers, {}), 0)
     assert study.rows[0].answer_text == '{"stop":true,"hall":0}'
-    fold = study.taught(study.folds[0])
+    fold = study.with_teacher_answers(study.folds[0])
     assert (len(fold.train), len(fold.held_out)) == (48, 12)
     quality = study.teacher_quality("report", [])
     assert quality is not None

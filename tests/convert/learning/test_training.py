@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.learning.folds import folds_of
@@ -21,7 +22,6 @@ from convert.learning.quality import Answered, task_quality
 from convert.learning.report import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.rows import Row, read_rows
 from convert.learning.table import build_table
-from convert.report.numbers import share_interval
 from edge_agent.core import extras
 from tests.convert.conversions import run
 

@@ -4,20 +4,7 @@ from random import Random
 
 import pytest
 
-from edge_agent.learning.maths.promise import Promise, find_promise, lower_bound, upper_bound
-
-
-def test_bounds_are_those_of_the_exact_binomial_distribution() -> None:
-    assert lower_bound(59, 59, 0.95) == pytest.approx(0.05 ** (1 / 59))
-    # scipy.stats.beta.ppf(0.05, 45, 6)
-    assert lower_bound(45, 50, 0.95) == pytest.approx(0.8012, abs=1e-4)
-    assert upper_bound(0, 59, 0.95) == pytest.approx(1 - 0.05 ** (1 / 59))
-    assert upper_bound(5, 50, 0.95) == pytest.approx(1 - lower_bound(45, 50, 0.95))
-
-
-def test_bounds_without_evidence_say_nothing() -> None:
-    assert (lower_bound(0, 0, 0.95), upper_bound(0, 0, 0.95)) == (0, 1)
-    assert (lower_bound(0, 9, 0.95), upper_bound(9, 9, 0.95)) == (0, 1)
+from edge_agent.learning.maths.promise import Promise, find_promise
 
 
 def answers(count: int, *, seed: int = 0) -> list[float]:

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from edge_agent.core.wording import printable
-from edge_agent.learning.commands.accuracy.measures import CONFIDENCE, Measures, interval
-from edge_agent.learning.maths import promise
+from edge_agent.learning.commands.accuracy.measures import Measures
 from edge_agent.learning.maths.calibration import Judged, bins
+from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
 # Each stands for a colour of the page (page.css), and is in no figure by chance.
 _COLOURS = {"#010203": "var(--ink)", "#010204": "var(--quiet)", "#010205": "var(--own)", "#010206": "var(--other)"}
@@ -66,7 +66,7 @@ def coverage(judged: Sequence[Judged]) -> str:
         # Answers of one score are given together.
         ends = [at for at, (score, _) in enumerate(falling, 1) if at == len(falling) or falling[at][0] < score]
         x = [at / len(falling) for at in ends]
-        low = [promise.lower_bound(counts[at - 1], at, CONFIDENCE) for at in ends]
+        low = [lower_bound(counts[at - 1], at, CONFIDENCE) for at in ends]
         axes.plot(x, [counts[at - 1] / at for at in ends], color=_OWN, label="audits")
         axes.plot(x, low, color=_OTHER, linestyle="--", label=f"at least, at {100 * CONFIDENCE:g} % confidence")
         axes.set(xlim=(0, 1.02), ylim=(min(0.5, *low), 1.02))

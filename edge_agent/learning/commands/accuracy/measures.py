@@ -11,8 +11,8 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import promise
 from edge_agent.learning.maths.calibration import Judged, calibration_error
 from edge_agent.learning.maths.export import Export, ExportedAnswer
+from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
-CONFIDENCE = 0.95
 UNSURE, ANOTHER = "(unsure)", "(another)"
 _SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _PROMISES = (0.9, 0.95, 0.99)
@@ -106,12 +106,6 @@ def judge(answers: Sequence[ExportedAnswer], used: ScoreMap) -> list[Judged]:
     return [(score, label == right) for label, score, right in found]
 
 
-def interval(right: int, total: int) -> tuple[float, float]:
-    """Two-sided."""
-    side = (1 + CONFIDENCE) / 2
-    return promise.lower_bound(right, total, side), promise.upper_bound(right, total, side)
-
-
 def _share(judged: Sequence[Judged]) -> Share:
     right, total = sum(is_right for _, is_right in judged), len(judged)
     return Share(right, total, right / total, *interval(right, total)) if total else Share(0, 0, None, None, None)
@@ -127,7 +121,7 @@ def _calibration(answers: Sequence[ExportedAnswer], used: ScoreMap, sample: str)
 def _coverage(at: float, judged: Sequence[Judged], scores: Sequence[float]) -> Coverage:
     rights = [is_right for score, is_right in judged if score >= at]
     share = sum(rights) / len(rights) if rights else None
-    low = promise.lower_bound(sum(rights), len(rights), CONFIDENCE) if rights else None
+    low = lower_bound(sum(rights), len(rights), CONFIDENCE) if rights else None
     return Coverage(at, sum(score >= at for score in scores) / len(scores), len(rights), share, low)
 
 
@@ -147,7 +141,7 @@ def _missing(right: int, total: int, least: float) -> int:
     low, high = -1, _MOST_MISSING
     while high - low > 1:
         middle = (low + high) // 2
-        if promise.lower_bound(right + middle, total + middle, CONFIDENCE) >= least:
+        if lower_bound(right + middle, total + middle, CONFIDENCE) >= least:
             high = middle
         else:
             low = middle

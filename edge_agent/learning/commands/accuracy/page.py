@@ -11,9 +11,10 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import percent
 from edge_agent.core.wording import printable
 from edge_agent.learning.commands.accuracy import figures
-from edge_agent.learning.commands.accuracy.measures import CONFIDENCE, Measures, judge
+from edge_agent.learning.commands.accuracy.measures import Measures, judge
 from edge_agent.learning.commands.accuracy.tables import tables_of
 from edge_agent.learning.maths.export import Export
+from edge_agent.learning.maths.shares import CONFIDENCE
 
 _SIZES = "The size of a mark is that of its share of the answers."
 

@@ -10,10 +10,10 @@ from enum import StrEnum
 from statistics import NormalDist
 
 from edge_agent.core.score_map import FLOOR, ScoreMap
-from edge_agent.learning.commands.accuracy.measures import interval
 from edge_agent.learning.commands.tune.prompts import Prompt
 from edge_agent.learning.maths.calibration import calibration_error
 from edge_agent.learning.maths.fit import fit
+from edge_agent.learning.maths.shares import interval
 
 _FOLDS = 10
 # Standard errors by which a prompt that is right more often is better, whatever its log loss.
