@@ -1,7 +1,12 @@
 """Which sensors a board has, and how their readings become one.
 
 A board's name decides only what the firmware of a Raspberry Pi does; see firmware.py and thermal.py.
-A new sensor is an entry of `_DEVICES`, a field of `BoardReading`, and a line each in `compose` and status/health.py.
+What the kernel calls a thermal zone is in health without a change. Any other new sensor is
+- a class with an entry in `_DEVICES`, or a `FixedSensor` in `Board.__init__`;
+- a field in reading.py, in `BoardReading.as_health` there, and in `Board.compose` here;
+- that field in tools/schema/health.json and in the sample and the table of docs/mqtt-api.md;
+- a file in a tree of tests/helpers/boards, and its value in tests/board/test_board.py.
+Who should see it: status/homeassistant.py, tools/watch/table.py, tools/doctor/system.py, examples/monitoring.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any
 
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
+from edge_agent.core.codes import Code
 from edge_agent.core.config import GovernorConfig
 from edge_agent.core.pipe import Ready, SetLimits
 
@@ -49,14 +50,6 @@ class Level(IntEnum):
     CRITICAL = 3
 
 
-class LimitCause(StrEnum):
-    """Why the agent limits itself; the values are codes of `error.code`."""
-
-    OVERHEATED = "overheated"
-    POWER_LIMITED = "power_limited"
-    MEMORY_LOW = "memory_low"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What is allowed now; None = no limit.
@@ -67,8 +60,8 @@ class Limits:
 
     level: Level = Level.NORMAL
     reason: str | None = None
-    refusal_cause: LimitCause | None = None
-    causes: tuple[LimitCause, ...] = ()
+    refusal_cause: Code | None = None
+    causes: tuple[Code, ...] = ()
     decode_threads: int | None = None
     prefill_threads: int | None = None
     batch_tokens: int | None = None
@@ -76,7 +69,7 @@ class Limits:
     max_tokens: int | None = None
     lowest_priority: int | None = None
 
-    def refusal(self, priority: int) -> LimitCause | None:
+    def refusal(self, priority: int) -> Code | None:
         """Why a request of this priority is `busy`, for at least RELAX_S; None = it is admitted."""
         is_refused = self.lowest_priority is not None and priority > self.lowest_priority
         return self.refusal_cause if is_refused else None
@@ -153,9 +146,9 @@ class Governor:
         self._config = config
         # What the worker does without limits; None = unknown, and so not limited.
         self._capacity: Ready | SetLimits = SetLimits()
-        self._heat = _Ladder(LimitCause.OVERHEATED, HEAT)
-        self._power = _Ladder(LimitCause.POWER_LIMITED, POWER, _UNDERVOLTAGE_RELAX_S)
-        self._memory = _Ladder(LimitCause.MEMORY_LOW, MEMORY)
+        self._heat = _Ladder(Code.OVERHEATED, HEAT)
+        self._power = _Ladder(Code.POWER_LIMITED, POWER, _UNDERVOLTAGE_RELAX_S)
+        self._memory = _Ladder(Code.MEMORY_LOW, MEMORY)
         self._power_stage_at = -math.inf
         self._smoothed_c: float | None = None
         self._smoothed_at = 0.0
@@ -253,7 +246,7 @@ class Governor:
 class _Ladder:
     """The stage of one cause; `at` counts from 1, 0 = no stage. It eases by one stage after relax_s without need."""
 
-    def __init__(self, cause: LimitCause, stages: Sequence[Stage], relax_s: float = RELAX_S) -> None:
+    def __init__(self, cause: Code, stages: Sequence[Stage], relax_s: float = RELAX_S) -> None:
         self.cause = cause
         self.at = 0
         self._stages = stages

@@ -17,41 +17,50 @@ class Status(StrEnum):
     PARTIAL = "partial"
 
 
-class Code(StrEnum):
-    """`error.code` of a reply, and the status that belongs to it, which decides whether the reply is repeated.
+# Whose a code is. In a pool, a request that fails for its board alone goes to another one.
+_OF_BOARD, _OF_REQUEST = True, False
 
-    A new code also goes into the table in docs/mqtt-api.md, and into replies._QUOTING if its message quotes the caller.
+
+class Code(StrEnum):
+    """`error.code` of a reply, its status, which decides whether the reply is repeated, and whose it is.
+
+    Besides where it is raised, a new code also goes into
+    - docs/mqtt-api.md, and in the order here into docs/troubleshooting.md and rigs/fuzz/answers.py;
+    - `_QUOTING` in requests/replies.py if its message may quote the caller, `_OVERLOAD` if too much is asked;
+    - a ladder of board/governor.py if the governor refuses for it.
     """
 
     status: Status
+    is_of_board: bool
 
-    def __new__(cls, value: str, status: Status = Status.FAILED) -> Self:
+    def __new__(cls, value: str, status: Status, is_of_board: bool) -> Self:  # noqa: FBT001 - a row of a table
         code = str.__new__(cls, value)
         code._value_ = value
         code.status = status
+        code.is_of_board = is_of_board
         return code
 
-    QUEUE_FULL = "queue_full", Status.BUSY
-    DEADLINE_UNREACHABLE = "deadline_unreachable", Status.BUSY
-    LOADING = "loading", Status.BUSY
-    DRAINING = "draining", Status.BUSY
-    OVERHEATED = "overheated", Status.BUSY
-    POWER_LIMITED = "power_limited", Status.BUSY
-    MEMORY_LOW = "memory_low", Status.BUSY
-    RATE_LIMITED = "rate_limited", Status.BUSY
-    DEADLINE = "deadline", Status.EXPIRED
-    NOT_UTF8 = "not_utf8", Status.INVALID
-    BAD_JSON = "bad_json", Status.INVALID
-    BAD_FIELD = "bad_field", Status.INVALID
-    UNKNOWN_TASK = "unknown_task", Status.INVALID
-    TOO_LONG = "too_long", Status.INVALID
-    REPLY_TOPIC_REFUSED = "reply_topic_refused", Status.INVALID
-    QUARANTINED = "quarantined", Status.INVALID
-    CANCELLED = "cancelled", Status.CANCELLED
-    SUPERSEDED = "superseded", Status.CANCELLED
-    ENGINE_LOST = "engine_lost", Status.FAILED
-    NO_VALID_OUTPUT = "no_valid_output", Status.FAILED
-    INTERNAL = "internal", Status.FAILED
+    QUEUE_FULL = "queue_full", Status.BUSY, _OF_BOARD
+    DEADLINE_UNREACHABLE = "deadline_unreachable", Status.BUSY, _OF_BOARD
+    LOADING = "loading", Status.BUSY, _OF_BOARD
+    DRAINING = "draining", Status.BUSY, _OF_BOARD
+    OVERHEATED = "overheated", Status.BUSY, _OF_BOARD
+    POWER_LIMITED = "power_limited", Status.BUSY, _OF_BOARD
+    MEMORY_LOW = "memory_low", Status.BUSY, _OF_BOARD
+    RATE_LIMITED = "rate_limited", Status.BUSY, _OF_REQUEST
+    DEADLINE = "deadline", Status.EXPIRED, _OF_REQUEST
+    NOT_UTF8 = "not_utf8", Status.INVALID, _OF_REQUEST
+    BAD_JSON = "bad_json", Status.INVALID, _OF_REQUEST
+    BAD_FIELD = "bad_field", Status.INVALID, _OF_REQUEST
+    UNKNOWN_TASK = "unknown_task", Status.INVALID, _OF_BOARD
+    TOO_LONG = "too_long", Status.INVALID, _OF_REQUEST
+    REPLY_TOPIC_REFUSED = "reply_topic_refused", Status.INVALID, _OF_REQUEST
+    QUARANTINED = "quarantined", Status.INVALID, _OF_REQUEST
+    CANCELLED = "cancelled", Status.CANCELLED, _OF_REQUEST
+    SUPERSEDED = "superseded", Status.CANCELLED, _OF_REQUEST
+    ENGINE_LOST = "engine_lost", Status.FAILED, _OF_REQUEST
+    NO_VALID_OUTPUT = "no_valid_output", Status.FAILED, _OF_REQUEST
+    INTERNAL = "internal", Status.FAILED, _OF_REQUEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

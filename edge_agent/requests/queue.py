@@ -95,8 +95,8 @@ class RequestQueue:
         if limits.causes and (cause := limits.refusal(request.priority)) is not None:
             if request.student is None or not request.student.is_proven:
                 message = f"priority {request.priority} is not urgent enough while {limits.reason}"
-                raise Refusal(Code(cause.value), message, RELAX_S)
-            request.student_only = Code(cause.value)
+                raise Refusal(cause, message, RELAX_S)
+            request.student_only = cause
         assert request.task is not None
         for subject, name, per_minute in (
             ("reply topic", request.reply_topic, self._config.queue.rate_per_minute),

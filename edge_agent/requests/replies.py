@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 MAX_FOLLOWERS = 1000
 # These refusals say that more is asked than can be answered.
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
-# These say something of this board, not of the request. A caller's rate is its own affair.
-_OTHER_BOARDS_MAY_ANSWER = {code for code in Code if code.status is Status.BUSY} - {Code.RATE_LIMITED}
-_OTHER_BOARDS_MAY_ANSWER |= {Code.UNKNOWN_TASK}
 # Their messages may quote the caller, or an answer made from the input: the log does not.
 _QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
 
@@ -130,7 +127,7 @@ class Replies:
 
     def refuse(self, request: Request, error: Error, now: float) -> None:
         """Ends a request without an answer, whether it was admitted or not. What another board may answer goes back."""
-        if error.code in _OTHER_BOARDS_MAY_ANSWER and _has_time(request, now) and self.give_back(request):
+        if error.code.is_of_board and _has_time(request, now) and self.give_back(request):
             log.info("request given back task=%r code=%s", cut(request.task_name), error.code.value)
             return
         status = error.code.status

@@ -20,11 +20,11 @@ from edge_agent.board.governor import (
     RELAX_S,
     Governor,
     Level,
-    LimitCause,
     Limits,
     Stage,
 )
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
+from edge_agent.core.codes import Code
 from edge_agent.core.config import GovernorConfig
 from edge_agent.core.pipe import SetLimits
 
@@ -113,13 +113,13 @@ def test_a_refusal_names_its_cause() -> None:
     board = governor()
     limits = heat(board, [79.3] * 30)[-1]
     assert limits.lowest_priority == 4
-    assert limits.refusal(5) is LimitCause.OVERHEATED
+    assert limits.refusal(5) is Code.OVERHEATED
     assert limits.refusal(4) is None
     assert NO_LIMITS.refusal(9) is None
     assert limits.reason == "the SoC is near its limit of 80 °C"
     # Only a board that is out of hand refuses the most urgent.
     assert heat(board, [87.0] * 60, 30.0)[-1].refusal(0) is None
-    assert heat(board, [90.0] * 60, 90.0)[-1].refusal(0) is LimitCause.OVERHEATED
+    assert heat(board, [90.0] * 60, 90.0)[-1].refusal(0) is Code.OVERHEATED
 
 
 def test_a_single_reading_that_is_off_refuses_nothing() -> None:
@@ -183,7 +183,7 @@ def test_a_low_voltage_halves_the_threads_at_once_and_takes_more_while_it_lasts(
     limits = undervoltage(governor(), [True] * 40)
     assert (limits[0].prefill_threads, limits[0].decode_threads, limits[0].lowest_priority) == (2, 1, None)
     assert limits[10].prefill_threads == 1
-    assert limits[20].refusal(5) is LimitCause.POWER_LIMITED
+    assert limits[20].refusal(5) is Code.POWER_LIMITED
     assert limits[39].refusal(0) is None
 
 
@@ -191,9 +191,9 @@ def test_memory_that_runs_out_narrows_then_refuses_and_comes_back() -> None:
     board = governor(memory_reserve_mb=100.0)
     assert board.decide(available(250), 0) == NO_LIMITS
     assert board.decide(available(190), 1).max_active == 2
-    assert board.decide(available(140), 2).refusal(9) is LimitCause.MEMORY_LOW
-    assert board.decide(available(90), 3).refusal(1) is LimitCause.MEMORY_LOW
-    assert board.decide(available(40), 4).refusal(0) is LimitCause.MEMORY_LOW
+    assert board.decide(available(140), 2).refusal(9) is Code.MEMORY_LOW
+    assert board.decide(available(90), 3).refusal(1) is Code.MEMORY_LOW
+    assert board.decide(available(40), 4).refusal(0) is Code.MEMORY_LOW
     assert decide(board, [available(2000.0)] * 600, 5.0)[-1] == NO_LIMITS
     # It must come back by more than a little.
     limits = decide(governor(memory_reserve_mb=100.0), [available(190)] + [available(240)] * 600)
@@ -213,7 +213,7 @@ def test_of_several_causes_the_tightest_limit_of_each_kind_holds() -> None:
     limits = governor().decide(both, 0.0)
     assert (limits.prefill_threads, limits.max_active, limits.max_tokens) == (1, 1, 64)
     assert (limits.level, limits.lowest_priority) == (Level.CRITICAL, 0)
-    assert limits.refusal(1) is limits.refusal(9) is LimitCause.MEMORY_LOW
+    assert limits.refusal(1) is limits.refusal(9) is Code.MEMORY_LOW
     assert limits.reason == "the SoC is near its limit of 80 °C; less than 200 MB of memory are available"
 
 
@@ -228,6 +228,6 @@ def test_before_the_worker_is_ready_only_refusals_are_limits() -> None:
     board = Governor(GovernorConfig())
     limits = heat(board, [79.9] * 30)[-1]
     assert (limits.decode_threads, limits.prefill_threads, limits.batch_tokens, limits.max_active) == (None,) * 4
-    assert limits.refusal(5) is LimitCause.OVERHEATED
+    assert limits.refusal(5) is Code.OVERHEATED
     board.set_capacity(CAPACITY)
     assert heat(board, [79.9], 30.0)[-1].prefill_threads == 1

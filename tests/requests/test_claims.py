@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.board.governor import Level, LimitCause, Limits
+from edge_agent.board.governor import Level, Limits
+from edge_agent.core.codes import Code
 from edge_agent.core.pipe import Partial
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.pool.claim import MAX_DELIVERIES, Claim
@@ -225,9 +226,9 @@ class TestPlaces:
 
     def test_a_hot_board_has_fewer_and_then_none(self) -> None:
         desk = PoolDesk(slots=4)
-        desk.dispatcher.apply_limits(Limits(level=Level.WARM, causes=(LimitCause.OVERHEATED,), max_active=2))
+        desk.dispatcher.apply_limits(Limits(level=Level.WARM, causes=(Code.OVERHEATED,), max_active=2))
         assert desk.places == 2
-        hot = Limits(level=Level.HOT, causes=(LimitCause.OVERHEATED,), max_active=2, lowest_priority=5)
+        hot = Limits(level=Level.HOT, causes=(Code.OVERHEATED,), max_active=2, lowest_priority=5)
         desk.dispatcher.apply_limits(hot)
         assert desk.places == 0
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.board.governor import Level, LimitCause, Limits
+from edge_agent.board.governor import Level, Limits
 from edge_agent.core.codes import Code
 from edge_agent.core.pipe import (
     Cancelled,
@@ -819,8 +819,8 @@ class TestLimits:
     HOT = Limits(
         level=Level.HOT,
         reason="the SoC is near its limit of 80 °C",
-        refusal_cause=LimitCause.OVERHEATED,
-        causes=(LimitCause.OVERHEATED,),
+        refusal_cause=Code.OVERHEATED,
+        causes=(Code.OVERHEATED,),
         max_active=1,
         max_tokens=16,
         lowest_priority=4,
@@ -971,7 +971,7 @@ class TestStudents:
         assert [code_of(reply) for reply in desk.replies] == ["superseded"]
 
     def test_under_heat_a_proven_student_answers_alone(self) -> None:
-        cause = LimitCause.OVERHEATED
+        cause = Code.OVERHEATED
         hot = Limits(level=Level.HOT, reason="it is hot", refusal_cause=cause, causes=(cause,), lowest_priority=-1)
         # Also one that is drawn for an audit.
         desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
