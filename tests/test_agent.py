@@ -138,6 +138,18 @@ def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypat
     assert agent._dispatcher._slots == {None: READY.max_active}
 
 
+def test_a_worker_that_leaks_is_replaced_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent()
+    with_worker(monkeypatch, agent)
+    looked_at: list[float] = []
+    monkeypatch.setattr(agent._supervisor, "replace_outgrown", looked_at.append)
+    agent._on_board_reading(BoardReading(), 1.0)
+    agent._handle(received(inbound(f"{BASE}/infer/generate/request", "text", at=1.5)), 1.5)
+    assert not agent._dispatcher.is_idle
+    agent._on_board_reading(BoardReading(), 2.0)
+    assert looked_at == [1.0]
+
+
 def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker:
     return FromWorker(cast("WorkerProcess", process), event)
 

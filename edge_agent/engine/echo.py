@@ -1,7 +1,7 @@
 """A deterministic engine without a model, for tests of queue, overload and cancel on any machine.
 
-The model path `echo:` chooses it. In `echo:step_ms=20,load_ms=500` each step takes 20 ms and the load 500 ms. `leak_kb`
-is memory that each step keeps, for tests of the supervisor. A token is a word.
+The model path `echo:` chooses it. In `echo:step_ms=20,load_ms=500` each step takes 20 ms and the load 500 ms.
+A token is a word.
 Labels: the first label that the last user message contains gets 0.9, else all are equal. Schema: a small instance.
 Text: the last user message, word by word.
 """
@@ -25,7 +25,7 @@ from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count
 
 _CONTEXT_TOKENS = 4096
 _LIKELY = 0.9
-_OPTIONS = ("step_ms", "load_ms", "leak_kb")
+_OPTIONS = ("step_ms", "load_ms")
 _LOAD_PART_S = 0.1
 # By the types of JSON Schema.
 _SMALLEST = {"object": {}, "array": [], "string": "", "boolean": False, "null": None}
@@ -33,8 +33,9 @@ _SMALLEST = {"object": {}, "array": [], "string": "", "boolean": False, "null": 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _EchoRequest(MeasuredRequest):
+    text: TextStream = field(default_factory=TextStream)
     words: list[str] = field(default_factory=list)
-    text: TextStream
+    """Those that are not written yet, of a text."""
     written: int = 0
 
 
@@ -45,10 +46,9 @@ class EchoEngine(Engine):
         self._options = _parse_options(load.model_path)
         self._settings = load.settings
         self._context_tokens = load.settings.context_tokens or _CONTEXT_TOKENS
-        self._most_active = load.settings.max_active
+        self._max_active = load.settings.max_active
         self._requests: dict[int, _EchoRequest] = {}
         self._totals = pipe.Progress()
-        self._leaked: list[bytes] = []
         # Never set: waiting for it is a pause.
         self._pause = threading.Event()
         ready_at = monotonic() + self._options["load_ms"] / 1000
@@ -83,8 +83,8 @@ class EchoEngine(Engine):
         }
 
     def set_limits(self, limits: pipe.SetLimits) -> None:
-        most = self._settings.max_active
-        self._most_active = most if limits.max_active is None else min(most, limits.max_active)
+        configured = self._settings.max_active
+        self._max_active = configured if limits.max_active is None else min(configured, limits.max_active)
 
     def progress(self) -> pipe.Progress:
         return replace(self._totals, active=min(len(self._requests), self._settings.max_active))
@@ -95,7 +95,7 @@ class EchoEngine(Engine):
         prompt = sum(_count(message.content) for message in run.messages)
         if prompt + run.max_tokens > self._context_tokens:
             return too_long(run, prompt, run.max_tokens, self._context_tokens)
-        request = _EchoRequest(run=run, prompt_tokens=prompt, text=TextStream())
+        request = _EchoRequest(run=run, prompt_tokens=prompt)
         request.cached_tokens = min(self._prefixes.get(run.task, 0), max(prompt - 1, 0))
         if isinstance(run.plan, pipe.TextPlan):
             request.words = re.findall(r"\s*\S+", _last_user_text(run))
@@ -108,13 +108,10 @@ class EchoEngine(Engine):
 
     def step(self) -> list[pipe.Event]:
         began = monotonic()
-        active = list(self._requests.values())[: self._most_active]
+        active = list(self._requests.values())[: self._max_active]
         if not active:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
-        if leaked := int(1024 * self._options["leak_kb"]):
-            # Pages of zeros would take no memory.
-            self._leaked.append(b"!" * leaked)
         has_prefill = False
         share_s = (monotonic() - began) / len(active)
         events: list[pipe.Event] = []
@@ -136,13 +133,18 @@ class EchoEngine(Engine):
         return events
 
     def _advance(self, request: _EchoRequest) -> list[pipe.Event]:
-        plan = request.run.plan
-        if isinstance(plan, pipe.TextPlan):
-            return self._write_word(request)
+        """A new kind of task with a plan of its own has a case here."""
+        match request.run.plan:
+            case pipe.TextPlan():
+                return self._write_word(request)
+            case pipe.LabelsPlan() as plan:
+                end: pipe.Event = request.finished(
+                    pipe.Finish.LABELS, scores=_scores(plan, _last_user_text(request.run))
+                )
+            case pipe.SchemaPlan() as plan:
+                end = _answer_schema(request, plan)
         del self._requests[request.run.id]
-        if isinstance(plan, pipe.LabelsPlan):
-            return [request.finished(pipe.Finish.LABELS, scores=_scores(plan, _last_user_text(request.run)))]
-        return [_answer_schema(request, plan)]
+        return [end]
 
     def _write_word(self, request: _EchoRequest) -> list[pipe.Event]:
         if request.words:

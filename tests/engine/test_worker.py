@@ -105,7 +105,7 @@ def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: C
     ("path", "message"),
     [
         ("nothing.gguf", "does not exist"),
-        ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms, leak_kb"),
+        ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms"),
     ],
 )
 def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(
