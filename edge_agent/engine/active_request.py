@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from edge_agent.core.pipe import LabelsPlan, Run, TextPlan
-from edge_agent.engine.answer.answer_guess import AnswerTokens
-from edge_agent.engine.answer.json_answer import JsonAnswer, JsonSchema
-from edge_agent.engine.answer.labels import Branch, LabelAnswer, LabelTree
+from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TextPlan
+from edge_agent.engine.answer.answer import Answer, Continuation
+from edge_agent.engine.answer.json_answer import JsonSchema
+from edge_agent.engine.answer.labels import LabelAnswer, LabelTree
 from edge_agent.engine.answer.text_answer import TextAnswer
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import MeasuredRequest
@@ -26,53 +26,46 @@ from edge_agent.engine.step.cache_sequence import CacheSequence
 from edge_agent.gguf.model import FIELDS_KEY
 
 # Of trees of labels and of schemas; they come from the tasks of a configuration.
-_MOST_KEPT = 64
+_MAX_KEPT = 64
 # What the makers of DeepSeek-R1 recommend: a thought of the most probable tokens may repeat itself without end.
 REASONING_TEMPERATURE, REASONING_TOP_P = 0.6, 0.95
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ActiveRequest(MeasuredRequest):
-    """One Run with the tokens of its prompt and the answer so far.
-
-    sequence: its place in the cache, None while it waits. cells: KV cells that are reserved for it.
-    prefix: the one that it shares cells with.
-    branches: label branches that are decoded; branches_left: those that wait for a sequence id.
-    """
+    """One Run with the tokens of its prompt and the answer so far."""
 
     prompt: Sequence[int]
-    answer: LabelAnswer | JsonAnswer | TextAnswer
+    answer: Answer
     sequence: CacheSequence | None = None
+    """Its place in the cache; None while it waits."""
     cells: int = 0
+    """The KV cells that are reserved for it."""
     prefix: Prefix | None = None
+    """The one that it shares cells with."""
     branches: list[CacheSequence] = field(default_factory=list)
-    branches_left: list[Branch] = field(default_factory=list)
+    """The branches of its answer that are decoded."""
+    branches_left: list[Continuation] = field(default_factory=list)
+    """Those that wait for a sequence id."""
 
     def start(self, seq_id: int, shared: int) -> CacheSequence:
         """Places it in a sequence that holds `shared` tokens of its prompt already.
 
         Behind the prompt stand the decided tokens of the answer, and the guessed ones.
         """
-        draft = self.answer.draft() if isinstance(self.answer, JsonAnswer) else AnswerTokens(decisions=(-1,))
-        outputs = tuple(len(self.prompt) + at for at in draft.decisions)
-        self.sequence = CacheSequence(seq_id, [*self.prompt, *draft.tokens], outputs, shared)
+        draft, length = self.answer.draft(), len(self.prompt)
+        outputs = tuple(length + offset for offset in draft.outputs)
+        self.sequence = CacheSequence(seq_id, [*self.prompt, *draft.tokens], outputs, shared, length)
         self.cached_tokens = shared
         return self.sequence
 
     def start_branch(self, seq_id: int) -> CacheSequence:
-        """Places the next label branch in a sequence that holds the prompt already."""
+        """Places the next branch of its answer in a sequence that holds the prompt already."""
         branch, length = self.branches_left.pop(), len(self.prompt)
         outputs = tuple(length + index for index in branch.outputs)
-        sequence = CacheSequence(seq_id, [*self.prompt, *branch.tokens], outputs, length, branch)
+        sequence = CacheSequence(seq_id, [*self.prompt, *branch.tokens], outputs, length, length, is_branch=True)
         self.branches.append(sequence)
         return sequence
-
-    def extra_cells(self, parallel_branches: int) -> int:
-        """KV cells that it needs at most beyond those of its prompt."""
-        if not isinstance(self.answer, LabelAnswer):
-            return self.run.max_tokens
-        lengths = sorted((len(branch.tokens) for branch in self.answer.tree.branches), reverse=True)
-        return sum(lengths[:parallel_branches])
 
 
 class RequestBuilder:
@@ -83,8 +76,8 @@ class RequestBuilder:
         table = llama.metadata(FIELDS_KEY)
         self.chat: Prompts = Chat(llama) if table is None else FieldPrompts(llama, table)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
-        self.tree = lru_cache(_MOST_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))
-        self._schema = lru_cache(_MOST_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
+        self.tree = lru_cache(_MAX_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))
+        self._schema = lru_cache(_MAX_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
 
     def prompt_crc32(self, prompt: Sequence[int]) -> int | None:
         """See Finished."""
@@ -102,36 +95,34 @@ class RequestBuilder:
             run = self._with_reasoning_defaults(run)
         thinks = isinstance(run.plan, TextPlan) and run.max_reasoning_tokens != 0
         prompt, is_open = self.chat.prompt(run, thinks=thinks)
-        request = ActiveRequest(
-            run=run, prompt=prompt, prompt_tokens=len(prompt), answer=self._answer(run, prompt, is_open=is_open)
+        answer = self._answer(run, prompt, is_open=is_open)
+        return ActiveRequest(
+            run=run, prompt=prompt, prompt_tokens=len(prompt), answer=answer, branches_left=list(answer.branches)
         )
-        if isinstance(request.answer, LabelAnswer):
-            request.branches_left = list(request.answer.tree.branches)
-        return request
 
     def _with_reasoning_defaults(self, run: Run) -> Run:
         """Fills in what the request leaves open. Half of the tokens remain for the answer."""
-        sampling, most = run.sampling, run.max_reasoning_tokens
+        sampling, limit = run.sampling, run.max_reasoning_tokens
         if sampling.temperature is None:
             sampling = replace(sampling, temperature=REASONING_TEMPERATURE)
         if sampling.top_p is None:
             sampling = replace(sampling, top_p=REASONING_TOP_P)
-        if most is None:
-            most = max(0, run.max_tokens - len(self._close_thought)) // 2
-        return replace(run, sampling=sampling, max_reasoning_tokens=most)
+        if limit is None:
+            limit = max(0, run.max_tokens - len(self._close_thought)) // 2
+        return replace(run, sampling=sampling, max_reasoning_tokens=limit)
 
-    def _answer(self, run: Run, prompt: Sequence[int], *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
-        if isinstance(run.plan, LabelsPlan):
-            return LabelAnswer(self.tree(run.plan.labels), self.chat.unlikeness(run.task, prompt))
-        if isinstance(run.plan, TextPlan):
-            text = TextStream(stop=run.plan.stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)
-            return TextAnswer(self._llama, run, text, self._close_thought, None)
-        # Not sorted: the schema's order is the order of the answer's keys.
-        schema = self._schema(json.dumps(run.plan.schema))
-        matcher = schema.start()
-        if matcher is None:
-            return TextAnswer(self._llama, run, TextStream(), self._close_thought, schema)
-        return JsonAnswer(self._llama, run, schema, matcher)
+    def _answer(self, run: Run, prompt: Sequence[int], *, is_open: bool) -> Answer:
+        """A new kind of task with a plan of its own has a case here."""
+        match run.plan:
+            case LabelsPlan(labels=labels):
+                unlike = self.chat.out_of_distribution(run.task, prompt)
+                return LabelAnswer(self._llama.logits, self.tree(labels), unlike)
+            case SchemaPlan(schema=schema):
+                # Not sorted: the schema's order is the order of the answer's keys.
+                return self._schema(json.dumps(schema)).answer(run)
+            case TextPlan(stop=stop):
+                text = TextStream(stop=stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)
+                return TextAnswer(self._llama, run, text, self._close_thought)
 
     def _label_tokens(self, label: str) -> list[int]:
         return self._llama.tokenize(unicodedata.normalize("NFC", label), parse_special=False)

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import takewhile
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,11 @@ class Piece:
     position: int
     tokens: Sequence[int]
     outputs: Sequence[int] = ()
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return sum(takewhile(bool, map(eq, one, other)))
 
 
 class LlamaLog:

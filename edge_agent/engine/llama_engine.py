@@ -11,25 +11,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.environment import cores
 from edge_agent.engine.active_request import ActiveRequest, RequestBuilder
-from edge_agent.engine.answer.json_answer import JsonAnswer
-from edge_agent.engine.answer.labels import LabelAnswer
-from edge_agent.engine.answer.text_answer import InvalidOutputError, TextAnswer
+from edge_agent.engine.answer.answer import InvalidOutputError
 from edge_agent.engine.engine import Engine, count_start, count_step, too_long
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.prompt.chat_template import ChatError
-from edge_agent.engine.prompt.prefix_store import PrefixStore
-from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
+from edge_agent.engine.prompt.task_prefixes import PrefixStore, TaskPrefixes
 from edge_agent.engine.step import step_costs
 from edge_agent.engine.step.cache_sequence import CacheSequence
-from edge_agent.engine.step.linger import Linger
-from edge_agent.engine.step.next_step import NextStep, StepPart
-from edge_agent.engine.step.step_policy import WRITING_ROWS, StepPolicy
+from edge_agent.engine.step.scheduler import WRITING_ROWS, Scheduler, StepPart, StepPolicy
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +34,6 @@ _BRANCHES = 6
 _PREFIXES = 8
 # Prefixes take at most this share of the cells.
 _PREFIX_SHARE = 0.5
-
-# On x86 agent, broker and client need about 2 ms for an answer and the next request together.
-_LINGER_SHARE = 0.3
-_LINGER_WAY_S = 0.004
 
 
 def open_context(load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> Llama:
@@ -67,7 +57,7 @@ class LlamaEngine(Engine):
 
     def __init__(self, load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> None:
         self._llama = open_context(load, on_progress)
-        self._max_active = self._most_running = active = load.settings.max_active
+        self._max_active = self._max_running = active = load.settings.max_active
         self._builder = RequestBuilder(self._llama)
         self._request_ids = list(range(active))
         self._branch_ids = list(range(active, active + _BRANCHES))
@@ -82,7 +72,6 @@ class LlamaEngine(Engine):
         )
         # By arrival.
         self._requests: dict[int, ActiveRequest] = {}
-        self._linger = Linger(_LINGER_SHARE, _LINGER_WAY_S)
         self._totals = pipe.Progress()
         # A first step touches every weight, so that no request waits for the disk.
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=cores())
@@ -91,8 +80,8 @@ class LlamaEngine(Engine):
         began = monotonic()
         policy = step_costs.load_or_measure_policy(load, self._llama, self._request_ids, self._idle_id)
         self._measure_s = monotonic() - began
-        self._next_step = NextStep(
-            policy, max_active=active, most_rows=self._llama.batch_tokens, most_outputs=self._llama.sequences
+        self._scheduler = Scheduler(
+            policy, max_active=active, max_rows=self._llama.batch_tokens, max_outputs=self._llama.sequences
         )
         on_progress()
         self.set_tasks(load.tasks)
@@ -116,7 +105,7 @@ class LlamaEngine(Engine):
 
     @property
     def _policy(self) -> StepPolicy:
-        return self._next_step.policy
+        return self._scheduler.policy
 
     @property
     def has_work(self) -> bool:
@@ -128,8 +117,7 @@ class LlamaEngine(Engine):
 
     @property
     def linger_s(self) -> float:
-        seconds = self._linger.seconds(monotonic())
-        return 0.0 if seconds and self._next_step.is_full(self._requests.values()) else seconds
+        return self._scheduler.linger_s(self._requests.values(), monotonic())
 
     @property
     def _running(self) -> int:
@@ -157,8 +145,8 @@ class LlamaEngine(Engine):
         self._policy.limit(
             threads=limits.threads, prefill_threads=limits.prefill_threads, batch_tokens=limits.batch_tokens
         )
-        most = self._max_active if limits.max_active is None else limits.max_active
-        self._most_running = min(self._max_active, most)
+        limit = self._max_active if limits.max_active is None else limits.max_active
+        self._max_running = min(self._max_active, limit)
 
     def add(self, run: pipe.Run) -> pipe.Event | None:
         if run.id in self._requests:
@@ -173,11 +161,11 @@ class LlamaEngine(Engine):
         except Exception as error:
             log.exception("request %d cannot be prepared", run.id)
             return pipe.Failed(id=run.id, code=Code.INTERNAL, message=str(error))
-        prompt, extra = len(request.prompt), request.extra_cells(_BRANCHES)
+        prompt, extra = len(request.prompt), request.answer.max_cells(_BRANCHES)
         if prompt + extra > self._llama.context_tokens:
             return too_long(run, prompt, extra, self._llama.context_tokens)
         self._requests[run.id] = request
-        self._linger.request_added()
+        self._scheduler.linger.request_added()
         self._start_waiting()
         return None
 
@@ -191,7 +179,7 @@ class LlamaEngine(Engine):
     def step(self) -> list[pipe.Event]:
         self._start_waiting()
         self._start_branches()
-        parts = self._next_step.choose(self._requests.values())
+        parts = self._scheduler.choose(self._requests.values())
         if not parts:
             return []
         began = monotonic()
@@ -212,18 +200,18 @@ class LlamaEngine(Engine):
             self._totals, rows=len(requests), tokens=tokens, elapsed_s=monotonic() - began, has_prefill=has_prefill
         )
         if ended := running - self._running:
-            self._linger.requests_ended(ended, of=running, step_s=decoded_at - began, now=monotonic())
+            self._scheduler.linger.requests_ended(ended, running=running, step_s=decoded_at - began, now=monotonic())
         return events
 
     def _start_waiting(self) -> None:
         """Starts requests by arrival while there is a place, and room for the worst case of the next one."""
         for request in self._requests.values():
-            if request.sequence is None and (self._running >= self._most_running or not self._start(request)):
+            if request.sequence is None and (self._running >= self._max_running or not self._start(request)):
                 return
 
     def _start(self, request: ActiveRequest) -> bool:
         prefix, shared = self._prefixes.find_or_restore(request.run.task, request.prompt, self._unreserved_cells)
-        cells = len(request.prompt) + request.extra_cells(_BRANCHES)
+        cells = len(request.prompt) + request.answer.max_cells(_BRANCHES)
         if cells - shared > self._unheld_cells:
             if self._running:
                 return False
@@ -281,9 +269,7 @@ class LlamaEngine(Engine):
             if rows and request.first_token_at is None:
                 request.first_token_at = now
                 self._prefixes.keep(request.run.task, request.prompt, sequence.seq_id, self._unreserved_cells)
-            if isinstance(request.answer, LabelAnswer):
-                return self._read_labels(request, request.answer, sequence, rows)
-            return self._read_text(request, request.answer, sequence, rows)
+            return self._read(request, sequence, rows)
         except InvalidOutputError as error:
             code, message = Code.NO_VALID_OUTPUT, str(error)
         except Exception as error:
@@ -293,46 +279,27 @@ class LlamaEngine(Engine):
         self._remove(request)
         return [pipe.Failed(id=request.run.id, code=code, message=message)]
 
-    def _read_labels(
-        self, request: ActiveRequest, answer: LabelAnswer, sequence: CacheSequence, rows: list[int]
-    ) -> list[pipe.Event]:
-        if sequence.branch is not None:
-            for row in rows:
-                length = sequence.branch.outputs[sequence.read] + 1
-                sequence.read += 1
-                answer.add(sequence.branch.tokens[:length], self._llama.logits(row))
-            if not sequence.waiting:
-                request.branches.remove(sequence)
-                self._release_branch(sequence)
-        elif rows and answer.needs_prompt_logits:
-            answer.add((), self._llama.logits(rows[0]))
-        if request.first_token_at is None or request.branches or request.branches_left:
-            return []
-        return [self._finish(request, pipe.Finish.LABELS, scores=answer.scores(), unlike=answer.unlike)]
-
-    def _read_text(
-        self, request: ActiveRequest, answer: JsonAnswer | TextAnswer, sequence: CacheSequence, rows: list[int]
-    ) -> list[pipe.Event]:
+    def _read(self, request: ActiveRequest, sequence: CacheSequence, rows: list[int]) -> list[pipe.Event]:
+        """Gives the answer its logits. Raises InvalidOutputError, NumericError."""
+        answer = request.answer
         before = answer.completion_tokens
-        for row in rows:
-            following = answer.next_tokens(row)
-            if answer.finish is not None or not sequence.continue_with(following):
-                break
-        self._llama.cut(sequence.seq_id, sequence.done)
+        answer.read(sequence, rows)
         self._totals.completion_tokens_total += answer.completion_tokens - before
-        if answer.finish is not None:
-            answer.check()
+        if not sequence.is_branch:
+            self._llama.cut(sequence.seq_id, sequence.done)
+        elif not sequence.waiting:
+            request.branches.remove(sequence)
+            self._release_branch(sequence)
+        result = None if answer.finish is None else answer.result()
         events: list[pipe.Event] = []
         if request.run.stream and (delta := answer.take_delta()):
             events.append(pipe.Partial(id=request.run.id, delta=delta))
-        if answer.finish is not None:
-            texts = {"text": answer.text, "reasoning": answer.reasoning}
-            events.append(self._finish(request, answer.finish, completion_tokens=answer.completion_tokens, **texts))
+        if answer.finish is not None and result is not None:
+            self._remove(request)
+            events.append(
+                request.finished(answer.finish, prompt_crc32=self._builder.prompt_crc32(request.prompt), **result)
+            )
         return events
-
-    def _finish(self, request: ActiveRequest, finish: pipe.Finish, **answer: Any) -> pipe.Finished:
-        self._remove(request)
-        return request.finished(finish, prompt_crc32=self._builder.prompt_crc32(request.prompt), **answer)
 
     def _remove(self, request: ActiveRequest) -> None:
         """Gives back what the request holds of the context."""

@@ -26,8 +26,7 @@ from edge_agent.engine.llama import Llama, LoadError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat import Chat
 from edge_agent.engine.prompt.chat_template import ChatTemplate
-from edge_agent.engine.step.linger import Linger
-from edge_agent.engine.step.step_policy import StepCost, StepPolicy
+from edge_agent.engine.step.scheduler import Linger, StepCost, StepPolicy
 from tests.engine.exact import ExactModel
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, asking, ends, finished, messages, run, system
 from tests.helpers.ggufs import STRING, changed_model
@@ -71,7 +70,7 @@ def test_requests_in_one_batch_answer_as_they_do_alone(open_llama: OpenLlama, mo
 
 def test_a_step_waits_for_the_next_requests_of_those_whose_answers_it_follows(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    engine._linger = Linger(share=1e6, way_s=60.0)
+    engine._scheduler.linger = Linger(share=1e6, way_s=60.0)
     together = [run(number, f"pump {number}", LABELS) for number in range(2)]
     assert all(answer.batch == 2 for answer in finished(engine, *together).values())
 
@@ -216,7 +215,7 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(
         ExactModel(each._llama, monkeypatch)
     costs = [StepCost(rows, 2, 1.0) for rows in range(1, 64)] + [StepCost(64, 2, 0.1)]
     costs[7] = StepCost(8, 2, 0.1)
-    engine._next_step.policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    engine._scheduler.policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, max_rows=64)
     assert (engine._policy.padded(3), engine._policy.padded(20)) == (8, 64)
 
     expected, answers = finished(plain, *runs), finished(engine, *runs)

@@ -13,26 +13,52 @@ from llguidance import LLMatcher
 
 from edge_agent.core.pipe import Finish, Run
 from edge_agent.core.schemas import best_error, validator
-from edge_agent.engine.answer.answer_guess import AnswerGuess, AnswerTokens
+from edge_agent.engine.answer.answer import Continuation, InvalidOutputError
 from edge_agent.engine.answer.schema_check import grammar_of
-from edge_agent.engine.answer.text_answer import InvalidOutputError, WrittenAnswer
+from edge_agent.engine.answer.text_answer import TextAnswer, WrittenAnswer
 from edge_agent.engine.answer.text_stream import TextStream
-from edge_agent.engine.llama import Llama, NumericError
+from edge_agent.engine.llama import Llama, NumericError, common_length
 
 log = logging.getLogger(__name__)
 
 # Sampled from at most this many allowed tokens: sorting a whole vocabulary takes longer than it is worth.
-_MOST_CANDIDATES = 4096
+_MAX_CANDIDATES = 4096
 # Of longer strings to choose from, a table of beginnings would be too large.
-_LONGEST_CHOICE = 100
+_MAX_CHOICE = 100
+
+
+class AnswerGuess:
+    """A guess of the next answer to a schema, which is decoded with the prompt and then only checked.
+
+    Speculative decoding (Leviathan et al., ICML 2023) without a second model: sensors mostly repeat themselves. The
+    guess is the common beginning of the last two answers. It changes no answer: the model's own logits make each
+    choice. Guessed tokens are kept only as far as they agree with it.
+    """
+
+    def __init__(self) -> None:
+        self._last = Continuation()
+        self._guess = Continuation()
+
+    def learn(self, answer: Continuation) -> None:
+        """Call with each finished answer."""
+        length = common_length(self._last.tokens, answer.tokens)
+        count = common_length(self._last.outputs, answer.outputs)
+        outputs = tuple(at for at in answer.outputs[:count] if at < length)
+        # The last token is one after which the model chooses.
+        self._guess = Continuation(answer.tokens[: outputs[-1] + 1], outputs) if outputs else Continuation()
+        self._last = answer
+
+    def draft_after(self, opening: Sequence[int], max_tokens: int) -> Continuation:
+        """This opening and what probably follows, at most `max_tokens`; without a guess the opening alone."""
+        plain = Continuation(tuple(opening), (len(opening) - 1,))
+        outputs = tuple(at for at in self._guess.outputs if at < max_tokens)
+        if outputs[:1] != plain.outputs:
+            return plain
+        return Continuation(self._guess.tokens[: outputs[-1] + 1], outputs)
 
 
 class JsonSchema:
-    """What all answers to one schema share: the compiled grammar, the validator and the guess of the next answer.
-
-    opening: tokens that every answer begins with.
-    spellings: by each beginning of a string to choose from, the tokens that the tokenizer would go on with.
-    """
+    """What all answers to one schema share: the compiled grammar, the validator and the guess of the next answer."""
 
     def __init__(self, llama: Llama, schema: Mapping[str, Any]) -> None:
         self._llama = llama
@@ -43,11 +69,13 @@ class JsonSchema:
             log.warning("answers are written freely: %s", self._start.get_error())
             self._start = None
         self.opening = self.consume_forced(self._start) if self._start is not None else []
+        """The tokens that every answer begins with."""
         self.spellings = _spellings(llama, schema)
 
-    def start(self) -> LLMatcher | None:
-        """The grammar's state after `opening`; None = llguidance cannot hold a model to this schema."""
-        return None if self._start is None else self._start.deep_copy()
+    def answer(self, run: Run) -> WrittenAnswer:
+        if self._start is None:
+            return FreeJsonAnswer(self._llama, run, self)
+        return JsonAnswer(self._llama, run, self, self._start.deep_copy())
 
     def consume_forced(self, matcher: LLMatcher) -> list[int]:
         """Consumes and returns the tokens of the text that is forced here."""
@@ -86,7 +114,6 @@ class JsonSchema:
 class JsonAnswer(WrittenAnswer):
     """Asks the model only where the schema leaves a choice; forced tokens are decoded with the token before them.
 
-    tokens: all that are decided so far; decisions: the offsets of those after which the model chose, -1 = the prompt.
     Forced tokens count as completion tokens and toward max_tokens.
     """
 
@@ -94,19 +121,16 @@ class JsonAnswer(WrittenAnswer):
         super().__init__(llama, run, TextStream())
         self._schema = schema
         self._matcher = matcher
-        self.tokens: list[int] = []
-        self.decisions: list[int] = []
+        # All that are decided so far, and the offsets of those after which the model chose; -1 is the prompt.
+        self._tokens: list[int] = []
+        self._choices: list[int] = []
         # What is written since the last quotation mark.
         self._begun = b""
         self._write(schema.opening)
 
     def next_tokens(self, row: int) -> list[int]:
-        """Choose after this row of the last batch; the tokens to decode next, none when the answer has ended.
-
-        Raises NumericError, or InvalidOutputError where nothing can follow.
-        """
-        start = len(self.tokens)
-        self.decisions.append(start - 1)
+        start = len(self._tokens)
+        self._choices.append(start - 1)
         if not self._matcher.is_stopped():
             token = self._pick_allowed(row)
             self._matcher.consume_token(token)
@@ -115,22 +139,20 @@ class JsonAnswer(WrittenAnswer):
             raise InvalidOutputError(f"the schema cannot be followed here: {self._matcher.get_error()}")
         if self.finish is None and self._matcher.is_stopped():
             self.finish = Finish.SCHEMA
-            self._schema.guess.learn(AnswerTokens(tuple(self.tokens), tuple(self.decisions)))
-        elif len(self.tokens) >= self._run.max_tokens:
+            self._schema.guess.learn(Continuation(tuple(self._tokens), tuple(self._choices)))
+        elif len(self._tokens) >= self._run.max_tokens:
             self.finish = Finish.LENGTH
-        self.completion_tokens = len(self.tokens)
+        self.completion_tokens = len(self._tokens)
         if self.finish is None:
-            return self.tokens[start:]
+            return self._tokens[start:]
         self._text.end()
         return []
 
     def check(self) -> None:
-        """Raises InvalidOutputError unless the finished text keeps to the schema."""
-        self._schema.check(self.text, self.finish, self._run.max_tokens)
+        self._schema.check(self._text.text, self.finish, self._run.max_tokens)
 
-    def draft(self) -> AnswerTokens:
-        """What is decided, and behind it what will probably be decided next."""
-        return self._schema.guess.draft_after(self.tokens, self._run.max_tokens)
+    def draft(self) -> Continuation:
+        return self._schema.guess.draft_after(self._tokens, self._run.max_tokens)
 
     def _pick_allowed(self, row: int) -> int:
         """The next token after this row that the schema allows. Raises NumericError."""
@@ -146,8 +168,8 @@ class JsonAnswer(WrittenAnswer):
         logits = self._llama.logits(row)[allowed]
         if self._sampler is None:
             return int(allowed[np.argmax(logits)])
-        if allowed.size > _MOST_CANDIDATES:
-            likely = np.argpartition(logits, -_MOST_CANDIDATES)[-_MOST_CANDIDATES:]
+        if allowed.size > _MAX_CANDIDATES:
+            likely = np.argpartition(logits, -_MAX_CANDIDATES)[-_MAX_CANDIDATES:]
             allowed, logits = allowed[likely], logits[likely]
         return self._sampler.pick(allowed, logits)
 
@@ -168,13 +190,26 @@ class JsonAnswer(WrittenAnswer):
 
     def _write(self, tokens: Sequence[int]) -> None:
         for token in tokens:
-            if len(self.tokens) >= self._run.max_tokens:
+            if len(self._tokens) >= self._run.max_tokens:
                 self.finish = Finish.LENGTH
                 return
-            self.tokens.append(token)
+            self._tokens.append(token)
             piece = self._llama.piece(token)
             self._text.write(piece)
             self._begun = (self._begun + piece).rpartition(b'"')[2]
+
+
+class FreeJsonAnswer(TextAnswer):
+    """Is written freely, because llguidance cannot hold a model to the schema; the finished text must validate."""
+
+    finish_of_turn = Finish.SCHEMA
+
+    def __init__(self, llama: Llama, run: Run, schema: JsonSchema) -> None:
+        super().__init__(llama, run, TextStream())
+        self._schema = schema
+
+    def check(self) -> None:
+        self._schema.check(self._text.text, self.finish, self._run.max_tokens)
 
 
 def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]:
@@ -183,7 +218,7 @@ def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]
     None go on after a whole string, nor from inside a token.
     """
     found: dict[bytes, set[int]] = {}
-    texts = {json.dumps(text, ensure_ascii=False)[1:-1] for text in _strings(schema) if len(text) <= _LONGEST_CHOICE}
+    texts = {json.dumps(text, ensure_ascii=False)[1:-1] for text in _strings(schema) if len(text) <= _MAX_CHOICE}
     for text in texts:
         begun = b""
         for token in llama.tokenize(text, parse_special=False):

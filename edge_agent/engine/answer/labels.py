@@ -14,24 +14,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.engine.prompt.prompts import Unlikeness
+from edge_agent.core.pipe import Finish
+from edge_agent.engine.answer.answer import Answer, Continuation
+from edge_agent.engine.prompt.prompts import OutOfDistribution
+from edge_agent.engine.step.cache_sequence import CacheSequence
 
+_IN_DISTRIBUTION = OutOfDistribution()
 TokenPath = tuple[int, ...]
 LogitsRow = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """Tokens to decode after the prompt; logits are wanted after `tokens[i]` for each i in `outputs`."""
-
-    tokens: TokenPath
-    outputs: tuple[int, ...]
 
 
 class LabelTree:
@@ -69,11 +65,15 @@ class LabelTree:
     def needs_prompt_logits(self) -> bool:
         return () in self._choices
 
+    def is_complete(self, logits: Mapping[TokenPath, LogitsRow]) -> bool:
+        """Whether `scores` has all that it needs."""
+        return len(logits) == len(self._choices)
+
     def log_odds(self, token: int, row: LogitsRow) -> float:
         """Of a token that no label begins with, against all labels. row: [vocabulary], after the prompt."""
         others = (row[self._first_tokens] - row[token]).tolist()
-        most = max(others)
-        odds: float = -most - math.log(sum(math.exp(one - most) for one in others))
+        highest = max(others)
+        odds: float = -highest - math.log(sum(math.exp(other - highest) for other in others))
         return odds
 
     def choose(self, path: TokenPath, row: LogitsRow) -> LogitsRow:
@@ -88,9 +88,9 @@ class LabelTree:
             for label, (way, alike) in self._ways.items()
         }
 
-    def _find_branches(self) -> tuple[Branch, ...]:
+    def _find_branches(self) -> tuple[Continuation, ...]:
         """Branches that hold each choice below the root once, and end at the deepest ones."""
-        branches: list[Branch] = []
+        branches: list[Continuation] = []
         covered: set[TokenPath] = {()}
         for path in sorted(self._choices, key=len, reverse=True):
             if path in covered:
@@ -98,45 +98,53 @@ class LabelTree:
             on_the_way = [path[:length] for length in range(1, len(path) + 1)]
             fresh = [one for one in on_the_way if one in self._choices and one not in covered]
             covered.update(fresh)
-            branches.append(Branch(path, tuple(len(one) - 1 for one in fresh)))
+            branches.append(Continuation(path, tuple(len(one) - 1 for one in fresh)))
         return tuple(branches)
 
 
-_NOTHING = Unlikeness()
+class LabelAnswer(Answer):
+    """Collects the logits that the tree of labels needs."""
 
+    def __init__(
+        self, logits: Callable[[int], LogitsRow], tree: LabelTree, unlike: OutOfDistribution = _IN_DISTRIBUTION
+    ) -> None:
+        """`logits` gives those of a row of the last batch."""
+        self.branches = tree.branches
+        self._logits = logits
+        self._tree = tree
+        self._limits = unlike
+        self._excess = unlike.text_excess
+        self._read: dict[TokenPath, LogitsRow] = {}
 
-class LabelAnswer:
-    """Collects the logits that the tree of labels needs.
+    def max_cells(self, parallel_branches: int) -> int:
+        lengths = sorted((len(branch.tokens) for branch in self.branches), reverse=True)
+        return sum(lengths[:parallel_branches])
 
-    unlike: see Finished.
-    """
-
-    def __init__(self, tree: LabelTree, unlikeness: Unlikeness = _NOTHING) -> None:
-        self.tree = tree
-        self.unlike = unlikeness.texts
-        self._unlikeness = unlikeness
-        self._logits: dict[TokenPath, LogitsRow] = {}
-
-    @property
-    def needs_prompt_logits(self) -> bool:
-        return self._unlikeness.token is not None or self.tree.needs_prompt_logits
+    def read(self, sequence: CacheSequence, rows: Sequence[int]) -> None:
+        for row in rows:
+            path = sequence.path
+            if path or self._tree.needs_prompt_logits or self._limits.token is not None:
+                self.add(path, self._logits(row))
+            sequence.read += 1
+        if rows and self._tree.is_complete(self._read):
+            self.finish = Finish.LABELS
 
     def add(self, path: TokenPath, row: LogitsRow) -> None:
         """Adds the row [vocabulary] after the prompt and this path of label tokens."""
-        if path or self.tree.needs_prompt_logits:
-            self._logits[path] = self.tree.choose(path, row)
-        if not path and self._unlikeness.token is not None:
-            excess = self.tree.log_odds(self._unlikeness.token, row) - self._unlikeness.most_log_odds
-            self.unlike = excess if self.unlike is None else max(self.unlike, excess)
+        if path or self._tree.needs_prompt_logits:
+            self._read[path] = self._tree.choose(path, row)
+        if not path and self._limits.token is not None:
+            excess = self._tree.log_odds(self._limits.token, row) - self._limits.max_log_odds
+            self._excess = excess if self._excess is None else max(self._excess, excess)
 
-    def scores(self) -> dict[str, float]:
-        return self.tree.scores(self._logits)
+    def result(self) -> dict[str, Any]:
+        return {"scores": self._tree.scores(self._read), "unlike": self._excess}
 
 
 def _softmax(logits: LogitsRow) -> list[float]:
     # Not by numpy, which is slower for a few labels.
     values: list[float] = logits.tolist()
-    most = max(values)
-    weights = [math.exp(value - most) for value in values]
+    highest = max(values)
+    weights = [math.exp(value - highest) for value in values]
     total = sum(weights)
     return [weight / total for weight in weights]

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from edge_agent.core.pipe import Finish, Run
+from edge_agent.engine.answer.answer import Answer, InvalidOutputError
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama, SamplerChain
 from edge_agent.engine.prompt.chat import THOUGHT_END, THOUGHT_START
-
-if TYPE_CHECKING:
-    from edge_agent.engine.answer.json_answer import JsonSchema
+from edge_agent.engine.step.cache_sequence import CacheSequence
 
 _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 
 
-class InvalidOutputError(Exception):
-    """What the model wrote is no answer; the message says why."""
-
-
-class WrittenAnswer:
-    """The text of an answer and how it ended; finish: None = it goes on."""
+class WrittenAnswer(Answer):
+    """An answer that the model chooses token by token."""
 
     def __init__(self, llama: Llama, run: Run, text: TextStream) -> None:
         self._llama = llama
@@ -31,19 +27,37 @@ class WrittenAnswer:
         # None: the most probable token is taken.
         self._sampler = SamplerChain(run.sampling) if run.sampling.temperature else None
         self._text = text
-        self.completion_tokens = 0
-        self.finish: Finish | None = None
 
-    @property
-    def text(self) -> str:
-        return self._text.text
+    @abstractmethod
+    def next_tokens(self, row: int) -> list[int]:
+        """Chooses after this row of the last batch; the tokens to decode next, none when the answer has ended.
 
-    @property
-    def reasoning(self) -> str | None:
-        return self._text.reasoning
+        Raises NumericError, or InvalidOutputError where nothing can follow.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises InvalidOutputError for a finished text that is no answer."""
+
+    def max_cells(self, parallel_branches: int) -> int:  # noqa: ARG002 - it has none
+        return self._run.max_tokens
+
+    def read(self, sequence: CacheSequence, rows: Sequence[int]) -> None:
+        for row in rows:
+            following = self.next_tokens(row)
+            if self.finish is not None or not sequence.continue_with(following):
+                return
 
     def take_delta(self) -> str:
         return self._text.take_delta()
+
+    def result(self) -> dict[str, Any]:
+        self.check()
+        return {
+            "text": self._text.text,
+            "reasoning": self._text.reasoning,
+            "completion_tokens": self.completion_tokens,
+        }
 
     def _pick(self, row: int) -> int:
         """The next token after this row of the last batch. Raises NumericError."""
@@ -54,33 +68,27 @@ class WrittenAnswer:
 class TextAnswer(WrittenAnswer):
     """Writes until the model ends its turn, or a stop string or `max_tokens` ends it.
 
-    close_thought: tokens that are forced after `max_reasoning_tokens` of a thought; they count toward `max_tokens`.
-    schema: the finished text must be JSON that validates.
+    After `max_reasoning_tokens` of a thought, the tokens `close_thought` are forced. They count toward `max_tokens`.
     """
 
-    def __init__(
-        self, llama: Llama, run: Run, text: TextStream, close_thought: Sequence[int], schema: JsonSchema | None
-    ) -> None:
+    finish_of_turn = Finish.STOP
+
+    def __init__(self, llama: Llama, run: Run, text: TextStream, close_thought: Sequence[int] = ()) -> None:
         super().__init__(llama, run, text)
         self._close_thought = close_thought
-        self._schema = schema
         self._thought_tokens = 0
 
     def next_tokens(self, row: int) -> list[int]:
-        """Picks after this row of the last batch; returns the tokens to decode next, none when the answer has ended.
-
-        Raises NumericError.
-        """
         token = self._pick(row)
         if self._llama.is_end(token):
-            self._end(Finish.STOP if self._schema is None else Finish.SCHEMA)
+            self._end(self.finish_of_turn)
             return []
         tokens = [token]
         self._write(token)
         if self.finish is None and self._text.is_thinking:
             self._thought_tokens += 1
-            most = self._run.max_reasoning_tokens
-            if most is not None and self._thought_tokens >= most:
+            limit = self._run.max_reasoning_tokens
+            if limit is not None and self._thought_tokens >= limit:
                 for forced in self._close_thought:
                     if self.finish is None:
                         tokens.append(forced)
@@ -88,16 +96,15 @@ class TextAnswer(WrittenAnswer):
         return [] if self.finish is not None else tokens
 
     def check(self) -> None:
-        """Raises InvalidOutputError for a finished text that does not validate, or is empty after a thought."""
-        if self._schema is not None:
-            self._schema.check(self.text, self.finish, self._run.max_tokens)
-        elif self.reasoning is not None and not self.text and not self._text.is_stopped:
-            if self.finish is Finish.STOP:
-                raise InvalidOutputError("the model ended its turn after its thought, without an answer")
-            most, thought = self._run.max_tokens, self._run.max_reasoning_tokens
-            raise InvalidOutputError(
-                f"the thought took all of max_tokens ({most}): raise it, or lower max_reasoning_tokens ({thought})"
-            )
+        """Refuses a text that is empty after a thought."""
+        if self._text.reasoning is None or self._text.text or self._text.is_stopped:
+            return
+        if self.finish is Finish.STOP:
+            raise InvalidOutputError("the model ended its turn after its thought, without an answer")
+        limit, thought = self._run.max_tokens, self._run.max_reasoning_tokens
+        raise InvalidOutputError(
+            f"the thought took all of max_tokens ({limit}): raise it, or lower max_reasoning_tokens ({thought})"
+        )
 
     def _write(self, token: int) -> None:
         self.completion_tokens += 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.core.pipe import ChatMessage, Run, TaskPrefix
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
-from edge_agent.engine.prompt.prompts import Unlikeness
+from edge_agent.engine.prompt.prompts import OutOfDistribution
 
 # The echo engine, which needs this module, works where llama.cpp is missing.
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Chat:
             raise ChatError("it writes nothing for them")
         return tokens, is_open
 
-    def unlikeness(self, _task: str, _prompt: Sequence[int]) -> Unlikeness:
-        """Of nothing: nobody knows what the model was trained on."""
-        return Unlikeness()
+    def out_of_distribution(self, _task: str, _prompt: Sequence[int]) -> OutOfDistribution:
+        """Never: nobody knows what the model was trained on."""
+        return OutOfDistribution()
 
     def prefix(self, task: TaskPrefix) -> list[int]:
         """Empty if the template does not take the task's messages in this form."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TaskPrefix
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.engine.prompt.prompts import Unlikeness
+from edge_agent.engine.prompt.prompts import OutOfDistribution
 from edge_agent.gguf.field_table import UNLIKE, FieldTable, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
 
@@ -51,14 +51,14 @@ class FieldPrompts:
                 tokens.append(self._ids[part.text])
         return tokens, False
 
-    def unlikeness(self, task: str, prompt: Sequence[int]) -> Unlikeness:
-        trained, texts, token = self._table.tasks[task], None, None
+    def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution:
+        trained, excess, control = self._table.tasks[task], None, None
         if trained.most_strangeness is not None:
-            lengths = [len(self._llama.piece(one)) for one in prompt if not self._llama.is_control(one)]
-            texts = strangeness(lengths) - trained.most_strangeness
+            lengths = [len(self._llama.piece(token)) for token in prompt if not self._llama.is_control(token)]
+            excess = strangeness(lengths) - trained.most_strangeness
         if trained.most_log_odds is not None:
-            token = self._ids[UNLIKE]
-        return Unlikeness(texts, token, trained.most_log_odds or 0.0)
+            control = self._ids[UNLIKE]
+        return OutOfDistribution(excess, control, trained.most_log_odds or 0.0)
 
     def prefix(self, _task: TaskPrefix) -> list[int]:
         """Empty: prompts are short."""

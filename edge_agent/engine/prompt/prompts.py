@@ -10,41 +10,39 @@ from edge_agent.core.pipe import Run, TaskPrefix
 
 
 @dataclass(frozen=True, slots=True)
-class Unlikeness:
-    """What says that an input is unlike training; None = nothing.
+class OutOfDistribution:
+    """How to notice that an input is unlike the model's training."""
 
-    texts: by how much their strangeness exceeds its limit. token: the one in place of labels; most_log_odds: its limit.
-    """
-
-    texts: float | None = None
+    text_excess: float | None = None
+    """By how much the strangeness of its texts exceeds its limit; None = it has none."""
     token: int | None = None
-    most_log_odds: float = 0.0
+    """The token that the model prefers to all labels then; None = it was trained without one."""
+    max_log_odds: float = 0.0
+    """The log-odds of that token against the labels, above which it counts."""
 
 
 class Prompts(Protocol):
-    """Belongs to one model.
-
-    is_reasoning: the model thinks before it answers. is_timeless: the same request always has the same prompt.
-    has_priors: the model may prefer a label where an input says nothing; one that is trained for its labels does not.
-    """
+    """Belongs to one model."""
 
     @property
-    def is_reasoning(self) -> bool: ...
+    def is_reasoning(self) -> bool:
+        """The model thinks before it answers."""
 
     @property
-    def is_timeless(self) -> bool: ...
+    def is_timeless(self) -> bool:
+        """The same request always has the same prompt."""
 
     @property
-    def has_priors(self) -> bool: ...
+    def has_priors(self) -> bool:
+        """The model may prefer a label where an input says nothing; one that is trained for its labels does not."""
 
     def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:
         """Tokens of the prompt, and whether it ends inside a thought that the template opened.
 
-        thinks: False = the thought is closed at once. Raises ChatError or Refusal for what the model does not take.
+        Unless it `thinks`, the thought is closed at once. Raises ChatError or Refusal for what the model does not take.
         """
 
-    def unlikeness(self, task: str, prompt: Sequence[int]) -> Unlikeness:
-        """How to notice that an input is unlike the model's training."""
+    def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution: ...
 
     def prefix(self, task: TaskPrefix) -> list[int]:
         """Tokens that all prompts of a task begin with; the last one may differ where the text continues."""

@@ -1,1 +1,1 @@
-"""Which requests take part in a step of the engine, and with how many rows."""
+"""What the next step decodes, and what steps cost here."""

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.engine.answer.answer_guess import common_length
-from edge_agent.engine.answer.labels import Branch
-from edge_agent.engine.llama import Piece
+from edge_agent.engine.llama import Piece, common_length
 
 
 @dataclass(slots=True, eq=False)
 class CacheSequence:
-    """`done` of the tokens are in the cache. Logits are wanted after those at `outputs`, of which `read` are read.
-
-    Tokens behind the output that is read next are only guessed. branch: set where it decodes a branch of labels.
-    """
-
     seq_id: int
     tokens: list[int]
+    """Those behind the output that is read next are only guessed."""
     outputs: tuple[int, ...] = ()
+    """The indices of the tokens after which logits are wanted."""
     done: int = 0
-    branch: Branch | None = None
+    """How many of the tokens are in the cache."""
+    prompt_length: int = 0
+    is_branch: bool = False
     read: int = 0
+    """How many of the outputs are read."""
 
     @property
     def waiting(self) -> int:
@@ -33,6 +31,11 @@ class CacheSequence:
     def waiting_outputs(self) -> list[int]:
         """Offsets of the outputs among the tokens to decode."""
         return [index - self.done for index in self.outputs if index >= self.done]
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The tokens between the prompt and the logits that are read next."""
+        return tuple(self.tokens[self.prompt_length : self.outputs[self.read] + 1])
 
     def piece(self, count: int) -> Piece:
         """Its next `count` tokens."""

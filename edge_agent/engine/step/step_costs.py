@@ -18,7 +18,7 @@ from edge_agent.core.environment import cores
 from edge_agent.core.files import read_if_there, replace_file
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama import Llama, Piece
-from edge_agent.engine.step.step_policy import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
+from edge_agent.engine.step.scheduler import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
 from edge_agent.gguf.model import FIELDS_KEY
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def load_or_measure_policy(load: Load, llama: Llama, seq_ids: Sequence[int], bas
         threads=settings.threads or max(min(cores(), 2), cores() // 2),
         prefill_threads=settings.prefill_threads or cores(),
         batch_tokens=settings.batch_tokens,
-        most_rows=llama.batch_tokens,
+        max_rows=llama.batch_tokens,
     )
 
 
@@ -69,7 +69,7 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
         prefill_threads=[settings.prefill_threads] if settings.prefill_threads else counts,
-        most_rows=widest_step(llama),
+        max_rows=widest_step(llama),
     )
     llama.forget(base_id)
     save_costs(path, key, costs)
@@ -91,17 +91,17 @@ def measure(
     *,
     threads: Sequence[int],
     prefill_threads: Sequence[int],
-    most_rows: int,
+    max_rows: int,
     clock: Callable[[], float] = monotonic,
 ) -> list[StepCost]:
     """Costs in ascending order. One row and WRITING_ROWS find the best numbers of threads of narrow and wide steps."""
     end_at = clock() + MEASURE_S
-    swept = min(WRITING_ROWS, most_rows)
+    swept = min(WRITING_ROWS, max_rows)
     tried = {swept: prefill_threads, 1: threads}
     seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)
     # In rounds, so that a disturbance of the machine does not fall on one size alone.
     for _ in range(_ROUNDS):
-        for rows in dict.fromkeys((1, swept, *(width for width in _WIDTHS if width <= most_rows))):
+        for rows in dict.fromkeys((1, swept, *(width for width in _WIDTHS if width <= max_rows))):
             like = 1 if rows < WIDE_ROWS else swept
             for count in tried.get(rows) or [_best(like, seconds[like]).threads]:
                 if clock() <= end_at or (rows in tried and not seconds[rows]):

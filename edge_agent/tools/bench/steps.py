@@ -14,7 +14,7 @@ from edge_agent.core.environment import cores
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama_engine import open_context
 from edge_agent.engine.step import step_costs
-from edge_agent.engine.step.step_policy import StepPolicy
+from edge_agent.engine.step.scheduler import StepPolicy
 from edge_agent.tools.bench.tasks import Say
 
 _POWERS = [2**exponent for exponent in range(12)]

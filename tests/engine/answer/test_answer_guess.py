@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.pipe import Finished, Sampling, SchemaPlan
-from edge_agent.engine.answer.answer_guess import AnswerGuess
+from edge_agent.engine.answer.json_answer import AnswerGuess
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.step.cache_sequence import CacheSequence
 from tests.engine.exact import ExactModel

@@ -11,8 +11,8 @@ import pytest
 from edge_agent.core.codes import Code
 from edge_agent.core.pipe import Failed, Finish, Finished, Partial, Sampling, SchemaPlan
 from edge_agent.core.schemas import validator
+from edge_agent.engine.answer.answer import InvalidOutputError
 from edge_agent.engine.answer.json_answer import JsonSchema
-from edge_agent.engine.answer.text_answer import InvalidOutputError
 from edge_agent.engine.llama_engine import LlamaEngine
 from tests.core.test_schemas import schema_of
 from tests.engine.runs import SCHEMA, answer_all, asking, ends, finished, messages, run

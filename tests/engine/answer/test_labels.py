@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.core.pipe import Finish
 from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, TokenPath
-from edge_agent.engine.prompt.prompts import Unlikeness
+from edge_agent.engine.prompt.prompts import OutOfDistribution
+from edge_agent.engine.step.cache_sequence import CacheSequence
 
 END = 0
 VOCABULARY = 130
@@ -77,22 +80,28 @@ def test_a_label_without_tokens_is_named() -> None:
 
 def test_what_is_unlike_training_is_a_choice_beside_the_first_tokens_of_all_labels() -> None:
     unlike = ord("u")
-    apart = LabelAnswer(LabelTree(["ab", "ac", "d"], letters, END), Unlikeness(token=unlike, most_log_odds=0.5))
-    apart.add((), row(a=0.0, d=0.0, u=math.log(4)))
-    assert apart.unlike == pytest.approx(math.log(2) - 0.5)
+    rows = [row(a=0.0, d=0.0, u=math.log(4)), row(a=0.0, u=1.0), row(b=0.0, c=0.0)]
+    in_prompt = partial(CacheSequence, 0, [1], (0,), prompt_length=1)
+    limits = OutOfDistribution(token=unlike, max_log_odds=0.5)
+    apart = LabelAnswer(rows.__getitem__, LabelTree(["ab", "ac", "d"], letters, END), limits)
+    apart.read(in_prompt(), [0])
+    assert apart.finish is None
+    apart.add((97,), rows[2])
+    assert apart.result()["unlike"] == pytest.approx(math.log(2) - 0.5)
 
-    alike = LabelAnswer(LabelTree(["ab", "ac"], letters, END), Unlikeness(token=unlike, texts=3.0))
-    assert alike.needs_prompt_logits
-    alike.add((), row(a=0.0, u=1.0))
-    alike.add((97,), row(b=0.0, c=0.0))
-    assert alike.unlike == 3.0
-    assert alike.scores() == pytest.approx({"ab": 0.5, "ac": 0.5})
+    limits = OutOfDistribution(token=unlike, text_excess=3.0)
+    alike = LabelAnswer(rows.__getitem__, LabelTree(["ab", "ac"], letters, END), limits)
+    alike.read(in_prompt(), [1])
+    alike.read(CacheSequence(1, [1, 97], (1,), prompt_length=1), [2])
+    assert alike.finish is Finish.LABELS
+    assert alike.result() == {"scores": pytest.approx({"ab": 0.5, "ac": 0.5}), "unlike": 3.0}
 
 
 def test_nothing_is_unlike_the_training_of_a_model_that_was_not_trained_for_it() -> None:
-    answer = LabelAnswer(LabelTree(["ab", "ac"], letters, END))
-    assert not answer.needs_prompt_logits
-    assert answer.unlike is None
+    answer = LabelAnswer({1: row(b=0.0, c=0.0)}.__getitem__, LabelTree(["ab", "ac"], letters, END))
+    answer.read(CacheSequence(0, [1], (0,), prompt_length=1), [0])  # the prompt's logits are not needed
+    answer.read(CacheSequence(1, [1, 97], (1,), prompt_length=1), [1])
+    assert answer.result()["unlike"] is None
 
 
 @settings(deadline=None)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.engine.prompt.prefix_store import PrefixStore
+from edge_agent.engine.prompt.task_prefixes import PrefixStore
 
 TOKENS, STATE = [1, 2, 3], b"state\nof three tokens"
 

@@ -10,7 +10,7 @@ import pytest
 from edge_agent.core import pipe
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.step import step_costs
-from edge_agent.engine.step.step_policy import StepCost
+from edge_agent.engine.step.scheduler import StepCost
 from tests.engine.prompt.test_field_prompts import trained
 
 __all__ = ["trained"]
@@ -31,13 +31,13 @@ class Board:
         self.now += self.cost_s(rows, threads) + self.head_s(outputs)
 
     def costs(
-        self, threads: list[int], prefill_threads: list[int] | None = None, *, most_rows: int = 128
+        self, threads: list[int], prefill_threads: list[int] | None = None, *, max_rows: int = 128
     ) -> list[StepCost]:
         return step_costs.measure(
             self.step,
             threads=threads,
             prefill_threads=prefill_threads or threads,
-            most_rows=most_rows,
+            max_rows=max_rows,
             clock=self.clock,
         )
 
