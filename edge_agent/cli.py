@@ -169,18 +169,13 @@ def _run(options: argparse.Namespace) -> int:
 
 @_cli_command(_value("file FILE", "the same as --config FILE", Path, nargs="?"), _CONFIG)
 def _check_config(options: argparse.Namespace) -> int:
-    """Lists every fault of a configuration file.
+    """Lists every fault of a configuration file, as `edge-agent doctor --config-only` does.
 
     Hints are what is likely not meant, and files that `run` needs and that are not there yet.
     Exit codes: 0 good, 64 usage, 78 bad configuration.
     """
-    path: Path = options.file or options.config
-    config = load_config(path)
-    needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
-    for hint in (*config_hints(config), *needed):
-        print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
-    print(printable(f"{path}: good"))
-    return EXIT_OK
+    _say_new_name("doctor --config-only FILE")
+    return _list_faults(options.file or options.config)
 
 
 @_cli_command(
@@ -378,20 +373,37 @@ def _pool(options: argparse.Namespace) -> int:
     return pool.status(config, as_json=options.json, wait_s=options.wait, least_boards=options.boards)
 
 
-@_cli_command(_flag("--broker", "checks only whether the broker accepts this board"), _JSON, _bus_options())
+@_cli_command(
+    _group(
+        _flag("--broker", "checks only whether the broker accepts this board"),
+        _value(
+            "--config-only FILE",
+            "only lists every fault of this configuration, or of that of --config, and hints; then it exits with 78",
+            Path,
+            nargs="?",
+            default=False,
+        ),
+        _value("--bundle DIR", "checks only this bundle, as a switch to it would", Path),
+    ),
+    _JSON,
+    _bus_options(),
+)
 def _doctor(options: argparse.Namespace) -> int:
     """Checks whether this board can serve its configuration.
 
-    Each line says what to do. As root it also checks what the service's account may read and write.
+    Each line says what to do. As root it also checks what the service's account may read and write. It loads the model
+    in a worker of its own, and asks the canaries of its bundle; a running agent is not asked.
     With --host it reads no configuration and checks only whether that broker accepts that board.
-    Exit codes: 0 good, 1 a check failed, 64 usage.
+    Exit codes: 0 good, 1 a check failed, 64 usage, 78 bad configuration, with --config-only.
     """
+    if options.config_only is not False:
+        return _list_faults(options.config_only or options.config)
     from edge_agent.tools.doctor.doctor import doctor
 
     if options.host is None:
         refuse_without_host(options, "site", "device")
     bus = None if options.host is None else bus_of(options)
-    return doctor(options.config, bus, is_broker_only=options.broker, as_json=options.json)
+    return doctor(options.config, bus, options.bundle, is_broker_only=options.broker, as_json=options.json)
 
 
 @_cli_command(
@@ -420,7 +432,7 @@ def _diag(options: argparse.Namespace) -> int:
     extra="engine",
 )
 def _probe(options: argparse.Namespace) -> int:
-    """Checks whether a bundle's model answers here as where it was made.
+    """Checks whether a bundle's model answers here as where it was made, as `edge-agent doctor --bundle DIR` does.
 
     It checks the bundle, loads its model in a worker of its own, asks the canaries and lists the answers that differ. A
     running agent is not asked.
@@ -428,6 +440,7 @@ def _probe(options: argparse.Namespace) -> int:
     """
     from edge_agent.tools.probe import probe
 
+    _say_new_name("doctor --bundle DIR")
     return probe(options.config or (None if options.bundle else DEFAULT_PATH), options.bundle)
 
 
@@ -553,6 +566,21 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_FAILED
     return code
+
+
+def _say_new_name(words: str) -> None:
+    """Not where a script may read standard error."""
+    if sys.stderr.isatty():
+        print(f"edge-agent: the name of this is `edge-agent {words}` now", file=sys.stderr)
+
+
+def _list_faults(path: Path) -> int:
+    config = load_config(path)
+    needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
+    for hint in (*config_hints(config), *needed):
+        print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
+    print(printable(f"{path}: good"))
+    return EXIT_OK
 
 
 def _print_reply(reply: dict[str, Any]) -> int:

@@ -52,6 +52,19 @@ def test_a_task_that_no_configuration_may_have_is_a_usage_error(
     assert 'TASK should be letters, digits, _ and -, at most 64 (got "a/b")' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["check-config", "doctor --config-only", "doctor --config-only --config"])
+@pytest.mark.parametrize(
+    ("more", "code", "err"), [("", 0, ""), ("tsk = 1\n", 78, ": device.tsk: unknown key (got 1); allowed: id, site\n")]
+)
+def test_a_configuration_alone_is_checked_under_both_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, more: str, code: int, err: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'[device]\nsite = "s"\n{more}[models.default]\npath = "echo:"\n', "utf-8")
+    assert cli.main([*command.split(), str(path)]) == code
+    assert capsys.readouterr() == (("" if code else f"{path}: good\n"), err and f"{path}{err}")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_ends_early_is_no_traceback(tmp_path: Path, unbuffered: str) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")

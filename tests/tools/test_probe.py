@@ -12,6 +12,7 @@ import pytest
 from edge_agent.cli import main
 from tests.helpers.bundles import changed
 from tests.helpers.keys import sign, write_keys
+from tests.helpers.site import written_config
 from tests.helpers.support import CONFIG
 
 
@@ -38,6 +39,24 @@ def test_a_bundle_is_judged_by_its_files_and_its_answers(
     printed = capsys.readouterr()
     assert re.fullmatch(out, printed.out), printed.out
     assert re.fullmatch(err, printed.err), printed.err
+
+
+@pytest.mark.parametrize(
+    ("bundle", "code", "found"),
+    [
+        ("one", 0, r"good     canaries       6 of 6 answered"),
+        ("damaged", 1, r"failed   canaries       \d of 6 answered .*\(machine-explanation\): the text is"),
+        ("bad-canaries", 1, r"failed   engine         canaries\.json: "),
+    ],
+)
+def test_doctor_checks_a_bundle_as_a_switch_would(
+    model_bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], bundle: str, code: int, found: str
+) -> None:
+    path = written_config(tmp_path, "echo:")
+    assert main(["doctor", "--config", str(path), "--bundle", str(model_bundles / bundle)]) == code
+    printed = capsys.readouterr().out
+    assert re.search(found, printed), printed
+    assert "broker" not in printed
 
 
 def test_without_canaries_nothing_is_proved(

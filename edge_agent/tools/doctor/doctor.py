@@ -25,10 +25,11 @@ from edge_agent.tools.doctor.pool import pool_check
 from edge_agent.tools.programs import is_service_active
 
 
-def doctor(config_path: Path, bus: Bus | None = None, *, is_broker_only: bool = False, as_json: bool) -> int:
-    """Prints the report; returns 1 if a check failed. bus: only this broker and board are checked."""
+def doctor(config_path: Path, bus: Bus | None, bundle: Path | None, *, is_broker_only: bool, as_json: bool) -> int:
+    """Prints the report; returns 1 if a check failed. With a bus only that is checked, and with a bundle only that."""
     found: list[Check] = []
-    for check in checks(config_path, is_broker_only=is_broker_only) if bus is None else bus_checks(bus):
+    done = checks(config_path, bundle, is_broker_only=is_broker_only) if bus is None else bus_checks(bus)
+    for check in done:
         found.append(check)
         if not as_json:
             print(line(check), flush=True)
@@ -57,12 +58,14 @@ def _bus_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
         yield pool_check(config)
 
 
-def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str | None = None) -> Iterator[Check]:
-    """Each check as it is done. not_loading: why the model is not to be loaded; None = it is."""
+def checks(
+    config_path: Path, bundle: Path | None = None, *, is_broker_only: bool = False, not_loading: str | None = None
+) -> Iterator[Check]:
+    """Each check as it is done; with a bundle only those of it. not_loading: why no model is to be loaded."""
     try:
         config = load_config(config_path)
     except ConfigError as error:
-        advice = "correct the file; `edge-agent check-config` lists the faults one by one"
+        advice = "correct the file; `edge-agent doctor --config-only` lists the faults one by one"
         if isinstance(error.__cause__, FileNotFoundError):
             advice = "name the configuration with --config FILE"
         if isinstance(error.__cause__, PermissionError):
@@ -70,15 +73,20 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
         yield failed("configuration", f"{config_path}: " + "; ".join(error.faults), advice)
         return
     yield good("configuration", str(config_path))
+    root = config.board.root
+    board = Board(root, config.models_dir)
+    is_running = is_service_active()
+    if bundle is not None:
+        yield from model_checks(
+            config, board, read_once(board).memory.available_mb, bundle, is_running=is_running, not_loading=not_loading
+        )
+        return
     if hint := revocations_hint(config):
         advice = "bring your newest list, its signature, and the keys"
         yield warning("revocations", hint, advice)
-    is_running = is_service_active()
     if is_broker_only:
         yield from _bus_checks(config, is_running=is_running)
         return
-    root = config.board.root
-    board = Board(root, config.models_dir)
     reading = read_once(board)
     yield system.identity(board)
     yield system.sensors(reading)

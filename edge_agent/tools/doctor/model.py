@@ -1,9 +1,10 @@
-"""Checks of the model: is it whole, does it load as `run` loads it, in which memory, with which kernels?"""
+"""Checks of the model: is it whole, does it load as `run` loads it and answer as recorded, with which kernels?"""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
@@ -19,7 +20,10 @@ from edge_agent.core.wording import shown
 from edge_agent.gguf.header import read_header
 from edge_agent.gguf.model import FIELDS_KEY
 from edge_agent.models.bundle import open_model
+from edge_agent.models.canaries import CanaryError, RenderedCanaries, find_canaries
 from edge_agent.models.record import in_force, trust_in_force
+from edge_agent.models.trial import load_and_ask
+from edge_agent.models.trust import read_trust
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.tools.doctor.system import KERNEL_FEATURES
@@ -35,14 +39,24 @@ _SIGNATURES = {
 
 
 def model_checks(
-    config: Config, board: Board, available_mb: float | None, *, is_running: bool, not_loading: str | None
+    config: Config,
+    board: Board,
+    available_mb: float | None,
+    bundle: Path | None = None,
+    *,
+    is_running: bool,
+    not_loading: str | None,
 ) -> Iterator[Check]:
-    """not_loading: why the model is not loaded; None = it is, if there is memory for it beside a running service."""
-    configured, path = config.models["default"], in_force(config)
-    if path != configured.path:
+    """Of a bundle, or of the model in force.
+
+    not_loading: why the model is not loaded; None = it is, if there is memory for it beside a running service.
+    """
+    configured, path = config.models["default"], bundle or in_force(config)
+    if bundle is None and path != configured.path:
         yield good("model in force", f"{path} runs since a model-switch; models.default.path is {configured.path}")
     try:
-        model = open_model("default", path, trust_in_force(config), configured.chat_templates)
+        trust = trust_in_force(config) if bundle is None else read_trust(configured, config.state_dir)
+        model = open_model("default", path, trust, configured.chat_templates)
     except ModelError as error:
         advice = "let models.default.path name a bundle made by edge-convert, whole and unchanged"
         if configured.key_files:
@@ -77,14 +91,15 @@ def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
 def engine_checks(board: Board, config: Config, model: Model, available_mb: float | None) -> Iterator[Check]:
     """Loads the model in a worker, as `run` does. available_mb: memory before that."""
     try:
+        canaries = find_canaries(model.source)
         load = Load(
             model_path=str(model.path), settings=config.engine, adapters=model.adapters, students=model.students
         )
         with started(load) as worker:
-            ready = worker.ready()
+            ready, differences = load_and_ask(worker, canaries)
             worker_mb = resident_mb(worker.process.pid)
             of_tasks = [*preferences(config, model, worker), *untrained_tasks(config, model, worker)]
-    except (WorkerError, OSError) as error:
+    except (CanaryError, WorkerError, OSError) as error:
         advice = "check the model with `edge-convert verify`, and the free memory"
         yield failed("engine", str(error), advice)
         return
@@ -96,10 +111,22 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     )
     if is_echo(model.path):  # it has no kernels
         return
+    yield canaries_check(canaries, differences)
     yield from of_tasks
     yield from idle_students(config, model)
     yield kernels(board.cpu_features(), ready.cpu_variant)
     yield repack(ready.repacked_mib)
+
+
+def canaries_check(canaries: RenderedCanaries | None, differences: list[str]) -> Check:
+    if canaries is None:
+        return skipped("canaries", "the model has none: nothing says what its answers should be")
+    asked = len(canaries.runs)
+    found = f"{asked - len(differences)} of {asked} answered as where the bundle was made"
+    if not differences:
+        return good("canaries", found)
+    advice = "copy the bundle again, and test memory and card; another llama.cpp may answer otherwise, too"
+    return failed("canaries", f"{found}: {'; '.join(differences)}", advice)
 
 
 def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
