@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_agent import __version__
 from edge_agent.core.clock import expiry, is_expired
@@ -52,9 +50,6 @@ from edge_agent.gguf.field_table import (
 )
 from edge_agent.gguf.header import STRING, HeaderError, TensorInfo, read_header, read_strings
 from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY, ModelFacts, read_model_facts
-from edge_agent.learning.maths.assessment import Row
-from edge_agent.learning.maths.calibration import calibration_error
-from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.learning.maths.shares import interval as share_interval
 from edge_agent.models import canaries
 from edge_agent.models.bundle import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE, REPAIR_FILE, STUDENT_FILE, open_model
@@ -69,23 +64,6 @@ from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.client import started as started_worker
 
 from .errors import ConvertError, escaped
-
-if TYPE_CHECKING:
-    from edge_agent.learning.maths.fit import Shared
-
-
-def fit_shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
-    """See edge_agent.learning.maths.fit. It imports numpy, whose lack this module's importer has to report."""
-    from edge_agent.learning.maths.fit import shared_map  # noqa: PLC0415
-
-    return shared_map(rows, start)
-
-
-def fit_board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
-    """See edge_agent.learning.maths.fit."""
-    from edge_agent.learning.maths.fit import board_map  # noqa: PLC0415
-
-    return board_map(rows, shared)
 
 
 def model_tokens(path: Path) -> list[bytes]:

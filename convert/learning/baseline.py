@@ -14,7 +14,7 @@ from .folds import Fold
 from .report import Baseline
 from .rows import Row, by_task
 
-_MOST_LABELS = 50
+_MAX_LABELS = 50
 
 
 def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline | None:
@@ -24,7 +24,7 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
     if not first.task.config.choices or first.chances is not None:
         return None
     # Neither method can be trained on one label alone, and both take minutes for very many.
-    if not all(2 <= len({row.answer for row in train}) <= _MOST_LABELS for train, _ in sides):
+    if not all(2 <= len({row.answer for row in train}) <= _MAX_LABELS for train, _ in sides):
         return None
     numbers = [one.name for one in table.fields if one.edges is not None and one.name in table.tasks[task].fields]
     # Texts of blanks alone have no features.

@@ -22,7 +22,7 @@ from ..report.numbers import megabytes
 from ..write.bundle import new_bundle
 from ..write.manifest import PAGE_FILE, signer
 from .extension import Extended, extend_bundle
-from .recipe import MOST_STEPS
+from .recipe import MAX_STEPS
 from .report import Training
 from .rows import read_rows, read_unlabelled
 from .teacher import ask_teacher
@@ -190,8 +190,8 @@ def print_training(found: Training, folder: Path, *, is_signed: bool) -> None:
     size, signed = megabytes(found.file_bytes), ", signed" if is_signed else ""
     print(f"{escaped(str(folder))}: {escaped(found.name)} version {found.version}, {size} MB{signed}")
     print(f"judged on {found.held_out}")
-    if (steps := found.recipe["steps"]) < MOST_STEPS:
-        print(f"{steps} steps in each training: with more --minutes up to {MOST_STEPS}")
+    if (steps := found.recipe["steps"]) < MAX_STEPS:
+        print(f"{steps} steps in each training: with more --minutes up to {MAX_STEPS}")
     for task in found.tasks:
         low, high = map(percent, task.interval)
         right = f"agrees with the teacher in {percent(task.accuracy)}" if task.is_agreement else ""

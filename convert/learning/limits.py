@@ -13,8 +13,8 @@ Limits = tuple[float | None, float | None]
 
 def limits_of(answers: Sequence[Answered]) -> Limits:
     """Of one task, from a model without limits. Where an input has both scores, each takes half of the share."""
-    scores = [one.unlike for one in answers], [one.strangeness for one in answers]
-    log_odds, strangeness = ([score for score in several if score is not None] for several in scores)
+    log_odds = [one.unlike for one in answers if one.unlike is not None]
+    strangeness = [one.strangeness for one in answers if one.strangeness is not None]
     share = SHARE / (bool(log_odds) + bool(strangeness) or 1)
     return _limit(log_odds, share), _limit(strangeness, share)
 
@@ -25,7 +25,7 @@ def with_limits(answers: Sequence[Answered], limits: Limits) -> list[Answered]:
 
 
 def _limit(scores: Sequence[float], share: float) -> float | None:
-    """The least score that at most this share of them exceeds."""
+    """The lowest score that at most this share of them exceeds."""
     return sorted(scores, reverse=True)[int(share * len(scores))] if scores else None
 
 

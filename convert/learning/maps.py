@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import Export, ScoreMap, fit_board_map, fit_shared_map, read_export
+from ..agent import ScoreMap
 from ..errors import ConvertError, escaped
+from .agent import Export, board_map, read_export, shared_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def _fit(exports: Sequence[Export]) -> Fitted:
     start = next((export for export in exports if export.prior is not None and export.answers), None)
     labels = next(export.labels for export in exports if export.answers)
     try:
-        found = fit_shared_map(
+        found = shared_map(
             [row for of_board in rows.values() for row in of_board],
             ScoreMap.identity(labels) if start is None else start.map_of("prior"),
         )
@@ -80,7 +81,7 @@ def _fit(exports: Sequence[Export]) -> Fitted:
         raise ConvertError(f"{escaped(task)}: {error}") from None
     own = {}
     if found.map is not None:
-        own = {board: better for board, some in rows.items() if (better := fit_board_map(some, found.map)) is not None}
+        own = {board: better for board, some in rows.items() if (better := board_map(some, found.map)) is not None}
     return Fitted(
         task, definition, {board: len(some) for board, some in rows.items()}, found.before, found.after, found.map, own
     )

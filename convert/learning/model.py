@@ -19,7 +19,7 @@ from ..agent import UNLIKE, Control, FieldTable
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
 from .noise import Noise
-from .recipe import MOST_TOKENS, Recipe
+from .recipe import MAX_TOKENS, Recipe
 from .rows import Row, by_task
 from .table import build_table
 from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
@@ -27,7 +27,7 @@ from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
 _Tokens = npt.NDArray[np.int64]
 _IGNORED = -100
 _HEAD_WIDTH = 32
-_LEAST_CONTEXT = 2048
+_MIN_CONTEXT = 2048
 # Of weights at the start.
 _SPREAD = 0.04
 
@@ -73,8 +73,8 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
     examples = list[Encoded]()
     for row in rows:
         encoded = vocabulary.encode(row, recipe.labelled_weight if row.chances is None else 1.0)
-        if (length := max(one.length for one in encoded)) > MOST_TOKENS:
-            raise row.request.error(f"input and answer: should take at most {MOST_TOKENS} tokens (got {length})")
+        if (length := max(one.length for one in encoded)) > MAX_TOKENS:
+            raise row.request.error(f"input and answer: should take at most {MAX_TOKENS} tokens (got {length})")
         examples += encoded
     model = _new_model(vocabulary, recipe, max(one.length for one in examples))
     _fit(model, vocabulary, _Batches(vocabulary, rows, examples, recipe), recipe, progress)
@@ -91,7 +91,7 @@ def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
             num_hidden_layers=recipe.layers,
             num_attention_heads=heads,
             num_key_value_heads=heads,
-            max_position_embeddings=max(_LEAST_CONTEXT, 2 * longest),
+            max_position_embeddings=max(_MIN_CONTEXT, 2 * longest),
             tie_word_embeddings=True,
             attention_dropout=recipe.attention_dropout,
             initializer_range=_SPREAD,

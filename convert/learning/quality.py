@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..agent import FieldTable, calibration_error, number_of
+from ..agent import FieldTable, number_of
 from ..evaluate.labelled import is_right
+from .agent import calibration_error
 from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .rows import Row
 

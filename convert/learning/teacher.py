@@ -13,13 +13,13 @@ from ..agent import (
     Task,
     WorkerClient,
     compact_json,
-    fit_shared_map,
     weights_sha256,
 )
 from ..errors import ConvertError, escaped
 from ..evaluate.worker import Adapted, adapters_of, open_worker
 from ..measure.cache import read_cached, write_cached
 from ..progress import OnProgress, part_of
+from .agent import shared_map
 from .quality import Answered
 from .rows import Row, by_task
 
@@ -28,16 +28,16 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """What it answers, asked once.
-
-    sha256: hex, of its weights. unlabelled: the rows that it answers. answers: by task and text of an input, the scores
-    of the labels as the model gives them, or an object. maps: by `classify` task, what corrects the scores.
-    """
+    """The answers of a larger model, which was asked once."""
 
     sha256: str
+    """Of its weights, in hex."""
     unlabelled: Sequence[Row]
+    """The rows without labels that it answers."""
     answers: Mapping[tuple[str, str], Any]
+    """By task and text of an input, the scores of the labels as the model gives them, or an object."""
     maps: Mapping[str, ScoreMap]
+    """What corrects the scores, by task with labels."""
 
     def corrected_by(self, labelled: Sequence[Row]) -> "Teacher":
         """With a map for each task that has enough of these rows, if it lowers their log loss, cross-validated."""
@@ -50,7 +50,7 @@ class Teacher:
             if len({label for _, label in known}) < 2:
                 continue
             try:
-                maps[name] = fit_shared_map(known, start).map or start
+                maps[name] = shared_map(known, start).map or start
             except ValueError:  # too few
                 continue
         return replace(self, maps=maps)

@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 
+from ..agent import MODEL_FILE, Finished
+from ..evaluate.worker import Adapted, open_worker
+from ..plan import make_plan
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
+from ..read.checkpoint import Checkpoint
+from ..read.model import read_model
 from .baseline import baseline_of
-from .evaluation import evaluate_fold
 from .folds import Fold, half_of
 from .limits import Limits, limits_of, with_limits
 from .model import TrainedModel, train_model
-from .quality import task_quality
-from .recipe import LEAST_STEPS, Recipe
+from .quality import Answered, task_quality
+from .recipe import MIN_STEPS, Recipe
 from .report import TaskQuality
 from .rows import Row, by_task
 from .study import Study
@@ -26,11 +32,12 @@ _TRAINING_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """model: of all rows. tasks: how right the recipe is on those that are held out, which held_out names."""
+    """A model of all rows, and how right its recipe is on rows that were held out."""
 
     model: TrainedModel
     recipe: Recipe
     held_out: str
+    """Which rows were held out, in words."""
     tasks: tuple[TaskQuality, ...]
 
 
@@ -58,7 +65,7 @@ def train_and_evaluate(
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits = list[TaskQuality](), dict[str, Limits]()
     for name, of_task in by_task(study.rows).items():
-        by_fold = [study.judged(name, several) for several in answers]
+        by_fold = [study.judged(name, of_fold) for of_fold in answers]
         halved = study.judged(name, with_half)
         limits[name] = limits_of([one for several in by_fold for one in several])
         quality = task_quality(
@@ -79,4 +86,36 @@ def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Reci
     timed = replace(recipe, steps=_TIMED_STEPS)
     train_model(rows, timed, lambda _what, _share: times.append(monotonic()))
     step_s = (times[-1] - times[0]) / (len(times) - 1)
-    return replace(recipe, steps=max(min(recipe.steps, int(seconds / step_s)), LEAST_STEPS))
+    return replace(recipe, steps=max(min(recipe.steps, int(seconds / step_s)), MIN_STEPS))
+
+
+def evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[Answered]:
+    """Trains on a fold and answers the rows that it holds out. Raises ConvertError."""
+    model = train_model(fold.train, recipe, part_of(progress, 0.0, 0.9))
+    return answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
+
+
+def answers_of(
+    model: TrainedModel, rows: Sequence[Row], quantization: Quantization, progress: OnProgress
+) -> list[Answered]:
+    """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.
+
+    Rows that are unlike training have an output all the same: `with_limits` takes it from them.
+    """
+    answers = []
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        model.write(folder)
+        with Checkpoint(folder) as checkpoint:
+            make_plan(read_model(checkpoint), quantization).write(folder / MODEL_FILE)
+        with open_worker(Adapted(folder / MODEL_FILE), []) as worker:
+            for number, row in enumerate(rows):
+                progress("answering rows that are held out", number / len(rows))
+                event = worker.ask(row.request.make_run(number))
+                if not isinstance(event, Finished):
+                    answers.append(Answered(row, None, None))
+                    continue
+                output = row.task.output_of(replace(event, unlike=None))
+                strangeness = model.vocabulary.strangeness(row)
+                answers.append(Answered(row, output, event.scores, event.unlike, strangeness))
+    return answers

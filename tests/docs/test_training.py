@@ -94,7 +94,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"at most {quality.MOST_SUSPECTS}, with file and line",
         f"at least {LEAST_CORRECTIONS} labelled rows of a task",
         f"{recipe.Recipe().labelled_weight:g} times as often",
-        f"each has its {recipe.MOST_STEPS} steps, and later where {recipe.LEAST_STEPS} take longer",
+        f"each has its {recipe.MAX_STEPS} steps, and later where {recipe.MIN_STEPS} take longer",
         f"`--minutes` for all trainings, {TRAINING.parser().get_default('minutes'):g} by default",
     ],
 )
