@@ -148,10 +148,10 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
         kinds = {info.name: [info.kind] for info in plan.infos}
     else:
         kinds = {tensor.name: candidates(job.target, tensor) for tensor in plan.matrices}
-        least = plan.with_types({name: several[0] for name, several in kinds.items()}).file_bytes
-        if tuning.budget < least:
+        min_bytes = plan.with_types({name: several[0] for name, several in kinds.items()}).file_bytes
+        if tuning.budget < min_bytes:
             raise ConvertError(
-                f"--budget: {tuning.budget} bytes are too few, at least {least} bytes are needed for this model"
+                f"--budget: {tuning.budget} bytes are too few, at least {min_bytes} bytes are needed for this model"
             )
     reference = write_reference(source.checkpoint, source.model, tuning.work, progress)
     _refuse_short(tuning.evaluation, reference)
@@ -169,7 +169,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
     options = {tensor.name: sensitivities.options(tensor, kinds[tensor.name]) for tensor in plan.matrices}
     # Header and vectors take the same bytes with any types of the matrices.
     smallest = sum(several[0].file_bytes for several in options.values())
-    chosen = allocate(options, tuning.budget - least + smallest)
+    chosen = allocate(options, tuning.budget - min_bytes + smallest)
     plan = plan.with_types({name: option.kind for name, option in chosen.items()})
     return plan, Tuned(tuning, reference, sensitivities, chosen)
 
@@ -177,7 +177,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
 def _refuse_short(evaluation: Texts, reference: Path) -> None:
     """Raises ConvertError: now, not after an hour of measuring."""
     with LoadedVocabulary(reference) as vocabulary:
-        chunks(evaluation, vocabulary, seed=0, most=1)
+        chunks(evaluation, vocabulary, seed=0, max_chunks=1)
 
 
 def recover(plan: FilePlan, tuned: Tuned, progress: OnProgress) -> Tuned:

@@ -8,7 +8,7 @@ REDRAW_S = 0.1
 # Elsewhere than on a terminal, such as in a log.
 REPORT_S = 30.0
 # A prediction from less would jump.
-_LEAST_SHARE, _LEAST_S = 0.02, 10.0
+_MIN_SHARE, _MIN_S = 0.02, 10.0
 # Called with what is being done and the share of the stage that is done, from 0 to 1.
 OnProgress = Callable[[str, float], None]
 
@@ -58,7 +58,7 @@ def named(progress: OnProgress, what: str) -> OnProgress:
 
 def _times(elapsed: float, share: float) -> str:
     """How long a stage runs, and how much longer it takes at this pace; nothing at its beginning."""
-    if elapsed < _LEAST_S or share < _LEAST_SHARE:
+    if elapsed < _MIN_S or share < _MIN_SHARE:
         return ""
     return f", {_clock(elapsed)}, about {_clock(elapsed * (1 - share) / share)} left"
 

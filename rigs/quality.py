@@ -88,7 +88,7 @@ def _of_removed(reference: Path, kept: Sequence[int], texts: Texts) -> tuple[flo
     with Runner(reference) as runner:
         is_removed = np.ones(runner.vocabulary, bool)
         is_removed[list(kept)] = False
-        for tokens in chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS):
+        for tokens in chunks(texts, runner, seed=0, max_chunks=EVALUATION_CHUNKS):
             for logits in runner.logits(tokens, len(tokens) // 2)[:-1]:
                 shares = np.exp(logits - logits.max())
                 probabilities.append(float(shares[is_removed].sum() / shares.sum()))
@@ -101,7 +101,7 @@ def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str
     if not imatrix.is_file():
         print("llama-imatrix", file=sys.stderr)
         with Runner(reference) as runner:
-            tokens = chunks(read_texts(calibration_files()), runner, seed=0, most=CALIBRATION_CHUNKS)
+            tokens = chunks(read_texts(calibration_files()), runner, seed=0, max_chunks=CALIBRATION_CHUNKS)
             text.write_bytes(b"".join(runner.piece(token) for chunk in tokens for token in chunk))
         words = ["-m", str(reference), "-f", str(text), "-o", str(imatrix), "-c", str(CHUNK_TOKENS), "--parse-special"]
         run_program([str(programs / "llama-imatrix"), *words, "--no-ppl", "-t", str(processors())])

@@ -13,7 +13,7 @@ from .requests import RequestLine, Requests, read_requests, read_tasks
 from .worker import Adapted, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
-_LEAST_TEXT_BYTES = 8
+_MIN_TEXT_BYTES = 8
 # A sampled answer leaves the most probable one only where another token is at least half as probable as the best.
 # At this temperature it does so there nearly half of the time.
 _PROBES = [Sampling(temperature=2.0, top_p=1.0, min_p=0.5, seed=seed) for seed in (1, 2, 3)]
@@ -27,9 +27,10 @@ def own_requests() -> Requests:
 
 def read_canary_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     """A user's requests. Raises ConvertError."""
-    requests, most = read_requests(path, tasks), canary_format.MAX_CANARIES
-    if (count := len(requests.requests)) > most:
-        raise ConvertError(f"{escaped(str(path))}: {count} requests, at most {most} are allowed")
+    requests = read_requests(path, tasks)
+    if (count := len(requests.requests)) > canary_format.MAX_CANARIES:
+        rule = f"at most {canary_format.MAX_CANARIES} are allowed"
+        raise ConvertError(f"{escaped(str(path))}: {count} requests, {rule}")
     return requests
 
 
@@ -129,6 +130,6 @@ def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> cana
             return "every field of the answer depends on close choices"
         return canary_format.RecordedAnswer(values=values)
     beginning = commonprefix([str(answer) for answer in answers])  # noqa: RUF071 - the characters count
-    if len(beginning.encode()) < _LEAST_TEXT_BYTES:
+    if len(beginning.encode()) < _MIN_TEXT_BYTES:
         return f"the answer depends on close choices after its first {len(beginning)} characters"
     return canary_format.RecordedAnswer(beginning=beginning)

@@ -105,7 +105,7 @@ def _predictions(reference: Adapted, cached: Path, texts: Texts, progress: OnPro
         return known
     with Runner(reference.path, reference.adapters) as runner:
         measuring = partial(progress, "measuring the reference")
-        found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS), progress=measuring)
+        found = predict(runner, chunks(texts, runner, seed=0, max_chunks=EVALUATION_CHUNKS), progress=measuring)
     save(cached, found)
     return found
 

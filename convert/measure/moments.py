@@ -27,11 +27,15 @@ def input_group(name: str) -> str:
 
 
 def second_moments(
-    runner: Runner, texts: Iterable[Sequence[int]], names: Iterable[str], *, progress: Callable[[], None] = lambda: None
+    runner: Runner,
+    texts: Sequence[Sequence[int]],
+    names: Iterable[str],
+    *,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> dict[str, Floats]:
     """Σ x·xᵀ [columns, columns] of the inputs of these matrices over all tokens, by their `input_group`.
 
-    names: of matrices that are multiplied, not only looked up. progress: called after each text.
+    names: of matrices that are multiplied, not only looked up. progress gets the share of the texts that is done.
     """
     wanted = {input_group(name) for name in names}
     sums: dict[str, Floats] = {}
@@ -45,9 +49,9 @@ def second_moments(
             sums[name] = product
 
     with ThreadPoolExecutor(processors()) as pool:
-        for tokens in texts if wanted else ():
+        for number, tokens in enumerate(texts if wanted else (), 1):
             list(pool.map(add, runner.inputs(tokens, wanted).items()))
-            progress()
+            progress(number / len(texts))
     return sums
 
 

@@ -5,6 +5,7 @@ Source: include/llama.h and ggml/include/ggml.h of the llama.cpp that llama-cpp-
 """
 
 import ctypes
+import mmap
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,15 @@ from ..errors import ConvertError, escaped
 from ..quantize.ggml import Floats, GgmlType, library_path
 from ..quantize.quantizer import processors
 from ..stopping import is_stop_waiting, stop_deferred
-from .pages import writable_pages
 
 # Long enough for a conversation, short enough for the memory of a step's logits.
 CHUNK_TOKENS = 512
 _MUL_MAT, _GET_ROWS = 29, 40  # enum ggml_op
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+_FIXED = 0x10  # MAP_FIXED of Linux
+_FAILED = ctypes.c_void_p(-1).value
 
 
 class _Tensor(ctypes.Structure):
@@ -232,7 +237,7 @@ class Runner(LoadedVocabulary):
         The array is of no use afterwards. Raises KeyError for an unknown matrix.
         """
         address, info = self._addresses[name], self._infos[name]
-        with writable_pages(self._path, info.offset, address, info.nbytes):
+        with _writable_pages(self._path, info.offset, address, info.nbytes):
             bits = (ctypes.c_uint16 * (info.nbytes // 2)).from_address(address)
             yield np.ctypeslib.as_array(bits).reshape(info.shape[::-1])
 
@@ -256,6 +261,30 @@ class Runner(LoadedVocabulary):
         numbers = np.ctypeslib.as_array((ctypes.c_float * (columns * tokens)).from_address(inputs.data))
         self._inputs[name] = numbers.reshape(tokens, columns).copy()
         return len(self._inputs) < len(self._wanted)
+
+
+@contextmanager
+def _writable_pages(path: Path, offset: int, address: int, nbytes: int) -> Iterator[None]:
+    """The file's bytes from `offset` on, mapped at `address`, can be written; at the end they are the file's again.
+
+    The caller makes sure that the file is mapped there. It never changes, and memory is taken only meanwhile.
+    """
+    # Mappings begin with whole pages.
+    before = address % mmap.PAGESIZE
+    span = address - before, nbytes + before, offset - before
+    _map(path, *span, mmap.PROT_READ | mmap.PROT_WRITE)
+    try:
+        yield
+    finally:
+        _map(path, *span, mmap.PROT_READ)
+
+
+def _map(path: Path, address: int, nbytes: int, offset: int, protection: int) -> None:
+    """Maps a part of the file anew, at the same address: what was written there is gone."""
+    with path.open("rb") as file:
+        flags = mmap.MAP_PRIVATE | _FIXED
+        if _LIBC.mmap(address, nbytes, protection, flags, file.fileno(), offset) == _FAILED:
+            raise OSError(ctypes.get_errno(), f"mmap: {os.strerror(ctypes.get_errno())}", str(path))
 
 
 # Nothing is logged: errors are reported from the results of calls. The library keeps this pointer.

@@ -21,14 +21,13 @@ from threadpoolctl import threadpool_limits
 from ..agent import replaced_file
 from ..allocate import Option
 from ..errors import ConvertError, escaped
-from ..progress import OnProgress, part_of
-from ..quantize.feedback import RIDGE, Feedback, loss
+from ..progress import OnProgress
+from ..quantize.error_feedback import RIDGE, ErrorFeedback, loss
 from ..quantize.ggml import Floats, GgmlType, dequantized, row_bytes
 from ..quantize.quantizer import processors
 from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..write.manifest import IMPORTANCE_FILE
 from .cache import read_cached, write_cached
-from .costs import Costs
 from .divergence import compare, predict
 from .moments import input_group, read_importance, second_moments, write_importance
 from .runner import Runner
@@ -153,18 +152,12 @@ def measure_sensitivities(
         # numpy's sums would depend on the number of threads: instead, each thread gets whole matrices.
         threadpool_limits(1, "blas"),
     ):
-        found_chunks = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)
+        found_chunks = chunks(texts, runner, seed=seed, max_chunks=CALIBRATION_CHUNKS + 1)
         seen, unseen = found_chunks[:-1] or found_chunks, found_chunks[-1][:_MEASURED_TOKENS]
-        parts = list(_parts(to_round))
-        costs = Costs(matrices, [len(text) for text in seen], len(unseen))
-        rest = costs.rounding(parts, missing)
-        share = rest / (rest + costs.measuring(unmeasured))
         if to_round:
-            part = part_of(progress, 0.0, share)
-            _round(runner, seen, parts, missing, found, costs=costs, dataset=texts.name, progress=part)
+            _round(runner, seen, list(_parts(to_round)), missing, found, dataset=texts.name, progress=progress)
         if unmeasured:
-            part = part_of(progress, share, 1.0)
-            _measure_divergences(runner, unseen, unmeasured, kinds, found, progress=part)
+            _measure_divergences(runner, unseen, unmeasured, kinds, found, progress=progress)
     return found
 
 
@@ -175,24 +168,16 @@ def _round(
     kinds: Kinds,
     found: Sensitivities,
     *,
-    costs: Costs,
     dataset: str,
     progress: OnProgress,
 ) -> None:
     """Encodes the matrices as these types, and records it in `found`. dataset: the name of the texts."""
     (found.folder / _ENCODED).mkdir(parents=True, exist_ok=True)
     squares = read_importance(found.importance_path) or {}
-    done, total = 0.0, costs.rounding(parts, kinds)
-
-    def step(what: str, cost: float) -> None:
-        nonlocal done
-        done += cost
-        progress(what, done / total)
-
-    for part in parts:
+    for number, part in enumerate(parts, 1):
+        of_parts = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
         names = [tensor.name for tensor in part if runner.is_multiplied(tensor.name)]
-        text_cost = costs.calibrating(part) / len(texts)
-        moments = second_moments(runner, texts, names, progress=partial(step, "calibrating", text_cost))
+        moments = second_moments(runner, texts, names, progress=partial(progress, f"calibrating{of_parts}"))
         squares |= {name: np.diag(moments[input_group(name)]).copy() for name in names}
         with replaced_file(found.importance_path) as draft:
             write_importance(Path(draft.name), squares, dataset=dataset, chunks=len(texts))
@@ -209,9 +194,12 @@ def _round(
             }
             # Freed one by one, when their last matrix is encoded.
             del moments, groups
+            done, total = 0, sum(tensor.rows * tensor.columns for tensor in encoding.values())
             for encoded in as_completed(encoding):
                 encoded.result()
-                step(f"rounding {encoding[encoded].name}", costs.encoding(encoding[encoded]))
+                tensor = encoding[encoded]
+                done += tensor.rows * tensor.columns
+                progress(f"rounding {tensor.name}{of_parts}", done / total)
         finally:
             # A stop waits for what is being rounded and begins nothing more.
             pool.shutdown(cancel_futures=True)
@@ -225,13 +213,13 @@ class _SharedInput:
         self.moments = np.eye(first.columns, dtype=np.float32) if moments is None else moments
         self._ridge = _EMBEDDING_RIDGE if first.name == TOKEN_EMBD else RIDGE
         self._lock = Lock()
-        self._feedback: Feedback | None = None
+        self._feedback: ErrorFeedback | None = None
 
-    def feedback(self) -> Feedback:
+    def feedback(self) -> ErrorFeedback:
         """Made by the first thread that needs it."""
         with self._lock:
             if self._feedback is None:
-                self._feedback = Feedback(self.moments, ridge=self._ridge)
+                self._feedback = ErrorFeedback(self.moments, ridge=self._ridge)
             return self._feedback
 
 

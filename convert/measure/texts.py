@@ -89,19 +89,21 @@ def _message(value: Any) -> tuple[str, str]:
     return "", ""
 
 
-def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, most: int) -> list[list[int]]:
-    """At most `most` chunks of CHUNK_TOKENS from the documents, in an order that depends on the seed.
+def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, max_chunks: int) -> list[list[int]]:
+    """At most `max_chunks` chunks of CHUNK_TOKENS from the documents, in an order that depends on the seed.
 
     Raises ConvertError for less than one chunk.
     """
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
     tokens: list[int] = []
-    for several in tokenized(documents, vocabulary, texts.name):
-        tokens += several
-        if len(tokens) >= most * CHUNK_TOKENS:
+    for of_document in tokenized(documents, vocabulary, texts.name):
+        tokens += of_document
+        if len(tokens) >= max_chunks * CHUNK_TOKENS:
             break
-    found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
+    found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][
+        :max_chunks
+    ]
     if not found:
         raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
     return found

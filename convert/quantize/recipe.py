@@ -36,7 +36,7 @@ class Quantization(Enum):
     @property
     def body(self) -> GgmlType:
         """The type of most matrices; of AUTO, until the budget is allocated."""
-        return GgmlType.BF16 if self is Quantization.AUTO else GgmlType[self.name.removesuffix("_M").removesuffix("_S")]
+        return GgmlType.BF16 if self is Quantization.AUTO else GgmlType[self.name.removesuffix("_M")]
 
 
 # For rows that are not a multiple of 256 elements long.

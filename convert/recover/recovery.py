@@ -7,6 +7,7 @@ these texts decide whether it got better. Each block that is done is kept in a f
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,12 +27,14 @@ from ..quantize.quantizer import processors
 from ..read.tensors import TOKEN_EMBD
 from ..write.manifest import torch_versions
 from .block import Array, Block, StoredTensors, embedded, read_rows, transformers_config
-from .training import error_of, train_block
 
 # The first ones decide whether a block got better.
-_MOST_CHUNKS, _JUDGING_CHUNKS = 400, 8
+_MAX_CHUNKS, _JUDGING_CHUNKS = 400, 8
 # Rises with every change of the training: older results are then not used.
 _VERSION = 1
+_EPOCHS = 2
+# Levels in gaps between two of them, scales in proportion, norms and biases in their own unit.
+_LEVEL_RATE, _GROWTH_RATE, _VECTOR_RATE = 1e-3, 2.5e-4, 3e-4
 
 
 def recover_blocks(
@@ -61,10 +64,10 @@ def recover_blocks(
             found |= trained or {}
         return found
     with LoadedVocabulary(reference) as vocabulary:
-        tokens = chunks(texts, vocabulary, seed=seed, most=_MOST_CHUNKS)
+        tokens = chunks(texts, vocabulary, seed=seed, max_chunks=_MAX_CHUNKS)
     if len(tokens) <= _JUDGING_CHUNKS:
-        least = (_JUDGING_CHUNKS + 1) * CHUNK_TOKENS
-        raise ConvertError(f"{texts.name}: fewer than {least} tokens, which --recover needs")
+        min_tokens = (_JUDGING_CHUNKS + 1) * CHUNK_TOKENS
+        raise ConvertError(f"{texts.name}: fewer than {min_tokens} tokens, which --recover needs")
     tensors = {tensor.name: tensor for tensor in plan.model.tensors}
 
     def rounded(name: str) -> tuple[GgmlType, Array]:
@@ -105,7 +108,44 @@ def _trained(
 ) -> dict[str, Array]:
     """The trained tensors, or the rounded ones if these give nearer hidden states."""
     block.round(matrices)
-    before, error = block.encode(), error_of(block, hidden[:_JUDGING_CHUNKS], wanted[:_JUDGING_CHUNKS])
-    train_block(block, hidden[_JUDGING_CHUNKS:], wanted[_JUDGING_CHUNKS:], report)
-    is_better = error_of(block, hidden[:_JUDGING_CHUNKS], wanted[:_JUDGING_CHUNKS]) < error
+    before, error = block.encode(), _error(block, hidden[:_JUDGING_CHUNKS], wanted[:_JUDGING_CHUNKS])
+    _train(block, hidden[_JUDGING_CHUNKS:], wanted[_JUDGING_CHUNKS:], report)
+    is_better = _error(block, hidden[:_JUDGING_CHUNKS], wanted[:_JUDGING_CHUNKS]) < error
     return block.encode() if is_better else before
+
+
+def _train(block: Block, inputs: Sequence[Any], wanted: Sequence[Any], progress: Callable[[float], None]) -> None:
+    """Trains a rounded block to give the wanted hidden states of each text. progress gets the share of steps."""
+    rounded, vectors = block.rounded, block.vectors
+    for vector in vectors:
+        vector.requires_grad_()
+    groups = [
+        *({"params": [one.levels], "lr": _LEVEL_RATE * one.mean_gap} for one in rounded),
+        {"params": [one.growth for one in rounded], "lr": _GROWTH_RATE},
+        {"params": vectors, "lr": _VECTOR_RATE},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    steps = _EPOCHS * len(inputs)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
+    draw = np.random.default_rng(0)
+    for epoch in range(_EPOCHS):
+        for place, at in enumerate(draw.permutation(len(inputs))):
+            loss = _relative_error(block(inputs[at]), wanted[at])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            for one in rounded:
+                one.clamp()
+            schedule.step()
+            progress((epoch + (place + 1) / len(inputs)) / _EPOCHS)
+
+
+def _error(block: Block, inputs: Sequence[Any], wanted: Sequence[Any]) -> float:
+    """How far its outputs are from the wanted ones."""
+    pairs = zip(block.outputs(inputs), wanted, strict=True)
+    return sum(float(_relative_error(outputs, states)) for outputs, states in pairs) / len(wanted)
+
+
+def _relative_error(outputs: Any, wanted: Any) -> Any:
+    """The mean squared error, relative to each token's state: the next block normalizes it."""
+    return ((outputs - wanted).square().mean(-1) / wanted.square().mean(-1)).mean()

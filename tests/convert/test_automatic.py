@@ -20,7 +20,7 @@ from convert.errors import ConvertError
 from convert.measure import divergence, sensitivity
 from convert.measure.sensitivity import Sensitivities
 from convert.measure.texts import Texts
-from convert.quantize.feedback import Feedback
+from convert.quantize.error_feedback import ErrorFeedback
 from convert.quantize.ggml import GgmlType
 from convert.quantize.recipe import Quantization
 from convert.read.tensors import ModelTensor
@@ -223,8 +223,8 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
         blas_threads.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
         return rounded(*arguments)
 
-    rounded = Feedback.encode
-    monkeypatch.setattr("convert.quantize.feedback.Feedback.encode", encode)
+    rounded = ErrorFeedback.encode
+    monkeypatch.setattr("convert.quantize.error_feedback.ErrorFeedback.encode", encode)
     for module in ("plan", "measure.sensitivity", "measure.runner", "measure.moments"):
         monkeypatch.setattr(f"convert.{module}.processors", lambda: 3)
     with threadpool_limits(3, "blas"):  # as many as numpy takes, if it was imported before the converter

@@ -94,7 +94,7 @@ def test_r1_distill_begins_once_and_thinks_in_one_token(tmp_path: Path) -> None:
     talk = TextDocument(messages=(("user", "a" * 600), ("assistant", "b" * 600)))
 
     with Runner(tmp_path / "b" / "model.gguf") as runner:
-        first, second = chunks(Texts("t", "0", [talk]), runner, seed=0, most=2)
+        first, second = chunks(Texts("t", "0", [talk]), runner, seed=0, max_chunks=2)
 
     assert first[:2] == [begin, added(files, "<｜User｜>")["id"]]
     assert [*first, *second].count(begin) == [*first, *second].count(think) == 1

@@ -99,7 +99,7 @@ def test_the_sampled_divergence_is_that_of_all_tokens(runner: Runner, monkeypatc
 def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner: Runner) -> None:
     texts = read_texts(calibration_files())
 
-    first, again, other = (chunks(texts, runner, seed=seed, most=4) for seed in (0, 0, 1))
+    first, again, other = (chunks(texts, runner, seed=seed, max_chunks=4) for seed in (0, 0, 1))
 
     assert first == again != other
     assert [len(chunk) for chunk in first] == [CHUNK_TOKENS] * 4
@@ -163,11 +163,11 @@ def test_a_chat_template_that_rejects_conversations_is_refused(tmp_path: Path, t
     (tmp_path / "a.jsonl").write_text(line, encoding="utf-8")
     runner = SimpleNamespace(chat_template=template, bos_text="")
     with pytest.raises(ConvertError) as caught:
-        chunks(read_texts([tmp_path / "a.jsonl"]), cast("Runner", runner), seed=0, most=1)
+        chunks(read_texts([tmp_path / "a.jsonl"]), cast("Runner", runner), seed=0, max_chunks=1)
     assert str(caught.value) == fault
 
 
 def test_too_little_text_is_refused(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("short")
     with pytest.raises(ConvertError, match=r"a\.txt: \d+ tokens; at least 512 are needed"):
-        chunks(read_texts([tmp_path / "a.txt"]), runner, seed=0, most=1)
+        chunks(read_texts([tmp_path / "a.txt"]), runner, seed=0, max_chunks=1)

@@ -194,7 +194,7 @@ def test_texts_to_tune_on_are_read_in_nfc(demo_bundle: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "Größe prüfen, café. " * 200) for form in ("NFC", "NFD"))
     with Runner(demo_bundle / "model.gguf") as runner:
         first, second = (
-            chunks(Texts("t", "0", [TextDocument(text=text), talk(text)]), runner, seed=0, most=20)
+            chunks(Texts("t", "0", [TextDocument(text=text), talk(text)]), runner, seed=0, max_chunks=20)
             for text in (composed, decomposed)
         )
     assert first == second

@@ -8,7 +8,7 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.quantize import ggml
-from convert.quantize.feedback import Feedback, loss
+from convert.quantize.error_feedback import ErrorFeedback, loss
 from convert.quantize.ggml import GgmlType, row_bytes
 
 Floats = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ def test_the_products_are_nearer_than_those_of_plain_rounding(kind: GgmlType) ->
     matrix, inputs = weights(64, 512), correlated_inputs(512)
     moments = inputs.T @ inputs
 
-    encoded, known = Feedback(moments).encode(matrix, kind)
+    encoded, known = ErrorFeedback(moments).encode(matrix, kind)
 
     np.testing.assert_array_equal(known, decoded(encoded, kind, 512))
     own, other = loss(moments, matrix - known), loss(moments, matrix - plain(matrix, kind))
@@ -57,7 +57,7 @@ def test_inputs_that_were_never_seen_do_no_harm() -> None:
     matrix, inputs = weights(8, 64), correlated_inputs(64)
     inputs[:, 32:] = 0
     for moments in (inputs.T @ inputs, np.zeros((64, 64), np.float32)):
-        _, known = Feedback(moments).encode(matrix, GgmlType.Q8_0)
+        _, known = ErrorFeedback(moments).encode(matrix, GgmlType.Q8_0)
 
         assert np.abs(matrix - known).max() < 0.2
 
@@ -66,4 +66,4 @@ def test_inputs_that_are_not_finite_are_refused() -> None:
     moments = np.eye(64, dtype=np.float32)
     moments[3, 5] = np.nan
     with pytest.raises(ConvertError, match="not finite"):
-        Feedback(moments)
+        ErrorFeedback(moments)

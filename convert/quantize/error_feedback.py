@@ -6,19 +6,22 @@ surgeon; GPTQ, arXiv 2210.17323, applies it column by column). Whole blocks are 
 within 2 %, and ggml rounds each block to any of its types.
 """
 
+import ctypes
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solve_triangular
+from scipy.linalg import cython_lapack, solve_triangular
 
 from ..errors import ConvertError
-from . import ggml, lapack
+from . import ggml
 from .ggml import BLOCK_ELEMENTS, Floats, GgmlType, row_bytes
 
 # A share of the mean moment: without it, weights of rarely seen inputs would grow without bound.
 RIDGE = 0.01
 
 
-class Feedback:
+class ErrorFeedback:
     """How the error of each block spreads over the columns behind it.
 
     moments: G, [columns, columns], symmetric; all 0 if all inputs were 0. ridge: the share of the mean moment that is
@@ -34,7 +37,7 @@ class Feedback:
         # J reverses the columns. With J·G·J = L·Lᵀ, the matrix U = J·L⁻¹·J has UᵀU = G⁻¹. One copy of G saves memory.
         turned = np.array(moments[::-1, ::-1], np.float32, order="F")
         turned[np.diag_indices_from(turned)] += ridge * mean if mean > 0 else 1.0
-        lapack.invert_factor(turned)
+        _invert_factor(turned)
         # Only the diagonal and what is above it is U, and is read.
         self._upper = turned[::-1, ::-1]
 
@@ -67,3 +70,31 @@ class Feedback:
 def loss(moments: Floats, error: Floats) -> float:
     """The trace of E·G·Eᵀ."""
     return float(np.einsum("ij,ij->", error @ moments, error, dtype=np.float64))
+
+
+def _invert_factor(matrix: Floats) -> None:
+    """Replaces a symmetric matrix G, in Fortran's order, by the inverse of its factor: L⁻¹ with G = L·Lᵀ.
+
+    Above the diagonal, where L⁻¹ is 0, G stays. Raises ConvertError if G is not positive definite.
+    """
+    size, fault = ctypes.c_int(len(matrix)), ctypes.c_int()
+    fixed = ctypes.byref(size), ctypes.c_void_p(matrix.ctypes.data), ctypes.byref(size), ctypes.byref(fault)
+    _POTRF(b"L", *fixed)
+    if fault.value:
+        raise ConvertError("the moments of a matrix's inputs are not positive definite")
+    _TRTRI(b"L", b"N", *fixed)
+
+
+def _function(name: str) -> Any:
+    """A function of LAPACK, as scipy gives it to compiled code; all arguments are pointers.
+
+    It works in place and without Python's lock: scipy.linalg's own hold that, for a minute with a 7B's matrices.
+    """
+    capsule = cython_lapack.__pyx_capi__[name]
+    name_of, pointer_of = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.CFUNCTYPE(None)(pointer_of(capsule, name_of(capsule)))
+
+
+_POTRF, _TRTRI = _function("spotrf"), _function("strtri")
