@@ -19,12 +19,11 @@ from edge_agent.models.record import Record, write_record
 from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
-from edge_agent.tools.doctor import doctor, service
+from edge_agent.tools.doctor import doctor, system
 from edge_agent.tools.doctor.broker import connection_check
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.model import kernels, memory, preferences, repack
-from edge_agent.tools.doctor.service import files, is_allowed, state
-from edge_agent.tools.doctor.system import clock, disk, memory_limit, sensors
+from edge_agent.tools.doctor.system import clock, disk, files, is_allowed, memory_limit, sensors, state
 from edge_agent.tools.doctor.traffic import (
     features_check,
     name_check,
@@ -231,7 +230,7 @@ def test_a_clock_that_follows_no_server_is_warned_of() -> None:
 
 
 def test_the_services_account_is_judged_also_by_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "SERVICE_ACCOUNT", "nobody")
+    monkeypatch.setattr(system, "SERVICE_ACCOUNT", "nobody")
     given = [(os.R_OK, "/etc/passwd"), (os.R_OK, "/etc/shadow"), (os.W_OK, "/etc"), (os.W_OK, "/tmp")]
     assert [is_allowed(access, Path(path)) for access, path in given] == [True, False, False, True]
 
@@ -244,7 +243,7 @@ def test_what_that_account_may_not_do_is_found(tmp_path: Path, monkeypatch: pyte
     config.state_dir.mkdir()
     assert files(config, tmp_path).verdict is Verdict.GOOD
     assert state(config.state_dir).verdict is Verdict.GOOD
-    monkeypatch.setattr(service, "is_allowed", lambda _access, path: path not in (model, config.state_dir))
+    monkeypatch.setattr(system, "is_allowed", lambda _access, path: path not in (model, config.state_dir))
     check = files(config, tmp_path)
     assert check.verdict is Verdict.FAILED
     assert f"may not read {model}" in check.found
@@ -261,7 +260,7 @@ def test_a_bundle_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    monkeypatch.setattr(service, "is_allowed", lambda _access, path: path != bundle)
+    monkeypatch.setattr(system, "is_allowed", lambda _access, path: path != bundle)
     check = files(with_model(bundle), tmp_path)
     assert (check.verdict, f"may not read {bundle}" in check.found) == (Verdict.FAILED, True)
 

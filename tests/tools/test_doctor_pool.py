@@ -7,7 +7,7 @@ from pika.exceptions import ConnectionClosedByBroker, ProbableAuthenticationErro
 
 from edge_agent.tools.doctor import doctor
 from edge_agent.tools.doctor.check import Check, Verdict
-from edge_agent.tools.doctor.pool import pool_check
+from edge_agent.tools.doctor.doctor import pool_check
 from tests.helpers.rabbit import QUEUE, REFUSED, FakeBroker, fake_broker
 from tests.helpers.support import CONFIG, config
 

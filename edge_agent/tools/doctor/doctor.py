@@ -12,16 +12,16 @@ from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
 from edge_agent.core.config import Config, DeviceConfig, ModelConfig
 from edge_agent.core.config_file import ConfigError
+from edge_agent.core.extras import missing_extra
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config, signing_key_faults
 from edge_agent.models.record import revocations_hint
 from edge_agent.tools.bus import Bus
-from edge_agent.tools.doctor import service, system
+from edge_agent.tools.doctor import system
 from edge_agent.tools.doctor.broker import broker_checks
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good, warning
 from edge_agent.tools.doctor.model import model_checks
-from edge_agent.tools.doctor.pool import pool_check
 from edge_agent.tools.programs import is_service_active
 
 
@@ -93,9 +93,27 @@ def checks(
     yield system.memory_limit(root)
     yield system.clock(system.is_clock_synchronized() if root == Path("/") else None)
     yield system.disk(config.models_dir, reading)
-    yield service.state(config.state_dir)
-    yield service.files(config, config_path)
+    yield system.state(config.state_dir)
+    yield system.files(config, config_path)
     yield from _bus_checks(config, is_running=is_running)
     if faults := signing_key_faults(config):
         yield failed("commands", "; ".join(faults), "put the key there that signs commands, or remove the setting")
     yield from model_checks(config, board, reading.memory.available_mb, is_running=is_running, not_loading=not_loading)
+
+
+def pool_check(config: Config) -> Check:
+    """Of the first host that accepts the board by AMQP."""
+    if missing := missing_extra("pool"):
+        return failed("pool", missing, "install the extra, or leave [pool] out")
+    # pika is an extra.
+    from edge_agent.pool.amqp import PoolError, channel_at_first_host  # noqa: PLC0415
+    from edge_agent.pool.queues import queues_of, read_figures  # noqa: PLC0415
+
+    queues = queues_of(config)
+    try:
+        with channel_at_first_host(config) as (channel, where):
+            figures = read_figures(channel, queues)
+    except PoolError as error:
+        return failed("pool", str(error), error.advice)
+    found = f"{figures.waiting} requests wait, the boards have {figures.places} places"
+    return good("pool", f"{queues.requests} at {where}: {found}")
