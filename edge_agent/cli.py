@@ -225,7 +225,7 @@ def _schema(options: argparse.Namespace) -> int:
     _flag("--text", "INPUT is text, even if it begins with { or ["),
     _value("--deadline-ms MS", "how long the answer is of use (default: %(default)s)", int, default=60_000),
     _value("--priority 0-9", "0 is most urgent (default: the task's)", int, choices=range(10)),
-    _value("--pool POOL", "asks this pool of the site in place of the board"),
+    _value("--pool POOL", "asks this pool of the site instead of the board"),
     _value("--options JSON", "a JSON object, such as '{\"max_tokens\": 64}'", _json_object),
     _bus_options(),
 )
@@ -370,7 +370,7 @@ def _pool(options: argparse.Namespace) -> int:
     config = load_config(options.config, pool.config_faults)
     if options.action == "declare":
         return pool.declare(config, options.most_waiting, options.username, options.password_file)
-    return pool.status(config, as_json=options.json, wait_s=options.wait, least_boards=options.boards)
+    return pool.status(config, as_json=options.json, wait_s=options.wait, min_boards=options.boards)
 
 
 @_cli_command(

@@ -32,7 +32,7 @@ from edge_agent.requests.tasks import Task
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 # Of AMQP 0.9.1.
 MAX_ROUTING_KEY_BYTES = 255
-# In place of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
+# Instead of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
 _STAND_INS: dict[str, dict[str, Any]] = {
     "device": {"site": "-", "id": "-"},
     "models": {"default": {"path": ECHO_MODEL}},
@@ -40,16 +40,18 @@ _STAND_INS: dict[str, dict[str, Any]] = {
 }
 
 
-def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) -> Config:
+def load_config(path: Path, extra_checks: Callable[[Config], list[str]] | None = None) -> Config:
     """Loads and checks a configuration file. Raises ConfigError with every fault, what tables mean together last.
 
-    needs: the faults of the files that the caller will use, such as `file_faults`. On a new board the files may come
-    later than the configuration, so they are not asked for by default.
+    `extra_checks` gives the faults of the files that the caller will use, as `file_faults` does. By default no file is
+    asked for, because on a new board the files may come later than the configuration.
     """
-    return check_document(read_document(path), path, needs)
+    return check_document(read_document(path), path, extra_checks)
 
 
-def check_document(raw: dict[str, Any], path: Path, needs: Callable[[Config], list[str]] | None = None) -> Config:
+def check_document(
+    raw: dict[str, Any], path: Path, extra_checks: Callable[[Config], list[str]] | None = None
+) -> Config:
     """The same for a document that is or will be the file's; its tasks are completed in place."""
     folder = path.absolute().parent
     faults = prepare_tasks(raw, folder)
@@ -63,7 +65,7 @@ def check_document(raw: dict[str, Any], path: Path, needs: Callable[[Config], li
         *_promise_faults(config),
         *_pool_faults(config),
         *example_faults(config.tasks),
-        *(needs(config) if needs else ()),
+        *(extra_checks(config) if extra_checks else ()),
     ]
     if faults:
         raise ConfigError(path, faults)
@@ -185,7 +187,7 @@ def _topics_faults(config: Config) -> Iterator[str]:
         if topics.overlap(text, requests):
             yield f"{key}: overlaps {requests}, where requests arrive; use other topics (got {shown(text)})"
     # A broker may deliver a message once for each filter that it matches.
-    for (one, owner), (other, key) in itertools.combinations(filters.items(), 2):
-        if topics.overlap(one, other):
+    for (first, owner), (second, key) in itertools.combinations(filters.items(), 2):
+        if topics.overlap(first, second):
             rule = "use the same filter, or separate ones"
-            yield f"{key}: overlaps {shown(one)} of {owner}; {rule} (got {shown(other)})"
+            yield f"{key}: overlaps {shown(first)} of {owner}; {rule} (got {shown(second)})"

@@ -49,7 +49,7 @@ class Authority:
             log.warning("%s cannot be read, earlier commands could be repeated: %s", nonces_file, error)
 
     def check(self, operation: str, fields: dict[str, Any], now: float) -> None:
-        """now: seconds since 1970. Raises CommandError(unauthorized)."""
+        """Compares the command's time with `now`, in seconds since 1970. Raises CommandError(unauthorized)."""
         if self.key is None:
             return
         if not self.key:

@@ -48,17 +48,18 @@ LIVE_TABLES = ("tasks", "queue", "health", "feedback", "commands", "governor", "
 
 @dataclass(slots=True)
 class _OpenCommand:
-    """A command that is to be answered. id: the caller's; None until the payload is parsed."""
+    """A command that is to be answered."""
 
     topic: str
     correlation: bytes | None
     id: Any = None
+    """The caller's; None until the payload is parsed."""
 
 
 class Commands:
     """Belongs to the agent's thread. Raises OSError if the key file cannot be read.
 
-    publish: sends a result, also to a broker that is away now. apply_config: makes every part use a new one.
+    `publish` also takes a result for a broker that is away now. `apply_config` makes every part use a configuration.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Commands:
                 self._answer(command, data)
 
     def _answer(self, command: _OpenCommand | None, data: Any = None, error: tuple[str, str] | None = None) -> None:
-        """error: code and message."""
+        """Sends the data, or the error's code and message."""
         if command is not None:
             self._publish(result_publication(command.topic, command.correlation, command.id, data, error))
 
@@ -209,7 +210,7 @@ class Commands:
         self._start_drain("stopping", None, now, None)
 
     def _start_drain(self, reason: str, timeout_s: float | None, now: float, command: _OpenCommand | None) -> None:
-        """timeout_s: None = as configured."""
+        """Begins a drain of this or the configured time."""
         self._end_drain(0)
         self._dispatcher.is_draining = True
         # Before anything is published: a fault there must not leave a drain without an end.

@@ -47,10 +47,9 @@ class CancelFields(CommandFields):
 
 
 class ExportFields(CommandFields):
-    """after: the number of the last answer that is known."""
-
     task: StrictStr
     after: Annotated[int, Field(ge=0, strict=True)] = 0
+    """The number of the last answer that the caller has."""
     limit: Annotated[int, Field(ge=1, le=500, strict=True)] = 200
 
 
@@ -59,9 +58,8 @@ class ReleaseFields(CommandFields):
 
 
 class RollbackFields(CommandFields):
-    """model: a [models.NAME] table, of which there is one."""
-
     model: Literal["default"]
+    """The name of a [models.NAME] table, of which there is one."""
 
 
 class SwitchFields(RollbackFields):
@@ -103,7 +101,7 @@ def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
 def result_publication(
     topic: str, correlation: bytes | None, command_id: Any, data: Any, error: tuple[str, str] | None
 ) -> Publication:
-    """The result of a command. error: code and message; None = it was carried out."""
+    """The result of a command that was carried out, or failed with a code and a message."""
     result = {
         "id": command_id,
         "status": "failed" if error else "ok",

@@ -53,13 +53,15 @@ def is_expired(text: str, seconds: float | None = None) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in time that another process can place. monotonic_s: on this boot's clock; wall_s: since 1970."""
+    """A point in time that another process can place on its own clock."""
 
     boot: str
     monotonic_s: float
+    """On the monotonic clock of that boot."""
     wall_s: float
+    """Since 1970."""
 
-    def placed(self, now: Moment) -> float:
+    def on_clock_of(self, now: Moment) -> float:
         """In seconds of the monotonic clock of `now`; negative = before this boot.
 
         After another boot only the time of day places it. Where that was unset, it was before this boot.

@@ -108,7 +108,7 @@ class BareInput(Envelope):
 def parse_payload(payload: bytes, content_type: str | None, *, is_reading: bool = False) -> Envelope:
     """Reads an envelope, or a bare input with defaults. Raises Refusal(not_utf8, bad_json, bad_field).
 
-    is_reading: it came from a sensor's topic, so all of it is the input.
+    All of a reading is the input, because it came from a sensor's topic.
     """
     if not payload:
         raise Refusal(Code.BAD_FIELD, "payload: should not be empty")

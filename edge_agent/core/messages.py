@@ -12,15 +12,13 @@ JSON, TEXT = "application/json", "text/plain"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What one PUBLISH packet says. received_at: seconds of the monotonic clock.
-
-    packet_id: a redelivery keeps it. response_topic, correlation, content_type and expiry_s need MQTT 5; None = absent.
-    """
+    """What one PUBLISH packet says; the fields that may be None need MQTT 5."""
 
     topic: str
     payload: bytes
     qos: int
     packet_id: int
+    """A redelivery keeps it."""
     is_retained: bool = False
     is_duplicate: bool = False
     response_topic: str | None = None
@@ -28,11 +26,12 @@ class Message:
     content_type: str | None = None
     expiry_s: int | None = None
     received_at: float
+    """Seconds of the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """One message to send. expiry_s, correlation, content_type and response_topic need MQTT 5."""
+    """One message to send; the fields that may be None need MQTT 5."""
 
     topic: str
     payload: bytes
@@ -46,16 +45,16 @@ class Publication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A terminal reply. document: all of it, as JSON. output: what is sent in its place; None = the document is sent.
-
-    content_type: of what is sent.
-    """
+    """A terminal reply."""
 
     topic: str
     document: bytes
+    """All of the reply, as JSON."""
     correlation: bytes | None = None
     output: bytes | None = None
+    """What is sent instead of the document, if anything is."""
     content_type: str = JSON
+    """The type of what is sent."""
 
 
 def json_publication(
@@ -66,7 +65,7 @@ def json_publication(
     expiry_s: int | None = None,
     correlation: bytes | None = None,
 ) -> Publication:
-    """document: bytes = JSON that is already encoded."""
+    """A message of JSON; a document of bytes is already encoded."""
     payload = document if isinstance(document, bytes) else encode(document)
     return Publication(
         topic=topic, payload=payload, retain=retain, expiry_s=expiry_s, correlation=correlation, content_type=JSON

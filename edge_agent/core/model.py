@@ -26,20 +26,14 @@ class RevokedError(ModelError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model whose files were checked. key: its table in `[models]`; size_bytes, sha256: of model.gguf.
-
-    tokens: of the vocabulary; all_tokens: of its checkpoint's. bytes_per_token: bytes of weights that each step reads.
-    source: the folder or file that was opened, links resolved. adapters: all are applied together.
-    students: are asked before the model.
-    signature: "unchecked" without a configured key, None without a signature. signed_by: SHA-256 of the key that
-    verified it; manifest_sha256: None of a bare file. expires: RFC 3339, None = never.
-    score_maps: the entries of score_maps.json by definition, checked.
-    warning: for the operator. is_fallback: the model that should run does not open.
-    """
+    """A model whose files were checked."""
 
     key: str
+    """The name of its table in `[models]`."""
     source: Path
+    """The folder or file that was opened, with links resolved."""
     path: Path
+    """The file model.gguf, whose hash and size follow."""
     bundle_name: str
     version: int | None = None
     sha256: str
@@ -48,19 +42,30 @@ class Model:
     licence: str | None = None
     context_length: int | None = None
     tokens: int | None = None
+    """The size of the vocabulary."""
     all_tokens: int | None = None
+    """The size of the vocabulary that its checkpoint had."""
     bytes_per_token: int | None = None
+    """How many bytes of weights each step reads."""
     signature: Signature | None = None
+    """It is "unchecked" if no key is configured, and None if the bundle has no signature."""
     signed_by: str | None = None
+    """SHA-256 of the key that verified the signature."""
     manifest_sha256: str | None = None
     expires: str | None = None
+    """RFC 3339; a model without it never expires."""
     warning: str | None = None
+    """For the operator."""
     adapters: tuple[Adapter, ...] = ()
+    """All are applied together."""
     students: tuple[Student, ...] = ()
+    """They are asked before the model."""
     score_maps: Mapping[str, Any] = field(default_factory=dict)
+    """The checked entries of score_maps.json, by definition."""
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
     is_fallback: bool = False
+    """The model that should run does not open, so this one does."""
 
     @property
     def folder(self) -> str | None:
@@ -102,8 +107,8 @@ class Model:
             "signed_by": self.signed_by and self.signed_by[:SHOWN_OF_KEY],
             "expires": self.expires,
             "chat_template_sha256": self.chat_template_sha256,
-            "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
-            "students": [{"name": one.name, "sha256": one.sha256} for one in self.students],
+            "adapters": [{"file": Path(adapter.path).name, "sha256": adapter.sha256} for adapter in self.adapters],
+            "students": [{"name": student.name, "sha256": student.sha256} for student in self.students],
             "warning": self.warning,
         }
 
@@ -115,6 +120,6 @@ def engine_states(state_dir: Path) -> Path:
 
 def file_stamps(model: Path, others: Iterable[Adapter | Student]) -> tuple[Stamp, ...]:
     """Raises OSError."""
-    found = [path.stat() for path in (model, *(Path(other.path) for other in others))]
+    stats = [path.stat() for path in (model, *(Path(other.path) for other in others))]
     # Of the two times, only the time of modification can be set.
-    return tuple((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)

@@ -70,7 +70,7 @@ def best_error(checks: jsonschema.Draft202012Validator, value: object) -> jsonsc
 
 
 def resolve(root: Mapping[str, Any], reference: str, path: Location = ("$ref",)) -> Any:
-    """The part of `root` that a local reference names. path: the reference's own place. Raises SchemaError."""
+    """The part of `root` that a local reference names; `path` is the reference's own place. Raises SchemaError."""
     from referencing import Registry
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012

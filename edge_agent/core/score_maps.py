@@ -39,6 +39,6 @@ def read_score_maps(data: bytes) -> dict[str, Any]:
 def score_map_for(entry: Mapping[str, Any], board: str | None, labels: Sequence[str]) -> ScoreMap:
     """The map of this board, `<site>/<device>`, and of one that the entry does not name.
 
-    labels: of the task, in its order. Raises ValueError where the entry has others, or cannot be used.
+    Raises ValueError if its labels are not those of the task, in that order, or it cannot be used.
     """
     return ScoreMap.from_json(entry["boards"].get(board, entry["map"]), labels)

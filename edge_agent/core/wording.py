@@ -72,7 +72,7 @@ def file_fault(key: str, file: Path | None, content_fault: Callable[[Path], str 
 
 
 def how_ended(returncode: int) -> str:
-    """How a process ended: `killed by SIGKILL`, `exit code 1`. returncode: as subprocess gives it."""
+    """How a process ended: `killed by SIGKILL`, `exit code 1`; by the return code that subprocess gives."""
     if returncode >= 0:
         return f"exit code {returncode}"
     # A real-time signal has no name of its own.
@@ -106,7 +106,7 @@ def fault_text(error: ErrorDetails, name: str) -> str:
 
 
 def first_fault(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> str:
-    """The first fault of a message from the bus, as one sentence. known: the keys that `extra="forbid"` allows."""
+    """The first fault of a message from the bus, as one sentence; `known` are the keys that `extra="forbid"` allows."""
     details = error.errors(include_url=False)[0]
     name = field_name((prefix, *details["loc"]) if prefix else details["loc"])
     if details["type"] == "extra_forbidden":

@@ -50,7 +50,7 @@ class Duplicates:
                 log.error("a stored reply cannot be read row=%s: %s", stored.row, error)  # noqa: TRY400
                 self._store.end_repetition(stored.row)
             else:
-                self._keep(stored.key, _Ended(stored.ended.placed(now), status, stored.row, None, stored.nbytes))
+                self._keep(stored.key, _Ended(stored.ended.on_clock_of(now), status, stored.row, None, stored.nbytes))
         self._forget_old(now.monotonic_s)
 
     def find(self, request: Request, now: float) -> Request | bytes | None:

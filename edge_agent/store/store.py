@@ -313,5 +313,5 @@ def _message(columns: list[Any], now: Moment) -> Message:
         correlation=correlation,
         content_type=content_type,
         expiry_s=expiry_s,
-        received_at=Moment(*arrived).placed(now),
+        received_at=Moment(*arrived).on_clock_of(now),
     )

@@ -1,1 +1,1 @@
-"""What people run by hand: ask, command, watch, doctor, diag, bench, probe, demo."""
+"""What people run by hand; cli.py lists the commands."""

@@ -25,9 +25,9 @@ def parse_input(text: str) -> Any:
 def ask(
     bus: Bus, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any], pool: str | None = None
 ) -> dict[str, Any]:
-    """Sends one request and returns the terminal reply. fields: further envelope fields. Raises NoAnswerError.
+    """Asks the board, or a pool of the site, and returns the terminal reply. Raises NoAnswerError.
 
-    pool: of the site; None = the board is asked.
+    `fields` are further fields of the envelope.
     """
     mqtt, state_topic = bus.mqtt, bus.topics.state
     topics = bus.topics if pool is None else pool_topics(mqtt.root, bus.site, pool)

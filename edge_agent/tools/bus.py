@@ -31,12 +31,13 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bus:
-    """command_key: the file of the key that signs commands; None = they are not signed."""
+    """The broker and the board that a command line names."""
 
     mqtt: MqttConfig
     site: str
     device: str
     command_key: Path | None = None
+    """The file of the key that signs commands, if they are signed."""
 
     @property
     def topics(self) -> Topics:
@@ -44,7 +45,7 @@ class Bus:
 
 
 def add_bus_options(to: argparse._ActionsContainer, default_config: Path | None, *, has_device: bool = True) -> None:
-    """The options that `bus_of` and `mqtt_table` read. default_config: None = the command reads no configuration."""
+    """The options that `bus_of` and `mqtt_table` read, for a command that may read a configuration by default."""
     group = to.add_argument_group("broker and board")
     host_help = "the broker's name or address"
     if default_config:
@@ -123,7 +124,7 @@ def mqtt_table(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_flags(fault: str) -> str:
-    """A fault of `[mqtt]` with the names of options in place of the configuration's keys."""
+    """A fault of `[mqtt]` with the names of options instead of the configuration's keys."""
     return re.sub(r"\bmqtt\.(?:tls\.)?(\w+)", lambda key: _flag(key[1]), fault)
 
 

@@ -39,8 +39,8 @@ def object_or_empty(payload: bytes) -> dict[str, Any]:
 class Client:
     """A connection that lives while the context is entered; it reconnects by itself.
 
-    connections: how many were made. While there is none: failed_at, how far the latest attempt came, and reason, in the
-    words of the broker or the system.
+    `connections` says how many were made. While there is none, `failed_at` says how far the latest attempt came, and
+    `reason` why, in the words of the broker or the system.
     """
 
     def __init__(self, client_id: str, mqtt: MqttConfig, filters: Iterable[str]) -> None:

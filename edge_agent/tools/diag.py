@@ -153,7 +153,7 @@ def _versions(board: Board) -> Files:
         {
             "edge-agent": __version__,
             "python": sys.version,
-            "packages": {one.name: one.version for one in distributions()},
+            "packages": {package.name: package.version for package in distributions()},
             "system": platform.platform(),
             "machine": platform.machine(),
             "board": board.model(),
@@ -177,7 +177,7 @@ def _configuration(path: Path, config: Config | ConfigError) -> Files:
 
 
 def _resources(root: Path) -> Files:
-    """Memory, disks, pressure. root: where /proc and /sys lie."""
+    """Memory, disks, pressure, by the /proc and /sys below the root."""
     texts = []
     for name in _SYSTEM_FILES:
         try:
@@ -309,8 +309,10 @@ def _redacted(value: Any) -> Any:
     """A JSON value without credentials; a text is left out whole if its key names a secret."""
     if isinstance(value, dict):
         return {
-            scrubbed(str(key)): LEFT_OUT if isinstance(one, str) and _SECRET_KEYS.search(str(key)) else _redacted(one)
-            for key, one in value.items()
+            scrubbed(str(key)): LEFT_OUT
+            if isinstance(inner, str) and _SECRET_KEYS.search(str(key))
+            else _redacted(inner)
+            for key, inner in value.items()
         }
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(map(_redacted, value))

@@ -98,7 +98,7 @@ class _Form:
         self._ask("subscribe", f"{_about(table, 'subscribe')} Nothing: none.")
 
     def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:
-        """Sets the option's value. given: None = as on the command line."""
+        """Sets the option's value to what was given here or on the command line, else to the answer."""
         parse = _comma_separated if option in _LISTS else str
         given = given or getattr(self._options, option)
         self._values[option] = default if given is None else parse(given)
@@ -118,7 +118,7 @@ class _Form:
             print(*map(printable, faults), sep="\n")
 
     def _faults(self, option: str | None = None) -> list[str]:
-        """What the loader says of an option's value, or of all, with the option in place of the key."""
+        """What the loader says of an option's value, or of all, with the option instead of the key."""
         name = self._values.get("task", "")
         if name is None:
             return ["--task: required, but missing"]
@@ -195,7 +195,7 @@ def _host_name() -> str | None:
 
 
 def _with_option(fault: str, keys: Mapping[str, str]) -> str:
-    """The fault with an option in place of the key."""
+    """The fault with an option instead of the key."""
     for option, key in keys.items():
         if fault.startswith((f"{key}:", f"{key}[")):
             return f"--{option}{fault.removeprefix(key)}"

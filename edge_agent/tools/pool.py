@@ -22,8 +22,8 @@ def config_faults(config: Config) -> list[str]:
     return [*missing, *credential_faults(config.mqtt)]
 
 
-def declare(config: Config, most_waiting: int, username: str | None, password_file: Path | None) -> int:
-    """Declares queues and binding; returns the exit code. username: None = as the board connects."""
+def declare(config: Config, max_waiting: int, username: str | None, password_file: Path | None) -> int:
+    """Declares queues and binding as this user, or as the board; returns the exit code."""
     queues, account = queues_of(config), None
     try:
         if username is not None and password_file is not None:
@@ -32,7 +32,7 @@ def declare(config: Config, most_waiting: int, username: str | None, password_fi
         return fail(f"--password-file: {password_file} cannot be read: {error}")
     try:
         with amqp.channel_at_first_host(config, account=account) as (channel, _):
-            declare_queues(channel, queues, most_waiting)
+            declare_queues(channel, queues, max_waiting)
     except amqp.PoolError as error:
         needs_rights = "ACCESS_REFUSED" in str(error)
         advice = (
@@ -43,7 +43,7 @@ def declare(config: Config, most_waiting: int, username: str | None, password_fi
     return 0
 
 
-def status(config: Config, *, as_json: bool, wait_s: float, least_boards: int) -> int:
+def status(config: Config, *, as_json: bool, wait_s: float, min_boards: int) -> int:
     """Shows the queue and the boards; returns the exit code."""
     assert config.pool is not None
     queues = queues_of(config)
@@ -61,9 +61,9 @@ def status(config: Config, *, as_json: bool, wait_s: float, least_boards: int) -
         print(printable_json(_document(config.pool.name, queues, figures, boards, lacking)))
     else:
         _print(config.pool.name, figures, boards, lacking)
-    if len(boards) < least_boards:
+    if len(boards) < min_boards:
         hint = "each reports every 10 s, unless its health.interval_s says otherwise; --wait S listens longer"
-        return fail(f"{len(boards)} of {least_boards} boards are heard within {wait_s:g} s: {hint}")
+        return fail(f"{len(boards)} of {min_boards} boards are heard within {wait_s:g} s: {hint}")
     return 1 if any(lacking.values()) else 0
 
 

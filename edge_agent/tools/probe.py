@@ -18,9 +18,9 @@ from edge_agent.worker.client import WorkerError, started
 
 
 def probe(config_path: Path | None, bundle: Path | None) -> int:
-    """Verifies, loads and asks a bundle, and prints which answers differ; 0 if none does.
+    """Verifies, loads and asks a bundle, or the one in force, and prints which answers differ; 0 if none does.
 
-    bundle: None = the one in force. config_path: None = neither `public_key` nor `[engine]` apply. Raises ConfigError.
+    Without a configuration neither `public_key` nor `[engine]` applies. Raises ConfigError.
     """
     config = None if config_path is None else load_config(config_path)
     path = bundle or (in_force(config) if config else Path())

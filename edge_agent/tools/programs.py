@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 UNIT = "edge-agent.service"
-_MOST_BYTES = 8_000_000
+_MAX_BYTES = 8_000_000
 
 
 class ProgramError(Exception):
@@ -14,7 +14,7 @@ class ProgramError(Exception):
 
 
 def program_output(command: tuple[str, ...], limit_s: float, *, may_fail: bool = False) -> str:
-    """The end of a program's output. may_fail: its exit code does not count. Raises ProgramError."""
+    """The end of a program's output, whatever its exit code if it `may_fail`. Raises ProgramError."""
     program = shutil.which(command[0])
     if program is None:
         raise ProgramError(f"{command[0]}: not installed")
@@ -34,7 +34,7 @@ def program_output(command: tuple[str, ...], limit_s: float, *, may_fail: bool =
     if done.returncode and not may_fail:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise ProgramError(f"{command[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
-    return done.stdout[-_MOST_BYTES:].decode("utf-8", "replace")
+    return done.stdout[-_MAX_BYTES:].decode("utf-8", "replace")
 
 
 def is_service_active() -> bool:

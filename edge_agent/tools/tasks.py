@@ -17,6 +17,6 @@ def classify_task(config: Config, name: str) -> ClassifyTask:
     if isinstance(table, ClassifyTask):
         return table
     kind = "" if table is None else f", of the kind {table.kind}"
-    allowed = ", ".join(one for one, table in config.tasks.items() if isinstance(table, ClassifyTask))
+    allowed = ", ".join(known for known, table in config.tasks.items() if isinstance(table, ClassifyTask))
     rule = f"should be a task of the kind classify: {allowed or 'none is configured'}"
     raise TaskError(f"TASK: {rule} (got {shown(name)}{kind})")

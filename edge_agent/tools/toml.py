@@ -10,7 +10,7 @@ from typing import Any
 def toml(value: Any) -> str:
     """A value on one line. It holds no None."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{toml_key(key)} = {toml(one)}" for key, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_key(key)} = {toml(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml, value))}]"
     # A string of JSON is one of TOML, but for DEL.

@@ -61,7 +61,7 @@ NOW = Moment("b", 100.0, 1.8e9)
     ],
 )
 def test_a_moment_of_another_process_has_its_place_on_this_clock(then: Moment, placed: float) -> None:
-    assert then.placed(NOW) == pytest.approx(placed)
+    assert then.on_clock_of(NOW) == pytest.approx(placed)
 
 
 def test_a_moment_tells_its_boot_and_the_time_of_day() -> None:

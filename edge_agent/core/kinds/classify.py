@@ -52,7 +52,7 @@ class ClassifyTask(TaskBase):
     large model would answer. 1 = the large model answers all. With `min_accuracy`, that share is right instead."""
     score_map: ScoreMapTable | None = None
     """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
-    It is used in place of `prior` while task and model are those that it was made for. Default: none."""
+    It is used instead of `prior` while task and model are those that it was made for. Default: none."""
     top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
     """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
 

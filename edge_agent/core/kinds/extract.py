@@ -81,7 +81,7 @@ def _schema_fault(schema: Mapping[str, Any], answer: object) -> str | None:
 
 def _in_order(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
-        return [_in_order(one, _part(schema, "items")) for one in value]
+        return [_in_order(item, _part(schema, "items")) for item in value]
     if not isinstance(value, dict):
         return value
     properties = _part(schema, "properties")

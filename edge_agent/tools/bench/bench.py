@@ -34,7 +34,7 @@ _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
 def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json: bool) -> int:
     """Prints what was measured; returns 1 if there is nothing to measure. Raises ConfigError.
 
-    model_path: a bundle or a .gguf with the default settings, instead of the configuration's.
+    A model path, of a bundle or a .gguf, is measured with the default settings instead of the configuration's model.
     """
     # Signals end it as Ctrl-C does, with its worker and its folder. nohup's ignored signals stay ignored.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -67,7 +67,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
 def _measure(
     board: Board, configured: ModelConfig, settings: EngineSettings, *, is_quick: bool, say: Say
 ) -> dict[str, Any]:
-    """Every figure, with its unit in its name; None = not measured.
+    """Every figure, with its unit in its name; None where it was not measured.
 
     Raises WorkerError, ModelError, OSError.
     """

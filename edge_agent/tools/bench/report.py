@@ -16,16 +16,16 @@ Document = dict[str, Any]
 
 def summary(document: Document) -> str:
     """The most important figures in one sentence."""
-    most = max(task["clients"] for task in document["tasks"])
-    first, *others = [task for task in document["tasks"] if task["clients"] == most]
+    clients = max(task["clients"] for task in document["tasks"])
+    first, *others = [task for task in document["tasks"] if task["clients"] == clients]
     also = ", ".join(f"{_rate(task['requests_per_s'])} {task['task']}" for task in others)
     decode, prefill = document["steps"]["decode"][0], max(document["steps"]["prefill"], key=_best_rate)
     fastest = f"decode is fastest on {_threads(decode)} ({_rate(_best_rate(decode))} tokens/s for one request)"
     if prefill["tokens_per_s"]:
         fastest += f", prefill on {_threads(prefill)} ({_rate(_best_rate(prefill))} tokens/s)"
     return (
-        f"This board answers {_rate(first['requests_per_s'])} {first['task']} requests/s with {most} "
-        f"client{'s' if most > 1 else ''} ({also}); {fastest}."
+        f"This board answers {_rate(first['requests_per_s'])} {first['task']} requests/s with {clients} "
+        f"client{'s' if clients > 1 else ''} ({also}); {fastest}."
     )
 
 

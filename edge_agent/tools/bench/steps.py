@@ -24,15 +24,15 @@ _ROUNDS = 15
 
 
 def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, Any], int]:
-    """decode: each row belongs to another request; prefill: all rows belong to one prompt. Raises ModelError.
+    """Decode, where each row is of another request, and prefill, where all are of one prompt, for `budget_s` each.
 
-    Also returns how wide the agent's steps of a prompt are. budget_s: for decode and for prefill; then it stops.
-    load.state_dir: holds the worker's costs of steps, which decide how a step runs.
+    Also returns how wide the agent's steps of a prompt are. The worker's costs of steps, which decide how a step runs,
+    are those in `load.state_dir`. Raises ModelError.
     """
     settings = load.settings
     llama = open_context(load)
     try:
-        most, ids, base_id = settings.max_active, range(settings.max_active), llama.sequences - 1
+        max_active, ids, base_id = settings.max_active, range(settings.max_active), llama.sequences - 1
         policy = step_costs.load_or_measure_policy(load, llama, ids, base_id)
 
         def measured(kind: str, widths: Sequence[int], seq_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, A
             llama.forget(base_id)
             return [_figures(policy, rows, kind, rates[rows]) for rows in widths]
 
-        decode = measured("decode", sorted({*takewhile(lambda rows: rows < most, _POWERS), most}), ids)
+        decode = measured("decode", sorted({*takewhile(lambda rows: rows < max_active, _POWERS), max_active}), ids)
         # One sequence: all rows belong to one prompt.
         widest = step_costs.widest_step(llama)
         wide = sorted(rows for rows in {*_PREFILL, policy.batch_tokens, widest} if rows <= widest)
@@ -68,8 +68,8 @@ def sweep(
 ) -> dict[int, dict[int, float]]:
     """Tokens per second by rows, then by threads: the best of all rounds until the time is over.
 
-    step: runs a step, given its rows and threads. The first one is always measured. Narrow steps come first, because
-    they are quick.
+    `step` runs a step of some rows and threads. The first one is always measured. Narrow steps come first, because they
+    are quick.
     """
     rates: dict[int, dict[int, float]] = {rows: {} for rows in widths}
     end_at = clock() + budget_s
@@ -93,10 +93,10 @@ def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
 
 
 def _figures(policy: StepPolicy, rows: int, kind: str, rates: dict[int, float]) -> dict[str, Any]:
-    """Steps with this number of rows. tokens_per_s: by number of threads, as far as there was time to measure.
+    """Steps with this number of rows, by number of threads as far as there was time to measure.
 
-    chosen_threads, chosen_rows: how the agent runs a step of this width. It pads a step, or delays rows, where a kernel
-    is faster with another width.
+    The chosen threads and rows are how the agent runs a step of this width: it pads a step, or delays rows, where a
+    kernel is faster with another width.
     """
     threads, width = _chosen(policy, rows, kind)
     return {

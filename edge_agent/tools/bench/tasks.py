@@ -61,13 +61,12 @@ TASKS: dict[str, Task] = {
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Requests of one task by some clients.
-
-    elapsed_s: from the first request to the last answer. answers: seconds from sending a request to its end, and that.
-    """
+    """Requests of one task by some clients."""
 
     elapsed_s: float
+    """From the first request to the last answer."""
     answers: list[tuple[float, Finished | Failed]]
+    """How each request ended, after the seconds since it was sent."""
 
     @property
     def finished(self) -> list[Finished]:
@@ -80,7 +79,7 @@ def measure_tasks(
     """Starts a worker twice: for the tasks, and to time a start with a filled cache.
 
     Also returns the worker's memory after all tasks, and its times from start to ready. The first start measures and
-    decodes prefixes. load.state_dir: an empty folder. Raises WorkerError, OSError.
+    decodes prefixes, so `load.state_dir` is an empty folder. Raises WorkerError, OSError.
     """
     load = replace(load, tasks=tuple(task.prefix() for task in TASKS.values()))
     say("the worker starts and measures its steps")
@@ -137,15 +136,15 @@ def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: 
         if isinstance(answer, Failed) and answer.code is Code.UNKNOWN_TASK:
             raise WorkerError(f"bench asks tasks of its own: {answer.message}")
     rounds: dict[tuple[str, int], list[Round]] = {(name, count): [] for name in TASKS for count in counts}
-    least, budget_s = (_QUICK_ROUNDS, _QUICK_BUDGET_S) if is_quick else (_ROUNDS, _BUDGET_S)
+    min_rounds, budget_s = (_QUICK_ROUNDS, _QUICK_BUDGET_S) if is_quick else (_ROUNDS, _BUDGET_S)
     end_at = monotonic() + budget_s
     for number in itertools.count(1):
-        if number > least and monotonic() > end_at:
+        if number > min_rounds and monotonic() > end_at:
             break
-        for (name, count), found in rounds.items():
+        for (name, count), done in rounds.items():
             say(f"tasks: round {number}, {name}, clients: {count}")
-            found.append(_round(worker, runs(TASKS[name], count * _REQUESTS_PER_CLIENT), count))
-    return [task_figures(name, count, found) for (name, count), found in rounds.items()]
+            done.append(_round(worker, runs(TASKS[name], count * _REQUESTS_PER_CLIENT), count))
+    return [task_figures(name, count, done) for (name, count), done in rounds.items()]
 
 
 def _round(worker: WorkerClient, runs: Sequence[Run], clients: int) -> Round:
@@ -155,12 +154,12 @@ def _round(worker: WorkerClient, runs: Sequence[Run], clients: int) -> Round:
     waiting = iter(runs)
     began = monotonic()
 
-    def send(one: Run) -> None:
-        sent_at[one.id] = monotonic()
-        worker.process.send(one)
+    def send(run: Run) -> None:
+        sent_at[run.id] = monotonic()
+        worker.process.send(run)
 
-    for one in itertools.islice(waiting, clients):
-        send(one)
+    for run in itertools.islice(waiting, clients):
+        send(run)
     while len(found.answers) < len(runs):
         answered = worker.answer()
         found.answers.append((monotonic() - sent_at[answered.id], answered))
@@ -170,13 +169,13 @@ def _round(worker: WorkerClient, runs: Sequence[Run], clients: int) -> Round:
 
 
 def task_figures(task: str, clients: int, rounds: Sequence[Round]) -> dict[str, Any]:
-    """All rounds of a task with a number of clients; None = not measured, 0 = measured as zero.
+    """All rounds of a task with a number of clients; what was not measured is None.
 
     Rates are medians over the rounds, so that one disturbed round does not count. Latencies are of all answered
-    requests, None where there are fewer than MIN_ANSWERS. failure: the reason of the latest failed request.
+    requests, None if there are fewer than MIN_ANSWERS. The failure is that of the latest failed request.
     """
-    answers = [answer for one in rounds for answer in one.answers]
-    finished = [event for one in rounds for event in one.finished]
+    answers = [answer for round_ in rounds for answer in round_.answers]
+    finished = [event for round_ in rounds for event in round_.finished]
     failures = [event.message for _, event in answers if not isinstance(event, Finished)]
     latencies_ms = [latency_s * 1000 for latency_s, event in answers if isinstance(event, Finished)]
     prompt_tokens = sum(event.prompt_tokens for event in finished)
@@ -186,7 +185,7 @@ def task_figures(task: str, clients: int, rounds: Sequence[Round]) -> dict[str, 
         return None if value is None else round(value, 1)
 
     def rate(count: Callable[[Finished], int]) -> float:
-        return statistics.median(sum(map(count, one.finished)) / one.elapsed_s for one in rounds)
+        return statistics.median(sum(map(count, round_.finished)) / round_.elapsed_s for round_ in rounds)
 
     return {
         "task": task,

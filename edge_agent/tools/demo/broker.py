@@ -49,25 +49,27 @@ class BrokerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker on 127.0.0.1 that runs until `stop()`. ports: by MQTT version."""
+    """A broker on 127.0.0.1 that runs until `stop()`."""
 
     name: str
     ports: Mapping[str, int]
+    """By MQTT version."""
     stop: Callable[[], object]
 
 
 def start_broker(port: int | None, folder: Path, to_agent: Collection[str]) -> Broker:
     """A broker for both MQTT versions: at `port`, an embedded one for 3.1.1 at the next port. Raises BrokerError.
 
-    to_agent: filters of what an agent at MQTT 5 receives. The embedded 3.1.1 carries these to it, and all else from it.
+    An agent at MQTT 5 receives what matches the filters `to_agent`: the embedded listener for 3.1.1 carries these to
+    it, and all else from it.
     """
     program = shutil.which("mosquitto", path=SEARCH_PATH)
     if program is not None:
         return _start_mosquitto(program, port or free_port(), folder)
     ports = {"5": port or free_port(), "3.1.1": port + 1 if port else free_port()}
     with ExitStack() as stack:
-        for protocol, one in ports.items():
-            stack.callback(start_embedded_broker(protocol, one, folder).stop)
+        for protocol, number in ports.items():
+            stack.callback(start_embedded_broker(protocol, number, folder).stop)
         stack.enter_context(_bridge(ports, to_agent))
         return Broker("an embedded rumqttd", ports, stack.pop_all().close)
 

@@ -158,7 +158,7 @@ def _config(bundle: Path, port: int) -> str:
 
 
 def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
-    """folder: for the configuration and the logs."""
+    """Configuration and logs are in the folder."""
     # The agent's measurements are kept for the next demonstration, but not what it learns.
     for path in (bundle.parent / "state").glob(f"{DATABASE}*"):
         path.unlink()
@@ -173,8 +173,8 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
         with ExitStack() as stack:
             sensors = [stack.enter_context(_sensors(broker, protocol)) for protocol in PROTOCOLS]
             agent = stack.enter_context(_agent(config))
-            for one in sensors:
-                _wait_until_online(one, agent, config)
+            for speaker in sensors:
+                _wait_until_online(speaker, agent, config)
             _print(f"agent      {TOPICS.base} is online\n")
             are_all_ok = _triage(sensors)
             are_all_ok &= _details(sensors)
@@ -226,7 +226,7 @@ def chosen_readings() -> list[HeldOutReading]:
     chosen: list[HeldOutReading] = []
     for row in held_out():
         is_plain = row.variant == "standard" and not row.borderline
-        if is_plain and sum(one.fault == row.fault for one in chosen) < 2:
+        if is_plain and sum(other.fault == row.fault for other in chosen) < 2:
             pump = PUMPS[len(chosen) % len(PUMPS)]
             payload = {**json.loads(row.payload), "machine": pump}
             chosen.append(replace(row, payload=json.dumps(payload, separators=(",", ":"))))
@@ -243,7 +243,9 @@ def _triage(sensors: list[_Sensors]) -> bool:
     are_all_ok = True
     for number in range(READINGS_PER_PUMP):
         asked = dict(zip(PUMPS, readings[number * len(PUMPS) :], strict=False))
-        sent_at = {pump: speakers[pump].send(f"plant/{pump}/reading", one.payload) for pump, one in asked.items()}
+        sent_at = {
+            pump: speakers[pump].send(f"plant/{pump}/reading", reading.payload) for pump, reading in asked.items()
+        }
         for pump, reading in asked.items():
             speaker = speakers[pump]
             replies = speaker.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=number + 1)
@@ -303,8 +305,7 @@ def _learning(sensors: _Sensors) -> bool:
 
 
 def _count_right(sensors: _Sensors, rows: list[HeldOutReading], name: str) -> int:
-    found = [_check(sensors, row, f"{name}-{number}") == _right_check(row) for number, row in enumerate(rows)]
-    return sum(found)
+    return sum(_check(sensors, row, f"{name}-{number}") == _right_check(row) for number, row in enumerate(rows))
 
 
 def _check(sensors: _Sensors, row: HeldOutReading, request_id: str) -> object:

@@ -11,14 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class HeldOutReading:
-    """A reading that the model was not trained on, as a sensor prints it, and the right answer.
-
-    variant: the form in which it is printed. borderline: close to two conditions.
-    """
+    """A reading that the model was not trained on, as a sensor prints it, and the right answer."""
 
     payload: str
     variant: str
+    """The form in which it is printed."""
     borderline: bool
+    """It is close to two conditions."""
     fault: str
     diagnosis: dict[str, Any]
 

@@ -35,7 +35,7 @@ _LISTENER_ADVICE = (
 
 
 def broker_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
-    """Each broker, then messages through the first one that accepts. is_running: the service runs on this board."""
+    """Each broker, then messages through the first one that accepts, beside a service that `is_running` or not."""
     client_id = f"{config.device.site}.{config.device.id}.doctor"
     is_accepted = False
     for host in config.mqtt.hosts:

@@ -15,12 +15,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. advice: what to do; None where there is nothing to do."""
+    """One line of the report."""
 
     name: str
     verdict: Verdict
     found: str
     advice: str | None = None
+    """What to do, if there is anything to do."""
 
 
 def good(name: str, found: str) -> Check:

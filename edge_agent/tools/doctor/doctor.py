@@ -61,7 +61,7 @@ def _bus_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
 def checks(
     config_path: Path, bundle: Path | None = None, *, is_broker_only: bool = False, not_loading: str | None = None
 ) -> Iterator[Check]:
-    """Each check as it is done; with a bundle only those of it. not_loading: why no model is to be loaded."""
+    """Each check as it is done, or only those of a bundle. `not_loading` says why no model is to be loaded."""
     try:
         config = load_config(config_path)
     except ConfigError as error:

@@ -49,7 +49,7 @@ def model_checks(
 ) -> Iterator[Check]:
     """Of a bundle, or of the model in force.
 
-    not_loading: why the model is not loaded; None = it is, if there is memory for it beside a running service.
+    It is loaded unless `not_loading` says why not, or it would need memory that a running service takes.
     """
     configured, path = config.models["default"], bundle or in_force(config)
     if bundle is None and path != configured.path:
@@ -89,7 +89,7 @@ def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
 
 
 def engine_checks(board: Board, config: Config, model: Model, available_mb: float | None) -> Iterator[Check]:
-    """Loads the model in a worker, as `run` does. available_mb: memory before that."""
+    """Loads the model in a worker, as `run` does; `available_mb` was free before that."""
     try:
         canaries = find_canaries(model.source)
         load = Load(
@@ -195,7 +195,7 @@ def memory(available_mb: float | None, worker_mb: float | None) -> Check:
 
 
 def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
-    """Whether llama.cpp uses the features of the cores. cpu_variant: its system info."""
+    """Whether llama.cpp uses the features of the cores, by its system info `cpu_variant`."""
     words = cpu_variant.split()
     unused = [name for name, word in KERNEL_FEATURES.items() if name in cpu_features and word not in words]
     if not unused:

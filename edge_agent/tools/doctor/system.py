@@ -77,7 +77,7 @@ def _sensor_advice(reading: BoardReading) -> Iterator[str]:
 
 
 def memory_limit(root: Path) -> Check:
-    """Whether systemd can limit the agent's memory. root: where /sys and /proc lie."""
+    """Whether systemd can limit the agent's memory, by the /sys and /proc below the root."""
     has_controller = has_memory_controller(root)
     if has_controller is None:
         return skipped("memory limit", "the kernel does not say")

@@ -66,7 +66,7 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
 
 
 def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
-    """What the broker offers, and what follows from what it lacks. limits: of its CONNACK, absent = unlimited."""
+    """What the broker offers by the limits in its CONNACK, and what follows from what it lacks."""
     lacks = [
         f"{what}, so {so}"
         for name, what, so in (
@@ -95,7 +95,7 @@ def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
 
 
 def rights_check(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
-    """refused: what, with the broker's reason. is_back: the event came back."""
+    """By what the broker refused, with its reasons, and whether the event came back."""
     advice = (
         f"let the broker's access list allow this user to read and write below {base}/#; "
         "usually the rule is that mqtt.username is the device's id"
@@ -124,7 +124,7 @@ def replies_check(board: Client, place: str) -> Check:
 
 
 def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
-    """Whether another board uses this name. state: what the broker retains of this board."""
+    """Whether another board uses this name, by the state that the broker retains of this board."""
     current = object_or_empty(state).get("state")
     if current in ("online", "draining") and not is_running:
         return warning(
@@ -189,9 +189,10 @@ def _round_trip(board: Client, caller: Client, topics: Topics) -> Check:
 
 
 def _round_trips_s(board: Client, caller: Client, topics: Topics, *, is_late: bool) -> list[float]:
-    """Times from the caller's message at QoS 1 to the board's answer; empty: one did not come.
+    """Times from the caller's message at QoS 1 to the board's answer; empty if one did not come.
 
-    is_late: the caller's kernel acknowledges TCP packets late. The first round trip, which does not count, sets that.
+    With `is_late` the caller's kernel acknowledges TCP packets late. The first round trip, which sets that, does not
+    count.
     """
     question, answer = topics.event("doctor"), topics.event("doctor-answer")
     board.link.subscriptions.replace({question})

@@ -75,7 +75,7 @@ def _config_schema() -> dict[str, Any]:
 def _with_required(schema: Any) -> Any:
     """Every object of the schema requires all its properties, unless it says which ones."""
     if isinstance(schema, list):
-        return [_with_required(one) for one in schema]
+        return [_with_required(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     inner = {key: _with_required(value) for key, value in schema.items()}

@@ -44,14 +44,16 @@ class BoardLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One board as it is now. health: empty unless it is fresh. why: what is wrong, a phrase each."""
+    """One board as it is now."""
 
     device: str
     level: BoardLevel
     why: tuple[str, ...]
+    """What is wrong, a phrase each."""
     state: Document
     info: Document
     health: Document
+    """Empty unless it is fresh."""
     health_age_s: float | None
     alarms: tuple[tuple[str, Document], ...]
 
@@ -70,8 +72,8 @@ class Site:
         self._boards: dict[str, WatchedBoard] = {}
 
     def receive(self, message: Message, wall: float) -> None:
-        """wall: seconds since 1970."""
-        if not any(wildcard_values(one, message.topic) for one in self.filters):
+        """Takes a message that came at `wall`, in seconds since 1970."""
+        if not any(wildcard_values(pattern, message.topic) for pattern in self.filters):
             return
         device, topic = message.topic.removeprefix(self._base).split("/", 1)
         if device not in self._boards:
@@ -79,7 +81,7 @@ class Site:
         self._boards[device].receive(topic, message, wall)
 
     def rows(self, now: float) -> list[Row]:
-        """now: seconds of the monotonic clock."""
+        """The boards at `now`, in seconds of the monotonic clock."""
         self._boards = {device: board for device, board in self._boards.items() if not board.is_gone(now)}
         return sorted((board.row(now) for board in self._boards.values()), key=lambda row: (row.level, row.device))
 
@@ -216,7 +218,7 @@ class WatchedBoard:
 
 
 def _troubles(health: Document, known: set[str]) -> Iterator[str]:
-    """What the health says is wrong. known: words that the row shows elsewhere."""
+    """What the health says is wrong, but for the words that the row shows elsewhere."""
     if "starting" in known and (restarts := number_at(health, "worker.restarts")):
         yield f"worker restarts: {restarts:.0f}"
     if sensors := texts_at(health, "sensor_errors"):

@@ -41,18 +41,17 @@ URGENT = (BoardLevel.CRITICAL, BoardLevel.OFFLINE, BoardLevel.STALE)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """needs_width: columns that a terminal has to have for this one to be shown."""
-
     title: str
     cell: Callable[[Row], str | Text | None]
     needs_width: int = 0
+    """How many columns a terminal has to have for this one to be shown."""
     is_number: bool = True
 
 
 def site_view(
     rows: Sequence[Row], *, site: str, broker: str, trouble: str | None, width: int, wall: float, clock: str
 ) -> RenderableType:
-    """The whole view. trouble: what stands above the table, or None. wall: seconds since 1970; clock: time of day."""
+    """The whole view, with any trouble above the table. `wall` is in seconds since 1970, `clock` the time of day."""
     left = Text.assemble((printable(site), "bold"), f"  {len(rows)} board{'' if len(rows) == 1 else 's'}")
     for level, count in sorted(Counter(row.level for row in rows).items()):
         left.append("  ").append(f"{count} {level_word(level)}", STYLES[level])

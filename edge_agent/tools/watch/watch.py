@@ -125,7 +125,7 @@ class Feed:
                 self._gets_retained |= message.is_retained and subscriptions.wanted == filters
         if not self._gets_retained:
             named = (Topics(self._root, self.name, row.device) for row in self.rows)
-            subscriptions.replace({*filters, *(text for one in named for text in (one.state, one.info))})
+            subscriptions.replace({*filters, *(topic for topics in named for topic in (topics.state, topics.info))})
         if was_connected and not self.client.is_connected:
             self._lost_at = time.monotonic()
 
