@@ -14,7 +14,7 @@ from edge_agent.core.extras import missing_extra
 from edge_agent.core.files import TooLongError, read_bounded, replace_file, replaced_file, sha256_of, sync_folder
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
-from edge_agent.core.labelled import label_of, labelled_csv
+from edge_agent.core.labelled import labelled_csv
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.pipe import (
     Adapter,
@@ -31,10 +31,10 @@ from edge_agent.core.schemas import validator
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.score_maps import FILE as SCORE_MAPS_FILE
 from edge_agent.core.score_maps import SCHEMA as SCORE_MAPS_SCHEMA
-from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
+from edge_agent.core.strict_json import NotJsonError, compact_json, is_near, parse_json
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.core.version import ShowVersion
-from edge_agent.core.wording import field_name, first_fault, shown
+from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.gguf.adapter import check_adapter

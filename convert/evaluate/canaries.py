@@ -5,7 +5,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..agent import CANARIES_FILE, Finished, Run, Sampling, Task, WorkerClient, read_canaries
+from ..agent import CANARIES_FILE, Finished, Run, Sampling, Task, WorkerClient, is_near, read_canaries
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
@@ -124,7 +124,7 @@ def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> cana
         values = {
             name: value
             for name, value in answers[0].items()
-            if all(canary_format.is_near(other.get(name), value, TOLERANCES.number) for other in answers)
+            if all(is_near(other.get(name), value, TOLERANCES.number) for other in answers)
         }
         if not values:
             return "every field of the answer depends on close choices"

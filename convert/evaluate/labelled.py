@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from ..agent import (
     KINDS,
@@ -10,7 +9,6 @@ from ..agent import (
     Failed,
     Finished,
     Task,
-    canaries,
     shown,
 )
 from ..measure.cache import read_cached, write_cached
@@ -67,13 +65,6 @@ def measure_accuracy(
     )
 
 
-def is_right(output: Any, answer: Any) -> bool:
-    """Whether the label is the same, or all listed fields of the object are; other fields do not count."""
-    if isinstance(answer, dict) and isinstance(output, dict):
-        return all(name in output and canaries.is_near(output[name], value, 0.0) for name, value in answer.items())
-    return canaries.is_near(output, answer, 0.0)
-
-
 def _answer_fault(example: RequestLine) -> str | None:
     """Why the model can never give this answer."""
     if "answer" not in example.fields:
@@ -94,5 +85,5 @@ def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> 
             if isinstance(event, Failed) and event.code in (Code.TOO_LONG, Code.BAD_FIELD):
                 raise example.error(event.message)
             output = example.task.output_of(event) if isinstance(event, Finished) else None
-            found.append(is_right(output, example.fields["answer"]))
+            found.append(example.task.config.is_right(output, example.fields["answer"]))
     return found

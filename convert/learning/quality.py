@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..agent import FieldTable, number_of
-from ..evaluate.labelled import is_right
 from .agent import calibration_error
 from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .rows import Row
@@ -33,7 +32,7 @@ class Answered:
 
     @property
     def is_right(self) -> bool:
-        return is_right(self.output, self.row.answer)
+        return self.row.task.config.is_right(self.output, self.row.answer)
 
 
 def task_quality(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from typing import Any
 
 from edge_agent.core.wording import shown
@@ -81,3 +82,20 @@ def compact_json(value: object) -> str:
 def encode(document: dict[str, Any]) -> bytes:
     """Compact UTF-8 JSON."""
     return compact_json(document).encode("utf-8")
+
+
+def is_near(found: Any, recorded: Any, tolerance: float = 0.0) -> bool:
+    """Equal as JSON values, with Unicode normalized; numbers may differ by this share. 1 equals 1.0, but not true."""
+    if isinstance(found, bool) or isinstance(recorded, bool):
+        return found is recorded
+    if isinstance(found, int | float) and isinstance(recorded, int | float):
+        return abs(found - recorded) <= tolerance * abs(recorded)
+    if isinstance(found, str) and isinstance(recorded, str):
+        return unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", recorded)
+    if isinstance(found, list) and isinstance(recorded, list):
+        pairs = zip(found, recorded, strict=False)
+        return len(found) == len(recorded) and all(is_near(one, other, tolerance) for one, other in pairs)
+    if isinstance(found, dict) and isinstance(recorded, dict):
+        is_same = found.keys() == recorded.keys()
+        return is_same and all(is_near(found[name], value, tolerance) for name, value in recorded.items())
+    return found is recorded

@@ -133,18 +133,11 @@ class EchoEngine(Engine):
         return events
 
     def _advance(self, request: _EchoRequest) -> list[pipe.Event]:
-        """A new kind of task with a plan of its own has a case here."""
-        match request.run.plan:
-            case pipe.TextPlan():
-                return self._write_word(request)
-            case pipe.LabelsPlan() as plan:
-                end: pipe.Event = request.finished(
-                    pipe.Finish.LABELS, scores=_scores(plan, _last_user_text(request.run))
-                )
-            case pipe.SchemaPlan() as plan:
-                end = _answer_schema(request, plan)
+        plan = request.run.plan
+        if isinstance(plan, pipe.TextPlan):
+            return self._write_word(request)
         del self._requests[request.run.id]
-        return [end]
+        return [_answer(request, plan)]
 
     def _write_word(self, request: _EchoRequest) -> list[pipe.Event]:
         if request.words:
@@ -167,7 +160,9 @@ class EchoEngine(Engine):
         return events
 
 
-def _answer_schema(request: _EchoRequest, plan: pipe.SchemaPlan) -> pipe.Event:
+def _answer(request: _EchoRequest, plan: pipe.LabelsPlan | pipe.SchemaPlan) -> pipe.Event:
+    if isinstance(plan, pipe.LabelsPlan):
+        return request.finished(pipe.Finish.LABELS, scores=_scores(plan, _last_user_text(request.run)))
     instance = _smallest(plan.schema)
     if (error := best_error(validator(plan.schema), instance)) is not None:
         return pipe.Failed(id=request.run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])

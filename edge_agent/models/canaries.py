@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +22,7 @@ from edge_agent.core.config import Name
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.kinds.registry import KINDS, TaskConfig
 from edge_agent.core.pipe import Failed, Finished, Run
-from edge_agent.core.strict_json import compact_json, parse_json
+from edge_agent.core.strict_json import compact_json, is_near, parse_json
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.requests.task_tables import kind_of, text_faults
 from edge_agent.requests.tasks import Task
@@ -223,23 +222,6 @@ def _score_difference(recorded: Mapping[str, float], scores: Mapping[str, float]
     if abs(scores[label] - recorded[label]) <= tolerance:
         return None
     return f"{shown(label)} has {scores[label]:.3f}, recorded is {recorded[label]:.3f} ± {tolerance}"
-
-
-def is_near(found: Any, recorded: Any, tolerance: float) -> bool:
-    """Equal as JSON values, with Unicode normalized; numbers may differ by this share. 1 equals 1.0, but not true."""
-    if isinstance(found, bool) or isinstance(recorded, bool):
-        return found is recorded
-    if isinstance(found, int | float) and isinstance(recorded, int | float):
-        return abs(found - recorded) <= tolerance * abs(recorded)
-    if isinstance(found, str) and isinstance(recorded, str):
-        return unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", recorded)
-    if isinstance(found, list) and isinstance(recorded, list):
-        pairs = zip(found, recorded, strict=False)
-        return len(found) == len(recorded) and all(is_near(one, other, tolerance) for one, other in pairs)
-    if isinstance(found, dict) and isinstance(recorded, dict):
-        is_same = found.keys() == recorded.keys()
-        return is_same and all(is_near(found[name], value, tolerance) for name, value in recorded.items())
-    return found is recorded
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,8 @@ class Replies:
         assert request.run is not None
         document = reply_document(request, Status.OK, now, self._device, event=event)
         document["output"] = output
-        document |= request.task.config.reply_fields(event)
         document["finish"] = event.finish.value
+        document |= request.task.config.reply_fields(event)
         document["reasoning"] = event.reasoning if request.run.includes_reasoning else None
         if document["scores"] and output is None:
             limits = ["unsure", *(["unlike-training"] if event.is_unlike else []), *limits]

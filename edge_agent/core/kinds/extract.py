@@ -12,7 +12,7 @@ from edge_agent.core.envelope import Options
 from edge_agent.core.kinds.task import SampledTask, TaskBase
 from edge_agent.core.pipe import Finished, Plan, SchemaPlan
 from edge_agent.core.schemas import check_schema, validator
-from edge_agent.core.strict_json import compact_json
+from edge_agent.core.strict_json import compact_json, is_near
 from edge_agent.core.wording import field_name, shown
 
 # For the user to edit.
@@ -65,6 +65,12 @@ class ExtractTask(SampledTask):
             return f"answer: should be an object with the fields that count (got {shown(answer)})"
         # Fields that are not listed do not count, so they are not missing either.
         return _schema_fault({**self.output_schema, "required": []}, answer)
+
+    def is_right(self, output: object, answer: object) -> bool:
+        """All fields that the row lists are the same; other fields do not count."""
+        if not isinstance(answer, dict) or not isinstance(output, dict):
+            return False
+        return all(name in output and is_near(output[name], value) for name, value in answer.items())
 
     def canonical(self, answer: Any) -> Any:
         """With its keys in the order in which the board writes them."""

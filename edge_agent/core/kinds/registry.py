@@ -1,4 +1,15 @@
-"""All kinds of task. To add one, write its module here and name it below; CONTRIBUTING.md lists what else it takes."""
+"""All kinds of task.
+
+To add one, write its module beside this one, name it below and describe what callers see of it:
+
+* tools/schema/reply.json, if its output or its `finish` is new; tools/schema/info.json: its name, and the keys that
+  `info` shows of it; docs/tasks.md and docs/mqtt-api.md. `python -m docs.generate` writes docs/configuration.md.
+* If the engine answers it by one of the plans of core/pipe, that is all.
+* A plan of its own is named in core/pipe (`Plan`), answered in engine/active_request (`RequestBuilder`) by a module in
+  engine/answer, and in engine/echo. mypy finds these places.
+* A bundle's file with a model of its own: models/bundle lists it, and the worker opens it as in engine/students.
+* If `edge-convert train` is to judge it otherwise than as one of `choices`: convert/learning/baseline, quality, report.
+"""
 
 from __future__ import annotations
 

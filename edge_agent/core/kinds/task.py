@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS, Options, Temperature, Tokens, TopP
 from edge_agent.core.pipe import Finished, Plan
+from edge_agent.core.strict_json import is_near
 from edge_agent.core.table import RatePerMinute, Table, TopicFilter, refuse
 from edge_agent.core.wording import shown
 
@@ -145,6 +146,10 @@ class TaskBase(Table):
         """Why it is no answer of a labelled row, where an object may lack fields."""
         fault = self.answer_fault(answer)
         return fault and f"{fault} (got {shown(answer)})"
+
+    def is_right(self, output: object, answer: object) -> bool:
+        """Whether an output is the answer of a labelled row."""
+        return is_near(output, answer)
 
     def canonical(self, answer: Any) -> Any:
         """An answer without a fault, as a model learns to give it."""
