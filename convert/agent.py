@@ -13,8 +13,8 @@ from edge_agent.core.environment import cores
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.files import TooLongError, read_bounded, replace_file, replaced_file, sha256_of, sync_folder
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
-from edge_agent.core.labelled import labelled_csv
+from edge_agent.core.kinds.registry import BUILT_IN_TASK
+from edge_agent.core.labelled import TIME_KEYS, RowsError, json_values
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.pipe import (
     Adapter,
@@ -57,6 +57,7 @@ from edge_agent.models.canaries import FILE as CANARIES_FILE
 from edge_agent.models.canaries import read_canaries
 from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Trust, read_keys
+from edge_agent.requests.rows import RequestLine, judged_fault, read_rows
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.requests.templates import TemplateInputError, render

@@ -106,8 +106,12 @@ def integer(low: int, high: int, what: str = "an integer", more: str = "") -> Ca
 
 OUT = option("--out", "BUNDLE", "folder to create")
 TASKS = option("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
-_EXAMPLES = 'examples of --tasks, for the share of right answers; per line {"task", "input", "answer"}'
-_LABELLED = option("--labelled", "FILE", _EXAMPLES)
+# What a file of rows is, wherever it is given.
+ROWS = (
+    'lines of {"task": …, "input": …, "answer": …}; or a .csv with a column answer, and input or other columns; '
+    "with one task, task may be missing"
+)
+_LABELLED = option("--labelled", "FILE", f"for the share of right answers: {ROWS}")
 FORCE = option("--force", None, "replace an existing bundle")
 JSON = option("--json", None, "print one JSON object on stdout")
 

@@ -15,8 +15,7 @@ from .conversion import Job, Tuning, decide_types, open_source, recover, write_b
 from .errors import CheckpointError, ConvertError, escaped
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
-from .evaluate.labelled import read_labelled
-from .evaluate.requests import read_tasks, with_tasks
+from .evaluate.requests import read_labelled, read_tasks, with_tasks
 from .evaluate.worker import Adapted, is_model, model_or_reference
 from .learning.commands import extend, train
 from .measure.cache import user_cache

@@ -469,7 +469,11 @@ def _bench(options: argparse.Namespace) -> int:
         'lines of {"input": …, "answer": "label"}; or a .csv with a column answer, and input or other columns',
         Path,
     ),
-    _value("--unlabelled FILE", "inputs without labels, one a line, as JSON or text", Path),
+    _value(
+        "--unlabelled FILE",
+        "such rows without answers, or one input a line, as JSON or text",
+        Path,
+    ),
     _value("--wordings FILE", "other texts for `system` to try, one a line", Path),
     _CONFIG,
     _value("--minutes MIN", "how long it may take (default: %(default)s)", _MINUTES, default=10.0),

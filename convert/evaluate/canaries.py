@@ -5,11 +5,11 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..agent import CANARIES_FILE, Finished, Run, Sampling, Task, WorkerClient, is_near, read_canaries
+from ..agent import CANARIES_FILE, Finished, RequestLine, Run, Sampling, Task, WorkerClient, is_near, read_canaries
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
-from .requests import RequestLine, Requests, read_requests, read_tasks
+from .requests import Requests, read_requests, read_tasks
 from .worker import Adapted, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)

@@ -3,39 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
-from ..agent import (
-    KINDS,
-    Code,
-    Failed,
-    Finished,
-    Task,
-    shown,
-)
+from ..agent import Code, Failed, Finished
 from ..measure.cache import read_cached, write_cached
 from ..progress import OnProgress, part_of
 from ..report.quality import TaskAccuracy
-from .requests import RequestLine, Requests, read_requests
+from .requests import Requests, row_error
 from .worker import Adapted, open_worker
-
-JUDGED = "allowed are tasks of the kinds " + " and ".join(name for name, kind in KINDS.items() if kind.is_judged)
-
-
-def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
-    """Lines of `{"task": …, "input": …, "answer": …}`, the answer a label or an object.
-
-    Raises ConvertError, also for an answer that the task can never give, and for a task like `generate`, whose answers
-    are neither right nor wrong.
-    """
-    examples = read_requests(path, tasks)
-    for example in examples.requests:
-        check_answer(example)
-    return examples
-
-
-def check_answer(example: RequestLine) -> None:
-    """Raises ConvertError for an answer that the task can never give."""
-    if (fault := _answer_fault(example)) is not None:
-        raise example.error(fault)
 
 
 def measure_accuracy(
@@ -65,16 +38,6 @@ def measure_accuracy(
     )
 
 
-def _answer_fault(example: RequestLine) -> str | None:
-    """Why the model can never give this answer."""
-    if "answer" not in example.fields:
-        return "answer: required, but missing"
-    task, config = shown(example.task.name), example.task.config
-    if not config.is_judged:
-        return f"task: {task} is of the kind {config.kind}, whose answers are not judged; {JUDGED}"
-    return config.row_fault(example.fields["answer"])
-
-
 def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> list[bool]:
     """Whether each answer is right; an answer that is not valid, or not sure enough, is not."""
     found = []
@@ -83,7 +46,7 @@ def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> 
             progress("answering the labelled examples", number / len(examples.requests))
             event = worker.ask(example.make_run(number))
             if isinstance(event, Failed) and event.code in (Code.TOO_LONG, Code.BAD_FIELD):
-                raise example.error(event.message)
+                raise row_error(example, event.message)
             output = example.task.output_of(event) if isinstance(event, Finished) else None
             found.append(example.task.config.is_right(output, example.fields["answer"]))
     return found

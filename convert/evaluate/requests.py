@@ -1,4 +1,4 @@
-"""A user's requests, one JSON object per line, for tasks of an agent's configuration."""
+"""A user's requests, with or without their right answers, for tasks of an agent's configuration."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,47 +6,29 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from ..agent import (
     ConfigError,
-    Envelope,
-    Options,
-    Refusal,
-    Run,
+    RequestLine,
     Task,
     TemplateInputError,
+    compact_json,
     load_task_configs,
+    read_rows,
     render,
-    shown,
     with_built_in,
 )
 from ..errors import ConvertError, escaped
 from ..measure.texts import TextDocument, Texts
-from ..read.files import check_regular, json_lines, read_user_file
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLine:
-    """where: file and line, for messages; fields: everything in the line."""
-
-    where: str
-    task: Task
-    fields: dict[str, Any]
-
-    def make_run(self, number: int) -> Run:
-        """The request to the worker, with the most probable answer. Raises Refusal."""
-        return self.task.make_run(number, Envelope(input=self.fields["input"], options=Options(temperature=0.0)))
-
-    def error(self, message: str) -> ConvertError:
-        return ConvertError(f"{self.where}: {escaped(message, limit=1000)}")
+from ..read.files import check_regular, user_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """sha256: hex, of the file's content and the definitions of its tasks."""
+    """What a file holds."""
 
     sha256: str
+    """In hex, of the rows and the definitions of their tasks."""
     requests: list[RequestLine]
 
     @property
@@ -80,27 +62,19 @@ def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
     return replace(texts, documents=documents)
 
 
-def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
-    """Lines of `{"task": …, "input": …}`; other keys are kept in `fields`. Raises ConvertError."""
-    data, text = read_user_file(path)
-    found = [request_of(fields, where, tasks) for where, fields in json_lines(text, str(path))]
-    if not found:
-        raise ConvertError(f"{escaped(str(path))}: holds no requests")
-    definitions = [repr(tasks[name]) for name in sorted({request.task.name for request in found})]
-    digest = hashlib.sha256(data + "\n".join(definitions).encode())
-    return Requests(digest.hexdigest(), found)
+def read_requests(path: Path, tasks: dict[str, Task], *, is_labelled: bool = False) -> Requests:
+    """The rows of a file, see `read_rows`. Raises ConvertError."""
+    check_regular(path)
+    with user_rows():
+        rows = read_rows(path, tasks, is_labelled=is_labelled)
+    content = [*(compact_json(row.fields) for row in rows), *sorted({repr(row.task) for row in rows})]
+    return Requests(hashlib.sha256("\n".join(content).encode()).hexdigest(), rows)
 
 
-def request_of(fields: Any, where: str, tasks: dict[str, Task]) -> RequestLine:
-    """Raises ConvertError."""
-    match fields:
-        case {"task": str(name), "input": str() | dict() | list()} if name in tasks:
-            request = RequestLine(where, tasks[name], fields)
-        case _:
-            allowed = f"input (string, object or array) and task (one of {', '.join(tasks)})"
-            raise ConvertError(escaped(f"{where}: should be an object with {allowed}, got {shown(fields)}", limit=1000))
-    try:
-        request.make_run(0)
-    except Refusal as error:
-        raise request.error(error.error.message) from None
-    return request
+def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
+    """Rows with answers that their tasks can give. Raises ConvertError."""
+    return read_requests(path, tasks, is_labelled=True)
+
+
+def row_error(row: RequestLine, message: str) -> ConvertError:
+    return ConvertError(f"{row.where}: {escaped(message, limit=1000)}")

@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import SIGNATURE_FILE, missing_extra, percent
-from ..arguments import FORCE, JSON, OUT, TASKS, Command, identity, integer, option, parse_minutes, release, required
+from ..arguments import (
+    FORCE,
+    JSON,
+    OUT,
+    ROWS,
+    TASKS,
+    Command,
+    identity,
+    integer,
+    option,
+    parse_minutes,
+    release,
+    required,
+)
 from ..errors import ConvertError, escaped
 from ..evaluate.requests import read_tasks
 from ..evaluate.worker import model_or_reference
@@ -27,10 +40,6 @@ from .report import Training
 from .rows import read_rows, read_unlabelled
 from .teacher import ask_teacher
 
-_ROWS = (
-    'lines of {"task": …, "input": …, "answer": …}; or a .csv with a column answer, and input or other columns; '
-    "with one task, task may be missing"
-)
 _SEED = "of all that is left to chance but the number of steps, which is by the time (default: 0)"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model learns, too; --labelled may then be missing"
 _UNLABELLED = "rows that the teacher answers: as those of --labelled, without answers"
@@ -55,7 +64,7 @@ TRAINING = Command(
     "--teacher it also learns from a larger model's answers to rows without labels.",
     options=[
         required(TASKS),
-        option("--labelled", "FILE", _ROWS),
+        option("--labelled", "FILE", ROWS),
         required(OUT),
         option(
             "--type",

@@ -16,6 +16,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from ..agent import UNLIKE, Control, FieldTable
+from ..evaluate.requests import row_error
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
 from .noise import Noise
@@ -74,7 +75,7 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
     for row in rows:
         encoded = vocabulary.encode(row, recipe.labelled_weight if row.chances is None else 1.0)
         if (length := max(one.length for one in encoded)) > MAX_TOKENS:
-            raise row.request.error(f"input and answer: should take at most {MAX_TOKENS} tokens (got {length})")
+            raise row_error(row.request, f"input and answer: should take at most {MAX_TOKENS} tokens (got {length})")
         examples += encoded
     model = _new_model(vocabulary, recipe, max(one.length for one in examples))
     _fit(model, vocabulary, _Batches(vocabulary, rows, examples, recipe), recipe, progress)

@@ -1,9 +1,11 @@
 """Small files from outside: regular, of bounded size, UTF-8; JSON is strict."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..agent import NotJsonError, TooLongError, parse_json, read_bounded
+from ..agent import NotJsonError, RowsError, TooLongError, json_values, parse_json, read_bounded
 from ..errors import CheckpointError, ConvertError, escaped
 
 # Three times the largest tokenizer.json of Qwen, which has 600 000 values.
@@ -57,13 +59,14 @@ def read_user_file(path: Path) -> tuple[bytes, str]:
 
 def json_lines(text: str, where: str) -> list[tuple[str, Any]]:
     """File and line with the value, of each line that is not blank. Raises ConvertError."""
-    found = []
-    # splitlines would cut at characters that JSON may hold.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            place = f"{escaped(where)}:{number}"
-            try:
-                found.append((place, parse_json(line)))
-            except NotJsonError as error:
-                raise ConvertError(f"{place}: not JSON: {escaped(str(error))}") from None
-    return found
+    with user_rows():
+        return list(json_values(text, where))
+
+
+@contextmanager
+def user_rows() -> Iterator[None]:
+    """Reads a user's rows: the first fault is raised as ConvertError."""
+    try:
+        yield
+    except RowsError as error:
+        raise ConvertError(escaped(error.faults[0], limit=1000)) from None

@@ -1,4 +1,4 @@
-"""Labelled rows: which label an answer is, and CSV with a column for the answer, whose others make the input."""
+"""Files of rows, as JSON lines or CSV, and which label an answer is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import csv
 import io
 import unicodedata
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from edge_agent.core.strict_json import NotJsonError, parse_json
-from edge_agent.core.wording import shown
+from edge_agent.core.wording import printable, shown
 
+# Say when a row was taken. They belong to the row, not to its input.
+TIME_KEYS = ("ts", "time", "timestamp")
 _ANSWER_COLUMNS = ("answer", "label")
+
+
+class RowsError(Exception):
+    """The file cannot be used. Each of `faults` names file and line, the value and what is allowed."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
 
 
 def label_of(answer: object, labels: Sequence[str]) -> str | None:
@@ -22,42 +33,71 @@ def label_of(answer: object, labels: Sequence[str]) -> str | None:
     return next((label for label in labels if unicodedata.normalize("NFC", label) == composed), None)
 
 
-def labelled_csv(
-    text: str, name: str, beside: tuple[str, ...] = (), *, has_answers: bool = True
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """File and line, and `{"input": …, "answer": …}`, of each row. Raises ValueError, which names the line.
+def read_values(path: Path, *, is_labelled: bool) -> Iterator[tuple[str, Any]]:
+    """File and line with the value of each row: of a line of JSON, or `{"input": …, "answer": …}` of a row of CSV.
 
-    The answer is the column `answer`, else `label`. The input is the column `input`; without it an object of all other
-    columns with a value, in which numbers, true and false are as in JSON. beside: columns that stand beside the input.
-    has_answers: False = rows of inputs alone, in which both columns are refused.
+    The answer in CSV is the column `answer`, else `label`. The input is the column `input`; without it an object of all
+    other columns with a value, in which numbers, true and false are as in JSON. The columns `task`, `ts`, `time` and
+    `timestamp` stand next to the input. With `is_labelled`, CSV must have an answer. Raises RowsError.
     """
+    name = printable(str(path))
+    if path.suffix.lower() == ".csv":
+        yield from _csv_values(read_text(path), name, is_labelled=is_labelled)
+    else:
+        yield from json_values(read_text(path), name)
+
+
+def read_text(path: Path) -> str:
+    """Without a byte order mark. Raises RowsError."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise RowsError([f"{printable(str(path))}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise RowsError([f"{printable(str(path))}: is not UTF-8: {error.reason} at byte {error.start}"]) from error
+
+
+def text_lines(text: str, name: str) -> Iterator[tuple[str, str]]:
+    """File and line with the text of each line that is not blank."""
+    # Not splitlines: texts may hold other separators than the end of a line.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"{name}:{number}", line.strip()
+
+
+def json_values(text: str, name: str) -> Iterator[tuple[str, Any]]:
+    """File and line with the value of each line that is not blank. Raises RowsError."""
+    for where, line in text_lines(text, name):
+        try:
+            yield where, parse_json(line)
+        except NotJsonError as error:
+            raise RowsError([f"{where}: should be a line of JSON: {error} (got {shown(line)})"]) from error
+
+
+def _csv_values(text: str, name: str, *, is_labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
-        answer = next((column for column in _ANSWER_COLUMNS if column in header), None)
-        if not has_answers:
-            if answer is not None or not header or len(set(header)) < len(header):
-                rule = "should be a header of different names with commas between them, none of them answer or label"
-                raise ValueError(f"{name}:1: {rule} (got {shown(header)})")
-        elif answer is None or len(set(header)) < len(header) or len(header) < 2:
-            rule = "should be a header of different names with commas between them, one of them answer or label"
-            raise ValueError(f"{name}:1: {rule} (got {shown(header)})")
-        if {*_ANSWER_COLUMNS} <= {*header}:
-            raise ValueError(f"{name}:1: should have either answer or label, not both")
+        if not header or len(set(header)) < len(header):
+            rule = "should be a header of different names with commas between them"
+            raise RowsError([f"{name}:1: {rule} (got {shown(header)})"])
+        answers = [column for column in _ANSWER_COLUMNS if column in header]
+        if len(answers) > 1 or (is_labelled and not answers):
+            raise RowsError([f"{name}:1: should have a column answer or label, one of the two (got {shown(header)})"])
         for cells in reader:
-            where = f"{name}:{reader.line_num}"
             if not cells:
                 continue
+            where = f"{name}:{reader.line_num}"
             if len(cells) != len(header):
-                raise ValueError(f"{where}: should have {len(header)} cells (got {shown(cells)})")
+                raise RowsError([f"{where}: should have {len(header)} cells (got {shown(cells)})"])
             values = dict(zip(header, cells, strict=True))
-            row: dict[str, Any] = {} if answer is None else {"answer": values.pop(answer)}
-            row |= {column: _cell(values.pop(column)) for column in beside if column in values}
+            row: dict[str, Any] = {"answer": values.pop(answers[0])} if answers else {}
+            row |= {key: _cell(values.pop(key)) for key in ("task", *TIME_KEYS) if key in values}
             is_whole = "input" in values
             row["input"] = values["input"] if is_whole else {key: _cell(cell) for key, cell in values.items() if cell}
             yield where, row
     except csv.Error as error:
-        raise ValueError(f"{name}:{reader.line_num}: is not CSV: {error}") from error
+        raise RowsError([f"{name}:{reader.line_num}: is not CSV: {error}"]) from error
 
 
 def _cell(text: str) -> Any:

@@ -183,7 +183,7 @@ def test_too_many_requests_are_refused_before_the_conversion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "many.jsonl").write_text('{"task":"machine-triage","input":"x"}\n' * 101)
-    for name, expected in (("none", "none.jsonl: No such file"), ("many", "101 requests, at most 100 are allowed")):
+    for name, expected in (("none", "none.jsonl: cannot be read"), ("many", "101 requests, at most 100 are allowed")):
         words = ["--tasks", DEMO_TASKS, "--canaries", tmp_path / f"{name}.jsonl"]
         assert record(tmp_path / "no checkpoint", tmp_path / "b", *words) == 1
         assert expected in capsys.readouterr().err

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from convert.errors import ConvertError
-from convert.evaluate.labelled import measure_accuracy, read_labelled
-from convert.evaluate.requests import read_tasks
+from convert.evaluate.labelled import measure_accuracy
+from convert.evaluate.requests import read_labelled, read_tasks
 from convert.evaluate.worker import Adapted
 from convert.measure.cache import write_cached
 from convert.report.quality import TaskAccuracy
@@ -50,43 +50,21 @@ def write_tasks(folder: Path, text: str = TASKS) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("name", "text", "expected"),
     [
-        ({"task": "state", "input": {"vibration": 1}}, "answer: required, but missing"),
-        ({"task": "state", "input": {"vibration": 1}, "answer": "bad"}, 'should be one of normal, défaut (got "bad")'),
-        ({"task": "state", "input": {"speed": 1}, "answer": "normal"}, 'input: has no "vibration"'),
-        ({"task": "stat", "input": "x", "answer": ""}, "and task (one of state, report, say, generate), got {"),
-        ({"task": "state", "input": 5, "answer": "normal"}, "should be an object with input (string, object or"),
-        ({"task": "report", "input": "x", "answer": "none"}, "answer: should be an object with the fields that count"),
-        ({"task": "report", "input": "x", "answer": {"fault": "nome"}}, "answer.fault: 'nome' is not one of"),
-        ({"task": "report", "input": "x", "answer": {"where": {"hall": "A"}}}, "answer.where.hall: 'A' is not of type"),
-        ({"task": "report", "input": "x", "answer": {"falt": "none"}}, "'falt' was unexpected"),
-        ({"task": "say", "input": "x", "answer": "y"}, 'task: "say" is of the kind generate'),
-        ("{", "not JSON: "),
-        ("[1]", ", got [1]"),
-        ('{"task": "say", "task": "say"}', 'the key "task" occurs twice'),
+        (
+            "labelled.jsonl",
+            '{"task": "state", "input": {"vibration": 1}, "answer": "bad"}\n',
+            ":1: answer: should be one of",
+        ),
+        ("labelled.csv", "task,vibration,answer\nstate,1,normal\nstate,2,bad\n", ":3: answer: should be one of normal"),
     ],
-)  # fmt: skip
-def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, line: object, expected: str) -> None:
-    good = {"task": "state", "input": {"vibration": 1}, "answer": "normal"}
-    path = write_lines(tmp_path / "labelled.jsonl", good, "", line)
+)
+def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, name: str, text: str, expected: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
     with pytest.raises(ConvertError) as caught:
-        read_labelled(path, read_tasks(write_tasks(tmp_path)))
-    assert str(caught.value).startswith(f"{path}:3: ")
-    assert expected in str(caught.value)
-
-
-def test_other_keys_of_a_line_are_ignored_and_letters_are_composed(tmp_path: Path) -> None:
-    line = {"task": "state", "input": {"vibration": "a\u2028b"}, "answer": "de\u0301faut", "shift": 3}
-    path = write_lines(tmp_path / "labelled.jsonl", json.dumps(line, ensure_ascii=False))
-    (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
-    assert example.make_run(1).messages[-1].content == "a\u2028b mm/s"
-
-
-def test_the_most_probable_answer_counts_whatever_the_task_samples(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "labelled.jsonl", {"task": "report", "input": "x", "answer": {"fault": "none"}})
-    (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
-    assert example.make_run(1).sampling.temperature == 0.0
+        read_labelled(tmp_path / name, read_tasks(write_tasks(tmp_path)))
+    assert str(caught.value).startswith(f"{tmp_path / name}{expected}")
 
 
 def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from convert.learning.report import (
     TeacherQuality,
     Training,
 )
+from edge_agent.core.labelled import TIME_KEYS
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.maths.fit import MIN_ROWS as LEAST_CORRECTIONS
@@ -86,7 +87,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
     [
         f"at least {rows.LEAST_ROWS}, and two different answers",
         f"A training needs {rows.LEAST_ROWS}.",
-        ", ".join(f"`{key}`" for key in rows.TIME_KEYS[:-1]) + f" or `{rows.TIME_KEYS[-1]}`",
+        ", ".join(f"`{key}`" for key in TIME_KEYS[:-1]) + f" or `{TIME_KEYS[-1]}`",
         f"at least {table.NUMBERS:.0%}".replace("%", " %"),
         f"at most {table.BINS + 1}",
         f"without times, {folds.MANY_ROWS} and more",

@@ -65,8 +65,8 @@ def test_rows_without_labels_may_be_csv(tmp_path: Path) -> None:
     (tmp_path / "inputs.csv").write_text(f"rms\n{cells}", "utf-8")
     rows = read_unlabelled(tmp_path / "inputs.csv", read_tasks(tmp_path / "config.toml"), [])
     assert [row.text for row in rows] == [row.text for row in read(tmp_path, [], inputs(0, 60))[1]]
-    (tmp_path / "inputs.csv").write_text(f"label\n{cells}", "utf-8")
-    with pytest.raises(ConvertError, match=r"inputs.csv:1: should be a header .*, none of them answer or label"):
+    (tmp_path / "inputs.csv").write_text("rms,label\n5,loud\n", "utf-8")
+    with pytest.raises(ConvertError, match=r"inputs.csv:2: answer: rows without labels have none"):
         read_unlabelled(tmp_path / "inputs.csv", read_tasks(tmp_path / "config.toml"), [])
 
 
@@ -76,7 +76,10 @@ def test_rows_without_labels_may_be_csv(tmp_path: Path) -> None:
         (inputs(0, 60), r"inputs.jsonl: should have at least 50 different inputs .* \(got 0\)"),
         (inputs(60, 109), r"inputs.jsonl: should have at least 50 different inputs .* \(got 49\)"),
         ([label(inputs(0, 1)[0])], r'inputs.jsonl:1: answer: rows without labels have none; .*--labelled \(got "calm"'),
-        ([{"task": "say", "input": "x"}], 'inputs.jsonl:1: task: "say" is of the kind generate; allowed are'),
+        (
+            [{"task": "say", "input": "x"}],
+            'inputs.jsonl:1: task: "say" is of the kind generate, whose answers are not judged',
+        ),
         ([inputs(0, 1)[0] | {"ts": 5}], "inputs.jsonl:1: ts, time, timestamp: all rows should carry a time, or none"),
     ],
 )

@@ -68,19 +68,13 @@ def test_rows_of_several_tasks_name_theirs(tmp_path: Path) -> None:
     more = "".join(json.dumps({"task": "report", "input": "a", "answer": {"stop": True}}) + "\n" for _ in range(5))
     rows = read(tmp_path, lines(50, task=lambda _: "sound") + more, tasks=TASKS + REPORT)
     assert rows[-1].answer_text == '{"stop":true}'
-    with pytest.raises(ConvertError, match=r"rows.jsonl:1: task: required, .* several: sound, report"):
-        read(tmp_path, lines(50), tasks=TASKS + REPORT)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
         ("rows.jsonl", lines(49), r"should have at least 50 rows \(got 49\)"),
-        ("rows.jsonl", "[]\n", r"rows.jsonl:1: should be an object \(got \[\]\)"),
-        ("rows.jsonl", '{"input": "a", "answer": "high"}\n', "answer: should be one of calm, loud"),
         ("rows.csv", "rms,answer\n1\n", "rows.csv:2: should have 2 cells"),
-        ("rows.csv", "rms,speed\n1,2\n", "rows.csv:1: should be a header"),
-        ("rows.csv", "rms,answer,label\n1,calm,calm\n", "rows.csv:1: should have either answer or label"),
         (
             "rows.jsonl",
             '{"input": {"a\\u0000": 1}, "answer": "calm"}\n',

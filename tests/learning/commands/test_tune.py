@@ -14,6 +14,7 @@ import pytest
 from edge_agent.cli import main
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import Example
+from edge_agent.core.labelled import RowsError
 from edge_agent.learning.commands.tune import prompts
 from edge_agent.learning.commands.tune.fragment import fragment
 from edge_agent.learning.commands.tune.judge import (
@@ -25,9 +26,10 @@ from edge_agent.learning.commands.tune.judge import (
     gain,
 )
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, Results
-from edge_agent.learning.commands.tune.rows import Row, RowsError, read_inputs, read_labelled
+from edge_agent.learning.commands.tune.tune import read_inputs, read_labelled
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
+from edge_agent.requests.rows import RequestLine
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.demo import readings
 from edge_agent.tools.toml import toml
@@ -58,47 +60,35 @@ def lines(rows: Sequence[tuple[object, str]]) -> str:
     return "".join(json.dumps({"input": value, "answer": answer}) + "\n" for value, answer in rows)
 
 
-def test_labelled_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
-    rows = [Row("a", "calm"), Row({"db": 3, "ok": True}, "loud")]
-    given = lines([("a", "calm"), ({"db": 3, "ok": True}, "loud"), ("a", "calm")])
-    assert read_labelled(written(tmp_path / "a.jsonl", given), "sound", LABELS) == rows
+def sound(value: object, answer: str) -> RequestLine:
+    return RequestLine("", Task("sound", TASK), {"input": value, "answer": answer})
+
+
+def test_labelled_rows_come_once_from_json_lines_and_csv(tmp_path: Path) -> None:
+    task = Task("sound", TASK)
+    given = written(tmp_path / "a.jsonl", lines([("a", "calm"), ({"db": 3}, "loud"), ("a", "calm")]))
+    assert [(row.input, row.answer) for row in read_labelled(given, task)] == [("a", "calm"), ({"db": 3}, "loud")]
     kept = json.dumps({"task": "sound", "ts": "2026-11-02T06:00:00Z", "input": "a", "answer": "calm"})
-    assert read_labelled(written(tmp_path / "kept.jsonl", kept), "sound", LABELS) == rows[:1]
-    of_columns = written(tmp_path / "b.csv", 'db,ok,label,note\n3,true,loud,"on, now"\n-1.5,no,calm,\n')
-    assert read_labelled(of_columns, "sound", LABELS) == [
-        Row({"db": 3, "ok": True, "note": "on, now"}, "loud"),
-        Row({"db": -1.5, "ok": "no"}, "calm"),
-    ]
-    of_inputs = written(tmp_path / "c.csv", "id,input,answer\n1,hum,calm\n")
-    assert read_labelled(of_inputs, "sound", LABELS) == [Row("hum", "calm")]
-    assert read_inputs(written(tmp_path / "d.txt", 'a hum\n\n{"db":3}\n7\n')) == ["a hum", {"db": 3}, "7"]
+    assert [row.input for row in read_labelled(written(tmp_path / "kept.jsonl", kept), task)] == ["a"]
+    assert [row.input for row in read_labelled(written(tmp_path / "b.csv", "db,label\n3,loud\n"), task)] == [{"db": 3}]
+
+
+def test_inputs_without_labels_are_rows_or_texts(tmp_path: Path) -> None:
+    texts = written(tmp_path / "d.txt", 'a hum\n\n{"db":3}\n{"input":{"db":4}}\n7\n')
+    assert read_inputs(texts) == ["a hum", {"db": 3}, {"db": 4}, "7"]
+    assert read_inputs(written(tmp_path / "e.csv", "db,ts\n3,1\n4,2\n")) == [{"db": 3}, {"db": 4}]
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "fault"),
+    ("text", "fault"),
     [
-        (
-            "a.jsonl",
-            lines([("a", "calm"), ("b", "shrill")]),
-            'a.jsonl:2: answer: should be one of calm, loud (got "shri',
-        ),
-        ("a.jsonl", '{"input": "a"}\n', 'a.jsonl:1: should be {"input": …, "answer": …}, with "task" and "ts" or'),
-        (
-            "a.jsonl",
-            '{"task": "fan", "input": "a", "answer": "calm"}\n',
-            'a.jsonl:1: task: should be sound (got "fan")',
-        ),
-        ("a.jsonl", lines([(7, "calm")]), "a.jsonl:1: input: should be a text, an object or an array (got 7)"),
-        ("a.jsonl", lines([("a", "calm"), ("a", "loud")]), "a.jsonl:2: answer: the same input has another one before"),
-        ("a.jsonl", "hum\n", "a.jsonl:1: should be a line of JSON"),
-        ("a.csv", "text,value\n", "a.csv:1: should be a header of different names with commas between them"),
-        ("a.csv", "input,answer\na\n", "a.csv:2: should have 2 cells"),
-        ("a.csv", "input,answer\na,calm\nb,soft\n", "a.csv:3: answer: should be one of calm, loud"),
+        ('{"task": "fan", "input": "a", "answer": "calm"}\n', 'a.jsonl:1: task: should be one of sound (got "fan")'),
+        (lines([("a", "calm"), ("a", "loud")]), "a.jsonl:2: answer: the same input has another one before"),
     ],
 )
-def test_a_fault_names_its_line(tmp_path: Path, name: str, text: str, fault: str) -> None:
+def test_a_fault_names_its_line(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(RowsError) as raised:
-        read_labelled(written(tmp_path / name, text), "sound", LABELS)
+        read_labelled(written(tmp_path / "a.jsonl", text), Task("sound", TASK))
     assert fault in str(raised.value)
 
 
@@ -113,7 +103,7 @@ class Everything:
 
 
 def test_prompts_show_as_many_rows_of_each_label() -> None:
-    rows = [Row(f"sound {number}", LABELS[number % 3 == 0]) for number in range(50)]
+    rows = [sound(f"sound {number}", LABELS[number % 3 == 0]) for number in range(50)]
     tried = list(Plan(TASK, rows, range(50), ["What is heard?"]).prompts(Everything()))
     assert [prompt.name for prompt in tried[:3]] == [AS_CONFIGURED, "wording 1", "2 examples, turns, choice 1"]
     assert {(len(one.examples), one.config.examples_as) for one in tried[2:]} >= {(16, "turns"), (2, "system")}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import Example
-from edge_agent.learning.commands.tune.rows import Row
+from edge_agent.requests.rows import RequestLine
 
 _NUMBERS = (2, 4, 8, 16)
 _PLACES = ("turns", "system")
@@ -51,7 +51,7 @@ class Plan:
     """
 
     config: ClassifyTask
-    rows: Sequence[Row]
+    rows: Sequence[RequestLine]
     pool: Sequence[int]
     wordings: Sequence[str] = ()
 

@@ -17,7 +17,7 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.wording import shown
 from edge_agent.learning.commands.tune.judge import Asked, Candidate, Correction, accuracy, candidates, choose, gain
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, can_be_example
-from edge_agent.learning.commands.tune.rows import Row
+from edge_agent.requests.rows import RequestLine
 from edge_agent.requests.tasks import Task
 from edge_agent.worker.client import WorkerClient
 
@@ -75,7 +75,7 @@ class Search:
 
     worker: WorkerClient
     task: Task
-    rows: Sequence[Row]
+    rows: Sequence[RequestLine]
     settings: Settings
     say: Say
     unlabelled: Sequence[Any] = ()

@@ -8,20 +8,23 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from edge_agent.core.config import Config
+from edge_agent.core.labelled import RowsError, read_text, read_values, text_lines
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Load
+from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.terminal import StatusLine
-from edge_agent.core.wording import printable
+from edge_agent.core.wording import printable, shown
 from edge_agent.learning.commands.tune import report
 from edge_agent.learning.commands.tune.fragment import fragment
-from edge_agent.learning.commands.tune.rows import RowsError, read_inputs, read_labelled, read_wordings
 from edge_agent.learning.commands.tune.search import Result, Search, Settings, TuneError
 from edge_agent.learning.commands.tune.unlabelled import best_labels
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force, trust_in_force
+from edge_agent.requests.rows import RequestLine, read_rows
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.output import fail
 from edge_agent.tools.tasks import TaskError, classify_task
@@ -56,9 +59,9 @@ def tune(options: Options) -> int:
     try:
         table = classify_task(config, options.task)
         task, labels = Task(options.task, table), table.labels
-        rows = None if options.labelled is None else read_labelled(options.labelled, task.name, labels)
+        rows = None if options.labelled is None else read_labelled(options.labelled, task)
         unlabelled = [] if options.unlabelled is None else read_inputs(options.unlabelled)
-        wordings = [] if options.wordings is None else read_wordings(options.wordings)
+        wordings = [] if options.wordings is None else read_lines(options.wordings)
         if not rows and not unlabelled:
             raise TuneError("there are no rows: give --labelled, or --unlabelled for what can be said without labels")
         progress.say("the model is loaded")
@@ -83,6 +86,38 @@ def tune(options: Options) -> int:
         return fail(str(error))
     progress.clear()
     return _print(result, task, model, options)
+
+
+def read_labelled(path: Path, task: Task) -> list[RequestLine]:
+    """Rows with different inputs. Raises RowsError."""
+    rows, faults = dict[str, RequestLine](), list[str]()
+    for row in read_rows(path, {task.name: task}, is_labelled=True):
+        if rows.setdefault(compact_json(row.input), row).answer != row.answer:
+            faults.append(f"{row.where}: answer: the same input has another one before (got {shown(row.answer)})")
+    if faults:
+        raise RowsError(faults)
+    return list(rows.values())
+
+
+def read_inputs(path: Path) -> list[Any]:
+    """Inputs without labels: rows as those with labels, or one a line, as JSON or text. Raises RowsError."""
+    if path.suffix.lower() == ".csv":
+        return [row["input"] for _, row in read_values(path, is_labelled=False)]
+    inputs = []
+    for line in read_lines(path):
+        try:
+            value = parse_json(line)
+        except NotJsonError:
+            value = line
+        if isinstance(value, dict):
+            value = value.get("input", value)
+        inputs.append(value if isinstance(value, str | dict | list) else line)
+    return inputs
+
+
+def read_lines(path: Path) -> list[str]:
+    """Texts, one a line. Raises RowsError."""
+    return [line for _, line in text_lines(read_text(path), str(path))]
 
 
 def load(model: Model, config: Config, state_dir: str) -> Load:

@@ -1,0 +1,95 @@
+"""Rows of a file: each an input for a task, as a rule with its right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.codes import Refusal
+from edge_agent.core.envelope import Envelope, Options
+from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
+from edge_agent.core.labelled import RowsError, read_values
+from edge_agent.core.pipe import Run
+from edge_agent.core.wording import printable, shown
+from edge_agent.requests.tasks import Task
+
+_MAX_FAULTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """A row that its task can answer."""
+
+    where: str
+    """File and line."""
+    task: Task
+    fields: dict[str, Any]
+    """Everything in the row."""
+
+    @property
+    def input(self) -> Any:
+        return self.fields["input"]
+
+    @property
+    def answer(self) -> Any:
+        """The right one, as a model gives it."""
+        return self.task.config.canonical(self.fields["answer"])
+
+    def make_run(self, number: int) -> Run:
+        """The request to the worker, for the most probable answer. Raises Refusal."""
+        return self.task.make_run(number, Envelope(input=self.input, options=Options(temperature=0.0)))
+
+
+def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> list[RequestLine]:
+    """Lines of `{"task": …, "input": …, "answer": …}`, or CSV; `read_values` says which columns are what.
+
+    `task` may be missing where there is one task besides the built-in one. Labelled rows have an answer that their task
+    can give. Other keys are kept in `fields`. Raises RowsError, with all faults of rows.
+    """
+    rows, faults = list[RequestLine](), list[str]()
+    for where, value in read_values(path, is_labelled=is_labelled):
+        try:
+            rows.append(_row(where, value, tasks, is_labelled=is_labelled))
+        except RowsError as error:
+            faults += (f"{where}: {fault}" for fault in error.faults)
+    if len(faults) > _MAX_FAULTS:
+        faults[_MAX_FAULTS:] = [f"{printable(str(path))}: {len(faults) - _MAX_FAULTS} more faults"]
+    if faults or not rows:
+        raise RowsError(faults or [f"{printable(str(path))}: holds no rows"])
+    return rows
+
+
+def judged_fault(task: Task) -> str | None:
+    """Why the task's answers are neither right nor wrong."""
+    if task.config.is_judged:
+        return None
+    allowed = " and ".join(name for name, kind in KINDS.items() if kind.is_judged)
+    kind = f"{shown(task.name)} is of the kind {task.config.kind}, whose answers are not judged"
+    return f"task: {kind}; allowed are tasks of the kinds {allowed}"
+
+
+def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: bool) -> RequestLine:
+    """Raises RowsError, which says what is wrong with the value."""
+    if not isinstance(value, dict):
+        raise RowsError([f"should be an object (got {shown(value)})"])
+    usual = [name for name in tasks if name != BUILT_IN_TASK]
+    if "task" not in value and len(usual) != 1:
+        raise RowsError([f"task: required, where the configuration has several: {', '.join(usual)}"])
+    name = value.get("task", usual[0])
+    if not isinstance(name, str) or name not in tasks:
+        raise RowsError([f"task: should be one of {', '.join(tasks)} (got {shown(name)})"])
+    row = RequestLine(where, tasks[name], value)
+    missing = [key for key in ("input", "answer")[: 1 + is_labelled] if key not in value]
+    if missing:
+        raise RowsError([f"{missing[0]}: required, but missing"])
+    if not isinstance(row.input, str | dict | list):
+        raise RowsError([f"input: should be a text, an object or an array (got {shown(row.input)})"])
+    if is_labelled and (fault := judged_fault(row.task) or row.task.config.row_fault(value["answer"])):
+        raise RowsError([fault])
+    try:
+        row.make_run(0)
+    except Refusal as refused:
+        raise RowsError([refused.error.message]) from refused
+    return row
