@@ -19,10 +19,8 @@ from edge_agent.core.codes import Code
 
 # The longest part of a load takes two minutes: a full batch of a 3B model on a throttled Pi 4.
 LOAD_SILENCE_S = 300.0
-# In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
+# Instead of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
 ECHO_MODEL = "echo:"
-
-
 # Requests that a student runs at once.
 STUDENT_SLOTS = 8
 
@@ -97,16 +95,17 @@ Plan = LabelsPlan | SchemaPlan | TextPlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """temperature 0 = the most probable token; top_k 0, top_p 1 and min_p 0 = not applied; seed None = a random one.
-
-    temperature, top_p: None = 0 and 1, but for the text of a reasoning model what its makers recommend.
-    """
+    """How the next token is chosen."""
 
     temperature: float | None = None
+    """0: the most probable token. None: 0, but what its makers recommend for the text of a reasoning model."""
     top_p: float | None = None
+    """None: 1, which does not limit the choice, but what its makers recommend for the text of a reasoning model."""
     top_k: int = 0
+    """0 does not limit the choice."""
     min_p: float = 0.0
     seed: int | None = None
+    """None: a random one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,23 +123,20 @@ def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A small trained model that is asked before the large one. name: of its file. tasks: labels, by task."""
+    """A small trained model that is asked before the large one."""
 
     name: str
+    """Its file's, without the suffix."""
     path: str
     sha256: str
     quantization: str
     tasks: dict[str, tuple[str, ...]]
+    """The labels of each task that it was trained for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
-
-    max_tokens: 0 = the answer is not written.
-    max_reasoning_tokens: None = about half of max_tokens. includes_reasoning: the reply has the thought.
-    student: the name of the student that answers; None = the model does.
-    """
+    """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`."""
 
     type: Literal["run"] = "run"
     id: int
@@ -149,28 +145,31 @@ class Run:
     plan: Annotated[Plan, Field(discriminator="kind")]
     sampling: Sampling = Sampling()
     max_tokens: int = 256
+    """0: the answer is not written."""
     max_reasoning_tokens: int | None = None
+    """None: about half of max_tokens."""
     includes_reasoning: bool = False
+    """The reply has the thought."""
     stream: bool = False
     student: str | None = None
+    """The name of the student that answers; None: the large model does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPrefix:
-    """What all requests of a task have in common. Their constant text is decoded once, and shared.
-
-    definition: identifies what decides the task's answers. messages: the turns before the user's.
-    user_head: the user message up to the first part that comes from the input.
-    has_schema: its answers are JSON; the engine prepares for them at load.
-    content_free: requests that say nothing, whose scores are the prior of the task's labels.
-    """
+    """What all requests of a task have in common. Their constant text is decoded once, and shared."""
 
     task: str
     definition: str = ""
+    """Identifies what decides the task's answers."""
     messages: tuple[ChatMessage, ...] = ()
+    """The turns before the user's."""
     user_head: str
+    """The user message up to the first part that comes from the input."""
     has_schema: bool = False
+    """Its answers are JSON, for which the engine prepares at load."""
     content_free: tuple[Run, ...] = ()
+    """Requests that say nothing: their scores are the prior of the task's labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +177,6 @@ class Load:
     """The first command, sent once: opens the model and decodes the prefixes.
 
     Answered by Priors and Ready, or by LoadFailed. While the load makes progress, Loading is sent.
-    adapters: all are applied together. students: are loaded beside the model.
-    state_dir: keeps measurements and prefixes over restarts, by model_sha256; None = nothing is kept.
     """
 
     type: Literal["load"] = "load"
@@ -188,12 +185,15 @@ class Load:
     tasks: tuple[TaskPrefix, ...] = ()
     model_sha256: str | None = None
     adapters: tuple[Adapter, ...] = ()
+    """All are applied together."""
     students: tuple[Student, ...] = ()
+    """They are loaded beside the model."""
     state_dir: str | None = None
+    """Keeps measurements and prefixes over restarts, by model_sha256. None: nothing is kept."""
 
     @property
     def weights_sha256(self) -> str | None:
-        """The hashes of the model and its adapters, which decide all it computes; None = unknown."""
+        """The hashes of the model and its adapters, which decide all it computes, if they are known."""
         return None if self.model_sha256 is None else weights_sha256(self.model_sha256, self.adapters)
 
 
@@ -207,17 +207,17 @@ class SetTasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLimits:
-    """Upper limits from the next step on, until the next SetLimits; None = no limit.
-
-    threads: for decode steps; prefill_threads: for wider steps; batch_tokens: rows per step.
-    max_active: requests at once; running ones are not affected.
-    """
+    """Upper limits from the next step on, until the next SetLimits. None: no limit."""
 
     type: Literal["set_limits"] = "set_limits"
     threads: int | None = None
+    """For decode steps."""
     prefill_threads: int | None = None
+    """For wider steps."""
     batch_tokens: int | None = None
+    """Rows per step."""
     max_active: int | None = None
+    """Requests at once; running ones are not affected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,23 +240,16 @@ class Loading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priors:
-    """Which labels the model prefers where an input says nothing, sent before the first answer of these tasks.
-
-    scores: by a task's definition, each label's probability; none for a task whose content-free requests fail.
-    """
+    """Which labels the model prefers where an input says nothing, sent before the first answer of these tasks."""
 
     type: Literal["priors"] = "priors"
     scores: dict[str, dict[str, float]]
+    """Each label's probability, by a task's definition; nothing for a task whose content-free requests fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The model answers.
-
-    repacked_mib: weights copied to the layout of fast kernels; None = unknown.
-    cpu_variant: the kernel variant and its CPU features, in the library's words.
-    load_s: time until ready. measure_s: the part of it for measurements, which a restart skips.
-    """
+    """The model answers."""
 
     type: Literal["ready"] = "ready"
     pid: int
@@ -267,9 +260,13 @@ class Ready:
     batch_tokens: int
     vocabulary: int
     cpu_variant: str
+    """The kernel variant and its CPU features, in the library's words."""
     repacked_mib: float | None
+    """The weights copied to the layout of fast kernels, if that is known."""
     load_s: float
+    """The time until ready."""
     measure_s: float
+    """The part of it for measurements, which a restart skips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,36 +288,35 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """An answer.
-
-    text: the text; the JSON text for a SchemaPlan; None for a LabelsPlan.
-    scores: each label's probability for a LabelsPlan; they sum to 1.
-    unlike: above 0 the input is taken for one unlike training, the more the surer; None = the model cannot say.
-    reasoning: what a reasoning model thought, apart from `text`; None = nothing.
-    started_at: begin of its first step, in seconds of the monotonic clock that all processes share.
-    prefill_ms: from there to its first token. decode_ms: from its first token to its end.
-    share_s: its share of the engine's time, by its rows in each step.
-    batch: most requests that shared a step with it, itself included.
-    prompt_crc32: of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers.
-    None = the prompt depends on the time, or the engine has no tokens.
-    """
+    """An answer."""
 
     type: Literal["finished"] = "finished"
     id: int
     finish: Finish
     text: str | None = None
+    """The text, or that of the JSON; None for a LabelsPlan."""
     scores: dict[str, float] | None = None
+    """Each label's probability for a LabelsPlan. They sum to 1."""
     unlike: float | None = None
+    """Above 0, the input is taken for one that is out of distribution; the larger, the surer. None: it is not known."""
     reasoning: str | None = None
+    """What a reasoning model thought, apart from `text`."""
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int = 0
     started_at: float
+    """When its first step began, in seconds of the monotonic clock that all processes share."""
     prefill_ms: float
+    """From there to its first token."""
     decode_ms: float
+    """From its first token to its end."""
     share_s: float
+    """Its share of the engine's time, by its rows in each step."""
     batch: int
+    """The most requests that shared a step with it, itself included."""
     prompt_crc32: int | None = None
+    """Of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers. None: the
+    prompt depends on the time, or the engine has no tokens."""
 
     @property
     def is_unlike(self) -> bool:
@@ -346,25 +342,24 @@ class Cancelled:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """A heartbeat with totals since the start: sent about once a second, and 0.1 s after a last step at the latest.
-
-    rows_total: sequences over all steps; divided by steps_total it is the mean width.
-    prefill_s: time of steps with any prefill. decode_s: time of all other steps.
-    decoded_tokens_total: tokens decoded in the other steps, without forced or guessed ones.
-    students_s: time of the steps of all students, which the other totals leave out; it may come a second later.
-    """
+    """A heartbeat with totals since the start: sent about once a second, and 0.1 s after a last step at the latest."""
 
     type: Literal["progress"] = "progress"
     active: int = 0
     steps_total: int = 0
     rows_total: int = 0
+    """The sequences of all steps; divided by steps_total it is the mean width."""
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     completion_tokens_total: int = 0
     prefill_s: float = 0.0
+    """Time of steps with any prefill."""
     decode_s: float = 0.0
+    """Time of all other steps."""
     decoded_tokens_total: int = 0
+    """Tokens decoded in the other steps, without forced or guessed ones."""
     students_s: float = 0.0
+    """Time of the steps of all students, which the other totals leave out. It may come a second later."""
 
 
 Command = Load | SetTasks | SetLimits | Run | Cancel

@@ -54,21 +54,19 @@ class Engine(Protocol):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class MeasuredRequest:
-    """A request with what every engine measures of it.
-
-    started_at, first_token_at: seconds of the monotonic clock. The other fields are as in Finished.
-    """
+    """A request with what every engine measures of it, as Finished has it."""
 
     run: pipe.Run
     prompt_tokens: int
     cached_tokens: int = 0
     started_at: float | None = None
     first_token_at: float | None = None
+    """In seconds of the monotonic clock."""
     share_s: float = 0.0
     batch: int = 0
 
     def finished(self, finish: pipe.Finish, **answer: Any) -> pipe.Finished:
-        """The end of the request. answer: those fields of Finished that were not measured."""
+        """The end of the request, with the fields of Finished that were not measured."""
         assert self.started_at is not None
         assert self.first_token_at is not None
         return pipe.Finished(
@@ -92,7 +90,7 @@ def count_start(totals: pipe.Progress, cached_tokens: int) -> None:
 
 
 def count_step(totals: pipe.Progress, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
-    """rows: requests in the step; tokens: of all of them, without idle rows."""
+    """A step had one row of each of so many requests, or more, and this many tokens without idle rows."""
     totals.steps_total += 1
     totals.rows_total += rows
     if has_prefill:

@@ -84,14 +84,13 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 class LlamaLog:
-    """llama.cpp's log as lines of Python's logging, and a fact that stands nowhere else.
-
-    errors: the latest ones. repacked_mib: MiB of weights in another layout; None = no buffer size was logged.
-    """
+    """llama.cpp's log as lines of Python's logging, and a fact that stands nowhere else."""
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=5)
+        """The latest ones."""
         self.repacked_mib: float | None = None
+        """MiB of weights in another layout, if buffer sizes were logged."""
 
     def write(self, level: int, text: str) -> None:
         """Takes a line as llama.cpp gives it."""
@@ -118,10 +117,9 @@ def _write_log_to(log: LlamaLog) -> None:
 class Llama:
     """A model and its context.
 
-    context_tokens: KV cells shared by all sequences, None = the model's length, at most 4096.
-    batch_tokens: rows of a step. sequences: their ids are below it, and as many rows of a step may have logits.
-    adapters: files of low-rank adapters; all are applied. on_progress: called often while it loads, and after each step
-    of `extend`.
+    All sequences share the KV cells of `context_tokens`, by default the model's length, at most 4096. Their ids are
+    below `sequences`, and as many rows of a step may have logits. All adapters are applied. `on_progress` is called
+    often while it loads, and after each step of `extend`.
     Raises LoadError for a file that is missing or not GGUF, another model's adapter, or too little memory.
     """
 
@@ -296,12 +294,12 @@ class Llama:
         return frozenset(text for text in texts if text)
 
     def chat_template(self) -> str | None:
-        """The Jinja source stored with the model, None = it has none."""
+        """The Jinja source stored with the model, if there is one."""
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
 
     def metadata(self, key: str) -> str | None:
-        """A text of the file's header, None = it has none."""
+        """A text of the file's header, if it has it."""
         size = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), None, 0)
         if size < 0:
             return None

@@ -21,10 +21,9 @@ def serve(
     on_command: Callable[[pipe.Command], object] = lambda _: None,
     on_turn: Callable[[], float] = lambda: _IDLE_S,
 ) -> None:
-    """Never returns. on_command: called after each command.
+    """Takes turns of a wait for commands and, if there is work, a step. Never returns.
 
-    on_turn: called after each turn, which is a wait for commands and, if there is work, a step. It gives the longest
-    wait of the next turn, in seconds, which counts only while there is no work.
+    `on_turn` says how many seconds the next turn may wait while there is no work.
     """
     idle_s = _IDLE_S
     while True:

@@ -35,7 +35,7 @@ class PriorMeasurer:
     def measure(
         self, engine: Engine, tasks: Sequence[pipe.TaskPrefix], emit: Callable[[pipe.Event], object]
     ) -> pipe.Priors:
-        """Asks what is not known yet. emit: takes the events of requests that run meanwhile, and signs of life."""
+        """Asks what is not known yet, and emits the events of requests that run meanwhile, and signs of life."""
         if not engine.has_priors:
             return pipe.Priors(scores={})
         kept = self._read()
@@ -72,7 +72,7 @@ class PriorMeasurer:
 
 
 def _ask(engine: Engine, name: str, runs: Sequence[pipe.Run], emit: Callable[[pipe.Event], object]) -> Scores | None:
-    """The mean of the scores of these requests of a task; None = one of them has no answer."""
+    """The mean of the scores of these requests of a task, unless one of them has no answer."""
     scores: list[Scores] = []
     # The first one decodes the task's prefix, which the others share.
     for part in (runs[:1], runs[1:]):

@@ -19,7 +19,7 @@ _SETTINGS = pipe.EngineSettings(max_active=pipe.STUDENT_SLOTS, threads=1, prefil
 
 
 class Students:
-    """All students of a worker, by name. emit: takes their events, from their threads. Raises LoadError."""
+    """All students of a worker, by name. They emit events from threads of their own. Raises LoadError."""
 
     def __init__(
         self, load: pipe.Load, on_progress: Callable[[], object], emit: Callable[[pipe.Event], object]

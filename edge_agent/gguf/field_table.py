@@ -41,13 +41,12 @@ class _Checked(BaseModel):
 
 
 class InputField(_Checked):
-    """edges: of the bins of a number, rising, from the least to the greatest that training saw; None = a text."""
-
     name: str
     edges: (
         Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1, max_length=_MAX_EDGES)]
         | None
     )
+    """Of the bins of a number, rising, from the least to the greatest that training saw. None: the field is a text."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -70,7 +69,7 @@ class InputField(_Checked):
         return [self.missing, *(self.bins or [self._control("text")])]
 
     def parts(self, value: Any) -> list[Control | str]:
-        """Of a value of this field, None = it is missing."""
+        """The tokens and texts of a value of this field; None stands for a missing one."""
         if self.edges is None:
             if value is None:
                 return [self.missing]
@@ -103,8 +102,6 @@ class TaskFields(_Checked):
 
 
 class FieldTable(_Checked):
-    """tasks: by name. fields: of all tasks."""
-
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     tasks: Annotated[dict[str, TaskFields], Field(min_length=1)]
     fields: tuple[InputField, ...]
@@ -123,7 +120,7 @@ class FieldTable(_Checked):
         return {one.name: one for one in self.fields}
 
     def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> FieldTable:
-        """limits: by task, most_log_odds and most_strangeness."""
+        """With other limits: for each task, `most_log_odds` and `most_strangeness`."""
         changed = {
             name: self.tasks[name].model_copy(update={"most_log_odds": log_odds, "most_strangeness": strange})
             for name, (log_odds, strange) in limits.items()
@@ -190,7 +187,7 @@ def _flat(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
 
 
 def number_of(value: Any) -> float | None:
-    """None = it is none. A text may spell one."""
+    """The number that a value is, or that a text spells."""
     if isinstance(value, bool):
         return None
     try:

@@ -116,7 +116,7 @@ class Header:
     tensors: tuple[TensorInfo, ...]
 
     def integer(self, key: str, most: int, *, least: int = 1, default: int | None = None) -> int:
-        """A U32 of this range. default: for a missing key; None = the key is required. Raises HeaderError."""
+        """A U32 of this range. Without a default, the key is required. Raises HeaderError."""
         allowed = str(least) if least == most else f"an integer from {least} to {most}"
         return self._expect(key, U32, default, lambda found: least <= found <= most, f"{allowed} as U32")
 
@@ -131,7 +131,7 @@ class Header:
         return self._expect(key, STRING, default, lambda found: not allowed or found in allowed, words)
 
     def array(self, key: str, kind: int, count: int | None = None) -> Array:
-        """An array with this type and count of elements; count None = any. Raises HeaderError."""
+        """An array with this type and count of elements, if one is given. Raises HeaderError."""
         allowed = f"an array of {'' if count is None else f'{count} '}{_KIND_NAMES[kind]}"
         return self._expect(
             key, ARRAY, None, lambda found: found.kind == kind and count in (None, found.count), allowed

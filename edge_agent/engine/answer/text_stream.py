@@ -11,7 +11,7 @@ from edge_agent.engine.prompt.chat import THOUGHT_END, THOUGHT_START
 class TextStream:
     """The text of one answer as it grows.
 
-    is_reasoning: the model may write <think>…</think>; is_open: the prompt ends inside a thought.
+    A reasoning model may write <think>…</think>. The thought `is_open` if the prompt ends inside it.
     """
 
     def __init__(self, *, stop: Sequence[str] = (), is_reasoning: bool = False, is_open: bool = False) -> None:

@@ -24,7 +24,7 @@ CLOCK = "strftime_now"
 _CPU_S = 1.0
 _MEMORY_BYTES = 64_000_000
 # Templates write each message once: text beyond twice the messages is the template's own.
-_MOST_OWN_CHARACTERS = 65_536
+_MAX_OWN_CHARACTERS = 65_536
 _TRIALS = ([("user", "a")], [("system", "a"), ("user", "b")])
 
 
@@ -67,10 +67,10 @@ class ChatTemplate:
     ) -> str:
         """The text of a conversation, given as role and content of each message. Raises ChatError.
 
-        enable_thinking: False makes the templates of Qwen3 and similar models write an empty thought.
+        Without `enable_thinking` the templates of Qwen3 and similar models write an empty thought.
         """
         turns = [{"role": role, "content": content} for role, content in messages]
-        most = _MOST_OWN_CHARACTERS + 2 * sum(len(message["content"]) for message in turns)
+        limit = _MAX_OWN_CHARACTERS + 2 * sum(len(message["content"]) for message in turns)
         text = _bounded(
             lambda: self._template.render(
                 messages=turns,
@@ -81,14 +81,14 @@ class ChatTemplate:
                 enable_thinking=enable_thinking,
             )
         )
-        if len(text) > most:
-            raise UnusableTemplateError(f"writes {len(text)} characters, at most {most} are allowed here")
+        if len(text) > limit:
+            raise UnusableTemplateError(f"writes {len(text)} characters, at most {limit} are allowed here")
         return text
 
 
 @lru_cache(maxsize=16)
 def chat_template_fault(source: str) -> str | None:
-    """Why a template cannot be used, None = it can. Tried in a child process, which it may end."""
+    """Why a template cannot be used, or None. It is tried in a child process, which it may end."""
     try:
         run_in_child("edge_agent.engine.prompt.chat_template", source.encode())
     except OutOfBoundsError as error:

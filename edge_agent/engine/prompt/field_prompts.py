@@ -1,4 +1,4 @@
-"""Prompts of a model that `edge-convert train` made: the fields of an input, in place of a chat."""
+"""Prompts of a model that `edge-convert train` made: the fields of an input, instead of a chat."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class PrefixStore:
         self._key = key
 
     def load(self, tokens: Sequence[int]) -> bytes | None:
-        """The state of these tokens, None = there is none, or it is not as it was written."""
+        """The state of these tokens, unless there is none or it is not as it was written."""
         path = self._path(tokens)
         try:
             content = path.read_bytes()

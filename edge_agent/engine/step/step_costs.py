@@ -162,7 +162,7 @@ def _is_trained(llama: Llama) -> bool:
 
 
 def load_costs(path: Path, key: str) -> list[StepCost] | None:
-    """What was kept under this key, None = nothing usable."""
+    """What was kept under this key, if it can be used."""
     try:
         kept = json.loads(read_if_there(path) or b"{}")
         return [StepCost(**cost) for cost in kept["costs"]] if kept.get("key", "") == key else None
