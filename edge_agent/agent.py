@@ -27,18 +27,17 @@ from edge_agent.core.config import Config
 from edge_agent.core.model import Model
 from edge_agent.core.wording import cut
 from edge_agent.inbox import Inbox, InboxEvent
-from edge_agent.learning.feedback import Feedback
-from edge_agent.learning.feedback_topic import FeedbackTopic
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.revocation_watch import RevocationWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
 from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Published, Received
-from edge_agent.pool.claim import Claim
+from edge_agent.requests.answerers import Answerers
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.renderer import Renderer
-from edge_agent.requests.scoring import Scoring
+from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
@@ -60,8 +59,6 @@ MAX_WAIT_S = 0.25
 GIVE_UP_AFTER_S = 3.0
 # Each connection and the worker get this long to end.
 GOODBYE_S = 5.0
-# How long a board that cannot reply keeps the requests of the pool that it has.
-CLAIMS_KEPT_S = 10.0
 
 
 class Agent:
@@ -75,20 +72,15 @@ class Agent:
         self._supervisor = Supervisor(config, model, prefixes_of(tasks), self._inbox.deliver)
         database = config.state_dir / FILE if config.queue.journal == "disk" else None
         self._store = Store(database, self._inbox.deliver)
-        self._delivery = Delivery(self._store, self._connections.data, config.topics, config.pool_topics)
+        self._delivery = Delivery(self._store, self._connections.data, config.topics)
         self._renderer = Renderer()
-        self._scoring = Scoring(model.weights_sha256, f"{config.device.site}/{config.device.id}")
-        self._scoring.set_bundled(model.score_maps)
-        self._feedback = Feedback(config, tasks, self._store, self._scoring, model.weights_sha256)
         self._dispatcher = Dispatcher(
             config,
             tasks,
             self._delivery,
             self._supervisor.send,
             self._renderer.render,
-            scoring=self._scoring,
-            keep_answer=self._feedback.keep,
-            choose_student=self._feedback.students.choose,
+            answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}")),
             weights_sha256=model.weights_sha256,
         )
         self._pool = _pool_link(config, self._inbox.deliver)
@@ -115,10 +107,9 @@ class Agent:
             monitor=self._monitor,
             governor=self._governor,
             energy=self._energy,
-            scoring=self._scoring,
-            feedback=self._feedback,
-            pool=self._pool,
         )
+        if self._pool is not None:
+            self._status.add(self._pool)
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
         self._revocation_watch = RevocationWatch(config, self._supervisor, self._status.alarms.set_revocations)
@@ -131,9 +122,7 @@ class Agent:
             dispatcher=self._dispatcher,
             model_switch=self._model_switch,
             status=self._status,
-            feedback=self._feedback,
         )
-        self._feedback_topic = FeedbackTopic(config, self._feedback, self._connections.control.publish)
         self._watchdog = Watchdog()
         self._signals: deque[int] = deque()
         # Both None while the agent serves.
@@ -146,8 +135,7 @@ class Agent:
             signal.signal(number, self._on_signal)
         self._renderer.prepare(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
-        self._feedback.start()
-        self._feedback.students.set_model(self._supervisor.model)
+        self._learn_if_needed()
         self._dispatcher.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
@@ -191,8 +179,8 @@ class Agent:
         match self._supervisor.receive(event, now) if isinstance(event, FromWorker) else event:
             case Received() as received:
                 self._on_message(received, now)
-            case Claim() as claim:
-                self._dispatcher.receive_claim(claim, now)
+            case SharedRequest() as shared:
+                self._dispatcher.receive_shared(shared, now)
             case pipe.Finished() | pipe.Failed() | pipe.Cancelled() as answer:
                 self._dispatcher.finish(answer, now)
             case pipe.Partial() as partial:
@@ -219,8 +207,7 @@ class Agent:
                 # A first load from a slow card may take longer than TimeoutStartSec=.
                 notify(f"EXTEND_TIMEOUT_USEC={pipe.LOAD_SILENCE_S * 1e6:.0f}")
             case pipe.Priors(scores=priors):
-                self._scoring.set_priors(priors)
-                self._feedback.on_priors()
+                self._dispatcher.answerers.set_priors(priors)
                 if self._presence.state is not State.OFFLINE:
                     self._status.publish_all()
             case pipe.Ready() as ready:
@@ -244,7 +231,7 @@ class Agent:
             elif is_control:
                 self._commands.receive(message)
             elif (task := self._commands.config.topics.task_of_feedback(message.topic)) is not None:
-                self._feedback_topic.receive(task, message, now)
+                is_ignored = not self._dispatcher.answerers.receive_feedback(task, message, now)
             else:
                 is_ignored = not self._dispatcher.receive(message, now)
         finally:
@@ -287,9 +274,7 @@ class Agent:
     def _on_switch_ended(self, end: Switched | SwitchFailed, now: float) -> None:
         if isinstance(end, Switched):
             self._status.publish_event("model-switched", end.event)
-            self._scoring.set_bundled(self._supervisor.model.score_maps)
-            self._feedback.on_model_replaced(self._supervisor.model.weights_sha256)
-            self._feedback.students.set_model(self._supervisor.model)
+            self._learn_if_needed()
             self._put_into_service(end.ready, now, was_asked=True)
         else:
             self._status.publish_event("model-switch-failed", end.event)
@@ -343,12 +328,13 @@ class Agent:
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._revocation_watch.tick(now)
         self._canary_watch.tick(now, is_idle=is_idle)
-        if recalibration := self._feedback.tick(now):
+        if recalibration := self._dispatcher.answerers.tick(now):
             self._status.publish_event("recalibration", recalibration)
             # `info` says where scores come from.
             self._status.publish_all()
         if self._pool is not None:
-            self._pool.set_places(self._places_for_claims(now))
+            unable_to_reply_s = self._connections.data_lost_s(now)
+            self._pool.set_places(self._dispatcher.spare_slots, unable_to_reply_s=unable_to_reply_s)
         self._monitor.replace_hung_thread(now)
         # Nothing depends on what became of these messages.
         self._connections.control.outbox.take_results()
@@ -359,13 +345,6 @@ class Agent:
             self._exit_code = 0
         elif self._give_up_at is not None and now >= self._give_up_at:
             self._exit_code = 1
-
-    def _places_for_claims(self, now: float) -> int | None:
-        """None: this board cannot reply, and others should get the requests that it has."""
-        lost_s = self._connections.data_lost_s(now)
-        if lost_s is None:
-            return self._dispatcher.places_for_claims
-        return 0 if lost_s < CLAIMS_KEPT_S else None
 
     def _stalled_part(self, now: float) -> str | None:
         return stalled_part(
@@ -391,13 +370,26 @@ class Agent:
         logging.getLogger().setLevel(config.log.level)
         tasks = with_built_in(config.tasks)
         self._dispatcher.reconfigure(config, tasks)
-        self._feedback.reconfigure(config, tasks)
-        self._feedback_topic.config = config
+        self._dispatcher.answerers.reconfigure(config, tasks)
+        self._learn_if_needed()
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)
         self._supervisor.set_prefixes(prefixes_of(tasks))
         self._connections.subscribe(config)
         self._status.publish_all()
+
+    def _learn_if_needed(self) -> None:
+        """Lets learning take the place of the large model alone, once there is something to learn, or to delete."""
+        config, model, before = self._commands.config, self._supervisor.model, self._dispatcher.answerers
+        is_needed = config.feedback.enabled or model.students or self._store.has_rows("answers")
+        if not is_needed or type(before) is not Answerers:
+            return
+        from edge_agent.learning.learning import Learning  # noqa: PLC0415 - a board that does not learn pays for none
+
+        publish = self._connections.control.publish
+        learning = Learning(before.score_maps, config, with_built_in(config.tasks), self._store, model, publish)
+        self._dispatcher.answerers = learning
+        self._status.add(learning)
 
     def _stop(self) -> None:
         """Replies leave first, then the state, and the worker ends last."""
@@ -421,7 +413,7 @@ class Agent:
         self._renderer.stop()
 
 
-def _pool_link(config: Config, deliver: Callable[[Claim], object]) -> PoolLink | None:
+def _pool_link(config: Config, deliver: Callable[[SharedRequest], object]) -> PoolLink | None:
     """None = the board is in no pool, and pays for none."""
     if config.pool is None:
         return None

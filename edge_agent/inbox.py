@@ -8,7 +8,7 @@ import threading
 
 from edge_agent.board.reading import BoardReading
 from edge_agent.mqtt.link import LinkEvent, Received
-from edge_agent.pool.claim import Claim
+from edge_agent.requests.origin import SharedRequest
 from edge_agent.store.fsync import Synced
 from edge_agent.worker.supervisor import FromWorker
 
@@ -16,7 +16,7 @@ MAX_MESSAGES = 1000
 # A thread that waits at a full inbox notices after at most this long that the inbox was closed.
 _MAX_WAIT_S = 0.25
 
-InboxEvent = LinkEvent | Claim | FromWorker | BoardReading | Synced
+InboxEvent = LinkEvent | SharedRequest | FromWorker | BoardReading | Synced
 
 
 class Inbox:
@@ -38,7 +38,7 @@ class Inbox:
         while is_message and not self._free_places.acquire(timeout=_MAX_WAIT_S):
             if self._is_closed.is_set():
                 return
-        self._entries.put((isinstance(event, LinkEvent | Claim), next(self._arrivals), event))
+        self._entries.put((isinstance(event, LinkEvent | SharedRequest), next(self._arrivals), event))
 
     def take(self, timeout_s: float) -> InboxEvent | None:
         """The next event; None if none arrives in time."""

@@ -11,14 +11,17 @@ from typing import cast
 
 import pytest
 
-from edge_agent.agent import CLAIMS_KEPT_S, Agent
+from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.core.messages import Publication
 from edge_agent.core.pipe import Event, Loading, Progress, Ready, Run
+from edge_agent.core.topics import TaskTopics
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, FailedAt
 from edge_agent.pool.claim import Claim
+from edge_agent.pool.link import CLAIMS_KEPT_S
+from edge_agent.requests.request import LARGE
 from edge_agent.status import homeassistant
 from edge_agent.status.presence import State
 from edge_agent.worker.process import WorkerExited, WorkerProcess
@@ -135,7 +138,7 @@ def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypat
     monkeypatch.setattr(agent._status, "publish_all", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         with_worker(monkeypatch, agent)
-    assert agent._dispatcher._slots == {None: READY.max_active}
+    assert agent._dispatcher._slots == {LARGE: READY.max_active}
 
 
 def test_a_worker_that_leaks_is_replaced_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,18 +279,30 @@ POOL = '[pool]\nname = "pumps"\n'
 BUILT = """
 import sys
 from pathlib import Path
-from edge_agent.agent import CLAIMS_KEPT_S, Agent
+from edge_agent.agent import Agent
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 
 path = Path(sys.argv[1])
-Agent(load_config(path), path, open_model("default", Path("echo:")))
-print("pika" in sys.modules)
+agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+agent._delivery.start()
+agent._learn_if_needed()
+walled = ("edge_agent.learning", "edge_agent.pool", "pika")
+print(*(name for name in walled if any(module.split(f"{name}.")[0] in ("", name) for module in sys.modules)))
 """
 
 
-@pytest.mark.parametrize(("more", "imported"), [("", "False"), (POOL, "True")])
-def test_only_a_board_of_a_pool_imports_its_package(tmp_path: Path, more: str, imported: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "imported"),
+    [
+        ("", ""),
+        (POOL, "edge_agent.pool pika"),
+        ("[feedback]\nenabled = true\n", "edge_agent.learning"),
+    ],
+)
+def test_a_board_imports_what_stands_behind_a_wall_only_where_it_is_used(
+    tmp_path: Path, more: str, imported: str
+) -> None:
     (tmp_path / "config.toml").write_text(f'state_dir = "{tmp_path}"\n{MINIMAL}{more}', encoding="utf-8")
     command = [sys.executable, "-c", BUILT, str(tmp_path / "config.toml")]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == imported
@@ -298,11 +313,11 @@ def test_a_board_takes_requests_of_its_pool_only_while_it_can_reply(monkeypatch:
     with_worker(monkeypatch, agent)
     assert agent._pool is not None
     places: list[int | None] = []
-    monkeypatch.setattr(agent._pool, "set_places", places.append)
     now = 100.0
     for lost_at in (now, None, now, now - 9.9, now - CLAIMS_KEPT_S):
         agent._connections._data_lost_at = lost_at
         agent._tick(now)
+        places.append(agent._pool._wanted_places)
     assert places == [0, READY.max_active, 0, 0, None]
 
 
@@ -313,9 +328,10 @@ def test_a_claim_runs_on_this_boards_worker(monkeypatch: pytest.MonkeyPatch) -> 
     message = inbound("edgeai/v1/hall1/pool/pumps/infer/generate/request", "text", at=1.0)
     claim = Claim(
         message=message,
+        topics=TaskTopics("edgeai/v1/hall1/pool/pumps"),
         deliveries=1,
         acknowledge=lambda: ends.append("acknowledged"),
-        give_back=lambda: ends.append("given back"),
+        requeue=lambda: ends.append("given back"),
     )
     agent._handle(claim, 1.0)
     assert agent._dispatcher.active == 1
@@ -329,8 +345,7 @@ def test_health_and_alarms_know_the_pool(monkeypatch: pytest.MonkeyPatch) -> Non
     with_worker(monkeypatch, agent)
     assert agent._status.health(1.0)["pool"]["name"] == "pumps"
     agent._status.update_alarms(1.0)
-    assert agent._status.alarms.pool is not None
-    assert agent._status.alarms.pool.name == "pumps"
+    assert {"pool-unreachable", "pool-backlog"} <= agent._status.alarms.findings.keys()
     assert an_agent()._status.health(1.0)["pool"] is None
 
 

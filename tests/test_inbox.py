@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import cast
 
 from edge_agent.core.pipe import Cancelled
+from edge_agent.core.topics import TaskTopics
 from edge_agent.inbox import MAX_MESSAGES, Inbox
 from edge_agent.mqtt.link import ConnectionFailed, FailedAt, MqttLink
 from edge_agent.pool.claim import Claim
@@ -23,7 +24,13 @@ def test_worker_events_come_before_waiting_requests_and_each_kind_in_order() -> 
 
 def test_a_claim_comes_after_the_workers_events_and_in_order_with_messages() -> None:
     inbox = Inbox()
-    claim = Claim(message=inbound("t", "claimed"), deliveries=1, acknowledge=lambda: None, give_back=lambda: None)
+    claim = Claim(
+        message=inbound("t", "claimed"),
+        topics=TaskTopics("b"),
+        deliveries=1,
+        acknowledge=lambda: None,
+        requeue=lambda: None,
+    )
     requests = [received(inbound("t", payload)) for payload in ("before", "after")]
     event = FromWorker(cast("WorkerProcess", None), Cancelled(id=1))
     for one in (requests[0], claim, requests[1], event):

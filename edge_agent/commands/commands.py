@@ -29,7 +29,6 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut, shown
-from edge_agent.learning.feedback import Feedback
 from edge_agent.loader import file_faults, load_config
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.requests.dispatcher import Dispatcher
@@ -73,7 +72,6 @@ class Commands:
         dispatcher: Dispatcher,
         model_switch: ModelSwitch,
         status: StatusPublisher,
-        feedback: Feedback,
     ) -> None:
         self.config = config
         # A drain that cannot be called off, and its end.
@@ -85,7 +83,6 @@ class Commands:
         self._dispatcher = dispatcher
         self._model_switch = model_switch
         self._status = status
-        self._feedback = feedback
         # When a drain cancels the rest; None = there is no drain.
         self.drain_ends_at: float | None = None
         # None = a signal asked for it.
@@ -168,7 +165,7 @@ class Commands:
                 is_started = self._model_switch.roll_back()
             case "feedback-export":
                 page = fields_of(ExportFields, fields)
-                return self._feedback.export(page.task, after=page.after, limit=page.limit)
+                return self._dispatcher.answerers.export(page.task, after=page.after, limit=page.limit)
             case _:
                 return self._release(fields_of(ReleaseFields, fields).fingerprint)
         if not is_started:

@@ -359,6 +359,11 @@ class Config(Table):
         return topics.pool_topics(self.mqtt.root, self.device.site, self.pool.name) if self.pool else None
 
     @property
+    def own_topics(self) -> tuple[TaskTopics, ...]:
+        """All topics below which this board answers requests."""
+        return (self.topics,) if self.pool_topics is None else (self.topics, self.pool_topics)
+
+    @property
     def digest(self) -> bytes:
         """A hash of all values and of the version of the agent."""
         return hashlib.sha256(f"{__version__}\n{self.model_dump_json(warnings=False)}".encode()).digest()

@@ -11,28 +11,28 @@ import random
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import moment, timestamp
 from edge_agent.core.codes import CommandError
-from edge_agent.core.config import Config
+from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
+from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.maths.assessment import Answer, Assessment, assess
 from edge_agent.learning.maths.shares import upper_bound
-from edge_agent.learning.students import StudentThresholds
-from edge_agent.requests.request import NEVER, Request
-from edge_agent.requests.scoring import Scoring
+from edge_agent.learning.students import UNREACHABLE, StudentChoice, Students
+from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import Task
-from edge_agent.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -62,32 +62,6 @@ class Mark:
     is_correct: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskAccuracy:
-    """What health says of a task. None = unknown.
-
-    given: the share of answers that are given. lower_bound: of the share of right answers, given or not.
-    asked, audits: audits up to the last answered one, and those answered. feedback: what a map was compared with.
-    """
-
-    given: float | None = None
-    accuracy: float | None = None
-    lower_bound: float | None = None
-    asked: int = 0
-    audits: int = 0
-    feedback: int = 0
-    promised: float | None = None
-    since: str | None = None
-    # For the reasons and alarms.
-    is_unproven: bool = False
-    dropped_from: float | None = None
-    shift: float | None = None
-
-    def as_health(self) -> dict[str, Any]:
-        names = ("given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")
-        return {name: getattr(self, name) for name in names}
-
-
 @dataclass(slots=True, eq=False)
 class _Tracked:
     """A task under one definition and one model. basis: identifies these in the store.
@@ -103,7 +77,7 @@ class _Tracked:
     since: int = 0
     compared_rows: int = 0
     dropped_from: float | None = None
-    facts: TaskAccuracy = TaskAccuracy()
+    facts: TaskAccuracy = field(default_factory=TaskAccuracy)
     kept: int = 0
     # When it is assessed next; None = nothing is new.
     due_at: float | None = 0.0
@@ -134,30 +108,32 @@ class Feedback:
     """weights_sha256: identifies the model in force."""
 
     def __init__(
-        self, config: Config, tasks: Mapping[str, Task], store: Store, scoring: Scoring, weights_sha256: str
+        self,
+        config: FeedbackConfig,
+        tasks: Mapping[str, Task],
+        table: AnswerTable,
+        maps: LearnedMaps,
+        students: Students,
+        weights_sha256: str,
     ) -> None:
-        self._config = config.feedback
+        self._config = config
         self._tasks = tasks
-        self._table = AnswerTable(store)
-        self.students = StudentThresholds(config.feedback, tasks, self._table)
-        self._scoring = scoring
+        self._table = table
+        self._students = students
+        self._maps = maps
         self._weights_sha256 = weights_sha256
         # By definition.
         self._tracked: dict[str, _Tracked] = {}
         self._assessing: tuple[_Tracked, list[KeptAnswer], Future[Assessment]] | None = None
         self._random = random.SystemRandom()
-
-    def start(self) -> None:
-        """After the store has started."""
         self._restore_tasks()
 
-    def on_model_replaced(self, weights_sha256: str) -> None:
+    def set_model(self, weights_sha256: str) -> None:
         self._weights_sha256, self._tracked = weights_sha256, {}
         self._restore_tasks()
 
-    def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
-        self._config, self._tasks = config.feedback, tasks
-        self.students.reconfigure(config.feedback, tasks)
+    def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:
+        self._config, self._tasks = config, tasks
         self._restore_tasks()
 
     def on_priors(self) -> None:
@@ -169,7 +145,7 @@ class Feedback:
         """Restores what is known of each task under this model. With feedback off, deletes what was kept."""
         before, self._tracked = self._tracked, {}
         if not self._config.enabled:
-            self._scoring.forget_feedback()
+            self._maps.clear()
             self._table.forget_all()
             return
         for task in self._tasks.values():
@@ -188,19 +164,30 @@ class Feedback:
                 tracked.restore(document)
             except (ValueError, TypeError, LookupError) as error:
                 log.warning("what feedback said of task %s cannot be read: %s", task.name, error)
-        self._scoring.set_fitted(task, tracked.fitted)
+        self._maps.set_fitted(task, tracked.fitted)
         # Until the audits are assessed.
-        self._scoring.set_least_score(task, None if config.min_accuracy is None else NEVER)
+        self._maps.set_min_score(task, None if config.min_accuracy is None else UNREACHABLE)
         return tracked
 
     def _forget_old(self, task: Task) -> None:
         before = moment(time.monotonic()).wall_s - self._config.days * _DAY_S
         self._table.forget(task.name, keep=self._config.keep, before_wall_s=before)
 
-    def keep(self, request: Request, event: Finished, output: Any, now: float) -> bool:
+    def keep(
+        self,
+        request: Request,
+        event: Finished,
+        output: Any,
+        now: float,
+        *,
+        value: Any = None,
+        choice: StudentChoice | None = None,
+        student_answer: Finished | None = None,
+    ) -> bool:
         """Keeps an answer. True = the caller is to be asked whether it is right.
 
-        event: with the model's own scores. output: what the caller gets.
+        event: with the model's own scores. output: what the caller gets. value: the input, where inputs are kept.
+        choice, student_answer: what a student did before.
         """
         assert request.task is not None
         config, wall_s = request.task.config, moment(now).wall_s
@@ -209,9 +196,11 @@ class Feedback:
         # A bare output has no room for the question.
         may_be_audit = self._config.enabled and request.error_topic is None
         is_audit = may_be_audit and self._random.random() < config.audit_rate
-        is_audit_of_student = self.students.keep(request, event, output, wall_s, is_audit=is_audit)
+        is_audit_of_student = self._students.keep(
+            request, event, output, wall_s, value=value, choice=choice, student_answer=student_answer, is_audit=is_audit
+        )
         tracked = self._tracked.get(request.task.definition)
-        if tracked is None or event.scores is None or request.asks is not None:
+        if tracked is None or event.scores is None or request.answerer != LARGE:
             return is_audit_of_student
         answer = KeptAnswer(
             id=json.dumps(request.id),
@@ -220,7 +209,7 @@ class Feedback:
             scores={label: round(score, 9) for label, score in event.scores.items()},
             tokens=event.prompt_tokens,
             is_audit=is_audit,
-            input=None if request.input is None else encode(request.input),
+            input=None if value is None else encode(value),
             output=output,
         )
         self._table.keep(tracked.task.name, tracked.basis, answer)
@@ -258,7 +247,7 @@ class Feedback:
             if page and nbytes > _PAGE_BYTES:
                 break
             page.append(entry)
-        maps = {"map": self._scoring.map_in_force(task), "prior": self._scoring.prior_map(task)}
+        maps = {"map": self._maps.in_force(task), "prior": self._maps.prior_map(task)}
         return {
             "task": name,
             "definition": task.definition,
@@ -277,7 +266,7 @@ class Feedback:
         label = _label(kept, mark)
         for basis, one in found:
             self._table.mark(one.number, label)
-            self.students.on_feedback(basis)
+            self._students.on_feedback(basis)
             for tracked in self._tracked.values():
                 if tracked.basis == basis:
                     tracked.due_at = tracked.due_at or now + ASSESS_AFTER_S
@@ -285,7 +274,7 @@ class Feedback:
 
     def _find(self, name: str, mark: Mark) -> list[tuple[str, KeptAnswer]]:
         """The newest answer that is meant, with its basis: the model's, or a student's, or both to one request."""
-        names = [name, *filter(None, [self.students.name_in_store(name)])]
+        names = [name, *filter(None, [self._students.name_in_store(name)])]
         found = [pair for one in names for pair in self._table.find(one, json.dumps(mark.id))]
         if mark.reply_to is not None:
             found = [(basis, one) for basis, one in found if one.reply_topic == mark.reply_to]
@@ -299,7 +288,6 @@ class Feedback:
 
     def tick(self, now: float) -> dict[str, Any] | None:
         """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
-        self.students.tick()
         event = None
         if self._assessing is not None:
             tracked, answers, found = self._assessing
@@ -321,7 +309,7 @@ class Feedback:
     def _begin(self, tracked: _Tracked) -> None:
         config = tracked.config
         kept = self._table.of(tracked.basis, config.labels)
-        base = self._scoring.start_map(tracked.task) or ScoreMap.identity(config.labels)
+        base = self._maps.known_map(tracked.task) or ScoreMap.identity(config.labels)
         work = partial(
             assess,
             [_answer(one, tracked.since) for one in kept],
@@ -339,7 +327,7 @@ class Feedback:
         before = tracked.document()
         if found.has_new_map:
             tracked.fitted = found.map
-            self._scoring.set_fitted(task, found.map)
+            self._maps.set_fitted(task, found.map)
         tracked.compared_rows = found.compared_rows
         if found.dropped_from is not None:
             # What was audited before says nothing of what comes: it trains from now on.
@@ -349,7 +337,7 @@ class Feedback:
             is_back = upper_bound(found.right, found.audits, config.confidence) >= tracked.dropped_from
             tracked.dropped_from = None if is_back else tracked.dropped_from
         if config.min_accuracy is not None:
-            self._scoring.set_least_score(task, found.promise.threshold if found.promise else NEVER)
+            self._maps.set_min_score(task, found.promise.threshold if found.promise else UNREACHABLE)
         since = next((one for one in kept if one.number > tracked.since), None)
         tracked.facts = TaskAccuracy(
             given=found.given,
@@ -381,22 +369,12 @@ class Feedback:
     def facts(self) -> dict[str, TaskAccuracy]:
         """By task, for health and the alarms; none while feedback is off."""
         # Their students answer, whatever the large model may promise.
-        alone = {name for name, one in self.students.facts().items() if one.promised is not None}
+        alone = {name for name, one in self._students.facts().items() if one.promised is not None}
         return {
             name: replace(tracked.facts, is_unproven=tracked.facts.is_unproven and name not in alone)
             for tracked in self._tracked.values()
             for name in [tracked.task.name]
         }
-
-    def as_health(self) -> dict[str, Any]:
-        return {
-            "accuracy": {task: facts.as_health() for task, facts in self.facts().items()},
-            "students": {task: asdict(facts) for task, facts in self.students.facts().items()},
-        }
-
-    def reasons(self) -> dict[str, bool]:
-        """By reason of health, whether it holds."""
-        return {"promise-unproven": any(facts.is_unproven for facts in self.facts().values())}
 
 
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import random
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -24,8 +25,9 @@ from edge_agent.core.pipe import Finished, Student
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer, name_of_student
+from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.maths.assessment import Answer, Assessment, assess
-from edge_agent.requests.request import NEVER, Request, StudentChoice
+from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -41,21 +43,23 @@ _FORGET_EVERY = 50
 _DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudentFacts:
-    """What health says of a student's task. None = unknown.
+# No score reaches it.
+UNREACHABLE = math.inf
 
-    share: of its requests that the student answered, since the agent's start. audits: of its answers.
-    accuracy: the share of these that are right. least_score: from which the student answers alone.
-    """
 
-    student: str
-    share: float | None
-    accuracy: float | None
-    lower_bound: float | None
-    audits: int
-    promised: float | None
-    least_score: float | None
+@dataclass(frozen=True, slots=True)
+class StudentChoice:
+    """The student that is asked first."""
+
+    name: str
+    min_score: float
+    """From this score on, its answer stands."""
+    is_audit: bool = False
+    """The large model answers, too, whatever the score."""
+
+    @property
+    def is_proven(self) -> bool:
+        return self.min_score < UNREACHABLE
 
 
 @dataclass(slots=True, eq=False)
@@ -88,25 +92,27 @@ class _Tracked:
         return self.config.agree if self.config.min_accuracy is None else self.config.min_accuracy
 
     @property
-    def least_score(self) -> float:
-        return NEVER if self.found is None or self.found.promise is None else self.found.promise.threshold
+    def min_score(self) -> float:
+        return UNREACHABLE if self.found is None or self.found.promise is None else self.found.promise.threshold
 
 
-class StudentThresholds:
+class Students:
     """Keeps the audits of students, and chooses from them which answers of a student stand."""
 
-    def __init__(self, config: FeedbackConfig, tasks: Mapping[str, Task], table: AnswerTable) -> None:
+    def __init__(self, config: FeedbackConfig, tasks: Mapping[str, Task], table: AnswerTable, model: Model) -> None:
         self._config = config
         self._tasks = tasks
         self._table = table
-        self._model: Model | None = None
+        self._model = model
         # By the task's name.
         self._tracked: dict[str, _Tracked] = {}
         self._assessing: tuple[_Tracked, int, Future[Assessment]] | None = None
         self._random = random.SystemRandom()
+        # What earlier processes found of the students holds again.
+        self._track()
 
     def set_model(self, model: Model) -> None:
-        """The model in force with its students. What earlier processes found of them holds again."""
+        """Another model with other students is in force."""
         self._model = model
         self._track()
 
@@ -116,7 +122,7 @@ class StudentThresholds:
 
     def _track(self) -> None:
         before, self._tracked = self._tracked, {}
-        for student in () if self._model is None else self._model.students:
+        for student in self._model.students:
             for name, labels in student.tasks.items():
                 task = self._tasks.get(name)
                 if task is None or not isinstance(task.config, ClassifyTask):
@@ -130,7 +136,6 @@ class StudentThresholds:
         return config.agree < 1 if config.min_accuracy is None else self._config.enabled
 
     def _tracked_one(self, task: Task, config: ClassifyTask, student: Student, before: _Tracked | None) -> _Tracked:
-        assert self._model is not None
         judge = task.basis_for(self._model.weights_sha256) if config.min_accuracy is None else "callers"
         basis = hashlib.sha256(f"{task.definition}\n{student.sha256}\n{judge}".encode()).hexdigest()[:16]
         if before is not None and before.basis == basis and before.config == config:
@@ -145,8 +150,8 @@ class StudentThresholds:
         tracked = self._tracked_as(task)
         if tracked is None:
             return None
-        least = tracked.least_score
-        is_drawn = least == NEVER or self._random.random() < AUDIT_SHARE
+        least = tracked.min_score
+        is_drawn = least == UNREACHABLE or self._random.random() < AUDIT_SHARE
         return StudentChoice(tracked.student, least, is_audit=is_drawn and not tracked.is_judged_by_callers)
 
     def _tracked_as(self, task: Task) -> _Tracked | None:
@@ -159,20 +164,31 @@ class StudentThresholds:
         tracked = self._tracked.get(task)
         return None if tracked is None else tracked.name
 
-    def keep(self, request: Request, event: Finished, output: Any, wall_s: float, *, is_audit: bool) -> bool:
+    def keep(
+        self,
+        request: Request,
+        event: Finished,
+        output: Any,
+        wall_s: float,
+        *,
+        value: Any,
+        choice: StudentChoice | None,
+        student_answer: Finished | None,
+        is_audit: bool,
+    ) -> bool:
         """Keeps a student's answer. True = its caller is to be asked whether it is right.
 
-        event: the answer that stands, its own or the large model's. output: what the caller gets of it. is_audit: this
-        reply is drawn for an audit by its caller.
+        event: the answer that stands, its own or the large model's. output: what the caller gets of it. student_answer:
+        one that does not stand. is_audit: this reply is drawn for an audit by its caller.
         """
         assert request.task is not None
-        tracked, choice = self._tracked_as(request.task), request.student
+        tracked = self._tracked_as(request.task)
         if tracked is None or choice is None or choice.name != tracked.student:
             return False
-        is_alone = request.asks is not None
+        is_alone = request.answerer != LARGE
         tracked.asked += 1
         tracked.answered += is_alone
-        own = event if is_alone else request.student_answer
+        own = event if is_alone else student_answer
         if own is None or own.scores is None:
             return False
         is_audit = is_audit and tracked.is_judged_by_callers
@@ -186,7 +202,7 @@ class StudentThresholds:
                 scores={label: round(score, 9) for label, score in own.scores.items()},
                 tokens=own.prompt_tokens,
                 is_audit=is_judged or is_audit,
-                input=None if request.input is None or not is_alone else encode(request.input),
+                input=None if value is None or not is_alone else encode(value),
                 output=output,
                 is_marked=is_judged,
                 label=output if is_judged else None,
@@ -252,15 +268,15 @@ class StudentThresholds:
         self._assessing = tracked, kept[-1].number if kept else tracked.since, in_background("students", work)
 
     def _apply(self, tracked: _Tracked, newest: int, found: Assessment) -> None:
-        before = tracked.least_score
+        before = tracked.min_score
         tracked.found = found
         if found.dropped_from is not None:
             log.warning("student %s is right less often than before: it proves itself again", tracked.student)
             tracked.since, tracked.found = newest, None
             self._table.set_document(tracked.basis, tracked.name, newest)
-        least = tracked.least_score
+        least = tracked.min_score
         if least != before:
-            words = "none" if least == NEVER else f"those with a score of at least {least:.3f}"
+            words = "none" if least == UNREACHABLE else f"those with a score of at least {least:.3f}"
             log.info("student %s answers alone of task %s: %s", tracked.student, tracked.task.name, words)
 
     def facts(self) -> dict[str, StudentFacts]:

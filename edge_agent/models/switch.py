@@ -264,7 +264,7 @@ class ModelSwitch:
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
         self._least_version = model.version or 0
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
-        self._dispatcher.on_model_replaced(model.weights_sha256)
+        self._dispatcher.on_model_replaced(model)
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))
         before, after = (
             {"name": one.bundle_name, "folder": one.folder, "version": one.version, "sha256": one.sha256}

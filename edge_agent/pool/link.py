@@ -14,9 +14,10 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from pika import BasicProperties, BlockingConnection
 from pika.adapters.blocking_connection import BlockingChannel
@@ -29,6 +30,7 @@ from edge_agent.pool.claim import Claim
 from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.pool.messages import death_of, deliveries_of, message_of, waited_s_of
 from edge_agent.pool.queues import queues_of, read_figures
+from edge_agent.status.alarms import Finding
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +42,22 @@ RATE_WINDOW_S = 60.0
 # A request that is given back would otherwise return at once.
 GIVE_BACK_AFTER_S = 0.1
 BACK_OFF_S = (1.0, 15.0)
+# How long a board that cannot reply keeps the requests of the pool that it has.
+CLAIMS_KEPT_S = 10.0
 
 
 class PoolLink:
-    """deliver: takes each claim, on the link's thread. Public methods are for the agent's thread."""
+    """Also a part of the status. Public methods are for the agent's thread."""
 
     def __init__(self, config: Config, deliver: Callable[[Claim], object]) -> None:
+        """deliver: takes each claim, on the link's thread."""
         assert config.pool is not None
         self._config = config
         self._deliver = deliver
+        assert config.pool_topics is not None
+        self._topics = config.pool_topics
         self._queues = queues_of(config)
+        # None while others are to get the requests that this board has.
         self._wanted_places: int | None = 0
         # Of this connection: the consumers, one for each place; and by delivery tag, which consumer got what is open.
         self._consumers: list[str] = []
@@ -74,9 +82,15 @@ class PoolLink:
         self._is_stopping.set()
         self._thread.join(timeout_s)
 
-    def set_places(self, places: int | None) -> None:
-        """How many requests of the pool this board may have at once. None: others get those that it has."""
-        self._wanted_places = places
+    def set_places(self, places: int, *, unable_to_reply_s: float | None = None) -> None:
+        """How many requests of the pool this board may have at once.
+
+        While it cannot reply it takes none, and after CLAIMS_KEPT_S others get those that it has.
+        """
+        if unable_to_reply_s is None:
+            self._wanted_places = places
+        else:
+            self._wanted_places = 0 if unable_to_reply_s < CLAIMS_KEPT_S else None
 
     def facts(self, now: float) -> PoolFacts:
         assert self._config.pool is not None
@@ -92,6 +106,15 @@ class PoolLink:
             per_minute=sum(now - at < RATE_WINDOW_S for at in tuple(self._taken_at)),
             waited_ms=None if self._waited_s is None else self._waited_s * 1000,
         )
+
+    def as_health(self, now: float) -> dict[str, Any]:
+        return {"pool": self.facts(now).as_health()}
+
+    def reasons(self) -> Mapping[str, bool]:
+        return {}
+
+    def findings(self, now: float) -> Mapping[str, Finding | None]:
+        return self.facts(now).findings()
 
     def _run(self) -> None:
         failures = 0
@@ -185,8 +208,9 @@ class PoolLink:
             message=message_of(key, tag, properties, payload, received_at=now - (waited_s or 0.0)),
             deliveries=deliveries_of(delivery, properties),
             dead_because=dead_because,
+            topics=self._topics,
             acknowledge=partial(self._acknowledge, channel, tag),
-            give_back=partial(self._give_back, channel, tag),
+            requeue=partial(self._requeue, channel, tag),
         )
         if dead_because is None:
             self._held[tag] = delivery.consumer_tag
@@ -203,14 +227,14 @@ class PoolLink:
 
         _call(channel.connection, acknowledge)
 
-    def _give_back(self, channel: BlockingChannel, tag: int) -> None:
-        def give_back() -> None:
+    def _requeue(self, channel: BlockingChannel, tag: int) -> None:
+        def requeue() -> None:
             self._held.pop(tag, None)
             # From RabbitMQ 4.3 on, `basic.nack` does not count as a delivery.
             channel.basic_reject(tag, requeue=True)
 
         self._given_back += 1
-        _call(channel.connection, partial(channel.connection.call_later, GIVE_BACK_AFTER_S, give_back))
+        _call(channel.connection, partial(channel.connection.call_later, GIVE_BACK_AFTER_S, requeue))
 
 
 def _call(connection: BlockingConnection, function: Callable[[], object]) -> None:

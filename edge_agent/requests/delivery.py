@@ -17,8 +17,7 @@ from edge_agent.core.topics import TaskTopics, Topics
 from edge_agent.core.wording import cut
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
-from edge_agent.pool.claim import Claim
-from edge_agent.requests.request import Origin
+from edge_agent.requests.origin import Origin, SharedRequest, StoreRow
 from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
 
@@ -43,23 +42,22 @@ class _Outgoing:
 class Delivery:
     """Joins the store and the data connection. Nothing is written, sent or acknowledged before `flush`.
 
-    Once the broker has a reply, its origin is settled: a row of the store is marked, a claim is acknowledged.
+    Once the broker has a reply, its origin is settled.
     """
 
-    def __init__(self, store: Store, link: MqttLink, topics: Topics, pool_topics: TaskTopics | None = None) -> None:
+    def __init__(self, store: Store, link: MqttLink, topics: Topics) -> None:
         # Replies that the broker takes on no topic.
         self.lost = 0
         self.store = store
         self._link = link
         self._topics = topics
-        self._pool_topics = pool_topics
         # Replies to send, and by the number of the message that is on its way.
         self._staged: list[_Outgoing] = []
         self._sent: dict[int, _Outgoing] = {}
         # Replies to send again, and when.
         self._postponed: deque[tuple[float, _Outgoing]] = deque()
-        # Rows of replies that the broker has.
-        self._confirmed: list[int] = []
+        # Rows of replies that the broker has, and that are not marked in the store yet.
+        self._delivered: list[int] = []
         self._confirm_by = 0.0
         # Messages to acknowledge, before and after they have the generation of an fsync.
         self._received: list[Received] = []
@@ -68,7 +66,11 @@ class Delivery:
 
     def start(self) -> None:
         """Opens the store. Sends the replies of an earlier process that the broker may not have."""
-        self._staged += [_Outgoing(row, reply) for row, reply in self.store.start()]
+        self._staged += [_Outgoing(self.row(row), reply) for row, reply in self.store.start()]
+
+    def row(self, number: int) -> StoreRow:
+        """The origin of a request that the store holds in this row."""
+        return StoreRow(number, self._delivered)
 
     @property
     def postponed(self) -> int:
@@ -81,8 +83,8 @@ class Delivery:
 
     def reply(self, reply: Reply, *, origin: Origin, task: str, key: bytes | None) -> None:
         """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated."""
-        if isinstance(origin, int):
-            self.store.store_reply(origin, task, reply, key, moment(time.monotonic()))
+        if origin.row is not None:
+            self.store.store_reply(origin.row, task, reply, key, moment(time.monotonic()))
         self._staged.append(_Outgoing(origin, reply))
 
     def acknowledge_when_stored(self, received: Received) -> None:
@@ -97,9 +99,9 @@ class Delivery:
         while self._postponed and self._postponed[0][0] <= now:
             self._staged.append(self._postponed.popleft()[1])
         if self._staged or self._received or now >= self._confirm_by:
-            for row in self._confirmed:
+            for row in self._delivered:
                 self.store.mark_delivered(row)
-            self._confirmed.clear()
+            self._delivered.clear()
             self._confirm_by = now + CONFIRMED_WITHIN_S
         self.store.commit()
         self._send_staged()
@@ -118,15 +120,13 @@ class Delivery:
                 self._send_otherwise(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
                 self._sent[number] = outgoing
-            elif isinstance(outgoing.origin, Claim) and outgoing.origin.may_go_back:
-                outgoing.origin.give_back()
-            else:  # dropped and logged by the outbox
-                self._done(outgoing)
+            elif not outgoing.origin.give_back():  # dropped and logged by the outbox
+                outgoing.origin.settle()
 
     def _on_result(self, outgoing: _Outgoing, result: PublishResult, now: float) -> None:
         outgoing.tries += 1
         if result is PublishResult.CONFIRMED:
-            self._done(outgoing)
+            outgoing.origin.settle()
         elif result is PublishResult.POSTPONED and outgoing.tries < MAX_TRIES:
             self._postponed.append((now + RETRY_S, outgoing))
         else:
@@ -135,7 +135,7 @@ class Delivery:
     def _send_otherwise(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
         reply, origin, document = outgoing.reply, outgoing.origin, json.loads(outgoing.reply.document)
-        topics = self._pool_topics if self._pool_topics and isinstance(origin, Claim) else self._topics
+        topics = origin.topics if isinstance(origin, SharedRequest) else self._topics
         task = document["task"]
         # One with an error is short already.
         if is_too_large and document["error"] is None:
@@ -145,14 +145,7 @@ class Delivery:
         else:
             self.lost += 1
             log.error("reply lost task=%r: the broker takes it on no topic", cut(task))
-            self._done(outgoing)
-
-    def _done(self, outgoing: _Outgoing) -> None:
-        match outgoing.origin:
-            case int() as row:
-                self._confirmed.append(row)
-            case Claim() as claim:
-                claim.acknowledge()
+            origin.settle()
 
     def _acknowledge(self, generation: int) -> None:
         while self._unacknowledged and self._unacknowledged[0][0] <= generation:

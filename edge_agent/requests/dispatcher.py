@@ -27,16 +27,16 @@ from edge_agent.core.pipe import (
     WorkerAnswer,
 )
 from edge_agent.core.wording import cut
-from edge_agent.pool.claim import Claim
+from edge_agent.requests.answerers import Answerers
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, cost_class_of
+from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
 from edge_agent.requests.queue import RESTART_RETRY_S, SUPERSEDED, EngineLoad, RequestQueue
 from edge_agent.requests.replies import Replies, failure_of
-from edge_agent.requests.request import Request, StudentChoice
-from edge_agent.requests.scoring import Scoring
+from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.statistics import percentiles
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
@@ -45,18 +45,13 @@ log = logging.getLogger(__name__)
 
 # A request that was running when its worker died is run once more. If that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
-# Keeps an answer for feedback: the request, the answer with the model's own scores, what the caller gets. True = the
-# caller is to be asked whether it is right.
-KeepAnswer = Callable[[Request, Finished, Any, float], bool]
-# Which student is asked first for a request of this task; None = none is.
-ChooseStudent = Callable[[Task], StudentChoice | None]
 
 
 class Dispatcher:
     """Owns the requests that wait and run.
 
     delivery: stores and sends. send: gives a command to the worker. Neither blocks. render: a template over an input.
-    scoring: turns the model's scores into the callers'. weights_sha256: identifies the model in force.
+    answerers: who may answer a request. weights_sha256: identifies the model in force.
     """
 
     def __init__(
@@ -67,11 +62,10 @@ class Dispatcher:
         send: Callable[[Command], object],
         render: Render = render,
         *,
-        scoring: Scoring | None = None,
-        keep_answer: KeepAnswer = lambda *_: False,
-        choose_student: ChooseStudent = lambda _: None,
+        answerers: Answerers,
         weights_sha256: str = "",
     ) -> None:
+        self.answerers = answerers
         # New requests are refused; those that wait or run are answered.
         self.is_draining = False
         # Why there will be no worker any more.
@@ -80,10 +74,6 @@ class Dispatcher:
         self._store = delivery.store
         self._send = send
         self._render = render
-        self._scoring = scoring or Scoring(weights_sha256)
-        self._keep_answer = keep_answer
-        self._choose_student = choose_student
-        self._keeps_inputs = config.feedback.keep_inputs
         self._forecast = Forecast()
         self._queue = RequestQueue(config, self._forecast)
         self._active: dict[int, Request] = {}
@@ -96,8 +86,8 @@ class Dispatcher:
         self._joules_per_busy_s: float | None = None
         # Requests wait, and none is handed to the worker.
         self._is_paused = False
-        # Requests that each model runs at once, by a student's name, None = the large one. Empty = there is no worker.
-        self._slots: dict[str | None, int] = {}
+        # How many requests each model runs at once, by its name; empty while there is no worker.
+        self._slots: dict[str, int] = {}
         self._model: Model | None = None
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
@@ -124,36 +114,39 @@ class Dispatcher:
         requests = self._parser.parse(message)
         for request in requests:
             if message.qos and request.refusal is None:
-                request.origin = self._store.accept(message, request.task_name, moment(message.received_at))
+                row = self._store.accept(message, request.task_name, moment(message.received_at))
+                request.origin = self._delivery.row(row)
             elif message.qos:  # it may be large, and is not written: it is answered before the next commit
-                request.origin = self._store.new_row()
+                request.origin = self._delivery.row(self._store.new_row())
             with self._answering_faults(request, now):
                 self._admit(request, now)
         self.fill_slots(now)
         return bool(requests)
 
-    def receive_claim(self, claim: Claim, now: float) -> None:
-        """Takes a request of the pool. It is answered or given back."""
+    def receive_shared(self, shared: SharedRequest, now: float) -> None:
+        """Takes a request that other boards could answer, too. It is answered or given back."""
         try:
-            request = self._parser.parse_claim(claim)
+            request = self._parser.parse_shared(shared)
         except Exception:
-            log.exception("a request of the pool cannot be read topic=%r", cut(claim.message.topic))
-            (claim.acknowledge if claim.dead_because else claim.give_back)()
+            log.exception("a shared request cannot be read topic=%r", cut(shared.message.topic))
+            if not shared.give_back():
+                shared.settle()
             return
         with self._answering_faults(request, now):
             self._admit(request, now)
         self.fill_slots(now)
 
     @property
-    def places_for_claims(self) -> int:
-        """How many requests of the pool this board can run at once beside its own.
+    def spare_slots(self) -> int:
+        """How many shared requests this board can run at once, besides its own.
 
         None of them while it refuses requests because it is hot or short of memory: other boards are better off.
         """
         if self.is_draining or self._is_paused or self._limits.lowest_priority is not None:
             return 0
-        own = sum(not isinstance(request.origin, Claim) for request in (*self._queue.waiting, *self._active.values()))
-        return max(0, self._allowed_slots(None) - own)
+        here = (*self._queue.waiting, *self._active.values())
+        own = sum(not isinstance(request.origin, SharedRequest) for request in here)
+        return max(0, self._allowed_slots(LARGE) - own)
 
     def recover(self, now: Moment) -> None:
         """Takes over from earlier processes: their replies are repeated, their requests are run."""
@@ -166,6 +159,7 @@ class Dispatcher:
                 log.exception("a stored request cannot be read row=%s", stored.row)
                 self._store.drop(stored.row)
                 continue
+            request.origin = self._delivery.row(stored.row)
             with self._answering_faults(request, now.monotonic_s):
                 self._admit(request, now.monotonic_s, is_recovered=True)
         self.fill_slots(now.monotonic_s)
@@ -198,15 +192,22 @@ class Dispatcher:
             raise Refusal(Code.LOADING, self._gave_up_because, RESTART_RETRY_S)
         assert request.task is not None
         assert request.envelope is not None
-        request.student = self._choose_student(request.task)
+        refused_because = None
         if not is_recovered:
-            self._queue.check_and_count(request, now, self._limits, is_draining=self.is_draining)
+            if self.is_draining:
+                raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", RESTART_RETRY_S)
+            refused_because = self._limits.refusal(request.priority)
+        answerer = self.answerers.next(request, None, is_large_refused=refused_because is not None)
+        if refused_because is not None and answerer == LARGE:
+            message = f"priority {request.priority} is not urgent enough while {self._limits.reason}"
+            raise Refusal(refused_because, message, RELAX_S)
+        if not is_recovered:  # before the template, which may be slow
+            self._queue.count_for_rates(request, now)
         number = self._accepted + 1
         request.run = request.task.make_run(number, request.envelope, self._render)
-        _ask_student_first(request)
-        request.order = (request.priority, isinstance(request.origin, Claim), request.deadline_at, number)
-        request.input = request.envelope.input if self._keeps_inputs else None
-        request.cost_class, request.envelope = cost_class_of(request.run), None
+        _ask(request, answerer)
+        request.order = (request.priority, isinstance(request.origin, SharedRequest), request.deadline_at, number)
+        request.envelope = None
         self._quarantine.check(request.run)
         leaving: list[tuple[Request, Error]] = []
         if is_recovered or request.is_repeated:
@@ -215,15 +216,14 @@ class Dispatcher:
         if is_recovered:
             self._queue.put(request)
         else:
-            leaving = self._queue.admit(request, self._engine_load(now, request.asks), now)
+            leaving = self._queue.admit(request, self._engine_load(now, request.answerer), now)
         self._accepted = request.number = number
         self._duplicates.begin(request)
         for other, error in leaving:
             self._replies.refuse(other, error, now)
 
-    def _engine_load(self, now: float, model: str | None = None) -> EngineLoad:
-        """model: the name of a student, None = the large one."""
-        active = [request for request in self._active.values() if request.asks == model]
+    def _engine_load(self, now: float, model: str = LARGE) -> EngineLoad:
+        active = [request for request in self._active.values() if request.answerer == model]
         at_once = len(active)
         # The worker stops what is answered already at its next step.
         running = [request for request in active if not request.is_answered]
@@ -232,13 +232,13 @@ class Dispatcher:
         loading_s = None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
         return EngineLoad(slots=self._allowed_slots(model), running=at_once, work_s=work_s, loading_s=loading_s)
 
-    def _allowed_slots(self, model: str | None) -> int:
+    def _allowed_slots(self, model: str) -> int:
         """How many requests this model may run at once."""
         slots = self._slots.get(model, 0)
         return slots if self._limits.max_active is None else min(slots, self._limits.max_active)
 
-    def _free_models(self) -> set[str | None]:
-        running = Counter(request.asks for request in self._active.values())
+    def _free_models(self) -> set[str]:
+        running = Counter(request.answerer for request in self._active.values())
         return {model for model in self._slots if running[model] < self._allowed_slots(model)}
 
     def fill_slots(self, now: float) -> None:
@@ -288,28 +288,29 @@ class Dispatcher:
                 run_s = now - request.started_at
                 self._forecast.measure(request.cost_class, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
-                if request.asks is None or _stands(request, event):
-                    self._answer(request, event, now)
-                else:
-                    self._pass_on(request, event, now)
+                with self._answering_faults(request, now):
+                    self._ask_next_or_answer(request, event, now)
         self.fill_slots(now)
 
-    def _pass_on(self, request: Request, event: WorkerAnswer, now: float) -> None:
-        """The student is not sure: the model is asked, as if the request came now."""
-        with self._answering_faults(request, now):
-            assert request.run is not None
-            if request.student_only is not None:
-                message = f"{request.asks} is not sure, and the model takes no such request now"
-                raise Refusal(request.student_only, message, RELAX_S)
-            if self._queue.has_newer(request):
-                self._replies.refuse(request, SUPERSEDED, now)
-                return
-            if isinstance(event, Finished) and not event.is_unlike:
-                request.student_answer = event
-            request.run, request.asks, request.attempts = replace(request.run, student=None), None, 0
-            request.cost_class = cost_class_of(request.run)
-            for other, error in self._queue.admit(request, self._engine_load(now), now):
-                self._replies.refuse(other, error, now)
+    def _ask_next_or_answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
+        refused_because = self._limits.refusal(request.priority)
+        answerer = self.answerers.next(request, event, is_large_refused=refused_because is not None)
+        if answerer is None:
+            self._answer(request, event, now)
+            return
+        if refused_because is not None:
+            message = f"{request.answerer} is not sure, and the model takes no such request now"
+            raise Refusal(refused_because, message, RELAX_S)
+        if self._queue.has_newer(request):
+            self._replies.refuse(request, SUPERSEDED, now)
+            return
+        if isinstance(event, Finished):
+            request.earlier_share_s += event.share_s
+        request.attempts = 0
+        _ask(request, answerer)
+        # As if the request came now.
+        for other, error in self._queue.admit(request, self._engine_load(now, answerer), now):
+            self._replies.refuse(other, error, now)
 
     def _answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
         if request.deadline_at <= now:  # before `expire_overdue` saw it
@@ -318,25 +319,9 @@ class Dispatcher:
             self._replies.refuse(request, failure_of(event), now)
         else:
             rate = self._joules_per_busy_s
-            share_s = event.share_s + (request.student_answer.share_s if request.student_answer else 0.0)
-            energy_j = None if rate is None else rate * share_s
-            with self._answering_faults(request, now):
-                assert request.task is not None
-                # A student's scores are its own.
-                is_students = request.asks is not None
-                scored, output = (
-                    (event, request.task.output_of(event)) if is_students else self._scoring.scored(request.task, event)
-                )
-                please_check = self._keep_answer(request, event, output, now)
-                self._replies.finish(
-                    request,
-                    scored,
-                    output,
-                    now,
-                    limits=self._limits.causes,
-                    energy_j=energy_j,
-                    please_check=please_check,
-                )
+            energy_j = None if rate is None else rate * (event.share_s + request.earlier_share_s)
+            answer = self.answerers.finish(request, event, now)
+            self._replies.finish(request, answer, now, limits=self._limits.causes, energy_j=energy_j)
 
     def expire_overdue(self, now: float) -> None:
         """Answers every request past its deadline, waiting or running."""
@@ -389,12 +374,10 @@ class Dispatcher:
     def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
-        self._slots = {None: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
+        self._slots = {LARGE: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
         for request in self._queue.waiting:
-            assert request.task is not None
-            # Another model may have other students.
-            request.student, request.student_answer = self._choose_student(request.task), None
-            _ask_student_first(request)
+            # Another model may have others beside it.
+            _ask(request, self.answerers.next(request, None, is_large_refused=False))
         self.fill_slots(now)
 
     def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
@@ -418,12 +401,12 @@ class Dispatcher:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._replies.refuse(request, error, now)
 
-    def on_model_replaced(self, weights_sha256: str) -> None:
+    def on_model_replaced(self, model: Model) -> None:
         """A worker of another model takes over; nothing runs. What the other one answered is not repeated."""
-        self._parser.model = weights_sha256
+        self._parser.model = model.weights_sha256
         self._forecast.clear()
         self._is_paused = False
-        self._scoring.set_model(weights_sha256)
+        self.answerers.set_model(model)
 
     def release_quarantined(self, fingerprint: str) -> bool:
         """Lets the input run again. False: no input with this fingerprint is quarantined."""
@@ -458,7 +441,6 @@ class Dispatcher:
         """New tasks and limits; requests that wait or run keep what they came with."""
         self._parser = RequestParser(config, tasks, self._parser.model)
         self._queue.reconfigure(config)
-        self._keeps_inputs = config.feedback.keep_inputs
         self._duplicates.reconfigure(config.queue.dedup_window_s)
 
     def as_health(self, now: float) -> dict[str, Any]:
@@ -507,18 +489,8 @@ def _deadline_passed(request: Request) -> Error:
     return Error(code=Code.DEADLINE, message=f"{request.deadline} has passed")
 
 
-def _ask_student_first(request: Request) -> None:
+def _ask(request: Request, answerer: str | None) -> None:
     assert request.run is not None
-    request.asks = None if request.student is None else request.student.name
-    request.run = replace(request.run, student=request.asks)
-
-
-def _stands(request: Request, event: WorkerAnswer) -> bool:
-    """Whether the student is sure of its answer, and nobody else has to answer."""
-    if request.student is None or not isinstance(event, Finished) or event.scores is None:
-        return False
-    assert request.task is not None
-    # Below `min_score`, and for an input unlike its training, a student has no output.
-    if (request.student.is_audit and request.student_only is None) or request.task.output_of(event) is None:
-        return False
-    return max(event.scores.values()) >= request.student.least_score
+    request.answerer = answerer or LARGE
+    request.run = replace(request.run, student=answerer or None)
+    request.cost_class = cost_class_of(request.run)

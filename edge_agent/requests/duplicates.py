@@ -82,7 +82,7 @@ class Duplicates:
         size = len(reply) + len(request.correlation or b"") + _ENTRY_BYTES
         if not self._window_s or size > MAX_BYTES:
             return False
-        row = request.origin if isinstance(request.origin, int) else None
+        row = request.origin.row
         self._keep(request.key, _Ended(now, status, row, reply if row is None else None, size))
         return True
 

@@ -15,7 +15,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import TaskTopics
 from edge_agent.core.wording import shown
-from edge_agent.pool.claim import Claim
+from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
 from edge_agent.store.store import StoredRequest
@@ -31,7 +31,7 @@ class RequestParser:
         self.model = model
         self._config = config
         self._topics = config.topics
-        self._pool_topics = config.pool_topics
+        self._own_topics = config.own_topics
         self._tasks = tasks
         # Requests are equal only for one model and one definition of their task; refused ones, for one configuration.
         self._definitions = {
@@ -45,7 +45,7 @@ class RequestParser:
         if name is not None:
             return [self._parse_request(name, message, self._topics)]
         # A wide filter must not make the agent answer its own answers.
-        if any(one.is_own(message.topic) for one in (self._topics, self._pool_topics) if one is not None):
+        if any(topics.is_own(message.topic) for topics in self._own_topics):
             return []
         readings = []
         for task in self._tasks.values():
@@ -57,7 +57,10 @@ class RequestParser:
         return readings
 
     def parse_stored(self, stored: StoredRequest) -> Request:
-        """The request of an earlier process; refused if its task does not subscribe to the topic any more."""
+        """The request of an earlier process; refused if its task does not subscribe to the topic any more.
+
+        Its origin is set by the caller.
+        """
         message, name = stored.message, stored.task
         request = next((request for request in self.parse(message) if request.task_name == name), None)
         if request is None:
@@ -65,20 +68,16 @@ class RequestParser:
             error = Error(code=Code.UNKNOWN_TASK, message=text)
             task, reply_topic = self._tasks.get(name), self._topics.response(name)
             request = self._request(task, name, reply_topic, message, None, topics=self._topics, refusal=error)
-        request.origin = stored.row
         return request
 
-    def parse_claim(self, claim: Claim) -> Request:
-        """The request that this board took from its pool."""
-        topics = self._pool_topics
-        assert topics is not None
-        name = topics.task_of_request(claim.message.topic) or ""
-        if not re.match(topic_names.NAME_PATTERN, name):  # RabbitMQ lets wildcards pass, where no reply may go
+    def parse_shared(self, shared: SharedRequest) -> Request:
+        """The request that this board took from those that others could answer, too."""
+        name = shared.topics.task_of_request(shared.message.topic) or ""
+        if not re.match(topic_names.NAME_PATTERN, name):  # not every broker refuses wildcards, where no reply may go
             name = ""
-        request = self._parse_request(name, claim.message, topics)
-        request.origin, request.is_repeated = claim, claim.is_repeated
-        if claim.dead_because is not None:
-            request.refusal = _dead_letter_error(claim.dead_because)
+        request = self._parse_request(name, shared.message, shared.topics)
+        request.origin, request.is_repeated = shared, shared.is_repeated
+        request.refusal = shared.refusal or request.refusal
         return request
 
     def _parse_request(self, name: str, message: Message, topics: TaskTopics) -> Request:
@@ -189,14 +188,6 @@ def _id_of(message: Message) -> str:
         return message.correlation.decode("utf-8")
     except UnicodeDecodeError:
         return message.correlation.hex()
-
-
-def _dead_letter_error(reason: str) -> Error:
-    """reason: RabbitMQ's."""
-    if reason == "expired":
-        return Error(code=Code.DEADLINE, message="its message expired in the pool's queue")
-    message = f"no board of the pool answered it: the broker gave it up ({shown(reason)})"
-    return Error(code=Code.ENGINE_LOST, message=message)
 
 
 def _salvage(message: Message) -> Envelope | None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from operator import attrgetter
 
-from edge_agent.board.governor import RELAX_S, Limits
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
 from edge_agent.requests.forecast import Forecast
@@ -51,7 +50,7 @@ class RateLimiter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """What one model of the engine does now, a student or the large one.
+    """What one model of the engine does now.
 
     slots: requests that it runs at once; 0 = there is no engine.
     running: requests. work_s: what is left of them, in seconds of the engine's time, where that is known.
@@ -85,18 +84,8 @@ class RequestQueue:
     def capacity(self) -> int:
         return self._config.queue.capacity
 
-    def check_and_count(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
-        """Raises Refusal by drain, limits or rates, else counts the request. Rendering a template first may be slow.
-
-        Where limits refuse it, a proven student may answer alone.
-        """
-        if is_draining:
-            raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", RESTART_RETRY_S)
-        if limits.causes and (cause := limits.refusal(request.priority)) is not None:
-            if request.student is None or not request.student.is_proven:
-                message = f"priority {request.priority} is not urgent enough while {limits.reason}"
-                raise Refusal(cause, message, RELAX_S)
-            request.student_only = cause
+    def count_for_rates(self, request: Request, now: float) -> None:
+        """Raises Refusal where a rate is exceeded, else counts the request."""
         assert request.task is not None
         for subject, name, per_minute in (
             ("reply topic", request.reply_topic, self._config.queue.rate_per_minute),
@@ -144,7 +133,7 @@ class RequestQueue:
         own = self._forecast.expect(newcomer.cost_class)
         if own is None or now >= own.believed_until:
             return
-        waiting = [request for request in waiting if request.asks == newcomer.asks]
+        waiting = [request for request in waiting if request.answerer == newcomer.answerer]
         split = bisect.bisect(waiting, newcomer.order, key=_ORDER)
         ahead = engine.running + split
         work_s = engine.work_s + self._work_s(waiting[:split])
@@ -194,15 +183,15 @@ class RequestQueue:
         """Lets a request wait that was admitted before: it may exceed the capacity."""
         bisect.insort(self.waiting, request, key=_ORDER)
 
-    def take(self, free: Collection[str | None], *, first_attempts_only: bool) -> Request | None:
-        """The next request to run. free: the models with a slot: names of students, None = the large one.
+    def take(self, free: Collection[str], *, first_attempts_only: bool) -> Request | None:
+        """The next request to run. free: the models with a slot.
 
         first_attempts_only: none behind a request that ran before, when a worker died: that one runs alone.
         """
         for place, request in enumerate(self.waiting if free else ()):
             if first_attempts_only and request.attempts:
                 return None
-            if request.asks in free:
+            if request.answerer in free:
                 return self.waiting.pop(place)
         return None
 

@@ -15,7 +15,7 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
-from edge_agent.pool.claim import Claim
+from edge_agent.requests.answerers import Answer
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
@@ -23,7 +23,7 @@ from edge_agent.requests.statistics import WINDOW, ModelAnswers, RequestTotals
 
 log = logging.getLogger(__name__)
 
-# How many equal requests may wait for the answers of others, all together: each holds a row of the store, or a claim.
+# How many equal requests may wait for the answers of others, all together: each holds its origin.
 MAX_FOLLOWERS = 1000
 # These refusals say that more is asked than can be answered.
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
@@ -51,8 +51,8 @@ class Replies:
             reply = _reply(request, {**json.loads(twin), "ts": timestamp(), "repeat": True})
             self._delivery.reply(reply, origin=request.origin, task=request.task_name, key=None)
         elif request.is_redelivery:
-            if isinstance(request.origin, int):
-                self._delivery.store.drop(request.origin)
+            if request.origin.row is not None:
+                self._delivery.store.drop(request.origin.row)
         elif self._followers >= MAX_FOLLOWERS:
             message = "too many requests wait for this answer already"
             self.refuse(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
@@ -83,20 +83,16 @@ class Replies:
     def finish(
         self,
         request: Request,
-        event: Finished,
-        output: Any,
+        answer: Answer,
         now: float,
         *,
         limits: Iterable[str],
         energy_j: float | None,
-        please_check: bool,
     ) -> None:
-        """Ends a request with its answer. limits: those that the answer may suffer from.
-
-        please_check: the caller is asked for feedback.
-        """
+        """Ends a request with its answer. limits: those that the answer may suffer from."""
         assert request.task is not None
         assert request.run is not None
+        event, output = answer.event, answer.output
         document = reply_document(request, Status.OK, now, self._device, event=event)
         document["output"] = output
         document["finish"] = event.finish.value
@@ -105,14 +101,14 @@ class Replies:
         if document["scores"] and output is None:
             limits = ["unsure", *(["unlike-training"] if event.is_unlike else []), *limits]
         document["degraded"] = list(limits)
-        document["model"] = model = None if request.model is None else _answering_model(request.model, request.asks)
+        document["model"] = model = None if request.model is None else _answering_model(request.model, request.answerer)
         document["usage"] = {
             "prompt_tokens": event.prompt_tokens,
             "cached_tokens": event.cached_tokens,
             "completion_tokens": event.completion_tokens,
             "energy_j": _rounded(energy_j, 3),
         }
-        if please_check:
+        if answer.please_check:
             document["please_check"] = True
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])
@@ -147,14 +143,12 @@ class Replies:
 
     def give_back(self, request: Request) -> bool:
         """Lets another board answer. False: it cannot, or enough of them had the request."""
-        claim = request.origin
-        if not isinstance(claim, Claim) or not claim.may_go_back:
-            return False
         if request.followers or request.partials:  # these got, or wait for, the answer of this board
+            return False
+        if not request.origin.give_back():
             return False
         request.is_answered = True
         self._duplicates.forget_open(request)
-        claim.give_back()
         return True
 
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
@@ -216,9 +210,8 @@ def reply_document(
     }
 
 
-def _answering_model(model: Model, student: str | None) -> dict[str, Any]:
-    """student: the name of the one that answered, None = the model did."""
-    name, found = next(((one.name, one) for one in model.students if one.name == student), (model.key, model))
+def _answering_model(model: Model, answerer: str) -> dict[str, Any]:
+    name, found = next(((one.name, one) for one in model.students if one.name == answerer), (model.key, model))
     return {"name": name, "sha256": found.sha256, "quantization": found.quantization}
 
 

@@ -6,36 +6,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.core.codes import Code, Error
+from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import Finished, Run
-from edge_agent.pool.claim import Claim
+from edge_agent.core.pipe import Run
+from edge_agent.requests.origin import Origin, Unkept
 from edge_agent.requests.tasks import Task
 
 # Requests of one class take about as long: task, binary magnitudes of the prompt's characters and of its most tokens.
 CostClass = tuple[str, int, int]
 Order = tuple[int, bool, float, int]
-# A row of the store, or a claim of the pool; None = it came at QoS 0, and nothing of it is kept.
-Origin = int | Claim | None
-# No score reaches it.
-NEVER = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class StudentChoice:
-    """Which student is asked first. least_score: from which its answer stands; NEVER = from none.
-
-    is_audit: the model answers, too, whatever the score.
-    """
-
-    name: str
-    least_score: float
-    is_audit: bool = False
-
-    @property
-    def is_proven(self) -> bool:
-        return self.least_score < NEVER
+# The large model among those that may answer. The others have names.
+LARGE = ""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -56,13 +38,11 @@ class Request:
     may_be_duplicate: bool
     is_redelivery: bool
     arrived_at: float
-    origin: Origin = None
+    origin: Origin = field(default_factory=Unkept)
     is_repeated: bool = False
     refusal: Error | None = None
     task: Task | None = None
     envelope: Envelope | None = None
-    # Only where inputs are kept with their answers.
-    input: Any = None
     priority: int = 5
     deadline_at: float = 0.0
     deadline_source: str = "configuration"
@@ -78,12 +58,11 @@ class Request:
     cost_class: CostClass = ("", 0, 0)
     order: Order = (0, False, 0.0, 0)
 
-    # student: the one that is asked first. asks: the name of the one that is asked now, None = the model is.
-    # student_only: why the model may not be asked after it. student_answer: one that does not stand.
-    student: StudentChoice | None = None
-    asks: str | None = None
-    student_only: Code | None = None
-    student_answer: Finished | None = None
+    # answerer: the model that is asked now. notes: what its Answerers know of it.
+    # earlier_share_s: the engine's time for answers that did not stand.
+    answerer: str = LARGE
+    notes: Any = None
+    earlier_share_s: float = 0.0
 
     # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker.
     started_at: float = math.inf

@@ -17,8 +17,6 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.clock import is_expired, timestamp
 from edge_agent.core.messages import Publication, emptied, json_publication
 from edge_agent.core.topics import Topics
-from edge_agent.learning.feedback import TaskAccuracy
-from edge_agent.pool.facts import PoolFacts
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +31,6 @@ HEADROOM_LOW_C = 3.0
 MEMORY_LOW = (0.05, 100.0, 500.0)
 MEMORY_CRITICAL = (0.025, 50.0, 250.0)
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
-# A population stability index from here on is called a major shift.
-INPUT_DRIFT = 0.25
-# Requests in the pool's queue for each that its boards run at once.
-BACKLOG_PER_PLACE = 5
 # An alarm whose figures change is published again after this long.
 REFRESH_S = 60.0
 
@@ -182,52 +176,9 @@ def _queue_overload(alarms: Alarms) -> Finding | None:
     return Finding(Severity.WARNING, message, sum(alarms.refused))
 
 
-def _accuracy_low(alarms: Alarms) -> Finding | None:
-    dropped = {name: one for name, one in alarms.accuracy.items() if one.dropped_from is not None}
-    if not dropped:
-        return None if any(one.audits for one in alarms.accuracy.values()) else UNKNOWN
-    name, one = next(iter(dropped.items()))
-    message = (
-        f"task {name} is right less often than before, when it was in {one.dropped_from:.0%}: look at what its sensors "
-        "send, correct answers by feedback, or return to another model"
-    )
-    return Finding(Severity.WARNING, message, None if one.accuracy is None else round(one.accuracy, 3))
-
-
-def _input_drift(alarms: Alarms) -> Finding | None:
-    shifts = {name: one.shift for name, one in alarms.accuracy.items() if one.shift is not None}
-    if not shifts:
-        return UNKNOWN
-    name, shift = max(shifts.items(), key=lambda item: item[1])
-    if shift < INPUT_DRIFT:
-        return None
-    message = (
-        f"the newest inputs of task {name}, or its answers, are unlike the oldest that are kept: "
-        "look at what its sensors send, and audit some answers"
-    )
-    return Finding(Severity.WARNING, message, round(shift, 3))
-
-
-def _pool_unreachable(alarms: Alarms) -> Finding | None:
-    if alarms.pool is None or alarms.pool.connected_s is not None:
-        return None
-    message = f"the board has no connection to the queue of pool {alarms.pool.name}: run `edge-agent doctor`"
-    return Finding(Severity.WARNING, message)
-
-
-def _pool_backlog(alarms: Alarms) -> Finding | None:
-    if alarms.pool is None:
-        return None
-    queue = alarms.pool.queue
-    if queue is None:
-        return UNKNOWN
-    if queue.waiting <= BACKLOG_PER_PLACE * queue.places:
-        return None
-    message = (
-        f"{queue.waiting} requests wait in the pool's queue, and the boards together have {queue.places} places: "
-        "add a board, or ask less often"
-    )
-    return Finding(Severity.WARNING, message, queue.waiting)
+def _of_part(name: str, without: Finding | None) -> Callable[[Alarms], Finding | None]:
+    """The cause that a part behind a seam finds. without: where the board has no such part."""
+    return lambda alarms: alarms.findings.get(name, without)
 
 
 ALARMS = (
@@ -240,12 +191,12 @@ ALARMS = (
     AlarmRule("model-quality", _model_quality),
     AlarmRule("model-expired", _model_expired),
     AlarmRule("revocations", _revocations),
-    AlarmRule("accuracy-low", _accuracy_low),
-    AlarmRule("input-drift", _input_drift),
+    AlarmRule("accuracy-low", _of_part("accuracy-low", UNKNOWN)),
+    AlarmRule("input-drift", _of_part("input-drift", UNKNOWN)),
     AlarmRule("duplicate-client-id", _duplicate_client_id),
     AlarmRule("queue-overload", _queue_overload, raise_after_s=30.0, clear_after_s=60.0),
-    AlarmRule("pool-unreachable", _pool_unreachable, raise_after_s=10.0),
-    AlarmRule("pool-backlog", _pool_backlog, raise_after_s=30.0, clear_after_s=60.0),
+    AlarmRule("pool-unreachable", _of_part("pool-unreachable", None), raise_after_s=10.0),
+    AlarmRule("pool-backlog", _of_part("pool-backlog", None), raise_after_s=30.0, clear_after_s=60.0),
 )
 
 
@@ -309,10 +260,8 @@ class Alarms:
         # Why the configured list does not count, and why the bundle in force must not be used.
         self.revocations_fault: str | None = None
         self.revoked: str | None = None
-        # By task; none while feedback is off.
-        self.accuracy: Mapping[str, TaskAccuracy] = {}
-        # None = the board is in no pool.
-        self.pool: PoolFacts | None = None
+        # Of the parts behind seams, by the alarm's name.
+        self.findings: Mapping[str, Finding | None] = {}
         self._overloaded_total = 0
 
     @property
@@ -353,14 +302,13 @@ class Alarms:
         *,
         session: str,
         reading: BoardReading,
-        accuracy: Mapping[str, TaskAccuracy],
-        pool: PoolFacts | None,
+        findings: Mapping[str, Finding | None],
         expires: str | None,
         queue_depth: int,
         overloaded_total: int,
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
-        self.reading, self.accuracy, self.pool, self.expires = reading, accuracy, pool, expires
+        self.reading, self.findings, self.expires = reading, findings, expires
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total

@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
@@ -20,22 +20,17 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, json_publication
 from edge_agent.core.topics import discovery_status
-from edge_agent.learning.feedback import Feedback
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.requests.scoring import Scoring
 from edge_agent.requests.tasks import Task
 from edge_agent.status.alarms import Alarms
 from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
+from edge_agent.status.part import Part
 from edge_agent.status.presence import Presence, State
 from edge_agent.worker.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from edge_agent.pool.facts import PoolFacts
-    from edge_agent.pool.link import PoolLink
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +59,6 @@ class StatusPublisher:
         monitor: Monitor,
         governor: Governor,
         energy: EnergyMeter,
-        scoring: Scoring,
-        feedback: Feedback,
-        pool: PoolLink | None,
     ) -> None:
         self.alarms = Alarms(config.topics, connections.publish_if_connected)
         self.health_sequence = 0
@@ -82,12 +74,14 @@ class StatusPublisher:
         self._monitor = monitor
         self._governor = governor
         self._energy = energy
-        self._scoring = scoring
-        self._feedback = feedback
-        self._pool = pool
+        self._parts: list[Part] = []
         self._started_at = time.monotonic()
         self._alarms_at = self._health_at = self._started_at
         self._republish_at = math.inf
+
+    def add(self, part: Part) -> None:
+        """Lets a part behind a seam have its say."""
+        self._parts.append(part)
 
     @property
     def due_at(self) -> float:
@@ -157,7 +151,10 @@ class StatusPublisher:
             "device": self._config.device.id,
             "board": {"model": self._board.model(), "machine": platform.machine()},
             "cpu_features": self._board.cpu_features(),
-            "tasks": {name: {**task.describe(), **self._scoring.describe(task)} for name, task in self._tasks.items()},
+            "tasks": {
+                name: {**task.describe(), **self._dispatcher.answerers.describe(task)}
+                for name, task in self._tasks.items()
+            },
             "models": [{**self._supervisor.model.describe(), "previous": previous.name if previous else None}],
             "limits": {
                 **{name: getattr(ready, name, None) for name in ("context_tokens", "max_active")},
@@ -205,8 +202,7 @@ class StatusPublisher:
             now,
             session=self._presence.session,
             reading=self._monitor.latest(now),
-            accuracy=self._feedback.facts(),
-            pool=self._pool_facts(now),
+            findings={name: finding for part in self._parts for name, finding in part.findings(now).items()},
             expires=self._supervisor.model.expires,
             queue_depth=self._dispatcher.waiting,
             overloaded_total=self._dispatcher.overloaded_total,
@@ -214,12 +210,12 @@ class StatusPublisher:
         if has_changed:
             self.publish_health()
 
-    def _pool_facts(self, now: float) -> PoolFacts | None:
-        return None if self._pool is None else self._pool.facts(now)
-
     def health(self, now: float) -> dict[str, Any]:
         """The health document of this moment."""
-        reading, limits, pool = self._monitor.latest(now), self._governor.limits, self._pool_facts(now)
+        reading, limits = self._monitor.latest(now), self._governor.limits
+        behind_seams: dict[str, Any] = {"pool": None, "accuracy": {}, "students": {}}
+        for part in self._parts:
+            behind_seams |= part.as_health(now)
         return health_document(
             [
                 {
@@ -230,19 +226,19 @@ class StatusPublisher:
                 },
                 self._connections.as_health(now, postponed=self._delivery.postponed, lost=self._delivery.lost),
                 self._dispatcher.as_health(now),
-                {"pool": pool and pool.as_health()},
                 reading.as_health(),
                 self._energy.as_health(),
                 {"memory": {"agent_rss_mb": resident_mb()}},
                 self._supervisor.as_health(),
-                self._feedback.as_health(),
                 limits.as_health(),
+                behind_seams,
             ],
             reasons={
                 **self._connections.reasons(now),
                 **self._supervisor.reasons(now, owes_answer=self._dispatcher.active > 0),
                 **self._dispatcher.reasons(),
-                **self._feedback.reasons(),
+                "promise-unproven": False,
+                **{reason: holds for part in self._parts for reason, holds in part.reasons().items()},
                 "limited": limits.level is not Level.NORMAL,
                 "sensor-errors": reading.has_faults,
             },

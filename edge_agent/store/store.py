@@ -254,6 +254,9 @@ class Store:
     def close(self) -> None:
         self._connection.close()
 
+    def has_rows(self, table: str) -> bool:
+        return bool(self.select(f"SELECT 1 FROM {table} LIMIT 1"))  # noqa: S608 - a name of ours
+
     def select(self, statement: str, *values: object) -> list[Any]:
         """The rows of a query."""
         try:

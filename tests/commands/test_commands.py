@@ -15,7 +15,6 @@ from edge_agent.commands.commands import Commands
 from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
-from edge_agent.learning.feedback import Feedback
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.status.presence import Presence
 from edge_agent.status.publisher import StatusPublisher
@@ -53,7 +52,6 @@ class Office:
             dispatcher=self.desk.dispatcher,
             model_switch=cast("ModelSwitch", self.switch),
             status=cast("StatusPublisher", None),
-            feedback=cast("Feedback", None),
         )
 
     def send(self, operation: str, payload: Any) -> None:

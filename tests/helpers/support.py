@@ -18,9 +18,11 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancel, Command, Finish, Finished, Ready, Run, TextPlan
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
+from edge_agent.requests.answerers import Answerers
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.request import Request
+from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import with_built_in
 from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
@@ -227,7 +229,12 @@ def delivery(
     settings: Config | None = None,
 ) -> Delivery:
     settings = settings or config()
-    return Delivery(Store(path, deliver), cast("MqttLink", outlet), settings.topics, settings.pool_topics)
+    return Delivery(Store(path, deliver), cast("MqttLink", outlet), settings.topics)
+
+
+def large_alone() -> Answerers:
+    """What a board does that does not learn."""
+    return Answerers(ScoreMaps(MODEL, "hall1/board1"))
 
 
 class Desk:
@@ -238,7 +245,9 @@ class Desk:
         self.commands: list[Command] = []
         settings = config(text + tasks)
         self.delivery = delivery(self.outlet, settings=settings)
-        self.dispatcher = Dispatcher(settings, with_built_in(settings.tasks), self.delivery, self.commands.append)
+        self.dispatcher = Dispatcher(
+            settings, with_built_in(settings.tasks), self.delivery, self.commands.append, answerers=large_alone()
+        )
         if slots:
             self.start_worker(slots)
 

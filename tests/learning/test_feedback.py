@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_agent.core.codes import CommandError
-from edge_agent.learning.feedback import Feedback, Mark
+from edge_agent.core.envelope import Envelope
+from edge_agent.learning.feedback import Mark
+from edge_agent.learning.learning import Learning
 from edge_agent.requests.request import Request
-from edge_agent.requests.scoring import Scoring
+from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
-from tests.helpers.support import config, finished
+from tests.helpers.support import MODEL, config, finished
 
 ON = "[feedback]\nenabled = true\n"
 TASK = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b", "c"]\n'
@@ -25,11 +28,13 @@ class Bench:
     def __init__(self, folder: Path | None = None, text: str = ON + TASK, *, model: str = "m1") -> None:
         settings = config(text)
         self.tasks = with_built_in(settings.tasks)
-        self.scoring = Scoring(model)
         self.store = Store(None if folder is None else folder / FILE, lambda _: None)
         self.store.start()
-        self.feedback = Feedback(settings, self.tasks, self.store, self.scoring, model)
-        self.feedback.start()
+        self.of_model = replace(MODEL, sha256=model)
+        self.learning = Learning(
+            ScoreMaps(self.of_model, "s/d"), settings, self.tasks, self.store, self.of_model, lambda _: None
+        )
+        self.feedback, self.students = self.learning._feedback, self.learning._students
         self.events: list[dict[str, Any]] = []
 
     @property
@@ -42,11 +47,11 @@ class Bench:
         """An answer as the dispatcher gives it; whether the caller is asked to check it."""
         request = Request(
             task_name="t", reply_topic=reply_topic, correlation=None, id=number, key=b"", may_be_duplicate=True,
-            is_redelivery=False, arrived_at=0.0, task=self.task, input=value,
+            is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-"),
         )  # fmt: skip
+        self.learning.next(request, None, is_large_refused=False)
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
-        _, output = self.scoring.scored(self.task, event)
-        return self.feedback.keep(request, event, output, time.monotonic())
+        return self.learning.finish(request, event, time.monotonic()).please_check
 
     def mark(self, number: int | str, answer: str | None = None, *, task: str = "t", **more: Any) -> dict[str, Any]:
         return self.feedback.mark(task, Mark(id=number, answer=answer, **more), time.monotonic())
@@ -63,7 +68,7 @@ class Bench:
 
     def label_of(self, **scores: float) -> Any:
         event = finished(1, text=None, scores=scores)
-        return self.scoring.scored(self.task, event)[1]
+        return self.learning._maps.scored(self.task, event)[1]
 
 
 def refusal(call: Any) -> tuple[str, str]:
@@ -130,7 +135,7 @@ def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) 
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
     assert bench.label_of(a=0.2, b=0.1, c=0.7) == "c"
     assert bench.events[0]["new_map"]
-    assert bench.scoring.describe(bench.task) == {"scores_from": "feedback"}
+    assert bench.learning.describe(bench.task) == {"scores_from": "feedback"}
     bench.store.commit()
     bench.store.close()
 
@@ -143,10 +148,9 @@ def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) 
 def test_what_was_learnt_is_of_one_model_and_one_definition(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     teach(bench)
-    bench.scoring.set_model("")
-    bench.feedback.on_model_replaced("m2")
+    bench.learning.set_model(replace(MODEL, sha256="m2"))
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
-    bench.feedback.on_model_replaced("m1")
+    bench.learning.set_model(replace(MODEL, sha256="m1"))
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
     bench.store.commit()
     bench.store.close()
@@ -179,7 +183,7 @@ def test_switched_off_it_keeps_nothing_and_deletes_what_was_kept(tmp_path: Path)
 def test_switched_off_by_a_reload_nothing_of_it_holds() -> None:
     bench = Bench()
     teach(bench)
-    bench.feedback.reconfigure(config(TASK), bench.tasks)
+    bench.learning.reconfigure(config(TASK), bench.tasks)
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "a"
 
 
@@ -191,7 +195,7 @@ def test_a_reload_keeps_what_is_proven() -> None:
         bench.mark(number, "a")
     bench.settle()
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
-    bench.feedback.reconfigure(config(text + '[tasks.u]\nkind = "generate"\n'), bench.tasks)
+    bench.learning.reconfigure(config(text + '[tasks.u]\nkind = "generate"\n'), bench.tasks)
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
     assert bench.feedback.facts()["t"].audits == 80
 
@@ -210,7 +214,7 @@ def test_only_so_many_answers_are_kept_with_and_without_feedback() -> None:
 @pytest.mark.parametrize(("more", "kept"), [("", None), ("keep_inputs = true\n", b'{"hz":5}')])
 def test_inputs_are_kept_only_where_the_configuration_says_so(more: str, kept: bytes | None) -> None:
     bench = Bench(text=ON + more + TASK)
-    bench.answer(1, value={"hz": 5} if more else None)
+    bench.answer(1, value={"hz": 5})
     assert bench.store.select("SELECT input FROM answers") == [(kept,)]
 
 
@@ -254,7 +258,7 @@ def test_another_configured_map_ends_what_was_learnt(tmp_path: Path) -> None:
     table = "[tasks.t.score_map]\nscale = {a = 1, b = 1, c = 1}\nbias = {a = 9, b = 0, c = 0}\n"
     again = Bench(tmp_path, f'{ON}{TASK}{table}made_for = "{bench.task.basis_for("m1")}"\n')
     assert again.feedback.facts()["t"].feedback == 0
-    assert again.scoring.map_in_force(again.task) == again.task.score_map
+    assert again.learning._maps.in_force(again.task) == again.task.score_map
 
 
 def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,11 @@ from edge_agent.core.codes import CommandError
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Student
 from edge_agent.learning import students
+from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.feedback import Mark
-from edge_agent.learning.students import StudentFacts
-from edge_agent.requests.request import NEVER, Request, StudentChoice
+from edge_agent.learning.learning import _Notes
+from edge_agent.learning.students import UNREACHABLE, StudentChoice
+from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import with_built_in
 from tests.helpers.support import MODEL, config, finished
 from tests.learning.test_feedback import ON, TASK, Bench
@@ -36,7 +38,6 @@ class Cascade(Bench):
 
     def __init__(self, folder: Path | None = None, text: str = TASK + "agree = 0.9\n") -> None:
         super().__init__(folder, text)
-        self.students = self.feedback.students
         self.students.set_model(with_student())
         self.number = 0
 
@@ -52,7 +53,7 @@ class Cascade(Bench):
 
     @property
     def least(self) -> float:
-        return self.choice.least_score
+        return self.choice.min_score
 
     def reply(
         self, score: float, *, right: bool = True, choice: StudentChoice | None = None, value: Any = None
@@ -60,25 +61,24 @@ class Cascade(Bench):
         """A request whose student answers "a" with this score; the large model answers "a", or if not right "b"."""
         self.number += 1
         choice = choice or self.choice
-        is_alone = score >= choice.least_score and not choice.is_audit
+        is_alone = score >= choice.min_score and not choice.is_audit
         of_student = finished(1, text=None, scores={"a": score, "b": (1 - score) / 2, "c": (1 - score) / 2})
         of_model = replace(of_student, scores={"a": 0.1, "b": 0.8, "c": 0.1}) if not right else of_student
         request = Request(
             task_name="t", reply_topic="r", correlation=None, id=self.number, key=b"", may_be_duplicate=True,
-            is_redelivery=False, arrived_at=0.0, task=self.task, input=value, student=choice,
-            asks="student-t" if is_alone else None,
-            student_answer=None if is_alone else of_student,
+            is_redelivery=False, arrived_at=0.0, task=self.task, answerer="student-t" if is_alone else LARGE,
+            notes=_Notes(value, choice, None if is_alone else of_student),
         )  # fmt: skip
         event = of_student if is_alone else of_model
-        return self.feedback.keep(request, event, self.task.output_of(event), time.monotonic())
+        return self.learning.finish(request, event, time.monotonic()).please_check
 
     def audit(self, score: float = 0.9, *, right: bool = True) -> None:
         """A request that is drawn for an audit by the large model."""
-        self.reply(score, right=right, choice=StudentChoice("student-t", NEVER, is_audit=True))
+        self.reply(score, right=right, choice=StudentChoice("student-t", UNREACHABLE, is_audit=True))
 
     def settle(self) -> None:
         for _ in range(400):
-            self.feedback.tick(time.monotonic() + 10)
+            self.learning.tick(time.monotonic() + 10)
             is_new = any(one.new_audits >= students.ASSESS_EVERY for one in self.students._tracked.values())
             if self.students._assessing is None and not is_new:
                 return
@@ -93,14 +93,14 @@ def _without_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_task_without_a_student_chooses_none() -> None:
     bench = Bench()
-    assert bench.feedback.students.choose(bench.task) is None
-    assert bench.feedback.students.facts() == {}
+    assert bench.students.choose(bench.task) is None
+    assert bench.students.facts() == {}
 
 
 def test_the_large_model_answers_all_until_agreement_is_proven_and_then_the_sure_ones_are_the_students() -> None:
     cascade = Cascade()
     cascade.settle()
-    assert cascade.choice == StudentChoice("student-t", NEVER, is_audit=True)
+    assert cascade.choice == StudentChoice("student-t", UNREACHABLE, is_audit=True)
     draw = random.Random(1)
     for _ in range(300):
         score = draw.uniform(0.4, 1)
@@ -149,7 +149,7 @@ def test_a_student_that_agrees_less_proves_itself_again() -> None:
     for _ in range(100):
         cascade.audit(right=False)
     cascade.settle()
-    assert cascade.least == NEVER
+    assert cascade.least == UNREACHABLE
     for _ in range(100):
         cascade.audit()
     cascade.settle()
@@ -168,13 +168,13 @@ def test_what_is_proven_outlives_the_agent_but_not_another_student(tmp_path: Pat
     assert again.least == 0.0
     again.students.set_model(with_student("6"))
     again.settle()
-    assert again.least == NEVER
+    assert again.least == UNREACHABLE
 
 
 def test_answers_of_a_definition_that_is_gone_prove_nothing() -> None:
     cascade = Cascade()
     settings = config(TASK + 'agree = 0.9\nsystem = "Sort."\n')
-    cascade.feedback.reconfigure(settings, with_built_in(settings.tasks))
+    cascade.learning.reconfigure(settings, with_built_in(settings.tasks))
     # Requests of the old one that still run.
     for _ in range(100):
         cascade.audit()

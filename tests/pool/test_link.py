@@ -16,7 +16,7 @@ from edge_agent.core.messages import Message
 from edge_agent.pool import link as module
 from edge_agent.pool.claim import Claim
 from edge_agent.pool.facts import PoolFacts, QueueFigures
-from edge_agent.pool.link import PoolLink
+from edge_agent.pool.link import CLAIMS_KEPT_S, PoolLink
 from edge_agent.pool.messages import message_of
 from tests.helpers.processes import wait_until
 from tests.helpers.rabbit import DEAD, KEY, QUEUE, REFUSED, FakeBroker, FakeChannel, FakeConnection, fake_broker
@@ -135,7 +135,7 @@ class TestPlaces:
         broker.publish(b"x")
         with connected_board(broker, 1) as one:
             one.take()
-            one.link.set_places(None)
+            one.link.set_places(1, unable_to_reply_s=CLAIMS_KEPT_S)
             wait_until(lambda: one.facts.connected_s is None, "it is disconnected")
             wait_until(lambda: len(broker.queues[QUEUE]) == 1, "the broker has the request again")
             time.sleep(0.05)

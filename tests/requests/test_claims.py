@@ -9,6 +9,7 @@ import pytest
 from edge_agent.board.governor import Level, Limits
 from edge_agent.core.codes import Code
 from edge_agent.core.pipe import Partial
+from edge_agent.core.topics import TaskTopics
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.pool.claim import MAX_DELIVERIES, Claim
 from edge_agent.requests.parse import RequestParser
@@ -42,12 +43,13 @@ class PoolDesk(Desk):
 
         claim = Claim(
             message=message,
+            topics=TaskTopics(POOL),
             deliveries=deliveries,
             dead_because=dead_because,
             acknowledge=lambda: self.outcomes.append((payload, ANSWERED)),
-            give_back=lambda: self.outcomes.append((payload, GIVEN_BACK)),
+            requeue=lambda: self.outcomes.append((payload, GIVEN_BACK)),
         )
-        self.dispatcher.receive_claim(claim, at if now is None else now)
+        self.dispatcher.receive_shared(claim, at if now is None else now)
 
     def confirm_all(self) -> None:
         """The broker has every reply."""
@@ -57,7 +59,7 @@ class PoolDesk(Desk):
 
     @property
     def places(self) -> int:
-        return self.dispatcher.places_for_claims
+        return self.dispatcher.spare_slots
 
 
 def test_a_claim_is_answered_once_the_broker_has_the_reply() -> None:
@@ -272,7 +274,7 @@ class TestUnreadable:
     def test_it_goes_to_another_board_or_ends(
         self, reason: str | None, outcome: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(RequestParser, "parse_claim", lambda *_: 1 / 0)
+        monkeypatch.setattr(RequestParser, "parse_shared", lambda *_: 1 / 0)
         desk = PoolDesk()
         desk.claim("x", dead_because=reason)
         assert desk.outcomes == [("x", outcome)]

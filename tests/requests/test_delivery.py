@@ -34,6 +34,7 @@ from tests.helpers.support import (
     delivery,
     finished,
     inbound,
+    large_alone,
     ready,
     received,
 )
@@ -51,7 +52,9 @@ class Board:
         self.delivery.start()
         settings = config(text + TASKS)
         self.commands: list[object] = []
-        self.dispatcher = Dispatcher(settings, with_built_in(settings.tasks), self.delivery, self.commands.append)
+        self.dispatcher = Dispatcher(
+            settings, with_built_in(settings.tasks), self.delivery, self.commands.append, answerers=large_alone()
+        )
         self.dispatcher.on_worker_ready(MODEL, ready(max_active=1), 0.0)
         self.dispatcher.recover(moment(time.monotonic()))
 

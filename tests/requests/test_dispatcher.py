@@ -25,15 +25,18 @@ from edge_agent.core.pipe import (
     Student,
     WorkerAnswer,
 )
+from edge_agent.learning.learning import Learning
+from edge_agent.learning.students import UNREACHABLE, StudentChoice
 from edge_agent.requests import replies
 from edge_agent.requests.quarantine import fingerprint
-from edge_agent.requests.request import NEVER, StudentChoice
+from edge_agent.requests.score_maps import ScoreMaps
 from tests.helpers.support import (
     BASE,
     MODEL,
     REPLY_FIELDS,
     Desk,
     code_of,
+    config,
     finished,
     inbound,
     labelled,
@@ -687,7 +690,7 @@ class TestReload:
         desk.dispatcher.finish(Failed(id=1, code=Code.TOO_LONG, message="it never fits the context"), 1.0)
         desk.ask({"input": "short", "id": 2}, at=1.0)
         desk.dispatcher.finish(finished(2), 2.0)
-        desk.dispatcher.on_model_replaced("other")
+        desk.dispatcher.on_model_replaced(replace(MODEL, sha256="other"))
         desk.ask({"input": "long", "id": 1}, at=3.0)
         desk.dispatcher.finish(finished(3), 4.0)
         desk.ask({"input": "short", "id": 2}, at=4.0)
@@ -884,7 +887,9 @@ class TestStudents:
     def desk(self, choice: StudentChoice | None = None, **more: Any) -> Desk:
         desk = Desk(slots=0, **more)
         self.choice: StudentChoice | None = choice or StudentChoice("student-t", 0.5)
-        desk.dispatcher._choose_student = lambda task: self.choice if task.name == "triage" else None
+        learning = Learning(ScoreMaps(MODEL, "s/d"), config(), {}, desk.delivery.store, MODEL, desk.publications.append)
+        learning._students.choose = lambda task: self.choice if task.name == "triage" else None  # type: ignore[method-assign]
+        desk.dispatcher.answerers = learning
         self.start(desk)
         return desk
 
@@ -983,7 +988,7 @@ class TestStudents:
         assert desk.statuses() == [("other", "busy"), (1, "ok"), (2, "busy")]
         assert code_of(desk.replies[-1]) == "overheated"
         # A student that has proven nothing answers nothing alone.
-        desk = self.desk(StudentChoice("student-t", NEVER))
+        desk = self.desk(StudentChoice("student-t", UNREACHABLE))
         desk.dispatcher.apply_limits(hot)
         desk.ask({"input": "y", "id": "unsure"}, task="triage")
         assert desk.statuses() == [("unsure", "busy")]

@@ -12,7 +12,7 @@ from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.pipe import ChatMessage, Run, TextPlan
 from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, cost_class_of
 from edge_agent.requests.queue import MAX_BUCKETS, EngineLoad, RateLimiter, RequestQueue
-from edge_agent.requests.request import Request
+from edge_agent.requests.request import LARGE, Request
 from tests.helpers.support import config, request
 
 COST_CLASS = request().cost_class
@@ -169,7 +169,7 @@ class Shift:
             self.start(self.free_at)
 
     def start(self, at: float) -> None:
-        started = self.office.queue.take({None}, first_attempts_only=False)
+        started = self.office.queue.take({LARGE}, first_attempts_only=False)
         assert started is not None
         self.free_at = at + 1.0
         self.late += self.free_at > started.deadline_at + 1e-6
@@ -230,8 +230,8 @@ def test_one_that_ran_before_is_not_started_beside_others_and_keeps_its_place() 
     lost, other = request(attempts=1), request()
     for one in (other, lost):
         queue.put(one)
-    assert queue.take({None}, first_attempts_only=True) is None
-    assert [queue.take({None}, first_attempts_only=False) for _ in range(3)] == [
+    assert queue.take({LARGE}, first_attempts_only=True) is None
+    assert [queue.take({LARGE}, first_attempts_only=False) for _ in range(3)] == [
         lost,
         other,
         None,
@@ -285,7 +285,7 @@ def test_the_bucket_that_was_used_the_longest_ago_is_dropped() -> None:
 
 def for_student(**fields: Any) -> Request:
     one = request(**fields)
-    one.asks = "student-t"
+    one.answerer = "student-t"
     return one
 
 
@@ -296,7 +296,7 @@ def test_a_request_for_a_student_does_not_wait_for_a_slot_of_the_model() -> None
         queue.put(one)
     assert queue.take({"student-t"}, first_attempts_only=False) is quick
     assert queue.take({"student-t"}, first_attempts_only=False) is None
-    assert queue.take({None}, first_attempts_only=False) is first
+    assert queue.take({LARGE}, first_attempts_only=False) is first
 
 
 def test_work_of_the_model_is_not_ahead_of_a_request_for_a_student() -> None:

@@ -10,7 +10,8 @@ import pytest
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle, ThrottleCause
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
-from edge_agent.learning.feedback import TaskAccuracy
+from edge_agent.learning.facts import TaskAccuracy
+from edge_agent.learning.facts import findings as findings_of_learning
 from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
 from tests.helpers.facts import pool_facts
@@ -81,8 +82,7 @@ class Bus:
                 self.now,
                 session=session,
                 reading=board,
-                accuracy=accuracy or {},
-                pool=pool,
+                findings={**(pool.findings() if pool else {}), **findings_of_learning(accuracy or {})},
                 expires=expires,
                 queue_depth=depth,
                 overloaded_total=self.refused,

@@ -7,7 +7,6 @@ import pytest
 
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import REASONS, health_document
-from tests.helpers.facts import pool_facts
 
 
 def health(*parts: dict[str, Any], holds: set[str] | None = None, **more: Any) -> dict[str, Any]:
@@ -48,12 +47,3 @@ def test_parts_share_a_section_and_numbers_are_rounded() -> None:
     assert (document["seq"], document["pool"]) == (3, None)
     assert document["memory"] == {"total_mb": 8454.0, "agent_rss_mb": 30.123}
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-
-
-def test_the_pool_as_the_board_knows_it() -> None:
-    figures = {"waiting": 3, "places_of_all": 12, "dead_letters": 0}
-    own = {"name": "pumps", "connected_s": 10.0, "places": 4}
-    totals = {"claimed_total": 9, "given_back_total": 1, "repeated_total": 0, "per_minute": 8, "waited_ms": 12.0}
-    assert pool_facts().as_health() == {**own, **totals, **figures}
-    lost = pool_facts(connected_s=None, queue=None).as_health()
-    assert lost == {**own, "connected_s": None, **totals, **dict.fromkeys(figures)}

@@ -1,0 +1,92 @@
+"""What a board knows of how right its answers are, for health and the alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edge_agent.status.alarms import UNKNOWN, Finding, Severity
+
+# From this value on, a population stability index is called a major shift.
+INPUT_DRIFT = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAccuracy:
+    """What is known of a task's answers; None where it is unknown."""
+
+    given: float | None = None
+    """The share of answers that are given."""
+    accuracy: float | None = None
+    lower_bound: float | None = None
+    """Of the share of right answers, given or not."""
+    promised: float | None = None
+    asked: int = 0
+    """Audits up to the last answered one."""
+    audits: int = 0
+    """Those of them that are answered."""
+    feedback: int = 0
+    """Corrections that the latest fit of a map was compared with."""
+    since: str | None = None
+    # For the reasons and alarms.
+    is_unproven: bool = False
+    dropped_from: float | None = None
+    shift: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentFacts:
+    """What is known of a student's answers to a task; None where it is unknown."""
+
+    student: str
+    share: float | None
+    """Of its requests, those that the student answered alone since the agent's start."""
+    accuracy: float | None
+    """The share of its audited answers that are right."""
+    lower_bound: float | None
+    audits: int
+    promised: float | None
+    least_score: float | None
+    """From which score on the student answers alone."""
+
+
+_OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")
+
+
+def as_health(accuracy: Mapping[str, TaskAccuracy], students: Mapping[str, StudentFacts]) -> dict[str, Any]:
+    """The sections of both, by task."""
+    return {
+        "accuracy": {task: {name: getattr(facts, name) for name in _OF_HEALTH} for task, facts in accuracy.items()},
+        "students": {task: asdict(facts) for task, facts in students.items()},
+    }
+
+
+def findings(accuracy: Mapping[str, TaskAccuracy]) -> dict[str, Finding | None]:
+    return {"accuracy-low": _accuracy_low(accuracy), "input-drift": _input_drift(accuracy)}
+
+
+def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
+    dropped = {task: facts for task, facts in accuracy.items() if facts.dropped_from is not None}
+    if not dropped:
+        return None if any(facts.audits for facts in accuracy.values()) else UNKNOWN
+    task, facts = next(iter(dropped.items()))
+    message = (
+        f"task {task} is right less often than before, when it was in {facts.dropped_from:.0%}: look at what its "
+        "sensors send, correct answers by feedback, or return to another model"
+    )
+    return Finding(Severity.WARNING, message, None if facts.accuracy is None else round(facts.accuracy, 3))
+
+
+def _input_drift(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
+    shifts = {task: facts.shift for task, facts in accuracy.items() if facts.shift is not None}
+    if not shifts:
+        return UNKNOWN
+    task, shift = max(shifts.items(), key=lambda item: item[1])
+    if shift < INPUT_DRIFT:
+        return None
+    message = (
+        f"the newest inputs of task {task}, or its answers, are unlike the oldest that are kept: "
+        "look at what its sensors send, and audit some answers"
+    )
+    return Finding(Severity.WARNING, message, round(shift, 3))

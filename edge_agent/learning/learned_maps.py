@@ -1,0 +1,60 @@
+"""The scores that callers get where feedback has something to say of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_agent.core.pipe import Finished
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.requests.score_maps import ScoreMaps, with_map
+from edge_agent.requests.tasks import Task
+
+
+class LearnedMaps:
+    """A map that was fitted to feedback comes before those known beforehand; a promise withholds what is not sure.
+
+    Requests that run may be of a definition that is gone, so what was set for one stays.
+    """
+
+    def __init__(self, known: ScoreMaps) -> None:
+        self._known = known
+        self._fitted: dict[str, ScoreMap] = {}
+        # The minimum score that a promise needs.
+        self._min_score: dict[str, float] = {}
+
+    def set_fitted(self, task: Task, fitted: ScoreMap | None) -> None:
+        """None: there is no map that feedback shows to be better."""
+        self._fitted.pop(task.definition, None)
+        if fitted is not None:
+            self._fitted[task.definition] = fitted
+
+    def set_min_score(self, task: Task, min_score: float | None) -> None:
+        """Answers below this score are not given; UNREACHABLE withholds all of them, None withholds none."""
+        self._min_score.pop(task.definition, None)
+        if min_score is not None:
+            self._min_score[task.definition] = min_score
+
+    def clear(self) -> None:
+        """Neither maps nor promises hold any more: the model is another one, or feedback is off."""
+        self._fitted.clear()
+        self._min_score.clear()
+
+    def known_map(self, task: Task) -> ScoreMap | None:
+        """The map that a fit starts from."""
+        return self._known.in_force(task)
+
+    def prior_map(self, task: Task) -> ScoreMap | None:
+        return self._known.prior_map(task)
+
+    def in_force(self, task: Task) -> ScoreMap | None:
+        return self._fitted.get(task.definition) or self.known_map(task)
+
+    def has_fitted(self, task: Task) -> bool:
+        return task.definition in self._fitted
+
+    def scored(self, task: Task, event: Finished) -> tuple[Finished, Any]:
+        """The answer with the scores that callers get, and the output: None where no label is sure enough."""
+        event = with_map(event, self.in_force(task))
+        if event.scores is not None and max(event.scores.values()) < self._min_score.get(task.definition, 0.0):
+            return event, None
+        return event, task.output_of(event)

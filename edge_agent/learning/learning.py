@@ -1,0 +1,148 @@
+"""START HERE: takes the place of the large model alone in `requests/answerers` where answers are learnt from.
+
+Students answer first, answers are kept and come with questions, and feedback changes scores and what is withheld.
+Belongs to the agent's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.core.config import Config
+from edge_agent.core.messages import Message, Publication
+from edge_agent.core.model import Model
+from edge_agent.core.pipe import Finished, WorkerAnswer
+from edge_agent.learning import facts
+from edge_agent.learning.answers import AnswerTable
+from edge_agent.learning.feedback import Feedback
+from edge_agent.learning.feedback_topic import FeedbackTopic
+from edge_agent.learning.learned_maps import LearnedMaps
+from edge_agent.learning.students import StudentChoice, Students
+from edge_agent.requests.answerers import Answer, Answerers
+from edge_agent.requests.request import LARGE, Request
+from edge_agent.requests.score_maps import ScoreMaps
+from edge_agent.requests.tasks import Task
+from edge_agent.status.alarms import Finding
+from edge_agent.store.store import Store
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is known of a request besides its record."""
+
+    input: Any
+    """Only where inputs are kept with their answers."""
+    choice: StudentChoice | None = None
+    student_answer: Finished | None = None
+    """An answer that does not stand."""
+
+
+class Learning(Answerers):
+    """Also a part of the status: health, reasons and alarms of feedback and students."""
+
+    def __init__(
+        self,
+        score_maps: ScoreMaps,
+        config: Config,
+        tasks: Mapping[str, Task],
+        store: Store,
+        model: Model,
+        publish: Callable[[Publication], object],
+    ) -> None:
+        """publish: sends a result, also to a broker that is away now. The store has started."""
+        super().__init__(score_maps)
+        table = AnswerTable(store)
+        self._keeps_inputs = config.feedback.keep_inputs
+        self._maps = LearnedMaps(score_maps)
+        self._students = Students(config.feedback, tasks, table, model)
+        self._feedback = Feedback(config.feedback, tasks, table, self._maps, self._students, model.weights_sha256)
+        self._topic = FeedbackTopic(config, self._feedback, publish)
+
+    def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
+        if last is None:
+            return self._first(request, is_large_refused=is_large_refused)
+        if request.answerer == LARGE:
+            return None
+        notes: _Notes = request.notes
+        assert notes.choice is not None
+        if _is_sure(request, notes.choice, last, is_audited=notes.choice.is_audit and not is_large_refused):
+            return None
+        if isinstance(last, Finished) and not last.is_unlike:
+            notes.student_answer = last
+        return LARGE
+
+    def _first(self, request: Request, *, is_large_refused: bool) -> str:
+        """A student, if the task has one. Where the large model refuses, only a proven one can answer alone."""
+        assert request.task is not None
+        if request.notes is None:
+            envelope = request.envelope if self._keeps_inputs else None
+            request.notes = _Notes(None if envelope is None else envelope.input)
+        notes: _Notes = request.notes
+        notes.choice, notes.student_answer = self._students.choose(request.task), None
+        if notes.choice is None or (is_large_refused and not notes.choice.is_proven):
+            return LARGE
+        return notes.choice.name
+
+    def finish(self, request: Request, event: Finished, now: float) -> Answer:
+        assert request.task is not None
+        # A request may be older than a reload that switched learning on.
+        notes: _Notes = request.notes or _Notes(None)
+        is_students = request.answerer != LARGE
+        # A student's scores are its own.
+        scored, output = (
+            (event, request.task.output_of(event)) if is_students else self._maps.scored(request.task, event)
+        )
+        please_check = self._feedback.keep(
+            request, event, output, now, value=notes.input, choice=notes.choice, student_answer=notes.student_answer
+        )
+        return Answer(scored, output, please_check)
+
+    def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
+        super().set_priors(priors)
+        self._feedback.on_priors()
+
+    def set_model(self, model: Model) -> None:
+        super().set_model(model)
+        self._maps.clear()
+        self._students.set_model(model)
+        self._feedback.set_model(model.weights_sha256)
+
+    def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
+        self._keeps_inputs = config.feedback.keep_inputs
+        self._students.reconfigure(config.feedback, tasks)
+        self._feedback.reconfigure(config.feedback, tasks)
+        self._topic.config = config
+
+    def tick(self, now: float) -> dict[str, Any] | None:
+        self._students.tick()
+        return self._feedback.tick(now)
+
+    def describe(self, task: Task) -> dict[str, str]:
+        return {"scores_from": "feedback"} if self._maps.has_fitted(task) else super().describe(task)
+
+    def receive_feedback(self, task: str, message: Message, now: float) -> bool:
+        self._topic.receive(task, message, now)
+        return True
+
+    def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:
+        return self._feedback.export(task, after=after, limit=limit)
+
+    def as_health(self, now: float) -> dict[str, Any]:
+        return facts.as_health(self._feedback.facts(), self._students.facts())
+
+    def reasons(self) -> Mapping[str, bool]:
+        return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}
+
+    def findings(self, now: float) -> Mapping[str, Finding | None]:
+        return facts.findings(self._feedback.facts())
+
+
+def _is_sure(request: Request, choice: StudentChoice, answer: WorkerAnswer, *, is_audited: bool) -> bool:
+    """Whether a student's answer stands. One that is audited is also the large model's to answer."""
+    if is_audited or not isinstance(answer, Finished) or answer.scores is None:
+        return False
+    assert request.task is not None
+    # Below `min_score`, and for an input unlike its training, a student has no output.
+    return request.task.output_of(answer) is not None and max(answer.scores.values()) >= choice.min_score

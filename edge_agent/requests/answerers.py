@@ -1,0 +1,74 @@
+"""Who may answer a request, and what becomes of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.core.codes import CommandError
+from edge_agent.core.config import Config
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.messages import Message
+from edge_agent.core.model import Model
+from edge_agent.core.pipe import Finished, WorkerAnswer
+from edge_agent.requests.request import LARGE, Request
+from edge_agent.requests.score_maps import ScoreMaps, with_map
+from edge_agent.requests.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as its caller gets it."""
+
+    event: Finished
+    output: Any
+    """None where the model is not sure enough of any."""
+    please_check: bool = False
+    """The caller is asked whether it is right."""
+
+
+class Answerers:
+    """The large model alone answers. What learns from answers takes this place, and overrides what it changes."""
+
+    def __init__(self, score_maps: ScoreMaps) -> None:
+        self.score_maps = score_maps
+
+    def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
+        """Which model is asked first, or after the last answer; None lets that answer stand.
+
+        is_large_refused: the large model takes no such request now. Naming it refuses the request.
+        """
+        return LARGE if last is None else None
+
+    def finish(self, request: Request, event: Finished, now: float) -> Answer:
+        """What the caller gets of the answer that stands."""
+        assert request.task is not None
+        event = with_map(event, self.score_maps.in_force(request.task))
+        return Answer(event, request.task.output_of(event))
+
+    def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
+        """The worker has measured what the model prefers where an input says nothing, by definition of the task."""
+        self.score_maps.set_priors(priors)
+
+    def set_model(self, model: Model) -> None:
+        """Another model is in force."""
+        self.score_maps.set_model(model)
+
+    def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
+        """Applies a reload."""
+
+    def tick(self, now: float) -> dict[str, Any] | None:
+        """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
+
+    def describe(self, task: Task) -> dict[str, str]:
+        """For `info`."""
+        return {"scores_from": self.score_maps.source(task)} if isinstance(task.config, ClassifyTask) else {}
+
+    def receive_feedback(self, task: str, message: Message, now: float) -> bool:
+        """Takes what a caller says of an answer. False: nobody listens to that."""
+        return False
+
+    def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:
+        """A page of the kept answers of a task. Raises CommandError."""
+        raise CommandError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")

@@ -1,0 +1,62 @@
+"""Where a request came from, which is told what became of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from edge_agent.core.codes import Error
+from edge_agent.core.messages import Message
+from edge_agent.core.topics import TaskTopics
+
+
+class Origin(ABC):
+    """A request is settled, or given back, once."""
+
+    row: int | None = None
+    """The row of the store that holds it, if there is one."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Its reply has reached the broker, or it needs none: it does not come again."""
+
+    def give_back(self) -> bool:
+        """Lets another board answer it. False means that none can, so this one has to."""
+        return False
+
+
+class Unkept(Origin):
+    """A message at QoS 0: nothing of it is kept."""
+
+    def settle(self) -> None:
+        pass
+
+
+class StoreRow(Origin):
+    """A message at QoS 1, which is in the store until its reply is delivered."""
+
+    def __init__(self, row: int, delivered: list[int]) -> None:
+        """delivered: takes the row then; such rows are marked together."""
+        self.row = row
+        self._delivered = delivered
+
+    def settle(self) -> None:
+        assert self.row is not None
+        self._delivered.append(self.row)
+
+
+class SharedRequest(Origin):
+    """A request that other boards could answer, too. The board's own requests start before it."""
+
+    message: Message
+    topics: TaskTopics
+    """Those that it was sent to, which are not the board's own."""
+
+    @property
+    @abstractmethod
+    def is_repeated(self) -> bool:
+        """Whether a board, perhaps this one, had it before and may have answered."""
+
+    @property
+    @abstractmethod
+    def refusal(self) -> Error | None:
+        """Why it is not to be run, if it only needs a reply."""

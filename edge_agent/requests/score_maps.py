@@ -1,0 +1,73 @@
+"""From the scores that a model gives to a task's labels to those that callers get: maps that are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.model import Model
+from edge_agent.core.pipe import Finished
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.core.score_maps import score_map_for
+from edge_agent.requests.tasks import Task
+
+
+class ScoreMaps:
+    """A task's map is the configured one, else the bundle's, else it divides by the model's prior.
+
+    Requests that run may be of a definition that is gone, so what was set for one stays.
+    """
+
+    def __init__(self, model: Model, board: str) -> None:
+        """board: `<site>/<device>`, for which a bundle may hold maps of its own."""
+        self._board = board
+        self.set_model(model)
+
+    def set_model(self, model: Model) -> None:
+        """Another model has other scores."""
+        self._weights_sha256 = model.weights_sha256
+        self._bundled: Mapping[str, Any] = model.score_maps
+        self._priors: dict[str, ScoreMap] = {}
+
+    def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
+        """Divides the scores of these tasks by what the model prefers where an input says nothing."""
+        self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
+
+    def prior_map(self, task: Task) -> ScoreMap | None:
+        """The map that divides by the model's prior."""
+        prior = self._priors.get(task.definition)
+        # A damaged file may have other labels.
+        is_of_task = prior is not None and isinstance(task.config, ClassifyTask) and prior.labels == task.config.labels
+        return prior if is_of_task else None
+
+    def _bundled_map(self, task: Task) -> ScoreMap | None:
+        entry = self._bundled.get(task.definition)
+        if entry is None or not isinstance(task.config, ClassifyTask):
+            return None
+        try:
+            return score_map_for(entry, self._board, task.config.labels)
+        except ValueError:  # whoever wrote the file took other labels
+            return None
+
+    def _candidates(self, task: Task) -> Iterator[tuple[str, ScoreMap | None]]:
+        """The maps with their names in `info`; the first that exists is in force."""
+        yield "configuration", task.score_map if task.has_map_for(self._weights_sha256) else None
+        yield "bundle", self._bundled_map(task)
+        yield "prior", self.prior_map(task)
+
+    def in_force(self, task: Task) -> ScoreMap | None:
+        """Without one, callers get the model's own scores."""
+        return next((score_map for _, score_map in self._candidates(task) if score_map is not None), None)
+
+    def source(self, task: Task) -> str:
+        """For `info`: where the scores that callers get come from."""
+        return next((name for name, score_map in self._candidates(task) if score_map is not None), "model")
+
+
+def with_map(event: Finished, score_map: ScoreMap | None) -> Finished:
+    """The answer with the scores that callers get."""
+    if score_map is None or event.scores is None:
+        return event
+    return replace(event, scores=score_map.apply(event.scores))
