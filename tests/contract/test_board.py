@@ -28,7 +28,8 @@ def test_health_says_that_a_board_is_throttled_and_why(start_site: Callable[...,
     root = tmp_path / "board"
     load("pi5-throttled").write(root)
     site = start(start_site, root)
-    document = health(site, is_read)
+    # Not by `overall`: the heat is critical a little later.
+    document = health(site, lambda document: "limited" in document["reasons"])
     assert document["thermal"] == {
         "soc_c": 84.4,
         "limit_c": 80.0,
@@ -41,13 +42,11 @@ def test_health_says_that_a_board_is_throttled_and_why(start_site: Callable[...,
     assert (document["power"]["scope"], document["power"]["watts"]) == ("none", None)
     assert document["power"]["undervoltage_now"] is False
     assert document["cpu"]["freq_mhz"] == 1500.0
-    assert "limited" in document["reasons"]
     assert document["sensor_errors"] == {}
 
-    (root / "sys/class/thermal/thermal_zone0/temp").write_text("79000\n")
     (root / "get_throttled").write_text("throttled=0xe0000\n")
-    later = health(site, lambda document: document["thermal"]["soc_c"] == 79.0)["thermal"]
-    assert (later["throttled_now"], later["throttled_since_boot"], later["causes"]) == (False, True, [])
+    later = health(site, lambda document: document["thermal"]["throttled_now"] is False)["thermal"]
+    assert (later["throttled_since_boot"], later["causes"]) == (True, [])
 
 
 def test_a_board_that_gets_hot_refuses_the_least_urgent_and_says_so(
