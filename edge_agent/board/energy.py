@@ -20,23 +20,21 @@ _MIN_BUSY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class EnergySample:
-    """watts: None = not measured. busy_s, tokens: totals of the engine's working time and of the tokens it computed.
-
-    is_active: requests run at this moment.
-    """
-
     at_s: float
     watts: float | None
     busy_s: float
+    """The engine's working time since the start."""
     tokens: int
+    """The tokens that it has computed since the start."""
     is_active: bool
+    """Whether requests run at this moment."""
 
 
 class EnergyMeter:
-    """joules_total: of everything since the start; None = no power was measured. idle_watts: None = not known yet."""
-
     def __init__(self) -> None:
+        # All that the board took since the start; None while no power was measured.
         self.joules_total: float | None = None
+        # None while it is not known yet.
         self.idle_watts: float | None = None
         self._last: EnergySample | None = None
         self._was_idle = False

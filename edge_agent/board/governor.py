@@ -42,32 +42,32 @@ _DEFAULT_RESERVE_SHARE = 0.05
 
 
 class Level(IntEnum):
-    """WARM: slower. HOT: also shorter answers, the least urgent requests are refused. CRITICAL: only urgent ones."""
-
     NORMAL = 0
     WARM = 1
+    """The agent works more slowly."""
     HOT = 2
+    """Answers are shorter too, and the least urgent requests are refused."""
     CRITICAL = 3
+    """Only urgent requests are admitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is allowed now; None = no limit.
-
-    lowest_priority: requests with a larger number are refused; -1 = all are. refusal_cause: why they are refused.
-    causes: of all limits.
-    """
+    """What is allowed now; None where there is no limit."""
 
     level: Level = Level.NORMAL
     reason: str | None = None
     refusal_cause: Code | None = None
+    """Why requests below `lowest_priority` are refused."""
     causes: tuple[Code, ...] = ()
+    """The causes of all limits."""
     decode_threads: int | None = None
     prefill_threads: int | None = None
     batch_tokens: int | None = None
     max_active: int | None = None
     max_tokens: int | None = None
     lowest_priority: int | None = None
+    """Requests with a larger number are refused; at -1 all are."""
 
     def refusal(self, priority: int) -> Code | None:
         """Why a request of this priority is `busy`, for at least RELAX_S; None = it is admitted."""
@@ -139,7 +139,7 @@ MEMORY = (
 
 
 class Governor:
-    """`decide` takes every reading, in order; `limits` are the latest ones. now: seconds of a monotonic clock."""
+    """`decide` takes every reading, in order; `limits` are the latest ones. Times are seconds of a monotonic clock."""
 
     def __init__(self, config: GovernorConfig) -> None:
         self.limits = NO_LIMITS
@@ -244,10 +244,11 @@ class Governor:
 
 
 class _Ladder:
-    """The stage of one cause; `at` counts from 1, 0 = no stage. It eases by one stage after relax_s without need."""
+    """The stage of one cause. It eases by one stage after relax_s without need."""
 
     def __init__(self, cause: Code, stages: Sequence[Stage], relax_s: float = RELAX_S) -> None:
         self.cause = cause
+        # Counts from 1; 0 while there is no stage.
         self.at = 0
         self._stages = stages
         self._relax_s = relax_s

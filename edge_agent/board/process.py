@@ -15,15 +15,12 @@ _KIB_PER_MB = 1_000_000 / 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessMemory:
-    """Resident memory: anonymous, or of a file whose pages the kernel may drop and read again.
-
-    data_mib: all private memory that the process may write to, whether it has touched it or not.
-    """
-
     anonymous_mib: float
     file_mib: float
+    """Pages of files, which the kernel may drop and read again."""
     swapped_mib: float
     data_mib: float
+    """All private memory that the process may write to, whether it has touched it or not."""
 
     @property
     def held_mib(self) -> float:

@@ -28,11 +28,11 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thermal:
-    """zones: °C by type. limit_c: where kernel or firmware begin to slow the SoC down because of heat."""
-
     soc_c: float | None = None
     limit_c: float | None = None
+    """Where kernel or firmware begin to slow the SoC down because of heat."""
     zones: Mapping[str, float] = field(default_factory=dict)
+    """The temperature in °C by type of zone."""
 
     @property
     def headroom_c(self) -> float | None:
@@ -41,14 +41,11 @@ class Thermal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttle:
-    """since_boot: by the firmware where it counts, else since this program started.
-
-    causes: of what is so now; undervoltage also before anything is slowed down for it.
-    """
-
     now: bool | None = None
     since_boot: bool | None = None
+    """By the firmware where it counts, else since this program started."""
     causes: tuple[ThrottleCause, ...] = ()
+    """Why it is so now. Undervoltage is named also before anything is slowed down for it."""
     undervoltage_now: bool | None = None
     undervoltage_since_boot: bool | None = None
 
@@ -62,10 +59,11 @@ class Power:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cpu:
-    """freq_mhz, freq_max_mhz: of the fastest cores. percent: busy time since the reading before."""
+    """The frequencies are those of the fastest cores."""
 
     load1: float | None = None
     percent: float | None = None
+    """The busy time since the reading before."""
     freq_mhz: float | None = None
     freq_max_mhz: float | None = None
 
@@ -81,8 +79,6 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardReading:
-    """errors: the reason by sensor. unavailable: those of them that are switched off, or closed to this process."""
-
     thermal: Thermal = Thermal()
     throttle: Throttle = Throttle()
     power: Power = Power()
@@ -90,7 +86,9 @@ class BoardReading:
     memory: Memory = Memory()
     disk_free_mb: float | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
+    """By sensor that could not be read, the reason."""
     unavailable: frozenset[str] = frozenset()
+    """The sensors of `errors` that are switched off, or closed to this process."""
 
     @property
     def has_faults(self) -> bool:

@@ -17,17 +17,16 @@ _UNAVAILABLE = {errno.EAGAIN, errno.ENODATA, errno.EACCES, errno.EPERM}
 
 @dataclass(frozen=True, slots=True)
 class FixedSensor:
-    """A sensor that exists as long as the board, whether it has a reading or not.
-
-    key: identifies a sensor while it exists. name: for people, with its type once that is known.
-    read: gives a reading; None where there is none yet, or never. May block. Raises OSError or ValueError.
-    """
+    """A sensor that exists as long as the board, whether it has a reading or not."""
 
     key: str
+    """Identifies a sensor while it exists."""
     read: Callable[[], object | None]
+    """Gives a reading; None where there is none yet, or never. May block. Raises OSError or ValueError."""
 
     @property
     def name(self) -> str:
+        """For people, with its type once that is known."""
         return self.key
 
 
@@ -70,16 +69,15 @@ Sensor = FixedSensor | Device
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """is_unavailable: the sensor is switched off, or closed to this process, and not broken."""
-
     name: str
     reason: str
     is_unavailable: bool = False
+    """Whether the sensor is switched off, or closed to this process, and not broken."""
 
 
 @dataclass(slots=True)
 class SensorPass:
-    """What one pass over the sensors gives, by the sensor's key."""
+    """What one pass over the sensors gives, by their keys."""
 
     readings: dict[str, object] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)

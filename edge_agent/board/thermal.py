@@ -32,10 +32,11 @@ _MAX_COOLING_STATES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The passive trip of a zone. is_mapped: the kernel cools something when the trip is passed."""
+    """The passive trip of a zone."""
 
     at_c: float
     is_mapped: bool
+    """Whether the kernel cools something when the trip is passed."""
 
 
 @dataclass(frozen=True, slots=True)

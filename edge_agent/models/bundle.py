@@ -72,12 +72,13 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """A checked manifest. signed_by: SHA-256 of the key that verified it."""
+    """A checked manifest."""
 
     manifest: Manifest
     sha256: str
     signature: Signature | None
     signed_by: str | None
+    """The SHA-256 of the key that verified it."""
 
 
 def open_model(key: str, path: Path, trust: Trust = _ANY, chat_templates: Sequence[str] | None = None) -> Model:
@@ -286,8 +287,8 @@ def _check_listing(folder: Path, trust: Trust) -> _Listing:
         raise ModelError(f"{where}: {first_fault(error)}") from error
     except ValueError as error:
         raise ModelError(f"{where}: is not JSON: {error}") from error
-    if trust.keys and manifest.version < trust.least_version:
-        rule = f"should be at least {trust.least_version}, as at the last switch"
+    if trust.keys and manifest.version < trust.min_version:
+        rule = f"should be at least {trust.min_version}, as at the last switch"
         raise ModelError(f"{where}: version: {rule} (got {manifest.version})")
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):

@@ -51,21 +51,21 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Tolerances(_Part):
-    """score: allowed difference of a label's probability; number: of an extracted number, relative to it."""
-
     score: Share
+    """How much the probability of a label may differ."""
     number: Share
+    """How much an extracted number may differ, as a share of it."""
 
 
 class RecordedAnswer(_Part):
-    """Holds one of three. scores: each label's probability. beginning: of a text, up to its end or a close choice.
-
-    values: the top-level fields of an object that were not close choices.
-    """
+    """Holds one of three."""
 
     scores: Annotated[dict[str, Share], Field(min_length=2)] | None = None
+    """The probability of each label."""
     values: Annotated[dict[str, Any], Field(min_length=1)] | None = None
+    """The top-level fields of an object that were not close choices."""
     beginning: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """The text up to its end or to the first close choice."""
 
     @property
     def parts(self) -> set[str]:
@@ -74,19 +74,21 @@ class RecordedAnswer(_Part):
 
 
 class Prompt(_Part):
-    """What tokenizer and chat template make of a request: the same on every machine. crc32: as in Finished."""
+    """What tokenizer and chat template make of a request: the same on every machine."""
 
     tokens: Annotated[int, Field(ge=1)]
     crc32: Annotated[int, Field(ge=0, lt=2**32)]
+    """As in `Finished`."""
 
 
 class Canary(_Part):
-    """task: its name in the file; input: as in an envelope; prompt: None if it depends on the time, or unknown."""
-
     task: Name
+    """The name of its task in the file."""
     input: str | dict[str, Any] | list[Any]
+    """As in an envelope."""
     answer: RecordedAnswer
     prompt: Prompt | None = None
+    """None if it depends on the time, or was not recorded."""
 
 
 def _check_task_table(value: object) -> object:

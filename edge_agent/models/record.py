@@ -28,18 +28,16 @@ FILE = "model-1.json"
 
 
 class Record(BaseModel):
-    """configured: the configuration's path at the switch. previous: what a rollback returns to.
-
-    least_version: that of the last switch or rollback; 0 = it is not known.
-    """
-
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     configured: Path
+    """The configuration's path at the switch."""
     current: Path
     previous: Path | None
+    """What a rollback returns to."""
     least_version: int = 0
+    """The version that the last switch or rollback put in force; 0 in a file of 0.1.0."""
 
 
 def read_record(config: Config) -> Record | None:
@@ -82,9 +80,9 @@ def trust_in_force(config: Config) -> Trust:
 
 
 def open_in_force(config: Config) -> Model:
-    """The model to run: that of the last switch, else the one before it, else the configured one.
+    """The model to run: the bundle that was switched to, else its predecessor, else the configured one.
 
-    Each is tried if the one before does not open. Raises ModelError if the configured one does not open either.
+    Each is tried if the one before it does not open. Raises ModelError if the configured one does not open either.
     """
     configured = config.models["default"]
     trust = read_trust(configured, config.state_dir)
@@ -126,9 +124,9 @@ def _marked_as_fallback(model: Model, faults: list[str]) -> Model:
 
 
 def _trust_at(path: Path, record: Record, trust: Trust) -> Trust:
-    """A signed bundle of an older version must not take the place of the one that was switched to."""
+    """A signed bundle of an older version must not replace the one that was switched to."""
     is_in_force = path.resolve() == record.current.resolve()
-    return replace(trust, least_version=record.least_version) if is_in_force else trust
+    return replace(trust, min_version=record.least_version) if is_in_force else trust
 
 
 def remove_other_engine_states(state_dir: Path, models: list[Model]) -> None:

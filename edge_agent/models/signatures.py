@@ -29,10 +29,9 @@ class SignatureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """sha256: hex, of the key's 32 bytes."""
-
     key: Ed25519PublicKey
     sha256: str
+    """The hash of the key's 32 bytes, in hex."""
 
 
 def read_public_key(file: Path) -> PublicKey:
@@ -87,10 +86,10 @@ def verifying_key(file: Path, signed: bytes, keys: Iterable[PublicKey]) -> Publi
     if size != _SIGNATURE_BYTES:
         raise SignatureError(f"should have {_SIGNATURE_BYTES} bytes (got {size})")
     signature = file.read_bytes()
-    for one in keys:
+    for key in keys:
         try:
-            one.key.verify(signature, signed)
+            key.key.verify(signature, signed)
         except InvalidSignature:
             continue
-        return one
+        return key
     raise SignatureError("signed with another key, or what it signs was changed after that")

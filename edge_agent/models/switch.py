@@ -34,7 +34,7 @@ from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 
 _T = TypeVar("_T")
 # Advances at each tick of the agent.
@@ -43,31 +43,35 @@ _Steps = Generator[None, None, _T]
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """Another model is in force. event: for `event/model-switched`; data: for the command's result."""
+    """Another model is in force."""
 
     ready: Ready
     event: dict[str, Any]
+    """The document of `event/model-switched`."""
     data: dict[str, Any]
+    """The command's result."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchFailed:
-    """The old model is in force. event: for `event/model-switch-failed`."""
+    """The old model is in force."""
 
     error: CommandError
     event: dict[str, Any]
+    """The document of `event/model-switch-failed`."""
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One switch. worker: the new model's. runs_beside: both workers are loaded at once. has_old_ended: the old one."""
-
     source: Path
     how: Literal["switch", "rollback"]
     allow_downgrade: bool
     worker: WorkerClient | None = None
+    """The new model's."""
     runs_beside: bool = True
+    """Whether both workers are loaded at once."""
     has_old_ended: bool = False
+    """Whether the old worker was retired."""
 
 
 class ModelSwitch:
@@ -89,7 +93,7 @@ class ModelSwitch:
         found = record.read_record(config)
         self._previous = None if found is None else found.previous
         # The version that the last switch or rollback put in force; it may not be the one that runs.
-        self._least_version = 0 if found is None else found.least_version
+        self._min_version = 0 if found is None else found.least_version
 
     @property
     def is_underway(self) -> bool:
@@ -106,7 +110,7 @@ class ModelSwitch:
         # Path.is_dir raises for a name that is too long.
         if not os.path.isdir(source):  # noqa: PTH112
             names = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
-            there = ", ".join(map(shown, names[:_MOST_NAMED])) or "it holds no bundle"
+            there = ", ".join(map(shown, names[:_MAX_NAMED])) or "it holds no bundle"
             raise CommandError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
         return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
 
@@ -181,9 +185,9 @@ class ModelSwitch:
             message = f"the bundle has expired: {model.expires}; convert and sign it again with a later --expires"
             raise CommandError("expired", message)
         running = self._supervisor.model.version or 0
-        if not attempt.allow_downgrade and (model.version or 0) < max(running, self._least_version):
-            which = "which runs" if running >= self._least_version else "the least version since the last switch"
-            message = f"version {model.version} is older than {max(running, self._least_version)}, {which}"
+        if not attempt.allow_downgrade and (model.version or 0) < max(running, self._min_version):
+            which = "which runs" if running >= self._min_version else "the least version since the last switch"
+            message = f"version {model.version} is older than {max(running, self._min_version)}, {which}"
             raise CommandError("downgrade", f"{message}; `allow_downgrade` permits it")
         return model, canaries
 
@@ -262,7 +266,7 @@ class ModelSwitch:
     def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, asked: int | None) -> Switched:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
-        self._least_version = model.version or 0
+        self._min_version = model.version or 0
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
         self._dispatcher.on_model_replaced(model)
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))

@@ -1,4 +1,4 @@
-"""Which bundles may open: the configured public keys, the signed list of revocations, the least version.
+"""Which bundles may open: the configured public keys, the signed list of revocations, the lowest version.
 
 The kept list is the copy in `state_dir` of the newest list that was read. It is used where the configured one is
 faulty, missing or older.
@@ -35,29 +35,30 @@ class RevocationsError(Exception):
 
 
 class Revocations(BaseModel):
-    """manifests: SHA-256 of bytes of manifest.json. keys: SHA-256 of the 32 bytes of public keys."""
-
     # A field that is misspelt would revoke nothing.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     schema_version: Literal[1] = Field(alias="schema")
     number: Annotated[int, Field(ge=1, lt=1 << 53)]
     manifests: Annotated[tuple[Sha256, ...], Field(strict=False)]
+    """Of the bytes of each manifest.json."""
     keys: Annotated[tuple[Sha256, ...], Field(strict=False)]
+    """Of the 32 bytes of each public key."""
     reason: Annotated[str, StringConstraints(max_length=200)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """keys: none = signatures are not checked. least_version: of a bundle that opens, where there are keys.
-
-    revocations: the list that is used. fault: what is wrong with the configured or the kept one, and which is used.
-    """
+    """What a bundle is checked against when it is opened."""
 
     keys: tuple[PublicKey, ...] = ()
+    """Without keys, signatures are not checked."""
     revocations: Revocations | None = None
+    """The list that is used."""
     fault: str | None = None
-    least_version: int = 0
+    """What is wrong with the configured or the kept list, and which of them is used."""
+    min_version: int = 0
+    """Where there are keys, a bundle of an older version does not open."""
 
     def revocation(self, manifest_sha256: str | None, key_sha256: str | None) -> str | None:
         """Why a bundle with this manifest, signed with this key, must not be used; None = it may be."""
@@ -135,7 +136,7 @@ def signature_of(file: Path) -> Path:
 
 
 def keep_revocations(state_dir: Path, trust: Trust) -> None:
-    """From now on, no older list is used. Of a disk that does not take it, the log tells."""
+    """From now on, no older list is used. A write error is logged, not raised."""
     path = state_dir / FILE
     with _writing:
         if trust.revocations is None or not _is_newer(trust.revocations, path):

@@ -49,10 +49,11 @@ TAKEN_OVER = "Session taken over"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A message that waits for `link.acknowledge`. epoch: counts the connections of the link."""
+    """A message that waits for `link.acknowledge`."""
 
     link: MqttLink
     epoch: int
+    """Which connection of the link brought it, counted from 1."""
     message: Message
 
 
@@ -72,11 +73,12 @@ class FailedAt(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionFailed:
-    """The connection was lost, or an attempt failed. reason: in the words of the broker or the system."""
+    """The connection was lost, or an attempt failed."""
 
     link: MqttLink
     failed_at: FailedAt
     reason: str
+    """In the words of the broker or the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,13 @@ LinkEvent = Received | Connected | ConnectionFailed | Published
 class MqttLink:
     """One connection.
 
-    will: called at each attempt, because a will names its session.
-    is_persistent: the broker keeps messages while this connection is down. Otherwise each connection starts clean.
-    wants_retained: a subscription brings what the broker retains. At MQTT 3.1.1 it always does.
-    follows: while that link is connected, this one goes to the same broker.
-    will_delay_s: a will waits this long for the connection to come back.
-    reports_published: results of the outbox are events. Otherwise they are seen at the next one.
+    Args:
+        will: Called at each attempt, because a will names its session.
+        is_persistent: The broker keeps messages while this connection is down. Otherwise each connection starts clean.
+        wants_retained: A subscription brings what the broker retains. At MQTT 3.1.1 it always does.
+        follows: While that link is connected, this one goes to the same broker.
+        will_delay_s: A will waits this long for the connection to come back.
+        reports_published: Results of the outbox are events. Otherwise they are seen at the next one.
     """
 
     def __init__(

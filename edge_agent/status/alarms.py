@@ -27,12 +27,25 @@ REFUSALS_WINDOW_S = 10
 
 CRASH_LOOP_ENDS = 3
 HEADROOM_LOW_C = 3.0
-# A share of all memory, and its least and greatest value in MB.
-MEMORY_LOW = (0.05, 100.0, 500.0)
-MEMORY_CRITICAL = (0.025, 50.0, 250.0)
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
 # An alarm whose figures change is published again after this long.
 REFRESH_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryThreshold:
+    """A share of all memory, within bounds."""
+
+    share: float
+    min_mb: float
+    max_mb: float
+
+    def of(self, total_mb: float) -> float:
+        return min(max(self.share * total_mb, self.min_mb), self.max_mb)
+
+
+MEMORY_LOW = MemoryThreshold(0.05, min_mb=100.0, max_mb=500.0)
+MEMORY_CRITICAL = MemoryThreshold(0.025, min_mb=50.0, max_mb=250.0)
 
 
 class Severity(IntEnum):
@@ -62,13 +75,11 @@ UNKNOWN = Finding(Severity.NONE, "this board cannot tell")
 
 @dataclass(frozen=True, slots=True)
 class AlarmRule:
-    """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s.
-
-    find: UNKNOWN where this board cannot tell whether the cause is there.
-    """
+    """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s."""
 
     name: str
     find: Callable[[Alarms], Finding | None]
+    """Gives UNKNOWN where this board cannot tell whether the cause is there."""
     raise_after_s: float = 0.0
     clear_after_s: float = 0.0
 
@@ -102,12 +113,9 @@ def _memory_low(alarms: Alarms) -> Finding | None:
     available_mb, total_mb = alarms.reading.memory.available_mb, alarms.reading.memory.total_mb or 0.0
     if available_mb is None:
         return UNKNOWN
-    low_mb, critical_mb = (
-        min(max(share * total_mb, least_mb), most_mb) for share, least_mb, most_mb in (MEMORY_LOW, MEMORY_CRITICAL)
-    )
-    if available_mb >= low_mb:
+    if available_mb >= MEMORY_LOW.of(total_mb):
         return None
-    severity = Severity.CRITICAL if available_mb < critical_mb else Severity.WARNING
+    severity = Severity.CRITICAL if available_mb < MEMORY_CRITICAL.of(total_mb) else Severity.WARNING
     advice = "stop other programs, lower engine.context_tokens, or use a smaller model"
     return Finding(severity, f"{available_mb:.0f} MB of memory are available: {advice}", available_mb)
 
@@ -200,7 +208,7 @@ ALARMS = (
 )
 
 
-class _Tracked:
+class _AlarmState:
     """The state of one alarm. Times are seconds of the monotonic clock."""
 
     def __init__(self, rule: AlarmRule) -> None:
@@ -244,7 +252,7 @@ class Alarms:
     def __init__(self, topics: Topics, announce: Callable[[Publication], object]) -> None:
         self._topics = topics
         self._announce = announce
-        self._tracked = [_Tracked(rule) for rule in ALARMS]
+        self._states = [_AlarmState(rule) for rule in ALARMS]
         # The board, and what happened lately, as the rules read them. Times are seconds of the monotonic clock.
         self.reading = BoardReading()
         self.worker_ends: list[float] = []
@@ -267,12 +275,12 @@ class Alarms:
     @property
     def severities(self) -> dict[str, str]:
         """Severity by name of the alarms that are raised."""
-        return {each.rule.name: each.severity.word for each in self._tracked if each.finding}
+        return {each.rule.name: each.severity.word for each in self._states if each.finding}
 
     @property
     def unmeasured(self) -> set[str]:
         """The alarms of which this board cannot tell whether their cause is there."""
-        return {each.rule.name for each in self._tracked if not each.finding and each.rule.find(self) is UNKNOWN}
+        return {each.rule.name for each in self._states if not each.finding and each.rule.find(self) is UNKNOWN}
 
     def on_worker_ended(self, how: str, now: float) -> None:
         self.worker_ends.append(now)
@@ -315,7 +323,7 @@ class Alarms:
         self.worker_ends = [at for at in self.worker_ends if now - at <= WORKER_ENDS_WINDOW_S]
         self.takeovers = [at for at in self.takeovers if now - at <= TAKEOVERS_WINDOW_S]
         before = self.severities
-        for alarm in self._tracked:
+        for alarm in self._states:
             severity = alarm.severity
             if alarm.update(alarm.rule.find(self), now):
                 self._publish(alarm, now, session)
@@ -325,7 +333,7 @@ class Alarms:
 
     def publish_all(self, now: float, session: str, *, clear_others: bool) -> None:
         """The raised ones. clear_others: also an end to all others, which an earlier process may have left."""
-        for alarm in self._tracked:
+        for alarm in self._states:
             if alarm.finding or clear_others:
                 self._publish(alarm, now, session)
 
@@ -334,7 +342,7 @@ class Alarms:
         for name in self.severities:
             self._announce(emptied(self._topics.alarm(name)))
 
-    def _publish(self, alarm: _Tracked, now: float, session: str) -> None:
+    def _publish(self, alarm: _AlarmState, now: float, session: str) -> None:
         topic, finding = self._topics.alarm(alarm.rule.name), alarm.finding
         if finding is None:
             self._announce(emptied(topic))
@@ -352,7 +360,7 @@ class Alarms:
         self._announce(json_publication(topic, document, retain=True))
 
 
-def _log(alarm: _Tracked) -> None:
+def _log(alarm: _AlarmState) -> None:
     name, finding = alarm.rule.name, alarm.finding
     if finding is None:
         log.info("alarm cleared name=%s", name)

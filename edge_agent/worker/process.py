@@ -28,13 +28,12 @@ _END_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerExited:
-    """The last event of a worker. log_tail: its last lines on standard error.
-
-    returncode: 0 after `stop`, minus the signal's number if a signal ended it.
-    """
+    """The last event of a worker."""
 
     returncode: int
+    """0 after `stop`; minus the signal's number if a signal ended it."""
     log_tail: tuple[str, ...]
+    """Its last lines on standard error."""
 
 
 class WorkerProcess:

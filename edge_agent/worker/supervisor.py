@@ -55,17 +55,16 @@ class CanaryAnswered:
 
 @dataclass(slots=True)
 class _CurrentWorker:
-    """One worker process: loading, then ready; dying once it is killed.
-
-    started_at: None = it was adopted. most_mib: memory that it may need.
-    """
+    """One worker process: loading, then ready; dying once it is killed."""
 
     process: WorkerProcess
     heard_at: float
     started_at: float | None = None
+    """None for a worker that was adopted."""
     ready: pipe.Ready | None = None
     ready_at: float = 0.0
-    most_mib: float = math.inf
+    max_mib: float = math.inf
+    """The memory that it may need."""
     killed_for: str | None = None
 
     def kill(self, reason: str) -> None:
@@ -231,7 +230,7 @@ class Supervisor:
         assert current is not None
         current.ready, current.ready_at = ready, now
         if (memory := process_memory(ready.pid)) is not None:
-            current.most_mib = memory.data_mib + GROWTH_MIB
+            current.max_mib = memory.data_mib + GROWTH_MIB
         self.throughput.on_worker_ready()
         # Includes the start of the process, which takes seconds on a board.
         self._reload_s = (ready.load_s if current.started_at is None else now - current.started_at) - ready.measure_s
@@ -260,10 +259,10 @@ class Supervisor:
         current = self._current
         if current is None or current.ready is None or now - self._outgrown_at < REPLACED_EVERY_S:
             return
-        memory, most_mib = process_memory(current.ready.pid), current.most_mib
-        if memory is not None and memory.held_mib > most_mib:
+        memory, max_mib = process_memory(current.ready.pid), current.max_mib
+        if memory is not None and memory.held_mib > max_mib:
             self._outgrown_at = now
-            current.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {most_mib:.0f} MiB")
+            current.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {max_mib:.0f} MiB")
 
     def restart_or_kill(self, now: float, *, owes_answer: bool) -> str | None:
         """To be called several times a second: starts a worker that is due, or kills one that hangs.

@@ -75,7 +75,7 @@ def make_world(folder: Path) -> World:
     trust = Trust(
         keys=trusting(pairs["ours"][1], pairs["revoked"][1]).keys,
         revocations=Revocations.model_validate(revoked),
-        least_version=2,
+        min_version=2,
     )
     return World(bundles[2], bundles[1], {name: private for name, (private, _) in pairs.items()}, trust)
 

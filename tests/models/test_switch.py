@@ -352,7 +352,7 @@ def test_a_version_below_that_of_the_last_switch_is_a_downgrade_also_after_a_fal
     assert (end.error.code, end.error.message) == ("downgrade", message)
     assert isinstance(board.run("new", allow_downgrade=True), dict)
     # The version that was permitted last is the least one from now on.
-    assert (board.run("plain"), board.switch._least_version) == ("downgrade", 4)
+    assert (board.run("plain"), board.switch._min_version) == ("downgrade", 4)
 
 
 class SignedBoard:
