@@ -30,7 +30,7 @@ The configuration is one TOML file. `edge-agent run` reads `/etc/edge-agent/conf
 Every key but `device.site` and `models.default.path` has a default.
 
 * **Begin:** `edge-agent init` writes a first file, from options or by asking.
-* **Check:** `edge-agent check-config FILE` lists all faults: the key, its value and what is allowed.
+* **Check:** `edge-agent doctor --config-only FILE` lists all faults: the key, its value and what is allowed.
   Unknown keys are faults. Hints name what is likely not meant, and files that `run` needs and that are not there yet.
 * **Paths:** relative ones start at the folder of the file.
 * **Change:** `systemctl reload edge-agent`, SIGHUP and `cmd/reload` take over

@@ -89,7 +89,7 @@ def test_an_own_task_is_answered_on_an_own_broker(own_port: int, demo_bundle: Pa
     config = text.replace('"localhost"\n', f'"localhost"\nport = {own_port}\n')
     config = re.sub(r'^path = "[^"]*"', f'path = "{demo_bundle}"', config, flags=re.MULTILINE)
     (tmp_path / "config.toml").write_text(config, encoding="utf-8")
-    assert "good" in run("edge-agent check-config config.toml", own_port, tmp_path)
+    assert "good" in run("edge-agent doctor --config-only config.toml", own_port, tmp_path)
     client = Client(own_port, "5")
     client.subscribe("edgeai/v1/#")
     asking = [
