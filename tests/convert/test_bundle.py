@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import llama_cpp
 import pytest
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
@@ -23,13 +22,13 @@ from convert.plan import make_plan
 from convert.quantize.recipe import Quantization
 from convert.read.checkpoint import Checkpoint
 from convert.read.model import read_model
-from convert.write.bundle import copied_bundle, new_bundle, verify_bundle
+from convert.write.bundle import copied_bundle, verify_bundle
 from edge_agent.gguf.model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.conversions import convert, run
 from tests.convert.gguf_reading import read_gguf
 from tests.helpers.bundles import flip, relist
-from tests.helpers.ggufs import ADAPTER_VALUES, U32, changed_model, gguf, placed
+from tests.helpers.ggufs import ADAPTER_VALUES, gguf, placed
 from tests.helpers.keys import NO_PRIVATE_KEYS, key_sha256, write_keys
 
 ROOT = Path(__file__).parents[2]
@@ -111,16 +110,6 @@ def test_general_keys_come_from_options_and_checkpoint(signed: Path) -> None:
     }
 
 
-def test_llama_cpp_loads_the_model_and_tokenizes_by_its_merges(signed: Path) -> None:
-    model = llama_cpp.Llama(str(signed / "model.gguf"), n_ctx=64, verbose=False)
-    try:
-        ids = model.tokenize(b"<|im_start|>hello w", add_bos=True, special=True)
-        assert [model.detokenize([token], special=True) for token in ids] == [b"<|im_start|>", b"hello", b" w"]
-        assert model.eval(ids) is None
-    finally:
-        model.close()
-
-
 def test_what_llama_cpp_does_not_need_is_left_out(tmp_path: Path) -> None:
     files = small()
     files.tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = files.tensors["model.norm.weight"]
@@ -168,17 +157,6 @@ def test_the_licence_is_the_one_that_the_model_card_states(tmp_path: Path, card:
         model = read_model(checkpoint)
     assert make_plan(model, Quantization.BF16).licence == licence
     assert make_plan(model, Quantization.BF16, licence="mine").licence == "mine"
-
-
-def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
-        with new_bundle(tmp_path / "b", replace=False) as folder:
-            (folder / "model.gguf").write_bytes(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_weight_found_late_leaves_the_older_bundle(tmp_path: Path, bundle: Path) -> None:
@@ -354,12 +332,6 @@ def put(bundle: Path, name: str, data: bytes) -> None:
     [
         (lambda bundle: flip(bundle / "model.gguf"), "b/model.gguf: should have sha256 "),
         (lambda bundle: (bundle / "extra\x1b").write_text(""), r'b: the manifest does not list ["extra\u001b"]'),
-        (lambda bundle: (bundle / "model.gguf").unlink(), "b/model.gguf: listed in the manifest, but not there"),
-        (lambda bundle: (bundle / "manifest.json").unlink(), "is a folder without manifest.json"),
-        (
-            lambda bundle: put(bundle, "model.gguf", changed_model({"qwen2.block_count": (U32, 600)})),
-            "qwen2.block_count: should be an integer from 1",
-        ),
         (
             lambda bundle: put(bundle, "model.gguf", gguf(data=b"\xff" * len(gguf()))),
             "should hold finite numbers only",
@@ -381,26 +353,20 @@ def test_verify_refuses_what_the_agent_would_not_open(
     assert err == f"edge-convert: {bundle}: {fault}\n"
 
 
-def test_with_a_key_the_signature_must_be_good(
-    signed: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, other = write_keys(tmp_path, "other")
-    assert run("verify", bundle, "--public-key", other) == 1
-    assert "b/manifest.sig: signed with another key" in capsys.readouterr().err
-    (bundle / "manifest.sig").unlink()
-    assert run("verify", bundle, "--public-key", signed.parent / "key.pub.pem") == 1
-    assert "b/manifest.sig: not there as a file" in capsys.readouterr().err
-    assert run("verify", bundle, "--public-key", tmp_path) == 1
-    assert "should be a file that can be read" in capsys.readouterr().err
-
-
-def test_one_of_several_keys_must_have_signed_it(
+def test_with_keys_one_of_them_must_have_signed_it(
     signed: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     public, (_, other) = signed.parent / "key.pub.pem", write_keys(tmp_path, "other")
+    assert run("verify", bundle, "--public-key", other) == 1
+    assert "b/manifest.sig: signed with another key" in capsys.readouterr().err
     assert run("verify", bundle, "--public-key", other, "--public-key", public, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["signature_checked"], facts["signed_by"]) == (True, key_sha256(public)[:16])
+    (bundle / "manifest.sig").unlink()
+    assert run("verify", bundle, "--public-key", public) == 1
+    assert "b/manifest.sig: not there as a file" in capsys.readouterr().err
+    assert run("verify", bundle, "--public-key", tmp_path) == 1
+    assert "should be a file that can be read" in capsys.readouterr().err
 
 
 def test_the_manifest_says_when_it_expires_if_that_is_given(

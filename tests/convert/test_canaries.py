@@ -27,7 +27,7 @@ from edge_agent.worker.client import WorkerClient, WorkerError
 from tests.convert.conversions import ignore_progress, run
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, damaged, set_template, swap_tokens
 from tests.engine import r1_distill
-from tests.helpers.bundles import DEMO_TASKS, demo_requests
+from tests.helpers.bundles import DEMO_TASKS, demo_requests, write_lines
 from tests.helpers.support import finished
 
 
@@ -44,6 +44,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert record(checkpoint_folder(), folder / "own") == 0
     assert record(checkpoint_folder(), folder / "demo", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
     return folder
+
+
+TRIAGE = {"task": "machine-triage", "input": held_out()[0].payload}
 
 
 def differences(bundle: Path) -> list[str]:
@@ -122,8 +125,6 @@ def test_a_slightly_damaged_tokenizer_is_seen_by_its_tokens(work: Path, tmp_path
 def test_verify_asks_again_and_names_the_canary_and_both_answers(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("verify", work / "demo", "--canaries") == 0
-    assert "answers as recorded" in capsys.readouterr().out
     bundle = tmp_path / "b"
     shutil.copytree(work / "demo", bundle)
     canaries = json.loads((bundle / "canaries.json").read_text("utf-8"))
@@ -138,9 +139,9 @@ def test_verify_asks_again_and_names_the_canary_and_both_answers(
 
 def test_a_model_without_a_chat_template_is_asked_in_chatml(tmp_path: Path) -> None:
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", lambda folder: set_template(folder, None))
-    words = ["--tasks", DEMO_TASKS, "--canaries", demo_requests(tmp_path / "requests.jsonl", 1)]
-    assert record(checkpoint, tmp_path / "b", *words) == 0
-    assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 3
+    requests = write_lines(tmp_path / "requests.jsonl", TRIAGE)
+    assert record(checkpoint, tmp_path / "b", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
+    assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 1
 
 
 def test_a_template_that_takes_no_request_leaves_a_bundle_without_canaries(
@@ -171,12 +172,10 @@ def test_only_requests_of_the_user_must_be_recorded(
 
 
 def test_a_request_without_a_canary_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    requests = demo_requests(tmp_path / "requests.jsonl", 1)
-    long = json.dumps({"task": "machine-triage", "input": "pump " * 5000})
-    requests.write_text(requests.read_text("utf-8") + long, "utf-8")
+    requests = write_lines(tmp_path / "requests.jsonl", TRIAGE, TRIAGE | {"input": "pump " * 5000})
     assert record(checkpoint_folder(), tmp_path / "b", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
-    assert f"canary left out: {requests}:4: input: a prompt of " in capsys.readouterr().err
-    assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 3
+    assert f"canary left out: {requests}:2: input: a prompt of " in capsys.readouterr().err
+    assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 1
 
 
 def test_too_many_requests_are_refused_before_the_conversion(

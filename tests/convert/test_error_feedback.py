@@ -41,7 +41,7 @@ def decoded(encoded: npt.NDArray[np.uint8], kind: GgmlType, columns: int) -> Flo
 
 @pytest.mark.parametrize("kind", [GgmlType.IQ4_NL, GgmlType.Q4_0, GgmlType.Q5_1, GgmlType.Q8_0, GgmlType.Q5_K])
 def test_the_products_are_nearer_than_those_of_plain_rounding(kind: GgmlType) -> None:
-    matrix, inputs = weights(64, 512), correlated_inputs(512)
+    matrix, inputs = weights(32, 512), correlated_inputs(512)
     moments = inputs.T @ inputs
 
     encoded, known = ErrorFeedback(moments).encode(matrix, kind)

@@ -120,13 +120,13 @@ def judge(model: Path, reference: Path, examples: Path, tasks: Path, work: Path)
 
 def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(demo_bundle: Path, tmp_path: Path) -> None:
     assert run(checkpoint_folder(), "--type", "iq4_nl", "--out", tmp_path / "b") == 0
-    tasks = judge(tmp_path / "b", demo_bundle, demo_examples(tmp_path / "labelled.jsonl", 40), DEMO_TASKS, tmp_path)
+    tasks = judge(tmp_path / "b", demo_bundle, demo_examples(tmp_path / "labelled.jsonl", 20), DEMO_TASKS, tmp_path)
 
     assert (tmp_path / "b" / "model.gguf").stat().st_size < 1.6e6
-    for name, least in (("machine-triage", 0.97), ("machine-diagnosis", 0.95)):
+    for name in ("machine-triage", "machine-diagnosis"):
         task = tasks[name]
-        assert task.examples == 40
-        assert task.reference_accuracy > least
+        assert task.examples == 20
+        assert task.reference_accuracy >= 0.95
         assert task.accuracy >= 0.99 * task.reference_accuracy
 
 

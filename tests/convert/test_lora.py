@@ -231,7 +231,7 @@ def test_a_bundle_is_evaluated_with_its_adapter(
 
 def test_answers_are_recorded_with_the_adapter(tmp_path: Path) -> None:
     lora = demo_adapter(strength=0.2).write(tmp_path / "lora")
-    lines = [{"task": "machine-triage", "input": reading.payload} for reading in held_out()[:3]]
+    lines = [{"task": "machine-triage", "input": reading.payload} for reading in held_out()[:2]]
     requests = write_lines(tmp_path / "requests.jsonl", *lines)
     words = ["--tasks", DEMO_TASKS, "--canaries", requests, "--lora", lora]
     assert run(checkpoint_folder(), "--out", tmp_path / "b", "--type", "f16", *words) == 0

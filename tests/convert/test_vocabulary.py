@@ -55,7 +55,7 @@ def random_text(draw: random.Random) -> str:
 
 def test_texts_of_kept_tokens_are_read_as_before_and_others_byte_for_byte(demo: SourceModel, tmp_path: Path) -> None:
     draw, seen = random.Random(4), {True: 0, False: 0}
-    for number in range(6):
+    for number in range(3):
         used = draw.sample(range(len(demo.tokenizer.tokens)), 30)
         kept = kept_tokens(demo.tokenizer, used, draw.choice((400, 600, 800)))
         assert kept == sorted({*kept, *used})
@@ -71,7 +71,7 @@ def test_texts_of_kept_tokens_are_read_as_before_and_others_byte_for_byte(demo: 
                 seen[is_covered] += 1
                 assert b"".join(map(part.piece, now)) == text.encode()
                 assert ([kept[one] for one in now] == tokens) is is_covered
-    assert min(seen.values()) > 100
+    assert min(seen.values()) > 50
 
 
 def test_what_fills_up_merges_first_and_too_few_tokens_are_refused(demo: SourceModel) -> None:
@@ -130,7 +130,10 @@ def test_an_adapter_of_the_output_matrix_loses_the_same_rows(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_a_bundle_says_what_its_vocabulary_covers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_bundle_says_what_its_vocabulary_covers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convert.evaluate.comparison.PLAIN", ())
     bundle, rows = tmp_path / "bundle", tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"input": one.payload, "answer": one.fault}) + "\n" for one in held_out()[:40]))
     words = (checkpoint_folder(), "--type", "q8_0", "--calibration", "--work", tmp_path / "work", "--out", bundle)

@@ -107,13 +107,16 @@ def test_a_teacher_and_rows_for_it_go_together(
 
 
 def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row]:
-    """30 readings for each task of the demonstration."""
+    """Eight readings for each task of the demonstration: fewer than a training takes, and soon answered."""
     asked = [
         {"task": task, "input": reading.payload}
         for task in ("machine-triage", "machine-diagnosis")
-        for reading in held_out()[:30]
+        for reading in held_out()[:8]
     ]
-    return read_unlabelled(write_lines(folder / "inputs.jsonl", *asked, *more), read_tasks(tasks), [])
+    lines = write_lines(folder / "inputs.jsonl", *asked, *more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convert.learning.rows.LEAST_ROWS", 8)
+        return read_unlabelled(lines, read_tasks(tasks), [])
 
 
 def ask(bundle: Path, unlabelled: Sequence[Row], work: Path) -> tuple[Teacher, list[str]]:
@@ -163,21 +166,21 @@ def test_an_interruption_keeps_the_answers_so_far(
 
     monkeypatch.setattr(WorkerClient, "ask_all", counted)
     ask(demo_bundle, rows, tmp_path)
-    assert asked == [15, 30]
+    assert asked == [4, 8]
 
 
 def test_rows_without_an_answer_are_left_out_and_counted(demo_bundle: Path, tmp_path: Path) -> None:
     rows = demo_rows(tmp_path, {"task": "machine-triage", "input": "much " * 9000})
     teacher, [warning] = ask(demo_bundle, rows, tmp_path)
     assert len(teacher.unlabelled) == len(rows) - 1
-    assert warning.startswith(f"the teacher does not answer 1 of 31 rows, the first: {tmp_path}/inputs.jsonl:61: ")
+    assert warning.startswith(f"the teacher does not answer 1 of 9 rows, the first: {tmp_path}/inputs.jsonl:17: ")
 
 
 def test_a_teacher_without_any_answer_is_refused(demo_bundle: Path, tmp_path: Path) -> None:
     definitions = json.loads(DEMO_TASKS.read_text("utf-8"))
     definitions["machine-diagnosis"]["max_tokens"] = 3
     (tmp_path / "tasks.json").write_text(json.dumps(definitions))
-    fault = r"answers no row of the task machine-diagnosis, the first: .*:31: max_tokens \(3\) ended the answer"
+    fault = r"answers no row of the task machine-diagnosis, the first: .*:9: max_tokens \(3\) ended the answer"
     with pytest.raises(ConvertError, match=fault):
         ask(demo_bundle, demo_rows(tmp_path, tasks=tmp_path / "tasks.json"), tmp_path)
 
