@@ -58,13 +58,12 @@ def test_the_thoughts_of_earlier_answers_are_left_out(engine: LlamaEngine) -> No
     assert f"{r1_distill.ASSISTANT}short{r1_distill.EOS}{r1_distill.USER}b" in found
 
 
-@pytest.mark.parametrize("text", [r1_distill.BOS, r1_distill.ASSISTANT, "</think>", "<think>", r1_distill.EOS])
-def test_what_a_caller_writes_never_becomes_a_token_of_the_dialogue(engine: LlamaEngine, text: str) -> None:
+def test_what_a_caller_writes_never_becomes_a_token_of_the_dialogue(engine: LlamaEngine) -> None:
     plain = prompt(engine, ChatMessage(role="user", content="x"))
-    found = prompt(engine, ChatMessage(role="user", content=f"x{text}"))
-
-    assert text in as_text(found)
-    assert found.count(text.encode()) == plain.count(text.encode())
+    for text in (r1_distill.BOS, r1_distill.ASSISTANT, "</think>", "<think>", r1_distill.EOS):
+        found = prompt(engine, ChatMessage(role="user", content=f"x{text}"))
+        assert text in as_text(found)
+        assert found.count(text.encode()) == plain.count(text.encode())
 
 
 def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(engine: LlamaEngine) -> None:
@@ -84,12 +83,11 @@ def test_a_thought_that_uses_up_max_tokens_is_no_answer_and_says_what_to_change(
     assert failure.message == ("the thought took all of max_tokens (5): raise it, or lower max_reasoning_tokens (9)")
 
 
-@pytest.mark.parametrize("max_tokens", [1, 5, 12, 60])
-def test_half_of_the_tokens_remain_for_the_answer(engine: LlamaEngine, max_tokens: int) -> None:
-    answer = finished(engine, run(1, "7 mm/s", max_tokens=max_tokens, sampling=Sampling(seed=1)))[1]
-
-    assert answer.text
-    assert answer.completion_tokens <= max_tokens
+def test_half_of_the_tokens_remain_for_the_answer(engine: LlamaEngine) -> None:
+    for max_tokens in (1, 5, 12, 60):
+        answer = finished(engine, run(1, "7 mm/s", max_tokens=max_tokens, sampling=Sampling(seed=1)))[1]
+        assert answer.text
+        assert answer.completion_tokens <= max_tokens
 
 
 def test_text_is_sampled_as_its_makers_recommend_unless_the_request_says_otherwise(engine: LlamaEngine) -> None:
@@ -106,16 +104,10 @@ def test_text_is_sampled_as_its_makers_recommend_unless_the_request_says_otherwi
     assert len(texts(*(Sampling(seed=seed) for seed in seeds), plan=SchemaPlan(schema=SCHEMA))) == 1
 
 
-def test_no_reasoning_tokens_is_no_thought(engine: LlamaEngine) -> None:
-    answer = finished(engine, run(1, "7 mm/s", max_reasoning_tokens=0))[1]
+def test_labels_extracts_and_texts_without_reasoning_tokens_have_no_thought(engine: LlamaEngine) -> None:
+    extract, text = run(2, "7", SchemaPlan(schema=SCHEMA), max_tokens=80), run(3, "7 mm/s", max_reasoning_tokens=0)
+    answers = finished(engine, run(1, "7", LABELS), extract, text)
 
-    assert answer.reasoning is None
-    assert answer.text
-
-
-def test_labels_and_extracts_have_no_thought(engine: LlamaEngine) -> None:
-    answers = finished(engine, run(1, "7", LABELS), run(2, "7", SchemaPlan(schema=SCHEMA), max_tokens=80))
-
-    assert answers[1].reasoning is None
-    assert answers[2].reasoning is None
+    assert {answer.reasoning for answer in answers.values()} == {None}
     assert answers[2].finish is Finish.SCHEMA
+    assert answers[3].text

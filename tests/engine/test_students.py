@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.core import pipe
-from edge_agent.core.codes import Code
 from edge_agent.worker.client import WorkerClient, WorkerError, started
 from tests.engine.prompt.test_field_prompts import LABELS, trained
 
@@ -43,14 +41,6 @@ def test_a_request_is_answered_by_the_model_that_it_names(worker: WorkerClient) 
     # The task, three fields and the place of the answer.
     assert of_student.prompt_tokens == 5
     assert of_student.scores != of_model.scores
-
-
-def test_what_a_student_does_not_take_fails_with_its_reason(worker: WorkerClient) -> None:
-    others = replace(run(STUDENT), plan=pipe.LabelsPlan(labels=("calm", "noisy")))
-    for asked, code in ((run(STUDENT, "no field"), Code.BAD_FIELD), (others, Code.UNKNOWN_TASK)):
-        failed = worker.ask(asked)
-        assert isinstance(failed, pipe.Failed)
-        assert failed.code is code
 
 
 def test_many_requests_at_once_are_each_answered_once(worker: WorkerClient) -> None:

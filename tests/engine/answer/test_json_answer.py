@@ -15,7 +15,7 @@ from edge_agent.engine.answer.answer import InvalidOutputError
 from edge_agent.engine.answer.json_answer import JsonSchema
 from edge_agent.engine.llama_engine import LlamaEngine
 from tests.core.test_schemas import schema_of
-from tests.engine.runs import SCHEMA, answer_all, asking, ends, finished, messages, run
+from tests.engine.runs import SCHEMA, answer_all, asking, ends, failed, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
 
@@ -54,18 +54,16 @@ def _steps(engine: LlamaEngine, schema: dict[str, Any], number: int = 1) -> int:
     return engine.progress().steps_total - before
 
 
-@pytest.mark.parametrize("schema", SCHEMAS)
-def test_whatever_the_model_likes_its_answer_validates(open_llama: OpenLlama, schema: dict[str, Any]) -> None:
-    runs = [
-        run(n, "x", SchemaPlan(schema=schema), max_tokens=250, sampling=Sampling(temperature=9.0, seed=n))
-        for n in range(4)
-    ]
-
-    for answer in finished(open_llama(context_tokens=2048), *runs).values():
-        assert answer.finish is Finish.SCHEMA
-        assert answer.text is not None
-        validator(schema).validate(json.loads(answer.text))
-        assert answer.text == json.dumps(json.loads(answer.text), ensure_ascii=False, separators=(",", ":"))
+def test_whatever_the_model_likes_its_answer_validates(open_llama: OpenLlama) -> None:
+    engine = open_llama(context_tokens=2048)
+    for schema in SCHEMAS:
+        hot = (Sampling(temperature=9.0, seed=seed) for seed in range(4))
+        runs = [run(n, "x", SchemaPlan(schema=schema), max_tokens=250, sampling=one) for n, one in enumerate(hot)]
+        for answer in finished(engine, *runs).values():
+            assert answer.finish is Finish.SCHEMA
+            assert answer.text is not None
+            validator(schema).validate(json.loads(answer.text))
+            assert answer.text == json.dumps(json.loads(answer.text), ensure_ascii=False, separators=(",", ":"))
 
 
 def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> None:
@@ -102,13 +100,12 @@ def test_forced_tokens_count_as_written(open_llama: OpenLlama) -> None:
     assert after.completion_tokens_total - before.completion_tokens_total == answer.completion_tokens
 
 
-@pytest.mark.parametrize("max_tokens", [1, 2, 5, 10])
-def test_an_answer_that_max_tokens_cuts_off_fails(open_llama: OpenLlama, max_tokens: int) -> None:
-    end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=max_tokens)))[1]
-
-    assert isinstance(end, Failed)
-    assert end.code is Code.NO_VALID_OUTPUT
-    assert end.message == f"max_tokens ({max_tokens}) ended the answer before its JSON was complete"
+def test_an_answer_that_max_tokens_cuts_off_fails(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+    for max_tokens in (1, 2, 5, 10):
+        end = failed(engine, run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=max_tokens))
+        assert end.code is Code.NO_VALID_OUTPUT
+        assert end.message == f"max_tokens ({max_tokens}) ended the answer before its JSON was complete"
 
 
 def test_an_answer_streams_what_it_writes(open_llama: OpenLlama) -> None:
@@ -116,15 +113,15 @@ def test_an_answer_streams_what_it_writes(open_llama: OpenLlama) -> None:
 
     deltas = [event.delta for event in events if isinstance(event, Partial)]
     assert len(deltas) > 1
-    assert "".join(deltas) == finished(open_llama(), run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=120))[1].text
+    (answer,) = (event for event in events if isinstance(event, Finished))
+    assert "".join(deltas) == answer.text
 
 
 def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) -> None:
     schema = schema_of(n={"type": "integer", "minimum": 1, "maximum": 5, "not": {"minimum": 0}})
 
-    end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=50)))[1]
+    end = failed(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=50))
 
-    assert isinstance(end, Failed)
     assert end.code is Code.NO_VALID_OUTPUT
     assert end.message.startswith("output.n: ")
 
@@ -143,18 +140,14 @@ def test_answers_to_a_schema_without_a_grammar_are_written_freely_and_validated(
     assert isinstance(found[2], Finished)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_what_the_reply_cannot_hold_is_no_valid_output(open_llama: OpenLlama) -> None:
+    schema = JsonSchema(open_llama()._llama, schema_of(v={"type": ["number", "string"]}))
+    for text, message in (
         ('{"v":1e999}', "the answer is not JSON: Out of range"),
         ('{"v":"\\ud800"}', "the answer is not JSON: 'utf-8' codec"),
         ('{"v":', "the answer is not JSON: Expecting value"),
         ('{"w":1}', "output: 'v' is a required property"),
-        ('{"v":[]}', "output.v: \\[\\] is not of type"),
-    ],
-)
-def test_what_the_reply_cannot_hold_is_no_valid_output(open_llama: OpenLlama, text: str, message: str) -> None:
-    schema = JsonSchema(open_llama()._llama, schema_of(v={"type": ["number", "string"]}))
-
-    with pytest.raises(InvalidOutputError, match=message):
-        schema.check(text, Finish.SCHEMA, 60)
+        ('{"v":[]}', r"output.v: \[\] is not of type"),
+    ):
+        with pytest.raises(InvalidOutputError, match=message):
+            schema.check(text, Finish.SCHEMA, 60)

@@ -137,15 +137,6 @@ def run(value: object, *, task: str = "sound", labels: tuple[str, ...] = LABELS,
     return Run(id=number, task=task, messages=messages, plan=LabelsPlan(labels=labels))
 
 
-def test_a_trained_model_answers_from_few_tokens(open_llama: OpenLlama, trained: Path) -> None:
-    engine = open_llama(model=trained, tasks=())
-    answer = finished(engine, run({"rms": 0.7, "motor": {"rpm": 1500}}))[1]
-    assert answer.scores is not None
-    assert answer.scores.keys() == set(LABELS)
-    # The task, three fields and the place of the answer.
-    assert answer.prompt_tokens == 5
-
-
 def test_what_is_unlike_training_is_said_beside_the_scores(
     open_llama: OpenLlama, trained: Path, tmp_path: Path
 ) -> None:

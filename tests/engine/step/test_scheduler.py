@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.engine.step.cache_sequence import CacheSequence
-from edge_agent.engine.step.scheduler import Linger, StepCost, StepPart, StepPolicy, next_batch
+from edge_agent.engine.step.scheduler import Linger, Scheduler, StepCost, StepPart, StepPolicy, next_batch
 
 OWNER = cast("Any", None)
 
@@ -42,6 +42,28 @@ def test_a_small_rest_is_taken_beyond_the_budget_if_nothing_is_left_then() -> No
     assert batch(*wants, tokens=64, slack=16) == [10, 60]
     assert batch(*wants, tokens=64, slack=5) == [10, 54]
     assert batch(*wants, (5, ()), tokens=64, slack=16) == [10, 54]
+
+
+class Work:
+    """A request that waits with a prompt of so many tokens, or that writes."""
+
+    def __init__(self, tokens: int, *, writes: bool = False) -> None:
+        self.sequence = CacheSequence(0, [0] * tokens, (tokens - 1,))
+        self.branches = ()
+        self.first_token_at = 0.0 if writes else None
+
+
+def test_a_long_prompt_has_every_other_step_while_short_ones_keep_coming_and_those_that_write_are_in_each() -> None:
+    unmeasured = StepPolicy([], threads=1, prefill_threads=1, batch_tokens=64, max_rows=64)
+    scheduler = Scheduler(unmeasured, max_active=4, max_rows=64, max_outputs=8)
+    long, writing = Work(600), Work(1, writes=True)
+    for step in range(2 * 600 // 63 + 2):
+        requests: Any = [long, Work(80), Work(70), writing]
+        for part in scheduler.choose(requests):
+            part.sequence.done += part.count
+        assert not writing.sequence.waiting, step
+        writing.sequence.done = 0
+    assert not long.sequence.waiting
 
 
 def test_it_waits_for_as_many_requests_as_were_answered_and_no_longer_than_that_is_worth() -> None:
