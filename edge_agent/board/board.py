@@ -19,8 +19,7 @@ from typing import TypeVar
 
 from edge_agent.board.files import entries, read_text
 from edge_agent.board.firmware import read_rails, read_recorded_bits, read_throttle_bits
-from edge_agent.board.hwmon import Chip
-from edge_agent.board.power import Rapl, choose_power
+from edge_agent.board.power import Chip, Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle, ThrottleCause
 from edge_agent.board.sensor import Device, FixedSensor, Sensor, SensorPass
 from edge_agent.board.system import BusyTime, DiskReading, read_below, read_disk, read_frequency, read_load, read_memory

@@ -172,15 +172,6 @@ def test_missing_memory_and_load_are_faults(tmp_path: Path) -> None:
     assert replace(reading, errors={}, disk_free_mb=None) == BoardReading()
 
 
-def test_a_zone_that_fails_is_an_error_beside_the_others(tmp_path: Path) -> None:
-    tree = load("x86-laptop")
-    tree.faults["sys/class/thermal/thermal_zone0/temp"] = errno.EIO
-    reading = read(tree, tmp_path)
-    assert reading.thermal.zones["acpitz"] == 29.8
-    assert reading.errors["acpitz (thermal_zone0)"] == "Input/output error"
-    assert reading.has_faults
-
-
 def test_a_device_that_takes_the_number_of_a_failed_one_is_identified(tmp_path: Path) -> None:
     load("rk3588-mainline").write(tmp_path)
     board = Board(tmp_path, tmp_path)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.board.board import ThrottleMemory
-from edge_agent.board.hwmon import Chip
-from edge_agent.board.power import Rapl, choose_power
+from edge_agent.board.power import Chip, Rapl, choose_power
 from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
 from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
 
