@@ -36,7 +36,7 @@ from edge_agent.requests.answerers import Answerers
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.origin import SharedRequest
-from edge_agent.requests.renderer import Renderer
+from edge_agent.requests.renderer import Rendered, Renderer
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.status.presence import Presence, State
@@ -73,13 +73,13 @@ class Agent:
         database = config.state_dir / FILE if config.queue.journal == "disk" else None
         self._store = Store(database, self._inbox.deliver)
         self._delivery = Delivery(self._store, self._connections.data, config.topics)
-        self._renderer = Renderer()
+        self._renderer = Renderer(self._inbox.deliver)
         self._dispatcher = Dispatcher(
             config,
             tasks,
             self._delivery,
             self._supervisor.send,
-            self._renderer.render,
+            self._renderer.ask,
             answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}")),
             weights_sha256=model.weights_sha256,
         )
@@ -133,7 +133,7 @@ class Agent:
         """Runs until a signal has drained the agent, or the model cannot be loaded."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self._renderer.prepare(task.template for task in self._commands.config.tasks.values())
+        self._renderer.start(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
         self._learn_if_needed()
         self._dispatcher.recover(moment(time.monotonic()))
@@ -189,6 +189,8 @@ class Agent:
                 self._canary_watch.receive(answer, now)
             case pipe.Progress() as progress:
                 self._supervisor.throughput.count(progress)
+            case Rendered() as rendered:
+                self._dispatcher.on_rendered(rendered, now)
             case BoardReading() as reading:
                 self._on_board_reading(reading, now)
             case Synced() as synced:

@@ -9,6 +9,7 @@ import threading
 from edge_agent.board.reading import BoardReading
 from edge_agent.mqtt.link import LinkEvent, Received
 from edge_agent.requests.origin import SharedRequest
+from edge_agent.requests.renderer import Rendered
 from edge_agent.store.fsync import Synced
 from edge_agent.worker.supervisor import FromWorker
 
@@ -16,7 +17,7 @@ MAX_MESSAGES = 1000
 # A thread that waits at a full inbox notices after at most this long that the inbox was closed.
 _MAX_WAIT_S = 0.25
 
-InboxEvent = LinkEvent | SharedRequest | FromWorker | BoardReading | Synced
+InboxEvent = LinkEvent | SharedRequest | FromWorker | Rendered | BoardReading | Synced
 
 
 class Inbox:

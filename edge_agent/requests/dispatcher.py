@@ -35,6 +35,7 @@ from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
 from edge_agent.requests.queue import RESTART_RETRY_S, SUPERSEDED, EngineLoad, RequestQueue
+from edge_agent.requests.renderer import AskRenderer, Rendered
 from edge_agent.requests.replies import Replies, failure_of
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.statistics import percentiles
@@ -45,12 +46,14 @@ log = logging.getLogger(__name__)
 
 # A request that was running when its worker died is run once more. If that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
+# Where more requests wait for their templates than may wait for the model: one template takes at most 0.5 s.
+RENDERING_RETRY_S = 1.0
 
 
 class Dispatcher:
     """Owns the requests that wait and run.
 
-    delivery: stores and sends. send: gives a command to the worker. Neither blocks. render: a template over an input.
+    delivery: stores and sends. send: gives a command to the worker. ask_renderer: as `Renderer.ask`. None blocks.
     answerers: who may answer a request. weights_sha256: identifies the model in force.
     """
 
@@ -60,7 +63,7 @@ class Dispatcher:
         tasks: dict[str, Task],
         delivery: Delivery,
         send: Callable[[Command], object],
-        render: Render = render,
+        ask_renderer: AskRenderer,
         *,
         answerers: Answerers,
         weights_sha256: str = "",
@@ -73,7 +76,9 @@ class Dispatcher:
         self._delivery = delivery
         self._store = delivery.store
         self._send = send
-        self._render = render
+        self._ask_renderer = ask_renderer
+        # Requests whose templates are rendered now, and whether each is of an earlier process.
+        self._rendering: dict[Request, bool] = {}
         self._forecast = Forecast()
         self._queue = RequestQueue(config, self._forecast)
         self._active: dict[int, Request] = {}
@@ -100,11 +105,11 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return len(self._queue.waiting)
+        return len(self._queue.waiting) + len(self._rendering)
 
     @property
     def is_idle(self) -> bool:
-        return not self._active and not self._queue.waiting
+        return not self._active and not self.waiting
 
     def receive(self, message: Message, now: float) -> bool:
         """Takes one message from the data connection. Each request in it is answered, now or later.
@@ -144,7 +149,7 @@ class Dispatcher:
         """
         if self.is_draining or self._is_paused or self._limits.lowest_priority is not None:
             return 0
-        here = (*self._queue.waiting, *self._active.values())
+        here = (*self._rendering, *self._queue.waiting, *self._active.values())
         own = sum(not isinstance(request.origin, SharedRequest) for request in here)
         return max(0, self._allowed_slots(LARGE) - own)
 
@@ -201,11 +206,34 @@ class Dispatcher:
         if refused_because is not None and answerer == LARGE:
             message = f"priority {request.priority} is not urgent enough while {self._limits.reason}"
             raise Refusal(refused_because, message, RELAX_S)
-        if not is_recovered:  # before the template, which may be slow
+        if not is_recovered:
             self._queue.count_for_rates(request, now)
+        request.answerer = answerer or LARGE
+        if not request.task.needs_renderer(request.envelope.input):
+            self._queue_with_text(request, render, now, is_recovered=is_recovered)
+            return
+        if len(self._rendering) >= self._queue.capacity and not is_recovered:
+            message = f"{self._queue.capacity} requests wait for their templates already"
+            raise Refusal(Code.QUEUE_FULL, message, RENDERING_RETRY_S)
+        self._rendering[request] = is_recovered
+        self._duplicates.begin(request)
+        self._ask_renderer(request, request.task.config.template, request.envelope.input)
+
+    def on_rendered(self, rendered: Rendered, now: float) -> None:
+        """A template over an input is there, or why it is not: the request is queued, unless it has ended."""
+        request = rendered.request
+        if (is_recovered := self._rendering.pop(request, None)) is not None:
+            with self._answering_faults(request, now):
+                self._queue_with_text(request, rendered.text, now, is_recovered=is_recovered)
+            self.fill_slots(now)
+
+    def _queue_with_text(self, request: Request, render: Render, now: float, *, is_recovered: bool) -> None:
+        """The second half of the admission. Raises Refusal."""
+        assert request.task is not None
+        assert request.envelope is not None
         number = self._accepted + 1
-        request.run = request.task.make_run(number, request.envelope, self._render)
-        _ask(request, answerer)
+        request.run = request.task.make_run(number, request.envelope, render)
+        _ask(request, request.answerer)
         request.order = (request.priority, isinstance(request.origin, SharedRequest), request.deadline_at, number)
         request.envelope = None
         self._quarantine.check(request.run)
@@ -325,8 +353,8 @@ class Dispatcher:
 
     def expire_overdue(self, now: float) -> None:
         """Answers every request past its deadline, waiting or running."""
-        if self._queue.waiting:
-            for request in self._queue.remove_where(lambda request: request.deadline_at <= now):
+        if self._queue.waiting or self._rendering:
+            for request in self._remove_waiting(lambda request: request.deadline_at <= now):
                 self._replies.refuse(request, _deadline_passed(request), now)
         for request in list(self._active.values()):
             if request.deadline_at <= now and not request.is_answered:
@@ -334,9 +362,16 @@ class Dispatcher:
                 self._forecast.measure_cut_off(request.cost_class, run_s=run_s, at_once=len(self._active), now=now)
                 self._abandon(request, _deadline_passed(request), now)
 
+    def _remove_waiting(self, is_unwanted: Callable[[Request], bool]) -> list[Request]:
+        """Takes out every request that does not run yet and for which this is true."""
+        removed = [request for request in self._rendering if is_unwanted(request)]
+        for request in removed:
+            del self._rendering[request]
+        return [*self._queue.remove_where(is_unwanted), *removed]
+
     def next_wake_up_at(self) -> float | None:
         """When `expire_overdue` next has something to do."""
-        requests = (*self._queue.waiting, *self._active.values())
+        requests = (*self._rendering, *self._queue.waiting, *self._active.values())
         return min((request.deadline_at for request in requests if not request.is_answered), default=None)
 
     def cancel(
@@ -357,7 +392,7 @@ class Dispatcher:
             return request_id in (None, request.id) and reply_topic in (None, request.reply_topic)
 
         error = Error(code=Code.CANCELLED, message=message)
-        waiting = self._queue.remove_where(is_meant)
+        waiting = self._remove_waiting(is_meant)
         running = [request for request in self._active.values() if not request.is_answered and is_meant(request)]
         for request in running:
             self._send(Cancel(id=request.number))
@@ -375,7 +410,7 @@ class Dispatcher:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
         self._slots = {LARGE: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
-        for request in self._queue.waiting:
+        for request in (*self._rendering, *self._queue.waiting):
             # Another model may have others beside it.
             _ask(request, self.answerers.next(request, None, is_large_refused=False))
         self.fill_slots(now)
@@ -417,7 +452,7 @@ class Dispatcher:
         """There will be no worker: every request, waiting or new, is answered with this reason."""
         self._gave_up_because = reason
         error = Error(code=Code.ENGINE_LOST, message=reason)
-        for request in self._queue.remove_where(lambda _: True):
+        for request in self._remove_waiting(lambda _: True):
             self._replies.refuse(request, error, now)
 
     def pause(self) -> None:
@@ -490,7 +525,7 @@ def _deadline_passed(request: Request) -> Error:
 
 
 def _ask(request: Request, answerer: str | None) -> None:
-    assert request.run is not None
     request.answerer = answerer or LARGE
-    request.run = replace(request.run, student=answerer or None)
-    request.cost_class = cost_class_of(request.run)
+    if request.run is not None:
+        request.run = replace(request.run, student=answerer or None)
+        request.cost_class = cost_class_of(request.run)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import gc
 import json
+import queue
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge_agent.core.bounded import OutOfBoundsError, bounded
 from edge_agent.core.environment import child_environment, keep_heap_small
@@ -21,7 +26,10 @@ from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import how_ended
 from edge_agent.requests.templates import TemplateInputError, render
 
-# A reading takes 0.05 ms on a PC, and a context of 131072 tokens 0.1 s. Meanwhile the agent handles no other event.
+if TYPE_CHECKING:  # the process needs little of the agent
+    from edge_agent.requests.request import Request
+
+# A reading takes 0.05 ms on a PC, and a context of 131072 tokens 0.1 s. Other templates wait meanwhile.
 _CPU_S = 0.5
 # Twice what the longest text takes, in pieces and whole.
 _MEMORY_BYTES = 64_000_000
@@ -33,17 +41,72 @@ class RendererError(Exception):
     """There was no answer, which is no fault of the input."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What became of a request's template."""
+
+    request: Request
+    outcome: str | Exception
+
+    def text(self, _template: str, _value: object) -> str:
+        """As `templates.render` for this request. Raises TemplateInputError; RendererError, OSError."""
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+# Takes a request, the template and the input; see `Renderer.ask`.
+AskRenderer = Callable[["Request", str, object], object]
+
+
 class Renderer:
-    """Starts the process and asks it. Belongs to the agent's thread, which waits for each answer."""
+    """A thread that asks the process: the agent's thread never waits for a template."""
+
+    def __init__(self, deliver: Callable[[Rendered], object]) -> None:
+        """deliver: takes what became of each template, on this thread."""
+        self._deliver = deliver
+        self._process = RendererProcess()
+        self._is_needed = False
+        self._asked: queue.SimpleQueue[tuple[Request, str, object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="renderer", daemon=True)
+
+    def start(self, templates: Iterable[str]) -> None:
+        """Starts the process, too, if one of these templates needs it, so that no request waits for that."""
+        self._is_needed = any(template != DEFAULT_TEMPLATE for template in templates)
+        self._thread.start()
+
+    def ask(self, request: Request, template: str, value: object) -> None:
+        """Renders the template over the input of a request."""
+        self._asked.put((request, template, value))
+
+    def stop(self) -> None:
+        """Ends the process; what was asked and is not there yet is dropped."""
+        self._asked.put(None)
+        self._process.stop()
+
+    def _run(self) -> None:
+        if self._is_needed:
+            with suppress(OSError):  # the first request gets it
+                self._process.prepare()
+        while (asked := self._asked.get()) is not None:
+            request, template, value = asked
+            try:
+                outcome: str | Exception = self._process.render(template, value)
+            except Exception as error:  # noqa: BLE001 - raised where the request is answered
+                outcome = error
+            self._deliver(Rendered(request, outcome))
+
+
+class RendererProcess:
+    """Starts the process and asks it; each answer is waited for."""
 
     def __init__(self) -> None:
         # The process, and the agent's end of its input and output.
         self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
-    def prepare(self, templates: Iterable[str]) -> None:
-        """Starts the process if one of these templates needs it, so that no request waits for it. Raises OSError."""
-        if any(template != DEFAULT_TEMPLATE for template in templates):
-            self._connection()
+    def prepare(self) -> None:
+        """Raises OSError."""
+        self._connection()
 
     def render(self, template: str, value: object) -> str:
         """See `templates.render`, with limits. Raises TemplateInputError; RendererError, OSError."""

@@ -106,6 +106,11 @@ class Task:
         except Refusal:
             return ()
 
+    def needs_renderer(self, value: Any) -> bool:
+        """Whether this input decides how long its template takes: the agent's own thread does not render it."""
+        is_chat = self.name == BUILT_IN_TASK and not isinstance(value, str)
+        return self.config.template != DEFAULT_TEMPLATE and not is_chat
+
     def messages(self, value: Any, render: Render = render) -> tuple[pipe.ChatMessage, ...]:
         """The chat for an input. Raises Refusal(bad_field)."""
         if self.name == BUILT_IN_TASK and not isinstance(value, str):

@@ -21,9 +21,11 @@ from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.answerers import Answerers
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.requests.renderer import Rendered
 from edge_agent.requests.request import Request
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import with_built_in
+from edge_agent.requests.templates import TemplateInputError, render
 from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
 
@@ -232,6 +234,14 @@ def delivery(
     return Delivery(Store(path, deliver), cast("MqttLink", outlet), settings.topics)
 
 
+def rendered(request: Request, template: str, value: object) -> Rendered:
+    """As the process of the renderer would make it."""
+    try:
+        return Rendered(request, render(template, value))
+    except TemplateInputError as error:
+        return Rendered(request, error)
+
+
 def large_alone() -> Answerers:
     """What a board does that does not learn."""
     return Answerers(ScoreMaps(MODEL, "hall1/board1"))
@@ -245,11 +255,21 @@ class Desk:
         self.commands: list[Command] = []
         settings = config(text + tasks)
         self.delivery = delivery(self.outlet, settings=settings)
+        # Times of requests, for those whose templates are rendered.
+        self.now = 0.0
         self.dispatcher = Dispatcher(
-            settings, with_built_in(settings.tasks), self.delivery, self.commands.append, answerers=large_alone()
+            settings,
+            with_built_in(settings.tasks),
+            self.delivery,
+            self.commands.append,
+            self.render,
+            answerers=large_alone(),
         )
         if slots:
             self.start_worker(slots)
+
+    def render(self, request: Request, template: str, value: object) -> None:
+        self.dispatcher.on_rendered(rendered(request, template, value), self.now)
 
     def start_worker(self, slots: int = 1, at: float = 0.0) -> None:
         """A worker with this number of slots is ready."""
@@ -274,6 +294,7 @@ class Desk:
         **fields: Any,
     ) -> None:
         """A request that arrives at a time `at`."""
+        self.now = at
         self.dispatcher.receive(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
 
     @property

@@ -18,6 +18,7 @@ from edge_agent.core.pipe import Finish, Run
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S
 from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import with_built_in
 from edge_agent.store.database import FILE
 from edge_agent.store.fsync import FsyncThread, Synced
@@ -37,6 +38,7 @@ from tests.helpers.support import (
     large_alone,
     ready,
     received,
+    rendered,
 )
 
 REQUEST = f"{BASE}/infer/generate/request"
@@ -53,10 +55,18 @@ class Board:
         settings = config(text + TASKS)
         self.commands: list[object] = []
         self.dispatcher = Dispatcher(
-            settings, with_built_in(settings.tasks), self.delivery, self.commands.append, answerers=large_alone()
+            settings,
+            with_built_in(settings.tasks),
+            self.delivery,
+            self.commands.append,
+            self._render,
+            answerers=large_alone(),
         )
         self.dispatcher.on_worker_ready(MODEL, ready(max_active=1), 0.0)
         self.dispatcher.recover(moment(time.monotonic()))
+
+    def _render(self, request: Request, template: str, value: object) -> None:
+        self.dispatcher.on_rendered(rendered(request, template, value), time.monotonic())
 
     def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Message:
         message = inbound(topic or f"{BASE}/infer/{task}/request", payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ from edge_agent.learning.learning import Learning
 from edge_agent.learning.students import UNREACHABLE, StudentChoice
 from edge_agent.requests import replies
 from edge_agent.requests.quarantine import fingerprint
+from edge_agent.requests.request import Request
 from edge_agent.requests.score_maps import ScoreMaps
 from tests.helpers.support import (
     BASE,
@@ -530,20 +531,68 @@ class TestRates:
 
     def test_a_rate_limited_request_is_not_rendered_and_a_rendered_one_counts(self) -> None:
         desk = Desk(tasks="[tasks.slow]\nkind = 'generate'\ntemplate = '{{ input.rpm }}'\nrate_per_minute = 2\n")
-        rendered: list[object] = []
-        render = desk.dispatcher._render
+        asked: list[object] = []
 
-        def counted(template: str, value: object) -> str:
-            rendered.append(value)
-            return render(template, value)
+        def counted(request: Request, template: str, value: object) -> None:
+            asked.append(value)
+            desk.render(request, template, value)
 
-        desk.dispatcher._render = counted
+        desk.dispatcher._ask_renderer = counted
         desk.ask({"input": {"hz": 1}}, task="slow")
         desk.ask({"input": {"rpm": 1}, "deadline_ms": 1}, task="slow")
         desk.ask({"input": {"rpm": 1}, "deadline_ms": 1}, task="slow")
         desk.ask({"input": {"hz": 1}}, task="slow")
         assert [code_of(reply) for reply in desk.replies] == ["bad_field", "rate_limited", "rate_limited"]
-        assert len(rendered) == 2
+        assert len(asked) == 2
+
+
+class TestRendering:
+    """A template that takes long: only the requests of its task wait for it."""
+
+    TASK = "[queue]\ncapacity = 2\n[tasks.slow]\nkind = 'generate'\ntemplate = 'text {{ input }}'\n"
+
+    def desk(self) -> Desk:
+        desk = Desk(tasks=self.TASK, slots=2)
+        self.asked: list[tuple[Request, str, object]] = []
+        desk.dispatcher._ask_renderer = lambda *asked: self.asked.append(asked)
+        return desk
+
+    def test_another_request_is_answered_meanwhile_and_it_runs_once_its_text_is_there(self) -> None:
+        desk = self.desk()
+        desk.ask({"input": "x", "id": "slow"}, task="slow")
+        desk.ask({"input": "y", "id": "quick"})
+        assert [run.messages[-1].content for run in desk.runs] == ["y"]
+        assert (desk.dispatcher.waiting, desk.dispatcher.is_idle) == (1, False)
+        desk.render(*self.asked[0])
+        assert [run.messages[-1].content for run in desk.runs] == ["y", "text x"]
+
+    def test_it_expires_and_is_cancelled_as_one_that_waits_and_then_its_text_is_dropped(self) -> None:
+        desk = self.desk()
+        desk.ask({"input": "x", "id": "late", "deadline_ms": 500}, task="slow")
+        desk.ask({"input": "x", "id": "cancelled"}, task="slow")
+        assert desk.dispatcher.next_wake_up_at() == 0.5
+        desk.dispatcher.expire_overdue(0.5)
+        assert desk.dispatcher.cancel("by command", 0.6, request_id="cancelled") == 1
+        for asked in self.asked:
+            desk.render(*asked)
+        assert desk.statuses() == [("late", "expired"), ("cancelled", "cancelled")]
+        assert desk.dispatcher.is_idle
+        assert desk.runs == []
+
+    def test_an_equal_request_waits_for_the_same_answer(self) -> None:
+        desk = self.desk()
+        for _ in range(2):
+            desk.ask({"input": "x", "id": 1}, task="slow")
+        assert len(self.asked) == 1
+        desk.render(*self.asked[0])
+        desk.dispatcher.finish(finished(1), 1.0)
+        assert desk.statuses() == [(1, "ok"), (1, "ok")]
+
+    def test_as_many_wait_for_it_as_the_queue_has_room_for(self) -> None:
+        desk = self.desk()
+        for number in range(3):
+            desk.ask({"input": f"{number}", "id": number}, task="slow")
+        assert [code_of(reply) for reply in desk.replies] == ["queue_full"]
 
 
 class TestSuspects:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.requests import renderer as module
-from edge_agent.requests.renderer import Renderer, RendererError
+from edge_agent.requests.renderer import Rendered, Renderer, RendererError, RendererProcess
+from edge_agent.requests.request import Request
 from edge_agent.requests.templates import TemplateInputError, render
 
 BYTES = 65_536
@@ -44,14 +47,17 @@ DEAF = (
 )
 
 
-def pid_of(renderer: Renderer) -> int | None:
+REQUEST = cast("Request", None)
+
+
+def pid_of(renderer: RendererProcess) -> int | None:
     """None while there is no process."""
     return None if renderer._running is None else renderer._running[0].pid
 
 
 @pytest.fixture(scope="module")
-def renderer() -> Iterator[Renderer]:
-    renderer = Renderer()
+def renderer() -> Iterator[RendererProcess]:
+    renderer = RendererProcess()
     yield renderer
     renderer.stop()
 
@@ -71,7 +77,7 @@ def test_what_a_template_makes_of_an_input_is_bounded(name: str) -> None:
     assert json.loads(answer) == {"fault": f"input: does not fit the task's template: {why}"}
 
 
-def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
+def test_a_template_gets_the_input_as_it_was_sent(renderer: RendererProcess) -> None:
     value = {"z": [1, -0.0, 1e308, 7**300, True, None], "a": {"": "ü轴\u2028\x00😀"}, "1": "{{ 7 * 7 }}\n"}
     for template in (DEFAULT_TEMPLATE, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
         assert renderer.render(template, value) == render(template, value)
@@ -79,19 +85,40 @@ def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
         renderer.render("{{ input.rpm }}", {"hz": 1})
 
 
-def test_there_is_a_process_only_where_a_template_needs_one() -> None:
-    renderer = Renderer()
-    renderer.prepare([DEFAULT_TEMPLATE, DEFAULT_TEMPLATE])
-    assert pid_of(renderer) is None
-    renderer.prepare([DEFAULT_TEMPLATE, "x {{ input }}"])
-    assert pid_of(renderer) is not None
+@pytest.mark.parametrize(("templates", "starts"), [([DEFAULT_TEMPLATE], False), ([DEFAULT_TEMPLATE, "x"], True)])
+def test_there_is_a_process_from_the_start_only_where_a_template_needs_one(
+    templates: list[str],
+    starts: bool,  # noqa: FBT001
+) -> None:
+    done: queue.Queue[Rendered] = queue.Queue()
+    renderer = Renderer(done.put)
+    renderer._process.render = lambda *_: f"{pid_of(renderer._process) is not None}"  # type: ignore[method-assign]
+    renderer.start(templates)
+    renderer.ask(REQUEST, "x", "y")
+    assert done.get(timeout=10).outcome == f"{starts}"
     renderer.stop()
-    assert pid_of(renderer) is None
+    assert pid_of(renderer._process) is None
 
 
-def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: Renderer) -> None:
+def test_what_a_template_does_with_an_input_stops_nobody_who_asks() -> None:
+    done: queue.Queue[Rendered] = queue.Queue()
+    renderer = Renderer(done.put)
+    renderer.start([])
+    template, value, _ = GREEDY["words"]
+    asked_at = time.monotonic()
+    renderer.ask(REQUEST, template, value)
+    renderer.ask(REQUEST, "{{ input }}.", "next")
+    assert time.monotonic() - asked_at < 0.4  # of the 0.5 s of CPU time that the first one takes
+    greedy, after = (done.get(timeout=30) for _ in range(2))
+    with pytest.raises(TemplateInputError, match="CPU time"):
+        greedy.text("", "")
+    assert after.text("", "") == "next."
+    renderer.stop()
+
+
+def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: RendererProcess) -> None:
     heard: list[int] = []
-    renderer.prepare(["x"])
+    renderer.prepare()
     pid = pid_of(renderer)
     words = r"template: it takes more than 0\.5 s of CPU time$"
     with alarm(lambda: heard.append(1)), pytest.raises(TemplateInputError, match=words):
@@ -106,7 +133,7 @@ def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: R
     [(signal.SIGKILL, r"ended \(killed by SIGKILL\)"), (signal.SIGSTOP, r"not rendered within 0\.2 s")],
 )
 def test_a_process_that_does_not_answer_is_replaced(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, told: str
+    renderer: RendererProcess, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, told: str
 ) -> None:
     renderer.stop()
     monkeypatch.setattr(module, "_ANSWER_S", 0.2 if harm == signal.SIGSTOP else 15.0)
@@ -117,7 +144,7 @@ def test_a_process_that_does_not_answer_is_replaced(
     assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
 
 
-def test_a_process_that_died_unused_costs_no_answer(renderer: Renderer) -> None:
+def test_a_process_that_died_unused_costs_no_answer(renderer: RendererProcess) -> None:
     renderer.render("{{ input.n }}", {"n": 1})
     pid = pid_of(renderer)
     assert pid is not None
