@@ -15,11 +15,12 @@ from .write.gguf_file import padded
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One type for one tensor. divergence: in nats, measured as this type or scaled from another one."""
+    """One type for one tensor."""
 
     kind: GgmlType
     nbytes: int
     divergence: float
+    """In nats: measured as this type, or scaled from another one."""
     is_measured: bool = True
 
     @property

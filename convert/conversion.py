@@ -38,25 +38,22 @@ from .write.gguf_file import write_adapter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What `--budget` and `--calibration` ask for: calibrated quantization. work: the cache folder.
-
-    budget: bytes of model.gguf; None = the types are those of the quantization's name. recovers: `--recover`.
-    """
+    """What `--budget` and `--calibration` ask for: calibrated quantization."""
 
     budget: int | None
+    """Bytes of model.gguf; without them, the types are those of the quantization's name."""
     calibration: Texts
     evaluation: Texts
     seed: int
     work: Path
+    """The cache folder."""
     recovers: bool = False
+    """Whether weights are trained after rounding (`--recover`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One conversion. tuning, vocabulary, lora, examples, expires, sign: None = without; canaries: None = our own.
-
-    licence: None = the checkpoint's; sign: makes the signature of the manifest's bytes.
-    """
+    """One conversion."""
 
     checkpoint: Path
     quantization: Quantization
@@ -68,37 +65,38 @@ class Job:
     version: int = 1
     expires: str | None = None
     licence: str | None = None
+    """None for the checkpoint's."""
     examples: Requests | None = None
     has_canaries: bool = True
     canaries: Requests | None = None
+    """None for the included ones."""
     sign: Callable[[bytes], bytes] | None = None
+    """Makes the signature of the manifest's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is converted: an open checkpoint, all of it but its weights, and an adapter or None.
-
-    vocabulary: the model's; it may be a part of the checkpoint's.
-    """
+    """What is converted: an open checkpoint, all of it but its weights, and perhaps an adapter."""
 
     checkpoint: Checkpoint
     model: SourceModel
     lora: Lora | None
     vocabulary: Vocabulary
+    """The model's, which may be a part of the checkpoint's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The matrices, rounded. reference: the BF16 model; chosen: by matrix, empty without a budget.
-
-    recovered: by name, tensors that were trained after rounding, as the file has them.
-    """
+    """The matrices, rounded."""
 
     tuning: Tuning
     reference: Path
+    """The BF16 model."""
     sensitivities: Sensitivities
     chosen: Mapping[str, Option]
+    """The types by matrix; empty without a budget."""
     recovered: Mapping[str, Any] = field(default_factory=dict)
+    """Tensors by name that were trained after rounding, as the file has them."""
 
     def encoded(self, name: str, kind: GgmlType) -> bytes | None:
         """The data of a trained tensor, else of a rounded matrix; None for any other tensor."""
@@ -109,13 +107,16 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written. comparison: None if it was not measured; warnings: for the operator."""
+    """What was written."""
 
     vocabulary: Vocabulary
     manifest: Mapping[str, Any]
     canaries: int
+    """How many were recorded."""
     comparison: Comparison | None
+    """None if it was not measured."""
     warnings: list[str]
+    """For the operator."""
 
 
 @contextmanager

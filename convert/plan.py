@@ -29,13 +29,14 @@ Encoded = Callable[[str, GgmlType], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class FilePlan:
-    """A model with the types of its tensors. infos: in the order of model.tensors."""
+    """A model with the types of its tensors."""
 
     model: SourceModel
     quantization: Quantization
     name: str
     licence: str | None
     infos: list[gguf_file.PlannedTensor]
+    """In the order of model.tensors."""
 
     @property
     def entries(self) -> list[gguf_file.Entry]:

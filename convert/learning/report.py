@@ -25,14 +25,14 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningCurve:
-    """Shares of right answers to the first rows that are held out.
-
-    full: after training on all other rows. half: on half of them. doubled: predicted, on twice as many.
-    """
+    """Shares of right answers to the first rows that are held out."""
 
     half: float
+    """After training on half of all other rows."""
     full: float
+    """After training on all other rows."""
     doubled: float
+    """Predicted for twice as many rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,54 +47,62 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadField:
-    """low, high: the least and the greatest number of the rows; None = a text. missing: the share of rows without."""
+    """A field of the rows, as the model reads it."""
 
     name: str
     low: float | None
+    """The smallest number of the rows; None for a text."""
     high: float | None
+    """The largest one."""
     missing: float
+    """The share of rows without this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherQuality:
-    """lessons: rows without labels that it answered. is_corrected: by labelled rows, for the model that is written.
-
-    right: of `judged` labelled rows that were held out. agreed: of `compared` rows without labels, those that the first
-    model answers as the teacher does. No model has learnt from either.
-    """
+    """How a teacher and the model that it taught compare. No model has learnt from the rows that count here."""
 
     lessons: int
+    """Rows without labels that the teacher answered."""
     is_corrected: bool
+    """Whether labelled rows correct the teacher for the written model."""
     judged: int
+    """Labelled rows that were held out and that the teacher answered."""
     right: int
+    """Those of the judged rows that the teacher answered right."""
     compared: int
+    """Rows without labels that were held out."""
     agreed: int
+    """Those of the compared rows that the first fold's model answers as the teacher does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskQuality:
-    """judged: rows that were held out; right: of them. most_frequent: those with the most frequent answer.
-
-    is_agreement: the task has no labelled rows, so that right means as the teacher answers. teacher: None = none.
-    unlike: the share of them that is taken for unlike training. calibration_error: the expected one. None = the task
-    has no labels. confusion: by right label, counts by the model's answer. suspects: the surest of suspects_total.
-    """
+    """How right the recipe is in a task, on rows that were held out."""
 
     name: str
     kind: str
     rows: int
     judged: int
+    """The rows that were held out."""
     right: int
+    """How many of them were answered right."""
     most_frequent: int
+    """How many of them have the most frequent answer."""
     baseline: Baseline | None
     unlike: float | None
+    """The share of them that is taken for unlike training; None without labels."""
     calibration_error: float | None
+    """The expected one; None without labels."""
     curve: LearningCurve
     confusion: Mapping[str, Mapping[str, int]]
+    """By right label, the counts of the model's answers."""
     suspects_total: int
     suspects: tuple[Suspect, ...]
+    """The surest of suspects_total."""
     fields: tuple[ReadField, ...]
     is_agreement: bool = False
+    """Whether no row is labelled, so that right means as the teacher answers."""
     teacher: TeacherQuality | None = None
 
     @property
@@ -121,10 +129,7 @@ class TaskQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """The content of quality.json. held_out: which rows, in words. recipe: of the model.
-
-    teacher: SHA-256 of its weights, or None.
-    """
+    """The content of quality.json."""
 
     name: str
     version: int
@@ -133,9 +138,12 @@ class Training:
     parameters: int
     file_bytes: int
     held_out: str
+    """Which rows were held out, in words."""
     recipe: Mapping[str, float]
+    """The model's recipe."""
     tasks: tuple[TaskQuality, ...]
     teacher: str | None = None
+    """The SHA-256 of the teacher's weights."""
 
     def encode(self) -> bytes:
         """Canonical JSON."""

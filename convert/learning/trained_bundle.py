@@ -20,21 +20,21 @@ CANARIES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """rows: labelled; with a teacher there may be none. minutes: of all trainings. expires, licence: None = not stated.
-
-    sign: of the manifest's bytes, or None.
-    """
+    """One training, and the bundle to write."""
 
     rows: Sequence[Row]
+    """Labelled rows; with a teacher there may be none."""
     teacher: Teacher | None = None
     quantization: Quantization
     minutes: float
+    """For all trainings together."""
     seed: int
     name: str
     version: int
     expires: str | None
     licence: str | None
     sign: Callable[[bytes], bytes] | None
+    """Makes the signature of the manifest's bytes."""
 
 
 def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:

@@ -15,11 +15,12 @@ END_OF_TEXT, END_OF_TURN = "<|endoftext|>", "<|im_end|>"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a prompt and of its answer, with the end of the turn. weight: how often it is drawn."""
+    """Token ids of a prompt and of its answer, with the end of the turn."""
 
     prompt: list[int]
     answer: list[int]
     weight: float = 1.0
+    """How often it is drawn, relative to others."""
 
     @property
     def length(self) -> int:

@@ -25,33 +25,34 @@ CONTEXT_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The reference's predictions after each token of one text, from `first` to the last but one.
-
-    ids: [positions, TOP], the most probable tokens; drawn: [positions, DRAWN], some of the others; logs, drawn_logs:
-    their log-probabilities; next_logs: [positions], of the token that follows in the text.
-    """
+    """The reference's predictions after each token of one text, from `first` to the last but one."""
 
     tokens: list[int]
     first: int
     ids: npt.NDArray[np.int32]
+    """The most probable tokens [positions, TOP]."""
     logs: Floats
+    """Their log-probabilities."""
     drawn: npt.NDArray[np.int32]
+    """Some of the other tokens [positions, DRAWN]."""
     drawn_logs: Floats
+    """Their log-probabilities."""
     next_logs: Floats
+    """Log-probabilities of the tokens that follow in the text [positions]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Arrays of one number per position.
-
-    divergence: nats; agrees: 1 if the most probable token is the same, else 0; next_log_change: next_log minus the
-    reference's; next_log: log-probability of the token that follows.
-    """
+    """Arrays of one number per position."""
 
     divergence: npt.NDArray[np.float64]
+    """KL divergence in nats."""
     agrees: npt.NDArray[np.float64]
+    """1 if the most probable token is the same, else 0."""
     next_log_change: npt.NDArray[np.float64]
+    """next_log minus the reference's."""
     next_log: npt.NDArray[np.float64]
+    """Log-probability of the token that follows."""
 
     @property
     def mean(self) -> float:

@@ -54,14 +54,13 @@ Figures = dict[str, dict[str, float]]
 
 @dataclass(slots=True)
 class Sensitivities:
-    """What a folder of the cache holds: encoded matrices, and figures by matrix and type.
-
-    losses: of the matrix rounded to the type; divergences: of the model with only that matrix rounded, in nats.
-    """
+    """What a folder of the cache holds: encoded matrices, and figures by matrix and type."""
 
     folder: Path
     losses: Figures = field(default_factory=dict)
+    """How much a matrix loses when it is rounded to the type."""
     divergences: Figures = field(default_factory=dict)
+    """In nats, of the model with only that matrix rounded."""
     _lock: Lock = field(default_factory=Lock)
 
     def load(self) -> None:

@@ -19,19 +19,23 @@ _ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class TextDocument:
-    """A plain text, or a conversation: role and content of each message. asked: the input of a row."""
+    """A plain text, or a conversation."""
 
     text: str = ""
     messages: tuple[tuple[str, str], ...] = ()
+    """The role and the content of each message."""
     asked: Any = None
+    """The input of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """name: printable; sha256: hex, of the files' content one after the other."""
+    """Documents of one or several files."""
 
     name: str
+    """Printable, for messages and reports."""
     sha256: str
+    """In hex, of the content of all files, one after the other."""
     documents: list[TextDocument]
 
 

@@ -22,11 +22,14 @@ DEFAULT_TOKENS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class WantedVocabulary:
-    """texts: all of their tokens are kept. tokens: how many to keep altogether. evaluation: measures the coverage."""
+    """Which part of a vocabulary a model keeps."""
 
     texts: Texts
+    """All tokens of these texts are kept."""
     tokens: int
+    """How many tokens are kept altogether."""
     evaluation: Texts
+    """Measures how much of other texts the tokens cover."""
 
 
 def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> tuple[SourceModel, list[int]]:

@@ -48,23 +48,25 @@ class LoraConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """alpha / rank · B·A, added to the matrix of this GGUF name. a: A [rank, columns]; b: B [rows, rank]."""
+    """alpha / rank · B·A, added to the matrix of this GGUF name."""
 
     name: str
     a: Halves
+    """A [rank, columns]."""
     b: Halves
+    """B [rows, rank]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """alpha: for llama.cpp, whose scale is always alpha / rank; updates: in the order of the model's tensors.
-
-    sources: SHA-256 (hex) of its files.
-    """
+    """A LoRA adapter that fits the model."""
 
     alpha: float
+    """For llama.cpp, whose scale is always alpha / rank."""
     updates: list[LowRank]
+    """In the order of the model's tensors."""
     sources: dict[str, str]
+    """SHA-256 of its files, in hex."""
 
 
 def read_lora(folder: Path, tensors: Sequence[ModelTensor]) -> Lora:

@@ -21,20 +21,21 @@ _LICENCE = re.compile(r"license:\s*(?P<quote>[\"']?)(?P<licence>[A-Za-z0-9][A-Za
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
-    """tensors: in the order of the GGUF file; generation: generation_config.json.
-
-    chat_template: None for a base model. fields: JSON, how a model that `train` made reads an input; None = as a chat.
-    all_tokens: how many the checkpoint has. The tokenizer may have a part of them.
-    """
+    """A checkpoint without its weights."""
 
     config: Qwen2Config
     tensors: list[ModelTensor]
+    """In the order of the GGUF file."""
     tokenizer: Tokenizer
     chat_template: str | None
+    """None for a base model."""
     generation: dict[str, Any]
+    """The content of generation_config.json."""
     licence: str | None
     fields: str | None
+    """How a model that `train` made reads an input, as JSON; None for a chat model."""
     all_tokens: int
+    """How many tokens the checkpoint has. The tokenizer may have a part of them."""
 
 
 def read_model(checkpoint: Checkpoint) -> SourceModel:

@@ -55,10 +55,11 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Some rows of a stored matrix; reads like a StoredTensor. rows: their numbers, ascending."""
+    """Some rows of a stored matrix; reads like a StoredTensor."""
 
     stored: StoredTensor
     rows: Sequence[int]
+    """Their numbers, ascending."""
 
     @property
     def name(self) -> str:

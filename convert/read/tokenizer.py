@@ -29,18 +29,16 @@ _CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """A byte-level BPE vocabulary. `tokens` and `token_types` have one entry per row of the embedding.
-
-    special_ids: by kind (bos, eos, unk, sep, pad, mask; in a part of a vocabulary also eot, the end of a turn).
-    adds: for bos, eos and sep, whether encoding adds it.
-    """
+    """A byte-level BPE vocabulary. `tokens` and `token_types` have one entry per row of the embedding."""
 
     pre: str
     tokens: list[str]
     token_types: list[int]
     merges: list[str]
     special_ids: dict[str, int]
+    """By kind: bos, eos, unk, sep, pad, mask; in a part of a vocabulary also eot, the end of a turn."""
     adds: dict[str, bool]
+    """For bos, eos and sep, whether encoding adds it."""
 
 
 def parse_tokenizer(

@@ -20,15 +20,13 @@ _MARGIN = 0.01
 
 
 class _Table(NamedTuple):
-    """The levels of a type.
-
-    middles: between a level and the next. nearest: the code at each step of a half from the first level on, as
-    torch.bucketize is ten times slower. All middles fall on steps.
-    """
+    """The levels of a type."""
 
     levels: Any
     middles: Any
+    """Between each level and the next. All of them fall on steps of a half."""
     nearest: Any
+    """The code at each step of a half from the first level on: torch.bucketize is ten times slower."""
 
     @classmethod
     def of(cls, kind: GgmlType) -> "_Table":

@@ -20,16 +20,16 @@ class TunedOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How a part of a vocabulary reads texts. covered: lines whose tokens are all in it, and are the same as before.
-
-    tokens_before: of all lines, with the whole vocabulary; tokens: with the part.
-    """
+    """How a part of a vocabulary reads texts."""
 
     name: str
     lines: int
     covered: int
+    """Lines that are read as before: all of their tokens are in the part."""
     tokens_before: int
+    """Of all lines, with the whole vocabulary."""
     tokens: int
+    """Of all lines, with the part."""
 
     @property
     def growth(self) -> float:
@@ -39,20 +39,18 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """tokens: how many the model has. of: how many the checkpoint has; coverage: None = nothing was cut."""
+    """How many tokens a model has."""
 
     tokens: int
     of: int
+    """How many the checkpoint has."""
     coverage: Coverage | None = None
+    """None if nothing was cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """The bundle itself. target: the kernels that its types were chosen for.
-
-    bytes_per_token: of weights, which each step reads. recovered: whether weights were trained after rounding.
-    adapter_sha256: hex, of adapter.gguf; None = there is none. canaries: the number of recorded answers.
-    """
+    """The bundle itself."""
 
     name: str
     version: int
@@ -60,12 +58,17 @@ class Bundle:
     quantization: str
     bits_per_weight: float
     target: str
+    """The kernels that its types were chosen for."""
     calibration: TunedOn
     adapter_sha256: str | None
+    """Of adapter.gguf in hex; None if there is none."""
     canaries: int
+    """The number of recorded answers."""
     vocabulary: Vocabulary
     bytes_per_token: int
+    """Bytes of weights that each step reads."""
     recovered: bool
+    """Whether weights were trained after rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,47 +81,47 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationTexts:
-    """The texts that both models read. positions: the number of tokens whose prediction was compared."""
+    """The texts that both models read."""
 
     name: str
     sha256: str
     tokens: int
     positions: int
+    """The number of tokens whose prediction was compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Divergence:
-    """Kullback-Leibler divergence from the reference over all positions, in nats.
-
-    error: standard error of the mean. top1_agreement: share of positions where both have the same most probable token.
-    """
+    """Kullback-Leibler divergence from the reference over all positions, in nats."""
 
     mean: float
     error: float
+    """The standard error of the mean."""
     median: float
     p90: float
     p99: float
     max: float
     top1_agreement: float
+    """The share of positions where both have the same most probable token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perplexity:
-    """ratio: own / reference; low, high: its 95 % interval."""
+    """Of both models on the same texts."""
 
     ratio: float
+    """own / reference."""
     low: float
+    """The lower end of the 95 % interval of the ratio."""
     high: float
+    """Its upper end."""
     own: float
     reference: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAccuracy:
-    """Share of right answers to a task's examples.
-
-    gained, lost: how many examples only the bundle answers right, and how many only the reference.
-    """
+    """The share of right answers to a task's examples."""
 
     name: str
     kind: str
@@ -126,21 +129,22 @@ class TaskAccuracy:
     accuracy: float
     reference_accuracy: float
     gained: int
+    """How many examples only the bundle answers right."""
     lost: int
+    """How many only the reference answers right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorQuality:
-    """divergence: mean, in nats, with only this tensor quantized; None = not measured.
-
-    is_scaled: measured with another type, and scaled by the loss of this one.
-    """
+    """What a tensor adds."""
 
     name: str
     type: str
     bytes: int
     divergence: float | None
+    """The mean in nats with only this tensor quantized; None if it was not measured."""
     is_scaled: bool = False
+    """Whether it was measured with another type, and scaled by the loss of this one."""
 
     @property
     def kind(self) -> str:
@@ -155,15 +159,15 @@ class TensorQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """One way to quantize the model. bytes: of its file; divergence: mean, in nats, measured.
-
-    ram_bytes: computed, what loading copies into anonymous memory for the target's kernels.
-    """
+    """One way to quantize the model."""
 
     name: str
     bytes: int
+    """Of its file."""
     ram_bytes: int
+    """What loading copies into anonymous memory for the target's kernels, computed."""
     divergence: float
+    """The mean in nats, measured."""
     is_own: bool
 
 

@@ -77,10 +77,11 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy of a bundle that is being written. version: of its manifest."""
+    """A copy of a bundle that is being written."""
 
     folder: Path
     version: int
+    """Of its manifest."""
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from convert.quantize.recipe import Quantization
 from edge_agent.commands.fields import SwitchFields, fields_of
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.docs.pages import page, samples
@@ -70,3 +71,8 @@ def test_the_sample_of_a_switch_parses_and_its_errors_are_named() -> None:
     codes = set(re.findall(r"""CommandError\("(\w+)\"""", code))
     assert "downgrade" in codes
     assert not {name for name in codes if f"`{name}`" not in text}
+
+
+def test_the_page_lists_every_type_of_the_converter() -> None:
+    (listed,) = re.findall(r"All values of `--type`: `([^`]+)`", page("models"))
+    assert listed.split() == [one.value for one in Quantization if one is not Quantization.AUTO]
