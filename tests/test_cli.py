@@ -52,6 +52,13 @@ def test_a_task_that_no_configuration_may_have_is_a_usage_error(
     assert 'TASK should be letters, digits, _ and -, at most 64 (got "a/b")' in capsys.readouterr().err
 
 
+def test_the_daemon_and_version_import_no_library_that_only_some_of_their_work_needs() -> None:
+    names = "cryptography", "jsonschema", "llama_cpp", "numpy", "rich", "edge_agent.tools.watch"
+    code = f"import sys, edge_agent.agent, edge_agent.cli; print({{*{names!r}}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 @pytest.mark.parametrize("command", ["check-config", "doctor --config-only", "doctor --config-only --config"])
 @pytest.mark.parametrize(
     ("more", "code", "err"), [("", 0, ""), ("tsk = 1\n", 78, ": device.tsk: unknown key (got 1); allowed: id, site\n")]

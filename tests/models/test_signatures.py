@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,9 +33,3 @@ def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
 def test_a_key_file_that_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
     (tmp_path / "key").symlink_to("/proc/self/mem")
     assert public_key_fault(tmp_path / "key") == "cannot be read: Input/output error"
-
-
-def test_without_a_key_the_daemon_does_not_import_the_library() -> None:
-    program = "import sys, edge_agent.agent, edge_agent.cli; print('cryptography' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

@@ -33,20 +33,11 @@ def test_rates_are_medians_of_rounds_and_latencies_are_of_all_answers() -> None:
     assert (figures["prompt_tokens"], figures["completion_tokens"], figures["cached_share"]) == (100.0, 10.0, 0.6)
 
 
-@pytest.mark.parametrize(
-    ("answers", "expected"),
-    [
-        (2, (None, None, None)),
-        (3, (2.0, None, None)),
-        (20, (10.0, 19.0, None)),
-        (100, (50.0, 95.0, 99.0)),
-    ],
-)
-def test_a_percentile_is_neither_the_fastest_nor_the_slowest_answer(
-    answers: int, expected: tuple[float | None, ...]
-) -> None:
-    figures = task_figures("classify", 1, [one_round(1.0, *(n / 1000 for n in range(1, answers + 1)))])
-    assert (figures["p50_ms"], figures["p95_ms"], figures["p99_ms"]) == expected
+def test_a_percentile_is_neither_the_fastest_nor_the_slowest_answer() -> None:
+    known = {2: (None, None, None), 3: (2.0, None, None), 20: (10.0, 19.0, None), 100: (50.0, 95.0, 99.0)}
+    for answers, expected in known.items():
+        figures = task_figures("classify", 1, [one_round(1.0, *(n / 1000 for n in range(1, answers + 1)))])
+        assert (figures["p50_ms"], figures["p95_ms"], figures["p99_ms"]) == expected
 
 
 def test_of_no_answer_there_is_no_latency() -> None:
@@ -55,9 +46,8 @@ def test_of_no_answer_there_is_no_latency() -> None:
     assert (figures["p50_ms"], figures["cached_share"], figures["prompt_tokens"]) == (None, None, None)
 
 
-@pytest.mark.parametrize(("max_active", "counts"), [(1, [1]), (3, [1, 3]), (16, [1, 4, 16])])
-def test_clients_are_one_four_and_as_many_as_the_engine_answers_at_once(max_active: int, counts: list[int]) -> None:
-    assert client_counts(max_active) == counts
+def test_clients_are_one_four_and_as_many_as_the_engine_answers_at_once() -> None:
+    assert list(map(client_counts, (1, 3, 16))) == [[1], [1, 3], [1, 4, 16]]
 
 
 def test_workload_asks_each_kind_of_answer_with_a_constant_head_and_readings_that_differ() -> None:
@@ -90,13 +80,7 @@ def document(**fields: Any) -> dict[str, Any]:
         task_figures("generate", 4, [one_round(1.0, *[2.0] * 2)]),
     ]
     known: dict[str, Any] = {
-        "board": {
-            "name": "Raspberry Pi 5 Model B Rev 1.0",
-            "cores": 4,
-            "load1": 0.1,
-            "soc_before_c": 50.0,
-            "soc_after_c": 71.0,
-        },
+        "board": {"name": "Raspberry Pi 5", "cores": 4, "load1": 0.1, "soc_before_c": 50.0, "soc_after_c": 71.0},
         "model": {"bundle": "qwen2.5-0.5b", "quantization": "Q4_0", "size": 352_000_000},
         "engine": {"batch_tokens": 64},
         "tasks": tasks,
@@ -104,13 +88,8 @@ def document(**fields: Any) -> dict[str, Any]:
             "decode": [step(1, {1: 20.1, 2: 34.2}, 2), step(3, {1: 40.0}, 1, 4)],
             "prefill": [step(64, {1: 60.0, 2: 120.0}, 2)],
         },
-        "worker": {
-            "anonymous_mib": 201.2,
-            "file_mib": 340.0,
-            "repacked_mib": None,
-            "first_start_s": 9.1,
-            "later_start_s": 1.2,
-        },
+        "worker": dict.fromkeys(("anonymous_mib", "file_mib", "first_start_s", "later_start_s"), 201.2)
+        | {"repacked_mib": None},
     }
     whole = {**known, **fields}
     return {**whole, "summary": summary(whole)}
@@ -146,26 +125,11 @@ def test_a_busy_board_is_named() -> None:
 
 def test_the_largest_figures_fit_a_terminal_of_80_columns() -> None:
     wide = step(2048, dict.fromkeys((1, 2, 3, 4, 6, 8, 10, 12), 12345.6), 4)
-    extreme = {
-        **document()["tasks"][0],
-        "clients": 32,
-        "requests": 12_800,
-        "failed": 3,
-        "failure": "no valid output: " + "x" * 90 + "\x1b[2J",
-        "requests_per_s": 12345.678,
-        "p50_ms": 123456.7,
-        "p95_ms": 123456.7,
-        "p99_ms": 123456.7,
-        "completion_tokens_per_s": 12345.6,
-        "completion_tokens": 32.0,
-    }
-    text = table(
-        document(
-            tasks=[{**extreme, "task": task} for task in TASKS],
-            steps={"decode": [wide], "prefill": [wide]},
-            engine={"batch_tokens": 2048},
-        )
-    )
+    extreme = {**document()["tasks"][0], "clients": 32, "requests": 12_800, "failed": 3, "completion_tokens": 32.0}
+    extreme |= {"failure": "no valid output: " + "x" * 90 + "\x1b[2J", "requests_per_s": 12345.678}
+    extreme |= {**dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), 123456.7), "completion_tokens_per_s": 12345.6}
+    tasks = [{**extreme, "task": task} for task in TASKS]
+    text = table(document(tasks=tasks, steps={"decode": [wide], "prefill": [wide]}, engine={"batch_tokens": 2048}))
 
     assert max(map(len, text.splitlines())) <= COLUMNS
     assert "3 of 12800 failed" in text

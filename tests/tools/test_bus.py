@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -90,10 +88,3 @@ def test_usage_errors_have_their_exit_code(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["watch", *arguments])
     assert ended.value.code == cli.EXIT_USAGE
-
-
-def test_the_daemon_imports_neither_watch_nor_rich() -> None:
-    package = "edge_agent.tools.watch."
-    names = f"[name for name in sys.modules if name.split('.')[0] == 'rich' or (name + '.').startswith('{package}')]"
-    code = f"import sys, edge_agent.agent, edge_agent.cli, edge_agent.engine.worker; assert not {names}, {names}"
-    subprocess.run([sys.executable, "-c", code], check=True)

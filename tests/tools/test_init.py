@@ -34,11 +34,8 @@ def written(*words: str) -> Config:
 def test_options_become_a_configuration_that_explains_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ("--host", "broker", "--protocol", "3.1.1", "--subscribe", "plant/+/vibration", "--publish", "plant/{1}/t")
     config = written(*BOARD, *TASK, *more, "--ca-file", "ca.pem", "--model", "models/pump", "--system", 'Say "\x7f\\".')
-    assert (config.topics.base, config.mqtt.hosts, config.mqtt.protocol) == (
-        "edgeai/v1/hall1/board1",
-        ("broker",),
-        "3.1.1",
-    )
+    assert config.topics.base == "edgeai/v1/hall1/board1"
+    assert (config.mqtt.hosts, config.mqtt.protocol) == (("broker",), "3.1.1")
     assert config.mqtt.tls is not None
     assert (config.mqtt.tls.ca_file, config.models["default"].path) == (folder / "ca.pem", folder / "models/pump")
     task = config.tasks["pump-triage"]
@@ -49,13 +46,13 @@ def test_options_become_a_configuration_that_explains_itself(folder: Path, capsy
     assert lines[0] == "#:schema ./config.schema.json"
     assert f"# {ClassifyTask.model_fields['labels'].description}" in lines
     told = capsys.readouterr().out
-    for command in (
+    for words in (
         "check-config config.toml",
         "doctor --config",
         "run --config",
         "ask --config config.toml pump-triage",
     ):
-        assert f"  edge-agent {command}" in told
+        assert f"  edge-agent {words}" in told
     assert "echo:" not in told
 
 
@@ -148,38 +145,19 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[str]) -> list[s
 def test_a_terminal_is_asked_until_the_loader_is_content(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = (
-        "hall 1",
-        "hall1",
-        "",
-        "",
-        "",
-        "pump-triage",
-        "clasify",
-        "classify",
-        "normal",
-        "normal,worn",
-        "",
-        "a/#/b",
-        "a/+",
-    )
+    site = ["hall 1", "hall1", "", "", ""]
+    answers = [*site, "pump-triage", "clasify", "classify", "normal", "normal,worn", "", "a/#/b", "a/+"]
     prompts = answering(monkeypatch, iter(answers))
     config = written("--device", "board1")
     assert prompts == [
         *("site", "site", "host", "model", "task", "task", "kind", "kind", "labels", "labels", "system"),
         *("subscribe", "subscribe"),
     ]
-    assert (config.device.site, config.mqtt.hosts, config.tasks["pump-triage"].subscribe) == (
-        "hall1", ("localhost",), ("a/+",)
-    )  # fmt: skip
+    assert (config.device.site, config.mqtt.hosts) == ("hall1", ("localhost",))
+    assert config.tasks["pump-triage"].subscribe == ("a/+",)
     told = capsys.readouterr().out
-    for fault in (
-        "--site: should match",
-        "--task: required",
-        "--kind: should be one of",
-        "--labels: should have at least",
-    ):
-        assert f"\n{fault}" in told
+    for fault in ("site: should match", "task: required", "kind: should be one of", "labels: should have at least"):
+        assert f"\n--{fault}" in told
     assert "'#' stands alone and at the end" in told
 
 

@@ -17,25 +17,23 @@ from tests.helpers.support import CONFIG
 
 
 @pytest.mark.parametrize(
-    ("bundle", "code", "out", "err"),
+    ("bundle", "out", "err"),
     [
-        ("one", 0, r"pump-demo: 6 of 6 canaries answered as recorded\n", r""),
         # It loads, and its answers are nonsense.
         (
             "damaged",
-            1,
             r"pump-demo: \d of 6 canaries .*\n",
             r"(?s).*\(machine-explanation\): the text is .*recorded is .*",
         ),
-        ("unloadable", 1, r"", r"edge-agent: [^\n]*unloadable/adapter\.gguf[^\n]*\n"),
-        ("wrong-hash", 1, r"", r"edge-agent: wrong-hash/model\.gguf: should have sha256 .*\n"),
-        ("bad-canaries", 1, r"", r"edge-agent: .*canaries\.json.*\n"),
+        ("unloadable", r"", r"edge-agent: [^\n]*unloadable/adapter\.gguf[^\n]*\n"),
+        ("wrong-hash", r"", r"edge-agent: wrong-hash/model\.gguf: should have sha256 .*\n"),
+        ("bad-canaries", r"", r"edge-agent: .*canaries\.json.*\n"),
     ],
 )
 def test_a_bundle_is_judged_by_its_files_and_its_answers(
-    model_bundles: Path, capsys: pytest.CaptureFixture[str], bundle: str, code: int, out: str, err: str
+    model_bundles: Path, capsys: pytest.CaptureFixture[str], bundle: str, out: str, err: str
 ) -> None:
-    assert main(["probe", "--bundle", str(model_bundles / bundle)]) == code
+    assert main(["probe", "--bundle", str(model_bundles / bundle)]) == 1
     printed = capsys.readouterr()
     assert re.fullmatch(out, printed.out), printed.out
     assert re.fullmatch(err, printed.err), printed.err
@@ -45,14 +43,15 @@ def test_a_bundle_is_judged_by_its_files_and_its_answers(
     ("bundle", "code", "found"),
     [
         ("one", 0, r"good     canaries       6 of 6 answered"),
-        ("damaged", 1, r"failed   canaries       \d of 6 answered .*\(machine-explanation\): the text is"),
-        ("bad-canaries", 1, r"failed   engine         canaries\.json: "),
+        ("bad-canaries", 1, r"failed   engine         .*canaries\.json"),
     ],
 )
 def test_doctor_checks_a_bundle_as_a_switch_would(
     model_bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], bundle: str, code: int, found: str
 ) -> None:
-    path = written_config(tmp_path, "echo:")
+    path = written_config(
+        tmp_path, "echo:", "[engine]\nmax_active = 1\nthreads = 1\nprefill_threads = 1\nbatch_tokens = 64\n"
+    )
     assert main(["doctor", "--config", str(path), "--bundle", str(model_bundles / bundle)]) == code
     printed = capsys.readouterr().out
     assert re.search(found, printed), printed
@@ -80,6 +79,7 @@ def test_configuration_names_the_bundle_and_who_must_have_signed_it(
     copy = Path(shutil.copytree(bundle, tmp_path / "signed"))
     sign(copy, private)
     assert main(["probe", "--config", str(config), "--bundle", str(copy)]) == 0
+    assert capsys.readouterr().out == "pump-demo: 6 of 6 canaries answered as recorded\n"
 
 
 def test_without_bundle_and_configuration_the_usual_one_is_missed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,31 +32,12 @@ class Bus:
     def __init__(self) -> None:
         self.site = Site("edgeai/v1", "hall1")
 
-    def say(
-        self,
-        at: float,
-        topic: str,
-        payload: bytes,
-        *,
-        retained: bool = False,
-        expiry_s: int | None = None,
-        device: str = "board1",
-    ) -> None:
-        self.say_on(at, f"edgeai/v1/hall1/{device}/{topic}", payload, retained=retained, expiry_s=expiry_s)
+    def say(self, at: float, topic: str, payload: bytes, *, device: str = "board1", **properties: Any) -> None:
+        self.say_on(at, f"edgeai/v1/hall1/{device}/{topic}", payload, **properties)
 
-    def say_on(
-        self, at: float, topic: str, payload: bytes, *, retained: bool = False, expiry_s: int | None = None
-    ) -> None:
-        message = Message(
-            topic=topic,
-            payload=payload,
-            qos=1,
-            packet_id=1,
-            is_retained=retained,
-            expiry_s=expiry_s,
-            received_at=1000.0 + at,
-        )
-        self.site.receive(message, WALL + at)
+    def say_on(self, at: float, topic: str, payload: bytes, *, retained: bool = False, **properties: Any) -> None:
+        given = {"qos": 1, "packet_id": 1, "is_retained": retained, "received_at": 1000.0 + at, **properties}
+        self.site.receive(Message(topic=topic, payload=payload, **given), WALL + at)
 
     def row(self, at: float) -> Row:
         (row,) = self.site.rows(1000.0 + at)
