@@ -16,6 +16,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK
 from edge_agent.core.labelled import TIME_KEYS, RowsError, json_values
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
+from edge_agent.core.page.page import environment as page_environment
 from edge_agent.core.pipe import (
     Adapter,
     EngineSettings,

@@ -300,6 +300,7 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
     importance, lora, template = folder / manifest.IMPORTANCE_FILE, source.lora, source.model.chat_template
     is_recovered = job.tuning is not None and job.tuning.recovers
     vocabulary = {"tokens": source.vocabulary.tokens, "of": source.vocabulary.of}
+    tools = manifest.tools() | (manifest.torch_versions() if is_recovered else {})
     return {
         "schema": manifest.SCHEMA if source.model.fields is None else manifest.TRAINED_SCHEMA,
         "name": plan.name,
@@ -317,7 +318,7 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
             "imatrix_sha256": sha256_of(importance) if importance.is_file() else None,
             **({"recovered": True} if is_recovered else {}),
         },
-        "tools": manifest.tools() | (manifest.torch_versions() if is_recovered else {}),
+        "tools": tools | ({} if comparison is None else manifest.matplotlib_version()),
         "context_length": plan.model.config.max_position_embeddings,
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),

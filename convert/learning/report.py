@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..agent import percent, share_interval
-from ..report.page import environment
+from ..agent import page_environment, percent, share_interval
+from ..report.numbers import megabytes
 from ..write.manifest import canonical_json
 
 SCHEMA = 1
@@ -154,5 +154,5 @@ class Training:
 def render_training(training: Training) -> str:
     """The page; equal content gives equal pages."""
     recipe = ", ".join(f"{name} {value:g}" for name, value in training.recipe.items())
-    template = environment(Path(__file__).parent).get_template("training.html.jinja")
-    return template.render(training=training, recipe=recipe, percent=percent)
+    template = page_environment(Path(__file__).parent).get_template("training.html.jinja")
+    return template.render(training=training, recipe=recipe, percent=percent, megabytes=megabytes)

@@ -3,42 +3,23 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from ..errors import escaped
-from . import charts, numbers
+from ..agent import page_environment
+from . import numbers
 from .quality import Quality, TensorQuality
 
-
-def environment(*folders: Path) -> jinja2.Environment:
-    """For pages, with the templates of further folders: text from outside is escaped, and made visible."""
-    folder = Path(__file__).parent
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, *folders]),
-        autoescape=True,
-        finalize=_visible,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = ("significant", "percent", "ratio", "megabytes", "perplexity_verdict", "right_answers", "points_gained")
-    made.globals |= {name: getattr(numbers, name) for name in shown}
-    made.globals["style"] = Markup((folder / "style.css").read_text("utf-8"))  # noqa: S704 - our own file
-    return made
+_SHOWN = ("significant", "percent", "ratio", "megabytes", "perplexity_verdict", "right_answers", "points_gained")
 
 
 def render_page(quality: Quality) -> str:
     """The whole document; equal qualities give equal pages."""
-    edges = charts.heat_edges(quality.tensors)
+    from . import charts  # noqa: PLC0415 - matplotlib takes a second
+
     measured = [tensor for tensor in quality.tensors if tensor.divergence is not None]
     context = {
         "quality": quality,
         "comparison": quality.comparison,
         "bundle": quality.bundle,
-        "width": charts.WIDTH,
         "less_probable": numbers.significant(100 * (1 - math.exp(-quality.comparison.divergence.mean)), 2),
         "own": next(size for size in quality.sizes if size.is_own),
         "sizes": sorted(quality.sizes, key=lambda size: size.bytes),
@@ -47,17 +28,10 @@ def render_page(quality: Quality) -> str:
         "scaled": sum(tensor.is_scaled for tensor in measured),
         "total": _total(measured),
         "tensor_chart": charts.tensor_chart(quality.tensors),
-        "legend": list(enumerate([None, *edges])) if edges else [],
         "kinds": _kinds(quality.tensors),
+        **{name: getattr(numbers, name) for name in _SHOWN},
     }
-    return environment().get_template("quality.html.jinja").render(context)
-
-
-def _visible(value: Any) -> Any:
-    """Text from outside with control and direction characters written out, so that it cannot hide anything."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return escaped(value, limit=len("\\U0001f600") * len(value))
+    return page_environment(Path(__file__).parent).get_template("quality.html.jinja").render(context)
 
 
 def _total(tensors: Sequence[TensorQuality]) -> float:

@@ -53,6 +53,11 @@ def torch_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
 
 
+def matplotlib_version() -> dict[str, str]:
+    """Of what draws quality.html."""
+    return {"matplotlib": importlib.metadata.version("matplotlib")}
+
+
 def tools() -> dict[str, str]:
     """Versions of everything that shapes the bytes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 _ENGINE = ("llama_cpp", "llguidance", "numpy", "cryptography")
-_CONVERT = (*_ENGINE, "gguf", "scipy", "threadpoolctl")
+_CONVERT = (*_ENGINE, "gguf", "scipy", "threadpoolctl", "matplotlib")
 # The demonstration finds out by itself whether there is a broker.
 _MODULES = {
     "engine": _ENGINE,

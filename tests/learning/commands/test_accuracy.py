@@ -150,8 +150,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert page.count("<svg ") == 4
     assert "&lt;b&gt;$x$&lt;/b&gt;" in page
     assert "<b>" not in page
-    assert {*re.findall(r"https?://[^\"]+", page)} == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert not re.search(r"<script|<link|<img|@import|#0102", page)
+    assert not re.search(r"https?://|<script|<link|<img|@import|#0102", page)
     assert "prefers-color-scheme: dark" in page
     names = re.findall(r' id="([^"]+)"', page)
     assert len(names) == len(set(names))

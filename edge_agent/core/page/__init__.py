@@ -1,0 +1,1 @@
+"""Pages for people: one look, figures and tables, without scripts, and nothing is loaded from anywhere."""
