@@ -43,11 +43,13 @@ class Watchdog:
 def stalled_part(
     *, network: Mapping[str, bool], worker_silent_s: float | None, is_worker_coming: bool, monitor_silent_s: float
 ) -> str | None:
-    """Which part stands still, in words; None = all make progress.
+    """Which part stands still, in words; None if all make progress.
 
-    network: by connection, whether its thread works. worker_silent_s: None = no worker is ready.
-    is_worker_coming: a worker loads or will be started. monitor_silent_s: since it last read the
-    board.
+    Args:
+        network: By connection, whether its thread works.
+        worker_silent_s: None while no worker is ready.
+        is_worker_coming: Whether a worker loads or will be started.
+        monitor_silent_s: The time since the monitor last read the board.
     """
     for name, is_at_work in network.items():
         if not is_at_work:

@@ -44,12 +44,10 @@ _MAX_MODEL = 100
 
 
 class Board:
-    """Reads below `root`: `/`, or a recorded tree, where no device is opened.
-
-    disk: a folder on the disk whose free space counts.
-    """
+    """Reads below `root`: `/`, or a recorded tree, where no device is opened."""
 
     def __init__(self, root: Path, disk: Path) -> None:
+        """disk: a folder of the disk whose free space counts."""
         self._root = root
         read_below(root)
         # Also for a compute module in another maker's board, whose model does not name it.
@@ -85,13 +83,13 @@ class Board:
 
     def sensors(self) -> list[Sensor]:
         """All sensors that exist now; a sensor that existed before, and did not fail, is the same object."""
-        found: dict[str, Device] = {}
+        devices: dict[str, Device] = {}
         for folder, prefix, make in _DEVICES:
             for name in entries(self._root / folder):
                 if name.startswith(prefix):
-                    found[name] = self._devices.get(name) or make(self._root / folder / name)
-        self._devices = found
-        return [*self._fixed, *found.values()]
+                    devices[name] = self._devices.get(name) or make(self._root / folder / name)
+        self._devices = devices
+        return [*self._fixed, *devices.values()]
 
     def read(self) -> BoardReading:
         """Reads all sensors once, and blocks as long as they do. Rates are unknown at the first reading."""
@@ -149,7 +147,7 @@ class ThrottleMemory:
         undervoltage_since_boot = _any([reading.undervoltage_since_boot for reading in readings])
         self._was_throttled |= bool(now or since_boot)
         self._was_undervoltage |= bool(undervoltage or undervoltage_since_boot)
-        causes = {cause for one in readings for cause in one.causes}
+        causes = {cause for reading in readings for cause in reading.causes}
         return Throttle(
             now=now,
             since_boot=self._was_throttled or (now if since_boot is None else since_boot),
@@ -172,7 +170,7 @@ def _of_kind(kind: type[R], readings: Iterable[object]) -> list[R]:
 
 def _merged(kind: type[P], readings: Iterable[object]) -> P:
     """One of this kind, with the fields that any reading has."""
-    fields = (field for one in _of_kind(kind, readings) for field in asdict(one).items())
+    fields = (field for reading in _of_kind(kind, readings) for field in asdict(reading).items())
     return kind(**{name: value for name, value in fields if value is not None})
 
 

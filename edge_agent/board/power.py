@@ -95,11 +95,11 @@ class Rapl(Device):
 
 def choose_power(readings: Collection[Power]) -> Power:
     """The sum of the sources of the widest scope."""
-    scope = next((scope for scope in Scope if any(one.scope is scope for one in readings)), None)
+    scope = next((scope for scope in Scope if any(reading.scope is scope for reading in readings)), None)
     if scope is None:
         return Power()
-    chosen = [one for one in readings if one.scope is scope]
-    source = "+".join(sorted({str(one.source) for one in chosen}))
-    total = Power(watts=round(sum(one.watts or 0.0 for one in chosen), 3), scope=scope, source=source)
+    chosen = [reading for reading in readings if reading.scope is scope]
+    source = "+".join(sorted({str(reading.source) for reading in chosen}))
+    total = Power(watts=round(sum(reading.watts or 0.0 for reading in chosen), 3), scope=scope, source=source)
     # Several meters may measure in series: together they are rails, some perhaps counted twice.
     return replace(total, scope=Scope.RAILS) if scope is Scope.BOARD and len(chosen) > 1 else total

@@ -84,8 +84,9 @@ class _Listing:
 def open_model(key: str, path: Path, trust: Trust = _ANY, chat_templates: Sequence[str] | None = None) -> Model:
     """Checks every byte of a bundle folder or a bare .gguf. Raises ModelError, RevokedError.
 
-    trust: with keys, only bundles open that one of them signed.
-    chat_templates: hashes of the allowed chat templates; None = any.
+    Args:
+        trust: With keys, only bundles that one of them signed open.
+        chat_templates: The hashes of the allowed chat templates; without it, any is allowed.
     """
     try:
         if fault := path_fault(path) or _unsigned_fault(path, trust):
@@ -228,7 +229,7 @@ def _adapters(folder: Path, manifest: Manifest) -> tuple[Adapter, ...]:
 
 def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
     """Without a check of hashes. Raises ModelError, OSError."""
-    found = list[Student]()
+    students = list[Student]()
     for name, listed in sorted(manifest.files.items()):
         if (match := STUDENT_FILE.fullmatch(name)) is None:
             if name.startswith("student-"):
@@ -242,13 +243,13 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
         if facts.fields is None:
             raise ModelError(f"{folder.name}/{name}: should be a model that `edge-convert train` made")
         tasks = facts.fields.label_sets
-        if repeated := {task for one in found for task in one.tasks} & tasks.keys():
+        if repeated := {task for student in students for task in student.tasks} & tasks.keys():
             raise ModelError(f"{folder.name}/{name}: another student has the task {shown(min(repeated))}, too")
         path = str(folder / name)
-        found.append(
+        students.append(
             Student(name=match[1], path=path, sha256=listed.sha256, quantization=facts.quantization, tasks=tasks)
         )
-    return tuple(found)
+    return tuple(students)
 
 
 def _check_content(

@@ -156,15 +156,15 @@ def decode(data: bytes) -> CanaryFile:
     if len(data) > MAX_BYTES:
         raise CanaryError(f"{FILE}: should have at most {MAX_BYTES} bytes (got {len(data)})")
     try:
-        found = CanaryFile.model_validate(parse_json(data.decode()))
+        file = CanaryFile.model_validate(parse_json(data.decode()))
     except ValidationError as error:
         raise CanaryError(f"{FILE}: {first_fault(error, known=_known_keys())}") from error
     except ValueError as error:
         raise CanaryError(f"{FILE}: is not JSON: {error}") from error
-    for index in range(len(found.canaries)):
-        if (fault := _canary_fault(found, index)) is not None:
+    for index in range(len(file.canaries)):
+        if (fault := _canary_fault(file, index)) is not None:
             raise CanaryError(f"{FILE}: canaries[{index}].{fault}")
-    return found
+    return file
 
 
 def _known_keys() -> list[str]:
@@ -172,12 +172,12 @@ def _known_keys() -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def _canary_fault(found: CanaryFile, index: int) -> str | None:
+def _canary_fault(file: CanaryFile, index: int) -> str | None:
     """How a canary does not fit its task."""
-    canary = found.canaries[index]
-    config = found.tasks.get(canary.task)
+    canary = file.canaries[index]
+    config = file.tasks.get(canary.task)
     if config is None:
-        return f"task: should be one of {', '.join(found.tasks)} (got {shown(canary.task)})"
+        return f"task: should be one of {', '.join(file.tasks)} (got {shown(canary.task)})"
     part, labels = config.canary_part, set(canary.answer.scores or ())
     if canary.answer.parts != {part}:
         holds = ", ".join(sorted(canary.answer.parts)) or "nothing"
@@ -185,7 +185,7 @@ def _canary_fault(found: CanaryFile, index: int) -> str | None:
     if labels != set(config.choices):
         return f"answer.scores: should have the labels of its task (got {shown(sorted(labels))})"
     try:
-        found.make_run(index, 0)
+        file.make_run(index, 0)
     except Refusal as error:
         return error.error.message
     return None
@@ -234,11 +234,11 @@ class RenderedCanaries:
     answers: RecordedAnswers
 
 
-def render_canaries(found: CanaryFile) -> RenderedCanaries:
+def render_canaries(file: CanaryFile) -> RenderedCanaries:
     """Renders every template, without bounds."""
     return RenderedCanaries(
-        runs=tuple(found.make_run(index, index) for index in range(len(found.canaries))),
-        answers=RecordedAnswers(tolerances=found.tolerances, canaries=found.canaries),
+        runs=tuple(file.make_run(index, index) for index in range(len(file.canaries))),
+        answers=RecordedAnswers(tolerances=file.tolerances, canaries=file.canaries),
     )
 
 
@@ -271,13 +271,13 @@ def _render_apart(data: bytes) -> RenderedCanaries:
 def _main() -> int:
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
-            found = _RENDERED.dump_json(render_canaries(decode(sys.stdin.buffer.read())))
-        if len(found) > _MAX_RENDERED_BYTES:
-            raise CanaryError(f"{FILE}: should ask at most {_MAX_RENDERED_BYTES} bytes (got {len(found)})")
+            rendered = _RENDERED.dump_json(render_canaries(decode(sys.stdin.buffer.read())))
+        if len(rendered) > _MAX_RENDERED_BYTES:
+            raise CanaryError(f"{FILE}: should ask at most {_MAX_RENDERED_BYTES} bytes (got {len(rendered)})")
     except (CanaryError, OutOfBoundsError) as error:
         sys.stdout.buffer.write(str(error).encode(errors="backslashreplace"))
         return FAULTY
-    sys.stdout.buffer.write(found)
+    sys.stdout.buffer.write(rendered)
     return 0
 
 

@@ -25,13 +25,14 @@ RETRY_S = 10.0
 
 
 class CanaryWatch:
-    """Asks a round of canaries every `interval_s`; 0 = never. report: gets the fault of a round, "" = none; None for a
-    model that was not asked yet.
-
-    Canaries are asked one at a time: requests that run side by side may be rounded differently.
-    """
+    """Asks canaries one at a time: requests that run side by side may be rounded differently."""
 
     def __init__(self, interval_s: float, supervisor: Supervisor, report: Callable[[str | None], None]) -> None:
+        """
+        Args:
+            interval_s: From one round of canaries to the next; 0 turns the watch off.
+            report: Gets the fault of a round, "" if there is none, and None for a model that was not asked yet.
+        """
         self._interval_s = interval_s
         self._supervisor = supervisor
         self._report = report

@@ -18,14 +18,12 @@ INTERVAL_S = 60.0
 
 
 class RevocationWatch:
-    """report: gets the fault of the list, and why the model in force must not be used; None = there is none.
-
-    A model that is revoked while it runs goes on: it does not open at the next start.
-    """
+    """A model that is revoked while it runs goes on: it does not open at the next start."""
 
     def __init__(
         self, config: Config, supervisor: Supervisor, report: Callable[[str | None, str | None], None]
     ) -> None:
+        """report: gets the fault of the list, and why the model in force must not be used; None where all is well."""
         self._config = config
         self._supervisor = supervisor
         self._report = report

@@ -75,14 +75,12 @@ class _Attempt:
 
 
 class ModelSwitch:
-    """At most one switch at a time. `tick` advances it and gives its end.
-
-    spare_mb: memory that can be taken before the board is short of it; None = unknown.
-    """
+    """At most one switch at a time. `tick` advances it and gives its end."""
 
     def __init__(
         self, config: Config, supervisor: Supervisor, dispatcher: Dispatcher, spare_mb: Callable[[float], float | None]
     ) -> None:
+        """spare_mb: gives the memory that can be taken before the board is short of it, if that is known."""
         self._config = config
         self._supervisor = supervisor
         self._dispatcher = dispatcher
@@ -90,10 +88,10 @@ class ModelSwitch:
         self._attempt: _Attempt | None = None
         self._steps: _Steps[Switched] | None = None
         self._now = 0.0
-        found = record.read_record(config)
-        self._previous = None if found is None else found.previous
+        last = record.read_record(config)
+        self._previous = None if last is None else last.previous
         # The version that the last switch or rollback put in force; it may not be the one that runs.
-        self._min_version = 0 if found is None else found.least_version
+        self._min_version = 0 if last is None else last.least_version
 
     @property
     def is_underway(self) -> bool:
@@ -271,8 +269,8 @@ class ModelSwitch:
         self._dispatcher.on_model_replaced(model)
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))
         before, after = (
-            {"name": one.bundle_name, "folder": one.folder, "version": one.version, "sha256": one.sha256}
-            for one in (old, model)
+            {"name": each.bundle_name, "folder": each.folder, "version": each.version, "sha256": each.sha256}
+            for each in (old, model)
         )
         event = {"model": model.key, "how": attempt.how, "old": before, "new": after}
         data = {"changed": True, **event, "canaries": asked, "is_beside": attempt.runs_beside}

@@ -27,5 +27,5 @@ def load_and_ask(worker: WorkerClient, canaries: RenderedCanaries | None) -> tup
     ready = worker.ready()
     if canaries is None:
         return ready, []
-    found = (canaries.answers.difference(index, worker.ask(run)) for index, run in enumerate(canaries.runs))
-    return ready, [difference for difference in found if difference is not None]
+    differences = (canaries.answers.difference(index, worker.ask(run)) for index, run in enumerate(canaries.runs))
+    return ready, [difference for difference in differences if difference is not None]

@@ -72,7 +72,7 @@ class Trust:
 
 
 def read_keys(files: Iterable[tuple[str, Path]]) -> tuple[PublicKey, ...]:
-    """files: each after the field that names it. Raises ModelError."""
+    """The keys in these files, each given after the field that names it. Raises ModelError."""
     keys = list[PublicKey]()
     for name, file in files:
         try:
@@ -110,7 +110,7 @@ def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | 
         data = read_bounded(file, _MAX_BYTES)
         # Before these bytes are parsed.
         signer = verifying_key(signature_of(file), data, [key for key in keys if key.sha256 not in revoked])
-        found = Revocations.model_validate(parse_json(data.decode()))
+        listed = Revocations.model_validate(parse_json(data.decode()))
     except OSError as error:
         raise RevocationsError(f"cannot be read: {error.strerror}") from error
     except SignatureError as error:
@@ -121,13 +121,13 @@ def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | 
         raise RevocationsError(str(error)) from error
     except ValueError as error:
         raise RevocationsError(f"is not JSON: {error}") from error
-    if signer.sha256 in found.keys:
+    if signer.sha256 in listed.keys:
         raise RevocationsError("revokes the key that signed it: sign it with another one")
-    if kept is not None and found.number < kept.number:
-        raise RevocationsError(f"number should be at least {kept.number}, as of the kept list (got {found.number})")
-    if kept is not None and found.number == kept.number and found != kept:
+    if kept is not None and listed.number < kept.number:
+        raise RevocationsError(f"number should be at least {kept.number}, as of the kept list (got {listed.number})")
+    if kept is not None and listed.number == kept.number and listed != kept:
         raise RevocationsError(f"number should be above {kept.number}, which is that of another list")
-    return found
+    return listed
 
 
 def signature_of(file: Path) -> Path:
@@ -147,13 +147,13 @@ def keep_revocations(state_dir: Path, trust: Trust) -> None:
             log.error("%s cannot be written, an older list may count later: %s", path, error)  # noqa: TRY400 - no fault of ours
 
 
-def _is_newer(found: Revocations, kept: Path) -> bool:
+def _is_newer(listed: Revocations, kept: Path) -> bool:
     """Another thread may have kept a newer list since this one was read."""
     try:
         before = _read_kept(kept)
     except RevocationsError:
         return True
-    return before is None or before.number < found.number
+    return before is None or before.number < listed.number
 
 
 def _read_kept(path: Path) -> Revocations | None:

@@ -13,12 +13,9 @@ log = logging.getLogger(__name__)
 
 
 class Subscriptions:
-    """answers: by filter, why the broker refuses it; None = granted.
-
-    subscribe, unsubscribe: send the packet for one filter. subscribe gives its number.
-    """
-
     def __init__(self, subscribe: Callable[[str], int | None], unsubscribe: Callable[[str], object]) -> None:
+        """Both send the packet for one filter; `subscribe` gives its number."""
+        # By filter, why the broker refuses it; None if it is granted.
         self.answers: dict[str, str | None] = {}
         self.wanted: frozenset[str] = frozenset()
         # Earlier filters. The broker's session may still have them, so each connection unsubscribes from them again.

@@ -230,8 +230,8 @@ class _AlarmState:
         """True if the alarm is to be published: it is raised, cleared, more or less severe, or has old figures."""
         if finding is UNKNOWN:
             finding = None
-        found, raised = finding.severity if finding else Severity.NONE, self.severity
-        begins, eases = found > raised == Severity.NONE, found < raised
+        severity, raised = finding.severity if finding else Severity.NONE, self.severity
+        begins, eases = severity > raised == Severity.NONE, severity < raised
         if begins or eases:
             since = now if self._differs_since is None else self._differs_since
             if now - since < (self.rule.raise_after_s if begins else self.rule.clear_after_s):
@@ -240,7 +240,7 @@ class _AlarmState:
             if begins:
                 self.since, self.since_text = since, None
         self._differs_since = None
-        if found == raised and (finding == self.finding or now - self._published_at < REFRESH_S):
+        if severity == raised and (finding == self.finding or now - self._published_at < REFRESH_S):
             return False
         self.finding, self._published_at = finding, now
         return True

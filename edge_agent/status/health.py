@@ -37,10 +37,10 @@ def health_document(
     """Parts that report fields of the same section share it.
 
     Args:
-        parts: sections by name; what is unknown on this board is null.
-        reasons: whether each reason of REASONS holds.
-        alarms: severity by name of those that are raised.
-        unmeasured: the alarms whose cause this board cannot find.
+        parts: Sections by name; what is unknown on this board is null.
+        reasons: Whether each reason of REASONS holds.
+        alarms: The severity of each alarm that is raised, by name.
+        unmeasured: The alarms whose cause this board cannot find.
     """
     known = {
         **{name: severity if reasons[name] else Severity.NONE for name, severity in REASONS.items()},
