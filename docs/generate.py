@@ -29,15 +29,15 @@ _CONFIGURATION = f"""\
 The configuration is one TOML file. `edge-agent run` reads `/etc/edge-agent/config.toml`, or the file of `--config`.
 Every key but `device.site` and `models.default.path` has a default.
 
-* **Begin:** `edge-agent init` writes a first file, from options or by asking.
+* **Start:** `edge-agent init` writes a first file, from options or by asking.
 * **Check:** `edge-agent doctor --config-only FILE` lists all faults: the key, its value and what is allowed.
-  Unknown keys are faults. Hints name what is likely not meant, and files that `run` needs and that are not there yet.
-* **Paths:** relative ones start at the folder of the file.
+  Unknown keys are faults. Hints name what is probably unintended, and files that `run` needs but that do not exist yet.
+* **Paths:** relative ones start at the file's folder.
 * **Change:** `systemctl reload edge-agent`, SIGHUP and `cmd/reload` take over
   {{live}}.
   `queue.journal` and all other tables need a restart. A file with faults changes nothing.
-* **Edit:** an editor completes keys and explains them with the JSON Schema, such as VS Code with Even Better TOML.
-  `edge-agent schema config > config.schema.json` writes it beside the file, which begins with this line:
+* **Edit:** with the JSON Schema, editors such as VS Code with Even Better TOML complete and explain the keys.
+  `edge-agent schema config > config.schema.json` writes it; the configuration then begins with this line:
 
 ```toml
 #:schema ./config.schema.json
@@ -182,8 +182,8 @@ _CLI = f"""\
 
 {_MARK}
 
-`edge-agent` serves requests on a board, and asks, watches and checks boards. `edge-convert` makes models.
-Each command prints this with `--help`. `--version` prints the version, a release's commit, and the llama.cpp beside it.
+`edge-agent` serves requests on a board, and asks, watches and checks boards. `edge-convert` makes models. Each command
+prints its part of this page with `--help`; `--version` prints the version, a release's commit, and the installed llama.cpp.
 """
 
 

@@ -97,8 +97,8 @@ class DeviceConfig(Table):
     site: Name
     """The site that the board belongs to."""
     id: Annotated[Name, BeforeValidator(_host_name)] = Field(default=None, validate_default=True)
-    """The board, unique within the site. A host name that images come with, such as `raspberrypi`, is no default.
-    Default: the host name up to the first dot."""
+    """The board, unique within the site. Default: the host name up to the first dot, unless it is one that images come
+    with, such as `raspberrypi`."""
 
 
 class TlsConfig(Table):
@@ -108,7 +108,7 @@ class TlsConfig(Table):
     """
 
     ca_file: ConfigPath | None = None
-    """Certificates to trust, in PEM. Default: those of the system."""
+    """Certificates to trust, in PEM. Default: the system's."""
     cert_file: ConfigPath | None = None
     """The board's own certificate, in PEM. Default: none."""
     key_file: ConfigPath | None = None
@@ -154,25 +154,25 @@ class MqttConfig(Table):
         PlainValidator(_hosts),
         WithJsonSchema({"anyOf": [_HOST, {"type": "array", "items": _HOST, "minItems": 1, "maxItems": MAX_HOSTS}]}),
     ] = Field(default=("localhost",), alias="host", json_schema_extra={"default": "localhost"})
-    """The broker's name or address. Or a list of brokers that share their messages, as a cluster does: tried in turn,
-    from the first one after each loss."""
+    """The broker's name or address, or a list of brokers that share their messages, such as a cluster. They are tried
+    in turn, starting with the first after each lost connection."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """The broker's port. Default: 1883, with TLS 8883."""
+    """The broker's port. Default: 1883, or 8883 with TLS."""
     protocol: Literal["5", "3.1.1"] = "5"
     """The MQTT version."""
     root: TopicRoot = "edgeai/v1"
-    """What all topics begin with."""
+    """The beginning of all topics."""
     username: str | None = None
-    """The user that the broker knows. Default: none."""
+    """The user name at the broker. Default: none."""
     password_file: ConfigPath | None = None
     """A file that holds the user's password; read again at each connection. Default: none."""
     reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
-    """Topic filters: where callers may have replies sent. Default: `<root>/<site>/<id>/infer/+/response/#`, the same of
-    the pool, and `<root>/reply/#`."""
+    """Topic filters to which callers may have replies sent. Default: `<root>/<site>/<id>/infer/+/response/#`, the
+    pool's equivalent, and `<root>/reply/#`."""
     tls: TlsConfig | None = None
     max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = None
-    """The largest packet that the broker takes. An MQTT 3.1.1 broker cannot name it. Default: what an MQTT 5 broker
-    names, else no limit."""
+    """The largest packet that the broker accepts, which an MQTT 3.1.1 broker cannot announce. Default: what an MQTT 5
+    broker announces, else no limit."""
 
     @property
     def brokers(self) -> str:
@@ -185,16 +185,16 @@ class MqttConfig(Table):
 
 
 class PoolConfig(Table):
-    """Requests that this board shares with other boards (docs/pool.md). `[mqtt]` then names a RabbitMQ.
+    """Requests that this board shares with other boards (docs/pool.md). `[mqtt]` then names RabbitMQ.
 
-    The board takes them from it by AMQP, with the hosts, the user, the password and the certificates of `[mqtt]`. All
-    boards of a pool have the same tasks. A change needs a restart.
+    The board takes them from RabbitMQ by AMQP, with the hosts, user, password and certificates of `[mqtt]`. All boards
+    of a pool have the same tasks. A change needs a restart.
     """
 
     name: Name
     """The pool. Requests come to `<root>/<site>/pool/<name>/infer/<task>/request`."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """The broker's port for AMQP. Default: 5672, with TLS 5671."""
+    """The broker's port for AMQP. Default: 5672, or 5671 with TLS."""
     virtual_host: Annotated[str, StringConstraints(min_length=1, max_length=255)] = "/"
     """RabbitMQ's virtual host, the same as for MQTT."""
 
@@ -206,21 +206,21 @@ class ModelConfig(Table):
     """A bundle's folder as `edge-convert` writes it, or a `.gguf` file, of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen.
     `echo:` is a test model without weights: everything works, but the answers mean nothing."""
     public_key: ConfigPath | None = None
-    """An Ed25519 public key in PEM: only a bundle opens that was signed for it. Default: any bundle and any `.gguf`
+    """An Ed25519 public key in PEM: only bundles signed with its private key open. Default: any bundle and any `.gguf`
     opens."""
     public_keys: Annotated[tuple[ConfigPath, ...], Field(min_length=1, max_length=MAX_PUBLIC_KEYS)] | None = Field(
         default=None, strict=False
     )
-    """In place of `public_key`: several of them. A bundle opens that was signed for any one, so that a new key can take
-    the place of an old one. Default: none."""
+    """Several keys instead of `public_key`: a bundle signed for any of them opens, so that a new key can replace an old
+    one. Default: none."""
     revocations: ConfigPath | None = None
-    """A signed list of bundles and keys that must not be used any more (docs/security.md); its signature is beside it,
-    as `<file>.sig`. It is read at a start, at a switch and each minute. Needs `public_key` or `public_keys`. Default:
-    none."""
+    """A signed list of bundles and keys that must no longer be used (docs/security.md), with its signature next to it
+    as `<file>.sig`. It is read at a start, at a switch and every minute. Needs `public_key` or `public_keys`.
+    Default: none."""
     chat_templates: tuple[Sha256, ...] | None = Field(default=None, strict=False)
     """SHA-256 (hex) of the chat templates that a model may have. Default: any."""
     canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
-    """Seconds after which the running model answers its canaries again, while no request runs. 0 = never."""
+    """How often, in seconds, the running model is asked its canaries while no request runs. 0 = never."""
 
     @field_validator("public_keys")
     @classmethod
@@ -248,92 +248,92 @@ class QueueConfig(Table):
     """Which requests are admitted, and how they wait."""
 
     capacity: Annotated[int, Field(ge=1, le=10000)] = 64
-    """How many requests may wait. The next one gets `busy`/`queue_full`."""
+    """How many requests may wait. Any more get `busy`/`queue_full`."""
     default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 60_000
-    """The deadline of requests where neither they nor their task set one."""
+    """The deadline of requests for which neither they nor their task set one."""
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    """How long an equal request is a repetition, and gets the answer of the first."""
+    """For how long an equal request counts as a repetition, and gets the first one's answer."""
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
     """The largest payload of a request. A larger one is `invalid`/`too_long`."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
-    """How long a stop and `cmd/drain` wait for requests that run; then these are cancelled."""
+    """How long a stop and `cmd/drain` wait for running requests before they cancel them."""
     rate_per_minute: RatePerMinute | None = None
-    """How many requests a minute each reply topic may send, so that one caller cannot use up what all share. Each
-    request that reaches its template counts, however it ends. Default: no limit."""
+    """How many requests per minute are accepted for each reply topic, so that one caller cannot use up what all share.
+    Each request that reaches its template counts, however it ends. Default: no limit."""
     journal: Literal["disk", "memory"] = "disk"
     """Where requests and answers are kept until they are delivered. In memory they end with the agent."""
 
 
 class FeedbackConfig(Table):
-    """What callers say of answers of `classify`. It makes scores right more often, and says how often they are."""
+    """What callers say about answers of `classify`: the board learns from it, and measures how often it is right."""
 
     enabled: bool = False
-    """`true`: answers are kept in `state_dir`, and `<base>/infer/<task>/feedback` is listened to. `false`: what was
-    kept is deleted at the next start or reload."""
+    """`true`: answers are kept in `state_dir`, and feedback is taken on `<base>/infer/<task>/feedback`. `false`:
+    whatever was kept is deleted at the next start or reload."""
     keep: Annotated[int, Field(ge=100, le=2000)] = 1000
-    """How many answers of each task are kept for feedback, and as many that have it. The oldest go first."""
+    """How many of each task's answers without feedback are kept, and as many with it. The oldest go first."""
     days: Annotated[float, Field(gt=0, le=3650)] = 90.0
-    """How long an answer is kept at most."""
+    """The longest time for which an answer is kept, in days."""
     keep_inputs: bool = False
     """`true`: the inputs are kept, too. They may be private."""
 
 
 class CommandsConfig(Table):
-    """Which commands the board takes from the bus."""
+    """Which commands the board accepts from the bus."""
 
     allow: tuple[Operation, ...] = Field(default=("ping", "health"), strict=False)
     """The commands that are carried out."""
     key_file: ConfigPath | None = None
-    """A file with a key: commands must then be signed with it. Default: they need not be."""
+    """A file with a key with which commands must be signed. Default: commands need no signature."""
 
 
 class BoardConfig(Table):
     """Where the board's sensors are read from."""
 
     root: ConfigPath = Path("/")
-    """The folder of `/sys` and `/proc`. With another one no device is opened, and the throttle bits of a Raspberry Pi
+    """The folder that holds `sys` and `proc`. If it is not `/`, no device is opened, and a Raspberry Pi's throttle bits
     come from a file `get_throttled` there, as `vcgencmd` prints them."""
 
 
 class HealthConfig(Table):
-    """How often the board says how it is."""
+    """How often the board publishes its health."""
 
     interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
-    """Seconds between two messages on `health`."""
+    """Seconds between messages on `health`."""
 
 
 class GovernorConfig(Table):
-    """Slows the agent down before the board has to slow down by itself."""
+    """Slows the agent down before the board itself has to slow down."""
 
     enabled: bool = True
-    """`false`: alarms only."""
+    """`false`: only alarms remain."""
     headroom_c: Annotated[float, Field(ge=0.5, le=40)] = 2.0
-    """How many °C below the SoC's limit it begins."""
+    """How many °C below the SoC's limit the governor begins."""
     memory_reserve_mb: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
-    """The memory (10⁶ bytes) that stays free; below twice this it limits. Default: 5 % of all memory."""
+    """The memory (10⁶ bytes) to keep free; below twice as much the governor begins. Default: 5 % of all memory."""
 
 
 class HomeAssistantConfig(Table):
     """Discovery by Home Assistant."""
 
     enabled: bool | None = None
-    """`true`: announce the board there. `false`: withdraw what was announced before. Default: neither."""
+    """`true`: announce the board. `false`: withdraw an earlier announcement. Default: neither."""
     prefix: TopicRoot = "homeassistant"
     """Home Assistant's discovery prefix."""
 
 
 class LogConfig(Table):
-    """The log on standard error. It quotes of callers only ids, tasks and topics, cut at 80 characters."""
+    """The log on standard error. All it quotes from callers are ids, tasks and topics, cut at 80 characters."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least severity. Lines of one kind: at most 50 in ten minutes."""
+    """The lowest severity that is logged. Each kind of line appears at most 50 times in ten minutes."""
 
 
 class Config(Table):
     models_dir: ConfigPath = Path("/var/lib/edge-agent/models")
-    """The folder of the bundles that `cmd/model-switch` names; `health` reports free space of its disk."""
+    """The folder of the bundles that `cmd/model-switch` names; `health` reports the free space on its disk."""
     state_dir: ConfigPath = Path("/var/lib/edge-agent/state")
-    """What the agent keeps over restarts: requests, replies, measurements, prefixes. One agent's alone."""
+    """What the agent keeps across restarts: requests, replies, measurements, prefixes. No two agents may share it."""
     device: DeviceConfig
     mqtt: MqttConfig = MqttConfig()
     pool: PoolConfig | None = None

@@ -39,22 +39,22 @@ class Finish(StrEnum):
 
 
 class EngineSettings(BaseModel):
-    """How the model runs. What is not set is chosen for board and model; threads and widths are measured once."""
+    """How the model runs. Unset keys are chosen for board and model; threads and widths are measured once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = None
-    """Tokens of all requests that run at once, prompts and answers together. Default: the model's length, at most
-    4096."""
+    """Tokens of all requests that run at once, prompts and answers together. Default: the model's context length, at
+    most 4096."""
     max_active: Annotated[int, Field(ge=1, le=32)] = 4
     """Requests that run at once."""
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of steps with fewer than 8 rows: one row per request that writes. Default: measured; 1 for a trained
-    model."""
+    """Threads for steps with fewer than 8 rows, of which each request that writes has one. Default: measured; 1 for a
+    trained model."""
     prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of wider steps, which hold prompts. Default: measured; 1 for a trained model."""
+    """Threads for wider steps, which hold prompts. Default: measured; 1 for a trained model."""
     batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
-    """Prompt tokens per step. Cancels and deadlines act between two steps. Default: measured."""
+    """Prompt tokens per step. Cancels and deadlines take effect between steps. Default: measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

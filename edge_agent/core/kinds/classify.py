@@ -17,12 +17,12 @@ _Coefficient = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 
 
 class ScoreMapTable(Table):
-    """Corrects the scores of a task for one model, as `edge-agent tune` fitted it."""
+    """Corrects a task's scores for one model, as fitted by `edge-agent tune`."""
 
     scale: dict[str, _Coefficient]
-    """By label: what the logarithm of its score is multiplied by."""
+    """For each label, the factor of its score's logarithm."""
     bias: dict[str, _Coefficient]
-    """By label: what is added to that."""
+    """For each label, what is added to that."""
     made_for: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
     """A digest of the task's definition and the model's weights."""
 
@@ -35,26 +35,26 @@ class ClassifyTask(TaskBase):
     labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
     """The labels to choose from, all different."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """A best label below this probability is not given: `output` is null, and `degraded` says `unsure`."""
+    """If the best label is below this probability, `output` is null, and `degraded` says `unsure`."""
     prior: Literal["corrected", "as-is"] | None = None
-    """`corrected`: the scores are divided by what the model prefers where an input says nothing. Default: `corrected`;
-    with `min_score` `as-is`."""
+    """`corrected`: the scores are divided by what the model prefers when the input says nothing. Default: `corrected`,
+    or `as-is` with `min_score`."""
     audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
     `feedback.enabled`."""
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Of the answers given, at least this share is right. Less certain answers are not given, as with `min_score`.
-    Audits prove it: until there are enough, no answer is given. Needs `audit_rate`. Default: no promise."""
+    """At least this share of the answers given is right. Less certain answers are not given, as with `min_score`. Until
+    there are enough audits to prove it, no answer is given. Needs `audit_rate`. Default: no promise."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """How sure the audits make `min_accuracy` and `agree`."""
     agree: Annotated[float, Field(gt=0, le=1)] = 0.98
-    """Where the bundle has a student for this task: of the answers that it gives alone, at least this share is what the
-    large model would answer. 1 = the large model answers all. With `min_accuracy`, that share is right instead."""
+    """If the bundle has a student for this task, at least this share of the answers that it gives alone is what the
+    large model would answer. 1 = the large model answers everything. With `min_accuracy`, that share is right instead."""
     score_map: ScoreMapTable | None = None
     """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
     It is used instead of `prior` while task and model are those that it was made for. Default: none."""
     top_scores: Annotated[int, Field(ge=1, le=200)] | None = None
-    """How many labels `scores` has: the most probable ones, in this order. Default: all, in order of `labels`."""
+    """How many labels `scores` has, the most probable first. Default: all, in the order of `labels`."""
 
     @field_validator("labels")
     @classmethod

@@ -20,9 +20,9 @@ class GenerateTask(SampledTask):
     kind: Literal["generate"]
     """What an answer is."""
     reasoning: Reasoning = "drop"
-    """`include`: a reply has what a reasoning model thought. A request may set its own."""
+    """`include`: the reply has a reasoning model's thought. A request may set its own."""
     max_reasoning_tokens: ReasoningTokens | None = None
-    """The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not think. A request may
+    """The most tokens of a reasoning model's thought, which count towards `max_tokens`. 0 = no thought. A request may
     set its own. Default: half of `max_tokens`."""
 
     is_text: ClassVar[bool] = True

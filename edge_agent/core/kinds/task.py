@@ -28,26 +28,26 @@ DEFAULT_TEMPLATE = "{{ input }}"
 
 
 class Example(Table):
-    """An input with its right answer. Examples are part of the prompt that is computed once: they cost little time."""
+    """An input with its right answer. Examples cost little time, as part of the prompt that is computed once."""
 
     input: str | dict[str, Any] | list[Any]
-    """As a request has it: text, an object or an array."""
+    """The input as in a request: text, an object or an array."""
     answer: str | dict[str, Any]
     """The right answer: a label, an object that validates against the schema, or a text."""
 
 
 class TaskBase(Table):
     enabled: bool = True
-    """`false`: the task is not there; its requests are answered `invalid`/`unknown_task`."""
+    """`false`: the task does not exist, and its requests are answered `invalid`/`unknown_task`."""
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
     """The system message: what the model should know and do. Default: none."""
     template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
-    """The user message, a Jinja template over `input`. A value that a reading lacks is `bad_field`, unless it has a
-    `default(…)`. Each reading has 0.5 s of CPU time and 64 MB."""
+    """The user message, a Jinja template over `input`. A value missing from a reading is `bad_field`, unless the
+    template has a `default(…)` for it. Each rendering is limited to 0.5 s of CPU time and 64 MB."""
     examples: Annotated[tuple[Example, ...], Field(max_length=MAX_EXAMPLES, strict=False)] = ()
     """Inputs with their right answers, which the model sees before each request. `edge-agent tune` chooses them."""
     examples_as: Literal["turns", "system"] = "turns"
-    """Where the examples stand: as earlier turns of the chat, or below the system message."""
+    """Where the examples go: earlier turns of the chat, or below the system message."""
     model: Literal["default"] = "default"
     """The name of a table in `[models]`."""
     max_tokens: Tokens = 256
@@ -56,23 +56,23 @@ class TaskBase(Table):
     """How long after its arrival an answer is of use. A request may set its own. Default:
     `queue.default_deadline_ms`."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
-    """0 is most urgent, 9 least. A request may set its own."""
+    """0 is the most urgent, 9 the least. A request may set its own."""
     rate_per_minute: RatePerMinute | None = None
-    """How many requests a minute the task takes. Default: no limit."""
+    """How many requests per minute the task accepts. Default: no limit."""
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     """The largest payload of this task, never above the default. Default: `queue.max_payload_bytes`."""
     subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
-    """Topic filters where sensors publish already; each message is a reading, never an envelope. Filters of different
-    tasks are the same or do not overlap."""
+    """Topic filters on which sensors already publish; each message is a reading, never an envelope. The filters of two
+    tasks must be the same or must not overlap."""
     publish: str | None = None
     """Where answers to `subscribe` go; `{1}` is what its first wildcard matched. Default:
     `<root>/<site>/<id>/infer/<task>/response`."""
     keep: Literal["all", "latest"] = "all"
-    """`latest`: a newer reading of the same topic takes the place of one that waits, which ends as
+    """`latest`: a newer reading on the same topic replaces one that waits, which ends as
     `cancelled`/`superseded`."""
     reply: Literal["full", "output"] = "full"
-    """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes
-    whole to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
+    """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
+    full to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
 
     @field_validator("publish")
     @classmethod
@@ -166,7 +166,7 @@ class TaskBase(Table):
 
 class SampledTask(TaskBase):
     temperature: Temperature | None = None
-    """0 = always the most probable token. A request may set its own. Default: 0, for text of a reasoning model 0.6."""
+    """0 = always the most probable token. A request may set its own. Default: 0, or 0.6 for a reasoning model's text."""
     top_p: TopP | None = None
-    """Only the most probable tokens that together have this probability. A request may set its own. Default: 1, for
-    text of a reasoning model 0.95."""
+    """Only the most probable tokens that together have this probability. A request may set its own. Default: 1, or 0.95
+    for a reasoning model's text."""
