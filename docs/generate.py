@@ -183,7 +183,8 @@ _CLI = f"""\
 {_MARK}
 
 `edge-agent` serves requests on a board, and asks, watches and checks boards. `edge-convert` makes models. Each command
-prints its part of this page with `--help`; `--version` prints the version, a release's commit, and the installed llama.cpp.
+prints its part of this page with `--help`. `--version` prints the version, a release's commit and the installed
+llama.cpp.
 """
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Accounts of a pool's RabbitMQ: users.sh FOLDER, as root on one node, again after a change. Each password is the file of its
-# account's name in FOLDER, and is made where the file is not there.
+# Accounts of a pool's RabbitMQ: users.sh FOLDER, as root on one node, and again after a change. Each password is in a file
+# named after its account in FOLDER, and is made if that file does not exist.
 #
 # Permissions are regular expressions. Those of resources name queues and exchanges: configure, write, read. Those of topics
 # name routing keys of amq.topic, which are MQTT topics with "." for "/" and "*" for "+": write, read. RabbitMQ puts the
@@ -38,7 +38,7 @@ done
 # Sensors ask pools, read the answers and send feedback to the board that answered. Open port 5671 to boards and plant-admin alone: by AMQP these accounts could read
 # what waits for other MQTT clients.
 queues='^mqtt-subscription-'
-# Without the pattern of the task, one long name would cut off each board that gets it: AMQP carries 255 bytes of a topic.
+# Without the pattern for task names, one long name would disconnect each board that gets it: AMQP carries 255 bytes of a topic.
 ask="${pool}[^.]+\.infer\.[A-Za-z0-9_-]{1,64}\.request$|^$root\.$site\.[^.]+\.infer\.[^.]+\.feedback$"
 answers="${pool}[^.]+\.infer\.[^.]+\.(response|error)"
 for sensor in sensor; do
@@ -53,7 +53,7 @@ account bridge "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$
 account monitoring "$queues" "$queues" "$queues|^amq\.topic$" \
   '^$' "^$root\.$site\.[^.]+\.(state|info|health|alarm|event)"
 
-# Commands boards, asks them, and removes what is retained of a board that is gone.
+# Commands boards, asks them, and clears what a removed board has left retained.
 account operator "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" \
   "^$root\.$site\.[^.]+\.(cmd\.[^.]+|infer\.[^.]+\.(request|feedback)|state|info|health|alarm\.[^.]+)$" \
   "^$root\.$site\.|^$root\.reply\.ask\."

@@ -49,7 +49,7 @@ class ClassifyTask(TaskBase):
     """How sure the audits make `min_accuracy` and `agree`."""
     agree: Annotated[float, Field(gt=0, le=1)] = 0.98
     """If the bundle has a student for this task, at least this share of the answers that it gives alone is what the
-    large model would answer. 1 = the large model answers everything. With `min_accuracy`, that share is right instead."""
+    large model would answer. 1 = the large model answers everything. With `min_accuracy`, that share is right."""
     score_map: ScoreMapTable | None = None
     """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
     It is used instead of `prior` while task and model are those that it was made for. Default: none."""
