@@ -86,7 +86,7 @@ def cut_to_match(model: SourceModel, path: Path) -> SourceModel:
     kept = [ids.get(text, -1) for text in model_tokens(path)]
     if -1 in kept or not set(kept).issuperset(model.tokenizer.special_ids.values()):
         raise ConvertError(f"{escaped(str(path))}: has other tokens than this checkpoint")
-    end_of_turn = read_header(path).integer(END_OF_TURN_KEY, len(kept) - 1, least=-1, default=-1)
+    end_of_turn = read_header(path).integer(END_OF_TURN_KEY, len(kept) - 1, minimum=-1, default=-1)
     special_ids = model.tokenizer.special_ids | ({"eot": kept[end_of_turn]} if end_of_turn >= 0 else {})
     return cut_model(replace(model, tokenizer=replace(model.tokenizer, special_ids=special_ids)), kept)
 

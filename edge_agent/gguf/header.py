@@ -98,35 +98,35 @@ TENSOR_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor. shape: columns first; offset: bytes from the start of the file."""
-
     name: str
     type: TensorType
     shape: tuple[int, ...]
+    """Columns first."""
     offset: int
+    """In bytes from the start of the file."""
     nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """values, and the numbers of their types, by key; tensors: in the order of the file."""
-
     values: dict[str, Value]
     kinds: dict[str, int]
+    """The numbers of the values' types, by key."""
     tensors: tuple[TensorInfo, ...]
+    """In the order of the file."""
 
-    def integer(self, key: str, most: int, *, least: int = 1, default: int | None = None) -> int:
+    def integer(self, key: str, maximum: int, *, minimum: int = 1, default: int | None = None) -> int:
         """A U32 of this range. Without a default, the key is required. Raises HeaderError."""
-        allowed = str(least) if least == most else f"an integer from {least} to {most}"
-        return self._expect(key, U32, default, lambda found: least <= found <= most, f"{allowed} as U32")
+        allowed = str(minimum) if minimum == maximum else f"an integer from {minimum} to {maximum}"
+        return self._expect(key, U32, default, lambda found: minimum <= found <= maximum, f"{allowed} as U32")
 
-    def number(self, key: str, least: float, most: float, *, default: float | None = None) -> float:
-        """An F32 of this range; NaN is outside. default: as above. Raises HeaderError."""
-        allowed = f"a number from {least:g} to {most:g} as F32"
-        return self._expect(key, F32, default, lambda found: least <= found <= most, allowed)
+    def number(self, key: str, minimum: float, maximum: float, *, default: float | None = None) -> float:
+        """An F32 of this range; NaN is outside. Raises HeaderError."""
+        allowed = f"a number from {minimum:g} to {maximum:g} as F32"
+        return self._expect(key, F32, default, lambda found: minimum <= found <= maximum, allowed)
 
     def text(self, key: str, *allowed: str, default: str | None = None) -> str:
-        """One of these texts, or any if none is given. default: as above. Raises HeaderError."""
+        """One of these texts, or any if none is given. Raises HeaderError."""
         words = " or ".join(f'"{text}"' for text in allowed) or "a text"
         return self._expect(key, STRING, default, lambda found: not allowed or found in allowed, words)
 
@@ -188,15 +188,15 @@ class _Reader:
     def number(self, form: struct.Struct) -> Any:
         return form.unpack(self.take(form.size))[0]
 
-    def count(self, form: struct.Struct, most: int, what: str) -> int:
+    def count(self, form: struct.Struct, maximum: int, what: str) -> int:
         count: int = self.number(form)
-        if count > most:
-            raise HeaderError(f"should have at most {most} {what} (got {count})")
+        if count > maximum:
+            raise HeaderError(f"should have at most {maximum} {what} (got {count})")
         return count
 
-    def text(self, most: int, what: str) -> str:
+    def text(self, maximum: int, what: str) -> str:
         try:
-            found = self.take(self.count(_COUNT64, most, f"bytes of {what}")).decode()
+            found = self.take(self.count(_COUNT64, maximum, f"bytes of {what}")).decode()
         except UnicodeDecodeError as error:
             raise HeaderError(f"should have UTF-8 for {what} (byte {error.start} is not)") from None
         # llama.cpp would end the text there.
@@ -271,7 +271,7 @@ def _skip_array(reader: _Reader, what: str) -> Array:
 
 
 def _alignment(header: Header) -> int:
-    alignment = header.integer(_ALIGNMENT_KEY, MAX_ALIGNMENT, least=MIN_ALIGNMENT, default=MIN_ALIGNMENT)
+    alignment = header.integer(_ALIGNMENT_KEY, MAX_ALIGNMENT, minimum=MIN_ALIGNMENT, default=MIN_ALIGNMENT)
     if alignment & (alignment - 1):
         raise HeaderError(f"{_ALIGNMENT_KEY}: should be a power of two (got {alignment})")
     return alignment

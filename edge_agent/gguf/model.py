@@ -36,7 +36,7 @@ _MAX_CONTEXT = (1 << 31) - 1
 _MAX_WIDTH = 1 << 24
 _MAX_HEADS = 1 << 16
 _MAX_TOKENS = 1 << 24
-_LARGEST = 1e30
+_MAX_NUMBER = 1e30
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 # They belong to other architectures; llama.cpp aborts on each of them.
 _MUST_BE_ZERO = (
@@ -99,7 +99,7 @@ def read_model_facts(path: Path) -> ModelFacts:
         chat_template_sha256=digest,
         bytes_per_token=_bytes_per_token(header),
         fields=_read_fields(header),
-        all_tokens=header.integer(ALL_TOKENS_KEY, _MAX_TOKENS, least=tokens, default=tokens),
+        all_tokens=header.integer(ALL_TOKENS_KEY, _MAX_TOKENS, minimum=tokens, default=tokens),
     )
 
 
@@ -138,16 +138,16 @@ def _check_sizes(header: Header) -> None:
         )
     head = width // heads
     for name in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
-        header.integer(_key(name), head, least=head, default=head)
-    header.integer(_key("embedding_length_out"), width, least=width, default=width)
+        header.integer(_key(name), head, minimum=head, default=head)
+    header.integer(_key("embedding_length_out"), width, minimum=width, default=width)
     for name in _MUST_BE_ZERO:
-        header.integer(_key(name), 0, least=0, default=0)
+        header.integer(_key(name), 0, minimum=0, default=0)
 
 
 def _check_numbers(header: Header) -> None:
-    header.number(_key("attention.layer_norm_rms_epsilon"), 1 / _LARGEST, _LARGEST)
+    header.number(_key("attention.layer_norm_rms_epsilon"), 1 / _MAX_NUMBER, _MAX_NUMBER)
     # With 1 or less, the angles of later positions overflow.
-    header.number(_key("rope.freq_base"), 2.0, _LARGEST, default=10000.0)
+    header.number(_key("rope.freq_base"), 2.0, _MAX_NUMBER, default=10000.0)
     header.text(_key("rope.scaling.type"), *_ROPE_SCALINGS, default="linear")
     for name in ("rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor"):
         header.number(_key(name), 1e-6, 1e6, default=1.0)
@@ -171,7 +171,7 @@ def _check_vocabulary(path: Path, header: Header) -> int:
     required = [f"{_VOCABULARY}{name}{_ID}" for name in (("eos", "bos") if adds_first else ("eos",))]
     named = [key for key in header.values if key.startswith(_VOCABULARY) and key.endswith(_ID)]
     for key in required + named:
-        header.integer(key, tokens.count - 1, least=0)
+        header.integer(key, tokens.count - 1, minimum=0)
     _check_distinct(path, tokens)
     return tokens.count
 
@@ -191,7 +191,7 @@ def _check_distinct(path: Path, tokens: Array) -> None:
 
 
 def _quantization(header: Header) -> str:
-    file_type = header.integer("general.file_type", _MAX_FILE_TYPE, least=0, default=_MAX_FILE_TYPE)
+    file_type = header.integer("general.file_type", _MAX_FILE_TYPE, minimum=0, default=_MAX_FILE_TYPE)
     if file_type in _FILE_TYPES:
         return _FILE_TYPES[file_type]
     nbytes = Counter[str]()

@@ -94,7 +94,7 @@ class TaskBase(Table):
     is_written: ClassVar[bool] = True
     """The model writes an answer token by token, so `max_tokens` says how long it may take."""
     is_text: ClassVar[bool] = False
-    """An answer is free text: it may be streamed, and is of use if it is cut short."""
+    """An answer is free text: it may be streamed."""
     has_schema: ClassVar[bool] = False
     """The engine prepares grammars for these answers."""
     is_judged: ClassVar[bool] = True
