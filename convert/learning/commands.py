@@ -117,7 +117,7 @@ def train(words: Sequence[str]) -> None:
     unlabelled = [] if given.unlabelled is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = signer(given.sign)
     # Imports PyTorch, which takes seconds: mistakes in the files show at once.
-    from .trained_bundle import TrainingJob, write_trained_bundle  # noqa: PLC0415
+    from .training import TrainingJob, write_trained_bundle  # noqa: PLC0415
 
     job = TrainingJob(
         rows=rows,

@@ -2,27 +2,42 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, Model, model_facts
+from ..agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, Model, ScoreMap, model_facts
 from ..errors import ConvertError, escaped
 from ..write.bundle import copied_bundle, verify_bundle
 from ..write.manifest import canonical_json
-from .maps import Fitted, fit_maps, read_feedback
+from .agent import Export, board_map, read_export, shared_map
 
 _MAX_NAME_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Students:
-    """The students of the extended bundle."""
+class Fitted:
+    """The map of one definition of a task."""
 
-    tasks: dict[str, list[str]] = field(default_factory=dict)
-    """The tasks of each student by its name, also of those that the bundle had before."""
-    files: dict[str, Path] = field(default_factory=dict)
-    """The models of the added students by name."""
+    task: str
+    definition: str
+    boards: dict[str, int]
+    """The number of corrections of each board, which is named site/device."""
+    before: float
+    """The share of corrections that the boards answer right without the map, cross-validated."""
+    after: float
+    """The same share with the map."""
+    shared: ScoreMap | None
+    """None if no better map was found."""
+    own: dict[str, ScoreMap]
+    """The maps of boards with biases of their own."""
+
+    def entry(self, shared: ScoreMap) -> dict[str, Any]:
+        """Its part of score_maps.json."""
+        own = {board: own_map.to_json() for board, own_map in self.own.items()}
+        return {"task": self.task, "map": shared.to_json(), "boards": own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +68,75 @@ def extend_bundle(
     bundle. expires: None = as the bundle. Raises ConvertError.
     """
     model = verify_bundle(bundle)
-    fitted = fit_maps(map(read_feedback, feedback), model.weights_sha256)
+    fitted = _fit_maps(map(_read_feedback, feedback), model.weights_sha256)
     entries = {one.definition: one.entry(one.shared) for one in fitted if one.shared is not None}
     if fitted and not entries:
         raise ConvertError("no map is better than what the boards start from: nothing is written")
-    added = _add_students(bundle, model, students) if students else Students()
+    tasks, files = _add_students(bundle, model, students) if students else ({}, {})
     with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as copy:
         if entries:
             maps = {"schema": SCORE_MAPS_SCHEMA, "maps": {**model.score_maps, **entries}}
             (copy.folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
-        for name, path in added.files.items():
+        for name, path in files.items():
             shutil.copyfile(path, copy.folder / f"{name}.gguf")
-    return Extended(copy.version, fitted, added.tasks)
+    return Extended(copy.version, fitted, tasks)
 
 
-def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> Students:
-    """A student replaces one of the same name. Raises ConvertError."""
+def _read_feedback(path: Path) -> Export:
+    """Raises ConvertError for a file that `edge-agent accuracy --out` did not write."""
+    try:
+        return read_export(path.read_bytes())
+    except ValueError as error:
+        raise ConvertError(f"{escaped(str(path))}: {escaped(str(error))}") from None
+
+
+def _fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:
+    """One map per definition from the feedback of all boards. Audits that measure are left out. model: its hash.
+
+    Raises ConvertError for exports of another model, and where there is too little feedback.
+    """
+    by_definition = defaultdict[str, dict[str, Export]](dict)
+    for export in exports:
+        where = f"{export.task} of {export.board}"
+        if export.model != model:
+            raise ConvertError(
+                f"{escaped(where)}: its answers are of model {escaped(export.model)}, the bundle is {model}"
+            )
+        boards = by_definition[export.definition]
+        if export.board in boards:
+            raise ConvertError(f"{escaped(where)}: given twice")
+        boards[export.board] = export
+    return [_fit(list(boards.values())) for boards in by_definition.values()]
+
+
+def _fit(exports: Sequence[Export]) -> Fitted:
+    task, definition = exports[0].task, exports[0].definition
+    marked = [one for export in exports for one in export.training]
+    if not any(one.label == one.output for one in marked):
+        raise ConvertError(
+            f"{escaped(task)}: none of {len(marked)} answers with feedback is confirmed; "
+            "a map that sees only mistakes would unlearn the rest"
+        )
+    rows = {export.board: [(one.scores, one.label) for one in export.training if one.label] for export in exports}
+    start = next((export for export in exports if export.prior is not None and export.answers), None)
+    labels = next(export.labels for export in exports if export.answers)
+    try:
+        found = shared_map(
+            [row for of_board in rows.values() for row in of_board],
+            ScoreMap.identity(labels) if start is None else start.map_of("prior"),
+        )
+    except ValueError as error:
+        raise ConvertError(f"{escaped(task)}: {error}") from None
+    own = {}
+    if found.map is not None:
+        own = {board: better for board, some in rows.items() if (better := board_map(some, found.map)) is not None}
+    return Fitted(
+        task, definition, {board: len(some) for board, some in rows.items()}, found.before, found.after, found.map, own
+    )
+
+
+def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> tuple[dict[str, list[str]], dict[str, Path]]:
+    """By name, the tasks of all students, and the models of the new ones; one replaces an older one of its name."""
     if model_facts(large.path).fields is not None:
         raise ConvertError(f"{escaped(str(bundle))}: is itself a model that `edge-convert train` made")
     tasks = {one.name: [*one.tasks] for one in large.students}
@@ -91,7 +159,7 @@ def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> Stude
         names = ", ".join(map(escaped, repeated))
         hint = "train it with the --name of the old one to replace that"
         raise ConvertError(f"each task should have one student; {names} would have several; {hint}")
-    return Students(tasks, files)
+    return tasks, files
 
 
 def _slug(name: str) -> str:

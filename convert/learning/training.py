@@ -1,37 +1,60 @@
-"""Trains a model on all rows, and says how right its recipe is on rows that are held out."""
+"""From labelled rows to a bundle. START HERE: `write_trained_bundle` calls the steps in order."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
 from ..agent import MODEL_FILE, Finished
+from ..conversion import Job, decide_types, open_source, write_bundle
+from ..evaluate.requests import Requests
 from ..evaluate.worker import Adapted, open_worker
 from ..plan import make_plan
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
 from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
+from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .baseline import baseline_of
 from .folds import Fold, half_of
 from .limits import Limits, limits_of, with_limits
 from .model import TrainedModel, train_model
 from .quality import Answered, task_quality
 from .recipe import MIN_STEPS, Recipe
-from .report import TaskQuality
+from .report import TaskQuality, Training, render_training
 from .rows import Row, by_task
 from .study import Study
 from .teacher import Teacher
 
+CANARIES = 20
 # Steps that are timed, to know how many there is time for.
 _TIMED_STEPS = 20
 # The rest of the time is for answers.
 _TRAINING_SHARE = 0.9
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """One training, and the bundle to write."""
+
+    rows: Sequence[Row]
+    """Labelled rows; with a teacher there may be none."""
+    teacher: Teacher | None = None
+    quantization: Quantization
+    minutes: float
+    """For all trainings together."""
+    seed: int
+    name: str
+    version: int
+    expires: str | None
+    licence: str | None
+    sign: Callable[[bytes], bytes] | None
+    """Makes the signature of the manifest's bytes."""
+
+
 @dataclass(frozen=True, slots=True)
-class TrainingResult:
+class _Result:
     """A model of all rows, and how right its recipe is on rows that were held out."""
 
     model: TrainedModel
@@ -41,27 +64,62 @@ class TrainingResult:
     tasks: tuple[TaskQuality, ...]
 
 
-def train_and_evaluate(
-    rows: Sequence[Row],
-    quantization: Quantization,
-    *,
-    minutes: float,
-    seed: int,
-    progress: OnProgress,
-    teacher: Teacher | None = None,
-) -> TrainingResult:
-    """rows: labelled; with a teacher there may be none. minutes: of all trainings together. Raises ConvertError."""
-    study = Study.of(rows, teacher, seed)
+def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:
+    """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
+    in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
+    result = _train_and_evaluate(job, in_training)
+    asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
+    # A written answer may hang on a close choice.
+    with_labels = [row.request for row in asked if row.task.config.choices]
+    canaries = with_labels[:: -(-len(with_labels) // CANARIES) or 1]
+    with TemporaryDirectory() as name:
+        checkpoint = Path(name)
+        result.model.write(checkpoint)
+        conversion = Job(
+            checkpoint=checkpoint,
+            quantization=job.quantization,
+            name=job.name,
+            version=job.version,
+            expires=job.expires,
+            licence=job.licence,
+            has_canaries=bool(canaries),
+            canaries=Requests("", canaries),
+            sign=job.sign,
+        )
+        with open_source(conversion) as source:
+            plan, _ = decide_types(conversion, source, in_conversion)
+            training = Training(
+                name=plan.name,
+                version=job.version,
+                licence=plan.licence,
+                quantization=plan.quantization_name,
+                parameters=result.model.parameters,
+                file_bytes=plan.file_bytes,
+                held_out=result.held_out,
+                recipe=asdict(result.recipe),
+                tasks=result.tasks,
+                teacher=None if job.teacher is None else job.teacher.sha256,
+            )
+            more_files = {QUALITY_FILE: training.encode(), PAGE_FILE: render_training(training).encode()}
+            written = write_bundle(
+                conversion, source, plan, None, folder=folder, progress=in_conversion, more_files=more_files
+            )
+    return training, written.warnings
+
+
+def _train_and_evaluate(job: TrainingJob, progress: OnProgress) -> _Result:
+    """Trains a model on all rows, and on each fold for how right its recipe is. Raises ConvertError."""
+    study = Study.of(job.rows, job.teacher, job.seed)
     # On each fold, on half of one, on all rows.
     trainings = len(study.folds) + 2
-    recipe = _with_steps_for(_TRAINING_SHARE * 60 * minutes / trainings, Recipe(seed=seed), study.rows)
+    recipe = _with_steps_for(_TRAINING_SHARE * 60 * job.minutes / trainings, Recipe(seed=job.seed), study.rows)
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
     answers = [
-        evaluate_fold(study.with_teacher_answers(fold), recipe, quantization, part)
+        _evaluate_fold(study.with_teacher_answers(fold), recipe, job.quantization, part)
         for fold, part in zip(study.folds, parts, strict=False)
     ]
-    half = Fold(half_of(study.folds[0].train, seed), study.folds[0].held_out)
-    with_half = evaluate_fold(study.with_teacher_answers(half), recipe, quantization, parts[-2])
+    half = Fold(half_of(study.folds[0].train, job.seed), study.folds[0].held_out)
+    with_half = _evaluate_fold(study.with_teacher_answers(half), recipe, job.quantization, parts[-2])
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits = list[TaskQuality](), dict[str, Limits]()
     for name, of_task in by_task(study.rows).items():
@@ -77,7 +135,7 @@ def train_and_evaluate(
             teacher=study.teacher_quality(name, answers[0]),
         )
         qualities.append(quality)
-    return TrainingResult(model.with_limits(limits), recipe, study.held_out, tuple(qualities))
+    return _Result(model.with_limits(limits), recipe, study.held_out, tuple(qualities))
 
 
 def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:
@@ -89,13 +147,13 @@ def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Reci
     return replace(recipe, steps=max(min(recipe.steps, int(seconds / step_s)), MIN_STEPS))
 
 
-def evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[Answered]:
+def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[Answered]:
     """Trains on a fold and answers the rows that it holds out. Raises ConvertError."""
     model = train_model(fold.train, recipe, part_of(progress, 0.0, 0.9))
-    return answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
+    return _answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
 
 
-def answers_of(
+def _answers_of(
     model: TrainedModel, rows: Sequence[Row], quantization: Quantization, progress: OnProgress
 ) -> list[Answered]:
     """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.
