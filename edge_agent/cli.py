@@ -23,12 +23,12 @@ from edge_agent.core.extras import missing_extra
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.terminal import fail
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config
 from edge_agent.tools.bus import NoAnswerError, OptionError, add_bus_options, bus_of, refuse_without_host
-from edge_agent.tools.output import fail
 from edge_agent.tools.schema import SCHEMAS
 
 # Modules of single commands are imported where they run: the daemon and check-config pay for none of them.
@@ -438,7 +438,7 @@ def _probe(options: argparse.Namespace) -> int:
     running agent is not asked.
     Exit codes: 0 as recorded, 1 an answer differs or the model does not load, 64 usage, 78 bad configuration.
     """
-    from edge_agent.tools.probe import probe
+    from edge_agent.tools.doctor.model import probe
 
     _say_new_name("doctor --bundle DIR")
     return probe(options.config or (None if options.bundle else DEFAULT_PATH), options.bundle)

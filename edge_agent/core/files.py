@@ -58,6 +58,15 @@ def replaced_file(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def private_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that only its owner can read; it is at `path` whole, once the body ends, or not at all. Raises OSError."""
+    with replaced_file(path, mode=0o600) as draft:
+        if (user := os.environ.get("SUDO_UID", "")).isdecimal() and os.geteuid() == 0:
+            os.fchown(draft.fileno(), int(user), -1)  # the caller of sudo sends it on
+        yield draft
+
+
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Replaces the content, and makes the folder; both are on the disk when this returns. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
-"""What is printed for people: tables of aligned columns, shares, and progress on a line that is overwritten."""
+"""What is printed for people: faults, tables of aligned columns, shares, and progress on a line that is overwritten."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+
+from edge_agent.core.wording import printable
 
 UNKNOWN = "–"
 
@@ -23,6 +25,12 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def fail(message: str, code: int = 1) -> int:
+    """Prints why a command failed; returns its exit code."""
+    print(printable(f"edge-agent: {message}"), file=sys.stderr)
+    return code
 
 
 class StatusLine:

@@ -28,7 +28,8 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.environment import cores
-from edge_agent.core.terminal import StatusLine
+from edge_agent.core.files import private_file
+from edge_agent.core.terminal import StatusLine, fail
 from edge_agent.core.wording import printable
 from edge_agent.loader import config_hints, file_faults, load_config
 from edge_agent.models import record
@@ -37,7 +38,6 @@ from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.tools.bus import NoAnswerError
 from edge_agent.tools.client import Client
 from edge_agent.tools.doctor.doctor import checks, line
-from edge_agent.tools.output import fail, private_file
 from edge_agent.tools.programs import UNIT, ProgramError, is_service_active, program_output
 
 NEVER = (

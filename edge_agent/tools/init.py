@@ -18,11 +18,10 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
-from edge_agent.core.terminal import aligned
+from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import field_name, printable
 from edge_agent.loader import DEFAULT_PATH, check_document
 from edge_agent.tools.bus import OptionError, mqtt_table, with_flags
-from edge_agent.tools.output import fail
 from edge_agent.tools.toml import toml
 
 _SCHEMA_FILE = "config.schema.json"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_agent.core.config import Config
-from edge_agent.core.terminal import UNKNOWN, StatusLine, aligned
+from edge_agent.core.terminal import UNKNOWN, StatusLine, aligned, fail
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.mqtt.credentials import credential_faults, read_secret
 from edge_agent.pool import amqp
 from edge_agent.pool.facts import QueueFigures
 from edge_agent.pool.queues import EXCHANGE, PoolQueues, declare_queues, queues_of, read_figures
-from edge_agent.tools.output import fail
 from edge_agent.tools.watch.site import Document, Row, number_at, text_at, texts_at
 from edge_agent.tools.watch.watch import CONNECT_S, Feed
 

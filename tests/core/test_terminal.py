@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from edge_agent.core.terminal import StatusLine, aligned
-from edge_agent.tools.output import fail
+from edge_agent.core.terminal import StatusLine, aligned, fail
 
 
 def test_a_log_gets_a_line_per_phase(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
+from edge_agent.core.files import private_file
 from edge_agent.core.labelled import label_of
 from edge_agent.core.strict_json import encode, parse_json
+from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer, read_answers
 from edge_agent.learning.snapshot import snapshot
 from edge_agent.loader import load_config
 from edge_agent.store.database import FILE, STORE_ERRORS
-from edge_agent.tools.output import fail, private_file
 from edge_agent.tools.tasks import TaskError, classify_task
 
 # Why an answer makes no row, by its name in --json.

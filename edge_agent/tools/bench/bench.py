@@ -18,14 +18,13 @@ from edge_agent.core.config import ModelConfig
 from edge_agent.core.environment import cores, library_environment
 from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import EngineSettings, Load, is_echo
-from edge_agent.core.terminal import StatusLine
+from edge_agent.core.terminal import StatusLine, fail
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.models.trust import read_trust
 from edge_agent.tools.bench.report import summary, table
 from edge_agent.tools.bench.tasks import Say, measure_tasks
-from edge_agent.tools.output import fail
 from edge_agent.worker.client import WorkerError
 
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0

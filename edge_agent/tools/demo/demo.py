@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.messages import Publication
-from edge_agent.core.terminal import aligned
+from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import end_of_log, printable
 from edge_agent.store.database import FILE as DATABASE
 from edge_agent.tools.client import Client
 from edge_agent.tools.demo.broker import Broker, BrokerError, local_mqtt, start_broker
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
-from edge_agent.tools.output import fail
 
 SITE, DEVICE = "demo", "board1"
 TOPICS = Topics("edgeai/v1", SITE, DEVICE)

@@ -9,20 +9,23 @@ from pathlib import Path
 from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
 from edge_agent.core.codes import Code
-from edge_agent.core.config import Config
+from edge_agent.core.config import Config, ModelConfig
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.pipe import Failed, Load, is_echo
-from edge_agent.core.wording import shown
+from edge_agent.core.pipe import EngineSettings, Failed, Load, is_echo
+from edge_agent.core.terminal import fail
+from edge_agent.core.wording import printable, shown
 from edge_agent.gguf.header import read_header
 from edge_agent.gguf.model import FIELDS_KEY
+from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
+from edge_agent.models.canaries import FILE as CANARIES_FILE
 from edge_agent.models.canaries import CanaryError, RenderedCanaries, find_canaries
 from edge_agent.models.record import in_force, trust_in_force
-from edge_agent.models.trial import load_and_ask
+from edge_agent.models.trial import load_and_ask, verify_with_canaries
 from edge_agent.models.trust import read_trust
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
@@ -218,3 +221,36 @@ def repack(repacked_mib: float | None) -> Check:
         advice = "no weight has a fast layout here; on ARM with dotprod q4_0, q8_0 and iq4_nl have one"
         return warning("repack", found, advice)
     return good("repack", found)
+
+
+def probe(config_path: Path | None, bundle: Path | None) -> int:
+    """Verifies, loads and asks a bundle, or the one in force, and prints which answers differ; 0 if none does.
+
+    Without a configuration neither `public_key` nor `[engine]` applies. Raises ConfigError.
+    """
+    config = None if config_path is None else load_config(config_path)
+    path = bundle or (in_force(config) if config else Path())
+    configured = config.models["default"] if config else ModelConfig(path=path)
+    settings = config.engine if config else EngineSettings()
+    try:
+        trust = read_trust(configured, config.state_dir if config else None)
+        model, canaries = verify_with_canaries(path, configured, trust)
+        if canaries is None:
+            raise CanaryError(f"{CANARIES_FILE}: the bundle has none; nothing says what its answers should be")
+        load = Load(
+            model_path=str(model.path),
+            # The service may run beside it: memory for one request is enough.
+            settings=settings.model_copy(update={"max_active": 1}),
+            model_sha256=model.sha256,
+            adapters=model.adapters,
+        )
+        with started(load) as worker:
+            _, differences = load_and_ask(worker, canaries)
+    except (ModelError, CanaryError, WorkerError, OSError) as error:
+        # The command line names the bundle, not the key of a configuration.
+        return fail(str(error) if bundle is None else str(error).removeprefix("models.default.path: "))
+    for difference in differences:
+        fail(difference)
+    asked = len(canaries.runs)
+    print(printable(f"{model.bundle_name}: {asked - len(differences)} of {asked} canaries answered as recorded"))
+    return 1 if differences else 0

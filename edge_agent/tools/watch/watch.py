@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
+from edge_agent.core.terminal import fail
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.tools.client import Client
-from edge_agent.tools.output import fail
 from edge_agent.tools.watch.site import BoardLevel, Row, Site, duration, row_document
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge_agent.core.extras import missing_extra
-from edge_agent.core.terminal import aligned, percent
+from edge_agent.core.terminal import aligned, fail, percent
 from edge_agent.core.wording import first_fault, printable, printable_json
 from edge_agent.learning.commands.accuracy.measures import Measures, measure
 from edge_agent.learning.commands.accuracy.tables import tables_of
@@ -18,7 +18,6 @@ from edge_agent.learning.maths.export import Export
 from edge_agent.learning.maths.shares import CONFIDENCE
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.command import send_command
-from edge_agent.tools.output import fail
 
 _PAGE = 500
 

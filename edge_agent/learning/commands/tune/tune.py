@@ -15,7 +15,7 @@ from edge_agent.core.labelled import RowsError, read_text, read_values, text_lin
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Load
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
-from edge_agent.core.terminal import StatusLine
+from edge_agent.core.terminal import StatusLine, fail
 from edge_agent.core.wording import printable, shown
 from edge_agent.learning.commands.tune import report
 from edge_agent.learning.commands.tune.fragment import fragment
@@ -26,7 +26,6 @@ from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force, trust_in_force
 from edge_agent.requests.rows import RequestLine, read_rows
 from edge_agent.requests.tasks import Task
-from edge_agent.tools.output import fail
 from edge_agent.tools.tasks import TaskError, classify_task
 from edge_agent.worker.client import WorkerError, started
 
