@@ -45,11 +45,21 @@ def unpack_source(commit: str) -> Path:
 
 def held_mib(pid: int) -> float:
     """Memory of a process and its descendants, without pages of files."""
+    return sum(memory.held_mib for one in _family(pid) if (memory := process_memory(one.pid)) is not None)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process and its living descendants."""
+    times = [one.cpu_times() for one in _family(pid)]
+    return sum(one.user + one.system for one in times)
+
+
+def _family(pid: int) -> list[psutil.Process]:
     try:
-        family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0.0
-    return sum(memory.held_mib for one in family if (memory := process_memory(one)) is not None)
+        return []
 
 
 def run_tests(*words: str, environment: Mapping[str, str] | None = None) -> int:
