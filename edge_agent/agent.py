@@ -209,7 +209,7 @@ class Agent:
                 # A first load from a slow card may take longer than TimeoutStartSec=.
                 notify(f"EXTEND_TIMEOUT_USEC={pipe.LOAD_SILENCE_S * 1e6:.0f}")
             case pipe.Priors(scores=priors):
-                self._dispatcher.answerers.set_priors(priors)
+                self._dispatcher.admission.answerers.set_priors(priors)
                 if self._presence.state is not State.OFFLINE:
                     self._status.publish_all()
             case pipe.Ready() as ready:
@@ -233,7 +233,7 @@ class Agent:
             elif is_control:
                 self._commands.receive(message)
             elif (task := self._commands.config.topics.task_of_feedback(message.topic)) is not None:
-                is_ignored = not self._dispatcher.answerers.receive_feedback(task, message, now)
+                is_ignored = not self._dispatcher.admission.answerers.receive_feedback(task, message, now)
             else:
                 is_ignored = not self._dispatcher.receive(message, now)
         finally:
@@ -291,7 +291,7 @@ class Agent:
         # Before anything is published: a fault there must not keep requests waiting.
         self._dispatcher.on_worker_ready(self._supervisor.model, ready, now)
         if self._presence.state is State.OFFLINE:
-            is_draining = self._dispatcher.is_draining
+            is_draining = self._dispatcher.admission.is_draining
             state, reason = (State.DRAINING, "drain") if is_draining else (State.ONLINE, None)
             self._status.publish_state(state, reason)
             notify("READY=1")
@@ -330,7 +330,7 @@ class Agent:
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._revocation_watch.tick(now)
         self._canary_watch.tick(now, is_idle=is_idle)
-        if recalibration := self._dispatcher.answerers.tick(now):
+        if recalibration := self._dispatcher.admission.answerers.tick(now):
             self._status.publish_event("recalibration", recalibration)
             # `info` says where scores come from.
             self._status.publish_all()
@@ -372,7 +372,7 @@ class Agent:
         logging.getLogger().setLevel(config.log.level)
         tasks = with_built_in(config.tasks)
         self._dispatcher.reconfigure(config, tasks)
-        self._dispatcher.answerers.reconfigure(config, tasks)
+        self._dispatcher.admission.answerers.reconfigure(config, tasks)
         self._learn_if_needed()
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)
@@ -382,7 +382,7 @@ class Agent:
 
     def _learn_if_needed(self) -> None:
         """Lets learning take the place of the large model alone, once there is something to learn, or to delete."""
-        config, model, before = self._commands.config, self._supervisor.model, self._dispatcher.answerers
+        config, model, before = self._commands.config, self._supervisor.model, self._dispatcher.admission.answerers
         is_needed = config.feedback.enabled or model.students or self._store.has_rows("answers")
         if not is_needed or type(before) is not Answerers:
             return
@@ -390,7 +390,7 @@ class Agent:
 
         publish = self._connections.control.publish
         learning = Learning(before.score_maps, config, with_built_in(config.tasks), self._store, model, publish)
-        self._dispatcher.answerers = learning
+        self._dispatcher.admission.answerers = learning
         self._status.add(learning)
 
     def _stop(self) -> None:

@@ -138,7 +138,7 @@ def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypat
     monkeypatch.setattr(agent._status, "publish_all", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         with_worker(monkeypatch, agent)
-    assert agent._dispatcher._slots == {LARGE: READY.max_active}
+    assert agent._dispatcher._slots._of_model == {LARGE: READY.max_active}
 
 
 def test_a_worker_that_leaks_is_replaced_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:

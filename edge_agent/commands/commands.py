@@ -165,7 +165,7 @@ class Commands:
                 is_started = self._model_switch.roll_back()
             case "feedback-export":
                 page = fields_of(ExportFields, fields)
-                return self._dispatcher.answerers.export(page.task, after=page.after, limit=page.limit)
+                return self._dispatcher.admission.answerers.export(page.task, after=page.after, limit=page.limit)
             case _:
                 return self._release(fields_of(ReleaseFields, fields).fingerprint)
         if not is_started:
@@ -182,14 +182,14 @@ class Commands:
         return {"cancelled": cancelled}
 
     def _release(self, fingerprint: str) -> dict[str, Any]:
-        if not self._dispatcher.release_quarantined(fingerprint):
+        if not self._dispatcher.admission.release_quarantined(fingerprint):
             raise CommandError("not_quarantined", f"fingerprint: none of those in health (got {fingerprint})")
         return {}
 
     def _check_can_switch(self) -> None:
         if self.is_stopping:
             raise CommandError("stopping", "the agent is stopping and switches no model")
-        if self._dispatcher.is_draining:
+        if self._dispatcher.admission.is_draining:
             raise CommandError("draining", "the agent is draining: resume first")
 
     def on_switch_ended(self, end: Switched | SwitchFailed) -> None:
@@ -209,7 +209,7 @@ class Commands:
     def _start_drain(self, reason: str, timeout_s: float | None, now: float, command: _OpenCommand | None) -> None:
         """Begins a drain of this or the configured time."""
         self._end_drain(0)
-        self._dispatcher.is_draining = True
+        self._dispatcher.admission.is_draining = True
         # Before anything is published: a fault there must not leave a drain without an end.
         self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
         self._drain_command = command
@@ -240,7 +240,7 @@ class Commands:
         if self.is_stopping:
             raise CommandError("stopping", "the agent is stopping and cannot resume")
         self._end_drain(0)
-        self._dispatcher.is_draining = False
+        self._dispatcher.admission.is_draining = False
         if self._presence.state is State.DRAINING:
             self._status.publish_state(State.ONLINE, None)
             self._status.publish_health()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_agent.core.codes import CommandError
@@ -12,6 +12,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, WorkerAnswer
+from edge_agent.requests.forecast import cost_class_of
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.score_maps import ScoreMaps, with_map
 from edge_agent.requests.tasks import Task
@@ -26,6 +27,14 @@ class Answer:
     """None where the model is not sure enough of any."""
     please_check: bool = False
     """The caller is asked whether it is right."""
+
+
+def ask(request: Request, answerer: str) -> None:
+    """Names the model that is asked."""
+    request.answerer = answerer
+    if request.run is not None:
+        request.run = replace(request.run, student=answerer or None)
+        request.cost_class = cost_class_of(request.run)
 
 
 class Answerers:

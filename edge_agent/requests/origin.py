@@ -15,6 +15,11 @@ class Origin(ABC):
     row: int | None = None
     """The row of the store that holds it, if there is one."""
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether a board, perhaps this one, had the request before and may have answered."""
+        return False
+
     @abstractmethod
     def settle(self) -> None:
         """Its reply has reached the broker, or it needs none: it does not come again."""
@@ -50,11 +55,6 @@ class SharedRequest(Origin):
     message: Message
     topics: TaskTopics
     """Those that it was sent to, which are not the board's own."""
-
-    @property
-    @abstractmethod
-    def is_repeated(self) -> bool:
-        """Whether a board, perhaps this one, had it before and may have answered."""
 
     @property
     @abstractmethod

@@ -76,7 +76,7 @@ class RequestParser:
         if not re.match(topic_names.NAME_PATTERN, name):  # not every broker refuses wildcards, where no reply may go
             name = ""
         request = self._parse_request(name, shared.message, shared.topics)
-        request.origin, request.is_repeated = shared, shared.is_repeated
+        request.origin = shared
         request.refusal = shared.refusal or request.refusal
         return request
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from edge_agent.core.clock import timestamp
-from edge_agent.core.codes import Code, Error, Status
+from edge_agent.core.codes import Code, Error, Refusal, Status
 from edge_agent.core.messages import JSON, TEXT, Publication, Reply
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
@@ -86,6 +87,7 @@ class Replies:
         answer: Answer,
         now: float,
         *,
+        model: Model | None,
         limits: Iterable[str],
         energy_j: float | None,
     ) -> None:
@@ -101,7 +103,7 @@ class Replies:
         if document["scores"] and output is None:
             limits = ["unsure", *(["unlike-training"] if event.is_unlike else []), *limits]
         document["degraded"] = list(limits)
-        document["model"] = model = None if request.model is None else _answering_model(request.model, request.answerer)
+        document["model"] = answering = None if model is None else _answering_model(model, request.answerer)
         document["usage"] = {
             "prompt_tokens": event.prompt_tokens,
             "cached_tokens": event.cached_tokens,
@@ -113,8 +115,8 @@ class Replies:
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])
-        if model is not None:
-            answers = self.models[model["name"]]
+        if answering is not None:
+            answers = self.models[answering["name"]]
             answers.answers_total += 1
             answers.latency_ms.append(document["timing"]["total_ms"])
             if energy_j is not None:
@@ -140,6 +142,18 @@ class Replies:
         self.totals.failed_total += status is Status.FAILED
         self.totals.invalid_total += status is Status.INVALID
         self._end(request, reply_document(request, status, now, self._device, error=error), now)
+
+    @contextmanager
+    def answering_faults(self, request: Request, now: float) -> Iterator[None]:
+        """A refusal, or a fault of ours, ends this request and no more."""
+        try:
+            yield
+        except Refusal as refused:
+            self.refuse(request, refused.error, now)
+        except Exception:
+            message = "the request met a fault of the agent"
+            log.exception(message)
+            self.refuse(request, Error(code=Code.INTERNAL, message=message), now)
 
     def give_back(self, request: Request) -> bool:
         """Lets another board answer. False: it cannot, or enough of them had the request."""
@@ -197,7 +211,7 @@ def reply_document(
         "reasoning": None,
         "error": error and {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s},
         "degraded": [],
-        "repeat": request.is_repeated,
+        "repeat": request.origin.is_repeated,
         "model": None,
         "usage": None,
         "timing": {

@@ -8,7 +8,6 @@ from typing import Any
 
 from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.model import Model
 from edge_agent.core.pipe import Run
 from edge_agent.requests.origin import Origin, Unkept
 from edge_agent.requests.tasks import Task
@@ -26,7 +25,7 @@ class Request:
 
     id: given by the caller, made from the Correlation Data, or generated; echoed in replies.
     key: equal for requests that ask the same. may_be_duplicate: an earlier request with this key answers this one too.
-    origin: what its reply settles. is_repeated: a board had it before, and may have answered.
+    origin: what its reply settles.
     """
 
     # What parse.py reads from the message. refusal: why the request cannot be run.
@@ -39,7 +38,6 @@ class Request:
     is_redelivery: bool
     arrived_at: float
     origin: Origin = field(default_factory=Unkept)
-    is_repeated: bool = False
     refusal: Error | None = None
     task: Task | None = None
     envelope: Envelope | None = None
@@ -67,7 +65,6 @@ class Request:
     # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker.
     started_at: float = math.inf
     attempts: int = 0
-    model: Model | None = None
     partials: int = 0
 
     # is_answered: its terminal reply is made, or it was given back.

@@ -152,7 +152,7 @@ class StatusPublisher:
             "board": {"model": self._board.model(), "machine": platform.machine()},
             "cpu_features": self._board.cpu_features(),
             "tasks": {
-                name: {**task.describe(), **self._dispatcher.answerers.describe(task)}
+                name: {**task.describe(), **self._dispatcher.admission.answerers.describe(task)}
                 for name, task in self._tasks.items()
             },
             "models": [{**self._supervisor.model.describe(), "previous": previous.name if previous else None}],

@@ -150,9 +150,9 @@ class TestGivenBack:
 
     def test_it_may_come_again(self) -> None:
         desk = PoolDesk(slots=0)
-        desk.dispatcher.is_draining = True
+        desk.dispatcher.admission.is_draining = True
         desk.claim({"input": "x", "id": 1})
-        desk.dispatcher.is_draining = False
+        desk.dispatcher.admission.is_draining = False
         desk.start_worker()
         desk.claim({"input": "x", "id": 1}, deliveries=2)
         desk.dispatcher.finish(finished(1), 1.0)
@@ -223,7 +223,7 @@ class TestPlaces:
         assert desk.places == 0
         desk.dispatcher.unpause(0.0)
         assert desk.places == 2
-        desk.dispatcher.is_draining = True
+        desk.dispatcher.admission.is_draining = True
         assert desk.places == 0
 
     def test_a_hot_board_has_fewer_and_then_none(self) -> None:

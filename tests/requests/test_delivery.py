@@ -255,11 +255,11 @@ def test_a_payload_that_is_too_long_is_refused_without_writing_it(folder: Path) 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_redelivery_of_a_refused_request_gets_the_refusal_again(folder: Path, *, is_killed: bool) -> None:
     board = Board(folder)
-    board.dispatcher.is_draining = True
+    board.dispatcher.admission.is_draining = True
     board.hear("a reading", packet_id=4)
     if is_killed:
         board = Board(folder)
-    board.dispatcher.is_draining = False
+    board.dispatcher.admission.is_draining = False
     board.hear("a reading", packet_id=4, duplicate=True)
     assert board.commands == []
     assert [(reply["status"], reply["repeat"]) for reply in board.replies] == [("busy", False), ("busy", True)]
@@ -276,7 +276,7 @@ def test_the_quarantine_outlives_the_process(folder: Path) -> None:
     board.flush()
     board = Board(folder)
     (held,) = board.dispatcher.as_health(0.0)["quarantine"]
-    board.dispatcher.release_quarantined(held["fingerprint"])
+    board.dispatcher.admission.release_quarantined(held["fingerprint"])
     board.flush()
     assert Board(folder).dispatcher.as_health(0.0)["quarantine"] == []
 

@@ -351,7 +351,7 @@ class TestDuplicates:
     def test_a_redelivery_is_answered_once_and_keeps_the_first_arrival(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
-        desk.dispatcher.is_draining = True
+        desk.dispatcher.admission.is_draining = True
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000}, at=0.9, duplicate=True)
         desk.dispatcher.expire_overdue(1.0)
         assert desk.statuses() == [("a", "expired")]
@@ -537,7 +537,7 @@ class TestRates:
             asked.append(value)
             desk.render(request, template, value)
 
-        desk.dispatcher._ask_renderer = counted
+        desk.dispatcher.admission._ask_renderer = counted
         desk.ask({"input": {"hz": 1}}, task="slow")
         desk.ask({"input": {"rpm": 1}, "deadline_ms": 1}, task="slow")
         desk.ask({"input": {"rpm": 1}, "deadline_ms": 1}, task="slow")
@@ -554,7 +554,7 @@ class TestRendering:
     def desk(self) -> Desk:
         desk = Desk(tasks=self.TASK, slots=2)
         self.asked: list[tuple[Request, str, object]] = []
-        desk.dispatcher._ask_renderer = lambda *asked: self.asked.append(asked)
+        desk.dispatcher.admission._ask_renderer = lambda *asked: self.asked.append(asked)
         return desk
 
     def test_another_request_is_answered_meanwhile_and_it_runs_once_its_text_is_there(self) -> None:
@@ -641,7 +641,7 @@ class TestSuspects:
         assert held["fingerprint"] in message_of(desk.replies[-1])
         assert desk.runs == []
 
-        assert desk.dispatcher.release_quarantined(held["fingerprint"])
+        assert desk.dispatcher.admission.release_quarantined(held["fingerprint"])
         desk.ask({"input": "a", "id": "again"}, at=7.0)
         assert len(desk.runs) == 1
 
@@ -829,7 +829,7 @@ class Storm:
                 self.now += first / 1000
                 dispatcher.expire_overdue(self.now)
             case "drain":
-                dispatcher.is_draining = bool(first)
+                dispatcher.admission.is_draining = bool(first)
             case "cancel_all":
                 dispatcher.cancel("drain", self.now)
         self._work()
@@ -864,7 +864,7 @@ def test_every_request_gets_exactly_one_terminal_reply(steps: list[tuple[str, An
     assert max(Counter(run.id for run in storm.desk.runs).values(), default=0) <= 2
     assert storm.desk.dispatcher.is_idle
     assert storm.desk.dispatcher.next_wake_up_at() is None
-    assert not storm.desk.dispatcher._duplicates._open
+    assert not storm.desk.dispatcher.admission._duplicates._open
 
 
 class TestLimits:
@@ -938,7 +938,7 @@ class TestStudents:
         self.choice: StudentChoice | None = choice or StudentChoice("student-t", 0.5)
         learning = Learning(ScoreMaps(MODEL, "s/d"), config(), {}, desk.delivery.store, MODEL, desk.publications.append)
         learning._students.choose = lambda task: self.choice if task.name == "triage" else None  # type: ignore[method-assign]
-        desk.dispatcher.answerers = learning
+        desk.dispatcher.admission.answerers = learning
         self.start(desk)
         return desk
 
