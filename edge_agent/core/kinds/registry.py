@@ -13,7 +13,7 @@ To add one, write its module beside this one, name it below and describe what ca
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -26,4 +26,7 @@ from edge_agent.core.kinds.task import TaskBase
 BUILT_IN_TASK = "generate"
 
 TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
-KINDS: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": ExtractTask, "generate": GenerateTask}
+# By the names that `kind` has in the configuration.
+KINDS: dict[str, type[TaskBase]] = {
+    name: kind for kind in get_args(get_args(TaskConfig)[0]) for name in get_args(kind.model_fields["kind"].annotation)
+}
