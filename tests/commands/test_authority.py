@@ -35,18 +35,14 @@ def refused(fields: dict[str, Any], *, now: float = NOW, key: bytes = KEY) -> st
     return caught.value.message
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
+def test_a_good_signature_is_accepted() -> None:
+    for fields in (
         signed(timeout_s=5, name="Gerät"),
         dict(reversed(signed(timeout_s=5).items())),
         {**signed(), "hmac": signed()["hmac"].upper()},
         signed(ts="2026-03-04T07:06:07+02:00"),
-    ],
-    ids=["signed", "other order", "capitals", "other zone"],
-)
-def test_a_good_signature_is_accepted(fields: dict[str, Any]) -> None:
-    Authority(KEY).check("drain", fields, NOW)
+    ):
+        Authority(KEY).check("drain", fields, NOW)
 
 
 def test_without_a_key_no_signature_is_needed_and_an_empty_key_refuses_all() -> None:

@@ -16,9 +16,6 @@ from edge_agent.commands.fields import (
 )
 from edge_agent.core.codes import CommandError
 
-NO_TIMES: tuple[Any, ...] = (-1, 3601, "5", True, [])
-NO_IDS: tuple[Any, ...] = (1.5, True, None, [], {})
-
 
 def test_a_long_payload_is_refused_unread() -> None:
     with pytest.raises(CommandError, match=r"should have at most 65536 bytes \(got 65537\)"):
@@ -26,26 +23,21 @@ def test_a_long_payload_is_refused_unread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields", "message"),
+    ("kind", "name", "values", "message"),
     [
-        *((DrainFields, {"timeout_s": value}, "timeout_s: should ") for value in NO_TIMES),
-        *(
-            (CancelFields, {"request_id": value}, "request_id: should be a string or an integer (got ")
-            for value in NO_IDS
-        ),
-        (CancelFields, {}, "request_id: required, but missing"),
-        (CancelFields, {"request_id": "a", "replyto": "r"}, "replyto: unknown key, should be one of "),
-        (SwitchFields, {"model": "other", "bundle": "a"}, "model: should be 'default'"),
-        *(
-            (SwitchFields, {"model": "default", "bundle": name}, "bundle: should be the name of a folder in models_dir")
-            for name in ("", ".", "..", "a/b", "a\n")
-        ),
+        (DrainFields, "timeout_s", [-1, 3601, "5", True, []], "timeout_s: should "),
+        (CancelFields, "request_id", [1.5, True, None, []], "request_id: should be a string or an integer (got "),
+        (CancelFields, "id", ["a"], "request_id: required, but missing"),
+        (CancelFields, "replyto", ["r"], "replyto: unknown key, should be one of "),
+        (SwitchFields, "model", ["other"], "model: should be 'default'"),
+        (SwitchFields, "bundle", ["", ".", "..", "a/b", "a\n"], "bundle: should be the name of a folder in models_dir"),
     ],
 )
 def test_a_bad_field_is_named_with_what_is_allowed(
-    kind: type[CommandFields], fields: dict[str, Any], message: str
+    kind: type[CommandFields], name: str, values: list[Any], message: str
 ) -> None:
-    with pytest.raises(CommandError) as caught:
-        fields_of(kind, fields)
-    assert caught.value.code == "bad_field"
-    assert caught.value.message.startswith(message)
+    needed = {CancelFields: {"request_id": "a"}, SwitchFields: {"model": "default", "bundle": "b"}}.get(kind, {})
+    for value in values:
+        with pytest.raises(CommandError) as caught:
+            fields_of(kind, {**({} if name == "id" else needed), name: value})
+        assert (caught.value.code, caught.value.message.startswith(message)) == ("bad_field", True)

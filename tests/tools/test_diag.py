@@ -251,13 +251,8 @@ def test_only_log_lines_without_a_callers_words_are_kept(line: str) -> None:
         "-----BEGIN PRIVATE KEY-----\nSECRET and cut off",
     ],
 )
-def test_credentials_are_taken_out_wherever_they_stand(text: str) -> None:
+def test_credentials_are_taken_out_wherever_they_stand_and_nothing_else_is(text: str) -> None:
     assert "SECRET" not in scrubbed(text)
     assert "(left out" in scrubbed(text)
-
-
-@pytest.mark.parametrize(
-    "text", ['"joules_per_token": 0.1', "max_tokens = 256", 'password_file = "credentials/mqtt_password"', "12:30:45"]
-)
-def test_what_is_no_secret_stays(text: str) -> None:
-    assert scrubbed(text) == text
+    for harmless in ('"joules_per_token": 0.1', "max_tokens = 256", 'password_file = "credentials/pw"', "12:30:45"):
+        assert scrubbed(harmless) == harmless
