@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.core.codes import CommandError
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import Cancelled, Command, Event, LoadFailed, Run, SetTasks
@@ -254,15 +253,6 @@ def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:
     board.supervisor.model = replace(board.supervisor.model, is_fallback=True)
     assert isinstance(board.run("old"), dict)
     assert not board.supervisor.model.is_fallback
-
-
-def test_a_bundle_that_is_not_there_is_refused_with_those_that_are(board: Board) -> None:
-    for name in ("nowhere", "x" * 256):
-        with pytest.raises(CommandError, match=r'models_dir: "new", "old", "older", "plain" \(got "') as refused:
-            board.ask(name)
-        assert refused.value.code == "not_found"
-    with pytest.raises(CommandError, match="no switch can be undone"):
-        board.switch.roll_back()
 
 
 def test_a_switch_that_cannot_be_recorded_does_not_come_into_force(board: Board) -> None:
