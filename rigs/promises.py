@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift
-from edge_agent.learning.maths.assessment import Row
+from edge_agent.learning.maths.assessment import LabelledScores
+from edge_agent.learning.maths.calibration import Judged
 from edge_agent.learning.maths.fit import better_map
 from edge_agent.learning.maths.promise import find_promise
 from rigs.bench.figures import processor
@@ -95,7 +96,7 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
                 broken, coverages = 0, []
                 for _ in range(resamplings):
                     scores, rights = answers(rng, audits)
-                    sample = list(zip(scores.tolist(), (rng.random(audits) < rights).tolist(), strict=True))
+                    sample = list(map(Judged, scores.tolist(), (rng.random(audits) < rights).tolist()))
                     promise = find_promise(sample, answers(rng, 500)[0].tolist(), least, 0.95)
                     if promise is None:
                         continue
@@ -246,7 +247,7 @@ def _map_run(
     if is_selective:
         is_wrong = scores.argmax(axis=1) != right
         scores, right = scores[is_wrong][:count], right[is_wrong][:count]
-    rows: list[Row] = [
+    rows: list[LabelledScores] = [
         (dict(zip(_LABELS, row, strict=True)), _LABELS[at])
         for row, at in zip(scores.tolist(), right.tolist(), strict=True)
     ]

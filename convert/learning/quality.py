@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..agent import FieldTable, number_of
-from .agent import calibration_error
+from .agent import Judged, calibration_error
 from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .rows import Row
 
@@ -76,7 +76,7 @@ def _share_right(answers: Sequence[Answered]) -> float:
 def score_error(answers: Sequence[Answered]) -> float | None:
     """The expected calibration error of those that get a label; None = there is none."""
     ordinary = [one for one in answers if not one.is_unlike]
-    best = [(max(one.scores.values()), one.is_right) for one in ordinary if one.scores is not None]
+    best = [Judged(max(one.scores.values()), one.is_right) for one in ordinary if one.scores is not None]
     return calibration_error(best) if best else None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.learning.maths.assessment import Answer
 from edge_agent.learning.snapshot import Select
 from edge_agent.store.store import Store
 
@@ -14,25 +15,16 @@ _COLUMNS = "number, id, reply_topic, wall_s, scores, tokens, is_audit, input, ou
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptAnswer:
-    """An answer, and what feedback says of it.
-
-    number: rises with time. id: of the request, as JSON. scores: the model's own, by label. tokens: of the prompt.
-    is_audit: the caller was asked to check it. output: what the caller got, None = unsure. label: the right one, None =
-    unknown, or where it is marked, another than `output`.
-    """
+class KeptAnswer(Answer):
+    """An answer as a row of the database."""
 
     number: int = 0
+    """Rises with time."""
     id: str
+    """Of the request, as JSON."""
     reply_topic: str
     wall_s: float
-    scores: dict[str, float]
-    tokens: int
-    is_audit: bool
     input: bytes | None = None
-    output: str | None
-    is_marked: bool = False
-    label: str | None = None
 
 
 def name_of_student(task: str, student: str) -> str:

@@ -28,7 +28,7 @@ from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
 from edge_agent.learning.learned_maps import LearnedMaps
-from edge_agent.learning.maths.assessment import Answer, Assessment, assess
+from edge_agent.learning.maths.assessment import Assessment, assess
 from edge_agent.learning.maths.shares import upper_bound
 from edge_agent.learning.students import UNREACHABLE, StudentChoice, Students
 from edge_agent.requests.request import LARGE, Request
@@ -312,7 +312,7 @@ class Feedback:
         base = self._maps.known_map(tracked.task) or ScoreMap.identity(config.labels)
         work = partial(
             assess,
-            [_answer(one, tracked.since) for one in kept],
+            [replace(one, is_audit=one.is_audit and one.number > tracked.since) for one in kept],
             better_map=better_map_in_child,
             current=tracked.fitted or base,
             base=base,
@@ -395,14 +395,3 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
 def _exported(kept: KeptAnswer) -> dict[str, Any]:
     fields = ("number", "scores", "output", "label", "is_marked", "is_audit")
     return {"at": timestamp(kept.wall_s), **{name: getattr(kept, name) for name in fields}}
-
-
-def _answer(kept: KeptAnswer, since: int) -> Answer:
-    return Answer(
-        scores=kept.scores,
-        output=kept.output,
-        label=kept.label,
-        is_marked=kept.is_marked,
-        is_audit=kept.is_audit and kept.number > since,
-        tokens=kept.tokens,
-    )

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from edge_agent.core.bounded import run_in_child
 from edge_agent.core.score_map import ScoreMap
-from edge_agent.learning.maths.assessment import Row
+from edge_agent.learning.maths.assessment import LabelledScores
 
 
-def better_map_in_child(rows: Sequence[Row], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
+def better_map_in_child(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
     """As `accuracy.fit.better_map`. Raises OutOfBoundsError if the process fails."""
     given = {"labels": current.labels, "rows": rows, "current": current.to_json(), "base": base.to_json()}
     found = json.loads(run_in_child("edge_agent.learning.fitting", json.dumps(given).encode()))

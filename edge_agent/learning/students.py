@@ -26,7 +26,7 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer, name_of_student
 from edge_agent.learning.facts import StudentFacts
-from edge_agent.learning.maths.assessment import Answer, Assessment, assess
+from edge_agent.learning.maths.assessment import Assessment, assess
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import Task
 
@@ -250,14 +250,10 @@ class Students:
         tracked.new_audits = 0
         labels = tracked.config.labels
         kept = [one for one in self._table.of(tracked.basis, labels, after=tracked.since) if one.is_audit]
-        answers = [
-            Answer(scores=one.scores, output=one.output, label=one.label, is_marked=one.is_marked, is_audit=True)
-            for one in kept
-        ]
         own = ScoreMap.identity(labels)
         work = partial(
             assess,
-            answers,
+            kept,
             better_map=lambda *_: None,
             current=own,
             base=own,

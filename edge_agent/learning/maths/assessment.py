@@ -13,16 +13,17 @@ from itertools import dropwhile
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift, promise
+from edge_agent.learning.maths.calibration import Judged
 from edge_agent.learning.maths.shares import lower_bound
 
-# The raw scores of an answer, and the right label.
-Row = tuple[Mapping[str, float], str]
-BetterMap = Callable[[Sequence[Row], ScoreMap, ScoreMap], ScoreMap | None]
+# The model's own scores of an answer, and its right label.
+LabelledScores = tuple[Mapping[str, float], str]
+BetterMap = Callable[[Sequence[LabelledScores], ScoreMap, ScoreMap], ScoreMap | None]
 
 # A map is fitted again when there is this share more feedback, and this much at least.
-_MORE, _LEAST_MORE = 1.1, 5
+_MORE, _MIN_MORE = 1.1, 5
 # Of the audits, for a promise: those that callers choose to answer are no random sample.
-LEAST_ANSWERED = 0.9
+MIN_ANSWERED = 0.9
 # Answers that shares are compared by, the oldest with the newest.
 SHIFT_ANSWERS = 200
 _CONFIDENCE_BINS = 5
@@ -30,41 +31,47 @@ _CONFIDENCE_BINS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """scores: the model's own. is_marked: feedback came. label: the right one, None = unknown, or not the output.
-
-    is_audit: it is of the random sample, since the last drop. tokens: of the prompt.
-    """
+    """A model's answer, and what feedback says of it."""
 
     scores: dict[str, float]
-    output: str | None
-    label: str | None = None
-    is_marked: bool = False
-    is_audit: bool = False
+    """The model's own, by label."""
     tokens: int = 0
+    """Of the prompt."""
+    output: str | None
+    """What the caller got; None if the model was not sure enough."""
+    is_audit: bool = False
+    """The caller was asked to check it: it is of the random sample."""
+    is_marked: bool = False
+    """Feedback came."""
+    label: str | None = None
+    """The right one; None if it is unknown or, where the answer is marked, another than `output`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """map: the one to use. compared_rows: of feedback, when it was last compared with a new fit.
-
-    given: the share of answers that are given from now on, None = there are none. asked: audits up to the last one with
-    feedback. audits, right: how many of them have feedback, and how many are right under the map, whatever its score.
-    promise: what `min_accuracy` can be promised of; None = of nothing.
-    dropped_from: the accuracy before it fell, None = it has not.
-    shift: how far the newest answers are from the oldest, None = not for certain.
-    """
+    """What a task's answers say together."""
 
     map: ScoreMap
+    """The one to use from now on."""
     has_new_map: bool
     compared_rows: int
+    """Of feedback, when the map was last compared with a new fit."""
     given: float | None
+    """The share of answers that are given from now on; None if there are no answers."""
     asked: int
+    """Audits up to the last one with feedback."""
     audits: int
+    """Those of them that have feedback."""
     right: int
+    """Audits that are right under the map, whatever its score."""
     lower_bound: float | None
+    """Of the share of right audits; None without any."""
     promise: promise.Promise | None
+    """What `min_accuracy` can be promised of; None if it can be promised of nothing."""
     dropped_from: float | None
+    """The accuracy before it fell; None if it has not."""
     shift: float | None
+    """How far the newest answers are from the oldest; None if chance may explain it."""
 
 
 def assess(
@@ -77,13 +84,13 @@ def assess(
     min_accuracy: float | None,
     confidence: float,
 ) -> Assessment:
-    """answers: in the order of time. better_map: of fit.py, or the same in another process.
+    """answers: in the order of time; `is_audit` is true for those since the last drop of the accuracy alone.
 
-    current: the map in force. base: the one that it was fitted from.
+    better_map: of fit.py, or the same in another process. current: the map in force. base: what it was fitted from.
     """
     rows = [(one.scores, one.label) for one in answers if one.label is not None and not one.is_audit]
     found = None
-    if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _LEAST_MORE) and _has_confirmed(answers):
+    if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
         found = better_map(rows, current, base)
     used = found or current
     # Answers with feedback are kept for longer: before the first one without, the others are gone.
@@ -91,13 +98,12 @@ def assess(
     asked = [one for one in answers if one.is_audit]
     while asked and not asked[-1].is_marked:
         asked.pop()
-    audits = [(*used.best(one.scores), one) for one in asked if one.is_marked]
-    rights = [one.label == label for label, _, one in audits]
+    audits = [Judged.of(one.scores, one.label, used) for one in asked if one.is_marked]
+    rights = [one.is_right for one in audits]
     promised = None
-    if min_accuracy is not None and len(audits) >= LEAST_ANSWERED * len(asked):
+    if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
         others = [used.best(one.scores)[1] for one in recent if not one.is_audit]
-        judged = [(score, is_right) for (_, score, _), is_right in zip(audits, rights, strict=True)]
-        promised = promise.find_promise(judged, others, min_accuracy, confidence)
+        promised = promise.find_promise(audits, others, min_accuracy, confidence)
     return Assessment(
         map=used,
         has_new_map=found is not None,

@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edge_agent.core.score_map import FLOOR, ScoreMap
 
 BINS = 10
-# Score of the best label, and whether it is right.
-Judged = tuple[float, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer whose right label is known."""
+
+    score: float
+    """Of the best label."""
+    is_right: bool
+    label: str = ""
+    """The best one."""
+    right_score: float = 0.0
+    """Of the right label; 0 where it is only known that the best one is wrong."""
+
+    @classmethod
+    def of(cls, scores: Mapping[str, float], right: str | None, used: ScoreMap | None = None) -> Judged:
+        """An answer with these scores, under a map if one is used."""
+        mapped = scores if used is None else used.apply(scores)
+        best = max(mapped, key=mapped.__getitem__)
+        return cls(mapped[best], best == right, best, 0.0 if right is None else mapped[right])
+
+    @property
+    def log_loss(self) -> float:
+        """In nats."""
+        return -math.log(max(self.right_score, FLOOR))
+
+
+def share_right(judged: Sequence[Judged]) -> float:
+    """Of at least one."""
+    return count_right(judged) / len(judged)
+
+
+def count_right(judged: Sequence[Judged]) -> int:
+    return sum(one.is_right for one in judged)
 
 
 def bins(judged: Sequence[Judged]) -> list[tuple[int, float, float]]:
     """Of each bin of equal width that has answers: how many, mean score, share of right ones."""
     parts: dict[int, list[Judged]] = {}
-    for score, is_right in judged:
-        parts.setdefault(min(BINS - 1, int(score * BINS)), []).append((score, is_right))
+    for one in judged:
+        parts.setdefault(min(BINS - 1, int(one.score * BINS)), []).append(one)
     return [
-        (len(part), sum(score for score, _ in part) / len(part), sum(is_right for _, is_right in part) / len(part))
-        for _, part in sorted(parts.items())
+        (len(part), sum(one.score for one in part) / len(part), share_right(part)) for _, part in sorted(parts.items())
     ]
 
 

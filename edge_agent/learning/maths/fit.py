@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.core.score_map import FLOOR, ScoreMap
-from edge_agent.learning.maths.assessment import Row
+from edge_agent.learning.maths.assessment import LabelledScores
 
 _Array = npt.NDArray[np.float64]
 _Indexes = npt.NDArray[np.intp]
@@ -61,12 +61,12 @@ class _Feedback:
         return len(self.right)
 
 
-def fit(rows: Sequence[Row], start: ScoreMap) -> ScoreMap:
+def fit(rows: Sequence[LabelledScores], start: ScoreMap) -> ScoreMap:
     """The map that cross-validation finds best, for rows in any order. Raises ValueError for rows of other labels."""
     return _fit(_feedback(rows, start), start)
 
 
-def better_map(rows: Sequence[Row], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
+def better_map(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
     """A map under which new answers have a lower log loss than under `current`; None = feedback does not prove one.
 
     rows: in any order. Maps are judged by cross-validation, on rows that their fit does not see. A fit towards `base`
@@ -102,7 +102,7 @@ class Shared:
     after: float
 
 
-def shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
+def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> Shared:
     """A map for several boards from the rows of all, in any order: of a lower cross-validated log loss than `start`.
 
     Raises ValueError for fewer than MIN_ROWS rows, and for rows of other labels.
@@ -116,7 +116,7 @@ def shared_map(rows: Sequence[Row], start: ScoreMap) -> Shared:
     return Shared(_fit(feedback, start) if is_better else None, before, after)
 
 
-def board_map(rows: Sequence[Row], shared: ScoreMap) -> ScoreMap | None:
+def board_map(rows: Sequence[LabelledScores], shared: ScoreMap) -> ScoreMap | None:
     """`shared` with biases of a board's own; None = its rows do not prove that they lower the log loss.
 
     The proof is a one-sided paired test at 95 % under cross-validation, with as many right answers. That `shared` has
@@ -202,7 +202,7 @@ def _fit_family(feedback: _Feedback, start: ScoreMap, family: _Family, strength:
     return ScoreMap(start.labels, tuple((np.array(start.scales) * stretch).tolist()), tuple(biases.tolist()))
 
 
-def _feedback(rows: Sequence[Row], of: ScoreMap) -> _Feedback:
+def _feedback(rows: Sequence[LabelledScores], of: ScoreMap) -> _Feedback:
     index = {label: number for number, label in enumerate(of.labels)}
     if any(scores.keys() != index.keys() or right not in index for scores, right in rows):
         raise ValueError("the feedback has other labels than the score map")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_agent.learning.maths.calibration import Judged
 from edge_agent.learning.maths.shares import chance_of_at_least
 
 # Thresholds that are tried: each lets a twentieth of the answers more through.
@@ -30,13 +31,12 @@ class Promise:
 
 
 def find_promise(
-    audits: Sequence[tuple[float, bool]], unlabelled: Sequence[float], min_accuracy: float, confidence: float
+    audits: Sequence[Judged], unlabelled: Sequence[float], min_accuracy: float, confidence: float
 ) -> Promise | None:
     """The lowest threshold that the audits prove; None = they prove none.
 
-    audits: confidence of the best label and whether it is right, of answers drawn at random. unlabelled: confidences of
-    other answers, whose quantiles are the thresholds to try; the guarantee needs thresholds that the audits do not
-    choose. Where there are few, fixed ones are tried.
+    audits: of answers drawn at random. unlabelled: confidences of other answers, whose quantiles are the thresholds to
+    try; the guarantee needs thresholds that the audits do not choose. Where there are few, fixed ones are tried.
 
     The chance that answers above the threshold are right less often than `min_accuracy` is at most 1 - `confidence`,
     whatever the confidences are worth. Thresholds are tested from the highest one that has enough audits to prove
@@ -51,7 +51,7 @@ def find_promise(
     share = (1 - confidence) / starts
     least = math.log(share) / math.log(min_accuracy)
     # Depends on how many audits reach a threshold, not on how many of those are right: this keeps the tests valid.
-    tried = [(at, [is_right for score, is_right in audits if score >= at]) for at in _thresholds(unlabelled)]
+    tried = [(at, [one.is_right for one in audits if one.score >= at]) for at in _thresholds(unlabelled)]
     tried = [(at, rights) for at, rights in tried if len(rights) >= least]
     starting = {len(tried) * number // starts for number in range(starts)}
     proven, level = None, 0.0
@@ -63,7 +63,7 @@ def find_promise(
             level = 0.0
     if proven is None:
         return None
-    scores = [*unlabelled, *(score for score, _ in audits)]
+    scores = [*unlabelled, *(one.score for one in audits)]
     return Promise(proven, sum(score >= proven for score in scores) / len(scores))
 
 

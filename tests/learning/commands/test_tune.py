@@ -16,16 +16,16 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import Example
 from edge_agent.core.labelled import RowsError
 from edge_agent.learning.commands.tune import prompts
-from edge_agent.learning.commands.tune.fragment import fragment
 from edge_agent.learning.commands.tune.judge import (
     Asked,
     Candidate,
     Correction,
     candidates,
     choose,
-    gain,
+    log_loss_gain,
 )
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, Results
+from edge_agent.learning.commands.tune.report import fragment
 from edge_agent.learning.commands.tune.tune import read_inputs, read_labelled
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
@@ -139,7 +139,7 @@ def test_corrections_lift_a_label_that_never_wins() -> None:
     assert found[Correction.AS_IS].accuracy == 0.5
     assert found[Correction.PRIOR].accuracy > 0.9
     assert found[Correction.MAP].accuracy > 0.9
-    assert gain(found[Correction.MAP], found[Correction.AS_IS])[0] > 0
+    assert log_loss_gain(found[Correction.MAP], found[Correction.AS_IS])[0] > 0
     assert Correction.MEAN not in found
     assert choose(several, found[Correction.PRIOR]).correction is not Correction.AS_IS
 

@@ -8,13 +8,15 @@ import pytest
 
 from edge_agent.core.environment import child_environment, library_environment
 from edge_agent.core.score_map import ScoreMap
-from edge_agent.learning.maths.assessment import Row
+from edge_agent.learning.maths.assessment import LabelledScores
 from edge_agent.learning.maths.fit import MIN_ROWS, better_map, fit
 
 LABELS = tuple("abcd")
 
 
-def feedback(count: int, *, scale: float = 1.0, biases: tuple[float, ...] = (0.0,) * 4, seed: int = 0) -> list[Row]:
+def feedback(
+    count: int, *, scale: float = 1.0, biases: tuple[float, ...] = (0.0,) * 4, seed: int = 0
+) -> list[LabelledScores]:
     """Rows of a task whose true log scores are distorted."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (count, len(biases)))
@@ -25,15 +27,15 @@ def feedback(count: int, *, scale: float = 1.0, biases: tuple[float, ...] = (0.0
     return [(dict(zip(labels, row, strict=True)), labels[at]) for row, at in zip(raw.tolist(), right, strict=True)]
 
 
-def accuracy(of: ScoreMap, rows: list[Row]) -> float:
+def accuracy(of: ScoreMap, rows: list[LabelledScores]) -> float:
     return float(np.mean([max(mapped, key=mapped.__getitem__) == right for mapped, right in applied(of, rows)]))
 
 
-def log_loss(of: ScoreMap, rows: list[Row]) -> float:
+def log_loss(of: ScoreMap, rows: list[LabelledScores]) -> float:
     return -float(np.mean([np.log(mapped[right]) for mapped, right in applied(of, rows)]))
 
 
-def applied(of: ScoreMap, rows: list[Row]) -> list[tuple[dict[str, float], str]]:
+def applied(of: ScoreMap, rows: list[LabelledScores]) -> list[tuple[dict[str, float], str]]:
     return [(of.apply(scores), right) for scores, right in rows]
 
 

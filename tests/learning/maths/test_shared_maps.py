@@ -10,17 +10,17 @@ import pytest
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.score_maps import read_score_maps, score_map_for
-from edge_agent.learning.maths.assessment import Row
+from edge_agent.learning.maths.assessment import LabelledScores
 from edge_agent.learning.maths.fit import board_map, shared_map
 
 START = ScoreMap.identity(("a", "b", "c"))
 ENTRY = {"task": "t", "map": {"a": [1.0, 0.0], "b": [2.0, 1.0]}, "boards": {"s/d": {"a": [1.0, 0.0], "b": [2.0, -1.0]}}}
 
 
-def answers(number: int, *, prefers: str = "a", only: str = "abc", seed: int = 0) -> list[Row]:
+def answers(number: int, *, prefers: str = "a", only: str = "abc", seed: int = 0) -> list[LabelledScores]:
     """Of a model that mostly knows the right label, but for a preference for one of them."""
     chance = random.Random(seed)
-    rows = list[Row]()
+    rows = list[LabelledScores]()
     for _ in range(number):
         right = chance.choice(only)
         scores = {label: chance.random() + 0.8 * (label == right) + 1.5 * (label == prefers) for label in "abc"}
@@ -28,7 +28,7 @@ def answers(number: int, *, prefers: str = "a", only: str = "abc", seed: int = 0
     return rows
 
 
-def share_right(used: ScoreMap, rows: list[Row]) -> float:
+def share_right(used: ScoreMap, rows: list[LabelledScores]) -> float:
     return sum(max(used.apply(scores).items(), key=lambda one: one[1])[0] == right for scores, right in rows) / len(
         rows
     )

@@ -39,10 +39,10 @@ def reliability(title: str, before: Sequence[Judged], after: Sequence[Judged]) -
 def coverage(title: str, judged: Sequence[Judged]) -> Markup:
     """Share of the audits from each score on against how many of these are right, with the one-sided bound."""
     figure, axes = plot(_WIDTH, _HEIGHT, "share of answers given", "share right")
-    falling = sorted(judged, reverse=True)
-    counts = list(accumulate(is_right for _, is_right in falling))
+    falling = sorted(judged, key=lambda one: -one.score)
+    counts = list(accumulate(one.is_right for one in falling))
     # Answers of one score are given together.
-    ends = [end for end, (score, _) in enumerate(falling, 1) if end == len(falling) or falling[end][0] < score]
+    ends = [end for end, one in enumerate(falling, 1) if end == len(falling) or falling[end].score < one.score]
     x = [end / len(falling) for end in ends]
     low = [lower_bound(counts[end - 1], end, CONFIDENCE) for end in ends]
     axes.plot(x, [counts[end - 1] / end for end in ends], color=OWN, label="audits")
@@ -56,7 +56,7 @@ def coverage(title: str, judged: Sequence[Judged]) -> Markup:
 def over_time(title: str, judged: Sequence[Judged]) -> Markup:
     """The share of right audits so far, with its interval."""
     figure, axes = plot(_WIDTH, _HEIGHT, "audits, in the order of time", "share right so far")
-    counts = list(enumerate(accumulate(is_right for _, is_right in judged), 1))
+    counts = list(enumerate(accumulate(one.is_right for one in judged), 1))
     x = [total for total, _ in counts]
     low, high = zip(*(interval(right, total) for total, right in counts), strict=True)
     axes.fill_between(x, low, high, color=OTHER, alpha=0.25, linewidth=0, label="95 % interval")

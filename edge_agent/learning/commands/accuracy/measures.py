@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import promise
-from edge_agent.learning.maths.calibration import Judged, calibration_error
+from edge_agent.learning.maths.calibration import Judged, calibration_error, count_right, share_right
 from edge_agent.learning.maths.export import Export, ExportedAnswer
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
@@ -17,12 +17,12 @@ UNSURE, ANOTHER = "(unsure)", "(another)"
 _SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _PROMISES = (0.9, 0.95, 0.99)
 # More than a board keeps by far: where the answers are not right often enough, no number will do.
-_MOST_MISSING = 1 << 20
+_MAX_MISSING = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """low, high: Clopper and Pearson's two-sided interval at 95 %. None without any."""
+    """Of right answers, with its 95 % interval; None without any answer."""
 
     right: int
     total: int
@@ -33,38 +33,42 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Expected calibration error (arXiv 1706.04599), of as many answers of this sample."""
+    """Expected calibration error (arXiv 1706.04599)."""
 
     sample: str
     of: int
+    """How many answers of the sample."""
     before: float
     after: float
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Answers whose best label has at least this score. low: the one-sided bound on the share of right ones."""
+    """Answers whose best label has at least this score."""
 
     score: float
     coverage: float
     audits: int
     share: float | None
+    """Of right audits."""
     low: float | None
+    """The one-sided bound on that share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """coverage, score: None = the audits prove no such promise. missing: audits, if all that count are right."""
+    """What a promise would let through; None if the audits do not prove it."""
 
     min_accuracy: float
     coverage: float | None
     score: float | None
     missing: int
+    """Audits that would prove it if all of them that count were right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """An answer is right if its best label under the map in force is. confusion: by right label, a count per output."""
+    """An answer is right if its best label under the map in force is."""
 
     answers: int
     given: float
@@ -73,6 +77,7 @@ class Measures:
     calibration: Calibration | None
     outputs: tuple[str, ...]
     confusion: dict[str, tuple[int, ...]]
+    """By right label, a count for each of `outputs`."""
     coverage: tuple[Coverage, ...]
     promises: tuple[Promised, ...]
 
@@ -102,12 +107,11 @@ def measure(export: Export) -> Measures:
 
 
 def judge(answers: Sequence[ExportedAnswer], used: ScoreMap) -> list[Judged]:
-    found = [(*used.best(one.scores), one.label) for one in answers]
-    return [(score, label == right) for label, score, right in found]
+    return [Judged.of(one.scores, one.label, used) for one in answers]
 
 
 def _share(judged: Sequence[Judged]) -> Share:
-    right, total = sum(is_right for _, is_right in judged), len(judged)
+    right, total = count_right(judged), len(judged)
     return Share(right, total, right / total, *interval(right, total)) if total else Share(0, 0, None, None, None)
 
 
@@ -119,10 +123,10 @@ def _calibration(answers: Sequence[ExportedAnswer], used: ScoreMap, sample: str)
 
 
 def _coverage(at: float, judged: Sequence[Judged], scores: Sequence[float]) -> Coverage:
-    rights = [is_right for score, is_right in judged if score >= at]
-    share = sum(rights) / len(rights) if rights else None
-    low = lower_bound(sum(rights), len(rights), CONFIDENCE) if rights else None
-    return Coverage(at, sum(score >= at for score in scores) / len(scores), len(rights), share, low)
+    reach = [one for one in judged if one.score >= at]
+    share = share_right(reach) if reach else None
+    low = lower_bound(count_right(reach), len(reach), CONFIDENCE) if reach else None
+    return Coverage(at, sum(score >= at for score in scores) / len(scores), len(reach), share, low)
 
 
 def _promised(least: float, judged: Sequence[Judged], others: Sequence[float], scores: Sequence[float]) -> Promised:
@@ -130,15 +134,15 @@ def _promised(least: float, judged: Sequence[Judged], others: Sequence[float], s
         return Promised(least, found.coverage, found.threshold, 0)
     missing = []
     for at in _SCORES:
-        rights = [is_right for score, is_right in judged if score >= at]
+        reach = [one for one in judged if one.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
-            missing.append(math.ceil(_missing(sum(rights), len(rights), least) / share))
+            missing.append(math.ceil(_missing(count_right(reach), len(reach), least) / share))
     return Promised(least, None, None, max(1, min(missing)))
 
 
 def _missing(right: int, total: int, least: float) -> int:
     """How many more right audits lift the lower bound to `least`."""
-    low, high = -1, _MOST_MISSING
+    low, high = -1, _MAX_MISSING
     while high - low > 1:
         middle = (low + high) // 2
         if lower_bound(right + middle, total + middle, CONFIDENCE) >= least:

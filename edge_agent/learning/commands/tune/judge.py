@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import NormalDist
 
-from edge_agent.core.score_map import FLOOR, ScoreMap
+from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.commands.tune.prompts import Prompt
-from edge_agent.learning.maths.calibration import calibration_error
+from edge_agent.learning.maths.calibration import Judged, calibration_error, count_right, share_right
 from edge_agent.learning.maths.fit import fit
 from edge_agent.learning.maths.shares import interval
 
@@ -35,88 +35,79 @@ class Correction(StrEnum):
 
 @dataclass(slots=True)
 class Asked:
-    """What a model answered to one prompt.
-
-    prior: its scores where an input says nothing. scores: by number of a row. unlabelled: of inputs without labels.
-    pairs_ms: times of one input with the configured prompt and with this one. prefix_tokens: what its requests share.
-    """
+    """What a model answered to one prompt."""
 
     prompt: Prompt
     definition: str
     prior: Scores | None
+    """The scores where an input says nothing."""
     scores: Mapping[int, Scores]
+    """By number of a row."""
     unlabelled: Sequence[Scores] = ()
+    """Of inputs without labels."""
     pairs_ms: list[tuple[float, float]] = field(default_factory=list)
+    """Times of one input with the configured prompt and with this one."""
     prefix_tokens: int = 0
+    """What its requests share."""
 
     @property
     def slowdown(self) -> float:
-        """Its time by that of the configured prompt."""
+        """Its time divided by that of the configured prompt."""
         return statistics.median(own / base for base, own in self.pairs_ms) if self.pairs_ms else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """On one answer. loss: log loss in nats. label, score: the best label and its score."""
-
-    loss: float
-    label: str
-    score: float
-    is_right: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A prompt with a correction.
-
-    score_map: for use, None = none. answers: the right labels by number of a row.
-    start: None = score_map is not fitted to labels; else what fits start from, and score_map is fitted to all rows.
-    """
+    """A prompt with a correction of its scores."""
 
     asked: Asked
     correction: Correction
     score_map: ScoreMap | None
+    """For use; None if scores stay as they are."""
     answers: Sequence[str]
+    """The right labels, by number of a row."""
     start: ScoreMap | None = None
-    _verdicts: dict[frozenset[int], dict[int, Verdict]] = field(default_factory=dict)
+    """What `score_map` was fitted from, to all rows; None if it is not fitted to labels."""
+    _judged: dict[frozenset[int], dict[int, Judged]] = field(default_factory=dict)
 
     @property
     def rows(self) -> frozenset[int]:
         return frozenset(self.asked.scores)
 
     @property
-    def verdicts(self) -> dict[int, Verdict]:
-        return self.on(self.rows)
+    def judged(self) -> list[Judged]:
+        return list(self.on(self.rows).values())
 
-    def on(self, rows: frozenset[int]) -> dict[int, Verdict]:
+    def on(self, rows: frozenset[int]) -> dict[int, Judged]:
         """By number of a row. A map is fitted to these rows alone, and judged on those that the fit did not see."""
-        if rows not in self._verdicts:
+        if rows not in self._judged:
             maps = dict.fromkeys(rows, self.score_map) if self.start is None else self._unseen(rows, self.start)
-            self._verdicts[rows] = {row: self._verdict(row, maps[row]) for row in sorted(rows)}
-        return self._verdicts[rows]
+            self._judged[rows] = {
+                row: Judged.of(self.asked.scores[row], self.answers[row], maps[row]) for row in sorted(rows)
+            }
+        return self._judged[rows]
 
     @property
     def accuracy(self) -> float:
-        return accuracy(self.verdicts)
+        return share_right(self.judged)
 
     @property
     def interval(self) -> tuple[float, float]:
         """Of the accuracy, at 95 %."""
-        return interval(sum(one.is_right for one in self.verdicts.values()), len(self.verdicts))
+        return interval(count_right(self.judged), len(self.judged))
 
     @property
     def calibration_error(self) -> float:
-        return calibration_error([(one.score, one.is_right) for one in self.verdicts.values()])
+        return calibration_error(self.judged)
 
     @property
     def never_answered(self) -> list[str]:
         """The labels that are right for some row, and best for none."""
-        best = {one.label for one in self.verdicts.values()}
-        return sorted({self.answers[row] for row in self.rows} - best)
+        return sorted({self.answers[row] for row in self.rows} - {one.label for one in self.judged})
 
     @property
     def complexity(self) -> tuple[bool, int]:
-        """Of the correction: least for the one that needs no other key."""
+        """Of the correction: lowest for the one that needs no other key."""
         default = Correction.PRIOR if self.asked.prompt.config.corrects_prior else Correction.AS_IS
         return self.correction not in (default, Correction.CONFIGURED), list(Correction).index(self.correction)
 
@@ -126,12 +117,6 @@ class Candidate:
             for fold in range(_FOLDS)
         ]
         return {row: maps[row % _FOLDS] for row in rows}
-
-    def _verdict(self, row: int, score_map: ScoreMap | None) -> Verdict:
-        raw, answer = self.asked.scores[row], self.answers[row]
-        scores = raw if score_map is None else score_map.apply(raw)
-        best = max(scores, key=scores.__getitem__)
-        return Verdict(_loss(scores, answer), best, scores[best], best == answer)
 
 
 def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None) -> list[Candidate]:
@@ -143,18 +128,14 @@ def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None
         maps[Correction.CONFIGURED] = configured
     if asked.unlabelled:
         maps[Correction.MEAN] = dividing_by_mean(asked.unlabelled)
-    found = [Candidate(asked, correction, score_map, answers) for correction, score_map in maps.items()]
+    several = [Candidate(asked, correction, score_map, answers) for correction, score_map in maps.items()]
     rows = [(asked.scores[row], answers[row]) for row in sorted(asked.scores)]
     # Which start is better depends on how much of the prior is true.
     starts = {Correction.MAP: ScoreMap.identity(tuple(rows[0][0]))}
     if asked.prior is not None:
         starts[Correction.MAP_OF_PRIOR] = ScoreMap.dividing_by(asked.prior)
-    found += (Candidate(asked, correction, fit(rows, start), answers, start) for correction, start in starts.items())
-    return found
-
-
-def _loss(scores: Scores, answer: str) -> float:
-    return -math.log(max(scores[answer], FLOOR))
+    several += (Candidate(asked, correction, fit(rows, start), answers, start) for correction, start in starts.items())
+    return several
 
 
 def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
@@ -163,21 +144,17 @@ def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
     return ScoreMap.dividing_by(means, even_share=0.0)
 
 
-def accuracy(verdicts: Mapping[int, Verdict]) -> float:
-    return statistics.fmean(one.is_right for one in verdicts.values())
+def log_loss_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
+    """How much lower its log loss is on the rows that both are judged on, on average; and the standard error."""
+    rows = candidate.rows & over.rows
+    own, other = candidate.on(rows), over.on(rows)
+    return _mean_and_error([other[row].log_loss - own[row].log_loss for row in rows])
 
 
-def gain(of: Candidate, over: Candidate) -> tuple[float, float]:
-    """How much less the log loss is on the rows that both are judged on, on average; and the standard error."""
-    rows = of.rows & over.rows
-    own, other = of.on(rows), over.on(rows)
-    return _mean_and_error([other[row].loss - own[row].loss for row in rows])
-
-
-def _gain_of_rights(of: Candidate, over: Candidate) -> tuple[float, float]:
-    """The same of the share of right answers."""
-    rows = of.rows & over.rows
-    own, other = of.on(rows), over.on(rows)
+def _accuracy_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
+    """How much more often it is right on the same rows; and the standard error."""
+    rows = candidate.rows & over.rows
+    own, other = candidate.on(rows), over.on(rows)
     return _mean_and_error([float(own[row].is_right) - other[row].is_right for row in rows])
 
 
@@ -188,24 +165,24 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 def choose(several: Sequence[Candidate], reference: Candidate) -> Candidate:
     """The simplest prompt that no other beats by more than chance, in log loss or in right answers.
 
-    The best of many prompts is partly the luckiest: of n that are alike it leads by as many standard errors as `luck`
-    says. Of its corrections, which cost no time, the one of the least log loss is chosen, unless it is right less often
-    than the reference, on the same rows, by more than a standard error.
+    The best of many prompts is partly the luckiest: the best of n equal prompts leads by about luck(n) standard errors.
+    Corrections cost no time, so the one with the lowest log loss is chosen, unless it is right less often than the
+    reference, on the same rows, by more than a standard error.
     """
     by_prompt = dict[str, list[Candidate]]()
-    for one in sorted(several, key=lambda one: one.complexity):
-        by_prompt.setdefault(one.asked.prompt.name, []).append(one)
-    leaders = sorted((_leader(of) for of in by_prompt.values()), key=lambda one: one.asked.prompt.complexity)
-    best = max(leaders, key=lambda one: gain(one, leaders[0])[0])
-    most_right = max(leaders, key=lambda one: _gain_of_rights(one, leaders[0])[0])
-    most = luck(len(leaders))
+    for candidate in sorted(several, key=lambda one: one.complexity):
+        by_prompt.setdefault(candidate.asked.prompt.name, []).append(candidate)
+    leaders = sorted(map(_leader, by_prompt.values()), key=lambda one: one.asked.prompt.complexity)
+    best = max(leaders, key=lambda one: log_loss_gain(one, leaders[0])[0])
+    most_right = max(leaders, key=lambda one: _accuracy_gain(one, leaders[0])[0])
+    max_lead = luck(len(leaders))
     alike = (
         one
         for one in leaders
-        if _is_within(gain(best, one), most) and _is_within(_gain_of_rights(most_right, one), _CLEARLY)
+        if _is_within(log_loss_gain(best, one), max_lead) and _is_within(_accuracy_gain(most_right, one), _CLEARLY)
     )
-    prompt = next(alike, best).asked.prompt
-    right = [one for one in by_prompt[prompt.name] if _is_within(_gain_of_rights(reference, one), 1.0)]
+    corrected = by_prompt[next(alike, best).asked.prompt.name]
+    right = [one for one in corrected if _is_within(_accuracy_gain(reference, one), 1.0)]
     return _leader(right) if right else reference
 
 
@@ -215,7 +192,7 @@ def luck(prompts: int) -> float:
 
 
 def _leader(of_prompt: Sequence[Candidate]) -> Candidate:
-    return min(of_prompt, key=lambda one: statistics.fmean(verdict.loss for verdict in one.verdicts.values()))
+    return min(of_prompt, key=lambda one: statistics.fmean(judged.log_loss for judged in one.judged))
 
 
 def _is_within(difference: tuple[float, float], errors: float) -> bool:

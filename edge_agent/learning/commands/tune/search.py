@@ -15,8 +15,17 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Failed, Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.wording import shown
-from edge_agent.learning.commands.tune.judge import Asked, Candidate, Correction, accuracy, candidates, choose, gain
+from edge_agent.learning.commands.tune.judge import (
+    Asked,
+    Candidate,
+    Correction,
+    candidates,
+    choose,
+    dividing_by_mean,
+    log_loss_gain,
+)
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, can_be_example
+from edge_agent.learning.maths.calibration import share_right
 from edge_agent.requests.rows import RequestLine
 from edge_agent.requests.tasks import Task
 from edge_agent.worker.client import WorkerClient
@@ -37,36 +46,40 @@ class TuneError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """until: on the monotonic clock. max_slower: a chosen prompt takes at most this much more time, in percent."""
-
     weights_sha256: str
     until: float
+    """On the monotonic clock."""
     max_slower: float
-    most_inputs: int = 100
+    """How much more time a chosen prompt may take, in percent."""
+    max_inputs: int = 100
+    """Inputs without labels that are asked."""
 
 
 @dataclass(slots=True)
 class Result:
-    """Every prompt that was tried, with each correction.
-
-    reference: what the agent does now. chosen: what it should do. best: without regard to time.
-    skipped: prompts that the model cannot be asked with, and why. base_ms: of a request as configured.
-    """
+    """What a search found."""
 
     tried: list[Candidate]
+    """Every prompt, with each correction."""
     reference: Candidate
+    """What the agent does now."""
     chosen: Candidate
+    """What it should do."""
     best: Candidate
+    """What would be chosen without regard to time."""
     base_ms: float
+    """Of a request as configured."""
     judged: int
+    """How many rows."""
     skipped: dict[str, str]
+    """Prompts that the model cannot be asked with, and why."""
 
-    def accuracy_before(self, of: Candidate) -> float:
+    def accuracy_before(self, candidate: Candidate) -> float:
         """That of the reference on the same rows."""
-        return accuracy(self.reference.on(of.rows))
+        return share_right(list(self.reference.on(candidate.rows).values()))
 
-    def ms(self, of: Candidate) -> float:
-        return self.base_ms * of.asked.slowdown
+    def ms(self, candidate: Candidate) -> float:
+        return self.base_ms * candidate.asked.slowdown
 
 
 @dataclass(slots=True)
@@ -153,9 +166,9 @@ class Search:
     @property
     def _reference(self) -> Candidate:
         """What the agent does now."""
-        of = {one.correction: one for one in self._tried[AS_CONFIGURED]}
+        corrected = {one.correction: one for one in self._tried[AS_CONFIGURED]}
         in_force = Correction.PRIOR if self._config.corrects_prior else Correction.AS_IS
-        return of.get(Correction.CONFIGURED) or of.get(in_force) or of[Correction.AS_IS]
+        return corrected.get(Correction.CONFIGURED) or corrected.get(in_force) or corrected[Correction.AS_IS]
 
     @property
     def _base_ms(self) -> float:
@@ -170,8 +183,8 @@ class Search:
         """All rows, or as many as leave time for some prompts; the time is that of five requests."""
         self._set_prompts(Prompt(AS_CONFIGURED, self._config))
         row_s = min(self._timed(self.task, self.rows[number].input)[1] for number in range(5)) / 1000
-        most = (self.settings.until - monotonic()) / _PROMPTS / (row_s * (1 + 1 / _PAIR_EVERY))
-        return list(range(min(len(self.rows), max(round(most), 50))))
+        max_rows = (self.settings.until - monotonic()) / _PROMPTS / (row_s * (1 + 1 / _PAIR_EVERY))
+        return list(range(min(len(self.rows), max(round(max_rows), 50))))
 
     def _set_prompts(self, prompt: Prompt) -> tuple[Task, dict[str, float] | None]:
         """Prepares the worker for the configured prompt and for this one; gives the prior of this one."""
@@ -217,21 +230,14 @@ class Search:
         return self.task.score_map if is_in_force else None
 
     def _scores_of_inputs(self, task: Task) -> list[dict[str, float]]:
-        runs = (task.make_run(0, Envelope(input=value)) for value in self.unlabelled[: self.settings.most_inputs])
+        runs = (task.make_run(0, Envelope(input=value)) for value in self.unlabelled[: self.settings.max_inputs])
         answers = self.worker.ask_all(runs, at_once=1)
         return [event.scores for event in answers if isinstance(event, Finished) and event.scores is not None]
 
     def _timed(self, task: Task, value: Any) -> tuple[Finished, float]:
         """The answer, and the milliseconds until it came."""
-        try:
-            run = task.make_run(1, Envelope(input=value))
-        except Refusal as refused:
-            raise TuneError(refused.error.message) from refused
         began = monotonic()
-        event = self.worker.ask(run)
-        if isinstance(event, Failed):
-            raise TuneError(f"input {shown(value)}: {event.message}")
-        return event, (monotonic() - began) * 1000
+        return _ask(self.worker, task, value), (monotonic() - began) * 1000
 
     def _unsure_of_time(self) -> Asked | None:
         """A prompt that would be chosen if it is fast enough, which too few requests say."""
@@ -254,7 +260,38 @@ class Search:
         self.say(f"{prompt.name}: {position}, {left_s / 60:.0f} min left")
 
 
+def best_labels(
+    worker: WorkerClient, task: Task, inputs: Sequence[Any], until: float, say: Say
+) -> dict[str, list[str]]:
+    """By correction, the best label of each input that there is time for. Raises TuneError, WorkerError."""
+    task = task.measuring_prior()
+    prior = worker.set_tasks((task.prefix(),)).get(task.definition)
+    raw = list[dict[str, float]]()
+    for number, value in enumerate(inputs, start=1):
+        if raw and monotonic() > until:
+            break
+        say(f"inputs: {number} of {len(inputs)}")
+        raw.append(_ask(worker, task, value).scores or {})
+    maps = {Correction.AS_IS: ScoreMap.identity(tuple(raw[0]))}
+    if prior is not None:
+        maps[Correction.PRIOR] = ScoreMap.dividing_by(prior)
+    maps[Correction.MEAN] = dividing_by_mean(raw)
+    return {str(name): [score_map.best(scores)[0] for scores in raw] for name, score_map in maps.items()}
+
+
+def _ask(worker: WorkerClient, task: Task, value: Any) -> Finished:
+    """Raises TuneError, WorkerError."""
+    try:
+        run = task.make_run(1, Envelope(input=value))
+    except Refusal as refused:
+        raise TuneError(f"input {shown(value)}: {refused.error.message}") from refused
+    event = worker.ask(run)
+    if isinstance(event, Failed):
+        raise TuneError(f"input {shown(value)}: {event.message}")
+    return event
+
+
 def is_proved(result: Result) -> bool:
-    """Whether the chosen one is better than what the agent does now by more than chance: by two standard errors."""
-    mean, error = gain(result.chosen, result.reference)
+    """Whether the log loss of the chosen one is lower than that of what the agent does now, by two standard errors."""
+    mean, error = log_loss_gain(result.chosen, result.reference)
     return mean > 2 * error

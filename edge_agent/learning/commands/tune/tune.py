@@ -18,9 +18,7 @@ from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.terminal import StatusLine, fail
 from edge_agent.core.wording import printable, shown
 from edge_agent.learning.commands.tune import report
-from edge_agent.learning.commands.tune.fragment import fragment
-from edge_agent.learning.commands.tune.search import Result, Search, Settings, TuneError
-from edge_agent.learning.commands.tune.unlabelled import best_labels
+from edge_agent.learning.commands.tune.search import Result, Search, Settings, TuneError, best_labels
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force, trust_in_force
@@ -145,7 +143,7 @@ def _print(result: Result, task: Task, model: Model, options: Options) -> int:
     chosen = result.chosen
     about = f"By `edge-agent tune`: right in {chosen.accuracy:.0%} of {len(chosen.rows)} rows, "
     about += f"before in {result.accuracy_before(chosen):.0%}."
-    text = None if is_kept else fragment(task, chosen, model.weights_sha256, about)
+    text = None if is_kept else report.fragment(task, chosen, model.weights_sha256, about)
     lines = [*report.table(result), "", *report.words(result, options.max_slower)]
     if options.as_json:
         print(json.dumps({**report.document(result), "fragment": text}, indent=2, ensure_ascii=False))
