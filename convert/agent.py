@@ -19,11 +19,11 @@ from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.page.page import environment as page_environment
 from edge_agent.core.pipe import (
     Adapter,
+    EngineRequest,
     EngineSettings,
     Failed,
     Finished,
     Load,
-    Run,
     Sampling,
     TaskPrefix,
     weights_sha256,

@@ -14,7 +14,7 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.core.messages import Publication
-from edge_agent.core.pipe import Event, Loading, Progress, Ready, Run
+from edge_agent.core.pipe import EngineRequest, Event, Loading, Progress, Ready
 from edge_agent.core.topics import TaskTopics
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
@@ -335,7 +335,7 @@ def test_a_claim_runs_on_this_boards_worker(monkeypatch: pytest.MonkeyPatch) -> 
     )
     agent._handle(claim, 1.0)
     assert agent._dispatcher.active == 1
-    assert any(isinstance(command, Run) for command in process.commands)
+    assert any(isinstance(command, EngineRequest) for command in process.commands)
     # It is settled once the broker has the reply.
     assert ends == []
 

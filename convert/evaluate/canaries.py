@@ -5,7 +5,17 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..agent import CANARIES_FILE, Finished, RequestLine, Run, Sampling, Task, WorkerClient, is_near, read_canaries
+from ..agent import (
+    CANARIES_FILE,
+    EngineRequest,
+    Finished,
+    RequestLine,
+    Sampling,
+    Task,
+    WorkerClient,
+    is_near,
+    read_canaries,
+)
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
@@ -112,7 +122,9 @@ def _canary(worker: WorkerClient, task: Task, request: RequestLine) -> canary_fo
     return canary_format.Canary(task=task.name, input=value, answer=answer, prompt=prompt)
 
 
-def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> canary_format.RecordedAnswer | str:
+def _answer(
+    worker: WorkerClient, task: Task, run: EngineRequest, event: Finished
+) -> canary_format.RecordedAnswer | str:
     """The part of the answer that does not depend on close choices, or why there is none."""
     if event.scores is not None:
         return canary_format.RecordedAnswer(scores={label: round(score, 3) for label, score in event.scores.items()})

@@ -135,7 +135,7 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class EngineRequest:
     """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`."""
 
     type: Literal["run"] = "run"
@@ -168,7 +168,7 @@ class TaskPrefix:
     """The user message up to the first part that comes from the input."""
     has_schema: bool = False
     """Its answers are JSON, for which the engine prepares at load."""
-    content_free: tuple[Run, ...] = ()
+    content_free: tuple[EngineRequest, ...] = ()
     """Requests that say nothing: their scores are the prior of the task's labels."""
 
 
@@ -362,7 +362,7 @@ class Progress:
     """Time of the steps of all students, which the other totals leave out. It may come a second later."""
 
 
-Command = Load | SetTasks | SetLimits | Run | Cancel
+Command = Load | SetTasks | SetLimits | EngineRequest | Cancel
 # The last event of a request.
 WorkerAnswer = Finished | Failed | Cancelled
 Event = Loading | Priors | Ready | LoadFailed | Partial | Finished | Failed | Cancelled | Progress

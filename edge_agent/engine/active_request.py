@@ -1,4 +1,4 @@
-"""A request in the engine, from its arrival to its end, and how it is built from a Run."""
+"""A request in the engine, from its arrival to its end, and how it is built from a EngineRequest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TextPlan
+from edge_agent.core.pipe import EngineRequest, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.engine.answer.answer import Answer, Continuation
 from edge_agent.engine.answer.json_answer import JsonSchema
 from edge_agent.engine.answer.labels import LabelAnswer, LabelTree
@@ -33,7 +33,7 @@ REASONING_TEMPERATURE, REASONING_TOP_P = 0.6, 0.95
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ActiveRequest(MeasuredRequest):
-    """One Run with the tokens of its prompt and the answer so far."""
+    """One EngineRequest with the tokens of its prompt and the answer so far."""
 
     prompt: Sequence[int]
     answer: Answer
@@ -86,7 +86,7 @@ class RequestBuilder:
         tokens = (*prompt, self._llama.end_of_turn, self._llama.eos)
         return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens))
 
-    def build(self, run: Run) -> ActiveRequest:
+    def build(self, run: EngineRequest) -> ActiveRequest:
         """Raises ChatError for messages that the model's template refuses, ValueError for a label without tokens.
 
         Raises Refusal for a task or an input that a model of fields is not trained for.
@@ -100,7 +100,7 @@ class RequestBuilder:
             run=run, prompt=prompt, prompt_tokens=len(prompt), answer=answer, branches_left=list(answer.branches)
         )
 
-    def _with_reasoning_defaults(self, run: Run) -> Run:
+    def _with_reasoning_defaults(self, run: EngineRequest) -> EngineRequest:
         """Fills in what the request leaves open. Half of the tokens remain for the answer."""
         sampling, limit = run.sampling, run.max_reasoning_tokens
         if sampling.temperature is None:
@@ -111,7 +111,7 @@ class RequestBuilder:
             limit = max(0, run.max_tokens - len(self._close_thought)) // 2
         return replace(run, sampling=sampling, max_reasoning_tokens=limit)
 
-    def _answer(self, run: Run, prompt: Sequence[int], *, is_open: bool) -> Answer:
+    def _answer(self, run: EngineRequest, prompt: Sequence[int], *, is_open: bool) -> Answer:
         """A new kind of task with a plan of its own has a case here."""
         match run.plan:
             case LabelsPlan(labels=labels):

@@ -89,7 +89,7 @@ class EchoEngine(Engine):
     def progress(self) -> pipe.Progress:
         return replace(self._totals, active=min(len(self._requests), self._settings.max_active))
 
-    def add(self, run: pipe.Run) -> pipe.Event | None:
+    def add(self, run: pipe.EngineRequest) -> pipe.Event | None:
         if run.id in self._requests:
             raise ValueError(f"request id {run.id} is in use")
         prompt = sum(_count(message.content) for message in run.messages)
@@ -183,7 +183,7 @@ def _count(text: str) -> int:
     return len(text.split())
 
 
-def _last_user_text(run: pipe.Run) -> str:
+def _last_user_text(run: pipe.EngineRequest) -> str:
     return next((message.content for message in reversed(run.messages) if message.role == "user"), "")
 
 

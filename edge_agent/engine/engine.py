@@ -40,7 +40,7 @@ class Engine(Protocol):
     def set_limits(self, limits: pipe.SetLimits) -> None:
         """Applies from the next step on."""
 
-    def add(self, run: pipe.Run) -> pipe.Event | None:
+    def add(self, run: pipe.EngineRequest) -> pipe.Event | None:
         """Accepts a request, or returns its end. Raises ValueError for an id that is in use."""
 
     def cancel(self, request_id: int) -> pipe.Event | None:
@@ -56,7 +56,7 @@ class Engine(Protocol):
 class MeasuredRequest:
     """A request with what every engine measures of it, as Finished has it."""
 
-    run: pipe.Run
+    run: pipe.EngineRequest
     prompt_tokens: int
     cached_tokens: int = 0
     started_at: float | None = None
@@ -100,7 +100,7 @@ def count_step(totals: pipe.Progress, *, rows: int, tokens: int, elapsed_s: floa
         totals.decoded_tokens_total += tokens
 
 
-def too_long(run: pipe.Run, prompt: int, extra: int, context: int) -> pipe.Failed:
+def too_long(run: pipe.EngineRequest, prompt: int, extra: int, context: int) -> pipe.Failed:
     """The refusal of a request whose prompt and answer never fit the context; all numbers are tokens."""
     what = "max_tokens" if run.max_tokens else "label tokens"
     asked = f"a prompt of {prompt} tokens" + (f" and {what} {extra}" if extra else "")

@@ -148,7 +148,7 @@ class LlamaEngine(Engine):
         limit = self._max_active if limits.max_active is None else limits.max_active
         self._max_running = min(self._max_active, limit)
 
-    def add(self, run: pipe.Run) -> pipe.Event | None:
+    def add(self, run: pipe.EngineRequest) -> pipe.Event | None:
         if run.id in self._requests:
             raise ValueError(f"request id {run.id} is in use")
         try:

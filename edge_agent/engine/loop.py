@@ -51,7 +51,7 @@ def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[pipe.Command]
 
 
 def _execute(engine: Engine, command: pipe.Command) -> pipe.Event | None:
-    if isinstance(command, pipe.Run):
+    if isinstance(command, pipe.EngineRequest):
         return engine.add(command)
     if isinstance(command, pipe.Cancel):
         return engine.cancel(command.id)

@@ -71,7 +71,9 @@ class PriorMeasurer:
             log.info("priors are not kept: %s", error)
 
 
-def _ask(engine: Engine, name: str, runs: Sequence[pipe.Run], emit: Callable[[pipe.Event], object]) -> Scores | None:
+def _ask(
+    engine: Engine, name: str, runs: Sequence[pipe.EngineRequest], emit: Callable[[pipe.Event], object]
+) -> Scores | None:
     """The mean of the scores of these requests of a task, unless one of them has no answer."""
     scores: list[Scores] = []
     # The first one decodes the task's prefix, which the others share.

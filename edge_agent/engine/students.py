@@ -31,7 +31,7 @@ class Students:
         if isinstance(command, pipe.Cancel):
             for one in self._students.values():
                 one.commands.put(command)
-        if not isinstance(command, pipe.Run) or command.student is None:
+        if not isinstance(command, pipe.EngineRequest) or command.student is None:
             return False
         self._students[command.student].commands.put(command)
         return True

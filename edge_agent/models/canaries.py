@@ -21,7 +21,7 @@ from edge_agent.core.codes import Refusal
 from edge_agent.core.config import Name
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.kinds.registry import KINDS, TaskConfig
-from edge_agent.core.pipe import Failed, Finished, Run
+from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.strict_json import compact_json, is_near, parse_json
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.requests.task_tables import kind_of, text_faults
@@ -119,7 +119,7 @@ class CanaryFile(RecordedAnswers):
     schema_version: Literal[1] = Field(alias="schema")
     tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_check_task_table)]], Field(min_length=1)]
 
-    def make_run(self, index: int, number: int) -> Run:
+    def make_run(self, index: int, number: int) -> EngineRequest:
         """The request of a canary, with this number."""
         canary = self.canaries[index]
         return make_canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
@@ -141,7 +141,7 @@ class CanaryFile(RecordedAnswers):
         return compact_json(value).encode()
 
 
-def make_canary_run(task: Task, value: Any, number: int) -> Run:
+def make_canary_run(task: Task, value: Any, number: int) -> EngineRequest:
     """The request for this input: greedy, without reasoning. Raises Refusal."""
     # What the model prefers would be sampled.
     options = Options(temperature=0.0, max_reasoning_tokens=0)
@@ -230,7 +230,7 @@ def _score_difference(recorded: Mapping[str, float], scores: Mapping[str, float]
 class RenderedCanaries:
     """Canaries with their prompts rendered."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[EngineRequest, ...]
     answers: RecordedAnswers
 
 

@@ -16,10 +16,10 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import (
     Cancel,
     Command,
+    EngineRequest,
     Finished,
     Partial,
     Ready,
-    Run,
     TextPlan,
     WorkerAnswer,
 )
@@ -156,7 +156,7 @@ class Dispatcher:
             self._send(self._limited(request.run))
             self._slots.active[request.number] = request
 
-    def _limited(self, run: Run) -> Run:
+    def _limited(self, run: EngineRequest) -> EngineRequest:
         """Text may be shorter than asked for; an object that is cut off would be worthless."""
         limit = self._slots.limits.max_tokens
         if limit is None or run.max_tokens <= limit or not isinstance(run.plan, TextPlan):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.core.pipe import Run
+from edge_agent.core.pipe import EngineRequest
 from edge_agent.requests.request import CostClass
 
 # A run is expected to take its mean and this many mean deviations, the work ahead its mean and a quarter.
@@ -22,7 +22,7 @@ BELIEVED_PER_RUN_S, BELIEVED_S = 5.0, 60.0
 CUT_OFF_FACTOR = 1.1
 
 
-def cost_class_of(run: Run) -> CostClass:
+def cost_class_of(run: EngineRequest) -> CostClass:
     """Requests of one class take about as long."""
     name = run.task if run.student is None else f"{run.task}/{run.student}"
     characters = sum(len(message.content) for message in run.messages if message.role != "system")

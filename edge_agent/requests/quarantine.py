@@ -7,7 +7,7 @@ import logging
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.pipe import Run
+from edge_agent.core.pipe import EngineRequest
 from edge_agent.store.store import Quarantined, Store
 
 log = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ class Quarantine:
         """Takes over what earlier processes held."""
         self._entries |= {entry.fingerprint: entry for entry in self._store.quarantined()}
 
-    def check(self, run: Run) -> None:
+    def check(self, run: EngineRequest) -> None:
         """Raises Refusal(quarantined)."""
         if self._entries and (digest := fingerprint(run)) in self._entries:
             message = f"input: this input ended the engine twice (fingerprint {digest}); it is not run again"
             raise Refusal(Code.QUARANTINED, message)
 
-    def hold(self, run: Run) -> None:
+    def hold(self, run: EngineRequest) -> None:
         entry = Quarantined(fingerprint(run), run.task, timestamp())
         log.error(
             "request quarantined task=%r fingerprint=%s: it ended the worker twice", entry.task, entry.fingerprint
@@ -57,7 +57,7 @@ class Quarantine:
         return True
 
 
-def fingerprint(run: Run) -> str:
+def fingerprint(run: EngineRequest) -> str:
     """16 hex digits of task and prompt. The caller and the options do not count."""
     asked = "\0".join((run.task, *(f"{message.role}\0{message.content}" for message in run.messages)))
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.pipe import Run
+from edge_agent.core.pipe import EngineRequest
 from edge_agent.requests.origin import Origin, Unkept
 from edge_agent.requests.tasks import Task
 
@@ -52,7 +52,7 @@ class Request:
     # Admission. number: in order of admission; 0 = not admitted. run: what the worker gets, by this number.
     # order: requests start by priority, the board's own before those of the pool, then by deadline, number.
     number: int = 0
-    run: Run | None = None
+    run: EngineRequest | None = None
     cost_class: CostClass = ("", 0, 0)
     order: Order = (0, False, 0.0, 0)
 

@@ -11,7 +11,7 @@ from edge_agent.core.codes import Refusal
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.labelled import RowsError, read_values
-from edge_agent.core.pipe import Run
+from edge_agent.core.pipe import EngineRequest
 from edge_agent.core.wording import printable, shown
 from edge_agent.requests.tasks import Task
 
@@ -37,7 +37,7 @@ class RequestLine:
         """The right one, as a model gives it."""
         return self.task.config.canonical(self.fields["answer"])
 
-    def make_run(self, number: int) -> Run:
+    def make_run(self, number: int) -> EngineRequest:
         """The request to the worker, for the most probable answer. Raises Refusal."""
         return self.task.make_run(number, Envelope(input=self.input, options=Options(temperature=0.0)))
 

@@ -99,7 +99,7 @@ class Task:
         """The same task, of the same definition; a worker measures its prior in any case."""
         return Task(self.name, self.config.model_copy(update={"prior": "corrected"}))
 
-    def _content_free_runs(self) -> tuple[pipe.Run, ...]:
+    def _content_free_runs(self) -> tuple[pipe.EngineRequest, ...]:
         """Requests that say nothing; none for a template that needs more than a text."""
         try:
             return tuple(self.make_run(0, Envelope(input=text)) for text in CONTENT_FREE_INPUTS)
@@ -143,10 +143,10 @@ class Task:
         """The options that the task sets."""
         return [(name, value) for name, value in self.config if name in Options.model_fields and value is not None]
 
-    def make_run(self, number: int, envelope: Envelope, render: Render = render) -> pipe.Run:
+    def make_run(self, number: int, envelope: Envelope, render: Render = render) -> pipe.EngineRequest:
         """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
         options = self.options(envelope.options)
-        return pipe.Run(
+        return pipe.EngineRequest(
             id=number,
             task=self.name,
             messages=self.messages(envelope.input, render),

@@ -48,12 +48,12 @@ class WorkerClient:
             assert isinstance(event, pipe.Progress)
         return event
 
-    def ask(self, run: pipe.Run) -> Answered:
+    def ask(self, run: pipe.EngineRequest) -> Answered:
         """One request, while no other runs."""
         self.process.send(run)
         return self.answer()
 
-    def ask_all(self, runs: Iterable[pipe.Run], *, at_once: int) -> Iterator[Answered]:
+    def ask_all(self, runs: Iterable[pipe.EngineRequest], *, at_once: int) -> Iterator[Answered]:
         """Several requests side by side, numbered from 1; gives their answers as they end, while no other runs."""
         waiting = 0
         for number, run in enumerate(runs, start=1):

@@ -204,7 +204,7 @@ class Supervisor:
         if self._current is not None:
             self._current.process.send(command)
 
-    def ask_canary(self, run: pipe.Run) -> None:
+    def ask_canary(self, run: pipe.EngineRequest) -> None:
         """Its answer comes as CanaryAnswered."""
         self.send(replace(run, id=_CANARY_ID))
 

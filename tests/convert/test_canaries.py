@@ -18,7 +18,7 @@ from convert.evaluate import worker as asked
 from convert.evaluate.canaries import _canary, own_requests, record_canaries
 from convert.evaluate.worker import Adapted
 from edge_agent.core.codes import Code
-from edge_agent.core.pipe import Failed, Finish, Finished, Load, Run
+from edge_agent.core.pipe import EngineRequest, Failed, Finish, Finished, Load
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode
 from edge_agent.requests.task_tables import load_task_configs
@@ -196,7 +196,7 @@ class FakeWorker:
         self.finish = finish
         self.temperatures: list[float] = []
 
-    def ask(self, run: Run) -> Finished | Failed:
+    def ask(self, run: EngineRequest) -> Finished | Failed:
         self.temperatures.append(run.sampling.temperature or 0.0)
         text = self.texts.pop(0)
         if not text:
@@ -244,7 +244,7 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
 ) -> None:
     pids: list[int | None] = []
 
-    def ask(self: WorkerClient, _run: Run) -> Finished:
+    def ask(self: WorkerClient, _run: EngineRequest) -> Finished:
         pids.append(self.process.pid)
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was not heard")

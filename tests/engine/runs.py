@@ -8,11 +8,11 @@ from typing import Any
 from edge_agent.core.pipe import (
     Cancelled,
     ChatMessage,
+    EngineRequest,
     Event,
     Failed,
     Finished,
     LabelsPlan,
-    Run,
     SchemaPlan,
     TaskPrefix,
     TextPlan,
@@ -35,9 +35,9 @@ SCHEMA: dict[str, Any] = {
 PLANS: tuple[Plan, ...] = (LABELS, TextPlan(), SchemaPlan(schema=SCHEMA))
 
 
-def asking(messages: Sequence[ChatMessage]) -> Run:
+def asking(messages: Sequence[ChatMessage]) -> EngineRequest:
     """A request with these messages, for its prompt alone."""
-    return Run(id=1, task="t", messages=tuple(messages), plan=TextPlan())
+    return EngineRequest(id=1, task="t", messages=tuple(messages), plan=TextPlan())
 
 
 def system(text: str) -> tuple[ChatMessage, ...]:
@@ -51,13 +51,13 @@ def messages(text: str, task: TaskPrefix = TASK) -> tuple[ChatMessage, ...]:
     return (*task.messages, ChatMessage(role="user", content=task.user_head + text))
 
 
-def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> Run:
+def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> EngineRequest:
     """A request of the task above; writes 12 tokens at most unless it says otherwise."""
     options = {"task": TASK.task, "max_tokens": 12, "messages": messages(text), **options}
-    return Run(id=request_id, plan=plan or TextPlan(), **options)
+    return EngineRequest(id=request_id, plan=plan or TextPlan(), **options)
 
 
-def answer_all(engine: Engine, *runs: Run) -> list[Event]:
+def answer_all(engine: Engine, *runs: EngineRequest) -> list[Event]:
     """Every event until nothing is left to do."""
     events = [event for one in runs if (event := engine.add(one)) is not None]
     while engine.has_work:
@@ -75,14 +75,14 @@ def ends(events: list[Event]) -> dict[int, Event]:
     return found
 
 
-def failed(engine: Engine, request: Run) -> Failed:
+def failed(engine: Engine, request: EngineRequest) -> Failed:
     """How a request ends that cannot be answered."""
     end = ends(answer_all(engine, request))[request.id]
     assert isinstance(end, Failed)
     return end
 
 
-def finished(engine: Engine, *runs: Run) -> dict[int, Finished]:
+def finished(engine: Engine, *runs: EngineRequest) -> dict[int, Finished]:
     """Request id -> its answer, for requests that must all be answered."""
     answers = {}
     for request_id, event in ends(answer_all(engine, *runs)).items():

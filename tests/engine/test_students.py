@@ -21,10 +21,10 @@ def load(path: Path) -> pipe.Load:
     return pipe.Load(model_path="echo:", settings=pipe.EngineSettings(), students=(student,))
 
 
-def run(student: str | None, text: str = '{"rms": 0.7}') -> pipe.Run:
+def run(student: str | None, text: str = '{"rms": 0.7}') -> pipe.EngineRequest:
     messages = (pipe.ChatMessage(role="user", content=text),)
     plan = pipe.LabelsPlan(labels=LABELS)
-    return pipe.Run(id=1, task="sound", messages=messages, plan=plan, student=student)
+    return pipe.EngineRequest(id=1, task="sound", messages=messages, plan=plan, student=student)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any, cast
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import Cancel, Command, Finish, Finished, Ready, Run, TextPlan
+from edge_agent.core.pipe import Cancel, Command, EngineRequest, Finish, Finished, Ready, TextPlan
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.answerers import Answerers
@@ -146,7 +146,7 @@ def request(**fields: Any) -> Request:
         "key": b"key",
         "may_be_duplicate": True,
         "is_redelivery": False,
-        "run": Run(id=number, task="triage", messages=(), plan=TextPlan()),
+        "run": EngineRequest(id=number, task="triage", messages=(), plan=TextPlan()),
         "priority": 5,
         "arrived_at": 0.0,
         "deadline_at": 60.0,
@@ -298,8 +298,8 @@ class Desk:
         self.dispatcher.receive(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
 
     @property
-    def runs(self) -> list[Run]:
-        return [command for command in self.commands if isinstance(command, Run)]
+    def runs(self) -> list[EngineRequest]:
+        return [command for command in self.commands if isinstance(command, EngineRequest)]
 
     @property
     def cancels(self) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.core.pipe import Cancelled, Ready, Run
+from edge_agent.core.pipe import Cancelled, EngineRequest, Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canary_watch import FIRST_AFTER_S, RETRY_S, CanaryWatch
 from edge_agent.worker.supervisor import Supervisor
@@ -27,9 +27,9 @@ class Fake:
     def __init__(self, folder: Path) -> None:
         self.model = open_model("default", folder)
         self.ready: Ready | None = READY
-        self.commands: list[Run | None] = []
+        self.commands: list[EngineRequest | None] = []
 
-    def ask_canary(self, run: Run) -> None:
+    def ask_canary(self, run: EngineRequest) -> None:
         self.commands.append(run)
 
     def cancel_canary(self) -> None:
@@ -37,7 +37,7 @@ class Fake:
 
     @property
     def asked(self) -> list[str]:
-        return [one.messages[-1].content for one in self.commands if isinstance(one, Run)]
+        return [one.messages[-1].content for one in self.commands if isinstance(one, EngineRequest)]
 
 
 class Watch:

@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.model import ModelError
-from edge_agent.core.pipe import Cancelled, Command, Event, LoadFailed, Run, SetTasks
+from edge_agent.core.pipe import Cancelled, Command, EngineRequest, Event, LoadFailed, SetTasks
 from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryFile
@@ -93,7 +93,7 @@ class Board:
                 process.deliver(event)
 
     def answer_canary(self, process: FakeProcess, command: Command) -> None:
-        if isinstance(command, Run) and self.switch.is_underway and process is not self.old:
+        if isinstance(command, EngineRequest) and self.switch.is_underway and process is not self.old:
             process.deliver(self.answers.get(command.id, right(command.id)))
 
     def ask(self, name: str, **fields: Any) -> None:
@@ -144,7 +144,7 @@ class Board:
                 self.dispatcher.finish(cast("Any", answer), now)
 
     def runs(self, process: FakeProcess) -> list[int]:
-        return [one.id for one in process.commands if isinstance(one, Run)]
+        return [one.id for one in process.commands if isinstance(one, EngineRequest)]
 
     @property
     def worker(self) -> FakeProcess:

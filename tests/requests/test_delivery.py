@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.core.clock import moment
 from edge_agent.core.messages import Message, Reply
-from edge_agent.core.pipe import Finish, Run
+from edge_agent.core.pipe import EngineRequest, Finish
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S
 from edge_agent.requests.dispatcher import Dispatcher
@@ -162,7 +162,9 @@ def test_an_unanswered_request_is_run_by_the_next_process_with_its_first_arrival
     board.dispatcher.fill_slots(time.monotonic())
     board.answer(1)
 
-    assert [one.stream for one in board.commands if isinstance(one, Run)] == [False]  # pieces are not sent twice
+    assert [one.stream for one in board.commands if isinstance(one, EngineRequest)] == [
+        False
+    ]  # pieces are not sent twice
     late, reply = board.replies
     assert (late["id"], late["status"]) == ("late", "expired")
     assert (reply["id"], reply["status"], reply["repeat"]) == ("a", "ok", False)

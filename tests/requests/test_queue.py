@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.codes import Code, Error, Refusal
-from edge_agent.core.pipe import ChatMessage, Run, TextPlan
+from edge_agent.core.pipe import ChatMessage, EngineRequest, TextPlan
 from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, cost_class_of
 from edge_agent.requests.queue import MAX_BUCKETS, EngineLoad, RateLimiter, RequestQueue
 from edge_agent.requests.request import LARGE, Request
@@ -197,9 +197,9 @@ def test_the_backlog_is_estimated_by_cost_class_and_an_unknown_class_by_its_task
 
 
 def test_a_cost_class_is_the_task_and_the_sizes_that_count() -> None:
-    def run(user: str, **fields: Any) -> Run:
+    def run(user: str, **fields: Any) -> EngineRequest:
         messages = (ChatMessage(role="system", content="s" * 1000), ChatMessage(role="user", content=user))
-        return Run(**{"id": 1, "task": "report", "messages": messages, "plan": TextPlan(), **fields})
+        return EngineRequest(**{"id": 1, "task": "report", "messages": messages, "plan": TextPlan(), **fields})
 
     assert cost_class_of(run("x" * 20)) == cost_class_of(run("y" * 31))
     assert cost_class_of(run("x" * 20)) != cost_class_of(run("x" * 32))

@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.core.pipe import ChatMessage, EngineSettings, Finished, Load, Run, TextPlan
+from edge_agent.core.pipe import ChatMessage, EngineRequest, EngineSettings, Finished, Load, TextPlan
 from edge_agent.worker.client import WorkerError, started
 
 ECHO = Load(model_path="echo:", settings=EngineSettings())
 
 
-def question(number: int) -> Run:
-    return Run(id=number, task="generate", messages=(ChatMessage(role="user", content="hello"),), plan=TextPlan())
+def question(number: int) -> EngineRequest:
+    return EngineRequest(
+        id=number, task="generate", messages=(ChatMessage(role="user", content="hello"),), plan=TextPlan()
+    )
 
 
 def test_requests_are_answered_one_by_one() -> None:

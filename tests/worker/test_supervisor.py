@@ -12,11 +12,11 @@ from edge_agent.core.config import Config
 from edge_agent.core.pipe import (
     LOAD_SILENCE_S,
     Cancelled,
+    EngineRequest,
     Event,
     Loading,
     Partial,
     Progress,
-    Run,
     SetTasks,
     TextPlan,
 )
@@ -226,7 +226,7 @@ def test_tasks_reach_the_worker_that_runs_and_the_next_one(nursery: Nursery) -> 
 def test_a_canary_is_answered_apart_from_requests(nursery: Nursery) -> None:
     one = nursery.supervisor
     one.start(0.0)
-    one.ask_canary(Run(id=5, task="t", messages=(), plan=TextPlan()))
+    one.ask_canary(EngineRequest(id=5, task="t", messages=(), plan=TextPlan()))
     one.cancel_canary()
     asked, cancelled = nursery.processes[0].commands
     answer = Cancelled(id=asked.id)  # type: ignore[union-attr]

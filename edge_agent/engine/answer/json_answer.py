@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher
 
-from edge_agent.core.pipe import Finish, Run
+from edge_agent.core.pipe import EngineRequest, Finish
 from edge_agent.core.schemas import best_error, validator
 from edge_agent.engine.answer.answer import Continuation, InvalidOutputError
 from edge_agent.engine.answer.schema_check import grammar_of
@@ -72,7 +72,7 @@ class JsonSchema:
         """The tokens that every answer begins with."""
         self.spellings = _spellings(llama, schema)
 
-    def answer(self, run: Run) -> WrittenAnswer:
+    def answer(self, run: EngineRequest) -> WrittenAnswer:
         if self._start is None:
             return FreeJsonAnswer(self._llama, run, self)
         return JsonAnswer(self._llama, run, self, self._start.deep_copy())
@@ -117,7 +117,7 @@ class JsonAnswer(WrittenAnswer):
     Forced tokens count as completion tokens and toward max_tokens.
     """
 
-    def __init__(self, llama: Llama, run: Run, schema: JsonSchema, matcher: LLMatcher) -> None:
+    def __init__(self, llama: Llama, run: EngineRequest, schema: JsonSchema, matcher: LLMatcher) -> None:
         super().__init__(llama, run, TextStream())
         self._schema = schema
         self._matcher = matcher
@@ -204,7 +204,7 @@ class FreeJsonAnswer(TextAnswer):
 
     finish_of_turn = Finish.SCHEMA
 
-    def __init__(self, llama: Llama, run: Run, schema: JsonSchema) -> None:
+    def __init__(self, llama: Llama, run: EngineRequest, schema: JsonSchema) -> None:
         super().__init__(llama, run, TextStream())
         self._schema = schema
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.core.pipe import Finish, Run
+from edge_agent.core.pipe import EngineRequest, Finish
 from edge_agent.engine.answer.answer import Answer, InvalidOutputError
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama, SamplerChain
@@ -21,7 +21,7 @@ _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 class WrittenAnswer(Answer):
     """An answer that the model chooses token by token."""
 
-    def __init__(self, llama: Llama, run: Run, text: TextStream) -> None:
+    def __init__(self, llama: Llama, run: EngineRequest, text: TextStream) -> None:
         self._llama = llama
         self._run = run
         # None: the most probable token is taken.
@@ -73,7 +73,7 @@ class TextAnswer(WrittenAnswer):
 
     finish_of_turn = Finish.STOP
 
-    def __init__(self, llama: Llama, run: Run, text: TextStream, close_thought: Sequence[int] = ()) -> None:
+    def __init__(self, llama: Llama, run: EngineRequest, text: TextStream, close_thought: Sequence[int] = ()) -> None:
         super().__init__(llama, run, text)
         self._close_thought = close_thought
         self._thought_tokens = 0

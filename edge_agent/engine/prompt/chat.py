@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edge_agent.core.pipe import ChatMessage, Run, TaskPrefix
+from edge_agent.core.pipe import ChatMessage, EngineRequest, TaskPrefix
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
 from edge_agent.engine.prompt.prompts import OutOfDistribution
 
@@ -59,7 +59,7 @@ class Chat:
         self._bos_text = _text(llama, llama.bos)
         self._eos_text = _text(llama, llama.eos)
 
-    def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:
+    def prompt(self, run: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:
         """Raises ChatError."""
         rendered = self._render(
             [(message.role, self._cut(self._without_thought(message))) for message in run.messages], thinks=thinks

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.pipe import LabelsPlan, Run, SchemaPlan, TaskPrefix
+from edge_agent.core.pipe import EngineRequest, LabelsPlan, SchemaPlan, TaskPrefix
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.prompt.prompts import OutOfDistribution
 from edge_agent.gguf.field_table import UNLIKE, FieldTable, strangeness
@@ -39,7 +39,7 @@ class FieldPrompts:
                 raise ValueError(f"{FIELDS_KEY}: the vocabulary has no token {shown(control.text)}")
             self._ids[control.text] = tokens[0]
 
-    def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks
+    def prompt(self, run: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks
         """Raises Refusal for a task or an input that the model is not trained for."""
         self._check_task(run)
         tokens = list[int]()
@@ -64,7 +64,7 @@ class FieldPrompts:
         """Empty: prompts are short."""
         return []
 
-    def _check_task(self, run: Run) -> None:
+    def _check_task(self, run: EngineRequest) -> None:
         if (trained := self._table.tasks.get(run.task)) is None:
             known = ", ".join(self._table.tasks)
             raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(run.task)})")

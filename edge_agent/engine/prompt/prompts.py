@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.core.pipe import Run, TaskPrefix
+from edge_agent.core.pipe import EngineRequest, TaskPrefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Prompts(Protocol):
     def has_priors(self) -> bool:
         """The model may prefer a label where an input says nothing; one that is trained for its labels does not."""
 
-    def prompt(self, run: Run, *, thinks: bool) -> tuple[list[int], bool]:
+    def prompt(self, run: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:
         """Tokens of the prompt, and whether it ends inside a thought that the template opened.
 
         Unless it `thinks`, the thought is closed at once. Raises ChatError or Refusal for what the model does not take.

@@ -15,7 +15,7 @@ from edge_agent.core.envelope import Envelope
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
-from edge_agent.core.pipe import Failed, Finished, Load, Ready, Run
+from edge_agent.core.pipe import EngineRequest, Failed, Finished, Load, Ready
 from edge_agent.requests.statistics import percentile
 from edge_agent.requests.tasks import Task
 from edge_agent.worker.client import WorkerClient, WorkerError, started
@@ -111,7 +111,7 @@ def client_counts(max_active: int) -> list[int]:
     return sorted({1, min(4, max_active), max_active})
 
 
-def reading_request(task: Task, number: int) -> Run:
+def reading_request(task: Task, number: int) -> EngineRequest:
     """The request for the reading of this number, as the agent sends it to the worker."""
     # About 50 tokens; readings differ in all values.
     reading = {
@@ -128,7 +128,7 @@ def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: 
     """Tasks and numbers of clients take turns, so that heat and other load affect all of them alike."""
     numbers = itertools.count(1)
 
-    def runs(task: Task, count: int) -> list[Run]:
+    def runs(task: Task, count: int) -> list[EngineRequest]:
         return [reading_request(task, next(numbers)) for _ in range(count)]
 
     for task in TASKS.values():
@@ -147,14 +147,14 @@ def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: 
     return [task_figures(name, count, done) for (name, count), done in rounds.items()]
 
 
-def _round(worker: WorkerClient, runs: Sequence[Run], clients: int) -> Round:
+def _round(worker: WorkerClient, runs: Sequence[EngineRequest], clients: int) -> Round:
     """Asks all of these; each client sends the next request when it has its answer."""
     sent_at: dict[int, float] = {}
     found = Round(0.0, [])
     waiting = iter(runs)
     began = monotonic()
 
-    def send(run: Run) -> None:
+    def send(run: EngineRequest) -> None:
         sent_at[run.id] = monotonic()
         worker.process.send(run)
 

@@ -18,7 +18,7 @@ from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.pipe import ChatMessage, Failed, LabelsPlan, Run, TextPlan
+from edge_agent.core.pipe import ChatMessage, EngineRequest, Failed, LabelsPlan, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.priors import PriorMeasurer
@@ -131,10 +131,10 @@ def make_trained(folder: Path, table: FieldTable) -> Path:
     return folder / "bundle" / "model.gguf"
 
 
-def run(value: object, *, task: str = "sound", labels: tuple[str, ...] = LABELS, number: int = 1) -> Run:
+def run(value: object, *, task: str = "sound", labels: tuple[str, ...] = LABELS, number: int = 1) -> EngineRequest:
     text = value if isinstance(value, str) else json.dumps(value)
     messages = (ChatMessage(role="user", content=text),)
-    return Run(id=number, task=task, messages=messages, plan=LabelsPlan(labels=labels))
+    return EngineRequest(id=number, task=task, messages=messages, plan=LabelsPlan(labels=labels))
 
 
 def test_what_is_unlike_training_is_said_beside_the_scores(
