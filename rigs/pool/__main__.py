@@ -1,18 +1,14 @@
-"""`python -m rigs.pool`: a pool of boards on RabbitMQ: what it costs, what it gains, and what it survives.
+"""`python -m rigs.pool`: what a pool of boards on RabbitMQ survives.
 
-quiet: waits beside those of an ideal shared queue.
-overload: what is answered of twice what the boards can answer.
-scale: overhead, throughput of four boards, a board that is added.
 storm: boards and nodes die, networks are cut; counts requests that are lost, doubled or wrong.
 demo: shows one kill of each while answers flow.
 examples: the files of examples/rabbitmq and examples/mosquitto, with a board and a sensor.
 
-Exit code 1 if a target is missed or a promise is broken.
+Exit code 1 if a promise is broken.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import tempfile
@@ -21,12 +17,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rigs.bench.figures import Figures, processor
+from rigs.bench.figures import processor
 from rigs.chaos.__main__ import report, strike_all
 from rigs.chaos.asker import Asker
 from rigs.load.ledger import Ledger
 from rigs.machine import parser_of, require
-from rigs.pool import measure
 from rigs.pool.demo import demo
 from rigs.pool.examples import examples
 from rigs.pool.plant import BASE
@@ -38,14 +33,10 @@ _FAULTS = {"board killed": 10, "node killed": 5, "network cut": 5}
 def main() -> int:
     parser = parser_of("rigs.pool", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, requests in (("quiet", 2000), ("overload", 500), ("scale", 100), ("storm", 10_000)):
-        command = commands.add_parser(name)
-        command.add_argument("--requests", type=int, default=requests, help="default: %(default)s")
-        command.add_argument("--seed", type=int, default=0)
-        command.add_argument("--folder", type=Path, help="an empty folder that keeps logs (default: a temporary one)")
-        if name != "storm":
-            command.add_argument("--nodes", type=int, default=3, choices=(1, 3), help="default: %(default)s")
-            command.add_argument("--service-ms", type=float, default=200.0, help="of a board (default: %(default)s)")
+    command = commands.add_parser("storm")
+    command.add_argument("--requests", type=int, default=10_000, help="default: %(default)s")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--folder", type=Path, help="an empty folder that keeps logs (default: a temporary one)")
     for name in ("demo", "examples"):
         commands.add_parser(name).set_defaults(folder=None)
     given = parser.parse_args()
@@ -56,9 +47,7 @@ def main() -> int:
         if given.command == "examples":
             require({"mosquitto": "mosquitto", "mosquitto_rr": "mosquitto-clients"})
             return examples(folder)
-        if given.command == "storm":
-            return storm(folder, given.requests, given.seed)
-        return measured(folder, given)
+        return storm(folder, given.requests, given.seed)
 
 
 @contextmanager
@@ -67,18 +56,6 @@ def _folder(given: Path | None) -> Iterator[Path]:
         folder = given or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
-
-
-def measured(folder: Path, given: argparse.Namespace) -> int:
-    figures, size = Figures(), {"nodes": given.nodes, "requests": given.requests, "service_ms": given.service_ms}
-    if given.command == "quiet":
-        measure.quiet(folder, figures, **size, seed=given.seed)
-    elif given.command == "overload":
-        measure.overload(folder, figures, **size, seed=given.seed)
-    else:
-        measure.scale(folder, figures, **size)
-    print(figures.table())
-    return 0 if figures.are_met else 1
 
 
 def storm(folder: Path, requests: int, seed: int) -> int:

@@ -9,8 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rigs.load.asking import Answer, Load, answers_of
-from rigs.pool.measure import ask
-from rigs.pool.plant import Plant
+from rigs.pool.plant import BASE, Plant
 from tests.helpers.proxy import Proxy
 
 NODES, BOARDS = 3, 4
@@ -50,7 +49,7 @@ def _ask(load: Load, futures: list[Future[Answer]], what: str) -> None:
     """Asks for WATCHED_S, and prints which boards answered meanwhile, and how fast."""
     began = time.monotonic()
     while time.monotonic() < began + WATCHED_S:
-        futures.append(ask(load, DEADLINE_MS))
+        futures.append(load.ask(f"{BASE}/infer/triage/request", "normal", deadline_ms=DEADLINE_MS))
         time.sleep(EVERY_S)
     answers = [answer for one in futures if one.done() and (answer := one.result()).heard_at >= began]
     boards = Counter(one.device for one in answers)

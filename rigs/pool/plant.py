@@ -17,7 +17,7 @@ from tests.helpers.proxy import Proxy
 
 SITE, POOL = "hall1", "pumps"
 BASE = f"edgeai/v1/{SITE}/pool/{POOL}"
-MOST_WAITING = 100_000
+MAX_WAITING = 100_000
 START_S = 60.0
 
 
@@ -82,7 +82,7 @@ class Plant:
                 stack.enter_context(proxy)
             stack.enter_context(self.cluster)
             with channel_at_first_host(self.settings) as (channel, _):
-                declare_queues(channel, queues_of(self.settings), MOST_WAITING)
+                declare_queues(channel, queues_of(self.settings), MAX_WAITING)
             for board in self.boards:
                 stack.callback(board.stop)
             self._stack = stack.pop_all()
@@ -96,13 +96,11 @@ class Plant:
         """Those of a board, to reach RabbitMQ as it does."""
         return load_config(self.boards[0].config)
 
-    def start_boards(self, boards: list[Board] | None = None) -> None:
-        """Starts these, or all; returns when they take requests: each has one place."""
-        boards = self.boards if boards is None else boards
-        before = self.places()
-        for board in boards:
+    def start_boards(self) -> None:
+        """Returns when they take requests: each has one place."""
+        for board in self.boards:
             board.start()
-        wait_until(lambda: self.places() == before + len(boards), "the boards take requests", START_S, every_s=0.05)
+        wait_until(lambda: self.places() == len(self.boards), "the boards take requests", START_S, every_s=0.05)
 
     def places(self) -> int:
         """How many requests the boards take at once now."""

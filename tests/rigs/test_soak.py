@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from rigs.soak import card
 from rigs.soak.__main__ import main
 from rigs.soak.samples import ProcessSample, Sample
 from rigs.soak.verdict import verdict
@@ -64,12 +63,3 @@ def test_the_short_form_answers_all_requests_of_a_factory(tmp_path: Path, capsys
     assert main(["--engine", "echo", "--requests", "100", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
     assert "resident_mib" in (tmp_path / "samples.jsonl").read_text(encoding="utf-8")
     assert "ok    lost" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("require_mosquitto")
-def test_the_short_form_of_card_counts_what_requests_write(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--rates", "5", "--seconds", "1", "--window", "1", "--warm-up", "24", "--journals", "disk"]
-    assert card.main(words) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[0] for row in rows] == ["disk", "disk"]
-    assert int(rows[1][3].replace(",", "")) > 0
