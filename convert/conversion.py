@@ -149,7 +149,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
         kinds = {info.name: [info.kind] for info in plan.infos}
     else:
         kinds = {tensor.name: candidates(job.target, tensor) for tensor in plan.matrices}
-        min_bytes = plan.with_types({name: several[0] for name, several in kinds.items()}).file_bytes
+        min_bytes = plan.with_types({name: types[0] for name, types in kinds.items()}).file_bytes
         if tuning.budget < min_bytes:
             raise ConvertError(
                 f"--budget: {tuning.budget} bytes are too few, at least {min_bytes} bytes are needed for this model"
@@ -169,7 +169,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
         return plan, Tuned(tuning, reference, sensitivities, {})
     options = {tensor.name: sensitivities.options(tensor, kinds[tensor.name]) for tensor in plan.matrices}
     # Header and vectors take the same bytes with any types of the matrices.
-    smallest = sum(several[0].file_bytes for several in options.values())
+    smallest = sum(choices[0].file_bytes for choices in options.values())
     chosen = allocate(options, tuning.budget - min_bytes + smallest)
     plan = plan.with_types({name: option.kind for name, option in chosen.items()})
     return plan, Tuned(tuning, reference, sensitivities, chosen)

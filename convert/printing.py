@@ -63,9 +63,9 @@ def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seco
     print(f"{seconds:.1f} s")
 
 
-def print_comparison(found: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """How far a model is from its reference, and what that means for tasks."""
-    divergence, perplexity = found.divergence, found.perplexity
+    divergence, perplexity = comparison.divergence, comparison.perplexity
     print(
         f"KL divergence    {significant(divergence.mean)} ± {significant(divergence.error, 1)} nats, "
         f"99 % of all positions below {significant(divergence.p99)}"
@@ -73,8 +73,8 @@ def print_comparison(found: Comparison) -> None:
     print(f"same first token {numbers.percent(divergence.top1_agreement)}")
     verdict = numbers.perplexity_verdict(perplexity)
     print(f"perplexity       {ratio(perplexity.ratio)} of the reference's: {verdict}")
-    width = max((len(escaped(task.name)) for task in found.tasks), default=0)
-    for task in found.tasks:
+    width = max((len(escaped(task.name)) for task in comparison.tasks), default=0)
+    for task in comparison.tasks:
         right, name = round(task.accuracy * task.examples), escaped(task.name)
         print(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
         reference, points = numbers.percent(task.reference_accuracy), numbers.points_gained(task)

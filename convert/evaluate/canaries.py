@@ -52,8 +52,8 @@ def record_canaries(
     requests: None = our own; a model that cannot answer these has no canaries. Otherwise raises ConvertError.
     """
     try:
-        found, left_out = _ask(model, requests or own_requests(), progress)
-        data = found.encode()
+        recorded, left_out = _ask(model, requests or own_requests(), progress)
+        data = recorded.encode()
         if len(data) > canary_format.MAX_BYTES:
             raise ConvertError(f"{CANARIES_FILE}: {len(data)} bytes, at most {canary_format.MAX_BYTES} are allowed")
     except (ConvertError, OSError) as error:
@@ -62,7 +62,7 @@ def record_canaries(
         return 0, [f"the bundle has no canaries: {error}"]
     (folder / CANARIES_FILE).write_bytes(data)
     # Some of our own may have close answers for a model; a warning about each would not help.
-    return len(found.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
+    return len(recorded.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
 
 
 def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[canary_format.CanaryFile, list[str]]:
@@ -70,7 +70,7 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
 
     Raises ConvertError if the model cannot run, or if no answer can be recorded.
     """
-    found: list[tuple[Task, canary_format.Canary]] = []
+    answered: list[tuple[Task, canary_format.Canary]] = []
     left_out: list[str] = []
     with open_worker(model, [task.prefix() for task in requests.tasks.values()]) as worker:
         for number, request in enumerate(requests.requests):
@@ -80,14 +80,14 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
             if isinstance(canary, str):
                 left_out.append(f"{request.where}: {escaped(canary)}")
             else:
-                found.append((task, canary))
-    if not found:
+                answered.append((task, canary))
+    if not answered:
         raise ConvertError(f"the model answers none of the requests: {left_out[0]}")
     recorded = canary_format.CanaryFile(
         schema=canary_format.SCHEMA,
         tolerances=TOLERANCES,
-        tasks={task.name: task.config for task, _ in found},
-        canaries=tuple(canary for _, canary in found),
+        tasks={task.name: task.config for task, _ in answered},
+        canaries=tuple(canary for _, canary in answered),
     )
     return recorded, left_out
 
@@ -100,12 +100,12 @@ def differences(folder: Path, model: Adapted, progress: OnProgress) -> list[str]
         raise ConvertError(escaped(str(error), limit=1000)) from None
     except OSError as error:
         raise ConvertError(f"{CANARIES_FILE}: cannot be read: {error.strerror}") from None
-    found = []
+    differing = []
     with open_worker(model, ()) as worker:
         for index, run in enumerate(canaries.runs):
             progress("asking again", index / len(canaries.runs))
-            found.append(canaries.answers.difference(index, worker.ask(run)))
-    return [difference for difference in found if difference is not None]
+            differing.append(canaries.answers.difference(index, worker.ask(run)))
+    return [difference for difference in differing if difference is not None]
 
 
 def _canary(worker: WorkerClient, task: Task, request: RequestLine) -> canary_format.Canary | str:

@@ -85,8 +85,8 @@ def plain_sizes(
                 model = Adapted(Path(folder) / MODEL_FILE, reference.adapters)
                 plan.write(model.path)
                 comparing = named(part, f"comparing with {quantization.value}")
-                found = compare_models(model, reference, texts, work=work, progress=comparing)
-                divergences[quantization.name] = found.divergence.mean
+                comparison = compare_models(model, reference, texts, work=work, progress=comparing)
+                divergences[quantization.name] = comparison.divergence.mean
             write_cached(cached, divergences)
         sizes.append(
             Size(
@@ -105,9 +105,9 @@ def _predictions(reference: Adapted, cached: Path, texts: Texts, progress: OnPro
         return known
     with Runner(reference.path, reference.adapters) as runner:
         measuring = partial(progress, "measuring the reference")
-        found = predict(runner, chunks(texts, runner, seed=0, max_chunks=EVALUATION_CHUNKS), progress=measuring)
-    save(cached, found)
-    return found
+        predictions = predict(runner, chunks(texts, runner, seed=0, max_chunks=EVALUATION_CHUNKS), progress=measuring)
+    save(cached, predictions)
+    return predictions
 
 
 def _divergence(positions: Differences) -> Divergence:

@@ -40,7 +40,7 @@ def measure_accuracy(
 
 def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> list[bool]:
     """Whether each answer is right; an answer that is not valid, or not sure enough, is not."""
-    found = []
+    are_right = []
     with open_worker(model, [task.prefix() for task in examples.tasks.values()]) as worker:
         for number, example in enumerate(examples.requests):
             progress("answering the labelled examples", number / len(examples.requests))
@@ -48,5 +48,5 @@ def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> 
             if isinstance(event, Failed) and event.code in (Code.TOO_LONG, Code.BAD_FIELD):
                 raise row_error(example, event.message)
             output = example.task.output_of(event) if isinstance(event, Finished) else None
-            found.append(example.task.config.is_right(output, example.fields["answer"]))
-    return found
+            are_right.append(example.task.config.is_right(output, example.fields["answer"]))
+    return are_right

@@ -41,8 +41,8 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
 def _boosting(numbers: Sequence[str]) -> tuple[Any, Any]:
     def features(rows: Sequence[Row]) -> Any:
         """[rows, numbers], NaN where one is missing."""
-        found = [[number_of(row.values.get(name)) for name in numbers] for row in rows]
-        return np.array(found, dtype=np.float64)
+        numbers_of_rows = [[number_of(row.values.get(name)) for name in numbers] for row in rows]
+        return np.array(numbers_of_rows, dtype=np.float64)
 
     return HistGradientBoostingClassifier(early_stopping=False, random_state=0), features
 

@@ -194,14 +194,14 @@ def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
         print(f"{name}: {', '.join(map(escaped, tasks))}")
 
 
-def print_training(found: Training, folder: Path, *, is_signed: bool) -> None:
+def print_training(training: Training, folder: Path, *, is_signed: bool) -> None:
     """How right a trained model is on rows that were held out."""
-    size, signed = megabytes(found.file_bytes), ", signed" if is_signed else ""
-    print(f"{escaped(str(folder))}: {escaped(found.name)} version {found.version}, {size} MB{signed}")
-    print(f"judged on {found.held_out}")
-    if (steps := found.recipe["steps"]) < MAX_STEPS:
+    size, signed = megabytes(training.file_bytes), ", signed" if is_signed else ""
+    print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}, {size} MB{signed}")
+    print(f"judged on {training.held_out}")
+    if (steps := training.recipe["steps"]) < MAX_STEPS:
         print(f"{steps} steps in each training: with more --minutes up to {MAX_STEPS}")
-    for task in found.tasks:
+    for task in training.tasks:
         low, high = map(percent, task.interval)
         right = f"agrees with the teacher in {percent(task.accuracy)}" if task.is_agreement else ""
         right = right or f"{percent(task.accuracy)} right"

@@ -111,27 +111,30 @@ def _fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:
 
 def _fit(exports: Sequence[Export]) -> Fitted:
     task, definition = exports[0].task, exports[0].definition
-    marked = [one for export in exports for one in export.training]
-    if not any(one.label == one.output for one in marked):
+    marked = [answer for export in exports for answer in export.training]
+    if not any(answer.label == answer.output for answer in marked):
         raise ConvertError(
             f"{escaped(task)}: none of {len(marked)} answers with feedback is confirmed; "
             "a map that sees only mistakes would unlearn the rest"
         )
-    rows = {export.board: [(one.scores, one.label) for one in export.training if one.label] for export in exports}
+    rows = {
+        export.board: [(answer.scores, answer.label) for answer in export.training if answer.label]
+        for export in exports
+    }
     start = next((export for export in exports if export.prior is not None and export.answers), None)
     labels = next(export.labels for export in exports if export.answers)
     try:
-        found = shared_map(
+        fit = shared_map(
             [row for of_board in rows.values() for row in of_board],
             ScoreMap.identity(labels) if start is None else start.map_of("prior"),
         )
     except ValueError as error:
         raise ConvertError(f"{escaped(task)}: {error}") from None
     own = {}
-    if found.map is not None:
-        own = {board: better for board, some in rows.items() if (better := board_map(some, found.map)) is not None}
+    if fit.map is not None:
+        own = {board: better for board, some in rows.items() if (better := board_map(some, fit.map)) is not None}
     return Fitted(
-        task, definition, {board: len(some) for board, some in rows.items()}, found.before, found.after, found.map, own
+        task, definition, {board: len(some) for board, some in rows.items()}, fit.before, fit.after, fit.map, own
     )
 
 

@@ -63,4 +63,4 @@ def _by_answer(rows: Sequence[Row], seed: int) -> list[Row]:
     by_answer = defaultdict[tuple[str, str], list[Row]](list)
     for row in random.Random(seed).sample(list(rows), len(rows)):  # noqa: S311 - reproducible
         by_answer[row.task.name, row.answer_text].append(row)
-    return [row for several in by_answer.values() for row in several]
+    return [row for of_answer in by_answer.values() for row in of_answer]

@@ -114,14 +114,14 @@ class _Embedding:
         self.tokens = model.get_input_embeddings().weight
         numbers = [field for field in vocabulary.table.fields if field.bins]
         bins = [[vocabulary.id_of(control) for control in field.bins] for field in numbers]
-        self._ids = torch.tensor([one for several in bins for one in several])
-        self._field = torch.tensor([number for number, several in enumerate(bins) for _ in several])
-        self._places = torch.tensor([(at + 0.5) / len(several) for several in bins for at in range(len(several))])
+        self._ids = torch.tensor([token for of_field in bins for token in of_field])
+        self._field = torch.tensor([number for number, of_field in enumerate(bins) for _ in of_field])
+        self._places = torch.tensor([(at + 0.5) / len(of_field) for of_field in bins for at in range(len(of_field))])
         self._rates = torch.arange(1, recipe.cosines + 1)
         self._points = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.width))
         self._weights = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.cosines, recipe.width))
         # Less and more than all rows may lie off the curve: such a value is a reason to be unlike the rows.
-        ends = {one for several in bins for one in (several[0], several[-1])}
+        ends = {token for of_field in bins for token in (of_field[0], of_field[-1])}
         self._ends = torch.tensor([at for at, one in enumerate(self._ids.tolist()) if one in ends])
         self._offsets = torch.nn.Parameter(torch.zeros(len(ends), recipe.width))
 
@@ -229,10 +229,10 @@ def batch_of(chosen: Sequence[Encoded]) -> tuple[_Tokens, _Tokens]:
 
 def _masked(vocabulary: Vocabulary) -> _Tokens:
     """By token: for each bin of a number the token of its missing value, other tokens as they are."""
-    found = np.arange(len(vocabulary))
+    masked = np.arange(len(vocabulary))
     for field in vocabulary.table.fields:
-        found[[vocabulary.id_of(control) for control in field.bins]] = vocabulary.id_of(field.missing)
-    return found
+        masked[[vocabulary.id_of(control) for control in field.bins]] = vocabulary.id_of(field.missing)
+    return masked
 
 
 def _beyond(vocabulary: Vocabulary, examples: Sequence[Encoded]) -> tuple[_Tokens, npt.NDArray[np.float64]]:
@@ -240,12 +240,12 @@ def _beyond(vocabulary: Vocabulary, examples: Sequence[Encoded]) -> tuple[_Token
 
     To a model that has not seen it, the row with the least or the greatest number has one beyond all rows.
     """
-    found = np.arange(len(vocabulary))
+    beyond = np.arange(len(vocabulary))
     # A row has an example for each answer that it may have.
     prompts = {id(example.prompt): example.prompt for example in examples}.values()
     rows = np.bincount([one for prompt in prompts for one in prompt], minlength=len(vocabulary))
     for field in vocabulary.table.fields:
         if field.bins:
             ids = [vocabulary.id_of(control) for control in field.bins]
-            found[[ids[1], ids[-2]]] = ids[0], ids[-1]
-    return found, (found != np.arange(len(vocabulary))) / (1 + rows)
+            beyond[[ids[1], ids[-2]]] = ids[0], ids[-1]
+    return beyond, (beyond != np.arange(len(vocabulary))) / (1 + rows)

@@ -35,8 +35,8 @@ class Noise:
             elif numbers[at] in bins:
                 moved = bins.index(numbers[at]) + round(shift * len(bins))
                 numbers[at] = bins[min(max(moved, 0), len(bins) - 1)]
-        found = iter(numbers)
-        return [next(found) if part in self._bins else part for part in self._prompts[row]]
+        drawn = iter(numbers)
+        return [next(drawn) if part in self._bins else part for part in self._prompts[row]]
 
     def _below(self, end: int) -> int:
         return int(self._draw.integers(end))

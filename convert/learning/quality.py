@@ -12,7 +12,7 @@ from .rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
 UNLIKELY, SURE = 0.05, 0.9
-MOST_SUSPECTS = 20
+MAX_SUSPECTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def task_quality(
     teacher: TeacherQuality | None = None,
 ) -> TaskQuality:
     """Of one task. rows: all of it. answers: by fold. with_half: of the first fold, trained on half of its rows."""
-    task, judged = rows[0].task, [one for several in answers for one in several]
+    task, judged = rows[0].task, [one for of_fold in answers for one in of_fold]
     labelled = sum(row.chances is None for row in rows)
     labels = task.config.choices
     suspects = _suspects(judged)
@@ -62,7 +62,7 @@ def task_quality(
         curve=_learning_curve(_share_right(with_half), _share_right(answers[0])),
         confusion=_confusion(judged, labels),
         suspects_total=len(suspects),
-        suspects=tuple(suspects[:MOST_SUSPECTS]),
+        suspects=tuple(suspects[:MAX_SUSPECTS]),
         fields=tuple(_read_field(name, table, rows) for name in table.tasks[task.name].fields),
         is_agreement=not labelled,
         teacher=teacher,
@@ -94,15 +94,15 @@ def _confusion(answers: Sequence[Answered], labels: Sequence[str]) -> dict[str, 
 
 def _suspects(answers: Sequence[Answered]) -> list[Suspect]:
     """The surest first."""
-    found = []
+    suspects = []
     for one in answers:
         if one.scores is None or one.is_right or one.row.chances is not None:
             continue
         best = max(one.scores, key=one.scores.__getitem__)
         if one.scores[one.row.answer] < UNLIKELY and one.scores[best] > SURE:
             where, answer = one.row.request.where, one.row.answer
-            found.append(Suspect(where=where, answer=answer, model_answer=best, score=one.scores[best]))
-    return sorted(found, key=lambda one: -one.score)
+            suspects.append(Suspect(where=where, answer=answer, model_answer=best, score=one.scores[best]))
+    return sorted(suspects, key=lambda one: -one.score)
 
 
 def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:

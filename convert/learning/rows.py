@@ -20,8 +20,8 @@ from ..agent import (
 from ..errors import ConvertError, escaped
 from ..evaluate.requests import read_requests, row_error
 
-LEAST_ROWS = 50
-_LONGEST_NAME = 128
+MIN_ROWS = 50
+_MAX_NAME_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row])
     """As `read_rows`, without answers: each input once, and none that a labelled row has."""
     known = {(row.task.name, row.text) for row in labelled}
     rows = {(row.task.name, row.text): row for row in _read(path, tasks, labelled, is_labelled=False)}
-    found = [row for key, row in rows.items() if key not in known]
-    if len(found) < LEAST_ROWS:
-        rule = f"should have at least {LEAST_ROWS} different inputs that no labelled row has"
-        raise ConvertError(f"{escaped(str(path))}: {rule} (got {len(found)})")
-    return found
+    unlabelled = [row for key, row in rows.items() if key not in known]
+    if len(unlabelled) < MIN_ROWS:
+        rule = f"should have at least {MIN_ROWS} different inputs that no labelled row has"
+        raise ConvertError(f"{escaped(str(path))}: {rule} (got {len(unlabelled)})")
+    return unlabelled
 
 
 def _read(path: Path, tasks: dict[str, Task], others: Sequence[Row], *, is_labelled: bool) -> list[Row]:
@@ -91,8 +91,8 @@ def _read(path: Path, tasks: dict[str, Task], others: Sequence[Row], *, is_label
         if fault := _fault(row, ([*others[:1], *rows] or [row])[0], is_labelled=is_labelled):
             raise row_error(request, fault)
         rows.append(row)
-    if is_labelled and len(rows) < LEAST_ROWS:
-        raise ConvertError(f"{escaped(str(path))}: should have at least {LEAST_ROWS} rows (got {len(rows)})")
+    if is_labelled and len(rows) < MIN_ROWS:
+        raise ConvertError(f"{escaped(str(path))}: should have at least {MIN_ROWS} rows (got {len(rows)})")
     return sorted(rows, key=lambda row: row.time or 0.0)
 
 
@@ -111,8 +111,8 @@ def _fault(row: Row, first: Row, *, is_labelled: bool) -> str | None:
         return fault
     if not row.values:
         return "input: should have a field besides the time"
-    if odd := [name for name in row.values if len(name) > _LONGEST_NAME or not name.isprintable()]:
-        return f"input: names should be printable, of at most {_LONGEST_NAME} characters (got {shown(odd[0])})"
+    if odd := [name for name in row.values if len(name) > _MAX_NAME_LENGTH or not name.isprintable()]:
+        return f"input: names should be printable, of at most {_MAX_NAME_LENGTH} characters (got {shown(odd[0])})"
     if (row.time is None) != (first.time is None):
         return f"{', '.join(TIME_KEYS)}: all rows should carry a time, or none"
     return None
@@ -120,10 +120,10 @@ def _fault(row: Row, first: Row, *, is_labelled: bool) -> str | None:
 
 def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """In the order of the tasks' first rows."""
-    found: dict[str, list[Row]] = {}
+    of_task: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.task.name, []).append(row)
-    return found
+        of_task.setdefault(row.task.name, []).append(row)
+    return of_task
 
 
 def _time(request: RequestLine) -> float | None:

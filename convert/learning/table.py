@@ -18,7 +18,7 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     for row in rows:
         for name, value in row.values.items():
             values.setdefault(name, []).append(value)
-    fields = tuple(InputField(name=name, edges=_edges(found)) for name, found in values.items())
+    fields = tuple(InputField(name=name, edges=_edges(of_field)) for name, of_field in values.items())
     numbers = frozenset(field.name for field in fields if field.bins)
     tasks = {name: _task_fields(of_task, numbers) for name, of_task in by_task(rows).items()}
     return FieldTable(tasks=tasks, fields=fields)

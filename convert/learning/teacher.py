@@ -66,7 +66,7 @@ class Teacher:
 
     def judged_on(self, rows: Sequence[Row]) -> list[Answered]:
         """Its answers to the labelled rows that it was asked."""
-        found = []
+        answered = []
         for row in rows:
             if _key(row) in self.answers:
                 output, scores = self._answer(row)
@@ -74,8 +74,8 @@ class Teacher:
                 is_unsure = (
                     isinstance(config, ClassifyTask) and scores is not None and scores[output] < config.min_score
                 )
-                found.append(Answered(row, None if is_unsure else output, scores))
-        return found
+                answered.append(Answered(row, None if is_unsure else output, scores))
+        return answered
 
     def _answer(self, row: Row) -> tuple[Any, dict[str, float] | None]:
         """The label and the corrected scores of all; or the object."""
@@ -103,12 +103,12 @@ def ask_teacher(
             task = rows[0].task
             cache = model.cached(work, task.definition, "-answers.json")
             part = part_of(progress, number / len(tasks), (number + 1) / len(tasks))
-            found, failed = _ask(worker, _not_shown(rows), cache, part)
-            if not any(_key(row) in found for row in taught[name]):
+            of_task, failed = _ask(worker, _not_shown(rows), cache, part)
+            if not any(_key(row) in of_task for row in taught[name]):
                 raise ConvertError(f"the teacher answers no row of the task {name}{_first(failed)}")
             if failed:
                 warnings.append(f"the teacher does not answer {len(failed)} of {len(rows)} rows{_first(failed)}")
-            answers |= found
+            answers |= of_task
             if isinstance(task.config, ClassifyTask):
                 maps[name] = _start(task, task.config, weights, priors.get(task.definition))
     teacher = Teacher(weights, [row for row in unlabelled if _key(row) in answers], answers, maps)

@@ -125,11 +125,11 @@ def _train_and_evaluate(job: TrainingJob, progress: OnProgress) -> _Result:
     for name, of_task in by_task(study.rows).items():
         by_fold = [study.judged(name, of_fold) for of_fold in answers]
         halved = study.judged(name, with_half)
-        limits[name] = limits_of([one for several in by_fold for one in several])
+        limits[name] = limits_of([one for of_fold in by_fold for one in of_fold])
         quality = task_quality(
             of_task,
             model.table,
-            [with_limits(several, limits[name]) for several in by_fold],
+            [with_limits(of_fold, limits[name]) for of_fold in by_fold],
             with_limits(halved, limits_of(halved)),
             baseline_of(study.folds, name, model.table),
             teacher=study.teacher_quality(name, answers[0]),

@@ -58,10 +58,10 @@ class Vocabulary:
         ]
 
     def prompt_ids(self, parts: Iterable[Control | str]) -> list[int]:
-        found: list[int] = []
+        ids: list[int] = []
         for part in parts:
-            found += [self.id_of(part)] if isinstance(part, Control) else self._text_ids(part)
-        return found
+            ids += [self.id_of(part)] if isinstance(part, Control) else self._text_ids(part)
+        return ids
 
     def strangeness(self, row: Row) -> float | None:
         """Of its texts; None for a task without labels, or without texts."""

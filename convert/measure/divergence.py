@@ -67,7 +67,7 @@ def predict(
     progress: Callable[[float], None] = lambda _share: None,
 ) -> list[Predictions]:
     """The predictions of the reference for each text. progress: called with the share of the texts that is done."""
-    found = []
+    predictions = []
     random = np.random.default_rng(_SEED)
     for at, tokens in enumerate(texts):
         progress(at / len(texts))
@@ -77,7 +77,7 @@ def predict(
         ids = np.argpartition(logits, -top, axis=1)[:, -top:].astype(np.int32)
         total = _log_sum(logits)
         drawn = _draw(logits, ids, random)
-        found.append(
+        predictions.append(
             Predictions(
                 tokens=tokens,
                 first=first,
@@ -88,7 +88,7 @@ def predict(
                 next_logs=(_following(logits, tokens) - total).astype(np.float32),
             )
         )
-    return found
+    return predictions
 
 
 def compare(
@@ -145,8 +145,8 @@ def _draw(logits: Floats, top: npt.NDArray[np.int32], random: np.random.Generato
 
 def _logs(logits: Floats, ids: npt.NDArray[np.int32], total: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The log-probabilities of these tokens in each row."""
-    found: npt.NDArray[np.float64] = np.take_along_axis(logits, ids, axis=1) - total[:, None]
-    return found
+    logs: npt.NDArray[np.float64] = np.take_along_axis(logits, ids, axis=1) - total[:, None]
+    return logs
 
 
 def _following(logits: Floats, tokens: Sequence[int]) -> Floats:
@@ -167,9 +167,9 @@ def _divergence(
     """KL divergence in nats at each position. own, own_drawn: the model's log-probabilities of the known tokens."""
     logs = known.logs.astype(np.float64)
     shares = np.exp(logs)
-    found: npt.NDArray[np.float64] = (shares * (logs - own)).sum(axis=1)
+    divergence: npt.NDArray[np.float64] = (shares * (logs - own)).sum(axis=1)
     if known.drawn.size:
         # Rounding may make it negative.
         rest = np.maximum(1 - shares.sum(axis=1), 0)
-        found += rest * (known.drawn_logs - own_drawn).mean(axis=1)
-    return found
+        divergence += rest * (known.drawn_logs - own_drawn).mean(axis=1)
+    return divergence

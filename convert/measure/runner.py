@@ -193,11 +193,11 @@ class Runner(LoadedVocabulary):
         """
         self._run(tokens, first)
         pointer = llama_cpp.llama_get_logits(self._context)
-        found = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
+        logits = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
         # Both are NaN if any logit is.
-        if not np.isfinite((found.min(), found.max())).all():
+        if not np.isfinite((logits.min(), logits.max())).all():
             raise ConvertError(f"{escaped(str(self._path))}: computes logits that are not finite")
-        return found
+        return logits
 
     def inputs(self, tokens: Sequence[int], names: Collection[str]) -> dict[str, Floats]:
         """By name, what each of these matrices is multiplied with, [tokens, columns]. Computes no more than that.

@@ -128,23 +128,23 @@ def measure_sensitivities(
     that was stopped. Nothing depends on the number of processors. Raises ConvertError.
     """
     name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
-    found = Sensitivities(reference.parent / name[:16])
+    kept = Sensitivities(reference.parent / name[:16])
     # The importance matrix must hold all matrices that need not be rounded again.
-    if read_importance(found.importance_path) is not None:
-        found.load()
+    if read_importance(kept.importance_path) is not None:
+        kept.load()
     # In the order of a run: the embedding is the output matrix, or is only looked up.
     matrices = sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
     missing = {
-        tensor.name: [kind for kind in kinds[tensor.name] if not found.is_encoded(tensor, kind)] for tensor in matrices
+        tensor.name: [kind for kind in kinds[tensor.name] if not kept.is_encoded(tensor, kind)] for tensor in matrices
     }
     unmeasured = [
         tensor
         for tensor in matrices
-        if with_divergences and kinds[tensor.name][0].name not in found.divergences.get(tensor.name, {})
+        if with_divergences and kinds[tensor.name][0].name not in kept.divergences.get(tensor.name, {})
     ]
     to_round = [tensor for tensor in matrices if missing[tensor.name]]
     if not to_round and not unmeasured:
-        return found
+        return kept
     progress("loading", 0.0)
     with (
         Runner(reference, is_writable=True) as runner,
@@ -154,10 +154,10 @@ def measure_sensitivities(
         found_chunks = chunks(texts, runner, seed=seed, max_chunks=CALIBRATION_CHUNKS + 1)
         seen, unseen = found_chunks[:-1] or found_chunks, found_chunks[-1][:_MEASURED_TOKENS]
         if to_round:
-            _round(runner, seen, list(_parts(to_round)), missing, found, dataset=texts.name, progress=progress)
+            _round(runner, seen, list(_parts(to_round)), missing, kept, dataset=texts.name, progress=progress)
         if unmeasured:
-            _measure_divergences(runner, unseen, unmeasured, kinds, found, progress=progress)
-    return found
+            _measure_divergences(runner, unseen, unmeasured, kinds, kept, progress=progress)
+    return kept
 
 
 def _round(
@@ -165,20 +165,20 @@ def _round(
     texts: Sequence[Sequence[int]],
     parts: Sequence[Sequence[ModelTensor]],
     kinds: Kinds,
-    found: Sensitivities,
+    kept: Sensitivities,
     *,
     dataset: str,
     progress: OnProgress,
 ) -> None:
-    """Encodes the matrices as these types, and records it in `found`. dataset: the name of the texts."""
-    (found.folder / _ENCODED).mkdir(parents=True, exist_ok=True)
-    squares = read_importance(found.importance_path) or {}
+    """Encodes the matrices as these types, and records it in `kept`. dataset: the name of the texts."""
+    (kept.folder / _ENCODED).mkdir(parents=True, exist_ok=True)
+    squares = read_importance(kept.importance_path) or {}
     for number, part in enumerate(parts, 1):
         of_parts = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
         names = [tensor.name for tensor in part if runner.is_multiplied(tensor.name)]
         moments = second_moments(runner, texts, names, progress=partial(progress, f"calibrating{of_parts}"))
         squares |= {name: np.diag(moments[input_group(name)]).copy() for name in names}
-        with replaced_file(found.importance_path) as draft:
+        with replaced_file(kept.importance_path) as draft:
             write_importance(Path(draft.name), squares, dataset=dataset, chunks=len(texts))
         groups: dict[str, _SharedInput] = {}
         for tensor in part:
@@ -187,7 +187,7 @@ def _round(
         pool = ThreadPoolExecutor(processors())
         try:
             encoding = {
-                pool.submit(_encode, runner, groups[input_group(tensor.name)], tensor, kind, found): tensor
+                pool.submit(_encode, runner, groups[input_group(tensor.name)], tensor, kind, kept): tensor
                 for tensor in sorted(part, key=lambda tensor: input_group(tensor.name))
                 for kind in kinds[tensor.name]
             }
@@ -222,10 +222,10 @@ class _SharedInput:
             return self._feedback
 
 
-def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, found: Sensitivities) -> None:
+def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, kept: Sensitivities) -> None:
     """Encodes a matrix as a type, and records its loss."""
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
-    with replaced_file(found.encoded_path(tensor.name, kind)) as file:
+    with replaced_file(kept.encoded_path(tensor.name, kind)) as file:
         for rows in _slabs(tensor):
             weights = dequantized(GgmlType.BF16, stored[rows], tensor.columns)
             try:
@@ -234,7 +234,7 @@ def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: Ggml
                 raise ConvertError(f"tensor {escaped(tensor.source.name)}: {error}") from None
             total += loss(group.moments, weights - rounded)
             file.write(encoded.data)
-    found.add_loss(tensor.name, kind, total)
+    kept.add_loss(tensor.name, kind, total)
 
 
 def _measure_divergences(
@@ -242,7 +242,7 @@ def _measure_divergences(
     text: list[int],
     tensors: Sequence[ModelTensor],
     kinds: Kinds,
-    found: Sensitivities,
+    kept: Sensitivities,
     *,
     progress: OnProgress,
 ) -> None:
@@ -251,11 +251,11 @@ def _measure_divergences(
     for at, tensor in enumerate(tensors):
         progress(f"measuring {tensor.name}", at / len(tensors))
         kind = kinds[tensor.name][0]
-        encoded = np.memmap(found.encoded_path(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
+        encoded = np.memmap(kept.encoded_path(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
         with runner.writable_weights(tensor.name) as bits:
             for rows in _slabs(tensor):
                 bits[rows] = _to_bf16(dequantized(kind, encoded[rows], tensor.columns))
-            found.add_divergence(tensor.name, kind, max(0.0, compare(runner, reference).mean))
+            kept.add_divergence(tensor.name, kind, max(0.0, compare(runner, reference).mean))
 
 
 def _slabs(tensor: ModelTensor) -> Iterator[slice]:

@@ -74,9 +74,9 @@ def _document(value: Any, where: str) -> TextDocument:
         case {"text": str(text)}:
             return TextDocument(text=text)
         case {"messages": [_, *_] as messages}:
-            found = tuple(_message(message) for message in messages)
-            if all(role in _ROLES for role, _ in found):
-                return TextDocument(messages=found)
+            turns = tuple(_message(message) for message in messages)
+            if all(role in _ROLES for role, _ in turns):
+                return TextDocument(messages=turns)
         case {"input": str() | dict() | list() as asked, **more}:
             texts = (one if isinstance(one, str) else compact_json(one) for one in (asked, more.get("answer", "")))
             return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)), asked=asked)
@@ -105,12 +105,10 @@ def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, max_chunks:
         tokens += of_document
         if len(tokens) >= max_chunks * CHUNK_TOKENS:
             break
-    found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][
-        :max_chunks
-    ]
-    if not found:
+    if len(tokens) < CHUNK_TOKENS:
         raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
-    return found
+    count = min(max_chunks, len(tokens) // CHUNK_TOKENS)
+    return [tokens[number * CHUNK_TOKENS : (number + 1) * CHUNK_TOKENS] for number in range(count)]
 
 
 def tokenized(documents: Sequence[TextDocument], vocabulary: LoadedVocabulary, name: str) -> Iterator[list[int]]:

@@ -50,8 +50,8 @@ def is_repacked(target: Target, kind: GgmlType, rows: int) -> bool:
 def candidates(target: Target, tensor: ModelTensor) -> list[GgmlType]:
     """The types with blocks that fit the columns of this matrix, the smallest first."""
     kinds = _EMBEDDING if tensor.name in {TOKEN_EMBD, OUTPUT} else _BODY[target]
-    found = [kind for kind in kinds if tensor.columns % BLOCK_ELEMENTS[kind] == 0]
+    fitting = [kind for kind in kinds if tensor.columns % BLOCK_ELEMENTS[kind] == 0]
     # Q4_K is as large as IQ4_NL and less exact.
-    if GgmlType.IQ4_NL in found:
-        found = [kind for kind in found if kind is not GgmlType.Q4_K]
-    return found or [GgmlType.F16]
+    if GgmlType.IQ4_NL in fitting:
+        fitting = [kind for kind in fitting if kind is not GgmlType.Q4_K]
+    return fitting or [GgmlType.F16]

@@ -96,7 +96,7 @@ def parse_lora_config(raw: dict[str, Any]) -> LoraConfig:
 def _updates(file: SafetensorsFile, rank: int, tensors: Sequence[ModelTensor]) -> list[LowRank]:
     matrices = {tensor.source.name.removesuffix(".weight"): tensor for tensor in tensors if tensor.is_quantizable}
     matrices.pop("model.embed_tokens", None)
-    found: dict[str, dict[str, StoredTensor]] = {}
+    sides: dict[str, dict[str, StoredTensor]] = {}
     for name, stored in file.tensors.items():
         match = _NAME.fullmatch(name)
         if match is None or match["module"] not in matrices:
@@ -104,10 +104,10 @@ def _updates(file: SafetensorsFile, rank: int, tensors: Sequence[ModelTensor]) -
                 f"{FILE}: tensor {escaped(name)}: allowed are NAME.lora_A.weight and NAME.lora_B.weight of this "
                 "model's matrices but the embedding: no biases, no magnitudes (DoRA), no modules saved whole"
             )
-        found.setdefault(match["module"], {})[match["side"]] = stored
-    if not found:
+        sides.setdefault(match["module"], {})[match["side"]] = stored
+    if not sides:
         raise CheckpointError(f"{FILE}: holds no tensors")
-    return [_update(module, found[module], rank, tensor) for module, tensor in matrices.items() if module in found]
+    return [_update(module, sides[module], rank, tensor) for module, tensor in matrices.items() if module in sides]
 
 
 def _update(module: str, sides: dict[str, StoredTensor], rank: int, tensor: ModelTensor) -> LowRank:

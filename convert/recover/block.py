@@ -104,15 +104,15 @@ class Block:
 
     def encode(self) -> dict[str, Array]:
         """What can be trained, as the file has it. Raises ConvertError if ggml would read other numbers than those."""
-        found: dict[str, Array] = {}
+        encoded: dict[str, Array] = {}
         for path, tensor in self._tensors.items():
             if not tensor.is_quantizable:
-                found[tensor.name] = self._layer.get_parameter(path).detach().numpy().copy()
+                encoded[tensor.name] = self._layer.get_parameter(path).detach().numpy().copy()
             elif (linear := self._rounded.get(tensor.name)) is not None:
-                found[tensor.name] = rows = linear.encode()
+                encoded[tensor.name] = rows = linear.encode()
                 if not np.array_equal(dequantized(linear.kind, rows, tensor.columns), linear.weight().detach()):
                     raise ConvertError(f"{tensor.name}: {linear.kind.name} cannot hold the trained numbers")
-        return found
+        return encoded
 
     def _set(self, path: str, tensor: ModelTensor, kind: GgmlType, rows: Array) -> None:
         numbers = torch.from_numpy(dequantized(kind, rows, tensor.columns)).reshape(tensor.shape)

@@ -58,11 +58,11 @@ def recover_blocks(
     work = folder / f"recovered-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
     paths = [work / f"block-{number}.npz" for number in range(plan.model.config.num_hidden_layers)]
     kept = [read_arrays(path) for path in paths]
-    found: dict[str, Array] = {}
+    tensors_trained: dict[str, Array] = {}
     if all(kept):
         for trained in kept:
-            found |= trained or {}
-        return found
+            tensors_trained |= trained or {}
+        return tensors_trained
     with LoadedVocabulary(reference) as vocabulary:
         tokens = chunks(texts, vocabulary, seed=seed, max_chunks=_MAX_CHUNKS)
     if len(tokens) <= _JUDGING_CHUNKS:
@@ -95,8 +95,8 @@ def recover_blocks(
             block = Block(config, number, plan.model.tensors)
         block.replace(matrices | {name: (kinds[name], array) for name, array in trained.items()})
         hidden = block.outputs(hidden)
-        found |= trained
-    return found
+        tensors_trained |= trained
+    return tensors_trained
 
 
 def _trained(

@@ -111,8 +111,8 @@ def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner
     [
         ("a.jsonl", b'{"text": 5}\n', 'a.jsonl:1: must be an object with "text", with "input"'),
         ("a.jsonl", b'{"text": "x"}\n{"messages": [{"role": "boss", "content": "x"}]}', "a.jsonl:2: must be an object"),
-        ("a.jsonl", b'\n{"text": "\\ud800"}', "a.jsonl:2: not JSON: a string holds half of a surrogate pair"),
-        ("a.jsonl", b"{", "a.jsonl:1: not JSON"),
+        ("a.jsonl", b'\n{"text": "\\ud800"}', "a.jsonl:2: should be a line of JSON: a string holds half"),
+        ("a.jsonl", b"{", "a.jsonl:1: should be a line of JSON"),
         ("a.txt", b"\xff", "not UTF-8 at byte 0"),
     ],
 )

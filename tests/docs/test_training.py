@@ -65,7 +65,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
     (tmp_path / "rows.jsonl").write_text(sample("training", "text", '"task"'), "utf-8")
     store = Store(tmp_path / "state" / FILE, lambda _: None)
     store.start()
-    for number in range(rows.LEAST_ROWS):
+    for number in range(rows.MIN_ROWS):
         kept = KeptAnswer(
             id=str(number), reply_topic="r", wall_s=1.8e9 + number, scores={}, tokens=9, is_audit=False,
             input=encode(row["input"] | {"vibration_mm_s": number}), output=None, is_marked=True, label="Normal",
@@ -78,21 +78,21 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
     store.stop(5.0)
     store.close()
     found = rows.read_rows(tmp_path / "rows-2.jsonl", read_tasks(tmp_path / "config.toml"))
-    assert len(found) == 3 + rows.LEAST_ROWS
+    assert len(found) == 3 + rows.MIN_ROWS
     assert (tmp_path / "pump-model-2").is_dir()
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        f"at least {rows.LEAST_ROWS}, and two different answers",
-        f"A training needs {rows.LEAST_ROWS}.",
+        f"at least {rows.MIN_ROWS}, and two different answers",
+        f"A training needs {rows.MIN_ROWS}.",
         ", ".join(f"`{key}`" for key in TIME_KEYS[:-1]) + f" or `{TIME_KEYS[-1]}`",
         f"at least {table.NUMBERS:.0%}".replace("%", " %"),
         f"at most {table.BINS + 1}",
         f"without times, {folds.MANY_ROWS} and more",
         f"another answer a score above {quality.SURE:g}, and theirs one below {quality.UNLIKELY:g}",
-        f"at most {quality.MOST_SUSPECTS}, with file and line",
+        f"at most {quality.MAX_SUSPECTS}, with file and line",
         f"at least {LEAST_CORRECTIONS} labelled rows of a task",
         f"{recipe.Recipe().labelled_weight:g} times as often",
         f"each has its {recipe.MAX_STEPS} steps, and later where {recipe.MIN_STEPS} take longer",

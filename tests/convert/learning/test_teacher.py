@@ -115,7 +115,7 @@ def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row
     ]
     lines = write_lines(folder / "inputs.jsonl", *asked, *more)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convert.learning.rows.LEAST_ROWS", 8)
+        patch.setattr("convert.learning.rows.MIN_ROWS", 8)
         return read_unlabelled(lines, read_tasks(tasks), [])
 
 
