@@ -155,17 +155,17 @@ def evidence(rights: _Bools) -> _Floats:
     """
     audits = rights.shape[1]
     counts = np.insert(rights.cumsum(axis=1), 0, 0, axis=1)
-    ends = np.arange(drift.LEAST_BEFORE + 1, audits + 1)
+    ends = np.arange(drift.MIN_BEFORE + 1, audits + 1)
     starts = np.maximum(ends - drift.MAX_AUDITS, 0)
     right, total = counts[:, ends] - counts[:, starts], ends - starts
     likelihoods = np.array([right * log(level) + (total - right) * log(1 - level) for level in drift._LEVELS])
     top = likelihoods.max(axis=0)
     weights = likelihoods - top - np.log(np.exp(likelihoods - top).sum(axis=0))
-    tested = rights[:, drift.LEAST_BEFORE :]
+    tested = rights[:, drift.MIN_BEFORE :]
     result = np.full(rights.shape, -np.inf)
     for level, weight in zip(drift._LEVELS, weights, strict=True):
         steps = np.where(tested, log(drift._LEFT), log((1 - drift._LEFT * level) / (1 - level)))
-        after = slice(drift.LEAST_BEFORE, None)
+        after = slice(drift.MIN_BEFORE, None)
         result[:, after] = np.logaddexp(result[:, after], weight + _moving_sums(steps))
     return result
 
@@ -175,7 +175,7 @@ def _moving_sums(steps: _Floats) -> _Floats:
 
     A sum over a moving window is one over the end of the block before and one over the beginning of this block.
     """
-    window = drift.MAX_AUDITS - drift.LEAST_BEFORE
+    window = drift.MAX_AUDITS - drift.MIN_BEFORE
     sums = np.insert(steps.cumsum(axis=1), 0, 0, axis=1)
     result = np.empty_like(steps)
     for start in range(0, steps.shape[1], window):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent import FieldTable, number_of
@@ -13,6 +13,10 @@ from .rows import Row
 # A row is suspect where the model gives its answer less than this, and another one more than that.
 UNLIKELY, SURE = 0.05, 0.9
 MAX_SUSPECTS = 20
+# Of the rows that are held out, which are ordinary: this share is taken for unlike training.
+UNLIKE_SHARE = 0.02
+# most_log_odds, most_strangeness of a task, see TaskFields.
+Limits = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +115,26 @@ def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
     missing = sum(value is None if edges is None else number_of(value) is None for value in values)
     low, high = (None, None) if edges is None else (edges[0], edges[-1])
     return ReadField(name=name, low=low, high=high, missing=missing / len(rows))
+
+
+def limits_of(answers: Sequence[Answered]) -> Limits:
+    """Of one task, from a model without limits. Where an input has both scores, each takes half of the share."""
+    log_odds = [one.unlike for one in answers if one.unlike is not None]
+    strangeness = [one.strangeness for one in answers if one.strangeness is not None]
+    share = UNLIKE_SHARE / (bool(log_odds) + bool(strangeness) or 1)
+    return _limit(log_odds, share), _limit(strangeness, share)
+
+
+def with_limits(answers: Sequence[Answered], limits: Limits) -> list[Answered]:
+    """What a board answers with these limits."""
+    return [replace(one, output=None, is_unlike=True) if _exceeds(one, limits) else one for one in answers]
+
+
+def _limit(scores: Sequence[float], share: float) -> float | None:
+    """The lowest score that at most this share of them exceeds."""
+    return sorted(scores, reverse=True)[int(share * len(scores))] if scores else None
+
+
+def _exceeds(one: Answered, limits: Limits) -> bool:
+    pairs = zip((one.unlike, one.strangeness), limits, strict=True)
+    return any(score is not None and limit is not None and score > limit for score, limit in pairs)

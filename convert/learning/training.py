@@ -18,9 +18,8 @@ from ..read.model import read_model
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .baseline import baseline_of
 from .folds import Fold, half_of
-from .limits import Limits, limits_of, with_limits
 from .model import TrainedModel, train_model
-from .quality import Answered, task_quality
+from .quality import Answered, Limits, limits_of, task_quality, with_limits
 from .recipe import MIN_STEPS, Recipe
 from .report import TaskQuality, Training, render_training
 from .rows import Row, by_task

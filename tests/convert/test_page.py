@@ -4,13 +4,19 @@ import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from functools import cache
 
 from convert.report.charts import heat_edges
 from convert.report.page import render_page
-from convert.report.quality import Quality, Size, TensorQuality
+from convert.report.quality import Size, TensorQuality
 from tests.convert.qualities import make_quality, make_tensors
 
 HOSTILE = "<script src=//evil>&\"'</title><img src=x onerror=alert(1)>\N{RIGHT-TO-LEFT OVERRIDE}"
+
+
+@cache
+def default_page() -> str:
+    return render_page(make_quality())
 
 
 def document(text: str) -> ET.Element:
@@ -36,19 +42,18 @@ def rows(text: str, caption: str) -> Iterator[list[str]]:
         yield ["".join(cell.itertext()) for cell in row]
 
 
-def facts(quality: Quality) -> dict[str, str]:
-    (found,) = [one for one in document(render_page(quality)).iter("dl") if one.get("class") == "facts"]
+def facts(page: str) -> dict[str, str]:
+    (found,) = [one for one in document(page).iter("dl") if one.get("class") == "facts"]
     return {row.findtext("dt") or "": row.findtext("dd") or "" for row in found}
 
 
 def test_the_page_is_well_formed_and_always_the_same() -> None:
-    text = render_page(make_quality())
-    document(text)
-    assert render_page(make_quality()) == text
+    document(default_page())
+    assert render_page(make_quality()) == default_page()
 
 
 def test_nothing_is_loaded_and_nothing_runs() -> None:
-    text = render_page(make_quality())
+    text = default_page()
     elements = list(document(text).iter())
     tags = {element.tag for element in elements}
     assert not tags & {"script", "link", "img", "iframe", "object", "embed", "image"}
@@ -61,7 +66,7 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
 
 
 def test_text_from_outside_stays_text() -> None:
-    quality = make_quality()
+    quality = make_quality(layers=2)
     comparison = quality.comparison
     hostile = dataclasses.replace(
         quality,
@@ -87,7 +92,7 @@ def test_text_from_outside_stays_text() -> None:
 
 
 def test_charts_and_tables_are_described_for_readers_who_cannot_see_them() -> None:
-    page = document(render_page(make_quality()))
+    page = document(default_page())
     drawings = [drawing for drawing in page.iter("svg") if drawing.get("role") == "img"]
     assert len(drawings) == 2
     ids = [element.attrib["id"] for element in page.iter() if "id" in element.attrib]
@@ -98,9 +103,8 @@ def test_charts_and_tables_are_described_for_readers_who_cannot_see_them() -> No
 
 
 def test_the_page_holds_the_figures_of_the_document() -> None:
-    quality = make_quality()
+    quality, text = make_quality(), default_page()
     divergence = quality.comparison.divergence
-    text = render_page(quality)
     shown = list(rows(text, "KL divergence"))
     assert [float(value) for _, value in shown[:-1]] == [
         *(divergence.mean, divergence.error, divergence.median, divergence.p90, divergence.p99, divergence.max),
@@ -132,7 +136,7 @@ def test_the_page_holds_the_figures_of_the_document() -> None:
 
 def test_the_bundle_is_described() -> None:
     quality = make_quality()
-    assert facts(quality) == {
+    assert facts(default_page()) == {
         "Version": "3",
         "Licence": "apache-2.0",
         "Quantization": "IQ4_NL-MIX; 5.92 bits per weight",
@@ -147,12 +151,12 @@ def test_the_bundle_is_described() -> None:
         "Canaries": "8 with recorded answers",
     }
     bare = dataclasses.replace(quality.bundle, licence=None, adapter_sha256=None, canaries=0)
-    plain = facts(dataclasses.replace(quality, bundle=bare))
+    plain = facts(render_page(dataclasses.replace(quality, bundle=bare, tensors=())))
     assert [plain[name] for name in ("Licence", "Adapter", "Canaries")] == ["not stated", "none", "none"]
 
 
 def test_without_tasks_and_measured_tensors_their_parts_are_left_out() -> None:
-    quality = make_quality()
+    quality = make_quality(layers=1)
     page = render_page(
         dataclasses.replace(
             quality,
@@ -166,7 +170,7 @@ def test_without_tasks_and_measured_tensors_their_parts_are_left_out() -> None:
 
 
 def test_a_scaled_figure_is_not_called_measured() -> None:
-    quality = make_quality()
+    quality = make_quality(layers=2)
     tensors = tuple(
         dataclasses.replace(tensor, is_scaled=tensor.type == "Q8_0" and tensor.divergence is not None)
         for tensor in quality.tensors
@@ -177,7 +181,7 @@ def test_a_scaled_figure_is_not_called_measured() -> None:
     assert {name for name, *_, how in rows(text, "One row") if how == "scaled"} == scaled
     assert f"The other {len(scaled)} were measured with their smallest type" in text_of(text)
     assert "nats (scaled)" in text
-    assert "were measured with their smallest type" not in render_page(quality)
+    assert "were measured with their smallest type" not in default_page()
 
 
 def test_zeros_can_be_shown() -> None:
@@ -202,7 +206,7 @@ def test_zeros_can_be_shown() -> None:
 
 
 def test_names_of_marks_stay_inside_of_the_chart_and_do_not_overlap() -> None:
-    quality = make_quality()
+    quality = make_quality(layers=1)
     [own] = [size for size in quality.sizes if size.is_own]
     crowd = [dataclasses.replace(own, name=f"--type q{at}", bytes=own.bytes + at, is_own=False) for at in range(9)]
     page = document(render_page(dataclasses.replace(quality, sizes=(*quality.sizes, *crowd))))
@@ -213,9 +217,7 @@ def test_names_of_marks_stay_inside_of_the_chart_and_do_not_overlap() -> None:
 
 
 def test_each_matrix_has_a_cell_and_a_darker_one_diverges_more() -> None:
-    quality = make_quality()
-    tensors = make_tensors(48)
-    page = document(render_page(dataclasses.replace(quality, tensors=tensors)))
+    page, tensors = document(default_page()), make_quality().tensors
     levels = {}
     for cell in page.iter("g"):
         if (note := cell.findtext("title")) is not None:

@@ -35,11 +35,13 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """rows: the oldest first. left_out: how many answers make none, by reason."""
+class KeptRows:
+    """The rows that kept answers make."""
 
     rows: list[dict[str, Any]]
+    """The oldest first."""
     left_out: Counter[str]
+    """How many answers make no row, by reason."""
 
 
 def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
@@ -87,7 +89,7 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
     return 0
 
 
-def rows_of(task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]) -> Found:
+def rows_of(task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]) -> KeptRows:
     """answers: the oldest first. labels: of the task now; a right label is right, whichever model answered."""
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
@@ -101,11 +103,11 @@ def rows_of(task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]) -> 
                 continue
             reason = "repeated" if newer["answer"] == label else "contradicted"
         left_out[reason] += 1
-    found = [*reversed(newest.values())]
+    kept = [*reversed(newest.values())]
     # A training wants times in all rows or in none. Without a clock, an answer has none.
-    if any(row["ts"] is None for row in found):
-        found = [{key: value for key, value in row.items() if key != "ts"} for row in found]
-    return Found(found, left_out)
+    if any(row["ts"] is None for row in kept):
+        kept = [{key: value for key, value in row.items() if key != "ts"} for row in kept]
+    return KeptRows(kept, left_out)
 
 
 def _lack(answer: KeptAnswer, label: str | None, value: Any) -> str | None:

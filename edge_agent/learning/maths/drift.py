@@ -10,7 +10,7 @@ from statistics import NormalDist
 # Older audits are ignored: this bounds the time of a test.
 MAX_AUDITS = 1000
 # Audits before the earliest drop that is thought of: a few lucky first ones say little about the accuracy before.
-LEAST_BEFORE = 50
+MIN_BEFORE = 50
 # Accuracies from 0.0025 to 0.9975, evenly spaced in log odds.
 _LEVELS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-24, 25))
 # What the drop that is looked for leaves of the accuracy. Others are seen, too: larger ones sooner, smaller ones later.
@@ -20,7 +20,7 @@ _ALARM = 30_000.0
 _LARGEST = 1e200
 
 # A bin of the rarer sample counts alone from this many expected answers on.
-_LEAST_EXPECTED = 5.0
+_MIN_EXPECTED = 5.0
 # Of one false alarm in a year of hourly tests.
 _CHANCE = 1 / 8760
 
@@ -43,7 +43,7 @@ def _evidence(rights: Sequence[bool]) -> float:
     right = sum(rights)
     logs = [right * math.log(level) + (len(rights) - right) * math.log1p(-level) for level in _LEVELS]
     weights = [math.exp(one - max(logs)) for one in logs]
-    later = rights[LEAST_BEFORE:]
+    later = rights[MIN_BEFORE:]
     pairs = zip(weights, _LEVELS, strict=True)
     return sum(weight * _evidence_at(level, later) for weight, level in pairs) / sum(weights)
 
@@ -87,7 +87,7 @@ def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int]) 
     rare = (0, 0)
     for name in reference.keys() | recent.keys():
         pair = reference.get(name, 0), recent.get(name, 0)
-        if sum(pair) * min(totals) >= _LEAST_EXPECTED * sum(totals):
+        if sum(pair) * min(totals) >= _MIN_EXPECTED * sum(totals):
             pairs.append(pair)
         else:
             rare = rare[0] + pair[0], rare[1] + pair[1]

@@ -20,10 +20,11 @@ class _Part(BaseModel):
 
 
 class ExportedAnswer(_Part):
-    """See KeptAnswer. at: RFC 3339, None = the clock was unset."""
+    """A `KeptAnswer` as the bus carries it, without what names the caller."""
 
     number: int
     at: str | None
+    """RFC 3339; None if the clock was unset."""
     scores: Annotated[dict[str, _Score], Field(min_length=1)]
     output: str | None
     label: str | None
@@ -32,21 +33,22 @@ class ExportedAnswer(_Part):
 
 
 class Export(_Part):
-    """All answers of one task of one board, in the order of time.
-
-    definition, model: hashes of the task's definition and of the model's files. map: in force, None = none. prior: the
-    map that divides by the model's prior. since: audits up to this number are from before a drop.
-    """
+    """All answers of one task of one board, in the order of time."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     site: _Text
     device: _Text
     task: _Text
     definition: _Text
+    """A hash of the task's definition."""
     model: _Text
+    """A hash of the model's files."""
     map: dict[str, Any] | None
+    """The one in force."""
     prior: dict[str, Any] | None
+    """The map that divides by the model's prior."""
     since: int
+    """Audits up to this number are from before a drop of the accuracy."""
     answers: Annotated[tuple[ExportedAnswer, ...], Field(strict=False)]
 
     @model_validator(mode="after")

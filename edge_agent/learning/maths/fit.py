@@ -1,7 +1,7 @@
 """Fits a task's score map to feedback, and says whether a fitted one is better than the one in force. Needs numpy.
 
 Vector scaling (arXiv 1706.04599) of log scores with an L2 penalty on the distance from a start, as in supervised
-calibration (arXiv 2505.23783). The agent fits in a process with OPENBLAS_NUM_THREADS=1 (feedback/fitting.py): with more
+calibration (arXiv 2505.23783). The agent fits in a process with OPENBLAS_NUM_THREADS=1 (learning/fitting.py): with more
 threads, a busy core makes a fit ten times slower.
 """
 
@@ -28,7 +28,7 @@ _STRENGTHS = (0.5, 2.0, 8.0, 32.0)
 # A scale per label is tried only with this many rows per label.
 _ROWS_PER_SCALE = 3
 # A scale never turns round: feedback on wrong answers alone would make the least likely label the best one.
-_LEAST_STRETCH = 0.05
+_MIN_STRETCH = 0.05
 _NEWTON_STEPS = 30
 # In nats a row: far less than what feedback can tell apart.
 _TOLERANCE = 1e-4
@@ -49,10 +49,10 @@ class _Family(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Feedback:
-    """log_scores: [rows, labels]; right: the index of each row's right label."""
-
     log_scores: _Array
+    """[rows, labels]"""
     right: _Indexes
+    """The index of each row's right label."""
 
     def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Feedback:
         return _Feedback(self.log_scores[chosen], self.right[chosen])
@@ -95,11 +95,13 @@ def better_map(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """map: None = none is better. before, after: shares of right rows, of the start and, cross-validated, of a map."""
+    """A map for several boards, if one is better than the start."""
 
     map: ScoreMap | None
     before: float
+    """The share of right rows with the start."""
     after: float
+    """The same with a map, cross-validated."""
 
 
 def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> Shared:
@@ -197,7 +199,7 @@ def _fit_family(feedback: _Feedback, start: ScoreMap, family: _Family, strength:
         while (tried := objective(change - length * step))[0] > value - length * decrease / 4 and length > 1e-3:
             length /= 2
         change, (value, logs) = change - length * step, tried
-    stretch = np.maximum(np.ones(labels) + change[:scales], _LEAST_STRETCH)
+    stretch = np.maximum(np.ones(labels) + change[:scales], _MIN_STRETCH)
     biases = np.array(start.biases) * stretch + change[scales:]
     return ScoreMap(start.labels, tuple((np.array(start.scales) * stretch).tolist()), tuple(biases.tolist()))
 
@@ -230,10 +232,10 @@ def _count_right(log_scores: _Array, right: _Indexes) -> int:
     return int((log_scores.argmax(axis=1) == right).sum())
 
 
-def _is_lower_loss(new: _Array, old: _Array, right: _Indexes, least_variance: float) -> bool:
+def _is_lower_loss(new: _Array, old: _Array, right: _Indexes, min_variance: float) -> bool:
     """One-sided paired t-test at _CONFIDENCE."""
     gains = _of_right(new - old, right)
-    error = (max(float(gains.var(ddof=1)), least_variance) / len(gains)) ** 0.5
+    error = (max(float(gains.var(ddof=1)), min_variance) / len(gains)) ** 0.5
     normal = NormalDist().inv_cdf(_CONFIDENCE)
     # Student's quantile by Cornish and Fisher's expansion.
     quantile = normal + (normal**3 + normal) / (4 * (len(gains) - 1))

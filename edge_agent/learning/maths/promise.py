@@ -15,19 +15,18 @@ from edge_agent.learning.maths.shares import chance_of_at_least
 # Thresholds that are tried: each lets a twentieth of the answers more through.
 _THRESHOLDS = 20
 # Fewer unlabelled confidences than this do not give quantiles worth the name: the fixed thresholds are tried instead.
-_LEAST_UNLABELLED = 40
+_MIN_UNLABELLED = 40
 _FIXED = (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Answers of at least this confidence are right at least as often as was asked for.
-
-    threshold: the confidence of the best label. coverage: the share of all answers that reach it.
-    """
+    """Answers of at least this confidence are right at least as often as was asked for."""
 
     threshold: float
+    """The confidence of the best label."""
     coverage: float
+    """The share of all answers that reach it."""
 
 
 def find_promise(
@@ -46,13 +45,12 @@ def find_promise(
     """
     if not (0 < min_accuracy < 1 and 0 < confidence < 1):
         raise ValueError("accuracy and confidence of a promise lie between 0 and 1")
-    least = math.log(1 - confidence) / math.log(min_accuracy)
-    starts = max(1, int(math.log2(max(1.0, len(audits) / least))))
+    starts = max(1, int(math.log2(max(1.0, len(audits) / _audits_to_prove(min_accuracy, 1 - confidence)))))
     share = (1 - confidence) / starts
-    least = math.log(share) / math.log(min_accuracy)
+    min_audits = _audits_to_prove(min_accuracy, share)
     # Depends on how many audits reach a threshold, not on how many of those are right: this keeps the tests valid.
     tried = [(at, [one.is_right for one in audits if one.score >= at]) for at in _thresholds(unlabelled)]
-    tried = [(at, rights) for at, rights in tried if len(rights) >= least]
+    tried = [(at, rights) for at, rights in tried if len(rights) >= min_audits]
     starting = {len(tried) * number // starts for number in range(starts)}
     proven, level = None, 0.0
     for place, (at, rights) in enumerate(tried):
@@ -67,9 +65,14 @@ def find_promise(
     return Promise(proven, sum(score >= proven for score in scores) / len(scores))
 
 
+def _audits_to_prove(accuracy: float, level: float) -> float:
+    """How many, if all of them are right, as a broken number."""
+    return math.log(level) / math.log(accuracy)
+
+
 def _thresholds(unlabelled: Sequence[float]) -> Sequence[float]:
     """Falling; the last one lets all answers through."""
-    if len(unlabelled) < _LEAST_UNLABELLED:
+    if len(unlabelled) < _MIN_UNLABELLED:
         return _FIXED
     falling = sorted(unlabelled, reverse=True)
     quantiles = {falling[len(falling) * number // _THRESHOLDS - 1] for number in range(1, _THRESHOLDS)}

@@ -16,9 +16,8 @@ from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.learning.folds import folds_of
-from convert.learning.limits import limits_of, with_limits
 from convert.learning.noise import Noise
-from convert.learning.quality import Answered, task_quality
+from convert.learning.quality import Answered, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.rows import Row, read_rows
 from convert.learning.table import build_table

@@ -102,7 +102,7 @@ def measure(export: Export) -> Measures:
         outputs=outputs,
         confusion={label: tuple(counts[label, output] for output in outputs) for label in labels},
         coverage=tuple(_coverage(at, judged, scores) for at in _SCORES),
-        promises=tuple(_promised(least, judged, others, scores) for least in _PROMISES),
+        promises=tuple(_promised(target, judged, others, scores) for target in _PROMISES),
     )
 
 
@@ -129,23 +129,23 @@ def _coverage(at: float, judged: Sequence[Judged], scores: Sequence[float]) -> C
     return Coverage(at, sum(score >= at for score in scores) / len(scores), len(reach), share, low)
 
 
-def _promised(least: float, judged: Sequence[Judged], others: Sequence[float], scores: Sequence[float]) -> Promised:
-    if (found := promise.find_promise(judged, others, least, CONFIDENCE)) is not None:
-        return Promised(least, found.coverage, found.threshold, 0)
+def _promised(target: float, judged: Sequence[Judged], others: Sequence[float], scores: Sequence[float]) -> Promised:
+    if (found := promise.find_promise(judged, others, target, CONFIDENCE)) is not None:
+        return Promised(target, found.coverage, found.threshold, 0)
     missing = []
     for at in _SCORES:
         reach = [one for one in judged if one.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
-            missing.append(math.ceil(_missing(count_right(reach), len(reach), least) / share))
-    return Promised(least, None, None, max(1, min(missing)))
+            missing.append(math.ceil(_missing(count_right(reach), len(reach), target) / share))
+    return Promised(target, None, None, max(1, min(missing)))
 
 
-def _missing(right: int, total: int, least: float) -> int:
-    """How many more right audits lift the lower bound to `least`."""
+def _missing(right: int, total: int, target: float) -> int:
+    """How many more right audits lift the lower bound to the target."""
     low, high = -1, _MAX_MISSING
     while high - low > 1:
         middle = (low + high) // 2
-        if lower_bound(right + middle, total + middle, CONFIDENCE) >= least:
+        if lower_bound(right + middle, total + middle, CONFIDENCE) >= target:
             high = middle
         else:
             low = middle

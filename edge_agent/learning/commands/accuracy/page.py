@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from markupsafe import Markup
+from matplotlib.patches import Rectangle
 
+from edge_agent.core.page.figures import OTHER, OWN, QUIET, plot, styled, svg
 from edge_agent.core.page.page import environment
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import percent
-from edge_agent.learning.commands.accuracy import figures
+from edge_agent.core.wording import printable
 from edge_agent.learning.commands.accuracy.measures import Measures, judge
 from edge_agent.learning.commands.accuracy.tables import tables_of
+from edge_agent.learning.maths.calibration import Judged, bins
 from edge_agent.learning.maths.export import Export
-from edge_agent.learning.maths.shares import CONFIDENCE
+from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
+_WIDTH, _HEIGHT = 450.0, 260.0
 _SIZES = "The size of a mark is that of its share of the answers."
 
 
@@ -47,8 +53,73 @@ def _figures(export: Export, found: Measures) -> list[tuple[str, Markup, str]]:
     worth, fewer = "What a score is worth", "Fewer answers, more of them right"
     time, mixed = "Over time", "Which labels are mixed up"
     return [
-        (worth, figures.reliability(worth, judge(shown, own), judged), f"Of {sample}. {_SIZES}"),
-        (fewer, figures.coverage(fewer, judged), f"Of {sample}, the surest first."),
-        (time, figures.over_time(time, judged), f"Of {sample}, under the map that is in force now."),
-        (mixed, figures.confusion(mixed, found), "Of all feedback."),
+        (worth, _reliability(worth, judge(shown, own), judged), f"Of {sample}. {_SIZES}"),
+        (fewer, _coverage(fewer, judged), f"Of {sample}, the surest first."),
+        (time, _over_time(time, judged), f"Of {sample}, under the map that is in force now."),
+        (mixed, _confusion(mixed, found), "Of all feedback."),
     ]
+
+
+@styled
+def _reliability(title: str, before: Sequence[Judged], after: Sequence[Judged]) -> Markup:
+    """Score against the share of right answers, of the model's own scores and of those that callers get."""
+    figure, axes = plot(_WIDTH, _HEIGHT, "score of the best label", "share right")
+    axes.plot((0, 1), (0, 1), color=QUIET, linewidth=1, linestyle=":", label="what a score should mean")
+    for judged, name, colour, marker in (
+        (before, "as the model scores", OTHER, "s"),
+        (after, "with the map", OWN, "o"),
+    ):
+        counts, scores, shares = zip(*bins(judged), strict=True)
+        axes.plot(scores, shares, color=colour, linewidth=1, label=name)
+        sizes = [20 + 200 * count / len(judged) for count in counts]
+        axes.scatter(scores, shares, sizes, colour, marker=marker, zorder=3)
+    axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.05))
+    axes.legend(loc="upper left")
+    return svg(figure, title)
+
+
+@styled
+def _coverage(title: str, judged: Sequence[Judged]) -> Markup:
+    """Share of the audits from each score on against how many of these are right, with the one-sided bound."""
+    figure, axes = plot(_WIDTH, _HEIGHT, "share of answers given", "share right")
+    falling = sorted(judged, key=lambda one: -one.score)
+    counts = list(accumulate(one.is_right for one in falling))
+    # Answers of one score are given together.
+    ends = [end for end, one in enumerate(falling, 1) if end == len(falling) or falling[end].score < one.score]
+    x = [end / len(falling) for end in ends]
+    low = [lower_bound(counts[end - 1], end, CONFIDENCE) for end in ends]
+    axes.plot(x, [counts[end - 1] / end for end in ends], color=OWN, label="audits")
+    axes.plot(x, low, color=OTHER, linestyle="--", label=f"at least, at {100 * CONFIDENCE:g} % confidence")
+    axes.set(xlim=(0, 1.02), ylim=(min(0.5, *low), 1.02))
+    axes.legend(loc="lower right")
+    return svg(figure, title)
+
+
+@styled
+def _over_time(title: str, judged: Sequence[Judged]) -> Markup:
+    """The share of right audits so far, with its interval."""
+    figure, axes = plot(_WIDTH, _HEIGHT, "audits, in the order of time", "share right so far")
+    counts = list(enumerate(accumulate(one.is_right for one in judged), 1))
+    x = [total for total, _ in counts]
+    low, high = zip(*(interval(right, total) for total, right in counts), strict=True)
+    axes.fill_between(x, low, high, color=OTHER, alpha=0.25, linewidth=0, label="95 % interval")
+    axes.plot(x, [right / total for total, right in counts], color=OWN, label="share right")
+    axes.set(xlim=(0.5, len(counts) + 0.5), ylim=(0, 1.02))
+    axes.legend(loc="lower right")
+    return svg(figure, title)
+
+
+@styled
+def _confusion(title: str, found: Measures) -> Markup:
+    """Right labels in rows, what callers got in columns; the darker, the greater the share of the row."""
+    figure, axes = plot(_WIDTH, 115 + 24 * len(found.confusion), "what callers got", "right label")
+    for row, counts in enumerate(found.confusion.values()):
+        for column, count in enumerate(counts):
+            if count:
+                corner, shade = (column - 0.5, row - 0.5), 0.55 * count / sum(counts)
+                axes.add_patch(Rectangle(corner, 1, 1, facecolor=OTHER, alpha=shade, linewidth=0))
+                axes.text(column, row, str(count), ha="center", va="center")
+    axes.set_xticks(range(len(found.outputs)), list(map(printable, found.outputs)), rotation=35, ha="right")
+    axes.set_yticks(range(len(found.confusion)), list(map(printable, found.confusion)))
+    axes.set(xlim=(-0.5, len(found.outputs) - 0.5), ylim=(len(found.confusion) - 0.5, -0.5))
+    return svg(figure, title)

@@ -19,11 +19,12 @@ _ORDERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A way to ask. examples: the numbers of the rows that it shows, which it is not judged on."""
+    """A way to ask."""
 
     name: str
     config: ClassifyTask
     examples: tuple[int, ...] = ()
+    """The numbers of the rows that it shows, which it is not judged on."""
 
     @property
     def complexity(self) -> int:
@@ -45,15 +46,14 @@ class Results(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The prompts of one task.
-
-    pool: the numbers of the rows that may become examples. wordings: other texts for `system`, as the user gave them.
-    """
+    """The prompts of one task."""
 
     config: ClassifyTask
     rows: Sequence[RequestLine]
     pool: Sequence[int]
+    """The numbers of the rows that may become examples."""
     wordings: Sequence[str] = ()
+    """Other texts for `system`, as the user gave them."""
 
     def prompts(self, results: Results) -> Iterator[Prompt]:
         """Each is tried before the next one is asked for."""
@@ -82,16 +82,16 @@ class Plan:
         """Rows of all labels in turn, as many of each as can be, in random order."""
         draw = random.Random(seed)  # noqa: S311 - reproducible
         labels = draw.sample(self.config.labels, len(self.config.labels))
-        by_label = {label: [one for one in self.pool if self.rows[one].answer == label] for label in labels}
-        for found in by_label.values():
-            draw.shuffle(found)
+        by_label = {label: [row for row in self.pool if self.rows[row].answer == label] for label in labels}
+        for rows in by_label.values():
+            draw.shuffle(rows)
         chosen = list[int]()
         while len(chosen) < number and any(by_label.values()):
-            chosen += [found.pop() for found in by_label.values() if found]
+            chosen += [rows.pop() for rows in by_label.values() if rows]
         return draw.sample(chosen[:number], min(number, len(chosen)))
 
     def _with_examples(self, base: Prompt, chosen: Sequence[int], place: str, choice: str) -> Prompt:
-        examples = tuple(Example(input=self.rows[one].input, answer=self.rows[one].answer) for one in chosen)
+        examples = tuple(Example(input=self.rows[row].input, answer=self.rows[row].answer) for row in chosen)
         config = base.config.model_copy(update={"examples": examples, "examples_as": place})
         wording = "" if base.name == AS_CONFIGURED else f"{base.name}, "
         return Prompt(f"{wording}{len(chosen)} examples, {place}, {choice}", config, tuple(chosen))
