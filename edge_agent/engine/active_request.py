@@ -1,4 +1,4 @@
-"""A request in the engine, from its arrival to its end, and how it is built from a EngineRequest."""
+"""A request in the engine, from its arrival to its end, and how it is built from an EngineRequest."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Task:
             definition=self.definition,
             messages=self.head,
             user_head=unicodedata.normalize("NFC", constant_head(self.config.template)),
-            has_schema=self.config.has_schema,
+            has_schema=isinstance(self.config.plan(Options()), pipe.SchemaPlan),
             content_free=self._content_free_runs() if self.config.corrects_prior else (),
         )
 

@@ -93,7 +93,8 @@ class _Form:
         for key, sample in table.init_keys.items():
             about = _about(table, key)
             self._ask(key, f"{about} Here: the file, or nothing for a sample." if sample else about, sample)
-        self._ask("system", _about(table, "system"), table.suggested_system(values))
+        lists = {key: ", ".join(values[key]) for key in table.init_keys if isinstance(values[key], list)}
+        self._ask("system", _about(table, "system"), table.init_system and table.init_system.format(**lists))
         self._ask("subscribe", f"{_about(table, 'subscribe')} Nothing: none.")
 
     def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:

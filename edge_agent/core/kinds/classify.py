@@ -79,10 +79,7 @@ class ClassifyTask(TaskBase):
     is_written: ClassVar[bool] = False
     canary_part: ClassVar[Literal["scores", "values", "beginning"]] = "scores"
     init_keys: ClassVar[Mapping[str, Any]] = {"labels": None}
-
-    @classmethod
-    def suggested_system(cls, values: Mapping[str, Any]) -> str | None:
-        return f"Name the condition that the reading shows: {', '.join(values['labels'])}."
+    init_system: ClassVar[str | None] = "Name the condition that the reading shows: {labels}."
 
     @property
     def corrects_prior(self) -> bool:

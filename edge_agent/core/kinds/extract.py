@@ -36,14 +36,10 @@ class ExtractTask(SampledTask):
 
     defining: ClassVar[tuple[str, ...]] = (*TaskBase.defining, "output_schema")
     described: ClassVar[tuple[str, ...]] = (*TaskBase.described, "output_schema")
-    has_schema: ClassVar[bool] = True
     canary_part: ClassVar[Literal["scores", "values", "beginning"]] = "values"
     file_keys: ClassVar[tuple[str, ...]] = ("schema",)
     init_keys: ClassVar[Mapping[str, Any]] = {"schema": _SAMPLE}
-
-    @classmethod
-    def suggested_system(cls, values: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - the schema names the fields
-        return "Fill in the fields from the reading."
+    init_system: ClassVar[str | None] = "Fill in the fields from the reading."
 
     @classmethod
     def value_faults(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -95,8 +95,6 @@ class TaskBase(Table):
     """The model writes an answer token by token, so `max_tokens` says how long it may take."""
     is_text: ClassVar[bool] = False
     """An answer is free text: it may be streamed."""
-    has_schema: ClassVar[bool] = False
-    """The engine prepares grammars for these answers."""
     is_judged: ClassVar[bool] = True
     """An answer is right or wrong, so a model can be trained on labelled rows and judged by them."""
     canary_part: ClassVar[Literal["scores", "values", "beginning"]]
@@ -104,12 +102,9 @@ class TaskBase(Table):
     file_keys: ClassVar[tuple[str, ...]] = ()
     """Keys that hold a JSON object, or name a file with one."""
     init_keys: ClassVar[Mapping[str, Any]] = {}
-    """The keys that `edge-agent init` asks for, each with its default; None = it has none."""
-
-    @classmethod
-    def suggested_system(cls, values: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - for kinds
-        """The system message that `init` suggests for these values of `init_keys`."""
-        return None
+    """The keys that `edge-agent init` asks for, each with its default, if it has one."""
+    init_system: ClassVar[str | None] = None
+    """The system message that `init` suggests, over the lists among `init_keys`."""
 
     @classmethod
     def value_faults(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - for kinds
