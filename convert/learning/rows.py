@@ -38,7 +38,7 @@ class Row:
     def task(self) -> Task:
         return self.request.task
 
-    @cached_property
+    @property
     def answer(self) -> Any:
         """The label as the task has it; or the object, its keys in the order of the schema's properties."""
         return self.request.answer

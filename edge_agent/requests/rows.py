@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edge_agent.requests.tasks import Task
 _MAX_FAULTS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestLine:
     """A row that its task can answer."""
 
@@ -32,7 +33,7 @@ class RequestLine:
     def input(self) -> Any:
         return self.fields["input"]
 
-    @property
+    @cached_property
     def answer(self) -> Any:
         """The right one, as a model gives it."""
         return self.task.config.canonical(self.fields["answer"])

@@ -27,19 +27,6 @@ TASKS = """
 kind = "classify"
 labels = ["normal", "défaut"]
 template = "{{ input.vibration }} mm/s"
-[tasks.report]
-kind = "extract"
-temperature = 0.7
-[tasks.report.schema]
-type = "object"
-required = ["fault", "stop", "where"]
-additionalProperties = false
-[tasks.report.schema.properties]
-fault = { enum = ["none", "bearing"] }
-stop = { type = "boolean" }
-where = { type = "object", properties = { hall = { type = "integer" } } }
-[tasks.say]
-kind = "generate"
 """
 
 

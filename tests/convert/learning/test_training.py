@@ -63,31 +63,23 @@ def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
     assert as_json[7].text == '{"rms":7.007}'
 
 
-def test_rows_of_several_tasks_name_theirs(tmp_path: Path) -> None:
-    more = "".join(json.dumps({"task": "report", "input": "a", "answer": {"stop": True}}) + "\n" for _ in range(5))
-    rows = read(tmp_path, lines(50, task=lambda _: "sound") + more, tasks=TASKS + REPORT)
-    assert rows[-1].answer_text == '{"stop":true}'
-
-
 @pytest.mark.parametrize(
-    ("name", "text", "fault"),
+    ("text", "fault"),
     [
-        ("rows.jsonl", lines(49), r"should have at least 50 rows \(got 49\)"),
-        ("rows.csv", "rms,answer\n1\n", "rows.csv:2: should have 2 cells"),
+        (lines(49), r"should have at least 50 rows \(got 49\)"),
         (
-            "rows.jsonl",
             '{"input": {"a\\u0000": 1}, "answer": "calm"}\n',
             "input: names should be printable",
         ),
-        ("rows.jsonl", '{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
-        ("rows.jsonl", lines(1) + lines(1, ts=lambda _: 7), "rows.jsonl:2: ts, time, timestamp: all rows should carry"),
-        ("rows.jsonl", lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
-        ("rows.jsonl", lines(50).replace("loud", "calm"), "should have at least two different answers"),
+        ('{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
+        (lines(1) + lines(1, ts=lambda _: 7), "rows.jsonl:2: ts, time, timestamp: all rows should carry"),
+        (lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
+        (lines(50).replace("loud", "calm"), "should have at least two different answers"),
     ],
 )
-def test_a_fault_of_a_row_names_it(tmp_path: Path, name: str, text: str, fault: str) -> None:
+def test_a_fault_of_a_row_names_it(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(ConvertError, match=fault):
-        read(tmp_path, text, name=name)
+        read(tmp_path, text)
 
 
 def test_with_times_the_newest_rows_are_held_out(tmp_path: Path) -> None:

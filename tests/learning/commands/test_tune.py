@@ -79,17 +79,10 @@ def test_inputs_without_labels_are_rows_or_texts(tmp_path: Path) -> None:
     assert read_inputs(written(tmp_path / "e.csv", "db,ts\n3,1\n4,2\n")) == [{"db": 3}, {"db": 4}]
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ('{"task": "fan", "input": "a", "answer": "calm"}\n', 'a.jsonl:1: task: should be one of sound (got "fan")'),
-        (lines([("a", "calm"), ("a", "loud")]), "a.jsonl:2: answer: the same input has another one before"),
-    ],
-)
-def test_a_fault_names_its_line(tmp_path: Path, text: str, fault: str) -> None:
-    with pytest.raises(RowsError) as raised:
-        read_labelled(written(tmp_path / "a.jsonl", text), Task("sound", TASK))
-    assert fault in str(raised.value)
+def test_an_input_with_two_answers_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", lines([("a", "calm"), ("a", "loud")]))
+    with pytest.raises(RowsError, match=r"a\.jsonl:2: answer: the same input has another one"):
+        read_labelled(path, Task("sound", TASK))
 
 
 class Everything:
@@ -192,8 +185,7 @@ def test_a_prompt_that_is_really_better_is_chosen() -> None:
 def test_a_model_that_is_sure_and_wrong_is_badly_calibrated() -> None:
     (sure, *_) = candidates(asked([0.0] * 10), ["calm"] * 5 + ["loud"] * 5, None)
     assert sure.calibration_error == pytest.approx(0.5)
-    low, high = sure.interval
-    assert 0.15 < low < sure.accuracy == 0.5 < high < 0.85
+    assert sure.accuracy == 0.5
 
 
 def test_the_keys_put_the_map_in_force(tmp_path: Path) -> None:
@@ -271,7 +263,6 @@ def test_ctrl_c_ends_the_search_with_what_is_known(
     ("task", "options", "fault"),
     [
         ("chat", ["--labelled", "rows.jsonl"], 'kind classify: sound (got "chat", of the kind generate)'),
-        ("noise", ["--labelled", "rows.jsonl"], 'kind classify: sound (got "noise")'),
         ("sound", [], "there are no rows: give --labelled"),
         ("sound", ["--labelled", "few.jsonl"], "at least 20 labelled rows with different inputs (got 1)"),
         ("sound", ["--labelled", "bad.jsonl"], "bad.jsonl:1: answer: should be one of calm, loud"),
