@@ -257,7 +257,8 @@ def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subproces
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+# SIGTERM: test_canaries.
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_in_the_middle_exits_1_and_leaves_nothing(
     slow_checkpoint: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
