@@ -27,7 +27,7 @@ from edge_agent.tools.tasks import TaskError, classify_task
 _REASONS = {
     "no_feedback": "no feedback",
     "no_label": "marked wrong, without the right label",
-    "other_label": "the right label is none of the task's now",
+    "other_label": "the right label is not one of the task's now",
     "no_input": "no input kept",
     "repeated": "the same input and label as a newer one",
     "contradicted": "the same input as a newer one, with another label; the newest counts",
@@ -58,9 +58,9 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
         with snapshot(path) as select:
             answers = read_answers(select, task)
     except FileNotFoundError:
-        return fail(f"{path}: there is no database yet; the agent makes it when it runs")
+        return fail(f"{path}: there is no database yet; the agent creates it when it runs")
     except PermissionError:
-        return fail(f"{path}: may not be read; run this as root, or as the service's account")
+        return fail(f"{path}: this account may not read it; run this as root or as the service's account")
     except STORE_ERRORS as error:
         return fail(f"{path}: cannot be read: {error}")
     found = rows_of(task, answers, labels)
@@ -68,9 +68,9 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
         if count := found.left_out[reason]:
             print(f"left out: {count}: {words}", file=sys.stderr)
     if not found.rows:
-        needs = "feedback, its right label and its input"
+        needs = "feedback, a right label and its input"
         off = "" if config.feedback.keep_inputs else "; feedback.keep_inputs is false: no inputs are kept"
-        return fail(f"no row is written: no kept answer of task {task} has {needs}{off}")
+        return fail(f"no rows written: no kept answer of task {task} has {needs}{off}")
     try:
         if out.exists() and not force:
             return fail(f"{out} exists; --force replaces it")
@@ -134,5 +134,5 @@ def _nothing_kept(config: Config) -> str | None:
     if not config.feedback.enabled:
         return "feedback.enabled is false: the board keeps no answers"
     if config.queue.journal == "memory":
-        return 'queue.journal is "memory": no answer is kept on disk'
+        return 'queue.journal is "memory": no answers are kept on disk'
     return None

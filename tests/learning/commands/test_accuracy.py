@@ -106,7 +106,7 @@ def test_all_pages_are_fetched_and_kept_in_a_file_that_is_read_again() -> None:
     assert [one.number for one in found.answers] == [1, 2, 5, 9, 10]
     assert found.board == "plant/b1"
     assert read_export(found.encode()) == found
-    with pytest.raises(NoAnswerError, match="was changed meanwhile"):
+    with pytest.raises(NoAnswerError, match="changed in the meantime"):
         accuracy.fetch("t", BUS, pages_of(*answers, by=2, definitions="dde"))
 
 
@@ -131,7 +131,7 @@ def test_the_tables_name_the_figures() -> None:
     text = "\n".join(accuracy.lines(found, measure(found)))
     assert "t of plant/b1: 58 answers kept, 100.0 % of them given" in text
     assert re.search(r"audits +58 +58 +100\.0 % +93\.8 % to 100\.0 %", text)
-    assert "expected calibration error, of 58 audits: 10.0 % as the model scores, 10.0 % with the map in force" in text
+    assert "expected calibration error of 58 audits: 10.0 % as the model scores, 10.0 % with the map in force" in text
 
 
 def test_the_page_is_whole_and_loads_nothing() -> None:
@@ -179,4 +179,4 @@ def test_what_a_board_refuses_is_printed(
     assert not (tmp_path / "o").exists()
     monkeypatch.setattr(accuracy, "send_command", lambda _, __, fields, **___: pages_of(by=2)(fields))
     assert accuracy.accuracy(BUS, "t", out=None, **arguments) == cli.EXIT_FAILED
-    assert "has kept no answer of task t" in capsys.readouterr().err
+    assert "has no answer kept for task t" in capsys.readouterr().err

@@ -161,7 +161,7 @@ def test_a_file_is_replaced_only_with_force(folder: Path, store: Store, capsys: 
         (("[tasks.pump]", "[tasks.pumps]"), 'should be a task of the kind classify: pumps (got "pump")'),
         (("[tasks.note]", '[queue]\njournal = "memory"\n[tasks.note]'), 'queue.journal is "memory"'),
         (('"state"', '"elsewhere"'), "there is no database yet"),
-        (("", ""), "no kept answer of task pump has feedback, its right label and its input"),
+        (("", ""), "no kept answer of task pump has feedback, a right label and its input"),
     ],
 )
 def test_where_there_is_no_row_the_reason_is_said(

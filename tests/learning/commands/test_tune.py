@@ -81,7 +81,7 @@ def test_inputs_without_labels_are_rows_or_texts(tmp_path: Path) -> None:
 
 def test_an_input_with_two_answers_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", lines([("a", "calm"), ("a", "loud")]))
-    with pytest.raises(RowsError, match=r"a\.jsonl:2: answer: the same input has another one"):
+    with pytest.raises(RowsError, match=r"a\.jsonl:2: answer: the same input has another answer earlier"):
         read_labelled(path, Task("sound", TASK))
 
 
@@ -263,7 +263,7 @@ def test_ctrl_c_ends_the_search_with_what_is_known(
     ("task", "options", "fault"),
     [
         ("chat", ["--labelled", "rows.jsonl"], 'kind classify: sound (got "chat", of the kind generate)'),
-        ("sound", [], "there are no rows: give --labelled"),
+        ("sound", [], "no rows: give --labelled"),
         ("sound", ["--labelled", "few.jsonl"], "at least 20 labelled rows with different inputs (got 1)"),
         ("sound", ["--labelled", "bad.jsonl"], "bad.jsonl:1: answer: should be one of calm, loud"),
     ],

@@ -43,7 +43,7 @@ def accuracy(bus: Bus, task: str, *, as_json: bool, html: Path | None, out: Path
         if out is not None:
             out.write_bytes(export.encode())
         if not export.answers:
-            return fail(f"{export.board} has kept no answer of task {task} under its definition and model")
+            return fail(f"{export.board} has no answer kept for task {task} with its definition and model")
         found = measure(export)
         if html is not None:
             from edge_agent.learning.commands.accuracy.page import render_page  # noqa: PLC0415 - matplotlib takes a second
@@ -70,7 +70,7 @@ def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) 
         page = result["data"]
         first = first or page
         if (page["definition"], page["model"]) != (first["definition"], first["model"]):
-            raise NoAnswerError(f"{bus.topics.base}: the task or the model was changed meanwhile: try again")
+            raise NoAnswerError(f"{bus.topics.base}: the task or model changed in the meantime: try again")
         answers += page["answers"]
     try:
         return Export.model_validate({**page, "schema": 1, "site": bus.site, "device": bus.device, "answers": answers})
@@ -90,6 +90,6 @@ def lines(export: Export, found: Measures) -> list[str]:
         errors = (
             f"{percent(calibration.before)} as the model scores, {percent(calibration.after)} with the map in force"
         )
-        tables.append([f"expected calibration error, of {sample}: {errors}"])
-    tables.append([f"Bounds are at {100 * CONFIDENCE:g} % confidence; all but audits are no fair sample."])
+        tables.append([f"expected calibration error of {sample}: {errors}"])
+    tables.append([f"Bounds are at {100 * CONFIDENCE:g} % confidence. Only audits are a fair sample."])
     return [line for table in tables for line in (*table, "")][:-1]

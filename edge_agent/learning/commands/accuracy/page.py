@@ -21,7 +21,7 @@ from edge_agent.learning.maths.export import Export
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
 _WIDTH, _HEIGHT = 450.0, 260.0
-_SIZES = "The size of a mark is that of its share of the answers."
+_SIZES = "A mark's size is its share of the answers."
 
 
 def render_page(export: Export, found: Measures) -> str:
@@ -48,15 +48,15 @@ def _figures(export: Export, found: Measures) -> list[tuple[str, Markup, str]]:
     shown = audits or marked
     if not shown:
         return []
-    sample = f"{len(shown)} {'audits' if audits else 'answers with feedback, no fair sample'}"
+    sample = f"{len(shown)} {'audits' if audits else 'answers with feedback, not a fair sample'}"
     judged = judge(shown, used)
     worth, fewer = "What a score is worth", "Fewer answers, more of them right"
-    time, mixed = "Over time", "Which labels are mixed up"
+    time, mixed = "Over time", "Which labels are confused"
     return [
-        (worth, _reliability(worth, judge(shown, own), judged), f"Of {sample}. {_SIZES}"),
-        (fewer, _coverage(fewer, judged), f"Of {sample}, the surest first."),
-        (time, _over_time(time, judged), f"Of {sample}, under the map that is in force now."),
-        (mixed, _confusion(mixed, found), "Of all feedback."),
+        (worth, _reliability(worth, judge(shown, own), judged), f"{sample}. {_SIZES}"),
+        (fewer, _coverage(fewer, judged), f"{sample}, the most certain first."),
+        (time, _over_time(time, judged), f"{sample}, with the map that is in force now."),
+        (mixed, _confusion(mixed, found), "All feedback."),
     ]
 
 
@@ -98,7 +98,7 @@ def _coverage(title: str, judged: Sequence[Judged]) -> Markup:
 @styled
 def _over_time(title: str, judged: Sequence[Judged]) -> Markup:
     """The share of right audits so far, with its interval."""
-    figure, axes = plot(_WIDTH, _HEIGHT, "audits, in the order of time", "share right so far")
+    figure, axes = plot(_WIDTH, _HEIGHT, "audits in the order of time", "share right so far")
     counts = list(enumerate(accumulate(one.is_right for one in judged), 1))
     x = [total for total, _ in counts]
     low, high = zip(*(interval(right, total) for total, right in counts), strict=True)

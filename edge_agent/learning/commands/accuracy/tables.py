@@ -29,13 +29,13 @@ def tables_of(found: Measures) -> list[Table]:
             ],
         ),
         Table(
-            "Right labels in rows, what callers got in columns, of all feedback",
+            "Right labels (rows) against what callers got (columns), all feedback",
             ("right label", *found.outputs),
             [(label, *map(str, counts)) for label, counts in found.confusion.items()],
         ),
         Table(
-            "Answers from a score on, and how often audits say that they are right; a row by itself is no promise",
-            ("score from", "answers", "audits", "right", "at least"),
+            "Answers above a score, and how often the audits are right; a row alone is not a promise",
+            ("min score", "answers", "audits", "right", "at least"),
             [
                 (f"{one.score:.2f}", percent(one.coverage), str(one.audits), percent(one.share), percent(one.low))
                 for one in found.coverage
@@ -43,7 +43,7 @@ def tables_of(found: Measures) -> list[Table]:
         ),
         Table(
             "What could be promised",
-            ("min_accuracy", "answers given", "score from", "audits missing, at least"),
+            ("min_accuracy", "answers given", "min score", "audits missing, at least"),
             [
                 (
                     f"{one.min_accuracy:.2f}",

@@ -139,7 +139,7 @@ def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None
 
 
 def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
-    """Batch calibration (arXiv 2309.17249), which supposes that all labels are equally frequent."""
+    """Batch calibration (arXiv 2309.17249), which assumes that all labels are equally frequent."""
     means = {label: statistics.fmean(scores[label] for scores in several) for label in several[0]}
     return ScoreMap.dividing_by(means, even_share=0.0)
 

@@ -81,34 +81,35 @@ def _cells(result: Result, one: Candidate) -> tuple[str, ...]:
 
 def words(result: Result, max_slower: float) -> Iterator[str]:
     """What the table says, in sentences."""
-    yield "· is in force, * is chosen. No prompt is judged on rows that it shows; `before`: what is in force on those."
-    yield "`prefix`: tokens that requests share. `ms`: the median of a request alone."
+    yield "· marks what is in force, * what is chosen. No prompt is judged on rows that it shows as examples."
+    yield "`before`: how often what is in force is right on the same rows."
+    yield "`prefix`: tokens that requests share. `ms`: the median of a request that runs alone."
     chosen, mean = result.chosen, any(one.correction is Correction.MEAN for one in result.tried)
     if chosen is result.reference:
         yield "No other prompt is better by more than chance, and no other correction at all: keep what is in force."
     elif not is_proved(result):
-        yield f"{result.judged} rows are too few to tell whether the chosen one is better than what is in force."
+        yield f"{result.judged} rows are too few to say whether the chosen one is better than what is in force."
     else:
         yield (
             f"The chosen one is right in {chosen.accuracy:.0%}, what is in force in "
-            f"{result.accuracy_before(chosen):.0%} of the same rows. Its log loss is less by more than chance."
+            f"{result.accuracy_before(chosen):.0%} of the same rows. Its log loss is lower by more than chance."
         )
     if chosen is not result.reference and (never := chosen.never_answered):
-        yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows of them would help."
+        yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows with them would help."
     labels = result.reference.asked.prompt.config.labels
     if missing := [label for label in labels if label not in result.reference.answers]:
-        yield f"No row is labelled {', '.join(missing)}: what is chosen may never answer so."
+        yield f"No row is labelled {', '.join(missing)}, so the choice may never give that answer."
     if result.judged < _FEW_ROWS:
-        yield f"With {_FEW_ROWS} rows or more the choice is surer."
+        yield f"With {_FEW_ROWS} rows or more the choice is more certain."
     slow = result.best
     if slow is not chosen and slow.asked.slowdown > 1 + max_slower / 100:
         yield (
-            f"Not chosen, because it takes {slow.asked.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
+            f"Not chosen because it takes {slow.asked.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
             f"{slow.asked.prompt.name}, {slow.correction}, right in {slow.accuracy:.0%} where what is in force is in "
             f"{result.accuracy_before(slow):.0%}."
         )
     if mean:
-        yield f"`{Correction.MEAN}` supposes that all labels are equally frequent."
+        yield f"`{Correction.MEAN}` assumes that all labels are equally frequent."
     for name, reason in result.skipped.items():
         yield f"Skipped: {name}: {reason}"
 
@@ -123,9 +124,9 @@ def fragment(task: Task, chosen: Candidate, weights_sha256: str, about: str) -> 
     """The keys of the task that change. about: a line on what they are worth."""
     config, now = chosen.asked.prompt.config, task.config
     assert isinstance(now, ClassifyTask)
-    lines = [f"# {about}", f"# Put these keys into [tasks.{task.name}], in place of those of the same name."]
+    lines = [f"# {about}", f"# Put these keys into [tasks.{task.name}], instead of those with the same names."]
     if now.score_map is not None and chosen.correction is not Correction.CONFIGURED:
-        lines.append(f"# Remove [tasks.{task.name}.score_map], if it is not below.")
+        lines.append(f"# Remove [tasks.{task.name}.score_map] if it is not below.")
     lines += ["", f"[tasks.{task.name}]"]
     if config.system != now.system:
         lines.append(f"system = {toml(config.system)}")
@@ -154,7 +155,7 @@ def _prior(now: ClassifyTask, correction: Correction) -> str | None:
 def _score_map(name: str, chosen: Candidate, made_for: str) -> Iterator[str]:
     assert chosen.score_map is not None
     labels = chosen.score_map.labels
-    yield "# Used only while model and definition of the task are the same."
+    yield "# Used only while the model and the task's definition stay the same."
     yield f"[tasks.{name}.score_map]"
     yield f"made_for = {toml(made_for)}"
     for key, numbers in (("scale", chosen.score_map.scales), ("bias", chosen.score_map.biases)):

@@ -52,7 +52,7 @@ def tune(options: Options) -> int:
     if options.out is not None and options.out.exists() and not options.force:
         return fail(f"{options.out} exists; --force replaces it")
     if options.out is not None and not options.out.absolute().parent.is_dir():
-        return fail(f"{options.out.parent} is no folder")
+        return fail(f"{options.out.parent} is not a folder")
     try:
         table = classify_task(config, options.task)
         task, labels = Task(options.task, table), table.labels
@@ -60,8 +60,8 @@ def tune(options: Options) -> int:
         unlabelled = [] if options.unlabelled is None else read_inputs(options.unlabelled)
         wordings = [] if options.wordings is None else read_lines(options.wordings)
         if not rows and not unlabelled:
-            raise TuneError("there are no rows: give --labelled, or --unlabelled for what can be said without labels")
-        progress.say("the model is loaded")
+            raise TuneError("no rows: give --labelled, or --unlabelled for what can be said without labels")
+        progress.say("loading the model")
         configured = config.models["default"]
         model = open_model("default", in_force(config), trust_in_force(config), configured.chat_templates)
         settings = Settings(weights_sha256=model.weights_sha256, until=until, max_slower=options.max_slower)
@@ -90,7 +90,7 @@ def read_labelled(path: Path, task: Task) -> list[RequestLine]:
     rows, faults = dict[str, RequestLine](), list[str]()
     for row in read_rows(path, {task.name: task}, is_labelled=True):
         if rows.setdefault(compact_json(row.input), row).answer != row.answer:
-            faults.append(f"{row.where}: answer: the same input has another one before (got {shown(row.answer)})")
+            faults.append(f"{row.where}: answer: the same input has another answer earlier (got {shown(row.answer)})")
     if faults:
         raise RowsError(faults)
     return list(rows.values())
@@ -134,7 +134,7 @@ def _print_shares(found: dict[str, list[str]], labels: tuple[str, ...], *, as_js
         print(json.dumps({"best_labels": counts}, indent=2, ensure_ascii=False))
     else:
         print(*map(printable, report.shares(found, labels)), sep="\n")
-        print("How often each label is best. Which correction is right, only labelled rows say.")
+        print("How often each label is best. Only labelled rows can tell which correction is right.")
     return 0
 
 
@@ -142,7 +142,7 @@ def _print(result: Result, task: Task, model: Model, options: Options) -> int:
     is_kept = result.chosen is result.reference
     chosen = result.chosen
     about = f"By `edge-agent tune`: right in {chosen.accuracy:.0%} of {len(chosen.rows)} rows, "
-    about += f"before in {result.accuracy_before(chosen):.0%}."
+    about += f"in {result.accuracy_before(chosen):.0%} before."
     text = None if is_kept else report.fragment(task, chosen, model.weights_sha256, about)
     lines = [*report.table(result), "", *report.words(result, options.max_slower)]
     if options.as_json:
@@ -156,7 +156,7 @@ def _print(result: Result, task: Task, model: Model, options: Options) -> int:
             options.out.write_text(text, "utf-8")
         except OSError as error:
             return fail(f"{options.out}: {error.strerror}")
-        print(printable(f"{options.out} is written."), file=sys.stderr)
+        print(printable(f"{options.out} written"), file=sys.stderr)
     elif not options.as_json:
         print("", text, sep="\n", end="")
     return 0
