@@ -53,7 +53,7 @@ def test_a_task_that_no_configuration_may_have_is_a_usage_error(
 
 
 def test_the_daemon_and_version_import_no_library_that_only_some_of_their_work_needs() -> None:
-    names = "cryptography", "jsonschema", "llama_cpp", "numpy", "rich", "edge_agent.tools.watch"
+    names = "cryptography", "jsonschema", "llama_cpp", "matplotlib", "numpy", "rich", "edge_agent.tools.watch"
     code = f"import sys, edge_agent.agent, edge_agent.cli; print({{*{names!r}}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

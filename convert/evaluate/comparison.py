@@ -16,6 +16,7 @@ from ..plan import FilePlan, make_plan
 from ..progress import OnProgress, named, part_of
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
+from ..report.numbers import Z95
 from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
 from .labelled import measure_accuracy
 from .requests import Requests
@@ -25,7 +26,6 @@ from .worker import Adapted
 EVALUATION_CHUNKS = 16
 # What the report compares a bundle with.
 PLAIN = (Quantization.Q4_0, Quantization.IQ4_NL, Quantization.Q4_K_M, Quantization.Q8_0)
-_Z95 = 1.96
 
 
 def compare_models(
@@ -131,8 +131,8 @@ def _perplexity(positions: Differences) -> Perplexity:
     own = float(np.exp(-positions.next_log.mean()))
     return Perplexity(
         ratio=float(np.exp(mean)),
-        low=float(np.exp(mean - _Z95 * error)),
-        high=float(np.exp(mean + _Z95 * error)),
+        low=float(np.exp(mean - Z95 * error)),
+        high=float(np.exp(mean + Z95 * error)),
         own=own,
         reference=own / float(np.exp(mean)),
     )

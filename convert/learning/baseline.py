@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from ..agent import FieldTable, number_of
 from .folds import Fold
 from .report import Baseline
-from .rows import Row, by_task
+from .training_rows import Row, by_task
 
 _MAX_LABELS = 50
 

@@ -37,8 +37,8 @@ from ..write.manifest import PAGE_FILE, signer
 from .extension import Extended, extend_bundle
 from .recipe import MAX_STEPS
 from .report import Training
-from .rows import read_rows, read_unlabelled
 from .teacher import ask_teacher
+from .training_rows import read_training_rows, read_unlabelled
 
 _SEED = "of all that is left to chance but the number of steps, which is by the time (default: 0)"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model learns, too; --labelled may then be missing"
@@ -113,7 +113,7 @@ def train(words: Sequence[str]) -> None:
     if missing := missing_extra("train"):
         raise ConvertError(missing)
     tasks = read_tasks(given.tasks)
-    rows = [] if given.labelled is None else read_rows(given.labelled, tasks)
+    rows = [] if given.labelled is None else read_training_rows(given.labelled, tasks)
     unlabelled = [] if given.unlabelled is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = signer(given.sign)
     # Imports PyTorch, which takes seconds: mistakes in the files show at once.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ConvertError
-from .rows import Row, by_task
+from .training_rows import Row, by_task
 
 PARTS = 5
 # With fewer rows, each part is held out once.

@@ -21,8 +21,8 @@ from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
 from .noise import Noise
 from .recipe import MAX_TOKENS, Recipe
-from .rows import Row, by_task
 from .table import build_table
+from .training_rows import Row, by_task
 from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
 
 _Tokens = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from typing import Any
 from ..agent import FieldTable, number_of
 from .agent import Judged, calibration_error
 from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
-from .rows import Row
+from .training_rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
 UNLIKELY, SURE = 0.05, 0.9

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from .folds import PARTS, Fold, folds_of
 from .quality import Answered
 from .report import TeacherQuality
-from .rows import Row
 from .teacher import Teacher
+from .training_rows import Row
 
 
 @dataclass(frozen=True, slots=True)

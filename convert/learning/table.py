@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..agent import FieldTable, InputField, TaskFields, number_of
-from .rows import Row, by_task
+from .training_rows import Row, by_task
 
 BINS = 64
 # A field is a number if so many of its values are.

@@ -21,7 +21,7 @@ from ..measure.cache import read_cached, write_cached
 from ..progress import OnProgress, part_of
 from .agent import shared_map
 from .quality import Answered
-from .rows import Row, by_task
+from .training_rows import Row, by_task
 
 _AT_ONCE = 4
 

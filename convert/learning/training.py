@@ -22,9 +22,9 @@ from .model import TrainedModel, train_model
 from .quality import Answered, Limits, limits_of, task_quality, with_limits
 from .recipe import MIN_STEPS, Recipe
 from .report import TaskQuality, Training, render_training
-from .rows import Row, by_task
 from .study import Study
 from .teacher import Teacher
+from .training_rows import Row, by_task
 
 CANARIES = 20
 # Steps that are timed, to know how many there is time for.

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from ..agent import Control, FieldTable, strangeness
 from ..read.tokenizer import SPLIT_REGEX
-from .rows import Row
+from .training_rows import Row
 
 END_OF_TEXT, END_OF_TURN = "<|endoftext|>", "<|im_end|>"
 

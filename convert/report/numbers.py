@@ -6,7 +6,8 @@ from ..agent import UNKNOWN, share_interval
 from ..agent import percent as tenth_percent
 from .quality import Perplexity, TaskAccuracy
 
-_Z95 = 1.96
+# Standard errors that hold 95 % of a normal distribution.
+Z95 = 1.96
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -41,7 +42,7 @@ def difference_interval(gained: int, lost: int, examples: int) -> tuple[float, f
     """
     more, fewer, total = gained + 0.5, lost + 0.5, examples + 2
     middle = (more - fewer) / total
-    half = _Z95 * math.sqrt(more + fewer - (more - fewer) ** 2 / total) / total
+    half = Z95 * math.sqrt(more + fewer - (more - fewer) ** 2 / total) / total
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 

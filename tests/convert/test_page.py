@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from functools import cache
@@ -50,6 +52,12 @@ def facts(page: str) -> dict[str, str]:
 def test_the_page_is_well_formed_and_always_the_same() -> None:
     document(default_page())
     assert render_page(make_quality()) == default_page()
+
+
+def test_a_conversion_without_a_page_imports_no_matplotlib() -> None:
+    code = "import sys, convert.cli, convert.report.page; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_nothing_is_loaded_and_nothing_runs() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from convert.evaluate.requests import read_tasks
-from convert.learning import folds, quality, recipe, rows, table
+from convert.learning import folds, quality, recipe, table, training_rows
 from convert.learning.commands import TRAINING, print_training
 from convert.learning.report import (
     Baseline,
@@ -38,7 +38,7 @@ def read(folder: Path, name: str, text: str) -> list[tuple[float | None, dict[st
     """Time, fields and answer of each row."""
     (folder / "config.toml").write_text(sample("training", "toml", "state_dir"), "utf-8")
     (folder / name).write_text(text, "utf-8")
-    found = rows.read_rows(folder / name, read_tasks(folder / "config.toml"))
+    found = training_rows.read_training_rows(folder / name, read_tasks(folder / "config.toml"))
     return [(row.time, row.values, row.answer) for row in found]
 
 
@@ -65,7 +65,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
     (tmp_path / "rows.jsonl").write_text(sample("training", "text", '"task"'), "utf-8")
     store = Store(tmp_path / "state" / FILE, lambda _: None)
     store.start()
-    for number in range(rows.MIN_ROWS):
+    for number in range(training_rows.MIN_ROWS):
         kept = KeptAnswer(
             id=str(number), reply_topic="r", wall_s=1.8e9 + number, scores={}, tokens=9, is_audit=False,
             input=encode(row["input"] | {"vibration_mm_s": number}), output=None, is_marked=True, label="Normal",
@@ -77,16 +77,16 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
     subprocess.run(["bash", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True, timeout=60)
     store.stop(5.0)
     store.close()
-    found = rows.read_rows(tmp_path / "rows-2.jsonl", read_tasks(tmp_path / "config.toml"))
-    assert len(found) == 3 + rows.MIN_ROWS
+    found = training_rows.read_training_rows(tmp_path / "rows-2.jsonl", read_tasks(tmp_path / "config.toml"))
+    assert len(found) == 3 + training_rows.MIN_ROWS
     assert (tmp_path / "pump-model-2").is_dir()
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        f"at least {rows.MIN_ROWS}, and two different answers",
-        f"A training needs {rows.MIN_ROWS}.",
+        f"at least {training_rows.MIN_ROWS}, and two different answers",
+        f"A training needs {training_rows.MIN_ROWS}.",
         ", ".join(f"`{key}`" for key in TIME_KEYS[:-1]) + f" or `{TIME_KEYS[-1]}`",
         f"at least {table.NUMBERS:.0%}".replace("%", " %"),
         f"at most {table.BINS + 1}",

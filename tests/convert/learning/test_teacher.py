@@ -13,9 +13,9 @@ from convert.agent import ScoreMap, WorkerClient
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.evaluate.worker import Adapted
-from convert.learning.rows import Row, read_rows, read_unlabelled
 from convert.learning.study import Study
 from convert.learning.teacher import Teacher, ask_teacher
+from convert.learning.training_rows import Row, read_training_rows, read_unlabelled
 from edge_agent.tools.demo.readings import held_out
 from tests.convert.conversions import ignore_progress, run
 from tests.convert.learning.test_training import TASKS
@@ -41,7 +41,7 @@ def read(
 ) -> tuple[list[Row], list[Row]]:
     (folder / "config.toml").write_text(tasks, "utf-8")
     known = read_tasks(folder / "config.toml")
-    rows = read_rows(write_lines(folder / "rows.jsonl", *labelled), known) if labelled else []
+    rows = read_training_rows(write_lines(folder / "rows.jsonl", *labelled), known) if labelled else []
     return rows, read_unlabelled(write_lines(folder / "inputs.jsonl", *unlabelled), known, rows)
 
 
@@ -115,7 +115,7 @@ def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row
     ]
     lines = write_lines(folder / "inputs.jsonl", *asked, *more)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convert.learning.rows.MIN_ROWS", 8)
+        patch.setattr("convert.learning.training_rows.MIN_ROWS", 8)
         return read_unlabelled(lines, read_tasks(tasks), [])
 
 

@@ -19,8 +19,8 @@ from convert.learning.folds import folds_of
 from convert.learning.noise import Noise
 from convert.learning.quality import Answered, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
-from convert.learning.rows import Row, read_rows
 from convert.learning.table import build_table
+from convert.learning.training_rows import Row, read_training_rows
 from edge_agent.core import extras
 from tests.convert.conversions import run
 
@@ -40,7 +40,7 @@ schema = { type = "object", properties = { stop = { type = "boolean" } } }
 def read(folder: Path, text: str, *, name: str = "rows.jsonl", tasks: str = TASKS) -> list[Row]:
     (folder / "config.toml").write_text(tasks, "utf-8")
     (folder / name).write_text(text, "utf-8")
-    return read_rows(folder / name, read_tasks(folder / "config.toml"))
+    return read_training_rows(folder / name, read_tasks(folder / "config.toml"))
 
 
 def lines(number: int, **more: Any) -> str:

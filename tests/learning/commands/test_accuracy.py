@@ -14,6 +14,7 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.commands.accuracy import accuracy
 from edge_agent.learning.commands.accuracy.measures import measure
+from edge_agent.learning.commands.accuracy.page import render_page
 from edge_agent.learning.maths.calibration import Judged, bins
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.tools.bus import Bus, NoAnswerError
@@ -135,9 +136,6 @@ def test_the_tables_name_the_figures() -> None:
 
 
 def test_the_page_is_whole_and_loads_nothing() -> None:
-    pytest.importorskip("matplotlib")
-    from edge_agent.learning.commands.accuracy.page import render_page  # noqa: PLC0415
-
     labels = ("<b>$x$</b>", "\u6e29\u5ea6")
     answers = [
         answer(

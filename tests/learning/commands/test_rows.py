@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from convert.evaluate.requests import read_tasks
-from convert.learning.rows import read_rows
+from convert.learning.training_rows import read_training_rows
 from edge_agent import cli
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.commands.rows import rows_of
@@ -89,7 +89,7 @@ def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store)
     first, *_ = (folder / "rows.jsonl").read_text("utf-8").splitlines()
     assert first == '{"task":"pump","ts":"2027-01-15T08:00:00.000Z","input":{"hz":0},"answer":"normal"}'
 
-    rows = read_rows(folder / "rows.jsonl", read_tasks(folder / "config.toml"))
+    rows = read_training_rows(folder / "rows.jsonl", read_tasks(folder / "config.toml"))
     assert [row.time for row in rows] == [AT + number for number in range(62)]
     assert [row.values for row in rows] == [{"hz": number} for number in range(62)]
     assert rows[1].answer == "worn"

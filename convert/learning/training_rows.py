@@ -59,7 +59,7 @@ class Row:
         return self.answer if isinstance(self.answer, str) else compact_json(self.answer)
 
 
-def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
+def read_training_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
     """Lines of `{"task": …, "input": …, "answer": …}`, or CSV. With one task, `task` may be missing.
 
     They are in the order of time, if they carry one. Raises ConvertError.
@@ -72,7 +72,7 @@ def read_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
 
 
 def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:
-    """As `read_rows`, without answers: each input once, and none that a labelled row has."""
+    """As `read_training_rows`, without answers: each input once, and none that a labelled row has."""
     known = {(row.task.name, row.text) for row in labelled}
     rows = {(row.task.name, row.text): row for row in _read(path, tasks, labelled, is_labelled=False)}
     unlabelled = [row for key, row in rows.items() if key not in known]
