@@ -51,8 +51,7 @@ class _OpenCommand:
 
     topic: str
     correlation: bytes | None
-    id: Any = None
-    """The caller's; None until the payload is parsed."""
+    id: Any = None  # The caller's; None until the payload is parsed.
 
 
 class Commands:

@@ -56,10 +56,8 @@ class Moment:
     """A point in time that another process can place on its own clock."""
 
     boot: str
-    monotonic_s: float
-    """On the monotonic clock of that boot."""
-    wall_s: float
-    """Since 1970."""
+    monotonic_s: float  # On the monotonic clock of that boot.
+    wall_s: float  # Since 1970.
 
     def on_clock_of(self, now: Moment) -> float:
         """In seconds of the monotonic clock of `now`; negative = before this boot.

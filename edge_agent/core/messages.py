@@ -17,16 +17,14 @@ class Message:
     topic: str
     payload: bytes
     qos: int
-    packet_id: int
-    """A redelivery keeps it."""
+    packet_id: int  # A redelivery keeps it.
     is_retained: bool = False
     is_duplicate: bool = False
     response_topic: str | None = None
     correlation: bytes | None = None
     content_type: str | None = None
     expiry_s: int | None = None
-    received_at: float
-    """Seconds of the monotonic clock."""
+    received_at: float  # Seconds of the monotonic clock.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +46,10 @@ class Reply:
     """A terminal reply."""
 
     topic: str
-    document: bytes
-    """All of the reply, as JSON."""
+    document: bytes  # All of the reply, as JSON.
     correlation: bytes | None = None
-    output: bytes | None = None
-    """What is sent instead of the document, if anything is."""
-    content_type: str = JSON
-    """The type of what is sent."""
+    output: bytes | None = None  # What is sent instead of the document, if anything is.
+    content_type: str = JSON  # The type of what is sent.
 
 
 def json_publication(

@@ -28,12 +28,9 @@ class RevokedError(ModelError):
 class Model:
     """A model whose files were checked."""
 
-    key: str
-    """The name of its table in `[models]`."""
-    source: Path
-    """The folder or file that was opened, with links resolved."""
-    path: Path
-    """The file model.gguf, whose hash and size follow."""
+    key: str  # The name of its table in `[models]`.
+    source: Path  # The folder or file that was opened, with links resolved.
+    path: Path  # The file model.gguf, whose hash and size follow.
     bundle_name: str
     version: int | None = None
     sha256: str
@@ -41,31 +38,22 @@ class Model:
     size_bytes: int
     licence: str | None = None
     context_length: int | None = None
-    tokens: int | None = None
-    """The size of the vocabulary."""
-    all_tokens: int | None = None
-    """The size of the vocabulary that its checkpoint had."""
-    bytes_per_token: int | None = None
-    """How many bytes of weights each step reads."""
+    tokens: int | None = None  # The size of the vocabulary.
+    all_tokens: int | None = None  # The size of the vocabulary that its checkpoint had.
+    bytes_per_token: int | None = None  # How many bytes of weights each step reads.
     signature: Signature | None = None
     """It is "unchecked" if no key is configured, and None if the bundle has no signature."""
-    signed_by: str | None = None
-    """SHA-256 of the key that verified the signature."""
+    signed_by: str | None = None  # SHA-256 of the key that verified the signature.
     manifest_sha256: str | None = None
-    expires: str | None = None
-    """RFC 3339; a model without it never expires."""
-    warning: str | None = None
-    """For the operator."""
-    adapters: tuple[Adapter, ...] = ()
-    """All are applied together."""
-    students: tuple[Student, ...] = ()
-    """They are asked before the model."""
+    expires: str | None = None  # RFC 3339; a model without it never expires.
+    warning: str | None = None  # For the operator.
+    adapters: tuple[Adapter, ...] = ()  # All are applied together.
+    students: tuple[Student, ...] = ()  # They are asked before the model.
     score_maps: Mapping[str, Any] = field(default_factory=dict)
     """The checked entries of score_maps.json, by definition."""
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
-    is_fallback: bool = False
-    """The model that should run does not open, so this one does."""
+    is_fallback: bool = False  # The model that should run does not open, so this one does.
 
     @property
     def folder(self) -> str | None:

@@ -36,8 +36,7 @@ class Bus:
     mqtt: MqttConfig
     site: str
     device: str
-    command_key: Path | None = None
-    """The file of the key that signs commands, if they are signed."""
+    command_key: Path | None = None  # The file of the key that signs commands, if they are signed.
 
     @property
     def topics(self) -> Topics:

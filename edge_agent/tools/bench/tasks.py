@@ -63,10 +63,8 @@ TASKS: dict[str, Task] = {
 class Round:
     """Requests of one task by some clients."""
 
-    elapsed_s: float
-    """From the first request to the last answer."""
-    answers: list[tuple[float, Finished | Failed]]
-    """How each request ended, after the seconds since it was sent."""
+    elapsed_s: float  # From the first request to the last answer.
+    answers: list[tuple[float, Finished | Failed]]  # How each request ended, after the seconds since it was sent.
 
     @property
     def finished(self) -> list[Finished]:

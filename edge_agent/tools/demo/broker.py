@@ -52,8 +52,7 @@ class Broker:
     """A broker on 127.0.0.1 that runs until `stop()`."""
 
     name: str
-    ports: Mapping[str, int]
-    """By MQTT version."""
+    ports: Mapping[str, int]  # By MQTT version.
     stop: Callable[[], object]
 
 

@@ -14,10 +14,8 @@ class HeldOutReading:
     """A reading that the model was not trained on, as a sensor prints it, and the right answer."""
 
     payload: str
-    variant: str
-    """The form in which it is printed."""
-    borderline: bool
-    """It is close to two conditions."""
+    variant: str  # The form in which it is printed.
+    borderline: bool  # It is close to two conditions.
     fault: str
     diagnosis: dict[str, Any]
 

@@ -20,8 +20,7 @@ class Check:
     name: str
     verdict: Verdict
     found: str
-    advice: str | None = None
-    """What to do, if there is anything to do."""
+    advice: str | None = None  # What to do, if there is anything to do.
 
 
 def good(name: str, found: str) -> Check:

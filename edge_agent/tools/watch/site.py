@@ -48,12 +48,10 @@ class Row:
 
     device: str
     level: BoardLevel
-    why: tuple[str, ...]
-    """What is wrong, a phrase each."""
+    why: tuple[str, ...]  # What is wrong, a phrase each.
     state: Document
     info: Document
-    health: Document
-    """Empty unless it is fresh."""
+    health: Document  # Empty unless it is fresh.
     health_age_s: float | None
     alarms: tuple[tuple[str, Document], ...]
 

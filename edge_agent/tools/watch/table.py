@@ -43,8 +43,7 @@ URGENT = (BoardLevel.CRITICAL, BoardLevel.OFFLINE, BoardLevel.STALE)
 class Column:
     title: str
     cell: Callable[[Row], str | Text | None]
-    needs_width: int = 0
-    """How many columns a terminal has to have for this one to be shown."""
+    needs_width: int = 0  # How many columns a terminal has to have for this one to be shown.
     is_number: bool = True
 
 
