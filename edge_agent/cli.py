@@ -453,8 +453,8 @@ def _probe(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     """Measures this board with a model.
 
-    Requests per second and latencies of three tasks, tokens per second by threads and width of a step, memory, start
-    times. Stop the agent's service first: two models at once disturb each other.
+    Requests per second, tokens per second and latencies of three tasks, memory, start times. Stop the agent's service
+    first: two models at once disturb each other.
     Exit codes: 0 done, 1 failed, 64 usage, 78 bad configuration.
     """
     from edge_agent.tools.bench.bench import bench

@@ -10,8 +10,7 @@ from edge_agent.core.codes import Code
 from edge_agent.core.pipe import Failed, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.core.schemas import check_schema
 from edge_agent.models.record import Record, write_record
-from edge_agent.tools.bench.bench import bench
-from edge_agent.tools.bench.report import COLUMNS, summary, table
+from edge_agent.tools.bench.bench import COLUMNS, bench, summary, table
 from edge_agent.tools.bench.tasks import TASKS, Round, client_counts, reading_request, task_figures
 from tests.helpers.support import finished
 
@@ -62,32 +61,19 @@ def test_workload_asks_each_kind_of_answer_with_a_constant_head_and_readings_tha
     assert check_schema(plan.schema) is None
 
 
-def step(rows: int, rates: dict[int, float], threads: int, chosen_rows: int | None = None) -> dict[str, Any]:
-    return {
-        "rows": rows,
-        "tokens_per_s": rates,
-        "chosen_threads": threads,
-        "chosen_rows": chosen_rows or rows,
-        "fastest_threads": max(rates, key=rates.__getitem__, default=None),
-    }
-
-
 def document(**fields: Any) -> dict[str, Any]:
     """As bench measures a board."""
     tasks = [
         task_figures("classify", 1, [one_round(1.0, 0.25, 0.25, completion_tokens=0)]),
+        task_figures("generate", 1, [one_round(1.0, 0.5, prefill_ms=250.0, decode_ms=800.0, completion_tokens=17)]),
         task_figures("classify", 4, [one_round(1.0, *[0.5] * 4, completion_tokens=0)]),
         task_figures("generate", 4, [one_round(1.0, *[2.0] * 2)]),
     ]
     known: dict[str, Any] = {
         "board": {"name": "Raspberry Pi 5", "cores": 4, "load1": 0.1, "soc_before_c": 50.0, "soc_after_c": 71.0},
         "model": {"bundle": "qwen2.5-0.5b", "quantization": "Q4_0", "size": 352_000_000},
-        "engine": {"batch_tokens": 64},
+        "engine": {"threads": 2, "prefill_threads": 4, "batch_tokens": 64},
         "tasks": tasks,
-        "steps": {
-            "decode": [step(1, {1: 20.1, 2: 34.2}, 2), step(3, {1: 40.0}, 1, 4)],
-            "prefill": [step(64, {1: 60.0, 2: 120.0}, 2)],
-        },
         "worker": dict.fromkeys(("anonymous_mib", "file_mib", "first_start_s", "later_start_s"), 201.2)
         | {"repacked_mib": None},
     }
@@ -99,16 +85,9 @@ def test_the_answer_comes_first() -> None:
     first = " ".join(table(document()).split("\n\n")[0].split())
 
     assert first == (
-        "This board answers 4.00 classify requests/s with 4 clients (2.00 generate); decode is fastest on 2 threads "
-        "(34.2 tokens/s for one request), prefill on 2 threads (120 tokens/s)."
+        "This board answers 4.00 classify requests/s with 4 clients (2.00 generate); alone, one request is read "
+        "at 20.0 tokens/s and answered at 20.0."
     )
-
-
-def test_what_the_agent_chooses_is_marked_and_what_was_not_measured_is_no_number() -> None:
-    lines = table(document()).splitlines()
-
-    assert ["1", "20.1", "*34.2"] in [line.split() for line in lines]
-    assert ["3", "*40.0", "–", "in", "steps", "of", "4"] in [line.split() for line in lines]
 
 
 def test_the_table_says_how_many_answers_a_percentile_needs() -> None:
@@ -124,12 +103,11 @@ def test_a_busy_board_is_named() -> None:
 
 
 def test_the_largest_figures_fit_a_terminal_of_80_columns() -> None:
-    wide = step(2048, dict.fromkeys((1, 2, 3, 4, 6, 8, 10, 12), 12345.6), 4)
     extreme = {**document()["tasks"][0], "clients": 32, "requests": 12_800, "failed": 3, "completion_tokens": 32.0}
     extreme |= {"failure": "no valid output: " + "x" * 90 + "\x1b[2J", "requests_per_s": 12345.678}
     extreme |= {**dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), 123456.7), "completion_tokens_per_s": 12345.6}
-    tasks = [{**extreme, "task": task} for task in TASKS]
-    text = table(document(tasks=tasks, steps={"decode": [wide], "prefill": [wide]}, engine={"batch_tokens": 2048}))
+    tasks = [{**extreme, "task": task, "clients": clients} for task in TASKS for clients in (1, 32)]
+    text = table(document(tasks=tasks, engine=dict.fromkeys(("threads", "prefill_threads", "batch_tokens"), 2048)))
 
     assert max(map(len, text.splitlines())) <= COLUMNS
     assert "3 of 12800 failed" in text

@@ -169,8 +169,9 @@ def _round(worker: WorkerClient, runs: Sequence[EngineRequest], clients: int) ->
 def task_figures(task: str, clients: int, rounds: Sequence[Round]) -> dict[str, Any]:
     """All rounds of a task with a number of clients; what was not measured is None.
 
-    Rates are medians over the rounds, so that one disturbed round does not count. Latencies are of all answered
-    requests, None if there are fewer than MIN_ANSWERS. The failure is that of the latest failed request.
+    Rates are medians over the rounds, so that one disturbed round does not count; those of prefill and decode are what
+    one request gets. Latencies are of all answered requests, None if there are fewer than MIN_ANSWERS. The failure is
+    that of the latest failed request.
     """
     answers = [answer for round_ in rounds for answer in round_.answers]
     finished = [event for round_ in rounds for event in round_.finished]
@@ -195,6 +196,13 @@ def task_figures(task: str, clients: int, rounds: Sequence[Round]) -> dict[str, 
         "requests_per_s": round(rate(lambda _: 1), 3),
         **{f"p{percent}_ms": latency(percent) for percent in MIN_ANSWERS},
         "completion_tokens_per_s": round(rate(lambda event: event.completion_tokens), 1),
+        "prefill_tokens_per_s": _per_second(
+            sum(event.prompt_tokens - event.cached_tokens for event in finished),
+            sum(event.prefill_ms for event in finished),
+        ),
+        "decode_tokens_per_s": _per_second(
+            sum(max(0, event.completion_tokens - 1) for event in finished), sum(event.decode_ms for event in finished)
+        ),
         "prompt_tokens": round(prompt_tokens / len(finished), 1) if finished else None,
         "completion_tokens": (
             round(sum(event.completion_tokens for event in finished) / len(finished), 1) if finished else None
@@ -203,3 +211,7 @@ def task_figures(task: str, clients: int, rounds: Sequence[Round]) -> dict[str, 
             round(sum(event.cached_tokens for event in finished) / prompt_tokens, 3) if prompt_tokens else None
         ),
     }
+
+
+def _per_second(tokens: int, elapsed_ms: float) -> float | None:
+    return round(1000 * tokens / elapsed_ms, 1) if tokens and elapsed_ms else None
