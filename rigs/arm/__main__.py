@@ -35,12 +35,13 @@ _ROUNDED_MIB = 0.011
 
 @dataclass(frozen=True)
 class Core:
-    """cpu: qemu's name; variant: the kernels that llama.cpp must load; target: the converter's name for them."""
-
     cpu: str
+    """Qemu's name."""
     variant: str
+    """The kernels that llama.cpp must load."""
     features: frozenset[str]
     target: Target
+    """The converter's name for these kernels."""
 
 
 CORES = (

@@ -125,30 +125,16 @@ def task_name(kind: Kind) -> str:
     return f"pump-{kind}"
 
 
-def workload_tasks(
-    kinds: Iterable[Kind] = Kind,
-    *,
-    system: str = SYSTEM,
-    template: str | None = None,
-    generated_tokens: int = GENERATED_TOKENS,
-) -> str:
-    """One task for each kind, as TOML. Their deadline is long: only time is measured.
-
-    template: of all of them; None = each kind's own.
-    """
+def workload_tasks(kinds: Iterable[Kind] = Kind) -> str:
+    """One task for each kind, as TOML. Their deadline is long because only time is measured."""
     fields: dict[Kind, dict[str, Any]] = {
         Kind.CLASSIFY: {"labels": list(LABELS)},
         Kind.EXTRACT: {"max_tokens": EXTRACT_TOKENS, "schema": "schema.json"},
-        Kind.GENERATE: {"max_tokens": generated_tokens},
+        Kind.GENERATE: {"max_tokens": GENERATED_TOKENS},
     }
     return "".join(
         task_table(
-            task_name(kind),
-            kind=kind,
-            system=system,
-            template=template or kind.template,
-            deadline_ms=600_000,
-            **fields[kind],
+            task_name(kind), kind=kind, system=SYSTEM, template=kind.template, deadline_ms=600_000, **fields[kind]
         )
         for kind in kinds
     )

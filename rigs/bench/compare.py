@@ -58,9 +58,9 @@ class Server(Side, Protocol):
 
 
 class Comparison:
-    """Measures round by round into `figures`. parts: names of PARTS; requests: of each kind in each run.
+    """Measures these of PARTS round by round into `figures`, with as many requests of each kind in each run.
 
-    prefill, batched: what llama.cpp's benchmarks reach, tokens per second.
+    `prefill` and `batched` tell what llama.cpp's own benchmarks reach, in tokens per second.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Comparison:
 def at_equal_text(rate: float, their_rate: float, tokens: float, their_tokens: float, *, tokens_per_s: float) -> float:
     """The ratio of rates where both word a text freely: lower by the time that their longer text would take the agent.
 
-    tokens_per_s: at which the agent writes texts, prompts included. A longer text of its own raises nothing.
+    The agent writes texts at `tokens_per_s`, prompts included. A longer text of its own raises nothing.
     """
     return rate / their_rate / (1 + max(0.0, their_tokens - tokens) * rate / tokens_per_s)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 @dataclass(slots=True)
 class Figure:
-    """values: one per round. at_least, at_most: the target of their median, if there is one."""
-
     unit: str
     at_least: float | None
+    """The least that the median may be, if that is a target."""
     at_most: float | None
+    """The most that it may be."""
     values: list[float] = field(default_factory=list)
+    """One of each round."""
 
     @property
     def median(self) -> float:
@@ -23,7 +24,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool | None:
-        """None = there is no target."""
+        """None if there is no target."""
         if self.at_least is not None:
             return self.median >= self.at_least
         return None if self.at_most is None else self.median <= self.at_most

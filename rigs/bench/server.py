@@ -75,12 +75,6 @@ class LlamaServer:
             completion_tokens=reply["tokens_predicted"],
         )
 
-    def choose(self, prompt: str, grammar: str) -> str:
-        """A short text by this grammar."""
-        body = {"prompt": prompt, "cache_prompt": True, **_GREEDY, "grammar": grammar, "n_predict": 16}
-        chosen: str = self._post("/completion", body)["content"]
-        return chosen
-
     def close(self) -> None:
         ends(self._process)
 

@@ -96,10 +96,7 @@ class SshBoard(Board):
 
 
 class Fleet:
-    """The technician's side: a copy of `ansible/` with an inventory of these boards.
-
-    missing: names of boards that cannot be reached.
-    """
+    """The technician's side: a copy of `ansible/` with an inventory of these boards and of missing ones."""
 
     def __init__(self, folder: Path, boards: Sequence[SshBoard], broker: Broker, missing: tuple[str, ...] = ()) -> None:
         self.folder = folder

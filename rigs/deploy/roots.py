@@ -38,11 +38,12 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOM
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """python: the newest one of the release, which python_packages bring. components: of the release's archive."""
-
     python: str
+    """The newest one of the release."""
     python_packages: tuple[str, ...]
+    """What brings it."""
     components: str = "main"
+    """Of the release's archive."""
 
 
 RELEASES = {
@@ -85,8 +86,8 @@ def image(name: str, images: Path = IMAGES, packages: tuple[str, ...] = ()) -> P
 class Board:
     """One container. Its root (`root`) can be read and written while it runs.
 
-    folder: pytest must not remove it while the board is mounted there. name: the host name. has_own_network: only a
-    loopback; otherwise the board shares this machine's network. options: of systemd-nspawn.
+    It is mounted below the folder, which pytest must not remove meanwhile. With `has_own_network` it has only a
+    loopback, else this machine's network. The options are those of systemd-nspawn.
     """
 
     def __init__(

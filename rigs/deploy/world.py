@@ -35,7 +35,7 @@ def playbook(name: str, words: str = "") -> str:
 
 
 def booted_fleet(stack: ExitStack, folder: Path, broker: Broker, missing: tuple[str, ...] = ()) -> Fleet:
-    """Two blank boards that ssh reaches, until the stack ends. missing: names of boards that are away."""
+    """Two blank boards that ssh reaches, until the stack ends; `missing` names boards that are away."""
     # pytest must not remove it.
     place = Path(tempfile.mkdtemp(prefix="edge-agent-boards-"))
     stack.callback(place.rmdir)
@@ -49,12 +49,12 @@ def booted_fleet(stack: ExitStack, folder: Path, broker: Broker, missing: tuple[
 
 @dataclass
 class World:
-    """passwords: by account. before: the files of each board when it was blank."""
-
     fleet: Fleet
     bundle: Path
     passwords: dict[str, str]
+    """By account."""
     before: dict[str, set[str]] = field(default_factory=dict)
+    """The files of each board when it was blank."""
 
     def watch(self, stack: ExitStack) -> None:
         """Starts the broker, and writes each state of a board with its time to `states`, until the stack ends."""

@@ -6,8 +6,6 @@ import hashlib
 import json
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +23,7 @@ from edge_agent.models.canaries import CanaryError, read_canaries
 from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Trust, read_keys
 from edge_agent.worker.client import WorkerError, started
-from rigs.fuzz.checkpoints import make_sound
+from rigs.fuzz.checkpoints import make_bundle
 from rigs.fuzz.children import ENDED, FAILED, Outcome, tried
 from rigs.fuzz.damage import damage_file, plain_files
 from rigs.fuzz.gguf import mutated
@@ -60,11 +58,8 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
 
 
 def _make_bundle(folder: Path) -> Path:
-    """With all that one may hold, unsigned. Another process converts: what is forked must have one thread."""
-    (plain, _), adapter = make_sound()
-    checkpoint, lora, bundle = plain.write(folder / "ck"), adapter.write(folder / "lora"), folder / "bundle"
-    words = [sys.executable, "-m", "edge_convert", str(checkpoint), "--out", str(bundle), "--type", "q8_0"]
-    subprocess.run([*words, "--lora", str(lora), "--no-canaries"], check=True, capture_output=True)
+    """With all that one may hold, unsigned."""
+    bundle = make_bundle(folder, "q8_0")
     shutil.copyfile(bundle / "adapter.gguf", bundle / "repair.gguf")
     # Nothing here compares answers.
     (bundle / _CANARIES).write_bytes(SOUND_CANARIES.encode())

@@ -8,6 +8,8 @@ import json
 import os
 import random
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -51,6 +53,15 @@ def make_sound() -> tuple[tuple[CheckpointFiles, CheckpointFiles], AdapterFiles]
     plain = make_checkpoint(**sizes)
     plain.more = _MORE
     return (plain, make_checkpoint(**sizes, shards=2)), make_adapter(plain.tensors)
+
+
+def make_bundle(folder: Path, kind: str, *words: str) -> Path:
+    """That checkpoint with its adapter, converted in another process: what is forked here must have one thread."""
+    (plain, _), adapter = make_sound()
+    checkpoint, lora, bundle = plain.write(folder / "ck"), adapter.write(folder / "lora"), folder / kind
+    command = [sys.executable, "-m", "edge_convert", str(checkpoint), "--out", str(bundle), "--type", kind]
+    subprocess.run([*command, "--lora", str(lora), "--no-canaries", *words], check=True, capture_output=True)
+    return bundle
 
 
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:

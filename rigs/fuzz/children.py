@@ -26,7 +26,8 @@ _KEPT_CHARACTERS = 400
 def tried(work: Callable[[], Outcome], *, cpu_s: int, memory_bytes: int, patience_s: float = 60.0) -> Outcome:
     """The result of `work` in a child process, or how the child ended.
 
-    cpu_s: of CPU time; memory_bytes: of addresses beyond those of this process; patience_s: of wall time.
+    It may take `cpu_s` of CPU time, `patience_s` of wall time, and addresses of `memory_bytes` beyond those of this
+    process.
     """
     with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as log:
         sys.stdout.flush()
@@ -67,7 +68,7 @@ def _work_and_end(work: Callable[[], Outcome], result: int, log: int, cpu_s: int
 
 
 def _waited(child: int, patience_s: float) -> int | None:
-    """The return code, or minus a signal's number; None = the child had to be killed."""
+    """The return code, or minus a signal's number; None if the child had to be killed."""
     descriptor = os.pidfd_open(child)
     try:
         poll = select.poll()

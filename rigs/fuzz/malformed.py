@@ -58,20 +58,21 @@ V5_KINDS = ("odd Response Topic", "own topic", "odd Content Type", "expiry", "ma
 
 @dataclass(slots=True, kw_only=True)
 class Message:
-    """kind: how it was made. properties: by paho's names. copies: how often it is sent."""
-
     number: int
     kind: str
+    """How it was made."""
     topic: str
     payload: bytes
     qos: int = 1
     retain: bool = False
     copies: int = 1
+    """How often it is sent."""
     properties: dict[str, Any] = field(default_factory=dict)
+    """By paho's names."""
 
     @property
     def key(self) -> bytes | str | None:
-        """What its answers are recognised by: a topic of their own, or their Correlation Data; None = neither."""
+        """What its answers are recognised by, a topic of their own or their Correlation Data, if it has either."""
         own = f"{REPLIES}/{self.number}"
         return own if self.response_topic == own else self.properties.get("CorrelationData")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,8 +14,9 @@ from edge_agent.core.model import ModelError
 from edge_agent.models.bundle import open_model
 from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Revocations, Trust
-from rigs.fuzz.checkpoints import make_sound
+from rigs.fuzz.checkpoints import make_bundle
 from rigs.fuzz.children import FAILED, Outcome, tried
+from rigs.fuzz.damage import damage_bytes
 from tests.helpers.keys import key_sha256, sign, trusting, write_keys
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
@@ -28,15 +27,16 @@ _SOUND_EVERY = 20
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """bundle: the newest, in force; older: signed with the same key, with other weights. keys: by name, of their maker.
-
-    trust: of a board that switched to `bundle`.
-    """
+    """Two bundles of one signer, and a board that has switched to the newer one."""
 
     bundle: Path
+    """The newer one, in force."""
     older: Path
+    """Signed with the same key, with other weights."""
     keys: dict[str, Path]
+    """Private keys by the name of who has them."""
     trust: Trust
+    """What the board trusts."""
 
 
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
@@ -53,58 +53,33 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
 
 
 def make_world(folder: Path) -> World:
-    """Another process converts: what is forked must have one thread."""
-    (plain, _), adapter = make_sound()
-    checkpoint, lora = plain.write(folder / "ck"), adapter.write(folder / "lora")
     pairs = {name: write_keys(folder, name) for name in ("ours", "revoked", "stranger")}
-    bundles = {}
-    for version, kind in ((1, "q4_0"), (2, "q8_0")):
-        bundles[version] = folder / kind
-        words = [sys.executable, "-m", "edge_convert", str(checkpoint), "--out", str(bundles[version]), "--type", kind]
-        words += [
-            "--lora",
-            str(lora),
-            "--no-canaries",
-            "--model-version",
-            str(version),
-            "--sign",
-            str(pairs["ours"][0]),
-        ]
-        subprocess.run(words, check=True, capture_output=True)
+    older, newer = (
+        make_bundle(folder, kind, "--model-version", version, "--sign", str(pairs["ours"][0]))
+        for version, kind in (("1", "q4_0"), ("2", "q8_0"))
+    )
     revoked = {"schema": 1, "number": 1, "manifests": [], "keys": [key_sha256(pairs["revoked"][1])]}
     trust = Trust(
         keys=trusting(pairs["ours"][1], pairs["revoked"][1]).keys,
         revocations=Revocations.model_validate(revoked),
         min_version=2,
     )
-    return World(bundles[2], bundles[1], {name: private for name, (private, _) in pairs.items()}, trust)
+    return World(newer, older, {name: private for name, (private, _) in pairs.items()}, trust)
 
 
 def attacked(world: World, bundle: Path, dice: random.Random) -> str:
-    """Changes the bundle; gives how."""
+    """Changes the bundle; returns how."""
     attack = dice.choice(_ATTACKS)
     return f"{attack.__name__.strip('_')} {attack(world, bundle, dice)}"
 
 
 def _damage(_: World, bundle: Path, dice: random.Random) -> str:
-    """Bits are changed, bytes are inserted or deleted, in any file."""
+    """Bits of any file change, or it is cut, gets longer or is replaced."""
     path = dice.choice(sorted(bundle.iterdir()))
-    data = bytearray(path.read_bytes())
-    at, length = dice.randrange(len(data)), dice.choice((1, 1, 4, 64))
-    how = dice.choice(("flip", "insert", "delete", "cut", "append"))
-    match how:
-        case "flip":
-            data[at] ^= 1 << dice.randrange(8)
-        case "insert":
-            data[at:at] = dice.randbytes(length)
-        case "delete":
-            del data[at : at + length]
-        case "cut":
-            del data[at:]
-        case "append":
-            data += dice.randbytes(length)
-    path.write_bytes(data)
-    return f"{how} {path.name} at {at}"
+    sound = path.read_bytes()
+    while path.read_bytes() == sound:
+        path.write_bytes(damage_bytes(sound, dice))
+    return path.name
 
 
 def _mix(world: World, bundle: Path, dice: random.Random) -> str:

@@ -46,11 +46,6 @@ class Answer:
         """The time from arrival to reply by the agent's own account."""
         return float(self.reply["timing"]["total_ms"])
 
-    @property
-    def engine_ms(self) -> float:
-        timing = self.reply["timing"]
-        return float(timing["prefill_ms"] or 0.0) + float(timing["decode_ms"] or 0.0)
-
 
 class Load:
     """A client whose requests are named by number.

@@ -47,7 +47,7 @@ class Node:
     def __init__(
         self, name: str, address: str, ports: tuple[int, int], folder: Path, config: str, environment: Mapping[str, str]
     ) -> None:
-        """ports: for MQTT and AMQP. config: what joins it to other nodes. environment: what all nodes share."""
+        """Ports are for MQTT and AMQP. The configuration joins it to other nodes; all share the environment."""
         self.name, self.address = name, address
         self.mqtt_port, self.amqp_port = ports
         (distribution_port,) = free_ports(1)

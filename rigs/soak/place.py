@@ -33,7 +33,7 @@ class Place:
 def running(
     folder: Path, model: str, *, protocol: str = "5", journal: str = "disk", queue: str = ""
 ) -> Iterator[Place]:
-    """folder: exists; state and log stay there. queue: more lines of the table [queue]."""
+    """State and log stay in the folder, which exists; `queue` has more lines of the table [queue]."""
     (folder / "broker").mkdir(exist_ok=True)
     with Mosquitto(folder / "broker", free_port(), is_persistent=True) as broker:
         config = folder / "config.toml"

@@ -16,8 +16,6 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ProcessSample:
-    """threads, files: how many are open."""
-
     pid: int
     resident_mib: float
     threads: int
@@ -26,9 +24,8 @@ class ProcessSample:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """at_s: since the load began."""
-
     at_s: float
+    """Seconds since the load began."""
     answered: int
     unanswered: int
     agent: ProcessSample

@@ -20,16 +20,15 @@ MAX_LOG_BYTES = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """holds: None = not judged."""
-
     name: str
     value: str
     limit: str
     holds: bool | None
+    """None if it is not judged."""
 
 
 def verdict(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[Check]:
-    """counts: of the ledger, and others. At least one sample."""
+    """The counts are those of the ledger, and others. There is at least one sample."""
     lost = len({one.worker.pid for one in samples if one.worker}) - 1
     none = {name: count for name, count in counts.items() if name not in ("asked", "answered")} | {"workers lost": lost}
     state_mib = max(one.state_bytes for one in samples) / MIB

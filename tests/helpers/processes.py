@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from edge_agent.tools.demo.broker import SEARCH_PATH
 
 WAIT_S = 60.0
@@ -29,9 +31,8 @@ def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S, *, every_s: flo
 
 
 def children(pid: int, module: str = "") -> list[int]:
-    """Processes that the main thread of a process has started. module: only those that run it."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [child for child in map(int, text.split()) if module in _command(child)]
+    """Processes that a process has started, in any of its threads, and that run this module."""
+    return [child.pid for child in psutil.Process(pid).children() if module in _command(child.pid)]
 
 
 def workers(pid: int) -> list[int]:
