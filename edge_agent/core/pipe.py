@@ -101,11 +101,9 @@ class Sampling:
     """0: the most probable token. None: 0, but what its makers recommend for the text of a reasoning model."""
     top_p: float | None = None
     """None: 1, which does not limit the choice, but what its makers recommend for the text of a reasoning model."""
-    top_k: int = 0
-    """0 does not limit the choice."""
+    top_k: int = 0  # 0 does not limit the choice.
     min_p: float = 0.0
-    seed: int | None = None
-    """None: a random one."""
+    seed: int | None = None  # None: a random one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +123,11 @@ def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
 class Student:
     """A small trained model that is asked before the large one."""
 
-    name: str
-    """Its file's, without the suffix."""
+    name: str  # Its file's, without the suffix.
     path: str
     sha256: str
     quantization: str
-    tasks: dict[str, tuple[str, ...]]
-    """The labels of each task that it was trained for."""
+    tasks: dict[str, tuple[str, ...]]  # The labels of each task that it was trained for.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,15 +140,11 @@ class EngineRequest:
     messages: tuple[ChatMessage, ...]
     plan: Annotated[Plan, Field(discriminator="kind")]
     sampling: Sampling = Sampling()
-    max_tokens: int = 256
-    """0: the answer is not written."""
-    max_reasoning_tokens: int | None = None
-    """None: about half of max_tokens."""
-    includes_reasoning: bool = False
-    """The reply has the thought."""
+    max_tokens: int = 256  # 0: the answer is not written.
+    max_reasoning_tokens: int | None = None  # None: about half of max_tokens.
+    includes_reasoning: bool = False  # The reply has the thought.
     stream: bool = False
-    student: str | None = None
-    """The name of the student that answers; None: the large model does."""
+    student: str | None = None  # The name of the student that answers; None: the large model does.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +152,10 @@ class TaskPrefix:
     """What all requests of a task have in common. Their constant text is decoded once, and shared."""
 
     task: str
-    definition: str = ""
-    """Identifies what decides the task's answers."""
-    messages: tuple[ChatMessage, ...] = ()
-    """The turns before the user's."""
-    user_head: str
-    """The user message up to the first part that comes from the input."""
-    has_schema: bool = False
-    """Its answers are JSON, for which the engine prepares at load."""
+    definition: str = ""  # Identifies what decides the task's answers.
+    messages: tuple[ChatMessage, ...] = ()  # The turns before the user's.
+    user_head: str  # The user message up to the first part that comes from the input.
+    has_schema: bool = False  # Its answers are JSON, for which the engine prepares at load.
     content_free: tuple[EngineRequest, ...] = ()
     """Requests that say nothing: their scores are the prior of the task's labels."""
 
@@ -184,10 +172,8 @@ class Load:
     settings: EngineSettings
     tasks: tuple[TaskPrefix, ...] = ()
     model_sha256: str | None = None
-    adapters: tuple[Adapter, ...] = ()
-    """All are applied together."""
-    students: tuple[Student, ...] = ()
-    """They are loaded beside the model."""
+    adapters: tuple[Adapter, ...] = ()  # All are applied together.
+    students: tuple[Student, ...] = ()  # They are loaded beside the model.
     state_dir: str | None = None
     """Keeps measurements and prefixes over restarts, by model_sha256. None: nothing is kept."""
 
@@ -210,14 +196,10 @@ class SetLimits:
     """Upper limits from the next step on, until the next SetLimits. None: no limit."""
 
     type: Literal["set_limits"] = "set_limits"
-    threads: int | None = None
-    """For decode steps."""
-    prefill_threads: int | None = None
-    """For wider steps."""
-    batch_tokens: int | None = None
-    """Rows per step."""
-    max_active: int | None = None
-    """Requests at once; running ones are not affected."""
+    threads: int | None = None  # For decode steps.
+    prefill_threads: int | None = None  # For wider steps.
+    batch_tokens: int | None = None  # Rows per step.
+    max_active: int | None = None  # Requests at once; running ones are not affected.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,14 +241,10 @@ class Ready:
     prefill_threads: int
     batch_tokens: int
     vocabulary: int
-    cpu_variant: str
-    """The kernel variant and its CPU features, in the library's words."""
-    repacked_mib: float | None
-    """The weights copied to the layout of fast kernels, if that is known."""
-    load_s: float
-    """The time until ready."""
-    measure_s: float
-    """The part of it for measurements, which a restart skips."""
+    cpu_variant: str  # The kernel variant and its CPU features, in the library's words.
+    repacked_mib: float | None  # The weights copied to the layout of fast kernels, if that is known.
+    load_s: float  # The time until ready.
+    measure_s: float  # The part of it for measurements, which a restart skips.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,27 +271,19 @@ class Finished:
     type: Literal["finished"] = "finished"
     id: int
     finish: Finish
-    text: str | None = None
-    """The text, or that of the JSON; None for a LabelsPlan."""
-    scores: dict[str, float] | None = None
-    """Each label's probability for a LabelsPlan. They sum to 1."""
+    text: str | None = None  # The text, or that of the JSON; None for a LabelsPlan.
+    scores: dict[str, float] | None = None  # Each label's probability for a LabelsPlan. They sum to 1.
     unlike: float | None = None
     """Above 0, the input is taken for one that is out of distribution; the larger, the surer. None: it is not known."""
-    reasoning: str | None = None
-    """What a reasoning model thought, apart from `text`."""
+    reasoning: str | None = None  # What a reasoning model thought, apart from `text`.
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int = 0
-    started_at: float
-    """When its first step began, in seconds of the monotonic clock that all processes share."""
-    prefill_ms: float
-    """From there to its first token."""
-    decode_ms: float
-    """From its first token to its end."""
-    share_s: float
-    """Its share of the engine's time, by its rows in each step."""
-    batch: int
-    """The most requests that shared a step with it, itself included."""
+    started_at: float  # When its first step began, in seconds of the monotonic clock that all processes share.
+    prefill_ms: float  # From there to its first token.
+    decode_ms: float  # From its first token to its end.
+    share_s: float  # Its share of the engine's time, by its rows in each step.
+    batch: int  # The most requests that shared a step with it, itself included.
     prompt_crc32: int | None = None
     """Of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers. None: the
     prompt depends on the time, or the engine has no tokens."""
@@ -347,17 +317,13 @@ class Progress:
     type: Literal["progress"] = "progress"
     active: int = 0
     steps_total: int = 0
-    rows_total: int = 0
-    """The sequences of all steps; divided by steps_total it is the mean width."""
+    rows_total: int = 0  # The sequences of all steps; divided by steps_total it is the mean width.
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     completion_tokens_total: int = 0
-    prefill_s: float = 0.0
-    """Time of steps with any prefill."""
-    decode_s: float = 0.0
-    """Time of all other steps."""
-    decoded_tokens_total: int = 0
-    """Tokens decoded in the other steps, without forced or guessed ones."""
+    prefill_s: float = 0.0  # Time of steps with any prefill.
+    decode_s: float = 0.0  # Time of all other steps.
+    decoded_tokens_total: int = 0  # Tokens decoded in the other steps, without forced or guessed ones.
     students_s: float = 0.0
     """Time of the steps of all students, which the other totals leave out. It may come a second later."""
 

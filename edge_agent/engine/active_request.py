@@ -37,16 +37,11 @@ class ActiveRequest(MeasuredRequest):
 
     prompt: Sequence[int]
     answer: Answer
-    sequence: CacheSequence | None = None
-    """Its place in the cache; None while it waits."""
-    cells: int = 0
-    """The KV cells that are reserved for it."""
-    prefix: Prefix | None = None
-    """The one that it shares cells with."""
-    branches: list[CacheSequence] = field(default_factory=list)
-    """The branches of its answer that are decoded."""
-    branches_left: list[Continuation] = field(default_factory=list)
-    """Those that wait for a sequence id."""
+    sequence: CacheSequence | None = None  # Its place in the cache; None while it waits.
+    cells: int = 0  # The KV cells that are reserved for it.
+    prefix: Prefix | None = None  # The one that it shares cells with.
+    branches: list[CacheSequence] = field(default_factory=list)  # The branches of its answer that are decoded.
+    branches_left: list[Continuation] = field(default_factory=list)  # Those that wait for a sequence id.
 
     def start(self, seq_id: int, shared: int) -> CacheSequence:
         """Places it in a sequence that holds `shared` tokens of its prompt already.

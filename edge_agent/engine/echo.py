@@ -34,8 +34,7 @@ _SMALLEST = {"object": {}, "array": [], "string": "", "boolean": False, "null": 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _EchoRequest(MeasuredRequest):
     text: TextStream = field(default_factory=TextStream)
-    words: list[str] = field(default_factory=list)
-    """Those that are not written yet, of a text."""
+    words: list[str] = field(default_factory=list)  # Those that are not written yet, of a text.
     written: int = 0
 
 
@@ -49,8 +48,7 @@ class EchoEngine(Engine):
         self._max_active = load.settings.max_active
         self._requests: dict[int, _EchoRequest] = {}
         self._totals = pipe.Progress()
-        # Never set: waiting for it is a pause.
-        self._pause = threading.Event()
+        self._pause = threading.Event()  # Never set: waiting for it is a pause.
         ready_at = monotonic() + self._options["load_ms"] / 1000
         while (left_s := ready_at - monotonic()) > 0:
             self._pause.wait(min(left_s, _LOAD_PART_S))

@@ -60,8 +60,7 @@ class MeasuredRequest:
     prompt_tokens: int
     cached_tokens: int = 0
     started_at: float | None = None
-    first_token_at: float | None = None
-    """In seconds of the monotonic clock."""
+    first_token_at: float | None = None  # In seconds of the monotonic clock.
     share_s: float = 0.0
     batch: int = 0
 

@@ -87,10 +87,8 @@ class LlamaLog:
     """llama.cpp's log as lines of Python's logging, and a fact that stands nowhere else."""
 
     def __init__(self) -> None:
-        self.errors: deque[str] = deque(maxlen=5)
-        """The latest ones."""
-        self.repacked_mib: float | None = None
-        """MiB of weights in another layout, if buffer sizes were logged."""
+        self.errors: deque[str] = deque(maxlen=5)  # The latest ones.
+        self.repacked_mib: float | None = None  # MiB of weights in another layout, if buffer sizes were logged.
 
     def write(self, level: int, text: str) -> None:
         """Takes a line as llama.cpp gives it."""
@@ -156,8 +154,7 @@ class Llama:
         self._adapters = [self._load_adapter(adapter) for adapter in adapters]
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
-        # -1 = none.
-        self.bos: int = llama_cpp.llama_vocab_bos(self._vocabulary)
+        self.bos: int = llama_cpp.llama_vocab_bos(self._vocabulary)  # -1: the model has none.
         self.eos: int = llama_cpp.llama_vocab_eos(self._vocabulary)
         self.adds_bos: bool = llama_cpp.llama_vocab_get_add_bos(self._vocabulary)
         end_of_turn: int = llama_cpp.llama_vocab_eot(self._vocabulary)
@@ -167,10 +164,8 @@ class Llama:
         self.sequences = sequences
         # llama.cpp aborts at creation if a batch cannot hold a row of each sequence.
         self.batch_tokens = max(min(batch_tokens, self.context_tokens), sequences)
-        # Tokens that the cache holds for each sequence.
-        self._lengths = [0] * sequences
-        # Threads of the latest step; 0 = there was none.
-        self._threads = 0
+        self._lengths = [0] * sequences  # Tokens that the cache holds for each sequence.
+        self._threads = 0  # Of the latest step, if there was one.
         # Gives the bytes of a token, also of a control token; a character may span several tokens.
         self.piece = cache(self._read_piece)
         self._batch = _Batch(self.batch_tokens)

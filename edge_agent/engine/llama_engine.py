@@ -70,8 +70,7 @@ class LlamaEngine(Engine):
             max_cells=int(self._llama.context_tokens * _PREFIX_SHARE),
             store=None if load.state_dir is None else PrefixStore(Path(load.state_dir) / "prefixes", key),
         )
-        # By arrival.
-        self._requests: dict[int, ActiveRequest] = {}
+        self._requests: dict[int, ActiveRequest] = {}  # By arrival.
         self._totals = pipe.Progress()
         # A first step touches every weight, so that no request waits for the disk.
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=cores())

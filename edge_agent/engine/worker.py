@@ -40,8 +40,7 @@ class _Router:
 
     def __init__(self) -> None:
         self.commands: CommandQueue = queue.SimpleQueue()
-        # None until the load, before which there are no requests.
-        self.students: Students | None = None
+        self.students: Students | None = None  # None until the load, before which there are no requests.
 
     def put(self, command: pipe.Command) -> None:
         if self.students is None or not self.students.take(command):

@@ -100,20 +100,16 @@ TENSOR_TYPES = {
 class TensorInfo:
     name: str
     type: TensorType
-    shape: tuple[int, ...]
-    """Columns first."""
-    offset: int
-    """In bytes from the start of the file."""
+    shape: tuple[int, ...]  # Columns first.
+    offset: int  # In bytes from the start of the file.
     nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     values: dict[str, Value]
-    kinds: dict[str, int]
-    """The numbers of the values' types, by key."""
-    tensors: tuple[TensorInfo, ...]
-    """In the order of the file."""
+    kinds: dict[str, int]  # The numbers of the values' types, by key.
+    tensors: tuple[TensorInfo, ...]  # In the order of the file.
 
     def integer(self, key: str, maximum: int, *, minimum: int = 1, default: int | None = None) -> int:
         """A U32 of this range. Without a default, the key is required. Raises HeaderError."""
@@ -175,8 +171,7 @@ class _Reader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.size = os.fstat(file.fileno()).st_size
-        # The next byte's offset.
-        self.at = file.tell()
+        self.at = file.tell()  # The next byte's offset.
 
     def take(self, nbytes: int) -> bytes:
         self._advance(nbytes)

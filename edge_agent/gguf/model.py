@@ -61,18 +61,13 @@ _NOT_OF_BYTES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    quantization: str
-    """llama.cpp's name for the mix of types, else the type of most bytes."""
+    quantization: str  # llama.cpp's name for the mix of types, else the type of most bytes.
     context_length: int
-    tokens: int
-    """The size of its vocabulary."""
-    all_tokens: int
-    """The size of its checkpoint's vocabulary, of which its own may be a part."""
+    tokens: int  # The size of its vocabulary.
+    all_tokens: int  # The size of its checkpoint's vocabulary, of which its own may be a part.
     chat_template_sha256: str | None
-    bytes_per_token: int
-    """The bytes of weights that each step reads."""
-    fields: FieldTable | None = None
-    """What it reads, if `edge-convert train` made it."""
+    bytes_per_token: int  # The bytes of weights that each step reads.
+    fields: FieldTable | None = None  # What it reads, if `edge-convert train` made it.
 
 
 def read_model_facts(path: Path) -> ModelFacts:

@@ -52,10 +52,8 @@ class Admission:
         self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.store)
         self.replies = Replies(config.device.id, delivery, self._duplicates)
         self.accepted_total = 0
-        # New requests are refused; those that wait or run are answered.
-        self.is_draining = False
-        # Why there will be no worker any more.
-        self.gave_up_because: str | None = None
+        self.is_draining = False  # New requests are refused; those that wait or run are answered.
+        self.gave_up_because: str | None = None  # Why there will be no worker any more.
         # Requests whose templates are rendered now, and whether each is of an earlier process.
         self.rendering: dict[Request, bool] = {}
         self._delivery = delivery

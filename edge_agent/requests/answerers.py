@@ -23,10 +23,8 @@ class Answer:
     """An answer as its caller gets it."""
 
     event: Finished
-    output: Any
-    """None where the model is not sure enough of any."""
-    please_check: bool = False
-    """The caller is asked whether it is right."""
+    output: Any  # None where the model is not sure enough of any.
+    please_check: bool = False  # The caller is asked whether it is right.
 
 
 def ask(request: Request, answerer: str) -> None:

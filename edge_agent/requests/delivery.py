@@ -46,16 +46,13 @@ class Delivery:
     """
 
     def __init__(self, store: Store, link: MqttLink, topics: Topics) -> None:
-        # Replies that the broker takes on no topic.
-        self.lost = 0
+        self.lost = 0  # Replies that the broker takes on no topic.
         self.store = store
         self._link = link
         self._topics = topics
-        # Replies to send, and by the number of the message that is on its way.
-        self._staged: list[_Outgoing] = []
-        self._sent: dict[int, _Outgoing] = {}
-        # Replies to send again, and when.
-        self._postponed: deque[tuple[float, _Outgoing]] = deque()
+        self._staged: list[_Outgoing] = []  # With the next flush.
+        self._sent: dict[int, _Outgoing] = {}  # By the number of the message that is on its way.
+        self._postponed: deque[tuple[float, _Outgoing]] = deque()  # Replies to send again, and when.
         # Rows of replies that the broker has, and that are not marked in the store yet.
         self._delivered: list[int] = []
         self._confirm_by = 0.0

@@ -80,8 +80,7 @@ class Dispatcher:
         )
         self._replies = self.admission.replies
         self._joules_per_busy_s: float | None = None
-        # Requests wait, and none is handed to the worker.
-        self._is_paused = False
+        self._is_paused = False  # Requests wait, and none is handed to the worker.
 
     @property
     def active(self) -> int:

@@ -37,8 +37,7 @@ class Duplicates:
         self._window_s = window_s
         self._store = store
         self._open: dict[bytes, Request] = {}
-        # In order of their ends.
-        self._ended: dict[bytes, _Ended] = {}
+        self._ended: dict[bytes, _Ended] = {}  # In order of their ends.
         self._bytes = 0
 
     def restore(self, now: Moment) -> None:

@@ -12,8 +12,7 @@ from edge_agent.core.topics import TaskTopics
 class Origin(ABC):
     """A request is settled, or given back, once."""
 
-    row: int | None = None
-    """The row of the store that holds it, if there is one."""
+    row: int | None = None  # The row of the store that holds it, if there is one.
 
     @property
     def is_repeated(self) -> bool:
@@ -53,8 +52,7 @@ class SharedRequest(Origin):
     """A request that other boards could answer, too. The board's own requests start before it."""
 
     message: Message
-    topics: TaskTopics
-    """Those that it was sent to, which are not the board's own."""
+    topics: TaskTopics  # Those that it was sent to, which are not the board's own.
 
     @property
     @abstractmethod

@@ -37,7 +37,6 @@ class Replies:
 
     def __init__(self, device: str, delivery: Delivery, duplicates: Duplicates) -> None:
         self.totals = RequestTotals()
-        # Milliseconds.
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
         self.models = defaultdict[str, ModelAnswers](ModelAnswers)

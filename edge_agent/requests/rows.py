@@ -23,11 +23,9 @@ _MAX_FAULTS = 20
 class RequestLine:
     """A row that its task can answer."""
 
-    where: str
-    """File and line."""
+    where: str  # File and line.
     task: Task
-    fields: dict[str, Any]
-    """Everything in the row."""
+    fields: dict[str, Any]  # Everything in the row.
 
     @property
     def input(self) -> Any:

@@ -20,10 +20,8 @@ class Slots:
         self.limits: Limits = NO_LIMITS
         self.model: Model | None = None
         self._forecast = forecast
-        # By the model's name; empty while there is no worker.
-        self._of_model: dict[str, int] = {}
-        # While there is no worker: when there will be one, if that is known.
-        self._ready_at: float | None = None
+        self._of_model: dict[str, int] = {}  # By the model's name; empty while there is no worker.
+        self._ready_at: float | None = None  # When there will be a worker, if that is known.
 
     def open(self, model: Model, ready: Ready) -> None:
         """A worker answers with this model."""

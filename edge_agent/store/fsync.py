@@ -45,10 +45,8 @@ class FsyncThread:
         self._synced_at = 0.0
         self._is_folder_synced = False
         self._is_stopped = False
-        # The latest generation on the disk.
-        self.synced = 0
-        # Whether the writer has to complete a checkpoint, and clear this.
-        self.needs_checkpoint = False
+        self.synced = 0  # The latest generation on the disk.
+        self.needs_checkpoint = False  # Whether the writer has to complete a checkpoint, and clear this.
         self._thread = threading.Thread(target=self._run, name="fsync", daemon=True)
         self._thread.start()
 

@@ -93,14 +93,11 @@ class TaskBase(Table):
     """The fields that `info` shows."""
     is_written: ClassVar[bool] = True
     """The model writes an answer token by token, so `max_tokens` says how long it may take."""
-    is_text: ClassVar[bool] = False
-    """An answer is free text: it may be streamed."""
+    is_text: ClassVar[bool] = False  # An answer is free text: it may be streamed.
     is_judged: ClassVar[bool] = True
     """An answer is right or wrong, so a model can be trained on labelled rows and judged by them."""
-    canary_part: ClassVar[Literal["scores", "values", "beginning"]]
-    """The part of an answer that canaries record."""
-    file_keys: ClassVar[tuple[str, ...]] = ()
-    """Keys that hold a JSON object, or name a file with one."""
+    canary_part: ClassVar[Literal["scores", "values", "beginning"]]  # The part of an answer that canaries record.
+    file_keys: ClassVar[tuple[str, ...]] = ()  # Keys that hold a JSON object, or name a file with one.
     init_keys: ClassVar[Mapping[str, Any]] = {}
     """The keys that `edge-agent init` asks for, each with its default, if it has one."""
     init_system: ClassVar[str | None] = None

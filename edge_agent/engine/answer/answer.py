@@ -26,11 +26,9 @@ class Continuation:
 class Answer(ABC):
     """The answer to one request as it grows."""
 
-    finish: Finish | None = None
-    """How it ended; None while it goes on."""
+    finish: Finish | None = None  # How it ended; None while it goes on.
     completion_tokens = 0
-    branches: Sequence[Continuation] = ()
-    """What is decoded in sequences of their own once the prompt is."""
+    branches: Sequence[Continuation] = ()  # What is decoded in sequences of their own once the prompt is.
 
     def draft(self) -> Continuation:
         """What is decoded with the prompt: the decided beginning of the answer, and what is guessed behind it."""

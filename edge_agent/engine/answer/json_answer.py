@@ -124,8 +124,7 @@ class JsonAnswer(WrittenAnswer):
         # All that are decided so far, and the offsets of those after which the model chose; -1 is the prompt.
         self._tokens: list[int] = []
         self._choices: list[int] = []
-        # What is written since the last quotation mark.
-        self._begun = b""
+        self._begun = b""  # What is written since the last quotation mark.
         self._write(schema.opening)
 
     def next_tokens(self, row: int) -> list[int]:

@@ -19,11 +19,9 @@ class TextStream:
         self._stop = tuple(stop)
         self.is_thinking = is_open
         self._may_begin_thought = is_reasoning and not is_open
-        # Not yet decided: it may become a mark or a stop string.
-        self._held = ""
+        self._held = ""  # Not yet decided: it may become a mark or a stop string.
         self._thought: str | None = "" if is_open else None
-        # The answer so far, without an end that may become a stop string.
-        self.text = ""
+        self.text = ""  # The answer so far, without an end that may become a stop string.
         self._shown = 0
         self.is_stopped = False
 

@@ -13,12 +13,9 @@ from edge_agent.core.pipe import EngineRequest, TaskPrefix
 class OutOfDistribution:
     """How to notice that an input is unlike the model's training."""
 
-    text_excess: float | None = None
-    """By how much the strangeness of its texts exceeds its limit; None = it has none."""
-    token: int | None = None
-    """The token that the model prefers to all labels then; None = it was trained without one."""
-    max_log_odds: float = 0.0
-    """The log-odds of that token against the labels, above which it counts."""
+    text_excess: float | None = None  # By how much the strangeness of its texts exceeds its limit; None = it has none.
+    token: int | None = None  # The token that the model prefers to all labels then; None = it was trained without one.
+    max_log_odds: float = 0.0  # The log-odds of that token against the labels, above which it counts.
 
 
 class Prompts(Protocol):

@@ -26,10 +26,8 @@ class Prefix:
 
     tokens: Tokens
     seq_id: int
-    users: int = 0
-    """The running requests that share its cells."""
-    used_at: int = 0
-    """A count that grows with each use of any prefix."""
+    users: int = 0  # The running requests that share its cells.
+    used_at: int = 0  # A count that grows with each use of any prefix.
 
 
 class TaskPrefixes:

@@ -11,16 +11,12 @@ from edge_agent.engine.llama import Piece, common_length
 @dataclass(slots=True, eq=False)
 class CacheSequence:
     seq_id: int
-    tokens: list[int]
-    """Those behind the output that is read next are only guessed."""
-    outputs: tuple[int, ...] = ()
-    """The indices of the tokens after which logits are wanted."""
-    done: int = 0
-    """How many of the tokens are in the cache."""
+    tokens: list[int]  # Those behind the output that is read next are only guessed.
+    outputs: tuple[int, ...] = ()  # The indices of the tokens after which logits are wanted.
+    done: int = 0  # How many of the tokens are in the cache.
     prompt_length: int = 0
     is_branch: bool = False
-    read: int = 0
-    """How many of the outputs are read."""
+    read: int = 0  # How many of the outputs are read.
 
     @property
     def waiting(self) -> int:

@@ -191,8 +191,7 @@ class StepPolicy:
         efficient = self._efficient_rows(self._own_batch_tokens, max_rows)
         self._own_prompt_batch_tokens = batch_tokens or max(efficient, default=self._own_batch_tokens)
         self.limit()
-        # Asked at every step, about few sizes.
-        self.padded = lru_cache(_CACHED_SIZES)(self._padded)
+        self.padded = lru_cache(_CACHED_SIZES)(self._padded)  # Asked at every step, about few sizes.
 
     def limit(
         self, *, threads: int | None = None, prefill_threads: int | None = None, batch_tokens: int | None = None
