@@ -317,7 +317,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         """What is due by time, in every part."""
         self._handle_signals(now)
-        self._store.maintain(now)
+        self._store.maintain()
         self._dispatcher.expire_overdue(now)
         if how := self._supervisor.restart_or_kill(now, owes_answer=self._dispatcher.active > 0):
             self._on_worker_end(how, now)

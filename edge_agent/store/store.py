@@ -1,7 +1,7 @@
 """Requests and replies, for as long as either may be asked for again; feedback has tables of its own (answers.py).
 
 A row is a request, then its reply, until the broker has the reply and no repetition is due. A commit outlives this
-process; after the next fsync (fsync.py) it outlives a power cut too. While the disk fails, rows are kept in memory.
+process; after the next fsync (fsync.py) it outlives a power cut too. Once the disk fails, rows are kept in memory only.
 
 The columns `payload` and `content_type` hold those of the request; in a row with a reply, those of the output that is
 sent in its place. 0.1.0 left the request's content type in such a row.
@@ -10,8 +10,6 @@ sent in its place. 0.1.0 left the request's content type in such a row.
 from __future__ import annotations
 
 import logging
-import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +23,6 @@ from edge_agent.store.fsync import FsyncThread, Synced
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 30.0
 # A row's numbers, times and names.
 _ROW_OVERHEAD_BYTES = 200
 
@@ -64,21 +61,15 @@ class Store:
 
     def __init__(self, path: Path | None, deliver: Callable[[Synced], None]) -> None:
         """path: None = in memory only. deliver: called by another thread when commits are on the disk."""
-        # Why rows are kept in memory although they should be on disk, or None.
-        self.fault: str | None = None
-        # Why an earlier file was set aside, or None.
-        self.set_aside: str | None = None
-        # Whether anything is committed that no fsync was requested for.
-        self.is_dirty = False
+        self.fault: str | None = None  # Why rows are in memory that should be on disk.
+        self.set_aside: str | None = None  # Why an earlier file was set aside.
+        self.is_dirty = False  # Whether anything is committed that no fsync was requested for.
         self._path = path
         self._deliver = deliver
         self._connection = open_in_memory()
-        # None while rows are kept in memory only.
-        self._fsync: FsyncThread | None = None
+        self._fsync: FsyncThread | None = None  # None while rows are kept in memory only.
         self._uncommitted: list[tuple[str, tuple[object, ...]]] = []
         self._next_row = 1
-        # When the disk is tried again; None = it is not.
-        self._retry_at: float | None = None
 
     def start(self) -> list[tuple[int, Reply]]:
         """Opens the file. Gives rows and replies of earlier processes that the broker may not have.
@@ -89,10 +80,13 @@ class Store:
             return []
         try:
             connection, self.set_aside = open_or_set_aside(self._path)
-            self._use(self._path, connection)
+            self._fsync = FsyncThread(self._path, self._deliver)
         except STORE_ERRORS as error:
             self._fail(str(error))
             return []
+        self._connection.close()
+        self._connection = connection
+        self.is_dirty = True
         self._next_row = 1 + self.select("SELECT coalesce(max(number), 0) FROM requests")[0][0]
         rows = self.select(
             "SELECT number, reply_topic, reply, correlation, payload, iif(payload IS NULL, ?, content_type)"
@@ -103,30 +97,6 @@ class Store:
             (row, Reply(topic=topic, document=reply, correlation=code, output=output, content_type=content_type))
             for row, topic, reply, code, output, content_type in rows
         ]
-
-    def _use(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Raises OSError, and the store is as it was."""
-        self._fsync = FsyncThread(path, self._deliver)
-        self._connection.close()
-        self._connection = connection
-        self.is_dirty = True
-
-    def _return_to_disk(self, path: Path) -> None:
-        """Replaces the rows in the file by those in memory."""
-        try:
-            connection, set_aside = open_or_set_aside(path)
-            connection.execute("BEGIN")
-            for table in TABLES:
-                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
-            _copy_rows(self._connection, connection)
-            connection.execute("COMMIT")
-            self._use(path, connection)
-        except STORE_ERRORS as error:
-            self._fail(str(error))
-            return
-        log.warning("requests are kept on disk again file=%s", path)
-        self.fault = self._retry_at = None
-        self.set_aside = set_aside or self.set_aside
 
     def unanswered(self, now: Moment) -> list[StoredRequest]:
         """Requests of earlier processes, in order."""
@@ -233,16 +203,12 @@ class Store:
         if event.fault is not None and self._fsync is not None:
             self._fail(event.fault)
 
-    def maintain(self, now: float) -> None:
-        """To be called often: completes checkpoints, and brings the rows back to a disk that failed."""
+    def maintain(self) -> None:
+        """To be called often: completes checkpoints."""
         if (fsync := self._fsync) is not None and fsync.needs_checkpoint:
             self.commit()
             self.select("PRAGMA wal_checkpoint(RESTART)")
             fsync.needs_checkpoint = False
-        if self._path is not None and self._retry_at is not None and now >= self._retry_at:
-            self._retry_at = now + RETRY_S
-            self.commit()
-            self._return_to_disk(self._path)
 
     def stop(self, timeout_s: float) -> int | None:
         """After the last fsync that was requested. Gives the generation on the disk; None = it is all in memory."""
@@ -287,22 +253,18 @@ class Store:
             return
         self._fsync.stop(0.0)
         self._fsync = None
-        self._retry_at = time.monotonic() + RETRY_S
         self.is_dirty = True  # what waited for an fsync waits for no disk now
         failed, self._connection = self._connection, open_in_memory()
         with suppress(*STORE_ERRORS):
             if failed.in_transaction:
                 failed.execute("ROLLBACK")
-            _copy_rows(failed, self._connection)
+            for table in TABLES:
+                for row in failed.execute(f"SELECT * FROM {table}"):  # noqa: S608 - a name of ours
+                    places = ", ".join("?" * len(row))
+                    self._connection.execute(f"INSERT INTO {table} VALUES ({places})", row)  # noqa: S608
         failed.close()
         for statement, values in self._uncommitted:
             self._execute(statement, values)
-
-
-def _copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    for table in TABLES:
-        for values in source.execute(f"SELECT * FROM {table}"):  # noqa: S608 - a name of ours
-            target.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
 
 
 def _message(columns: list[Any], now: Moment) -> Message:

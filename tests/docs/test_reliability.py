@@ -9,7 +9,7 @@ from edge_agent.core.config import GovernorConfig, QueueConfig
 from edge_agent.core.pipe import LOAD_SILENCE_S
 from edge_agent.mqtt import outbox
 from edge_agent.requests import delivery, duplicates
-from edge_agent.store import fsync, store
+from edge_agent.store import fsync
 from edge_agent.worker import process, supervisor
 from tests.docs.pages import page
 
@@ -25,7 +25,6 @@ from tests.docs.pages import page
         f"up to {outbox.MAX_QUEUED // 1000} 000 messages wait",
         f"after {outbox.MAX_BREAKS} connections in a row that break within {outbox.BREAKS_WITHIN_S:g} s",
         f"sent again for {delivery.MAX_TRIES * delivery.RETRY_S / 60:g} minutes",
-        f"tries it again every {store.RETRY_S:g} s",
         f"All that happens within {fsync.URGENT_EVERY_S:g} s shares one write",
         f"`queue.dedup_window_s`, {QueueConfig().dedup_window_s:g} s",
         f"{duplicates.MAX_REPLIES} replies and {duplicates.MAX_BYTES >> 20} MB at most",

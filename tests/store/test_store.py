@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -127,7 +126,7 @@ def test_a_writer_that_never_rests_does_not_let_the_wal_grow_for_ever(
         store.commit()
         store.request_fsync(number, unacknowledged=fsync.MANY)
         store.drop(row)
-        store.maintain(time.monotonic())
+        store.maintain()
         largest = max(largest, path.with_name(path.name + WAL_SUFFIX).stat().st_size)
         if number % 10 == 0:
             wait_until(partial(has_synced, store, number - 5), "the thread goes on", 5.0)
