@@ -121,8 +121,7 @@ _SECONDS = _number(1e-9, 3600, "seconds, above 0 and up to 3600")
 _MINUTES = _number(0.01, 1440, "minutes, 0.01 to 1440")
 _PERCENT = _number(0, 1000, "percent, 0 to 1000")
 _COUNT = _whole_number(10_000_000, "a whole number")
-# An embedded broker takes the next one, too.
-_PORT = _whole_number(65534, "a port")
+_PORT = _whole_number(65535, "a port")
 _CONFIG = _value("--config FILE", "the configuration (default: %(default)s)", Path, default=DEFAULT_PATH)
 _JSON = _flag("--json", "prints one JSON object instead")
 _FORCE = _flag("--force", "replaces an existing file")
@@ -503,11 +502,7 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value(
-        "--port PORT",
-        "the broker's port on 127.0.0.1 (default: a free one); an embedded one has MQTT 3.1.1 at the next port",
-        _PORT,
-    ),
+    _value("--port PORT", "the broker's port on 127.0.0.1 (default: a free one)", _PORT),
     _value("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
     _flag("--keep", "keeps it running until Ctrl-C"),
     extra="demo",

@@ -71,7 +71,7 @@ def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
         return
     folder = tmp_path_factory.mktemp("rumqttd")
     brokers = {version: start_embedded_broker(version, free_port(), folder) for version in ("5", "3.1.1")}
-    yield lambda version: brokers[version].ports[version]
+    yield lambda version: brokers[version].port
     for embedded in brokers.values():
         embedded.stop()
 

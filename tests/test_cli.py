@@ -11,14 +11,14 @@ from edge_agent import cli
 from tests.helpers.support import CONFIG
 
 
-@pytest.mark.parametrize("port", ["0", "65535", "x"])
+@pytest.mark.parametrize("port", ["0", "65536", "x"])
 def test_a_port_of_the_demonstration_that_cannot_be_is_a_usage_error(
     capsys: pytest.CaptureFixture[str], port: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["demo", "--port", port])
     assert ended.value.code == cli.EXIT_USAGE
-    assert f'--port: should be a port, 1 to 65534 (got "{port}")' in capsys.readouterr().err
+    assert f'--port: should be a port, 1 to 65535 (got "{port}")' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -124,16 +124,16 @@ def _compared(engine: Engine, arch: str, work: Path, readings: Sequence[str]) ->
     """What the container does otherwise than the agent of this machine."""
     bundle = convert_demo_model(work / "models", demo.QUANTIZATION)
     (work / "outside").mkdir()
-    broker = start_broker(None, work / "outside", (demo.TOPICS.all_requests, demo.TOPICS.all_commands))
+    broker = start_broker(None, work / "outside")
     try:
-        bus = Bus(mqtt=local_mqtt(broker.ports["5"], "5"), site=demo.SITE, device=demo.DEVICE)
-        outside = _configure(work / "outside", demo._config(bundle, broker.ports["5"]))
-        with closing(Client(broker.ports["5"], "5")) as client:
+        bus = Bus(mqtt=local_mqtt(broker.port), site=demo.SITE, device=demo.DEVICE)
+        outside = _configure(work / "outside", demo._config(bundle, broker.port))
+        with closing(Client(broker.port, "5")) as client:
             client.subscribe(bus.topics.state)
             with online(outside, client, bus.topics.base, timeout_s=_START_S):
                 expected = _answers(bus, readings)
         # The state lies where it lies by default.
-        text = demo._config(Path(_MODELS) / bundle.name, broker.ports["5"]).partition("\n")[2]
+        text = demo._config(Path(_MODELS) / bundle.name, broker.port).partition("\n")[2]
         _configure(work / "etc", text)
         return _contained(engine, arch, work, bus, readings, expected)
     finally:

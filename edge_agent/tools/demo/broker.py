@@ -7,16 +7,13 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.messages import Publication
-from edge_agent.core.topics import wildcard_values
 from edge_agent.core.wording import end_of_log
-from edge_agent.mqtt.link import LinkEvent, MqttLink, Received
 
 # Debian keeps servers out of an ordinary account's PATH.
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
@@ -52,51 +49,20 @@ class Broker:
     """A broker on 127.0.0.1 that runs until `stop()`."""
 
     name: str
-    ports: Mapping[str, int]  # By MQTT version.
+    port: int
     stop: Callable[[], object]
 
 
-def start_broker(port: int | None, folder: Path, to_agent: Collection[str]) -> Broker:
-    """A broker for both MQTT versions: at `port`, an embedded one for 3.1.1 at the next port. Raises BrokerError.
-
-    An agent at MQTT 5 receives what matches the filters `to_agent`: the embedded listener for 3.1.1 carries these to
-    it, and all else from it.
-    """
+def start_broker(port: int | None, folder: Path) -> Broker:
+    """A broker for MQTT 5 at `port`, or at a free one. Raises BrokerError."""
+    port = port or free_port()
     program = shutil.which("mosquitto", path=SEARCH_PATH)
-    if program is not None:
-        return _start_mosquitto(program, port or free_port(), folder)
-    ports = {"5": port or free_port(), "3.1.1": port + 1 if port else free_port()}
-    with ExitStack() as stack:
-        for protocol, number in ports.items():
-            stack.callback(start_embedded_broker(protocol, number, folder).stop)
-        stack.enter_context(_bridge(ports, to_agent))
-        return Broker("an embedded rumqttd", ports, stack.pop_all().close)
+    return start_embedded_broker("5", port, folder) if program is None else _start_mosquitto(program, port, folder)
 
 
-@contextmanager
-def _bridge(ports: Mapping[str, int], to_agent: Collection[str]) -> Iterator[None]:
-    """Joins two rumqttd: in a single one, a message with MQTT 5 properties ends the 3.1.1 listener."""
-
-    def forward(event: LinkEvent) -> None:
-        if isinstance(event, Received):
-            event.link.acknowledge(event)
-            topic, is_from_agent = event.message.topic, event.link is modern
-            if is_from_agent != any(wildcard_values(text, topic) is not None for text in to_agent):
-                (plain if is_from_agent else modern).publish(Publication(topic=topic, payload=event.message.payload))
-
-    modern, plain = (MqttLink("bridge", local_mqtt(port, protocol), forward) for protocol, port in ports.items())
-    modern.subscriptions.replace(["#"])
-    plain.subscriptions.replace(to_agent)
-    for link in (modern, plain):
-        link.start()
-    yield
-    for link in (modern, plain):
-        link.stop(1.0)
-
-
-def local_mqtt(port: int, protocol: str) -> MqttConfig:
+def local_mqtt(port: int) -> MqttConfig:
     """The settings of a client of a broker on this machine."""
-    return MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
+    return MqttConfig.model_validate({"host": "127.0.0.1", "port": port})
 
 
 def _start_mosquitto(program: str, port: int, folder: Path) -> Broker:
@@ -117,7 +83,7 @@ def _start_mosquitto(program: str, port: int, folder: Path) -> Broker:
     while process.poll() is None and time.monotonic() < give_up_at:
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return Broker("mosquitto", {"5": port, "3.1.1": port}, stop)
+            return Broker("mosquitto", port, stop)
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.02)
     stop()
@@ -145,7 +111,7 @@ def start_embedded_broker(protocol: str, port: int, folder: Path) -> Broker:
     path.write_text(_RUMQTTD.format(listener=_LISTENERS[protocol], port=port), encoding="utf-8")
     broker = Rumqttd(config_path=str(path))
     broker.start()
-    return Broker("an embedded rumqttd", {protocol: port}, broker.stop)
+    return Broker("an embedded rumqttd", port, broker.stop)
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ SITE, DEVICE = "demo", "board1"
 TOPICS = Topics("edgeai/v1", SITE, DEVICE)
 READINGS = "plant/+/reading"
 PUMPS = ("pump-1", "pump-2", "pump-3", "pump-4")
-# The sensors take turns; the agent speaks MQTT 5 and answers both.
-PROTOCOLS = ("5", "3.1.1")
 READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
@@ -54,12 +52,8 @@ class DemoError(Exception):
 
 @dataclass(slots=True)
 class _Sensors:
-    """The connection of the sensors that speak one MQTT version, and what arrived on each topic: document and time.
+    """The connection of the sensors, and what arrived on each topic: documents and their monotonic times."""
 
-    Times are seconds of the monotonic clock.
-    """
-
-    protocol: str
     client: Client
     received: defaultdict[str, list[tuple[dict[str, Any], float]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -134,16 +128,16 @@ def _convert(work: Path) -> Path:
 
 def _config(bundle: Path, port: int) -> str:
     """The configuration of the demonstration's agent, as a user would write it."""
+    system = json.dumps(tasks()[TRIAGE]["system"])
     lines = [
         f"state_dir = {json.dumps(str(bundle.parent / 'state'))}",
         f'[device]\nsite = "{SITE}"\nid = "{DEVICE}"',
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}',
         f"[models.default]\npath = {json.dumps(str(bundle))}",
-        "[health]\ninterval_s = 2.0",
+        "[health]\ninterval_s = 2.0\n[feedback]\nenabled = true",
         '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
+        f'[tasks.{CHECK}]\nkind = "classify"\nsystem = {system}\nlabels = {json.dumps(CHECK_LABELS)}',
     ]
-    lines += ["[feedback]\nenabled = true", f'[tasks.{CHECK}]\nkind = "classify"']
-    lines += [f"system = {json.dumps(tasks()[TRIAGE]['system'])}", f"labels = {json.dumps(CHECK_LABELS)}"]
     for name, task in tasks().items():
         lines += [f"[tasks.{name}]", f'kind = "{task["kind"]}"', f"system = {json.dumps(task['system'])}"]
         if "labels" in task:
@@ -161,36 +155,27 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
     # The agent's measurements are kept for the next demonstration, but not what it learns.
     for path in (bundle.parent / "state").glob(f"{DATABASE}*"):
         path.unlink()
-    broker = start_broker(port, folder, (TOPICS.all_requests, TOPICS.all_feedback, TOPICS.all_commands, READINGS))
+    broker = start_broker(port, folder)
     try:
         config = folder / "config.toml"
-        config.write_text(_config(bundle, broker.ports["5"]), encoding="utf-8")
+        config.write_text(_config(bundle, broker.port), encoding="utf-8")
         schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
         (folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
-        listeners = " and ".join(f"127.0.0.1:{broker.ports[protocol]} (MQTT {protocol})" for protocol in PROTOCOLS)
-        _print(f"broker     {broker.name} on {listeners}")
-        with ExitStack() as stack:
-            sensors = [stack.enter_context(_sensors(broker, protocol)) for protocol in PROTOCOLS]
-            agent = stack.enter_context(_agent(config))
-            for speaker in sensors:
-                _wait_until_online(speaker, agent, config)
+        _print(f"broker     {broker.name} on 127.0.0.1:{broker.port}")
+        filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
+        with Client("demo-sensors", local_mqtt(broker.port), filters) as client, _agent(config) as agent:
+            sensors = _Sensors(client)
+            _wait_until_online(sensors, agent, config)
             _print(f"agent      {TOPICS.base} is online\n")
             are_all_ok = _triage(sensors)
             are_all_ok &= _details(sensors)
-            are_all_ok &= _learning(sensors[0])
-            _print_health(sensors[0])
+            are_all_ok &= _learning(sensors)
+            _print_health(sensors)
             if keep:
                 _stay_up(agent, config, broker)
             return 0 if are_all_ok else 1
     finally:
         broker.stop()
-
-
-@contextmanager
-def _sensors(broker: Broker, protocol: str) -> Iterator[_Sensors]:
-    filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
-    with Client(f"demo-sensors-{protocol}", local_mqtt(broker.ports[protocol], protocol), filters) as client:
-        yield _Sensors(protocol, client)
 
 
 @contextmanager
@@ -232,27 +217,23 @@ def chosen_readings() -> list[HeldOutReading]:
     return chosen[: len(PUMPS) * READINGS_PER_PUMP]
 
 
-def _triage(sensors: list[_Sensors]) -> bool:
+def _triage(sensors: _Sensors) -> bool:
     """Four sensors publish bare readings at once, and each waits for its answer before the next one."""
-    speakers = {pump: sensors[number % len(sensors)] for number, pump in enumerate(PUMPS)}
     readings = chosen_readings()
     what = f"{len(readings)} readings from {len(PUMPS)} sensors"
     _print(f"{what} on plant/<pump>/reading, answered on …/triage; ms: in the agent, and as the sensor saw it")
-    rows = [("pump", "MQTT", *_COLUMNS.values(), "answer", "probability", "is right", "agent", "sensor", "batch")]
+    rows = [("pump", *_COLUMNS.values(), "answer", "probability", "is right", "agent", "sensor", "batch")]
     are_all_ok = True
     for number in range(READINGS_PER_PUMP):
         asked = dict(zip(PUMPS, readings[number * len(PUMPS) :], strict=False))
-        sent_at = {
-            pump: speakers[pump].send(f"plant/{pump}/reading", reading.payload) for pump, reading in asked.items()
-        }
+        sent_at = {pump: sensors.send(f"plant/{pump}/reading", reading.payload) for pump, reading in asked.items()}
         for pump, reading in asked.items():
-            speaker = speakers[pump]
-            replies = speaker.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=number + 1)
+            replies = sensors.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=number + 1)
             reply, received_at = replies[number]
             are_all_ok &= reply["status"] == "ok"
             values = json.loads(reading.payload)
             cells = _answer_cells(reading, reply, received_at - sent_at[pump])
-            rows.append((pump, speaker.protocol, *(str(values[name]) for name in _COLUMNS), *cells))
+            rows.append((pump, *(str(values[name]) for name in _COLUMNS), *cells))
     _print("\n".join(aligned(rows)))
     return are_all_ok
 
@@ -266,19 +247,19 @@ def _answer_cells(reading: HeldOutReading, reply: dict[str, Any], waited_s: floa
     return answer, f"{reply['scores'][answer]:.3f}", right, *times, str(timing["batch"])
 
 
-def _details(sensors: list[_Sensors]) -> bool:
+def _details(sensors: _Sensors) -> bool:
     """Two requests by name: JSON held to a schema, and a sentence."""
     reading = next(row for row in chosen_readings() if row.fault == "bearing fault")
     are_all_ok = True
-    for task, speaker in zip((DIAGNOSIS, EXPLANATION), sensors, strict=True):
-        sent_at = speaker.send(TOPICS.request(task), reading.payload)
-        reply, received_at = speaker.wait_for(TOPICS.response(task), ANSWER_TIMEOUT_S)[0]
+    for task in (DIAGNOSIS, EXPLANATION):
+        sent_at = sensors.send(TOPICS.request(task), reading.payload)
+        reply, received_at = sensors.wait_for(TOPICS.response(task), ANSWER_TIMEOUT_S)[0]
         is_ok = reply["status"] == "ok"
         are_all_ok &= is_ok
         output = reply["output"] if is_ok else _failure(reply)
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
         times = f"{reply['timing']['total_ms']:.0f} ms, as the sensor saw it {1000 * (received_at - sent_at):.0f} ms"
-        _print(f"\n{task} of {reading.payload}, MQTT {speaker.protocol}\n  {printable(text)}  ({times})")
+        _print(f"\n{task} of {reading.payload}\n  {printable(text)}  ({times})")
     return are_all_ok
 
 
@@ -324,29 +305,21 @@ def _failure(reply: dict[str, Any]) -> str:
 def _print_health(sensors: _Sensors) -> None:
     sensors.received[TOPICS.health].clear()
     health, _ = sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S)[0]
-    inference, memory, latency = health["inference"], health["memory"], health["inference"]["latency_ms"]
-    soc_c, watts = health["thermal"]["soc_c"], health["power"]["watts"]
-    requests = f"{inference['requests_total']} ({inference['failed_total']} failed)"
-    read = f"{inference['prompt_tokens_total']} of prompts, {inference['cached_tokens_total']} of them shared"
-    rows = [
-        ("overall", f"{health['overall']} {', '.join(health['reasons'])}".strip()),
-        ("requests", f"{requests}, latency p50 {latency['p50']} ms, p95 {latency['p95']} ms"),
-        ("tokens", f"{read}, {inference['completion_tokens_total']} written"),
-        ("temperature", "unknown here" if soc_c is None else f"{soc_c:.1f} °C"),
-        ("power", "unknown here" if watts is None else f"{watts:.1f} W"),
-        ("memory", f"agent {memory['agent_rss_mb']} MB, worker {memory['worker_rss_mb']} MB"),
-        ("kernels", f"{health['worker']['cpu_variant']}"),
-    ]
-    _print("\n".join([f"\nhealth of {TOPICS.base}", *(f"  {name:11}  {words}" for name, words in rows)]))
+    inference, memory = health["inference"], health["memory"]
+    _print(
+        f"\nhealth of {TOPICS.base}: {health['overall']}, {inference['requests_total']} requests, "
+        f"{inference['failed_total']} failed, half of them within {inference['latency_ms']['p50']} ms; "
+        f"agent {memory['agent_rss_mb']} MB, worker {memory['worker_rss_mb']} MB"
+    )
 
 
 def _stay_up(agent: subprocess.Popen[bytes], config: Path, broker: Broker) -> None:
     reading = chosen_readings()[0].payload
-    plain, modern = f"-V 311 -p {broker.ports['3.1.1']}", f"-V 5 -p {broker.ports['5']}"
+    options = f"-V 5 -p {broker.port}"
     _print(f"\nIt stays up until Ctrl-C. Its configuration is {config}. In another terminal:")
-    _print(f"  mosquitto_sub {plain} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
-    _print(f"  mosquitto_pub {plain} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
-    _print(f"  mosquitto_rr {modern} -q 1 -t {TOPICS.request(TRIAGE)} -e {TOPICS.root}/reply/me -m '{reading}'")
+    _print(f"  mosquitto_sub {options} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
+    _print(f"  mosquitto_pub {options} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
+    _print(f"  mosquitto_rr {options} -q 1 -t {TOPICS.request(TRIAGE)} -e {TOPICS.root}/reply/me -m '{reading}'")
     _print(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
     try:
         code = agent.wait()
