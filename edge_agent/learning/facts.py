@@ -72,8 +72,8 @@ def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
         return None if any(facts.audits for facts in accuracy.values()) else UNKNOWN
     task, facts = next(iter(dropped.items()))
     message = (
-        f"task {task} is right less often than before, when it was in {facts.dropped_from:.0%}: look at what its "
-        "sensors send, correct answers by feedback, or return to another model"
+        f"task {task} is right less often than before (it was {facts.dropped_from:.0%}): look at what its "
+        "sensors send, correct answers by feedback, or roll back the model"
     )
     return Finding(Severity.WARNING, message, None if facts.accuracy is None else round(facts.accuracy, 3))
 
@@ -86,7 +86,7 @@ def _input_drift(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
     if shift < INPUT_DRIFT:
         return None
     message = (
-        f"the newest inputs of task {task}, or its answers, are unlike the oldest that are kept: "
+        f"the newest inputs or answers of task {task} differ from the oldest ones kept: "
         "look at what its sensors send, and audit some answers"
     )
     return Finding(Severity.WARNING, message, round(shift, 3))

@@ -163,7 +163,7 @@ class Feedback:
             try:
                 tracked.restore(document)
             except (ValueError, TypeError, LookupError) as error:
-                log.warning("what feedback said of task %s cannot be read: %s", task.name, error)
+                log.warning("what is known from the feedback of task %s cannot be read: %s", task.name, error)
         self._maps.set_fitted(task, tracked.fitted)
         # Until the audits are assessed.
         self._maps.set_min_score(task, None if config.min_accuracy is None else UNREACHABLE)
@@ -279,8 +279,8 @@ class Feedback:
         if mark.reply_to is not None:
             found = [(basis, one) for basis, one in found if one.reply_topic == mark.reply_to]
         if not found:
-            limits = f"the newest {self._config.keep} of a task are, for {self._config.days:g} days"
-            raise CommandError("not_found", f"id: no answer to it is kept; {limits} (got {shown(mark.id)})")
+            limits = f"only the newest {self._config.keep} of each task are, for {self._config.days:g} days"
+            raise CommandError("not_found", f"id: no answer with this id is kept; {limits} (got {shown(mark.id)})")
         if len({one.reply_topic for _, one in found}) > 1:
             raise CommandError("ambiguous", "reply_to: required, because several callers used this id")
         newest = max(one.wall_s for _, one in found)

@@ -28,7 +28,7 @@ class _Fields(CommandFields):
     @model_validator(mode="after")
     def _check(self) -> _Fields:
         if (self.answer is None) == (self.correct is None):
-            raise ValueError("should have one of `answer` and `correct`")
+            raise ValueError("should have either `answer` or `correct`")
         return self
 
 

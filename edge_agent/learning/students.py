@@ -237,7 +237,7 @@ class Students:
                 return
             self._assessing = None
             if tracked not in self._tracked.values():
-                log.info("%s: the task has changed meanwhile", tracked.name)
+                log.info("%s: the task changed in the meantime", tracked.name)
             elif (error := found.exception()) is None:
                 self._apply(tracked, newest, found.result())
             else:
@@ -267,13 +267,13 @@ class Students:
         before = tracked.min_score
         tracked.found = found
         if found.dropped_from is not None:
-            log.warning("student %s is right less often than before: it proves itself again", tracked.student)
+            log.warning("student %s is right less often than before: it has to prove itself again", tracked.student)
             tracked.since, tracked.found = newest, None
             self._table.set_document(tracked.basis, tracked.name, newest)
         least = tracked.min_score
         if least != before:
             words = "none" if least == UNREACHABLE else f"those with a score of at least {least:.3f}"
-            log.info("student %s answers alone of task %s: %s", tracked.student, tracked.task.name, words)
+            log.info("student %s answers alone for task %s: %s", tracked.student, tracked.task.name, words)
 
     def facts(self) -> dict[str, StudentFacts]:
         """By task, for health."""

@@ -66,7 +66,7 @@ class PoolFacts:
         if waiting <= BACKLOG_PER_PLACE * places:
             return None
         message = (
-            f"{waiting} requests wait in the pool's queue, and the boards together have {places} places: "
-            "add a board, or ask less often"
+            f"{waiting} requests wait in the pool's queue, for {places} places on all boards: "
+            "add a board, or send fewer requests"
         )
         return Finding(Severity.WARNING, message, waiting)

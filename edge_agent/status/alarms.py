@@ -91,7 +91,10 @@ def _overheating(alarms: Alarms) -> Finding | None:
     if thermal.limit_c - thermal.soc_c > HEADROOM_LOW_C:
         return None
     severity = Severity.CRITICAL if thermal.soc_c >= thermal.limit_c else Severity.WARNING
-    message = f"the SoC has {thermal.soc_c:.1f} °C, its limit is {thermal.limit_c:.0f} °C: cool the board or ask less"
+    message = (
+        f"the SoC is at {thermal.soc_c:.1f} °C and its limit is {thermal.limit_c:.0f} °C: "
+        "cool the board or send fewer requests"
+    )
     return Finding(severity, message, round(thermal.soc_c, 1))
 
 
@@ -99,7 +102,7 @@ def _throttled(alarms: Alarms) -> Finding | None:
     if not alarms.reading.throttle.now:
         return UNKNOWN if alarms.reading.throttle.now is None else None
     causes = ", ".join(alarms.reading.throttle.causes) or "the cause is unknown"
-    return Finding(Severity.WARNING, f"the board slows its cores ({causes}): check cooling and power supply")
+    return Finding(Severity.WARNING, f"the board is slowing its cores down ({causes}): check cooling and power supply")
 
 
 def _undervoltage(alarms: Alarms) -> Finding | None:
@@ -117,7 +120,7 @@ def _memory_low(alarms: Alarms) -> Finding | None:
         return None
     severity = Severity.CRITICAL if available_mb < MEMORY_CRITICAL.of(total_mb) else Severity.WARNING
     advice = "stop other programs, lower engine.context_tokens, or use a smaller model"
-    return Finding(severity, f"{available_mb:.0f} MB of memory are available: {advice}", available_mb)
+    return Finding(severity, f"only {available_mb:.0f} MB of memory are available: {advice}", available_mb)
 
 
 def _disk_low(alarms: Alarms) -> Finding | None:
@@ -128,7 +131,7 @@ def _disk_low(alarms: Alarms) -> Finding | None:
         return None
     severity = Severity.CRITICAL if free_mb < DISK_CRITICAL_MB else Severity.WARNING
     return Finding(
-        severity, f"{free_mb:.0f} MB are free on the disk of models_dir: remove old models and logs", free_mb
+        severity, f"only {free_mb:.0f} MB are free on the disk of models_dir: remove old models and logs", free_mb
     )
 
 
@@ -136,8 +139,9 @@ def _worker_crash_loop(alarms: Alarms) -> Finding | None:
     if len(alarms.worker_ends) < CRASH_LOOP_ENDS:
         return None
     message = (
-        f"the worker ended {len(alarms.worker_ends)} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, at last "
-        f"{alarms.last_worker_end}: read the log, free memory, run `edge-agent doctor`, or return to another model"
+        f"the worker ended {len(alarms.worker_ends)} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, "
+        f"most recently {alarms.last_worker_end}: "
+        "read the log, free memory, run `edge-agent doctor`, or roll back the model"
     )
     return Finding(Severity.CRITICAL, message, len(alarms.worker_ends))
 
@@ -152,25 +156,24 @@ def _model_expired(alarms: Alarms) -> Finding | None:
     has_expired = alarms.expires is not None and is_expired(alarms.expires)
     if not has_expired:
         return UNKNOWN if has_expired is None else None
-    message = f"the model in force has expired: {alarms.expires}; it goes on: switch to a newer bundle"
+    message = f"the model in force expired on {alarms.expires} but keeps answering: switch to a newer bundle"
     return Finding(Severity.WARNING, message)
 
 
 def _revocations(alarms: Alarms) -> Finding | None:
     if alarms.revoked is not None:
-        message = f"the bundle in force is {alarms.revoked}; it does not open at the next start: switch to another one"
+        message = f"the bundle in force is {alarms.revoked}; it will not open at the next start: switch to another one"
         return Finding(Severity.CRITICAL, message)
     if alarms.revocations_fault is None:
         return None
-    return Finding(Severity.WARNING, f"{alarms.revocations_fault}: bring your newest list, its signature, and the keys")
+    advice = "copy your newest list, its signature and the keys to the board"
+    return Finding(Severity.WARNING, f"{alarms.revocations_fault}: {advice}")
 
 
 def _duplicate_client_id(alarms: Alarms) -> Finding | None:
     if not alarms.takeovers:
         return None
-    message = (
-        "another agent connects with this site and id and takes over the connection: give each board its own device.id"
-    )
+    message = "another agent with this site and id keeps taking over the connection: give each board its own device.id"
     return Finding(Severity.CRITICAL, message, len(alarms.takeovers))
 
 
@@ -178,8 +181,8 @@ def _queue_overload(alarms: Alarms) -> Finding | None:
     if not sum(alarms.refused):
         return None
     message = (
-        f"more requests arrive than can be answered, {sum(alarms.refused)} were refused within {REFUSALS_WINDOW_S} s: "
-        "ask less often, add a board, or set priorities"
+        f"more requests arrive than can be answered; {sum(alarms.refused)} were refused within {REFUSALS_WINDOW_S} s: "
+        "send fewer requests, add a board, or set priorities"
     )
     return Finding(Severity.WARNING, message, sum(alarms.refused))
 
@@ -332,7 +335,7 @@ class Alarms:
         return self.severities != before
 
     def publish_all(self, now: float, session: str, *, clear_others: bool) -> None:
-        """The raised ones. clear_others: also an end to all others, which an earlier process may have left."""
+        """Publishes the raised ones. clear_others: also clears all others, which an earlier process may have left."""
         for alarm in self._states:
             if alarm.finding or clear_others:
                 self._publish(alarm, now, session)

@@ -108,7 +108,7 @@ def test_feedback_that_cannot_be_joined_is_refused_with_words() -> None:
     assert refusal(lambda: bench.mark(2, "d")) == ("bad_field", 'answer: should be one of a, b, c (got "d")')
     code, message = refusal(lambda: bench.mark(3, "a"))
     assert code == "not_found"
-    assert "the newest 1000 of a task are, for 90 days (got 3)" in message
+    assert "only the newest 1000 of each task are, for 90 days (got 3)" in message
     code, message = refusal(lambda: bench.mark(2, "a", task="generate"))
     assert (code, message) == ("unknown_task", 'task: should be one of kind classify: t (got "generate")')
 

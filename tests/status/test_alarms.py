@@ -155,7 +155,7 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST, expires="2026-01-01")
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
-    assert "in 97%" in bus.retained["accuracy-low"]["message"]
+    assert "(it was 97%)" in bus.retained["accuracy-low"]["message"]
     assert "(thermal)" in bus.retained["throttled"]["message"]
     assert bus.retained["model-quality"]["severity"] == "critical"
     bus.alarms.set_quality_fault(None)
@@ -165,7 +165,7 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
 def test_a_model_expires_only_by_a_clock_that_is_set(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bus.run(1, expires="9999-12-31").alarms.severities == {}
     assert bus.run(1, expires="2026-01-01").alarms.severities == {"model-expired": "warning"}
-    assert "2026-01-01; it goes on: switch to a newer bundle" in bus.retained["model-expired"]["message"]
+    assert "2026-01-01 but keeps answering: switch to a newer bundle" in bus.retained["model-expired"]["message"]
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     assert bus.run(1, expires="2026-01-01").alarms.severities == {}
     assert "model-expired" in bus.alarms.unmeasured
@@ -243,7 +243,7 @@ def test_a_worker_that_dies_again_and_again(bus: Bus) -> None:
     assert bus.run(1).retained == {}
     bus.alarms.on_worker_ended("killed by SIGKILL", 101.0)
     message = bus.run(1).retained["worker-crash-loop"]["message"]
-    assert message.startswith("the worker ended 3 times within 10 minutes, at last killed by SIGKILL: ")
+    assert message.startswith("the worker ended 3 times within 10 minutes, most recently killed by SIGKILL: ")
     assert bus.run(590).alarms.severities == {"worker-crash-loop": "critical"}
     assert bus.run(20).retained == {}
 

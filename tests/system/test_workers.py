@@ -101,7 +101,7 @@ def test_while_workers_die_callers_get_a_time_to_retry(start_site: Callable[...,
     wait_until(lambda: any(message.payload for message in site.client.on(topic)), "the alarm", 10)
     alarm = site.client.on(topic)[-1].json
     assert alarm["severity"] == "critical"
-    assert alarm["message"].startswith("the worker ended 3 times within 10 minutes, at last killed by SIGKILL: ")
+    assert alarm["message"].startswith("the worker ended 3 times within 10 minutes, most recently killed by SIGKILL: ")
 
     reply = site.ask("triage", {"input": "normal", "deadline_ms": 200})
     asked_at = time.monotonic()

@@ -76,7 +76,7 @@ def better_map(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap
     rows or maps of other labels.
     """
     if base.labels != current.labels:
-        raise ValueError("the two score maps have different labels, or in another order")
+        raise ValueError("the two score maps have different labels, or the same in another order")
     # Rows of one label say nothing of the others.
     if len(rows) < MIN_ROWS or len({label for _, label in rows}) < 2:
         return None
@@ -207,7 +207,7 @@ def _fit_family(feedback: _Feedback, start: ScoreMap, family: _Family, strength:
 def _feedback(rows: Sequence[LabelledScores], of: ScoreMap) -> _Feedback:
     index = {label: number for number, label in enumerate(of.labels)}
     if any(scores.keys() != index.keys() or right not in index for scores, right in rows):
-        raise ValueError("the feedback has other labels than the score map")
+        raise ValueError("the labels of the feedback are not those of the score map")
     scores = np.array([[scores[label] for label in of.labels] for scores, _ in rows])
     return _Feedback(np.log(np.maximum(scores, FLOOR)), np.array([index[right] for _, right in rows], dtype=np.intp))
 

@@ -82,7 +82,7 @@ def checks(
         )
         return
     if hint := revocations_hint(config):
-        advice = "bring your newest list, its signature, and the keys"
+        advice = "copy your newest list, its signature and the keys to the board"
         yield warning("revocations", hint, advice)
     if is_broker_only:
         yield from _bus_checks(config, is_running=is_running)

@@ -110,7 +110,7 @@ def test_rows_that_never_vary_are_no_error() -> None:
 
 def test_other_labels_are_refused() -> None:
     for row in (({"a": 1.0}, "a"), (dict.fromkeys(LABELS, 0.25), "e")):
-        with pytest.raises(ValueError, match="other labels"):
+        with pytest.raises(ValueError, match="not those of the score map"):
             fit([row], IDENTITY)
     with pytest.raises(ValueError, match="different labels"):
         better_map(feedback(50), IDENTITY, ScoreMap.identity(("a", "b")))
