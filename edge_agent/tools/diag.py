@@ -56,14 +56,20 @@ _MAX_MESSAGES = 50
 _PART_S, _DOCTOR_S = 60.0, 240.0
 _CONNECT_S, _RETAINED_S = 5.0, 1.5
 _SYSTEM_FILES = (
-    *("proc/meminfo", "proc/swaps", "proc/mounts", "proc/loadavg", "proc/uptime", "proc/cmdline"),
-    *("proc/pressure/memory", "sys/fs/cgroup/system.slice/edge-agent.service/memory.events"),
+    *("proc/meminfo", "proc/swaps", "proc/mounts", "proc/loadavg", "proc/uptime", "proc/pressure/memory"),
+    "sys/fs/cgroup/system.slice/edge-agent.service/memory.events",
 )
 # Not Environment= nor SetCredential=: there may be secrets in them.
 _UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,DropInPaths,NRestarts,ExecMainStatus,"
     "ExecMainCode,ExecMainStartTimestamp,ExecMainExitTimestamp,StatusText,MemoryCurrent,MemoryPeak,MemoryMax,User"
 )
+# Parts that are a program's output.
+_PROGRAMS = {
+    "unit": ("systemctl", "show", UNIT, "--property", _UNIT_PROPERTIES),
+    "kernel": ("dmesg",),
+    "disks": ("df", "--human-readable", "--print-type"),
+}
 
 
 def diag(config_path: Path, out: Path | None) -> int:
@@ -87,12 +93,9 @@ def diag(config_path: Path, out: Path | None) -> int:
         if why := _collect(files, work, _DOCTOR_S if part == "doctor" else _PART_S):
             missing[part] = scrubbed(why)
     progress.clear()
-    contents = {
-        "version": __version__,
-        "account": os.geteuid(),
-        "files": {name: len(data) for name, data in files.items()},
-    }
-    files["contents.json"] = _redacted_bytes({**contents, "missing": missing, "never": NEVER})
+    sizes = {name: len(data) for name, data in files.items()}
+    contents = {"version": __version__, "account": os.geteuid(), "files": sizes, "missing": missing, "never": NEVER}
+    files["contents.json"] = _redacted_bytes(contents)
     try:
         size = _write(path, files, name)
     except OSError as error:
@@ -118,11 +121,8 @@ def _parts(path: Path, config: Config | ConfigError) -> dict[str, Callable[[], F
         "configuration": partial(_configuration, path, config),
         "board": lambda: iter([("board.json", asdict(read_once(board)))]),
         "resources": partial(_resources, root),
-        "unit": lambda: iter(
-            [("unit.txt", program_output(("systemctl", "show", UNIT, "--property", _UNIT_PROPERTIES), 5.0))]
-        ),
+        **{name: partial(_output, name, command) for name, command in _PROGRAMS.items()},
         "log": _log,
-        "kernel": lambda: iter([("kernel.txt", program_output(("dmesg",), 5.0))]),
         "state": partial(_state, state_dir),
         "models": partial(_models, models_dir, config),
         "bus": partial(_retained, config),
@@ -148,20 +148,17 @@ def _collect(files: dict[str, bytes], work: Callable[[], Files], limit_s: float)
 
 def _versions(board: Board) -> Files:
     """Everything that takes part in an answer, and the board."""
-    yield (
-        "versions.json",
-        {
-            "edge-agent": __version__,
-            "python": sys.version,
-            "packages": {package.name: package.version for package in distributions()},
-            "system": platform.platform(),
-            "machine": platform.machine(),
-            "board": board.model(),
-            "cores": cores(),
-            "cpu_features": board.cpu_features(),
-            "clock": timestamp(),
-        },
-    )
+    versions = {
+        "edge-agent": __version__,
+        "python": sys.version,
+        "packages": {package.name: package.version for package in distributions()},
+        "system": platform.platform(),
+        "board": board.model(),
+        "cores": cores(),
+        "cpu_features": board.cpu_features(),
+        "clock": timestamp(),
+    }
+    yield "versions.json", versions
 
 
 def _configuration(path: Path, config: Config | ConfigError) -> Files:
@@ -177,15 +174,16 @@ def _configuration(path: Path, config: Config | ConfigError) -> Files:
 
 
 def _resources(root: Path) -> Files:
-    """Memory, disks, pressure, by the /proc and /sys below the root."""
-    texts = []
-    for name in _SYSTEM_FILES:
-        try:
-            texts.append(f"== {name}\n{(root / name).read_text('utf-8')}")
-        except OSError as error:
-            texts.append(f"== {name}: {error.strerror}\n")
-    yield "resources.txt", "\n".join(texts)
-    yield "disks.txt", program_output(("df", "--human-readable", "--print-type"), 5.0)
+    """Memory, load and mounts, by the /proc and /sys below the root."""
+    files = {name: root / name for name in _SYSTEM_FILES}
+    yield (
+        "resources.txt",
+        "\n".join(f"== {name}\n{file.read_text('utf-8')}" for name, file in files.items() if file.is_file()),
+    )
+
+
+def _output(name: str, command: tuple[str, ...]) -> Files:
+    yield f"{name}.txt", program_output(command, 5.0)
 
 
 def _log() -> Files:
@@ -212,19 +210,15 @@ def _models(models_dir: Path, config: Config | ConfigError) -> Files:
     yield "models.txt", _listing(models_dir)
     if isinstance(config, ConfigError):
         return
-    switched = record.read_record(config)
-    paths = {config.models["default"].path}
-    if switched:
-        paths |= {switched.current, *filter(None, [switched.previous])}
-    manifests = {str(path): path / MANIFEST_FILE for path in sorted(paths)}
-    yield (
-        "models.json",
-        {
-            "configured": str(config.models["default"].path),
-            "record": switched and switched.model_dump(mode="json"),
-            "manifests": {name: json.loads(file.read_bytes()) for name, file in manifests.items() if file.is_file()},
-        },
-    )
+    configured, switched = config.models["default"].path, record.read_record(config)
+    paths = [configured, *([switched.current, switched.previous] if switched else [])]
+    manifests = {str(path): path / MANIFEST_FILE for path in paths if path}
+    models = {
+        "configured": str(configured),
+        "record": switched and switched.model_dump(mode="json"),
+        "manifests": {name: json.loads(file.read_bytes()) for name, file in manifests.items() if file.is_file()},
+    }
+    yield "models.json", models
 
 
 def _retained(config: Config | ConfigError) -> Files:
@@ -281,39 +275,28 @@ def _write(path: Path, files: dict[str, bytes], folder: str) -> int:
 
 
 # Repetitions are bounded: with texts from the bus, the time must not grow with the square of their length.
-_CREDENTIALS = (
-    (re.compile(r"-----BEGIN [^\n-]*PRIVATE KEY-----.*?(?:-----END [^\n-]*-----|\Z)", re.DOTALL), LEFT_OUT),
-    (re.compile(r"(?<![^\s/@\"'=])[^\s/@\"'=:]{1,128}:[^\s/@\"']{1,256}@(?=[\w\[])"), f"{LEFT_OUT}@"),
-    (re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE), rf"\g<1>{LEFT_OUT}"),
-    (
-        re.compile(
-            r"((?:password|passwd|pwd|passphrase|secret|(?<!per_)token|(?:api|private)[-_]?key|hmac|nonce)[\"']?\s*[:=]\s*)"
-            r"(?:\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,;]+)",
-            re.IGNORECASE,
-        ),
-        rf"\g<1>{LEFT_OUT}",
-    ),
-)
+_CREDENTIALS = {
+    r"(?s)-----BEGIN [^\n-]*PRIVATE KEY-----.*?(?:-----END [^\n-]*-----|\Z)": LEFT_OUT,
+    r"(?<![^\s/@\"'=])[^\s/@\"'=:]{1,128}:[^\s/@\"']{1,256}@(?=[\w\[])": f"{LEFT_OUT}@",
+    r"(?i)((?:password|passwd|pwd|passphrase|secret|(?<!per_)token|(?:api|private)[-_]?key|hmac|nonce)[\"']?\s*[:=]\s*)"
+    r"(?:\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,;]+)": rf"\g<1>{LEFT_OUT}",
+}
 # A path may be the secret itself, written into the wrong key.
 _SECRET_KEYS = re.compile(r"pass|secret|user|key|hmac|nonce|(?<!per_)token$", re.IGNORECASE)
 
 
 def scrubbed(text: str) -> str:
     """The text without anything that looks like credentials."""
-    for pattern, instead in _CREDENTIALS:
-        text = pattern.sub(instead, text)
+    for pattern, instead in _CREDENTIALS.items():
+        text = re.sub(pattern, instead, text)
     return text
 
 
 def _redacted(value: Any) -> Any:
     """A JSON value without credentials; a text is left out whole if its key names a secret."""
     if isinstance(value, dict):
-        return {
-            scrubbed(str(key)): LEFT_OUT
-            if isinstance(inner, str) and _SECRET_KEYS.search(str(key))
-            else _redacted(inner)
-            for key, inner in value.items()
-        }
+        secret = {key for key, inner in value.items() if isinstance(inner, str) and _SECRET_KEYS.search(str(key))}
+        return {scrubbed(str(key)): LEFT_OUT if key in secret else _redacted(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(map(_redacted, value))
     return value if value is None or isinstance(value, (bool, int, float)) else scrubbed(str(value))
