@@ -88,21 +88,12 @@ def _group(*options: _Option, title: str | None = None) -> _Option:
     return add
 
 
-def _number(min_value: float, max_value: float, rule: str) -> Callable[[str], float]:
+def _number(kind: type[int | float], min_value: float, max_value: float, rule: str) -> Callable[[str], float]:
     def parse(text: str) -> float:
         with suppress(ValueError):
-            if min_value <= (value := float(text)) <= max_value:
+            if min_value <= (value := kind(text)) <= max_value:
                 return value
         raise argparse.ArgumentTypeError(f"should be {rule} (got {shown(text)})")
-
-    return parse
-
-
-def _whole_number(max_value: int, rule: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if re.fullmatch("[0-9]{1,8}", text) and 1 <= int(text) <= max_value:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"should be {rule}, 1 to {max_value} (got {shown(text)})")
 
     return parse
 
@@ -117,11 +108,11 @@ def _json_object(text: str) -> dict[str, object]:
     return value
 
 
-_SECONDS = _number(1e-9, 3600, "seconds, above 0 and up to 3600")
-_MINUTES = _number(0.01, 1440, "minutes, 0.01 to 1440")
-_PERCENT = _number(0, 1000, "percent, 0 to 1000")
-_COUNT = _whole_number(10_000_000, "a whole number")
-_PORT = _whole_number(65535, "a port")
+_SECONDS = _number(float, 1e-9, 3600, "seconds, above 0 and up to 3600")
+_MINUTES = _number(float, 0.01, 1440, "minutes, 0.01 to 1440")
+_PERCENT = _number(float, 0, 1000, "percent, 0 to 1000")
+_COUNT = _number(int, 1, 10_000_000, "a whole number, 1 to 10000000")
+_PORT = _number(int, 1, 65535, "a port, 1 to 65535")
 _CONFIG = _value("--config FILE", "the configuration (default: %(default)s)", Path, default=DEFAULT_PATH)
 _JSON = _flag("--json", "prints one JSON object instead")
 _FORCE = _flag("--force", "replaces an existing file")
@@ -238,8 +229,9 @@ def _ask(options: argparse.Namespace) -> int:
 
     bus = bus_of(options)
     text = sys.stdin.read() if options.input == "-" else options.input
-    if not re.fullmatch(NAME_PATTERN, options.task):
-        return fail(f"TASK should be letters, digits, _ and -, at most 64 (got {shown(options.task)})", EXIT_USAGE)
+    for name, given in (("TASK", options.task), ("--pool", options.pool)):
+        if given is not None and not re.fullmatch(NAME_PATTERN, given):
+            return fail(f"{name} should be letters, digits, _ and -, at most 64 (got {shown(given)})", EXIT_USAGE)
     try:
         text.encode()
         value = text if options.text else parse_input(text)
@@ -248,8 +240,6 @@ def _ask(options: argparse.Namespace) -> int:
     except NotJsonError as error:
         return fail(f"INPUT is not JSON: {error}; --text sends it as it is", EXIT_USAGE)
     fields = {name: given for name in ("priority", "options") if (given := getattr(options, name)) is not None}
-    if options.pool is not None and not re.fullmatch(NAME_PATTERN, options.pool):
-        return fail(f"--pool should be letters, digits, _ and -, at most 64 (got {shown(options.pool)})", EXIT_USAGE)
     reply = ask(bus, options.task, value, deadline_ms=options.deadline_ms, fields=fields, pool=options.pool)
     return _print_reply(reply)
 
@@ -468,11 +458,7 @@ def _bench(options: argparse.Namespace) -> int:
         'lines of {"input": …, "answer": "label"}; or a .csv with a column answer, and input or other columns',
         Path,
     ),
-    _value(
-        "--unlabelled FILE",
-        "such rows without answers, or one input a line, as JSON or text",
-        Path,
-    ),
+    _value("--unlabelled FILE", "such rows without answers, or one input a line, as JSON or text", Path),
     _value("--wordings FILE", "other texts for `system` to try, one a line", Path),
     _CONFIG,
     _value("--minutes MIN", "how long it may take (default: %(default)s)", _MINUTES, default=10.0),

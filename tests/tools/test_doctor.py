@@ -22,11 +22,8 @@ from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, system
-from edge_agent.tools.doctor.broker import connection_check
-from edge_agent.tools.doctor.check import Check, Verdict
-from edge_agent.tools.doctor.model import canaries_check, kernels, memory, preferences, repack
-from edge_agent.tools.doctor.system import clock, disk, files, is_allowed, memory_limit, sensors, state
-from edge_agent.tools.doctor.traffic import (
+from edge_agent.tools.doctor.broker import (
+    connection_check,
     features_check,
     name_check,
     retained_check,
@@ -34,6 +31,9 @@ from edge_agent.tools.doctor.traffic import (
     round_trip_check,
     traffic_checks,
 )
+from edge_agent.tools.doctor.check import Check, Verdict
+from edge_agent.tools.doctor.model import canaries_check, kernels, memory, preferences, repack
+from edge_agent.tools.doctor.system import clock, disk, files, is_allowed, memory_limit, sensors, state
 from edge_agent.worker.client import WorkerClient
 from tests.helpers.boards.trees import load, read
 from tests.helpers.keys import write_keys

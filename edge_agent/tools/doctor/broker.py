@@ -1,18 +1,30 @@
-"""Checks of the broker: can it be reached, and does it accept this board?"""
+"""Checks of the broker: does it accept this board, what does it offer, what may the board do, how fast is it?"""
 
 from __future__ import annotations
 
+import secrets
 import socket
+import statistics
+import time
 from collections.abc import Iterator
+from typing import Any
 
 from edge_agent.core.config import Config, MqttConfig
+from edge_agent.core.messages import emptied, json_publication
+from edge_agent.core.topics import Topics
+from edge_agent.core.wording import shown
 from edge_agent.mqtt.credentials import credential_faults
-from edge_agent.mqtt.link import FailedAt
-from edge_agent.tools.client import Client
-from edge_agent.tools.doctor.check import Check, Verdict, failed, good
-from edge_agent.tools.doctor.traffic import traffic_checks
+from edge_agent.mqtt.link import KEEPALIVE_S, FailedAt
+from edge_agent.tools.client import Client, object_or_empty
+from edge_agent.tools.doctor.check import Check, Verdict, failed, good, skipped, warning
 
 TIMEOUT_S = 5.0
+WAIT_S = 3.0
+ROUND_TRIPS = 7
+# Linux acknowledges a TCP packet after 40 ms, or with what it sends before. A broker that waits for that adds more than
+# this time to a round trip.
+STALL_S = 0.025
+_TOKEN_EXPIRY_S = 60
 _CA_ADVICE = (
     "create the authority's certificate (mqtt.tls.ca_file) again, by openssl req -x509 -key ca.key with the same -subj "
     "and -addext keyUsage=critical,keyCertSign,cRLSign: Python requires it since 3.13; the broker's stays valid"
@@ -74,3 +86,212 @@ def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
     also = "a client's certificate (mqtt.tls.cert_file)" if mqtt.tls else "TLS ([mqtt.tls], usually port 8883)"
     found = f"{where} does not answer a CONNECT of MQTT {mqtt.protocol} {tls}"
     return failed("broker", found, f"check mqtt.protocol, and whether the broker's listener requires {also}")
+
+
+def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterator[Check]:
+    """Publishes events on `event/doctor`, and one message below `<root>/reply`.
+
+    Requests that arrive meanwhile are not answered.
+    """
+    topics, token = config.topics, secrets.token_hex(8)
+    event_topic = topics.event("doctor")
+    wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *config.reading_filters}
+    with Client(client_id, config.mqtt, wanted) as board:
+        if not board.connect(WAIT_S):
+            return
+        link = board.link
+        if config.mqtt.protocol == "5":
+            yield features_check(link.limits, config.queue.max_payload_bytes)
+        link.publish(json_publication(event_topic, {"token": token}))
+        state, is_back = b"", False
+        for message in board.messages(WAIT_S):
+            if message.topic == topics.state:
+                state = message.payload
+            elif message.topic == event_topic and token.encode() in message.payload:
+                is_back = True
+                break
+        refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
+        refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
+        yield rights_check(refused, topics.base, is_back=is_back)
+        if not is_back:
+            yield name_check(state, topics.base, is_running=is_running)
+            return
+        shared_replies = f"{config.mqtt.root}/reply"
+        if config.mqtt.protocol == "5" and f"{shared_replies}/#" in config.reply_topics:
+            yield replies_check(board, shared_replies)
+        by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
+        yield _unless_lost(board, retained_check(by_exact=by_exact, by_wildcard=by_wildcard))
+        if by_exact:
+            yield name_check(state, topics.base, is_running=is_running)
+        else:
+            yield skipped("name", "the broker does not say which boards it knows")
+        with Client(f"{client_id}.caller", config.mqtt, ()) as caller:
+            yield _round_trip(board, caller, topics)
+
+
+def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
+    """What the broker offers by the limits in its CONNACK, and what follows from what it lacks."""
+    lacks = [
+        f"{what}, so {so}"
+        for name, what, so in (
+            ("MaximumQoS", "QoS 1", "it refuses the agent's connection, with its last will at QoS 1"),
+            ("RetainAvailable", "retained messages", "it refuses the agent's connection, with its retained last will"),
+            ("WildcardSubscriptionAvailable", "wildcards", "the agent hears neither requests nor commands"),
+        )
+        if limits.get(name) == 0
+    ]
+    if lacks:
+        return failed("features", f"the broker lacks {'; '.join(lacks)}", "switch it on, or use another broker")
+    packet_bytes, keepalive_s = limits.get("MaximumPacketSize"), limits.get("ServerKeepAlive", 0)
+    packets = "no largest packet named" if packet_bytes is None else f"packets up to {packet_bytes} bytes"
+    found = f"retained messages, wildcards, QoS 1, {packets}, {limits.get('ReceiveMaximum', 65535)} unacknowledged"
+    if packet_bytes is not None and packet_bytes < max_payload_bytes:
+        advice = (
+            f"let the broker take packets of more than queue.max_payload_bytes ({max_payload_bytes}): a longer request "
+            "does not arrive, a longer reply becomes `failed`, a longer `info` is not published"
+        )
+        return warning("features", found, advice)
+    if keepalive_s > KEEPALIVE_S:
+        found = f"the broker sets a keepalive of {keepalive_s} s; the agent asks for {KEEPALIVE_S} s"
+        advice = f"lower it: a board that dies is shown as online for up to {1.5 * keepalive_s:.0f} s"
+        return warning("features", found, advice)
+    return good("features", found)
+
+
+def rights_check(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
+    """By what the broker refused, with its reasons, and whether the event came back."""
+    advice = (
+        f"let the broker's access list allow this user to read and write below {base}/#; "
+        "usually the rule is that mqtt.username is the device's id"
+    )
+    if refused:
+        return failed("topics", f"the broker refuses {', '.join(f'{what} ({why})' for what, why in refused)}", advice)
+    if not is_back:
+        # MQTT 3.1.1 brokers drop messages that they do not allow, without a word.
+        return warning("topics", f"messages published below {shown(base)} do not come back", advice)
+    return good("topics", f"may subscribe and publish below {base}")
+
+
+def replies_check(board: Client, place: str) -> Check:
+    """Whether this board may publish replies where callers expect them."""
+    outbox = board.link.outbox
+    before = len(outbox.refusals)
+    board.link.publish(json_publication(f"{place}/doctor", {}))
+    board.wait_until_sent(WAIT_S)
+    if len(outbox.refusals) == before:
+        return good("replies", f"may publish below {place}")
+    return warning(
+        "replies",
+        f"the broker refuses to publish below {shown(place)}",
+        f"let the access list allow this user to write {place}/#; until then such replies go to the task's own topic",
+    )
+
+
+def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
+    """Whether another board uses this name, by the state that the broker retains of this board."""
+    current = object_or_empty(state).get("state")
+    if current in ("online", "draining") and not is_running:
+        return warning(
+            "name",
+            f"an agent is {current} as {base}, and no service runs here",
+            "if no agent was started here by hand, another board has this device.id: give each its own",
+        )
+    return good("name", f"{base} is {shown(current) if current else 'not known there yet'}")
+
+
+def brings_retained(board: Client, topics: Topics, name: str) -> bool:
+    """Whether a new subscription to `event/<name>` brings a retained `event/doctor`, which is removed again."""
+    topic, token = topics.event("doctor"), secrets.token_hex(8)
+    link = board.link
+    if link.limits.get("RetainAvailable") == 0:
+        return False
+    link.subscriptions.replace(())
+    link.publish(json_publication(topic, {"token": token}, retain=True, expiry_s=_TOKEN_EXPIRY_S))
+    board.wait_until_sent(WAIT_S)
+    link.subscriptions.replace({topics.event(name)})
+    is_brought = hears(board, token, is_retained=True)
+    link.publish(emptied(topic))
+    return is_brought
+
+
+def retained_check(*, by_exact: bool, by_wildcard: bool) -> Check:
+    """Which subscriptions brought a retained message."""
+    if by_wildcard:
+        return good("retained", "a new subscription brings what the broker retains, with wildcards too")
+    if by_exact:
+        return warning(
+            "retained",
+            "a subscription with wildcards does not bring what the broker retains (RabbitMQ works so)",
+            "dashboards should name each board's topics; `edge-agent watch` shows a board once it publishes health, "
+            "and never one that was offline before",
+        )
+    return warning(
+        "retained",
+        "no subscription brings a retained message",
+        "switch them on in the broker: without them a board's state and info are seen only when they change",
+    )
+
+
+def _unless_lost(board: Client, check: Check) -> Check:
+    """The check, unless the connection has ended: then that is what is wrong."""
+    for _ in board.messages(0.1):  # takes what came before the end
+        pass
+    if board.is_connected:
+        return check
+    return failed(check.name, f"the connection broke meanwhile: {board.reason}", "see the broker's log, and ask again")
+
+
+def _round_trip(board: Client, caller: Client, topics: Topics) -> Check:
+    if not caller.connect(WAIT_S):
+        found = f"the broker does not accept a second connection: {caller.reason or 'no answer'}"
+        return _unless_lost(board, skipped("round trip", found))
+    prompt_s, late_s = (_round_trips_s(board, caller, topics, is_late=is_late) for is_late in (False, True))
+    if not prompt_s or not late_s:
+        found = f"an answer did not come within {WAIT_S:.0f} s"
+        return _unless_lost(board, warning("round trip", found, "check the broker's load, and ask again"))
+    return round_trip_check(prompt_s, late_s)
+
+
+def _round_trips_s(board: Client, caller: Client, topics: Topics, *, is_late: bool) -> list[float]:
+    """Times from the caller's message at QoS 1 to the board's answer; empty if one did not come.
+
+    With `is_late` the caller's kernel acknowledges TCP packets late. The first round trip, which sets that, does not
+    count.
+    """
+    question, answer = topics.event("doctor"), topics.event("doctor-answer")
+    board.link.subscriptions.replace({question})
+    caller.link.subscriptions.replace({answer})
+    caller.link.acknowledges_tcp_late = is_late
+    times = []
+    for _ in range(ROUND_TRIPS + 1):
+        token = secrets.token_hex(8)
+        started_at = time.monotonic()
+        for sender, topic, receiver in ((caller, question, board), (board, answer, caller)):
+            sender.link.publish(json_publication(topic, {"token": token}))
+            if not hears(receiver, token):
+                return []
+        times.append(time.monotonic() - started_at)
+    return times[1:]
+
+
+def round_trip_check(prompt_s: list[float], late_s: list[float]) -> Check:
+    """Whether the broker waits for TCP acknowledgements. Each: round trips of a caller that acknowledges so.
+
+    Only if the fastest late one is slower than prompt ones are: where a network is uneven, medians differ by chance.
+    """
+    found = f"{1000 * statistics.median(late_s):.1f} ms from a message at QoS 1 to its answer, without an agent's work"
+    usual_s = statistics.median(prompt_s)
+    if min(late_s) - usual_s < STALL_S:
+        return good("round trip", found)
+    return warning(
+        "round trip",
+        f"{found}; {1000 * usual_s:.1f} ms if the client's kernel acknowledges each packet at once: the broker holds "
+        "packets back (Nagle's algorithm)",
+        "write `set_tcp_nodelay true` into mosquitto.conf and restart it; let clients set TCP_NODELAY, too",
+    )
+
+
+def hears(client: Client, token: str, *, is_retained: bool = False) -> bool:
+    """Whether a message with this token comes within WAIT_S."""
+    messages = client.messages(WAIT_S)
+    return any(token.encode() in message.payload and message.is_retained >= is_retained for message in messages)

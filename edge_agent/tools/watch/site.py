@@ -12,7 +12,6 @@ from typing import Any
 
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
-from edge_agent.core.terminal import UNKNOWN
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import shown
 from edge_agent.tools.client import object_of
@@ -104,10 +103,11 @@ class WatchedBoard:
             return
         try:
             document = object_of(message.payload)
-            if topic == "state" and document.get("state") not in _STATES:
-                raise ValueError(f"state: should be {', '.join(_STATES)} (got {shown(document.get('state'))})")
         except ValueError as error:
             self._faults[topic] = " ".join(str(error).split())
+            return
+        if topic == "state" and document.get("state") not in _STATES:
+            self._faults[topic] = f"state: should be {', '.join(_STATES)} (got {shown(document.get('state'))})"
             return
         self._documents[topic] = document
         if topic == "health":
@@ -283,30 +283,6 @@ def duration(length_s: float) -> str:
         if length_s < 120 * size:
             return f"{length_s / size:.0f} {unit}"
     return f"{length_s / 86400:.0f} d"
-
-
-def pool_lines(rows: list[Row]) -> list[str]:
-    """A line for each pool, from what its boards report."""
-    names = sorted({name for row in rows if (name := text_at(row.health, "pool.name"))})
-    return [_pool_line(name, [row for row in rows if text_at(row.health, "pool.name") == name]) for name in names]
-
-
-def _pool_line(name: str, boards: list[Row]) -> str:
-    """Of the queue's figures the largest count: those of a board may be some seconds old."""
-
-    def figures(key: str) -> list[float]:
-        return [value for row in boards if (value := number_at(row.health, f"pool.{key}")) is not None]
-
-    waiting, dead, waited_ms = (max(figures(key), default=None) for key in ("waiting", "dead_letters", "waited_ms"))
-    return (
-        f"pool {name}: {len(boards)} board{'' if len(boards) == 1 else 's'}, {sum(figures('places')):.0f} places, "
-        f"{sum(figures('per_minute')):.0f} requests a minute, {_number(waiting)} wait, the last one waited "
-        f"{UNKNOWN if waited_ms is None else duration(waited_ms / 1000)}, dead letters: {_number(dead)}"
-    )
-
-
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0f}"
 
 
 def row_document(row: Row) -> Document:

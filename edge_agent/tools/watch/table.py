@@ -12,17 +12,7 @@ from rich.text import Text
 
 from edge_agent.core.terminal import UNKNOWN
 from edge_agent.core.wording import printable
-from edge_agent.tools.watch.site import (
-    BoardLevel,
-    Document,
-    Row,
-    duration,
-    is_critical,
-    number_at,
-    pool_lines,
-    text_at,
-    time_at,
-)
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, duration, is_critical, number_at, text_at, time_at
 
 STYLES = {
     BoardLevel.CRITICAL: "bold white on red",
@@ -61,14 +51,11 @@ def site_view(
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold dim")
     columns = [column for column in TABLE_COLUMNS if width >= column.needs_width]
     for column in columns:
-        table.add_column(
-            column.title, justify="right" if column.is_number else "left", no_wrap=True, overflow="ellipsis"
-        )
+        table.add_column(column.title, justify="right" if column.is_number else "left", no_wrap=True)
     table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(column.cell(row)) for column in columns), _wrong(row, wall))
-    pools = (Text(printable(line), "dim") for line in pool_lines(list(rows)))
-    return Group(head, *pools, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
+    return Group(head, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
 
 
 def level_word(level: BoardLevel) -> str:

@@ -53,33 +53,6 @@ def test_trouble_stands_above_the_table() -> None:
     assert lines[1] == trouble
 
 
-POOL = {"name": "pumps", "places": 4, "per_minute": 90, "waiting": 17, "waited_ms": 1400, "dead_letters": 2}
-
-
-def test_each_pool_has_a_line_above_the_table() -> None:
-    site = Site("r", "hall1")
-    play(site, "b1", pool=POOL)
-    play(site, "b2", pool={**POOL, "places": 2, "per_minute": 10, "waiting": 15, "waited_ms": 2300})
-    play(site, "b3", pool={**POOL, "name": "ovens", "places": 1, "per_minute": 0, "waiting": 0, "dead_letters": 0})
-    play(site, "b4", pool=None)
-    assert plain(site, 140)[1:3] == [
-        "pool ovens: 1 board, 1 places, 0 requests a minute, 0 wait, the last one waited 1 s, dead letters: 0",
-        "pool pumps: 2 boards, 6 places, 100 requests a minute, 17 wait, the last one waited 2 s, dead letters: 2",
-    ]
-
-
-def test_what_a_pool_does_not_know_is_a_dash() -> None:
-    site = Site("r", "hall1")
-    unknown = dict.fromkeys(("waiting", "waited_ms", "dead_letters"))
-    play(site, "b1", pool={**POOL, **unknown, "places": 0, "per_minute": 0})
-    (line,) = [one for one in plain(site, 140) if one.startswith("pool")]
-    assert line.endswith("1 board, 0 places, 0 requests a minute, – wait, the last one waited –, dead letters: –")
-
-
-def test_a_site_without_pools_has_no_such_line() -> None:
-    assert not any(line.startswith("pool") for line in plain(mixed_site()))
-
-
 TEXTS = st.text(max_size=80)
 
 
@@ -90,7 +63,6 @@ def test_text_from_the_bus_neither_moves_the_cursor_nor_breaks_the_table(
     site = Site("r", "hall1")
     device = device.replace("/", "_") or "b"
     trouble: dict[str, Any] = {"overall": "degraded", "reasons": reasons, "governor__level": message}
-    trouble["pool"] = {"name": message}
     play(site, device, **trouble)
     say(site, device, "alarm/x", boards.alarm(f"[red]{message}", session=device))
     for line in plain(site, width, trouble=message or "x"):
