@@ -254,11 +254,11 @@ class Agent:
                 is_active=self._dispatcher.active > 0,
             )
         )
-        self._dispatcher.set_energy_rate(self._energy.joules_per_busy_s)
+        self._dispatcher.joules_per_busy_s = self._energy.joules_per_busy_s
         before = self._governor.limits
         limits = self._governor.decide(reading, now)
         if limits != before:
-            self._dispatcher.apply_limits(limits)
+            self._dispatcher.slots.limits = limits
             self._supervisor.send(limits.for_worker())
         if limits.level is not before.level:
             log.warning("governor level=%s: %s", limits.level.name.lower(), limits.reason or "there are no limits")

@@ -138,7 +138,7 @@ def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypat
     monkeypatch.setattr(agent._status, "publish_all", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         with_worker(monkeypatch, agent)
-    assert agent._dispatcher._slots._of_model == {LARGE: READY.max_active}
+    assert agent._dispatcher.slots._of_model == {LARGE: READY.max_active}
 
 
 def test_a_worker_that_leaks_is_replaced_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
 
     for second in range(3, 43):
         agent._monitor._latest = BoardReading(disk_free_mb=10.0)
-        agent._dispatcher._replies.totals.overloaded_total += 1
+        agent._dispatcher.replies.overloaded_total += 1
         agent._status.update_alarms(float(second))
 
     wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}

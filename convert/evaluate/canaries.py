@@ -24,6 +24,8 @@ from .worker import Adapted, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
 _MIN_TEXT_BYTES = 8
+# Behind the beginning of a text, a board may write another text that is as good.
+_TEXT_TOKENS = 16
 # A sampled answer leaves the most probable one only where another token is at least half as probable as the best.
 # At this temperature it does so there nearly half of the time.
 _PROBES = [Sampling(temperature=2.0, top_p=1.0, min_p=0.5, seed=seed) for seed in (1, 2, 3)]
@@ -75,7 +77,10 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
     with open_worker(model, [task.prefix() for task in requests.tasks.values()]) as worker:
         for number, request in enumerate(requests.requests):
             progress("recording answers", number / len(requests.requests))
-            task = replace(request.task, config=request.task.config.for_canary())
+            task, config = request.task, request.task.config
+            if config.canary_part == "beginning":
+                shortened = config.model_copy(update={"max_tokens": min(config.max_tokens, _TEXT_TOKENS)})
+                task = replace(task, config=shortened)
             canary = _canary(worker, task, request)
             if isinstance(canary, str):
                 left_out.append(f"{request.where}: {escaped(canary)}")

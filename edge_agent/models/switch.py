@@ -209,7 +209,7 @@ class ModelSwitch:
         return False
 
     def _end_old_worker(self, attempt: _Attempt) -> _Steps[None]:
-        self._dispatcher.pause()
+        self._dispatcher.is_paused = True
         while self._dispatcher.active:
             yield
         attempt.has_old_ended = True
@@ -286,7 +286,8 @@ class ModelSwitch:
             self._supervisor.schedule_restart_now(self._now)
             ready_at = self._supervisor.next_ready_at
             self._dispatcher.on_worker_lost("another model was tried", self._now, ready_at=ready_at)
-        self._dispatcher.unpause(self._now)
+        self._dispatcher.is_paused = False
+        self._dispatcher.fill_slots(self._now)
         bundle = printable(attempt.source.name)
         event = {"how": attempt.how, "bundle": bundle, "code": error.code, "message": error.message}
         return SwitchFailed(error, event)

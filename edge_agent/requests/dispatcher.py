@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from edge_agent.board.governor import RELAX_S, Limits
+from edge_agent.board.governor import RELAX_S
 from edge_agent.core.clock import Moment
-from edge_agent.core.codes import Code, Error, Refusal
+from edge_agent.core.codes import Code, Error, Refusal, Status
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 
 # A request that was running when its worker died is run once more. If that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
-# Where more requests wait for their templates than may wait for the model: one template takes at most 0.5 s.
-RENDERING_RETRY_S = 1.0
 
 
 class Dispatcher:
@@ -67,25 +65,25 @@ class Dispatcher:
         self._send = send
         self._forecast = Forecast()
         self._queue = RequestQueue(config, self._forecast)
-        self._slots = Slots(self._forecast)
+        self.slots = Slots(self._forecast)
         self.admission = Admission(
             config,
             tasks,
             delivery,
             self._queue,
-            self._slots,
+            self.slots,
             ask_renderer,
             answerers=answerers,
             weights_sha256=weights_sha256,
         )
-        self._replies = self.admission.replies
-        self._joules_per_busy_s: float | None = None
-        self._is_paused = False  # Requests wait, and none is handed to the worker.
+        self.replies = self.admission.replies
+        self.joules_per_busy_s: float | None = None  # What a second of the engine's working time costs, if it is known.
+        self.is_paused = False  # All requests wait, and none is handed to the worker.
 
     @property
     def active(self) -> int:
         """How many requests run."""
-        return len(self._slots.active)
+        return len(self.slots.active)
 
     @property
     def waiting(self) -> int:
@@ -94,7 +92,7 @@ class Dispatcher:
 
     @property
     def is_idle(self) -> bool:
-        return not self._slots.active and not self.waiting
+        return not self.slots.active and not self.waiting
 
     def receive(self, message: Message, now: float) -> bool:
         """Takes one message from the data connection. Each request in it is answered, now or later.
@@ -126,11 +124,11 @@ class Dispatcher:
 
         None of them while it refuses requests because it is hot or short of memory: other boards are better off.
         """
-        if self.admission.is_draining or self._is_paused or self._slots.limits.lowest_priority is not None:
+        if self.admission.is_draining or self.is_paused or self.slots.limits.lowest_priority is not None:
             return 0
-        here = (*self.admission.rendering, *self._queue.waiting, *self._slots.active.values())
+        here = (*self.admission.rendering, *self._queue.waiting, *self.slots.active.values())
         own = sum(not isinstance(request.origin, SharedRequest) for request in here)
-        return max(0, self._slots.allowed(LARGE) - own)
+        return max(0, self.slots.allowed(LARGE) - own)
 
     def fill_slots(self, now: float) -> None:
         """Hands waiting requests to the free slots of the worker.
@@ -138,11 +136,11 @@ class Dispatcher:
         A request that ran when a worker died runs alone the second time. If it is the cause, no other request pays.
         """
         self.expire_overdue(now)
-        while self._queue.waiting and not self._is_paused:
-            active = self._slots.active.values()
+        while self._queue.waiting and not self.is_paused:
+            active = self.slots.active.values()
             if any(request.attempts == MAX_ATTEMPTS for request in active):
                 return
-            request = self._queue.take(self._slots.free_models(), first_attempts_only=bool(active))
+            request = self._queue.take(self.slots.free_models(), first_attempts_only=bool(active))
             if request is None:
                 return
             self._start(request, now)
@@ -151,13 +149,13 @@ class Dispatcher:
         assert request.run is not None
         request.started_at = now
         request.attempts += 1
-        with self._replies.answering_faults(request, now):
+        with self.replies.answering_faults(request, now):
             self._send(self._limited(request.run))
-            self._slots.active[request.number] = request
+            self.slots.active[request.number] = request
 
     def _limited(self, run: EngineRequest) -> EngineRequest:
         """Text may be shorter than asked for; an object that is cut off would be worthless."""
-        limit = self._slots.limits.max_tokens
+        limit = self.slots.limits.max_tokens
         if limit is None or run.max_tokens <= limit or not isinstance(run.plan, TextPlan):
             return run
         thought = run.max_reasoning_tokens
@@ -167,24 +165,24 @@ class Dispatcher:
 
     def send_partial(self, event: Partial) -> None:
         """Passes a piece of a streamed answer on."""
-        request = self._slots.active.get(event.id)
+        request = self.slots.active.get(event.id)
         if request is not None and not request.is_answered:
-            self._replies.send_partial(request, event.delta)
+            self.replies.send_partial(request, event.delta)
 
     def finish(self, event: WorkerAnswer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
-        request = self._slots.active.pop(event.id, None)
+        request = self.slots.active.pop(event.id, None)
         if request is not None:
             if isinstance(event, Finished):
                 run_s = now - request.started_at
                 self._forecast.measure(request.cost_class, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
-                with self._replies.answering_faults(request, now):
+                with self.replies.answering_faults(request, now):
                     self._ask_next_or_answer(request, event, now)
         self.fill_slots(now)
 
     def _ask_next_or_answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
-        refused_because = self._slots.limits.refusal(request.priority)
+        refused_because = self.slots.limits.refusal(request.priority)
         answerer = self.admission.answerers.next(request, event, is_large_refused=refused_because is not None)
         if answerer is None:
             self._answer(request, event, now)
@@ -193,40 +191,40 @@ class Dispatcher:
             message = f"{request.answerer} is not sure, and the model takes no such request now"
             raise Refusal(refused_because, message, RELAX_S)
         if self._queue.has_newer(request):
-            self._replies.refuse(request, SUPERSEDED, now)
+            self.replies.refuse(request, SUPERSEDED, now)
             return
         if isinstance(event, Finished):
             request.earlier_share_s += event.share_s
         request.attempts = 0
         ask(request, answerer)
         # As if the request came now.
-        for other, error in self._queue.admit(request, self._slots.load(now, answerer), now):
-            self._replies.refuse(other, error, now)
+        for other, error in self._queue.admit(request, self.slots.load(now, answerer), now):
+            self.replies.refuse(other, error, now)
 
     def _answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
         if request.deadline_at <= now:  # before `expire_overdue` saw it
-            self._replies.refuse(request, _deadline_passed(request), now)
+            self.replies.refuse(request, _deadline_passed(request), now)
         elif not isinstance(event, Finished):
-            self._replies.refuse(request, failure_of(event), now)
+            self.replies.refuse(request, failure_of(event), now)
         else:
-            rate = self._joules_per_busy_s
+            rate = self.joules_per_busy_s
             energy_j = None if rate is None else rate * (event.share_s + request.earlier_share_s)
             answer = self.admission.answerers.finish(request, event, now)
-            limits = self._slots.limits.causes
-            self._replies.finish(request, answer, now, model=self._slots.model, limits=limits, energy_j=energy_j)
+            limits = self.slots.limits.causes
+            self.replies.finish(request, answer, now, model=self.slots.model, limits=limits, energy_j=energy_j)
 
     def expire_overdue(self, now: float) -> None:
         """Answers every request past its deadline, waiting or running."""
         if self._queue.waiting or self.admission.rendering:
             for request in self._remove_waiting(lambda request: request.deadline_at <= now):
-                self._replies.refuse(request, _deadline_passed(request), now)
-        for request in list(self._slots.active.values()):
+                self.replies.refuse(request, _deadline_passed(request), now)
+        for request in list(self.slots.active.values()):
             if request.deadline_at <= now and not request.is_answered:
                 run_s = now - request.started_at
-                self._forecast.measure_cut_off(
-                    request.cost_class, run_s=run_s, at_once=len(self._slots.active), now=now
-                )
-                self._abandon(request, _deadline_passed(request), now)
+                self._forecast.measure_cut_off(request.cost_class, run_s=run_s, at_once=len(self.slots.active), now=now)
+                # Its slot is free when the worker has stopped it.
+                self._send(Cancel(id=request.number))
+                self.replies.refuse(request, _deadline_passed(request), now)
 
     def _remove_waiting(self, is_unwanted: Callable[[Request], bool]) -> list[Request]:
         """Takes out every request that does not run yet and for which this is true."""
@@ -237,7 +235,7 @@ class Dispatcher:
 
     def next_wake_up_at(self) -> float | None:
         """When `expire_overdue` next has something to do."""
-        requests = (*self.admission.rendering, *self._queue.waiting, *self._slots.active.values())
+        requests = (*self.admission.rendering, *self._queue.waiting, *self.slots.active.values())
         return min((request.deadline_at for request in requests if not request.is_answered), default=None)
 
     def cancel(
@@ -259,22 +257,17 @@ class Dispatcher:
 
         error = Error(code=Code.CANCELLED, message=message)
         waiting = self._remove_waiting(is_meant)
-        running = [request for request in self._slots.active.values() if not request.is_answered and is_meant(request)]
+        running = [request for request in self.slots.active.values() if not request.is_answered and is_meant(request)]
         for request in running:
             self._send(Cancel(id=request.number))
         for request in (*waiting, *running):
-            if not (gives_back and self._replies.give_back(request)):
-                self._replies.refuse(request, error, now)
+            if not (gives_back and self.replies.give_back(request)):
+                self.replies.refuse(request, error, now)
         return len(waiting) + len(running)
-
-    def _abandon(self, request: Request, error: Error, now: float) -> None:
-        """Answers a running request at once; its slot is free when the worker has stopped it."""
-        self._send(Cancel(id=request.number))
-        self._replies.refuse(request, error, now)
 
     def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
         """A worker answers with this model: it gets the requests that wait."""
-        self._slots.open(model, ready)
+        self.slots.open(model, ready)
         for request in (*self.admission.rendering, *self._queue.waiting):
             # Another model may have others beside it.
             ask(request, self.admission.answerers.next(request, None, is_large_refused=False) or LARGE)
@@ -285,7 +278,7 @@ class Dispatcher:
 
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
         """
-        for request in self._slots.close(ready_at):
+        for request in self.slots.close(ready_at):
             assert request.run is not None
             if request.is_answered:
                 continue
@@ -296,37 +289,20 @@ class Dispatcher:
             else:
                 self.admission.quarantine.hold(request.run)
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
-                self._replies.refuse(request, error, now)
+                self.replies.refuse(request, error, now)
 
     def on_model_replaced(self, model: Model) -> None:
         """A worker of another model takes over; nothing runs. What the other one answered is not repeated."""
         self.admission.on_model_replaced(model)
         self._forecast.clear()
-        self._is_paused = False
+        self.is_paused = False
 
     def give_up(self, reason: str, now: float) -> None:
         """There will be no worker: every request, waiting or new, is answered with this reason."""
         self.admission.gave_up_because = reason
         error = Error(code=Code.ENGINE_LOST, message=reason)
         for request in self._remove_waiting(lambda _: True):
-            self._replies.refuse(request, error, now)
-
-    def pause(self) -> None:
-        """Hands no request to the worker until `unpause`: all of them wait."""
-        self._is_paused = True
-
-    def unpause(self, now: float) -> None:
-        """Hands requests to the worker again."""
-        self._is_paused = False
-        self.fill_slots(now)
-
-    def apply_limits(self, limits: Limits) -> None:
-        """Holds for what is admitted, started and answered from now on."""
-        self._slots.limits = limits
-
-    def set_energy_rate(self, joules_per_busy_s: float | None) -> None:
-        """What a second of the engine's working time costs, for `energy_j`; None = unknown."""
-        self._joules_per_busy_s = joules_per_busy_s
+            self.replies.refuse(request, error, now)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
@@ -335,27 +311,27 @@ class Dispatcher:
 
     def as_health(self, now: float) -> dict[str, Any]:
         """Times are milliseconds; what nothing was measured of is null."""
-        replies, totals = self._replies, self._replies.totals
+        replies, ended = self.replies, self.replies.ended
         return {
             "queue": {
                 "depth": len(self._queue.waiting),
                 "capacity": self._queue.capacity,
                 "oldest_ms": self._queue.oldest_ms(now),
-                "estimated_wait_ms": self._queue.estimated_wait_ms(self._slots.load(now)),
+                "estimated_wait_ms": self._queue.estimated_wait_ms(self.slots.load(now)),
                 "accepted_total": self.admission.accepted_total,
-                "rejected_total": totals.rejected_total,
-                "displaced_total": totals.displaced_total,
-                "expired_total": totals.expired_total,
-                "duplicates_total": totals.duplicates_total,
+                "rejected_total": ended[Status.BUSY],
+                "displaced_total": replies.displaced_total,
+                "expired_total": ended[Status.EXPIRED],
+                "duplicates_total": replies.duplicates_total,
             },
             "quarantine": [asdict(input_) for input_ in self.admission.quarantine.entries],
             "inference": {
-                "active": len(self._slots.active),
+                "active": len(self.slots.active),
                 "latency_ms": percentiles(replies.latency_ms, 50, 95, 99),
                 "queued_ms": percentiles(replies.queued_ms, 50, 95),
-                "requests_total": totals.requests_total,
-                "failed_total": totals.failed_total,
-                "invalid_total": totals.invalid_total,
+                "requests_total": ended.total(),
+                "failed_total": ended[Status.FAILED],
+                "invalid_total": ended[Status.INVALID],
                 "models": {name: answers.describe() for name, answers in replies.models.items()},
             },
         }
@@ -368,11 +344,6 @@ class Dispatcher:
             "draining": self.admission.is_draining,
             "queue-full": len(self._queue.waiting) >= self._queue.capacity,
         }
-
-    @property
-    def overloaded_total(self) -> int:
-        """Refusals since the agent's start because more is asked than can be answered."""
-        return self._replies.totals.overloaded_total
 
 
 def _deadline_passed(request: Request) -> Error:

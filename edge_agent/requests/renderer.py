@@ -60,12 +60,13 @@ AskRenderer = Callable[["Request", str, object], object]
 
 
 class Renderer:
-    """A thread that asks the process: the agent's thread never waits for a template."""
+    """A thread that asks the process and waits for each answer: the agent's thread never waits for a template."""
 
     def __init__(self, deliver: Callable[[Rendered], object]) -> None:
         """deliver: takes what became of each template, on this thread."""
         self._deliver = deliver
-        self._process = RendererProcess()
+        # The process, and the agent's end of its input and output.
+        self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
         self._is_needed = False
         self._asked: queue.SimpleQueue[tuple[Request, str, object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="renderer", daemon=True)
@@ -80,48 +81,36 @@ class Renderer:
         self._asked.put((request, template, value))
 
     def stop(self) -> None:
-        """Ends the process; what was asked and is not there yet is dropped."""
+        """Ends the thread and the process; what was asked and is not there yet is dropped."""
         self._asked.put(None)
-        self._process.stop()
+        self.end_process()
 
     def _run(self) -> None:
         if self._is_needed:
             with suppress(OSError):  # the first request gets it
-                self._process.prepare()
+                self.connection()
         while (asked := self._asked.get()) is not None:
             request, template, value = asked
             try:
-                outcome: str | Exception = self._process.render(template, value)
+                outcome: str | Exception = self.render(template, value)
             except Exception as error:  # noqa: BLE001 - raised where the request is answered
                 outcome = error
             self._deliver(Rendered(request, outcome))
 
-
-class RendererProcess:
-    """Starts the process and asks it; each answer is waited for."""
-
-    def __init__(self) -> None:
-        # The process, and the agent's end of its input and output.
-        self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
-
-    def prepare(self) -> None:
-        """Raises OSError."""
-        self._connection()
-
     def render(self, template: str, value: object) -> str:
         """See `templates.render`, with limits. Raises TemplateInputError; RendererError, OSError."""
-        connection = self._connection()
+        connection = self.connection()
         try:
             connection.sendall(compact_json([template, value]).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 line = answers.readline()
         except TimeoutError:
-            self.stop()
+            self.end_process()
             raise RendererError(f"a template was not rendered within {_ANSWER_S:g} s") from None
         except OSError:
             line = b""
         if not line.endswith(b"\n"):
-            returncode = self.stop()
+            returncode = self.end_process()
             if returncode == -signal.SIGVTALRM:
                 raise TemplateInputError.misfit(f"it takes more than {_CPU_S:g} s of CPU time")
             raise RendererError(f"the process that renders templates ended ({how_ended(returncode)})")
@@ -130,7 +119,7 @@ class RendererProcess:
             raise TemplateInputError(answer["fault"])
         return answer["text"]
 
-    def stop(self) -> int:
+    def end_process(self) -> int:
         """Ends the process, if there is one. Returns its exit code, also of one that has ended by itself."""
         if self._running is None:
             return 0
@@ -139,11 +128,11 @@ class RendererProcess:
         process.kill()
         return process.wait()
 
-    def _connection(self) -> socket.socket:
-        """To a process that runs."""
+    def connection(self) -> socket.socket:
+        """To a process that runs. Raises OSError."""
         if self._running is not None and self._running[0].poll() is None:
             return self._running[1]
-        self.stop()
+        self.end_process()
         own, other = socket.socketpair()
         with other:
             process = subprocess.Popen(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +20,7 @@ from edge_agent.requests.answerers import Answer
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
-from edge_agent.requests.statistics import WINDOW, ModelAnswers, RequestTotals
+from edge_agent.requests.statistics import WINDOW, ModelAnswers
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,10 @@ class Replies:
     """Makes terminal replies and hands them to `delivery`; counts how requests end."""
 
     def __init__(self, device: str, delivery: Delivery, duplicates: Duplicates) -> None:
-        self.totals = RequestTotals()
+        self.ended: Counter[Status] = Counter()  # How many requests ended in which way.
+        self.displaced_total = 0
+        self.duplicates_total = 0
+        self.overloaded_total = 0  # Refusals because more is asked than can be answered.
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
         self.models = defaultdict[str, ModelAnswers](ModelAnswers)
@@ -59,7 +62,7 @@ class Replies:
         else:
             self._followers += 1
             twin.followers.append(request.origin)
-        self.totals.duplicates_total += 1
+        self.duplicates_total += 1
 
     def send_partial(self, request: Request, delta: str) -> None:
         """Sends a piece of a streamed answer, at most once."""
@@ -134,12 +137,8 @@ class Replies:
             "request ended task=%r id=%r status=%s code=%s: %s",
             cut(request.task_name), identity, status.value, error.code.value, words,
         )  # fmt: skip
-        self.totals.rejected_total += status is Status.BUSY
-        self.totals.displaced_total += status is Status.BUSY and request.number > 0
-        self.totals.overloaded_total += error.code in _OVERLOAD
-        self.totals.expired_total += status is Status.EXPIRED
-        self.totals.failed_total += status is Status.FAILED
-        self.totals.invalid_total += status is Status.INVALID
+        self.displaced_total += status is Status.BUSY and request.number > 0
+        self.overloaded_total += error.code in _OVERLOAD
         self._end(request, reply_document(request, status, now, self._device, error=error), now)
 
     @contextmanager
@@ -166,8 +165,8 @@ class Replies:
 
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
         request.is_answered = True
-        self.totals.requests_total += 1
         status, reply = Status(document["status"]), _reply(request, document)
+        self.ended[status] += 1
         # First: it forgets an older reply under this key.
         is_repeated = self._duplicates.end(request, status, reply.document, now)
         key = request.key if is_repeated else None

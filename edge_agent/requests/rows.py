@@ -62,9 +62,9 @@ def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> li
 
 def judged_fault(task: Task) -> str | None:
     """Why the task's answers are neither right nor wrong."""
-    if task.config.is_judged:
+    if not task.config.is_text:
         return None
-    allowed = " and ".join(name for name, kind in KINDS.items() if kind.is_judged)
+    allowed = " and ".join(name for name, kind in KINDS.items() if not kind.is_text)
     kind = f"{shown(task.name)} is of the kind {task.config.kind}, whose answers are not judged"
     return f"task: {kind}; allowed are tasks of the kinds {allowed}"
 

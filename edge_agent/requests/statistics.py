@@ -1,4 +1,4 @@
-"""What health says of requests: totals since the start, and percentiles of the latest answers."""
+"""What health says of answers: totals since the start, and percentiles of the latest ones."""
 
 from __future__ import annotations
 
@@ -27,20 +27,6 @@ class ModelAnswers:
             "latency_ms": percentiles(self.latency_ms, 50, 95, 99),
             "joules_per_answer": self.joules / self.measured if self.measured else None,
         }
-
-
-@dataclass(slots=True)
-class RequestTotals:
-    """Counts since the agent's start. overloaded_total: refusals because more is asked than can be answered."""
-
-    requests_total: int = 0
-    rejected_total: int = 0
-    overloaded_total: int = 0
-    displaced_total: int = 0
-    expired_total: int = 0
-    duplicates_total: int = 0
-    failed_total: int = 0
-    invalid_total: int = 0
 
 
 def percentiles(values: Iterable[float], *percents: int) -> dict[str, float | None]:

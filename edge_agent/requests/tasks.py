@@ -158,7 +158,7 @@ class Task:
                 min_p=options.min_p,
                 seed=options.seed,
             ),
-            max_tokens=(options.max_tokens or self.config.max_tokens) if self.config.is_written else 0,
+            max_tokens=0 if self.config.choices else options.max_tokens or self.config.max_tokens,
             max_reasoning_tokens=options.max_reasoning_tokens,
             includes_reasoning=options.reasoning == "include",
             stream=envelope.stream and self.config.is_text,

@@ -205,7 +205,7 @@ class StatusPublisher:
             findings={name: finding for part in self._parts for name, finding in part.findings(now).items()},
             expires=self._supervisor.model.expires,
             queue_depth=self._dispatcher.waiting,
-            overloaded_total=self._dispatcher.overloaded_total,
+            overloaded_total=self._dispatcher.replies.overloaded_total,
         )
         if has_changed:
             self.publish_health()

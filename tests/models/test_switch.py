@@ -169,7 +169,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
     assert board.runs(old) == [1, 2]
 
     board.ask("new")
-    board.tick_until(lambda: board.dispatcher._is_paused, 3.0)
+    board.tick_until(lambda: board.dispatcher.is_paused, 3.0)
     new = board.processes[1]
     # The new one has been asked its canaries, and waits for what the old one still runs.
     assert (board.worker, board.runs(new), old.kills, read_record(board.config)) == (old, [0, 1], 0, None)
@@ -211,7 +211,7 @@ def test_the_new_model_is_not_in_force_before_its_canaries_and_its_record(
 def test_requests_of_an_old_worker_that_dies_run_again_on_the_new_one(board: Board) -> None:
     board.desk.ask({"input": "x", "id": "x"})
     board.ask("plain")
-    board.tick_until(lambda: board.dispatcher._is_paused, 3.0)
+    board.tick_until(lambda: board.dispatcher.is_paused, 3.0)
     board.say(board.old, KILLED, 5.0)
     board.finish(5.1)
     assert board.runs(board.worker) == [1]

@@ -219,19 +219,19 @@ class TestPlaces:
         desk = PoolDesk(slots=0)
         assert desk.places == 0
         desk.start_worker(2)
-        desk.dispatcher.pause()
+        desk.dispatcher.is_paused = True
         assert desk.places == 0
-        desk.dispatcher.unpause(0.0)
+        desk.dispatcher.is_paused = False
         assert desk.places == 2
         desk.dispatcher.admission.is_draining = True
         assert desk.places == 0
 
     def test_a_hot_board_has_fewer_and_then_none(self) -> None:
         desk = PoolDesk(slots=4)
-        desk.dispatcher.apply_limits(Limits(level=Level.WARM, causes=(Code.OVERHEATED,), max_active=2))
+        desk.dispatcher.slots.limits = Limits(level=Level.WARM, causes=(Code.OVERHEATED,), max_active=2)
         assert desk.places == 2
         hot = Limits(level=Level.HOT, causes=(Code.OVERHEATED,), max_active=2, lowest_priority=5)
-        desk.dispatcher.apply_limits(hot)
+        desk.dispatcher.slots.limits = hot
         assert desk.places == 0
 
 

@@ -360,7 +360,7 @@ class TestDuplicates:
 class TestAnswers:
     def test_an_answer_reads_as_in_the_contract(self) -> None:
         desk = Desk()
-        desk.dispatcher.set_energy_rate(5.25)
+        desk.dispatcher.joules_per_busy_s = 5.25
         desk.ask({"input": "ü轴", "id": 7}, task="triage", at=1.0)
         desk.dispatcher.finish(replace(labelled(1, normal=0.07, bearing_fault=0.93), started_at=1.0012345), 1.15629)
         payload = desk.publication.payload
@@ -880,7 +880,7 @@ class TestLimits:
 
     def test_a_less_urgent_request_is_refused_with_the_cause_and_a_retry_time(self) -> None:
         desk = Desk()
-        desk.dispatcher.apply_limits(self.HOT)
+        desk.dispatcher.slots.limits = self.HOT
         desk.ask({"input": "x", "id": "a", "priority": 5})
         error = desk.reply["error"]
         assert (desk.reply["status"], error["code"]) == ("busy", "overheated")
@@ -891,7 +891,7 @@ class TestLimits:
 
     def test_fewer_run_at_once_and_write_less_text_and_answers_say_so(self) -> None:
         desk = Desk(slots=4)
-        desk.dispatcher.apply_limits(self.HOT)
+        desk.dispatcher.slots.limits = self.HOT
         for task in ("generate", "report"):
             desk.ask({"input": "x", "priority": 0, "options": {"max_tokens": 100}}, task=task)
         assert desk.dispatcher.active == 1
@@ -991,7 +991,7 @@ class TestStudents:
 
     def test_an_audit_is_answered_by_both_and_costs_both(self) -> None:
         desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
-        desk.dispatcher.set_energy_rate(10.0)
+        desk.dispatcher.joules_per_busy_s = 10.0
         desk.ask({"input": "x", "id": 1}, task="triage")
         desk.dispatcher.finish(labelled(1, normal=0.9, bearing_fault=0.1), 1.0)
         desk.dispatcher.finish(labelled(1, normal=0.3, bearing_fault=0.7), 2.0)
@@ -1029,7 +1029,7 @@ class TestStudents:
         hot = Limits(level=Level.HOT, reason="it is hot", refusal_cause=cause, causes=(cause,), lowest_priority=-1)
         # Also one that is drawn for an audit.
         desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
-        desk.dispatcher.apply_limits(hot)
+        desk.dispatcher.slots.limits = hot
         desk.ask({"input": "x", "id": "other"})
         for number, score in ((1, 0.9), (2, 0.4)):
             desk.ask({"input": f"{number}", "id": number}, task="triage")
@@ -1038,7 +1038,7 @@ class TestStudents:
         assert code_of(desk.replies[-1]) == "overheated"
         # A student that has proven nothing answers nothing alone.
         desk = self.desk(StudentChoice("student-t", UNREACHABLE))
-        desk.dispatcher.apply_limits(hot)
+        desk.dispatcher.slots.limits = hot
         desk.ask({"input": "y", "id": "unsure"}, task="triage")
         assert desk.statuses() == [("unsure", "busy")]
 

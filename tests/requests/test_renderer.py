@@ -18,7 +18,7 @@ import pytest
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.requests import renderer as module
-from edge_agent.requests.renderer import Rendered, Renderer, RendererError, RendererProcess
+from edge_agent.requests.renderer import Rendered, Renderer, RendererError
 from edge_agent.requests.request import Request
 from edge_agent.requests.templates import TemplateInputError, render
 
@@ -50,16 +50,16 @@ DEAF = (
 REQUEST = cast("Request", None)
 
 
-def pid_of(renderer: RendererProcess) -> int | None:
+def pid_of(renderer: Renderer) -> int | None:
     """None while there is no process."""
     return None if renderer._running is None else renderer._running[0].pid
 
 
 @pytest.fixture(scope="module")
-def renderer() -> Iterator[RendererProcess]:
-    renderer = RendererProcess()
+def renderer() -> Iterator[Renderer]:
+    renderer = Renderer(lambda _: None)
     yield renderer
-    renderer.stop()
+    renderer.end_process()
 
 
 @pytest.mark.parametrize("name", GREEDY)
@@ -77,7 +77,7 @@ def test_what_a_template_makes_of_an_input_is_bounded(name: str) -> None:
     assert json.loads(answer) == {"fault": f"input: does not fit the task's template: {why}"}
 
 
-def test_a_template_gets_the_input_as_it_was_sent(renderer: RendererProcess) -> None:
+def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
     value = {"z": [1, -0.0, 1e308, 7**300, True, None], "a": {"": "ü轴\u2028\x00😀"}, "1": "{{ 7 * 7 }}\n"}
     for template in (DEFAULT_TEMPLATE, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
         assert renderer.render(template, value) == render(template, value)
@@ -92,12 +92,12 @@ def test_there_is_a_process_from_the_start_only_where_a_template_needs_one(
 ) -> None:
     done: queue.Queue[Rendered] = queue.Queue()
     renderer = Renderer(done.put)
-    renderer._process.render = lambda *_: f"{pid_of(renderer._process) is not None}"  # type: ignore[method-assign]
+    renderer.render = lambda *_: f"{pid_of(renderer) is not None}"  # type: ignore[method-assign]
     renderer.start(templates)
     renderer.ask(REQUEST, "x", "y")
     assert done.get(timeout=10).outcome == f"{starts}"
     renderer.stop()
-    assert pid_of(renderer._process) is None
+    assert pid_of(renderer) is None
 
 
 def test_what_a_template_does_with_an_input_stops_nobody_who_asks() -> None:
@@ -116,9 +116,9 @@ def test_what_a_template_does_with_an_input_stops_nobody_who_asks() -> None:
     renderer.stop()
 
 
-def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: RendererProcess) -> None:
+def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: Renderer) -> None:
     heard: list[int] = []
-    renderer.prepare()
+    renderer.connection()
     pid = pid_of(renderer)
     words = r"template: it takes more than 0\.5 s of CPU time$"
     with alarm(lambda: heard.append(1)), pytest.raises(TemplateInputError, match=words):
@@ -133,18 +133,18 @@ def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: R
     [(signal.SIGKILL, r"ended \(killed by SIGKILL\)"), (signal.SIGSTOP, r"not rendered within 0\.2 s")],
 )
 def test_a_process_that_does_not_answer_is_replaced(
-    renderer: RendererProcess, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, told: str
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, told: str
 ) -> None:
-    renderer.stop()
+    renderer.end_process()
     monkeypatch.setattr(module, "_ANSWER_S", 0.2 if harm == signal.SIGSTOP else 15.0)
     with alarm(lambda: os.kill(pid_of(renderer) or 0, harm)), pytest.raises(RendererError, match=told):
         renderer.render(GREEDY["words"][0], {"n": 10**9})
     monkeypatch.undo()
-    renderer.stop()
+    renderer.end_process()
     assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
 
 
-def test_a_process_that_died_unused_costs_no_answer(renderer: RendererProcess) -> None:
+def test_a_process_that_died_unused_costs_no_answer(renderer: Renderer) -> None:
     renderer.render("{{ input.n }}", {"n": 1})
     pid = pid_of(renderer)
     assert pid is not None

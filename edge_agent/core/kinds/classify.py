@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
@@ -74,12 +73,11 @@ class ClassifyTask(TaskBase):
                 raise ValueError(f"{key} should have a number for each of {', '.join(labels)}")
         return score_map
 
-    defining: ClassVar[tuple[str, ...]] = (*TaskBase.defining, "labels")
-    described: ClassVar[tuple[str, ...]] = (*TaskBase.described, "labels", "min_score", "top_scores")
-    is_written: ClassVar[bool] = False
-    canary_part: ClassVar[Literal["scores", "values", "beginning"]] = "scores"
-    init_keys: ClassVar[Mapping[str, Any]] = {"labels": None}
-    init_system: ClassVar[str | None] = "Name the condition that the reading shows: {labels}."
+    defining = (*TaskBase.defining, "labels")
+    described = (*TaskBase.described, "labels", "min_score", "top_scores")
+    canary_part = "scores"
+    init_keys = {"labels": None}  # noqa: RUF012 - a ClassVar of TaskBase
+    init_system = "Name the condition that the reading shows: {labels}."
 
     @property
     def corrects_prior(self) -> bool:
@@ -109,6 +107,3 @@ class ClassifyTask(TaskBase):
 
     def canonical(self, answer: Any) -> Any:
         return label_of(answer, self.labels)
-
-    def sample_answers(self) -> list[str]:
-        return list(self.labels)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Literal
 
 from edge_agent.core.envelope import Options, Reasoning, ReasoningTokens
 from edge_agent.core.kinds.task import SampledTask
 from edge_agent.core.pipe import Finished, Plan, TextPlan
-
-_CANARY_TOKENS = 16
 
 
 class GenerateTask(SampledTask):
@@ -25,9 +23,8 @@ class GenerateTask(SampledTask):
     """The most tokens of a reasoning model's thought, which count towards `max_tokens`. 0 = no thought. A request may
     set its own. Default: half of `max_tokens`."""
 
-    is_text: ClassVar[bool] = True
-    is_judged: ClassVar[bool] = False
-    canary_part: ClassVar[Literal["scores", "values", "beginning"]] = "beginning"
+    is_text = True
+    canary_part = "beginning"
 
     def plan(self, options: Options) -> Plan:
         return TextPlan(stop=options.stop)
@@ -37,10 +34,3 @@ class GenerateTask(SampledTask):
 
     def answer_fault(self, answer: object) -> str | None:
         return None if isinstance(answer, str) else "answer: should be a text"
-
-    def sample_answers(self) -> list[str]:
-        return [""]
-
-    def for_canary(self) -> Self:
-        """Behind the beginning of a text, a board may write another text that is as good."""
-        return self.model_copy(update={"max_tokens": min(self.max_tokens, _CANARY_TOKENS)})

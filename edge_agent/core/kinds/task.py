@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -91,11 +91,7 @@ class TaskBase(Table):
         *("subscribe", "keep", "reply"),
     )
     """The fields that `info` shows."""
-    is_written: ClassVar[bool] = True
-    """The model writes an answer token by token, so `max_tokens` says how long it may take."""
-    is_text: ClassVar[bool] = False  # An answer is free text: it may be streamed.
-    is_judged: ClassVar[bool] = True
-    """An answer is right or wrong, so a model can be trained on labelled rows and judged by them."""
+    is_text: ClassVar[bool] = False  # An answer is free text, which may be streamed, and is neither right nor wrong.
     canary_part: ClassVar[Literal["scores", "values", "beginning"]]  # The part of an answer that canaries record.
     file_keys: ClassVar[tuple[str, ...]] = ()  # Keys that hold a JSON object, or name a file with one.
     init_keys: ClassVar[Mapping[str, Any]] = {}
@@ -147,13 +143,9 @@ class TaskBase(Table):
         """An answer without a fault, as a model learns to give it."""
         return answer
 
-    @abstractmethod
     def sample_answers(self) -> list[str]:
         """What answers look like: the converter weighs a model's numbers by texts that end in them."""
-
-    def for_canary(self) -> Self:
-        """The task as a canary asks it."""
-        return self
+        return list(self.choices) or [""]
 
 
 class SampledTask(TaskBase):
