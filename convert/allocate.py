@@ -19,8 +19,7 @@ class Option:
 
     kind: GgmlType
     nbytes: int
-    divergence: float
-    """In nats: measured as this type, or scaled from another one."""
+    divergence: float  # In nats: measured as this type, or scaled from another one.
     is_measured: bool = True
 
     @property

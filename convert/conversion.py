@@ -40,15 +40,12 @@ from .write.gguf_file import write_adapter
 class Tuning:
     """What `--budget` and `--calibration` ask for: calibrated quantization."""
 
-    budget: int | None
-    """Bytes of model.gguf; without them, the types are those of the quantization's name."""
+    budget: int | None  # Bytes of model.gguf; without them, the types are those of the quantization's name.
     calibration: Texts
     evaluation: Texts
     seed: int
-    work: Path
-    """The cache folder."""
-    recovers: bool = False
-    """Whether weights are trained after rounding (`--recover`)."""
+    work: Path  # The cache folder.
+    recovers: bool = False  # Whether weights are trained after rounding (`--recover`).
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +61,11 @@ class Job:
     name: str = DEFAULT_NAME
     version: int = 1
     expires: str | None = None
-    licence: str | None = None
-    """None for the checkpoint's."""
+    licence: str | None = None  # None for the checkpoint's.
     examples: Requests | None = None
     has_canaries: bool = True
-    canaries: Requests | None = None
-    """None for the included ones."""
-    sign: Callable[[bytes], bytes] | None = None
-    """Makes the signature of the manifest's bytes."""
+    canaries: Requests | None = None  # None for the included ones.
+    sign: Callable[[bytes], bytes] | None = None  # Makes the signature of the manifest's bytes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +75,7 @@ class Source:
     checkpoint: Checkpoint
     model: SourceModel
     lora: Lora | None
-    vocabulary: Vocabulary
-    """The model's, which may be a part of the checkpoint's."""
+    vocabulary: Vocabulary  # The model's, which may be a part of the checkpoint's.
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +83,9 @@ class Tuned:
     """The matrices, rounded."""
 
     tuning: Tuning
-    reference: Path
-    """The BF16 model."""
+    reference: Path  # The BF16 model.
     sensitivities: Sensitivities
-    chosen: Mapping[str, Option]
-    """The types by matrix; empty without a budget."""
+    chosen: Mapping[str, Option]  # The types by matrix; empty without a budget.
     recovered: Mapping[str, Any] = field(default_factory=dict)
     """Tensors by name that were trained after rounding, as the file has them."""
 
@@ -111,12 +102,9 @@ class Written:
 
     vocabulary: Vocabulary
     manifest: Mapping[str, Any]
-    canaries: int
-    """How many were recorded."""
-    comparison: Comparison | None
-    """None if it was not measured."""
-    warnings: list[str]
-    """For the operator."""
+    canaries: int  # How many were recorded.
+    comparison: Comparison | None  # None if it was not measured.
+    warnings: list[str]  # For the operator.
 
 
 @contextmanager

@@ -35,8 +35,7 @@ class FilePlan:
     quantization: Quantization
     name: str
     licence: str | None
-    infos: list[gguf_file.PlannedTensor]
-    """In the order of model.tensors."""
+    infos: list[gguf_file.PlannedTensor]  # In the order of model.tensors.
 
     @property
     def entries(self) -> list[gguf_file.Entry]:

@@ -27,8 +27,7 @@ from ..read.files import check_regular, user_rows
 class Requests:
     """What a file holds."""
 
-    sha256: str
-    """In hex, of the rows and the definitions of their tasks."""
+    sha256: str  # In hex, of the rows and the definitions of their tasks.
     requests: list[RequestLine]
 
     @property

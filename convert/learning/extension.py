@@ -23,16 +23,11 @@ class Fitted:
 
     task: str
     definition: str
-    boards: dict[str, int]
-    """The number of corrections of each board, which is named site/device."""
-    before: float
-    """The share of corrections that the boards answer right without the map, cross-validated."""
-    after: float
-    """The same share with the map."""
-    shared: ScoreMap | None
-    """None if no better map was found."""
-    own: dict[str, ScoreMap]
-    """The maps of boards with biases of their own."""
+    boards: dict[str, int]  # The number of corrections of each board, which is named site/device.
+    before: float  # The share of corrections that the boards answer right without the map, cross-validated.
+    after: float  # The same share with the map.
+    shared: ScoreMap | None  # None if no better map was found.
+    own: dict[str, ScoreMap]  # The maps of boards with biases of their own.
 
     def entry(self, shared: ScoreMap) -> dict[str, Any]:
         """Its part of score_maps.json."""
@@ -45,10 +40,8 @@ class Extended:
     """What the copy of the bundle has."""
 
     version: int
-    fitted: list[Fitted]
-    """The maps of all definitions; those that are not better are not written."""
-    students: dict[str, list[str]]
-    """The tasks of each student by its name."""
+    fitted: list[Fitted]  # The maps of all definitions; those that are not better are not written.
+    students: dict[str, list[str]]  # The tasks of each student by its name.
 
 
 def extend_bundle(

@@ -11,25 +11,18 @@ MAX_TOKENS = 256
 class Recipe:
     """The sizes of a model, and how it is trained."""
 
-    width: int = 128
-    """Elements of the hidden state."""
+    width: int = 128  # Elements of the hidden state.
     layers: int = 2
-    cosines: int = 2
-    """How freely the tokens of a number's bins differ, see _Embedding."""
-    text_tokens: int = 2048
-    """At most so many tokens for texts and answers."""
+    cosines: int = 2  # How freely the tokens of a number's bins differ, see _Embedding.
+    text_tokens: int = 2048  # At most so many tokens for texts and answers.
     steps: int = MAX_STEPS
-    batch: int = 32
-    """Rows of a step."""
+    batch: int = 32  # Rows of a step.
     learning_rate: float = 1.4e-3
     weight_decay: float = 0.05
     attention_dropout: float = 0.1
     label_smoothing: float = 0.02
     mask_share: float = 0.03
     """The share of numbers that a step leaves out, so that the model can do without any of them."""
-    noise: int = 8
-    """Readings unlike the rows, beside the rows of each step."""
-    labelled_weight: float = 4.0
-    """How much more often a labelled row is drawn than one that a teacher answered."""
-    seed: int = 0
-    """Decides the first weights, the batches and the masking."""
+    noise: int = 8  # Readings unlike the rows, beside the rows of each step.
+    labelled_weight: float = 4.0  # How much more often a labelled row is drawn than one that a teacher answered.
+    seed: int = 0  # Decides the first weights, the batches and the masking.

@@ -27,12 +27,9 @@ class Baseline:
 class LearningCurve:
     """Shares of right answers to the first rows that are held out."""
 
-    half: float
-    """After training on half of all other rows."""
-    full: float
-    """After training on all other rows."""
-    doubled: float
-    """Predicted for twice as many rows."""
+    half: float  # After training on half of all other rows.
+    full: float  # After training on all other rows.
+    doubled: float  # Predicted for twice as many rows.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +47,21 @@ class ReadField:
     """A field of the rows, as the model reads it."""
 
     name: str
-    low: float | None
-    """The smallest number of the rows; None for a text."""
-    high: float | None
-    """The largest one."""
-    missing: float
-    """The share of rows without this field."""
+    low: float | None  # The smallest number of the rows; None for a text.
+    high: float | None  # The largest one.
+    missing: float  # The share of rows without this field.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherQuality:
     """How a teacher and the model that it taught compare. No model has learnt from the rows that count here."""
 
-    lessons: int
-    """Rows without labels that the teacher answered."""
-    is_corrected: bool
-    """Whether labelled rows correct the teacher for the written model."""
-    judged: int
-    """Labelled rows that were held out and that the teacher answered."""
-    right: int
-    """Those of the judged rows that the teacher answered right."""
-    compared: int
-    """Rows without labels that were held out."""
-    agreed: int
-    """Those of the compared rows that the first fold's model answers as the teacher does."""
+    lessons: int  # Rows without labels that the teacher answered.
+    is_corrected: bool  # Whether labelled rows correct the teacher for the written model.
+    judged: int  # Labelled rows that were held out and that the teacher answered.
+    right: int  # Those of the judged rows that the teacher answered right.
+    compared: int  # Rows without labels that were held out.
+    agreed: int  # Those of the compared rows that the first fold's model answers as the teacher does.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,26 +71,18 @@ class TaskQuality:
     name: str
     kind: str
     rows: int
-    judged: int
-    """The rows that were held out."""
-    right: int
-    """How many of them were answered right."""
-    most_frequent: int
-    """How many of them have the most frequent answer."""
+    judged: int  # The rows that were held out.
+    right: int  # How many of them were answered right.
+    most_frequent: int  # How many of them have the most frequent answer.
     baseline: Baseline | None
-    unlike: float | None
-    """The share of them that is taken for unlike training; None without labels."""
-    calibration_error: float | None
-    """The expected one; None without labels."""
+    unlike: float | None  # The share of them that is taken for unlike training; None without labels.
+    calibration_error: float | None  # The expected one; None without labels.
     curve: LearningCurve
-    confusion: Mapping[str, Mapping[str, int]]
-    """By right label, the counts of the model's answers."""
+    confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.
     suspects_total: int
-    suspects: tuple[Suspect, ...]
-    """The surest of suspects_total."""
+    suspects: tuple[Suspect, ...]  # The surest of suspects_total.
     fields: tuple[ReadField, ...]
-    is_agreement: bool = False
-    """Whether no row is labelled, so that right means as the teacher answers."""
+    is_agreement: bool = False  # Whether no row is labelled, so that right means as the teacher answers.
     teacher: TeacherQuality | None = None
 
     @property
@@ -137,13 +117,10 @@ class Training:
     quantization: str
     parameters: int
     file_bytes: int
-    held_out: str
-    """Which rows were held out, in words."""
-    recipe: Mapping[str, float]
-    """The model's recipe."""
+    held_out: str  # Which rows were held out, in words.
+    recipe: Mapping[str, float]  # The model's recipe.
     tasks: tuple[TaskQuality, ...]
-    teacher: str | None = None
-    """The SHA-256 of the teacher's weights."""
+    teacher: str | None = None  # The SHA-256 of the teacher's weights.
 
     def encode(self) -> bytes:
         """Canonical JSON."""

@@ -30,14 +30,11 @@ _AT_ONCE = 4
 class Teacher:
     """The answers of a larger model, which was asked once."""
 
-    sha256: str
-    """Of its weights, in hex."""
-    unlabelled: Sequence[Row]
-    """The rows without labels that it answers."""
+    sha256: str  # Of its weights, in hex.
+    unlabelled: Sequence[Row]  # The rows without labels that it answers.
     answers: Mapping[tuple[str, str], Any]
     """By task and text of an input, the scores of the labels as the model gives them, or an object."""
-    maps: Mapping[str, ScoreMap]
-    """What corrects the scores, by task with labels."""
+    maps: Mapping[str, ScoreMap]  # What corrects the scores, by task with labels.
 
     def corrected_by(self, labelled: Sequence[Row]) -> "Teacher":
         """With a map for each task that has enough of these rows, if it lowers their log loss, cross-validated."""

@@ -37,19 +37,16 @@ _TRAINING_SHARE = 0.9
 class TrainingJob:
     """One training, and the bundle to write."""
 
-    rows: Sequence[Row]
-    """Labelled rows; with a teacher there may be none."""
+    rows: Sequence[Row]  # Labelled rows; with a teacher there may be none.
     teacher: Teacher | None = None
     quantization: Quantization
-    minutes: float
-    """For all trainings together."""
+    minutes: float  # For all trainings together.
     seed: int
     name: str
     version: int
     expires: str | None
     licence: str | None
-    sign: Callable[[bytes], bytes] | None
-    """Makes the signature of the manifest's bytes."""
+    sign: Callable[[bytes], bytes] | None  # Makes the signature of the manifest's bytes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +55,7 @@ class _Result:
 
     model: TrainedModel
     recipe: Recipe
-    held_out: str
-    """Which rows were held out, in words."""
+    held_out: str  # Which rows were held out, in words.
     tasks: tuple[TaskQuality, ...]
 
 

@@ -29,8 +29,7 @@ class Row:
     """A row to learn from, or to be judged on."""
 
     request: RequestLine
-    time: float | None
-    """When it was taken, in seconds or in the file's own numbers; None if it does not say."""
+    time: float | None  # When it was taken, in seconds or in the file's own numbers; None if it does not say.
     chances: Mapping[str, float] | None = None
     """The chance of each answer by its text, where a teacher gave them; `answer` is the likeliest. None if labelled."""
 

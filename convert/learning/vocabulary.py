@@ -19,8 +19,7 @@ class Encoded:
 
     prompt: list[int]
     answer: list[int]
-    weight: float = 1.0
-    """How often it is drawn, relative to others."""
+    weight: float = 1.0  # How often it is drawn, relative to others.
 
     @property
     def length(self) -> int:

@@ -29,30 +29,21 @@ class Predictions:
 
     tokens: list[int]
     first: int
-    ids: npt.NDArray[np.int32]
-    """The most probable tokens [positions, TOP]."""
-    logs: Floats
-    """Their log-probabilities."""
-    drawn: npt.NDArray[np.int32]
-    """Some of the other tokens [positions, DRAWN]."""
-    drawn_logs: Floats
-    """Their log-probabilities."""
-    next_logs: Floats
-    """Log-probabilities of the tokens that follow in the text [positions]."""
+    ids: npt.NDArray[np.int32]  # The most probable tokens [positions, TOP].
+    logs: Floats  # Their log-probabilities.
+    drawn: npt.NDArray[np.int32]  # Some of the other tokens [positions, DRAWN].
+    drawn_logs: Floats  # Their log-probabilities.
+    next_logs: Floats  # Log-probabilities of the tokens that follow in the text [positions].
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
     """Arrays of one number per position."""
 
-    divergence: npt.NDArray[np.float64]
-    """KL divergence in nats."""
-    agrees: npt.NDArray[np.float64]
-    """1 if the most probable token is the same, else 0."""
-    next_log_change: npt.NDArray[np.float64]
-    """next_log minus the reference's."""
-    next_log: npt.NDArray[np.float64]
-    """Log-probability of the token that follows."""
+    divergence: npt.NDArray[np.float64]  # KL divergence in nats.
+    agrees: npt.NDArray[np.float64]  # 1 if the most probable token is the same, else 0.
+    next_log_change: npt.NDArray[np.float64]  # next_log minus the reference's.
+    next_log: npt.NDArray[np.float64]  # Log-probability of the token that follows.
 
     @property
     def mean(self) -> float:

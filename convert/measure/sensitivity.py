@@ -57,10 +57,8 @@ class Sensitivities:
     """What a folder of the cache holds: encoded matrices, and figures by matrix and type."""
 
     folder: Path
-    losses: Figures = field(default_factory=dict)
-    """How much a matrix loses when it is rounded to the type."""
-    divergences: Figures = field(default_factory=dict)
-    """In nats, of the model with only that matrix rounded."""
+    losses: Figures = field(default_factory=dict)  # How much a matrix loses when it is rounded to the type.
+    divergences: Figures = field(default_factory=dict)  # In nats, of the model with only that matrix rounded.
     _lock: Lock = field(default_factory=Lock)
 
     def load(self) -> None:

@@ -22,20 +22,16 @@ class TextDocument:
     """A plain text, or a conversation."""
 
     text: str = ""
-    messages: tuple[tuple[str, str], ...] = ()
-    """The role and the content of each message."""
-    asked: Any = None
-    """The input of a row."""
+    messages: tuple[tuple[str, str], ...] = ()  # The role and the content of each message.
+    asked: Any = None  # The input of a row.
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
     """Documents of one or several files."""
 
-    name: str
-    """Printable, for messages and reports."""
-    sha256: str
-    """In hex, of the content of all files, one after the other."""
+    name: str  # Printable, for messages and reports.
+    sha256: str  # In hex, of the content of all files, one after the other.
     documents: list[TextDocument]
 
 

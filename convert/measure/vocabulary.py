@@ -24,12 +24,9 @@ DEFAULT_TOKENS = 65_536
 class WantedVocabulary:
     """Which part of a vocabulary a model keeps."""
 
-    texts: Texts
-    """All tokens of these texts are kept."""
-    tokens: int
-    """How many tokens are kept altogether."""
-    evaluation: Texts
-    """Measures how much of other texts the tokens cover."""
+    texts: Texts  # All tokens of these texts are kept.
+    tokens: int  # How many tokens are kept altogether.
+    evaluation: Texts  # Measures how much of other texts the tokens cover.
 
 
 def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> tuple[SourceModel, list[int]]:

@@ -51,22 +51,17 @@ class LowRank:
     """alpha / rank · B·A, added to the matrix of this GGUF name."""
 
     name: str
-    a: Halves
-    """A [rank, columns]."""
-    b: Halves
-    """B [rows, rank]."""
+    a: Halves  # A [rank, columns].
+    b: Halves  # B [rows, rank].
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
     """A LoRA adapter that fits the model."""
 
-    alpha: float
-    """For llama.cpp, whose scale is always alpha / rank."""
-    updates: list[LowRank]
-    """In the order of the model's tensors."""
-    sources: dict[str, str]
-    """SHA-256 of its files, in hex."""
+    alpha: float  # For llama.cpp, whose scale is always alpha / rank.
+    updates: list[LowRank]  # In the order of the model's tensors.
+    sources: dict[str, str]  # SHA-256 of its files, in hex.
 
 
 def read_lora(folder: Path, tensors: Sequence[ModelTensor]) -> Lora:

@@ -24,18 +24,13 @@ class SourceModel:
     """A checkpoint without its weights."""
 
     config: Qwen2Config
-    tensors: list[ModelTensor]
-    """In the order of the GGUF file."""
+    tensors: list[ModelTensor]  # In the order of the GGUF file.
     tokenizer: Tokenizer
-    chat_template: str | None
-    """None for a base model."""
-    generation: dict[str, Any]
-    """The content of generation_config.json."""
+    chat_template: str | None  # None for a base model.
+    generation: dict[str, Any]  # The content of generation_config.json.
     licence: str | None
-    fields: str | None
-    """How a model that `train` made reads an input, as JSON; None for a chat model."""
-    all_tokens: int
-    """How many tokens the checkpoint has. The tokenizer may have a part of them."""
+    fields: str | None  # How a model that `train` made reads an input, as JSON; None for a chat model.
+    all_tokens: int  # How many tokens the checkpoint has. The tokenizer may have a part of them.
 
 
 def read_model(checkpoint: Checkpoint) -> SourceModel:

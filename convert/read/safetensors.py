@@ -58,8 +58,7 @@ class StoredRows:
     """Some rows of a stored matrix; reads like a StoredTensor."""
 
     stored: StoredTensor
-    rows: Sequence[int]
-    """Their numbers, ascending."""
+    rows: Sequence[int]  # Their numbers, ascending.
 
     @property
     def name(self) -> str:

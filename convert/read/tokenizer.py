@@ -37,8 +37,7 @@ class Tokenizer:
     merges: list[str]
     special_ids: dict[str, int]
     """By kind: bos, eos, unk, sep, pad, mask; in a part of a vocabulary also eot, the end of a turn."""
-    adds: dict[str, bool]
-    """For bos, eos and sep, whether encoding adds it."""
+    adds: dict[str, bool]  # For bos, eos and sep, whether encoding adds it.
 
 
 def parse_tokenizer(

@@ -23,10 +23,8 @@ class _Table(NamedTuple):
     """The levels of a type."""
 
     levels: Any
-    middles: Any
-    """Between each level and the next. All of them fall on steps of a half."""
-    nearest: Any
-    """The code at each step of a half from the first level on: torch.bucketize is ten times slower."""
+    middles: Any  # Between each level and the next. All of them fall on steps of a half.
+    nearest: Any  # The code at each step of a half from the first level on: torch.bucketize is ten times slower.
 
     @classmethod
     def of(cls, kind: GgmlType) -> "_Table":

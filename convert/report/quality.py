@@ -24,12 +24,9 @@ class Coverage:
 
     name: str
     lines: int
-    covered: int
-    """Lines that are read as before: all of their tokens are in the part."""
-    tokens_before: int
-    """Of all lines, with the whole vocabulary."""
-    tokens: int
-    """Of all lines, with the part."""
+    covered: int  # Lines that are read as before: all of their tokens are in the part.
+    tokens_before: int  # Of all lines, with the whole vocabulary.
+    tokens: int  # Of all lines, with the part.
 
     @property
     def growth(self) -> float:
@@ -42,10 +39,8 @@ class Vocabulary:
     """How many tokens a model has."""
 
     tokens: int
-    of: int
-    """How many the checkpoint has."""
-    coverage: Coverage | None = None
-    """None if nothing was cut."""
+    of: int  # How many the checkpoint has.
+    coverage: Coverage | None = None  # None if nothing was cut.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +52,13 @@ class Bundle:
     licence: str | None
     quantization: str
     bits_per_weight: float
-    target: str
-    """The kernels that its types were chosen for."""
+    target: str  # The kernels that its types were chosen for.
     calibration: TunedOn
-    adapter_sha256: str | None
-    """Of adapter.gguf in hex; None if there is none."""
-    canaries: int
-    """The number of recorded answers."""
+    adapter_sha256: str | None  # Of adapter.gguf in hex; None if there is none.
+    canaries: int  # The number of recorded answers.
     vocabulary: Vocabulary
-    bytes_per_token: int
-    """Bytes of weights that each step reads."""
-    recovered: bool
-    """Whether weights were trained after rounding."""
+    bytes_per_token: int  # Bytes of weights that each step reads.
+    recovered: bool  # Whether weights were trained after rounding.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +76,7 @@ class EvaluationTexts:
     name: str
     sha256: str
     tokens: int
-    positions: int
-    """The number of tokens whose prediction was compared."""
+    positions: int  # The number of tokens whose prediction was compared.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,26 +84,21 @@ class Divergence:
     """Kullback-Leibler divergence from the reference over all positions, in nats."""
 
     mean: float
-    error: float
-    """The standard error of the mean."""
+    error: float  # The standard error of the mean.
     median: float
     p90: float
     p99: float
     max: float
-    top1_agreement: float
-    """The share of positions where both have the same most probable token."""
+    top1_agreement: float  # The share of positions where both have the same most probable token.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perplexity:
     """Of both models on the same texts."""
 
-    ratio: float
-    """own / reference."""
-    low: float
-    """The lower end of the 95 % interval of the ratio."""
-    high: float
-    """Its upper end."""
+    ratio: float  # own / reference.
+    low: float  # The lower end of the 95 % interval of the ratio.
+    high: float  # Its upper end.
     own: float
     reference: float
 
@@ -128,10 +112,8 @@ class TaskAccuracy:
     examples: int
     accuracy: float
     reference_accuracy: float
-    gained: int
-    """How many examples only the bundle answers right."""
-    lost: int
-    """How many only the reference answers right."""
+    gained: int  # How many examples only the bundle answers right.
+    lost: int  # How many only the reference answers right.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +123,8 @@ class TensorQuality:
     name: str
     type: str
     bytes: int
-    divergence: float | None
-    """The mean in nats with only this tensor quantized; None if it was not measured."""
-    is_scaled: bool = False
-    """Whether it was measured with another type, and scaled by the loss of this one."""
+    divergence: float | None  # The mean in nats with only this tensor quantized; None if it was not measured.
+    is_scaled: bool = False  # Whether it was measured with another type, and scaled by the loss of this one.
 
     @property
     def kind(self) -> str:
@@ -162,12 +142,9 @@ class Size:
     """One way to quantize the model."""
 
     name: str
-    bytes: int
-    """Of its file."""
-    ram_bytes: int
-    """What loading copies into anonymous memory for the target's kernels, computed."""
-    divergence: float
-    """The mean in nats, measured."""
+    bytes: int  # Of its file.
+    ram_bytes: int  # What loading copies into anonymous memory for the target's kernels, computed.
+    divergence: float  # The mean in nats, measured.
     is_own: bool
 
 

@@ -80,8 +80,7 @@ class Copy:
     """A copy of a bundle that is being written."""
 
     folder: Path
-    version: int
-    """Of its manifest."""
+    version: int  # Of its manifest.
 
 
 @contextmanager

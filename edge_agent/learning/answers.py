@@ -18,10 +18,8 @@ _COLUMNS = "number, id, reply_topic, wall_s, scores, tokens, is_audit, input, ou
 class KeptAnswer(Answer):
     """An answer as a row of the database."""
 
-    number: int = 0
-    """Rises with time."""
-    id: str
-    """Of the request, as JSON."""
+    number: int = 0  # Rises with time.
+    id: str  # Of the request, as JSON.
     reply_topic: str
     wall_s: float
     input: bytes | None = None

@@ -16,18 +16,13 @@ INPUT_DRIFT = 0.25
 class TaskAccuracy:
     """What is known of a task's answers; None where it is unknown."""
 
-    given: float | None = None
-    """The share of answers that are given."""
+    given: float | None = None  # The share of answers that are given.
     accuracy: float | None = None
-    lower_bound: float | None = None
-    """Of the share of right answers, given or not."""
+    lower_bound: float | None = None  # Of the share of right answers, given or not.
     promised: float | None = None
-    asked: int = 0
-    """Audits up to the last answered one."""
-    audits: int = 0
-    """Those of them that are answered."""
-    feedback: int = 0
-    """Corrections that the latest fit of a map was compared with."""
+    asked: int = 0  # Audits up to the last answered one.
+    audits: int = 0  # Those of them that are answered.
+    feedback: int = 0  # Corrections that the latest fit of a map was compared with.
     since: str | None = None
     # For the reasons and alarms.
     is_unproven: bool = False
@@ -40,15 +35,12 @@ class StudentFacts:
     """What is known of a student's answers to a task; None where it is unknown."""
 
     student: str
-    share: float | None
-    """Of its requests, those that the student answered alone since the agent's start."""
-    accuracy: float | None
-    """The share of its audited answers that are right."""
+    share: float | None  # Of its requests, those that the student answered alone since the agent's start.
+    accuracy: float | None  # The share of its audited answers that are right.
     lower_bound: float | None
     audits: int
     promised: float | None
-    least_score: float | None
-    """From which score on the student answers alone."""
+    least_score: float | None  # From which score on the student answers alone.
 
 
 _OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")

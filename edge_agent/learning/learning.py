@@ -32,11 +32,9 @@ from edge_agent.store.store import Store
 class _Notes:
     """What is known of a request besides its record."""
 
-    input: Any
-    """Only where inputs are kept with their answers."""
+    input: Any  # Only where inputs are kept with their answers.
     choice: StudentChoice | None = None
-    student_answer: Finished | None = None
-    """An answer that does not stand."""
+    student_answer: Finished | None = None  # An answer that does not stand.
 
 
 class Learning(Answerers):

@@ -52,10 +52,8 @@ class StudentChoice:
     """The student that is asked first."""
 
     name: str
-    min_score: float
-    """From this score on, its answer stands."""
-    is_audit: bool = False
-    """The large model answers, too, whatever the score."""
+    min_score: float  # From this score on, its answer stands.
+    is_audit: bool = False  # The large model answers, too, whatever the score.
 
     @property
     def is_proven(self) -> bool:

@@ -38,10 +38,8 @@ _REASONS = {
 class KeptRows:
     """The rows that kept answers make."""
 
-    rows: list[dict[str, Any]]
-    """The oldest first."""
-    left_out: Counter[str]
-    """How many answers make no row, by reason."""
+    rows: list[dict[str, Any]]  # The oldest first.
+    left_out: Counter[str]  # How many answers make no row, by reason.
 
 
 def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:

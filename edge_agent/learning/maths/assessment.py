@@ -33,16 +33,11 @@ _CONFIDENCE_BINS = 5
 class Answer:
     """A model's answer, and what feedback says of it."""
 
-    scores: dict[str, float]
-    """The model's own, by label."""
-    tokens: int = 0
-    """Of the prompt."""
-    output: str | None
-    """What the caller got; None if the model was not sure enough."""
-    is_audit: bool = False
-    """The caller was asked to check it: it is of the random sample."""
-    is_marked: bool = False
-    """Feedback came."""
+    scores: dict[str, float]  # The model's own, by label.
+    tokens: int = 0  # Of the prompt.
+    output: str | None  # What the caller got; None if the model was not sure enough.
+    is_audit: bool = False  # The caller was asked to check it: it is of the random sample.
+    is_marked: bool = False  # Feedback came.
     label: str | None = None
     """The right one; None if it is unknown or, where the answer is marked, another than `output`."""
 
@@ -51,27 +46,17 @@ class Answer:
 class Assessment:
     """What a task's answers say together."""
 
-    map: ScoreMap
-    """The one to use from now on."""
+    map: ScoreMap  # The one to use from now on.
     has_new_map: bool
-    compared_rows: int
-    """Of feedback, when the map was last compared with a new fit."""
-    given: float | None
-    """The share of answers that are given from now on; None if there are no answers."""
-    asked: int
-    """Audits up to the last one with feedback."""
-    audits: int
-    """Those of them that have feedback."""
-    right: int
-    """Audits that are right under the map, whatever its score."""
-    lower_bound: float | None
-    """Of the share of right audits; None without any."""
-    promise: promise.Promise | None
-    """What `min_accuracy` can be promised of; None if it can be promised of nothing."""
-    dropped_from: float | None
-    """The accuracy before it fell; None if it has not."""
-    shift: float | None
-    """How far the newest answers are from the oldest; None if chance may explain it."""
+    compared_rows: int  # Of feedback, when the map was last compared with a new fit.
+    given: float | None  # The share of answers that are given from now on; None if there are no answers.
+    asked: int  # Audits up to the last one with feedback.
+    audits: int  # Those of them that have feedback.
+    right: int  # Audits that are right under the map, whatever its score.
+    lower_bound: float | None  # Of the share of right audits; None without any.
+    promise: promise.Promise | None  # What `min_accuracy` can be promised of; None if it can be promised of nothing.
+    dropped_from: float | None  # The accuracy before it fell; None if it has not.
+    shift: float | None  # How far the newest answers are from the oldest; None if chance may explain it.
 
 
 def assess(

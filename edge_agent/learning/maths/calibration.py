@@ -15,13 +15,10 @@ BINS = 10
 class Judged:
     """An answer whose right label is known."""
 
-    score: float
-    """Of the best label."""
+    score: float  # Of the best label.
     is_right: bool
-    label: str = ""
-    """The best one."""
-    right_score: float = 0.0
-    """Of the right label; 0 where it is only known that the best one is wrong."""
+    label: str = ""  # The best one.
+    right_score: float = 0.0  # Of the right label; 0 where it is only known that the best one is wrong.
 
     @classmethod
     def of(cls, scores: Mapping[str, float], right: str | None, used: ScoreMap | None = None) -> Judged:

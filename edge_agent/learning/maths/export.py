@@ -23,8 +23,7 @@ class ExportedAnswer(_Part):
     """A `KeptAnswer` as the bus carries it, without what names the caller."""
 
     number: int
-    at: str | None
-    """RFC 3339; None if the clock was unset."""
+    at: str | None  # RFC 3339; None if the clock was unset.
     scores: Annotated[dict[str, _Score], Field(min_length=1)]
     output: str | None
     label: str | None
@@ -39,16 +38,11 @@ class Export(_Part):
     site: _Text
     device: _Text
     task: _Text
-    definition: _Text
-    """A hash of the task's definition."""
-    model: _Text
-    """A hash of the model's files."""
-    map: dict[str, Any] | None
-    """The one in force."""
-    prior: dict[str, Any] | None
-    """The map that divides by the model's prior."""
-    since: int
-    """Audits up to this number are from before a drop of the accuracy."""
+    definition: _Text  # A hash of the task's definition.
+    model: _Text  # A hash of the model's files.
+    map: dict[str, Any] | None  # The one in force.
+    prior: dict[str, Any] | None  # The map that divides by the model's prior.
+    since: int  # Audits up to this number are from before a drop of the accuracy.
     answers: Annotated[tuple[ExportedAnswer, ...], Field(strict=False)]
 
     @model_validator(mode="after")

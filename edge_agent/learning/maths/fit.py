@@ -49,10 +49,8 @@ class _Family(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Feedback:
-    log_scores: _Array
-    """[rows, labels]"""
-    right: _Indexes
-    """The index of each row's right label."""
+    log_scores: _Array  # [rows, labels]
+    right: _Indexes  # The index of each row's right label.
 
     def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Feedback:
         return _Feedback(self.log_scores[chosen], self.right[chosen])
@@ -98,10 +96,8 @@ class Shared:
     """A map for several boards, if one is better than the start."""
 
     map: ScoreMap | None
-    before: float
-    """The share of right rows with the start."""
-    after: float
-    """The same with a map, cross-validated."""
+    before: float  # The share of right rows with the start.
+    after: float  # The same with a map, cross-validated.
 
 
 def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> Shared:

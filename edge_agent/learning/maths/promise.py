@@ -23,10 +23,8 @@ _FIXED = (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)
 class Promise:
     """Answers of at least this confidence are right at least as often as was asked for."""
 
-    threshold: float
-    """The confidence of the best label."""
-    coverage: float
-    """The share of all answers that reach it."""
+    threshold: float  # The confidence of the best label.
+    coverage: float  # The share of all answers that reach it.
 
 
 def find_promise(

@@ -36,8 +36,7 @@ class Calibration:
     """Expected calibration error (arXiv 1706.04599)."""
 
     sample: str
-    of: int
-    """How many answers of the sample."""
+    of: int  # How many answers of the sample.
     before: float
     after: float
 
@@ -49,10 +48,8 @@ class Coverage:
     score: float
     coverage: float
     audits: int
-    share: float | None
-    """Of right audits."""
-    low: float | None
-    """The one-sided bound on that share."""
+    share: float | None  # Of right audits.
+    low: float | None  # The one-sided bound on that share.
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +59,7 @@ class Promised:
     min_accuracy: float
     coverage: float | None
     score: float | None
-    missing: int
-    """Audits that would prove it if all of them that count were right."""
+    missing: int  # Audits that would prove it if all of them that count were right.
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +72,7 @@ class Measures:
     feedback: Share
     calibration: Calibration | None
     outputs: tuple[str, ...]
-    confusion: dict[str, tuple[int, ...]]
-    """By right label, a count for each of `outputs`."""
+    confusion: dict[str, tuple[int, ...]]  # By right label, a count for each of `outputs`.
     coverage: tuple[Coverage, ...]
     promises: tuple[Promised, ...]
 

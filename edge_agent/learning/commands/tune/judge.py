@@ -39,16 +39,12 @@ class Asked:
 
     prompt: Prompt
     definition: str
-    prior: Scores | None
-    """The scores where an input says nothing."""
-    scores: Mapping[int, Scores]
-    """By number of a row."""
-    unlabelled: Sequence[Scores] = ()
-    """Of inputs without labels."""
+    prior: Scores | None  # The scores where an input says nothing.
+    scores: Mapping[int, Scores]  # By number of a row.
+    unlabelled: Sequence[Scores] = ()  # Of inputs without labels.
     pairs_ms: list[tuple[float, float]] = field(default_factory=list)
     """Times of one input with the configured prompt and with this one."""
-    prefix_tokens: int = 0
-    """What its requests share."""
+    prefix_tokens: int = 0  # What its requests share.
 
     @property
     def slowdown(self) -> float:
@@ -62,12 +58,9 @@ class Candidate:
 
     asked: Asked
     correction: Correction
-    score_map: ScoreMap | None
-    """For use; None if scores stay as they are."""
-    answers: Sequence[str]
-    """The right labels, by number of a row."""
-    start: ScoreMap | None = None
-    """What `score_map` was fitted from, to all rows; None if it is not fitted to labels."""
+    score_map: ScoreMap | None  # For use; None if scores stay as they are.
+    answers: Sequence[str]  # The right labels, by number of a row.
+    start: ScoreMap | None = None  # What `score_map` was fitted from, to all rows; None if it is not fitted to labels.
     _judged: dict[frozenset[int], dict[int, Judged]] = field(default_factory=dict)
 
     @property

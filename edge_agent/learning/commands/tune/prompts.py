@@ -23,8 +23,7 @@ class Prompt:
 
     name: str
     config: ClassifyTask
-    examples: tuple[int, ...] = ()
-    """The numbers of the rows that it shows, which it is not judged on."""
+    examples: tuple[int, ...] = ()  # The numbers of the rows that it shows, which it is not judged on.
 
     @property
     def complexity(self) -> int:
@@ -50,10 +49,8 @@ class Plan:
 
     config: ClassifyTask
     rows: Sequence[RequestLine]
-    pool: Sequence[int]
-    """The numbers of the rows that may become examples."""
-    wordings: Sequence[str] = ()
-    """Other texts for `system`, as the user gave them."""
+    pool: Sequence[int]  # The numbers of the rows that may become examples.
+    wordings: Sequence[str] = ()  # Other texts for `system`, as the user gave them.
 
     def prompts(self, results: Results) -> Iterator[Prompt]:
         """Each is tried before the next one is asked for."""

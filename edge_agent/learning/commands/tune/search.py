@@ -47,32 +47,22 @@ class TuneError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     weights_sha256: str
-    until: float
-    """On the monotonic clock."""
-    max_slower: float
-    """How much more time a chosen prompt may take, in percent."""
-    max_inputs: int = 100
-    """Inputs without labels that are asked."""
+    until: float  # On the monotonic clock.
+    max_slower: float  # How much more time a chosen prompt may take, in percent.
+    max_inputs: int = 100  # Inputs without labels that are asked.
 
 
 @dataclass(slots=True)
 class Result:
     """What a search found."""
 
-    tried: list[Candidate]
-    """Every prompt, with each correction."""
-    reference: Candidate
-    """What the agent does now."""
-    chosen: Candidate
-    """What it should do."""
-    best: Candidate
-    """What would be chosen without regard to time."""
-    base_ms: float
-    """Of a request as configured."""
-    judged: int
-    """How many rows."""
-    skipped: dict[str, str]
-    """Prompts that the model cannot be asked with, and why."""
+    tried: list[Candidate]  # Every prompt, with each correction.
+    reference: Candidate  # What the agent does now.
+    chosen: Candidate  # What it should do.
+    best: Candidate  # What would be chosen without regard to time.
+    base_ms: float  # Of a request as configured.
+    judged: int  # How many rows.
+    skipped: dict[str, str]  # Prompts that the model cannot be asked with, and why.
 
     def accuracy_before(self, candidate: Candidate) -> float:
         """That of the reference on the same rows."""
