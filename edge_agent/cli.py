@@ -164,7 +164,6 @@ def _check_config(options: argparse.Namespace) -> int:
     Hints are what is likely not meant, and files that `run` needs and that are not there yet.
     Exit codes: 0 good, 64 usage, 78 bad configuration.
     """
-    _say_new_name("doctor --config-only FILE")
     return _list_faults(options.file or options.config)
 
 
@@ -429,7 +428,6 @@ def _probe(options: argparse.Namespace) -> int:
     """
     from edge_agent.tools.doctor.model import probe
 
-    _say_new_name("doctor --bundle DIR")
     return probe(options.config or (None if options.bundle else DEFAULT_PATH), options.bundle)
 
 
@@ -551,12 +549,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_FAILED
     return code
-
-
-def _say_new_name(words: str) -> None:
-    """Not where a script may read standard error."""
-    if sys.stderr.isatty():
-        print(f"edge-agent: the name of this is `edge-agent {words}` now", file=sys.stderr)
 
 
 def _list_faults(path: Path) -> int:

@@ -251,9 +251,7 @@ class Commands:
         Raises CommandError.
         """
         try:
-            config = load_config(self._config_path)
-            if faults := file_faults(config):
-                raise ConfigError(self._config_path, faults)
+            config = load_config(self._config_path, file_faults)
         except ConfigError as error:
             raise CommandError("bad_config", "; ".join(error.faults)) from error
         needs_restart = []

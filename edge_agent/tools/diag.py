@@ -200,25 +200,24 @@ def _log() -> Files:
 
 def _state(state_dir: Path) -> Files:
     """The files of the service; no requests."""
-    yield "state.txt", _listing(state_dir)
     for path in islice(sorted(state_dir.glob("**/calibration.json")), 10):
         yield f"calibration-{path.parent.name}.json", json.loads(path.read_bytes())
+    yield "state.txt", _listing(state_dir)
 
 
 def _models(models_dir: Path, config: Config | ConfigError) -> Files:
     """The configured model, the one in force and the one before it. Doctor's check `model` verifies the hashes."""
+    if isinstance(config, Config):
+        configured, switched = config.models["default"].path, record.read_record(config)
+        paths = [configured, *([switched.current, switched.previous] if switched else [])]
+        manifests = {str(path): path / MANIFEST_FILE for path in paths if path}
+        models = {
+            "configured": str(configured),
+            "record": switched and switched.model_dump(mode="json"),
+            "manifests": {name: json.loads(file.read_bytes()) for name, file in manifests.items() if file.is_file()},
+        }
+        yield "models.json", models
     yield "models.txt", _listing(models_dir)
-    if isinstance(config, ConfigError):
-        return
-    configured, switched = config.models["default"].path, record.read_record(config)
-    paths = [configured, *([switched.current, switched.previous] if switched else [])]
-    manifests = {str(path): path / MANIFEST_FILE for path in paths if path}
-    models = {
-        "configured": str(configured),
-        "record": switched and switched.model_dump(mode="json"),
-        "manifests": {name: json.loads(file.read_bytes()) for name, file in manifests.items() if file.is_file()},
-    }
-    yield "models.json", models
 
 
 def _retained(config: Config | ConfigError) -> Files:
@@ -250,11 +249,8 @@ def _doctor(config_path: Path) -> Files:
 
 
 def _listing(folder: Path) -> str:
-    """Everything in a folder and below it, with owners, modes, sizes and ages."""
-    try:
-        return program_output(("ls", "-lAR", "--time-style=full-iso", "--", str(folder)), 10.0)
-    except ProgramError as error:
-        return f"{error}\n"
+    """Everything in a folder and below it, with owners, modes, sizes and ages. Raises ProgramError."""
+    return program_output(("ls", "-lAR", "--time-style=full-iso", "--", str(folder)), 10.0)
 
 
 def _redacted_bytes(content: Any) -> bytes:

@@ -155,7 +155,7 @@ def test_what_support_needs_is_in_it(board: Path, monkeypatch: pytest.MonkeyPatc
     files = packed(file)
     contents = json.loads(files["contents.json"])
     assert contents["files"].keys() == files.keys() - {"contents.json"}
-    assert set(contents["missing"]) == {"bus"}, contents["missing"]
+    assert set(contents["missing"]) == {"bus", "models"}, contents["missing"]
     assert json.loads(files["versions.json"])["board"].startswith("Raspberry Pi 5")
     configuration = json.loads(files["configuration.json"])["set"]
     assert configuration["mqtt"]["password_file"] == LEFT_OUT
