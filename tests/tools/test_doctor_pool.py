@@ -32,28 +32,21 @@ def test_a_queue_that_can_be_read_is_good_and_says_its_figures(broker: FakeBroke
     assert not broker.connection.is_open
 
 
-def test_a_queue_that_is_missing_is_to_be_declared(broker: FakeBroker) -> None:
+@pytest.mark.parametrize(
+    ("refusal", "found", "advice"),
+    [
+        (None, f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'", "make the queues with `edge-agent pool declare`"),
+        (ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, LOGIN))), LOGIN, "mqtt.username and mqtt.pass"),
+        (REFUSED, "Connection refused", "pool.port"),
+    ],
+)
+def test_each_fault_has_its_own_advice(broker: FakeBroker, refusal: Exception | None, found: str, advice: str) -> None:
     broker.queues.clear()
-    found = check()
-    assert (found.verdict, found.found) == (
-        Verdict.FAILED,
-        f"localhost:5672: NOT_FOUND - no queue '{QUEUE}' in vhost '/'",
-    )
-    assert found.advice == "make the queues with `edge-agent pool declare`, or correct pool.name"
-
-
-def test_an_account_that_is_refused_is_to_be_checked(broker: FakeBroker) -> None:
-    broker.refusals["localhost"] = ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, LOGIN)))
-    found = check()
-    assert (found.verdict, found.found) == (Verdict.FAILED, f"localhost:5672: {LOGIN}")
-    assert "mqtt.username and mqtt.password_file" in (found.advice or "")
-
-
-def test_a_broker_that_is_not_reached_is_to_be_checked_with_its_port(broker: FakeBroker) -> None:
-    broker.refusals["localhost"] = REFUSED
-    found = check()
-    assert (found.verdict, found.found) == (Verdict.FAILED, "localhost:5672: Connection refused")
-    assert "pool.port" in (found.advice or "")
+    if refusal:
+        broker.refusals["localhost"] = refusal
+    failed = check()
+    assert (failed.verdict, failed.found) == (Verdict.FAILED, f"localhost:5672: {found}")
+    assert advice in (failed.advice or "")
 
 
 def test_without_the_extra_the_command_that_installs_it_is_named(

@@ -244,9 +244,3 @@ def test_a_configuration_without_a_pool_is_a_bad_one(pool: Pool, action: str) ->
     code, _, err = pool.run(action, more="")
     assert (code, pool.broker.attempts) == (cli.EXIT_CONFIG, [])
     assert "config.toml: pool: required: a table with the pool's `name`\n" in err
-
-
-def test_without_the_extra_the_command_that_installs_it_is_named(pool: Pool) -> None:
-    pool.patch.setattr("edge_agent.core.extras.find_spec", lambda name: None if name == "pika" else object())
-    code, _, err = pool.run("status")
-    assert (code, "pip install '.[pool]' in a copy of the repository" in err) == (1, True)
