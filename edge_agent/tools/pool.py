@@ -10,7 +10,7 @@ from edge_agent.core.wording import printable, printable_json
 from edge_agent.mqtt.credentials import credential_faults, read_secret
 from edge_agent.pool import amqp
 from edge_agent.pool.facts import QueueFigures
-from edge_agent.pool.queues import EXCHANGE, PoolQueues, declare_queues, queues_of, read_figures
+from edge_agent.pool.queues import EXCHANGE, declare_queues, queues_of, read_figures
 from edge_agent.tools.watch.site import Document, Row, number_at, text_at, texts_at
 from edge_agent.tools.watch.watch import CONNECT_S, Feed
 
@@ -51,19 +51,20 @@ def status(config: Config, *, as_json: bool, wait_s: float, min_boards: int) -> 
             figures = read_figures(channel, queues)
     except amqp.PoolError as error:
         return fail(f"the pool's queue cannot be read: {error}; {error.advice}")
-    boards, trouble = _listen(config, wait_s, figures.places)
+    rows, trouble = _listen(config, wait_s, figures.places)
     if trouble:
         return fail(trouble)
-    all_tasks = {task for row in boards for task in texts_at(row.info, "tasks")}
-    lacking = {row.device: sorted(all_tasks - {*texts_at(row.info, "tasks")}) for row in boards if row.info}
+    all_tasks = {task for row in rows for task in texts_at(row.info, "tasks")}
+    boards = [_board(row, all_tasks) for row in rows]
     if as_json:
-        print(printable_json(_document(config.pool.name, queues, figures, boards, lacking)))
+        queue = {"waiting": figures.waiting, "places_of_all": figures.places, "dead_letters": figures.dead}
+        print(printable_json({"pool": config.pool.name, "queue": queues.requests, **queue, "boards": boards}))
     else:
-        _print(config.pool.name, figures, boards, lacking)
+        _print(config.pool.name, figures, boards)
     if len(boards) < min_boards:
         hint = "each reports every 10 s, unless its health.interval_s says otherwise; --wait S listens longer"
         return fail(f"{len(boards)} of {min_boards} boards are heard within {wait_s:g} s: {hint}")
-    return 1 if any(lacking.values()) else 0
+    return 1 if any(board["lacks"] for board in boards) else 0
 
 
 def _listen(config: Config, wait_s: float, places: int) -> tuple[list[Row], str | None]:
@@ -86,50 +87,32 @@ def _listen(config: Config, wait_s: float, places: int) -> tuple[list[Row], str 
         return boards, feed.trouble
 
 
-def _document(
-    name: str, queues: PoolQueues, figures: QueueFigures, boards: list[Row], lacking: dict[str, list[str]]
-) -> Document:
-    return {
-        "pool": name,
-        "queue": queues.requests,
-        "waiting": figures.waiting,
-        "places_of_all": figures.places,
-        "dead_letters": figures.dead,
-        "boards": [
-            {
-                "device": row.device,
-                "level": row.level.name.lower(),
-                "model": row.model,
-                "sha256": text_at(row.info, "models.0.sha256"),
-                "tasks": texts_at(row.info, "tasks"),
-                "lacks": lacking.get(row.device, []),
-                **{key: number_at(row.health, f"pool.{key}") for key in _HEALTH_KEYS},
-            }
-            for row in boards
-        ],
-    }
-
-
 _HEALTH_KEYS = ("places", "per_minute", "waited_ms", "claimed_total", "given_back_total", "repeated_total")
 _HEADER = ("BOARD", "STATE", "PLACES", "A MINUTE", "WAITED MS", "TAKEN", "GIVEN BACK", "AGAIN", "MODEL", "LACKS")
 
 
-def _print(name: str, figures: QueueFigures, boards: list[Row], lacking: dict[str, list[str]]) -> None:
+def _board(row: Row, all_tasks: set[str]) -> Document:
+    tasks = texts_at(row.info, "tasks")
+    return {
+        "device": row.device,
+        "level": row.level.name.lower(),
+        "model": row.model,
+        "sha256": text_at(row.info, "models.0.sha256"),
+        "tasks": tasks,
+        "lacks": sorted(all_tasks - {*tasks}) if row.info else [],
+        **{key: number_at(row.health, f"pool.{key}") for key in _HEALTH_KEYS},
+    }
+
+
+def _print(name: str, figures: QueueFigures, boards: list[Document]) -> None:
     dead = f", {figures.dead} dead letters" if figures.dead else ""
     print(printable(f"pool {name}: {figures.waiting} requests wait, the boards have {figures.places} places{dead}"))
-    rows = [_HEADER, *(_line(row, lacking) for row in boards)]
-    for text in aligned(rows, left=2) if boards else ():
+    for text in aligned([_HEADER, *map(_cells, boards)], left=2) if boards else ():
         print(printable(text))
 
 
-def _line(row: Row, lacking: dict[str, list[str]]) -> tuple[str, ...]:
-    figures = (number_at(row.health, f"pool.{key}") for key in _HEALTH_KEYS)
-    digest = text_at(row.info, "models.0.sha256")
-    model = " ".join(filter(None, (row.model, digest and digest[:8])))
-    return (
-        row.device,
-        row.level.name.lower(),
-        *(UNKNOWN if value is None else f"{value:.0f}" for value in figures),
-        model or UNKNOWN,
-        ", ".join(lacking.get(row.device, ["?"])) or "nothing",
-    )
+def _cells(board: Document) -> tuple[str, ...]:
+    figures = (UNKNOWN if board[key] is None else f"{board[key]:.0f}" for key in _HEALTH_KEYS)
+    model = " ".join(filter(None, (board["model"], (board["sha256"] or "")[:8]))) or UNKNOWN
+    lacks = ", ".join(board["lacks"]) or ("nothing" if board["tasks"] else "?")
+    return board["device"], board["level"], *figures, model, lacks
