@@ -322,7 +322,7 @@ class Agent:
         if how := self._supervisor.restart_or_kill(now, owes_answer=self._dispatcher.active > 0):
             self._on_worker_end(how, now)
         if self._supervisor.has_other_files:
-            log.error("the files of the model have changed: the agent ends, its next start verifies them")
+            log.error("the files of the model have changed: the agent ends, and its next start verifies them")
             self._status.publish_state(State.OFFLINE, "model-changed")
             self._exit_code = 1
         if switch_end := self._model_switch.tick(now):

@@ -123,7 +123,7 @@ def _score_map_hints(config: Config) -> Iterator[str]:
         task = Task(name, table)
         if weights is not None and task.score_map is not None and not task.has_map_for(weights):
             key = field_name(("tasks", name, "score_map"))
-            yield f"{key}: made for another model or other text, and not used; run `edge-agent tune` again"
+            yield f"{key}: made for another model or text, so it is not used; run `edge-agent tune` again"
 
 
 def _schema_hints(config: Config) -> list[str]:
@@ -132,7 +132,7 @@ def _schema_hints(config: Config) -> list[str]:
     if not schemas:
         return []
     if missing := missing_extra("engine"):
-        return [f"tasks: which parts of a schema are only validated is not known here: {missing}"]
+        return [f"tasks: cannot tell which parts of a schema are only validated: {missing}"]
     try:
         found = json.loads(run_in_child("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
     except OutOfBoundsError as error:
@@ -164,7 +164,8 @@ def _pool_faults(config: Config) -> Iterator[str]:
     length = len(config.pool_topics.request("x" * 64).encode())
     if length > MAX_ROUTING_KEY_BYTES:
         rule = (
-            f"a request's topic should have at most {MAX_ROUTING_KEY_BYTES} bytes with a task of 64; shorten mqtt.root"
+            f"a request's topic with a task name of 64 should be at most {MAX_ROUTING_KEY_BYTES} bytes; "
+            "shorten mqtt.root"
         )
         yield f"pool.name: {rule} (got {length})"
 
@@ -185,7 +186,7 @@ def _topics_faults(config: Config) -> Iterator[str]:
     requests = config.topics.all_requests
     for text, key in filters.items():
         if topics.overlap(text, requests):
-            yield f"{key}: overlaps {requests}, where requests arrive; use other topics (got {shown(text)})"
+            yield f"{key}: overlaps the request topics {requests}; use other topics (got {shown(text)})"
     # A broker may deliver a message once for each filter that it matches.
     for (first, owner), (second, key) in itertools.combinations(filters.items(), 2):
         if topics.overlap(first, second):

@@ -53,11 +53,11 @@ def stalled_part(
     """
     for name, is_at_work in network.items():
         if not is_at_work:
-            return f"the network thread of {name} has ended or stands still"
+            return f"the network thread of {name} has ended or hangs"
     if worker_silent_s is None and not is_worker_coming:
         return "there is no worker, and none will be started"
     if worker_silent_s is not None and worker_silent_s > WORKER_SILENCE_S:
         return f"the worker has been silent for {worker_silent_s:.0f} s"
     if monitor_silent_s > MONITOR_SILENCE_S:
-        return f"the board was not read for {monitor_silent_s:.0f} s"
+        return f"the board has not been read for {monitor_silent_s:.0f} s"
     return None

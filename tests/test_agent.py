@@ -215,7 +215,7 @@ def test_the_watchdog_hears_which_part_stands_still(monkeypatch: pytest.MonkeyPa
     for monitored, now in ((5.0, 12.0), (5.0, 40.0)):
         agent._monitor.advanced_at = monitored
         agent._tick(now)
-    assert told == [None, "the board was not read for 35 s"]
+    assert told == [None, "the board has not been read for 35 s"]
 
 
 def test_a_first_load_that_makes_progress_gets_more_time_from_systemd(monkeypatch: pytest.MonkeyPatch) -> None:

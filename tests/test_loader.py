@@ -114,7 +114,7 @@ def test_a_score_map_of_another_model_is_a_hint(demo_bundle: Path, tmp_path: Pat
     base = CONFIG.replace('"model.gguf"', json.dumps(str(demo_bundle)))
     config = load(tmp_path, f"{MAPPED}bias = {{ a = 0.0, b = -1 }}\n", base=base)
     assert config_hints(config) == [
-        "tasks.x.score_map: made for another model or other text, and not used; run `edge-agent tune` again"
+        "tasks.x.score_map: made for another model or text, so it is not used; run `edge-agent tune` again"
     ]
     weights = open_model("default", demo_bundle).weights_sha256
     right = MAPPED.replace("0123456789abcdef", Task("x", config.tasks["x"]).basis_for(weights))
@@ -191,10 +191,10 @@ FAULTS = [
     ('[mqtt]\nhost = ["a", "a"]', "mqtt.host: "),
     ('[mqtt]\nhost = ["a", "a..b"]', "mqtt.host: "),
     (f'[mqtt]\nhost = "{"a" * 64}"', "mqtt.host: "),
-    ('[mqtt]\nroot = "/a"', "mqtt.root: a root does not start with '$' or '/' nor end with '/' (got \"/a\")"),
-    ('[mqtt]\nroot = "a/+"', 'mqtt.root: a topic holds no wildcards (got "a/+")'),
+    ('[mqtt]\nroot = "/a"', "mqtt.root: a root must not start with '$' or '/', or end with '/' (got \"/a\")"),
+    ('[mqtt]\nroot = "a/+"', 'mqtt.root: a topic must not contain wildcards (got "a/+")'),
     ('[mqtt]\nreply_topics = "x"', 'mqtt.reply_topics: should be a list (got "x")'),
-    ('[mqtt]\nreply_topics = ["a#"]', "mqtt.reply_topics[0]: '#' stands alone and at the end of a topic filter"),
+    ('[mqtt]\nreply_topics = ["a#"]', "mqtt.reply_topics[0]: '#' must be a whole level"),
     ('[mqtt.tls]\nkey_file = "k"', "mqtt.tls.key_file: requires `cert_file`"),
     ("[queue]\ndedup_window_s = nan", "queue.dedup_window_s: "),
     ('[commands]\nallow = ["ping", "reboot"]', "commands.allow[1]: should be 'ping', 'health', 'drain', "),
@@ -214,7 +214,7 @@ FAULTS = [
     ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
     ('[tasks.x]\nkind = "generate"\npublish = "a"', "tasks.x.publish: requires `subscribe`"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
-    ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic holds no wild"),
+    ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic must not"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["$share/g/a"]', "tasks.x.subscribe[0]: shared subscriptions"),
     (
         f'[tasks.x]\nkind = "classify"\nlabels = {json.dumps([f"{n}" for n in range(201)])}',
@@ -229,16 +229,16 @@ FAULTS = [
     ),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\nmin_score = 1.1', "tasks.x.min_score: should be less than"),
     ('[tasks.x]\nkind = "extract"\nschema = "config.toml"', "is not JSON"),
-    ('[tasks.x]\nkind = "extract"\nschema = 5', "tasks.x.schema: should be a table, or name a JSON file"),
+    ('[tasks.x]\nkind = "extract"\nschema = 5', "tasks.x.schema: should be a table, or the name of a JSON file"),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "array" }', "tasks.x.schema: "),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "object", "$ref" = "http://x/y" }', "tasks.x.schema: "),
     ('[tasks.generate]\nkind = "extract"\nschema = { type = "object" }', 'tasks.generate.kind: should be "generate"'),
     ("[models.default.extra]\nx = 1", "models.default.extra: unknown key"),
     *(
-        (f'[tasks.a]\nkind = "generate"\nsubscribe = ["{text}"]', f"overlaps {BASE}/infer/+/request, where requests")
+        (f'[tasks.a]\nkind = "generate"\nsubscribe = ["{text}"]', f"overlaps the request topics {BASE}/infer/+/request")
         for text in ("edgeai/#", f"{BASE}/infer/+/request")
     ),
-    (f'[mqtt]\nroot = "{"r" * 170}"\n[pool]\nname = "pumps"', "pool.name: a request's topic should have at most 255"),
+    (f'[mqtt]\nroot = "{"r" * 170}"\n[pool]\nname = "pumps"', "pool.name: a request's topic with a task"),
     ('[mqtt]\nhost = "\\u001b"', "mqtt.host: should be"),
 ]
 
@@ -293,11 +293,11 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("/dev/zero", "/dev/zero: is no file"),
-        ("pipe", "pipe: is no file"),
+        ("/dev/zero", "/dev/zero: is not a file"),
+        ("pipe", "pipe: is not a file"),
         ("text\\u0000", "null byte"),
         ("x" * 300, "File name too long"),
-        ("list", "name a JSON file that holds an object"),
+        ("list", "the name of a JSON file with an object"),
     ],
 )
 def test_a_schema_is_read_only_from_a_regular_file(tmp_path: Path, file: str, expected: str) -> None:
@@ -312,7 +312,10 @@ def test_a_schema_is_read_only_from_a_regular_file(tmp_path: Path, file: str, ex
         ('public_key = "key.pub.pem"\n', None),
         ('public_key = "key.pem"\n', "models.default.public_key: holds a private key, which belongs on no board; "),
         ('public_keys = ["key.pub.pem", "none"]\n', "models.default.public_keys[1]: should be a file that can be read"),
-        ('public_key = "a"\npublic_keys = ["b"]\n', "models.default.public_keys: should have the key of `public_key`"),
+        (
+            'public_key = "a"\npublic_keys = ["b"]\n',
+            "models.default.public_keys: should include the key of `public_key`",
+        ),
         ("public_keys = []\n", "models.default.public_keys: "),
         (f"public_keys = {['a'] * 5}\n", "models.default.public_keys: "),
         ('revocations = "list"\n', "models.default.revocations: requires `public_key` or `public_keys`"),

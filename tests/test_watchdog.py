@@ -21,8 +21,8 @@ WELL: dict[str, Any] = {
         ({"network": {"hall1.board1.data": False}}, "hall1.board1.data"),
         ({"worker_silent_s": WORKER_SILENCE_S + 1}, "worker has been silent"),
         ({"worker_silent_s": None}, "no worker"),
-        ({"monitor_silent_s": MONITOR_SILENCE_S + 1}, "not read"),
-        ({"worker_silent_s": None, "is_worker_coming": True, "monitor_silent_s": 99.0}, "not read"),
+        ({"monitor_silent_s": MONITOR_SILENCE_S + 1}, "not been read"),
+        ({"worker_silent_s": None, "is_worker_coming": True, "monitor_silent_s": 99.0}, "not been read"),
     ],
 )
 def test_the_part_that_stands_still_is_named(changes: dict[str, Any], part: str | None) -> None:
@@ -40,11 +40,11 @@ def test_it_is_fed_three_times_in_an_interval_and_a_fault_is_logged_once(
     monkeypatch.setattr("edge_agent.watchdog.notify", lambda _: fed.append(now))
     watchdog = Watchdog()
     for now in range(60):
-        fault = None if now < 25 else "the board was not read for 99 s"
+        fault = None if now < 25 else "the board has not been read for 99 s"
         watchdog.tick(lambda fault=fault: fault, now)  # type: ignore[misc]
     assert fed == [0, 10, 20]
     assert [record.getMessage() for record in caplog.records] == [
-        "the watchdog is not fed: the board was not read for 99 s"
+        "the watchdog is not fed: the board has not been read for 99 s"
     ]
 
 

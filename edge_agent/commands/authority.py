@@ -59,10 +59,10 @@ class Authority:
         ts = parse_timestamp(signed.get("ts"))
         if ts is None or abs(ts - now) > MAX_AGE_S:
             here = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-            allowed = f"should be an RFC 3339 time within {MAX_AGE_S:.0f} s of the time here, {here}"
+            allowed = f"should be an RFC 3339 time within {MAX_AGE_S:.0f} s of this board's time, {here}"
             raise CommandError("unauthorized", f"ts: {allowed} (got {shown(signed.get('ts'))})")
         if not hmac.compare_digest(given.lower().encode(), sign(self.key, operation, signed).encode()):
-            raise CommandError("unauthorized", "hmac: does not fit the command")
+            raise CommandError("unauthorized", "hmac: does not match the command")
         self._use_up(nonce)
 
     def _use_up(self, nonce: str) -> None:
@@ -83,5 +83,5 @@ class Authority:
 def _text(name: str, value: object) -> str:
     if isinstance(value, str) and value:
         return value
-    message = f"{name}: should be a string, and not empty (got {shown(value)}); this board wants signed commands"
+    message = f"{name}: should be a non-empty string (got {shown(value)}); this board requires signed commands"
     raise CommandError("unauthorized", message)

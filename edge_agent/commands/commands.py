@@ -104,7 +104,7 @@ class Commands:
             command.id = fields.get("id")
             self._check(operation, fields)
             if not message.payload.strip() and operation not in _ALLOWED_EMPTY:
-                raise CommandError("bad_json", "payload: should be an object, {} at least (got nothing)")
+                raise CommandError("bad_json", "payload: should be an object, at least {} (got nothing)")
             # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
@@ -114,7 +114,7 @@ class Commands:
             self._answer(command, error=(error.code, error.message))
         except Exception:
             log.exception("command failed op=%r", cut(operation))
-            self._answer(command, error=("internal", "the command met a fault of the agent"))
+            self._answer(command, error=("internal", "the command failed because of a bug in the agent"))
         else:
             if data is not None:
                 self._answer(command, data)
@@ -128,7 +128,7 @@ class Commands:
         """Raises CommandError if the command does not exist, is not enabled or not signed."""
         enabled = self.config.commands.allow
         if operation not in OPERATIONS:
-            message = f"command: there is no {shown(operation)}; there is {', '.join(OPERATIONS)}"
+            message = f"command: should be one of {', '.join(OPERATIONS)} (got {shown(operation)})"
             raise CommandError("unknown_command", message)
         if operation not in enabled:
             allowed = ", ".join(enabled) or "none"
@@ -177,17 +177,17 @@ class Commands:
             "cancelled by command", time.monotonic(), request_id=wanted.request_id, reply_topic=wanted.reply_to
         )
         if cancelled == 0:
-            raise CommandError("not_found", f"request_id: nothing waits or runs as {shown(wanted.request_id)}")
+            raise CommandError("not_found", f"request_id: no request {shown(wanted.request_id)} waits or runs")
         return {"cancelled": cancelled}
 
     def _release(self, fingerprint: str) -> dict[str, Any]:
         if not self._dispatcher.admission.release_quarantined(fingerprint):
-            raise CommandError("not_quarantined", f"fingerprint: none of those in health (got {fingerprint})")
+            raise CommandError("not_quarantined", f"fingerprint: should be one of those in health (got {fingerprint})")
         return {}
 
     def _check_can_switch(self) -> None:
         if self.is_stopping:
-            raise CommandError("stopping", "the agent is stopping and switches no model")
+            raise CommandError("stopping", "the agent is stopping and does not switch models")
         if self._dispatcher.admission.is_draining:
             raise CommandError("draining", "the agent is draining: resume first")
 

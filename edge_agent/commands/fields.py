@@ -77,7 +77,7 @@ class SwitchFields(RollbackFields):
 def parse_command(payload: bytes) -> dict[str, Any]:
     """The command's fields; an empty payload has none. Raises CommandError."""
     if len(payload) > MAX_COMMAND_BYTES:
-        message = f"payload: should have at most {MAX_COMMAND_BYTES} bytes (got {len(payload)})"
+        message = f"payload: should be at most {MAX_COMMAND_BYTES} bytes (got {len(payload)})"
         raise CommandError("too_long", message)
     try:
         value = parse_json(payload.decode("utf-8")) if payload.strip() else {}

@@ -75,7 +75,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 def _check_root(root: str) -> str:
     fault = topics.topic_fault(root)
     if root.startswith(("$", "/")) or root.endswith("/"):
-        fault = "a root does not start with '$' or '/' nor end with '/'"
+        fault = "a root must not start with '$' or '/', or end with '/'"
     return refuse(fault, root)
 
 
@@ -226,14 +226,14 @@ class ModelConfig(Table):
     @classmethod
     def _check_public_keys(cls, keys: tuple[Path, ...] | None, info: ValidationInfo) -> tuple[Path, ...] | None:
         if keys is not None and info.data.get("public_key") is not None:
-            raise ValueError("should have the key of `public_key`, too: use only one of the two")
+            raise ValueError("should include the key of `public_key`: use only one of the two")
         return keys
 
     @field_validator("revocations")
     @classmethod
     def _check_revocations(cls, file: Path | None, info: ValidationInfo) -> Path | None:
         if file is not None and all(info.data.get(key, file) is None for key in ("public_key", "public_keys")):
-            raise ValueError("requires `public_key` or `public_keys`: the list is signed, too")
+            raise ValueError("requires `public_key` or `public_keys`, because the list is signed too")
         return file
 
     @property

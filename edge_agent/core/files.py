@@ -19,7 +19,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     with path.open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise TooLongError(f"should have at most {max_bytes} bytes")
+        raise TooLongError(f"should be at most {max_bytes} bytes")
     return data
 
 

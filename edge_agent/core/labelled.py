@@ -79,11 +79,11 @@ def _csv_values(text: str, name: str, *, is_labelled: bool) -> Iterator[tuple[st
     try:
         header = next(reader, [])
         if not header or len(set(header)) < len(header):
-            rule = "should be a header of different names with commas between them"
+            rule = "should be a header of distinct names separated by commas"
             raise RowsError([f"{name}:1: {rule} (got {shown(header)})"])
         answers = [column for column in _ANSWER_COLUMNS if column in header]
         if len(answers) > 1 or (is_labelled and not answers):
-            raise RowsError([f"{name}:1: should have a column answer or label, one of the two (got {shown(header)})"])
+            raise RowsError([f"{name}:1: should have a column answer or label, but not both (got {shown(header)})"])
         for cells in reader:
             if not cells:
                 continue

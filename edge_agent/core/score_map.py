@@ -33,7 +33,7 @@ class ScoreMap:
 
     def __post_init__(self) -> None:
         if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise ValueError("a score map needs labels that differ")
+            raise ValueError("a score map needs distinct labels")
         if not len(self.labels) == len(self.scales) == len(self.biases):
             raise ValueError("a score map needs one scale and one bias per label")
         if not all(abs(number) <= _LARGEST for number in (*self.scales, *self.biases)):
@@ -54,7 +54,7 @@ class ScoreMap:
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Label -> score, in the order of `scores`; they sum to 1. Raises ValueError for other labels."""
         if len(scores) != len(self.labels) or not all(label in scores for label in self.labels):
-            raise ValueError("the scores have other labels than the score map")
+            raise ValueError("the labels of the scores are not those of the score map")
         parts = zip(self.labels, self.scales, self.biases, strict=True)
         logs = {label: scale * _log(scores[label]) + bias for label, scale, bias in parts}
         top = max(logs.values())

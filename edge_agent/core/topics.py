@@ -114,31 +114,31 @@ def ask_reply_topic(root: str, unique: str) -> str:
 def filter_fault(topic_filter: str) -> str | None:
     """What is wrong with a subscription filter (MQTT 5 §4.7), or None."""
     if not topic_filter or len(topic_filter.encode("utf-8", "surrogatepass")) > 65535:
-        return "a topic filter has 1 to 65535 bytes"
+        return "a topic filter must have 1 to 65535 bytes"
     if topic_filter.count("/") >= MAX_LEVELS:  # a broker may close the connection on it, at each attempt
-        return f"a topic filter has at most {MAX_LEVELS} levels"
+        return f"a topic filter may have at most {MAX_LEVELS} levels"
     if _FORBIDDEN.search(topic_filter):
-        return "a topic filter holds no control characters"
+        return "a topic filter must not contain control characters"
     if topic_filter.startswith("$share/"):
         return "shared subscriptions are not supported"
     levels = topic_filter.split("/")
     if any("#" in level and level != "#" for level in levels) or "#" in levels[:-1]:
-        return "'#' stands alone and at the end of a topic filter"
+        return "'#' must be a whole level, and the last one"
     if any("+" in level and level != "+" for level in levels):
-        return "'+' stands alone between the '/' of a topic filter"
+        return "'+' must be a whole level"
     return None
 
 
 def topic_fault(topic: str) -> str | None:
     """What is wrong with a topic to publish to, or None."""
     if not topic or len(topic.encode("utf-8", "surrogatepass")) > MAX_TOPIC_BYTES:
-        return f"a topic has 1 to {MAX_TOPIC_BYTES} bytes"
+        return f"a topic must have 1 to {MAX_TOPIC_BYTES} bytes"
     if topic.count("/") >= MAX_LEVELS:
-        return f"a topic has at most {MAX_LEVELS} levels"
+        return f"a topic may have at most {MAX_LEVELS} levels"
     if "+" in topic or "#" in topic:
-        return "a topic holds no wildcards"
+        return "a topic must not contain wildcards"
     if _FORBIDDEN.search(topic):
-        return "a topic holds no control characters and no noncharacters"
+        return "a topic must not contain control characters or noncharacters"
     return None
 
 
@@ -184,7 +184,7 @@ def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
         return fault
     for number in _PLACEHOLDER.findall(pattern):
         if not 1 <= int(number) <= wildcards:
-            return f"{{n}} stands for the n-th wildcard of every subscribe filter, n from 1 to {wildcards}"
+            return f"{{n}} stands for the n-th wildcard of every subscribe filter, with n from 1 to {wildcards}"
     return None
 
 
@@ -201,11 +201,11 @@ def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
 def reply_topic_fault(topic: str, allowed: tuple[str, ...] = ("#",)) -> str | None:
     """Why no message from outside may make the agent publish there, or None. It prevents a confused deputy."""
     if topic.startswith("$"):
-        return "a reply topic does not start with '$'"
+        return "a reply topic must not start with '$'"
     levels = topic.split("/")
     if levels[-1] == "request":
-        return "a reply topic does not end in '/request'"
+        return "a reply topic must not end in '/request'"
     if "cmd" in levels[:-1]:
-        return "a reply topic does not lie below a 'cmd/'"
+        return "a reply topic must not be below a 'cmd/'"
     is_allowed = any(matches(topic_filter, topic) for topic_filter in allowed)
-    return topic_fault(topic) or (None if is_allowed else f"allowed are: {', '.join(allowed)}")
+    return topic_fault(topic) or (None if is_allowed else f"should match one of {', '.join(allowed)}")

@@ -113,7 +113,7 @@ def fault_text(error: BaseException) -> str:
         file = f"{error.filename}: " if error.filename else ""
         return f"{file}{connection_fault(error)}"
     if isinstance(error, IncompatibleProtocolError):
-        return "it hangs up: there is no listener for AMQP, or only one with TLS"
+        return "it closes the connection: there is no listener for AMQP, or only one with TLS"
     if isinstance(error, AMQPConnectorStackTimeout):
         return "no answer in AMQP"
     text = next((text for text in error.args[::-1] if isinstance(text, str) and text), None) or type(error).__name__
@@ -125,7 +125,7 @@ def fault_text(error: BaseException) -> str:
 def _advice_on(error: BaseException) -> str:
     text = fault_text(error)
     if "NOT_FOUND" in text:
-        return "make the queues with `edge-agent pool declare`, or correct pool.name"
+        return "create the queues with `edge-agent pool declare`, or correct pool.name"
     if "ACCESS_REFUSED" in text:
         return "check mqtt.username and mqtt.password_file, and what RabbitMQ permits that user (docs/pool.md)"
     if "PRECONDITION_FAILED" in text:

@@ -44,7 +44,7 @@ class Claim(SharedRequest):
             case "expired":
                 return Error(code=Code.DEADLINE, message="its message expired in the pool's queue")
             case reason:
-                message = f"no board of the pool answered it: the broker gave it up ({shown(reason)})"
+                message = f"no board of the pool answered it, so the broker gave up on it ({shown(reason)})"
                 return Error(code=Code.ENGINE_LOST, message=message)
 
     def settle(self) -> None:

@@ -138,7 +138,7 @@ class Admission:
         refused_because = None
         if not is_recovered:
             if self.is_draining:
-                raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", RESTART_RETRY_S)
+                raise Refusal(Code.DRAINING, "the agent is draining and accepts no new requests", RESTART_RETRY_S)
             refused_because = self._slots.limits.refusal(request.priority)
         answerer = self.answerers.next(request, None, is_large_refused=refused_because is not None)
         if refused_because is not None and answerer == LARGE:
@@ -151,7 +151,7 @@ class Admission:
             self._queue_with_text(request, render, now, is_recovered=is_recovered)
             return
         if len(self.rendering) >= self._queue.capacity and not is_recovered:
-            message = f"{self._queue.capacity} requests wait for their templates already"
+            message = f"{self._queue.capacity} requests are already waiting for their templates"
             raise Refusal(Code.QUEUE_FULL, message, RENDERING_RETRY_S)
         self.rendering[request] = is_recovered
         self._duplicates.begin(request)

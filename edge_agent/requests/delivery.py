@@ -141,7 +141,7 @@ class Delivery:
             self.reply(replace(reply, topic=topics.response(task)), origin=origin, task=task, key=None)
         else:
             self.lost += 1
-            log.error("reply lost task=%r: the broker takes it on no topic", cut(task))
+            log.error("reply lost task=%r: the broker accepts it on no topic", cut(task))
             origin.settle()
 
     def _acknowledge(self, generation: int) -> None:
@@ -170,7 +170,7 @@ class Delivery:
 def _failure_instead_of(reply: Reply, document: dict[str, Any], topics: TaskTopics) -> Reply:
     """A short reply that says that this one is too large for the broker."""
     size = len(_publication(reply).payload)
-    message = f"the reply of {size} bytes cannot be sent: the broker takes no message of this size"
+    message = f"the reply of {size} bytes cannot be sent: the broker accepts no message of this size"
     document |= {"status": Status.FAILED.value, "degraded": []}
     document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
     document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}

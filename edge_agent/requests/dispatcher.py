@@ -188,7 +188,7 @@ class Dispatcher:
             self._answer(request, event, now)
             return
         if answerer == LARGE and refused_because is not None:
-            message = f"{request.answerer} is not sure, and the model takes no such request now"
+            message = f"{request.answerer} is not sure, and the model accepts no such request at present"
             raise Refusal(refused_because, message, RELAX_S)
         if self._queue.has_newer(request):
             self.replies.refuse(request, SUPERSEDED, now)

@@ -64,7 +64,7 @@ class RequestParser:
         message, name = stored.message, stored.task
         request = next((request for request in self.parse(message) if request.task_name == name), None)
         if request is None:
-            text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
+            text = f"task: {shown(name)} no longer subscribes to {shown(message.topic)}"
             error = Error(code=Code.UNKNOWN_TASK, message=text)
             task, reply_topic = self._tasks.get(name), self._topics.response(name)
             request = self._request(task, name, reply_topic, message, None, topics=self._topics, refusal=error)
@@ -115,7 +115,7 @@ class RequestParser:
         if task is not None and task.config.max_payload_bytes is not None:
             allowed = min(allowed, task.config.max_payload_bytes)
         if len(message.payload) > allowed:
-            text = f"payload: should have at most {allowed} bytes (got {len(message.payload)})"
+            text = f"payload: should be at most {allowed} bytes (got {len(message.payload)})"
             return None, Error(code=Code.TOO_LONG, message=text)
         try:
             return parse_payload(message.payload, message.content_type, is_reading=is_reading), None

@@ -35,7 +35,7 @@ class Quarantine:
     def check(self, run: EngineRequest) -> None:
         """Raises Refusal(quarantined)."""
         if self._entries and (digest := fingerprint(run)) in self._entries:
-            message = f"input: this input ended the engine twice (fingerprint {digest}); it is not run again"
+            message = f"input: this input has ended the engine twice (fingerprint {digest}), so it is not run again"
             raise Refusal(Code.QUARANTINED, message)
 
     def hold(self, run: EngineRequest) -> None:

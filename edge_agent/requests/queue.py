@@ -21,7 +21,7 @@ RESTART_RETRY_S = 10.0
 # The bucket that was used the longest ago is dropped, as if it were full.
 MAX_BUCKETS = 1000
 
-SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
+SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading from the same source has arrived")
 _ORDER = attrgetter("order")
 
 
@@ -41,7 +41,7 @@ class RateLimiter:
         tokens = min(per_minute, tokens + (now - at) * per_minute / 60)
         if tokens < 1:
             wait_s = _rounded_up((1 - tokens) * 60 / per_minute)
-            raise Refusal(Code.RATE_LIMITED, f"{subject}: at most {per_minute} requests a minute", wait_s)
+            raise Refusal(Code.RATE_LIMITED, f"{subject}: at most {per_minute} requests per minute", wait_s)
         self._buckets.pop((subject, name), None)
         self._buckets[subject, name] = (tokens - 1, now)
         if len(self._buckets) > MAX_BUCKETS:
@@ -107,13 +107,13 @@ class RequestQueue:
         waiting = [request for request in self.waiting if request not in older]
         last = waiting[-1] if len(waiting) >= self.capacity else None
         if last is not None and last.priority <= newcomer.priority:
-            code, why = (Code.QUEUE_FULL, "") if engine.slots else (Code.LOADING, " while the model is being loaded")
+            code, why = (Code.QUEUE_FULL, "") if engine.slots else (Code.LOADING, " while the model is loading")
             raise Refusal(code, f"{self._full}{why}", self._retry_after_s(engine, now))
         if engine.slots:
             self._check_deadline(newcomer, waiting, engine, now)
         elif engine.loading_s is not None and now + engine.loading_s > newcomer.deadline_at:
             left = f"for about {engine.loading_s:.1f} s more, too late for {newcomer.deadline}"
-            raise Refusal(Code.LOADING, f"the model is being loaded, {left}", self._retry_after_s(engine, now))
+            raise Refusal(Code.LOADING, f"the model is still loading, {left}", self._retry_after_s(engine, now))
         leaving = [(request, SUPERSEDED) for request in older]
         if last is not None:
             message = f"displaced by a more urgent request: {self._full}"
@@ -126,7 +126,7 @@ class RequestQueue:
 
     @property
     def _full(self) -> str:
-        return f"all {self.capacity} places of the queue are taken"
+        return f"the queue is full ({self.capacity} requests)"
 
     def _check_deadline(self, newcomer: Request, waiting: list[Request], engine: EngineLoad, now: float) -> None:
         """Raises Refusal if the newcomer would be late, or would make a request of its own priority late."""
@@ -152,7 +152,7 @@ class RequestQueue:
                 before_s = expected.answered_in_s(ahead, work_s, engine.slots)
                 after_s = expected.answered_in_s(ahead + 1, work_s + own.share_s, engine.slots)
                 if before_s <= left_s < after_s:
-                    message = f"would be answered within {newcomer.deadline}, but make an admitted request late"
+                    message = f"would be answered within {newcomer.deadline}, but would make an admitted request late"
                     raise Refusal(Code.DEADLINE_UNREACHABLE, message, self._retry_after_s(engine, now))
             ahead += 1
             work_s += expected.share_s if expected else 0.0

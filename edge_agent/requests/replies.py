@@ -57,7 +57,7 @@ class Replies:
             if request.origin.row is not None:
                 self._delivery.store.drop(request.origin.row)
         elif self._followers >= MAX_FOLLOWERS:
-            message = "too many requests wait for this answer already"
+            message = "too many requests are already waiting for this answer"
             self.refuse(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
         else:
             self._followers += 1
@@ -149,7 +149,7 @@ class Replies:
         except Refusal as refused:
             self.refuse(request, refused.error, now)
         except Exception:
-            message = "the request met a fault of the agent"
+            message = "the request failed because of a bug in the agent"
             log.exception(message)
             self.refuse(request, Error(code=Code.INTERNAL, message=message), now)
 

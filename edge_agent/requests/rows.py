@@ -56,7 +56,7 @@ def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> li
     if len(faults) > _MAX_FAULTS:
         faults[_MAX_FAULTS:] = [f"{printable(str(path))}: {len(faults) - _MAX_FAULTS} more faults"]
     if faults or not rows:
-        raise RowsError(faults or [f"{printable(str(path))}: holds no rows"])
+        raise RowsError(faults or [f"{printable(str(path))}: has no rows"])
     return rows
 
 
@@ -64,9 +64,9 @@ def judged_fault(task: Task) -> str | None:
     """Why the task's answers are neither right nor wrong."""
     if not task.config.is_text:
         return None
-    allowed = " and ".join(name for name, kind in KINDS.items() if not kind.is_text)
+    allowed = ", ".join(name for name, kind in KINDS.items() if not kind.is_text)
     kind = f"{shown(task.name)} is of the kind {task.config.kind}, whose answers are not judged"
-    return f"task: {kind}; allowed are tasks of the kinds {allowed}"
+    return f"task: {kind}; allowed kinds: {allowed}"
 
 
 def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: bool) -> RequestLine:
@@ -75,7 +75,7 @@ def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: b
         raise RowsError([f"should be an object (got {shown(value)})"])
     usual = [name for name in tasks if name != BUILT_IN_TASK]
     if "task" not in value and len(usual) != 1:
-        raise RowsError([f"task: required, where the configuration has several: {', '.join(usual)}"])
+        raise RowsError([f"task: required, because the configuration has several: {', '.join(usual)}"])
     name = value.get("task", usual[0])
     if not isinstance(name, str) or name not in tasks:
         raise RowsError([f"task: should be one of {', '.join(tasks)} (got {shown(name)})"])
@@ -84,7 +84,7 @@ def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: b
     if missing:
         raise RowsError([f"{missing[0]}: required, but missing"])
     if not isinstance(row.input, str | dict | list):
-        raise RowsError([f"input: should be a text, an object or an array (got {shown(row.input)})"])
+        raise RowsError([f"input: should be a string, an object or an array (got {shown(row.input)})"])
     if is_labelled and (fault := judged_fault(row.task) or row.task.config.row_fault(value["answer"])):
         raise RowsError([fault])
     try:

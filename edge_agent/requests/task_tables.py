@@ -95,11 +95,11 @@ def _file_faults(table: dict[str, Any], folder: Path) -> Iterator[tuple[str, str
         if key not in table or isinstance(table[key], dict):
             continue
         name, table[key] = table[key], {"type": "object"}
-        rule = "should be a table, or name a JSON file that holds an object"
+        rule = "should be a table, or the name of a JSON file with an object"
         try:
             path = folder / Path(name).expanduser()
             if path.exists() and not path.is_file():  # a pipe would never end
-                raise ConfigError(path, ["is no file"])
+                raise ConfigError(path, ["is not a file"])
             content = read_json(path)
         except ConfigError as error:
             yield key, f"{rule}; {error}"

@@ -93,7 +93,7 @@ def render(template: str, value: object) -> str:
     try:
         text = _compiled(template).render(input=value)
         if len(text) > MAX_CHARACTERS:
-            raise TypeError(f"it makes more than {MAX_CHARACTERS} characters")
+            raise TypeError(f"it produces more than {MAX_CHARACTERS} characters")
         text.encode()  # half of a surrogate pair, as `"%c" % 0xd800` makes one, is no text
     except jinja2.UndefinedError as error:
         raise TemplateInputError(_reason(error)) from error

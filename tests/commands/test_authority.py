@@ -58,7 +58,7 @@ def test_without_a_key_no_signature_is_needed_and_an_empty_key_refuses_all() -> 
     ],
 )
 def test_a_changed_command_and_the_signature_of_another_operation_or_key_are_refused(fields: dict[str, Any]) -> None:
-    assert "hmac: does not fit" in refused(fields)
+    assert "hmac: does not match" in refused(fields)
 
 
 @pytest.mark.parametrize("name", ["hmac", "ts", "nonce"])

@@ -18,7 +18,7 @@ from edge_agent.core.codes import CommandError
 
 
 def test_a_long_payload_is_refused_unread() -> None:
-    with pytest.raises(CommandError, match=r"should have at most 65536 bytes \(got 65537\)"):
+    with pytest.raises(CommandError, match=r"should be at most 65536 bytes \(got 65537\)"):
         parse_command(b" " * 65537)
 
 

@@ -13,7 +13,7 @@ from edge_agent.core.files import TooLongError, read_bounded, read_if_there, rep
 def test_a_file_of_just_the_allowed_length_is_read_and_a_longer_one_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"1234")
     assert read_bounded(tmp_path / "f", 4) == b"1234"
-    with pytest.raises(TooLongError, match="should have at most 3 bytes"):
+    with pytest.raises(TooLongError, match="should be at most 3 bytes"):
         read_bounded(tmp_path / "f", 3)
 
 

@@ -36,7 +36,7 @@ def test_extreme_maps_still_give_chances() -> None:
 def test_other_labels_are_refused() -> None:
     one = ScoreMap.identity(("ok", "hot"))
     for scores in ({"ok": 1.0}, {"ok": 0.5, "cold": 0.5}, SCORES):
-        with pytest.raises(ValueError, match="other labels"):
+        with pytest.raises(ValueError, match="not those of the score map"):
             one.apply(scores)
 
 

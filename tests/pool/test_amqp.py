@@ -79,7 +79,7 @@ def test_a_broker_that_is_not_there_refuses_the_connection() -> None:
 
 def test_a_listener_that_hangs_up_speaks_no_amqp() -> None:
     with hangs_up() as port:
-        assert told(port) == "it hangs up: there is no listener for AMQP, or only one with TLS"
+        assert told(port) == "it closes the connection: there is no listener for AMQP, or only one with TLS"
 
 
 def test_a_listener_that_says_nothing_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

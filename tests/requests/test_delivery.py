@@ -229,7 +229,7 @@ def test_a_stored_reading_of_a_removed_task_is_unknown_task(folder: Path) -> Non
         ((topic, reply),) = [(sent.topic, json.loads(sent.payload)) for sent in board.outlet.sent]
         assert topic == f"{BASE}/infer/pump/response"
         assert (reply["status"], code_of(reply)) == ("invalid", "unknown_task")
-        assert "does not listen to" in reply["error"]["message"]
+        assert "no longer subscribes to" in reply["error"]["message"]
 
 
 def test_a_redelivery_of_a_stored_request_is_the_same_request(folder: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_payload_that_is_too_long_is_refused_without_writing_it(folder: Path) 
     (reply,) = board.replies
     assert isinstance(reply["error"], dict)
     assert (reply["status"], reply["error"]["code"]) == ("invalid", "too_long")
-    assert reply["error"]["message"] == "payload: should have at most 65536 bytes (got 2800000)"
+    assert reply["error"]["message"] == "payload: should be at most 65536 bytes (got 2800000)"
     assert board.outlet.acknowledged == [message]
     assert not any(b"never written" in path.read_bytes() for path in folder.iterdir())
 

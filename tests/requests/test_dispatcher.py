@@ -205,7 +205,7 @@ class TestRefusals:
         desk.ask("x" * 11)
         desk.ask("x" * 10, task="s")
         assert [message_of(reply) for reply in desk.replies] == [
-            "payload: should have at most 10 bytes (got 11)", "payload: should have at most 9 bytes (got 10)",
+            "payload: should be at most 10 bytes (got 11)", "payload: should be at most 9 bytes (got 10)",
         ]  # fmt: skip
 
     def test_a_displaced_request_gets_busy_at_once(self) -> None:

@@ -102,7 +102,7 @@ def test_a_newcomer_does_not_make_an_admitted_request_of_its_priority_late() -> 
     admitted, _ = office.enter(2.5)
     error = office.refused(2.4)
     assert error.code is Code.DEADLINE_UNREACHABLE
-    assert error.message.endswith("within the deadline of 2400 ms (request), but make an admitted request late")
+    assert error.message.endswith("within the deadline of 2400 ms (request), but would make an admitted request late")
     assert office.queue.waiting == [admitted]
 
 

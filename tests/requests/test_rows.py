@@ -91,9 +91,9 @@ def test_the_most_probable_answer_counts_whatever_the_task_samples(tmp_path: Pat
         ({"task": "state", "answer": "calm"}, "input: required, but missing"),
         ({**GOOD, "answer": "bad"}, 'answer: should be one of calm, défaut (got "bad")'),
         ({**GOOD, "input": {"speed": 1}}, 'input: has no "db"'),
-        ({**GOOD, "input": 5}, "input: should be a text, an object or an array (got 5)"),
+        ({**GOOD, "input": 5}, "input: should be a string, an object or an array (got 5)"),
         ({**GOOD, "task": "stat"}, 'task: should be one of state, report, generate (got "stat")'),
-        ({"input": {"db": 1}, "answer": "calm"}, "task: required, where the configuration has several: state, report"),
+        ({"input": {"db": 1}, "answer": "calm"}, "task: required, because the configuration has several: state"),
         ({**GOOD, "task": "report", "answer": "none"}, "answer: should be an object with the fields that count"),
         ({**GOOD, "task": "report", "answer": {"fault": "nome"}}, "answer.fault: 'nome' is not one of"),
         ({**GOOD, "task": "report", "answer": {"place": {"hall": "A"}}}, "answer.place.hall: 'A' is not of type"),
@@ -114,14 +114,14 @@ def test_a_fault_of_a_line_names_it(tmp_path: Path, line: object, fault: str) ->
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("db,db\n", ":1: should be a header of different names with commas between them"),
+        ("db,db\n", ":1: should be a header of distinct names separated by commas"),
         ("", ":1: should be a header"),
-        ("db,speed\n1,2\n", ":1: should have a column answer or label, one of the two"),
-        ("db,answer,label\n1,calm,calm\n", ":1: should have a column answer or label, one of the two"),
+        ("db,speed\n1,2\n", ":1: should have a column answer or label, but not both"),
+        ("db,answer,label\n1,calm,calm\n", ":1: should have a column answer or label, but not both"),
         ("db,answer\n1\n", ":2: should have 2 cells"),
         ('db,answer\n"1,calm\n', ":2: is not CSV: "),
         ("db,answer\n1,calm\n2,soft\n", ":3: answer: should be one of calm, défaut"),
-        ("db,answer\n", ": holds no rows"),
+        ("db,answer\n", ": has no rows"),
     ],
 )
 def test_a_fault_of_csv_names_its_line(tmp_path: Path, text: str, fault: str) -> None:

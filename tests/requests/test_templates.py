@@ -118,5 +118,5 @@ def test_the_constant_head_ends_where_the_input_begins(template: str, head: str)
 def test_a_text_that_is_larger_than_any_context_is_refused() -> None:
     text = "{% for a in input %}{% for b in input %}{{ a }}{{ b }}{% endfor %}{% endfor %}"
     assert len(render(text, ["x" * 100] * 100)) == 2_000_000
-    with pytest.raises(TemplateInputError, match="it makes more than 4000000 characters"):
+    with pytest.raises(TemplateInputError, match="it produces more than 4000000 characters"):
         render(text, ["x" * 100] * 150)

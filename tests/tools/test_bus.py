@@ -51,7 +51,7 @@ COMMAND = ("command", "ping")
         (("watch", "--site", "\x1b[2J"), '--site: should be 1 to 64 letters, digits, _ or - (got "\\u001b[2J")'),
         ((*ASK, "--device", "a/b"), '--device: should be 1 to 64 letters, digits, _ or - (got "a/b")'),
         ((*WATCH, "--host", "a b"), "--host: should be a host's name or address"),
-        ((*WATCH, "--host", "h", "--root", "#"), '--root: a topic holds no wildcards (got "#")'),
+        ((*WATCH, "--host", "h", "--root", "#"), '--root: a topic must not contain wildcards (got "#")'),
         ((*WATCH, "--host", "h", "--ca-file", "/nowhere"), "--ca-file: should be a file that can be read"),
         ((*WATCH, "--host", "h", "--key-file", "k"), "--key-file: "),
         ((*COMMAND, "--command-key", "/nowhere"), "--command-key: should be a file that can be read"),

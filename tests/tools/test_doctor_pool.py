@@ -35,7 +35,7 @@ def test_a_queue_that_can_be_read_is_good_and_says_its_figures(broker: FakeBroke
 @pytest.mark.parametrize(
     ("refusal", "found", "advice"),
     [
-        (None, f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'", "make the queues with `edge-agent pool declare`"),
+        (None, f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'", "create the queues with `edge-agent pool declare`"),
         (ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, LOGIN))), LOGIN, "mqtt.username and mqtt.pass"),
         (REFUSED, "Connection refused", "pool.port"),
     ],

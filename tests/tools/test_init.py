@@ -94,7 +94,7 @@ def test_the_service_keeps_its_own_state_folder(folder: Path, monkeypatch: pytes
         ((*BOARD, "--task", "t"), "--kind: should be one of classify, extract, generate"),
         ((*BOARD, "--task", "t", "--kind", "classify"), "--labels: required, but missing"),
         ((*BOARD, "--task", "t", "--labels", "one"), '--labels: should have at least 2 items (got ["one"])'),
-        ((*BOARD, "--task", "t", "--schema", "none.json"), "--schema: should be a table, or name a JSON file"),
+        ((*BOARD, "--task", "t", "--schema", "none.json"), "--schema: should be a table, or the name of a JSON file"),
         ((*BOARD, "--task", "generate", "--labels", "a,b"), "--labels: unknown key"),
         ((*BOARD, "--task", "a/b", "--labels", "a,b"), "--task: should match pattern"),
         ((*BOARD, *TASK, "--port", "99999"), "--port: should be less than or equal to 65535 (got 99999)"),
@@ -158,7 +158,7 @@ def test_a_terminal_is_asked_until_the_loader_is_content(
     told = capsys.readouterr().out
     for fault in ("site: should match", "task: required", "kind: should be one of", "labels: should have at least"):
         assert f"\n--{fault}" in told
-    assert "'#' stands alone and at the end" in told
+    assert "'#' must be a whole level" in told
 
 
 def test_a_terminal_that_ends_leaves_nothing(

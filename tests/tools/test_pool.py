@@ -226,7 +226,7 @@ def test_a_queue_that_is_missing_is_told_with_the_command_that_makes_it(pool: Po
     pool.broker.queues.clear()
     code, out, err = pool.status()
     assert (code, out) == (1, "")
-    assert f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'; make the queues with `edge-agent pool declare`" in err
+    assert f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'; create the queues with `edge-agent pool declare`" in err
 
 
 @pytest.mark.parametrize(

@@ -33,4 +33,4 @@ class GenerateTask(SampledTask):
         return event.text
 
     def answer_fault(self, answer: object) -> str | None:
-        return None if isinstance(answer, str) else "answer: should be a text"
+        return None if isinstance(answer, str) else "answer: should be a string"
