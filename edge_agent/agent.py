@@ -136,7 +136,7 @@ class Agent:
         self._renderer.start(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
         self._learn_if_needed()
-        self._dispatcher.recover(moment(time.monotonic()))
+        self._dispatcher.admission.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
         self._connections.subscribe(self._commands.config)
@@ -180,7 +180,7 @@ class Agent:
             case Received() as received:
                 self._on_message(received, now)
             case SharedRequest() as shared:
-                self._dispatcher.receive_shared(shared, now)
+                self._dispatcher.admission.receive_shared(shared, now)
             case pipe.Finished() | pipe.Failed() | pipe.Cancelled() as answer:
                 self._dispatcher.finish(answer, now)
             case pipe.Partial() as partial:
@@ -190,7 +190,7 @@ class Agent:
             case pipe.Progress() as progress:
                 self._supervisor.throughput.count(progress)
             case Rendered() as rendered:
-                self._dispatcher.on_rendered(rendered, now)
+                self._dispatcher.admission.on_rendered(rendered, now)
             case BoardReading() as reading:
                 self._on_board_reading(reading, now)
             case Synced() as synced:
@@ -235,7 +235,7 @@ class Agent:
             elif (task := self._commands.config.topics.task_of_feedback(message.topic)) is not None:
                 is_ignored = not self._dispatcher.admission.answerers.receive_feedback(task, message, now)
             else:
-                is_ignored = not self._dispatcher.receive(message, now)
+                is_ignored = not self._dispatcher.admission.receive(message, now)
         finally:
             self._connections.count_received(is_ignored=is_ignored)
             if is_control:
@@ -318,7 +318,7 @@ class Agent:
         """What is due by time, in every part."""
         self._handle_signals(now)
         self._store.maintain()
-        self._dispatcher.expire_overdue(now)
+        self._dispatcher.fill_slots(now)
         if how := self._supervisor.restart_or_kill(now, owes_answer=self._dispatcher.active > 0):
             self._on_worker_end(how, now)
         if self._supervisor.has_other_files:

@@ -192,7 +192,7 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
         agent._handle(from_worker(process, KILLED), float(number))
     agent._handle(ConnectionFailed(link=agent._connections.data, failed_at=FailedAt.LOST, reason=TAKEN_OVER), 3.0)
     # No worker runs, so the request waits.
-    agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
+    agent._dispatcher.admission.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
         agent._monitor._latest = BoardReading(disk_free_mb=10.0)
@@ -264,7 +264,8 @@ def test_other_files_in_the_place_of_the_model_end_the_agent_and_its_requests_wa
     bundle(tmp_path / "here")
     agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
     process, published = with_worker(monkeypatch, agent), connected(agent, monkeypatch)
-    agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=1.0), 1.0)
+    agent._dispatcher.admission.receive(inbound(f"{BASE}/infer/generate/request", "text", at=1.0), 1.0)
+    agent._dispatcher.fill_slots(1.0)
     (tmp_path / "here").rename(tmp_path / "was")
     bundle(tmp_path / "here", {"model.gguf": OTHER_WEIGHTS}, version=2)
     agent._handle(from_worker(process, KILLED), 1.0)
@@ -334,6 +335,7 @@ def test_a_claim_runs_on_this_boards_worker(monkeypatch: pytest.MonkeyPatch) -> 
         requeue=lambda: ends.append("given back"),
     )
     agent._handle(claim, 1.0)
+    agent._tick(1.0)
     assert agent._dispatcher.active == 1
     assert any(isinstance(command, EngineRequest) for command in process.commands)
     # It is settled once the broker has the reply.

@@ -19,8 +19,7 @@ from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import MeasuredRequest
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
-from edge_agent.engine.prompt.field_prompts import FieldPrompts
-from edge_agent.engine.prompt.prompts import Prompts
+from edge_agent.engine.prompt.field_prompts import FieldPrompts, OutOfDistribution
 from edge_agent.engine.prompt.task_prefixes import Prefix
 from edge_agent.engine.step.cache_sequence import CacheSequence
 from edge_agent.gguf.model import FIELDS_KEY
@@ -69,7 +68,7 @@ class RequestBuilder:
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
         table = llama.metadata(FIELDS_KEY)
-        self.chat: Prompts = Chat(llama) if table is None else FieldPrompts(llama, table)
+        self.chat: Chat | FieldPrompts = Chat(llama) if table is None else FieldPrompts(llama, table)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
         self.tree = lru_cache(_MAX_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))
         self._schema = lru_cache(_MAX_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
@@ -110,8 +109,10 @@ class RequestBuilder:
         """A new kind of task with a plan of its own has a case here."""
         match run.plan:
             case LabelsPlan(labels=labels):
-                unlike = self.chat.out_of_distribution(run.task, prompt)
-                return LabelAnswer(self._llama.logits, self.tree(labels), unlike)
+                # Nobody knows what the model of a chat was trained on.
+                chat, unknown = self.chat, OutOfDistribution()
+                limits = unknown if isinstance(chat, Chat) else chat.out_of_distribution(run.task, prompt)
+                return LabelAnswer(self._llama.logits, self.tree(labels), limits)
             case SchemaPlan(schema=schema):
                 # Not sorted: the schema's order is the order of the answer's keys.
                 return self._schema(json.dumps(schema)).answer(run)

@@ -1,9 +1,8 @@
 """A deterministic engine without a model, for tests of queue, overload and cancel on any machine.
 
 The model path `echo:` chooses it. In `echo:step_ms=20,load_ms=500` each step takes 20 ms and the load 500 ms.
-A token is a word.
-Labels: the first label that the last user message contains gets 0.9, else all are equal. Schema: a small instance.
-Text: the last user message, word by word.
+A token is a word. Labels: the first label that the last user message contains gets 0.9, else all are equal.
+Schema: a small instance. Text: the last user message, word by word.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -110,60 +109,54 @@ class EchoEngine(Engine):
         if not active:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
-        has_prefill = False
         share_s = (monotonic() - began) / len(active)
-        events: list[pipe.Event] = []
+        events, has_prefill = list[pipe.Event](), False
         for request in active:
             request.batch = max(request.batch, len(active))
             request.share_s += share_s
-            if request.started_at is None:
-                request.started_at = began
-                request.first_token_at = monotonic()
-                has_prefill = True
+            is_first, is_text = request.started_at is None, isinstance(request.run.plan, pipe.TextPlan)
+            if is_first:
+                request.started_at, request.first_token_at, has_prefill = began, monotonic(), True
                 count_start(self._totals, request.cached_tokens)
                 self._totals.prompt_tokens_total += request.prompt_tokens - request.cached_tokens
-                if isinstance(request.run.plan, pipe.TextPlan):
-                    continue
-            events += self._advance(request)
+            if not is_text:
+                del self._requests[request.run.id]
+                events.append(_answer(request))
+            elif not is_first:
+                events += self._write_word(request)
         count_step(
             self._totals, rows=len(active), tokens=len(active), elapsed_s=monotonic() - began, has_prefill=has_prefill
         )
         return events
 
-    def _advance(self, request: _EchoRequest) -> list[pipe.Event]:
-        plan = request.run.plan
-        if isinstance(plan, pipe.TextPlan):
-            return self._write_word(request)
-        del self._requests[request.run.id]
-        return [_answer(request, plan)]
-
     def _write_word(self, request: _EchoRequest) -> list[pipe.Event]:
+        text, run = request.text, request.run
         if request.words:
-            request.text.write(request.words.pop(0).encode())
+            text.write(request.words.pop(0).encode())
             request.written += 1
             self._totals.completion_tokens_total += 1
-        finish = None
-        if request.text.is_stopped or not request.words:
-            finish = pipe.Finish.STOP
-        elif request.written >= request.run.max_tokens:
-            finish = pipe.Finish.LENGTH
-        if finish is not None:
-            request.text.end()
+        is_over = text.is_stopped or not request.words
+        has_ended = is_over or request.written >= run.max_tokens
+        if has_ended:
+            text.end()
         events: list[pipe.Event] = []
-        if request.run.stream and (delta := request.text.take_delta()):
-            events.append(pipe.Partial(id=request.run.id, delta=delta))
-        if finish is not None:
-            del self._requests[request.run.id]
-            events.append(request.finished(finish, text=request.text.text, completion_tokens=request.written))
+        if run.stream and (delta := text.take_delta()):
+            events.append(pipe.Partial(id=run.id, delta=delta))
+        if has_ended:
+            del self._requests[run.id]
+            finish = pipe.Finish.STOP if is_over else pipe.Finish.LENGTH
+            events.append(request.finished(finish, text=text.text, completion_tokens=request.written))
         return events
 
 
-def _answer(request: _EchoRequest, plan: pipe.LabelsPlan | pipe.SchemaPlan) -> pipe.Event:
-    if isinstance(plan, pipe.LabelsPlan):
-        return request.finished(pipe.Finish.LABELS, scores=_scores(plan, _last_user_text(request.run)))
-    instance = _smallest(plan.schema)
-    if (error := best_error(validator(plan.schema), instance)) is not None:
-        return pipe.Failed(id=request.run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
+def _answer(request: _EchoRequest) -> pipe.Event:
+    run = request.run
+    if isinstance(run.plan, pipe.LabelsPlan):
+        return request.finished(pipe.Finish.LABELS, scores=_scores(run.plan.labels, _last_user_text(run)))
+    assert isinstance(run.plan, pipe.SchemaPlan)
+    instance = _smallest(run.plan.schema)
+    if (error := best_error(validator(run.plan.schema), instance)) is not None:
+        return pipe.Failed(id=run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
     return request.finished(pipe.Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
 
 
@@ -185,12 +178,11 @@ def _last_user_text(run: pipe.EngineRequest) -> str:
     return next((message.content for message in reversed(run.messages) if message.role == "user"), "")
 
 
-def _scores(plan: pipe.LabelsPlan, text: str) -> dict[str, float]:
-    likely = next((label for label in plan.labels if label in text), None)
-    if likely is None or len(plan.labels) == 1:
-        return dict.fromkeys(plan.labels, 1 / len(plan.labels))
-    rest = (1 - _LIKELY) / (len(plan.labels) - 1)
-    return {label: _LIKELY if label == likely else rest for label in plan.labels}
+def _scores(labels: Sequence[str], text: str) -> dict[str, float]:
+    likely = next((label for label in labels if label in text), None)
+    if likely is None or len(labels) == 1:
+        return dict.fromkeys(labels, 1 / len(labels))
+    return dict.fromkeys(labels, (1 - _LIKELY) / (len(labels) - 1)) | {likely: _LIKELY}
 
 
 def _smallest(schema: Mapping[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from edge_agent.engine.active_request import ActiveRequest, RequestBuilder
 from edge_agent.engine.answer.answer import InvalidOutputError
 from edge_agent.engine.engine import Engine, count_start, count_step, too_long
 from edge_agent.engine.llama import Llama, Piece
+from edge_agent.engine.prompt.chat import Chat
 from edge_agent.engine.prompt.chat_template import ChatError
 from edge_agent.engine.prompt.task_prefixes import PrefixStore, TaskPrefixes
 from edge_agent.engine.step import step_costs
@@ -112,7 +113,7 @@ class LlamaEngine(Engine):
 
     @property
     def has_priors(self) -> bool:
-        return self._builder.chat.has_priors
+        return isinstance(self._builder.chat, Chat)
 
     @property
     def linger_s(self) -> float:

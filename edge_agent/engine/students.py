@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 
 from edge_agent.core import pipe
+from edge_agent.engine.engine import CommandQueue, serve
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.loop import CommandQueue, serve
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,7 @@ from pydantic import ValidationError
 from edge_agent.core import pipe
 from edge_agent.core.environment import return_freed_memory
 from edge_agent.engine.echo import EchoEngine
-from edge_agent.engine.engine import Engine
-from edge_agent.engine.loop import CommandQueue, serve
+from edge_agent.engine.engine import CommandQueue, Engine, serve
 from edge_agent.engine.priors import PriorMeasurer
 
 if TYPE_CHECKING:

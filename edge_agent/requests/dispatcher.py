@@ -8,10 +8,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from edge_agent.board.governor import RELAX_S
-from edge_agent.core.clock import Moment
 from edge_agent.core.codes import Code, Error, Refusal, Status
 from edge_agent.core.config import Config
-from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import (
     Cancel,
@@ -29,7 +27,7 @@ from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.forecast import Forecast
 from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.queue import SUPERSEDED, RequestQueue
-from edge_agent.requests.renderer import AskRenderer, Rendered
+from edge_agent.requests.renderer import AskRenderer
 from edge_agent.requests.replies import failure_of
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.slots import Slots
@@ -94,30 +92,6 @@ class Dispatcher:
     def is_idle(self) -> bool:
         return not self.slots.active and not self.waiting
 
-    def receive(self, message: Message, now: float) -> bool:
-        """Takes one message from the data connection. Each request in it is answered, now or later.
-
-        False: it is for no task; the broker may remember subscriptions of an earlier configuration.
-        """
-        is_for_task = self.admission.receive(message, now)
-        self.fill_slots(now)
-        return is_for_task
-
-    def receive_shared(self, shared: SharedRequest, now: float) -> None:
-        """Takes a request that other boards could answer, too. It is answered or given back."""
-        self.admission.receive_shared(shared, now)
-        self.fill_slots(now)
-
-    def on_rendered(self, rendered: Rendered, now: float) -> None:
-        """A template over an input is there, or why it is not."""
-        self.admission.on_rendered(rendered, now)
-        self.fill_slots(now)
-
-    def recover(self, now: Moment) -> None:
-        """Takes over from earlier processes: their replies are repeated, their requests are run."""
-        self.admission.recover(now)
-        self.fill_slots(now.monotonic_s)
-
     @property
     def spare_slots(self) -> int:
         """How many shared requests this board can run at once, besides its own.
@@ -131,7 +105,7 @@ class Dispatcher:
         return max(0, self.slots.allowed(LARGE) - own)
 
     def fill_slots(self, now: float) -> None:
-        """Hands waiting requests to the free slots of the worker.
+        """Hands waiting requests to the free slots of the worker; to be called after each event.
 
         A request that ran when a worker died runs alone the second time. If it is the cause, no other request pays.
         """

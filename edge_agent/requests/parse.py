@@ -163,13 +163,13 @@ class RequestParser:
         if refusal is None and task is not None and envelope is not None:
             request.task, request.envelope = task, envelope
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
-            request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
+            request.deadline_at, request.deadline = self._deadline(task, envelope, message)
             if task.config.keep == "latest":
                 request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
         return request
 
     def _deadline(self, task: Task, envelope: Envelope, message: Message) -> tuple[float, str]:
-        """When the answer becomes worthless, and the source of this limit."""
+        """When the answer becomes worthless, and this limit in words."""
         limit_ms, source = self._config.queue.default_deadline_ms, "configuration"
         if envelope.deadline_ms is not None:
             limit_ms, source = envelope.deadline_ms, "request"
@@ -177,7 +177,7 @@ class RequestParser:
             limit_ms, source = task.config.deadline_ms, "task"
         if message.expiry_s is not None and message.expiry_s * 1000 < limit_ms:
             limit_ms, source = message.expiry_s * 1000, "message expiry"
-        return message.received_at + limit_ms / 1000, source
+        return message.received_at + limit_ms / 1000, f"the deadline of {limit_ms:.0f} ms ({source})"
 
 
 def _id_of(message: Message) -> str:

@@ -150,10 +150,14 @@ def request(**fields: Any) -> Request:
         "priority": 5,
         "arrived_at": 0.0,
         "deadline_at": 60.0,
-        "deadline_source": "request",
     }
     known |= fields
-    return Request(**{"order": (known["priority"], False, known["deadline_at"], number), **known})
+    limit_ms = (known["deadline_at"] - known["arrived_at"]) * 1000
+    derived = {
+        "deadline": f"the deadline of {limit_ms:.0f} ms (request)",
+        "order": (known["priority"], False, known["deadline_at"], number),
+    }
+    return Request(**{**derived, **known})
 
 
 def ready(**fields: Any) -> Ready:
@@ -269,7 +273,8 @@ class Desk:
             self.start_worker(slots)
 
     def render(self, request: Request, template: str, value: object) -> None:
-        self.dispatcher.on_rendered(rendered(request, template, value), self.now)
+        self.dispatcher.admission.on_rendered(rendered(request, template, value), self.now)
+        self.dispatcher.fill_slots(self.now)
 
     def start_worker(self, slots: int = 1, at: float = 0.0) -> None:
         """A worker with this number of slots is ready."""
@@ -295,7 +300,11 @@ class Desk:
     ) -> None:
         """A request that arrives at a time `at`."""
         self.now = at
-        self.dispatcher.receive(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
+        self.receive(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
+
+    def receive(self, message: Message, now: float = 0.0) -> None:
+        self.dispatcher.admission.receive(message, now)
+        self.dispatcher.fill_slots(now)
 
     @property
     def runs(self) -> list[EngineRequest]:

@@ -49,7 +49,8 @@ class PoolDesk(Desk):
             acknowledge=lambda: self.outcomes.append((payload, ANSWERED)),
             requeue=lambda: self.outcomes.append((payload, GIVEN_BACK)),
         )
-        self.dispatcher.receive_shared(claim, at if now is None else now)
+        self.dispatcher.admission.receive_shared(claim, at if now is None else now)
+        self.dispatcher.fill_slots(at if now is None else now)
 
     def confirm_all(self) -> None:
         """The broker has every reply."""
@@ -283,7 +284,7 @@ class TestUnreadable:
 def test_a_wide_filter_brings_no_requests_and_replies_of_the_pool() -> None:
     desk = PoolDesk('[tasks.wide]\nkind = "generate"\nsubscribe = ["edgeai/v1/#"]\n')
     for end in ("request", "response"):
-        desk.dispatcher.receive(inbound(f"{POOL}/infer/generate/{end}", "x"), 0.0)
+        desk.receive(inbound(f"{POOL}/infer/generate/{end}", "x"), 0.0)
     assert desk.runs == []
 
 

@@ -62,14 +62,16 @@ class Board:
             answerers=large_alone(),
         )
         self.dispatcher.on_worker_ready(MODEL, ready(max_active=1), 0.0)
-        self.dispatcher.recover(moment(time.monotonic()))
+        self.dispatcher.admission.recover(moment(time.monotonic()))
+        self.dispatcher.fill_slots(time.monotonic())
 
     def _render(self, request: Request, template: str, value: object) -> None:
-        self.dispatcher.on_rendered(rendered(request, template, value), time.monotonic())
+        self.dispatcher.admission.on_rendered(rendered(request, template, value), time.monotonic())
 
     def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Message:
         message = inbound(topic or f"{BASE}/infer/{task}/request", payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]
-        self.dispatcher.receive(message, time.monotonic())
+        self.dispatcher.admission.receive(message, time.monotonic())
+        self.dispatcher.fill_slots(time.monotonic())
         self.delivery.acknowledge_when_stored(received(message, self.outlet))
         self.flush()
         return message
@@ -296,7 +298,8 @@ def test_after_the_dedup_window_an_answer_leaves_no_row(folder: Path) -> None:
     board = after_an_answer(folder, "[queue]\ndedup_window_s = 20\n")
     for later_s, rows in ((15.0, 1), (21.0, 0)):
         at = time.monotonic() + later_s
-        board.dispatcher.receive(inbound(REQUEST, "at QoS 0", at=at, qos=0), at)
+        board.dispatcher.admission.receive(inbound(REQUEST, "at QoS 0", at=at, qos=0), at)
+        board.dispatcher.fill_slots(at)
         board.flush()
         assert stored_rows(folder) == rows
 

@@ -103,7 +103,7 @@ class TestReplyTopics:
     def test_messages_on_other_topics_are_not_answered(self) -> None:
         desk = Desk()
         for topic in (f"{BASE}/infer/generate/response", "plant/1/temperature", f"{BASE}/state"):
-            desk.dispatcher.receive(inbound(topic, "x"), 0.0)
+            desk.receive(inbound(topic, "x"), 0.0)
         assert desk.publications == []
         assert desk.commands == []
 
@@ -137,13 +137,13 @@ reply = "output"
 
     def test_a_reading_is_bare_whatever_it_looks_like(self) -> None:
         desk = Desk(tasks=self.TASKS)
-        desk.dispatcher.receive(inbound("plant/7/x", {"input": "7"}), 0.0)
+        desk.receive(inbound("plant/7/x", {"input": "7"}), 0.0)
         desk.dispatcher.finish(labelled(1, a=0.9, b=0.1), 1.0)
         assert [(one.topic, one.payload) for one in desk.publications] == [("plant/7/y", b"a")]
 
     def test_what_has_no_output_goes_whole_to_the_error_topic(self) -> None:
         desk = Desk(tasks=self.TASKS)
-        desk.dispatcher.receive(inbound("plant/7/x", "7"), 0.0)
+        desk.receive(inbound("plant/7/x", "7"), 0.0)
         desk.dispatcher.finish(labelled(1, a=0.6, b=0.4), 1.0)  # unsure
         desk.ask(b"{", task="t", correlation=b"c", response_topic="edgeai/v1/reply/me")
         desk.ask("7", task="t", response_topic="elsewhere")
@@ -683,7 +683,7 @@ class TestReadings:
     def test_a_bare_reading_is_answered_where_publish_says(self) -> None:
         desk = Desk()
         # An envelope is just a reading there.
-        desk.dispatcher.receive(inbound("plant/press4/vibration", {"hz": 50, "input": {"hz": 2}, "reply_to": "x"}), 0.0)
+        desk.receive(inbound("plant/press4/vibration", {"hz": 50, "input": {"hz": 2}, "reply_to": "x"}), 0.0)
         assert desk.runs[0].messages[-1].content == "Hears 50 Hz"
         desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == "plant/press4/triage"
@@ -692,7 +692,7 @@ class TestReadings:
     def test_a_bad_reading_is_answered_too(self) -> None:
         for payload in (b"", b"\xff", b"{x", b'{"rpm": 1}', b"x" * 70000):
             desk = Desk()
-            desk.dispatcher.receive(inbound("plant/press4/vibration", payload), 0.0)
+            desk.receive(inbound("plant/press4/vibration", payload), 0.0)
             assert desk.publication.topic == "plant/press4/triage"
             assert desk.reply["status"] == "invalid"
 
@@ -701,21 +701,21 @@ class TestReadings:
             tasks="".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+"]\n' for name in ("a", "b")),
             slots=9,
         )
-        desk.dispatcher.receive(inbound("plant/1", "x"), 0.0)
+        desk.receive(inbound("plant/1", "x"), 0.0)
         assert [run.task for run in desk.runs] == ["a", "b"]
 
     def test_the_agents_own_messages_are_no_readings(self) -> None:
         desk = Desk(tasks='[tasks.all]\nkind = "generate"\nsubscribe = ["+/+/+/+/infer/+/response"]\n')
-        desk.dispatcher.receive(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
+        desk.receive(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
         assert desk.runs == []
-        desk.dispatcher.receive(inbound(f"{BASE}2/infer/all/response", "an answer of another board"), 0.0)
+        desk.receive(inbound(f"{BASE}2/infer/all/response", "an answer of another board"), 0.0)
         assert len(desk.runs) == 1
 
     # The last one is no topic at all.
     @pytest.mark.parametrize("level", ["edgeai/v1/x/y/cmd/drain", "a/request", "$SYS/x", ""])
     def test_a_wildcard_leads_no_reply_to_a_forbidden_topic(self, level: str) -> None:
         desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["sensors/#"]\npublish = "{1}"\n')
-        desk.dispatcher.receive(inbound(f"sensors/{level}", "x"), 0.0)
+        desk.receive(inbound(f"sensors/{level}", "x"), 0.0)
         desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == f"{BASE}/infer/t/response"
 
@@ -1020,7 +1020,7 @@ class TestStudents:
         tasks = '[tasks.triage]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\nkeep = "latest"\n'
         desk = self.desk(tasks=tasks + 'subscribe = ["plant/+"]\n')
         for number in range(9):  # eight run
-            desk.dispatcher.receive(inbound("plant/1", {"hz": number}), 0.0)
+            desk.receive(inbound("plant/1", {"hz": number}), 0.0)
         desk.dispatcher.finish(labelled(1, normal=0.1, bearing_fault=0.2), 1.0)
         assert [code_of(reply) for reply in desk.replies] == ["superseded"]
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edge_agent.core.pipe import Finish
 from edge_agent.engine.answer.answer import Answer, Continuation
-from edge_agent.engine.prompt.prompts import OutOfDistribution
+from edge_agent.engine.prompt.field_prompts import OutOfDistribution
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
 _IN_DISTRIBUTION = OutOfDistribution()

@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edge_agent.core.pipe import ChatMessage, EngineRequest, TaskPrefix
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
-from edge_agent.engine.prompt.prompts import OutOfDistribution
 
 # The echo engine, which needs this module, works where llama.cpp is missing.
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ _REPLACEMENT = "\ufffd"
 class Chat:
     """Prompts by the model's chat template. Raises UnusableTemplateError."""
 
-    has_priors = True
-
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
         source = llama.chat_template()
@@ -50,7 +47,7 @@ class Chat:
             source = CHATML
         specials = llama.special_texts()
         self.is_reasoning = THOUGHT_END in source or THOUGHT_END in specials
-        self.is_timeless = CLOCK not in source
+        self.is_timeless = CLOCK not in source  # The same request always has the same prompt.
         self._specials = _Specials(specials)
         try:
             self._template = ChatTemplate(source)
@@ -60,7 +57,10 @@ class Chat:
         self._eos_text = _text(llama, llama.eos)
 
     def prompt(self, run: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:
-        """Raises ChatError."""
+        """Tokens of the prompt, and whether it ends inside a thought that the template opened.
+
+        Unless it `thinks`, the thought is closed at once. Raises ChatError.
+        """
         rendered = self._render(
             [(message.role, self._cut(self._without_thought(message))) for message in run.messages], thinks=thinks
         )
@@ -73,12 +73,11 @@ class Chat:
             raise ChatError("it writes nothing for them")
         return tokens, is_open
 
-    def out_of_distribution(self, _task: str, _prompt: Sequence[int]) -> OutOfDistribution:
-        """Never: nobody knows what the model was trained on."""
-        return OutOfDistribution()
-
     def prefix(self, task: TaskPrefix) -> list[int]:
-        """Empty if the template does not take the task's messages in this form."""
+        """Tokens that all prompts of a task begin with; the last one may differ where the text continues.
+
+        Empty if the template does not take the task's messages in this form.
+        """
         messages = [(message.role, self._cut(self._without_thought(message))) for message in task.messages]
         messages.append(("user", self._cut(task.user_head) + _END_OF_HEAD))
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -11,7 +12,6 @@ from pydantic import ValidationError
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.pipe import EngineRequest, LabelsPlan, SchemaPlan, TaskPrefix
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.engine.prompt.prompts import OutOfDistribution
 from edge_agent.gguf.field_table import UNLIKE, FieldTable, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
 
@@ -19,12 +19,20 @@ if TYPE_CHECKING:
     from edge_agent.engine.llama import Llama
 
 
+@dataclass(frozen=True, slots=True)
+class OutOfDistribution:
+    """How to notice that an input is unlike the model's training."""
+
+    text_excess: float | None = None  # By how much the strangeness of its texts exceeds its limit; None = it has none.
+    token: int | None = None  # The token that the model prefers to all labels then; None = it was trained without one.
+    max_log_odds: float = 0.0  # The log-odds of that token against the labels, above which it counts.
+
+
 class FieldPrompts:
-    """Prompts by a field table. Raises ValueError for one that does not fit the model's vocabulary."""
+    """Prompts by a field table, used as a Chat. Raises ValueError for one that does not fit the model's vocabulary."""
 
     is_reasoning = False
     is_timeless = True
-    has_priors = False
 
     def __init__(self, llama: Llama, table: str) -> None:
         self._llama = llama

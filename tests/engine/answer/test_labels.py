@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_agent.core.pipe import Finish
 from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, TokenPath
-from edge_agent.engine.prompt.prompts import OutOfDistribution
+from edge_agent.engine.prompt.field_prompts import OutOfDistribution
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
 END = 0
