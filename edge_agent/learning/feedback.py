@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-import random
-import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from edge_agent.core.background import in_background
-from edge_agent.core.clock import moment, timestamp
+from pydantic import StrictBool, StrictInt, StrictStr, model_validator
+
+from edge_agent.commands.fields import CommandFields
+from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import CommandError
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
@@ -25,12 +24,13 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.maths.assessment import Assessment, assess
 from edge_agent.learning.maths.shares import upper_bound
-from edge_agent.learning.students import UNREACHABLE, StudentChoice, Students
+from edge_agent.learning.students import UNREACHABLE, Students
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import Task
 
@@ -42,45 +42,31 @@ ASSESS_AFTER_S = 1.0
 ASSESS_EVERY_ANSWERS = 200
 # After a drop, an accuracy that these do not show to be lower is back.
 _BACK_AFTER_AUDITS = 30
-# Old answers are looked for after so many new ones.
-_FORGET_EVERY = 50
-_DAY_S = 86_400.0
 # Of a page of answers: brokers are often set to take no more than some 100 kB.
 _PAGE_BYTES = 100_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """What a caller says of an answer. reply_to: needed where several callers used the id.
+class Mark(CommandFields):
+    """What a caller says of an answer."""
 
-    answer: the right label. is_correct: in place of it, whether the output was right.
-    """
+    id: StrictStr | StrictInt
+    reply_to: StrictStr | None = None  # Required where several callers used the id.
+    answer: StrictStr | None = None  # The right label.
+    correct: StrictBool | None = None  # Whether the output was right, instead of the label.
 
-    id: str | int
-    reply_to: str | None = None
-    answer: str | None = None
-    is_correct: bool | None = None
+    @model_validator(mode="after")
+    def _check(self) -> Mark:
+        if (self.answer is None) == (self.correct is None):
+            raise ValueError("should have one of `answer` and `correct`")
+        return self
 
 
 @dataclass(slots=True, eq=False)
-class _Tracked:
-    """A task under one definition and one model. basis: identifies these in the store.
-
-    since: the number of the last answer before the audits that count. compared_rows: see Assessment.
-    dropped_from: the accuracy before it fell; None = it has not, or is back.
-    """
-
-    task: Task
-    config: ClassifyTask
-    basis: str
+class _Tracked(AuditedTask):
     fitted: ScoreMap | None = None
-    since: int = 0
-    compared_rows: int = 0
-    dropped_from: float | None = None
+    compared_rows: int = 0  # Of feedback, when the map was last compared with a new fit.
+    dropped_from: float | None = None  # The accuracy before it fell; None: it has not, or is back.
     facts: TaskAccuracy = field(default_factory=TaskAccuracy)
-    kept: int = 0
-    # When it is assessed next; None = nothing is new.
-    due_at: float | None = 0.0
 
     def document(self) -> dict[str, Any]:
         """What outlives the process."""
@@ -104,7 +90,7 @@ class _Tracked:
         self.dropped_from = None if document["dropped_from"] is None else float(document["dropped_from"])
 
 
-class Feedback:
+class Feedback(AuditedTasks[_Tracked]):
     """weights_sha256: identifies the model in force."""
 
     def __init__(
@@ -116,17 +102,11 @@ class Feedback:
         students: Students,
         weights_sha256: str,
     ) -> None:
-        self._config = config
+        super().__init__(config, table)
         self._tasks = tasks
-        self._table = table
         self._students = students
         self._maps = maps
-        self._weights_sha256 = weights_sha256
-        # By definition.
-        self._tracked: dict[str, _Tracked] = {}
-        self._assessing: tuple[_Tracked, list[KeptAnswer], Future[Assessment]] | None = None
-        self._random = random.SystemRandom()
-        self._restore_tasks()
+        self.set_model(weights_sha256)
 
     def set_model(self, weights_sha256: str) -> None:
         self._weights_sha256, self._tracked = weights_sha256, {}
@@ -148,17 +128,17 @@ class Feedback:
             self._maps.clear()
             self._table.forget_all()
             return
-        for task in self._tasks.values():
+        for name, task in self._tasks.items():
             if not isinstance(task.config, ClassifyTask):
                 continue
-            tracked = before.get(task.definition)
-            if tracked is None or tracked.config != task.config:
+            tracked = before.get(name)
+            if tracked is None or tracked.task.definition != task.definition or tracked.config != task.config:
                 tracked = self._restored(task, task.config)
-            self._tracked[task.definition] = tracked
-            self._forget_old(task)
+            self._tracked[name] = tracked
+            self._forget_old(tracked)
 
     def _restored(self, task: Task, config: ClassifyTask) -> _Tracked:
-        tracked = _Tracked(task, config, task.basis_for(self._weights_sha256))
+        tracked = _Tracked(task, config, task.basis_for(self._weights_sha256), task.name)
         if (document := self._table.document(tracked.basis)) is not None:
             try:
                 tracked.restore(document)
@@ -169,56 +149,20 @@ class Feedback:
         self._maps.set_min_score(task, None if config.min_accuracy is None else UNREACHABLE)
         return tracked
 
-    def _forget_old(self, task: Task) -> None:
-        before = moment(time.monotonic()).wall_s - self._config.days * _DAY_S
-        self._table.forget(task.name, keep=self._config.keep, before_wall_s=before)
-
     def keep(
-        self,
-        request: Request,
-        event: Finished,
-        output: Any,
-        now: float,
-        *,
-        value: Any = None,
-        choice: StudentChoice | None = None,
-        student_answer: Finished | None = None,
+        self, request: Request, event: Finished, output: Any, wall_s: float, value: Any, *, is_audit: bool
     ) -> bool:
-        """Keeps an answer. True = the caller is to be asked whether it is right.
+        """Keeps an answer of the large model. True = its caller may be asked whether it is right.
 
         event: with the model's own scores. output: what the caller gets. value: the input, where inputs are kept.
-        choice, student_answer: what a student did before.
         """
-        assert request.task is not None
-        config, wall_s = request.task.config, moment(now).wall_s
-        if not isinstance(config, ClassifyTask):
-            return False
-        # A bare output has no room for the question.
-        may_be_audit = self._config.enabled and request.error_topic is None
-        is_audit = may_be_audit and self._random.random() < config.audit_rate
-        is_audit_of_student = self._students.keep(
-            request, event, output, wall_s, value=value, choice=choice, student_answer=student_answer, is_audit=is_audit
-        )
-        tracked = self._tracked.get(request.task.definition)
+        tracked = self._tracked_as(request.task)
         if tracked is None or event.scores is None or request.answerer != LARGE:
-            return is_audit_of_student
-        answer = KeptAnswer(
-            id=json.dumps(request.id),
-            reply_topic=request.reply_topic,
-            wall_s=wall_s,
-            scores={label: round(score, 9) for label, score in event.scores.items()},
-            tokens=event.prompt_tokens,
-            is_audit=is_audit,
-            input=None if value is None else encode(value),
-            output=output,
-        )
-        self._table.keep(tracked.task.name, tracked.basis, answer)
-        tracked.kept += 1
-        if tracked.kept % _FORGET_EVERY == 0:
-            self._forget_old(tracked.task)
+            return False
+        self._keep(tracked, request, event, output, wall_s, value, is_audit=is_audit)
         if tracked.kept % ASSESS_EVERY_ANSWERS == 0:
             tracked.due_at = 0.0
-        return is_audit
+        return True
 
     def _classify_task(self, name: str) -> Task:
         """Raises CommandError(unknown_task)."""
@@ -237,7 +181,7 @@ class Feedback:
         if not self._config.enabled:
             raise CommandError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
         task = self._classify_task(name)
-        tracked = self._tracked[task.definition]
+        tracked = self._tracked[name]
         kept = self._table.of(tracked.basis, tracked.config.labels, after=after, limit=limit)
         page: list[dict[str, Any]] = []
         nbytes = 0
@@ -286,41 +230,21 @@ class Feedback:
         newest = max(one.wall_s for _, one in found)
         return [(basis, one) for basis, one in found if one.wall_s == newest]
 
-    def tick(self, now: float) -> dict[str, Any] | None:
-        """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
-        event = None
-        if self._assessing is not None:
-            tracked, answers, found = self._assessing
-            if not found.done():
-                return None
-            self._assessing = None
-            if self._tracked.get(tracked.task.definition) is tracked:
-                if (error := found.exception()) is None:
-                    event = self._apply(tracked, answers, found.result())
-                else:
-                    log.error("the feedback of task %s cannot be used: %s", tracked.task.name, error)
-        due = [(one.due_at, one) for one in self._tracked.values() if one.due_at is not None and now >= one.due_at]
-        if due:
-            _, first = min(due, key=lambda pair: pair[0])
-            first.due_at = None
-            self._begin(first)
-        return event
-
-    def _begin(self, tracked: _Tracked) -> None:
+    def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         config = tracked.config
         kept = self._table.of(tracked.basis, config.labels)
         base = self._maps.known_map(tracked.task) or ScoreMap.identity(config.labels)
+        current = tracked.fitted or base
         work = partial(
             assess,
             [replace(one, is_audit=one.is_audit and one.number > tracked.since) for one in kept],
-            better_map=better_map_in_child,
-            current=tracked.fitted or base,
-            base=base,
-            compared_rows=tracked.compared_rows,
+            current=current,
             min_accuracy=config.min_accuracy,
             confidence=config.confidence,
+            better_map=partial(better_map_in_child, current=current, base=base),
+            compared_rows=tracked.compared_rows,
         )
-        self._assessing = tracked, kept, in_background("feedback", work)
+        return kept, work
 
     def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], found: Assessment) -> dict[str, Any] | None:
         task, config = tracked.task, tracked.config
@@ -372,8 +296,7 @@ class Feedback:
         alone = {name for name, one in self._students.facts().items() if one.promised is not None}
         return {
             name: replace(tracked.facts, is_unproven=tracked.facts.is_unproven and name not in alone)
-            for tracked in self._tracked.values()
-            for name in [tracked.task.name]
+            for name, tracked in self._tracked.items()
         }
 
 
@@ -386,7 +309,7 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
         return mark.answer
     if kept.output is None:
         raise CommandError("bad_field", "correct: the reply had no output; send the right label as `answer`")
-    if mark.is_correct:
+    if mark.correct:
         return kept.output
     others = [label for label in kept.scores if label != kept.output]
     return others[0] if len(others) == 1 else None

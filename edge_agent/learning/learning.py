@@ -6,20 +6,26 @@ Belongs to the agent's thread.
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.commands.fields import fields_of, parse_command, result_publication
+from edge_agent.core.clock import moment
+from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, WorkerAnswer
+from edge_agent.core.topics import reply_topic_fault
+from edge_agent.core.wording import cut
 from edge_agent.learning import facts
 from edge_agent.learning.answers import AnswerTable
-from edge_agent.learning.feedback import Feedback
-from edge_agent.learning.feedback_topic import FeedbackTopic
+from edge_agent.learning.feedback import Feedback, Mark
 from edge_agent.learning.learned_maps import LearnedMaps
-from edge_agent.learning.students import StudentChoice, Students
+from edge_agent.learning.students import Notes, StudentChoice, Students
 from edge_agent.requests.answerers import Answer, Answerers
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.score_maps import ScoreMaps
@@ -27,14 +33,7 @@ from edge_agent.requests.tasks import Task
 from edge_agent.status.alarms import Finding
 from edge_agent.store.store import Store
 
-
-@dataclass(slots=True)
-class _Notes:
-    """What is known of a request besides its record."""
-
-    input: Any  # Only where inputs are kept with their answers.
-    choice: StudentChoice | None = None
-    student_answer: Finished | None = None  # An answer that does not stand.
+log = logging.getLogger(__name__)
 
 
 class Learning(Answerers):
@@ -52,18 +51,19 @@ class Learning(Answerers):
         """publish: sends a result, also to a broker that is away now. The store has started."""
         super().__init__(score_maps)
         table = AnswerTable(store)
-        self._keeps_inputs = config.feedback.keep_inputs
+        self._config = config
+        self._publish = publish
+        self._random = random.SystemRandom()
         self._maps = LearnedMaps(score_maps)
         self._students = Students(config.feedback, tasks, table, model)
         self._feedback = Feedback(config.feedback, tasks, table, self._maps, self._students, model.weights_sha256)
-        self._topic = FeedbackTopic(config, self._feedback, publish)
 
     def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
         if last is None:
             return self._first(request, is_large_refused=is_large_refused)
         if request.answerer == LARGE:
             return None
-        notes: _Notes = request.notes
+        notes: Notes = request.notes
         assert notes.choice is not None
         if _is_sure(request, notes.choice, last, is_audited=notes.choice.is_audit and not is_large_refused):
             return None
@@ -75,9 +75,9 @@ class Learning(Answerers):
         """A student, if the task has one. Where the large model refuses, only a proven one can answer alone."""
         assert request.task is not None
         if request.notes is None:
-            envelope = request.envelope if self._keeps_inputs else None
-            request.notes = _Notes(None if envelope is None else envelope.input)
-        notes: _Notes = request.notes
+            envelope = request.envelope if self._config.feedback.keep_inputs else None
+            request.notes = Notes(None if envelope is None else envelope.input)
+        notes: Notes = request.notes
         notes.choice, notes.student_answer = self._students.choose(request.task), None
         if notes.choice is None or (is_large_refused and not notes.choice.is_proven):
             return LARGE
@@ -86,16 +86,23 @@ class Learning(Answerers):
     def finish(self, request: Request, event: Finished, now: float) -> Answer:
         assert request.task is not None
         # A request may be older than a reload that switched learning on.
-        notes: _Notes = request.notes or _Notes(None)
-        is_students = request.answerer != LARGE
-        # A student's scores are its own.
-        scored, output = (
-            (event, request.task.output_of(event)) if is_students else self._maps.scored(request.task, event)
-        )
-        please_check = self._feedback.keep(
-            request, event, output, now, value=notes.input, choice=notes.choice, student_answer=notes.student_answer
-        )
-        return Answer(scored, output, please_check)
+        notes: Notes = request.notes or Notes(None)
+        if request.answerer == LARGE:
+            scored, output = self._maps.scored(request.task, event)
+        else:
+            # A student's scores are its own.
+            scored, output = event, request.task.output_of(event)
+        config = request.task.config
+        if not isinstance(config, ClassifyTask):
+            return Answer(scored, output)
+        # A bare output has no room for the question.
+        may_ask = self._config.feedback.enabled and request.error_topic is None
+        is_audit = may_ask and self._random.random() < config.audit_rate
+        # One time for both: a caller's feedback is joined to the newest answers.
+        wall_s = moment(now).wall_s
+        is_students = self._students.keep(request, event, output, wall_s, notes, is_audit=is_audit)
+        is_models = self._feedback.keep(request, event, output, wall_s, notes.input, is_audit=is_audit)
+        return Answer(scored, output, please_check=is_audit and (is_students or is_models))
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         super().set_priors(priors)
@@ -108,20 +115,30 @@ class Learning(Answerers):
         self._feedback.set_model(model.weights_sha256)
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
-        self._keeps_inputs = config.feedback.keep_inputs
+        self._config = config
         self._students.reconfigure(config.feedback, tasks)
         self._feedback.reconfigure(config.feedback, tasks)
-        self._topic.config = config
 
     def tick(self, now: float) -> dict[str, Any] | None:
-        self._students.tick()
+        self._students.tick(now)
         return self._feedback.tick(now)
 
     def describe(self, task: Task) -> dict[str, str]:
         return {"scores_from": "feedback"} if self._maps.has_fitted(task) else super().describe(task)
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:
-        self._topic.receive(task, message, now)
+        fields: dict[str, Any] = {}
+        data, error = None, None
+        try:
+            fields = parse_command(message.payload)
+            data = self._feedback.mark(task, fields_of(Mark, fields), now)
+        except CommandError as refused:
+            error = refused.code, refused.message
+            log.info("feedback refused task=%r code=%s", cut(task), refused.code)
+        topic = message.response_topic
+        if topic is None or reply_topic_fault(topic, self._config.reply_topics):
+            topic = self._config.topics.feedback_result(task)
+        self._publish(result_publication(topic, message.correlation, fields.get("id"), data, error))
         return True
 
     def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:

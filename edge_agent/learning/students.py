@@ -7,24 +7,21 @@ Belongs to the agent's thread; what the audits say together is computed in the b
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import random
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from edge_agent.core.background import in_background
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, Student
 from edge_agent.core.score_map import ScoreMap
-from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer, name_of_student
+from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.maths.assessment import Assessment, assess
 from edge_agent.requests.request import LARGE, Request
@@ -37,12 +34,7 @@ AUDIT_SHARE = 0.02
 # What is known is computed again after so many new audits.
 ASSESS_EVERY = 25
 # So many audits are kept at least: fewer prove no high share.
-_LEAST_AUDITS = 1000
-# Old answers are looked for after so many new ones.
-_FORGET_EVERY = 50
-_DAY_S = 86_400.0
-
-
+_MIN_AUDITS = 1000
 # No score reaches it.
 UNREACHABLE = math.inf
 
@@ -60,26 +52,22 @@ class StudentChoice:
         return self.min_score < UNREACHABLE
 
 
-@dataclass(slots=True, eq=False)
-class _Tracked:
-    """A task and its student. basis: of the task's definition, the student and the large model, if that judges.
+@dataclass(slots=True)
+class Notes:
+    """What is known of a request besides its record."""
 
-    name: of the task in the store. asked, answered: requests that the student was asked, and answered alone.
-    new_audits: since the latest assessment. since: the number of the last audit before the accuracy dropped.
-    found: the latest assessment, None = there was none.
-    """
+    input: Any  # Only where inputs are kept with their answers.
+    choice: StudentChoice | None = None
+    student_answer: Finished | None = None  # An answer that does not stand.
 
-    task: Task
-    config: ClassifyTask
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Tracked(AuditedTask):
     student: str
-    basis: str
-    name: str
-    since: int = 0
-    asked: int = 0
-    answered: int = 0
-    kept: int = 0
-    new_audits: int = ASSESS_EVERY
-    found: Assessment | None = None
+    asked: int = 0  # Requests that the student was asked.
+    answered: int = 0  # Those of them that it answered alone.
+    new_audits: int = 0  # Since they were last counted as something new to assess.
+    found: Assessment | None = None  # The latest assessment.
 
     @property
     def is_judged_by_callers(self) -> bool:
@@ -93,21 +81,34 @@ class _Tracked:
     def min_score(self) -> float:
         return UNREACHABLE if self.found is None or self.found.promise is None else self.found.promise.threshold
 
+    def count_audit(self) -> None:
+        self.new_audits += 1
+        if self.new_audits >= ASSESS_EVERY:
+            self.new_audits, self.due_at = 0, 0.0
 
-class Students:
+    def facts(self) -> StudentFacts:
+        found = self.found
+        promise = None if found is None else found.promise
+        return StudentFacts(
+            student=self.student,
+            share=self.answered / self.asked if self.asked else None,
+            accuracy=found.right / found.audits if found is not None and found.audits else None,
+            lower_bound=None if found is None else found.lower_bound,
+            audits=0 if found is None else found.audits,
+            promised=None if promise is None else self.target,
+            least_score=None if promise is None else promise.threshold,
+        )
+
+
+class Students(AuditedTasks[_Tracked]):
     """Keeps the audits of students, and chooses from them which answers of a student stand."""
 
     def __init__(self, config: FeedbackConfig, tasks: Mapping[str, Task], table: AnswerTable, model: Model) -> None:
-        self._config = config
+        super().__init__(config, table, min_kept_marked=_MIN_AUDITS)
         self._tasks = tasks
-        self._table = table
-        self._model = model
-        # By the task's name.
-        self._tracked: dict[str, _Tracked] = {}
-        self._assessing: tuple[_Tracked, int, Future[Assessment]] | None = None
         self._random = random.SystemRandom()
         # What earlier processes found of the students holds again.
-        self._track()
+        self.set_model(model)
 
     def set_model(self, model: Model) -> None:
         """Another model with other students is in force."""
@@ -127,21 +128,18 @@ class Students:
                     continue
                 if set(labels) != set(task.config.labels):
                     log.warning("%s is not asked: task %s has other labels than it was trained for", student.name, name)
-                elif self._can_be_proven(task.config):
+                elif task.config.agree < 1 if task.config.min_accuracy is None else self._config.enabled:
                     self._tracked[name] = self._tracked_one(task, task.config, student, before.get(name))
-
-    def _can_be_proven(self, config: ClassifyTask) -> bool:
-        return config.agree < 1 if config.min_accuracy is None else self._config.enabled
 
     def _tracked_one(self, task: Task, config: ClassifyTask, student: Student, before: _Tracked | None) -> _Tracked:
         judge = task.basis_for(self._model.weights_sha256) if config.min_accuracy is None else "callers"
         basis = hashlib.sha256(f"{task.definition}\n{student.sha256}\n{judge}".encode()).hexdigest()[:16]
         if before is not None and before.basis == basis and before.config == config:
             return before
-        found = _Tracked(task, config, student.name, basis, name_of_student(task.name, student.name))
         document = self._table.document(basis)
-        found.since = document if isinstance(document, int) else 0
-        return found
+        since = document if isinstance(document, int) else 0
+        name = name_of_student(task.name, student.name)
+        return _Tracked(task=task, config=config, basis=basis, name=name, since=since, student=student.name)
 
     def choose(self, task: Task) -> StudentChoice | None:
         """For a request of this task; None = it has no student. Some are drawn for audits by the large model."""
@@ -152,122 +150,58 @@ class Students:
         is_drawn = least == UNREACHABLE or self._random.random() < AUDIT_SHARE
         return StudentChoice(tracked.student, least, is_audit=is_drawn and not tracked.is_judged_by_callers)
 
-    def _tracked_as(self, task: Task) -> _Tracked | None:
-        """None also for a request of a definition that is gone."""
-        tracked = self._tracked.get(task.name)
-        return tracked if tracked is not None and tracked.task.definition == task.definition else None
-
     def name_in_store(self, task: str) -> str | None:
         """The name of its answers in the store; None = the task has no student."""
         tracked = self._tracked.get(task)
         return None if tracked is None else tracked.name
 
     def keep(
-        self,
-        request: Request,
-        event: Finished,
-        output: Any,
-        wall_s: float,
-        *,
-        value: Any,
-        choice: StudentChoice | None,
-        student_answer: Finished | None,
-        is_audit: bool,
+        self, request: Request, event: Finished, output: Any, wall_s: float, notes: Notes, *, is_audit: bool
     ) -> bool:
-        """Keeps a student's answer. True = its caller is to be asked whether it is right.
+        """Keeps a student's answer. True = its caller may be asked whether it is right.
 
-        event: the answer that stands, its own or the large model's. output: what the caller gets of it. student_answer:
-        one that does not stand. is_audit: this reply is drawn for an audit by its caller.
+        event: the answer that stands, its own or the large model's. output: what the caller gets of it. is_audit: this
+        reply is drawn for an audit by its caller.
         """
-        assert request.task is not None
-        tracked = self._tracked_as(request.task)
+        tracked, choice = self._tracked_as(request.task), notes.choice
         if tracked is None or choice is None or choice.name != tracked.student:
             return False
         is_alone = request.answerer != LARGE
         tracked.asked += 1
         tracked.answered += is_alone
-        own = event if is_alone else student_answer
+        own = event if is_alone else notes.student_answer
         if own is None or own.scores is None:
             return False
         is_audit = is_audit and tracked.is_judged_by_callers
-        is_judged = choice.is_audit and not is_alone
-        if is_judged or is_audit or (is_alone and self._config.enabled):
-            answer = KeptAnswer(
-                # An audit by the large model takes no feedback: callers choose what they judge.
-                id="" if is_judged else json.dumps(request.id),
-                reply_topic="" if is_judged else request.reply_topic,
-                wall_s=wall_s,
-                scores={label: round(score, 9) for label, score in own.scores.items()},
-                tokens=own.prompt_tokens,
-                is_audit=is_judged or is_audit,
-                input=None if value is None or not is_alone else encode(value),
-                output=output,
-                is_marked=is_judged,
-                label=output if is_judged else None,
-            )
-            self._table.keep(tracked.name, tracked.basis, answer)
-            tracked.new_audits += is_judged
-            tracked.kept += 1
-            if tracked.kept % _FORGET_EVERY == 0:
-                self._forget_old(tracked, wall_s)
-        return is_audit
-
-    def _forget_old(self, tracked: _Tracked, wall_s: float) -> None:
-        keep = self._config.keep
-        self._table.forget(
-            tracked.name,
-            keep=keep,
-            keep_marked=max(keep, _LEAST_AUDITS),
-            before_wall_s=wall_s - self._config.days * _DAY_S,
-        )
+        if choice.is_audit and not is_alone:
+            # It takes no feedback: callers choose what they judge.
+            marks = {"id": "", "reply_topic": "", "is_audit": True, "is_marked": True, "label": output}
+            self._keep(tracked, request, own, output, wall_s, None, **marks)
+            tracked.count_audit()
+        elif is_audit or (is_alone and self._config.enabled):
+            self._keep(tracked, request, own, output, wall_s, notes.input if is_alone else None, is_audit=is_audit)
+        return tracked.is_judged_by_callers
 
     def on_feedback(self, basis: str) -> None:
         """A caller has judged an answer: most are audits."""
         for tracked in self._tracked.values():
             if tracked.basis == basis:
-                tracked.new_audits += 1
+                tracked.count_audit()
 
-    def tick(self) -> None:
-        """To be called several times a second."""
-        if self._assessing is not None:
-            tracked, newest, found = self._assessing
-            if not found.done():
-                return
-            self._assessing = None
-            if tracked not in self._tracked.values():
-                log.info("%s: the task changed in the meantime", tracked.name)
-            elif (error := found.exception()) is None:
-                self._apply(tracked, newest, found.result())
-            else:
-                log.error("the audits of student %s cannot be used: %s", tracked.student, error)
-        due = max(self._tracked.values(), key=lambda one: one.new_audits, default=None)
-        if due is not None and due.new_audits >= ASSESS_EVERY:
-            self._begin(due)
-
-    def _begin(self, tracked: _Tracked) -> None:
-        tracked.new_audits = 0
-        labels = tracked.config.labels
+    def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
+        labels, target = tracked.config.labels, tracked.target
         kept = [one for one in self._table.of(tracked.basis, labels, after=tracked.since) if one.is_audit]
+        confidence = tracked.config.confidence
         own = ScoreMap.identity(labels)
-        work = partial(
-            assess,
-            kept,
-            better_map=lambda *_: None,
-            current=own,
-            base=own,
-            compared_rows=0,
-            min_accuracy=tracked.target,
-            confidence=tracked.config.confidence,
-        )
-        self._assessing = tracked, kept[-1].number if kept else tracked.since, in_background("students", work)
+        return kept, partial(assess, kept, current=own, min_accuracy=target, confidence=confidence)
 
-    def _apply(self, tracked: _Tracked, newest: int, found: Assessment) -> None:
+    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], found: Assessment) -> None:
         before = tracked.min_score
         tracked.found = found
         if found.dropped_from is not None:
             log.warning("student %s is right less often than before: it has to prove itself again", tracked.student)
-            tracked.since, tracked.found = newest, None
-            self._table.set_document(tracked.basis, tracked.name, newest)
+            tracked.since, tracked.found = kept[-1].number, None
+            self._table.set_document(tracked.basis, tracked.name, tracked.since)
         least = tracked.min_score
         if least != before:
             words = "none" if least == UNREACHABLE else f"those with a score of at least {least:.3f}"
@@ -275,18 +209,4 @@ class Students:
 
     def facts(self) -> dict[str, StudentFacts]:
         """By task, for health."""
-        return {name: _facts(tracked) for name, tracked in self._tracked.items()}
-
-
-def _facts(tracked: _Tracked) -> StudentFacts:
-    found = tracked.found
-    promise = None if found is None else found.promise
-    return StudentFacts(
-        student=tracked.student,
-        share=tracked.answered / tracked.asked if tracked.asked else None,
-        accuracy=found.right / found.audits if found is not None and found.audits else None,
-        lower_bound=None if found is None else found.lower_bound,
-        audits=0 if found is None else found.audits,
-        promised=None if promise is None else tracked.target,
-        least_score=None if promise is None else promise.threshold,
-    )
+        return {name: tracked.facts() for name, tracked in self._tracked.items()}

@@ -82,14 +82,14 @@ def test_feedback_says_what_it_marked() -> None:
     bench.answer(7)
     assert bench.mark(7, "b") == {"task": "t", "output": "a", "answer": "b", "is_right": False}
     assert bench.mark(7, "a")["is_right"]
-    assert bench.mark(7, is_correct=True) == {"task": "t", "output": "a", "answer": "a", "is_right": True}
-    assert bench.mark(7, is_correct=False) == {"task": "t", "output": "a", "answer": None, "is_right": False}
+    assert bench.mark(7, correct=True) == {"task": "t", "output": "a", "answer": "a", "is_right": True}
+    assert bench.mark(7, correct=False) == {"task": "t", "output": "a", "answer": None, "is_right": False}
 
 
 def test_of_two_labels_the_other_one_is_right() -> None:
     bench = Bench(text=ON + '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\n')
     bench.answer("x", {"a": 0.8, "b": 0.2})
-    assert bench.mark("x", is_correct=False)["answer"] == "b"
+    assert bench.mark("x", correct=False)["answer"] == "b"
 
 
 def test_an_id_is_a_text_or_a_number_and_these_differ() -> None:
@@ -116,7 +116,7 @@ def test_feedback_that_cannot_be_joined_is_refused_with_words() -> None:
 def test_an_answer_that_was_not_given_needs_the_right_label() -> None:
     bench = Bench(text=ON + TASK + "min_score = 0.9\n")
     bench.answer(1)
-    assert refusal(lambda: bench.mark(1, is_correct=True))[0] == "bad_field"
+    assert refusal(lambda: bench.mark(1, correct=True))[0] == "bad_field"
     assert bench.mark(1, "b") == {"task": "t", "output": None, "answer": "b", "is_right": False}
 
 

@@ -16,8 +16,7 @@ from edge_agent.core.pipe import Student
 from edge_agent.learning import students
 from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.feedback import Mark
-from edge_agent.learning.learning import _Notes
-from edge_agent.learning.students import UNREACHABLE, StudentChoice
+from edge_agent.learning.students import UNREACHABLE, Notes, StudentChoice
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import with_built_in
 from tests.helpers.support import MODEL, config, finished
@@ -67,7 +66,7 @@ class Cascade(Bench):
         request = Request(
             task_name="t", reply_topic="r", correlation=None, id=self.number, key=b"", may_be_duplicate=True,
             is_redelivery=False, arrived_at=0.0, task=self.task, answerer="student-t" if is_alone else LARGE,
-            notes=_Notes(value, choice, None if is_alone else of_student),
+            notes=Notes(value, choice, None if is_alone else of_student),
         )  # fmt: skip
         event = of_student if is_alone else of_model
         return self.learning.finish(request, event, time.monotonic()).please_check
@@ -79,8 +78,7 @@ class Cascade(Bench):
     def settle(self) -> None:
         for _ in range(400):
             self.learning.tick(time.monotonic() + 10)
-            is_new = any(one.new_audits >= students.ASSESS_EVERY for one in self.students._tracked.values())
-            if self.students._assessing is None and not is_new:
+            if self.students._assessing is None and all(one.due_at is None for one in self.students._tracked.values()):
                 return
             time.sleep(0.005)
         raise AssertionError("it does not settle")
@@ -125,7 +123,7 @@ def test_what_a_proven_student_answers_or_passes_on_is_no_audit_and_does_not_mov
     for _ in range(400):
         cascade.reply(0.95)
         cascade.reply(0.3, choice=StudentChoice("student-t", 0.5), right=False)
-    cascade.students._tracked["t"].new_audits = students.ASSESS_EVERY
+    cascade.students._tracked["t"].due_at = 0.0
     cascade.settle()
     assert (cascade.least, cascade.fact.audits) == (0.0, 100)
 
@@ -178,7 +176,7 @@ def test_answers_of_a_definition_that_is_gone_prove_nothing() -> None:
     # Requests of the old one that still run.
     for _ in range(100):
         cascade.audit()
-    cascade.students._tracked["t"].new_audits = students.ASSESS_EVERY
+    cascade.students._tracked["t"].due_at = 0.0
     cascade.settle()
     assert (cascade.fact.audits, cascade.fact.least_score) == (0, None)
 
@@ -224,7 +222,7 @@ def test_a_promised_accuracy_is_proven_by_callers_and_not_by_the_large_model() -
     # One that the student answers alone is audited, too.
     assert cascade.reply(0.9, value="hums")
     assert cascade.mark(cascade.number, "b")["is_right"] is False
-    cascade.students._tracked["t"].new_audits = students.ASSESS_EVERY
+    cascade.students._tracked["t"].due_at = 0.0
     cascade.settle()
     assert cascade.fact.audits == 2 * students.ASSESS_EVERY + 1
 
@@ -235,7 +233,7 @@ def test_feedback_on_an_answer_of_the_student_is_taken() -> None:
     assert cascade.mark(cascade.number, "b") == {"task": "t", "output": "a", "answer": "b", "is_right": False}
     rows = cascade.store.select("SELECT task, input, is_marked, label FROM answers")
     assert rows == [("t/student-t", b'"hums"', 1, "b")]
-    assert cascade.feedback.mark("t", Mark(id=cascade.number, is_correct=True), 0.0)["is_right"]
+    assert cascade.feedback.mark("t", Mark(id=cascade.number, correct=True), 0.0)["is_right"]
 
 
 def test_no_caller_overrides_what_the_large_model_judged() -> None:

@@ -18,7 +18,6 @@ from edge_agent.learning.maths.shares import lower_bound
 
 # The model's own scores of an answer, and its right label.
 LabelledScores = tuple[Mapping[str, float], str]
-BetterMap = Callable[[Sequence[LabelledScores], ScoreMap, ScoreMap], ScoreMap | None]
 
 # A map is fitted again when there is this share more feedback, and this much at least.
 _MORE, _MIN_MORE = 1.1, 5
@@ -62,21 +61,20 @@ class Assessment:
 def assess(
     answers: Sequence[Answer],
     *,
-    better_map: BetterMap,
     current: ScoreMap,
-    base: ScoreMap,
-    compared_rows: int,
     min_accuracy: float | None,
     confidence: float,
+    better_map: Callable[[Sequence[LabelledScores]], ScoreMap | None] = lambda _rows: None,
+    compared_rows: int = 0,
 ) -> Assessment:
     """answers: in the order of time; `is_audit` is true for those since the last drop of the accuracy alone.
 
-    better_map: of fit.py, or the same in another process. current: the map in force. base: what it was fitted from.
+    better_map: fits a map to rows, if they prove one better than `current`, the one in force.
     """
     rows = [(one.scores, one.label) for one in answers if one.label is not None and not one.is_audit]
     found = None
     if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
-        found = better_map(rows, current, base)
+        found = better_map(rows)
     used = found or current
     # Answers with feedback are kept for longer: before the first one without, the others are gone.
     recent = list(dropwhile(lambda one: one.is_marked, answers)) or answers

@@ -1,0 +1,113 @@
+"""Tasks whose answers are kept: what is known of them is found again at a start, and computed in the background."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from edge_agent.core.background import in_background
+from edge_agent.core.clock import moment
+from edge_agent.core.config import FeedbackConfig
+from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.pipe import Finished
+from edge_agent.core.strict_json import encode
+from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.maths.assessment import Assessment
+from edge_agent.requests.request import Request
+from edge_agent.requests.tasks import Task
+
+log = logging.getLogger(__name__)
+
+# Old answers are looked for after so many new ones.
+_FORGET_EVERY = 50
+_DAY_S = 86_400.0
+
+
+@dataclass(slots=True, eq=False)
+class AuditedTask:
+    """A task under one definition, one model and one judge."""
+
+    task: Task
+    config: ClassifyTask
+    basis: str  # Identifies definition, model and judge in the store.
+    name: str  # Of its answers in the store.
+    since: int = 0  # The number of the last answer before the audits that count.
+    kept: int = 0
+    due_at: float | None = 0.0  # When it is assessed next; None: nothing is new.
+
+
+_T = TypeVar("_T", bound=AuditedTask)
+
+
+class AuditedTasks(Generic[_T]):
+    """Belongs to the agent's thread. A subclass says what is assessed and what follows from it."""
+
+    def __init__(self, config: FeedbackConfig, table: AnswerTable, *, min_kept_marked: int = 0) -> None:
+        self._config = config
+        self._table = table
+        self._min_kept_marked = min_kept_marked
+        self._tracked: dict[str, _T] = {}  # By the task's name.
+        self._assessing: tuple[_T, list[KeptAnswer], Future[Assessment]] | None = None
+
+    def _assessment(self, tracked: _T) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
+        """The kept answers, and how to assess them in another thread."""
+        raise NotImplementedError
+
+    def _apply(self, tracked: _T, kept: list[KeptAnswer], found: Assessment) -> dict[str, Any] | None:
+        """Gives the document of an `event/recalibration`, if there is one."""
+        raise NotImplementedError
+
+    def _tracked_as(self, task: Task | None) -> _T | None:
+        """None also for a request of a definition that is gone."""
+        assert task is not None
+        tracked = self._tracked.get(task.name)
+        return tracked if tracked is not None and tracked.task.definition == task.definition else None
+
+    def _keep(
+        self, tracked: _T, request: Request, event: Finished, output: Any, wall_s: float, value: Any, **marks: Any
+    ) -> None:
+        """event: with the model's own scores. value: the input, where inputs are kept."""
+        answer = {
+            "id": json.dumps(request.id),
+            "reply_topic": request.reply_topic,
+            "wall_s": wall_s,
+            "scores": {label: round(score, 9) for label, score in (event.scores or {}).items()},
+            "tokens": event.prompt_tokens,
+            "input": None if value is None else encode(value),
+            "output": output,
+        }
+        self._table.keep(tracked.name, tracked.basis, KeptAnswer(**answer | marks))
+        tracked.kept += 1
+        if tracked.kept % _FORGET_EVERY == 0:
+            self._forget_old(tracked)
+
+    def _forget_old(self, tracked: _T) -> None:
+        keep, before = self._config.keep, moment(time.monotonic()).wall_s - self._config.days * _DAY_S
+        keep_marked = max(keep, self._min_kept_marked)
+        self._table.forget(tracked.name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
+
+    def tick(self, now: float) -> dict[str, Any] | None:
+        """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
+        event = None
+        if self._assessing is not None:
+            tracked, kept, found = self._assessing
+            if not found.done():
+                return None
+            self._assessing = None
+            if self._tracked.get(tracked.task.name) is tracked:
+                if (error := found.exception()) is None:
+                    event = self._apply(tracked, kept, found.result())
+                else:
+                    log.error("the kept answers of %s cannot be used: %s", tracked.name, error)
+        due = [(one.due_at, one) for one in self._tracked.values() if one.due_at is not None and now >= one.due_at]
+        if due:
+            _, first = min(due, key=lambda pair: pair[0])
+            first.due_at = None
+            kept, work = self._assessment(first)
+            self._assessing = first, kept, in_background("assessment", work)
+        return event
