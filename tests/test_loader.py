@@ -310,7 +310,7 @@ def test_a_schema_is_read_only_from_a_regular_file(tmp_path: Path, file: str, ex
     ("keys", "told"),
     [
         ('public_key = "key.pub.pem"\n', None),
-        ('public_key = "key.pem"\n', "models.default.public_key: holds a private key, which belongs on no board; "),
+        ('public_key = "key.pem"\n', "models.default.public_key: holds a private key, which must not be on a board; "),
         ('public_keys = ["key.pub.pem", "none"]\n', "models.default.public_keys[1]: should be a file that can be read"),
         (
             'public_key = "a"\npublic_keys = ["b"]\n',

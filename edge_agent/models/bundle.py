@@ -143,7 +143,7 @@ def _unsigned_fault(path: Path, trust: Trust) -> str | None:
     """With a key, only a bundle can open: nothing else has a signature."""
     if not trust.keys or (path.is_dir() and not is_echo(path)):
         return None
-    return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
+    return f"{shown_path(path)} should be a signed bundle, because `public_key` is set"
 
 
 def _echo_model(key: str, path: Path) -> Model:
@@ -233,7 +233,7 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
     for name, listed in sorted(manifest.files.items()):
         if (match := STUDENT_FILE.fullmatch(name)) is None:
             if name.startswith("student-"):
-                rule = "should be named student-NAME.gguf, of a to z, 0 to 9, _ and -, at most 32 in all"
+                rule = "should be named student-NAME.gguf, with a NAME of at most 32 characters a to z, 0 to 9, _ or -"
                 raise ModelError(f"{folder.name}/{printable(name)}: {rule}")
             continue
         try:
@@ -244,7 +244,7 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
             raise ModelError(f"{folder.name}/{name}: should be a model that `edge-convert train` made")
         tasks = facts.fields.label_sets
         if repeated := {task for student in students for task in student.tasks} & tasks.keys():
-            raise ModelError(f"{folder.name}/{name}: another student has the task {shown(min(repeated))}, too")
+            raise ModelError(f"{folder.name}/{name}: another student already has the task {shown(min(repeated))}")
         path = str(folder / name)
         students.append(
             Student(name=match[1], path=path, sha256=listed.sha256, quantization=facts.quantization, tasks=tasks)
@@ -289,11 +289,11 @@ def _check_listing(folder: Path, trust: Trust) -> _Listing:
     except ValueError as error:
         raise ModelError(f"{where}: is not JSON: {error}") from error
     if trust.keys and manifest.version < trust.min_version:
-        rule = f"should be at least {trust.min_version}, as at the last switch"
+        rule = f"should be at least {trust.min_version}, the version of the last switch"
         raise ModelError(f"{where}: version: {rule} (got {manifest.version})")
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise ModelError(f"{where}: files are plain names in the folder (got {shown(name)})")
+            raise ModelError(f"{where}: files: should be plain names in the folder (got {shown(name)})")
     if MODEL_FILE not in manifest.files:
         raise ModelError(f"{where}: files: {MODEL_FILE} is required, but missing")
     unlisted = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
@@ -311,7 +311,7 @@ def _read_score_maps(folder: Path, manifest: Manifest) -> dict[str, Any]:
         return {}
     where = f"{folder.name}/{score_maps.FILE}"
     if listed.bytes > score_maps.MAX_BYTES:
-        raise ModelError(f"{where}: should have at most {score_maps.MAX_BYTES} bytes (got {listed.bytes})")
+        raise ModelError(f"{where}: should be at most {score_maps.MAX_BYTES} bytes (got {listed.bytes})")
     data = (folder / score_maps.FILE).read_bytes()
     if (found := hashlib.sha256(data).hexdigest()) != listed.sha256:
         raise ModelError(f"{where}: should have sha256 {listed.sha256} (got {found})")
@@ -344,7 +344,7 @@ def _check_signature(path: Path, manifest: bytes, trust: Trust) -> tuple[Signatu
 def _check_size(path: Path, listed: _ListedFile) -> None:
     name = f"{path.parent.name}/{path.name}"
     if path.is_symlink() or not path.is_file():
-        raise ModelError(f"{name}: listed in the manifest, but not there as a file")
+        raise ModelError(f"{name}: listed in the manifest, but missing")
     size = path.stat().st_size
     if size != listed.bytes:
         raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")

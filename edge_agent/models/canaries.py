@@ -154,7 +154,7 @@ def decode(data: bytes) -> CanaryFile:
     Renders its templates without bounds; `read_canaries` does it within bounds.
     """
     if len(data) > MAX_BYTES:
-        raise CanaryError(f"{FILE}: should have at most {MAX_BYTES} bytes (got {len(data)})")
+        raise CanaryError(f"{FILE}: should be at most {MAX_BYTES} bytes (got {len(data)})")
     try:
         file = CanaryFile.model_validate(parse_json(data.decode()))
     except ValidationError as error:
@@ -181,7 +181,7 @@ def _canary_fault(file: CanaryFile, index: int) -> str | None:
     part, labels = config.canary_part, set(canary.answer.scores or ())
     if canary.answer.parts != {part}:
         holds = ", ".join(sorted(canary.answer.parts)) or "nothing"
-        return f"answer: should hold {part}, for its task is of the kind {config.kind}; holds {holds}"
+        return f"answer: should hold {part}, because its task is of the kind {config.kind} (got {holds})"
     if labels != set(config.choices):
         return f"answer.scores: should have the labels of its task (got {shown(sorted(labels))})"
     try:
@@ -195,9 +195,9 @@ def _prompt_difference(prompt: Prompt | None, event: Finished | Failed) -> str |
     if prompt is None or not isinstance(event, Finished):
         return None
     if event.prompt_tokens != prompt.tokens:
-        return f"the prompt has {event.prompt_tokens} tokens, recorded are {prompt.tokens}"
+        return f"the prompt has {event.prompt_tokens} tokens (recorded: {prompt.tokens})"
     if event.prompt_crc32 != prompt.crc32:
-        return f"of the prompt's {prompt.tokens} tokens, or those that end an answer, some differ from those recorded"
+        return f"some of the prompt's {prompt.tokens} tokens, or of those that end an answer, differ from the recording"
     return None
 
 
@@ -210,20 +210,20 @@ def _difference(answer: RecordedAnswer, event: Finished | Failed, tolerances: To
         output = json.loads(event.text or "{}")
         for name, value in answer.values.items():
             if not is_near(output.get(name), value, tolerances.number):
-                return f"{shown(name)} is {shown(output.get(name))}, recorded is {shown(value)}"
+                return f"{shown(name)} is {shown(output.get(name))} (recorded: {shown(value)})"
     elif not (event.text or "").startswith(answer.beginning or ""):
-        return f"the text is {shown(event.text)}, recorded is {shown(answer.beginning)} as its beginning"
+        return f"the text is {shown(event.text)} (recorded beginning: {shown(answer.beginning)})"
     return None
 
 
 def _score_difference(recorded: Mapping[str, float], scores: Mapping[str, float], tolerance: float) -> str | None:
     if scores.keys() != recorded.keys():
-        return f"the labels are {shown(sorted(scores))}, recorded are {shown(sorted(recorded))}"
+        return f"the labels are {shown(sorted(scores))} (recorded: {shown(sorted(recorded))})"
     label = max(recorded, key=lambda label: abs(scores[label] - recorded[label]))
     # Not `>`, which is false for NaN.
     if abs(scores[label] - recorded[label]) <= tolerance:
         return None
-    return f"{shown(label)} has {scores[label]:.3f}, recorded is {recorded[label]:.3f} ± {tolerance}"
+    return f"{shown(label)} has {scores[label]:.3f} (recorded: {recorded[label]:.3f} ± {tolerance})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ def _main() -> int:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
             rendered = _RENDERED.dump_json(render_canaries(decode(sys.stdin.buffer.read())))
         if len(rendered) > _MAX_RENDERED_BYTES:
-            raise CanaryError(f"{FILE}: should ask at most {_MAX_RENDERED_BYTES} bytes (got {len(rendered)})")
+            raise CanaryError(f"{FILE}: should render to at most {_MAX_RENDERED_BYTES} bytes (got {len(rendered)})")
     except (CanaryError, OutOfBoundsError) as error:
         sys.stdout.buffer.write(str(error).encode(errors="backslashreplace"))
         return FAULTY

@@ -51,7 +51,7 @@ def _read_file(path: Path) -> Record | None:
         content = read_if_there(path)
         return None if content is None else Record.model_validate_json(content)
     except (OSError, ValidationError) as error:
-        log.error("%s cannot be read, models.default.path is used: %s", path, error)  # noqa: TRY400 - no fault of ours
+        log.error("%s cannot be read, so models.default.path is used: %s", path, error)  # noqa: TRY400 - no fault of ours
         return None
 
 
@@ -119,7 +119,7 @@ def open_in_force(config: Config) -> Model:
 def _marked_as_fallback(model: Model, faults: list[str]) -> Model:
     if not faults:
         return model
-    warning = f"runs because what was switched to does not open: {'; '.join(faults)}"
+    warning = f"runs because the bundle that was switched to does not open: {'; '.join(faults)}"
     return replace(model, warning=warning, is_fallback=True)
 
 
@@ -179,5 +179,5 @@ def switched_hint(config: Config) -> str | None:
     if path == configured or path == configured.resolve():
         return None
     if fault := path_fault(path):
-        return f"models.default.path: does not count since a model-switch, but {fault}: the bundle before it runs"
-    return f"models.default.path: {shown_path(path)} runs instead, since a model-switch; another path here ends that"
+        return f"models.default.path: not used since a model-switch, but {fault}: the previous bundle runs"
+    return f"models.default.path: {shown_path(path)} runs instead since a model-switch; changing this path ends that"

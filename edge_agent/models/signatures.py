@@ -53,9 +53,9 @@ def read_public_key(file: Path) -> PublicKey:
         raise KeyFileError(f"cannot be read: {error.strerror}") from error
     if b"PRIVATE KEY-----" in pem:
         hint = "`openssl pkey -in KEY.pem -pubout` writes the public one"
-        raise KeyFileError(f"holds a private key, which belongs on no board; {hint}")
+        raise KeyFileError(f"holds a private key, which must not be on a board; {hint}")
     if (count := pem.count(b"-----BEGIN")) > 1:
-        raise KeyFileError(f"should hold one key (got {count}): `public_keys` takes several files")
+        raise KeyFileError(f"should hold one key (got {count}): `public_keys` accepts several files")
     try:
         key = load_pem_public_key(pem)
     except UnsupportedAlgorithm:
@@ -81,7 +81,7 @@ def verifying_key(file: Path, signed: bytes, keys: Iterable[PublicKey]) -> Publi
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
 
     if file.is_symlink() or not file.is_file():
-        raise SignatureError("not there as a file")
+        raise SignatureError("missing")
     size = file.stat().st_size
     if size != _SIGNATURE_BYTES:
         raise SignatureError(f"should have {_SIGNATURE_BYTES} bytes (got {size})")
@@ -92,4 +92,4 @@ def verifying_key(file: Path, signed: bytes, keys: Iterable[PublicKey]) -> Publi
         except InvalidSignature:
             continue
         return key
-    raise SignatureError("signed with another key, or what it signs was changed after that")
+    raise SignatureError("signed with another key, or what it signs was changed afterwards")

@@ -108,19 +108,19 @@ class ModelSwitch:
         # Path.is_dir raises for a name that is too long.
         if not os.path.isdir(source):  # noqa: PTH112
             names = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
-            there = ", ".join(map(shown, names[:_MAX_NAMED])) or "it holds no bundle"
+            there = ", ".join(map(shown, names[:_MAX_NAMED])) or "there is none"
             raise CommandError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
         return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
 
     def roll_back(self) -> bool:
         """As `start`, to the model that was in force before the last switch."""
         if self.previous is None:
-            raise CommandError("no_previous", "no switch can be undone")
+            raise CommandError("no_previous", "there is no switch to undo")
         return self._start(_Attempt(self.previous, "rollback", allow_downgrade=True))
 
     def _start(self, attempt: _Attempt) -> bool:
         if self._attempt is not None:
-            raise CommandError("switching", "one switch at a time: another one is still under way")
+            raise CommandError("switching", "another switch is still under way")
         model = self._supervisor.model
         with suppress(OSError):
             # A fallback is switched to in earnest: the record names another model.
@@ -145,7 +145,8 @@ class ModelSwitch:
             return self._return_to_old(self._attempt, error)
         except Exception:
             log.exception("a model switch failed")
-            return self._return_to_old(self._attempt, CommandError("internal", "the switch met a fault of the agent"))
+            bug = CommandError("internal", "the switch failed because of a bug in the agent")
+            return self._return_to_old(self._attempt, bug)
         return None
 
     def stop(self, now: float) -> SwitchFailed | None:
@@ -180,11 +181,11 @@ class ModelSwitch:
         except (ModelError, CanaryError, OSError) as error:
             raise CommandError("bundle_refused", str(error)) from error
         if attempt.how == "switch" and model.expires is not None and is_expired(model.expires):
-            message = f"the bundle has expired: {model.expires}; convert and sign it again with a later --expires"
+            message = f"the bundle expired on {model.expires}; convert and sign it again with a later --expires"
             raise CommandError("expired", message)
         running = self._supervisor.model.version or 0
         if not attempt.allow_downgrade and (model.version or 0) < max(running, self._min_version):
-            which = "which runs" if running >= self._min_version else "the least version since the last switch"
+            which = "the running one" if running >= self._min_version else "the least version since the last switch"
             message = f"version {model.version} is older than {max(running, self._min_version)}, {which}"
             raise CommandError("downgrade", f"{message}; `allow_downgrade` permits it")
         return model, canaries
@@ -241,7 +242,7 @@ class ModelSwitch:
 
         def write() -> None:
             if not model.is_unchanged():
-                raise CommandError("not_recorded", "the bundle was changed while it was loaded")
+                raise CommandError("not_recorded", "the bundle was changed while it was being loaded")
             # Loading takes minutes: a newer list may have come.
             trust = read_trust(self._config.models["default"], self._config.state_dir)
             if revocation := trust.revocation(model.manifest_sha256, model.signed_by):

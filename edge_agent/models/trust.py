@@ -124,9 +124,9 @@ def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | 
     if signer.sha256 in listed.keys:
         raise RevocationsError("revokes the key that signed it: sign it with another one")
     if kept is not None and listed.number < kept.number:
-        raise RevocationsError(f"number should be at least {kept.number}, as of the kept list (got {listed.number})")
+        raise RevocationsError(f"number should be at least {kept.number}, the kept list's (got {listed.number})")
     if kept is not None and listed.number == kept.number and listed != kept:
-        raise RevocationsError(f"number should be above {kept.number}, which is that of another list")
+        raise RevocationsError(f"number should be above {kept.number}, because another list has that number")
     return listed
 
 
@@ -144,7 +144,7 @@ def keep_revocations(state_dir: Path, trust: Trust) -> None:
         try:
             replace_file(path, trust.revocations.model_dump_json(by_alias=True).encode() + b"\n")
         except OSError as error:
-            log.error("%s cannot be written, an older list may count later: %s", path, error)  # noqa: TRY400 - no fault of ours
+            log.error("%s cannot be written, so an older list may count later: %s", path, error)  # noqa: TRY400 - no fault of ours
 
 
 def _is_newer(listed: Revocations, kept: Path) -> bool:

@@ -125,7 +125,7 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
     assert switch(shared, "two")["data"] == {"changed": False}
     refused = switch(shared, "one")
     assert refused["error"]["code"] == "downgrade"
-    assert "version 1 is older than 2, which runs" in refused["error"]["message"]
+    assert "version 1 is older than 2, the running one" in refused["error"]["message"]
 
     result = command(shared, "model-rollback", {"model": "default"})
     assert (result["status"], result["data"]["how"], result["data"]["new"]) == ("ok", "rollback", old)
@@ -288,7 +288,7 @@ def test_a_model_with_wrong_canaries_raises_an_alarm_until_another_one_runs(
     alarm = f"{site.base}/alarm/model-quality"
     told = next(message for message in site.client.wait(alarm, count=2) if message.payload).json
     assert told["severity"] == "critical"
-    assert "canaries are answered otherwise than where the model was made, as canaries[" in told["message"]
+    assert "canaries are answered differently than where the model was made, such as canaries[" in told["message"]
     site.client.wait_for(f"{site.base}/health", lambda health: "model-quality" in health["reasons"])
     assert switch(site, "two", allow_downgrade=True)["status"] == "ok"
     wait_until(lambda: not site.client.on(alarm)[-1].payload, "the alarm ends")

@@ -134,7 +134,7 @@ def test_verify_asks_again_and_names_the_canary_and_both_answers(
     assert "canaries.json: should have " in capsys.readouterr().err, "a changed file is not asked"
     (expected,) = differences(bundle)
     assert expected.startswith("canaries[2] (machine-explanation): the text is ")
-    assert 'recorded is "Nothing of the kind"' in expected
+    assert 'recorded beginning: "Nothing of the kind"' in expected
 
 
 def test_a_model_without_a_chat_template_is_asked_in_chatml(tmp_path: Path) -> None:

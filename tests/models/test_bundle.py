@@ -105,10 +105,10 @@ def test_a_file_that_is_another_one_now_is_noticed(tmp_path: Path, name: str) ->
             lambda path: (path / "model.gguf").write_bytes(GGUF[:-1]),
             f"model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})",
         ),
-        (lambda path: (path / "model.gguf").unlink(), "model.gguf: listed in the manifest, but not there as a file"),
+        (lambda path: (path / "model.gguf").unlink(), "model.gguf: listed in the manifest, but missing"),
         (
             lambda path: (path / "model.gguf").rename(path.parent / "m") and (path / "model.gguf").symlink_to("../m"),
-            "model.gguf: listed in the manifest, but not there as a file",
+            "model.gguf: listed in the manifest, but missing",
         ),
     ],
     ids=["model", "other file", "cut", "missing", "link"],
@@ -164,7 +164,7 @@ def test_a_listed_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, nam
         ("{}".encode("utf-16"), "is not JSON: 'utf-8' codec can't decode"),
         (b"[" * 100_000, "is not JSON"),
         (b"5", "manifest.json: should be a table"),
-        (b" " * 4_000_001, "should have at most 4000000 bytes"),
+        (b" " * 4_000_001, "should be at most 4000000 bytes"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -246,7 +246,7 @@ def test_content_fault_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None
 
 
 REQUIRED = "a configured public key requires a good signature"
-NOT_SIGNED_SO = "signed with another key, or what it signs was changed after that"
+NOT_SIGNED_SO = "signed with another key, or what it signs was changed afterwards"
 
 
 def test_a_bundle_opens_that_was_signed_with_the_other_half_of_the_key(tmp_path: Path) -> None:
@@ -306,12 +306,12 @@ def test_an_end_that_is_no_date_is_refused(tmp_path: Path, expires: object) -> N
         (lambda path: flip(path / "manifest.sig", 0), NOT_SIGNED_SO),
         (lambda path: sign(path, write_keys(path.parent, "other")[0]), NOT_SIGNED_SO),
         (lambda path: (path / "manifest.sig").write_bytes(bytes(63)), "should have 64 bytes (got 63)"),
-        (lambda path: (path / "manifest.sig").unlink(), "not there as a file"),
+        (lambda path: (path / "manifest.sig").unlink(), "missing"),
         (
             lambda path: (
                 (path / "manifest.sig").rename(path.parent / "s") and (path / "manifest.sig").symlink_to("../s")
             ),
-            "not there as a file",
+            "missing",
         ),
     ],
 )
@@ -342,7 +342,7 @@ def test_the_manifest_is_read_once_so_that_what_was_signed_is_what_counts(
 def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
     _, public = write_keys(tmp_path)
     (tmp_path / "model.gguf").write_bytes(GGUF)
-    rule = "should be a signed bundle, as `public_key` asks for"
+    rule = "should be a signed bundle, because `public_key` is set"
     for path in (tmp_path / "model.gguf", Path("echo:")):
         assert refusal(path, public) == f"models.default.path: {shown_path(path)} {rule}"
         assert content_fault(path, trusting(public)) == f"{shown_path(path)} {rule}"
@@ -352,7 +352,7 @@ def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
 def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:
     private, public = write_keys(tmp_path)
     path = bundle(tmp_path / "demo")
-    assert content_fault(path, trusting(public)) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
+    assert content_fault(path, trusting(public)) == f"demo/manifest.sig: missing; {REQUIRED}"
     told = refusal(path, private)
     assert told.startswith("models.default.public_key: holds a private key")
     assert told.endswith('key.pem")')
@@ -396,7 +396,7 @@ def test_score_maps_of_a_bundle_are_read(tmp_path: Path) -> None:
     [
         (MAPS.replace(b"[1,0]", b"[1,1e9]"), 'maps: "d": a score map\'s scales and biases are finite'),
         (b"{", "cannot be used: Expecting"),
-        (MAPS + b" " * 1_000_000, "should have at most 1000000 bytes"),
+        (MAPS + b" " * 1_000_000, "should be at most 1000000 bytes"),
     ],
 )
 def test_score_maps_that_cannot_be_used_are_refused(tmp_path: Path, data: bytes, fault: str) -> None:
@@ -434,7 +434,7 @@ def test_students_of_a_bundle_are_its_small_trained_models(tmp_path: Path) -> No
 
 def test_a_task_has_one_student(tmp_path: Path) -> None:
     files = {"model.gguf": GGUF, "student-a.gguf": TRAINED, "student-b.gguf": TRAINED}
-    fault = 'demo/student-b.gguf: another student has the task "pump", too'
+    fault = 'demo/student-b.gguf: another student already has the task "pump"'
     assert refusal(bundle(tmp_path / "demo", files)) == fault
     files["student-b.gguf"] = trained("other")
     assert len(open_model("default", bundle(tmp_path / "other", files)).students) == 2

@@ -89,7 +89,7 @@ def test_differing_answers_are_reported_at_the_end_of_a_round_until_a_round_is_r
     first, wrong, right = one.told
     assert (first, right) == (None, "")
     assert wrong is not None
-    assert wrong.startswith("1 of 2 canaries are answered otherwise")
+    assert wrong.startswith("1 of 2 canaries are answered differently")
     assert 'canaries[1] (t): "normal" has 0.500' in wrong
 
 

@@ -11,7 +11,7 @@ from tests.helpers.keys import NO_PUBLIC_KEYS
 OTHER_KIND = "should be an Ed25519 public key, but holds a key of another kind"
 NONE_THERE = "should be an Ed25519 public key in PEM, but none can be read from it"
 FAULTS = {
-    **dict.fromkeys(("private", "both"), "holds a private key, which belongs on no board"),
+    **dict.fromkeys(("private", "both"), "holds a private key, which must not be on a board"),
     "two": "should hold one key (got 2)",
     **dict.fromkeys(("EC", "X25519", "unknown"), OTHER_KIND),
     **dict.fromkeys(("DER", "OpenSSH", "cut short", "empty", "text"), NONE_THERE),

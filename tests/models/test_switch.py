@@ -412,7 +412,7 @@ def test_an_older_signed_bundle_in_the_folder_of_the_one_in_force_does_not_open(
     (board.folder / "older.away").rename(board.folder / "new")
     model = open_in_force(board.config)
     assert (model.version, model.is_fallback) == (3, True)
-    told = "new/manifest.json: version: should be at least 4, as at the last switch (got 2)"
+    told = "new/manifest.json: version: should be at least 4, the version of the last switch (got 2)"
     assert told in (model.warning or "")
     assert [fault for fault in model_refusals(board.config) if told in fault]
     # Without a key anyone may have made it: as before, it is taken.

@@ -94,9 +94,9 @@ def test_a_list_counts_only_if_a_key_signed_it_that_it_does_not_revoke(board: Bo
         (lambda file: file.unlink(), "should be a file that can be read"),
         (lambda file: file.unlink() or file.mkdir(), "should be a file that can be read"),
         (lambda file: flip(file, 20), "revocations.json.sig: signed with another key, or what it signs was changed"),
-        (lambda file: file.with_name(f"{file.name}.sig").unlink(), "revocations.json.sig: not there as a file"),
+        (lambda file: file.with_name(f"{file.name}.sig").unlink(), "revocations.json.sig: missing"),
         (lambda file: file.with_name(f"{file.name}.sig").write_bytes(b"x" * 63), "should have 64 bytes (got 63)"),
-        (lambda file: file.write_bytes(b" " * 1_000_001), "should have at most 1000000 bytes"),
+        (lambda file: file.write_bytes(b" " * 1_000_001), "should be at most 1000000 bytes"),
     ],
     ids=["gone", "folder", "changed", "unsigned", "cut", "endless"],
 )
@@ -137,7 +137,7 @@ def test_an_older_list_does_not_take_back_what_a_newer_one_revoked(board: Board)
     assert board.refusal() is not None
     for path, content in older.items():
         path.write_bytes(content)
-    assert "number should be at least 8, as of the kept list (got 7)" in (board.read().fault or "")
+    assert "number should be at least 8, the kept list's (got 7)" in (board.read().fault or "")
     assert board.refusal() is not None
     # Another list of the same number is no newer one.
     board.publish(8)

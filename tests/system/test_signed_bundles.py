@@ -58,17 +58,17 @@ def test_signed_bundles_answer_and_unsigned_ones_do_not_take_their_place(
     assert site.agent.wait() == 1
     again = AgentProcess(site.agent.config)
     assert again.wait() == again.stop() == 1
-    assert "signed/manifest.sig: not there as a file; a configured public key requires" in again.log
+    assert "signed/manifest.sig: missing; a configured public key requires" in again.log
 
 
 def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent) -> None:
     write_keys(tmp_path)
     shutil.copytree(demo_bundle, tmp_path / "bundle")
     for model, fault in (
-        ("bundle", "bundle/manifest.sig: not there as a file; a configured public key requires a good signature"),
+        ("bundle", "bundle/manifest.sig: missing; a configured public key requires a good signature"),
         (
             "bundle/model.gguf",
-            f'models.default.path: "{tmp_path}/bundle/model.gguf" should be a signed bundle, as `public_key` asks for',
+            f'models.default.path: "{tmp_path}/bundle/model.gguf" should be a signed bundle, because `public_key` is',
         ),
     ):
         path = keyed_config(tmp_path, model)

@@ -23,7 +23,7 @@ from tests.helpers.support import CONFIG
         (
             "damaged",
             r"pump-demo: \d of 6 canaries .*\n",
-            r"(?s).*\(machine-explanation\): the text is .*recorded is .*",
+            r"(?s).*\(machine-explanation\): the text is .*recorded beginning: .*",
         ),
         ("unloadable", r"", r"edge-agent: [^\n]*unloadable/adapter\.gguf[^\n]*\n"),
         ("wrong-hash", r"", r"edge-agent: wrong-hash/model\.gguf: should have sha256 .*\n"),
@@ -75,7 +75,7 @@ def test_configuration_names_the_bundle_and_who_must_have_signed_it(
     table = f'[models.default]\npath = {json.dumps(str(bundle))}\npublic_key = "key.pub.pem"\n'
     config.write_text(CONFIG.split("[models.default]")[0] + table, "utf-8")
     assert main(["probe", "--config", str(config)]) == 1
-    assert "manifest.sig: not there" in capsys.readouterr().err
+    assert "manifest.sig: missing" in capsys.readouterr().err
     copy = Path(shutil.copytree(bundle, tmp_path / "signed"))
     sign(copy, private)
     assert main(["probe", "--config", str(config), "--bundle", str(copy)]) == 0
