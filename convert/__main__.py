@@ -6,7 +6,6 @@ from .agent import missing_extra
 
 
 def main() -> int:
-    """Entry point of the console script; returns the exit code."""
     if missing := missing_extra("convert"):
         print(f"edge-convert: {missing}", file=sys.stderr)
         return 1

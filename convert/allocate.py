@@ -15,8 +15,6 @@ from .write.gguf_file import padded
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One type for one tensor."""
-
     kind: GgmlType
     nbytes: int
     divergence: float  # In nats: measured as this type, or scaled from another one.

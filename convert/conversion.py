@@ -50,8 +50,6 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One conversion."""
-
     checkpoint: Path
     quantization: Quantization
     target: Target = Target.ANY
@@ -98,8 +96,6 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written."""
-
     vocabulary: Vocabulary
     manifest: Mapping[str, Any]
     canaries: int  # How many were recorded.

@@ -39,7 +39,6 @@ class FilePlan:
 
     @property
     def entries(self) -> list[gguf_file.Entry]:
-        """The metadata of the file."""
         parameters = sum(prod(tensor.shape) for tensor in self.model.tensors)
         label, file_type = size_label(parameters, parameters, 0, 0), self.quantization.file_type
         return [
@@ -56,7 +55,6 @@ class FilePlan:
 
     @property
     def file_bytes(self) -> int:
-        """Bytes of the file."""
         return gguf_file.file_bytes(self.entries, self.infos)
 
     @property
@@ -104,7 +102,6 @@ class FilePlan:
         return 8 * self.data_bytes / sum(prod(info.shape) for info in self.infos)
 
     def histogram(self) -> dict[str, dict[str, int]]:
-        """Type name → number of tensors and their bytes."""
         tensors, nbytes = Counter[str](), Counter[str]()
         for info in self.infos:
             tensors[info.kind.name] += 1
@@ -112,7 +109,6 @@ class FilePlan:
         return {name: {"tensors": tensors[name], "bytes": nbytes[name]} for name in sorted(tensors)}
 
     def with_types(self, types: Mapping[str, GgmlType]) -> "FilePlan":
-        """The same model with these types of its matrices."""
         kinds = [types[tensor.name] if tensor.is_quantizable else GgmlType.F32 for tensor in self.model.tensors]
         return replace(self, infos=list(map(_info, self.model.tensors, kinds)))
 

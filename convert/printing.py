@@ -17,12 +17,10 @@ from .report.quality import Comparison, Vocabulary
 
 
 def complain(message: object) -> None:
-    """On stderr."""
     print(f"{PROGRAM}: {message}", file=sys.stderr)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One object on one line."""
     print(json.dumps(value, sort_keys=True))
 
 
@@ -40,7 +38,6 @@ def print_plan(plan: FilePlan, job: Job, vocabulary: Vocabulary, *, as_json: boo
 
 
 def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seconds: float, *, as_json: bool) -> None:
-    """The bundle that was written into the folder."""
     if as_json:
         facts = {
             "bundle": str(folder),
@@ -64,7 +61,6 @@ def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seco
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """How far a model is from its reference, and what that means for tasks."""
     divergence, perplexity = comparison.divergence, comparison.perplexity
     print(
         f"KL divergence    {significant(divergence.mean)} ± {significant(divergence.error, 1)} nats, "

@@ -40,7 +40,6 @@ class ProgressLine:
         self._stream.flush()
 
     def close(self) -> None:
-        """Removes the line from a terminal."""
         if self._is_terminal:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
@@ -52,7 +51,6 @@ def part_of(progress: OnProgress, begin: float, end: float) -> OnProgress:
 
 
 def named(progress: OnProgress, what: str) -> OnProgress:
-    """The progress of several steps under one name."""
     return lambda _what, share: progress(what, share)
 
 

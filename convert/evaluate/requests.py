@@ -25,14 +25,11 @@ from ..read.files import check_regular, user_rows
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What a file holds."""
-
     sha256: str  # In hex, of the rows and the definitions of their tasks.
     requests: list[RequestLine]
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """The tasks of the requests, by name."""
         return {request.task.name: request.task for request in self.requests}
 
 

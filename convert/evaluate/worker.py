@@ -55,7 +55,6 @@ class Adapted:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex, of the model's file."""
         return sha256_of(self.path)
 
     def cached(self, work: Path, content_sha256: str, suffix: str) -> Path:
@@ -65,7 +64,6 @@ class Adapted:
 
 
 def adapters_of(model: Adapted) -> tuple[Adapter, ...]:
-    """As the worker takes them."""
     return tuple(Adapter(path=str(path), sha256=sha256_of(path)) for path in model.adapters)
 
 

@@ -181,7 +181,6 @@ def _extension_facts(given: argparse.Namespace, written: Extended) -> dict[str, 
 
 
 def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
-    """The maps that were fitted, and those of them that are in the bundle; its students with their tasks."""
     print(f"{escaped(str(folder))}: version {written.version}{signed}")
     for one in written.fitted:
         corrections = f"{sum(one.boards.values())} corrections of {len(one.boards)} boards"
@@ -195,7 +194,6 @@ def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
 
 
 def print_training(training: Training, folder: Path, *, is_signed: bool) -> None:
-    """How right a trained model is on rows that were held out."""
     size, signed = megabytes(training.file_bytes), ", signed" if is_signed else ""
     print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}, {size} MB{signed}")
     print(f"judged on {training.held_out}")

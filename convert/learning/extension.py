@@ -37,8 +37,6 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """What the copy of the bundle has."""
-
     version: int
     fitted: list[Fitted]  # The maps of all definitions; those that are not better are not written.
     students: dict[str, list[str]]  # The tasks of each student by its name.

@@ -15,8 +15,6 @@ MANY_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Rows to train on, and rows to be judged on."""
-
     train: Sequence[Row]
     held_out: Sequence[Row]
 

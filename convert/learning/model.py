@@ -127,7 +127,6 @@ class _Embedding:
 
     @property
     def parameters(self) -> list[Any]:
-        """Beside those of the model."""
         return [self._points, self._weights, self._offsets]
 
     def vectors(self) -> Any:
@@ -159,8 +158,6 @@ def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generato
 
 
 class _Batches:
-    """Draws rows and noise for each step."""
-
     def __init__(
         self, vocabulary: Vocabulary, rows: Sequence[Row], examples: Sequence[Encoded], recipe: Recipe
     ) -> None:
@@ -174,7 +171,6 @@ class _Batches:
         self._beyond, self._chances = _beyond(vocabulary, examples)
 
     def next(self) -> tuple[_Tokens, _Tokens]:
-        """Ids and targets, see batch_of."""
         draw, recipe = self._draw, self._recipe
         chosen = [self._examples[one] for one in draw.choice(len(self._examples), recipe.batch, p=self._shares)]
         ids, targets = batch_of([*chosen, *islice(self._noise, recipe.noise)])

@@ -9,8 +9,6 @@ MAX_TOKENS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The sizes of a model, and how it is trained."""
-
     width: int = 128  # Elements of the hidden state.
     layers: int = 2
     cosines: int = 2  # How freely the tokens of a number's bins differ, see _Embedding.

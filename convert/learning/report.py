@@ -17,8 +17,6 @@ UNSURE = "(unsure)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """A usual method, and how many of the same rows it answers right."""
-
     name: str
     right: int
 
@@ -44,8 +42,6 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadField:
-    """A field of the rows, as the model reads it."""
-
     name: str
     low: float | None  # The smallest number of the rows; None for a text.
     high: float | None  # The largest one.
@@ -123,13 +119,11 @@ class Training:
     teacher: str | None = None  # The SHA-256 of the teacher's weights.
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
         tasks = [asdict(task) | {"interval": list(task.interval)} for task in self.tasks]
         return canonical_json({"schema": SCHEMA, "kind": "training"} | asdict(self) | {"tasks": tasks})
 
 
 def render_training(training: Training) -> str:
-    """The page; equal content gives equal pages."""
     recipe = ", ".join(f"{name} {value:g}" for name, value in training.recipe.items())
     template = page_environment(Path(__file__).parent).get_template("training.html.jinja")
     return template.render(training=training, recipe=recipe, percent=percent, megabytes=megabytes)

@@ -35,8 +35,6 @@ _TRAINING_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """One training, and the bundle to write."""
-
     rows: Sequence[Row]  # Labelled rows; with a teacher there may be none.
     teacher: Teacher | None = None
     quantization: Quantization

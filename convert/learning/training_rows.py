@@ -26,8 +26,6 @@ _MAX_NAME_LENGTH = 128
 
 @dataclass(frozen=True)
 class Row:
-    """A row to learn from, or to be judged on."""
-
     request: RequestLine
     time: float | None  # When it was taken, in seconds or in the file's own numbers; None if it does not say.
     chances: Mapping[str, float] | None = None
@@ -54,7 +52,6 @@ class Row:
 
     @cached_property
     def answer_text(self) -> str:
-        """As the model writes it."""
         return self.answer if isinstance(self.answer, str) else compact_json(self.answer)
 
 

@@ -23,7 +23,6 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Of the prompt and the answer, in tokens."""
         return len(self.prompt) + len(self.answer)
 
 

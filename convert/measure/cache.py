@@ -57,7 +57,6 @@ def is_whole_gguf(path: Path) -> bool:
 
 
 def read_cached(path: Path) -> Any:
-    """The JSON value in a file; None if there is none."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -65,7 +64,6 @@ def read_cached(path: Path) -> Any:
 
 
 def write_cached(path: Path, value: Any) -> None:
-    """The counterpart of `read_cached`."""
     replace_file(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
@@ -80,7 +78,6 @@ def read_arrays(path: Path) -> dict[str, Any] | None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """The counterpart of `read_arrays`."""
     data = io.BytesIO()
     np.savez(data, allow_pickle=False, **arrays)
     replace_file(path, data.getvalue())

@@ -110,7 +110,6 @@ def save(path: Path, predictions: Sequence[Predictions]) -> None:
 
 
 def load(path: Path) -> list[Predictions] | None:
-    """The predictions that `save` wrote; None if the file is missing or damaged."""
     if (arrays := read_arrays(path)) is None:
         return None
     names = [field.name for field in fields(Predictions)]
@@ -135,19 +134,16 @@ def _draw(logits: Floats, top: npt.NDArray[np.int32], random: np.random.Generato
 
 
 def _logs(logits: Floats, ids: npt.NDArray[np.int32], total: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The log-probabilities of these tokens in each row."""
     logs: npt.NDArray[np.float64] = np.take_along_axis(logits, ids, axis=1) - total[:, None]
     return logs
 
 
 def _following(logits: Floats, tokens: Sequence[int]) -> Floats:
-    """The logit of the following token at each position."""
     following = np.array(tokens[len(tokens) - len(logits) :])
     return np.take_along_axis(logits, following[:, None], axis=1)[:, 0]
 
 
 def _log_sum(logits: Floats) -> npt.NDArray[np.float64]:
-    """The log of the sum of the exponentials of each row."""
     highest = logits.max(axis=1, keepdims=True)
     return np.log(np.exp(logits - highest).sum(axis=1, dtype=np.float64)) + highest[:, 0]
 

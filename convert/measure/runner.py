@@ -85,7 +85,6 @@ class LoadedVocabulary:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja source stored with the model."""
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
 
@@ -112,7 +111,6 @@ class LoadedVocabulary:
         return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token."""
         buffer = ctypes.create_string_buffer(256)
         length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
         return buffer.raw[:length]

@@ -62,7 +62,6 @@ class Sensitivities:
     _lock: Lock = field(default_factory=Lock)
 
     def load(self) -> None:
-        """Takes what the folder holds."""
         match read_cached(self.folder / _FILE):
             case {"losses": dict(losses), "divergences": dict(divergences)}:
                 self.losses, self.divergences = losses, divergences
@@ -81,7 +80,6 @@ class Sensitivities:
 
     @property
     def importance_path(self) -> Path:
-        """The importance matrix, in llama.cpp's format."""
         return self.folder / IMPORTANCE_FILE
 
     def encoded_path(self, name: str, kind: GgmlType) -> Path:
@@ -89,7 +87,6 @@ class Sensitivities:
         return self.folder / _ENCODED / f"{name}.{kind.name}"
 
     def is_encoded(self, tensor: ModelTensor, kind: GgmlType) -> bool:
-        """Whether the matrix was rounded to this type, and its file is there."""
         path = self.encoded_path(tensor.name, kind)
         nbytes = tensor.rows * row_bytes(kind, tensor.columns)
         return kind.name in self.losses.get(tensor.name, {}) and path.is_file() and path.stat().st_size == nbytes
@@ -221,7 +218,6 @@ class _SharedInput:
 
 
 def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, kept: Sensitivities) -> None:
-    """Encodes a matrix as a type, and records its loss."""
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
     with replaced_file(kept.encoded_path(tensor.name, kind)) as file:
         for rows in _slabs(tensor):

@@ -64,7 +64,6 @@ class Checkpoint:
         return data
 
     def read_text(self, name: str) -> str | None:
-        """Like `read`, as UTF-8 text."""
         data = self.read(name)
         if data is None:
             return None
@@ -74,7 +73,6 @@ class Checkpoint:
             raise CheckpointError(f"{escaped(name)}: not UTF-8 at byte {error.start}") from None
 
     def read_object(self, name: str) -> dict[str, Any] | None:
-        """Like `read`, as a JSON object."""
         data = self.read(name)
         return None if data is None else parse_object(data, name)
 

@@ -57,8 +57,6 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A LoRA adapter that fits the model."""
-
     alpha: float  # For llama.cpp, whose scale is always alpha / rank.
     updates: list[LowRank]  # In the order of the model's tensors.
     sources: dict[str, str]  # SHA-256 of its files, in hex.

@@ -33,7 +33,6 @@ class Dtype(StrEnum):
 
     @property
     def nbytes(self) -> int:
-        """Bytes per element."""
         return 4 if self is Dtype.F32 else 2
 
 
@@ -131,7 +130,6 @@ class SafetensorsFile:
             done += count
 
     def sha256(self) -> str:
-        """Hex SHA-256 of the whole file."""
         digest, block = hashlib.sha256(), memoryview(bytearray(HASH_BLOCK_BYTES))
         for offset in range(0, self.nbytes, HASH_BLOCK_BYTES):
             part = block[: min(HASH_BLOCK_BYTES, self.nbytes - offset)]

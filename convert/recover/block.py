@@ -69,17 +69,14 @@ class Block:
 
     @property
     def matrix_names(self) -> list[str]:
-        """In the file."""
         return [tensor.name for tensor in self._tensors.values() if tensor.is_quantizable]
 
     @property
     def rounded(self) -> list[RoundedLinear]:
-        """Its matrices that can be trained."""
         return list(self._rounded.values())
 
     @property
     def vectors(self) -> list[Any]:
-        """Norms and biases."""
         return [self._layer.get_parameter(path) for path, tensor in self._tensors.items() if not tensor.is_quantizable]
 
     def replace(self, stored: StoredTensors) -> None:

@@ -141,7 +141,6 @@ def _train(block: Block, inputs: Sequence[Any], wanted: Sequence[Any], progress:
 
 
 def _error(block: Block, inputs: Sequence[Any], wanted: Sequence[Any]) -> float:
-    """How far its outputs are from the wanted ones."""
     pairs = zip(block.outputs(inputs), wanted, strict=True)
     return sum(float(_relative_error(outputs, states)) for outputs, states in pairs) / len(wanted)
 

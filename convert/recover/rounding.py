@@ -20,8 +20,6 @@ _MARGIN = 0.01
 
 
 class _Table(NamedTuple):
-    """The levels of a type."""
-
     levels: Any
     middles: Any  # Between each level and the next. All of them fall on steps of a half.
     nearest: Any  # The code at each step of a half from the first level on: torch.bucketize is ten times slower.
@@ -39,7 +37,6 @@ class _Table(NamedTuple):
         return self.nearest.index_select(0, steps.flatten()).view(levels.shape)
 
     def rounded(self, levels: Any) -> Any:
-        """The nearest level of each."""
         return self.levels.index_select(0, self.codes(levels).flatten()).view(levels.shape)
 
 
@@ -78,7 +75,6 @@ class RoundedLinear(torch.nn.Module):  # type: ignore[misc]
         self.levels.data.clamp_(float(self._table.levels[0]), float(self._table.levels[-1]))
 
     def encode(self) -> npt.NDArray[np.uint8]:
-        """The rows as ggml reads them."""
         scales = (self._scales * (1 + self.growth.detach())).half()
         return _join(scales.numpy(), self._table.codes(self.levels.detach()).numpy().astype(np.uint8))
 
@@ -108,7 +104,6 @@ def _split(encoded: npt.NDArray[np.uint8]) -> tuple[Floats, npt.NDArray[np.uint8
 
 
 def _join(scales: npt.NDArray[np.float16], codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The counterpart of `_split`."""
     half = _BLOCK // 2
     nibbles = codes[..., :half] | codes[..., half:] << 4
     blocks = np.concatenate((np.ascontiguousarray(scales).view(np.uint8), nibbles), axis=-1)

@@ -20,7 +20,6 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share from 0 to 1 in per cent, with four digits."""
     return tenth_percent(share, ".4g")
 
 
@@ -30,7 +29,6 @@ def ratio(value: float) -> str:
 
 
 def megabytes(nbytes: float) -> str:
-    """Millions of bytes, without the unit."""
     return f"{nbytes / 1e6:,.1f}" if nbytes >= 1e5 else significant(nbytes / 1e6)
 
 
@@ -58,7 +56,6 @@ def perplexity_verdict(perplexity: Perplexity) -> str:
 
 
 def right_answers(task: TaskAccuracy) -> str:
-    """The share of right answers with its interval."""
     low, high = share_interval(round(task.accuracy * task.examples), task.examples)
     return f"{percent(task.accuracy)} ({100 * low:.1f} to {100 * high:.1f})"
 

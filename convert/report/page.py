@@ -12,7 +12,6 @@ _SHOWN = ("significant", "percent", "ratio", "megabytes", "perplexity_verdict", 
 
 
 def render_page(quality: Quality) -> str:
-    """The whole document; equal qualities give equal pages."""
     from . import charts  # noqa: PLC0415 - matplotlib takes a second
 
     measured = [tensor for tensor in quality.tensors if tensor.divergence is not None]

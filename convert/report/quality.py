@@ -36,8 +36,6 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """How many tokens a model has."""
-
     tokens: int
     of: int  # How many the checkpoint has.
     coverage: Coverage | None = None  # None if nothing was cut.
@@ -45,8 +43,6 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """The bundle itself."""
-
     name: str
     version: int
     licence: str | None
@@ -71,8 +67,6 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationTexts:
-    """The texts that both models read."""
-
     name: str
     sha256: str
     tokens: int
@@ -94,8 +88,6 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perplexity:
-    """Of both models on the same texts."""
-
     ratio: float  # own / reference.
     low: float  # The lower end of the 95 % interval of the ratio.
     high: float  # Its upper end.
@@ -105,8 +97,6 @@ class Perplexity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAccuracy:
-    """The share of right answers to a task's examples."""
-
     name: str
     kind: str
     examples: int
@@ -118,8 +108,6 @@ class TaskAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorQuality:
-    """What a tensor adds."""
-
     name: str
     type: str
     bytes: int
@@ -139,8 +127,6 @@ class TensorQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """One way to quantize the model."""
-
     name: str
     bytes: int  # Of its file.
     ram_bytes: int  # What loading copies into anonymous memory for the target's kernels, computed.
@@ -159,7 +145,6 @@ class Comparison:
     tasks: tuple[TaskAccuracy, ...] = ()
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
         return canonical_json({"schema": SCHEMA} | asdict(self))
 
 
@@ -173,6 +158,5 @@ class Quality:
     sizes: tuple[Size, ...]
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
         value = asdict(self)
         return canonical_json({"schema": SCHEMA} | value.pop("comparison") | value)

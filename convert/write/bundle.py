@@ -77,8 +77,6 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy of a bundle that is being written."""
-
     folder: Path
     version: int  # Of its manifest.
 

@@ -103,7 +103,6 @@ def architecture_entries(config: Qwen2Config) -> list[Entry]:
 
 
 def tokenizer_entries(tokenizer: Tokenizer, chat_template: str | None) -> list[Entry]:
-    """`tokenizer.*`."""
     entries: list[Entry] = [
         ("tokenizer.ggml.model", _STRING, "gpt2"),
         ("tokenizer.ggml.pre", _STRING, tokenizer.pre),
@@ -136,7 +135,6 @@ def padded(nbytes: int) -> int:
 
 
 def file_bytes(entries: Iterable[Entry], tensors: Sequence[PlannedTensor]) -> int:
-    """The size of the file that `write_gguf` writes."""
     return len(_header(entries, tensors)) + sum(padded(tensor.nbytes) for tensor in tensors)
 
 
@@ -173,7 +171,6 @@ def write_adapter(path: Path, name: str, lora: Lora) -> None:
 
 
 def _header(entries: Iterable[Entry], tensors: Sequence[PlannedTensor]) -> bytes:
-    """All bytes before the first tensor."""
     writer = GGUFWriter(None, MODEL_TYPE)
     for key, value_kind, value in entries:
         writer.add_key_value(key, value, value_kind)

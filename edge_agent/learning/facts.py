@@ -47,7 +47,6 @@ _OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "asked", "audits",
 
 
 def as_health(accuracy: Mapping[str, TaskAccuracy], students: Mapping[str, StudentFacts]) -> dict[str, Any]:
-    """The sections of both, by task."""
     return {
         "accuracy": {task: {name: getattr(facts, name) for name in _OF_HEALTH} for task, facts in accuracy.items()},
         "students": {task: asdict(facts) for task, facts in students.items()},

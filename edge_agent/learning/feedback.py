@@ -291,7 +291,6 @@ class Feedback(AuditedTasks[_Tracked]):
         return None
 
     def facts(self) -> dict[str, TaskAccuracy]:
-        """By task, for health and the alarms; none while feedback is off."""
         # Their students answer, whatever the large model may promise.
         alone = {name for name, one in self._students.facts().items() if one.promised is not None}
         return {

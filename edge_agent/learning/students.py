@@ -111,7 +111,6 @@ class Students(AuditedTasks[_Tracked]):
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
-        """Another model with other students is in force."""
         self._model = model
         self._track()
 
@@ -208,5 +207,4 @@ class Students(AuditedTasks[_Tracked]):
             log.info("student %s answers alone for task %s: %s", tracked.student, tracked.task.name, words)
 
     def facts(self) -> dict[str, StudentFacts]:
-        """By task, for health."""
         return {name: tracked.facts() for name, tracked in self._tracked.items()}

@@ -53,7 +53,6 @@ def plot(width: float, height: float, x: str = "", y: str = "") -> tuple[Figure,
 
 
 def note(artist: Artist, text: str) -> None:
-    """What the pointer shows on a part of a figure."""
     artist.set_gid(_NOTE + text)
 
 

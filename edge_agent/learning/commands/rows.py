@@ -36,8 +36,6 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class KeptRows:
-    """The rows that kept answers make."""
-
     rows: list[dict[str, Any]]  # The oldest first.
     left_out: Counter[str]  # How many answers make no row, by reason.
 

@@ -30,8 +30,6 @@ _CONFIDENCE_BINS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A model's answer, and what feedback says of it."""
-
     scores: dict[str, float]  # The model's own, by label.
     tokens: int = 0  # Of the prompt.
     output: str | None  # What the caller got; None if the model was not sure enough.
@@ -43,8 +41,6 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What a task's answers say together."""
-
     map: ScoreMap  # The one to use from now on.
     has_new_map: bool
     compared_rows: int  # Of feedback, when the map was last compared with a new fit.

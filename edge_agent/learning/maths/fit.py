@@ -209,7 +209,6 @@ def _feedback(rows: Sequence[LabelledScores], of: ScoreMap) -> _Feedback:
 
 
 def _mapped(feedback: _Feedback, by: ScoreMap) -> _Array:
-    """Log scores [rows, labels]."""
     return _log_softmax(feedback.log_scores * by.scales + by.biases)
 
 

@@ -79,7 +79,6 @@ def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) 
 
 
 def lines(export: Export, found: Measures) -> list[str]:
-    """The tables that are printed."""
     calibration = found.calibration
     tables = [
         [f"{export.task} of {export.board}: {found.answers} answers kept, {percent(found.given)} of them given"],

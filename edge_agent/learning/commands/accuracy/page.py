@@ -25,7 +25,6 @@ _SIZES = "A mark's size is its share of the answers."
 
 
 def render_page(export: Export, found: Measures) -> str:
-    """The whole document; equal exports give equal pages."""
     return (
         environment(Path(__file__).parent)
         .get_template("accuracy.html.jinja")
@@ -111,7 +110,6 @@ def _over_time(title: str, judged: Sequence[Judged]) -> Markup:
 
 @styled
 def _confusion(title: str, found: Measures) -> Markup:
-    """Right labels in rows, what callers got in columns; the darker, the greater the share of the row."""
     figure, axes = plot(_WIDTH, 115 + 24 * len(found.confusion), "what callers got", "right label")
     for row, counts in enumerate(found.confusion.values()):
         for column, count in enumerate(counts):

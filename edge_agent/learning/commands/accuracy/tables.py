@@ -10,8 +10,6 @@ from edge_agent.learning.commands.accuracy.measures import Measures
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The first column names the row."""
-
     title: str
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]

@@ -35,8 +35,6 @@ class Correction(StrEnum):
 
 @dataclass(slots=True)
 class Asked:
-    """What a model answered to one prompt."""
-
     prompt: Prompt
     definition: str
     prior: Scores | None  # The scores where an input says nothing.
@@ -86,7 +84,6 @@ class Candidate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy, at 95 %."""
         return interval(count_right(self.judged), len(self.judged))
 
     @property

@@ -19,8 +19,6 @@ _ORDERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A way to ask."""
-
     name: str
     config: ClassifyTask
     examples: tuple[int, ...] = ()  # The numbers of the rows that it shows, which it is not judged on.
@@ -45,8 +43,6 @@ class Results(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The prompts of one task."""
-
     config: ClassifyTask
     rows: Sequence[RequestLine]
     pool: Sequence[int]  # The numbers of the rows that may become examples.

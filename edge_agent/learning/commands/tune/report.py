@@ -80,7 +80,6 @@ def _cells(result: Result, one: Candidate) -> tuple[str, ...]:
 
 
 def words(result: Result, max_slower: float) -> Iterator[str]:
-    """What the table says, in sentences."""
     yield "· marks what is in force, * what is chosen. No prompt is judged on rows that it shows as examples."
     yield "`before`: how often what is in force is right on the same rows."
     yield "`prefix`: tokens that requests share. `ms`: the median of a request that runs alone."
@@ -115,7 +114,6 @@ def words(result: Result, max_slower: float) -> Iterator[str]:
 
 
 def shares(corrected: dict[str, list[str]], labels: tuple[str, ...]) -> list[str]:
-    """How often each label is the best one, by correction."""
     rows = [(name, *(f"{best.count(label) / len(best):.0%}" for label in labels)) for name, best in corrected.items()]
     return aligned([("scores", *labels), *rows])
 

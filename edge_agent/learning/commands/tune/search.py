@@ -54,8 +54,6 @@ class Settings:
 
 @dataclass(slots=True)
 class Result:
-    """What a search found."""
-
     tried: list[Candidate]  # Every prompt, with each correction.
     reference: Candidate  # What the agent does now.
     chosen: Candidate  # What it should do.
@@ -137,11 +135,9 @@ class Search:
             self._time(unsure, _PAIRS - len(unsure.pairs_ms))
 
     def best(self) -> Prompt:
-        """For the plan: what would be chosen now."""
         return choose(self._fast, self._reference).asked.prompt
 
     def is_fast_enough(self, prompt: Prompt) -> bool:
-        """For the plan."""
         asked = self._asked.get(prompt.name)
         return asked is not None and asked.slowdown <= 1 + self.settings.max_slower / 100
 
@@ -155,7 +151,6 @@ class Search:
 
     @property
     def _reference(self) -> Candidate:
-        """What the agent does now."""
         corrected = {one.correction: one for one in self._tried[AS_CONFIGURED]}
         in_force = Correction.PRIOR if self._config.corrects_prior else Correction.AS_IS
         return corrected.get(Correction.CONFIGURED) or corrected.get(in_force) or corrected[Correction.AS_IS]

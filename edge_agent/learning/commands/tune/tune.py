@@ -30,8 +30,6 @@ from edge_agent.worker.client import WorkerError, started
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """As on the command line."""
-
     task: str
     labelled: Path | None
     unlabelled: Path | None
@@ -118,7 +116,6 @@ def read_lines(path: Path) -> list[str]:
 
 
 def load(model: Model, config: Config, state_dir: str) -> Load:
-    """Loads the model as `run` does, with a state of its own."""
     return Load(
         model_path=str(model.path),
         settings=config.engine,
