@@ -30,7 +30,6 @@ from .read.config import MODEL_TYPE
 from .read.lora import Lora, read_lora
 from .read.model import SourceModel, read_model
 from .read.vocabulary import cut_lora
-from .report.page import render_page
 from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn, Vocabulary
 from .write import manifest
 from .write.gguf_file import write_adapter
@@ -226,6 +225,8 @@ def _write_quality(
     job: Job, source: Source, plan: FilePlan, tuned: Tuned, *, model: Adapted, canaries: int, progress: OnProgress
 ) -> Comparison:
     """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
+    from .report.page import render_page  # noqa: PLC0415 - matplotlib takes a second
+
     folder, work, tuning = model.path.parent, tuned.reference.parent, tuned.tuning
     reference = Adapted(tuned.reference, model.user_adapters)
     comparison = compare_models(

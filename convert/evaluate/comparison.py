@@ -1,12 +1,13 @@
 """A model against its unquantized reference, on texts that nothing was tuned on."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..agent import MODEL_FILE, model_facts, model_tokens
+from ..agent import MODEL_FILE, Code, Failed, Finished, model_facts, model_tokens
 from ..errors import ConvertError, escaped
 from ..measure.cache import read_cached, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
@@ -17,10 +18,9 @@ from ..progress import OnProgress, named, part_of
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
 from ..report.numbers import Z95
-from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
-from .labelled import measure_accuracy
-from .requests import Requests
-from .worker import Adapted
+from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size, TaskAccuracy
+from .requests import Requests, row_error
+from .worker import Adapted, open_worker
 
 # About 4 000 positions: the mean is then known within some percent.
 EVALUATION_CHUNKS = 16
@@ -136,3 +136,44 @@ def _perplexity(positions: Differences) -> Perplexity:
         own=own,
         reference=own / float(np.exp(mean)),
     )
+
+
+def measure_accuracy(
+    model: Adapted, reference: Adapted, examples: Requests, *, work: Path, progress: OnProgress
+) -> tuple[TaskAccuracy, ...]:
+    """The share of right answers of both models. work: the cache of the reference's answers. Raises ConvertError."""
+    cached = reference.cached(work, examples.sha256, ".json")
+    of_reference = read_cached(cached)
+    if of_reference is None:
+        of_reference = _right_answers(reference, examples, part_of(progress, 0.0, 0.5))
+        write_cached(cached, of_reference)
+    of_model = _right_answers(model, examples, part_of(progress, 0.5, 1.0))
+    counts = {name: Counter[tuple[bool, bool]]() for name in examples.tasks}
+    for example, own, other in zip(examples.requests, of_model, of_reference, strict=True):
+        counts[example.task.name][own, bool(other)] += 1
+    return tuple(
+        TaskAccuracy(
+            name=name,
+            kind=examples.tasks[name].config.kind,
+            examples=count.total(),
+            accuracy=(count[True, True] + count[True, False]) / count.total(),
+            reference_accuracy=(count[True, True] + count[False, True]) / count.total(),
+            gained=count[True, False],
+            lost=count[False, True],
+        )
+        for name, count in counts.items()
+    )
+
+
+def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> list[bool]:
+    """Whether each answer is right; an answer that is not valid, or not sure enough, is not."""
+    are_right = []
+    with open_worker(model, [task.prefix() for task in examples.tasks.values()]) as worker:
+        for number, example in enumerate(examples.requests):
+            progress("answering the labelled examples", number / len(examples.requests))
+            event = worker.ask(example.make_run(number))
+            if isinstance(event, Failed) and event.code in (Code.TOO_LONG, Code.BAD_FIELD):
+                raise row_error(example, event.message)
+            output = example.task.output_of(event) if isinstance(event, Finished) else None
+            are_right.append(example.task.config.is_right(output, example.fields["answer"]))
+    return are_right

@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, Model, ScoreMap, model_facts
+from ..agent import (
+    SCORE_MAPS_FILE,
+    SCORE_MAPS_SCHEMA,
+    Export,
+    Model,
+    ScoreMap,
+    board_map,
+    model_facts,
+    read_export,
+    shared_map,
+)
 from ..errors import ConvertError, escaped
 from ..write.bundle import copied_bundle, verify_bundle
 from ..write.manifest import canonical_json
-from .agent import Export, board_map, read_export, shared_map
 
 _MAX_NAME_LENGTH = 32
 

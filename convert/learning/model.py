@@ -19,9 +19,8 @@ from ..agent import UNLIKE, Control, FieldTable
 from ..evaluate.requests import row_error
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
-from .noise import Noise
 from .recipe import MAX_TOKENS, Recipe
-from .table import build_table
+from .table import Noise, build_table
 from .training_rows import Row, by_task
 from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agent import FieldTable, number_of
-from .agent import Judged, calibration_error
+from ..agent import FieldTable, Judged, calibration_error, number_of
 from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .training_rows import Row
 

@@ -9,7 +9,7 @@ from ..report.numbers import megabytes
 from ..write.manifest import canonical_json
 
 SCHEMA = 1
-# Of the rows that the bundle's own model has learnt from: the share that a judged one has, see folds.py.
+# Of the rows that the bundle's own model has learnt from: the share that a judged one has, see study.py.
 _JUDGED_SHARE = 0.8
 # In a confusion, in place of a label: the best one is below `min_score`.
 UNSURE = "(unsure)"

@@ -13,13 +13,13 @@ from ..agent import (
     Task,
     WorkerClient,
     compact_json,
+    shared_map,
     weights_sha256,
 )
 from ..errors import ConvertError, escaped
 from ..evaluate.worker import Adapted, adapters_of, open_worker
 from ..measure.cache import read_cached, write_cached
 from ..progress import OnProgress, part_of
-from .agent import shared_map
 from .quality import Answered
 from .training_rows import Row, by_task
 

@@ -5,8 +5,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
+from typing import Any
 
-from ..agent import MODEL_FILE, Finished
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from ..agent import MODEL_FILE, FieldTable, Finished, number_of
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..evaluate.requests import Requests
 from ..evaluate.worker import Adapted, open_worker
@@ -16,16 +23,16 @@ from ..quantize.recipe import Quantization
 from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
-from .baseline import baseline_of
-from .folds import Fold, half_of
 from .model import TrainedModel, train_model
 from .quality import Answered, Limits, limits_of, task_quality, with_limits
 from .recipe import MIN_STEPS, Recipe
-from .report import TaskQuality, Training, render_training
-from .study import Study
+from .report import Baseline, TaskQuality, Training, render_training
+from .study import Fold, Study, half_of
 from .teacher import Teacher
 from .training_rows import Row, by_task
 
+# Of a baseline, which takes minutes for very many.
+_MAX_LABELS = 50
 CANARIES = 20
 # Steps that are timed, to know how many there is time for.
 _TIMED_STEPS = 20
@@ -170,3 +177,41 @@ def _answers_of(
                 strangeness = model.vocabulary.strangeness(row)
                 answers.append(Answered(row, output, event.scores, event.unlike, strangeness))
     return answers
+
+
+def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline | None:
+    """How many held-out rows a usual method answers right: gradient boosting on numbers, else logistic regression.
+
+    None without labels or labelled rows, or with too many labels.
+    """
+    sides = [(by_task(fold.train)[task], by_task(fold.held_out)[task]) for fold in folds]
+    first = sides[0][0][0]
+    if not first.task.config.choices or first.chances is not None:
+        return None
+    # Neither method can be trained on one label alone, and both take minutes for very many.
+    if not all(2 <= len({row.answer for row in train}) <= _MAX_LABELS for train, _ in sides):
+        return None
+    numbers = [one.name for one in table.fields if one.edges is not None and one.name in table.tasks[task].fields]
+    # Texts of blanks alone have no features.
+    if not numbers and not any(row.text.strip() for train, _ in sides for row in train):
+        return None
+    right = 0
+    for train, held_out in sides:
+        model, features = _boosting(numbers) if numbers else _regression()
+        model.fit(features(train), [row.answer for row in train])
+        right += sum(model.predict(features(held_out)) == [row.answer for row in held_out])
+    return Baseline(name="gradient boosting" if numbers else "logistic regression", right=int(right))
+
+
+def _boosting(numbers: Sequence[str]) -> tuple[Any, Any]:
+    def features(rows: Sequence[Row]) -> Any:
+        """[rows, numbers], NaN where one is missing."""
+        numbers_of_rows = [[number_of(row.values.get(name)) for name in numbers] for row in rows]
+        return np.array(numbers_of_rows, dtype=np.float64)
+
+    return HistGradientBoostingClassifier(early_stopping=False, random_state=0), features
+
+
+def _regression() -> tuple[Any, Any]:
+    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\S+")  # noqa: S106 - no password
+    return make_pipeline(words, LogisticRegression(C=10)), lambda rows: [row.text for row in rows]

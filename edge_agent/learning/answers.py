@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.learning.maths.assessment import Answer
-from edge_agent.learning.snapshot import Select
 from edge_agent.store.store import Store
+
+# The rows of a query with these values. Raises STORE_ERRORS.
+Select = Callable[..., list[Any]]
 
 _COLUMNS = "number, id, reply_topic, wall_s, scores, tokens, is_audit, input, output, is_marked, label"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from convert.errors import ConvertError
-from convert.evaluate.labelled import measure_accuracy
+from convert.evaluate.comparison import measure_accuracy
 from convert.evaluate.requests import read_labelled, read_tasks
 from convert.evaluate.worker import Adapted
 from convert.measure.cache import write_cached
@@ -132,7 +132,7 @@ def test_examples_that_only_one_model_answers_right_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_model = [True, True, False, True]
-    monkeypatch.setattr("convert.evaluate.labelled._right_answers", lambda *_: of_model)
+    monkeypatch.setattr("convert.evaluate.comparison._right_answers", lambda *_: of_model)
     monkeypatch.setattr("convert.evaluate.worker.sha256_of", lambda _: "1" * 64)
     # Triage and diagnosis take turns.
     examples, home = demo_examples(tmp_path / "labelled.jsonl", 2), tmp_path / "home"

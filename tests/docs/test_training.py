@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from convert.evaluate.requests import read_tasks
-from convert.learning import folds, quality, recipe, table, training_rows
+from convert.learning import quality, recipe, study, table, training_rows
 from convert.learning.commands import TRAINING, print_training
 from convert.learning.report import (
     Baseline,
@@ -90,7 +90,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         ", ".join(f"`{key}`" for key in TIME_KEYS[:-1]) + f" or `{TIME_KEYS[-1]}`",
         f"at least {table.NUMBERS:.0%}".replace("%", " %"),
         f"at most {table.BINS + 1}",
-        f"without times, {folds.MANY_ROWS} and more",
+        f"without times, {study.MANY_ROWS} and more",
         f"another answer a score above {quality.SURE:g}, and theirs one below {quality.UNLIKELY:g}",
         f"at most {quality.MAX_SUSPECTS}, with file and line",
         f"at least {LEAST_CORRECTIONS} labelled rows of a task",

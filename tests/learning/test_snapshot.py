@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.learning.snapshot import snapshot
+from edge_agent.learning.commands.rows import snapshot
 from edge_agent.store.database import FILE, connect, open_or_set_aside
 
 

@@ -8,7 +8,7 @@ To add one, write its module beside this one, name it below and describe what ca
 * A plan of its own is named in core/pipe (`Plan`), answered in engine/active_request (`RequestBuilder`) by a module in
   engine/answer, and in engine/echo. mypy finds these places.
 * A bundle's file with a model of its own: models/bundle lists it, and the worker opens it as in engine/students.
-* If `edge-convert train` is to judge it otherwise than as one of `choices`: convert/learning/baseline, quality, report.
+* If `edge-convert train` is to judge it otherwise than as one of `choices`: convert/learning/training, quality, report.
 """
 
 from __future__ import annotations

@@ -1,11 +1,17 @@
-"""`edge-agent rows`: the kept answers with feedback and their inputs, as rows for `edge-convert train`."""
+"""`edge-agent rows`: the kept answers with feedback and their inputs, as rows for `edge-convert train`.
+
+The agent has the database locked: it is read from a copy, with the commits of its WAL.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +23,15 @@ from edge_agent.core.labelled import label_of
 from edge_agent.core.strict_json import encode, parse_json
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json
-from edge_agent.learning.answers import KeptAnswer, read_answers
-from edge_agent.learning.snapshot import snapshot
+from edge_agent.learning.answers import KeptAnswer, Select, read_answers
 from edge_agent.loader import load_config
-from edge_agent.store.database import FILE, STORE_ERRORS
+from edge_agent.store.database import FILE, STORE_ERRORS, WAL_SUFFIX, connect
 from edge_agent.tools.tasks import TaskError, classify_task
+
+_ATTEMPTS = 5
+# It changes when the WAL is begun anew.
+_WAL_HEADER_BYTES = 32
+
 
 # Why an answer makes no row, by its name in --json.
 _REASONS = {
@@ -132,3 +142,43 @@ def _nothing_kept(config: Config) -> str | None:
     if config.queue.journal == "memory":
         return 'queue.journal is "memory": no answers are kept on disk'
     return None
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[Select]:
+    """The database as of its last commit, also while the agent runs; takes no lock and writes nothing beside it.
+
+    Until the body ends, a copy is in the folder for temporary files, for its owner alone. Raises STORE_ERRORS.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
+        copy = Path(folder) / path.name
+        for _ in range(_ATTEMPTS):
+            before = _generation(path)
+            # The file first: what a checkpoint brings into it from now on is in the WAL, too, unless that begins anew.
+            shutil.copyfile(path, copy)
+            try:
+                shutil.copyfile(_wal(path), _wal(copy))
+            except FileNotFoundError:  # the agent has stopped
+                _wal(copy).unlink(missing_ok=True)
+            if _generation(path) == before:
+                break
+        else:
+            raise OSError("the agent writes too much at the moment; try again")
+        with closing(connect(copy)) as connection:
+            yield lambda statement, *values: connection.execute(statement, values).fetchall()
+
+
+def _generation(path: Path) -> tuple[object, ...]:
+    """While it is the same, file and WAL together have all commits. Raises OSError."""
+    try:
+        with _wal(path).open("rb") as file:
+            header = file.read(_WAL_HEADER_BYTES)
+    except FileNotFoundError:
+        header = b""
+    found = path.stat()
+    # Without a WAL the file alone says whether it was written.
+    return (found.st_ino, header, None if header else found.st_mtime_ns)
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + WAL_SUFFIX)

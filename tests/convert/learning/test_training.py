@@ -15,11 +15,10 @@ import pytest
 from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.learning.folds import folds_of
-from convert.learning.noise import Noise
 from convert.learning.quality import Answered, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
-from convert.learning.table import build_table
+from convert.learning.study import folds_of
+from convert.learning.table import Noise, build_table
 from convert.learning.training_rows import Row, read_training_rows
 from edge_agent.core import extras
 from tests.convert.conversions import run

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.terminal import aligned, fail, percent
 from edge_agent.core.wording import first_fault, printable, printable_json
-from edge_agent.learning.commands.accuracy.measures import Measures, measure
-from edge_agent.learning.commands.accuracy.tables import tables_of
+from edge_agent.learning.commands.accuracy.measures import Measures, measure, tables_of
 from edge_agent.learning.maths.export import Export
 from edge_agent.learning.maths.shares import CONFIDENCE
 from edge_agent.tools.bus import Bus, NoAnswerError

@@ -14,8 +14,7 @@ from edge_agent.core.page.page import environment
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import percent
 from edge_agent.core.wording import printable
-from edge_agent.learning.commands.accuracy.measures import Measures, judge
-from edge_agent.learning.commands.accuracy.tables import tables_of
+from edge_agent.learning.commands.accuracy.measures import Measures, judge, tables_of
 from edge_agent.learning.maths.calibration import Judged, bins
 from edge_agent.learning.maths.export import Export
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
