@@ -29,9 +29,7 @@ from edge_agent.core.pipe import (
     weights_sha256,
 )
 from edge_agent.core.schemas import validator
-from edge_agent.core.score_map import ScoreMap
-from edge_agent.core.score_maps import FILE as SCORE_MAPS_FILE
-from edge_agent.core.score_maps import SCHEMA as SCORE_MAPS_SCHEMA
+from edge_agent.core.score_map import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, ScoreMap
 from edge_agent.core.strict_json import NotJsonError, compact_json, is_near, parse_json
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.core.version import ShowVersion

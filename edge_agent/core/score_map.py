@@ -2,6 +2,9 @@
 
 The map is affine in the logarithm of each score: supervised calibration, arXiv 2505.23783. With a bias alone it is
 contextual calibration, arXiv 2102.09690.
+
+score_maps.json of a bundle has maps that were fitted to the feedback of many boards, by definition of the task:
+{"schema": 1, "maps": {"<definition>": {"task", "map": <ScoreMap>, "boards": {"<site>/<device>": <ScoreMap>}}}}
 """
 
 from __future__ import annotations
@@ -9,7 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
+
+from edge_agent.core.strict_json import parse_json
+from edge_agent.core.wording import shown
+
+SCORE_MAPS_FILE = "score_maps.json"
+SCORE_MAPS_SCHEMA = 1
 
 # A model's softmax can give exactly 0, whose logarithm no bias could lift.
 FLOOR = 1e-9
@@ -85,3 +94,30 @@ class ScoreMap:
 
 def _log(score: float) -> float:
     return math.log(max(score, FLOOR))
+
+
+def read_score_maps(data: bytes) -> dict[str, Any]:
+    """The entries by definition, each fit for `score_map_for`. Raises ValueError, which says the fault."""
+    document = parse_json(data.decode())
+    maps = document.get("maps") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(maps, dict) or document.get("schema") != SCORE_MAPS_SCHEMA:
+        raise ValueError(f"should be an object of schema {SCORE_MAPS_SCHEMA} with maps")
+    for definition, entry in maps.items():
+        match entry:
+            case {"map": dict(shared), "boards": dict(boards)}:
+                try:
+                    for board in (None, *boards):
+                        score_map_for(entry, board, list(shared))
+                except ValueError as error:
+                    raise ValueError(f"maps: {shown(definition)}: {error}") from None
+            case _:
+                raise ValueError(f"maps: {shown(definition)} should be an object with map and boards")
+    return maps
+
+
+def score_map_for(entry: Mapping[str, Any], board: str | None, labels: Sequence[str]) -> ScoreMap:
+    """The map of this board, `<site>/<device>`, and of one that the entry does not name.
+
+    Raises ValueError if its labels are not those of the task, in that order, or it cannot be used.
+    """
+    return ScoreMap.from_json(entry["boards"].get(board, entry["map"]), labels)

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from edge_agent.core import score_maps
 from edge_agent.core.clock import expiry
 from edge_agent.core.files import TooLongError, read_bounded, sha256_of
 from edge_agent.core.model import Model, ModelError, RevokedError, Signature, file_stamps
 from edge_agent.core.pipe import Adapter, Student, is_echo, weights_sha256
+from edge_agent.core.score_map import SCORE_MAPS_FILE, read_score_maps
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, printable, shown, shown_path
 from edge_agent.gguf.header import HeaderError
@@ -30,6 +30,7 @@ MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE, REPAIR_FILE = ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
 # A small trained model that is asked first.
 STUDENT_FILE = re.compile(r"(student-[a-z0-9][a-z0-9_-]{0,31})\.gguf")
+_MAX_SCORE_MAPS_BYTES = 1_000_000
 # Files that the manifest does not list.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = f"the folder of a bundle, as edge-convert makes it, or a .gguf file, of {MODELS}"
@@ -306,17 +307,17 @@ def _check_listing(folder: Path, trust: Trust) -> _Listing:
 
 def _read_score_maps(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Empty without the file. Raises ModelError, OSError."""
-    listed = manifest.files.get(score_maps.FILE)
+    listed = manifest.files.get(SCORE_MAPS_FILE)
     if listed is None:
         return {}
-    where = f"{folder.name}/{score_maps.FILE}"
-    if listed.bytes > score_maps.MAX_BYTES:
-        raise ModelError(f"{where}: should be at most {score_maps.MAX_BYTES} bytes (got {listed.bytes})")
-    data = (folder / score_maps.FILE).read_bytes()
+    where = f"{folder.name}/{SCORE_MAPS_FILE}"
+    if listed.bytes > _MAX_SCORE_MAPS_BYTES:
+        raise ModelError(f"{where}: should be at most {_MAX_SCORE_MAPS_BYTES} bytes (got {listed.bytes})")
+    data = (folder / SCORE_MAPS_FILE).read_bytes()
     if (found := hashlib.sha256(data).hexdigest()) != listed.sha256:
         raise ModelError(f"{where}: should have sha256 {listed.sha256} (got {found})")
     try:
-        return score_maps.read_score_maps(data)
+        return read_score_maps(data)
     except ValueError as error:
         raise ModelError(f"{where}: cannot be used: {error}") from error
 

@@ -9,8 +9,7 @@ from typing import Any
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished
-from edge_agent.core.score_map import ScoreMap
-from edge_agent.core.score_maps import score_map_for
+from edge_agent.core.score_map import ScoreMap, score_map_for
 from edge_agent.requests.tasks import Task
 
 

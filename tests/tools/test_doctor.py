@@ -26,7 +26,6 @@ from edge_agent.tools.doctor.broker import (
     connection_check,
     features_check,
     name_check,
-    retained_check,
     rights_check,
     round_trip_check,
     traffic_checks,
@@ -393,15 +392,6 @@ def test_a_broker_without_wildcards_or_with_a_long_keepalive_is_reported() -> No
     assert (check.verdict, "hears neither requests nor commands" in check.found) == (Verdict.FAILED, True)
     check = features_check({"ServerKeepAlive": 60}, 100)
     assert (check.verdict, "up to 90 s" in (check.advice or "")) == (Verdict.WARNING, True)
-
-
-def test_a_broker_that_retains_nothing_for_wildcards_is_reported() -> None:
-    verdicts = [
-        retained_check(by_exact=exact, by_wildcard=wildcard)
-        for exact, wildcard in ((True, True), (True, False), (False, False))
-    ]
-    assert [check.verdict for check in verdicts] == [Verdict.GOOD, Verdict.WARNING, Verdict.WARNING]
-    assert "RabbitMQ" in verdicts[1].found
 
 
 def test_topics_that_a_broker_refuses_or_drops_are_reported() -> None:

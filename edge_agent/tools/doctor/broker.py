@@ -119,12 +119,8 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
         shared_replies = f"{config.mqtt.root}/reply"
         if config.mqtt.protocol == "5" and f"{shared_replies}/#" in config.reply_topics:
             yield replies_check(board, shared_replies)
-        by_exact, by_wildcard = (brings_retained(board, topics, text) for text in ("doctor", "+"))
-        yield _unless_lost(board, retained_check(by_exact=by_exact, by_wildcard=by_wildcard))
-        if by_exact:
-            yield name_check(state, topics.base, is_running=is_running)
-        else:
-            yield skipped("name", "the broker does not say which boards it knows")
+        yield _unless_lost(board, retained_check(board, topics))
+        yield name_check(state, topics.base, is_running=is_running)
         with Client(f"{client_id}.caller", config.mqtt, ()) as caller:
             yield _round_trip(board, caller, topics)
 
@@ -199,36 +195,22 @@ def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
     return good("name", f"{base} is {shown(current) if current else 'not known there yet'}")
 
 
-def brings_retained(board: Client, topics: Topics, name: str) -> bool:
-    """Whether a new subscription to `event/<name>` brings a retained `event/doctor`, which is removed again."""
+def retained_check(board: Client, topics: Topics) -> Check:
+    """Whether a new subscription with a wildcard brings a retained `event/doctor`, which is removed again."""
     topic, token = topics.event("doctor"), secrets.token_hex(8)
-    link = board.link
-    if link.limits.get("RetainAvailable") == 0:
-        return False
-    link.subscriptions.replace(())
-    link.publish(json_publication(topic, {"token": token}, retain=True, expiry_s=_TOKEN_EXPIRY_S))
+    board.link.subscriptions.replace(())
+    board.link.publish(json_publication(topic, {"token": token}, retain=True, expiry_s=_TOKEN_EXPIRY_S))
     board.wait_until_sent(WAIT_S)
-    link.subscriptions.replace({topics.event(name)})
+    board.link.subscriptions.replace({topics.event("+")})
     is_brought = hears(board, token, is_retained=True)
-    link.publish(emptied(topic))
-    return is_brought
-
-
-def retained_check(*, by_exact: bool, by_wildcard: bool) -> Check:
-    """Which subscriptions brought a retained message."""
-    if by_wildcard:
+    board.link.publish(emptied(topic))
+    if is_brought:
         return good("retained", "a new subscription brings what the broker retains, with wildcards too")
-    if by_exact:
-        return warning(
-            "retained",
-            "a subscription with wildcards does not bring what the broker retains (RabbitMQ works so)",
-            "dashboards should name each board's topics; `edge-agent watch` shows a board once it publishes health, "
-            "and never one that was offline before",
-        )
     return warning(
         "retained",
-        "no subscription brings a retained message",
-        "switch them on in the broker: without them a board's state and info are seen only when they change",
+        "a subscription with wildcards does not bring what the broker retains (RabbitMQ works so)",
+        "dashboards should name each board's topics; `edge-agent watch` shows a board once it publishes health, and "
+        "never one that was offline before",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convert.learning.commands import EXTENSION
-from edge_agent.core.score_maps import score_map_for
+from edge_agent.core.score_map import score_map_for
 from edge_agent.learning.maths.export import Export
 from edge_agent.models.bundle import open_model
 from tests.convert.checkpoints import make_checkpoint

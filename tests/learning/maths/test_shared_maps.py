@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core.score_map import ScoreMap
-from edge_agent.core.score_maps import read_score_maps, score_map_for
+from edge_agent.core.score_map import ScoreMap, read_score_maps, score_map_for
 from edge_agent.learning.maths.assessment import LabelledScores
 from edge_agent.learning.maths.fit import board_map, shared_map
 
