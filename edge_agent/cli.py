@@ -503,7 +503,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of all commands."""
     top = _Parser(
         prog="edge-agent",
         description="An LLM inference node on a factory's MQTT bus.",

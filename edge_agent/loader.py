@@ -94,7 +94,6 @@ def file_faults(config: Config) -> list[str]:
 
 
 def signing_key_faults(config: Config) -> list[str]:
-    """The fault of the file of the key that signs commands."""
     fault = file_fault("commands.key_file", config.commands.key_file, secret_fault)
     return [fault] if fault else []
 

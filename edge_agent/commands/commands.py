@@ -192,7 +192,6 @@ class Commands:
             raise CommandError("draining", "the agent is draining: resume first")
 
     def on_switch_ended(self, end: Switched | SwitchFailed) -> None:
-        """Answers the command that started the switch."""
         command, self._switch_command = self._switch_command, None
         if isinstance(end, Switched):
             self._answer(command, end.data)
@@ -206,7 +205,6 @@ class Commands:
         self._start_drain("stopping", None, now, None)
 
     def _start_drain(self, reason: str, timeout_s: float | None, now: float, command: _OpenCommand | None) -> None:
-        """Begins a drain of this or the configured time."""
         self._end_drain(0)
         self._dispatcher.admission.is_draining = True
         # Before anything is published: a fault there must not leave a drain without an end.

@@ -16,8 +16,6 @@ MAX_COMMAND_BYTES = 1 << 16
 
 
 class CommandFields(BaseModel):
-    """The fields of every command."""
-
     # A misspelt `reply_to` would cancel the requests of all callers with that id.
     model_config = ConfigDict(extra="forbid", frozen=True)
 

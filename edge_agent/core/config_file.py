@@ -55,7 +55,6 @@ def _read_text(path: Path) -> str:
 
 
 def table_faults(error: ValidationError, raw: dict[str, Any]) -> list[str]:
-    """What pydantic found wrong with a document, in words."""
     return [_words(details, raw) for details in error.errors(include_url=False)]
 
 

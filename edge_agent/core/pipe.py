@@ -115,7 +115,6 @@ class Adapter:
 
 
 def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
-    """The hashes of a model and its adapters."""
     return "+".join((model_sha256, *(adapter.sha256 for adapter in adapters)))
 
 
@@ -179,7 +178,6 @@ class Load:
 
     @property
     def weights_sha256(self) -> str | None:
-        """The hashes of the model and its adapters, which decide all it computes, if they are known."""
         return None if self.model_sha256 is None else weights_sha256(self.model_sha256, self.adapters)
 
 

@@ -72,7 +72,6 @@ class ScoreMap:
         return {label: weight / total for label, weight in weights.items()}
 
     def best(self, scores: Mapping[str, float]) -> tuple[str, float]:
-        """The best label and its score under the map."""
         return max(self.apply(scores).items(), key=lambda item: item[1])
 
     def to_json(self) -> dict[str, list[float]]:

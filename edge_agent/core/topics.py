@@ -41,7 +41,6 @@ class TaskTopics:
         return names[0] if names else None
 
     def is_own(self, topic: str) -> bool:
-        """True for every topic below the base."""
         return topic.startswith(f"{self.base}/")
 
     @property

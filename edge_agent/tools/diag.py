@@ -254,7 +254,6 @@ def _listing(folder: Path) -> str:
 
 
 def _redacted_bytes(content: Any) -> bytes:
-    """The content of a file without anything that looks like credentials."""
     text = scrubbed(content) if isinstance(content, str) else json.dumps(_redacted(content), indent=1) + "\n"
     return text.encode("utf-8", "backslashreplace")[:_MAX_BYTES]
 

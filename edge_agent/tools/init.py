@@ -148,7 +148,6 @@ class _Form:
         return document if is_service else {"state_dir": "state", **document}
 
     def text(self) -> str:
-        """The TOML file."""
         document = self._document()
         mqtt = document["mqtt"]
         ((name, task),) = document["tasks"].items()
@@ -182,7 +181,6 @@ class _Form:
 
 
 def _comma_separated(text: str) -> list[str]:
-    """The words of a list, without blanks around them."""
     return [word.strip() for word in text.split(",")]
 
 
@@ -195,7 +193,6 @@ def _host_name() -> str | None:
 
 
 def _with_option(fault: str, keys: Mapping[str, str]) -> str:
-    """The fault with an option instead of the key."""
     for option, key in keys.items():
         if fault.startswith((f"{key}:", f"{key}[")):
             return f"--{option}{fault.removeprefix(key)}"

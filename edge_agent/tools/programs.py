@@ -38,7 +38,6 @@ def program_output(command: tuple[str, ...], limit_s: float, *, may_fail: bool =
 
 
 def is_service_active() -> bool:
-    """Whether the service runs according to systemd."""
     try:
         state = program_output(("systemctl", "is-active", UNIT), 3.0, may_fail=True).strip()
     except ProgramError:

@@ -112,7 +112,6 @@ def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *,
 
 
 def summary(document: Document) -> str:
-    """The most important figures in one sentence."""
     clients = max(task["clients"] for task in document["tasks"])
     first, *others = [task for task in document["tasks"] if task["clients"] == clients]
     also = ", ".join(f"{_rate(task['requests_per_s'])} {task['task']}" for task in others)

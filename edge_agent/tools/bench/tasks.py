@@ -105,7 +105,6 @@ def measure_tasks(
 
 
 def client_counts(max_active: int) -> list[int]:
-    """1, 4 and `max_active`."""
     return sorted({1, min(4, max_active), max_active})
 
 

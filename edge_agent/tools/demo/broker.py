@@ -61,7 +61,6 @@ def start_broker(port: int | None, folder: Path) -> Broker:
 
 
 def local_mqtt(port: int) -> MqttConfig:
-    """The settings of a client of a broker on this machine."""
     return MqttConfig.model_validate({"host": "127.0.0.1", "port": port})
 
 
@@ -115,7 +114,6 @@ def start_embedded_broker(protocol: str, port: int, folder: Path) -> Broker:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

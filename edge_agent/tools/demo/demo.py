@@ -289,7 +289,6 @@ def _count_right(sensors: _Sensors, rows: list[HeldOutReading], name: str) -> in
 
 
 def _check(sensors: _Sensors, row: HeldOutReading, request_id: str) -> object:
-    """The board's answer to one reading."""
     sensors.send(TOPICS.request(CHECK), json.dumps({"id": request_id, "input": json.loads(row.payload)}))
     return sensors.wait_for(TOPICS.response(CHECK), ANSWER_TIMEOUT_S).pop()[0]["output"]
 

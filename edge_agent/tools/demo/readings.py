@@ -36,7 +36,6 @@ def tasks() -> dict[str, dict[str, Any]]:
 
 
 def held_out() -> list[HeldOutReading]:
-    """Every held-out reading, in the order of the file."""
     lines = (_folder() / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
     return [
         HeldOutReading(row["input"], row["variant"], row["borderline"], row["fault"], row["diagnosis"])

@@ -213,7 +213,6 @@ def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
 
 
 def repack(repacked_mib: float | None) -> Check:
-    """How many weights are in the layout of fast kernels."""
     if repacked_mib is None:
         return skipped("repack", "the library does not say")
     found = f"{repacked_mib:.1f} MiB of weights in fast layout"

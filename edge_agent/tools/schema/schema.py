@@ -22,7 +22,6 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(name: str) -> dict[str, Any]:
-    """The schema of one of SCHEMAS."""
     match name:
         case "config":
             document = _config_schema()

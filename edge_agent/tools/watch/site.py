@@ -43,8 +43,6 @@ class BoardLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One board as it is now."""
-
     device: str
     level: BoardLevel
     why: tuple[str, ...]  # What is wrong, a phrase each.
