@@ -76,29 +76,25 @@ def checks(
     root = config.board.root
     board = Board(root, config.models_dir)
     is_running = is_service_active()
-    if bundle is not None:
-        yield from model_checks(
-            config, board, read_once(board).memory.available_mb, bundle, is_running=is_running, not_loading=not_loading
-        )
-        return
-    if hint := revocations_hint(config):
-        advice = "copy your newest list, its signature and the keys to the board"
-        yield warning("revocations", hint, advice)
+    if bundle is None and (hint := revocations_hint(config)):
+        yield warning("revocations", hint, "copy your newest list, its signature and the keys to the board")
     if is_broker_only:
         yield from _bus_checks(config, is_running=is_running)
         return
     reading = read_once(board)
-    yield system.identity(board)
-    yield system.sensors(reading)
-    yield system.memory_limit(root)
-    yield system.clock(system.is_clock_synchronized() if root == Path("/") else None)
-    yield system.disk(config.models_dir, reading)
-    yield system.state(config.state_dir)
-    yield system.files(config, config_path)
-    yield from _bus_checks(config, is_running=is_running)
-    if faults := signing_key_faults(config):
-        yield failed("commands", "; ".join(faults), "put the key there that signs commands, or remove the setting")
-    yield from model_checks(config, board, reading.memory.available_mb, is_running=is_running, not_loading=not_loading)
+    if bundle is None:
+        yield system.identity(board)
+        yield system.sensors(reading)
+        yield system.memory_limit(root)
+        yield system.clock(system.is_clock_synchronized() if root == Path("/") else None)
+        yield system.disk(config.models_dir, reading)
+        yield system.state(config.state_dir)
+        yield system.files(config, config_path)
+        yield from _bus_checks(config, is_running=is_running)
+        if faults := signing_key_faults(config):
+            yield failed("commands", "; ".join(faults), "put the key there that signs commands, or remove the setting")
+    available_mb = reading.memory.available_mb
+    yield from model_checks(config, board, available_mb, bundle, is_running=is_running, not_loading=not_loading)
 
 
 def pool_check(config: Config) -> Check:

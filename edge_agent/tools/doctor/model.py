@@ -45,7 +45,7 @@ def model_checks(
     config: Config,
     board: Board,
     available_mb: float | None,
-    bundle: Path | None = None,
+    bundle: Path | None,
     *,
     is_running: bool,
     not_loading: str | None,
