@@ -63,15 +63,15 @@ class _Sensors:
         self.client.link.publish(Publication(topic=topic, payload=payload.encode()))
         return sent_at
 
-    def wait_for(self, topic: str, timeout_s: float, *, count: int = 1) -> list[tuple[dict[str, Any], float]]:
-        """The first `count` documents on a topic, also earlier ones. Raises DemoError."""
+    def wait_for(self, topic: str, timeout_s: float = ANSWER_TIMEOUT_S) -> tuple[dict[str, Any], float]:
+        """The next document on a topic. Raises DemoError."""
         give_up_at = time.monotonic() + timeout_s
-        while len(self.received[topic]) < count:
+        while not self.received[topic]:
             if (left_s := give_up_at - time.monotonic()) <= 0:
                 raise DemoError(f"nothing arrived on {topic} within {timeout_s:.0f} s")
             if (message := self.client.receive(left_s)) is not None:
                 self.received[message.topic].append((json.loads(message.payload), message.received_at))
-        return self.received[topic]
+        return self.received[topic].pop(0)
 
 
 def demo(port: int | None, work: Path | None, *, keep: bool) -> int:
@@ -198,7 +198,7 @@ def _wait_until_online(sensors: _Sensors, agent: subprocess.Popen[bytes], config
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while agent.poll() is None and time.monotonic() < give_up_at:
         with suppress(DemoError):
-            if sensors.wait_for(TOPICS.state, 0.5).pop()[0]["state"] == "online":
+            if sensors.wait_for(TOPICS.state, 0.5)[0]["state"] == "online":
                 return
     lines = config.with_suffix(".log").read_text(encoding="utf-8", errors="replace").splitlines()
     hint = "a second demonstration needs a --work DIR of its own"
@@ -224,12 +224,11 @@ def _triage(sensors: _Sensors) -> bool:
     _print(f"{what} on plant/<pump>/reading, answered on …/triage; ms: in the agent, and as the sensor saw it")
     rows = [("pump", *_COLUMNS.values(), "answer", "probability", "is right", "agent", "sensor", "batch")]
     are_all_ok = True
-    for number in range(READINGS_PER_PUMP):
-        asked = dict(zip(PUMPS, readings[number * len(PUMPS) :], strict=False))
+    for first in range(0, len(readings), len(PUMPS)):
+        asked = dict(zip(PUMPS, readings[first:], strict=False))
         sent_at = {pump: sensors.send(f"plant/{pump}/reading", reading.payload) for pump, reading in asked.items()}
         for pump, reading in asked.items():
-            replies = sensors.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=number + 1)
-            reply, received_at = replies[number]
+            reply, received_at = sensors.wait_for(f"plant/{pump}/triage")
             are_all_ok &= reply["status"] == "ok"
             values = json.loads(reading.payload)
             cells = _answer_cells(reading, reply, received_at - sent_at[pump])
@@ -253,7 +252,7 @@ def _details(sensors: _Sensors) -> bool:
     are_all_ok = True
     for task in (DIAGNOSIS, EXPLANATION):
         sent_at = sensors.send(TOPICS.request(task), reading.payload)
-        reply, received_at = sensors.wait_for(TOPICS.response(task), ANSWER_TIMEOUT_S)[0]
+        reply, received_at = sensors.wait_for(TOPICS.response(task))
         is_ok = reply["status"] == "ok"
         are_all_ok &= is_ok
         output = reply["output"] if is_ok else _failure(reply)
@@ -268,33 +267,28 @@ def _learning(sensors: _Sensors) -> bool:
     plain = [row for row in held_out() if row.variant == "standard" and not row.borderline]
     normal, faulty = ([row for row in plain if (row.fault == "normal") is is_normal] for is_normal in (True, False))
     rows = [row for pair in zip(normal, faulty, strict=False) for row in pair]
-    before = _count_right(sensors, rows[:CHECKED], "before")
-    for number, row in enumerate(rows[CHECKED : CHECKED + CORRECTIONS]):
-        _check(sensors, row, f"lesson-{number}")
-        feedback = {"id": f"lesson-{number}", "answer": _right_check(row)}
-        sensors.send(TOPICS.feedback(CHECK), json.dumps(feedback))
+    checked, lessons = rows[:CHECKED], rows[CHECKED : CHECKED + CORRECTIONS]
+    before = sum(answer == right for _, answer, right in _asked(sensors, checked, "before"))
+    for request_id, _, right in _asked(sensors, lessons, "lesson"):
+        sensors.send(TOPICS.feedback(CHECK), json.dumps({"id": request_id, "answer": right}))
     give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
-    while sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S).pop()[0]["accuracy"][CHECK]["feedback"] < LEARNT:
+    while sensors.wait_for(TOPICS.health)[0]["accuracy"][CHECK]["feedback"] < LEARNT:
         if time.monotonic() > give_up_at:
             raise DemoError(f"the board has not learnt from its feedback within {ANSWER_TIMEOUT_S:.0f} s")
-    after = _count_right(sensors, rows[:CHECKED], "after")
+    after = sum(answer == right for _, answer, right in _asked(sensors, checked, "after"))
     labels = " or ".join(CHECK_LABELS)
     _print(f"\n{CHECK}, {labels}: the model was not trained for these labels")
     _print(f"  right: {before} of {CHECKED} readings, after {CORRECTIONS} corrections of others {after} of {CHECKED}")
     return after > before
 
 
-def _count_right(sensors: _Sensors, rows: list[HeldOutReading], name: str) -> int:
-    return sum(_check(sensors, row, f"{name}-{number}") == _right_check(row) for number, row in enumerate(rows))
-
-
-def _check(sensors: _Sensors, row: HeldOutReading, request_id: str) -> object:
-    sensors.send(TOPICS.request(CHECK), json.dumps({"id": request_id, "input": json.loads(row.payload)}))
-    return sensors.wait_for(TOPICS.response(CHECK), ANSWER_TIMEOUT_S).pop()[0]["output"]
-
-
-def _right_check(row: HeldOutReading) -> str:
-    return CHECK_LABELS[row.fault != "normal"]
+def _asked(sensors: _Sensors, rows: list[HeldOutReading], name: str) -> Iterator[tuple[str, object, str]]:
+    """The id of each request, the board's answer and the right one."""
+    for number, row in enumerate(rows):
+        request_id = f"{name}-{number}"
+        sensors.send(TOPICS.request(CHECK), json.dumps({"id": request_id, "input": json.loads(row.payload)}))
+        reply, _ = sensors.wait_for(TOPICS.response(CHECK))
+        yield request_id, reply["output"], CHECK_LABELS[row.fault != "normal"]
 
 
 def _failure(reply: dict[str, Any]) -> str:
@@ -303,7 +297,7 @@ def _failure(reply: dict[str, Any]) -> str:
 
 def _print_health(sensors: _Sensors) -> None:
     sensors.received[TOPICS.health].clear()
-    health, _ = sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S)[0]
+    health, _ = sensors.wait_for(TOPICS.health)
     inference, memory = health["inference"], health["memory"]
     _print(
         f"\nhealth of {TOPICS.base}: {health['overall']}, {inference['requests_total']} requests, "
