@@ -50,7 +50,7 @@ def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seco
         }
         print_json(_facts(plan, job, written.vocabulary) | facts)
         return
-    licence = f"licence {escaped(plan.licence)}" if plan.licence else "licence not stated (--licence writes it)"
+    licence = f"licence {escaped(plan.licence)}" if plan.licence else "licence not stated (--licence states it)"
     print(
         f"{escaped(str(folder))}: {escaped(plan.name)} version {job.version}, {plan.quantization_name}, {licence}"
         f"{', signed' if job.sign is not None else ''}"
@@ -68,13 +68,13 @@ def print_comparison(comparison: Comparison) -> None:
     )
     print(f"same first token {numbers.percent(divergence.top1_agreement)}")
     verdict = numbers.perplexity_verdict(perplexity)
-    print(f"perplexity       {ratio(perplexity.ratio)} of the reference's: {verdict}")
+    print(f"perplexity       {ratio(perplexity.ratio)} times the reference's: {verdict}")
     width = max((len(escaped(task.name)) for task in comparison.tasks), default=0)
     for task in comparison.tasks:
         right, name = round(task.accuracy * task.examples), escaped(task.name)
         print(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
         reference, points = numbers.percent(task.reference_accuracy), numbers.points_gained(task)
-        print(f"{'':{width}} the reference: {reference}, the difference in points {points}")
+        print(f"{'':{width}} the reference: {reference}, difference in points: {points}")
 
 
 def print_verification(
@@ -111,12 +111,12 @@ def print_verification(
         )
     elif model is not None and sbom is not None and not faults:
         name = escaped(model.bundle_name)
-        print(f"{escaped(str(folder))}: {name} version {model.version}, all files as the manifest lists them")
+        print(f"{escaped(str(folder))}: {name} version {model.version}, all files match the manifest")
         print(f"template   {model.chat_template_sha256 or 'none'}")
         by = f", key {key}" if (key := _key_of(model)) else ""
         print(f"signature  {model.signature or 'none'}{by}")
-        over = " (over)" if model.expires is not None and is_expired(model.expires) else ""
-        print(f"expires    {model.expires or 'never'}{over}")
+        expired = " (expired)" if model.expires is not None and is_expired(model.expires) else ""
+        print(f"expires    {model.expires or 'never'}{expired}")
         print(f"score maps {', '.join(sorted(map(escaped, _mapped_tasks(model).values()))) or 'none'}")
         print(f"students   {', '.join(one.name for one in model.students) or 'none'}")
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")
@@ -140,7 +140,7 @@ def _mapped_tasks(model: Model) -> dict[str, str]:
 def _print_histogram(plan: FilePlan, job: Job, vocabulary: Vocabulary) -> None:
     for name, counts in plan.histogram().items():
         print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
-    print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes, with the header {plan.file_bytes}")
+    print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes, {plan.file_bytes} with the header")
     print(f"{plan.quantization_name}, {plan.bits_per_weight:.2f} bits per weight")
     print(
         f"{plan.bytes_per_token} bytes read per token; loading copies {plan.ram_bytes(job.target)} bytes into "

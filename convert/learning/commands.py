@@ -185,7 +185,7 @@ def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
     for one in written.fitted:
         corrections = f"{sum(one.boards.values())} corrections of {len(one.boards)} boards"
         right = f"{percent(one.before, '.4g')} right before, {percent(one.after, '.4g')} with a map (cross-validated)"
-        unwritten = "" if one.shared is not None else "; no map is written"
+        unwritten = "" if one.shared is not None else "; no map written"
         print(f"{escaped(one.task)} {one.definition[:16]}: {corrections}, {right}{unwritten}")
         if one.own:
             print(f"  biases of their own: {', '.join(map(escaped, sorted(one.own)))}")
@@ -198,29 +198,29 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
     print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}, {size} MB{signed}")
     print(f"judged on {training.held_out}")
     if (steps := training.recipe["steps"]) < MAX_STEPS:
-        print(f"{steps} steps in each training: with more --minutes up to {MAX_STEPS}")
+        print(f"{steps} steps in each training; more --minutes allow up to {MAX_STEPS}")
     for task in training.tasks:
         low, high = map(percent, task.interval)
-        right = f"agrees with the teacher in {percent(task.accuracy)}" if task.is_agreement else ""
+        right = f"agrees with the teacher on {percent(task.accuracy)}" if task.is_agreement else ""
         right = right or f"{percent(task.accuracy)} right"
         print(f"{task.name}: {right}, 95 % interval {low} to {high}")
         if task.is_agreement:
-            print("  how often it is right, and its teacher, is unknown: no row is labelled")
+            print("  how often it or its teacher is right is unknown, because no row is labelled")
         elif (teacher := task.teacher) is not None:
             if teacher.judged:
                 corrected = ", corrected by labelled rows" if teacher.is_corrected else ""
                 print(f"  the teacher on the same rows: {percent(teacher.right / teacher.judged)}{corrected}")
             if task.is_teacher_doubtful:
-                print("  the labelled rows may teach more without the teacher: train without it, too, and compare")
+                print("  the labelled rows may teach more without the teacher: train without it as well, and compare")
             if teacher.compared:
                 agreement = percent(teacher.agreed / teacher.compared)
                 print(f"  agreement with the teacher: {agreement} of {teacher.compared} rows without labels")
         if task.baseline is not None:
             print(f"  {task.baseline.name} on the same rows: {percent(task.baseline.right / task.judged)}")
         if task.unlike is not None:
-            print(f"  taken for unlike training: {percent(task.unlike)} of these rows")
+            print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows")
         half, full, doubled = map(percent, (task.curve.half, task.curve.full, task.curve.doubled))
-        print(f"  learning curve: half of the rows {half}, all {full}, twice as many perhaps {doubled}")
+        print(f"  learning curve: half of the rows {half}, all {full}, perhaps {doubled} with twice as many")
         for kind, is_number in (("numbers", True), ("texts", False)):
             names = [
                 escaped(one.name or "(the whole text)") for one in task.fields if (one.low is not None) is is_number
@@ -229,5 +229,5 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
                 print(f"  reads as {kind}: {', '.join(names)}")
         if task.suspects:
             first = escaped(task.suspects[0].where)
-            print(f"  rows whose answers may be wrong: {task.suspects_total}, the surest {first}")
-    print(f"more: {escaped(str(folder / PAGE_FILE))}")
+            print(f"  rows whose answers may be wrong: {task.suspects_total}, the most certain {first}")
+    print(f"more in {escaped(str(folder / PAGE_FILE))}")

@@ -71,7 +71,7 @@ def extend_bundle(
     fitted = _fit_maps(map(_read_feedback, feedback), model.weights_sha256)
     entries = {one.definition: one.entry(one.shared) for one in fitted if one.shared is not None}
     if fitted and not entries:
-        raise ConvertError("no map is better than what the boards start from: nothing is written")
+        raise ConvertError("no map is better than what the boards start from, so nothing is written")
     tasks, files = _add_students(bundle, model, students) if students else ({}, {})
     with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as copy:
         if entries:

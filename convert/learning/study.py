@@ -117,7 +117,7 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     sides = [by_task(side) for fold in folds for side in (fold.train, fold.held_out)]
     for name in by_task(rows):
         if any(name not in side for side in sides):
-            raise ConvertError(f"task {name}: has too few rows, or all of about one time: judged are {words}")
+            raise ConvertError(f"task {name}: has too few rows, or all from about the same time; judged are {words}")
     return folds, words
 
 

@@ -128,7 +128,7 @@ def test_task_accuracy_is_in_the_report_and_printed_by_evaluate(
     assert run("evaluate", bundle, "--against", checkpoint_folder(), *words) == 0
     out = capsys.readouterr().out
     assert "machine-triage    2 of 2 answers right, 100 % (15.8 to 100.0)\n" in out
-    assert "the reference: 100 %, the difference in points +0.0 (-49.0 to +49.0): no measurable difference\n" in out
+    assert "the reference: 100 %, difference in points: +0.0 (-49.0 to +49.0): no measurable difference\n" in out
     assert len([path for path in (work / "cache").iterdir() if path.is_dir()]) == 1, "a checkpoint is kept once"
     assert [path for path in work.rglob("plain-*") if path.is_dir()] == []
 

@@ -260,7 +260,7 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
     template = json.loads((bundle / "manifest.json").read_text("utf-8"))["chat_template_sha256"]
     assert run("verify", bundle, "--public-key", signed.parent / "key.pub.pem") == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{bundle}: pump version 3, all files as the manifest lists them\n")
+    assert out.startswith(f"{bundle}: pump version 3, all files match the manifest\n")
     assert f"template   {template}\n" in out
     assert f"signature  good, key {key_sha256(signed.parent / 'key.pub.pem')[:16]}\nexpires    never\n" in out
     assert run("verify", bundle) == 0
