@@ -97,10 +97,8 @@ Plan = LabelsPlan | SchemaPlan | TextPlan
 class Sampling:
     """How the next token is chosen."""
 
-    temperature: float | None = None
-    """0: the most probable token. None: 0, but what its makers recommend for the text of a reasoning model."""
-    top_p: float | None = None
-    """None: 1, which does not limit the choice, but what its makers recommend for the text of a reasoning model."""
+    temperature: float | None = None  # 0: the most probable one. None: 0, or what a reasoning model's makers recommend.
+    top_p: float | None = None  # 1 does not limit the choice. None: 1, or what a reasoning model's makers recommend.
     top_k: int = 0  # 0 does not limit the choice.
     min_p: float = 0.0
     seed: int | None = None  # None: a random one.
@@ -155,8 +153,7 @@ class TaskPrefix:
     messages: tuple[ChatMessage, ...] = ()  # The turns before the user's.
     user_head: str  # The user message up to the first part that comes from the input.
     has_schema: bool = False  # Its answers are JSON, for which the engine prepares at load.
-    content_free: tuple[EngineRequest, ...] = ()
-    """Requests that say nothing: their scores are the prior of the task's labels."""
+    content_free: tuple[EngineRequest, ...] = ()  # They say nothing: their scores are the prior of the task's labels.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +170,7 @@ class Load:
     model_sha256: str | None = None
     adapters: tuple[Adapter, ...] = ()  # All are applied together.
     students: tuple[Student, ...] = ()  # They are loaded beside the model.
-    state_dir: str | None = None
-    """Keeps measurements and prefixes over restarts, by model_sha256. None: nothing is kept."""
+    state_dir: str | None = None  # Keeps measurements and prefixes over restarts, by model_sha256, if it is given.
 
     @property
     def weights_sha256(self) -> str | None:
@@ -223,8 +219,7 @@ class Priors:
     """Which labels the model prefers where an input says nothing, sent before the first answer of these tasks."""
 
     type: Literal["priors"] = "priors"
-    scores: dict[str, dict[str, float]]
-    """Each label's probability, by a task's definition; nothing for a task whose content-free requests fail."""
+    scores: dict[str, dict[str, float]]  # Each label's, by task definition; none where a content-free request fails.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,8 +266,7 @@ class Finished:
     finish: Finish
     text: str | None = None  # The text, or that of the JSON; None for a LabelsPlan.
     scores: dict[str, float] | None = None  # Each label's probability for a LabelsPlan. They sum to 1.
-    unlike: float | None = None
-    """Above 0, the input is taken for one that is out of distribution; the larger, the surer. None: it is not known."""
+    unlike: float | None = None  # Above 0, the input is taken to be out of distribution. None: it is not known.
     reasoning: str | None = None  # What a reasoning model thought, apart from `text`.
     prompt_tokens: int
     cached_tokens: int
@@ -322,8 +316,7 @@ class Progress:
     prefill_s: float = 0.0  # Time of steps with any prefill.
     decode_s: float = 0.0  # Time of all other steps.
     decoded_tokens_total: int = 0  # Tokens decoded in the other steps, without forced or guessed ones.
-    students_s: float = 0.0
-    """Time of the steps of all students, which the other totals leave out. It may come a second later."""
+    students_s: float = 0.0  # Time of all students' steps, which the other totals leave out; up to a second late.
 
 
 Command = Load | SetTasks | SetLimits | EngineRequest | Cancel

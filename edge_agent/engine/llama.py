@@ -91,7 +91,6 @@ class LlamaLog:
         self.repacked_mib: float | None = None  # MiB of weights in another layout, if buffer sizes were logged.
 
     def write(self, level: int, text: str) -> None:
-        """Takes a line as llama.cpp gives it."""
         line = text.strip()
         log.log(_PYTHON_LEVELS.get(level, logging.DEBUG), "%s", line)
         if level == _GGML_ERROR:
@@ -268,7 +267,6 @@ class Llama:
         return bool(llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & _ATTRIBUTES_PARSED_AS_SPECIAL)
 
     def allowed_tokens(self, matcher: LLMatcher) -> npt.NDArray[np.intp]:
-        """Tokens that may come next."""
         mask = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         return np.flatnonzero(np.unpackbits(mask, bitorder="little")[: self.vocabulary_size])
 
@@ -289,7 +287,6 @@ class Llama:
         return frozenset(text for text in texts if text)
 
     def chat_template(self) -> str | None:
-        """The Jinja source stored with the model, if there is one."""
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
 
@@ -315,7 +312,6 @@ class Llama:
             self._lengths[seq_id] = length
 
     def forget(self, seq_id: int) -> None:
-        """Empties a sequence."""
         self.cut(seq_id, 0)
 
     def state(self, seq_id: int) -> bytes:

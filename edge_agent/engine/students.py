@@ -24,39 +24,35 @@ class Students:
     def __init__(
         self, load: pipe.Load, on_progress: Callable[[], object], emit: Callable[[pipe.Event], object]
     ) -> None:
-        self._students = {one.name: _Student(one, on_progress, emit) for one in load.students}
+        self._engines: list[LlamaEngine] = []
+        self._commands: dict[str, CommandQueue] = {}
+        for student in load.students:
+            engine = LlamaEngine(pipe.Load(model_path=student.path, settings=_SETTINGS), on_progress)
+            commands: CommandQueue = queue.SimpleQueue()
+            self._engines.append(engine)
+            self._commands[student.name] = commands
+            threading.Thread(target=_serve, args=(engine, commands, emit), name=student.name, daemon=True).start()
 
     def take(self, command: pipe.Command) -> bool:
         """Gives a command to the student that it is for. False = it is for the large model, too."""
         if isinstance(command, pipe.Cancel):
-            for one in self._students.values():
-                one.commands.put(command)
+            for commands in self._commands.values():
+                commands.put(command)
         if not isinstance(command, pipe.EngineRequest) or command.student is None:
             return False
-        self._students[command.student].commands.put(command)
+        self._commands[command.student].put(command)
         return True
 
     def busy_s(self) -> float:
         """Time of the steps of all students."""
-        totals = [one.engine.progress() for one in self._students.values()]
+        totals = [engine.progress() for engine in self._engines]
         return sum(one.prefill_s + one.decode_s for one in totals)
 
 
-class _Student:
-    """A trained model, its commands and its thread."""
-
-    def __init__(
-        self, student: pipe.Student, on_progress: Callable[[], object], emit: Callable[[pipe.Event], object]
-    ) -> None:
-        self.commands: CommandQueue = queue.SimpleQueue()
-        self.engine = LlamaEngine(pipe.Load(model_path=student.path, settings=_SETTINGS), on_progress)
-        self._name = student.name
-        threading.Thread(target=self._serve, args=(emit,), name=student.name, daemon=True).start()
-
-    def _serve(self, emit: Callable[[pipe.Event], object]) -> None:
-        try:
-            serve(self.engine, self.commands, emit)
-        except BaseException:
-            log.exception("%s failed", self._name)
-            # As a fault of the large model ends the worker.
-            os._exit(1)
+def _serve(engine: LlamaEngine, commands: CommandQueue, emit: Callable[[pipe.Event], object]) -> None:
+    try:
+        serve(engine, commands, emit)
+    except BaseException:
+        log.exception("%s failed", threading.current_thread().name)
+        # As a fault of the large model ends the worker.
+        os._exit(1)

@@ -103,9 +103,7 @@ def _run(router: _Router, emit: Callable[[pipe.Event], None]) -> int:
     began = perf_counter()
     on_progress = _loading_reporter(emit)
     try:
-        # Before the model, to which llama.cpp's log goes from then on.
-        students = _open_students(load, on_progress, emit)
-        engine = _open_engine(load, on_progress)
+        engine, students = _open(load, on_progress, emit)
     except Exception as error:
         log.exception("model %r cannot be opened", load.model_path)
         emit(pipe.LoadFailed(message=str(error) or type(error).__name__))
@@ -135,23 +133,19 @@ def _loading_reporter(emit: Callable[[pipe.Event], None]) -> Callable[[], None]:
     return on_progress
 
 
-def _open_engine(load: pipe.Load, on_progress: Callable[[], None]) -> Engine:
-    if pipe.is_echo(load.model_path):
-        return EchoEngine(load, on_progress)
+def _open(
+    load: pipe.Load, on_progress: Callable[[], None], emit: Callable[[pipe.Event], None]
+) -> tuple[Engine, Students | None]:
+    is_echo = pipe.is_echo(load.model_path)
+    if is_echo and not load.students:
+        return EchoEngine(load, on_progress), None
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
+    from edge_agent.engine.students import Students  # noqa: PLC0415
 
-    return LlamaEngine(load, on_progress)
-
-
-def _open_students(
-    load: pipe.Load, on_progress: Callable[[], None], emit: Callable[[pipe.Event], None]
-) -> Students | None:
-    if not load.students:
-        return None
-    from edge_agent.engine.students import Students  # noqa: PLC0415 - as for LlamaEngine
-
-    return Students(load, on_progress, emit)
+    # Before the model, to which llama.cpp's log goes from then on.
+    students = Students(load, on_progress, emit)
+    return EchoEngine(load, on_progress) if is_echo else LlamaEngine(load, on_progress), students
 
 
 def _serve(

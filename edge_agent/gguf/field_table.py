@@ -91,14 +91,11 @@ class TaskFields(_Checked):
     """What the model was trained for, as a task of this kind."""
 
     kind: str
-    labels: tuple[str, ...]
-    """The answers that it scores; none where it writes an answer."""
-    fields: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Their names, in the order of the prompt."""
+    labels: tuple[str, ...]  # The answers that it scores; none where it writes an answer.
+    fields: Annotated[tuple[str, ...], Field(min_length=1)]  # Their names, in the order of the prompt.
     most_log_odds: _Limit = None
     """An input is taken for one that is unlike training if UNLIKE has higher log-odds against the labels."""
-    most_strangeness: _Limit = None
-    """The same for an input whose texts are stranger than this."""
+    most_strangeness: _Limit = None  # The same for an input whose texts are stranger than this.
 
 
 class FieldTable(_Checked):

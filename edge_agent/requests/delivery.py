@@ -32,11 +32,11 @@ MAX_TRIES, RETRY_S = 20, 15.0
 
 @dataclass(slots=True)
 class _Outgoing:
-    """A reply, until the broker has it. tries: how often the broker did not take it at that time."""
+    """A reply, until the broker has it."""
 
     origin: Origin
     reply: Reply
-    tries: int = 0
+    tries: int = 0  # How often the broker has answered.
 
 
 class Delivery:

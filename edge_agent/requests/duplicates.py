@@ -21,12 +21,10 @@ _ENTRY_BYTES = 500
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """reply: None = it is in the store, under the row."""
-
     at: float
     status: Status
     row: int | None
-    reply: bytes | None
+    reply: bytes | None  # None where the store has it, in this row.
     size: int
 
 

@@ -31,12 +31,12 @@ def cost_class_of(run: EngineRequest) -> CostClass:
 
 @dataclass(slots=True)
 class Estimate:
-    """What a request takes, in seconds. deviation_s: mean of its runs' deviations. count: runs measured."""
+    """What a request takes, in seconds."""
 
     share_s: float = 0.0
     run_s: float = 0.0
-    deviation_s: float = 0.0
-    count: int = 0
+    deviation_s: float = 0.0  # The mean of its runs' deviations.
+    count: int = 0  # The runs that were measured.
     believed_until: float = 0.0
 
     def answered_in_s(self, ahead: int, work_s: float, slots: int) -> float:

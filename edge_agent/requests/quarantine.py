@@ -29,7 +29,6 @@ class Quarantine:
         return tuple(self._entries.values())
 
     def restore(self) -> None:
-        """Takes over what earlier processes held."""
         self._entries |= {entry.fingerprint: entry for entry in self._store.quarantined()}
 
     def check(self, run: EngineRequest) -> None:

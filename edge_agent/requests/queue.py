@@ -50,17 +50,12 @@ class RateLimiter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """What one model of the engine does now.
+    """What one model of the engine does now."""
 
-    slots: requests that it runs at once; 0 = there is no engine.
-    running: requests. work_s: what is left of them, in seconds of the engine's time, where that is known.
-    loading_s: how long until there is an engine; None = unknown, or it is there.
-    """
-
-    slots: int
+    slots: int  # The requests that it runs at once; 0 where there is no engine.
     running: int = 0
-    work_s: float = 0.0
-    loading_s: float | None = None
+    work_s: float = 0.0  # What is left of them, in seconds of the engine's time, as far as that is known.
+    loading_s: float | None = None  # How long until there is an engine, if it loads and that is known.
 
 
 class RequestQueue:
@@ -174,7 +169,6 @@ class RequestQueue:
         return (engine.work_s + self._work_s(self.waiting)) * 1000 or None if engine.slots else None
 
     def has_newer(self, request: Request) -> bool:
-        """Whether a newer reading of its source waits."""
         return request.source is not None and any(
             one.source == request.source and one.number > request.number for one in self.waiting
         )

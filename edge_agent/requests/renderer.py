@@ -77,7 +77,6 @@ class Renderer:
         self._thread.start()
 
     def ask(self, request: Request, template: str, value: object) -> None:
-        """Renders the template over the input of a request."""
         self._asked.put((request, template, value))
 
     def stop(self) -> None:

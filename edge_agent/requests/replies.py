@@ -97,20 +97,23 @@ class Replies:
         assert request.task is not None
         assert request.run is not None
         event, output = answer.event, answer.output
-        document = reply_document(request, Status.OK, now, self._device, event=event)
-        document["output"] = output
-        document["finish"] = event.finish.value
-        document |= request.task.config.reply_fields(event)
-        document["reasoning"] = event.reasoning if request.run.includes_reasoning else None
-        if document["scores"] and output is None:
+        fields = request.task.config.reply_fields(event)
+        if fields.get("scores") and output is None:
             limits = ["unsure", *(["unlike-training"] if event.is_unlike else []), *limits]
-        document["degraded"] = list(limits)
-        document["model"] = answering = None if model is None else _answering_model(model, request.answerer)
-        document["usage"] = {
-            "prompt_tokens": event.prompt_tokens,
-            "cached_tokens": event.cached_tokens,
-            "completion_tokens": event.completion_tokens,
-            "energy_j": _rounded(energy_j, 3),
+        answering = None if model is None else _answering_model(model, request.answerer)
+        document = self._document(request, Status.OK, now, event=event) | fields
+        document |= {
+            "output": output,
+            "finish": event.finish.value,
+            "reasoning": event.reasoning if request.run.includes_reasoning else None,
+            "degraded": list(limits),
+            "model": answering,
+            "usage": {
+                "prompt_tokens": event.prompt_tokens,
+                "cached_tokens": event.cached_tokens,
+                "completion_tokens": event.completion_tokens,
+                "energy_j": _rounded(energy_j, 3),
+            },
         }
         if answer.please_check:
             document["please_check"] = True
@@ -139,7 +142,7 @@ class Replies:
         )  # fmt: skip
         self.displaced_total += status is Status.BUSY and request.number > 0
         self.overloaded_total += error.code in _OVERLOAD
-        self._end(request, reply_document(request, status, now, self._device, error=error), now)
+        self._end(request, self._document(request, status, now, error=error), now)
 
     @contextmanager
     def answering_faults(self, request: Request, now: float) -> Iterator[None]:
@@ -163,6 +166,36 @@ class Replies:
         self._duplicates.forget_open(request)
         return True
 
+    def _document(
+        self, request: Request, status: Status, now: float, *, error: Error | None = None, event: Finished | None = None
+    ) -> dict[str, Any]:
+        """The terminal reply with every field, null where it does not apply."""
+        waited_until = event.started_at if event else min(now, request.started_at)
+        return {
+            "id": request.id,
+            "task": request.task_name,
+            "device": self._device,
+            "ts": timestamp(),
+            "status": status.value,
+            "output": None,
+            "scores": None,
+            "finish": None,
+            "reasoning": None,
+            "error": error
+            and {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s},
+            "degraded": [],
+            "repeat": request.origin.is_repeated,
+            "model": None,
+            "usage": None,
+            "timing": {
+                "queued_ms": _rounded((waited_until - request.arrived_at) * 1000) if request.number else None,
+                "prefill_ms": _rounded(event.prefill_ms) if event else None,
+                "decode_ms": _rounded(event.decode_ms) if event else None,
+                "total_ms": _rounded((now - request.arrived_at) * 1000),
+                "batch": event.batch if event else None,
+            },
+        }
+
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
         request.is_answered = True
         status, reply = Status(document["status"]), _reply(request, document)
@@ -184,42 +217,6 @@ def _has_time(request: Request, now: float) -> bool:
     Such requests would go from board to board and take the places of those that can be answered.
     """
     return request.task is None or now - request.arrived_at < (request.deadline_at - request.arrived_at) / 2
-
-
-def reply_document(
-    request: Request,
-    status: Status,
-    now: float,
-    device: str,
-    *,
-    error: Error | None = None,
-    event: Finished | None = None,
-) -> dict[str, Any]:
-    """The terminal reply with every field, null where it does not apply."""
-    waited_until = event.started_at if event else min(now, request.started_at)
-    return {
-        "id": request.id,
-        "task": request.task_name,
-        "device": device,
-        "ts": timestamp(),
-        "status": status.value,
-        "output": None,
-        "scores": None,
-        "finish": None,
-        "reasoning": None,
-        "error": error and {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s},
-        "degraded": [],
-        "repeat": request.origin.is_repeated,
-        "model": None,
-        "usage": None,
-        "timing": {
-            "queued_ms": _rounded((waited_until - request.arrived_at) * 1000) if request.number else None,
-            "prefill_ms": _rounded(event.prefill_ms) if event else None,
-            "decode_ms": _rounded(event.decode_ms) if event else None,
-            "total_ms": _rounded((now - request.arrived_at) * 1000),
-            "batch": event.batch if event else None,
-        },
-    }
 
 
 def _answering_model(model: Model, answerer: str) -> dict[str, Any]:

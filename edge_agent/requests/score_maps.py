@@ -25,13 +25,11 @@ class ScoreMaps:
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
-        """Another model has other scores."""
         self._weights_sha256 = model.weights_sha256
         self._bundled: Mapping[str, Any] = model.score_maps
         self._priors: dict[str, ScoreMap] = {}
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
-        """Divides the scores of these tasks by what the model prefers where an input says nothing."""
         self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
 
     def prior_map(self, task: Task) -> ScoreMap | None:
@@ -66,7 +64,6 @@ class ScoreMaps:
 
 
 def with_map(event: Finished, score_map: ScoreMap | None) -> Finished:
-    """The answer with the scores that callers get."""
     if score_map is None or event.scores is None:
         return event
     return replace(event, scores=score_map.apply(event.scores))

@@ -13,12 +13,12 @@ WINDOW = 512
 
 @dataclass(slots=True)
 class ModelAnswers:
-    """The answers of one model since the agent's start. joules: of those `measured` whose energy is known."""
+    """The answers of one model since the agent's start."""
 
     answers_total: int = 0
     latency_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    joules: float = 0.0
-    measured: int = 0
+    joules: float = 0.0  # Of the answers whose energy is known.
+    measured: int = 0  # How many these are.
 
     def describe(self) -> dict[str, Any]:
         """For health."""

@@ -140,7 +140,6 @@ class Task:
 
     @cached_property
     def _set_options(self) -> list[tuple[str, Any]]:
-        """The options that the task sets."""
         return [(name, value) for name, value in self.config if name in Options.model_fields and value is not None]
 
     def make_run(self, number: int, envelope: Envelope, render: Render = render) -> pipe.EngineRequest:

@@ -64,7 +64,6 @@ def _compiled(template: str) -> jinja2.Template:
 
 
 def template_fault(template: str) -> str | None:
-    """What is wrong with a template, or None."""
     try:
         _compiled(template)
         unknown = find_undeclared_variables(_ENVIRONMENT.parse(template)) - {"input", *_ENVIRONMENT.globals}

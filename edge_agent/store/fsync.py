@@ -25,7 +25,7 @@ MAX_WAL_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All that was committed before this generation was requested is on the disk. fault: why not; None = it is."""
+    """All that was committed before this generation was requested is on the disk, unless there was a fault."""
 
     generation: int
     fault: str | None = None

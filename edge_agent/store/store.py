@@ -29,31 +29,31 @@ _ROW_OVERHEAD_BYTES = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRequest:
-    """A request that has no reply yet. message.received_at: its first arrival, on this process's clock."""
+    """A request that has no reply yet."""
 
     row: int
     task: str
-    message: Message
+    message: Message  # Its `received_at` is the first arrival, on this process's clock.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredReply:
-    """A reply that a repeated request gets again. key: see requests/duplicates. nbytes: about its size on disk."""
+    """A reply that a repeated request gets again."""
 
     row: int
-    key: bytes
+    key: bytes  # As in requests/duplicates.
     reply: bytes
-    nbytes: int
+    nbytes: int  # About its size on disk.
     ended: Moment
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """An input that ended the worker twice. since: RFC 3339, None = the clock was unset."""
+    """An input that ended the worker twice."""
 
     fingerprint: str
     task: str
-    since: str | None
+    since: str | None  # As RFC 3339; None if the clock was unset.
 
 
 class Store:
@@ -123,7 +123,6 @@ class Store:
         return row
 
     def accept(self, message: Message, task: str, arrived: Moment) -> int:
-        """Writes a request and gives its row."""
         row = self.new_row()
         self.write(
             "INSERT INTO requests (number, task, topic, payload, packet_id, response_topic, correlation, content_type,"
@@ -134,7 +133,6 @@ class Store:
         return row
 
     def drop(self, row: int) -> None:
-        """The request needs no reply."""
         self.write("DELETE FROM requests WHERE number = ?", row)
 
     def store_reply(self, row: int, task: str, reply: Reply, key: bytes | None, ended: Moment) -> None:
@@ -156,7 +154,6 @@ class Store:
         self._drop_done(row)
 
     def end_repetition(self, row: int) -> None:
-        """The reply is not repeated any more."""
         self.write("UPDATE requests SET key = NULL WHERE number = ?", row)
         self._drop_done(row)
 
@@ -224,7 +221,6 @@ class Store:
         return bool(self.select(f"SELECT 1 FROM {table} LIMIT 1"))  # noqa: S608 - a name of ours
 
     def select(self, statement: str, *values: object) -> list[Any]:
-        """The rows of a query."""
         try:
             return self._connection.execute(statement, values).fetchall()
         except STORE_ERRORS as error:

@@ -115,6 +115,7 @@ def test_equal_payloads_without_an_id_are_two_readings(site: Site) -> None:
 def test_a_task_that_is_switched_off_is_unknown(site: Site) -> None:
     reply = site.ask("generate", "hello")
     assert (reply["status"], reply["error"]["code"]) == ("invalid", "unknown_task")
+    assert "`tasks.generate.enabled = false`" in reply["error"]["message"]
     tasks = site.client.wait(f"{site.base}/info")[0].json["tasks"]
     assert "generate" not in tasks
     assert (tasks["pump"]["reply"], tasks["triage"]["reply"]) == ("output", "full")

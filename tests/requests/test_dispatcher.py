@@ -108,8 +108,7 @@ class TestReplyTopics:
         assert desk.commands == []
 
 
-class TestOutputsAlone:
-    TASKS = """
+BARE_TASK = """
 [tasks.t]
 kind = "classify"
 labels = ["a", "b"]
@@ -117,72 +116,29 @@ min_score = 0.8
 reply = "output"
 subscribe = ["plant/+/x"]
 publish = "plant/{1}/y"
-[tasks.generate]
-kind = "generate"
-reply = "output"
 """
-    RESPONSE, ERROR = f"{BASE}/infer/t/response", f"{BASE}/infer/t/error"
 
-    def test_a_bare_payload_gets_the_output_and_an_envelope_the_full_reply(self) -> None:
-        desk = Desk(tasks=self.TASKS, slots=2)
-        desk.ask("7 mm/s", task="t", correlation=b"c", response_topic="edgeai/v1/reply/me")
-        desk.ask({"input": "7 mm/s"}, task="t")
-        for number in (1, 2):
-            desk.dispatcher.finish(labelled(number, a=0.9, b=0.1), 1.0)
-        bare, full = desk.publications
-        assert (bare.topic, bare.payload, bare.content_type) == ("edgeai/v1/reply/me", b"a", "text/plain")
-        assert (bare.qos, bare.retain, bare.correlation) == (1, False, b"c")
-        assert (full.topic, full.content_type) == (self.RESPONSE, "application/json")
-        assert set(json.loads(full.payload)) == REPLY_FIELDS
 
-    def test_a_reading_is_bare_whatever_it_looks_like(self) -> None:
-        desk = Desk(tasks=self.TASKS)
-        desk.receive(inbound("plant/7/x", {"input": "7"}), 0.0)
-        desk.dispatcher.finish(labelled(1, a=0.9, b=0.1), 1.0)
-        assert [(one.topic, one.payload) for one in desk.publications] == [("plant/7/y", b"a")]
-
-    def test_what_has_no_output_goes_whole_to_the_error_topic(self) -> None:
-        desk = Desk(tasks=self.TASKS)
-        desk.receive(inbound("plant/7/x", "7"), 0.0)
-        desk.dispatcher.finish(labelled(1, a=0.6, b=0.4), 1.0)  # unsure
-        desk.ask(b"{", task="t", correlation=b"c", response_topic="edgeai/v1/reply/me")
-        desk.ask("7", task="t", response_topic="elsewhere")
-        desk.ask({"input": "7", "options": {"seed": -1}}, task="t")
-        desk.ask("7", task="nosuch")
-        found = [(one.topic, one.correlation) for one in desk.publications]
-        assert found[:3] == [(self.ERROR, None), (self.ERROR, b"c"), (self.ERROR, None)]
-        assert found[3:] == [(self.RESPONSE, None), (f"{BASE}/infer/nosuch/response", None)]
-        assert all(set(reply) == REPLY_FIELDS | {"reply_to"} for reply in desk.replies[:3])
-        assert all(set(reply) == REPLY_FIELDS for reply in desk.replies[3:])
-        assert [reply["reply_to"] for reply in desk.replies[:3]] == ["plant/7/y", "edgeai/v1/reply/me", self.RESPONSE]
-        assert [reply["status"] for reply in desk.replies] == ["ok", *4 * ["invalid"]]
-        assert desk.replies[0]["degraded"] == ["unsure"]
-
-    def test_a_repeated_question_gets_the_same_bytes_and_a_repeated_mistake_its_error(self) -> None:
-        desk = Desk(tasks=self.TASKS)
-        for _ in range(2):
-            desk.ask("7", task="t", correlation=b"c")
-        desk.dispatcher.finish(labelled(1, a=0.9, b=0.1), 1.0)
-        desk.ask("7", task="t", correlation=b"c", at=1.0)
-        assert [(one.topic, one.payload) for one in desk.publications] == 3 * [(self.RESPONSE, b"a")]
-        for _ in range(2):
-            desk.ask("{", task="t", correlation=b"c", at=1.0)
-        assert [one.topic for one in desk.publications[3:]] == 2 * [self.ERROR]
-        assert [json.loads(one.payload)["repeat"] for one in desk.publications[3:]] == [False, True]
-
-    def test_a_bare_payload_never_streams(self) -> None:
-        desk = Desk(tasks=self.TASKS)
-        desk.ask("write")
-        assert [run.stream for run in desk.runs] == [False]
+def test_what_has_no_output_goes_whole_to_the_error_topic() -> None:
+    response, error = f"{BASE}/infer/t/response", f"{BASE}/infer/t/error"
+    desk = Desk(tasks=BARE_TASK)
+    desk.receive(inbound("plant/7/x", "7"), 0.0)
+    desk.dispatcher.finish(labelled(1, a=0.6, b=0.4), 1.0)  # unsure
+    desk.ask(b"{", task="t", correlation=b"c", response_topic="edgeai/v1/reply/me")
+    desk.ask("7", task="t", response_topic="elsewhere")
+    desk.ask({"input": "7", "options": {"seed": -1}}, task="t")
+    desk.ask("7", task="nosuch")
+    found = [(one.topic, one.correlation) for one in desk.publications]
+    assert found[:3] == [(error, None), (error, b"c"), (error, None)]
+    assert found[3:] == [(response, None), (f"{BASE}/infer/nosuch/response", None)]
+    assert all(set(reply) == REPLY_FIELDS | {"reply_to"} for reply in desk.replies[:3])
+    assert all(set(reply) == REPLY_FIELDS for reply in desk.replies[3:])
+    assert [reply["reply_to"] for reply in desk.replies[:3]] == ["plant/7/y", "edgeai/v1/reply/me", response]
+    assert [reply["status"] for reply in desk.replies] == ["ok", *4 * ["invalid"]]
+    assert desk.replies[0]["degraded"] == ["unsure"]
 
 
 class TestRefusals:
-    def test_a_task_that_is_switched_off_says_so(self) -> None:
-        desk = Desk(tasks="[tasks.generate]\nkind = 'generate'\nenabled = false\n")
-        desk.ask("x")
-        assert (desk.reply["status"], code_of(desk.reply)) == ("invalid", "unknown_task")
-        assert "`tasks.generate.enabled = false`" in message_of(desk.reply)
-
     @pytest.mark.parametrize("payload", [b'{"input": {"a": [{"b": 3}]}, "id": []}', b"{x", b"x" * 70_000])
     def test_the_message_of_a_refused_request_is_freed_at_once(self, payload: bytes) -> None:
         """Not when the garbage collector comes by: until then a flood would hold the more memory, the faster it is."""

@@ -25,7 +25,6 @@ from edge_agent.engine.answer.answer import Answer, Continuation
 from edge_agent.engine.prompt.field_prompts import OutOfDistribution
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
-_IN_DISTRIBUTION = OutOfDistribution()
 TokenPath = tuple[int, ...]
 LogitsRow = npt.NDArray[np.float32]
 
@@ -61,9 +60,9 @@ class LabelTree:
         }
         self.branches = self._find_branches()
 
-    @property
-    def needs_prompt_logits(self) -> bool:
-        return () in self._choices
+    def has_choice(self, path: TokenPath) -> bool:
+        """Whether labels part after this path."""
+        return path in self._choices
 
     def is_complete(self, logits: Mapping[TokenPath, LogitsRow]) -> bool:
         """Whether `scores` has all that it needs."""
@@ -105,9 +104,7 @@ class LabelTree:
 class LabelAnswer(Answer):
     """Collects the logits that the tree of labels needs."""
 
-    def __init__(
-        self, logits: Callable[[int], LogitsRow], tree: LabelTree, unlike: OutOfDistribution = _IN_DISTRIBUTION
-    ) -> None:
+    def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree, unlike: OutOfDistribution) -> None:
         """`logits` gives those of a row of the last batch."""
         self.branches = tree.branches
         self._logits = logits
@@ -123,19 +120,17 @@ class LabelAnswer(Answer):
     def read(self, sequence: CacheSequence, rows: Sequence[int]) -> None:
         for row in rows:
             path = sequence.path
-            if path or self._tree.needs_prompt_logits or self._limits.token is not None:
-                self.add(path, self._logits(row))
+            is_choice, token = self._tree.has_choice(path), None if path else self._limits.token
+            if is_choice or token is not None:
+                logits = self._logits(row)
+                if is_choice:
+                    self._read[path] = self._tree.choose(path, logits)
+                if token is not None:
+                    excess = self._tree.log_odds(token, logits) - self._limits.max_log_odds
+                    self._excess = excess if self._excess is None else max(self._excess, excess)
             sequence.read += 1
         if rows and self._tree.is_complete(self._read):
             self.finish = Finish.LABELS
-
-    def add(self, path: TokenPath, row: LogitsRow) -> None:
-        """Adds the row [vocabulary] after the prompt and this path of label tokens."""
-        if path or self._tree.needs_prompt_logits:
-            self._read[path] = self._tree.choose(path, row)
-        if not path and self._limits.token is not None:
-            excess = self._tree.log_odds(self._limits.token, row) - self._limits.max_log_odds
-            self._excess = excess if self._excess is None else max(self._excess, excess)
 
     def result(self) -> dict[str, Any]:
         return {"scores": self._tree.scores(self._read), "unlike": self._excess}

@@ -31,7 +31,6 @@ class TextStream:
         return None if self._thought is None else self._thought.strip()
 
     def write(self, data: bytes) -> None:
-        """Adds the bytes of a token."""
         if not self.is_stopped:
             self._held += self._decoder.decode(data)
             self._settle()
@@ -42,7 +41,6 @@ class TextStream:
             self._settle(is_last=True)
 
     def take_delta(self) -> str:
-        """The text of the answer since the last call."""
         delta = self.text[self._shown :]
         self._shown = len(self.text)
         return delta

@@ -34,7 +34,6 @@ class CacheSequence:
         return tuple(self.tokens[self.prompt_length : self.outputs[self.read] + 1])
 
     def piece(self, count: int) -> Piece:
-        """Its next `count` tokens."""
         outputs = [offset for offset in self.waiting_outputs if offset < count]
         return Piece(self.seq_id, self.done, self.tokens[self.done : self.done + count], outputs)
 

@@ -202,7 +202,6 @@ class StepPolicy:
         self.prompt_batch_tokens = _at_most(self._own_prompt_batch_tokens, batch_tokens)
 
     def threads(self, rows: int) -> int:
-        """The number of threads for a step of this many rows."""
         measured = [cost.threads for cost in self._costs if cost.rows <= rows]
         if rows >= WIDE_ROWS:
             return _at_most(measured[-1] if measured else self._prefill_threads, self._max_prefill_threads)

@@ -77,7 +77,6 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
 
 
 def thread_counts(max_threads: int) -> list[int]:
-    """The numbers of threads worth trying."""
     return [count for count in range(1, max_threads + 1) if count <= 4 or count % 2 == 0 or count == max_threads]
 
 

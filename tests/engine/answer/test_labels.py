@@ -37,7 +37,7 @@ def row(**logits: float) -> np.ndarray:
 def test_labels_that_differ_in_their_first_token_need_the_prompt_alone() -> None:
     tree = LabelTree(["normal", "fault"], letters, END)
 
-    assert tree.needs_prompt_logits
+    assert tree.has_choice(())
     assert tree.branches == ()
     found = scores(tree, {(): row(n=1.0, f=1.0 + math.log(3))})
     assert found == pytest.approx({"normal": 0.25, "fault": 0.75})
@@ -54,7 +54,7 @@ def test_labels_that_collide_are_told_apart_where_they_part() -> None:
 def test_a_label_that_begins_another_ends_there_with_the_end_of_turn() -> None:
     tree = LabelTree(["fault", "fault high"], letters, END)
 
-    assert not tree.needs_prompt_logits
+    assert not tree.has_choice(())
     path = tuple(letters("fault"))
     assert [(branch.tokens, branch.outputs) for branch in tree.branches] == [(path, (4,))]
     found = scores(tree, {path: row(end=math.log(9), **{" ": 0.0})})
@@ -86,7 +86,7 @@ def test_what_is_unlike_training_is_a_choice_beside_the_first_tokens_of_all_labe
     apart = LabelAnswer(rows.__getitem__, LabelTree(["ab", "ac", "d"], letters, END), limits)
     apart.read(in_prompt(), [0])
     assert apart.finish is None
-    apart.add((97,), rows[2])
+    apart.read(CacheSequence(1, [1, 97], (1,), prompt_length=1), [2])
     assert apart.result()["unlike"] == pytest.approx(math.log(2) - 0.5)
 
     limits = OutOfDistribution(token=unlike, text_excess=3.0)
@@ -98,7 +98,8 @@ def test_what_is_unlike_training_is_a_choice_beside_the_first_tokens_of_all_labe
 
 
 def test_nothing_is_unlike_the_training_of_a_model_that_was_not_trained_for_it() -> None:
-    answer = LabelAnswer({1: row(b=0.0, c=0.0)}.__getitem__, LabelTree(["ab", "ac"], letters, END))
+    tree = LabelTree(["ab", "ac"], letters, END)
+    answer = LabelAnswer({1: row(b=0.0, c=0.0)}.__getitem__, tree, OutOfDistribution())
     answer.read(CacheSequence(0, [1], (0,), prompt_length=1), [0])  # the prompt's logits are not needed
     answer.read(CacheSequence(1, [1, 97], (1,), prompt_length=1), [1])
     assert answer.result()["unlike"] is None
@@ -117,7 +118,7 @@ def test_scores_of_any_labels_sum_to_one_and_every_choice_is_decoded_once(
     random = np.random.default_rng(seed)
     asked = [branch.tokens[: index + 1] for branch in tree.branches for index in branch.outputs]
 
-    paths = [*asked, ()] if tree.needs_prompt_logits else asked
+    paths = [*asked, ()] if tree.has_choice(()) else asked
     found = scores(tree, {path: (random.standard_normal(VOCABULARY) * scale).astype(np.float32) for path in paths})
 
     assert len(asked) == len(set(asked))
