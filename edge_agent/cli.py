@@ -164,6 +164,7 @@ def _check_config(options: argparse.Namespace) -> int:
     Hints are what is likely not meant, and files that `run` needs and that are not there yet.
     Exit codes: 0 good, 64 usage, 78 bad configuration.
     """
+    _say_new_name("doctor --config-only")
     return _list_faults(options.file or options.config)
 
 
@@ -426,6 +427,7 @@ def _probe(options: argparse.Namespace) -> int:
     running agent is not asked.
     Exit codes: 0 as recorded, 1 an answer differs or the model does not load, 64 usage, 78 bad configuration.
     """
+    _say_new_name("doctor --bundle DIR")
     from edge_agent.tools.doctor.model import probe
 
     return probe(options.config or (None if options.bundle else DEFAULT_PATH), options.bundle)
@@ -548,6 +550,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_FAILED
     return code
+
+
+def _say_new_name(words: str) -> None:
+    """Not where a script may read standard error."""
+    if sys.stderr.isatty():
+        print(f"this is now called `edge-agent {words}`", file=sys.stderr)
 
 
 def _list_faults(path: Path) -> int:
