@@ -272,7 +272,7 @@ class MqttLink:
             self._report(FailedAt.LOST, "the connection ended without a DISCONNECT" if is_silent else str(reason))
             self._failures = 0  # the first broker is tried first again
         elif self._awaits_connack:
-            self._report(FailedAt.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
+            self._report(FailedAt.NOT_ANSWERED, f"no answer to an MQTT {self._config.protocol} CONNECT")
         self._awaits_connack = False
 
     def _report(self, failed_at: FailedAt, reason: str) -> None:

@@ -83,7 +83,7 @@ def test_a_broker_that_is_not_there_is_told_in_the_words_of_the_system() -> None
 def test_a_broker_that_closes_the_connection_unanswered_is_told(protocol: str) -> None:
     with hangs_up() as port:
         event = first_event(port=port, protocol=protocol)
-    assert (event.failed_at, event.reason) == (FailedAt.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {protocol}")
+    assert (event.failed_at, event.reason) == (FailedAt.NOT_ANSWERED, f"no answer to an MQTT {protocol} CONNECT")
 
 
 def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:

@@ -125,5 +125,5 @@ def test_the_model_that_was_switched_to_is_measured_and_named(
     write_record(tmp_path / "state", Record(configured=tmp_path / "one", current=tmp_path / "two", previous=None))
     assert bench(tmp_path / "config.toml", None, is_quick=True, as_json=False) == 1
     printed = capsys.readouterr().err
-    assert f"{tmp_path}/two is measured: it runs since a model-switch" in printed
+    assert f"{tmp_path}/two is measured, because since a model-switch it runs" in printed
     assert f'{tmp_path}/two" does not exist' in printed

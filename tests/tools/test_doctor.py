@@ -58,7 +58,7 @@ def test_canaries_that_differ_are_a_failure_and_none_prove_nothing() -> None:
     checks = [canaries_check(None, []), canaries_check(canaries, []), canaries_check(canaries, ["c 3: other text"])]
     assert [check.verdict for check in checks] == [Verdict.SKIPPED, Verdict.GOOD, Verdict.FAILED]
     assert checks[1].found.startswith("6 of 6 answered")
-    assert checks[2].found.endswith("5 of 6 answered as where the bundle was made: c 3: other text")
+    assert checks[2].found.endswith("5 of 6 answered as they did where the bundle was made: c 3: other text")
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, failed_at: FailedAt | None, reason: str = "why", **fields: Any) -> Check:
@@ -99,8 +99,8 @@ AUTHORITY = "certificate verify failed: unable to get local issuer certificate"
         (FailedAt.NOT_REACHED, {}, KEY_USAGE, KEY_USAGE, "-addext keyUsage=critical,keyCertSign,cRLSign"),
         (FailedAt.NOT_REACHED, {}, AUTHORITY, AUTHORITY, "authority that signed the broker's"),
         (FailedAt.NOT_REACHED, None, "why", " cannot be reached: why", "check the broker"),
-        (FailedAt.NOT_ANSWERED, None, "", " does not answer a CONNECT of MQTT 5 without TLS", "requires TLS"),
-        (FailedAt.NOT_ANSWERED, {}, "", " does not answer a CONNECT of MQTT 5 with TLS", "mqtt.tls.cert_file"),
+        (FailedAt.NOT_ANSWERED, None, "", " does not answer an MQTT 5 CONNECT without TLS", "requires TLS"),
+        (FailedAt.NOT_ANSWERED, {}, "", " does not answer an MQTT 5 CONNECT with TLS", "mqtt.tls.cert_file"),
     ],
 )
 def test_each_kind_of_failed_connection_has_its_own_advice(
@@ -147,7 +147,7 @@ FOUND = {
     "9.2 W (module) by ina3221 VDD_IN; not read: cv0-thermal (thermal_zone2) (Resource temporarily "
     "unavailable), cv1-thermal (thermal_zone3) (Resource temporarily unavailable), cv2-thermal (thermal_zone4) "
     "(Resource temporarily unavailable)",
-    "container": "no temperature; nothing reports throttling; power not measured",
+    "container": "no temperature; throttling not reported; power not measured",
 }
 
 
@@ -177,7 +177,7 @@ def test_a_supply_that_was_too_weak_is_warned_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "number", "found", "advice"),
     [
-        ("get_throttled", errno.EACCES, "get_throttled (Permission denied)", "ask as root"),
+        ("get_throttled", errno.EACCES, "get_throttled (Permission denied)", "run doctor as root"),
         (
             "sys/class/thermal/thermal_zone0/temp",
             errno.EIO,
@@ -333,7 +333,7 @@ def test_a_broker_that_dies_meanwhile_is_not_said_to_be_slow(tmp_path: Path) -> 
             pass
     (check,) = checks
     assert (check.name, check.verdict) == ("round trip", Verdict.FAILED)
-    assert "the connection broke meanwhile" in check.found
+    assert "the connection broke in the meantime" in check.found
 
 
 @pytest.mark.usefixtures("require_mosquitto")
@@ -362,7 +362,7 @@ def test_a_slow_or_uneven_network_alone_is_no_fault() -> None:
     ):
         check = round_trip_check([ms / 1000 for ms in at_once_ms], [ms / 1000 for ms in late_ms])
         assert check.verdict is verdict
-        assert check.found.startswith(f"{late_ms[1]}.0 ms from a message at QoS 1 to its answer")
+        assert check.found.startswith(f"{late_ms[1]}.0 ms from a QoS 1 message to its answer")
 
 
 @pytest.mark.usefixtures("require_mosquitto")
@@ -407,7 +407,7 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     switched = tmp_path / "pumps-2"
     write_record(config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=None))
     checks = {check.name: check for check in doctor.checks(path)}
-    assert f"{switched} runs since a model-switch" in checks["model in force"].found
+    assert f"{switched} has been running since a model-switch" in checks["model in force"].found
     assert str(switched) in checks["model"].found
 
 
@@ -424,5 +424,5 @@ def test_a_model_that_prefers_one_label_is_warned_of() -> None:
     tasks = "".join(f"[tasks.{name}]\n{labels}{keys}" for name, keys in more.items())
     (check,) = preferences(config(tasks), MODEL, cast("WorkerClient", Leaning()))
     assert (check.verdict, check.name) == (Verdict.WARNING, "labels")
-    assert check.found == 'task b: where an input says nothing, the model gives "calm" 0.97'
+    assert check.found == 'task b: when the input says nothing, the model gives "calm" 0.97'
     assert "tasks.b.prior" in (check.advice or "")

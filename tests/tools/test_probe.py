@@ -63,7 +63,7 @@ def test_without_canaries_nothing_is_proved(
 ) -> None:
     copy = changed(model_bundles / "one", tmp_path / "none", lambda folder: (folder / "canaries.json").unlink())
     assert main(["probe", "--bundle", str(copy)]) == 1
-    assert "canaries.json: the bundle has none" in capsys.readouterr().err
+    assert "the bundle has no canaries.json" in capsys.readouterr().err
 
 
 def test_configuration_names_the_bundle_and_who_must_have_signed_it(

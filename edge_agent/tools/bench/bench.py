@@ -49,7 +49,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
             config = load_config(config_path)
             path = in_force(config)
             if path != config.models["default"].path:
-                progress.say(f"{path} is measured: it runs since a model-switch, not models.default.path")
+                progress.say(f"{path} is measured, because since a model-switch it runs instead of models.default.path")
             model = config.models["default"].model_copy(update={"path": path})
             settings, root = config.engine, config.board.root
         else:

@@ -29,7 +29,7 @@ _CA_ADVICE = (
     "create the authority's certificate (mqtt.tls.ca_file) again, by openssl req -x509 -key ca.key with the same -subj "
     "and -addext keyUsage=critical,keyCertSign,cRLSign: Python requires it since 3.13; the broker's stays valid"
 )
-_OTHER_CA_ADVICE = "let mqtt.tls.ca_file name the certificate of the authority that signed the broker's"
+_OTHER_CA_ADVICE = "set mqtt.tls.ca_file to the certificate of the authority that signed the broker's"
 # Part of OpenSSL's message, in small letters -> advice.
 _TLS_ADVICE = {
     "key usage": _CA_ADVICE,
@@ -42,7 +42,7 @@ _TLS_ADVICE = {
 }
 _LISTENER_ADVICE = (
     "check that mqtt.port is the broker's TLS listener (usually 8883), that mqtt.tls.ca_file is the authority of "
-    "its certificate and that mqtt.host is a name in it; or leave [mqtt.tls] out"
+    "its certificate and that mqtt.host is a name in it; or remove [mqtt.tls]"
 )
 
 
@@ -62,7 +62,7 @@ def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
     """Whether the only host of `mqtt` accepts a connection."""
     where = f"{mqtt.hosts[0]}:{mqtt.effective_port}"
     if faults := credential_faults(mqtt):
-        advice = "correct these files, or their keys in the configuration; only root may read those in credentials/"
+        advice = "correct these files or their keys in the configuration; only root may read those in credentials/"
         return failed("broker", "; ".join(faults), advice)
     try:
         socket.create_connection((mqtt.hosts[0], mqtt.effective_port), TIMEOUT_S).close()
@@ -82,9 +82,9 @@ def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
                 advice = next((known for words, known in _TLS_ADVICE.items() if words in why.lower()), _LISTENER_ADVICE)
                 return failed("broker", f"{where} can be reached, but not with TLS: {why}", advice)
             case FailedAt.NOT_REACHED:
-                return failed("broker", f"{where} cannot be reached: {why}", "check the broker, and ask again")
+                return failed("broker", f"{where} cannot be reached: {why}", "check the broker, then run doctor again")
     also = "a client's certificate (mqtt.tls.cert_file)" if mqtt.tls else "TLS ([mqtt.tls], usually port 8883)"
-    found = f"{where} does not answer a CONNECT of MQTT {mqtt.protocol} {tls}"
+    found = f"{where} does not answer an MQTT {mqtt.protocol} CONNECT {tls}"
     return failed("broker", found, f"check mqtt.protocol, and whether the broker's listener requires {also}")
 
 
@@ -137,19 +137,19 @@ def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
         if limits.get(name) == 0
     ]
     if lacks:
-        return failed("features", f"the broker lacks {'; '.join(lacks)}", "switch it on, or use another broker")
+        return failed("features", f"the broker lacks {'; '.join(lacks)}", "enable it, or use another broker")
     packet_bytes, keepalive_s = limits.get("MaximumPacketSize"), limits.get("ServerKeepAlive", 0)
-    packets = "no largest packet named" if packet_bytes is None else f"packets up to {packet_bytes} bytes"
+    packets = "no packet limit announced" if packet_bytes is None else f"packets up to {packet_bytes} bytes"
     found = f"retained messages, wildcards, QoS 1, {packets}, {limits.get('ReceiveMaximum', 65535)} unacknowledged"
     if packet_bytes is not None and packet_bytes < max_payload_bytes:
         advice = (
-            f"let the broker take packets of more than queue.max_payload_bytes ({max_payload_bytes}): a longer request "
-            "does not arrive, a longer reply becomes `failed`, a longer `info` is not published"
+            f"let the broker accept packets larger than queue.max_payload_bytes ({max_payload_bytes}); otherwise a "
+            "longer request does not arrive, a longer reply becomes `failed`, and a longer `info` is not published"
         )
         return warning("features", found, advice)
     if keepalive_s > KEEPALIVE_S:
         found = f"the broker sets a keepalive of {keepalive_s} s; the agent asks for {KEEPALIVE_S} s"
-        advice = f"lower it: a board that dies is shown as online for up to {1.5 * keepalive_s:.0f} s"
+        advice = f"lower it, because a dead board is shown as online for up to {1.5 * keepalive_s:.0f} s"
         return warning("features", found, advice)
     return good("features", found)
 
@@ -157,8 +157,8 @@ def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
 def rights_check(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
     """By what the broker refused, with its reasons, and whether the event came back."""
     advice = (
-        f"let the broker's access list allow this user to read and write below {base}/#; "
-        "usually the rule is that mqtt.username is the device's id"
+        f"in the broker's access list, let this user read and write below {base}/#; "
+        "usually the rules expect mqtt.username to be the device's id"
     )
     if refused:
         return failed("topics", f"the broker refuses {', '.join(f'{what} ({why})' for what, why in refused)}", advice)
@@ -179,7 +179,7 @@ def replies_check(board: Client, place: str) -> Check:
     return warning(
         "replies",
         f"the broker refuses to publish below {shown(place)}",
-        f"let the access list allow this user to write {place}/#; until then such replies go to the task's own topic",
+        f"in the broker's access list, let this user write {place}/#; until then, replies go to the task's own topic",
     )
 
 
@@ -189,7 +189,7 @@ def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
     if current in ("online", "draining") and not is_running:
         return warning(
             "name",
-            f"an agent is {current} as {base}, and no service runs here",
+            f"an agent is {current} as {base}, although no service runs here",
             "if no agent was started here by hand, another board has this device.id: give each its own",
         )
     return good("name", f"{base} is {shown(current) if current else 'not known there yet'}")
@@ -205,10 +205,10 @@ def retained_check(board: Client, topics: Topics) -> Check:
     is_brought = hears(board, token, is_retained=True)
     board.link.publish(emptied(topic))
     if is_brought:
-        return good("retained", "a new subscription brings what the broker retains, with wildcards too")
+        return good("retained", "a new subscription receives retained messages, even with wildcards")
     return warning(
         "retained",
-        "a subscription with wildcards does not bring what the broker retains (RabbitMQ works so)",
+        "a new subscription with wildcards does not receive retained messages (as with RabbitMQ)",
         "dashboards should name each board's topics; `edge-agent watch` shows a board once it publishes health, and "
         "never one that was offline before",
     )
@@ -220,7 +220,8 @@ def _unless_lost(board: Client, check: Check) -> Check:
         pass
     if board.is_connected:
         return check
-    return failed(check.name, f"the connection broke meanwhile: {board.reason}", "see the broker's log, and ask again")
+    found = f"the connection broke in the meantime: {board.reason}"
+    return failed(check.name, found, "see the broker's log, then run doctor again")
 
 
 def _round_trip(board: Client, caller: Client, topics: Topics) -> Check:
@@ -229,8 +230,8 @@ def _round_trip(board: Client, caller: Client, topics: Topics) -> Check:
         return _unless_lost(board, skipped("round trip", found))
     prompt_s, late_s = (_round_trips_s(board, caller, topics, is_late=is_late) for is_late in (False, True))
     if not prompt_s or not late_s:
-        found = f"an answer did not come within {WAIT_S:.0f} s"
-        return _unless_lost(board, warning("round trip", found, "check the broker's load, and ask again"))
+        found = f"no answer came within {WAIT_S:.0f} s"
+        return _unless_lost(board, warning("round trip", found, "check the broker's load, then run doctor again"))
     return round_trip_check(prompt_s, late_s)
 
 
@@ -261,15 +262,15 @@ def round_trip_check(prompt_s: list[float], late_s: list[float]) -> Check:
 
     Only if the fastest late one is slower than prompt ones are: where a network is uneven, medians differ by chance.
     """
-    found = f"{1000 * statistics.median(late_s):.1f} ms from a message at QoS 1 to its answer, without an agent's work"
-    usual_s = statistics.median(prompt_s)
+    usual_s, late_ms = statistics.median(prompt_s), 1000 * statistics.median(late_s)
+    found = f"{late_ms:.1f} ms from a QoS 1 message to its answer, not counting an agent's work"
     if min(late_s) - usual_s < STALL_S:
         return good("round trip", found)
     return warning(
         "round trip",
         f"{found}; {1000 * usual_s:.1f} ms if the client's kernel acknowledges each packet at once: the broker holds "
         "packets back (Nagle's algorithm)",
-        "write `set_tcp_nodelay true` into mosquitto.conf and restart it; let clients set TCP_NODELAY, too",
+        "write `set_tcp_nodelay true` into mosquitto.conf and restart it; let clients set TCP_NODELAY too",
     )
 
 

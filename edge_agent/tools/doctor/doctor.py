@@ -92,7 +92,7 @@ def checks(
         yield system.files(config, config_path)
         yield from _bus_checks(config, is_running=is_running)
         if faults := signing_key_faults(config):
-            yield failed("commands", "; ".join(faults), "put the key there that signs commands, or remove the setting")
+            yield failed("commands", "; ".join(faults), "put the key that signs commands there, or remove the setting")
     available_mb = reading.memory.available_mb
     yield from model_checks(config, board, available_mb, bundle, is_running=is_running, not_loading=not_loading)
 

@@ -56,12 +56,13 @@ def model_checks(
     """
     configured, path = config.models["default"], bundle or in_force(config)
     if bundle is None and path != configured.path:
-        yield good("model in force", f"{path} runs since a model-switch; models.default.path is {configured.path}")
+        found = f"{path} has been running since a model-switch; models.default.path is {configured.path}"
+        yield good("model in force", found)
     try:
         trust = trust_in_force(config) if bundle is None else read_trust(configured, config.state_dir)
         model = open_model("default", path, trust, configured.chat_templates)
     except ModelError as error:
-        advice = "let models.default.path name a bundle made by edge-convert, whole and unchanged"
+        advice = "set models.default.path to an intact bundle made by edge-convert"
         if configured.key_files:
             advice += ", signed for models.default.public_key or public_keys, and not revoked"
         yield failed("model", str(error), advice)
@@ -73,7 +74,7 @@ def model_checks(
     )
     yield warning("model", found, "make a bundle of it with edge-convert") if model.warning else good("model", found)
     if not is_echo(path) and (missing := missing_extra("engine")):
-        yield failed("engine", missing, "a PC that runs no model needs none: there `doctor --broker` checks enough")
+        yield failed("engine", missing, "a PC that runs no model does not need it; `doctor --broker` is enough there")
         return
     if is_running and not_loading is None:
         not_loading = _too_large_beside(model, available_mb)
@@ -103,7 +104,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
             worker_mb = resident_mb(worker.process.pid)
             of_tasks = [*preferences(config, model, worker), *untrained_tasks(config, model, worker)]
     except (CanaryError, WorkerError, OSError) as error:
-        advice = "check the model with `edge-convert verify`, and the free memory"
+        advice = "check the model with `edge-convert verify`, and how much memory is free"
         yield failed("engine", str(error), advice)
         return
     yield memory(available_mb, worker_mb)
@@ -123,12 +124,12 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
 
 def canaries_check(canaries: RenderedCanaries | None, differences: list[str]) -> Check:
     if canaries is None:
-        return skipped("canaries", "the model has none: nothing says what its answers should be")
+        return skipped("canaries", "the bundle has no canaries, so nothing says what its answers should be")
     asked = len(canaries.runs)
-    found = f"{asked - len(differences)} of {asked} answered as where the bundle was made"
+    found = f"{asked - len(differences)} of {asked} answered as they did where the bundle was made"
     if not differences:
         return good("canaries", found)
-    advice = "copy the bundle again, and test memory and card; another llama.cpp may answer otherwise, too"
+    advice = "copy the bundle again, and test memory and card; another llama.cpp may also answer differently"
     return failed("canaries", f"{found}: {'; '.join(differences)}", advice)
 
 
@@ -146,7 +147,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
         if prior and prior[label] >= _PREFERRED:
             yield warning(
                 "labels",
-                f"task {name}: where an input says nothing, the model gives {shown(label)} {prior[label]:.2f}",
+                f"task {name}: when the input says nothing, the model gives {shown(label)} {prior[label]:.2f}",
                 f"set tasks.{name}.prior to corrected, or run `edge-agent tune {name}` with labelled rows",
             )
 
@@ -162,7 +163,7 @@ def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Itera
         task = Task(name, table.model_copy(update={"template": DEFAULT_TEMPLATE}))
         event = worker.ask(task.make_run(1, Envelope(input="{}")))
         if isinstance(event, Failed) and event.code is Code.UNKNOWN_TASK:
-            advice = "train the model for it with `edge-convert train`, or take the task or its labels back"
+            advice = "train the model for it with `edge-convert train`, or remove the task or restore its labels"
             yield warning("task", f"task {name}: {event.message}", advice)
 
 
@@ -175,7 +176,7 @@ def idle_students(config: Config, model: Model) -> Iterator[Check]:
                 yield warning(
                     "student",
                     f"{student.name} is not asked: it was trained for task {name} with the labels {', '.join(labels)}",
-                    "train it again with `edge-convert train`, or take the labels back",
+                    "train it again with `edge-convert train`, or restore the labels",
                 )
 
 
@@ -205,7 +206,7 @@ def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
         return good("kernels", cpu_variant)
     return failed(
         "kernels",
-        f"the cores have {', '.join(unused)}, but llama.cpp runs kernels without: {cpu_variant}",
+        f"the cores have {', '.join(unused)}, but llama.cpp runs kernels that do not use that: {cpu_variant}",
         "install a llama-cpp-python with all kernel variants, from `make wheelhouse "
         f"ARCH={platform.machine()}`, or build it on this board with `pip install --force-reinstall --no-binary "
         "llama-cpp-python llama-cpp-python`",
@@ -214,8 +215,8 @@ def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
 
 def repack(repacked_mib: float | None) -> Check:
     if repacked_mib is None:
-        return skipped("repack", "the library does not say")
-    found = f"{repacked_mib:.1f} MiB of weights in fast layout"
+        return skipped("repack", "unknown: the library does not say")
+    found = f"{repacked_mib:.1f} MiB of weights in a fast layout"
     if repacked_mib == 0:
         advice = "no weight has a fast layout here; on ARM with dotprod q4_0, q8_0 and iq4_nl have one"
         return warning("repack", found, advice)
@@ -235,7 +236,7 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
         trust = read_trust(configured, config.state_dir if config else None)
         model, canaries = verify_with_canaries(path, configured, trust)
         if canaries is None:
-            raise CanaryError(f"{CANARIES_FILE}: the bundle has none; nothing says what its answers should be")
+            raise CanaryError(f"the bundle has no {CANARIES_FILE}, so nothing says what its answers should be")
         load = Load(
             model_path=str(model.path),
             # The service may run beside it: memory for one request is enough.

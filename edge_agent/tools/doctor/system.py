@@ -52,7 +52,7 @@ def sensors(reading: BoardReading) -> Check:
     limit = "no known limit" if thermal.limit_c is None else f"a limit of {thermal.limit_c:g} °C"
     found = [
         "no temperature" if thermal.soc_c is None else f"SoC {thermal.soc_c:.1f} °C with {limit}",
-        "nothing reports throttling" if is_blind else "throttled" if reading.throttle.now else "not throttled",
+        "throttling not reported" if is_blind else "throttled" if reading.throttle.now else "not throttled",
         "power not measured" if power.watts is None else f"{power.watts:.1f} W ({power.scope}) by {power.source}",
     ]
     if reading.errors:
@@ -65,8 +65,8 @@ def sensors(reading: BoardReading) -> Check:
 def _sensor_advice(reading: BoardReading) -> Iterator[str]:
     if denied := sorted(name for name, why in reading.errors.items() if why in _DENIED):
         yield (
-            f"{', '.join(denied)}: this account may not read them, ask as root; a Raspberry Pi's firmware answers the "
-            "group video, too (the unit has it: SupplementaryGroups=video)"
+            f"{', '.join(denied)}: this account may not read them: run doctor as root; a Raspberry Pi's firmware also "
+            "answers the group video (the unit has it: SupplementaryGroups=video)"
         )
     if broken := sorted(reading.errors.keys() - reading.unavailable - {*denied}):
         yield f"{', '.join(broken)}: the kernel's log (dmesg) may say why; the agent works without them"
@@ -80,12 +80,12 @@ def memory_limit(root: Path) -> Check:
     """Whether systemd can limit the agent's memory, by the /sys and /proc below the root."""
     has_controller = has_memory_controller(root)
     if has_controller is None:
-        return skipped("memory limit", "the kernel does not say")
+        return skipped("memory limit", "unknown: the kernel does not say")
     if has_controller:
         return good("memory limit", "the kernel can set one")
     return warning(
         "memory limit",
-        "the kernel can set none: its memory cgroup is off",
+        "the kernel cannot set one because its memory cgroup is off",
         "add cgroup_enable=memory to the kernel's command line and reboot (Raspberry Pi: to the one line of "
         "/boot/firmware/cmdline.txt); until then MemoryMax= and MemoryHigh= do nothing",
     )
@@ -103,25 +103,26 @@ def is_clock_synchronized() -> bool | None:
 def clock(is_synchronized: bool | None) -> Check:  # noqa: FBT001
     now = timestamp()
     if now is None or is_synchronized is False:
-        found = f"{now}, but it follows no server" if now else f"not set ({time.strftime('%Y-%m-%d', time.gmtime())})"
+        unset = f"not set ({time.strftime('%Y-%m-%d', time.gmtime())})"
+        found = f"{now}, not synchronized with a server" if now else unset
         return warning(
             "clock",
             found,
             "while it is wrong, times are null or wrong, and TLS and signed commands fail; enable systemd-timesyncd "
-            "with a server that this network reaches",
+            "with a server that this network can reach",
         )
-    return good("clock", f"{now}, {'synchronized' if is_synchronized else 'whether it follows a server is unknown'}")
+    return good("clock", f"{now}, {'synchronized' if is_synchronized else 'whether it is synchronized is unknown'}")
 
 
 def disk(models_dir: Path, reading: BoardReading) -> Check:
     if reading.disk_free_mb is None:
         why = reading.errors.get("disk", "not reported")
         return warning(
-            "disk", f"unknown how much is free at {models_dir}: {why}", "check the disk of models_dir and its mount"
+            "disk", f"free space at {models_dir} is unknown: {why}", "check the disk of models_dir and its mount"
         )
     # Path.is_dir raises where a folder above may not be entered.
     is_there = os.access(models_dir, os.F_OK)
-    place = models_dir if is_there else f"the disk where {models_dir} would be: there is no such folder"
+    place = models_dir if is_there else f"the disk where {models_dir} would be, because there is no such folder"
     found = f"{reading.disk_free_mb:.0f} MB free at {place}"
     if reading.disk_free_mb < MIN_DISK_FREE_MB:
         return warning("disk", found, f"free at least {MIN_DISK_FREE_MB:.0f} MB")
@@ -132,12 +133,11 @@ def state(folder: Path) -> Check:
     """The folder for requests, measurements and prefixes."""
     path = folder / FILE if os.access(folder / FILE, os.F_OK) else folder
     if not os.access(folder, os.F_OK):
-        advice = (
-            "the unit creates /var/lib/edge-agent/state and may write nowhere else; else create it for your account"
-        )
+        advice = "the unit creates /var/lib/edge-agent/state and may write only there; otherwise create it yourself"
         return warning("state", f"{folder} does not exist yet", advice)
     if not is_allowed(os.W_OK, path):
-        advice = f"change its owner: chown -R {SERVICE_ACCOUNT} {folder}; an agent may have run here as another account"
+        advice = f"change its owner: chown -R {SERVICE_ACCOUNT} {folder}"
+        advice += "; an agent may have run here under another account"
         return failed("state", f"{_account_name()} may not write {path}", advice)
     free_mb = shutil.disk_usage(folder).free / 1e6
     if free_mb < MIN_STATE_FREE_MB:
