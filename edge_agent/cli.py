@@ -481,10 +481,9 @@ def _tune(options: argparse.Namespace) -> int:
     disturb each other.
     Exit codes: 0 done, 1 failed, 64 usage, 78 bad configuration.
     """
-    from edge_agent.learning.commands.tune.tune import Options, tune
+    from edge_agent.learning.commands.tune.tune import tune
 
-    names = ("task", "labelled", "unlabelled", "config", "wordings", "minutes", "max_slower", "out", "force")
-    return tune(Options(**{name: getattr(options, name) for name in names}, as_json=options.json))
+    return tune(options)
 
 
 @_cli_command(

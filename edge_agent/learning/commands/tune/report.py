@@ -9,25 +9,25 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.terminal import aligned
 from edge_agent.learning.commands.tune.judge import Candidate, Correction, log_loss_gain
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED
-from edge_agent.learning.commands.tune.search import Result, is_proved
+from edge_agent.learning.commands.tune.search import Search
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.toml import toml, toml_key
 
 _FEW_ROWS = 50
 
 
-def document(result: Result) -> dict[str, Any]:
+def document(result: Search) -> dict[str, Any]:
     """Every prompt with each correction, each unit in its key's name."""
     return {
         "rows": result.judged,
         "chosen": _row(result, result.chosen),
-        "is_proved": is_proved(result),
+        "is_proved": result.is_proved(),
         "tried": [_row(result, one) for one in result.tried],
         "skipped": result.skipped,
     }
 
 
-def _row(result: Result, one: Candidate) -> dict[str, Any]:
+def _row(result: Search, one: Candidate) -> dict[str, Any]:
     return {
         "prompt": one.asked.prompt.name,
         "correction": str(one.correction),
@@ -44,7 +44,7 @@ def _row(result: Result, one: Candidate) -> dict[str, Any]:
     }
 
 
-def table(result: Result) -> list[str]:
+def table(result: Search) -> list[str]:
     """All corrections of the configured prompt, and the best one of each other prompt."""
     others = dict[str, Candidate]()
     for one in result.tried:
@@ -60,11 +60,11 @@ def table(result: Result) -> list[str]:
     return aligned([head, *rows], left=3)
 
 
-def _mark(result: Result, one: Candidate) -> str:
+def _mark(result: Search, one: Candidate) -> str:
     return "*" if one is result.chosen else "·" if one is result.reference else ""
 
 
-def _cells(result: Result, one: Candidate) -> tuple[str, ...]:
+def _cells(result: Search, one: Candidate) -> tuple[str, ...]:
     low, high = one.interval
     return (
         one.asked.prompt.name,
@@ -79,35 +79,35 @@ def _cells(result: Result, one: Candidate) -> tuple[str, ...]:
     )
 
 
-def words(result: Result, max_slower: float) -> Iterator[str]:
+def words(result: Search, max_slower: float) -> Iterator[str]:
     yield "· marks what is in force, * what is chosen. No prompt is judged on rows that it shows as examples."
     yield "`before`: how often what is in force is right on the same rows."
     yield "`prefix`: tokens that requests share. `ms`: the median of a request that runs alone."
-    chosen, mean = result.chosen, any(one.correction is Correction.MEAN for one in result.tried)
-    if chosen is result.reference:
+    chosen, reference = result.chosen, result.reference
+    if chosen is reference:
         yield "No other prompt is better by more than chance, and no other correction at all: keep what is in force."
-    elif not is_proved(result):
+    elif not result.is_proved():
         yield f"{result.judged} rows are too few to say whether the chosen one is better than what is in force."
     else:
         yield (
             f"The chosen one is right in {chosen.accuracy:.0%}, what is in force in "
             f"{result.accuracy_before(chosen):.0%} of the same rows. Its log loss is lower by more than chance."
         )
-    if chosen is not result.reference and (never := chosen.never_answered):
+    if chosen is not reference and (never := chosen.never_answered):
         yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows with them would help."
-    labels = result.reference.asked.prompt.config.labels
-    if missing := [label for label in labels if label not in result.reference.answers]:
+    labels = reference.asked.prompt.config.labels
+    if missing := [label for label in labels if label not in reference.answers]:
         yield f"No row is labelled {', '.join(missing)}, so the choice may never give that answer."
     if result.judged < _FEW_ROWS:
         yield f"With {_FEW_ROWS} rows or more the choice is more certain."
-    slow = result.best
+    slow = result.best_of_all()
     if slow is not chosen and slow.asked.slowdown > 1 + max_slower / 100:
         yield (
             f"Not chosen because it takes {slow.asked.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
             f"{slow.asked.prompt.name}, {slow.correction}, right in {slow.accuracy:.0%} where what is in force is in "
             f"{result.accuracy_before(slow):.0%}."
         )
-    if mean:
+    if any(one.correction is Correction.MEAN for one in result.tried):
         yield f"`{Correction.MEAN}` assumes that all labels are equally frequent."
     for name, reason in result.skipped.items():
         yield f"Skipped: {name}: {reason}"

@@ -38,90 +38,104 @@ _PROMPTS = 10
 _PAIR_EVERY = 3
 # Of the prompts that could be chosen, before they are.
 _PAIRS = 30
+# Inputs without labels that are asked.
+_MAX_INPUTS = 100
 
 
 class TuneError(Exception):
     """The task cannot be tuned with these rows; the message says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """The search for one task, and what it found."""
+
+    worker: WorkerClient
+    task: Task
+    rows: Sequence[RequestLine]  # Labelled; those that the configured task shows as examples are not judged.
     weights_sha256: str
     until: float  # On the monotonic clock.
     max_slower: float  # How much more time a chosen prompt may take, in percent.
-    max_inputs: int = 100  # Inputs without labels that are asked.
+    say: Say
+    unlabelled: Sequence[Any] = ()
+    wordings: Sequence[str] = ()
+    chosen: Candidate = field(init=False)  # What the agent should do.
+    skipped: dict[str, str] = field(default_factory=dict)  # Prompts that the model cannot be asked with, and why.
+    _judged: Sequence[int] = ()
+    _asked: dict[str, Asked] = field(default_factory=dict)
+    _tried: dict[str, list[Candidate]] = field(default_factory=dict)
+    _configured: Prompt = field(init=False)
 
+    def __post_init__(self) -> None:
+        assert isinstance(self.task.config, ClassifyTask)
+        self._configured = Prompt(AS_CONFIGURED, self.task.config)
+        shown = [example.input for example in self.task.config.examples]
+        kept = [row for row in self.rows if row.input not in shown]
+        if len(kept) < MIN_ROWS:
+            raise TuneError(f"should have at least {MIN_ROWS} labelled rows with different inputs (got {len(kept)})")
+        self.rows = random.Random(0).sample(kept, len(kept))  # noqa: S311 - a reproducible order
 
-@dataclass(slots=True)
-class Result:
-    tried: list[Candidate]  # Every prompt, with each correction.
-    reference: Candidate  # What the agent does now.
-    chosen: Candidate  # What it should do.
-    best: Candidate  # What would be chosen without regard to time.
-    base_ms: float  # Of a request as configured.
-    judged: int  # How many rows.
-    skipped: dict[str, str]  # Prompts that the model cannot be asked with, and why.
+    def run(self) -> None:
+        """Raises TuneError, WorkerError. Ctrl-C ends the search, not the run."""
+        self._judged = range(self._affordable_rows())
+        rest = range(len(self._judged), len(self.rows))
+        pool = rest if len(rest) >= len(self._judged) else range(len(self.rows))
+        try:
+            self._ask_while_there_is_time([number for number in pool if can_be_example(self.rows[number].input)])
+        except KeyboardInterrupt:
+            # What is known by now is the result.
+            if not self._tried:
+                raise
+        self.chosen = self._best_fast()
+
+    @property
+    def tried(self) -> list[Candidate]:
+        """Every prompt, with each correction."""
+        return [one for several in self._tried.values() for one in several]
+
+    @property
+    def reference(self) -> Candidate:
+        """What the agent does now."""
+        corrected = {one.correction: one for one in self._tried[AS_CONFIGURED]}
+        in_force = Correction.PRIOR if self._configured.config.corrects_prior else Correction.AS_IS
+        return corrected.get(Correction.CONFIGURED) or corrected.get(in_force) or corrected[Correction.AS_IS]
+
+    def best(self) -> Prompt:
+        return self._best_fast().asked.prompt
+
+    def _best_fast(self) -> Candidate:
+        return choose([one for one in self.tried if self.is_fast_enough(one.asked.prompt)], self.reference)
+
+    def best_of_all(self) -> Candidate:
+        """What would be chosen without regard to time."""
+        return choose(self.tried, self.reference)
+
+    @property
+    def judged(self) -> int:
+        """How many rows are judged."""
+        return len(self._judged)
+
+    def is_fast_enough(self, prompt: Prompt) -> bool:
+        asked = self._asked.get(prompt.name)
+        return asked is not None and asked.slowdown <= 1 + self.max_slower / 100
 
     def accuracy_before(self, candidate: Candidate) -> float:
         """That of the reference on the same rows."""
         return share_right(list(self.reference.on(candidate.rows).values()))
 
     def ms(self, candidate: Candidate) -> float:
-        return self.base_ms * candidate.asked.slowdown
+        return self._base_ms * candidate.asked.slowdown
 
-
-@dataclass(slots=True)
-class Search:
-    """One task. rows: labelled; those that the configured task shows as examples are not judged."""
-
-    worker: WorkerClient
-    task: Task
-    rows: Sequence[RequestLine]
-    settings: Settings
-    say: Say
-    unlabelled: Sequence[Any] = ()
-    wordings: Sequence[str] = ()
-    _judged: list[int] = field(default_factory=list)
-    _asked: dict[str, Asked] = field(default_factory=dict)
-    _tried: dict[str, list[Candidate]] = field(default_factory=dict)
-    _skipped: dict[str, str] = field(default_factory=dict)
-    _took_s: float = 0.0
-    _config: ClassifyTask = field(init=False)
-
-    def __post_init__(self) -> None:
-        assert isinstance(self.task.config, ClassifyTask)
-        self._config = self.task.config
-        shown = [example.input for example in self._config.examples]
-        kept = [row for row in self.rows if row.input not in shown]
-        if len(kept) < MIN_ROWS:
-            raise TuneError(f"should have at least {MIN_ROWS} labelled rows with different inputs (got {len(kept)})")
-        self.rows = random.Random(0).sample(kept, len(kept))  # noqa: S311 - a reproducible order
-
-    def run(self) -> Result:
-        """Raises TuneError, WorkerError. Ctrl-C ends the search, not the run."""
-        self._judged = self._chosen_rows()
-        rest = sorted(set(range(len(self.rows))) - set(self._judged))
-        pool = rest if len(rest) >= len(self._judged) else range(len(self.rows))
-        pool = [number for number in pool if can_be_example(self.rows[number].input)]
-        try:
-            self._ask_while_there_is_time(pool)
-        except KeyboardInterrupt:
-            # What is known by now is the result.
-            if not self._tried:
-                raise
-        return Result(
-            tried=self._all,
-            reference=self._reference,
-            chosen=choose(self._fast, self._reference),
-            best=choose(self._all, self._reference),
-            base_ms=self._base_ms,
-            judged=len(self._judged),
-            skipped=self._skipped,
-        )
+    def is_proved(self) -> bool:
+        """Whether the chosen one's log loss is lower than what the agent has now, by two standard errors."""
+        mean, error = log_loss_gain(self.chosen, self.reference)
+        return mean > 2 * error
 
     def _ask_while_there_is_time(self, pool: Sequence[int]) -> None:
-        for prompt in Plan(self._config, self.rows, pool, self.wordings).prompts(self):
-            if self._asked and monotonic() + 1.2 * self._took_s > self.settings.until - self._reserve_s:
+        took_s = 0.0
+        for prompt in Plan(self._configured.config, self.rows, pool, self.wordings).prompts(self):
+            # What is left is for the last measurements of time.
+            if self._asked and monotonic() + 1.2 * took_s > self.until - 2 * _PAIRS * self._base_ms / 1000:
                 break
             began = monotonic()
             try:
@@ -129,67 +143,41 @@ class Search:
             except TuneError as error:
                 if prompt.name == AS_CONFIGURED:
                     raise
-                self._skipped[prompt.name] = str(error)
-            self._took_s = monotonic() - began
-        while (unsure := self._unsure_of_time()) is not None and monotonic() < self.settings.until:
+                self.skipped[prompt.name] = str(error)
+            took_s = monotonic() - began
+        while (unsure := self._unsure_of_time()) is not None and monotonic() < self.until:
             self._time(unsure, _PAIRS - len(unsure.pairs_ms))
-
-    def best(self) -> Prompt:
-        return choose(self._fast, self._reference).asked.prompt
-
-    def is_fast_enough(self, prompt: Prompt) -> bool:
-        asked = self._asked.get(prompt.name)
-        return asked is not None and asked.slowdown <= 1 + self.settings.max_slower / 100
-
-    @property
-    def _all(self) -> list[Candidate]:
-        return [one for several in self._tried.values() for one in several]
-
-    @property
-    def _fast(self) -> list[Candidate]:
-        return [one for one in self._all if self.is_fast_enough(one.asked.prompt)]
-
-    @property
-    def _reference(self) -> Candidate:
-        corrected = {one.correction: one for one in self._tried[AS_CONFIGURED]}
-        in_force = Correction.PRIOR if self._config.corrects_prior else Correction.AS_IS
-        return corrected.get(Correction.CONFIGURED) or corrected.get(in_force) or corrected[Correction.AS_IS]
 
     @property
     def _base_ms(self) -> float:
+        """Of a request as configured."""
         return statistics.median(base for asked in self._asked.values() for base, _ in asked.pairs_ms)
 
-    @property
-    def _reserve_s(self) -> float:
-        """For the last measurements of time."""
-        return 2 * _PAIRS * self._base_ms / 1000 if self._asked else 0.0
-
-    def _chosen_rows(self) -> list[int]:
+    def _affordable_rows(self) -> int:
         """All rows, or as many as leave time for some prompts; the time is that of five requests."""
-        self._set_prompts(Prompt(AS_CONFIGURED, self._config))
+        self._set_prompts(self._configured)
         row_s = min(self._timed(self.task, self.rows[number].input)[1] for number in range(5)) / 1000
-        max_rows = (self.settings.until - monotonic()) / _PROMPTS / (row_s * (1 + 1 / _PAIR_EVERY))
-        return list(range(min(len(self.rows), max(round(max_rows), 50))))
+        max_rows = (self.until - monotonic()) / _PROMPTS / (row_s * (1 + 1 / _PAIR_EVERY))
+        return min(len(self.rows), max(round(max_rows), 50))
 
-    def _set_prompts(self, prompt: Prompt) -> tuple[Task, dict[str, float] | None]:
-        """Prepares the worker for the configured prompt and for this one; gives the prior of this one."""
-        task = self._variant(prompt)
-        tasks = {one.definition: one for one in (self._variant(Prompt(AS_CONFIGURED, self._config)), task)}
+    def _set_prompts(self, prompt: Prompt) -> tuple[Task, Task, dict[str, float] | None]:
+        """Prepares the worker for the configured task and for this one; gives both, and the prior of this one."""
+        base, task = self._variant(self._configured), self._variant(prompt)
+        tasks = {one.definition: one for one in (base, task)}
         try:
             priors = self.worker.set_tasks(tuple(one.prefix() for one in tasks.values()))
         except Refusal as refused:
             raise TuneError(refused.error.message) from refused
-        return task, priors.get(task.definition)
+        return base, task, priors.get(task.definition)
 
     def _variant(self, prompt: Prompt) -> Task:
         name = self.task.name if prompt.name == AS_CONFIGURED else f"{self.task.name}: {prompt.name}"
         return Task(name, prompt.config).measuring_prior()
 
     def _ask(self, prompt: Prompt) -> None:
-        task, prior = self._set_prompts(prompt)
+        base, task, prior = self._set_prompts(prompt)
         scores = dict[int, dict[str, float]]()
         asked = Asked(prompt, task.definition, prior, scores)
-        base = self._variant(Prompt(AS_CONFIGURED, self._config))
         judged = [number for number in self._judged if number not in prompt.examples]
         # The first request decodes what all share.
         self._timed(task, self.rows[judged[0]].input)
@@ -206,18 +194,12 @@ class Search:
                 asked.pairs_ms.append((self._timed(base, value)[1], own_ms))
         self._asked[prompt.name] = asked
         if self.is_fast_enough(prompt):
-            asked.unlabelled = self._scores_of_inputs(task)
-        answers = [row.answer for row in self.rows]
-        self._tried[prompt.name] = candidates(asked, answers, self._configured_map(asked))
-
-    def _configured_map(self, asked: Asked) -> ScoreMap | None:
-        is_in_force = asked.definition == self.task.definition and self.task.has_map_for(self.settings.weights_sha256)
-        return self.task.score_map if is_in_force else None
-
-    def _scores_of_inputs(self, task: Task) -> list[dict[str, float]]:
-        runs = (task.make_run(0, Envelope(input=value)) for value in self.unlabelled[: self.settings.max_inputs])
-        answers = self.worker.ask_all(runs, at_once=1)
-        return [event.scores for event in answers if isinstance(event, Finished) and event.scores is not None]
+            runs = (task.make_run(0, Envelope(input=value)) for value in self.unlabelled[:_MAX_INPUTS])
+            events = self.worker.ask_all(runs, at_once=1)
+            asked.unlabelled = [one.scores for one in events if isinstance(one, Finished) and one.scores is not None]
+        is_in_force = asked.definition == self.task.definition and self.task.has_map_for(self.weights_sha256)
+        answers, configured_map = [row.answer for row in self.rows], self.task.score_map if is_in_force else None
+        self._tried[prompt.name] = candidates(asked, answers, configured_map)
 
     def _timed(self, task: Task, value: Any) -> tuple[Finished, float]:
         """The answer, and the milliseconds until it came."""
@@ -226,14 +208,13 @@ class Search:
 
     def _unsure_of_time(self) -> Asked | None:
         """A prompt that would be chosen if it is fast enough, which too few requests say."""
-        for candidate in (choose(self._all, self._reference), choose(self._fast, self._reference)):
+        for candidate in (self.best_of_all(), self._best_fast()):
             if candidate.asked.prompt.name != AS_CONFIGURED and len(candidate.asked.pairs_ms) < _PAIRS:
                 return candidate.asked
         return None
 
     def _time(self, asked: Asked, pairs: int) -> None:
-        task, _ = self._set_prompts(asked.prompt)
-        base = self._variant(Prompt(AS_CONFIGURED, self._config))
+        base, task, _ = self._set_prompts(asked.prompt)
         self._timed(task, self.rows[self._judged[0]].input)
         for place in range(pairs):
             self._say_progress(asked.prompt, f"time, {place + 1} of {pairs}")
@@ -241,7 +222,7 @@ class Search:
             asked.pairs_ms.append((self._timed(base, value)[1], self._timed(task, value)[1]))
 
     def _say_progress(self, prompt: Prompt, position: str) -> None:
-        left_s = max(self.settings.until - monotonic(), 0)
+        left_s = max(self.until - monotonic(), 0)
         self.say(f"{prompt.name}: {position}, {left_s / 60:.0f} min left")
 
 
@@ -274,9 +255,3 @@ def _ask(worker: WorkerClient, task: Task, value: Any) -> Finished:
     if isinstance(event, Failed):
         raise TuneError(f"input {shown(value)}: {event.message}")
     return event
-
-
-def is_proved(result: Result) -> bool:
-    """Whether the log loss of the chosen one is lower than that of what the agent does now, by two standard errors."""
-    mean, error = log_loss_gain(result.chosen, result.reference)
-    return mean > 2 * error

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from edge_agent.core.config import Config
 from edge_agent.core.labelled import RowsError, read_text, read_values, text_lines
-from edge_agent.core.model import Model, ModelError
+from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import Load
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.terminal import StatusLine, fail
 from edge_agent.core.wording import printable, shown
 from edge_agent.learning.commands.tune import report
-from edge_agent.learning.commands.tune.search import Result, Search, Settings, TuneError, best_labels
+from edge_agent.learning.commands.tune.search import Search, TuneError, best_labels
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force, trust_in_force
@@ -28,21 +28,7 @@ from edge_agent.tools.tasks import TaskError, classify_task
 from edge_agent.worker.client import WorkerError, started
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    task: str
-    labelled: Path | None
-    unlabelled: Path | None
-    config: Path
-    wordings: Path | None
-    minutes: float
-    max_slower: float
-    out: Path | None
-    force: bool
-    as_json: bool
-
-
-def tune(options: Options) -> int:
+def tune(options: argparse.Namespace) -> int:
     """Prints the table and writes the fragment; returns the exit code. Raises ConfigError."""
     until = monotonic() + 60 * options.minutes
     config = load_config(options.config)
@@ -62,25 +48,38 @@ def tune(options: Options) -> int:
         progress.say("loading the model")
         configured = config.models["default"]
         model = open_model("default", in_force(config), trust_in_force(config), configured.chat_templates)
-        settings = Settings(weights_sha256=model.weights_sha256, until=until, max_slower=options.max_slower)
+        # As `run` does, with a state of its own.
+        load = Load(
+            model_path=str(model.path), settings=config.engine, model_sha256=model.sha256, adapters=model.adapters
+        )
         with (
             tempfile.TemporaryDirectory(prefix="edge-agent-tune-") as folder,
-            started(load(model, config, folder)) as worker,
+            started(replace(load, state_dir=folder)) as worker,
         ):
             worker.ready()
             if not rows:
                 found = best_labels(worker, task, unlabelled, until, progress.say)
                 progress.clear()
-                return _print_shares(found, labels, as_json=options.as_json)
-            search = Search(worker, task, rows, settings, progress.say, unlabelled=unlabelled, wordings=wordings)
-            result = search.run()
+                return _print_shares(found, labels, as_json=options.json)
+            search = Search(
+                worker=worker,
+                task=task,
+                rows=rows,
+                weights_sha256=model.weights_sha256,
+                until=until,
+                max_slower=options.max_slower,
+                say=progress.say,
+                unlabelled=unlabelled,
+                wordings=wordings,
+            )
+            search.run()
     except RowsError as error:
         return max(fail(fault) for fault in error.faults)
     except (TuneError, TaskError, ModelError, WorkerError, OSError) as error:
         progress.clear()
         return fail(str(error))
     progress.clear()
-    return _print(result, task, model, options)
+    return _print(search, options)
 
 
 def read_labelled(path: Path, task: Task) -> list[RequestLine]:
@@ -115,16 +114,6 @@ def read_lines(path: Path) -> list[str]:
     return [line for _, line in text_lines(read_text(path), str(path))]
 
 
-def load(model: Model, config: Config, state_dir: str) -> Load:
-    return Load(
-        model_path=str(model.path),
-        settings=config.engine,
-        model_sha256=model.sha256,
-        adapters=model.adapters,
-        state_dir=state_dir,
-    )
-
-
 def _print_shares(found: dict[str, list[str]], labels: tuple[str, ...], *, as_json: bool) -> int:
     if as_json:
         counts = {name: {label: best.count(label) for label in labels} for name, best in found.items()}
@@ -135,14 +124,14 @@ def _print_shares(found: dict[str, list[str]], labels: tuple[str, ...], *, as_js
     return 0
 
 
-def _print(result: Result, task: Task, model: Model, options: Options) -> int:
+def _print(result: Search, options: argparse.Namespace) -> int:
     is_kept = result.chosen is result.reference
     chosen = result.chosen
     about = f"By `edge-agent tune`: right in {chosen.accuracy:.0%} of {len(chosen.rows)} rows, "
     about += f"in {result.accuracy_before(chosen):.0%} before."
-    text = None if is_kept else report.fragment(task, chosen, model.weights_sha256, about)
+    text = None if is_kept else report.fragment(result.task, chosen, result.weights_sha256, about)
     lines = [*report.table(result), "", *report.words(result, options.max_slower)]
-    if options.as_json:
+    if options.json:
         print(json.dumps({**report.document(result), "fragment": text}, indent=2, ensure_ascii=False))
     else:
         print(*map(printable, lines), sep="\n")
@@ -154,6 +143,6 @@ def _print(result: Result, task: Task, model: Model, options: Options) -> int:
         except OSError as error:
             return fail(f"{options.out}: {error.strerror}")
         print(printable(f"{options.out} written"), file=sys.stderr)
-    elif not options.as_json:
+    elif not options.json:
         print("", text, sep="\n", end="")
     return 0
