@@ -121,10 +121,7 @@ def _with_vocabulary(source: Source, wanted: WantedVocabulary) -> Source:
 
 
 def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePlan, Tuned | None]:
-    """sensitivities → allocation: the plan of model.gguf and, for a job with tuning, the encoded matrices.
-
-    Raises ConvertError if the budget is too small.
-    """
+    """sensitivities → allocation: the plan of model.gguf; with tuning, also encoded matrices. Raises ConvertError."""
     plan = make_plan(source.model, job.quantization, name=job.name, licence=job.licence)
     if (tuning := job.tuning) is None:
         return plan, None
@@ -138,7 +135,9 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
                 f"--budget: {tuning.budget} bytes are too few, at least {min_bytes} bytes are needed for this model"
             )
     reference = write_reference(source.checkpoint, source.model, tuning.work, progress)
-    _refuse_short(tuning.evaluation, reference)
+    with LoadedVocabulary(reference) as vocabulary:
+        # Texts that are too short are refused now, not after an hour of measuring.
+        chunks(tuning.evaluation, vocabulary, seed=0, max_chunks=1)
     sensitivities = measure_sensitivities(
         reference,
         plan.matrices,
@@ -156,12 +155,6 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
     chosen = allocate(options, tuning.budget - min_bytes + smallest)
     plan = plan.with_types({name: option.kind for name, option in chosen.items()})
     return plan, Tuned(tuning, reference, sensitivities, chosen)
-
-
-def _refuse_short(evaluation: Texts, reference: Path) -> None:
-    """Raises ConvertError: now, not after an hour of measuring."""
-    with LoadedVocabulary(reference) as vocabulary:
-        chunks(evaluation, vocabulary, seed=0, max_chunks=1)
 
 
 def recover(plan: FilePlan, tuned: Tuned, progress: OnProgress) -> Tuned:

@@ -115,12 +115,10 @@ class FilePlan:
     def write(
         self, path: Path, *, encoded: Encoded | None = None, progress: OnProgress = lambda _what, _share: None
     ) -> None:
-        """Writes the GGUF file.
+        """Raises CheckpointError for damaged weights, and for a model that the agent would not open.
 
-        encoded: gives what is already encoded. Raises CheckpointError for damaged weights, and for a model
-        that the agent would not open; ConvertError for weights that a type cannot hold.
+        ConvertError: a type cannot hold the weights.
         """
-
         done = 0
 
         def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:

@@ -86,10 +86,7 @@ def print_verification(
     is_asked: bool,
     as_json: bool,
 ) -> None:
-    """What was checked of a bundle, and what it is made of.
-
-    model, sbom: None if it cannot be opened. is_asked: whether its canaries were asked.
-    """
+    """model, sbom: None if the bundle cannot be opened. is_asked: whether its canaries were asked."""
     has_canaries = (folder / CANARIES_FILE).is_file()
     if as_json:
         print_json(

@@ -14,10 +14,7 @@ OnProgress = Callable[[str, float], None]
 
 
 class ProgressLine:
-    """The share of the present stage, its time, and a prediction of the rest.
-
-    One line on a terminal, drawn over itself; elsewhere a new line every REPORT_S.
-    """
+    """How far the present stage is: drawn over itself on a terminal, elsewhere a new line every REPORT_S."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -47,10 +47,7 @@ def stop_on_signals() -> Iterator[None]:
 
 @contextmanager
 def stop_deferred() -> Iterator[None]:
-    """Raises StoppedError only at the end: for renames, and for native code that calls back. Not to be nested.
-
-    An exception inside of a native callback would be printed and lost.
-    """
+    """Raises StoppedError only at the end: for renames, and native code that calls back. Not to be nested."""
     was_waiting, _State.is_deferred = _State.waiting, True
     try:
         yield

@@ -51,7 +51,7 @@ def record_canaries(
 ) -> tuple[int, list[str]]:
     """Writes the answers of the model into the folder of its bundle; returns their number and warnings.
 
-    requests: None = our own; a model that cannot answer these has no canaries. Otherwise raises ConvertError.
+    requests: None = the included ones; a model that cannot answer these has no canaries. Otherwise raises ConvertError.
     """
     try:
         recorded, left_out = _ask(model, requests or own_requests(), progress)
@@ -68,10 +68,7 @@ def record_canaries(
 
 
 def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[canary_format.CanaryFile, list[str]]:
-    """The canaries with the model's answers, and why requests were left out.
-
-    Raises ConvertError if the model cannot run, or if no answer can be recorded.
-    """
+    """The canaries with the model's answers, and why requests were left out. Raises ConvertError if none is left."""
     answered: list[tuple[Task, canary_format.Canary]] = []
     left_out: list[str] = []
     with open_worker(model, [task.prefix() for task in requests.tasks.values()]) as worker:

@@ -70,10 +70,7 @@ def compare_models(
 def plain_sizes(
     own: FilePlan, target: Target, reference: Adapted, texts: Texts, *, work: Path, progress: OnProgress
 ) -> list[Size]:
-    """The types of PLAIN as `--type` alone makes them, each written, measured and removed again.
-
-    The adapters of the reference are applied to all of them; work: the cache of the divergences.
-    """
+    """The types of PLAIN as `--type` makes them, with the reference's adapters. work: the cache of divergences."""
     cached = reference.cached(work, texts.sha256, "-plain.json")
     divergences: dict[str, float] = read_cached(cached) or {}
     sizes = []

@@ -43,10 +43,7 @@ def read_tasks(path: Path) -> dict[str, Task]:
 
 
 def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
-    """Adds chats of the tasks: system message, examples and template; each label, or the schema, as the answer.
-
-    Adds each row as the template of each task renders it, where the row fits.
-    """
+    """Adds chats of the tasks with each answer that they may give, and each row as the tasks' templates render it."""
     documents = list(texts.documents)
     for row, task in product([one.asked for one in documents if one.asked is not None], tasks.values()):
         with suppress(TemplateInputError):

@@ -69,10 +69,7 @@ def adapters_of(model: Adapted) -> tuple[Adapter, ...]:
 
 @contextmanager
 def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix], *, at_once: int = 1) -> Iterator[WorkerClient]:
-    """A worker for so many requests at once. It caches and measures nothing: one at a time, each run is the same.
-
-    Raises ConvertError if the model cannot run.
-    """
+    """It caches and measures nothing: one at a time, each run is the same. Raises ConvertError."""
     model_facts(model.path)
     settings = _SETTINGS.model_copy(update={"max_active": at_once})
     load = Load(model_path=str(model.path), settings=settings, adapters=adapters_of(model), tasks=tuple(prefixes))

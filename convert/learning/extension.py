@@ -73,13 +73,13 @@ def extend_bundle(
     if fitted and not entries:
         raise ConvertError("no map is better than what the boards start from, so nothing is written")
     tasks, files = _add_students(bundle, model, students) if students else ({}, {})
-    with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as copy:
+    with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as (folder, copied):
         if entries:
             maps = {"schema": SCORE_MAPS_SCHEMA, "maps": {**model.score_maps, **entries}}
-            (copy.folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
+            (folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
         for name, path in files.items():
-            shutil.copyfile(path, copy.folder / f"{name}.gguf")
-    return Extended(copy.version, fitted, tasks)
+            shutil.copyfile(path, folder / f"{name}.gguf")
+    return Extended(copied, fitted, tasks)
 
 
 def _read_feedback(path: Path) -> Export:
@@ -91,10 +91,7 @@ def _read_feedback(path: Path) -> Export:
 
 
 def _fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:
-    """One map per definition from the feedback of all boards. Audits that measure are left out. model: its hash.
-
-    Raises ConvertError for exports of another model, and where there is too little feedback.
-    """
+    """One map per definition from the feedback of all boards, but for audits that measure. Raises ConvertError."""
     by_definition = defaultdict[str, dict[str, Export]](dict)
     for export in exports:
         where = f"{export.task} of {export.board}"

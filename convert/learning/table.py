@@ -46,9 +46,7 @@ def _edges(values: Sequence[object]) -> tuple[float, ...] | None:
 
 
 class Noise:
-    """Draws readings that are unlike all rows: from them a model learns to tell such readings.
-
-    This is noise-contrastive estimation. The prompts are like those of the rows, but for one number, some or all.
+    """Draws prompts like those of the rows, but for one number, some or all (noise-contrastive estimation).
 
     prompts: of the rows of one task, by FieldTable.parts. One of its fields should be a number.
     """

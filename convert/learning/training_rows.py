@@ -56,10 +56,7 @@ class Row:
 
 
 def read_training_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
-    """Lines of `{"task": …, "input": …, "answer": …}`, or CSV. With one task, `task` may be missing.
-
-    They are in the order of time, if they carry one. Raises ConvertError.
-    """
+    """The labelled rows of a file, in the order of time if they carry one. Raises ConvertError."""
     rows = _read(path, tasks, [], is_labelled=True)
     for name, of_task in by_task(rows).items():
         if of_task[0].task.config.choices and len({row.answer for row in of_task}) < 2:

@@ -30,10 +30,7 @@ def user_cache() -> Path:
 
 
 def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, progress: OnProgress) -> Path:
-    """The reference of all measurements: the checkpoint as BF16. Written once.
-
-    It is in a folder of `work` that holds all results for this checkpoint. Raises ConvertError.
-    """
+    """The checkpoint as BF16, written once, in a folder of `work` for all that is measured. Raises ConvertError."""
     made_from = [checkpoint.source_hashes(), tools(), _MEASUREMENTS]
     if model.config.vocab_size < model.all_tokens:
         made_from.append(model.tokenizer.tokens)

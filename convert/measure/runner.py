@@ -185,10 +185,7 @@ class Runner(LoadedVocabulary):
         return adapter
 
     def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
-        """Logits [len(tokens) - first, vocabulary] after each token from `first` on: a view until the next call.
-
-        Raises ConvertError if llama.cpp fails, or one of them is no finite number.
-        """
+        """After each token from `first` on, [tokens, vocabulary]: a view until the next call. Raises ConvertError."""
         self._run(tokens, first)
         pointer = llama_cpp.llama_get_logits(self._context)
         logits = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
@@ -198,10 +195,7 @@ class Runner(LoadedVocabulary):
         return logits
 
     def inputs(self, tokens: Sequence[int], names: Collection[str]) -> dict[str, Floats]:
-        """By name, what each of these matrices is multiplied with, [tokens, columns]. Computes no more than that.
-
-        Raises ConvertError if llama.cpp fails.
-        """
+        """By name, what each of these matrices is multiplied with, [tokens, columns]. Raises ConvertError."""
         self._wanted, self._inputs = names, {}
         self._run(tokens, 0)
         self._wanted = ()
@@ -230,10 +224,7 @@ class Runner(LoadedVocabulary):
 
     @contextmanager
     def writable_weights(self, name: str) -> Iterator[npt.NDArray[np.uint16]]:
-        """The bits of a BF16 matrix [rows, columns] that the model computes with; afterwards those of the file count.
-
-        The array is of no use afterwards. Raises KeyError for an unknown matrix.
-        """
+        """The bits of a BF16 matrix [rows, columns] that the model computes with, until the body ends."""
         address, info = self._addresses[name], self._infos[name]
         with _writable_pages(self._path, info.offset, address, info.nbytes):
             bits = (ctypes.c_uint16 * (info.nbytes // 2)).from_address(address)
@@ -263,10 +254,7 @@ class Runner(LoadedVocabulary):
 
 @contextmanager
 def _writable_pages(path: Path, offset: int, address: int, nbytes: int) -> Iterator[None]:
-    """The file's bytes from `offset` on, mapped at `address`, can be written; at the end they are the file's again.
-
-    The caller makes sure that the file is mapped there. It never changes, and memory is taken only meanwhile.
-    """
+    """The file's bytes that are mapped at `address` can be written; at the end they are the file's again."""
     # Mappings begin with whole pages.
     before = address % mmap.PAGESIZE
     span = address - before, nbytes + before, offset - before

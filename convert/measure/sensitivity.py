@@ -66,14 +66,8 @@ class Sensitivities:
             case {"losses": dict(losses), "divergences": dict(divergences)}:
                 self.losses, self.divergences = losses, divergences
 
-    def add_loss(self, name: str, kind: GgmlType, loss: float) -> None:
-        """Any thread may call it."""
-        self._add(self.losses, name, kind, loss)
-
-    def add_divergence(self, name: str, kind: GgmlType, divergence: float) -> None:
-        self._add(self.divergences, name, kind, divergence)
-
-    def _add(self, figures: Figures, name: str, kind: GgmlType, number: float) -> None:
+    def add(self, figures: Figures, name: str, kind: GgmlType, number: float) -> None:
+        """To one of its figures. Any thread may call it."""
         with self._lock:
             figures.setdefault(name, {})[kind.name] = number
             write_cached(self.folder / _FILE, {"losses": self.losses, "divergences": self.divergences})
@@ -228,7 +222,7 @@ def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: Ggml
                 raise ConvertError(f"tensor {escaped(tensor.source.name)}: {error}") from None
             total += loss(group.moments, weights - rounded)
             file.write(encoded.data)
-    kept.add_loss(tensor.name, kind, total)
+    kept.add(kept.losses, tensor.name, kind, total)
 
 
 def _measure_divergences(
@@ -249,7 +243,7 @@ def _measure_divergences(
         with runner.writable_weights(tensor.name) as bits:
             for rows in _slabs(tensor):
                 bits[rows] = _to_bf16(dequantized(kind, encoded[rows], tensor.columns))
-            kept.add_divergence(tensor.name, kind, max(0.0, compare(runner, reference).mean))
+            kept.add(kept.divergences, tensor.name, kind, max(0.0, compare(runner, reference).mean))
 
 
 def _slabs(tensor: ModelTensor) -> Iterator[slice]:

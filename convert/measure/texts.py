@@ -90,10 +90,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 
 def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, max_chunks: int) -> list[list[int]]:
-    """At most `max_chunks` chunks of CHUNK_TOKENS from the documents, in an order that depends on the seed.
-
-    Raises ConvertError for less than one chunk.
-    """
+    """At most `max_chunks` of CHUNK_TOKENS each, in an order by the seed. Raises ConvertError for less than one."""
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
     tokens: list[int] = []

@@ -24,10 +24,8 @@ RIDGE = 0.01
 class ErrorFeedback:
     """How the error of each block spreads over the columns behind it.
 
-    moments: G, [columns, columns], symmetric; all 0 if all inputs were 0. ridge: the share of the mean moment that is
-    added to the diagonal.
-
-    Raises ConvertError if G is not finite.
+    moments: G, [columns, columns]; all 0 if all inputs were 0. ridge: the share of the mean moment that is added to the
+    diagonal. Raises ConvertError if G is not finite.
     """
 
     def __init__(self, moments: Floats, *, ridge: float = RIDGE) -> None:

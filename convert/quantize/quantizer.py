@@ -31,9 +31,8 @@ def encode_tensor(
 ) -> Iterator[memoryview]:
     """The tensor's bytes as `kind`, in parts of whole rows, so that memory does not grow with the tensor.
 
-    `threads` share the rows of each slab; rows are independent, so the bytes do not depend on their number.
-    Raises CheckpointError for a weight that is infinite or NaN, ConvertError for one that `kind` cannot hold. F16 ends
-    at 65504; an overflow to infinity would make the model's output garbage.
+    The bytes do not depend on the number of threads. Raises CheckpointError for a weight that is infinite or NaN,
+    ConvertError for one that `kind` cannot hold: as an infinity it would make the model's output garbage.
     """
     rows_per_slab = max(1, slab_f32_bytes // 4 // tensor.columns)
     with ThreadPoolExecutor(threads, thread_name_prefix="quantize") as pool:

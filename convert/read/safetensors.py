@@ -47,36 +47,16 @@ class StoredTensor:
     nbytes: int
     file: "SafetensorsFile"
 
-    def read_into(self, buffer: memoryview, start: int) -> None:
-        """Fill `buffer` with the tensor's bytes from `start` on; CheckpointError if the file ends early."""
-        self.file.read_into(buffer, self.offset + start)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRows:
-    """Some rows of a stored matrix; reads like a StoredTensor."""
-
-    stored: StoredTensor
-    rows: Sequence[int]  # Their numbers, ascending.
-
-    @property
-    def name(self) -> str:
-        return self.stored.name
-
-    @property
-    def dtype(self) -> Dtype:
-        return self.stored.dtype
-
-    @property
-    def file(self) -> "SafetensorsFile":
-        return self.stored.file
+    rows: Sequence[int] | None = None  # Read as the matrix of these rows alone, whose numbers ascend.
 
     def read_into(self, buffer: memoryview, start: int) -> None:
-        """Fill `buffer` with whole rows, from byte `start` of these rows on."""
-        nbytes = self.stored.shape[1] * self.dtype.nbytes
-        at = 0
+        """Fill `buffer` with the tensor's bytes from `start` on. CheckpointError if the file ends early."""
+        if self.rows is None:
+            self.file.read_into(buffer, self.offset + start)
+            return
+        nbytes, at = self.shape[1] * self.dtype.nbytes, 0
         for first, count in _runs(self.rows[start // nbytes : (start + len(buffer)) // nbytes]):
-            self.stored.read_into(buffer[at : at + count * nbytes], first * nbytes)
+            self.file.read_into(buffer[at : at + count * nbytes], self.offset + first * nbytes)
             at += count * nbytes
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import CheckpointError, escaped
 from .config import Qwen2Config
-from .safetensors import StoredRows, StoredTensor
+from .safetensors import StoredTensor
 
 OUTPUT = "output.weight"
 TOKEN_EMBD = "token_embd.weight"  # noqa: S105 - a tensor's name
@@ -19,7 +19,7 @@ class ModelTensor:
 
     name: str
     shape: tuple[int, ...]
-    source: StoredTensor | StoredRows
+    source: StoredTensor
 
     @property
     def columns(self) -> int:

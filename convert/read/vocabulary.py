@@ -16,7 +16,6 @@ from ..agent import model_facts, model_tokens, read_header
 from ..errors import ConvertError, escaped
 from .lora import Lora
 from .model import SourceModel
-from .safetensors import StoredRows, StoredTensor
 from .tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .tokenizer import Tokenizer
 
@@ -98,5 +97,4 @@ def cut_lora(lora: Lora, kept: Sequence[int]) -> Lora:
 
 
 def _cut(tensor: ModelTensor, kept: Sequence[int]) -> ModelTensor:
-    assert isinstance(tensor.source, StoredTensor)
-    return replace(tensor, shape=(len(kept), tensor.columns), source=StoredRows(tensor.source, kept))
+    return replace(tensor, shape=(len(kept), tensor.columns), source=replace(tensor.source, rows=kept))

@@ -39,10 +39,7 @@ def read_rows(tensor: ModelTensor) -> tuple[GgmlType, Array]:
 
 
 class Block:
-    """Maps hidden states [tokens, hidden] to hidden states. It begins as the checkpoint has it.
-
-    tensors: of the model.
-    """
+    """Maps hidden states [tokens, hidden] to hidden states. It begins as the checkpoint has it."""
 
     def __init__(self, config: Qwen2Config, number: int, tensors: Sequence[ModelTensor]) -> None:
         self._layer = Qwen2DecoderLayer(config, number).requires_grad_(requires_grad=False)

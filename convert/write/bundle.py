@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +35,7 @@ from .manifest import BUNDLE_FILES, canonical_json, describe_files
 def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
     """A folder beside `target` to write files into; on success it becomes `target`, synced.
 
-    If the body raises, the folder is removed and `target` stays as it was. Raises ConvertError if nothing may or can be
-    written there.
+    If the body raises, `target` stays as it was. Raises ConvertError if nothing may or can be written there.
     """
     _check_target(target, replace=replace)
     parent = target.resolve().parent
@@ -75,12 +73,6 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
         os.close(lock)
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    folder: Path
-    version: int  # Of its manifest.
-
-
 @contextmanager
 def copied_bundle(
     bundle: Path,
@@ -90,11 +82,11 @@ def copied_bundle(
     version: int | None,
     expires: str | None,
     sign: Callable[[bytes], bytes] | None,
-) -> Iterator[Copy]:
-    """As `new_bundle`, with the files of a bundle, to add files to; on success it gets its manifest, and is verified.
+) -> Iterator[tuple[Path, int]]:
+    """As `new_bundle`, with the files of a bundle, to add files to, and the version of the copy.
 
-    version: None = one more than that of the bundle. expires: None = as the bundle. sign: of the manifest's bytes, or
-    None.
+    On success it gets its manifest, and is verified. version: None = one more than that of the bundle. expires: None =
+    as the bundle. sign: of the manifest's bytes, or None.
     """
     document = json.loads((bundle / MANIFEST_FILE).read_bytes())
     document["version"] = document["version"] + 1 if version is None else version
@@ -102,7 +94,7 @@ def copied_bundle(
     with new_bundle(target, replace=replace) as folder:
         for name in document["files"]:
             shutil.copyfile(bundle / name, folder / name)
-        yield Copy(folder, document["version"])
+        yield folder, document["version"]
         document["files"] = describe_files(folder)
         data = canonical_json(document)
         (folder / MANIFEST_FILE).write_bytes(data)
@@ -126,7 +118,7 @@ def _check_target(target: Path, *, replace: bool) -> None:
 
 
 def verify_bundle(folder: Path, public_keys: Sequence[Path] = ()) -> Model:
-    """Opens a bundle as the agent does, and checks all weights. With keys (PEM), one of them must have signed it.
+    """Opens a bundle as the agent does, with one of the keys (PEM) if there are any, and checks all weights.
 
     Raises ConvertError with the first fault.
     """

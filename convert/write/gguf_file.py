@@ -141,10 +141,7 @@ def file_bytes(entries: Iterable[Entry], tensors: Sequence[PlannedTensor]) -> in
 def write_gguf(
     path: Path, entries: Iterable[Entry], tensors: Sequence[PlannedTensor], data: Iterable[Iterable[memoryview]]
 ) -> None:
-    """Writes the file, which is not synced. The same arguments give the same bytes.
-
-    data: for each tensor in order, its bytes in parts; only one part is held at a time.
-    """
+    """data: for each tensor in order, its bytes in parts. Equal arguments give equal bytes. The file is not synced."""
     with path.open("wb") as out:
         out.write(_header(entries, tensors))
         for tensor, parts in zip(tensors, data, strict=True):

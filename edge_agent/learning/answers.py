@@ -33,10 +33,7 @@ def name_of_student(task: str, student: str) -> str:
 
 
 class AnswerTable:
-    """In the store's database. basis: identifies the definition of the task and the model.
-
-    task: a name, or that of `name_of_student`.
-    """
+    """basis: identifies a task's definition, the model and the judge. task: a name, or that of `name_of_student`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -62,10 +59,7 @@ class AnswerTable:
         self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
 
     def of(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
-        """In the order of time, from the one after a number on. limit: negative = all.
-
-        labels: of the task; an answer with others is damaged, and left out.
-        """
+        """In the order of time, without those damaged to have other labels. limit: negative = all."""
         known = set(labels)
         rows = self._store.select(
             f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
@@ -76,13 +70,10 @@ class AnswerTable:
             one for one in found if one and one.scores.keys() == known and (one.label is None or one.label in known)
         ]
 
-    def forget(self, task: str, *, keep: int, before_wall_s: float, keep_marked: int | None = None) -> None:
-        """Keeps the newest `keep` answers of a task without feedback, and with it; of no task any from before.
-
-        keep_marked: in place of `keep` for those with feedback.
-        """
+    def forget(self, task: str, *, keep: int, keep_marked: int, before_wall_s: float) -> None:
+        """Keeps the newest of a task, `keep_marked` with feedback and `keep` without; deletes all from before."""
         self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
-        for is_marked, most in ((0, keep), (1, keep if keep_marked is None else keep_marked)):
+        for is_marked, most in ((0, keep), (1, keep_marked)):
             self._store.write(
                 "DELETE FROM answers WHERE task = ? AND is_marked = ? AND number <= (SELECT number FROM answers"
                 " WHERE task = ? AND is_marked = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",

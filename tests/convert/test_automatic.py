@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -364,7 +365,8 @@ def test_a_file_is_within_the_budget_and_a_step_more_is_not(
     """Whatever else the file holds; matrices have odd rows, and columns of which some fit no block."""
     checkpoint = make_checkpoint(hidden=96, heads=3, heads_kv=1, feed_forward=145, vocab_size=321).write(tmp_path / "c")
     monkeypatch.setattr("convert.conversion.write_reference", lambda *_: tmp_path / "reference.gguf")
-    monkeypatch.setattr("convert.conversion._refuse_short", lambda *_: None)
+    monkeypatch.setattr("convert.conversion.LoadedVocabulary", lambda _path: nullcontext())
+    monkeypatch.setattr("convert.conversion.chunks", lambda *_, **_more: [])
     monkeypatch.setattr("convert.conversion.measure_sensitivities", lambda *given, **_: measured(*given[:3]))
     texts = Texts("t", "0", [])
 

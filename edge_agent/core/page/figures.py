@@ -57,10 +57,7 @@ def note(artist: Artist, text: str) -> None:
 
 
 def svg(figure: Figure, title: str) -> Markup:
-    """To stand in a page: without prologue, metadata and size, and without names that another figure has.
-
-    Equal figures give equal text.
-    """
+    """For a page: without prologue, metadata, size and names that another figure has. Equal figures give equal text."""
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():
         # The reader's browser has other fonts.

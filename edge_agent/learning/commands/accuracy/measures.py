@@ -6,6 +6,7 @@ Also as tables of text, for the terminal and the page.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,14 +142,9 @@ def _promised(target: float, judged: Sequence[Judged], others: Sequence[float], 
 
 def _missing(right: int, total: int, target: float) -> int:
     """How many more right audits lift the lower bound to the target."""
-    low, high = -1, _MAX_MISSING
-    while high - low > 1:
-        middle = (low + high) // 2
-        if lower_bound(right + middle, total + middle, CONFIDENCE) >= target:
-            high = middle
-        else:
-            low = middle
-    return high
+    return bisect_left(
+        range(_MAX_MISSING), target, key=lambda more: lower_bound(right + more, total + more, CONFIDENCE)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import NormalDist
@@ -136,20 +136,18 @@ def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
 
 def log_loss_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
     """How much lower its log loss is on the rows that both are judged on, on average; and the standard error."""
-    rows = candidate.rows & over.rows
-    own, other = candidate.on(rows), over.on(rows)
-    return _mean_and_error([other[row].log_loss - own[row].log_loss for row in rows])
+    return _gain(candidate, over, lambda one: -one.log_loss)
 
 
 def _accuracy_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
-    """How much more often it is right on the same rows; and the standard error."""
+    return _gain(candidate, over, lambda one: float(one.is_right))
+
+
+def _gain(candidate: Candidate, over: Candidate, worth: Callable[[Judged], float]) -> tuple[float, float]:
     rows = candidate.rows & over.rows
     own, other = candidate.on(rows), over.on(rows)
-    return _mean_and_error([float(own[row].is_right) - other[row].is_right for row in rows])
-
-
-def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    gains = [worth(own[row]) - worth(other[row]) for row in rows]
+    return statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
 
 
 def choose(several: Sequence[Candidate], reference: Candidate) -> Candidate:
