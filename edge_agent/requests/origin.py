@@ -9,8 +9,8 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import TaskTopics
 
 
-class Origin(ABC):
-    """A request is settled, or given back, once."""
+class Origin:
+    """Of a message at QoS 0 nothing is kept. A request is settled, or given back, once."""
 
     row: int | None = None  # The row of the store that holds it, if there is one.
 
@@ -19,20 +19,12 @@ class Origin(ABC):
         """Whether a board, perhaps this one, had the request before and may have answered."""
         return False
 
-    @abstractmethod
     def settle(self) -> None:
         """Its reply has reached the broker, or it needs none: it does not come again."""
 
     def give_back(self) -> bool:
         """Lets another board answer it. False means that none can, so this one has to."""
         return False
-
-
-class Unkept(Origin):
-    """A message at QoS 0: nothing of it is kept."""
-
-    def settle(self) -> None:
-        pass
 
 
 class StoreRow(Origin):
@@ -48,7 +40,7 @@ class StoreRow(Origin):
         self._delivered.append(self.row)
 
 
-class SharedRequest(Origin):
+class SharedRequest(Origin, ABC):
     """A request that other boards could answer, too. The board's own requests start before it."""
 
     message: Message

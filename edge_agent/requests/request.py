@@ -9,7 +9,7 @@ from typing import Any
 from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.pipe import EngineRequest
-from edge_agent.requests.origin import Origin, Unkept
+from edge_agent.requests.origin import Origin
 from edge_agent.requests.tasks import Task
 
 # Requests of one class take about as long: task, binary magnitudes of the prompt's characters and of its most tokens.
@@ -32,7 +32,7 @@ class Request:
     may_be_duplicate: bool  # An earlier request with this key answers this one too.
     is_redelivery: bool
     arrived_at: float
-    origin: Origin = field(default_factory=Unkept)  # What its reply settles.
+    origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.
     task: Task | None = None
     envelope: Envelope | None = None

@@ -636,15 +636,6 @@ def test_waiting_and_running_requests_are_cancelled() -> None:
 
 
 class TestReadings:
-    def test_a_bare_reading_is_answered_where_publish_says(self) -> None:
-        desk = Desk()
-        # An envelope is just a reading there.
-        desk.receive(inbound("plant/press4/vibration", {"hz": 50, "input": {"hz": 2}, "reply_to": "x"}), 0.0)
-        assert desk.runs[0].messages[-1].content == "Hears 50 Hz"
-        desk.dispatcher.finish(finished(1), 1.0)
-        assert desk.publication.topic == "plant/press4/triage"
-        assert desk.reply["task"] == "vibration"
-
     def test_a_bad_reading_is_answered_too(self) -> None:
         for payload in (b"", b"\xff", b"{x", b'{"rpm": 1}', b"x" * 70000):
             desk = Desk()

@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.core.codes import Code, Status
 from edge_agent.requests.duplicates import MAX_BYTES, MAX_REPLIES, Duplicates
-from edge_agent.requests.origin import StoreRow, Unkept
+from edge_agent.requests.origin import Origin, StoreRow
 from edge_agent.requests.request import Request
 from edge_agent.store.store import Store
 from tests.helpers.support import request
@@ -47,7 +47,7 @@ def test_the_oldest_replies_are_forgotten_first() -> None:
     memory, running = Memory(), asked("running")
     memory.begin(running)
     for number in range(MAX_REPLIES + 3):
-        memory.end(asked(str(number), origin=StoreRow(10, []) if number == 0 else Unkept()), Status.OK, b"reply", 0.0)
+        memory.end(asked(str(number), origin=StoreRow(10, []) if number == 0 else Origin()), Status.OK, b"reply", 0.0)
     assert memory.forgotten == [10]
     assert memory.find(asked("2"), 1.0) is None
     assert memory.find(asked("3"), 1.0) == b"reply"

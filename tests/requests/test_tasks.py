@@ -78,12 +78,6 @@ def test_bad_messages_are_named(value: Any, message: str) -> None:
     assert refusal(task(), value) == message
 
 
-def test_a_missing_variable_is_named_with_the_input() -> None:
-    assert refusal(task("vibration"), {"rpm": 1}) == (
-        'input: has no "hz", which the task\'s template needs (got {"rpm": 1})'
-    )
-
-
 def test_the_plan_is_that_of_the_kind() -> None:
     envelope = Envelope.model_validate({"input": "x", "stream": True, "options": {"stop": ["."]}})
     assert task("triage").make_run(1, envelope).plan == LabelsPlan(labels=("normal", "bearing fault"))
