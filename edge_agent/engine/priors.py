@@ -25,50 +25,45 @@ Scores = dict[str, Annotated[float, Field(ge=0, le=1)]]
 _KEPT: TypeAdapter[dict[str, Scores]] = TypeAdapter(dict[str, Scores])
 
 
-class PriorMeasurer:
-    """The priors of the tasks, kept in load.state_dir over restarts; without it they are measured at each start."""
+def measure_priors(
+    load: pipe.Load, engine: Engine, tasks: Sequence[pipe.TaskPrefix], emit: Callable[[pipe.Event], object]
+) -> pipe.Priors:
+    """Asks what load.state_dir does not keep; emits the events of requests that run meanwhile, and signs of life."""
+    if not engine.has_priors:
+        return pipe.Priors(scores={})
+    path = None if load.state_dir is None else Path(load.state_dir) / "priors.json"
+    kept = {} if path is None else _read(path)
+    keys = {
+        task.definition: hashlib.sha256(f"{load.weights_sha256}\n{task.content_free!r}".encode()).hexdigest()
+        for task in tasks
+        if task.content_free
+    }
+    known = {key: kept[key] for key in keys.values() if key in kept}
+    for task in tasks:
+        if task.content_free and keys[task.definition] not in known:
+            scores = _ask(engine, task.task, task.content_free, emit)
+            if scores is not None:
+                known[keys[task.definition]] = scores
+                if path is not None:  # A start that is ended in between goes on from here.
+                    _write(path, known)
+            emit(pipe.Loading())
+    return pipe.Priors(scores={name: known[key] for name, key in keys.items() if key in known})
 
-    def __init__(self, load: pipe.Load) -> None:
-        self._weights = load.weights_sha256
-        self._path = None if load.state_dir is None else Path(load.state_dir) / "priors.json"
 
-    def measure(
-        self, engine: Engine, tasks: Sequence[pipe.TaskPrefix], emit: Callable[[pipe.Event], object]
-    ) -> pipe.Priors:
-        """Asks what is not known yet, and emits the events of requests that run meanwhile, and signs of life."""
-        if not engine.has_priors:
-            return pipe.Priors(scores={})
-        kept = self._read()
-        keys = {task.definition: self._key(task) for task in tasks if task.content_free}
-        known = {key: kept[key] for key in keys.values() if key in kept}
-        for task in tasks:
-            if task.content_free and keys[task.definition] not in known:
-                scores = _ask(engine, task.task, task.content_free, emit)
-                if scores is not None:
-                    known[keys[task.definition]] = scores
-                    # A start that is ended in between goes on from here.
-                    self._write(known)
-                emit(pipe.Loading())
-        return pipe.Priors(scores={name: known[key] for name, key in keys.items() if key in known})
+def _read(path: Path) -> dict[str, Scores]:
+    """Raises nothing: what was damaged is measured again."""
+    try:
+        return _KEPT.validate_json(read_if_there(path) or b"{}")
+    except (OSError, ValueError) as error:
+        log.info("%s cannot be used, priors are measured again: %s", path, error)
+        return {}
 
-    def _key(self, task: pipe.TaskPrefix) -> str:
-        return hashlib.sha256(f"{self._weights}\n{task.content_free!r}".encode()).hexdigest()
 
-    def _read(self) -> dict[str, Scores]:
-        """Raises nothing: what was damaged is measured again."""
-        try:
-            content = None if self._path is None else read_if_there(self._path)
-            return _KEPT.validate_json(content or b"{}")
-        except (OSError, ValueError) as error:
-            log.info("%s cannot be used, priors are measured again: %s", self._path, error)
-            return {}
-
-    def _write(self, found: dict[str, Scores]) -> None:
-        try:
-            if self._path is not None:
-                replace_file(self._path, json.dumps(found).encode())
-        except OSError as error:
-            log.info("priors are not kept: %s", error)
+def _write(path: Path, found: dict[str, Scores]) -> None:
+    try:
+        replace_file(path, json.dumps(found).encode())
+    except OSError as error:
+        log.info("priors are not kept: %s", error)
 
 
 def _ask(

@@ -20,7 +20,7 @@ from edge_agent.core import pipe
 from edge_agent.core.environment import return_freed_memory
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import CommandQueue, Engine, serve
-from edge_agent.engine.priors import PriorMeasurer
+from edge_agent.engine.priors import measure_priors
 
 if TYPE_CHECKING:
     from edge_agent.engine.students import Students
@@ -109,11 +109,10 @@ def _run(router: _Router, emit: Callable[[pipe.Event], None]) -> int:
         emit(pipe.LoadFailed(message=str(error) or type(error).__name__))
         return 1
     return_freed_memory()
-    priors = PriorMeasurer(load)
-    emit(priors.measure(engine, load.tasks, emit))
+    emit(measure_priors(load, engine, load.tasks, emit))
     router.students = students
     emit(engine.ready(load_s=perf_counter() - began))
-    _serve(engine, priors, students, router.commands, emit)
+    _serve(engine, load, students, router.commands, emit)
     return 0
 
 
@@ -150,7 +149,7 @@ def _open(
 
 def _serve(
     engine: Engine,
-    priors: PriorMeasurer,
+    load: pipe.Load,
     students: Students | None,
     commands: CommandQueue,
     emit: Callable[[pipe.Event], None],
@@ -159,7 +158,7 @@ def _serve(
 
     def on_command(command: pipe.Command) -> None:
         if isinstance(command, pipe.SetTasks):
-            emit(priors.measure(engine, command.tasks, emit))
+            emit(measure_priors(load, engine, command.tasks, emit))
 
     def on_turn() -> float:
         nonlocal reported_at

@@ -11,7 +11,7 @@ from edge_agent.core.pipe import EngineSettings, Event, Failed, Finished, Load, 
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.priors import PriorMeasurer
+from edge_agent.engine.priors import measure_priors
 from tests.engine.runs import LABELS, TASK, answer_all, messages, run
 
 CONTENT_FREE = tuple(run(0, text, LABELS) for text in ("N/A", ""))
@@ -26,7 +26,7 @@ def load_of(state_dir: Path | None, sha256: str = "model") -> Load:
 
 def measured(engine: Engine, load: Load, *tasks: TaskPrefix) -> tuple[dict[str, dict[str, float]], list[Event]]:
     events: list[Event] = []
-    return PriorMeasurer(load).measure(engine, tasks, events.append).scores, events
+    return measure_priors(load, engine, tasks, events.append).scores, events
 
 
 def test_the_prior_is_the_mean_of_the_content_free_requests(engine: Engine) -> None:

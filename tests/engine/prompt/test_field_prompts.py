@@ -21,7 +21,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import ChatMessage, EngineRequest, Failed, LabelsPlan, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.priors import PriorMeasurer
+from edge_agent.engine.priors import measure_priors
 from edge_agent.gguf.field_table import ANSWER, UNLIKE, Control, FieldTable, InputField, strangeness
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import FIELDS_KEY, read_model_facts
@@ -228,7 +228,7 @@ def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) ->
     engine = open_llama(model=trained, tasks=())
     task = pipe.TaskPrefix(task="sound", definition="d", user_head="", content_free=(run({"rms": 1}),))
     load = pipe.Load(model_path=str(trained), settings=pipe.EngineSettings())
-    assert PriorMeasurer(load).measure(engine, (task,), lambda _: None) == pipe.Priors(scores={})
+    assert measure_priors(load, engine, (task,), lambda _: None) == pipe.Priors(scores={})
 
 
 @pytest.mark.parametrize(
