@@ -296,7 +296,7 @@ def _manifest(job: Job, source: Source, plan: FilePlan, comparison: Comparison |
             "imatrix_sha256": sha256_of(importance) if importance.is_file() else None,
             **({"recovered": True} if is_recovered else {}),
         },
-        "tools": tools | ({} if comparison is None else manifest.matplotlib_version()),
+        "tools": tools | ({} if comparison is None else manifest.versions("matplotlib")),
         "context_length": plan.model.config.max_position_embeddings,
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),

@@ -20,17 +20,13 @@ Limits = tuple[float | None, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A row that the model had not seen, and its answer. scores: by label; None = the task has no labels.
-
-    unlike, strangeness: what says that the row is unlike training, see Finished and TaskFields; None = nothing of this
-    kind. is_unlike: it is taken for one; output is None then.
-    """
+    """A row that the model had not seen, and its answer."""
 
     row: Row
-    output: Any
-    scores: Mapping[str, float] | None
-    unlike: float | None = None
-    strangeness: float | None = None
+    output: Any  # None where it is taken for unlike training, too.
+    scores: Mapping[str, float] | None  # By label; None if the task has none.
+    unlike: float | None = None  # See Finished.
+    strangeness: float | None = None  # See TaskFields.
     is_unlike: bool = False
 
     @property

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import ChatError, ChatTemplate, chat_template_fault, compact_json
+from ..agent import ChatError, ChatTemplate, chat_template_fault, compact_json, json_values
 from ..errors import ConvertError, escaped
-from ..read.files import json_lines, read_user_file
+from ..read.files import read_user_file, user_rows
 from .runner import CHUNK_TOKENS, LoadedVocabulary
 
 _FOLDER = Path(__file__).parents[1] / "texts"
@@ -58,7 +58,8 @@ def read_texts(paths: Sequence[Path]) -> Texts:
         digest.update(f"{path.name}, {len(data)}\n".encode())
         digest.update(data)
         if path.suffix.lower() == ".jsonl":
-            documents += [_document(value, where) for where, value in json_lines(content, str(path))]
+            with user_rows():
+                documents += [_document(value, where) for where, value in json_values(content, str(path))]
         else:
             documents.append(TextDocument(text=content))
     name = escaped("+".join(path.name for path in paths))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..agent import NotJsonError, RowsError, TooLongError, json_values, parse_json, read_bounded
+from ..agent import NotJsonError, RowsError, TooLongError, parse_json, read_bounded
 from ..errors import CheckpointError, ConvertError, escaped
 
 # Three times the largest tokenizer.json of Qwen, which has 600 000 values.
@@ -55,12 +55,6 @@ def read_user_file(path: Path) -> tuple[bytes, str]:
         raise ConvertError(f"{escaped(str(path))}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConvertError(f"{escaped(str(path))}: not UTF-8 at byte {error.start}") from None
-
-
-def json_lines(text: str, where: str) -> list[tuple[str, Any]]:
-    """File and line with the value, of each line that is not blank. Raises ConvertError."""
-    with user_rows():
-        return list(json_values(text, where))
 
 
 @contextmanager

@@ -120,13 +120,9 @@ def _numbers(stored: StoredTensor) -> Halves:
     """Raises CheckpointError for a number that F16 cannot hold."""
     raw = np.empty(stored.nbytes, np.uint8)
     stored.read_into(raw.data, 0)
-    match stored.dtype:
-        case Dtype.BF16:
-            numbers: npt.NDArray[Any] = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        case Dtype.F16:
-            numbers = raw.view(np.float16)
-        case Dtype.F32:
-            numbers = raw.view(np.float32)
+    numbers: npt.NDArray[Any] = raw.view(np.float16 if stored.dtype is Dtype.F16 else np.float32)
+    if stored.dtype is Dtype.BF16:
+        numbers = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     with np.errstate(all="ignore"):
         halves = numbers.astype(np.float16)
     if not np.isfinite(halves).all():

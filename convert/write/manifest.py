@@ -48,14 +48,13 @@ def canonical_json(value: dict[str, Any]) -> bytes:
     return text.encode("utf-8")
 
 
+def versions(*packages: str) -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
 def torch_versions() -> dict[str, str]:
     """Of what trains blocks after rounding."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-
-
-def matplotlib_version() -> dict[str, str]:
-    """Of what draws quality.html."""
-    return {"matplotlib": importlib.metadata.version("matplotlib")}
+    return versions("torch", "transformers")
 
 
 def tools() -> dict[str, str]:
@@ -66,9 +65,8 @@ def tools() -> dict[str, str]:
     """
     return {
         "edge-convert": __version__,
-        "gguf": importlib.metadata.version("gguf"),
         "libggml-base-sha256": sha256_of(ggml.library_path()),
-        "llama-cpp-python": importlib.metadata.version("llama-cpp-python"),
+        **versions("gguf", "llama-cpp-python"),
         "machine": platform.machine(),
     }
 

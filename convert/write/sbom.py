@@ -7,7 +7,7 @@ def sbom(manifest: dict[str, Any]) -> dict[str, Any]:
     """manifest: of a bundle that was verified. Equal manifests give equal documents."""
     source = manifest.get("source")
     made_from = source if isinstance(source, dict) else {}
-    tools = manifest.get("tools")
+    tools, licence, revision = manifest.get("tools"), manifest.get("licence"), made_from.get("revision")
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -19,7 +19,7 @@ def sbom(manifest: dict[str, Any]) -> dict[str, Any]:
                 "bom-ref": "bundle",
                 "name": manifest["name"],
                 "version": str(manifest["version"]),
-                **_licences(manifest.get("licence")),
+                **({} if licence is None else {"licenses": [{"license": {"name": licence}}]}),
                 "modelCard": {
                     "modelParameters": {
                         "architectureFamily": manifest["architecture"],
@@ -31,7 +31,7 @@ def sbom(manifest: dict[str, Any]) -> dict[str, Any]:
                         {
                             "type": "machine-learning-model",
                             "name": "checkpoint",
-                            **_version(made_from.get("revision")),
+                            **({"version": revision} if isinstance(revision, str) else {}),
                             "components": _files(made_from.get("files")),
                         }
                     ]
@@ -44,14 +44,6 @@ def sbom(manifest: dict[str, Any]) -> dict[str, Any]:
         },
         "components": _files({name: entry["sha256"] for name, entry in manifest["files"].items()}),
     }
-
-
-def _licences(licence: str | None) -> dict[str, Any]:
-    return {} if licence is None else {"licenses": [{"license": {"name": licence}}]}
-
-
-def _version(revision: object) -> dict[str, Any]:
-    return {"version": revision} if isinstance(revision, str) else {}
 
 
 def _files(hashes: object) -> list[dict[str, Any]]:

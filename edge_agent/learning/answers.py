@@ -13,7 +13,11 @@ from edge_agent.store.store import Store
 # The rows of a query with these values. Raises STORE_ERRORS.
 Select = Callable[..., list[Any]]
 
-_COLUMNS = "number, id, reply_topic, wall_s, scores, tokens, is_audit, input, output, is_marked, label"
+_NAMES = (
+    *("number", "id", "reply_topic", "wall_s", "scores", "tokens"),
+    *("is_audit", "input", "output", "is_marked", "label"),
+)
+_COLUMNS = ", ".join(_NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +43,10 @@ class AnswerTable:
         self._store = store
 
     def keep(self, task: str, basis: str, answer: KeptAnswer) -> None:
-        self._store.write(
-            "INSERT INTO answers (task, basis, id, reply_topic, wall_s, scores, tokens, is_audit, input, output,"
-            " is_marked, label) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            task, basis, answer.id, answer.reply_topic, answer.wall_s, json.dumps(answer.scores), answer.tokens,
-            answer.is_audit, answer.input, answer.output, answer.is_marked, answer.label,
-        )  # fmt: skip
+        values = {name: getattr(answer, name) for name in _NAMES[1:]} | {"scores": json.dumps(answer.scores)}
+        columns, places = ", ".join(values), ", ".join("?" * len(values))
+        statement = f"INSERT INTO answers (task, basis, {columns}) VALUES (?, ?, {places})"  # noqa: S608
+        self._store.write(statement, task, basis, *values.values())
 
     def find(self, task: str, request_id: str) -> list[tuple[str, KeptAnswer]]:
         """Basis and answer of each request with this id, the newest first."""
@@ -107,21 +109,9 @@ def read_answers(select: Select, task: str) -> list[KeptAnswer]:
 
 def _answer(columns: Sequence[Any]) -> KeptAnswer | None:
     """None for a row that damage has changed."""
-    number, request_id, reply_topic, wall_s, text, tokens, is_audit, given, output, is_marked, label = columns
+    known = dict(zip(_NAMES, columns, strict=True))
     try:
-        scores = {str(name): float(score) for name, score in json.loads(text).items()}
+        known["scores"] = {str(name): float(score) for name, score in json.loads(known["scores"]).items()}
     except (ValueError, TypeError, AttributeError):
         return None
-    return KeptAnswer(
-        number=number,
-        id=request_id,
-        reply_topic=reply_topic,
-        wall_s=wall_s,
-        scores=scores,
-        tokens=tokens,
-        is_audit=bool(is_audit),
-        input=given,
-        output=output,
-        is_marked=bool(is_marked),
-        label=label,
-    )
+    return KeptAnswer(**known | {name: bool(known[name]) for name in ("is_audit", "is_marked")})

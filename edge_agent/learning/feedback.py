@@ -191,7 +191,7 @@ class Feedback(AuditedTasks[_Tracked]):
             if page and nbytes > _PAGE_BYTES:
                 break
             page.append(entry)
-        maps = {"map": self._maps.in_force(task), "prior": self._maps.prior_map(task)}
+        maps = {"map": self._maps.in_force(task), "prior": self._maps.known.prior_map(task)}
         return {
             "task": name,
             "definition": task.definition,
@@ -233,7 +233,7 @@ class Feedback(AuditedTasks[_Tracked]):
     def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         config = tracked.config
         kept = self._table.of(tracked.basis, config.labels)
-        base = self._maps.known_map(tracked.task) or ScoreMap.identity(config.labels)
+        base = self._maps.known.in_force(tracked.task) or ScoreMap.identity(config.labels)
         current = tracked.fitted or base
         work = partial(
             assess,

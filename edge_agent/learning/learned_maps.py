@@ -17,7 +17,7 @@ class LearnedMaps:
     """
 
     def __init__(self, known: ScoreMaps) -> None:
-        self._known = known
+        self.known = known
         self._fitted: dict[str, ScoreMap] = {}
         # The minimum score that a promise needs.
         self._min_score: dict[str, float] = {}
@@ -39,15 +39,8 @@ class LearnedMaps:
         self._fitted.clear()
         self._min_score.clear()
 
-    def known_map(self, task: Task) -> ScoreMap | None:
-        """The map that a fit starts from."""
-        return self._known.in_force(task)
-
-    def prior_map(self, task: Task) -> ScoreMap | None:
-        return self._known.prior_map(task)
-
     def in_force(self, task: Task) -> ScoreMap | None:
-        return self._fitted.get(task.definition) or self.known_map(task)
+        return self._fitted.get(task.definition) or self.known.in_force(task)
 
     def has_fitted(self, task: Task) -> bool:
         return task.definition in self._fitted

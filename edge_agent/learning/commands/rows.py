@@ -12,12 +12,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import timestamp
-from edge_agent.core.config import Config
 from edge_agent.core.files import private_file
 from edge_agent.core.labelled import label_of
 from edge_agent.core.strict_json import encode, parse_json
@@ -31,8 +29,6 @@ from edge_agent.tools.tasks import TaskError, classify_task
 _ATTEMPTS = 5
 # It changes when the WAL is begun anew.
 _WAL_HEADER_BYTES = 32
-
-
 # Why an answer makes no row, by its name in --json.
 _REASONS = {
     "no_feedback": "no feedback",
@@ -44,12 +40,6 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class KeptRows:
-    rows: list[dict[str, Any]]  # The oldest first.
-    left_out: Counter[str]  # How many answers make no row, by reason.
-
-
 def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
     """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
     config = load_config(config_path)
@@ -57,8 +47,10 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
         labels = classify_task(config, task).labels
     except TaskError as error:
         return fail(str(error))
-    if (why := _nothing_kept(config)) is not None:
-        return fail(why)
+    if not config.feedback.enabled:
+        return fail("feedback.enabled is false: the board keeps no answers")
+    if config.queue.journal == "memory":
+        return fail('queue.journal is "memory": no answers are kept on disk')
     path = config.state_dir / FILE
     try:
         with snapshot(path) as select:
@@ -69,11 +61,11 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
         return fail(f"{path}: this account may not read it; run this as root or as the service's account")
     except STORE_ERRORS as error:
         return fail(f"{path}: cannot be read: {error}")
-    found = rows_of(task, answers, labels)
+    kept, left_out = rows_of(task, answers, labels)
     for reason, words in _REASONS.items():
-        if count := found.left_out[reason]:
+        if count := left_out[reason]:
             print(f"left out: {count}: {words}", file=sys.stderr)
-    if not found.rows:
+    if not kept:
         needs = "feedback, a right label and its input"
         off = "" if config.feedback.keep_inputs else "; feedback.keep_inputs is false: no inputs are kept"
         return fail(f"no rows written: no kept answer of task {task} has {needs}{off}")
@@ -81,22 +73,27 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
         if out.exists() and not force:
             return fail(f"{out} exists; --force replaces it")
         with private_file(out) as file:
-            file.writelines(encode(row) + b"\n" for row in found.rows)
+            file.writelines(encode(row) + b"\n" for row in kept)
     except OSError as error:
         return fail(f"{out}: cannot be written: {error.strerror}")
-    counts = Counter(row["answer"] for row in found.rows)
+    counts = Counter(row["answer"] for row in kept)
     by_label = {label: counts[label] for label in labels}
     if as_json:
-        left_out = {reason: found.left_out[reason] for reason in _REASONS}
-        print(printable_json({"task": task, "rows": len(found.rows), "labels": by_label, "left_out": left_out}))
+        reasons = {reason: left_out[reason] for reason in _REASONS}
+        print(printable_json({"task": task, "rows": len(kept), "labels": by_label, "left_out": reasons}))
     else:
         listed = ", ".join(f"{label} {count}" for label, count in by_label.items())
-        print(printable(f"{out}: {len(found.rows)} rows: {listed}"))
+        print(printable(f"{out}: {len(kept)} rows: {listed}"))
     return 0
 
 
-def rows_of(task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]) -> KeptRows:
-    """answers: the oldest first. labels: of the task now; a right label is right, whichever model answered."""
+def rows_of(
+    task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The rows, the oldest first, and how many answers make none, by reason.
+
+    answers: the oldest first. labels: of the task now; a right label is right, whichever model answered.
+    """
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
     for one in reversed(answers):
@@ -113,7 +110,7 @@ def rows_of(task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]) -> 
     # A training wants times in all rows or in none. Without a clock, an answer has none.
     if any(row["ts"] is None for row in kept):
         kept = [{key: value for key, value in row.items() if key != "ts"} for row in kept]
-    return KeptRows(kept, left_out)
+    return kept, left_out
 
 
 def _lack(answer: KeptAnswer, label: str | None, value: Any) -> str | None:
@@ -133,15 +130,6 @@ def _input(answer: KeptAnswer) -> Any:
         return None if answer.input is None else parse_json(answer.input.decode())
     except ValueError:
         return None
-
-
-def _nothing_kept(config: Config) -> str | None:
-    """Why this configuration keeps no answers for another process, None = it does."""
-    if not config.feedback.enabled:
-        return "feedback.enabled is false: the board keeps no answers"
-    if config.queue.journal == "memory":
-        return 'queue.journal is "memory": no answers are kept on disk'
-    return None
 
 
 @contextmanager

@@ -56,27 +56,22 @@ def table(result: Search) -> list[str]:
     if result.chosen not in shown:
         shown.append(result.chosen)
     head = ("", "prompt", "scores", "rows", "right", "95 %", "before", "calibration error", "prefix", "ms")
-    rows = [(_mark(result, one), *_cells(result, one)) for one in shown]
+    rows = [
+        (
+            "*" if one is result.chosen else "·" if one is result.reference else "",
+            one.asked.prompt.name,
+            str(one.correction),
+            str(len(one.rows)),
+            f"{one.accuracy:.0%}",
+            "{:.0%} – {:.0%}".format(*one.interval),
+            f"{result.accuracy_before(one):.0%}",
+            f"{one.calibration_error:.2f}",
+            str(one.asked.prefix_tokens),
+            f"{result.ms(one):.0f}",
+        )
+        for one in shown
+    ]
     return aligned([head, *rows], left=3)
-
-
-def _mark(result: Search, one: Candidate) -> str:
-    return "*" if one is result.chosen else "·" if one is result.reference else ""
-
-
-def _cells(result: Search, one: Candidate) -> tuple[str, ...]:
-    low, high = one.interval
-    return (
-        one.asked.prompt.name,
-        str(one.correction),
-        str(len(one.rows)),
-        f"{one.accuracy:.0%}",
-        f"{low:.0%} – {high:.0%}",
-        f"{result.accuracy_before(one):.0%}",
-        f"{one.calibration_error:.2f}",
-        str(one.asked.prefix_tokens),
-        f"{result.ms(one):.0f}",
-    )
 
 
 def words(result: Search, max_slower: float) -> Iterator[str]:
