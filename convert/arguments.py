@@ -58,7 +58,7 @@ class Command:
         given, unknown = parser.parse_known_args(words)
         if unknown:
             is_word = not self.name and not unknown[0].startswith("-")
-            hint = f"; {PROGRAM} takes one CHECKPOINT, its sub-commands are verify, evaluate, train and extend"
+            hint = f"; {PROGRAM} takes one CHECKPOINT; its sub-commands are verify, evaluate, train and extend"
             parser.error(f"unrecognized arguments: {escaped(' '.join(unknown))}{hint if is_word else ''}")
         if (fault := self.fault(given)) is not None:
             parser.error(fault)
@@ -105,11 +105,11 @@ def integer(low: int, high: int, what: str = "an integer", more: str = "") -> Ca
 
 
 OUT = option("--out", "BUNDLE", "folder to create")
-TASKS = option("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
+TASKS = option("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables are used")
 # What a file of rows is, wherever it is given.
 ROWS = (
     'lines of {"task": …, "input": …, "answer": …}; or a .csv with a column answer, and input or other columns; '
-    "with one task, task may be missing"
+    "with one task, task may be left out"
 )
 _LABELLED = option("--labelled", "FILE", f"for the share of right answers: {ROWS}")
 FORCE = option("--force", None, "replace an existing bundle")
@@ -124,7 +124,7 @@ def required(given: Option) -> Option:
 
 def release(*, version: str, expires: str, bundle: str, **more: Any) -> list[Option]:
     """What a manifest says of a release. version, expires: the defaults, in words; bundle: what is signed."""
-    until = "date, or RFC 3339 date with a time, after which no board switches to the bundle any more"
+    until = "date, or RFC 3339 date with a time, after which no board switches to the bundle"
     kind = integer(1, 1 << 31, more=", which rises with every release")
     return [
         option("--model-version", "N", f"version in the manifest (default: {version})", kind, **more),
@@ -186,7 +186,7 @@ def _evaluation_fault(given: argparse.Namespace) -> str | None:
 
 def _verification_fault(given: argparse.Namespace) -> str | None:
     is_inside = given.sbom is not None and given.bundle.resolve() in given.sbom.resolve().parents
-    return f"--sbom: should not be inside of the bundle (got {given.sbom})" if is_inside else None
+    return f"--sbom: should not be inside the bundle (got {given.sbom})" if is_inside else None
 
 
 _CALIBRATION = (
@@ -202,7 +202,7 @@ _TARGET = (
     "armv8.6-i8mm for newer cores (default: any, all of these boards with one bundle)"
 )
 _TYPE = "type of the weights; auto (with --budget): the most faithful types for the bytes"
-_CANARIES = 'requests to --tasks whose answers are recorded; per line {"task", "input"} (default: included ones)'
+_CANARIES = 'requests to --tasks whose answers are recorded; one {"task", "input"} per line (default: included ones)'
 _WORK = "folder for measurements, which the next run uses again (default: the user's cache)"
 _VOCABULARY = (
     "texts of the plant. The model keeps the tokens of these, of --tasks and of calibration texts, and the most "
@@ -210,7 +210,7 @@ _VOCABULARY = (
 )
 _TOKENS = f"how many tokens to keep (default: {DEFAULT_TOKENS})"
 _AGAINST = "the checkpoint of the bundle, which then gets its adapter.gguf; or a bundle or .gguf as it is"
-_PUBLIC_KEY = "Ed25519 public key (PEM), one of which must have signed it; without any, no signature is checked"
+_PUBLIC_KEY = "Ed25519 public key (PEM); one of them must have signed the bundle. Without any, no signature is checked"
 
 CONVERSION = Command(
     name="",

@@ -55,7 +55,7 @@ def _run(words: list[str]) -> int:
         with stop_on_signals():
             name, *others = words or [""]
             if name in _ALIASES:
-                complain(f"{name} is called {_ALIASES[name]} now")
+                complain(f"{name} is now called {_ALIASES[name]}")
             if (command := _COMMANDS.get(_ALIASES.get(name, name))) is not None:
                 return command(others) or EXIT_OK
             _convert(words)
@@ -146,7 +146,7 @@ def _evaluate(words: list[str]) -> None:
         reference = model_or_reference(given.against, work, line.show, match=model.path)
         if not is_model(given.against):
             if (facts := model_facts(model.path)).tokens < facts.all_tokens:
-                complain(f"note: the checkpoint is read with the bundle's {facts.tokens:,} tokens alone")
+                complain(f"note: the checkpoint is read with only the bundle's {facts.tokens:,} tokens")
             reference, work = Adapted(reference.path, model.user_adapters), reference.path.parent
         comparison = compare_models(model, reference, texts, examples, work=work, progress=line.show)
     if given.json:
@@ -162,7 +162,7 @@ def _verify(words: list[str]) -> int:
         model = verify_bundle(given.bundle, given.public_key)
         if given.canaries:
             if not (given.bundle / CANARIES_FILE).is_file():
-                raise ConvertError(f"{CANARIES_FILE}: there is none, so --canaries has nothing to ask")
+                raise ConvertError(f"the bundle has no {CANARIES_FILE}, so --canaries has nothing to ask")
             with closing(ProgressLine(sys.stderr)) as line:
                 faults = differences(given.bundle, Adapted.from_path(given.bundle), line.show)
     except ConvertError as error:

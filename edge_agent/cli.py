@@ -161,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     """Lists every fault of a configuration file, as `edge-agent doctor --config-only` does.
 
-    Hints are what is likely not meant, and files that `run` needs and that are not there yet.
+    Hints name what is probably unintended, and files that `run` needs but that do not exist yet.
     Exit codes: 0 good, 64 usage, 78 bad configuration.
     """
     _say_new_name("doctor --config-only")
@@ -213,7 +213,7 @@ def _schema(options: argparse.Namespace) -> int:
     _value("task TASK", "a task of the board, or generate"),
     _value("input INPUT", "text, or a JSON object or array; - reads standard input"),
     _flag("--text", "INPUT is text, even if it begins with { or ["),
-    _value("--deadline-ms MS", "how long the answer is of use (default: %(default)s)", int, default=60_000),
+    _value("--deadline-ms MS", "how long the answer is useful (default: %(default)s)", int, default=60_000),
     _value("--priority 0-9", "0 is most urgent (default: the task's)", int, choices=range(10)),
     _value("--pool POOL", "asks this pool of the site instead of the board"),
     _value("--options JSON", "a JSON object, such as '{\"max_tokens\": 64}'", _json_object),
@@ -231,7 +231,7 @@ def _ask(options: argparse.Namespace) -> int:
     text = sys.stdin.read() if options.input == "-" else options.input
     for name, given in (("TASK", options.task), ("--pool", options.pool)):
         if given is not None and not re.fullmatch(NAME_PATTERN, given):
-            return fail(f"{name} should be letters, digits, _ and -, at most 64 (got {shown(given)})", EXIT_USAGE)
+            return fail(f"{name} should be 1 to 64 letters, digits, _ or - (got {shown(given)})", EXIT_USAGE)
     try:
         text.encode()
         value = text if options.text else parse_input(text)
@@ -307,16 +307,16 @@ def _rows(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _flag("--once", "one look; the default without a terminal"),
-    _flag("--json", "one look as a JSON object"),
-    _value("--wait S", "seconds that one look may take (default: %(default)s)", _SECONDS, default=5.0),
+    _flag("--once", "a snapshot; the default without a terminal"),
+    _flag("--json", "a snapshot as a JSON object"),
+    _value("--wait S", "seconds that a snapshot may take (default: %(default)s)", _SECONDS, default=5.0),
     _bus_options(has_device=False),
 )
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
 
     The worst board is first. q or Ctrl-C ends it. Boards below the end of the screen are in --once.
-    Exit codes: 0 ended, 1 no broker, or one look without a board, 64 usage, 78 bad configuration.
+    Exit codes: 0 ended, 1 no broker, or a snapshot without a board, 64 usage, 78 bad configuration.
     """
     from edge_agent.tools.watch.watch import watch
 
@@ -348,7 +348,7 @@ def _watch(options: argparse.Namespace) -> int:
 def _pool(options: argparse.Namespace) -> int:
     """Prepares RabbitMQ for a pool of boards, or shows how the pool is.
 
-    declare makes the pool's queues and their binding, and changes none that is there. status shows the queue and the
+    declare creates the pool's queues and their binding, and changes no existing ones. status shows the queue and the
     boards that answer it, and which task a board lacks.
     Exit codes: 0 done, 1 no broker, no queue, too few boards, or a board lacks a task, 64 usage, 78 bad configuration.
     """
@@ -367,7 +367,7 @@ def _pool(options: argparse.Namespace) -> int:
         _flag("--broker", "checks only whether the broker accepts this board"),
         _value(
             "--config-only FILE",
-            "only lists every fault of this configuration, or of that of --config, and hints; then it exits with 78",
+            "only lists the faults of this configuration, or of that of --config, and hints; exit code 78 for faults",
             Path,
             nargs="?",
             default=False,
@@ -414,8 +414,8 @@ def _diag(options: argparse.Namespace) -> int:
     _value("--bundle DIR", "the bundle to ask (default: the configuration's model)", Path),
     _value(
         "--config FILE",
-        f"the configuration (default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] "
-        "applies)",
+        f"the configuration (default: {DEFAULT_PATH}; with --bundle none, so that neither public_key nor "
+        "[engine] applies)",
         Path,
     ),
     extra="engine",
@@ -435,7 +435,7 @@ def _probe(options: argparse.Namespace) -> int:
 
 @_cli_command(
     _group(_CONFIG, _value("--model PATH", "a bundle or a .gguf, with default settings", Path)),
-    _flag("--quick", "one round instead of some minutes"),
+    _flag("--quick", "one round instead of several minutes"),
     _JSON,
     extra="engine",
 )
@@ -458,8 +458,8 @@ def _bench(options: argparse.Namespace) -> int:
         'lines of {"input": …, "answer": "label"}; or a .csv with a column answer, and input or other columns',
         Path,
     ),
-    _value("--unlabelled FILE", "such rows without answers, or one input a line, as JSON or text", Path),
-    _value("--wordings FILE", "other texts for `system` to try, one a line", Path),
+    _value("--unlabelled FILE", "such rows without answers, or one input per line, as JSON or text", Path),
+    _value("--wordings FILE", "other texts for `system` to try, one per line", Path),
     _CONFIG,
     _value("--minutes MIN", "how long it may take (default: %(default)s)", _MINUTES, default=10.0),
     _value(

@@ -34,7 +34,7 @@ def check(folder: Path, port: int, protocol: str) -> None:
         (board,) = json.loads(seen.stdout)["boards"]
         print(f"MQTT {protocol}: watch: {board['level']}, {seen.stderr.strip()}")
         assert (board["level"], board["why"]) == ("ok", [])
-        assert "as RabbitMQ" in seen.stderr
+        assert "like RabbitMQ" in seen.stderr
 
 
 def main() -> int:

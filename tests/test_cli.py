@@ -49,7 +49,7 @@ def test_a_task_that_no_configuration_may_have_is_a_usage_error(
 ) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
     assert cli.main(["ask", "--config", str(tmp_path / "config.toml"), "a/b", "x"]) == cli.EXIT_USAGE
-    assert 'TASK should be letters, digits, _ and -, at most 64 (got "a/b")' in capsys.readouterr().err
+    assert 'TASK should be 1 to 64 letters, digits, _ or - (got "a/b")' in capsys.readouterr().err
 
 
 def test_the_daemon_and_version_import_no_library_that_only_some_of_their_work_needs() -> None:

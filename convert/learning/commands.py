@@ -40,9 +40,9 @@ from .report import Training
 from .teacher import ask_teacher
 from .training_rows import read_training_rows, read_unlabelled
 
-_SEED = "of all that is left to chance but the number of steps, which is by the time (default: 0)"
-_TEACHER = "a bundle, .gguf or checkpoint whose answers the model learns, too; --labelled may then be missing"
-_UNLABELLED = "rows that the teacher answers: as those of --labelled, without answers"
+_SEED = "seed of everything random except the number of steps, which depends on the time (default: 0)"
+_TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
+_UNLABELLED = "rows like those of --labelled, but without answers, for the teacher"
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
 
 
@@ -59,8 +59,8 @@ def _training_fault(given: argparse.Namespace) -> str | None:
 TRAINING = Command(
     name="train",
     usage="--tasks CONFIG --labelled FILE --out BUNDLE [option ...]",
-    about="Trains a small model of your own from labelled rows, and writes it as a bundle. Readings need some hundred "
-    "rows and some minutes. The bundle's quality.html says how right it is on rows that it has not seen. With "
+    about="Trains a small model of your own from labelled rows, and writes it as a bundle. Readings need a few hundred "
+    "rows and a few minutes. The bundle's quality.html says how right it is on rows that it has not seen. With "
     "--teacher it also learns from a larger model's answers to rows without labels.",
     options=[
         required(TASKS),

@@ -58,10 +58,10 @@ def add_bus_options(to: argparse._ActionsContainer, default_config: Path | None,
     group.add_argument("--site", metavar="SITE", help=default or "the site that the board belongs to")
     if has_device:
         group.add_argument("--device", metavar="DEVICE", help=default or "the board (default: the host name)")
-    group.add_argument("--port", type=int, metavar="PORT", help="the broker's port (default: 1883, with TLS 8883)")
+    group.add_argument("--port", type=int, metavar="PORT", help="the broker's port (default: 1883, or 8883 with TLS)")
     group.add_argument("--protocol", choices=("5", "3.1.1"), help="MQTT version (default: 5)")
-    group.add_argument("--root", metavar="TOPIC", help="what all topics begin with (default: edgeai/v1)")
-    group.add_argument("--username", metavar="NAME", help="the user that the broker knows")
+    group.add_argument("--root", metavar="TOPIC", help="the beginning of all topics (default: edgeai/v1)")
+    group.add_argument("--username", metavar="NAME", help="the user name at the broker")
     group.add_argument("--password-file", metavar="FILE", help="a file that holds the user's password")
     group.add_argument("--tls", action="store_true", help="TLS, verified with the system's certificates")
     group.add_argument("--ca-file", metavar="FILE", help="TLS, verified with these certificates (PEM)")

@@ -21,7 +21,7 @@ _MAX_EVENTS = 10_000
 def object_of(payload: bytes) -> dict[str, Any]:
     """The JSON object that a message holds. Raises ValueError with the reason."""
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"has {len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are read")
+        raise ValueError(f"should be at most {MAX_PAYLOAD_BYTES} bytes (got {len(payload)})")
     value = parse_json(payload.decode("utf-8"))
     if not isinstance(value, dict):
         raise ValueError("should be a JSON object")  # noqa: TRY004 - a fault of the sender

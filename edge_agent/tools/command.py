@@ -45,7 +45,7 @@ def send_command(bus: Bus, operation: str, fields: dict[str, Any], *, timeout_s:
                 session, missing = current, f"no result from {topics.base}"
                 client.link.publish(json_publication(topics.command(operation), _signed(operation, fields, key)))
             elif session is not None and current != session:
-                raise NoAnswerError(f"{missing}, which left the bus or came back to it meanwhile")
+                raise NoAnswerError(f"{missing}, which left the bus or returned to it in the meantime")
     raise NoAnswerError(f"{missing} within {timeout_s:g} s")
 
 

@@ -54,7 +54,7 @@ def init(options: argparse.Namespace) -> int:
         form.fill()
         out.write_bytes(form.text().encode())
     except EOFError:
-        return fail("the terminal ended before all was answered; nothing is written")
+        return fail("input ended before all questions were answered; nothing was written")
     except UnicodeEncodeError:
         raise OptionError("options should be UTF-8") from None
     except OSError as error:
@@ -92,10 +92,10 @@ class _Form:
         table = KINDS[values["kind"]]
         for key, sample in table.init_keys.items():
             about = _about(table, key)
-            self._ask(key, f"{about} Here: the file, or nothing for a sample." if sample else about, sample)
+            self._ask(key, f"{about} Give the file here, or leave empty for a sample." if sample else about, sample)
         lists = {key: ", ".join(values[key]) for key in table.init_keys if isinstance(values[key], list)}
         self._ask("system", _about(table, "system"), table.init_system and table.init_system.format(**lists))
-        self._ask("subscribe", f"{_about(table, 'subscribe')} Nothing: none.")
+        self._ask("subscribe", f"{_about(table, 'subscribe')} Leave empty for none.")
 
     def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:
         """Sets the option's value to what was given here or on the command line, else to the answer."""
@@ -106,7 +106,7 @@ class _Form:
             if faults := self._faults(option):
                 raise OptionError("; ".join(faults))
             return
-        about += " Put a comma between them." if option in _LISTS else ""
+        about += " Separate them with commas." if option in _LISTS else ""
         print("", *(textwrap.fill(line, 80) for line in about.splitlines()), sep="\n")
         prompt = f"{option} [{default}]: " if isinstance(default, str) else f"{option}: "
         while True:
@@ -168,12 +168,12 @@ class _Form:
         """What to do with the file."""
         file, task = shlex.quote(str(self._options.out)), self._values["task"]
         sample = "hello" if KINDS[self._values["kind"]].is_text else '{"temperature_c": 81.5}'
-        print(printable(f"{self._options.out} is written."))
+        print(printable(f"{self._options.out} written"))
         if is_echo(self._values["model"]):
             print(f"`{ECHO_MODEL}` is a test model without weights: its answers mean nothing.")
         commands = [
-            (f"edge-agent check-config {file}", "names faults, and files that are not there yet"),
-            (f"edge-agent doctor --config {file}", "asks board, broker and model whether this can work"),
+            (f"edge-agent doctor --config-only {file}", "lists faults, and files that do not exist yet"),
+            (f"edge-agent doctor --config {file}", "tries the board, the broker and the model"),
             (f"edge-agent run --config {file}", "serves until Ctrl-C"),
             (f"edge-agent ask --config {file} {task} {shlex.quote(sample)}", "in another terminal"),
         ]

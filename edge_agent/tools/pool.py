@@ -35,7 +35,7 @@ def declare(config: Config, max_waiting: int, username: str | None, password_fil
     except amqp.PoolError as error:
         needs_rights = "ACCESS_REFUSED" in str(error)
         advice = (
-            "name an account that may make queues: --username and --password-file" if needs_rights else error.advice
+            "name an account that may create queues: --username and --password-file" if needs_rights else error.advice
         )
         return fail(f"the pool cannot be declared: {error}; {advice}")
     print(printable(f"{queues.requests}: declared, bound to {EXCHANGE} as {queues.binding}"))
@@ -62,8 +62,8 @@ def status(config: Config, *, as_json: bool, wait_s: float, min_boards: int) -> 
     else:
         _print(config.pool.name, figures, boards)
     if len(boards) < min_boards:
-        hint = "each reports every 10 s, unless its health.interval_s says otherwise; --wait S listens longer"
-        return fail(f"{len(boards)} of {min_boards} boards are heard within {wait_s:g} s: {hint}")
+        hint = "each reports every 10 s, unless its health.interval_s is different; --wait S listens longer"
+        return fail(f"{len(boards)} of {min_boards} boards were heard within {wait_s:g} s: {hint}")
     return 1 if any(board["lacks"] for board in boards) else 0
 
 

@@ -97,7 +97,7 @@ def test_it_does_not_wait_for_a_board_that_goes_before_its_result(board: Board, 
     board.hears()
     board.says(state, session, "connection-lost" if state == "offline" else None)
     thread.join()
-    assert ends == [f"no result from {board.base}, which left the bus or came back to it meanwhile"]
+    assert ends == [f"no result from {board.base}, which left the bus or returned to it in the meantime"]
 
 
 def test_it_waits_for_a_board_that_is_away_and_ignores_other_results(board: Board) -> None:

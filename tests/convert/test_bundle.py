@@ -279,7 +279,7 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
         "students": [],
     }  # fmt: skip
     assert run("verify", bundle, "--canaries") == 1
-    expected = f"edge-convert: {bundle}: canaries.json: there is none, so --canaries has nothing to ask\n"
+    expected = f"edge-convert: {bundle}: the bundle has no canaries.json, so --canaries has nothing to ask\n"
     assert capsys.readouterr().err == expected
 
 

@@ -121,7 +121,7 @@ def test_a_word_that_is_no_sub_command_is_answered_with_those_that_are(cli: Cli)
     code, _, err = cli("convert", "Qwen2.5-0.5B-Instruct", "--out", "b", "--type", "q8_0")
     assert code == 2
     assert "unrecognized arguments: Qwen2.5-0.5B-Instruct; " in err
-    assert "takes one CHECKPOINT, its sub-commands are verify, evaluate, train and extend" in err
+    assert "takes one CHECKPOINT; its sub-commands are verify, evaluate, train and extend" in err
 
 
 def test_a_model_that_is_converted_already_is_named_as_one(tmp_path: Path, cli: Cli) -> None:

@@ -154,7 +154,7 @@ def test_a_bundle_says_what_its_vocabulary_covers(
     assert run("evaluate", bundle, "--against", checkpoint_folder(), "--work", tmp_path / "other") == 0
     found = capsys.readouterr()
     assert "KL divergence" in found.out
-    assert "note: the checkpoint is read with the bundle's 1,000 tokens alone" in found.err
+    assert "note: the checkpoint is read with only the bundle's 1,000 tokens" in found.err
     other = make_checkpoint().write(tmp_path / "checkpoint")
     assert run("evaluate", bundle, "--against", other, "--work", tmp_path / "other") == 1
     assert "has other tokens than this checkpoint" in capsys.readouterr().err

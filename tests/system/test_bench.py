@@ -100,7 +100,7 @@ def test_usage_and_a_bad_configuration_have_their_exit_codes(tmp_path: Path, edg
     ("model", "fault"),
     [
         ("nothing.gguf", 'edge-agent: "nothing.gguf" does not exist; '),
-        ("echo:", "edge-agent: echo: is no model: there is nothing to measure; give one with --model\n"),
+        ("echo:", "edge-agent: echo: is not a model, so there is nothing to measure; give one with --model\n"),
     ],
 )
 def test_a_model_that_cannot_be_measured_is_a_failure(model: str, fault: str, edge_agent: EdgeAgent) -> None:

@@ -47,7 +47,7 @@ def test_options_become_a_configuration_that_explains_itself(folder: Path, capsy
     assert f"# {ClassifyTask.model_fields['labels'].description}" in lines
     told = capsys.readouterr().out
     for words in (
-        "check-config config.toml",
+        "doctor --config-only config.toml",
         "doctor --config",
         "run --config",
         "ask --config config.toml pump-triage",
@@ -166,5 +166,5 @@ def test_a_terminal_that_ends_leaves_nothing(
 ) -> None:
     answering(monkeypatch, iter(["hall1"]))
     assert cli.main(["init"]) == cli.EXIT_FAILED
-    assert "nothing is written" in capsys.readouterr().err
+    assert "nothing was written" in capsys.readouterr().err
     assert not list(folder.iterdir())

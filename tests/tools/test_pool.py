@@ -197,7 +197,7 @@ def test_a_pool_without_a_board_is_a_failure(pool: Pool) -> None:
     pool.board("oven", "other", pool="ovens")
     code, out, err = pool.status()
     assert (code, out) == (1, "pool pumps: 7 requests wait, the boards have 0 places, 1 dead letters\n")
-    assert "edge-agent: 0 of 1 boards are heard within" in err
+    assert "edge-agent: 0 of 1 boards were heard within" in err
 
 
 def test_it_ends_early_once_the_boards_have_all_places(pool: Pool) -> None:

@@ -74,7 +74,7 @@ def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *,
     """
     path = configured.path
     if is_echo(path):
-        raise ModelError(f"{path} is no model: there is nothing to measure; give one with --model")
+        raise ModelError(f"{path} is not a model, so there is nothing to measure; give one with --model")
     before = read_once(board)
     say("the model is checked")
     model = open_model("default", path, read_trust(configured), configured.chat_templates)
@@ -145,7 +145,7 @@ def _facts(document: Document) -> Iterator[str]:
         "start": f"{worker['first_start_s']:.1f} s the first time, {worker['later_start_s']:.1f} s later",
     }
     if board["load1"] is not None and board["load1"] > board["cores"] / 2:
-        facts["note"] = f"the board was busy before (load {board['load1']:.1f}): idle, it is faster"
+        facts["note"] = f"the board was busy before (load {board['load1']:.1f}); it is faster when idle"
     for name, text in facts.items():
         indent = " " * 8
         yield from textwrap.wrap(printable(text), COLUMNS, initial_indent=f"{name:8}", subsequent_indent=indent)

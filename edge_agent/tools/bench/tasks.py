@@ -131,7 +131,7 @@ def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: 
     for task in TASKS.values():
         [(_, answer)] = _round(worker, runs(task, 1), 1).answers
         if isinstance(answer, Failed) and answer.code is Code.UNKNOWN_TASK:
-            raise WorkerError(f"bench asks tasks of its own: {answer.message}")
+            raise WorkerError(f"bench uses tasks of its own: {answer.message}")
     rounds: dict[tuple[str, int], list[Round]] = {(name, count): [] for name in TASKS for count in counts}
     min_rounds, budget_s = (_QUICK_ROUNDS, _QUICK_BUDGET_S) if is_quick else (_ROUNDS, _BUDGET_S)
     end_at = monotonic() + budget_s

@@ -278,7 +278,7 @@ def _learning(sensors: _Sensors) -> bool:
     after = sum(answer == right for _, answer, right in _asked(sensors, checked, "after"))
     labels = " or ".join(CHECK_LABELS)
     _print(f"\n{CHECK}, {labels}: the model was not trained for these labels")
-    _print(f"  right: {before} of {CHECKED} readings, after {CORRECTIONS} corrections of others {after} of {CHECKED}")
+    _print(f"  right: {before} of {CHECKED} readings; after {CORRECTIONS} corrections of others, {after} of {CHECKED}")
     return after > before
 
 

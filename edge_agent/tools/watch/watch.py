@@ -77,8 +77,8 @@ class Feed:
     @property
     def empty(self) -> str:
         return (
-            f"no board on {self._root}/{self.name}/+ yet; is it this root and site, and may this user read there? "
-            "RabbitMQ retains nothing for wildcards: there a board shows at its next health (--wait 15)"
+            f"no board on {self._root}/{self.name}/+ yet: check root, site, and whether this user may read there. "
+            "RabbitMQ retains nothing for wildcards, so a board appears with its next health (--wait 15)"
         )
 
     @property
@@ -86,7 +86,7 @@ class Feed:
         """What may be missing although there are boards."""
         if not self.rows or self._gets_retained:
             return None
-        return "the broker retains nothing for wildcards, as RabbitMQ: a board that publishes nothing now is not shown"
+        return "the broker, like RabbitMQ, retains nothing for wildcards: a board that publishes nothing is not shown"
 
     @property
     def trouble(self) -> str | None:

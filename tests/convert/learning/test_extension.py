@@ -186,7 +186,7 @@ def test_a_former_name_runs_extend_and_says_so(
 ) -> None:
     assert run(former, bundle, "--out", tmp_path / "new") == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"edge-convert: {former} is called extend now",
+        f"edge-convert: {former} is now called extend",
         f"usage: edge-convert extend {EXTENSION.usage}",
         "edge-convert extend: error: --feedback or --students is required",
     ]
