@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import gc
 import json
-import queue
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,34 +65,27 @@ class Renderer:
         self._deliver = deliver
         # The process, and the agent's end of its input and output.
         self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
-        self._is_needed = False
-        self._asked: queue.SimpleQueue[tuple[Request, str, object] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="renderer", daemon=True)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renderer")
 
     def start(self, templates: Iterable[str]) -> None:
-        """Starts the process, too, if one of these templates needs it, so that no request waits for that."""
-        self._is_needed = any(template != DEFAULT_TEMPLATE for template in templates)
-        self._thread.start()
+        """Starts the process if one of these templates needs it, so that no request waits for that."""
+        if any(template != DEFAULT_TEMPLATE for template in templates):
+            self._thread.submit(self.connection)  # the first request meets what fails here
 
     def ask(self, request: Request, template: str, value: object) -> None:
-        self._asked.put((request, template, value))
+        self._thread.submit(self._render_for, request, template, value)
 
     def stop(self) -> None:
         """Ends the thread and the process; what was asked and is not there yet is dropped."""
-        self._asked.put(None)
+        self._thread.shutdown(wait=False, cancel_futures=True)
         self.end_process()
 
-    def _run(self) -> None:
-        if self._is_needed:
-            with suppress(OSError):  # the first request gets it
-                self.connection()
-        while (asked := self._asked.get()) is not None:
-            request, template, value = asked
-            try:
-                outcome: str | Exception = self.render(template, value)
-            except Exception as error:  # noqa: BLE001 - raised where the request is answered
-                outcome = error
-            self._deliver(Rendered(request, outcome))
+    def _render_for(self, request: Request, template: str, value: object) -> None:
+        try:
+            outcome: str | Exception = self.render(template, value)
+        except Exception as error:  # noqa: BLE001 - raised where the request is answered
+            outcome = error
+        self._deliver(Rendered(request, outcome))
 
     def render(self, template: str, value: object) -> str:
         """See `templates.render`, with limits. Raises TemplateInputError; RendererError, OSError."""
