@@ -288,7 +288,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """No answer, by the mistake of the caller or the agent; code.status says whose."""
+    """No answer, by the mistake of the caller or the agent; `code` says why."""
 
     type: Literal["failed"] = "failed"
     id: int
@@ -309,7 +309,7 @@ class Progress:
     type: Literal["progress"] = "progress"
     active: int = 0
     steps_total: int = 0
-    rows_total: int = 0  # The sequences of all steps; divided by steps_total it is the mean width.
+    rows_total: int = 0  # The requests in each step, summed over all steps; divided by steps_total, the mean batch.
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     completion_tokens_total: int = 0

@@ -1,1 +1,1 @@
-"""The engine: one worker process that owns llama.cpp, and the parent's end of its pipe."""
+"""The engine: the worker process, which owns llama.cpp and answers what comes through its pipe."""

@@ -1,4 +1,4 @@
-"""The only importer of llama_cpp: a model with one context.
+"""The only importer of llama_cpp in edge_agent: a model with one context.
 
 llama.cpp aborts the process on mistakes of its caller: too many outputs, a sequence id out of range. The agent then
 starts another worker. Each instance is used by one thread.

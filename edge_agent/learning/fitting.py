@@ -13,7 +13,7 @@ from edge_agent.learning.maths.assessment import LabelledScores
 
 
 def better_map_in_child(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
-    """As `accuracy.fit.better_map`. Raises OutOfBoundsError if the process fails."""
+    """As `maths.fit.better_map`. Raises OutOfBoundsError if the process fails."""
     given = {"labels": current.labels, "rows": rows, "current": current.to_json(), "base": base.to_json()}
     found = json.loads(run_in_child("edge_agent.learning.fitting", json.dumps(given).encode()))
     return None if found is None else ScoreMap.from_json(found, current.labels)

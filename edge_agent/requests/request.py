@@ -1,4 +1,7 @@
-"""The record of one request. It moves one way: parse, admit, queue, run, reply; each stop fills in its part."""
+"""The record of one request, from parse over admit, queue and run to reply; each stop fills in its part.
+
+It is queued again where a student is unsure of its answer, or the worker was lost while it ran.
+"""
 
 from __future__ import annotations
 

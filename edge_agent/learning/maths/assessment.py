@@ -19,7 +19,7 @@ from edge_agent.learning.maths.shares import lower_bound
 # The model's own scores of an answer, and its right label.
 LabelledScores = tuple[Mapping[str, float], str]
 
-# A map is fitted again when there is this share more feedback, and this much at least.
+# A map is fitted again when feedback has grown by this factor, and by at least this many answers.
 _MORE, _MIN_MORE = 1.1, 5
 # Of the audits, for a promise: those that callers choose to answer are no random sample.
 MIN_ANSWERED = 0.9
