@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Self
 
 from rigs.bench.overload import Ending, offer, row, table
 from rigs.load.asking import Load
@@ -20,6 +22,29 @@ PRIORITIES = (0, 5, 9)
 DEADLINES_MS = (1000, 2000, 5000)
 
 
+class Stall:
+    """The longest time for which this machine kept a thread waiting that was ready to run."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._is_over.is_set():
+            due = time.monotonic() + 0.005
+            time.sleep(0.005)
+            self.longest_s = max(self.longest_s, time.monotonic() - due)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
 def offered(site: Site, mix: Sequence[tuple[int, int]], *, times: int, seconds: int) -> list[Ending]:
     """With the agent's own times: those of this process tell how busy the machine is."""
     with closing(Load(site.port, site.protocol)) as load:
@@ -28,19 +53,23 @@ def offered(site: Site, mix: Sequence[tuple[int, int]], *, times: int, seconds: 
 
 
 def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy_at_once(
-    start_site: Callable[..., Site], protocol: str
+    start_site: Callable[..., Site],
 ) -> None:
-    site = start_site(protocol, model=f"echo:step_ms={STEP_MS}")
+    site = start_site("3.1.1", model=f"echo:step_ms={STEP_MS}")
     mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
     # From the first request on: nothing has been measured before.
-    fates = offered(site, mix, times=10, seconds=SECONDS)
+    with Stall() as stall:
+        fates = offered(site, mix, times=10, seconds=SECONDS)
     rows = {priority: row(priority, [fate for fate in fates if fate.priority == priority]) for priority in PRIORITIES}
     everyone = row(None, fates)
-    print(table([*rows.values(), everyone]))
+    print(f"{table([*rows.values(), everyone])}\nthe longest stall: {stall.longest_s:.3f} s")
     assert {fate.status for fate in fates} <= {"ok", "busy", "expired"}
+    assert {fate.code for fate in fates if fate.status == "busy"} <= {"queue_full", "deadline_unreachable"}
+    # However busy the machine is, no answer is late.
+    assert all(fate.is_in_time for fate in fates if fate.status == "ok")
     assert everyone.in_time_share is not None
-    # All on a quiet machine, 93 % on two cores at a load of 10.
-    assert everyone.in_time_share >= 0.9
+    # What the machine takes from the engine nobody can foresee at an admission.
+    assert everyone.in_time_share >= 0.95 or stall.longest_s > STEP_MS / 2000
     # The engine is not left idle by too much caution, however long a step takes on this machine.
     assert sum(fate.run_ms for fate in fates if fate.is_in_time) >= 0.6 * AT_ONCE * SECONDS * 1000
     # Urgent ones come first, and yet nobody is shut out.
