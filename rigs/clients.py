@@ -23,7 +23,7 @@ def main() -> int:
     require(NEEDED)
     command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(NODE), "mqtt@5", "node-red@4"]
     subprocess.run(command, check=True)
-    files = ("tests/system/test_third_party_clients.py", "tests/system/clients_of_others.py")
+    files = ("tests/docs/test_quickstart.py", "tests/system/clients_of_others.py")
     return run_tests(*files, environment={"EDGE_AGENT_NODE": str(NODE)})
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.helpers.processes import AgentProcess
 from tests.helpers.site import Site, running_site
 from tests.helpers.support import REPLY_FIELDS
 
@@ -119,16 +117,3 @@ def test_a_task_that_is_switched_off_is_unknown(site: Site) -> None:
     tasks = site.client.wait(f"{site.base}/info")[0].json["tasks"]
     assert "generate" not in tasks
     assert (tasks["pump"]["reply"], tasks["triage"]["reply"]) == ("output", "full")
-
-
-def test_a_killed_agent_answers_a_bare_payload_after_its_restart(
-    start_site: Callable[..., Site], start_agent: Callable[..., AgentProcess], protocol: str
-) -> None:
-    site = start_site(protocol, model="echo:step_ms=200", more=TASKS)
-    site.client.publish(site.request("echo"), "one two three four five")
-    site.wait_until_active(1)
-    site.agent.signal(signal.SIGKILL)
-    site.agent.wait()
-    start_agent(site.agent.config.read_text(encoding="utf-8"), name=site.agent.config.stem)
-    assert payloads(site, site.response("echo")) == [b"one two three four five"]
-    assert not site.client.on(f"{site.base}/infer/echo/error")

@@ -24,31 +24,6 @@ def is_read(document: dict[str, Any]) -> bool:
     return document["thermal"]["soc_c"] is not None and document["overall"] != "critical"
 
 
-def test_health_says_that_a_board_is_throttled_and_why(start_site: Callable[..., Site], tmp_path: Path) -> None:
-    root = tmp_path / "board"
-    load("pi5-throttled").write(root)
-    site = start(start_site, root)
-    # Not by `overall`: the heat is critical a little later.
-    document = health(site, lambda document: "limited" in document["reasons"])
-    assert document["thermal"] == {
-        "soc_c": 84.4,
-        "limit_c": 80.0,
-        "headroom_c": -4.4,
-        "zones": {"cpu-thermal": 84.4},
-        "throttled_now": True,
-        "throttled_since_boot": True,
-        "causes": ["thermal", "cap"],
-    }
-    assert (document["power"]["scope"], document["power"]["watts"]) == ("none", None)
-    assert document["power"]["undervoltage_now"] is False
-    assert document["cpu"]["freq_mhz"] == 1500.0
-    assert document["sensor_errors"] == {}
-
-    (root / "get_throttled").write_text("throttled=0xe0000\n")
-    later = health(site, lambda document: document["thermal"]["throttled_now"] is False)["thermal"]
-    assert (later["throttled_since_boot"], later["causes"]) == (True, [])
-
-
 def test_a_board_that_gets_hot_refuses_the_least_urgent_and_says_so(
     start_site: Callable[..., Site], tmp_path: Path
 ) -> None:

@@ -123,12 +123,10 @@ def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(slow: Site) -> N
     assert slow.ask("added", "b")["status"] == "ok"
 
 
-def test_signed_commands_are_checked_where_a_key_is_configured(
-    start_site: Callable[..., Site], tmp_path: Path, protocol: str
-) -> None:
+def test_signed_commands_are_checked_where_a_key_is_configured(start_site: Callable[..., Site], tmp_path: Path) -> None:
     key = secrets.token_hex(16)
     (tmp_path / "key").write_text(key + "\n", encoding="utf-8")
-    site = start_site(protocol, more='[commands]\nkey_file = "key"\n')
+    site = start_site("5", more='[commands]\nkey_file = "key"\n')
     assert site.command("ping", {"id": 1})["error"]["code"] == "unauthorized"
     fields = {"id": 2, "ts": datetime.now(UTC).isoformat(), "nonce": secrets.token_hex(8)}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))

@@ -50,6 +50,8 @@ def test_every_document_is_as_its_schema_says(
         lambda health: health["thermal"]["soc_c"] is not None and health["inference"]["latency_ms"]["p99"] is not None,
     ).json
     assert health["governor"]["limits"]
+    assert (health["thermal"]["soc_c"], health["thermal"]["causes"]) == (84.4, ["thermal", "cap"])
+    assert health["sensor_errors"] == {}
     info = site.client.on(f"{site.base}/info")[-1].json
     documents = {"health": [health], "info": [info], "reply": replies}
     assert not {name: found for name in documents for one in documents[name] if (found := faults(name, one))}

@@ -1,4 +1,4 @@
-"""Feedback over a real broker, at both MQTT versions."""
+"""Feedback over a real broker."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ kind = "classify"
 labels = ["good", "bad"]
 audit_rate = 1
 """
+# Nothing of it depends on the MQTT version.
+pytestmark = pytest.mark.parametrize("protocol", ["5"], indirect=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,14 @@ from tests.helpers.site import Site
 
 
 def test_a_board_is_announced_at_each_start_of_home_assistant_and_removed_on_demand(
-    start_site: Callable[..., Site], connect: Callable[..., Client], protocol: str
+    start_site: Callable[..., Site], connect: Callable[..., Client]
 ) -> None:
-    prefix = f"ha-{protocol.replace('.', '-')}"
-    client = connect(protocol)
-    client.subscribe(f"{prefix}/device/#")
+    client = connect("3.1.1")
+    client.subscribe("ha/device/#")
     # An old word of it, which comes with the subscription at MQTT 3.1.1.
-    client.publish(f"{prefix}/status", b"online", retain=True)
-    more = '[homeassistant]\nenabled = {}\nprefix = "' + prefix + '"\n'
-    site = start_site(protocol, more=more.format("true"))
+    client.publish("ha/status", b"online", retain=True)
+    more = '[homeassistant]\nenabled = {}\nprefix = "ha"\n'
+    site = start_site("3.1.1", more=more.format("true"))
     wait_until(lambda: client.messages, "the board is announced", 30)
     (topic,) = {message.topic for message in client.messages}
     told = client.wait(topic)[0]
@@ -30,8 +29,8 @@ def test_a_board_is_announced_at_each_start_of_home_assistant_and_removed_on_dem
     time.sleep(REPUBLISH_AFTER_S + 1)
     before, infos = len(client.on(topic)), len(site.client.on(f"{site.base}/info"))
 
-    client.publish(f"{prefix}/status", b"offline")
-    client.publish(f"{prefix}/status", b"online")
+    client.publish("ha/status", b"offline")
+    client.publish("ha/status", b"online")
     started_at = time.monotonic()
     client.wait(topic, count=before + 1, timeout_s=12)
     assert time.monotonic() - started_at > 0.9
@@ -40,10 +39,10 @@ def test_a_board_is_announced_at_each_start_of_home_assistant_and_removed_on_dem
     assert "retained message dropped" not in site.agent.log
 
     device = site.base.rsplit("/", 1)[1]
-    start_site(protocol, more=more.format("false"), device=device)
+    start_site("3.1.1", more=more.format("false"), device=device)
     client.wait(topic, count=before + 2)
     assert client.on(topic)[-1].payload == b""
-    late = connect(protocol)
-    late.subscribe(f"{prefix}/device/#")
+    late = connect("3.1.1")
+    late.subscribe("ha/device/#")
     late.hear_retained()
     assert [message for message in late.messages if message.topic == topic] == []

@@ -140,6 +140,7 @@ def test_a_broker_that_lost_everything_gets_all_of_it_again_and_a_stop_clears_al
     broker.start()
     wait_for_state(broker, hot, "online")
     for site, old in zip(hot, before, strict=True):
+        wait_until(lambda site=site: site.agent.log.count(".data") >= 3, "the data connection is back, too")
         wait_until_retained(lambda site=site: len(retained(broker, site)) == 4, "health, info, alarm", 5)
         found = retained(broker, site)
         assert set(found) == {"state", "info", "health", "alarm/overheating"}
@@ -150,8 +151,11 @@ def test_a_broker_that_lost_everything_gets_all_of_it_again_and_a_stop_clears_al
 
         topics = [f"{site.base}/{name}" for name in ("state", "alarm/overheating")]
         with closing(Client(broker.port, site.protocol)) as client:
-            client.subscribe(*topics)
+            client.subscribe(*topics, site.response("triage"))
             client.hear_retained()
+            urgent = {"input": "normal", "priority": 0}
+            answer = client.exchange(site.request("triage"), urgent, site.response("triage"))
+            assert answer.json["status"] == "ok"
             assert site.agent.stop() == 0
             wait_until(lambda client=client, topics=topics: not client.on(topics[1])[-1].payload, "its end")
             assert [message.topic for message in client.messages if message.topic in topics][-2:] == topics

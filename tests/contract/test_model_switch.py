@@ -26,6 +26,8 @@ allow = ["health", "drain", "resume", "model-switch", "model-rollback"]
 [engine]
 batch_tokens = 32
 """
+# Nothing of a switch depends on the MQTT version; bad bundles are refused at the other one.
+pytestmark = pytest.mark.parametrize("protocol", ["5"], indirect=True)
 SWITCH_S = 120.0
 NUMBERS = itertools.count()
 
@@ -136,8 +138,8 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
     assert set(states(shared)) == {"online"}
 
 
-def test_maps_of_a_bundle_come_and_go_with_it(start: Callable[..., Site], models: Path, protocol: str) -> None:
-    site = start(protocol)
+def test_maps_of_a_bundle_come_and_go_with_it(shared: Site) -> None:
+    site, models = shared, shared.agent.config.parent / "models"
     task = with_built_in(load_config(site.agent.config).tasks)["triage"]
     entry = {
         "task": "triage",
@@ -151,7 +153,7 @@ def test_maps_of_a_bundle_come_and_go_with_it(start: Callable[..., Site], models
         return site.client.on(f"{site.base}/info")[-1].json["tasks"]["triage"]["scores_from"]
 
     before = site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["scores"]
-    assert switch(site, "mapped")["data"]["changed"]
+    assert switch(site, "mapped", allow_downgrade=True)["data"]["changed"]
     wait_until(lambda: source() == "bundle", "info tells")
     assert site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["output"] == "cavitation"
     assert command(site, "model-rollback", {"model": "default"})["status"] == "ok"
@@ -208,6 +210,8 @@ def test_bad_bundles_are_refused_with_their_faults_and_the_old_model_goes_on(
     }
     assert set(BAD) < set(wanted)
     for bundle, (code, text) in wanted.items():
+        if not is_beside and code not in {"canaries_differ", "load_failed"}:
+            continue  # What is refused before the old model goes is refused alike.
         result = switch(site, bundle)
         assert (result["status"], result["error"]["code"]) == ("failed", code), result
         assert text in result["error"]["message"]
@@ -252,7 +256,6 @@ def test_with_enough_memory_the_old_model_answers_until_the_new_one_does(shared:
     assert seen.count(one) > 3, "it answered meanwhile"
 
 
-@pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_one_switch_at_a_time_and_none_while_draining(shared: Site) -> None:
     for bundle in ("two", "damaged"):
         shared.client.publish(f"{shared.base}/cmd/model-switch", {"id": bundle, "model": "default", "bundle": bundle})
@@ -264,7 +267,6 @@ def test_one_switch_at_a_time_and_none_while_draining(shared: Site) -> None:
     command(shared, "resume", {})
 
 
-@pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(shared: Site, model_bundles: Path) -> None:
     assert switch(shared, "two")["status"] == "ok"
     os.kill(worker_pid(shared), signal.SIGKILL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.docs.pages import health_sample
 from tests.helpers.client import Client
 from tests.helpers.site import Site
 
@@ -33,22 +32,11 @@ def test_a_foreign_message_on_our_state_is_replaced(site: Site) -> None:
     assert messages[-1].json["state"] == "online"
 
 
-def test_info_describes_the_board(site: Site) -> None:
-    info = site.client.wait_for(f"{site.base}/info", lambda document: document["limits"]["max_active"] is not None).json
-    assert info["schema"] == 1
-    assert info["tasks"]["triage"]["labels"] == ["normal", "bearing fault", "cavitation"]
-    assert "generate" in info["tasks"]
-    assert {"name", "sha256", "quantization", "size", "licence"} <= set(info["models"][0])
-    assert info["versions"]["edge_agent"]
-
-
-def test_health_has_every_field_and_never_0_for_unknown(site: Site) -> None:
-    site.ask("triage", "normal")
+def test_figures_that_are_not_measured_are_never_0_and_health_expires(site: Site) -> None:
+    """test_documents.py compares every field with its schema."""
     message = site.client.wait_for(f"{site.base}/health", lambda document: document["worker"]["pid"] is not None)
     health = message.json
-    assert set(health) == set(health_sample())
-    assert health["power"]["watts"] is None
-    assert health["power"]["scope"] == "none"
+    assert (health["power"]["watts"], health["power"]["scope"]) == (None, "none")
     assert health["memory"]["agent_rss_mb"] > 0
     if site.protocol == "5":
         assert message.expiry_s is not None

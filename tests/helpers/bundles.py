@@ -16,8 +16,7 @@ from edge_agent.tools.demo.readings import checkpoint_folder, held_out, tasks
 from tests.convert.damage import damaged, shuffle_weights
 
 DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
-# The names of the others say what is wrong with them.
-GOOD = ("one", "two")
+# Their names say what is wrong with them.
 BAD = ("damaged", "wrong-hash", "unloadable", "bad-canaries")
 
 

@@ -29,14 +29,7 @@ def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str)
     site = start_site(protocol)
     version = protocol[0] if protocol == "5" else "4"
     script = Path(__file__).with_name("mqtt_js_client.mjs")
-    arguments = [
-        str(NODE),
-        str(site.port),
-        version,
-        site.request("triage"),
-        "edgeai/v1/reply/js",
-        "bearing fault",
-    ]
+    arguments = [str(NODE), str(site.port), version, site.request("triage"), "edgeai/v1/reply/js", "bearing fault"]
     done = subprocess.run(["node", str(script), *arguments], capture_output=True, check=True, timeout=60)
     heard = json.loads(done.stdout)
     assert heard["reply"]["output"] == "bearing fault"

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 from edge_agent.tools.demo.broker import free_port
-from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto, children, is_running, wait_until
 from tests.helpers.site import Site, site_config
 
 
-def test_second_sigterm_cancels_at_once(start_site: Callable[..., Site], protocol: str) -> None:
-    site = start_site(protocol, model="echo:step_ms=100")
+def test_second_sigterm_cancels_at_once(start_site: Callable[..., Site]) -> None:
+    site = start_site("5", model="echo:step_ms=100")
     site.client.publish(site.request("generate"), {"input": "word " * 500, "id": 1})
     site.wait_until_active(1)
     site.agent.signal(signal.SIGTERM)
@@ -64,31 +63,6 @@ def test_sigterm_lets_running_requests_finish_and_the_next_start_unsubscribes_fr
     assert not site.client.on("plant/1/triage")
 
 
-@pytest.mark.mosquitto
-@pytest.mark.usefixtures("require_mosquitto")
-def test_agent_reconnects_to_its_broker_and_publishes_its_state_again(
-    tmp_path: Path, start_site: Callable[..., Site]
-) -> None:
-    with Mosquitto(tmp_path, free_port()) as broker:
-        site = start_site("5", port=broker.port)
-        session = site.client.on(f"{site.base}/state")[-1].json["session"]
-        broker.stop()
-        wait_until(lambda: site.agent.log.count("disconnected") >= 2, "the agent notices")
-        broker.start()
-        late = Client(broker.port, "5")
-        late.subscribe(f"{site.base}/#")
-        # The broker may have kept the state of before.
-        late.wait_for(
-            f"{site.base}/state", lambda state: state["state"] == "online" and state["session"] != session, 20
-        )
-        late.wait(f"{site.base}/info")
-        wait_until(lambda: site.agent.log.count(".data") >= 3, "the data connection is back, too", 20)
-        late.publish(site.request("triage"), "bearing fault")
-        assert late.wait(site.response("triage"))[0].json["status"] == "ok"
-        late.close()
-        assert site.agent.stop() == 0
-
-
 @pytest.mark.expects_warning
 @pytest.mark.mosquitto
 @pytest.mark.usefixtures("require_mosquitto")
@@ -112,8 +86,8 @@ def test_reply_that_the_broker_refuses_affects_no_other(
         assert site.agent.stop() == 0
 
 
-def test_sigterm_in_a_flood_still_ends_the_agent(start_site: Callable[..., Site], protocol: str) -> None:
-    site = start_site(protocol, model="echo:step_ms=20", more="[queue]\ndrain_timeout_s = 2\n")
+def test_sigterm_in_a_flood_still_ends_the_agent(start_site: Callable[..., Site]) -> None:
+    site = start_site("3.1.1", model="echo:step_ms=20", more="[queue]\ndrain_timeout_s = 2\n")
     is_over = threading.Event()
 
     def flood() -> None:

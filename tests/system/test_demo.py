@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from edge_agent.tools.demo import broker as broker_module
-from edge_agent.tools.demo.broker import BrokerError, free_port, start_broker
+from edge_agent.tools.demo.broker import BrokerError, start_broker
 from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, chosen_readings, demo
 from tests.helpers.processes import Mosquitto, wait_until
 
@@ -42,36 +42,6 @@ def test_a_home_folder_without_room_for_the_model_is_named_with_the_remedy(varia
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the first demonstration keeps its converted model for the next."""
     return tmp_path_factory.mktemp("cache")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_demonstration_ends_with_its_agent_and_its_broker(
-    tmp_path: Path, cache: Path, number: signal.Signals
-) -> None:
-    printed = tmp_path / "printed"
-    with printed.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent", "demo", "--keep", "--port", str(free_port())],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "XDG_CACHE_HOME": str(cache)},
-            start_new_session=True,
-        )
-    try:
-        wait_until(lambda: "until Ctrl-C" in printed.read_text("utf-8"), "the demonstration stays up", 120)
-        started = psutil.Process(process.pid).children(recursive=True)
-        if number is signal.SIGINT:
-            # A terminal's Ctrl-C reaches the whole group, the demonstration's agent too, and is no fault.
-            os.killpg(process.pid, number)
-            assert process.wait(20) == 0
-            assert "edge-agent:" not in printed.read_text("utf-8")
-        else:
-            process.send_signal(number)
-            assert process.wait(60) in (0, 1)
-        wait_until(lambda: not any(child.is_running() for child in started), "broker and agent have ended", 20)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(params=["mosquitto", "embedded"])
@@ -107,32 +77,41 @@ def test_sensors_are_answered(
 @pytest.mark.skipif(
     shutil.which("mosquitto_rr") is None, reason="needs mosquitto_rr: apt-get install mosquitto-clients"
 )
-def test_the_commands_that_it_prints_work_as_printed(kind: str, cache: Path, tmp_path: Path) -> None:
+def test_the_commands_that_it_prints_work_as_printed_until_a_signal_ends_agent_and_broker(
+    kind: str, cache: Path, tmp_path: Path
+) -> None:
     hidden = "" if kind == "mosquitto" else "broker.SEARCH_PATH = '/nowhere'; "
     code = f"from edge_agent import cli; from edge_agent.tools.demo import broker; {hidden}raise SystemExit(cli.main())"
     printed = tmp_path / "printed"
     with printed.open("wb") as file:
         command = [sys.executable, "-c", code, "demo", "--keep", "--work", str(cache / "edge-agent" / "demo")]
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        wait_until(lambda: "edge-agent ask" in printed.read_text("utf-8"), "the demonstration stays up", 120)
+        wait_until(lambda: "until Ctrl-C" in printed.read_text("utf-8"), "the demonstration stays up", 120)
         lines = printed.read_text("utf-8").split("In another terminal:")[1].splitlines()
         listen, publish, request, ask = (line.strip() for line in lines if line.strip())
         listener = subprocess.Popen(["bash", "-c", f"{listen} -C 1 -W 30"], stdout=subprocess.PIPE, text=True)
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        environment = {**os.environ, "PATH": path}
         for line in (request, ask):
             done = subprocess.run(
-                ["bash", "-c", line],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-                env={**os.environ, "PATH": path},
+                ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True, env=environment
             )
             assert json.loads(done.stdout)["status"] == "ok"
         subprocess.run(["bash", "-c", publish], check=True, timeout=60)
         heard, _ = listener.communicate(timeout=60)
         assert json.loads(heard.split(" ", 1)[1])["status"] == "ok"
+
+        started = psutil.Process(process.pid).children(recursive=True)
+        if kind == "mosquitto":
+            # A terminal's Ctrl-C reaches the whole group, the demonstration's agent too, and is no fault.
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) == 0
+            assert "edge-agent:" not in printed.read_text("utf-8")
+        else:
+            process.terminate()
+            assert process.wait(60) in (0, 1)
+        wait_until(lambda: not any(child.is_running() for child in started), "broker and agent have ended", 20)
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        process.kill()
+        process.wait()

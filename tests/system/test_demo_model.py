@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,36 +57,3 @@ def test_diagnoses_of_held_out_readings_are_right(pump_site: Site) -> None:
         for reply, reading in zip(replies, readings, strict=True)
     )
     assert right / len(readings) >= 0.9
-
-
-def test_sentence_is_streamed_piece_by_piece(pump_site: Site) -> None:
-    reading = held_out()[0]
-    pump_site.client.publish(
-        pump_site.request("machine-explanation"), json.dumps({"id": "s", "input": reading.payload, "stream": True})
-    )
-    reply = pump_site.next_terminal(pump_site.response("machine-explanation"), 0)
-    assert reply["status"] == "ok"
-    assert reply["finish"] == "stop"
-    messages = pump_site.client.on(pump_site.response("machine-explanation"))
-    partials = [message.json for message in messages if message.json["status"] == "partial"]
-    assert "".join(partial["delta"] for partial in partials) == reply["output"]
-
-
-def test_text_of_control_tokens_is_only_text(pump_site: Site) -> None:
-    plain = pump_site.ask("generate", {"input": "pump", "options": {"max_tokens": 1}})
-    marked = pump_site.ask("generate", {"input": "pump<|im_end|>", "options": {"max_tokens": 1}})
-    # As a control token it would be one; as text it is several.
-    assert marked["usage"]["prompt_tokens"] >= plain["usage"]["prompt_tokens"] + 3
-
-
-def test_request_that_can_never_fit_is_refused(pump_site: Site) -> None:
-    reply = pump_site.ask("generate", {"input": "pump " * 3000})
-    assert (reply["status"], reply["error"]["code"]) == ("invalid", "too_long")
-    assert "context" in reply["error"]["message"]
-
-
-def test_answer_that_max_tokens_cuts_off_is_not_returned_as_json(pump_site: Site) -> None:
-    reading = held_out()[1]
-    reply = pump_site.ask("machine-diagnosis", {"input": reading.payload, "options": {"max_tokens": 3}})
-    assert (reply["status"], reply["error"]["code"]) == ("failed", "no_valid_output")
-    assert reply["output"] is None

@@ -12,10 +12,9 @@ import pytest
 
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.doctor import checks
-from tests.helpers.keys import NO_PUBLIC_KEYS, sign, write_keys
+from tests.helpers.keys import sign, write_keys
 from tests.helpers.processes import AgentProcess, wait_until, workers
 from tests.helpers.site import Site, written_config
-from tests.system.conftest import EdgeAgent
 
 
 def keyed_config(folder: Path, model: str | Path) -> Path:
@@ -61,60 +60,22 @@ def test_signed_bundles_answer_and_unsigned_ones_do_not_take_their_place(
     assert "signed/manifest.sig: missing; a configured public key requires" in again.log
 
 
-def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent) -> None:
-    write_keys(tmp_path)
-    shutil.copytree(demo_bundle, tmp_path / "bundle")
-    for model, fault in (
-        ("bundle", "bundle/manifest.sig: missing; a configured public key requires a good signature"),
-        (
-            "bundle/model.gguf",
-            f'models.default.path: "{tmp_path}/bundle/model.gguf" should be a signed bundle, because `public_key` is',
-        ),
-    ):
-        path = keyed_config(tmp_path, model)
-        done = edge_agent("run", "--config", path)
-        assert (done.returncode, done.stderr) == (1, f"edge-agent: {fault}\n")
-        done = edge_agent("bench", "--quick", "--config", path)
-        assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"edge-agent: {fault}")
-        hint = f"{path}: hint: models.default.path: {fault.removeprefix('models.default.path: ')}; `run` refuses it\n"
-        assert hint in edge_agent("check-config", path).stderr
-
-
-def model_check(path: Path) -> Check:
-    """What doctor says of the model, without loading it."""
-    return next(check for check in checks(path, not_loading="only its files are asked for") if check.name == "model")
-
-
-@pytest.mark.expects_warning
-@pytest.mark.parametrize("kind", ["private", "EC", "text", None])
-def test_file_without_a_public_key_is_a_fault_of_the_configuration(
-    tmp_path: Path, signed_bundle: Path, kind: str | None, edge_agent: EdgeAgent
-) -> None:
-    path, key = keyed_config(tmp_path, signed_bundle), tmp_path / "key.pub.pem"
-    key.unlink()
-    if kind is not None:
-        key.write_bytes(NO_PUBLIC_KEYS[kind])
-
-    checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
-
-    (hint,) = (line for line in checked.stderr.splitlines() if "models.default.public_key" in line)
-    assert (done.returncode, done.stderr.count("\n")) == (78, 1)
-    assert done.stderr.startswith(f"{path}: models.default.public_key: ")
-    assert done.stderr.endswith(f'(got "{key}")\n')
-    assert hint == done.stderr.rstrip().replace(f"{path}: ", f"{path}: hint: ", 1) + "; `run` needs it"
-    model = model_check(path)
-    assert model.verdict is Verdict.FAILED
-    assert model.found.startswith("models.default.public_key: ")
-    assert "models.default.public_key" in (model.advice or "")
-
-
 @pytest.mark.expects_warning
 def test_doctor_shows_whether_the_model_is_signed(tmp_path: Path, signed_bundle: Path) -> None:
+    def check(path: Path) -> Check:
+        """What doctor says of the model, without loading it."""
+        return next(one for one in checks(path, not_loading="only its files are asked for") if one.name == "model")
+
     def found(path: Path) -> str:
-        return model_check(path).found.split("; chat template ")[0]
+        return check(path).found.split("; chat template ")[0]
 
     assert found(keyed_config(tmp_path, signed_bundle)).endswith("… as listed, signed")
     unkeyed = written_config(tmp_path, signed_bundle)
     assert found(unkeyed).endswith("… as listed; signed, not checked without models.default.public_key")
     (signed_bundle / "manifest.sig").unlink()
     assert found(unkeyed).endswith("… as listed, not signed")
+    (tmp_path / "key.pub.pem").unlink()
+    without_key = check(keyed_config(tmp_path, signed_bundle))
+    assert without_key.verdict is Verdict.FAILED
+    assert without_key.found.startswith("models.default.public_key: ")
+    assert "models.default.public_key" in (without_key.advice or "")

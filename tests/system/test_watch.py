@@ -22,7 +22,7 @@ from edge_agent.mqtt.link import BACK_OFF_S
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
 from tests.helpers.processes import Mosquitto, wait_until
-from tests.helpers.site import Site, site_config
+from tests.helpers.site import Site
 from tests.tools.watch import boards
 from tests.tools.watch.scenes import row_of
 from tests.tools.watch.terminal import Terminal
@@ -155,6 +155,7 @@ def test_it_waits_for_a_broker(tmp_path: Path) -> None:
             assert terminal.process.wait(10) == 0
 
 
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_scripts_get_json(hall: Hall, watch: Watch, start_site: Callable[..., Site]) -> None:
     hall.site = "test"
     start_site(hall.protocol, port=hall.broker.port, device="agent", more=EVERY_SECOND)
@@ -176,13 +177,6 @@ def test_scripts_get_json(hall: Hall, watch: Watch, start_site: Callable[..., Si
     assert real["health_age_s"] <= 3
 
 
-def test_fifty_boards_are_all_shown(hall: Hall, watch: Watch) -> None:
-    for number in range(50):
-        hall.play(f"board-{number:02}")
-    document = json.loads(watch(*hall.flags, "--json")[1])
-    assert [board["level"] for board in document["boards"]] == ["ok"] * 50
-
-
 def test_without_a_terminal_it_looks_once(hall: Hall, watch: Watch) -> None:
     hall.play("press-04")
     code, printed, errors = watch(*hall.flags)
@@ -191,15 +185,6 @@ def test_without_a_terminal_it_looks_once(hall: Hall, watch: Watch) -> None:
     lines = printed.splitlines()
     assert row_of(lines, "press-04")[1] == "ok"
     assert max(map(len, lines)) <= 80
-
-
-@pytest.mark.parametrize("protocol", ["5"], indirect=True)
-def test_a_configuration_names_broker_and_site(hall: Hall, watch: Watch, tmp_path: Path) -> None:
-    hall.play("press-04")
-    path = tmp_path / "watch.toml"
-    path.write_text(site_config("pc", hall.broker.port, "5", "echo:").replace('"test"', f'"{hall.site}"'), "utf-8")
-    assert "press-04" in watch("--config", str(path), "--once")[1]
-    assert watch("--config", str(path), "--site", "elsewhere", "--once", "--wait", "0.5")[0] == 1
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
