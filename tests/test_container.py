@@ -46,14 +46,8 @@ def test_the_container_has_no_privilege_and_writes_only_its_state() -> None:
     command = re.search(r"^ExecStart=(.*)$", service(), flags=re.MULTILINE)
     assert command is not None
     words = command[1]
-    for option in (
-        "--read-only ",
-        "--read-only-tmpfs=false",
-        "--cap-drop all",
-        "no-new-privileges",
-        "--pids-limit 256",
-    ):
-        assert option in words
+    options = ("--read-only ", "--read-only-tmpfs=false", "--cap-drop all", "no-new-privileges", "--pids-limit 256")
+    assert all(option in words for option in options)
     assert [mount for mount in re.findall(r"-v (\S+)", words) if not mount.endswith(":ro")] == [
         "/var/lib/edge-agent/state:/var/lib/edge-agent/state:noexec,nosuid,nodev"
     ]

@@ -184,28 +184,22 @@ def test_a_known_vulnerability_of_a_crate_in_a_wheel_is_named(tmp_path: Path, wh
     assert "PyPI: 3 packages; not looked up\n" in done.stderr
 
 
+def ranges(*events: dict[str, str], of: str = "ECOSYSTEM") -> dict[str, Any]:
+    return {"ranges": [{"type": of, "events": [*events]}]}
+
+
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
         ({"versions": ["1.9", "2.0.0"]}, True),
         ({"versions": ["2.0.post1", "legacy-2"]}, False),
-        ({"ranges": [{"type": "ECOSYSTEM", "events": [{"fixed": "2.0"}, {"introduced": "0"}]}]}, False),
-        ({"ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "1"}, {"last_affected": "2.0"}]}]}, True),
-        ({"ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "1"}, {"last_affected": "1.9"}]}]}, False),
-        ({"ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "2.1"}]}]}, False),
-        (
-            {
-                "ranges": [
-                    {
-                        "type": "ECOSYSTEM",
-                        "events": [{"introduced": "0"}, {"fixed": "1.5"}, {"introduced": "2"}, {"fixed": "3"}],
-                    }
-                ]
-            },
-            True,
-        ),
-        ({"ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "legacy-2"}]}]}, True),
-        ({"ranges": [{"type": "GIT", "events": [{"introduced": "0"}]}]}, False),
+        (ranges({"fixed": "2.0"}, {"introduced": "0"}), False),
+        (ranges({"introduced": "1"}, {"last_affected": "2.0"}), True),
+        (ranges({"introduced": "1"}, {"last_affected": "1.9"}), False),
+        (ranges({"introduced": "2.1"}), False),
+        (ranges({"introduced": "0"}, {"fixed": "1.5"}, {"introduced": "2"}, {"fixed": "3"}), True),
+        (ranges({"introduced": "legacy-2"}), True),
+        (ranges({"introduced": "0"}, of="GIT"), False),
     ],
 )
 def test_versions_are_compared_as_osv_says(entry: dict[str, Any], expected: bool) -> None:  # noqa: FBT001

@@ -15,92 +15,76 @@ from edge_agent.core.environment import cores
 from tests.helpers.boards.trees import NAMES, Tree, load, read
 
 NEVER = Throttle(now=False, since_boot=False, undervoltage_now=False, undervoltage_since_boot=False)
+COOL = Throttle(now=False, since_boot=False)
+
+
+def zones(**temperatures: float) -> dict[str, float]:
+    return {f"{name}-thermal": at for name, at in temperatures.items()}
+
+
 PI5 = BoardReading(
-    thermal=Thermal(soc_c=61.15, limit_c=80.0, zones={"cpu-thermal": 61.15}),
+    thermal=Thermal(soc_c=61.15, limit_c=80.0, zones=zones(cpu=61.15)),
     throttle=NEVER,
     cpu=Cpu(load1=2.11, freq_mhz=2400.0, freq_max_mhz=2400.0),
     memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=127.3),
 )
-RK3588_MEMORY = Memory(total_mb=16507.1, available_mb=14245.9, swap_used_mb=0.0)
-RK3588_CPU = Cpu(load1=3.9, freq_mhz=2112.0, freq_max_mhz=2304.0)
+SLOW_PI5 = replace(PI5, cpu=replace(PI5.cpu, freq_mhz=1500.0))
+RK3588 = BoardReading(
+    cpu=Cpu(load1=3.9, freq_mhz=2112.0, freq_max_mhz=2304.0),
+    memory=Memory(total_mb=16507.1, available_mb=14245.9, swap_used_mb=0.0),
+)
 OFF = ("cv0-thermal (thermal_zone2)", "cv1-thermal (thermal_zone3)", "cv2-thermal (thermal_zone4)")
 # What the first reading of each tree is, without the free space of the disk.
 EXPECTED = {
     "pi4": BoardReading(
-        thermal=Thermal(soc_c=47.225, limit_c=80.0, zones={"cpu-thermal": 47.225}),
+        thermal=Thermal(soc_c=47.225, limit_c=80.0, zones=zones(cpu=47.225)),
         throttle=NEVER,
         cpu=Cpu(load1=0.08, freq_mhz=600.0, freq_max_mhz=1800.0),
         memory=Memory(total_mb=3977.6, available_mb=3494.5, swap_used_mb=0.0),
     ),
     "pi5": PI5,
     "pi5-throttled": replace(
-        PI5,
-        thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}),
+        SLOW_PI5,
+        thermal=Thermal(soc_c=84.4, limit_c=80.0, zones=zones(cpu=84.4)),
         throttle=replace(NEVER, now=True, since_boot=True, causes=(ThrottleCause.THERMAL, ThrottleCause.CAP)),
-        cpu=replace(PI5.cpu, freq_mhz=1500.0),
     ),
     "pi5-undervoltage": replace(
-        PI5,
+        SLOW_PI5,
         throttle=Throttle(
-            now=True,
-            since_boot=True,
             causes=(ThrottleCause.UNDERVOLTAGE,),
-            undervoltage_now=True,
-            undervoltage_since_boot=True,
+            **dict.fromkeys(("now", "since_boot", "undervoltage_now", "undervoltage_since_boot"), True),
         ),
-        cpu=replace(PI5.cpu, freq_mhz=1500.0),
     ),
-    "rk3588-mainline": BoardReading(
+    "rk3588-mainline": replace(
+        RK3588,
         thermal=Thermal(
             soc_c=80.384,
             limit_c=85.0,
-            zones={
-                "package-thermal": 74.0,
-                "bigcore0-thermal": 78.538,
-                "bigcore2-thermal": 80.384,
-                "littlecore-thermal": 75.769,
-                "center-thermal": 72.076,
-                "gpu-thermal": 71.153,
-                "npu-thermal": 71.153,
-            },
+            zones=zones(
+                package=74.0, bigcore0=78.538, bigcore2=80.384, littlecore=75.769, center=72.076, gpu=71.153, npu=71.153
+            ),
         ),
-        throttle=Throttle(now=False, since_boot=False),
+        throttle=COOL,
         power=Power(watts=11.875, scope=Scope.BOARD, source="ina226"),
-        cpu=RK3588_CPU,
-        memory=RK3588_MEMORY,
     ),
-    "rk3588-vendor": BoardReading(
+    "rk3588-vendor": replace(
+        RK3588,
         thermal=Thermal(
             soc_c=86.0,
             limit_c=85.0,
-            zones={
-                "soc-thermal": 86.0,
-                "bigcore0-thermal": 87.846,
-                "bigcore1-thermal": 88.769,
-                "littlecore-thermal": 85.076,
-                "center-thermal": 82.307,
-                "gpu-thermal": 80.461,
-                "npu-thermal": 80.461,
-            },
+            zones=zones(
+                soc=86.0, bigcore0=87.846, bigcore1=88.769, littlecore=85.076, center=82.307, gpu=80.461, npu=80.461
+            ),
         ),
         throttle=Throttle(now=True, since_boot=True, causes=(ThrottleCause.THERMAL,)),
-        cpu=RK3588_CPU,
-        memory=RK3588_MEMORY,
     ),
     "orin-nano": BoardReading(
         thermal=Thermal(
             soc_c=63.625,
             limit_c=95.0,
-            zones={
-                "cpu-thermal": 63.625,
-                "gpu-thermal": 61.312,
-                "soc0-thermal": 60.75,
-                "soc1-thermal": 61.968,
-                "soc2-thermal": 61.125,
-                "tj-thermal": 63.781,
-            },
+            zones=zones(cpu=63.625, gpu=61.312, soc0=60.75, soc1=61.968, soc2=61.125, tj=63.781),
         ),
-        throttle=Throttle(now=False, since_boot=False),
+        throttle=COOL,
         power=Power(watts=9.25, scope=Scope.MODULE, source="ina3221 VDD_IN"),
         cpu=Cpu(load1=2.3, freq_mhz=1344.0, freq_max_mhz=1510.4),
         memory=Memory(total_mb=7990.1, available_mb=5019.9, swap_used_mb=102.4),
@@ -108,11 +92,8 @@ EXPECTED = {
         unavailable=frozenset(OFF),
     ),
     "x86-laptop": BoardReading(
-        thermal=Thermal(
-            soc_c=56.0,
-            zones={"acpitz": 29.8, "INT3400 Thermal": 20.0, "x86_pkg_temp": 56.0},
-        ),
-        throttle=Throttle(now=False, since_boot=False),
+        thermal=Thermal(soc_c=56.0, zones={"acpitz": 29.8, "INT3400 Thermal": 20.0, "x86_pkg_temp": 56.0}),
+        throttle=COOL,
         cpu=Cpu(load1=0.52, freq_mhz=1800.123, freq_max_mhz=4200.0),
         memory=Memory(total_mb=16554.5, available_mb=10149.9, swap_used_mb=0.0),
         errors={"iwlwifi_1 (thermal_zone4)": "No data available"},
@@ -247,26 +228,16 @@ def test_every_reading_has_its_field_of_health() -> None:
     )
     assert reading.as_health() == {
         "thermal": {
-            "soc_c": 61.15,
-            "limit_c": 80.0,
-            "headroom_c": 18.9,
-            "zones": {"cpu-thermal": 61.15},
-            "throttled_now": True,
-            "throttled_since_boot": None,
-            "causes": ["undervoltage", "cap"],
+            "soc_c": 61.15, "limit_c": 80.0, "headroom_c": 18.9, "zones": {"cpu-thermal": 61.15},
+            "throttled_now": True, "throttled_since_boot": None, "causes": ["undervoltage", "cap"],
         },
         "power": {
-            "watts": 4.5,
-            "scope": "rails",
-            "source": "pmic",
-            "undervoltage_now": True,
-            "undervoltage_since_boot": None,
+            "watts": 4.5, "scope": "rails", "source": "pmic", "undervoltage_now": True, "undervoltage_since_boot": None,
         },
         "cpu": {"load1": 3.9, "percent": 99.5, "freq_mhz": 1500.0, "freq_max_mhz": 2400.0},
-        "memory": {"total_mb": 8454.0, "available_mb": 6246.8, "swap_used_mb": 0.0},
-        "disk": {"free_mb": 12345.6},
+        "memory": {"total_mb": 8454.0, "available_mb": 6246.8, "swap_used_mb": 0.0}, "disk": {"free_mb": 12345.6},
         "sensor_errors": {"cv0-thermal": "Resource temporarily unavailable"},
-    }
+    }  # fmt: skip
     unknown = [value for section in BoardReading().as_health().values() for value in section.values()]
     assert not [value for value in unknown if value not in (None, {}, [], Scope.NONE)]
 
@@ -280,18 +251,7 @@ def test_huge_files_make_no_huge_documents(tmp_path: Path) -> None:
     assert len(Board(tmp_path, tmp_path).model() or "") <= 100
 
 
-BAD = (
-    b"",
-    b"\n",
-    b"garbage\n",
-    b"\xff\xfe\0",
-    b"nan",
-    b"inf",
-    b"-256000\n",
-    b"99999999999\n",
-    b"0xZZ",
-    b"1 2 3",
-)
+BAD = (*(b"", b"\n", b"garbage\n", b"\xff\xfe\0", b"nan"), *(b"inf", b"-256000\n", b"99999999999\n", b"0xZZ", b"1 2 3"))
 ERRNOS = (errno.EAGAIN, errno.EINVAL, errno.ENODATA, errno.EIO, errno.EACCES, errno.ENODEV)
 # A folder's file becomes a folder, a link that leads nowhere.
 ODD = ("missing", "folder", "dangling", *BAD, *ERRNOS)

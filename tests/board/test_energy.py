@@ -33,11 +33,8 @@ def test_where_no_power_is_measured_all_figures_are_unknown() -> None:
 
 def test_a_gap_is_not_filled() -> None:
     meter = EnergyMeter()
-    meter.add(sample(0.0, 5.0))
-    meter.add(sample(1.0, 5.0))
-    meter.add(sample(2.0, None))
-    meter.add(sample(3.0, 5.0))
-    meter.add(sample(3.0 + LONGEST_GAP_S + 0.1, 5.0))
+    for at_s, watts in ((0.0, 5.0), (1.0, 5.0), (2.0, None), (3.0, 5.0), (3.1 + LONGEST_GAP_S, 5.0)):
+        meter.add(sample(at_s, watts))
     assert meter.joules_total == pytest.approx(5.0)
 
 
@@ -66,8 +63,7 @@ def test_work_that_is_reported_late_does_not_count_as_idle_power() -> None:
     meter = EnergyMeter()
     idle(meter, begin=0, seconds=4)
     # Busy from 4 to 6, which the totals show at 7.
-    meter.add(sample(4, BUSY_W, active=True))
-    meter.add(sample(5, BUSY_W))
-    meter.add(sample(6, BUSY_W))
+    for at_s in (4, 5, 6):
+        meter.add(sample(at_s, BUSY_W, active=at_s == 4))
     meter.add(sample(7, IDLE_W, busy_s=2.0, tokens=9))
     assert meter.idle_watts == pytest.approx(IDLE_W)

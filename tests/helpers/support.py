@@ -138,19 +138,11 @@ def request(**fields: Any) -> Request:
     """A request as it waits in the queue."""
     number = fields.pop("number", next(_numbers))
     known: dict[str, Any] = {
-        "number": number,
-        "task_name": "triage",
-        "reply_topic": f"{BASE}/infer/triage/response",
-        "correlation": None,
-        "id": "a",
-        "key": b"key",
-        "may_be_duplicate": True,
-        "is_redelivery": False,
-        "run": EngineRequest(id=number, task="triage", messages=(), plan=TextPlan()),
-        "priority": 5,
-        "arrived_at": 0.0,
+        "number": number, "task_name": "triage", "reply_topic": f"{BASE}/infer/triage/response", "correlation": None,
+        "id": "a", "key": b"key", "may_be_duplicate": True, "is_redelivery": False,
+        "run": EngineRequest(id=number, task="triage", messages=(), plan=TextPlan()), "priority": 5, "arrived_at": 0.0,
         "deadline_at": 60.0,
-    }
+    }  # fmt: skip
     known |= fields
     limit_ms = (known["deadline_at"] - known["arrived_at"]) * 1000
     derived = {
@@ -162,37 +154,18 @@ def request(**fields: Any) -> Request:
 
 def ready(**fields: Any) -> Ready:
     known: dict[str, Any] = {
-        "pid": 1,
-        "context_tokens": 4096,
-        "max_active": 4,
-        "threads": 2,
-        "prefill_threads": 4,
-        "batch_tokens": 128,
-        "vocabulary": 100,
-        "cpu_variant": "",
-        "repacked_mib": None,
-        "load_s": 1.0,
-        "measure_s": 0.0,
-    }
+        "pid": 1, "context_tokens": 4096, "max_active": 4, "threads": 2, "prefill_threads": 4, "batch_tokens": 128,
+        "vocabulary": 100, "cpu_variant": "", "repacked_mib": None, "load_s": 1.0, "measure_s": 0.0,
+    }  # fmt: skip
     return Ready(**{**known, **fields})
 
 
 def finished(number: int, **fields: Any) -> Finished:
     known: dict[str, Any] = {
-        "id": number,
-        "finish": Finish.STOP,
-        "text": "fine",
-        "scores": None,
-        "reasoning": None,
-        "prompt_tokens": 20,
-        "cached_tokens": 15,
-        "completion_tokens": 3,
-        "started_at": 0.0,
-        "share_s": 0.1,
-        "prefill_ms": 150.0,
-        "decode_ms": 50.0,
-        "batch": 2,
-    }
+        "id": number, "finish": Finish.STOP, "text": "fine", "scores": None, "reasoning": None, "prompt_tokens": 20,
+        "cached_tokens": 15, "completion_tokens": 3, "started_at": 0.0, "share_s": 0.1, "prefill_ms": 150.0,
+        "decode_ms": 50.0, "batch": 2,
+    }  # fmt: skip
     return Finished(**{**known, **fields})
 
 

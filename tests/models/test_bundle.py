@@ -32,17 +32,10 @@ def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: A
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     document = {
-        "schema": 1,
-        "name": "pump-demo",
-        "version": 3,
-        "architecture": "qwen2",
-        "quantization": "q8_0",
-        "licence": "Apache-2.0",
-        "files": {name: listed(data) for name, data in contents.items()},
-        "context_length": 2048,
-        "recipe": {"types": {}},
-        **manifest,
-    }
+        "schema": 1, "name": "pump-demo", "version": 3, "architecture": "qwen2", "quantization": "q8_0",
+        "licence": "Apache-2.0", "files": {name: listed(data) for name, data in contents.items()},
+        "context_length": 2048, "recipe": {"types": {}}, **manifest,
+    }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
     return folder
 
@@ -61,27 +54,16 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
     assert [Path(adapter.path) for adapter in model.adapters] == [path / "adapter.gguf", path / "repair.gguf"]
     assert model.path == path / "model.gguf"
     assert model.describe() == {
-        "name": "default",
-        "bundle": "pump-demo",
-        "folder": "demo",
-        "version": 3,
-        "sha256": hashlib.sha256(GGUF).hexdigest(),
-        "quantization": "Q8_0",
-        "size": len(GGUF),
-        "licence": "Apache-2.0",
-        "context_length": 2048,
-        "vocabulary": {"tokens": 2, "of": 2},
-        "signature": "unchecked",
-        "signed_by": None,
-        "expires": None,
-        "chat_template_sha256": None,
+        "name": "default", "bundle": "pump-demo", "folder": "demo", "version": 3,
+        "sha256": hashlib.sha256(GGUF).hexdigest(), "quantization": "Q8_0", "size": len(GGUF), "licence": "Apache-2.0",
+        "context_length": 2048, "vocabulary": {"tokens": 2, "of": 2}, "signature": "unchecked", "signed_by": None,
+        "expires": None, "chat_template_sha256": None,
         "adapters": [
-            {"file": "adapter.gguf", "sha256": hashlib.sha256(b"a").hexdigest()},
-            {"file": "repair.gguf", "sha256": hashlib.sha256(b"r").hexdigest()},
+            {"file": f"{name}.gguf", "sha256": hashlib.sha256(name[:1].encode()).hexdigest()}
+            for name in ("adapter", "repair")
         ],
-        "students": [],
-        "warning": None,
-    }
+        "students": [], "warning": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["model.gguf", "adapter.gguf"])

@@ -73,12 +73,8 @@ def test_what_is_encoded_is_decoded_and_encoded_again_to_the_same_bytes() -> Non
 
 def test_the_file_holds_what_of_a_task_decides_an_answer_and_nothing_else() -> None:
     assert DOCUMENT["tasks"]["order"] == {
-        "kind": "extract",
-        "system": None,
-        "template": "{{ input }}",
-        "max_tokens": 50,
-        "schema": SCHEMA,
-    }
+        "kind": "extract", "system": None, "template": "{{ input }}", "max_tokens": 50, "schema": SCHEMA,
+    }  # fmt: skip
 
 
 def test_requests_are_those_of_the_tasks_without_a_thought() -> None:

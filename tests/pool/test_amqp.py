@@ -124,11 +124,11 @@ def test_a_certificate_that_cannot_be_verified_is_named(tmp_path: Path) -> None:
         assert told(port, "[mqtt.tls]\n").startswith("certificate verify failed: ")
 
 
-def parameters(monkeypatch: pytest.MonkeyPatch, text: str = "", **account: Any) -> ConnectionParameters:
+def parameters(monkeypatch: pytest.MonkeyPatch, text: str = "", more: str = "", **account: Any) -> ConnectionParameters:
     """What pika is asked for."""
     asked: list[ConnectionParameters] = []
     monkeypatch.setattr(amqp, "BlockingConnection", asked.append)
-    amqp.connect(config(text + POOL), "broker", **account)
+    amqp.connect(config(text + POOL + more), "broker", **account)
     return asked[0]
 
 
@@ -152,18 +152,15 @@ def test_a_board_connects_with_the_account_of_mqtt_and_another_if_it_is_told(
     assert (given.username, given.password) == ("admin", "other")
 
 
-def test_with_tls_the_certificate_is_verified_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_port_is_the_configurations_and_with_tls_the_certificate_is_verified_for_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = parameters(monkeypatch, more='port = 7\nvirtual_host = "hall1"\n')
+    assert (given.port, given.virtual_host) == (7, "hall1")
     given = parameters(monkeypatch, "[mqtt.tls]\n")
     assert (given.port, given.ssl_options.server_hostname) == (5671, "broker")
     assert given.ssl_options.context.check_hostname
     assert given.ssl_options.context.verify_mode is ssl.CERT_REQUIRED
-
-
-def test_port_and_virtual_host_are_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[ConnectionParameters] = []
-    monkeypatch.setattr(amqp, "BlockingConnection", asked.append)
-    amqp.connect(config(f'{POOL}port = 7\nvirtual_host = "hall1"\n'), "broker")
-    assert (asked[0].port, asked[0].virtual_host) == (7, "hall1")
 
 
 TWO_HOSTS = f'[mqtt]\nhost = ["one", "two"]\n{POOL}'

@@ -38,8 +38,6 @@ def reading(
 
 THROTTLED = Throttle(now=True, causes=(ThrottleCause.THERMAL,))
 UNDERVOLTAGE = Throttle(undervoltage_now=True)
-
-
 BACKLOG = pool_facts(queue=QueueFigures(waiting=61, places=12, dead=0))
 LOST = pool_facts(connected_s=None, places=0, queue=None)
 
@@ -274,12 +272,10 @@ def test_a_pool_that_keeps_up_or_is_away_for_a_moment_raises_nothing(bus: Bus) -
     assert bus.changes == []
 
 
-def test_of_a_pool_that_is_away_no_figures_are_known(bus: Bus) -> None:
+def test_a_pool_without_any_place_has_a_backlog_and_of_one_that_is_away_no_figures_are_known(bus: Bus) -> None:
+    nobody = pool_facts(queue=QueueFigures(waiting=1, places=0, dead=0))
+    assert bus.run(31, pool=nobody).retained["pool-backlog"]["value"] == 1
+    assert bus.run(120, pool=pool_facts()).alarms.severities == {}
     assert "pool-backlog" in bus.run(11, pool=LOST).alarms.unmeasured
     assert bus.alarms.severities == {"pool-unreachable": "warning"}
     assert bus.run(1, pool=pool_facts()).alarms.severities == {}
-
-
-def test_a_pool_without_any_place_has_a_backlog(bus: Bus) -> None:
-    nobody = pool_facts(queue=QueueFigures(waiting=1, places=0, dead=0))
-    assert bus.run(31, pool=nobody).retained["pool-backlog"]["value"] == 1

@@ -79,21 +79,10 @@ def test_entities_show_the_figures_of_health() -> None:
     document["governor"]["level"] = "warm"
     entities = shown(document)
     assert {name: value for name, value in entities.items() if not name.startswith("alarm_")} == {
-        "health": "degraded",
-        "queue": "7",
-        "decode_rate": "11.5",
-        "latency_p95": "452.7",
-        "power": "4.2",
-        "energy": "1234.5",
-        "soc_temperature": "61.5",
-        "headroom": "18.5",
-        "governor_level": "warm",
-        "cpu": "0.0",
-        "memory_available": "512.0",
-        "disk_free": "9000.5",
-        "throttled": "ON",
-        "undervoltage": "OFF",
-    }
+        "health": "degraded", "queue": "7", "decode_rate": "11.5", "latency_p95": "452.7", "power": "4.2",
+        "energy": "1234.5", "soc_temperature": "61.5", "headroom": "18.5", "governor_level": "warm", "cpu": "0.0",
+        "memory_available": "512.0", "disk_free": "9000.5", "throttled": "ON", "undervoltage": "OFF",
+    }  # fmt: skip
     alarms = {name: value for name, value in entities.items() if name.startswith("alarm_")}
     assert len(alarms) == len(ALARMS)
     assert [name for name, value in alarms.items() if value == "ON"] == ["alarm_disk_low"]

@@ -8,16 +8,9 @@ from edge_agent.worker.throughput import Throughput
 
 def progress(**fields: Any) -> Progress:
     known: dict[str, Any] = {
-        "active": 1,
-        "steps_total": 10,
-        "rows_total": 25,
-        "prompt_tokens_total": 100,
-        "cached_tokens_total": 60,
-        "completion_tokens_total": 20,
-        "prefill_s": 0.5,
-        "decode_s": 2.0,
-        "decoded_tokens_total": 20,
-    }
+        "active": 1, "steps_total": 10, "rows_total": 25, "prompt_tokens_total": 100, "cached_tokens_total": 60,
+        "completion_tokens_total": 20, "prefill_s": 0.5, "decode_s": 2.0, "decoded_tokens_total": 20,
+    }  # fmt: skip
     return Progress(**{**known, **fields})
 
 
