@@ -97,7 +97,7 @@ def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
     schema = { type = "object", properties = { v = { type = "array", uniqueItems = true } } }
     """
     (hint,) = config_hints(load(tmp_path, text))
-    assert hint.startswith("tasks.x.schema: is validated, but not held to while writing: ")
+    assert hint.startswith("tasks.x.schema: is validated, but not enforced while writing: ")
 
 
 MAPPED = """

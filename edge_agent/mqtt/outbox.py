@@ -96,9 +96,9 @@ class Outbox:
     def publish(self, publication: Publication) -> int | None:
         """Sends a message, or queues it while offline. Gives its packet number, for `take_results`. None = dropped."""
         if not self.can_send(publication):
-            self._log_drop(publication, "the broker takes none of this size there")
+            self._log_drop(publication, "the broker accepts none of this size there")
         elif publication.qos and len(self) >= MAX_QUEUED:
-            self._log_drop(publication, f"{MAX_QUEUED} messages already wait for the broker")
+            self._log_drop(publication, f"{MAX_QUEUED} messages are already waiting for the broker")
         elif (number := self._hand_over(publication)) is not None:
             self.published += 1
             return number
@@ -162,7 +162,7 @@ class Outbox:
         self._max_in_flight = min(MAX_IN_FLIGHT, max_in_flight or MAX_IN_FLIGHT)
         self._first_sent_at = self._clock()
         with self._lock:
-            self._drop_unsendable(f"the broker takes no packet of more than {self._max_bytes} bytes")
+            self._drop_unsendable(f"the broker accepts no packet of more than {self._max_bytes} bytes")
             count = self._limit_in_flight()
             # paho has already marked all that waits to be sent at once. If nothing is marked, it never sends anything.
             for place, message in enumerate(self._waiting.values()):
@@ -186,7 +186,7 @@ class Outbox:
             unsendable_from = self._packet_bytes(message) * 9 // 10
             self._barred = {topic: bar for topic, bar in self._barred.items() if bar[1] > now}
             self._barred[message.topic] = (unsendable_from, now + TOPIC_BARRED_S)
-            self._drop_unsendable(f"{self._breaks} connections broke as one of this size was sent there")
+            self._drop_unsendable(f"{self._breaks} connections broke while one of this size was being sent there")
             self.refusals.append((now, "the broker closes the connection"))
             self._suspect, self._breaks = None, 0
 

@@ -48,7 +48,7 @@ def warnings_of(schema: Mapping[str, Any]) -> list[str]:
     is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar_of(schema))
     if is_error:
         return [f"answers are written freely and validated: {messages[0]}"]
-    return [f"is validated, but not held to while writing: {message}" for message in messages]
+    return [f"is validated, but not enforced while writing: {message}" for message in messages]
 
 
 def _grammar(schema: Mapping[str, Any]) -> str:
