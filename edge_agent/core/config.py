@@ -172,7 +172,7 @@ class MqttConfig(Table):
     tls: TlsConfig | None = None
     max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = None
     """The largest packet that the broker accepts, which an MQTT 3.1.1 broker cannot announce. Default: what an MQTT 5
-    broker announces, else no limit."""
+    broker announces, otherwise no limit."""
 
     @property
     def brokers(self) -> str:
@@ -220,7 +220,7 @@ class ModelConfig(Table):
     chat_templates: tuple[Sha256, ...] | None = Field(default=None, strict=False)
     """SHA-256 (hex) of the chat templates that a model may have. Default: any."""
     canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
-    """How often, in seconds, the running model is asked its canaries while no request runs. 0 = never."""
+    """How often, in seconds, the running model is asked its canaries while no request runs. 0 means never."""
 
     @field_validator("public_keys")
     @classmethod
@@ -275,7 +275,7 @@ class FeedbackConfig(Table):
     days: Annotated[float, Field(gt=0, le=3650)] = 90.0
     """The longest time for which an answer is kept, in days."""
     keep_inputs: bool = False
-    """`true`: the inputs are kept, too. They may be private."""
+    """`true`: the inputs are also kept. They may be private."""
 
 
 class CommandsConfig(Table):

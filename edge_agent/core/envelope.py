@@ -33,18 +33,18 @@ _STOP = {"type": "string", "minLength": 1, "maxLength": 256}
 
 
 class Options(BaseModel):
-    """How the answer is made. Unknown options are refused. What is left out is as the task sets it."""
+    """How the answer is made. Unknown options are refused. Options that are left out take the task's values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     max_tokens: Tokens | None = None
-    """The most tokens that the answer may have. Default: the task's."""
+    """The maximum number of tokens of the answer. Default: the task's."""
     temperature: Temperature | None = None
-    """0 = always the most probable token. Default: the task's."""
+    """0 always takes the most probable token. Default: the task's."""
     top_p: TopP | None = None
     """Only the most probable tokens that together have this probability. Default: the task's."""
     top_k: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Only so many of the most probable tokens. 0 = all."""
+    """Only this many of the most probable tokens. 0 takes all."""
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Only tokens with this share of the best token's probability."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
@@ -52,12 +52,11 @@ class Options(BaseModel):
     stop: Annotated[
         tuple[_Stop, ...], WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 8}]})
     ] = Field(default=(), strict=False, max_length=8, fail_fast=True)
-    """Strings that end the answer; one may stand without a list."""
+    """Strings that end the answer; a single string needs no list."""
     reasoning: Reasoning | None = None
-    """`include`: the reply has what a reasoning model thought. Default: the task's."""
+    """`include`: the reply has what a reasoning model wrote before its answer. Default: the task's."""
     max_reasoning_tokens: ReasoningTokens | None = None
-    """The most tokens of a reasoning model's thought, which `max_tokens` includes. 0 = it does not think. Default: the
-    task's."""
+    """The maximum number of reasoning tokens, counted in `max_tokens`. 0 turns reasoning off. Default: the task's."""
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -80,13 +79,13 @@ class Envelope(BaseModel):
         str | int | None,
         WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "integer"}]}),
     ] = None
-    """Echoed in the reply. Default: the MQTT 5 Correlation Data, else a generated one."""
+    """Echoed in the reply. Default: the MQTT 5 Correlation Data, otherwise a generated one."""
     reply_to: StrictStr | None = None
     """The topic of the reply, which `mqtt.reply_topics` must allow. An MQTT 5 Response Topic wins. Default: the task's
     `response` topic."""
     deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
-    """The answer is of no use so long after the arrival. The smaller of this and the MQTT 5 Message Expiry counts.
-    Default: the task's, else `queue.default_deadline_ms`."""
+    """How many milliseconds after arrival the answer is still of use. The smaller of this and the MQTT 5 Message Expiry
+    counts. Default: the task's, otherwise `queue.default_deadline_ms`."""
     priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
     """0 is most urgent, 9 least. Default: the task's."""
     stream: StrictBool = False

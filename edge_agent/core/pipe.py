@@ -139,7 +139,7 @@ class EngineRequest:
     sampling: Sampling = Sampling()
     max_tokens: int = 256  # 0: the answer is not written.
     max_reasoning_tokens: int | None = None  # None: about half of max_tokens.
-    includes_reasoning: bool = False  # The reply has the thought.
+    includes_reasoning: bool = False  # The reply has the reasoning.
     stream: bool = False
     student: str | None = None  # The name of the student that answers; None: the large model does.
 
@@ -267,7 +267,7 @@ class Finished:
     text: str | None = None  # The text, or that of the JSON; None for a LabelsPlan.
     scores: dict[str, float] | None = None  # Each label's probability for a LabelsPlan. They sum to 1.
     unlike: float | None = None  # Above 0, the input is taken to be out of distribution. None: it is not known.
-    reasoning: str | None = None  # What a reasoning model thought, apart from `text`.
+    reasoning: str | None = None  # What a reasoning model wrote before its answer, apart from `text`.
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int = 0

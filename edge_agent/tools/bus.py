@@ -54,7 +54,7 @@ def add_bus_options(to: argparse._ActionsContainer, default_config: Path | None,
         broker.add_argument("--host", metavar="HOST", help=f"{host_help}; then no configuration is read")
     else:
         group.add_argument("--host", metavar="HOST", help=f"{host_help} (default: localhost)")
-    default = "required with --host, else the configuration's" if default_config else ""
+    default = "required with --host, otherwise the configuration's" if default_config else ""
     group.add_argument("--site", metavar="SITE", help=default or "the site that the board belongs to")
     if has_device:
         group.add_argument("--device", metavar="DEVICE", help=default or "the board (default: the host name)")

@@ -42,13 +42,14 @@ class ClassifyTask(TaskBase):
     """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
     `feedback.enabled`."""
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """At least this share of the answers given is right. Less certain answers are not given, as with `min_score`. Until
+    """The share of the given answers that must be right. Less certain answers are not given, as with `min_score`. Until
     there are enough audits to prove it, no answer is given. Needs `audit_rate`. Default: no promise."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """How sure the audits make `min_accuracy` and `agree`."""
     agree: Annotated[float, Field(gt=0, le=1)] = 0.98
-    """If the bundle has a student for this task, at least this share of the answers that it gives alone is what the
-    large model would answer. 1 = the large model answers everything. With `min_accuracy`, that share is right."""
+    """If the bundle has a student for this task, the student may answer alone only where at least this share of its
+    answers would match the large model's. With 1 the large model answers everything. With `min_accuracy`, at least that
+    share must be right instead."""
     score_map: ScoreMapTable | None = None
     """Tables `scale` and `bias`, a number for each label, and the digest `made_for`, as `edge-agent tune` writes them.
     It is used instead of `prior` while task and model are those that it was made for. Default: none."""

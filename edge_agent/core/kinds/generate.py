@@ -18,10 +18,10 @@ class GenerateTask(SampledTask):
     kind: Literal["generate"]
     """What an answer is."""
     reasoning: Reasoning = "drop"
-    """`include`: the reply has a reasoning model's thought. A request may set its own."""
+    """`include`: the reply has what a reasoning model wrote before its answer. A request may set its own."""
     max_reasoning_tokens: ReasoningTokens | None = None
-    """The most tokens of a reasoning model's thought, which count towards `max_tokens`. 0 = no thought. A request may
-    set its own. Default: half of `max_tokens`."""
+    """The maximum number of reasoning tokens, counted in `max_tokens`. 0 turns reasoning off. A request may set
+    its own. Default: half of `max_tokens`."""
 
     is_text = True
     canary_part = "beginning"

@@ -150,7 +150,7 @@ class TaskBase(Table):
 
 class SampledTask(TaskBase):
     temperature: Temperature | None = None
-    """0 = always the most probable token. A request may set its own. Default: 0, or 0.6 for a reasoning model."""
+    """0 always takes the most probable token. A request may set its own. Default: 0, or 0.6 for a reasoning model."""
     top_p: TopP | None = None
     """Only the most probable tokens that together have this probability. A request may set its own. Default: 1, or 0.95
     for a reasoning model."""
