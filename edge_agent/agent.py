@@ -69,7 +69,7 @@ class Agent:
         self._inbox = Inbox()
         self._presence = Presence(config.topics)
         self._connections = Connections(config, self._inbox.deliver, self._presence.will, time.monotonic())
-        self._supervisor = Supervisor(config, model, prefixes_of(tasks), self._inbox.deliver)
+        self._supervisor = Supervisor(config, model, prefixes_of(tasks.values()), self._inbox.deliver)
         database = config.state_dir / FILE if config.queue.journal == "disk" else None
         self._store = Store(database, self._inbox.deliver)
         self._delivery = Delivery(self._store, self._connections.data, config.topics)
@@ -80,7 +80,7 @@ class Agent:
             self._delivery,
             self._supervisor.send,
             self._renderer.ask,
-            answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}")),
+            answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}"), model),
             weights_sha256=model.weights_sha256,
         )
         self._pool = _pool_link(config, self._inbox.deliver)
@@ -376,7 +376,7 @@ class Agent:
         self._learn_if_needed()
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)
-        self._supervisor.set_prefixes(prefixes_of(tasks))
+        self._supervisor.set_prefixes(prefixes_of(tasks.values()))
         self._connections.subscribe(config)
         self._status.publish_all()
 

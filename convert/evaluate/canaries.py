@@ -14,6 +14,7 @@ from ..agent import (
     Task,
     WorkerClient,
     is_near,
+    prefixes_of,
     read_canaries,
 )
 from ..agent import canaries as canary_format
@@ -71,7 +72,7 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
     """The canaries with the model's answers, and why requests were left out. Raises ConvertError if none is left."""
     answered: list[tuple[Task, canary_format.Canary]] = []
     left_out: list[str] = []
-    with open_worker(model, [task.prefix() for task in requests.tasks.values()]) as worker:
+    with open_worker(model, prefixes_of(requests.tasks.values())) as worker:
         for number, request in enumerate(requests.requests):
             progress("recording answers", number / len(requests.requests))
             task, config = request.task, request.task.config

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..agent import MODEL_FILE, Code, Failed, Finished, model_facts, model_tokens
+from ..agent import MODEL_FILE, Code, Failed, Finished, model_facts, model_tokens, prefixes_of
 from ..errors import ConvertError, escaped
 from ..measure.cache import read_cached, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
@@ -165,7 +165,7 @@ def measure_accuracy(
 def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> list[bool]:
     """Whether each answer is right; an answer that is not valid, or not sure enough, is not."""
     are_right = []
-    with open_worker(model, [task.prefix() for task in examples.tasks.values()]) as worker:
+    with open_worker(model, prefixes_of(examples.tasks.values())) as worker:
         for number, example in enumerate(examples.requests):
             progress("answering the labelled examples", number / len(examples.requests))
             event = worker.ask(example.make_run(number))

@@ -48,7 +48,7 @@ class Model:
     expires: str | None = None  # RFC 3339; a model without it never expires.
     warning: str | None = None  # For the operator.
     adapters: tuple[Adapter, ...] = ()  # All are applied together.
-    students: tuple[Student, ...] = ()  # They are asked before the model.
+    students: tuple[Student, ...] = ()  # They are asked before the model, or instead of it.
     score_maps: Mapping[str, Any] = field(default_factory=dict)
     """The checked entries of score_maps.json, by definition."""
     chat_template_sha256: str | None = None
@@ -59,6 +59,10 @@ class Model:
     def folder(self) -> str | None:
         """The bundle's folder name; None for a bare file."""
         return self.source.name if self.source != self.path else None
+
+    def answerer_of(self, task: str) -> str | None:
+        """The small model of the bundle that was made for this task."""
+        return next((student.name for student in self.students if task in student.tasks), None)
 
     @property
     def weights_sha256(self) -> str:

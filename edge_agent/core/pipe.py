@@ -118,13 +118,13 @@ def weights_sha256(model_sha256: str, adapters: Iterable[Adapter]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A small trained model that is asked before the large one."""
+    """A small model that is asked before the large one, or instead of it. Its file's suffix says how it is opened."""
 
     name: str  # Its file's, without the suffix.
     path: str
     sha256: str
     quantization: str
-    tasks: dict[str, tuple[str, ...]]  # The labels of each task that it was trained for.
+    tasks: dict[str, tuple[str, ...]]  # The labels of each task that it was made for; none where it chooses no label.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Small trained models beside the large one. Each has a thread, so that none waits for a step of the large model."""
+"""Small models beside the large one. Each has a thread, so that none waits for a step of the large model."""
 
 from __future__ import annotations
 
@@ -7,27 +7,37 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_agent.core import pipe
-from edge_agent.engine.engine import CommandQueue, serve
-from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.engine import CommandQueue, Engine, serve
 
 log = logging.getLogger(__name__)
 
 # More threads would take cores from the large model, and gain nothing on matrices of this size.
 _SETTINGS = pipe.EngineSettings(max_active=pipe.STUDENT_SLOTS, threads=1, prefill_threads=1)
+_OnProgress = Callable[[], object]
+
+
+def _open_gguf(student: pipe.Student, on_progress: _OnProgress) -> Engine:
+    # The echo engine must work where the native library is missing or does not fit the CPU.
+    from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
+
+    return LlamaEngine(pipe.Load(model_path=student.path, settings=_SETTINGS), on_progress)
+
+
+# Each opens a file with this suffix, of a format of models/bundle. Raises LoadError.
+_OPENERS: dict[str, Callable[[pipe.Student, _OnProgress], Engine]] = {".gguf": _open_gguf}
 
 
 class Students:
     """All students of a worker, by name. They emit events from threads of their own. Raises LoadError."""
 
-    def __init__(
-        self, load: pipe.Load, on_progress: Callable[[], object], emit: Callable[[pipe.Event], object]
-    ) -> None:
-        self._engines: list[LlamaEngine] = []
+    def __init__(self, load: pipe.Load, on_progress: _OnProgress, emit: Callable[[pipe.Event], object]) -> None:
+        self._engines: list[Engine] = []
         self._commands: dict[str, CommandQueue] = {}
         for student in load.students:
-            engine = LlamaEngine(pipe.Load(model_path=student.path, settings=_SETTINGS), on_progress)
+            engine = _OPENERS[Path(student.path).suffix](student, on_progress)
             commands: CommandQueue = queue.SimpleQueue()
             self._engines.append(engine)
             self._commands[student.name] = commands
@@ -49,7 +59,7 @@ class Students:
         return sum(one.prefill_s + one.decode_s for one in totals)
 
 
-def _serve(engine: LlamaEngine, commands: CommandQueue, emit: Callable[[pipe.Event], object]) -> None:
+def _serve(engine: Engine, commands: CommandQueue, emit: Callable[[pipe.Event], object]) -> None:
     try:
         serve(engine, commands, emit)
     except BaseException:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -21,9 +21,7 @@ from edge_agent.core.environment import return_freed_memory
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import CommandQueue, Engine, serve
 from edge_agent.engine.priors import measure_priors
-
-if TYPE_CHECKING:
-    from edge_agent.engine.students import Students
+from edge_agent.engine.students import Students
 
 log = logging.getLogger(__name__)
 
@@ -134,23 +132,21 @@ def _loading_reporter(emit: Callable[[pipe.Event], None]) -> Callable[[], None]:
 
 def _open(
     load: pipe.Load, on_progress: Callable[[], None], emit: Callable[[pipe.Event], None]
-) -> tuple[Engine, Students | None]:
-    is_echo = pipe.is_echo(load.model_path)
-    if is_echo and not load.students:
-        return EchoEngine(load, on_progress), None
-    # The echo engine must work where the native library is missing or does not fit the CPU.
-    from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
-    from edge_agent.engine.students import Students  # noqa: PLC0415
-
+) -> tuple[Engine, Students]:
     # Before the model, to which llama.cpp's log goes from then on.
     students = Students(load, on_progress, emit)
-    return EchoEngine(load, on_progress) if is_echo else LlamaEngine(load, on_progress), students
+    if pipe.is_echo(load.model_path):
+        return EchoEngine(load, on_progress), students
+    # The echo engine must work where the native library is missing or does not fit the CPU.
+    from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
+
+    return LlamaEngine(load, on_progress), students
 
 
 def _serve(
     engine: Engine,
     load: pipe.Load,
-    students: Students | None,
+    students: Students,
     commands: CommandQueue,
     emit: Callable[[pipe.Event], None],
 ) -> None:
@@ -166,8 +162,7 @@ def _serve(
         due_in_s = reported_at + (_PROGRESS_S if engine.has_work else _IDLE_PROGRESS_S) - now
         if due_in_s > 0:
             return due_in_s
-        progress = engine.progress()
-        emit(progress if students is None else replace(progress, students_s=students.busy_s()))
+        emit(replace(engine.progress(), students_s=students.busy_s()))
         reported_at = now
         return _PROGRESS_S
 

@@ -49,7 +49,7 @@ class Learning(Answerers):
         publish: Callable[[Publication], object],
     ) -> None:
         """publish: sends a result, also to a broker that is away now. The store has started."""
-        super().__init__(score_maps)
+        super().__init__(score_maps, model)
         table = AnswerTable(store)
         self._config = config
         self._publish = publish
@@ -61,18 +61,18 @@ class Learning(Answerers):
     def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
         if last is None:
             return self._first(request, is_large_refused=is_large_refused)
-        if request.answerer == LARGE:
-            return None
-        notes: Notes = request.notes
-        assert notes.choice is not None
+        # A request may be older than a reload that switched learning on.
+        notes: Notes | None = request.notes
+        if request.answerer == LARGE or notes is None or notes.choice is None:
+            return super().next(request, last, is_large_refused=is_large_refused)
         if _is_sure(request, notes.choice, last, is_audited=notes.choice.is_audit and not is_large_refused):
             return None
         if isinstance(last, Finished) and not last.is_unlike:
             notes.student_answer = last
         return LARGE
 
-    def _first(self, request: Request, *, is_large_refused: bool) -> str:
-        """A student, if the task has one. Where the large model refuses, only a proven one can answer alone."""
+    def _first(self, request: Request, *, is_large_refused: bool) -> str | None:
+        """A student that is audited, if the task has one. Where the large model refuses, it has to be proven."""
         assert request.task is not None
         if request.notes is None:
             envelope = request.envelope if self._config.feedback.keep_inputs else None
@@ -80,7 +80,7 @@ class Learning(Answerers):
         notes: Notes = request.notes
         notes.choice, notes.student_answer = self._students.choose(request.task), None
         if notes.choice is None or (is_large_refused and not notes.choice.is_proven):
-            return LARGE
+            return super().next(request, None, is_large_refused=is_large_refused)
         return notes.choice.name
 
     def finish(self, request: Request, event: Finished, now: float) -> Answer:

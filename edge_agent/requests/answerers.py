@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_agent.core.codes import CommandError
+from edge_agent.core.codes import Code, CommandError, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.messages import Message
@@ -36,17 +36,30 @@ def ask(request: Request, answerer: str) -> None:
 
 
 class Answerers:
-    """The large model alone answers. What learns from answers takes this place, and overrides what it changes."""
+    """Each task's own model answers, else the large one.
 
-    def __init__(self, score_maps: ScoreMaps) -> None:
+    What learns from answers takes this place, and overrides what it changes.
+    """
+
+    def __init__(self, score_maps: ScoreMaps, model: Model) -> None:
         self.score_maps = score_maps
+        self._model = model
 
     def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
         """Which model is asked first, or after the last answer; None lets that answer stand.
 
         is_large_refused: the large model takes no such request now. Naming it refuses the request.
+        Raises Refusal(unknown_task) where the model in force has none of the task's own.
         """
-        return LARGE if last is None else None
+        if last is not None:
+            return None
+        assert request.task is not None
+        if not request.task.config.has_own_model:
+            return LARGE
+        answerer = self._model.answerer_of(request.task.name)
+        if answerer is None:
+            raise Refusal(Code.UNKNOWN_TASK, f"{self._model.bundle_name} has no model for task {request.task.name}")
+        return answerer
 
     def finish(self, request: Request, event: Finished, now: float) -> Answer:
         """What the caller gets of the answer that stands."""
@@ -60,6 +73,7 @@ class Answerers:
 
     def set_model(self, model: Model) -> None:
         """Another model is in force."""
+        self._model = model
         self.score_maps.set_model(model)
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:

@@ -244,7 +244,9 @@ class Dispatcher:
         self.slots.open(model, ready)
         for request in (*self.admission.rendering, *self._queue.waiting):
             # Another model may have others beside it.
-            ask(request, self.admission.answerers.next(request, None, is_large_refused=False) or LARGE)
+            with self.replies.answering_faults(request, now):
+                ask(request, self.admission.answerers.next(request, None, is_large_refused=False) or LARGE)
+        self._remove_waiting(lambda request: request.is_answered)
         self.fill_slots(now)
 
     def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:

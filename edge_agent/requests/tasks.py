@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
@@ -157,7 +157,7 @@ class Task:
                 min_p=options.min_p,
                 seed=options.seed,
             ),
-            max_tokens=0 if self.config.choices else options.max_tokens or self.config.max_tokens,
+            max_tokens=(options.max_tokens or self.config.max_tokens) if self.config.writes else 0,
             max_reasoning_tokens=options.max_reasoning_tokens,
             includes_reasoning=options.reasoning == "include",
             stream=envelope.stream and self.config.is_text,
@@ -172,9 +172,9 @@ class Task:
         return self.config.model_dump(mode="json", by_alias=True, include=set(self.config.described))
 
 
-def prefixes_of(tasks: Mapping[str, Task]) -> tuple[pipe.TaskPrefix, ...]:
-    """The text that the requests of each task begin with."""
-    return tuple(task.prefix() for task in tasks.values())
+def prefixes_of(tasks: Iterable[Task]) -> tuple[pipe.TaskPrefix, ...]:
+    """What the requests of each of these tasks have in common, where the large model answers them."""
+    return tuple(task.prefix() for task in tasks if not task.config.has_own_model)
 
 
 def with_built_in(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:

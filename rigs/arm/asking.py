@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.pipe import EngineSettings, Finished, Load
 from edge_agent.requests.task_tables import load_task_configs
-from edge_agent.requests.tasks import Task
+from edge_agent.requests.tasks import Task, prefixes_of
 from edge_agent.tools.demo.readings import held_out
 from edge_agent.worker.client import started
 
@@ -28,7 +28,7 @@ def main() -> int:
     tasks = {name: Task(name, configs[name]) for name in (TRIAGE, DIAGNOSIS)}
     readings = [row.payload for row in held_out() if not row.borderline][:READINGS]
     asked = [*((TRIAGE, reading) for reading in readings), (DIAGNOSIS, readings[0])]
-    load = Load(model_path=sys.argv[1], settings=_SETTINGS, tasks=tuple(task.prefix() for task in tasks.values()))
+    load = Load(model_path=sys.argv[1], settings=_SETTINGS, tasks=prefixes_of(tasks.values()))
     answers: list[Finished] = []
     with started(load) as worker:
         ready = worker.ready()

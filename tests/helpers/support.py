@@ -221,7 +221,7 @@ def rendered(request: Request, template: str, value: object) -> Rendered:
 
 def large_alone() -> Answerers:
     """What a board does that does not learn."""
-    return Answerers(ScoreMaps(MODEL, "hall1/board1"))
+    return Answerers(ScoreMaps(MODEL, "hall1/board1"), MODEL)
 
 
 class Desk:

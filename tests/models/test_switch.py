@@ -76,7 +76,7 @@ class Board:
         self.supervisor = Supervisor(
             self.config,
             open_model("default", folder / "old"),
-            prefixes_of(with_built_in(self.config.tasks)),
+            prefixes_of(with_built_in(self.config.tasks).values()),
             self.delivered.append,
         )
         self.dispatcher._send = self.supervisor.send
@@ -304,7 +304,7 @@ def test_the_new_worker_gets_the_tasks_of_a_reload_that_came_meanwhile(board: Bo
     board.says = []
     board.ask("plain")
     board.tick_until(lambda: len(board.processes) > 1, 2.0)
-    prefixes = prefixes_of(with_built_in(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n').tasks))
+    prefixes = prefixes_of(with_built_in(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n').tasks).values())
     board.supervisor.set_prefixes(prefixes)
     board.processes[1].deliver(READY)
     board.finish()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edge_agent.board.governor import Level, Limits
 from edge_agent.core.codes import Code
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import (
     Cancelled,
     Failed,
@@ -46,6 +47,9 @@ from tests.helpers.support import (
 )
 
 RESPONSE = f"{BASE}/infer/generate/response"
+HOT = Limits(
+    level=Level.HOT, reason="it is hot", refusal_cause=Code.OVERHEATED, causes=(Code.OVERHEATED,), lowest_priority=-1
+)
 
 
 @pytest.mark.parametrize(
@@ -895,7 +899,9 @@ class TestStudents:
             Student(name=name, path="", sha256="5t", quantization="Q8_0", tasks={"triage": labels})
             for name in names or ("student-t",)
         )
-        desk.dispatcher.on_worker_ready(replace(MODEL, students=students), ready(max_active=1), 0.0)
+        model = replace(MODEL, students=students)
+        desk.dispatcher.admission.answerers.set_model(model)
+        desk.dispatcher.on_worker_ready(model, ready(max_active=1), 0.0)
 
     def test_a_request_for_a_student_runs_beside_those_of_the_model(self) -> None:
         desk = self.desk()
@@ -972,11 +978,9 @@ class TestStudents:
         assert [code_of(reply) for reply in desk.replies] == ["superseded"]
 
     def test_under_heat_a_proven_student_answers_alone(self) -> None:
-        cause = Code.OVERHEATED
-        hot = Limits(level=Level.HOT, reason="it is hot", refusal_cause=cause, causes=(cause,), lowest_priority=-1)
         # Also one that is drawn for an audit.
         desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
-        desk.dispatcher.slots.limits = hot
+        desk.dispatcher.slots.limits = HOT
         desk.ask({"input": "x", "id": "other"})
         for number, score in ((1, 0.9), (2, 0.4)):
             desk.ask({"input": f"{number}", "id": number}, task="triage")
@@ -985,7 +989,7 @@ class TestStudents:
         assert code_of(desk.replies[-1]) == "overheated"
         # A student that has proven nothing answers nothing alone.
         desk = self.desk(StudentChoice("student-t", UNREACHABLE))
-        desk.dispatcher.slots.limits = hot
+        desk.dispatcher.slots.limits = HOT
         desk.ask({"input": "y", "id": "unsure"}, task="triage")
         assert desk.statuses() == [("unsure", "busy")]
 
@@ -996,3 +1000,32 @@ class TestStudents:
         self.choice = StudentChoice("student-u", 0.5)
         self.start(desk, "student-u")
         assert [run.student for run in desk.runs] == ["student-u"]
+
+    @pytest.mark.parametrize("learns", [False, True])
+    def test_a_task_with_a_model_of_its_own_is_answered_by_no_other(
+        self, *, learns: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ClassifyTask, "has_own_model", True)
+        desk = self.desk() if learns else Desk(slots=0)
+        self.choice = None
+        self.start(desk)
+        # Neither heat nor a failure of its model concerns the large one.
+        desk.dispatcher.slots.limits = HOT
+        desk.ask({"input": "x", "id": 1}, task="triage")
+        desk.dispatcher.finish(Failed(id=1, code=Code.BAD_FIELD, message="no field"), 1.0)
+        assert [(run.id, run.student) for run in desk.runs] == [(1, "student-t")]
+        assert code_of(desk.reply) == "bad_field"
+
+    def test_a_task_whose_own_model_is_not_in_the_bundle_is_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ClassifyTask, "has_own_model", True)
+        desk = Desk(slots=0)
+        self.start(desk)
+        desk.dispatcher.on_worker_lost("it is replaced", 0.0)
+        desk.ask({"input": "x", "id": "waits"}, task="triage")
+        desk.dispatcher.admission.answerers.set_model(MODEL)
+        desk.start_worker()
+        desk.ask({"input": "y", "id": "comes later"}, task="triage")
+        assert [(reply["id"], code_of(reply)) for reply in desk.replies] == [
+            ("waits", "unknown_task"), ("comes later", "unknown_task"),
+        ]  # fmt: skip
+        assert (desk.runs, desk.dispatcher.waiting) == ([], 0)

@@ -23,7 +23,8 @@ def task(text: str = TEXT) -> Task:
 
 
 def answerers(sha256: str = "w", board: str = "", score_maps: dict[str, Any] | None = None) -> Answerers:
-    return Answerers(ScoreMaps(model(sha256, score_maps), board))
+    found = model(sha256, score_maps)
+    return Answerers(ScoreMaps(found, board), found)
 
 
 def model(sha256: str, score_maps: dict[str, Any] | None = None) -> Model:

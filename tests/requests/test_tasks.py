@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.envelope import Envelope, Options
+from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.pipe import ChatMessage, LabelsPlan, Sampling, SchemaPlan, TaskPrefix, TextPlan
-from edge_agent.requests.tasks import Task, with_built_in
+from edge_agent.requests.tasks import Task, prefixes_of, with_built_in
 from tests.helpers.support import TASKS, config
 
 
@@ -143,6 +144,14 @@ def test_the_prefix_is_the_text_that_no_request_changes() -> None:
     assert one.prefix() == TaskPrefix(task="t", definition=one.definition, messages=said, user_head="Hz: ")
     assert one.messages({"hz": 5})[-1].content.startswith(one.prefix().user_head)
     assert task().prefix() == TaskPrefix(task="generate", definition=task().definition, user_head="")
+
+
+def test_a_task_with_a_model_of_its_own_gives_the_large_model_nothing_to_decode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert len(prefixes_of([task()])) == 1
+    monkeypatch.setattr(GenerateTask, "has_own_model", True)
+    assert prefixes_of([task()]) == ()
 
 
 EXAMPLES = """

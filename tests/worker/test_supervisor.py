@@ -46,7 +46,7 @@ class Nursery:
 
     def __init__(self, patch: pytest.MonkeyPatch, settings: Config, path: Path = Path("echo:")) -> None:
         self.processes = fake_processes(patch)
-        prefixes = prefixes_of(with_built_in(settings.tasks))
+        prefixes = prefixes_of(with_built_in(settings.tasks).values())
         self.supervisor = Supervisor(settings, open_model("default", path), prefixes, lambda _: None)
 
     def say(self, event: Event | WorkerExited, now: float, process: FakeProcess | None = None) -> WorkerEvent | None:
@@ -215,7 +215,7 @@ def test_other_files_in_the_place_of_the_model_are_not_loaded(here: Nursery, tmp
 
 def test_tasks_reach_the_worker_that_runs_and_the_next_one(nursery: Nursery) -> None:
     nursery.supervisor.start(0.0)
-    prefixes = prefixes_of(with_built_in(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n').tasks))
+    prefixes = prefixes_of(with_built_in(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n').tasks).values())
     nursery.supervisor.set_prefixes(prefixes)
     assert nursery.processes[0].commands == [SetTasks(tasks=prefixes)]
     nursery.die(1.0)

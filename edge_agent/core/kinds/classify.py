@@ -76,6 +76,7 @@ class ClassifyTask(TaskBase):
 
     defining = (*TaskBase.defining, "labels")
     described = (*TaskBase.described, "labels", "min_score", "top_scores")
+    writes = False
     canary_part = "scores"
     init_keys = {"labels": None}  # noqa: RUF012 - a ClassVar of TaskBase
     init_system = "Name the condition that the reading shows: {labels}."

@@ -91,6 +91,8 @@ class TaskBase(Table):
         *("subscribe", "keep", "reply"),
     )
     """The fields that `info` shows."""
+    has_own_model: ClassVar[bool] = False  # A small model of the bundle answers, and never the large one.
+    writes: ClassVar[bool] = True  # The model writes the answer, of at most `max_tokens`.
     is_text: ClassVar[bool] = False  # An answer is free text, which may be streamed, and is neither right nor wrong.
     canary_part: ClassVar[Literal["scores", "values", "beginning"]]  # The part of an answer that canaries record.
     file_keys: ClassVar[tuple[str, ...]] = ()  # Keys that hold a JSON object, or name a file with one.
@@ -111,7 +113,7 @@ class TaskBase(Table):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The answers that a model scores to choose one of them; none where it writes an answer."""
+        """The answers that a model scores to choose one of them; none where it does not choose."""
         return ()
 
     @abstractmethod

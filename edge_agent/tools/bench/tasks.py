@@ -17,7 +17,7 @@ from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.pipe import EngineRequest, Failed, Finished, Load, Ready
 from edge_agent.requests.statistics import percentile
-from edge_agent.requests.tasks import Task
+from edge_agent.requests.tasks import Task, prefixes_of
 from edge_agent.worker.client import WorkerClient, WorkerError, started
 
 Say = Callable[[str], None]
@@ -79,7 +79,7 @@ def measure_tasks(
     Also returns the worker's memory after all tasks, and its times from start to ready. The first start measures and
     decodes prefixes, so `load.state_dir` is an empty folder. Raises WorkerError, OSError.
     """
-    load = replace(load, tasks=tuple(task.prefix() for task in TASKS.values()))
+    load = replace(load, tasks=prefixes_of(TASKS.values()))
     say("the worker starts and measures its steps")
     began = monotonic()
     with started(load) as worker:

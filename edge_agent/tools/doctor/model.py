@@ -27,7 +27,7 @@ from edge_agent.models.canaries import CanaryError, RenderedCanaries, find_canar
 from edge_agent.models.record import in_force, trust_in_force
 from edge_agent.models.trial import load_and_ask, verify_with_canaries
 from edge_agent.models.trust import read_trust
-from edge_agent.requests.tasks import Task
+from edge_agent.requests.tasks import Task, prefixes_of
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.tools.doctor.system import KERNEL_FEATURES
 from edge_agent.worker.client import WorkerClient, WorkerError, started
@@ -140,7 +140,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
         is_corrected = not isinstance(table, ClassifyTask) or table.corrects_prior
         if table.enabled and not is_corrected and not Task(name, table).has_map_for(model.weights_sha256):
             tasks[name] = Task(name, table).measuring_prior()
-    priors = worker.set_tasks(tuple(task.prefix() for task in tasks.values())) if tasks else {}
+    priors = worker.set_tasks(prefixes_of(tasks.values())) if tasks else {}
     for name, task in tasks.items():
         prior = priors.get(task.definition, {})
         label = max(prior, key=prior.__getitem__, default="")
@@ -157,7 +157,7 @@ def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Itera
     if is_echo(model.path) or FIELDS_KEY not in read_header(model.path).values:
         return
     for name, table in config.tasks.items():
-        if not table.enabled:
+        if not table.enabled or table.has_own_model:
             continue
         # Without a field: a task that fits is refused for the input, and costs no inference.
         task = Task(name, table.model_copy(update={"template": DEFAULT_TEMPLATE}))

@@ -27,7 +27,7 @@ from edge_agent.learning.commands.tune.judge import (
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, can_be_example
 from edge_agent.learning.maths.calibration import share_right
 from edge_agent.requests.rows import RequestLine
-from edge_agent.requests.tasks import Task
+from edge_agent.requests.tasks import Task, prefixes_of
 from edge_agent.worker.client import WorkerClient
 
 Say = Callable[[str], None]
@@ -165,7 +165,7 @@ class Search:
         base, task = self._variant(self._configured), self._variant(prompt)
         tasks = {one.definition: one for one in (base, task)}
         try:
-            priors = self.worker.set_tasks(tuple(one.prefix() for one in tasks.values()))
+            priors = self.worker.set_tasks(prefixes_of(tasks.values()))
         except Refusal as refused:
             raise TuneError(refused.error.message) from refused
         return base, task, priors.get(task.definition)
