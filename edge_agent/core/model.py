@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_agent.core.pipe import Adapter, Student, weights_sha256
+from edge_agent.core.pipe import Adapter, EngineSettings, Load, Student, TaskPrefix, weights_sha256
 
 Signature = Literal["good", "unchecked"]
 # Of a key's SHA-256: enough to tell keys apart.
@@ -59,6 +59,20 @@ class Model:
     def folder(self) -> str | None:
         """The bundle's folder name; None for a bare file."""
         return self.source.name if self.source != self.path else None
+
+    def load(
+        self, settings: EngineSettings, *, tasks: tuple[TaskPrefix, ...] = (), state_dir: Path | None = None
+    ) -> Load:
+        """Makes a worker load all files of the model."""
+        return Load(
+            model_path=str(self.path),
+            settings=settings,
+            tasks=tasks,
+            model_sha256=self.sha256,
+            adapters=self.adapters,
+            students=self.students,
+            state_dir=None if state_dir is None else str(state_dir),
+        )
 
     def answerer_of(self, task: str) -> str | None:
         """The small model of the bundle that was made for this task."""

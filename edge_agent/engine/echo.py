@@ -114,14 +114,14 @@ class EchoEngine(Engine):
         for request in active:
             request.batch = max(request.batch, len(active))
             request.share_s += share_s
-            is_first, is_text = request.started_at is None, isinstance(request.run.plan, pipe.TextPlan)
+            is_first = request.started_at is None
             if is_first:
                 request.started_at, request.first_token_at, has_prefill = began, monotonic(), True
                 count_start(self._totals, request.cached_tokens)
                 self._totals.prompt_tokens_total += request.prompt_tokens - request.cached_tokens
-            if not is_text:
+            if (answer := _answer(request)) is not None:
                 del self._requests[request.run.id]
-                events.append(_answer(request))
+                events.append(answer)
             elif not is_first:
                 events += self._write_word(request)
         count_step(
@@ -149,15 +149,19 @@ class EchoEngine(Engine):
         return events
 
 
-def _answer(request: _EchoRequest) -> pipe.Event:
+def _answer(request: _EchoRequest) -> pipe.Event | None:
+    """The whole answer; None for a text, which is written word by word."""
     run = request.run
-    if isinstance(run.plan, pipe.LabelsPlan):
-        return request.finished(pipe.Finish.LABELS, scores=_scores(run.plan.labels, _last_user_text(run)))
-    assert isinstance(run.plan, pipe.SchemaPlan)
-    instance = _smallest(run.plan.schema)
-    if (error := best_error(validator(run.plan.schema), instance)) is not None:
-        return pipe.Failed(id=run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
-    return request.finished(pipe.Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
+    match run.plan:
+        case pipe.LabelsPlan(labels=labels):
+            return request.finished(pipe.Finish.LABELS, scores=_scores(labels, _last_user_text(run)))
+        case pipe.SchemaPlan(schema=schema):
+            instance = _smallest(schema)
+            if (error := best_error(validator(schema), instance)) is not None:
+                return pipe.Failed(id=run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
+            return request.finished(pipe.Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
+        case pipe.TextPlan():
+            return None
 
 
 def _parse_options(path: str) -> dict[str, float]:

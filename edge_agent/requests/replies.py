@@ -98,7 +98,7 @@ class Replies:
         assert request.run is not None
         event, output = answer.event, answer.output
         fields = request.task.config.reply_fields(event)
-        if fields.get("scores") and output is None:
+        if output is None:
             limits = ["unsure", *(["unlike-training"] if event.is_unlike else []), *limits]
         answering = None if model is None else _answering_model(model, request.answerer)
         document = self._document(request, Status.OK, now, event=event) | fields

@@ -69,7 +69,7 @@ class _Form:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         # These are not asked in every case.
-        self._values: dict[str, Any] = {key: getattr(options, key) for key in (*_KIND_KEYS, "publish")}
+        self._values: dict[str, Any] = {key: getattr(options, key, None) for key in (*_KIND_KEYS, "publish")}
 
     def fill(self) -> None:
         """Raises OptionError, EOFError."""
@@ -100,7 +100,7 @@ class _Form:
     def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:
         """Sets the option's value to what was given here or on the command line, else to the answer."""
         parse = _comma_separated if option in _LISTS else str
-        given = given or getattr(self._options, option)
+        given = given or getattr(self._options, option, None)
         self._values[option] = default if given is None else parse(given)
         if given is not None or not sys.stdin.isatty():
             if faults := self._faults(option):

@@ -189,15 +189,8 @@ class Supervisor:
 
     def load_command(self, model: Model) -> pipe.Load:
         """Makes a worker load this model, with the prefixes of the tasks."""
-        return pipe.Load(
-            model_path=str(model.path),
-            settings=self._config.engine,
-            tasks=self._prefixes,
-            model_sha256=model.sha256,
-            adapters=model.adapters,
-            students=model.students,
-            state_dir=str(model.engine_state(self._config.state_dir)),
-        )
+        state_dir = model.engine_state(self._config.state_dir)
+        return model.load(self._config.engine, tasks=self._prefixes, state_dir=state_dir)
 
     def send(self, command: pipe.Command) -> None:
         """Sends a command to the worker, if there is one; never waits."""

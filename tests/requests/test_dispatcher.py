@@ -361,6 +361,12 @@ class TestAnswers:
         assert odd["scores"] == {"normal": 0.1, "bearing fault": 0.9}
         assert (ordinary["output"], ordinary["degraded"]) == ("bearing fault", [])
 
+    def test_an_answer_that_is_no_label_is_unsure_too_where_the_input_is_unlike_training(self) -> None:
+        desk = Desk()
+        desk.ask("hums")
+        desk.dispatcher.finish(finished(1, unlike=0.1), 1.0)
+        assert (desk.reply["output"], desk.reply["degraded"]) == (None, ["unsure", "unlike-training"])
+
     def test_scores_are_those_of_the_most_probable_labels(self) -> None:
         labels = 'kind = "classify"\nlabels = ["a", "b", "c"]\n'
         desk = Desk(tasks=f"[tasks.all]\n{labels}[tasks.two]\n{labels}top_scores = 2\nmin_score = 0.9\n")

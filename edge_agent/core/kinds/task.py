@@ -32,8 +32,8 @@ class Example(Table):
 
     input: str | dict[str, Any] | list[Any]
     """The input as in a request: text, an object or an array."""
-    answer: str | dict[str, Any]
-    """The right answer: a label, an object that validates against the schema, or a text."""
+    answer: str | int | float | dict[str, Any]
+    """The right answer: a label, an object that validates against the schema, a text, or a number."""
 
 
 class TaskBase(Table):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.pipe import EngineRequest, LabelsPlan, SchemaPlan, TaskPrefix
+from edge_agent.core.pipe import EngineRequest, LabelsPlan, Plan, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.gguf.field_table import UNLIKE, FieldTable, strangeness
+from edge_agent.gguf.field_table import UNLIKE, FieldTable, TaskFields, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
 
 if TYPE_CHECKING:
@@ -76,13 +76,19 @@ class FieldPrompts:
         if (trained := self._table.tasks.get(run.task)) is None:
             known = ", ".join(self._table.tasks)
             raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(run.task)})")
-        match run.plan:
-            case LabelsPlan(labels=labels) if trained.labels:
-                if set(labels) == set(trained.labels):
-                    return
-                fault = f"with the labels {', '.join(trained.labels)} (got {', '.join(labels)})"
-            case SchemaPlan() if not trained.labels:
-                return
-            case _:
-                fault = f"as one of the kind {trained.kind}"
-        raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {run.task} {fault}")
+        if not _fits(trained, run.plan):
+            fault = f"as one of the kind {trained.kind}"
+            if trained.labels and isinstance(run.plan, LabelsPlan):
+                fault = f"with the labels {', '.join(trained.labels)} (got {', '.join(run.plan.labels)})"
+            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {run.task} {fault}")
+
+
+def _fits(trained: TaskFields, plan: Plan) -> bool:
+    """Whether the model is trained to answer by this plan."""
+    match plan:
+        case LabelsPlan(labels=labels):
+            return set(labels) == set(trained.labels)
+        case SchemaPlan():
+            return not trained.labels
+        case TextPlan():
+            return False

@@ -18,7 +18,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.environment import cores
 from edge_agent.core.model import ModelError
-from edge_agent.core.pipe import EngineSettings, Load, is_echo
+from edge_agent.core.pipe import EngineSettings, is_echo
 from edge_agent.core.terminal import UNKNOWN, StatusLine, aligned, fail
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config
@@ -79,13 +79,7 @@ def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *,
     say("the model is checked")
     model = open_model("default", path, read_trust(configured), configured.chat_templates)
     with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
-        load = Load(
-            model_path=str(model.path),
-            settings=settings,
-            model_sha256=model.sha256,
-            adapters=model.adapters,
-            state_dir=folder,
-        )
+        load = model.load(settings, state_dir=Path(folder))
         tasks, worker, ready = measure_tasks(load, say, is_quick=is_quick)
     document: Document = {
         "version": __version__,

@@ -15,7 +15,7 @@ from edge_agent.core.extras import missing_extra
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.pipe import EngineSettings, Failed, Load, is_echo
+from edge_agent.core.pipe import EngineSettings, Failed, is_echo
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, shown
 from edge_agent.gguf.header import read_header
@@ -96,10 +96,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     """Loads the model in a worker, as `run` does; `available_mb` was free before that."""
     try:
         canaries = find_canaries(model.source)
-        load = Load(
-            model_path=str(model.path), settings=config.engine, adapters=model.adapters, students=model.students
-        )
-        with started(load) as worker:
+        with started(model.load(config.engine)) as worker:
             ready, differences = load_and_ask(worker, canaries)
             worker_mb = resident_mb(worker.process.pid)
             of_tasks = [*preferences(config, model, worker), *untrained_tasks(config, model, worker)]
@@ -237,14 +234,8 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
         model, canaries = verify_with_canaries(path, configured, trust)
         if canaries is None:
             raise CanaryError(f"the bundle has no {CANARIES_FILE}, so nothing says what its answers should be")
-        load = Load(
-            model_path=str(model.path),
-            # The service may run beside it: memory for one request is enough.
-            settings=settings.model_copy(update={"max_active": 1}),
-            model_sha256=model.sha256,
-            adapters=model.adapters,
-        )
-        with started(load) as worker:
+        # The service may run beside it: memory for one request is enough.
+        with started(model.load(settings.model_copy(update={"max_active": 1}))) as worker:
             _, differences = load_and_ask(worker, canaries)
     except (ModelError, CanaryError, WorkerError, OSError) as error:
         # The command line names the bundle, not the key of a configuration.

@@ -6,14 +6,12 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from edge_agent.core.labelled import RowsError, read_text, read_values, text_lines
 from edge_agent.core.model import ModelError
-from edge_agent.core.pipe import Load
 from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
 from edge_agent.core.terminal import StatusLine, fail
 from edge_agent.core.wording import printable, shown
@@ -48,13 +46,10 @@ def tune(options: argparse.Namespace) -> int:
         progress.say("loading the model")
         configured = config.models["default"]
         model = open_model("default", in_force(config), trust_in_force(config), configured.chat_templates)
-        # As `run` does, with a state of its own.
-        load = Load(
-            model_path=str(model.path), settings=config.engine, model_sha256=model.sha256, adapters=model.adapters
-        )
         with (
             tempfile.TemporaryDirectory(prefix="edge-agent-tune-") as folder,
-            started(replace(load, state_dir=folder)) as worker,
+            # As `run` does, with a state of its own.
+            started(model.load(config.engine, state_dir=Path(folder))) as worker,
         ):
             worker.ready()
             if not rows:
