@@ -32,6 +32,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 NO_MOSQUITTO = "needs the broker mosquitto: apt-get install mosquitto mosquitto-clients"
 
 
+def needs(program: str, package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not shutil.which(program), reason=f"needs {program}: apt-get install {package}")
+
+
+NEEDS_OPENSSL = needs("openssl", "openssl")
+NEEDS_CLIENTS = needs("mosquitto_rr", "mosquitto-clients")
+
+
 @pytest.fixture(autouse=True)
 def _no_warnings_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """A test that logs WARNING or worse fails, unless it is marked `expects_warning`."""

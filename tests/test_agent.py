@@ -295,11 +295,7 @@ print(*(name for name in walled if any(module.split(f"{name}.")[0] in ("", name)
 
 @pytest.mark.parametrize(
     ("more", "imported"),
-    [
-        ("", ""),
-        (POOL, "edge_agent.pool pika"),
-        ("[feedback]\nenabled = true\n", "edge_agent.learning"),
-    ],
+    [("", ""), (POOL, "edge_agent.pool pika"), ("[feedback]\nenabled = true\n", "edge_agent.learning")],
 )
 def test_a_board_imports_what_stands_behind_a_wall_only_where_it_is_used(
     tmp_path: Path, more: str, imported: str

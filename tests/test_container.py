@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent import __version__
 from rigs.container.engine import GENERATOR, IMAGE, UNIT, service
+from tests.conftest import needs
 from tests.helpers.support import loaded
 
 ROOT = Path(__file__).parents[1]
@@ -82,9 +83,7 @@ def test_compose_mounts_files_that_exist() -> None:
     assert [path for path in mounts if not (COMPOSE.parent / path).exists()] == ["./models"]
 
 
-@pytest.mark.skipif(
-    shutil.which("docker-compose") is None, reason="compose.yaml is not checked: apt-get install docker-compose"
-)
+@needs("docker-compose", "docker-compose")
 def test_docker_compose_accepts_the_file() -> None:
     # Checks it against the schema of the Compose specification, and what refers to what.
     command = ["docker-compose", "--file", str(COMPOSE), "config", "--quiet"]

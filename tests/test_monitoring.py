@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from edge_agent.board.governor import Level
 from edge_agent.core.topics import Topics, matches
 from edge_agent.status.presence import State
+from tests.conftest import needs
 from tests.docs.pages import health_sample
 
 FOLDER = Path(__file__).parents[1] / "examples/monitoring"
@@ -96,7 +94,7 @@ def test_alerts_ask_for_metrics_and_reasons_that_exist() -> None:
     assert set(left_out.split("|")) <= set(health()["severity"])
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus")
+@needs("promtool", "prometheus")
 def test_alerts_fire_when_they_should() -> None:
     command = ["promtool", "test", "rules", str(Path(__file__).with_name("alerts.yml"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

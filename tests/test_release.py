@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,6 +22,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
+from tests.conftest import NEEDS_OPENSSL
 from tests.helpers.keys import write_keys
 from tests.helpers.support import loaded
 
@@ -290,7 +290,7 @@ def test_provenance_is_verified_by_securesystemslib(signed: tuple[Path, Ed25519P
         Envelope.from_dict(envelope).verify([public], 1)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl")
+@NEEDS_OPENSSL
 def test_openssl_verifies_the_checksums(tmp_path: Path) -> None:
     private, public = write_keys(tmp_path)
     (tmp_path / "SHA256SUMS").write_bytes(b"sums\n")

@@ -204,9 +204,7 @@ def test_where_the_firmware_cannot_be_asked_the_kernels_alarm_says_whether_the_v
     if number is not None:
         tree.faults["get_throttled"] = number
     assert read(tree, tmp_path).throttle == Throttle(
-        causes=(ThrottleCause.UNDERVOLTAGE,) * is_low,
-        undervoltage_now=is_low,
-        undervoltage_since_boot=is_low,
+        causes=(ThrottleCause.UNDERVOLTAGE,) * is_low, undervoltage_now=is_low, undervoltage_since_boot=is_low
     )
 
 

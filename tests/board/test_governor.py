@@ -12,17 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.board.governor import (
-    HEAT,
-    MEMORY,
-    NO_LIMITS,
-    POWER,
-    RELAX_S,
-    Governor,
-    Level,
-    Limits,
-    Stage,
-)
+from edge_agent.board.governor import HEAT, MEMORY, NO_LIMITS, POWER, RELAX_S, Governor, Level, Limits, Stage
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
 from edge_agent.core.codes import Code
 from edge_agent.core.config import GovernorConfig

@@ -25,8 +25,12 @@ kind = "classify"
 labels = ["good", "bad"]
 audit_rate = 1
 """
-# Nothing of it depends on the MQTT version.
-pytestmark = pytest.mark.parametrize("protocol", ["5"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def protocol() -> str:
+    """Nothing of feedback depends on the MQTT version."""
+    return "5"
 
 
 @pytest.fixture(scope="module")

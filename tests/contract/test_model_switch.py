@@ -26,8 +26,6 @@ allow = ["health", "drain", "resume", "model-switch", "model-rollback"]
 [engine]
 batch_tokens = 32
 """
-# Nothing of a switch depends on the MQTT version; bad bundles are refused at the other one.
-pytestmark = pytest.mark.parametrize("protocol", ["5"], indirect=True)
 SWITCH_S = 120.0
 NUMBERS = itertools.count()
 
@@ -66,6 +64,12 @@ def states(site: Site) -> list[str]:
     """From the first `online` on."""
     told = [message.json["state"] for message in site.client.on(f"{site.base}/state")]
     return told[told.index("online") :]
+
+
+@pytest.fixture(scope="module")
+def protocol() -> str:
+    """Nothing of a switch depends on the MQTT version."""
+    return "5"
 
 
 @pytest.fixture
@@ -141,11 +145,7 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
 def test_maps_of_a_bundle_come_and_go_with_it(shared: Site) -> None:
     site, models = shared, shared.agent.config.parent / "models"
     task = with_built_in(load_config(site.agent.config).tasks)["triage"]
-    entry = {
-        "task": "triage",
-        "map": {"normal": [1, 0], "bearing fault": [1, 0], "cavitation": [1, 99]},
-        "boards": {},
-    }
+    entry = {"task": "triage", "map": {"normal": [1, 0], "bearing fault": [1, 0], "cavitation": [1, 99]}, "boards": {}}
     document = {"schema": 1, "maps": {task.definition: entry}}
     changed(models / "one", models / "mapped", lambda copy: (copy / "score_maps.json").write_text(json.dumps(document)))
 

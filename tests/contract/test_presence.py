@@ -9,10 +9,11 @@ from tests.helpers.site import Site
 
 
 def test_state_is_retained_and_goes_from_starting_to_stopped(
-    start_site: Callable[..., Site], connect: Callable[..., Client], protocol: str
+    start_site: Callable[..., Site], connect: Callable[..., Client]
 ) -> None:
-    site = start_site(protocol)
-    late = connect(protocol)
+    """test_late_subscriber.py has what follows a state, at both MQTT versions."""
+    site = start_site("5")
+    late = connect("5")
     late.subscribe(f"{site.base}/state")
     state = late.wait(f"{site.base}/state")[0]
     assert state.retain

@@ -24,6 +24,7 @@ from convert.read.checkpoint import Checkpoint
 from convert.read.model import read_model
 from convert.write.bundle import copied_bundle, verify_bundle
 from edge_agent.gguf.model import read_model_facts
+from tests.conftest import NEEDS_OPENSSL
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.conversions import convert, run
 from tests.convert.gguf_reading import read_gguf
@@ -419,7 +420,7 @@ def test_a_bad_private_key_is_refused_before_anything_is_read_or_written(
     assert list(tmp_path.iterdir()) == before
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl")
+@NEEDS_OPENSSL
 def test_openssl_and_the_converter_verify_each_other(checkpoint: Path, tmp_path: Path) -> None:
     def openssl(*arguments: str) -> None:
         done = subprocess.run(["openssl", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
 import ssl
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
+from tests.conftest import NEEDS_OPENSSL
 from tests.docs.pages import ROOT, commands, page, sample
 
 # Of playbooks that no role describes.
 OF_PLAYBOOKS = {"edge_agent_decommission_all"}
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl")
+@NEEDS_OPENSSL
 def test_certificates_are_those_that_python_trusts(tmp_path: Path) -> None:
     (tmp_path / "plant").mkdir()
     script = sample("fleet", "sh", "openssl req")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +14,11 @@ import pytest
 from convert.quantize.recipe import Quantization
 from edge_agent.commands.fields import SwitchFields, fields_of
 from edge_agent.tools.demo.readings import checkpoint_folder
+from tests.conftest import NEEDS_OPENSSL
 from tests.docs.pages import page, samples
 from tests.engine.adapters import demo_adapter
 
 PACKAGE = Path(__file__).parents[2] / "edge_agent"
-NEEDS_OPENSSL = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl"
-)
 
 
 # A test has no package index and no hub: `hf download` brings the demonstration's checkpoint.

@@ -17,10 +17,7 @@ from edge_agent.loader import load_config
 from tests.docs.pages import PAGES, ROOT, commands, page, samples
 
 # What a fragment of a configuration is completed with.
-_REST = {
-    "device": '[device]\nsite = "hall1"\nid = "board1"\n',
-    "models.default": '[models.default]\npath = "echo:"\n',
-}
+_REST = {"device": '[device]\nsite = "hall1"\nid = "board1"\n', "models.default": '[models.default]\npath = "echo:"\n'}
 
 
 def parse_convert(words: list[str]) -> object:

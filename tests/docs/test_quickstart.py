@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from edge_agent.core.topics import Topics
 from edge_agent.tools.demo.broker import free_port
+from tests.conftest import NEEDS_CLIENTS
 from tests.docs.demonstration import running_demonstration
 from tests.docs.pages import sample, samples, section
 from tests.helpers.client import Client
@@ -25,9 +25,6 @@ from tests.helpers.site import online
 from tests.helpers.support import REPLY_FIELDS
 
 OWN = "Your own broker and model"
-NEEDS_CLIENTS = pytest.mark.skipif(
-    shutil.which("mosquitto_rr") is None, reason="needs mosquitto_rr: apt-get install mosquitto-clients"
-)
 
 
 def run(script: str, port: int, folder: Path) -> str:

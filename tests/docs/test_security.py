@@ -9,8 +9,8 @@ from pathlib import Path
 
 from edge_agent.core.config import ModelConfig
 from edge_agent.models.trust import read_trust
+from tests.conftest import NEEDS_OPENSSL
 from tests.docs.pages import page, sample, table
-from tests.docs.test_models import NEEDS_OPENSSL
 from tests.helpers.keys import key_sha256, write_keys
 from tests.models.test_bundle import bundle, listed
 

@@ -16,15 +16,7 @@ import pytest
 from convert.evaluate.requests import read_tasks
 from convert.learning import quality, recipe, study, table, training_rows
 from convert.learning.commands import TRAINING, print_training
-from convert.learning.report import (
-    Baseline,
-    LearningCurve,
-    ReadField,
-    Suspect,
-    TaskQuality,
-    TeacherQuality,
-    Training,
-)
+from convert.learning.report import Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality, Training
 from edge_agent.core.labelled import TIME_KEYS
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer

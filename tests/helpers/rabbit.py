@@ -259,9 +259,7 @@ class FakeChannel:
             assert arguments
             queues.setdefault(queue, deque())
         consumers = self._connection.broker.consumers(queue)
-        return SimpleNamespace(
-            method=SimpleNamespace(message_count=len(queues[queue]), consumer_count=consumers),
-        )
+        return SimpleNamespace(method=SimpleNamespace(message_count=len(queues[queue]), consumer_count=consumers))
 
     def queue_bind(self, queue: str, exchange: str, routing_key: str) -> None:
         self._check()

@@ -41,9 +41,14 @@ def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: A
 
 
 def refusal(path: Path, *public_keys: Path) -> str:
+    """Why it does not open; `content_fault` finds the same, but for hashes and paths."""
+    trust = trusting(*public_keys)
     with pytest.raises(ModelError) as caught:
-        open_model("default", path, trusting(*public_keys))
-    return str(caught.value)
+        open_model("default", path, trust)
+    told = str(caught.value)
+    if "should have sha256" not in told and path_fault(path) is None:
+        assert content_fault(path, trust) == told.removeprefix("models.default.path: ")
+    return told
 
 
 def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
@@ -208,23 +213,13 @@ def test_a_model_that_native_code_should_not_see_is_refused_even_if_its_hash_is_
     assert refusal(tmp_path / "cut.gguf").startswith('cut.gguf: tensor "output_norm.weight": ends at byte ')
     path = bundle(tmp_path / "demo", {"model.gguf": other})
     fault = 'demo/model.gguf: general.architecture: "llama" is not supported, only qwen2 is ('
-    assert refusal(path) == content_fault(path)
     assert refusal(path).startswith(fault)
 
 
-def test_content_fault_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
+def test_content_fault_finds_no_wrong_hash(tmp_path: Path) -> None:
     good, other = (bundle(tmp_path / name) for name in ("good", "other"))
     (other / "model.gguf").write_bytes(OTHER_WEIGHTS)
-    short, html = bundle(tmp_path / "short"), tmp_path / "html.gguf"
-    (short / "model.gguf").write_bytes(GGUF[:-1])
-    html.write_bytes(b"<html></html>")
-    stranger = bundle(tmp_path / "stranger")
-    (stranger / "note.txt").write_bytes(b"")
-
     assert content_fault(good) is content_fault(other) is content_fault(Path("echo:")) is None
-    assert content_fault(short) == f"short/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
-    assert str(content_fault(html)).startswith("html.gguf: should be a GGUF file of version 2 or 3 ")
-    assert str(content_fault(stranger)).startswith("stranger: the manifest does not list ")
 
 
 REQUIRED = "a configured public key requires a good signature"
@@ -327,17 +322,13 @@ def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
     rule = "should be a signed bundle, because `public_key` is set"
     for path in (tmp_path / "model.gguf", Path("echo:")):
         assert refusal(path, public) == f"models.default.path: {shown_path(path)} {rule}"
-        assert content_fault(path, trusting(public)) == f"{shown_path(path)} {rule}"
     assert "does not exist" in refusal(tmp_path / "none", public)
 
 
 def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:
-    private, public = write_keys(tmp_path)
-    path = bundle(tmp_path / "demo")
-    assert content_fault(path, trusting(public)) == f"demo/manifest.sig: missing; {REQUIRED}"
-    told = refusal(path, private)
-    assert told.startswith("models.default.public_key: holds a private key")
-    assert told.endswith('key.pem")')
+    private, _ = write_keys(tmp_path)
+    with pytest.raises(ModelError, match=r"^models\.default\.public_key: holds a private key.*key\.pem\"\)$"):
+        trusting(private)
 
 
 TEMPLATE = "{{ messages[0].content }}"
@@ -385,7 +376,6 @@ def test_score_maps_that_cannot_be_used_are_refused(tmp_path: Path, data: bytes,
     path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "score_maps.json": data})
     assert refusal(path).startswith("demo/score_maps.json: ")
     assert fault in refusal(path)
-    assert fault in str(content_fault(path))
 
 
 TABLE = {
@@ -434,4 +424,3 @@ def test_a_student_that_cannot_be_one_is_refused(tmp_path: Path, data: bytes, fa
     path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "student-x.gguf": data})
     assert refusal(path).startswith("demo/student-x.gguf: ")
     assert fault in refusal(path)
-    assert fault in str(content_fault(path))

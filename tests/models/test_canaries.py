@@ -162,21 +162,13 @@ ORDER = {"where": "é", "stop": None, "hours": 200, "note": "whatever"}
         (1, written(ORDER | {"stop": False}), '"stop" is false (recorded: null)'),
         (1, written({"where": "é", "stop": None}), '"hours" is null (recorded: 200)'),
         (2, finished(1, text="The valve is shut.", prompt_crc32=5), None),
-        (
-            2,
-            finished(1, text="The valve", prompt_tokens=21, prompt_crc32=5),
-            "the prompt has 21 tokens (recorded: 20)",
-        ),
+        (2, finished(1, text="The valve", prompt_tokens=21, prompt_crc32=5), "the prompt has 21 tokens (recorded: 20)"),
         (
             2,
             finished(1, text="The valve", prompt_crc32=6),
             "some of the prompt's 20 tokens, or of those that end an answer",
         ),
-        (
-            2,
-            finished(1, text="The pump", prompt_crc32=5),
-            'the text is "The pump" (recorded beginning: "The valve")',
-        ),
+        (2, finished(1, text="The pump", prompt_crc32=5), 'the text is "The pump" (recorded beginning: "The valve")'),
         (2, Failed(id=1, code=Code.INTERNAL, message="no numbers"), "no answer: no numbers"),
     ],
 )

@@ -19,12 +19,7 @@ from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryFile
 from edge_agent.models.record import FILE, Record, model_refusals, open_in_force, read_record, write_record
-from edge_agent.models.switch import (
-    ModelSwitch,
-    Switched,
-    SwitchFailed,
-    needed_mb,
-)
+from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed, needed_mb
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker, Supervisor

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from edge_agent.mqtt.connections import (
 )
 from edge_agent.mqtt.link import Connected, ConnectionFailed, LinkEvent
 from edge_agent.tools.demo.broker import free_port
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, wait_until
 from tests.helpers.support import config
 
 pytestmark = pytest.mark.expects_warning
@@ -30,65 +28,39 @@ pytestmark = pytest.mark.expects_warning
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
 
 
-class Both:
-    """Two brokers that do not run yet, and the connections of an agent that knows both."""
-
-    def __init__(self, folder: Path, protocol: str) -> None:
-        port = free_port()
-        for address in (FIRST, SECOND):
-            (folder / address).mkdir()
-        self.first, self.second = (Mosquitto(folder / address, port, address=address) for address in (FIRST, SECOND))
-        mqtt = {"host": [FIRST, SECOND], "port": port, "protocol": protocol}
-        settings = Config.model_validate({**config().model_dump(exclude_unset=True), "mqtt": mqtt})
-        self.events: queue.Queue[LinkEvent] = queue.Queue()
-        will = Publication(topic="a", payload=b"gone", qos=1)
-        self.connections = Connections(settings, self.events.put, lambda: will, time.monotonic())
-
-    def stop(self) -> None:
-        for link in (self.connections.data, self.connections.control):
-            link.stop(1.0)
-            link._client._reset_sockets()  # paho leaves these to the garbage collector
-
-    def wait_until_at(self, host: str) -> None:
-        """Both are connected there; until then it does what the agent does."""
-        give_up_at = time.monotonic() + 30
-        while self.where() != [host, host]:
-            assert time.monotonic() < give_up_at, self.where()
-            while not self.events.empty():
-                event = self.events.get()
-                if isinstance(event, Connected):
-                    self.connections.on_connected(event.link, time.monotonic())
-                elif isinstance(event, ConnectionFailed):
-                    self.connections.on_connection_failed(event, time.monotonic())
-            self.connections.control.outbox.take_results()
-            time.sleep(0.02)
-
-    def where(self) -> list[str | None]:
-        links = (self.connections.control, self.connections.data)
-        return [link.host if link.is_connected else None for link in links]
-
-
-@pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt_link, "BACK_OFF_S", (0.1, 0.4))
-
-
-@pytest.fixture
-def both(tmp_path: Path, protocol: str) -> Iterator[Both]:
-    pair = Both(tmp_path, protocol)
-    yield pair
-    pair.stop()
-
-
 @pytest.mark.usefixtures("require_mosquitto")
-def test_the_data_connection_follows_the_control_connection(both: Both) -> None:
-    with both.second:
-        both.connections.start()
-        both.wait_until_at(SECOND)
-        with both.first:
+def test_the_data_connection_follows_the_control_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt_link, "BACK_OFF_S", (0.1, 0.4))
+    port = free_port()
+    for address in (FIRST, SECOND):
+        (tmp_path / address).mkdir()
+    first, second = (Mosquitto(tmp_path / address, port, address=address) for address in (FIRST, SECOND))
+    mqtt = {"host": [FIRST, SECOND], "port": port}
+    settings = Config.model_validate({**config().model_dump(exclude_unset=True), "mqtt": mqtt})
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    connections = Connections(settings, events.put, lambda: Publication(topic="a", payload=b"gone", qos=1), 0.0)
+    links = (connections.control, connections.data)
+
+    def are_at(host: str) -> bool:
+        """Until both are connected there, it does what the agent does."""
+        while not events.empty():
+            event = events.get()
+            if isinstance(event, Connected):
+                connections.on_connected(event.link, 1.0)
+            elif isinstance(event, ConnectionFailed):
+                connections.on_connection_failed(event, 1.0)
+        return [link.host if link.is_connected else None for link in links] == [host, host]
+
+    with second:
+        connections.start()
+        wait_until(lambda: are_at(SECOND), "both are at the second")
+        with first:
             # Only this one breaks. It comes back to the first broker, which is there again.
-            both.connections.control.reconnect()
-            both.wait_until_at(FIRST)
+            connections.control.reconnect()
+            wait_until(lambda: are_at(FIRST), "both are at the first")
+    for link in links:
+        link.stop(1.0)
+        link._client._reset_sockets()  # paho leaves these to the garbage collector
 
 
 def filters_to_end(folder: Path, *wanted: str) -> frozenset[str]:

@@ -41,10 +41,7 @@ def faults(folder: Path, tls: dict[str, str] | None = None, **fields: str) -> li
         ({"cert_file": "text", "key_file": "key"}, [f"mqtt.tls.cert_file: {NO_CERTIFICATES}"]),
         ({"cert_file": "certificate", "key_file": "text"}, [f"mqtt.tls.key_file: {NO_KEY}"]),
         ({"cert_file": "certificate", "key_file": "locked"}, [f"mqtt.tls.key_file: {NO_KEY}"]),
-        (
-            {"cert_file": "certificate", "key_file": "none"},
-            ["mqtt.tls.key_file: should be a file that can be read"],
-        ),
+        ({"cert_file": "certificate", "key_file": "none"}, ["mqtt.tls.key_file: should be a file that can be read"]),
         ({"cert_file": "certificate", "key_file": "other"}, [f"mqtt.tls.key_file: {NO_KEY}"]),
         ({"cert_file": "certificate"}, [f"mqtt.tls.cert_file: {NO_KEY}"]),
         ({"ca_file": "text", "cert_file": "none"}, ["mqtt.tls.ca_file", "mqtt.tls.cert_file"]),

@@ -32,7 +32,7 @@ def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configurat
 
     assert done.returncode == 0, done.stderr
     assert list(dict.fromkeys(line.partition(":")[0] for line in done.stderr.splitlines())) == [
-        *("the model is checked", "the worker starts and measures its steps", "tasks", "the worker starts again"),
+        *("the model is checked", "the worker starts and measures its steps", "tasks", "the worker starts again")
     ]
     document = json.loads(done.stdout)
     assert set(document) == {*("version", "ts", "quick", "summary", "board", "model", "engine", "tasks", "worker")}

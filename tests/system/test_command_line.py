@@ -42,12 +42,7 @@ KEYED = '{}"\npublic_key = "{}'
             (78, KEYED.format("bundle", kind), "", r'models\.default\.public_key: .*\(got ".*"\)')
             for kind in ("private", "EC", "text", "none")
         ),
-        (
-            1,
-            "html.gguf",
-            "",
-            r"html\.gguf: should be a GGUF file .* \(it begins with 3c68746d6c3e3c2f\)",
-        ),
+        (1, "html.gguf", "", r"html\.gguf: should be a GGUF file .* \(it begins with 3c68746d6c3e3c2f\)"),
         (
             *(1, KEYED.format("bundle", "key.pub.pem"), ""),
             "bundle/manifest.sig: missing; a configured public key requires a good signature",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from edge_agent.tools.demo import broker as broker_module
 from edge_agent.tools.demo.broker import BrokerError, start_broker
 from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, chosen_readings, demo
+from tests.conftest import NEEDS_CLIENTS
 from tests.helpers.processes import Mosquitto, wait_until
 
 
@@ -74,9 +74,7 @@ def test_sensors_are_answered(
         assert 0 < float(row[:own].split()[-1]) < float(row[:seen].split()[-1])
 
 
-@pytest.mark.skipif(
-    shutil.which("mosquitto_rr") is None, reason="needs mosquitto_rr: apt-get install mosquitto-clients"
-)
+@NEEDS_CLIENTS
 def test_the_commands_that_it_prints_work_as_printed_until_a_signal_ends_agent_and_broker(
     kind: str, cache: Path, tmp_path: Path
 ) -> None:

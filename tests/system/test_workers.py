@@ -48,9 +48,7 @@ def test_a_worker_that_dies_before_its_first_load_ends_is_started_again_and_the_
     assert ("offline", "model-load-failed: killed by SIGKILL; the worker is started again") in told
 
 
-def test_killed_worker_costs_no_request_and_none_outlives_a_killed_agent(
-    start_site: Callable[..., Site],
-) -> None:
+def test_killed_worker_costs_no_request_and_none_outlives_a_killed_agent(start_site: Callable[..., Site]) -> None:
     site = start_site("5", model="echo:step_ms=20")
     pid = worker_pid(site)
     site.client.publish(f"{site.base}/cmd/health", b"")
