@@ -182,7 +182,7 @@ class Agent:
             case SharedRequest() as shared:
                 self._dispatcher.admission.receive_shared(shared, now)
             case pipe.Finished() | pipe.Failed() | pipe.Cancelled() as answer:
-                self._dispatcher.finish(answer, now)
+                self._dispatcher.on_worker_answer(answer, now)
             case pipe.Partial() as partial:
                 self._dispatcher.send_partial(partial)
             case CanaryAnswered(answer=answer):

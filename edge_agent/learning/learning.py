@@ -83,7 +83,7 @@ class Learning(Answerers):
             return super().next(request, None, is_large_refused=is_large_refused)
         return notes.choice.name
 
-    def finish(self, request: Request, event: Finished, now: float) -> Answer:
+    def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
         assert request.task is not None
         # A request may be older than a reload that switched learning on.
         notes: Notes = request.notes or Notes(None)

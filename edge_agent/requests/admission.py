@@ -12,7 +12,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
 from edge_agent.core.wording import cut
-from edge_agent.requests.answerers import Answerers, ask
+from edge_agent.requests.answerers import Answerers, route_to
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.origin import SharedRequest
@@ -86,10 +86,10 @@ class Admission:
         for request in requests:
             if message.qos and request.refusal is None:
                 row = self._store.accept(message, request.task_name, moment(message.received_at))
-                request.origin = self._delivery.row(row)
+                request.origin = self._delivery.origin_of_row(row)
             elif message.qos:  # it may be large, and is not written: it is answered before the next commit
-                request.origin = self._delivery.row(self._store.new_row())
-            with self.replies.answering_faults(request, now):
+                request.origin = self._delivery.origin_of_row(self._store.new_row())
+            with self.replies.reply_on_exception(request, now):
                 self._admit(request, now)
         return bool(requests)
 
@@ -102,7 +102,7 @@ class Admission:
             if not shared.give_back():
                 shared.settle()
             return
-        with self.replies.answering_faults(request, now):
+        with self.replies.reply_on_exception(request, now):
             self._admit(request, now)
 
     def recover(self, now: Moment) -> None:
@@ -116,8 +116,8 @@ class Admission:
                 log.exception("a stored request cannot be read row=%s", stored.row)
                 self._store.drop(stored.row)
                 continue
-            request.origin = self._delivery.row(stored.row)
-            with self.replies.answering_faults(request, now.monotonic_s):
+            request.origin = self._delivery.origin_of_row(stored.row)
+            with self.replies.reply_on_exception(request, now.monotonic_s):
                 self._admit(request, now.monotonic_s, is_recovered=True)
 
     def _admit(self, request: Request, now: float, *, is_recovered: bool = False) -> None:
@@ -127,7 +127,7 @@ class Admission:
             self.replies.join_or_repeat(request, twin, now)
             return
         if request.refusal is not None:
-            self.replies.refuse(request, request.refusal, now)
+            self.replies.end_without_answer(request, request.refusal, now)
             return
         if request.deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} has passed")
@@ -161,7 +161,7 @@ class Admission:
         """A template over an input is there, or why it is not: the request is queued, unless it has ended."""
         request = rendered.request
         if (is_recovered := self.rendering.pop(request, None)) is not None:
-            with self.replies.answering_faults(request, now):
+            with self.replies.reply_on_exception(request, now):
                 self._queue_with_text(request, rendered.text, now, is_recovered=is_recovered)
 
     def _queue_with_text(self, request: Request, render: Render, now: float, *, is_recovered: bool) -> None:
@@ -170,7 +170,7 @@ class Admission:
         assert request.envelope is not None
         number = self.accepted_total + 1
         request.run = request.task.make_run(number, request.envelope, render)
-        ask(request, request.answerer)
+        route_to(request, request.answerer)
         request.order = (request.priority, isinstance(request.origin, SharedRequest), request.deadline_at, number)
         request.envelope = None
         self.quarantine.check(request.run)
@@ -185,4 +185,4 @@ class Admission:
         self.accepted_total = request.number = number
         self._duplicates.begin(request)
         for other, error in leaving:
-            self.replies.refuse(other, error, now)
+            self.replies.end_without_answer(other, error, now)

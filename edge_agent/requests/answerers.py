@@ -27,8 +27,8 @@ class Answer:
     please_check: bool = False  # The caller is asked whether it is right.
 
 
-def ask(request: Request, answerer: str) -> None:
-    """Names the model that is asked."""
+def route_to(request: Request, answerer: str) -> None:
+    """Makes this model the one that is asked."""
     request.answerer = answerer
     if request.run is not None:
         request.run = replace(request.run, student=answerer or None)
@@ -61,7 +61,7 @@ class Answerers:
             raise Refusal(Code.UNKNOWN_TASK, f"{self._model.bundle_name} has no model for task {request.task.name}")
         return answerer
 
-    def finish(self, request: Request, event: Finished, now: float) -> Answer:
+    def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
         """What the caller gets of the answer that stands."""
         assert request.task is not None
         event = with_map(event, self.score_maps.in_force(request.task))

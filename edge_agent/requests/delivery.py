@@ -63,9 +63,9 @@ class Delivery:
 
     def start(self) -> None:
         """Opens the store. Sends the replies of an earlier process that the broker may not have."""
-        self._staged += [_Outgoing(self.row(row), reply) for row, reply in self.store.start()]
+        self._staged += [_Outgoing(self.origin_of_row(row), reply) for row, reply in self.store.start()]
 
-    def row(self, number: int) -> StoreRow:
+    def origin_of_row(self, number: int) -> StoreRow:
         """The origin of a request that the store holds in this row."""
         return StoreRow(number, self._delivered)
 
@@ -78,7 +78,7 @@ class Delivery:
         """A piece of an answer: sent at once, at most once."""
         self._link.publish(publication)
 
-    def reply(self, reply: Reply, *, origin: Origin, task: str, key: bytes | None) -> None:
+    def stage_reply(self, reply: Reply, *, origin: Origin, task: str, key: bytes | None) -> None:
         """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated."""
         if origin.row is not None:
             self.store.store_reply(origin.row, task, reply, key, moment(time.monotonic()))
@@ -114,7 +114,7 @@ class Delivery:
         for outgoing in staged:
             publication = _publication(outgoing.reply)
             if not self._link.outbox.can_send(publication):
-                self._send_otherwise(outgoing, is_too_large=True)
+                self._send_fallback(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
                 self._sent[number] = outgoing
             elif not outgoing.origin.give_back():  # dropped and logged by the outbox
@@ -127,18 +127,18 @@ class Delivery:
         elif result is PublishResult.POSTPONED and outgoing.tries < MAX_TRIES:
             self._postponed.append((now + RETRY_S, outgoing))
         else:
-            self._send_otherwise(outgoing, is_too_large=result is PublishResult.UNSENDABLE)
+            self._send_fallback(outgoing, is_too_large=result is PublishResult.UNSENDABLE)
 
-    def _send_otherwise(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
+    def _send_fallback(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
         reply, origin, document = outgoing.reply, outgoing.origin, json.loads(outgoing.reply.document)
         topics = origin.topics if isinstance(origin, SharedRequest) else self._topics
         task = document["task"]
         # One with an error is short already.
         if is_too_large and document["error"] is None:
-            self.reply(_failure_instead_of(reply, document, topics), origin=origin, task=task, key=None)
+            self.stage_reply(_failure_instead_of(reply, document, topics), origin=origin, task=task, key=None)
         elif reply.topic != topics.response(task):
-            self.reply(replace(reply, topic=topics.response(task)), origin=origin, task=task, key=None)
+            self.stage_reply(replace(reply, topic=topics.response(task)), origin=origin, task=task, key=None)
         else:
             self.lost += 1
             log.error("reply lost task=%r: the broker accepts it on no topic", cut(task))

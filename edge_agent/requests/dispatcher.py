@@ -22,7 +22,7 @@ from edge_agent.core.pipe import (
     WorkerAnswer,
 )
 from edge_agent.requests.admission import Admission
-from edge_agent.requests.answerers import Answerers, ask
+from edge_agent.requests.answerers import Answerers, route_to
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.forecast import Forecast
 from edge_agent.requests.origin import SharedRequest
@@ -123,7 +123,7 @@ class Dispatcher:
         assert request.run is not None
         request.started_at = now
         request.attempts += 1
-        with self.replies.answering_faults(request, now):
+        with self.replies.reply_on_exception(request, now):
             self._send(self._limited(request.run))
             self.slots.active[request.number] = request
 
@@ -143,7 +143,7 @@ class Dispatcher:
         if request is not None and not request.is_answered:
             self.replies.send_partial(request, event.delta)
 
-    def finish(self, event: WorkerAnswer, now: float) -> None:
+    def on_worker_answer(self, event: WorkerAnswer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
         request = self.slots.active.pop(event.id, None)
         if request is not None:
@@ -151,7 +151,7 @@ class Dispatcher:
                 run_s = now - request.started_at
                 self._forecast.measure(request.cost_class, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
-                with self.replies.answering_faults(request, now):
+                with self.replies.reply_on_exception(request, now):
                     self._ask_next_or_answer(request, event, now)
         self.fill_slots(now)
 
@@ -165,40 +165,40 @@ class Dispatcher:
             message = f"{request.answerer} is not sure, and the model accepts no such request at present"
             raise Refusal(refused_because, message, RELAX_S)
         if self._queue.has_newer(request):
-            self.replies.refuse(request, SUPERSEDED, now)
+            self.replies.end_without_answer(request, SUPERSEDED, now)
             return
         if isinstance(event, Finished):
             request.earlier_share_s += event.share_s
         request.attempts = 0
-        ask(request, answerer)
+        route_to(request, answerer)
         # As if the request came now.
         for other, error in self._queue.admit(request, self.slots.load(now, answerer), now):
-            self.replies.refuse(other, error, now)
+            self.replies.end_without_answer(other, error, now)
 
     def _answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
         if request.deadline_at <= now:  # before `expire_overdue` saw it
-            self.replies.refuse(request, _deadline_passed(request), now)
+            self.replies.end_without_answer(request, _deadline_passed(request), now)
         elif not isinstance(event, Finished):
-            self.replies.refuse(request, failure_of(event), now)
+            self.replies.end_without_answer(request, failure_of(event), now)
         else:
             rate = self.joules_per_busy_s
             energy_j = None if rate is None else rate * (event.share_s + request.earlier_share_s)
-            answer = self.admission.answerers.finish(request, event, now)
+            answer = self.admission.answerers.final_answer(request, event, now)
             limits = self.slots.limits.causes
-            self.replies.finish(request, answer, now, model=self.slots.model, limits=limits, energy_j=energy_j)
+            self.replies.send_answer(request, answer, now, model=self.slots.model, limits=limits, energy_j=energy_j)
 
     def expire_overdue(self, now: float) -> None:
         """Answers every request past its deadline, waiting or running."""
         if self._queue.waiting or self.admission.rendering:
             for request in self._remove_waiting(lambda request: request.deadline_at <= now):
-                self.replies.refuse(request, _deadline_passed(request), now)
+                self.replies.end_without_answer(request, _deadline_passed(request), now)
         for request in list(self.slots.active.values()):
             if request.deadline_at <= now and not request.is_answered:
                 run_s = now - request.started_at
                 self._forecast.measure_cut_off(request.cost_class, run_s=run_s, at_once=len(self.slots.active), now=now)
                 # Its slot is free when the worker has stopped it.
                 self._send(Cancel(id=request.number))
-                self.replies.refuse(request, _deadline_passed(request), now)
+                self.replies.end_without_answer(request, _deadline_passed(request), now)
 
     def _remove_waiting(self, is_unwanted: Callable[[Request], bool]) -> list[Request]:
         """Takes out every request that does not run yet and for which this is true."""
@@ -236,7 +236,7 @@ class Dispatcher:
             self._send(Cancel(id=request.number))
         for request in (*waiting, *running):
             if not (gives_back and self.replies.give_back(request)):
-                self.replies.refuse(request, error, now)
+                self.replies.end_without_answer(request, error, now)
         return len(waiting) + len(running)
 
     def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
@@ -244,8 +244,8 @@ class Dispatcher:
         self.slots.open(model, ready)
         for request in (*self.admission.rendering, *self._queue.waiting):
             # Another model may have others beside it.
-            with self.replies.answering_faults(request, now):
-                ask(request, self.admission.answerers.next(request, None, is_large_refused=False) or LARGE)
+            with self.replies.reply_on_exception(request, now):
+                route_to(request, self.admission.answerers.next(request, None, is_large_refused=False) or LARGE)
         self._remove_waiting(lambda request: request.is_answered)
         self.fill_slots(now)
 
@@ -265,7 +265,7 @@ class Dispatcher:
             else:
                 self.admission.quarantine.hold(request.run)
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
-                self.replies.refuse(request, error, now)
+                self.replies.end_without_answer(request, error, now)
 
     def on_model_replaced(self, model: Model) -> None:
         """A worker of another model takes over; nothing runs. What the other one answered is not repeated."""
@@ -278,7 +278,7 @@ class Dispatcher:
         self.admission.gave_up_because = reason
         error = Error(code=Code.ENGINE_LOST, message=reason)
         for request in self._remove_waiting(lambda _: True):
-            self.replies.refuse(request, error, now)
+            self.replies.end_without_answer(request, error, now)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""

@@ -52,13 +52,13 @@ class Replies:
         """Answers a request with the reply of its twin, now or when the twin ends."""
         if isinstance(twin, bytes):
             reply = _reply(request, {**json.loads(twin), "ts": timestamp(), "repeat": True})
-            self._delivery.reply(reply, origin=request.origin, task=request.task_name, key=None)
+            self._delivery.stage_reply(reply, origin=request.origin, task=request.task_name, key=None)
         elif request.is_redelivery:
             if request.origin.row is not None:
                 self._delivery.store.drop(request.origin.row)
         elif self._followers >= MAX_FOLLOWERS:
             message = "too many requests are already waiting for this answer"
-            self.refuse(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
+            self.end_without_answer(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
         else:
             self._followers += 1
             twin.followers.append(request.origin)
@@ -83,7 +83,7 @@ class Replies:
         )
         self._delivery.send_partial(partial)
 
-    def finish(
+    def send_answer(
         self,
         request: Request,
         answer: Answer,
@@ -128,7 +128,7 @@ class Replies:
                 answers.joules += energy_j
                 answers.measured += 1
 
-    def refuse(self, request: Request, error: Error, now: float) -> None:
+    def end_without_answer(self, request: Request, error: Error, now: float) -> None:
         """Ends a request without an answer, whether it was admitted or not. What another board may answer goes back."""
         if error.code.is_of_board and _has_time(request, now) and self.give_back(request):
             log.info("request given back task=%r code=%s", cut(request.task_name), error.code.value)
@@ -145,16 +145,16 @@ class Replies:
         self._end(request, self._document(request, status, now, error=error), now)
 
     @contextmanager
-    def answering_faults(self, request: Request, now: float) -> Iterator[None]:
+    def reply_on_exception(self, request: Request, now: float) -> Iterator[None]:
         """A refusal, or a fault of ours, ends this request and no more."""
         try:
             yield
         except Refusal as refused:
-            self.refuse(request, refused.error, now)
+            self.end_without_answer(request, refused.error, now)
         except Exception:
             message = "the request failed because of a bug in the agent"
             log.exception(message)
-            self.refuse(request, Error(code=Code.INTERNAL, message=message), now)
+            self.end_without_answer(request, Error(code=Code.INTERNAL, message=message), now)
 
     def give_back(self, request: Request) -> bool:
         """Lets another board answer. False: it cannot, or enough of them had the request."""
@@ -203,12 +203,12 @@ class Replies:
         # First: it forgets an older reply under this key.
         is_repeated = self._duplicates.end(request, status, reply.document, now)
         key = request.key if is_repeated else None
-        self._delivery.reply(reply, origin=request.origin, task=request.task_name, key=key)
+        self._delivery.stage_reply(reply, origin=request.origin, task=request.task_name, key=key)
         self._followers -= len(request.followers)
         if request.followers:
             repeated = _reply(request, {**document, "repeat": True})
             for origin in request.followers:
-                self._delivery.reply(repeated, origin=origin, task=request.task_name, key=None)
+                self._delivery.stage_reply(repeated, origin=origin, task=request.task_name, key=None)
 
 
 def _has_time(request: Request, now: float) -> bool:

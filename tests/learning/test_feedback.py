@@ -51,7 +51,7 @@ class Bench:
         )  # fmt: skip
         self.learning.next(request, None, is_large_refused=False)
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
-        return self.learning.finish(request, event, time.monotonic()).please_check
+        return self.learning.final_answer(request, event, time.monotonic()).please_check
 
     def mark(self, number: int | str, answer: str | None = None, *, task: str = "t", **more: Any) -> dict[str, Any]:
         return self.feedback.mark(task, Mark(id=number, answer=answer, **more), time.monotonic())

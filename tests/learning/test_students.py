@@ -69,7 +69,7 @@ class Cascade(Bench):
             notes=Notes(value, choice, None if is_alone else of_student),
         )  # fmt: skip
         event = of_student if is_alone else of_model
-        return self.learning.finish(request, event, time.monotonic()).please_check
+        return self.learning.final_answer(request, event, time.monotonic()).please_check
 
     def audit(self, score: float = 0.9, *, right: bool = True) -> None:
         """A request that is drawn for an audit by the large model."""

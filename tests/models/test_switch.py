@@ -136,7 +136,7 @@ class Board:
             case None:
                 pass
             case answer:
-                self.dispatcher.finish(cast("Any", answer), now)
+                self.dispatcher.on_worker_answer(cast("Any", answer), now)
 
     def runs(self, process: FakeProcess) -> list[int]:
         return [one.id for one in process.commands if isinstance(one, EngineRequest)]

@@ -66,7 +66,7 @@ class PoolDesk(Desk):
 def test_a_claim_is_answered_once_the_broker_has_the_reply() -> None:
     desk = PoolDesk()
     desk.claim("x", correlation=b"c")
-    desk.dispatcher.finish(finished(1), 1.0)
+    desk.dispatcher.on_worker_answer(finished(1), 1.0)
     assert (desk.reply["status"], desk.reply["device"], desk.reply["repeat"]) == ("ok", "board1", False)
     assert (desk.publication.topic, desk.publication.correlation) == (f"{POOL}/infer/generate/response", b"c")
     assert desk.outcomes == []
@@ -77,7 +77,7 @@ def test_a_claim_is_answered_once_the_broker_has_the_reply() -> None:
 def test_a_reply_to_a_request_that_was_delivered_before_says_so() -> None:
     desk = PoolDesk()
     desk.claim("x", deliveries=2)
-    desk.dispatcher.finish(finished(1), 1.0)
+    desk.dispatcher.on_worker_answer(finished(1), 1.0)
     assert desk.reply["repeat"] is True
 
 
@@ -93,7 +93,7 @@ def test_callers_name_their_reply_topics_as_with_one_board() -> None:
 def test_a_reply_that_its_topic_refuses_goes_to_the_topic_of_the_pool() -> None:
     desk = PoolDesk()
     desk.claim("x", response_topic="edgeai/v1/reply/me")
-    desk.dispatcher.finish(finished(1), 1.0)
+    desk.dispatcher.on_worker_answer(finished(1), 1.0)
     assert desk.publication.topic == "edgeai/v1/reply/me"
     desk.outlet.results = [(1, PublishResult.FORBIDDEN)]
     desk.delivery.flush(0.0)
@@ -156,7 +156,7 @@ class TestGivenBack:
         desk.dispatcher.admission.is_draining = False
         desk.start_worker()
         desk.claim({"input": "x", "id": 1}, deliveries=2)
-        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
         assert desk.statuses() == [(1, "ok")]
 
     def test_a_task_that_this_board_lacks(self) -> None:
@@ -173,7 +173,7 @@ class TestGivenBack:
         assert set(desk.outcomes) == {("runs", GIVEN_BACK), ("waits", GIVEN_BACK)}
         assert desk.cancels == [1]
         assert code_of(desk.reply) == "cancelled"
-        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
         assert len(desk.replies) == 1
 
     def test_what_the_caller_did_wrong_is_answered(self) -> None:
@@ -213,7 +213,7 @@ class TestPlaces:
         desk.ask("first")
         desk.claim("pool")
         desk.ask({"input": "own", "deadline_ms": 86_000_000})
-        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
         assert desk.runs[-1].messages[-1].content == "own"
 
     def test_a_board_that_cannot_run_any_has_none(self) -> None:
@@ -246,7 +246,7 @@ def test_a_reply_that_is_dropped_lets_another_board_answer() -> None:
     desk = PoolDesk()
     desk.claim("x")
     desk.outlet.is_full = True
-    desk.dispatcher.finish(finished(1), 1.0)
+    desk.dispatcher.on_worker_answer(finished(1), 1.0)
     assert desk.publications == []
     assert desk.outcomes == [("x", GIVEN_BACK)]
 

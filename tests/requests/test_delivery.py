@@ -77,7 +77,7 @@ class Board:
         return message
 
     def answer(self, number: int) -> None:
-        self.dispatcher.finish(finished(number), time.monotonic())
+        self.dispatcher.on_worker_answer(finished(number), time.monotonic())
         self.flush()
 
     def flush(self) -> None:
@@ -348,7 +348,7 @@ def answered_barely(folder: Path) -> Board:
     board = Board(folder, BARE)
     board.hear("7 mm/s", task="t", packet_id=9, correlation=b"c", content_type="text/plain")
     answer = finished(1, finish=Finish.SCHEMA, text=json.dumps(OUTPUT))
-    board.dispatcher.finish(answer, time.monotonic())
+    board.dispatcher.on_worker_answer(answer, time.monotonic())
     board.flush()
     return board
 
@@ -401,7 +401,7 @@ def answered_elsewhere(folder: Path, text: str = "fine") -> Board:
     """One whose first reply goes to a topic that its caller named."""
     board = Board(folder)
     board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
-    board.dispatcher.finish(finished(1, text=text), time.monotonic())
+    board.dispatcher.on_worker_answer(finished(1, text=text), time.monotonic())
     board.flush()
     return board
 

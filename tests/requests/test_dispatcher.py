@@ -73,7 +73,7 @@ def test_the_id_is_that_of_the_envelope_or_made_of_the_correlation(
 ) -> None:
     desk = Desk()
     desk.ask(payload, **fields)
-    desk.dispatcher.finish(finished(1), 1.0)
+    desk.dispatcher.on_worker_answer(finished(1), 1.0)
     assert desk.reply["id"] == identity
     assert desk.publication.correlation == fields.get("correlation")
     to_me = isinstance(payload, dict) and "reply_to" in payload
@@ -98,7 +98,7 @@ class TestReplyTopics:
         desk = Desk('[mqtt]\nreply_topics = ["plant/answers/#"]\n')
         desk.ask("x", response_topic="plant/answers/1")
         desk.ask("x", response_topic="edgeai/v1/reply/me")
-        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
         assert [(p.topic, d["status"]) for p, d in zip(desk.publications, desk.documents, strict=True)] == [
             (RESPONSE, "invalid"),
             ("plant/answers/1", "ok"),
@@ -127,7 +127,7 @@ def test_what_has_no_output_goes_whole_to_the_error_topic() -> None:
     response, error = f"{BASE}/infer/t/response", f"{BASE}/infer/t/error"
     desk = Desk(tasks=BARE_TASK)
     desk.receive(inbound("plant/7/x", "7"), 0.0)
-    desk.dispatcher.finish(labelled(1, a=0.6, b=0.4), 1.0)  # unsure
+    desk.dispatcher.on_worker_answer(labelled(1, a=0.6, b=0.4), 1.0)  # unsure
     desk.ask(b"{", task="t", correlation=b"c", response_topic="edgeai/v1/reply/me")
     desk.ask("7", task="t", response_topic="elsewhere")
     desk.ask({"input": "7", "options": {"seed": -1}}, task="t")
@@ -208,7 +208,7 @@ class TestDeadlines:
         assert desk.cancels == [1]
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.next_wake_up_at() is None
-        desk.dispatcher.finish(Cancelled(id=1), 1.2)
+        desk.dispatcher.on_worker_answer(Cancelled(id=1), 1.2)
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.is_idle
 
@@ -219,13 +219,13 @@ class TestDeadlines:
         desk.dispatcher.expire_overdue(1.0)
         desk.dispatcher.fill_slots(1.0)
         assert len(desk.runs) == 1
-        desk.dispatcher.finish(Cancelled(id=1), 1.1)
+        desk.dispatcher.on_worker_answer(Cancelled(id=1), 1.1)
         assert [run.id for run in desk.runs] == [1, 2]
 
     def test_an_answer_after_the_deadline_is_expired(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
-        desk.dispatcher.finish(finished(1), 1.001)
+        desk.dispatcher.on_worker_answer(finished(1), 1.001)
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.is_idle
 
@@ -248,7 +248,7 @@ def test_a_newer_reading_supersedes_the_one_of_its_source_that_waits() -> None:
     assert desk.statuses() == [("old", "cancelled"), ("newer", "cancelled")]
     assert {code_of(reply) for reply in desk.replies} == {"superseded"}
     for number in (1, 2):
-        desk.dispatcher.finish(finished(number), 1.0)
+        desk.dispatcher.on_worker_answer(finished(number), 1.0)
     assert desk.runs[-1].messages[0].content == "newest"
 
 
@@ -259,7 +259,7 @@ class TestDuplicates:
             desk.ask({"input": "x", "id": "a"})
             desk.ask({"input": "x", "id": "a"}, at=1.0)
             desk.start_worker(1, 1.0)
-            desk.dispatcher.finish(finished(1), 2.0)
+            desk.dispatcher.on_worker_answer(finished(1), 2.0)
             assert [(r["id"], r["status"], r["output"], r["repeat"]) for r in desk.replies] == [
                 ("a", "ok", "fine", False),
                 ("a", "ok", "fine", True),
@@ -322,7 +322,9 @@ class TestAnswers:
         desk = Desk()
         desk.dispatcher.joules_per_busy_s = 5.25
         desk.ask({"input": "ü轴", "id": 7}, task="triage", at=1.0)
-        desk.dispatcher.finish(replace(labelled(1, normal=0.07, bearing_fault=0.93), started_at=1.0012345), 1.15629)
+        desk.dispatcher.on_worker_answer(
+            replace(labelled(1, normal=0.07, bearing_fault=0.93), started_at=1.0012345), 1.15629
+        )
         payload = desk.publication.payload
         assert b", " not in payload, "replies are compact"
         document = json.loads(payload)
@@ -341,8 +343,8 @@ class TestAnswers:
         desk = Desk(slots=2)
         desk.ask("hums", task="careful")
         desk.ask("hums", task="careful")
-        desk.dispatcher.finish(labelled(1, normal=0.2001, bearing_fault=0.7999), 1.0)
-        desk.dispatcher.finish(labelled(2, normal=0.2, bearing_fault=0.8), 1.0)
+        desk.dispatcher.on_worker_answer(labelled(1, normal=0.2001, bearing_fault=0.7999), 1.0)
+        desk.dispatcher.on_worker_answer(labelled(2, normal=0.2, bearing_fault=0.8), 1.0)
         unsure, sure = desk.replies
         assert (unsure["status"], unsure["output"], unsure["degraded"]) == ("ok", None, ["unsure"])
         assert unsure["scores"] == {"normal": 0.2001, "bearing fault": 0.7999}
@@ -354,7 +356,7 @@ class TestAnswers:
         desk.ask("hums", task="careful")
         for number, unlike in ((1, 0.1), (2, -0.1)):
             answer = labelled(number, normal=0.1, bearing_fault=0.9)
-            desk.dispatcher.finish(replace(answer, unlike=unlike), 1.0)
+            desk.dispatcher.on_worker_answer(replace(answer, unlike=unlike), 1.0)
         odd, ordinary = desk.replies
         assert (odd["status"], odd["output"]) == ("ok", None)
         assert odd["degraded"] == ["unsure", "unlike-training"]
@@ -364,7 +366,7 @@ class TestAnswers:
     def test_an_answer_that_is_no_label_is_unsure_too_where_the_input_is_unlike_training(self) -> None:
         desk = Desk()
         desk.ask("hums")
-        desk.dispatcher.finish(finished(1, unlike=0.1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1, unlike=0.1), 1.0)
         assert (desk.reply["output"], desk.reply["degraded"]) == (None, ["unsure", "unlike-training"])
 
     def test_scores_are_those_of_the_most_probable_labels(self) -> None:
@@ -372,14 +374,14 @@ class TestAnswers:
         desk = Desk(tasks=f"[tasks.all]\n{labels}[tasks.two]\n{labels}top_scores = 2\nmin_score = 0.9\n")
         for number, wanted in ((1, {"a": 0.2, "b": 0.1, "c": 0.7}), (2, {"c": 0.7, "a": 0.2})):
             desk.ask("x", task=("all", "two")[number - 1])
-            desk.dispatcher.finish(labelled(number, a=0.2, b=0.1, c=0.7), 1.0)
+            desk.dispatcher.on_worker_answer(labelled(number, a=0.2, b=0.1, c=0.7), 1.0)
             assert list(desk.replies[-1]["scores"].items()) == list(wanted.items())
 
     def test_rounded_scores_of_many_labels_still_sum_to_one(self) -> None:
         labels = [f"l{n}" for n in range(200)]
         desk = Desk(tasks=f'[tasks.many]\nkind = "classify"\nlabels = {json.dumps(labels)}\n')
         desk.ask("x", task="many")
-        desk.dispatcher.finish(labelled(1, **dict.fromkeys(labels, 1 / 200)), 1.0)
+        desk.dispatcher.on_worker_answer(labelled(1, **dict.fromkeys(labels, 1 / 200)), 1.0)
         assert sum(desk.reply["scores"].values()) == pytest.approx(1, abs=0.001)
         assert len(desk.reply["scores"]) == 200
 
@@ -387,7 +389,7 @@ class TestAnswers:
     def test_the_reasoning_is_in_the_reply_only_on_request(self, reasoning: str) -> None:
         desk = Desk()
         desk.ask({"input": "x", "options": {"reasoning": reasoning}})
-        desk.dispatcher.finish(finished(1, reasoning="hm"), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1, reasoning="hm"), 1.0)
         assert desk.reply["reasoning"] == ("hm" if reasoning == "include" else None)
         assert desk.reply["output"] == "fine"
 
@@ -404,7 +406,7 @@ class TestAnswers:
     def test_other_ends_have_their_codes(self, event: Any, status: str, code: str) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.finish(event, 1.0)
+        desk.dispatcher.on_worker_answer(event, 1.0)
         assert (desk.reply["status"], code_of(desk.reply)) == (status, code)
         assert set(desk.reply) == REPLY_FIELDS
         counted = desk.dispatcher.as_health(1.0)["inference"]
@@ -415,7 +417,7 @@ class TestAnswers:
     def test_an_answer_that_cannot_be_read_is_our_failure(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"}, task="report")
-        desk.dispatcher.finish(finished(1, finish=Finish.SCHEMA, text="{broken"), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1, finish=Finish.SCHEMA, text="{broken"), 1.0)
         assert (desk.reply["status"], code_of(desk.reply)) == ("failed", "internal")
 
 
@@ -425,7 +427,7 @@ def test_partials_come_before_the_end_on_the_same_topic() -> None:
     assert desk.runs[0].stream
     for delta in ("Lager ", "prüfen"):
         desk.dispatcher.send_partial(Partial(id=1, delta=delta))
-    desk.dispatcher.finish(finished(1), 1.0)
+    desk.dispatcher.on_worker_answer(finished(1), 1.0)
     assert [json.loads(p.payload) for p in desk.publications[:2]] == [
         {"id": "a", "task": "generate", "status": "partial", "seq": 0, "delta": "Lager "},
         {"id": "a", "task": "generate", "status": "partial", "seq": 1, "delta": "prüfen"},
@@ -551,7 +553,7 @@ class TestRendering:
             desk.ask({"input": "x", "id": 1}, task="slow")
         assert len(self.asked) == 1
         desk.render(*self.asked[0])
-        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
         assert desk.statuses() == [(1, "ok"), (1, "ok")]
 
     def test_as_many_wait_for_it_as_the_queue_has_room_for(self) -> None:
@@ -578,7 +580,7 @@ class TestSuspects:
             desk.commands.clear()
             order.append([run.messages[-1].content for run in running])
             for run in running:
-                desk.dispatcher.finish(finished(run.id), 3.0)
+                desk.dispatcher.on_worker_answer(finished(run.id), 3.0)
 
         assert order == [["new"], ["a"], ["b"], ["c"]]
         assert [status for _, status in desk.statuses()] == ["ok"] * 4
@@ -591,7 +593,7 @@ class TestSuspects:
         for at in (1.0, 3.0):
             desk.dispatcher.on_worker_lost("killed", at)
             desk.start_worker(2, at + 1.0)
-        desk.dispatcher.finish(finished(2), 5.0)
+        desk.dispatcher.on_worker_answer(finished(2), 5.0)
         assert desk.statuses() == [("a", "failed"), ("b", "ok")]
         assert code_of(desk.replies[0]) == "engine_lost"
         assert "killed" in message_of(desk.replies[0])
@@ -621,7 +623,7 @@ def test_the_requests_that_wait_for_the_answers_of_others_are_bounded(monkeypatc
     assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
     assert len(desk.replies) == 10
     for number in (1, 2, 3):
-        desk.dispatcher.finish(finished(number), 1.0)
+        desk.dispatcher.on_worker_answer(finished(number), 1.0)
     assert len(desk.replies) == 33
     desk.ask("another", correlation=b"c")
     desk.ask("another", correlation=b"c")
@@ -641,7 +643,7 @@ def test_waiting_and_running_requests_are_cancelled() -> None:
     assert desk.statuses() == [("a", "cancelled"), ("a", "cancelled")]
     assert {code_of(reply) for reply in desk.replies} == {"cancelled"}
     assert desk.cancels == [1]
-    desk.dispatcher.finish(Cancelled(id=1), 1.1)
+    desk.dispatcher.on_worker_answer(Cancelled(id=1), 1.1)
     assert desk.runs[-1].id == 3
 
 
@@ -673,7 +675,7 @@ class TestReadings:
     def test_a_wildcard_leads_no_reply_to_a_forbidden_topic(self, level: str) -> None:
         desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["sensors/#"]\npublish = "{1}"\n')
         desk.receive(inbound(f"sensors/{level}", "x"), 0.0)
-        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
         assert desk.publication.topic == f"{BASE}/infer/t/response"
 
 
@@ -686,21 +688,21 @@ class TestReload:
         desk.ask({"input": "x", "id": "gone"}, task="urgent")
         desk.ask({"input": "x", "id": "full"}, task="new")
         assert desk.statuses() == [("gone", "invalid"), ("full", "busy")]
-        desk.dispatcher.finish(finished(1), 1.0)
-        desk.dispatcher.finish(finished(2), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(2), 1.0)
         assert desk.statuses()[2:] == [("old", "ok"), ("waiting", "ok")]
 
     def test_another_model_answers_anew(self) -> None:
         desk = Desk()
         desk.ask({"input": "long", "id": 1})
-        desk.dispatcher.finish(Failed(id=1, code=Code.TOO_LONG, message="it never fits the context"), 1.0)
+        desk.dispatcher.on_worker_answer(Failed(id=1, code=Code.TOO_LONG, message="it never fits the context"), 1.0)
         desk.ask({"input": "short", "id": 2}, at=1.0)
-        desk.dispatcher.finish(finished(2), 2.0)
+        desk.dispatcher.on_worker_answer(finished(2), 2.0)
         desk.dispatcher.on_model_replaced(replace(MODEL, sha256="other"))
         desk.ask({"input": "long", "id": 1}, at=3.0)
-        desk.dispatcher.finish(finished(3), 4.0)
+        desk.dispatcher.on_worker_answer(finished(3), 4.0)
         desk.ask({"input": "short", "id": 2}, at=4.0)
-        desk.dispatcher.finish(finished(4), 5.0)
+        desk.dispatcher.on_worker_answer(finished(4), 5.0)
         desk.ask({"input": "short", "id": 2}, at=5.0)
         told = [(reply["id"], reply["status"], reply["repeat"]) for reply in desk.replies]
         assert told == [(1, "invalid", False), (2, "ok", False), (1, "ok", False), (2, "ok", False), (2, "ok", True)]
@@ -716,7 +718,7 @@ def test_the_wait_of_the_next_one_is_estimated() -> None:
     assert estimate_ms(0.0) == 0.0
     desk.ask("x")
     assert estimate_ms(1.0) is None
-    desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
+    desk.dispatcher.on_worker_answer(finished(1, share_s=3.0), 3.0)
     desk.ask("x", at=10.0)
     desk.ask("x", at=10.0)
     assert estimate_ms(11.0) == 5000.0
@@ -772,7 +774,7 @@ class Storm:
                     "failed": Failed(id=number, code=Code.INTERNAL, message="m"),
                     "cancelled": Cancelled(id=number),
                 }
-                dispatcher.finish(events[second], self.now)
+                dispatcher.on_worker_answer(events[second], self.now)
             case "partial" if self.running:
                 dispatcher.send_partial(Partial(id=self.running[first % len(self.running)], delta="x"))
             case "cancel":
@@ -852,7 +854,7 @@ class TestLimits:
         for task in ("generate", "report"):
             desk.ask({"input": "x", "priority": 0, "options": {"max_tokens": 100}}, task=task)
         assert desk.dispatcher.active == 1
-        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.on_worker_answer(finished(1), 1.0)
         assert desk.reply["degraded"] == ["overheated"]
         assert [run.max_tokens for run in desk.runs] == [16, 100]
 
@@ -882,7 +884,7 @@ class TestLog:
         desk = Desk()
         desk.ask("x", correlation=b"c")
         fault = Failed(id=1, code=Code.NO_VALID_OUTPUT, message="the model's answer: 'SECRET' is no number")
-        desk.dispatcher.finish(fault, 1.0)
+        desk.dispatcher.on_worker_answer(fault, 1.0)
         assert message_of(desk.reply) == fault.message
         assert caplog.text.endswith("status=failed code=no_valid_output: its reply says why\n")
 
@@ -920,10 +922,10 @@ class TestStudents:
         desk = self.desk()
         for number, score in enumerate((0.9, 0.4), start=1):
             desk.ask({"input": f"{number}", "id": number}, task="triage")
-            desk.dispatcher.finish(labelled(number, normal=score, bearing_fault=0.1), 1.0)
+            desk.dispatcher.on_worker_answer(labelled(number, normal=score, bearing_fault=0.1), 1.0)
         # The second one goes on to the model.
         assert [(run.id, run.student) for run in desk.runs] == [(1, "student-t"), (2, "student-t"), (2, None)]
-        desk.dispatcher.finish(labelled(2, normal=0.2, bearing_fault=0.8), 2.0)
+        desk.dispatcher.on_worker_answer(labelled(2, normal=0.2, bearing_fault=0.8), 2.0)
         assert [reply["output"] for reply in desk.replies] == ["normal", "bearing fault"]
         of_student, of_model = [reply["model"] for reply in desk.replies]
         assert of_student == {"name": "student-t", "sha256": "5t", "quantization": "Q8_0"}
@@ -943,17 +945,17 @@ class TestStudents:
     def test_what_a_student_does_not_take_goes_on_to_the_model(self, event: WorkerAnswer) -> None:
         desk = self.desk()
         desk.ask({"input": "x", "id": 1}, task="triage")
-        desk.dispatcher.finish(event, 1.0)
+        desk.dispatcher.on_worker_answer(event, 1.0)
         assert desk.replies == []
-        desk.dispatcher.finish(labelled(1, normal=0.9, bearing_fault=0.1), 2.0)
+        desk.dispatcher.on_worker_answer(labelled(1, normal=0.9, bearing_fault=0.1), 2.0)
         assert desk.reply["model"]["name"] == "default"
 
     def test_an_audit_is_answered_by_both_and_costs_both(self) -> None:
         desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
         desk.dispatcher.joules_per_busy_s = 10.0
         desk.ask({"input": "x", "id": 1}, task="triage")
-        desk.dispatcher.finish(labelled(1, normal=0.9, bearing_fault=0.1), 1.0)
-        desk.dispatcher.finish(labelled(1, normal=0.3, bearing_fault=0.7), 2.0)
+        desk.dispatcher.on_worker_answer(labelled(1, normal=0.9, bearing_fault=0.1), 1.0)
+        desk.dispatcher.on_worker_answer(labelled(1, normal=0.3, bearing_fault=0.7), 2.0)
         assert (desk.reply["output"], desk.reply["usage"]["energy_j"]) == ("bearing fault", 2.0)
 
     def test_one_that_is_passed_on_waits_by_its_priority_and_frees_the_student(self) -> None:
@@ -961,17 +963,17 @@ class TestStudents:
         for number in range(2):
             desk.ask({"input": "x", "id": f"other {number}"})
         desk.ask({"input": "y", "id": "urgent", "priority": 0}, task="triage")
-        desk.dispatcher.finish(labelled(3, normal=0.1, bearing_fault=0.2), 1.0)
+        desk.dispatcher.on_worker_answer(labelled(3, normal=0.1, bearing_fault=0.2), 1.0)
         desk.ask({"input": "z", "id": "next"}, task="triage", at=1.0)
         assert [(run.id, run.student) for run in desk.runs] == [(1, None), (3, "student-t"), (4, "student-t")]
-        desk.dispatcher.finish(finished(1), 2.0)
+        desk.dispatcher.on_worker_answer(finished(1), 2.0)
         assert (desk.runs[-1].id, desk.runs[-1].student) == (3, None)
 
     def test_a_cancelled_request_is_not_passed_on(self) -> None:
         desk = self.desk()
         desk.ask({"input": "x", "id": 1}, task="triage")
         desk.dispatcher.cancel("cancelled by command", 0.5)
-        desk.dispatcher.finish(labelled(1, normal=0.1, bearing_fault=0.2), 1.0)
+        desk.dispatcher.on_worker_answer(labelled(1, normal=0.1, bearing_fault=0.2), 1.0)
         assert len(desk.runs) == 1
         assert desk.statuses() == [(1, "cancelled")]
 
@@ -980,7 +982,7 @@ class TestStudents:
         desk = self.desk(tasks=tasks + 'subscribe = ["plant/+"]\n')
         for number in range(9):  # eight run
             desk.receive(inbound("plant/1", {"hz": number}), 0.0)
-        desk.dispatcher.finish(labelled(1, normal=0.1, bearing_fault=0.2), 1.0)
+        desk.dispatcher.on_worker_answer(labelled(1, normal=0.1, bearing_fault=0.2), 1.0)
         assert [code_of(reply) for reply in desk.replies] == ["superseded"]
 
     def test_under_heat_a_proven_student_answers_alone(self) -> None:
@@ -990,7 +992,7 @@ class TestStudents:
         desk.ask({"input": "x", "id": "other"})
         for number, score in ((1, 0.9), (2, 0.4)):
             desk.ask({"input": f"{number}", "id": number}, task="triage")
-            desk.dispatcher.finish(labelled(desk.runs[-1].id, normal=score, bearing_fault=0.1), 1.0)
+            desk.dispatcher.on_worker_answer(labelled(desk.runs[-1].id, normal=score, bearing_fault=0.1), 1.0)
         assert desk.statuses() == [("other", "busy"), (1, "ok"), (2, "busy")]
         assert code_of(desk.replies[-1]) == "overheated"
         # A student that has proven nothing answers nothing alone.
@@ -1018,7 +1020,7 @@ class TestStudents:
         # Neither heat nor a failure of its model concerns the large one.
         desk.dispatcher.slots.limits = HOT
         desk.ask({"input": "x", "id": 1}, task="triage")
-        desk.dispatcher.finish(Failed(id=1, code=Code.BAD_FIELD, message="no field"), 1.0)
+        desk.dispatcher.on_worker_answer(Failed(id=1, code=Code.BAD_FIELD, message="no field"), 1.0)
         assert [(run.id, run.student) for run in desk.runs] == [(1, "student-t")]
         assert code_of(desk.reply) == "bad_field"
 

@@ -36,7 +36,7 @@ def scored(scoring: Answerers, of: Task, event: Finished) -> Answer:
         task_name="t", reply_topic="r", correlation=None, id=1, key=b"", may_be_duplicate=False,
         is_redelivery=False, arrived_at=0.0, task=of,
     )  # fmt: skip
-    return scoring.finish(request, event, 0.0)
+    return scoring.final_answer(request, event, 0.0)
 
 
 def answer(**scores: float) -> Finished:
