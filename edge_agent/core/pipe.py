@@ -274,7 +274,7 @@ class Finished:
     started_at: float  # When its first step began, in seconds of the monotonic clock that all processes share.
     prefill_ms: float  # From there to its first token.
     decode_ms: float  # From its first token to its end.
-    share_s: float  # Its share of the engine's time, by its rows in each step.
+    engine_time_s: float  # Its share of the engine's time, by its rows in each step.
     batch: int  # The most requests that shared a step with it, itself included.
     prompt_crc32: int | None = None
     """Of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers. None: the

@@ -109,11 +109,11 @@ class EchoEngine(Engine):
         if not active:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
-        share_s = (monotonic() - began) / len(active)
+        engine_time_s = (monotonic() - began) / len(active)
         events, has_prefill = list[pipe.Event](), False
         for request in active:
             request.batch = max(request.batch, len(active))
-            request.share_s += share_s
+            request.engine_time_s += engine_time_s
             is_first = request.started_at is None
             if is_first:
                 request.started_at, request.first_token_at, has_prefill = began, monotonic(), True

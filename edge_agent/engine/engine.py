@@ -67,7 +67,7 @@ class MeasuredRequest:
     cached_tokens: int = 0
     started_at: float | None = None
     first_token_at: float | None = None  # In seconds of the monotonic clock.
-    share_s: float = 0.0
+    engine_time_s: float = 0.0
     batch: int = 0
 
     def finished(self, finish: pipe.Finish, **answer: Any) -> pipe.Finished:
@@ -82,7 +82,7 @@ class MeasuredRequest:
             started_at=self.started_at,
             prefill_ms=(self.first_token_at - self.started_at) * 1000,
             decode_ms=(monotonic() - self.first_token_at) * 1000,
-            share_s=self.share_s,
+            engine_time_s=self.engine_time_s,
             batch=self.batch,
             **answer,
         )

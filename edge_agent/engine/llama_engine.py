@@ -194,7 +194,7 @@ class LlamaEngine(Engine):
         running = self._running
         events: list[pipe.Event] = []
         for part, logits_rows in zip(parts, rows, strict=True):
-            part.owner.share_s += (decoded_at - began) * part.count / tokens
+            part.owner.engine_time_s += (decoded_at - began) * part.count / tokens
             events += self._advance(part, logits_rows, decoded_at)
         count_step(
             self._totals, rows=len(requests), tokens=tokens, elapsed_s=monotonic() - began, has_prefill=has_prefill

@@ -181,7 +181,7 @@ class Admission:
         if is_recovered:
             self._queue.put(request)
         else:
-            leaving = self._queue.admit(request, self._slots.load(now, request.answerer), now)
+            leaving = self._queue.admit(request, self._slots.engine_load(now, request.answerer), now)
         self.accepted_total = request.number = number
         self._duplicates.begin(request)
         for other, error in leaving:

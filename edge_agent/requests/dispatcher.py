@@ -102,7 +102,7 @@ class Dispatcher:
             return 0
         here = (*self.admission.rendering, *self._queue.waiting, *self.slots.active.values())
         own = sum(not isinstance(request.origin, SharedRequest) for request in here)
-        return max(0, self.slots.allowed(LARGE) - own)
+        return max(0, self.slots.capacity_of(LARGE) - own)
 
     def fill_slots(self, now: float) -> None:
         """Hands waiting requests to the free slots of the worker; to be called after each event.
@@ -149,7 +149,7 @@ class Dispatcher:
         if request is not None:
             if isinstance(event, Finished):
                 run_s = now - request.started_at
-                self._forecast.measure(request.cost_class, share_s=event.share_s, run_s=run_s, now=now)
+                self._forecast.record_run(request.cost_class, engine_time_s=event.engine_time_s, run_s=run_s, now=now)
             if not request.is_answered:
                 with self.replies.reply_on_exception(request, now):
                     self._ask_next_or_answer(request, event, now)
@@ -168,11 +168,11 @@ class Dispatcher:
             self.replies.end_without_answer(request, SUPERSEDED, now)
             return
         if isinstance(event, Finished):
-            request.earlier_share_s += event.share_s
+            request.earlier_engine_time_s += event.engine_time_s
         request.attempts = 0
         route_to(request, answerer)
         # As if the request came now.
-        for other, error in self._queue.admit(request, self.slots.load(now, answerer), now):
+        for other, error in self._queue.admit(request, self.slots.engine_load(now, answerer), now):
             self.replies.end_without_answer(other, error, now)
 
     def _answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
@@ -182,7 +182,7 @@ class Dispatcher:
             self.replies.end_without_answer(request, failure_of(event), now)
         else:
             rate = self.joules_per_busy_s
-            energy_j = None if rate is None else rate * (event.share_s + request.earlier_share_s)
+            energy_j = None if rate is None else rate * (event.engine_time_s + request.earlier_engine_time_s)
             answer = self.admission.answerers.final_answer(request, event, now)
             limits = self.slots.limits.causes
             self.replies.send_answer(request, answer, now, model=self.slots.model, limits=limits, energy_j=energy_j)
@@ -195,7 +195,7 @@ class Dispatcher:
         for request in list(self.slots.active.values()):
             if request.deadline_at <= now and not request.is_answered:
                 run_s = now - request.started_at
-                self._forecast.measure_cut_off(request.cost_class, run_s=run_s, at_once=len(self.slots.active), now=now)
+                self._forecast.record_cut_off(request.cost_class, run_s=run_s, at_once=len(self.slots.active), now=now)
                 # Its slot is free when the worker has stopped it.
                 self._send(Cancel(id=request.number))
                 self.replies.end_without_answer(request, _deadline_passed(request), now)
@@ -241,7 +241,7 @@ class Dispatcher:
 
     def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
         """A worker answers with this model: it gets the requests that wait."""
-        self.slots.open(model, ready)
+        self.slots.on_worker_ready(model, ready)
         for request in (*self.admission.rendering, *self._queue.waiting):
             # Another model may have others beside it.
             with self.replies.reply_on_exception(request, now):
@@ -254,7 +254,7 @@ class Dispatcher:
 
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
         """
-        for request in self.slots.close(ready_at):
+        for request in self.slots.on_worker_lost(ready_at):
             assert request.run is not None
             if request.is_answered:
                 continue
@@ -293,7 +293,7 @@ class Dispatcher:
                 "depth": len(self._queue.waiting),
                 "capacity": self._queue.capacity,
                 "oldest_ms": self._queue.oldest_ms(now),
-                "estimated_wait_ms": self._queue.estimated_wait_ms(self.slots.load(now)),
+                "estimated_wait_ms": self._queue.estimated_wait_ms(self.slots.engine_load(now)),
                 "accepted_total": self.admission.accepted_total,
                 "rejected_total": ended[Status.BUSY],
                 "displaced_total": replies.displaced_total,

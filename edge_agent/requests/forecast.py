@@ -17,7 +17,7 @@ DEVIATIONS, CAUTION = 4.0, 1.25
 SMOOTHING = 0.1
 # A figure counts for 5 s per run behind it, a minute at most. After that a request is admitted although the figure
 # says that it would be late.
-BELIEVED_PER_RUN_S, BELIEVED_S = 5.0, 60.0
+TRUSTED_PER_RUN_S, TRUSTED_S = 5.0, 60.0
 # A run that was cut off takes at least this much longer than it got.
 CUT_OFF_FACTOR = 1.1
 
@@ -33,21 +33,21 @@ def cost_class_of(run: EngineRequest) -> CostClass:
 class Estimate:
     """What a request takes, in seconds."""
 
-    share_s: float = 0.0
+    engine_time_s: float = 0.0
     run_s: float = 0.0
     deviation_s: float = 0.0  # The mean of its runs' deviations.
     count: int = 0  # The runs that were measured.
-    believed_until: float = 0.0
+    trusted_until: float = 0.0
 
-    def answered_in_s(self, ahead: int, work_s: float, slots: int) -> float:
+    def time_to_answer_s(self, ahead: int, work_s: float, slots: int) -> float:
         """When a request is answered that comes after this many others, with work_s of the engine's time."""
         if not ahead:  # an idle engine tries what is likely in time
-            return self.share_s
+            return self.engine_time_s
         run_s = self.run_s + DEVIATIONS * self.deviation_s
         return run_s if ahead < slots else run_s + CAUTION * work_s
 
-    def believe(self, now: float) -> None:
-        self.believed_until = now + min(BELIEVED_S, BELIEVED_PER_RUN_S * self.count)
+    def extend_trust(self, now: float) -> None:
+        self.trusted_until = now + min(TRUSTED_S, TRUSTED_PER_RUN_S * self.count)
 
 
 class Forecast:
@@ -60,35 +60,35 @@ class Forecast:
         """Another model answers from now on: what was measured says nothing about it."""
         self._estimates.clear()
 
-    def measure(self, cost_class: CostClass, *, share_s: float, run_s: float, now: float) -> None:
-        """A run has ended. It replaces a figure that is not believed any more."""
+    def record_run(self, cost_class: CostClass, *, engine_time_s: float, run_s: float, now: float) -> None:
+        """A run has ended. It replaces a figure that is no longer trusted."""
         for key in (cost_class, cost_class[0]):
             estimate = self._estimates.get(key)
-            if estimate is None or now >= estimate.believed_until:
+            if estimate is None or now >= estimate.trusted_until:
                 estimate = self._estimates[key] = Estimate()
             estimate.count += 1
             weight = max(SMOOTHING, 1 / estimate.count)
-            estimate.share_s += weight * (share_s - estimate.share_s)
+            estimate.engine_time_s += weight * (engine_time_s - estimate.engine_time_s)
             estimate.run_s += weight * (run_s - estimate.run_s)
             estimate.deviation_s += weight * (abs(run_s - estimate.run_s) - estimate.deviation_s)
-            estimate.believe(now)
+            estimate.extend_trust(now)
 
-    def measure_cut_off(self, cost_class: CostClass, *, run_s: float, at_once: int, now: float) -> None:
+    def record_cut_off(self, cost_class: CostClass, *, run_s: float, at_once: int, now: float) -> None:
         """A request was stopped after run_s, so it takes longer than that. at_once: the requests that ran with it.
 
         Without this, requests that never make their deadline would never be measured, and be admitted forever.
         """
-        known, least_s = self.expect(cost_class), CUT_OFF_FACTOR * run_s
+        known, least_s = self.estimate_for(cost_class), CUT_OFF_FACTOR * run_s
         if known is None or known.run_s < least_s:
-            self.measure(cost_class, share_s=least_s / at_once, run_s=least_s, now=now)
+            self.record_run(cost_class, engine_time_s=least_s / at_once, run_s=least_s, now=now)
         else:
-            known.believe(now)
+            known.extend_trust(now)
 
-    def expect(self, cost_class: CostClass) -> Estimate | None:
+    def estimate_for(self, cost_class: CostClass) -> Estimate | None:
         """By what was measured of the class, else of its task; None = unknown."""
         return self._estimates.get(cost_class) or self._estimates.get(cost_class[0])
 
-    def share_s(self, cost_class: CostClass) -> float:
+    def engine_time_s(self, cost_class: CostClass) -> float:
         """The engine's time for a request of this class; 0 = unknown."""
-        estimate = self.expect(cost_class)
-        return estimate.share_s if estimate else 0.0
+        estimate = self.estimate_for(cost_class)
+        return estimate.engine_time_s if estimate else 0.0

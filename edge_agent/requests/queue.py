@@ -125,35 +125,35 @@ class RequestQueue:
 
     def _check_deadline(self, newcomer: Request, waiting: list[Request], engine: EngineLoad, now: float) -> None:
         """Raises Refusal if the newcomer would be late, or would make a request of its own priority late."""
-        own = self._forecast.expect(newcomer.cost_class)
-        if own is None or now >= own.believed_until:
+        own = self._forecast.estimate_for(newcomer.cost_class)
+        if own is None or now >= own.trusted_until:
             return
         waiting = [request for request in waiting if request.answerer == newcomer.answerer]
         split = bisect.bisect(waiting, newcomer.order, key=_ORDER)
         ahead = engine.running + split
         work_s = engine.work_s + self._work_s(waiting[:split])
-        takes_s = own.answered_in_s(ahead, work_s, engine.slots)
+        takes_s = own.time_to_answer_s(ahead, work_s, engine.slots)
         if now + takes_s > newcomer.deadline_at:
             # Counted from its arrival, as its deadline is.
             total_ms = (now + takes_s - newcomer.arrived_at) * 1000
             message = f"would be answered after about {total_ms:.0f} ms, too late for {newcomer.deadline}"
             # Waiting does not help where nothing is ahead.
-            retry_after_s = self._retry_after_s(engine, now) if ahead else _rounded_up(own.believed_until - now)
+            retry_after_s = self._retry_after_s(engine, now) if ahead else _rounded_up(own.trusted_until - now)
             raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
         for request in waiting[split:]:
-            expected = self._forecast.expect(request.cost_class)
+            expected = self._forecast.estimate_for(request.cost_class)
             if expected is not None and request.priority == newcomer.priority:
                 left_s = request.deadline_at - now
-                before_s = expected.answered_in_s(ahead, work_s, engine.slots)
-                after_s = expected.answered_in_s(ahead + 1, work_s + own.share_s, engine.slots)
+                before_s = expected.time_to_answer_s(ahead, work_s, engine.slots)
+                after_s = expected.time_to_answer_s(ahead + 1, work_s + own.engine_time_s, engine.slots)
                 if before_s <= left_s < after_s:
                     message = f"would be answered within {newcomer.deadline}, but would make an admitted request late"
                     raise Refusal(Code.DEADLINE_UNREACHABLE, message, self._retry_after_s(engine, now))
             ahead += 1
-            work_s += expected.share_s if expected else 0.0
+            work_s += expected.engine_time_s if expected else 0.0
 
     def _work_s(self, requests: list[Request]) -> float:
-        return sum(self._forecast.share_s(request.cost_class) for request in requests)
+        return sum(self._forecast.engine_time_s(request.cost_class) for request in requests)
 
     def _retry_after_s(self, engine: EngineLoad, now: float) -> float:
         """When everything that is here will be done, or what waits has passed its deadline."""

@@ -53,7 +53,7 @@ class Request:
 
     answerer: str = LARGE  # The model that is asked now.
     notes: Any = None  # What its Answerers know of it.
-    earlier_share_s: float = 0.0  # The engine's time for answers that did not stand.
+    earlier_engine_time_s: float = 0.0  # The engine's time for answers that did not stand.
 
     # While it runs.
     started_at: float = math.inf  # Infinite until it runs.

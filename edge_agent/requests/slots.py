@@ -23,18 +23,18 @@ class Slots:
         self._of_model: dict[str, int] = {}  # By the model's name; empty while there is no worker.
         self._ready_at: float | None = None  # When there will be a worker, if that is known.
 
-    def open(self, model: Model, ready: Ready) -> None:
+    def on_worker_ready(self, model: Model, ready: Ready) -> None:
         """A worker answers with this model."""
         self.model = model
         self._of_model = {LARGE: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
 
-    def close(self, ready_at: float | None) -> list[Request]:
+    def on_worker_lost(self, ready_at: float | None) -> list[Request]:
         """There is no worker until then. Returns the requests that ran."""
         self._of_model, self._ready_at = {}, ready_at
         lost, self.active = self.active, {}
         return list(lost.values())
 
-    def allowed(self, model: str) -> int:
+    def capacity_of(self, model: str) -> int:
         """How many requests this model may run at once."""
         slots = self._of_model.get(model, 0)
         return slots if self.limits.max_active is None else min(slots, self.limits.max_active)
@@ -42,16 +42,17 @@ class Slots:
     def free_models(self) -> set[str]:
         """The models that may start another request."""
         running = Counter(request.answerer for request in self.active.values())
-        return {model for model in self._of_model if running[model] < self.allowed(model)}
+        return {model for model in self._of_model if running[model] < self.capacity_of(model)}
 
-    def load(self, now: float, model: str = LARGE) -> EngineLoad:
+    def engine_load(self, now: float, model: str = LARGE) -> EngineLoad:
         active = [request for request in self.active.values() if request.answerer == model]
         at_once = len(active)
         # The worker stops what is answered already at its next step.
         running = [request for request in active if not request.is_answered]
         left_s = (
-            self._forecast.share_s(request.cost_class) - (now - request.started_at) / at_once for request in running
+            self._forecast.engine_time_s(request.cost_class) - (now - request.started_at) / at_once
+            for request in running
         )
         work_s = sum(max(0.0, seconds) for seconds in left_s)
         loading_s = None if self._of_model or self._ready_at is None else max(0.0, self._ready_at - now)
-        return EngineLoad(slots=self.allowed(model), running=at_once, work_s=work_s, loading_s=loading_s)
+        return EngineLoad(slots=self.capacity_of(model), running=at_once, work_s=work_s, loading_s=loading_s)

@@ -163,7 +163,7 @@ def ready(**fields: Any) -> Ready:
 def finished(number: int, **fields: Any) -> Finished:
     known: dict[str, Any] = {
         "id": number, "finish": Finish.STOP, "text": "fine", "scores": None, "reasoning": None, "prompt_tokens": 20,
-        "cached_tokens": 15, "completion_tokens": 3, "started_at": 0.0, "share_s": 0.1, "prefill_ms": 150.0,
+        "cached_tokens": 15, "completion_tokens": 3, "started_at": 0.0, "engine_time_s": 0.1, "prefill_ms": 150.0,
         "decode_ms": 50.0, "batch": 2,
     }  # fmt: skip
     return Finished(**{**known, **fields})

@@ -718,7 +718,7 @@ def test_the_wait_of_the_next_one_is_estimated() -> None:
     assert estimate_ms(0.0) == 0.0
     desk.ask("x")
     assert estimate_ms(1.0) is None
-    desk.dispatcher.on_worker_answer(finished(1, share_s=3.0), 3.0)
+    desk.dispatcher.on_worker_answer(finished(1, engine_time_s=3.0), 3.0)
     desk.ask("x", at=10.0)
     desk.ask("x", at=10.0)
     assert estimate_ms(11.0) == 5000.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.pipe import ChatMessage, EngineRequest, TextPlan
-from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, cost_class_of
+from edge_agent.requests.forecast import TRUSTED_PER_RUN_S, TRUSTED_S, Forecast, cost_class_of
 from edge_agent.requests.queue import MAX_BUCKETS, EngineLoad, RateLimiter, RequestQueue
 from edge_agent.requests.request import LARGE, Request
 from tests.helpers.support import config, request
@@ -22,23 +22,25 @@ LONG_CLASS = ("triage", 0, 13)
 class Office:
     """A queue before an engine whose times are known."""
 
-    def __init__(self, *, capacity: int = 100, slots: int = 1, share_s: float | None = 1.0, running: int = 1) -> None:
+    def __init__(
+        self, *, capacity: int = 100, slots: int = 1, engine_time_s: float | None = 1.0, running: int = 1
+    ) -> None:
         self.forecast = Forecast()
         self.queue = RequestQueue(config(f"[queue]\ncapacity = {capacity}\n"), self.forecast)
         self.slots = slots
         self.running = running
-        if share_s is not None:
-            self.measure(COST_CLASS, share_s)
+        if engine_time_s is not None:
+            self.record_run(COST_CLASS, engine_time_s)
 
-    def measure(self, cost_class: tuple[str, int, int], share_s: float, now: float = 0.0) -> None:
-        self.forecast.measure(cost_class, share_s=share_s, run_s=share_s, now=now)
+    def record_run(self, cost_class: tuple[str, int, int], engine_time_s: float, now: float = 0.0) -> None:
+        self.forecast.record_run(cost_class, engine_time_s=engine_time_s, run_s=engine_time_s, now=now)
 
     def enter(
         self, deadline_s: float, priority: int = 5, now: float = 0.0, loading_s: float | None = None, **fields: Any
     ) -> tuple[Request, list[tuple[Request, Error]]]:
         """The newcomer, and the requests that left for it. Raises Refusal."""
         newcomer = request(arrived_at=now, deadline_at=now + deadline_s, priority=priority, **fields)
-        work_s = self.running * self.forecast.share_s(COST_CLASS)
+        work_s = self.running * self.forecast.engine_time_s(COST_CLASS)
         engine = EngineLoad(slots=self.slots, running=self.running, work_s=work_s, loading_s=loading_s)
         return newcomer, self.queue.admit(newcomer, engine, now)
 
@@ -51,10 +53,10 @@ class Office:
 
 
 def test_it_says_to_come_back_when_the_last_deadline_of_those_that_wait_has_passed() -> None:
-    office = Office(capacity=2, share_s=None)
+    office = Office(capacity=2, engine_time_s=None)
     for deadline_s in (20.0, 30.0):
         office.enter(deadline_s)
-    office.measure(COST_CLASS, 100.0)
+    office.record_run(COST_CLASS, 100.0)
     assert office.refused(60.0).retry_after_s == 30.0
     assert office.refused(60.0, loading_s=5.0).retry_after_s == 35.0
 
@@ -71,17 +73,17 @@ def test_a_deadline_that_cannot_be_met_is_refused_with_the_estimate_and_a_time()
 def test_on_an_idle_engine_a_hopeless_deadline_is_refused_until_it_is_tried_again() -> None:
     office = Office(running=0)
     error = office.refused(0.02)
-    assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, BELIEVED_PER_RUN_S)
-    office.enter(0.02, now=BELIEVED_PER_RUN_S)
+    assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, TRUSTED_PER_RUN_S)
+    office.enter(0.02, now=TRUSTED_PER_RUN_S)
     for _ in range(50):
-        office.measure(COST_CLASS, 1.0, 100.0)
-    office.refused(0.02, now=99.0 + BELIEVED_S)
-    office.enter(0.02, now=100.0 + BELIEVED_S)
+        office.record_run(COST_CLASS, 1.0, 100.0)
+    office.refused(0.02, now=99.0 + TRUSTED_S)
+    office.enter(0.02, now=100.0 + TRUSTED_S)
 
 
 def test_without_a_free_slot_the_work_ahead_comes_first_and_runs_may_vary() -> None:
     office = Office(slots=4, running=3)
-    office.forecast.measure(COST_CLASS, share_s=1.0, run_s=5.0, now=0.0)  # mean 3, deviation 1
+    office.forecast.record_run(COST_CLASS, engine_time_s=1.0, run_s=5.0, now=0.0)  # mean 3, deviation 1
     office.refused(6.9)
     office.enter(7.1)
     # Now all four are busy, for four seconds, and one waits: 1.25 * 5 + 3 + 4.
@@ -91,7 +93,7 @@ def test_without_a_free_slot_the_work_ahead_comes_first_and_runs_may_vary() -> N
 
 
 def test_what_was_never_measured_is_admitted_and_its_retry_time_is_a_second() -> None:
-    office = Office(share_s=None, capacity=50)
+    office = Office(engine_time_s=None, capacity=50)
     for _ in range(50):
         office.enter(0.01)
     assert office.refused(0.01).retry_after_s == 1.0
@@ -108,7 +110,7 @@ def test_a_newcomer_does_not_make_an_admitted_request_of_its_priority_late() -> 
 
 def test_one_that_is_late_already_refuses_no_newcomer() -> None:
     office = Office()
-    office.measure(LONG_CLASS, 3.0)
+    office.record_run(LONG_CLASS, 3.0)
     office.queue.put(request(deadline_at=3.5, cost_class=LONG_CLASS))
     office.enter(3.0)
 
@@ -156,7 +158,7 @@ class Shift:
         self.work_until(self.now)
         left_s = max(0.0, self.free_at - self.now)
         newcomer = request(arrived_at=self.now, deadline_at=self.now + deadline_s)
-        self.office.measure(COST_CLASS, 1.0, self.now)
+        self.office.record_run(COST_CLASS, 1.0, self.now)
         try:
             self.office.queue.admit(newcomer, EngineLoad(slots=1, running=left_s > 0, work_s=left_s), self.now)
         except Refusal:
@@ -189,11 +191,11 @@ def test_admitted_requests_of_one_priority_are_in_time_if_the_engine_does_as_mea
 
 def test_the_backlog_is_estimated_by_cost_class_and_an_unknown_class_by_its_task() -> None:
     office = Office()
-    office.measure(LONG_CLASS, 30.0)
+    office.record_run(LONG_CLASS, 30.0)
     office.queue.put(request(deadline_at=1.0, cost_class=LONG_CLASS))
     assert office.refused(20.0).code is Code.DEADLINE_UNREACHABLE
-    assert office.forecast.share_s(("triage", 5, 9)) == 30.0
-    assert office.forecast.expect(("another", 5, 9)) is None
+    assert office.forecast.engine_time_s(("triage", 5, 9)) == 30.0
+    assert office.forecast.estimate_for(("another", 5, 9)) is None
 
 
 def test_a_cost_class_is_the_task_and_the_sizes_that_count() -> None:
@@ -209,20 +211,20 @@ def test_a_cost_class_is_the_task_and_the_sizes_that_count() -> None:
 
 def test_the_first_runs_are_averaged_and_later_ones_smoothed() -> None:
     forecast = Forecast()
-    for share_s in (1.0, 3.0, *[2.0] * 50, 12.0):
-        forecast.measure(COST_CLASS, share_s=share_s, run_s=1.0, now=0.0)
-    assert forecast.share_s(COST_CLASS) == pytest.approx(3.0)
+    for engine_time_s in (1.0, 3.0, *[2.0] * 50, 12.0):
+        forecast.record_run(COST_CLASS, engine_time_s=engine_time_s, run_s=1.0, now=0.0)
+    assert forecast.engine_time_s(COST_CLASS) == pytest.approx(3.0)
 
 
 def test_a_run_that_was_cut_off_takes_longer_than_it_got_and_confirms_what_is_known_to_take_longer() -> None:
     forecast = Forecast()
-    forecast.measure_cut_off(COST_CLASS, run_s=2.0, at_once=2, now=0.0)
-    expected = forecast.expect(COST_CLASS)
+    forecast.record_cut_off(COST_CLASS, run_s=2.0, at_once=2, now=0.0)
+    expected = forecast.estimate_for(COST_CLASS)
     assert expected is not None
     assert expected.run_s > 2.0
-    share_s = expected.share_s
-    forecast.measure_cut_off(COST_CLASS, run_s=0.1, at_once=2, now=50.0)
-    assert (expected.share_s, expected.believed_until) == (share_s, 50.0 + BELIEVED_PER_RUN_S)
+    engine_time_s = expected.engine_time_s
+    forecast.record_cut_off(COST_CLASS, run_s=0.1, at_once=2, now=50.0)
+    assert (expected.engine_time_s, expected.trusted_until) == (engine_time_s, 50.0 + TRUSTED_PER_RUN_S)
 
 
 def test_one_that_ran_before_is_not_started_beside_others_and_keeps_its_place() -> None:
