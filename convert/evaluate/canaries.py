@@ -9,9 +9,9 @@ from ..agent import (
     CANARIES_FILE,
     EngineRequest,
     Finished,
-    RequestLine,
     Sampling,
     Task,
+    TaskRow,
     WorkerClient,
     is_near,
     prefixes_of,
@@ -111,7 +111,7 @@ def differences(folder: Path, model: Adapted, progress: OnProgress) -> list[str]
     return [difference for difference in differing if difference is not None]
 
 
-def _canary(worker: WorkerClient, task: Task, request: RequestLine) -> canary_format.Canary | str:
+def _canary(worker: WorkerClient, task: Task, request: TaskRow) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
     value = request.fields["input"]
     event = worker.ask(run := canary_format.make_canary_run(task, value, 0))

@@ -168,7 +168,7 @@ def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> 
     with open_worker(model, prefixes_of(examples.tasks.values())) as worker:
         for number, example in enumerate(examples.requests):
             progress("answering the labelled examples", number / len(examples.requests))
-            event = worker.ask(example.make_run(number))
+            event = worker.ask(example.build_engine_request(number))
             if isinstance(event, Failed) and event.code in (Code.TOO_LONG, Code.BAD_FIELD):
                 raise row_error(example, event.message)
             output = example.task.output_of(event) if isinstance(event, Finished) else None

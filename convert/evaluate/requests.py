@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..agent import (
     ConfigError,
-    RequestLine,
     Task,
+    TaskRow,
     TemplateInputError,
     compact_json,
     load_task_configs,
@@ -26,7 +26,7 @@ from ..read.files import check_regular, user_rows
 @dataclass(frozen=True, slots=True)
 class Requests:
     sha256: str  # In hex, of the rows and the definitions of their tasks.
-    requests: list[RequestLine]
+    requests: list[TaskRow]
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -49,7 +49,7 @@ def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
         with suppress(TemplateInputError):
             documents.append(TextDocument(messages=(("user", render(task.config.template, row)),)))
     for task in tasks.values():
-        asked = (*((turn.role, turn.content) for turn in task.head), ("user", task.config.template))
+        asked = (*((turn.role, turn.content) for turn in task.leading_messages), ("user", task.config.template))
         answers = task.config.sample_answers()
         documents += [TextDocument(messages=(*asked, ("assistant", answer))) for answer in answers]
     return replace(texts, documents=documents)
@@ -69,5 +69,5 @@ def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
     return read_requests(path, tasks, is_labelled=True)
 
 
-def row_error(row: RequestLine, message: str) -> ConvertError:
+def row_error(row: TaskRow, message: str) -> ConvertError:
     return ConvertError(f"{row.where}: {escaped(message, limit=1000)}")

@@ -129,7 +129,7 @@ def _ask(
     missing = list({one: row for row in rows if (one := hashes[_key(row)]) not in kept}.values())
     failed = []
     try:
-        answered = worker.ask_all((row.request.make_run(0) for row in missing), at_once=_AT_ONCE)
+        answered = worker.ask_all((row.request.build_engine_request(0) for row in missing), at_once=_AT_ONCE)
         for number, event in enumerate(answered, start=1):
             row = missing[event.id - 1]
             if not isinstance(event, Finished):

@@ -169,7 +169,7 @@ def _answers_of(
         with open_worker(Adapted(folder / MODEL_FILE), []) as worker:
             for number, row in enumerate(rows):
                 progress("answering rows that are held out", number / len(rows))
-                event = worker.ask(row.request.make_run(number))
+                event = worker.ask(row.request.build_engine_request(number))
                 if not isinstance(event, Finished):
                     answers.append(Answered(row, None, None))
                     continue

@@ -10,8 +10,8 @@ from typing import Any
 from ..agent import (
     BUILT_IN_TASK,
     TIME_KEYS,
-    RequestLine,
     Task,
+    TaskRow,
     compact_json,
     judged_fault,
     shown,
@@ -26,7 +26,7 @@ _MAX_NAME_LENGTH = 128
 
 @dataclass(frozen=True)
 class Row:
-    request: RequestLine
+    request: TaskRow
     time: float | None  # When it was taken, in seconds or in the file's own numbers; None if it does not say.
     chances: Mapping[str, float] | None = None
     """The chance of each answer by its text, where a teacher gave them; `answer` is the likeliest. None if labelled."""
@@ -119,7 +119,7 @@ def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return of_task
 
 
-def _time(request: RequestLine) -> float | None:
+def _time(request: TaskRow) -> float | None:
     value = request.fields["input"]
     beside = value | request.fields if isinstance(value, dict) else request.fields
     key = next((key for key in TIME_KEYS if beside.get(key) not in (None, "")), None)

@@ -151,7 +151,7 @@ class TaskPrefix:
     task: str
     definition: str = ""  # Identifies what decides the task's answers.
     messages: tuple[ChatMessage, ...] = ()  # The turns before the user's.
-    user_head: str  # The user message up to the first part that comes from the input.
+    user_prefix: str  # The user message up to the first part that comes from the input.
     has_schema: bool = False  # Its answers are JSON, for which the engine prepares at load.
     content_free: tuple[EngineRequest, ...] = ()  # They say nothing: their scores are the prior of the task's labels.
 

@@ -75,7 +75,7 @@ class EchoEngine(Engine):
 
     def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
         self._prefixes = {
-            task.task: sum(_count(message.content) for message in task.messages) + _count(task.user_head)
+            task.task: sum(_count(message.content) for message in task.messages) + _count(task.user_prefix)
             for task in tasks
         }
 

@@ -119,7 +119,7 @@ class CanaryFile(RecordedAnswers):
     schema_version: Literal[1] = Field(alias="schema")
     tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_check_task_table)]], Field(min_length=1)]
 
-    def make_run(self, index: int, number: int) -> EngineRequest:
+    def build_engine_request(self, index: int, number: int) -> EngineRequest:
         """The request of a canary, with this number."""
         canary = self.canaries[index]
         return make_canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
@@ -145,7 +145,7 @@ def make_canary_run(task: Task, value: Any, number: int) -> EngineRequest:
     """The request for this input: greedy, without reasoning. Raises Refusal."""
     # What the model prefers would be sampled.
     options = Options(temperature=0.0, max_reasoning_tokens=0)
-    return task.make_run(number, Envelope(input=value, options=options))
+    return task.build_engine_request(number, Envelope(input=value, options=options))
 
 
 def decode(data: bytes) -> CanaryFile:
@@ -185,7 +185,7 @@ def _canary_fault(file: CanaryFile, index: int) -> str | None:
     if labels != set(config.choices):
         return f"answer.scores: should have the labels of its task (got {shown(sorted(labels))})"
     try:
-        file.make_run(index, 0)
+        file.build_engine_request(index, 0)
     except Refusal as error:
         return error.error.message
     return None
@@ -237,7 +237,7 @@ class RenderedCanaries:
 def render_canaries(file: CanaryFile) -> RenderedCanaries:
     """Renders every template, without bounds."""
     return RenderedCanaries(
-        runs=tuple(file.make_run(index, index) for index in range(len(file.canaries))),
+        runs=tuple(file.build_engine_request(index, index) for index in range(len(file.canaries))),
         answers=RecordedAnswers(tolerances=file.tolerances, canaries=file.canaries),
     )
 

@@ -64,12 +64,12 @@ class Admission:
         self._parser = RequestParser(config, tasks, weights_sha256)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
-        self._parser = RequestParser(config, tasks, self._parser.model)
+        self._parser = RequestParser(config, tasks, self._parser.weights_sha256)
         self._duplicates.reconfigure(config.queue.dedup_window_s)
 
     def on_model_replaced(self, model: Model) -> None:
         """What the other one answered is not repeated."""
-        self._parser.model = model.weights_sha256
+        self._parser.weights_sha256 = model.weights_sha256
         self.answerers.set_model(model)
 
     def release_quarantined(self, fingerprint: str) -> bool:
@@ -169,15 +169,15 @@ class Admission:
         assert request.task is not None
         assert request.envelope is not None
         number = self.accepted_total + 1
-        request.run = request.task.make_run(number, request.envelope, render)
+        request.engine_request = request.task.build_engine_request(number, request.envelope, render)
         route_to(request, request.answerer)
         request.order = (request.priority, isinstance(request.origin, SharedRequest), request.deadline_at, number)
         request.envelope = None
-        self.quarantine.check(request.run)
+        self.quarantine.check(request.engine_request)
         leaving: list[tuple[Request, Error]] = []
         if is_recovered or request.origin.is_repeated:
             # Its caller may have the beginning of a stream already: pieces are not stored.
-            request.run = replace(request.run, stream=False)
+            request.engine_request = replace(request.engine_request, stream=False)
         if is_recovered:
             self._queue.put(request)
         else:

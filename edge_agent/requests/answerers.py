@@ -30,9 +30,9 @@ class Answer:
 def route_to(request: Request, answerer: str) -> None:
     """Makes this model the one that is asked."""
     request.answerer = answerer
-    if request.run is not None:
-        request.run = replace(request.run, student=answerer or None)
-        request.cost_class = cost_class_of(request.run)
+    if request.engine_request is not None:
+        request.engine_request = replace(request.engine_request, student=answerer or None)
+        request.cost_class = cost_class_of(request.engine_request)
 
 
 class Answerers:

@@ -120,11 +120,11 @@ class Dispatcher:
             self._start(request, now)
 
     def _start(self, request: Request, now: float) -> None:
-        assert request.run is not None
+        assert request.engine_request is not None
         request.started_at = now
         request.attempts += 1
         with self.replies.reply_on_exception(request, now):
-            self._send(self._limited(request.run))
+            self._send(self._limited(request.engine_request))
             self.slots.active[request.number] = request
 
     def _limited(self, run: EngineRequest) -> EngineRequest:
@@ -255,15 +255,15 @@ class Dispatcher:
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
         """
         for request in self.slots.on_worker_lost(ready_at):
-            assert request.run is not None
+            assert request.engine_request is not None
             if request.is_answered:
                 continue
             if request.attempts < MAX_ATTEMPTS:
                 if request.partials:  # its caller has the beginning already
-                    request.run = replace(request.run, stream=False)
+                    request.engine_request = replace(request.engine_request, stream=False)
                 self._queue.put(request)
             else:
-                self.admission.quarantine.hold(request.run)
+                self.admission.quarantine.hold(request.engine_request)
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self.replies.end_without_answer(request, error, now)
 

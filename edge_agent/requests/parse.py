@@ -25,10 +25,10 @@ MAX_SALVAGED_BYTES = 1_000_000
 
 
 class RequestParser:
-    """Reads messages under one configuration. model: identifies the one in force."""
+    """Reads messages under one configuration. weights_sha256: of the model in force."""
 
-    def __init__(self, config: Config, tasks: dict[str, Task], model: str) -> None:
-        self.model = model
+    def __init__(self, config: Config, tasks: dict[str, Task], weights_sha256: str) -> None:
+        self.weights_sha256 = weights_sha256
         self._config = config
         self._topics = config.topics
         self._own_topics = config.own_topics
@@ -145,7 +145,7 @@ class RequestParser:
             client_key += f" {message.correlation.hex()}"
         definition = self._config_digest if refusal else self._definitions[name]
         caller = client_key or f"packet {message.packet_id}"
-        parts = (name, definition, self.model, reply_topic, caller, message.content_type)
+        parts = (name, definition, self.weights_sha256, reply_topic, caller, message.content_type)
         request = Request(
             task_name=name,
             reply_topic=reply_topic,

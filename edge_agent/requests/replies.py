@@ -95,7 +95,7 @@ class Replies:
     ) -> None:
         """Ends a request with its answer. limits: those that the answer may suffer from."""
         assert request.task is not None
-        assert request.run is not None
+        assert request.engine_request is not None
         event, output = answer.event, answer.output
         fields = request.task.config.reply_fields(event)
         if output is None:
@@ -105,7 +105,7 @@ class Replies:
         document |= {
             "output": output,
             "finish": event.finish.value,
-            "reasoning": event.reasoning if request.run.includes_reasoning else None,
+            "reasoning": event.reasoning if request.engine_request.includes_reasoning else None,
             "degraded": list(limits),
             "model": answering,
             "usage": {

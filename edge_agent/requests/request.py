@@ -47,7 +47,7 @@ class Request:
 
     # Admission.
     number: int = 0  # In order of admission; 0 until then.
-    run: EngineRequest | None = None  # What the worker gets, by this number.
+    engine_request: EngineRequest | None = None  # What the worker gets, by this number.
     cost_class: CostClass = ("", 0, 0)
     order: Order = (0, False, 0.0, 0)  # By priority, the board's own before those of the pool, by deadline, by number.
 

@@ -20,7 +20,7 @@ _MAX_FAULTS = 20
 
 
 @dataclass(frozen=True)
-class RequestLine:
+class TaskRow:
     """A row that its task can answer."""
 
     where: str  # File and line.
@@ -36,18 +36,18 @@ class RequestLine:
         """The right one, as a model gives it."""
         return self.task.config.canonical(self.fields["answer"])
 
-    def make_run(self, number: int) -> EngineRequest:
+    def build_engine_request(self, number: int) -> EngineRequest:
         """The request to the worker, for the most probable answer. Raises Refusal."""
-        return self.task.make_run(number, Envelope(input=self.input, options=Options(temperature=0.0)))
+        return self.task.build_engine_request(number, Envelope(input=self.input, options=Options(temperature=0.0)))
 
 
-def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> list[RequestLine]:
+def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> list[TaskRow]:
     """Lines of `{"task": …, "input": …, "answer": …}`, or CSV; `read_values` says which columns are what.
 
     `task` may be missing where there is one task besides the built-in one. Labelled rows have an answer that their task
     can give. Other keys are kept in `fields`. Raises RowsError, with all faults of rows.
     """
-    rows, faults = list[RequestLine](), list[str]()
+    rows, faults = list[TaskRow](), list[str]()
     for where, value in read_values(path, is_labelled=is_labelled):
         try:
             rows.append(_row(where, value, tasks, is_labelled=is_labelled))
@@ -69,7 +69,7 @@ def judged_fault(task: Task) -> str | None:
     return f"task: {kind}; allowed kinds: {allowed}"
 
 
-def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: bool) -> RequestLine:
+def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: bool) -> TaskRow:
     """Raises RowsError, which says what is wrong with the value."""
     if not isinstance(value, dict):
         raise RowsError([f"should be an object (got {shown(value)})"])
@@ -79,7 +79,7 @@ def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: b
     name = value.get("task", usual[0])
     if not isinstance(name, str) or name not in tasks:
         raise RowsError([f"task: should be one of {', '.join(tasks)} (got {shown(name)})"])
-    row = RequestLine(where, tasks[name], value)
+    row = TaskRow(where, tasks[name], value)
     missing = [key for key in ("input", "answer")[: 1 + is_labelled] if key not in value]
     if missing:
         raise RowsError([f"{missing[0]}: required, but missing"])
@@ -88,7 +88,7 @@ def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: b
     if is_labelled and (fault := judged_fault(row.task) or row.task.config.row_fault(value["answer"])):
         raise RowsError([fault])
     try:
-        row.make_run(0)
+        row.build_engine_request(0)
     except Refusal as refused:
         raise RowsError([refused.error.message]) from refused
     return row

@@ -69,7 +69,7 @@ def example_faults(tasks: Mapping[str, TaskConfig]) -> Iterator[str]:
             if fault := config.answer_fault(example.answer):
                 yield f"{key}.{fault} (got {shown(example.answer)})"
             try:
-                _ = Task(name, config.model_copy(update={"examples": (example,)})).head
+                _ = Task(name, config.model_copy(update={"examples": (example,)})).leading_messages
             except Refusal as refused:
                 yield f"{key}.{refused.error.message}"
 

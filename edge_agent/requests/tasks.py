@@ -22,7 +22,7 @@ from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.requests.templates import TemplateInputError, constant_head, render
+from edge_agent.requests.templates import TemplateInputError, constant_prefix, render
 
 # Of a template and an input. Raises TemplateInputError.
 Render = Callable[[str, Any], str]
@@ -69,7 +69,7 @@ class Task:
         return table is not None and table.made_for == self.basis_for(weights_sha256)
 
     @cached_property
-    def head(self) -> tuple[pipe.ChatMessage, ...]:
+    def leading_messages(self) -> tuple[pipe.ChatMessage, ...]:
         """The turns before that of a request: the system message and the examples. Raises Refusal(bad_field)."""
         system, turns, listed = self.config.system, list[pipe.ChatMessage](), list[str]()
         for example in self.config.examples:
@@ -89,20 +89,20 @@ class Task:
         return pipe.TaskPrefix(
             task=self.name,
             definition=self.definition,
-            messages=self.head,
-            user_head=unicodedata.normalize("NFC", constant_head(self.config.template)),
+            messages=self.leading_messages,
+            user_prefix=unicodedata.normalize("NFC", constant_prefix(self.config.template)),
             has_schema=isinstance(self.config.plan(Options()), pipe.SchemaPlan),
             content_free=self._content_free_runs() if self.config.corrects_prior else (),
         )
 
-    def measuring_prior(self) -> Task:
+    def with_prior_correction(self) -> Task:
         """The same task, of the same definition; a worker measures its prior in any case."""
         return Task(self.name, self.config.model_copy(update={"prior": "corrected"}))
 
     def _content_free_runs(self) -> tuple[pipe.EngineRequest, ...]:
         """Requests that say nothing; none for a template that needs more than a text."""
         try:
-            return tuple(self.make_run(0, Envelope(input=text)) for text in CONTENT_FREE_INPUTS)
+            return tuple(self.build_engine_request(0, Envelope(input=text)) for text in CONTENT_FREE_INPUTS)
         except Refusal:
             return ()
 
@@ -120,8 +120,8 @@ class Task:
                 turns = _TURNS.validate_python(value["messages"])
             except ValidationError as error:
                 raise Refusal(Code.BAD_FIELD, first_fault(error, "input.messages")) from error
-            return turns if turns[0].role == "system" else self.head + turns
-        return (*self.head, pipe.ChatMessage(role="user", content=self._user_text(value, render)))
+            return turns if turns[0].role == "system" else self.leading_messages + turns
+        return (*self.leading_messages, pipe.ChatMessage(role="user", content=self._user_text(value, render)))
 
     def _user_text(self, value: Any, render: Render) -> str:
         """The template over an input. Raises Refusal(bad_field)."""
@@ -142,7 +142,7 @@ class Task:
     def _set_options(self) -> list[tuple[str, Any]]:
         return [(name, value) for name, value in self.config if name in Options.model_fields and value is not None]
 
-    def make_run(self, number: int, envelope: Envelope, render: Render = render) -> pipe.EngineRequest:
+    def build_engine_request(self, number: int, envelope: Envelope, render: Render = render) -> pipe.EngineRequest:
         """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
         options = self.options(envelope.options)
         return pipe.EngineRequest(

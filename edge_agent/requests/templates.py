@@ -74,17 +74,17 @@ def template_fault(template: str) -> str | None:
     return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}" if unknown else None
 
 
-def constant_head(template: str) -> str:
+def constant_prefix(template: str) -> str:
     """The text before the first thing that depends on the input: the same in every rendering."""
-    head = ""
+    prefix = ""
     for node in _ENVIRONMENT.parse(template).body:
         if not isinstance(node, nodes.Output):
-            return head
+            return prefix
         for part in node.nodes:
             if not isinstance(part, nodes.TemplateData):
-                return head
-            head += part.data
-    return head
+                return prefix
+            prefix += part.data
+    return prefix
 
 
 def render(template: str, value: object) -> str:

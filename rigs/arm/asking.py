@@ -33,7 +33,7 @@ def main() -> int:
     with started(load) as worker:
         ready = worker.ready()
         for number, (name, reading) in enumerate(asked):
-            answer = worker.ask(tasks[name].make_run(number, Envelope(input=reading)))
+            answer = worker.ask(tasks[name].build_engine_request(number, Envelope(input=reading)))
             assert isinstance(answer, Finished), answer
             answers.append(answer)
     found = {

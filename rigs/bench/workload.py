@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 
-from edge_agent.requests.templates import constant_head, render
+from edge_agent.requests.templates import constant_prefix, render
 
 Reading = dict[str, Any]
 
@@ -112,7 +112,7 @@ def user_text(kind: Kind, reading: Reading) -> str:
 
 def constant_text(kind: Kind) -> str:
     """The beginning that all prompts of a kind share, in ChatML."""
-    return chatml(SYSTEM, constant_head(kind.template))
+    return chatml(SYSTEM, constant_prefix(kind.template))
 
 
 def prompt(kind: Kind, reading: Reading) -> str:

@@ -80,7 +80,7 @@ def test_the_recorded_answers_are_right_and_need_no_configuration(work: Path) ->
     task = load_task_configs(DEMO_TASKS)["machine-diagnosis"]
     stored = canaries.tasks["machine-diagnosis"]
     assert (stored.system, stored.template) == (task.system, task.template)
-    assert canaries.make_run(1, 5).plan.kind == "schema"
+    assert canaries.build_engine_request(1, 5).plan.kind == "schema"
 
 
 @pytest.mark.parametrize(
@@ -267,4 +267,6 @@ def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
     record_canaries(Adapted(model), few, model.parent, ignore_progress)
     canaries = decode((model.parent / "canaries.json").read_bytes())
     assert len(canaries.canaries) >= 2
-    assert {canaries.make_run(index, 0).max_reasoning_tokens for index in range(len(canaries.canaries))} <= {0, None}
+    assert {
+        canaries.build_engine_request(index, 0).max_reasoning_tokens for index in range(len(canaries.canaries))
+    } <= {0, None}

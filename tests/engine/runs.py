@@ -44,11 +44,11 @@ def system(text: str) -> tuple[ChatMessage, ...]:
     return (ChatMessage(role="system", content=text),)
 
 
-TASK = TaskPrefix(task="triage", messages=system("You sort the readings of pumps."), user_head="Reading: ")
+TASK = TaskPrefix(task="triage", messages=system("You sort the readings of pumps."), user_prefix="Reading: ")
 
 
 def messages(text: str, task: TaskPrefix = TASK) -> tuple[ChatMessage, ...]:
-    return (*task.messages, ChatMessage(role="user", content=task.user_head + text))
+    return (*task.messages, ChatMessage(role="user", content=task.user_prefix + text))
 
 
 def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> EngineRequest:

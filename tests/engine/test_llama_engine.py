@@ -139,7 +139,9 @@ def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama:
 
 
 def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_back(open_llama: OpenLlama) -> None:
-    tasks = tuple(TaskPrefix(task=f"t{n}", messages=system(f"Task {n}. " * 8), user_head="Reading: ") for n in range(4))
+    tasks = tuple(
+        TaskPrefix(task=f"t{n}", messages=system(f"Task {n}. " * 8), user_prefix="Reading: ") for n in range(4)
+    )
     engine = open_llama(tasks=tasks, context_tokens=512)
     assert engine._prefixes.cells > 100
     prompt = len(engine._builder.chat.prompt(asking(messages("big")), thinks=True)[0])
@@ -157,7 +159,7 @@ def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_ba
 
 def test_more_tasks_than_prefixes_fit_take_turns(open_llama: OpenLlama) -> None:
     tasks = tuple(
-        TaskPrefix(task=f"t{n}", messages=system(f"{n} is the number of this task. " * 2), user_head="")
+        TaskPrefix(task=f"t{n}", messages=system(f"{n} is the number of this task. " * 2), user_prefix="")
         for n in range(32)
     )
     engine = open_llama(tasks=tasks, context_tokens=2048)
@@ -211,7 +213,7 @@ def test_large_requests_of_several_tasks_do_not_take_each_others_room_for_ever(
     open_llama: OpenLlama, first: int
 ) -> None:
     tasks = [
-        TaskPrefix(task=name, messages=system(text * 8), user_head="Reading: ")
+        TaskPrefix(task=name, messages=system(text * 8), user_prefix="Reading: ")
         for name, text in (("a", "You sort the readings of pumps. "), ("b", "Other words about machines here. "))
     ]
     engine = open_llama(tasks=tuple(tasks), context_tokens=512, batch_tokens=32)

@@ -140,8 +140,8 @@ def request(**fields: Any) -> Request:
     known: dict[str, Any] = {
         "number": number, "task_name": "triage", "reply_topic": f"{BASE}/infer/triage/response", "correlation": None,
         "id": "a", "key": b"key", "may_be_duplicate": True, "is_redelivery": False,
-        "run": EngineRequest(id=number, task="triage", messages=(), plan=TextPlan()), "priority": 5, "arrived_at": 0.0,
-        "deadline_at": 60.0,
+        "engine_request": EngineRequest(id=number, task="triage", messages=(), plan=TextPlan()), "priority": 5,
+        "arrived_at": 0.0, "deadline_at": 60.0,
     }  # fmt: skip
     known |= fields
     limit_ms = (known["deadline_at"] - known["arrived_at"]) * 1000

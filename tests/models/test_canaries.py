@@ -68,7 +68,7 @@ def test_what_is_encoded_is_decoded_and_encoded_again_to_the_same_bytes() -> Non
     again = decode(CANARIES.encode())
     assert again.canaries == CANARIES.canaries
     assert again.encode() == CANARIES.encode()
-    assert list(again.make_run(1, 0).plan.schema["properties"]) == ["where", "stop", "hours"]  # type: ignore[union-attr]
+    assert list(again.build_engine_request(1, 0).plan.schema["properties"]) == ["where", "stop", "hours"]  # type: ignore[union-attr]
 
 
 def test_the_file_holds_what_of_a_task_decides_an_answer_and_nothing_else() -> None:
@@ -78,7 +78,7 @@ def test_the_file_holds_what_of_a_task_decides_an_answer_and_nothing_else() -> N
 
 
 def test_requests_are_those_of_the_tasks_without_a_thought() -> None:
-    runs = [CANARIES.make_run(index, 7 + index) for index in range(3)]
+    runs = [CANARIES.build_engine_request(index, 7 + index) for index in range(3)]
     assert [type(run.plan) for run in runs] == [LabelsPlan, SchemaPlan, TextPlan]
     assert [run.id for run in runs] == [7, 8, 9]
     assert [run.messages[-1].content for run in runs] == ["50 Hz", "Grüße", "x"]

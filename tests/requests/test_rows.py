@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.labelled import RowsError
-from edge_agent.requests.rows import RequestLine, read_rows
+from edge_agent.requests.rows import TaskRow, read_rows
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
 
@@ -40,9 +40,7 @@ def tasks(folder: Path, text: str = STATE + REPORT) -> dict[str, Task]:
     return with_built_in(load_task_configs(path))
 
 
-def read(
-    folder: Path, name: str, text: str, *, definitions: str = STATE, is_labelled: bool = True
-) -> list[RequestLine]:
+def read(folder: Path, name: str, text: str, *, definitions: str = STATE, is_labelled: bool = True) -> list[TaskRow]:
     (folder / name).write_text(text, "utf-8")
     return read_rows(folder / name, tasks(folder, definitions), is_labelled=is_labelled)
 
@@ -51,7 +49,7 @@ def lines(*values: object) -> str:
     return "".join(f"{one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)}\n" for one in values)
 
 
-def found(rows: list[RequestLine]) -> list[tuple[Any, Any]]:
+def found(rows: list[TaskRow]) -> list[tuple[Any, Any]]:
     return [(row.input, row.answer) for row in rows]
 
 
@@ -75,13 +73,13 @@ def test_rows_without_labels_need_no_answer(tmp_path: Path) -> None:
 
 def test_separators_within_a_text_end_no_line(tmp_path: Path) -> None:
     [row] = read(tmp_path, "a.jsonl", lines({"input": {"db": "a\u2028b"}, "answer": "calm"}))
-    assert row.make_run(1).messages[-1].content == "a\u2028b dB"
+    assert row.build_engine_request(1).messages[-1].content == "a\u2028b dB"
 
 
 def test_the_most_probable_answer_counts_whatever_the_task_samples(tmp_path: Path) -> None:
     sampled = REPORT.replace('"extract"', '"extract"\ntemperature = 0.7')
     [row] = read(tmp_path, "a.jsonl", lines({"input": "x", "answer": {"fault": "none"}}), definitions=sampled)
-    assert row.make_run(1).sampling.temperature == 0.0
+    assert row.build_engine_request(1).sampling.temperature == 0.0
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def turns(one: Task, value: Any) -> list[tuple[str, str]]:
 def test_the_built_in_is_there_and_takes_the_defaults_of_its_table() -> None:
     assert set(with_built_in(config().tasks)) == {"generate"}
     one = task(text='[tasks.generate]\nkind = "generate"\nsystem = "Be brief."\nmax_tokens = 9\npriority = 2\n')
-    assert one.make_run(1, Envelope(input="x")).max_tokens == 9
+    assert one.build_engine_request(1, Envelope(input="x")).max_tokens == 9
     assert one.config.priority == 2
     assert turns(one, "x") == [("system", "Be brief."), ("user", "x")]
 
@@ -81,23 +81,23 @@ def test_bad_messages_are_named(value: Any, message: str) -> None:
 
 def test_the_plan_is_that_of_the_kind() -> None:
     envelope = Envelope.model_validate({"input": "x", "stream": True, "options": {"stop": ["."]}})
-    assert task("triage").make_run(1, envelope).plan == LabelsPlan(labels=("normal", "bearing fault"))
+    assert task("triage").build_engine_request(1, envelope).plan == LabelsPlan(labels=("normal", "bearing fault"))
     # Labels are not written, so `max_tokens` does not say how long they take.
-    assert task("triage").make_run(1, Envelope(input="x", options=Options(max_tokens=9))).max_tokens == 0
-    assert task().make_run(1, envelope).plan == TextPlan(stop=(".",))
-    plan = task("report").make_run(1, envelope).plan
+    assert task("triage").build_engine_request(1, Envelope(input="x", options=Options(max_tokens=9))).max_tokens == 0
+    assert task().build_engine_request(1, envelope).plan == TextPlan(stop=(".",))
+    plan = task("report").build_engine_request(1, envelope).plan
     assert isinstance(plan, SchemaPlan)
     assert plan.schema["required"] == ["part"]
-    streams = [task(name).make_run(1, envelope).stream for name in ("triage", "report", "generate")]
+    streams = [task(name).build_engine_request(1, envelope).stream for name in ("triage", "report", "generate")]
     assert streams == [False, False, True]
 
 
 def test_options_become_sampling() -> None:
-    run = task().make_run(1, Envelope(input="x"))
+    run = task().build_engine_request(1, Envelope(input="x"))
     assert (run.max_tokens, run.sampling.temperature, run.max_reasoning_tokens) == (256, None, None)
     sampling = {"temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1, "seed": 7}
     options = {**sampling, "max_tokens": 5, "max_reasoning_tokens": 0}
-    run = task().make_run(4, Envelope.model_validate({"input": "x", "options": options}))
+    run = task().build_engine_request(4, Envelope.model_validate({"input": "x", "options": options}))
     assert (run.id, run.task, run.max_tokens, run.max_reasoning_tokens) == (4, "generate", 5, 0)
     assert run.sampling == Sampling(**sampling)  # type: ignore[arg-type]
 
@@ -105,11 +105,11 @@ def test_options_become_sampling() -> None:
 def test_a_task_sets_options_and_a_request_overrides_them() -> None:
     options = 'temperature = 0.5\ntop_p = 0.9\nmax_reasoning_tokens = 9\nreasoning = "include"\n'
     one = task("t", f'[tasks.t]\nkind = "generate"\n{options}')
-    run = one.make_run(1, Envelope(input="x"))
+    run = one.build_engine_request(1, Envelope(input="x"))
     assert (run.sampling, run.max_reasoning_tokens) == (Sampling(temperature=0.5, top_p=0.9), 9)
     assert one.options(Options()).reasoning == "include"
     given = {"temperature": 0, "max_reasoning_tokens": 0, "reasoning": "drop"}
-    run = one.make_run(1, Envelope.model_validate({"input": "x", "options": given}))
+    run = one.build_engine_request(1, Envelope.model_validate({"input": "x", "options": given}))
     assert (run.sampling, run.max_reasoning_tokens) == (Sampling(temperature=0.0, top_p=0.9), 0)
     assert one.options(Options(reasoning="drop")).reasoning == "drop"
 
@@ -141,9 +141,9 @@ def test_a_disabled_task_is_not_there() -> None:
 def test_the_prefix_is_the_text_that_no_request_changes() -> None:
     one = task("t", '[tasks.t]\nkind = "generate"\nsystem = "S"\ntemplate = "Hz: {{ input.hz }}!"\n')
     said = (ChatMessage(role="system", content="S"),)
-    assert one.prefix() == TaskPrefix(task="t", definition=one.definition, messages=said, user_head="Hz: ")
-    assert one.messages({"hz": 5})[-1].content.startswith(one.prefix().user_head)
-    assert task().prefix() == TaskPrefix(task="generate", definition=task().definition, user_head="")
+    assert one.prefix() == TaskPrefix(task="t", definition=one.definition, messages=said, user_prefix="Hz: ")
+    assert one.messages({"hz": 5})[-1].content.startswith(one.prefix().user_prefix)
+    assert task().prefix() == TaskPrefix(task="generate", definition=task().definition, user_prefix="")
 
 
 def test_a_task_with_a_model_of_its_own_gives_the_large_model_nothing_to_decode(

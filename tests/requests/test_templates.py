@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.requests.templates import TemplateInputError, constant_head, render, template_fault
+from edge_agent.requests.templates import TemplateInputError, constant_prefix, render, template_fault
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_bad_template_has_a_fault_in_words(template: str, fault: str) -> None:
     ],
 )
 def test_the_constant_head_ends_where_the_input_begins(template: str, head: str) -> None:
-    assert constant_head(template) == head
+    assert constant_prefix(template) == head
 
 
 def test_a_text_that_is_larger_than_any_context_is_refused() -> None:

@@ -32,7 +32,7 @@ THOUGHT_END = "</think>"
 
 # Unicode noncharacters have no meaning in text, and are replaced where a caller sends them.
 _CUT = "\ufdd0"
-_END_OF_HEAD = "\ufdd1"
+_END_OF_PREFIX = "\ufdd1"
 _REPLACEMENT = "\ufffd"
 
 
@@ -79,12 +79,12 @@ class Chat:
         Empty if the template does not take the task's messages in this form.
         """
         messages = [(message.role, self._cut(self._without_thought(message))) for message in task.messages]
-        messages.append(("user", self._cut(task.user_head) + _END_OF_HEAD))
+        messages.append(("user", self._cut(task.user_prefix) + _END_OF_PREFIX))
         try:
             rendered = self._render(messages, thinks=True)
         except ChatError:
             return []
-        text, mark, _ = rendered.partition(_END_OF_HEAD)
+        text, mark, _ = rendered.partition(_END_OF_PREFIX)
         return self._tokenize(text) if mark else []
 
     def _without_thought(self, message: ChatMessage) -> str:
@@ -145,7 +145,7 @@ class _Specials:
 def _clean(text: str) -> str:
     # Qwen's tokenizer.json normalizes to NFC, llama.cpp does not.
     text = unicodedata.normalize("NFC", text)
-    return text.replace(_CUT, _REPLACEMENT).replace(_END_OF_HEAD, _REPLACEMENT)
+    return text.replace(_CUT, _REPLACEMENT).replace(_END_OF_PREFIX, _REPLACEMENT)
 
 
 def _text(llama: Llama, token: int) -> str:

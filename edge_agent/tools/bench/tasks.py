@@ -118,7 +118,7 @@ def reading_request(task: Task, number: int) -> EngineRequest:
         "current_a": round(8 + number * 0.53 % 11, 1),
         "pressure_bar": round(2.5 + number * 0.29 % 5, 2),
     }
-    return task.make_run(number, Envelope(input=reading))
+    return task.build_engine_request(number, Envelope(input=reading))
 
 
 def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: bool) -> list[dict[str, Any]]:

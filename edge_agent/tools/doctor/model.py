@@ -136,7 +136,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
     for name, table in config.tasks.items():
         is_corrected = not isinstance(table, ClassifyTask) or table.corrects_prior
         if table.enabled and not is_corrected and not Task(name, table).has_map_for(model.weights_sha256):
-            tasks[name] = Task(name, table).measuring_prior()
+            tasks[name] = Task(name, table).with_prior_correction()
     priors = worker.set_tasks(prefixes_of(tasks.values())) if tasks else {}
     for name, task in tasks.items():
         prior = priors.get(task.definition, {})
@@ -158,7 +158,7 @@ def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Itera
             continue
         # Without a field: a task that fits is refused for the input, and costs no inference.
         task = Task(name, table.model_copy(update={"template": DEFAULT_TEMPLATE}))
-        event = worker.ask(task.make_run(1, Envelope(input="{}")))
+        event = worker.ask(task.build_engine_request(1, Envelope(input="{}")))
         if isinstance(event, Failed) and event.code is Code.UNKNOWN_TASK:
             advice = "train the model for it with `edge-convert train`, or remove the task or restore its labels"
             yield warning("task", f"task {name}: {event.message}", advice)

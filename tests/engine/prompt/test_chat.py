@@ -201,7 +201,7 @@ def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, syste
     vocabulary = Vocabulary(template, adds_bos=True)
     chat = chat_of(vocabulary)
     said = () if system is None else (ChatMessage(role="system", content=system),)
-    prefix = chat.prefix(TaskPrefix(task="t", messages=said, user_head=head))
+    prefix = chat.prefix(TaskPrefix(task="t", messages=said, user_prefix=head))
 
     prompt, _ = chat.prompt(asking((*said, *user(head + "7 mm/s"))), thinks=False)
 
@@ -213,7 +213,7 @@ def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, syste
 def test_a_template_that_refuses_a_task_s_messages_leaves_it_without_prefix() -> None:
     assert (
         chat_of(Vocabulary(STRICT)).prefix(
-            TaskPrefix(task="t", messages=(ChatMessage(role="system", content="s"),), user_head="h")
+            TaskPrefix(task="t", messages=(ChatMessage(role="system", content="s"),), user_prefix="h")
         )
         == []
     )

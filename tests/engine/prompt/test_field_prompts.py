@@ -226,7 +226,7 @@ def test_limits_keep_all_else_of_a_table() -> None:
 
 def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) -> None:
     engine = open_llama(model=trained, tasks=())
-    task = pipe.TaskPrefix(task="sound", definition="d", user_head="", content_free=(run({"rms": 1}),))
+    task = pipe.TaskPrefix(task="sound", definition="d", user_prefix="", content_free=(run({"rms": 1}),))
     load = pipe.Load(model_path=str(trained), settings=pipe.EngineSettings())
     assert measure_priors(load, engine, (task,), lambda _: None) == pipe.Priors(scores={})
 

@@ -29,7 +29,7 @@ from edge_agent.learning.commands.tune.report import fragment
 from edge_agent.learning.commands.tune.tune import read_inputs, read_labelled
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
-from edge_agent.requests.rows import RequestLine
+from edge_agent.requests.rows import TaskRow
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.demo import readings
 from edge_agent.tools.toml import toml
@@ -60,8 +60,8 @@ def lines(rows: Sequence[tuple[object, str]]) -> str:
     return "".join(json.dumps({"input": value, "answer": answer}) + "\n" for value, answer in rows)
 
 
-def sound(value: object, answer: str) -> RequestLine:
-    return RequestLine("", Task("sound", TASK), {"input": value, "answer": answer})
+def sound(value: object, answer: str) -> TaskRow:
+    return TaskRow("", Task("sound", TASK), {"input": value, "answer": answer})
 
 
 def test_labelled_rows_come_once_from_json_lines_and_csv(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_the_keys_put_the_map_in_force(tmp_path: Path) -> None:
     table, rest = text.split("[tasks.chat]")
     path = written(tmp_path / "config.toml", f"{table}{keys}\n[tasks.chat]{rest}")
     loaded = Task("sound", load_config(path).tasks["sound"])
-    assert loaded.head == Task("sound", config).head
+    assert loaded.leading_messages == Task("sound", config).leading_messages
     assert loaded.has_map_for("weights")
     assert not loaded.has_map_for("others")
     assert loaded.score_map is not None

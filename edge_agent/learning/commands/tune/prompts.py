@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import Example
-from edge_agent.requests.rows import RequestLine
+from edge_agent.requests.rows import TaskRow
 
 _NUMBERS = (2, 4, 8, 16)
 _PLACES = ("turns", "system")
@@ -44,7 +44,7 @@ class Results(Protocol):
 @dataclass(frozen=True, slots=True)
 class Plan:
     config: ClassifyTask
-    rows: Sequence[RequestLine]
+    rows: Sequence[TaskRow]
     pool: Sequence[int]  # The numbers of the rows that may become examples.
     wordings: Sequence[str] = ()  # Other texts for `system`, as the user gave them.
 

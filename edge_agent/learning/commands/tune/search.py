@@ -26,7 +26,7 @@ from edge_agent.learning.commands.tune.judge import (
 )
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, can_be_example
 from edge_agent.learning.maths.calibration import share_right
-from edge_agent.requests.rows import RequestLine
+from edge_agent.requests.rows import TaskRow
 from edge_agent.requests.tasks import Task, prefixes_of
 from edge_agent.worker.client import WorkerClient
 
@@ -52,7 +52,7 @@ class Search:
 
     worker: WorkerClient
     task: Task
-    rows: Sequence[RequestLine]  # Labelled; those that the configured task shows as examples are not judged.
+    rows: Sequence[TaskRow]  # Labelled; those that the configured task shows as examples are not judged.
     weights_sha256: str
     until: float  # On the monotonic clock.
     max_slower: float  # How much more time a chosen prompt may take, in percent.
@@ -172,7 +172,7 @@ class Search:
 
     def _variant(self, prompt: Prompt) -> Task:
         name = self.task.name if prompt.name == AS_CONFIGURED else f"{self.task.name}: {prompt.name}"
-        return Task(name, prompt.config).measuring_prior()
+        return Task(name, prompt.config).with_prior_correction()
 
     def _ask(self, prompt: Prompt) -> None:
         base, task, prior = self._set_prompts(prompt)
@@ -194,7 +194,7 @@ class Search:
                 asked.pairs_ms.append((self._timed(base, value)[1], own_ms))
         self._asked[prompt.name] = asked
         if self.is_fast_enough(prompt):
-            runs = (task.make_run(0, Envelope(input=value)) for value in self.unlabelled[:_MAX_INPUTS])
+            runs = (task.build_engine_request(0, Envelope(input=value)) for value in self.unlabelled[:_MAX_INPUTS])
             events = self.worker.ask_all(runs, at_once=1)
             asked.unlabelled = [one.scores for one in events if isinstance(one, Finished) and one.scores is not None]
         is_in_force = asked.definition == self.task.definition and self.task.has_map_for(self.weights_sha256)
@@ -230,7 +230,7 @@ def best_labels(
     worker: WorkerClient, task: Task, inputs: Sequence[Any], until: float, say: Say
 ) -> dict[str, list[str]]:
     """By correction, the best label of each input that there is time for. Raises TuneError, WorkerError."""
-    task = task.measuring_prior()
+    task = task.with_prior_correction()
     prior = worker.set_tasks((task.prefix(),)).get(task.definition)
     raw = list[dict[str, float]]()
     for number, value in enumerate(inputs, start=1):
@@ -248,7 +248,7 @@ def best_labels(
 def _ask(worker: WorkerClient, task: Task, value: Any) -> Finished:
     """Raises TuneError, WorkerError."""
     try:
-        run = task.make_run(1, Envelope(input=value))
+        run = task.build_engine_request(1, Envelope(input=value))
     except Refusal as refused:
         raise TuneError(f"input {shown(value)}: {refused.error.message}") from refused
     event = worker.ask(run)

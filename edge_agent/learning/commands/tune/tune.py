@@ -20,7 +20,7 @@ from edge_agent.learning.commands.tune.search import Search, TuneError, best_lab
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force, trust_in_force
-from edge_agent.requests.rows import RequestLine, read_rows
+from edge_agent.requests.rows import TaskRow, read_rows
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.tasks import TaskError, classify_task
 from edge_agent.worker.client import WorkerError, started
@@ -77,9 +77,9 @@ def tune(options: argparse.Namespace) -> int:
     return _print(search, options)
 
 
-def read_labelled(path: Path, task: Task) -> list[RequestLine]:
+def read_labelled(path: Path, task: Task) -> list[TaskRow]:
     """Rows with different inputs. Raises RowsError."""
-    rows, faults = dict[str, RequestLine](), list[str]()
+    rows, faults = dict[str, TaskRow](), list[str]()
     for row in read_rows(path, {task.name: task}, is_labelled=True):
         if rows.setdefault(compact_json(row.input), row).answer != row.answer:
             faults.append(f"{row.where}: answer: the same input has another answer earlier (got {shown(row.answer)})")
