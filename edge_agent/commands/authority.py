@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import parse_timestamp
-from edge_agent.core.codes import CommandError
+from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.files import read_if_there, replace_file
 from edge_agent.core.wording import shown
 
@@ -53,23 +53,25 @@ class Authority:
         if self.key is None:
             return
         if not self.key:
-            raise CommandError("unauthorized", "the key file of this board is empty: no command can be signed for it")
+            raise CommandError(
+                CommandCode.UNAUTHORIZED, "the key file of this board is empty: no command can be signed for it"
+            )
         signed = dict(fields)
         given, nonce = _text("hmac", signed.pop("hmac", None)), _text("nonce", signed.get("nonce"))
         ts = parse_timestamp(signed.get("ts"))
         if ts is None or abs(ts - now) > MAX_AGE_S:
             here = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
             allowed = f"should be an RFC 3339 time within {MAX_AGE_S:.0f} s of this board's time, {here}"
-            raise CommandError("unauthorized", f"ts: {allowed} (got {shown(signed.get('ts'))})")
+            raise CommandError(CommandCode.UNAUTHORIZED, f"ts: {allowed} (got {shown(signed.get('ts'))})")
         if not hmac.compare_digest(given.lower().encode(), sign(self.key, operation, signed).encode()):
-            raise CommandError("unauthorized", "hmac: does not match the command")
+            raise CommandError(CommandCode.UNAUTHORIZED, "hmac: does not match the command")
         self._use_up(nonce)
 
     def _use_up(self, nonce: str) -> None:
         """The nonce is on the disk when this returns."""
         digest = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         if digest in self._used:
-            raise CommandError("unauthorized", "nonce: seen before")
+            raise CommandError(CommandCode.UNAUTHORIZED, "nonce: seen before")
         self._used = [*self._used, digest][-_MAX_NONCES:]
         try:
             if self._nonces_file is not None:
@@ -84,4 +86,4 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, str) and value:
         return value
     message = f"{name}: should be a non-empty string (got {shown(value)}); this board requires signed commands"
-    raise CommandError("unauthorized", message)
+    raise CommandError(CommandCode.UNAUTHORIZED, message)

@@ -23,7 +23,7 @@ from edge_agent.commands.fields import (
     result_publication,
 )
 from edge_agent.core.clock import timestamp
-from edge_agent.core.codes import CommandError
+from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import OPERATIONS, Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Message, Publication
@@ -38,7 +38,10 @@ from edge_agent.status.publisher import StatusPublisher
 log = logging.getLogger(__name__)
 
 # Their messages quote the sender and stay out of the log.
-_QUOTING_CODES = ("bad_json", "bad_field", "unknown_command", "not_found", "unknown_task")
+_QUOTING_CODES = {
+    *(CommandCode.UNKNOWN_COMMAND, CommandCode.BAD_JSON, CommandCode.BAD_FIELD),
+    *(CommandCode.UNKNOWN_TASK, CommandCode.NOT_FOUND),
+}
 # An empty payload also clears a retained command, which must not carry it out.
 _ALLOWED_EMPTY = ("ping", "health")
 # What a reload applies; everything else needs a restart.
@@ -104,7 +107,7 @@ class Commands:
             command.id = fields.get("id")
             self._check(operation, fields)
             if not message.payload.strip() and operation not in _ALLOWED_EMPTY:
-                raise CommandError("bad_json", "payload: should be an object, at least {} (got nothing)")
+                raise CommandError(CommandCode.BAD_JSON, "payload: should be an object, at least {} (got nothing)")
             # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
@@ -129,10 +132,10 @@ class Commands:
         enabled = self.config.commands.allow
         if operation not in OPERATIONS:
             message = f"command: should be one of {', '.join(OPERATIONS)} (got {shown(operation)})"
-            raise CommandError("unknown_command", message)
+            raise CommandError(CommandCode.UNKNOWN_COMMAND, message)
         if operation not in enabled:
             allowed = ", ".join(enabled) or "none"
-            raise CommandError("not_allowed", f"command: {operation} is not enabled here; enabled: {allowed}")
+            raise CommandError(CommandCode.NOT_ALLOWED, f"command: {operation} is not enabled here; enabled: {allowed}")
         self._authority.check(operation, fields, time.time())
 
     def _execute(self, operation: str, fields: dict[str, Any], command: _OpenCommand) -> dict[str, Any] | None:
@@ -177,19 +180,23 @@ class Commands:
             "cancelled by command", time.monotonic(), request_id=wanted.request_id, reply_topic=wanted.reply_to
         )
         if cancelled == 0:
-            raise CommandError("not_found", f"request_id: no request {shown(wanted.request_id)} waits or runs")
+            raise CommandError(
+                CommandCode.NOT_FOUND, f"request_id: no request {shown(wanted.request_id)} waits or runs"
+            )
         return {"cancelled": cancelled}
 
     def _release(self, fingerprint: str) -> dict[str, Any]:
         if not self._dispatcher.admission.release_quarantined(fingerprint):
-            raise CommandError("not_quarantined", f"fingerprint: should be one of those in health (got {fingerprint})")
+            raise CommandError(
+                CommandCode.NOT_QUARANTINED, f"fingerprint: should be one of those in health (got {fingerprint})"
+            )
         return {}
 
     def _check_can_switch(self) -> None:
         if self.is_stopping:
-            raise CommandError("stopping", "the agent is stopping and does not switch models")
+            raise CommandError(CommandCode.STOPPING, "the agent is stopping and does not switch models")
         if self._dispatcher.admission.is_draining:
-            raise CommandError("draining", "the agent is draining: resume first")
+            raise CommandError(CommandCode.DRAINING, "the agent is draining: resume first")
 
     def on_switch_ended(self, end: Switched | SwitchFailed) -> None:
         command, self._switch_command = self._switch_command, None
@@ -235,7 +242,7 @@ class Commands:
 
     def _resume(self) -> dict[str, Any]:
         if self.is_stopping:
-            raise CommandError("stopping", "the agent is stopping and cannot resume")
+            raise CommandError(CommandCode.STOPPING, "the agent is stopping and cannot resume")
         self._end_drain(0)
         self._dispatcher.admission.is_draining = False
         if self._presence.state is State.DRAINING:
@@ -251,7 +258,7 @@ class Commands:
         try:
             config = load_config(self._config_path, file_faults)
         except ConfigError as error:
-            raise CommandError("bad_config", "; ".join(error.faults)) from error
+            raise CommandError(CommandCode.BAD_CONFIG, "; ".join(error.faults)) from error
         needs_restart = []
         if config.queue.journal != (journal := self.config.queue.journal):
             needs_restart.append("queue.journal")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
-from edge_agent.core.codes import CommandError
+from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.messages import Publication, json_publication
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import first_fault, shown
@@ -76,15 +76,17 @@ def parse_command(payload: bytes) -> dict[str, Any]:
     """The command's fields; an empty payload has none. Raises CommandError."""
     if len(payload) > MAX_COMMAND_BYTES:
         message = f"payload: should be at most {MAX_COMMAND_BYTES} bytes (got {len(payload)})"
-        raise CommandError("too_long", message)
+        raise CommandError(CommandCode.TOO_LONG, message)
     try:
         value = parse_json(payload.decode("utf-8")) if payload.strip() else {}
     except UnicodeDecodeError as error:
-        raise CommandError("not_utf8", f"payload: should be UTF-8 ({error.reason} at byte {error.start})") from error
+        raise CommandError(
+            CommandCode.NOT_UTF8, f"payload: should be UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
     except NotJsonError as error:
-        raise CommandError("bad_json", f"payload: should be strict JSON: {error}") from error
+        raise CommandError(CommandCode.BAD_JSON, f"payload: should be strict JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CommandError("bad_field", f"payload: should be an object (got {shown(value)})")
+        raise CommandError(CommandCode.BAD_FIELD, f"payload: should be an object (got {shown(value)})")
     return value
 
 
@@ -93,7 +95,7 @@ def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error, known=kind.model_fields)) from error
+        raise CommandError(CommandCode.BAD_FIELD, first_fault(error, known=kind.model_fields)) from error
 
 
 def result_publication(

@@ -78,10 +78,45 @@ class Refusal(Exception):  # noqa: N818 - an answer to the caller, not a fault o
         self.error = Error(code=code, message=message, retry_after_s=retry_after_s)
 
 
+class CommandCode(StrEnum):
+    """`error.code` of the result of a command or of feedback, and `code` of an event about a model switch.
+
+    A new one also goes into docs/mqtt-api.md, and in the order here into docs/troubleshooting.md; one whose message
+    quotes the sender goes into `_QUOTING_CODES` in commands/commands.py.
+    """
+
+    UNKNOWN_COMMAND = "unknown_command"
+    NOT_ALLOWED = "not_allowed"
+    UNAUTHORIZED = "unauthorized"
+    TOO_LONG = "too_long"
+    NOT_UTF8 = "not_utf8"
+    BAD_JSON = "bad_json"
+    BAD_FIELD = "bad_field"
+    UNKNOWN_TASK = "unknown_task"
+    NOT_ENABLED = "not_enabled"
+    NOT_FOUND = "not_found"
+    AMBIGUOUS = "ambiguous"
+    NOT_QUARANTINED = "not_quarantined"
+    BAD_CONFIG = "bad_config"
+    STOPPING = "stopping"
+    DRAINING = "draining"
+    NO_PREVIOUS = "no_previous"
+    SWITCHING = "switching"
+    BUNDLE_REFUSED = "bundle_refused"
+    REVOKED = "revoked"
+    REVOCATIONS_FAULTY = "revocations_faulty"
+    EXPIRED = "expired"
+    DOWNGRADE = "downgrade"
+    LOAD_FAILED = "load_failed"
+    CANARIES_DIFFER = "canaries_differ"
+    NOT_RECORDED = "not_recorded"
+    INTERNAL = "internal"
+
+
 class CommandError(Exception):
     """A command, a model switch or feedback is refused; `code` is the `error.code` of its result."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: CommandCode, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

@@ -16,7 +16,7 @@ from pydantic import StrictBool, StrictInt, StrictStr, model_validator
 
 from edge_agent.commands.fields import CommandFields
 from edge_agent.core.clock import timestamp
-from edge_agent.core.codes import CommandError
+from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
@@ -170,7 +170,9 @@ class Feedback(AuditedTasks[_Tracked]):
         if task is None or not isinstance(task.config, ClassifyTask):
             allowed = [one for one, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
             words = ", ".join(allowed) or "none"
-            raise CommandError("unknown_task", f"task: should be one of kind classify: {words} (got {shown(name)})")
+            raise CommandError(
+                CommandCode.UNKNOWN_TASK, f"task: should be one of kind classify: {words} (got {shown(name)})"
+            )
         return task
 
     def export(self, name: str, *, after: int, limit: int) -> dict[str, Any]:
@@ -179,7 +181,7 @@ class Feedback(AuditedTasks[_Tracked]):
         It ends early where it would be longer than a message should be. Raises CommandError.
         """
         if not self._config.enabled:
-            raise CommandError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
+            raise CommandError(CommandCode.NOT_ENABLED, "feedback.enabled is false on this board: it keeps no answers")
         task = self._classify_task(name)
         tracked = self._tracked[name]
         kept = self._table.of(tracked.basis, tracked.config.labels, after=after, limit=limit)
@@ -224,9 +226,11 @@ class Feedback(AuditedTasks[_Tracked]):
             found = [(basis, one) for basis, one in found if one.reply_topic == mark.reply_to]
         if not found:
             limits = f"only the newest {self._config.keep} of each task are, for {self._config.days:g} days"
-            raise CommandError("not_found", f"id: no answer with this id is kept; {limits} (got {shown(mark.id)})")
+            raise CommandError(
+                CommandCode.NOT_FOUND, f"id: no answer with this id is kept; {limits} (got {shown(mark.id)})"
+            )
         if len({one.reply_topic for _, one in found}) > 1:
-            raise CommandError("ambiguous", "reply_to: required, because several callers used this id")
+            raise CommandError(CommandCode.AMBIGUOUS, "reply_to: required, because several callers used this id")
         newest = max(one.wall_s for _, one in found)
         return [(basis, one) for basis, one in found if one.wall_s == newest]
 
@@ -304,10 +308,10 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
     if mark.answer is not None:
         if mark.answer not in kept.scores:
             words = ", ".join(kept.scores)
-            raise CommandError("bad_field", f"answer: should be one of {words} (got {shown(mark.answer)})")
+            raise CommandError(CommandCode.BAD_FIELD, f"answer: should be one of {words} (got {shown(mark.answer)})")
         return mark.answer
     if kept.output is None:
-        raise CommandError("bad_field", "correct: the reply had no output; send the right label as `answer`")
+        raise CommandError(CommandCode.BAD_FIELD, "correct: the reply had no output; send the right label as `answer`")
     if mark.correct:
         return kept.output
     others = [label for label in kept.scores if label != kept.output]

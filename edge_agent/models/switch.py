@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from edge_agent.board.process import resident_mb
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import is_expired
-from edge_agent.core.codes import CommandError
+from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError, RevokedError
 from edge_agent.core.pipe import Ready
@@ -109,18 +109,20 @@ class ModelSwitch:
         if not os.path.isdir(source):  # noqa: PTH112
             names = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
             there = ", ".join(map(shown, names[:_MAX_NAMED])) or "there is none"
-            raise CommandError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
+            raise CommandError(
+                CommandCode.NOT_FOUND, f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})"
+            )
         return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
 
     def roll_back(self) -> bool:
         """As `start`, to the model that was in force before the last switch."""
         if self.previous is None:
-            raise CommandError("no_previous", "there is no switch to undo")
+            raise CommandError(CommandCode.NO_PREVIOUS, "there is no switch to undo")
         return self._start(_Attempt(self.previous, "rollback", allow_downgrade=True))
 
     def _start(self, attempt: _Attempt) -> bool:
         if self._attempt is not None:
-            raise CommandError("switching", "another switch is still under way")
+            raise CommandError(CommandCode.SWITCHING, "another switch is still under way")
         model = self._supervisor.model
         with suppress(OSError):
             # A fallback is switched to in earnest: the record names another model.
@@ -145,7 +147,7 @@ class ModelSwitch:
             return self._return_to_old(self._attempt, error)
         except Exception:
             log.exception("a model switch failed")
-            bug = CommandError("internal", "the switch failed because of a bug in the agent")
+            bug = CommandError(CommandCode.INTERNAL, "the switch failed because of a bug in the agent")
             return self._return_to_old(self._attempt, bug)
         return None
 
@@ -155,7 +157,7 @@ class ModelSwitch:
         if self._attempt is None:
             return None
         message = "the agent was stopped before the new model was in force"
-        return self._return_to_old(self._attempt, CommandError("stopping", message))
+        return self._return_to_old(self._attempt, CommandError(CommandCode.STOPPING, message))
 
     def _run(self, attempt: _Attempt) -> _Steps[Switched]:
         """The switch from its start to its end. Raises CommandError."""
@@ -173,21 +175,21 @@ class ModelSwitch:
 
     def _verify(self, attempt: _Attempt) -> _Steps[tuple[Model, RenderedCanaries | None]]:
         if fault := path_fault(attempt.source):
-            raise CommandError("bundle_refused", f"bundle: {fault}")
+            raise CommandError(CommandCode.BUNDLE_REFUSED, f"bundle: {fault}")
         try:
             model, canaries = yield from _await_result(lambda: self._open(attempt))
         except RevokedError as error:
-            raise CommandError("revoked", str(error)) from error
+            raise CommandError(CommandCode.REVOKED, str(error)) from error
         except (ModelError, CanaryError, OSError) as error:
-            raise CommandError("bundle_refused", str(error)) from error
+            raise CommandError(CommandCode.BUNDLE_REFUSED, str(error)) from error
         if attempt.how == "switch" and model.expires is not None and is_expired(model.expires):
             message = f"the bundle expired on {model.expires}; convert and sign it again with a later --expires"
-            raise CommandError("expired", message)
+            raise CommandError(CommandCode.EXPIRED, message)
         running = self._supervisor.model.version or 0
         if not attempt.allow_downgrade and (model.version or 0) < max(running, self._min_version):
             which = "the running one" if running >= self._min_version else "the least version since the last switch"
             message = f"version {model.version} is older than {max(running, self._min_version)}, {which}"
-            raise CommandError("downgrade", f"{message}; `allow_downgrade` permits it")
+            raise CommandError(CommandCode.DOWNGRADE, f"{message}; `allow_downgrade` permits it")
         return model, canaries
 
     def _open(self, attempt: _Attempt) -> tuple[Model, RenderedCanaries | None]:
@@ -196,7 +198,7 @@ class ModelSwitch:
         trust = read_trust(configured, state_dir)
         # The way back stays open: it is judged by the kept list.
         if trust.fault and attempt.how == "switch":
-            raise CommandError("revocations_faulty", trust.fault)
+            raise CommandError(CommandCode.REVOCATIONS_FAULTY, trust.fault)
         keep_revocations(state_dir, trust)
         return verify_with_canaries(attempt.source, configured, trust)
 
@@ -221,13 +223,13 @@ class ModelSwitch:
         try:
             attempt.worker = worker = WorkerClient(self._supervisor.load_command(model))
         except OSError as error:
-            raise CommandError("load_failed", f"no worker can be started: {error.strerror}") from error
+            raise CommandError(CommandCode.LOAD_FAILED, f"no worker can be started: {error.strerror}") from error
         try:
             ready, differences = yield from _await_result(lambda: load_and_ask(worker, canaries))
         except WorkerError as error:
-            raise CommandError("load_failed", str(error)) from error
+            raise CommandError(CommandCode.LOAD_FAILED, str(error)) from error
         if differences:
-            raise CommandError("canaries_differ", differences[0])
+            raise CommandError(CommandCode.CANARIES_DIFFER, differences[0])
         return ready
 
     def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
@@ -242,20 +244,20 @@ class ModelSwitch:
 
         def write() -> None:
             if not model.is_unchanged():
-                raise CommandError("not_recorded", "the bundle was changed while it was being loaded")
+                raise CommandError(CommandCode.NOT_RECORDED, "the bundle was changed while it was being loaded")
             # Loading takes minutes: a newer list may have come.
             trust = read_trust(self._config.models["default"], self._config.state_dir)
             if revocation := trust.revocation(model.manifest_sha256, model.signed_by):
-                raise CommandError("revoked", f"bundle: {revocation}")
+                raise CommandError(CommandCode.REVOKED, f"bundle: {revocation}")
             record.write_record(self._config.state_dir, after)
             record.remove_other_engine_states(self._config.state_dir, [old, model])
 
         try:
             yield from _await_result(write)
         except OSError as error:
-            raise CommandError("not_recorded", f"{self._config.state_dir}: {error.strerror}") from error
+            raise CommandError(CommandCode.NOT_RECORDED, f"{self._config.state_dir}: {error.strerror}") from error
         except ModelError as error:  # a key has gone meanwhile
-            raise CommandError("bundle_refused", str(error)) from error
+            raise CommandError(CommandCode.BUNDLE_REFUSED, str(error)) from error
 
     def _previous_after(self, attempt: _Attempt) -> Path | None:
         """A bundle that was replaced in its own folder cannot be returned to."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_agent.core.codes import Code, CommandError, Refusal
+from edge_agent.core.codes import Code, CommandCode, CommandError, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.messages import Message
@@ -92,4 +92,4 @@ class Answerers:
 
     def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of the kept answers of a task. Raises CommandError."""
-        raise CommandError("not_enabled", "feedback.enabled is false on this board: it keeps no answers")
+        raise CommandError(CommandCode.NOT_ENABLED, "feedback.enabled is false on this board: it keeps no answers")

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.commands.authority import sign
 from edge_agent.commands.commands import Commands
-from edge_agent.core.codes import CommandError
+from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Publication
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
@@ -84,12 +84,12 @@ def test_a_switch_is_answered_once_at_its_end() -> None:
     assert office.results == []
     office.commands.on_switch_ended(Switched(READY, {}, {"changed": True}))
     office.send("model-switch", {"id": 2, **SWITCH})
-    office.commands.on_switch_ended(SwitchFailed(CommandError("canaries_differ", "m"), {}))
+    office.commands.on_switch_ended(SwitchFailed(CommandError(CommandCode.CANARIES_DIFFER, "m"), {}))
     # One that no command has asked for.
-    office.commands.on_switch_ended(SwitchFailed(CommandError("stopping", "m"), {}))
+    office.commands.on_switch_ended(SwitchFailed(CommandError(CommandCode.STOPPING, "m"), {}))
     office.switch.is_started = False
     office.send("model-switch", {"id": 3, **SWITCH})
-    office.switch.is_started = CommandError("switching", "m")
+    office.switch.is_started = CommandError(CommandCode.SWITCHING, "m")
     office.send("model-switch", {"id": 4, **SWITCH})
     assert office.results == [(1, "ok"), (2, "canaries_differ"), (3, "ok"), (4, "switching")]
 

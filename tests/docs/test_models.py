@@ -65,7 +65,7 @@ def test_the_sample_of_a_switch_parses_and_its_errors_are_named() -> None:
     (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
     assert fields_of(SwitchFields, json.loads(sample)).bundle == "pumps-2"
     code = (PACKAGE / "models" / "switch.py").read_text("utf-8")
-    codes = set(re.findall(r"""CommandError\("(\w+)\"""", code))
+    codes = set(map(str.lower, re.findall(r"CommandCode\.(\w+)", code)))
     assert "downgrade" in codes
     assert not {name for name in codes if f"`{name}`" not in text}
 
