@@ -1,7 +1,8 @@
 """The alarms, one entry each in ALARMS, and their retained topics `alarm/<name>`.
 
 To add an alarm, add its entry to ALARMS and a function that finds its cause in `Alarms`. Bring the cause in: from
-`BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. Nothing here may block.
+`BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. A part behind a seam finds its
+cause itself (`Part.findings` in health.py), which `_of_part` names here. Nothing here may block.
 """
 
 from __future__ import annotations

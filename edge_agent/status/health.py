@@ -1,15 +1,16 @@
 """The health document: what each part reports of itself, and what that means for the whole.
 
-A field is named in its part (`as_health`), in tools/schema/health.json and in docs/mqtt-api.md. A reason is named in
-its part (`reasons`), in REASONS, in docs/monitoring.md and docs/troubleshooting.md.
+A field is named in its part (`as_health`), in tools/schema/health.json and in docs/mqtt-api.md; a section that only
+some boards have, in ABSENT_SECTIONS, too. A reason is named in its part (`reasons`), in REASONS, in docs/monitoring.md
+and docs/troubleshooting.md. How an alarm comes in is said in alarms.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from edge_agent.status.alarms import ALARMS, Severity
+from edge_agent.status.alarms import ALARMS, Finding, Severity
 
 # What `overall` is while a reason holds, by reason. Alarms are reasons, too.
 REASONS = {
@@ -28,7 +29,22 @@ REASONS = {
     "sensor-errors": Severity.WARNING,
     "promise-unproven": Severity.WARNING,
 }
+# What the sections of parts behind a seam are on a board without these parts.
+ABSENT_SECTIONS: Mapping[str, Any] = {"pool": None, "accuracy": {}, "students": {}}
 OVERALL = {Severity.NONE: "ok", Severity.WARNING: "degraded", Severity.CRITICAL: "critical"}
+
+
+class Part(Protocol):
+    """A part behind a seam: learning from answers, a pool. Asked on the agent's thread, each second and for health."""
+
+    def as_health(self, now: float) -> dict[str, Any]:
+        """Its sections of the health document, by name."""
+
+    def reasons(self) -> Mapping[str, bool]:
+        """Whether each of its reasons of health holds now."""
+
+    def findings(self, now: float) -> Mapping[str, Finding | None]:
+        """The causes of its alarms by name: UNKNOWN where the board cannot tell, None where all is well."""
 
 
 def health_document(
@@ -38,12 +54,12 @@ def health_document(
 
     Args:
         parts: Sections by name; what is unknown on this board is null.
-        reasons: Whether each reason of REASONS holds.
+        reasons: Whether each reason of REASONS holds; those of a part that the board does not have are missing.
         alarms: The severity of each alarm that is raised, by name.
         unmeasured: The alarms whose cause this board cannot find.
     """
     known = {
-        **{name: severity if reasons[name] else Severity.NONE for name, severity in REASONS.items()},
+        **{name: severity if reasons.get(name) else Severity.NONE for name, severity in REASONS.items()},
         **{rule.name: Severity.NONE for rule in ALARMS if rule.name not in unmeasured},
         **{name: Severity[word.upper()] for name, word in alarms.items()},
     }

@@ -26,9 +26,8 @@ from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import Task
 from edge_agent.status.alarms import Alarms
-from edge_agent.status.health import health_document
+from edge_agent.status.health import ABSENT_SECTIONS, Part, health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
-from edge_agent.status.part import Part
 from edge_agent.status.presence import Presence, State
 from edge_agent.worker.supervisor import Supervisor
 
@@ -213,7 +212,7 @@ class StatusPublisher:
     def health(self, now: float) -> dict[str, Any]:
         """The health document of this moment."""
         reading, limits = self._monitor.latest(now), self._governor.limits
-        behind_seams: dict[str, Any] = {"pool": None, "accuracy": {}, "students": {}}
+        behind_seams = dict(ABSENT_SECTIONS)
         for part in self._parts:
             behind_seams |= part.as_health(now)
         return health_document(
@@ -237,7 +236,6 @@ class StatusPublisher:
                 **self._connections.reasons(now),
                 **self._supervisor.reasons(now, owes_answer=self._dispatcher.active > 0),
                 **self._dispatcher.reasons(),
-                "promise-unproven": False,
                 **{reason: holds for part in self._parts for reason, holds in part.reasons().items()},
                 "limited": limits.level is not Level.NORMAL,
                 "sensor-errors": reading.has_faults,

@@ -47,3 +47,7 @@ def test_parts_share_a_section_and_numbers_are_rounded() -> None:
     assert (document["seq"], document["pool"]) == (3, None)
     assert document["memory"] == {"total_mb": 8454.0, "agent_rss_mb": 30.123}
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_a_reason_of_a_part_that_the_board_does_not_have_does_not_hold() -> None:
+    assert health(reasons={}) == health()
