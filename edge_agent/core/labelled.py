@@ -1,7 +1,5 @@
 """Files of rows, as JSON lines or CSV, and which label an answer is."""
 
-from __future__ import annotations
-
 import csv
 import io
 import unicodedata

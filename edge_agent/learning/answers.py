@@ -1,7 +1,5 @@
 """Answers that feedback may come for, and what is known of the accuracy of each task."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

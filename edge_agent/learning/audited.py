@@ -1,7 +1,5 @@
 """Tasks whose answers are kept: what is known of them is found again at a start, and computed in the background."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """What a board knows of how right its answers are, for health and the alarms."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any

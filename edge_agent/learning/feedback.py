@@ -3,14 +3,12 @@
 Belongs to the agent's thread; what the answers say together is computed in the background.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from pydantic import StrictBool, StrictInt, StrictStr, model_validator
 
@@ -55,7 +53,7 @@ class Mark(CommandFields):
     correct: StrictBool | None = None  # Whether the output was right, instead of the label.
 
     @model_validator(mode="after")
-    def _check(self) -> Mark:
+    def _check(self) -> Self:
         if (self.answer is None) == (self.correct is None):
             raise ValueError("should have one of `answer` and `correct`")
         return self

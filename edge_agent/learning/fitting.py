@@ -1,7 +1,5 @@
 """Fits a score map in a process of its own: numpy would take 25 MB of the agent's memory for good."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The scores that callers get where feedback has something to say of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from edge_agent.core.pipe import Finished

@@ -4,8 +4,6 @@ Students answer first, answers are kept and come with questions, and feedback ch
 Belongs to the agent's thread.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Callable, Mapping

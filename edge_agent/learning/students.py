@@ -4,8 +4,6 @@ An audit is judged by the large model, which answers the request, too; of a task
 Belongs to the agent's thread; what the audits say together is computed in the background.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import math

@@ -1,7 +1,5 @@
 """Rows of a file: each an input for a task, as a rule with its right answer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Figures, drawn by matplotlib as SVG that takes its colours from the page's style."""
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

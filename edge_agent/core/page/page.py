@@ -1,7 +1,5 @@
 """The templates of pages. `frame.html.jinja` is what they extend, `macros.html.jinja` what they are made of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 The agent has the database locked: it is read from a copy, with the commits of its WAL.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

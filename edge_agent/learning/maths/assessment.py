@@ -4,8 +4,6 @@ Audits are a random sample: they measure, and nothing is fitted to them. All oth
 accuracy the audits before it train, too.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,10 +1,9 @@
 """Whether scores are true: of answers with 0.8, about 80 % should be right."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from edge_agent.core.score_map import FLOOR, ScoreMap
 
@@ -21,7 +20,7 @@ class Judged:
     right_score: float = 0.0  # Of the right label; 0 where it is only known that the best one is wrong.
 
     @classmethod
-    def of(cls, scores: Mapping[str, float], right: str | None, used: ScoreMap | None = None) -> Judged:
+    def of(cls, scores: Mapping[str, float], right: str | None, used: ScoreMap | None = None) -> Self:
         """An answer with these scores, under a map if one is used."""
         mapped = scores if used is None else used.apply(scores)
         best = max(mapped, key=mapped.__getitem__)

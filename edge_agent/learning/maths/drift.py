@@ -1,7 +1,5 @@
 """Says when a task's answers have become worse, and when its inputs have changed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate

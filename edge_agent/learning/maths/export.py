@@ -1,9 +1,7 @@
 """A task's kept answers, as `cmd/feedback-export` gives them and `edge-agent accuracy --out` keeps them in a file."""
 
-from __future__ import annotations
-
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -46,7 +44,7 @@ class Export(_Part):
     answers: Annotated[tuple[ExportedAnswer, ...], Field(strict=False)]
 
     @model_validator(mode="after")
-    def _check(self) -> Export:
+    def _check(self) -> Self:
         if any(one.scores.keys() != set(self.labels) for one in self.answers):
             raise ValueError("the answers have scores of different labels")
         for value in (self.map, self.prior):

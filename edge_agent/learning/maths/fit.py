@@ -5,8 +5,6 @@ calibration (arXiv 2505.23783). The agent fits in a process with OPENBLAS_NUM_TH
 threads, a busy core makes a fit ten times slower.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -52,7 +50,7 @@ class _Feedback:
     log_scores: _Array  # [rows, labels]
     right: _Indexes  # The index of each row's right label.
 
-    def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Feedback:
+    def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> "_Feedback":
         return _Feedback(self.log_scores[chosen], self.right[chosen])
 
     def __len__(self) -> int:

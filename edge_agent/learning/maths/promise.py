@@ -3,8 +3,6 @@
 Learn then Test, arXiv 2110.01052: each threshold is a hypothesis that is tested by an exact binomial test.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

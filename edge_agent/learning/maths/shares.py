@@ -5,8 +5,6 @@ C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illus
 as Wilson's hold so often on average only, and less often where nearly all answers are right.
 """
 
-from __future__ import annotations
-
 import math
 
 CONFIDENCE = 0.95

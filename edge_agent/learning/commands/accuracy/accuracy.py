@@ -1,7 +1,5 @@
 """Fetches the kept answers of a task, prints what they say, and writes the export and the page."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path

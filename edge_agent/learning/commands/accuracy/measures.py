@@ -3,8 +3,6 @@
 Also as tables of text, for the terminal and the page.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections import Counter

@@ -1,7 +1,5 @@
 """The page of `edge-agent accuracy --html`. Needs the extra `plots`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path

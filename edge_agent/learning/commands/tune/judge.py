@@ -1,7 +1,5 @@
 """How right each prompt is with each correction of its scores, and which of them to choose."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Which prompts are tried, and in which order: cheap ones first."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

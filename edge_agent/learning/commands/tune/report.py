@@ -1,7 +1,5 @@
 """What `tune` found: as text, as a document, and as keys for the configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

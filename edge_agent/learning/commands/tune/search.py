@@ -1,7 +1,5 @@
 """Asks a model with one prompt after the other while there is time, and chooses."""
 
-from __future__ import annotations
-
 import random
 import statistics
 from collections.abc import Callable, Sequence

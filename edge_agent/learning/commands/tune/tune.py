@@ -1,7 +1,5 @@
 """`edge-agent tune`: loads the configuration's model in a worker of its own, and prints what was found."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
