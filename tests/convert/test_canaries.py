@@ -49,6 +49,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TRIAGE = {"task": "machine-triage", "input": held_out()[0].payload}
 
 
+def keep_first(bundle: Path) -> dict[str, Any]:
+    """Leaves the first canary of each task of the demonstration; gives what the file then holds."""
+    recorded: dict[str, Any] = json.loads((bundle / "canaries.json").read_bytes())
+    recorded["canaries"] = recorded["canaries"][:3]
+    (bundle / "canaries.json").write_text(json.dumps(recorded))
+    return recorded
+
+
 def differences(bundle: Path) -> list[str]:
     return recording.differences(bundle, Adapted.from_path(bundle), ignore_progress)
 
@@ -95,13 +103,19 @@ def test_the_answers_do_not_depend_on_how_the_model_runs(
     work: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asked, "_SETTINGS", asked._SETTINGS.model_copy(update=settings))
-    assert differences(work / "demo") == []
+    bundle = work / "few"
+    if not bundle.exists():
+        shutil.copytree(work / "demo", bundle)
+        keep_first(bundle)
+    assert differences(bundle) == []
 
 
 def differences_of(checkpoint: Path, bundle: Path, canaries: Path, kind: str = "q4_0") -> list[str]:
-    """Of the checkpoint's answers from recorded ones."""
+    """Of the checkpoint's answers from recorded ones. Without objects, which cost a second and show no more."""
     assert run(checkpoint, "--type", kind, "--out", bundle) == 0
-    shutil.copy(canaries / "canaries.json", bundle)
+    recorded = json.loads((canaries / "canaries.json").read_bytes())
+    recorded["canaries"] = [one for one in recorded["canaries"] if "values" not in one["answer"]]
+    (bundle / "canaries.json").write_text(json.dumps(recorded))
     return differences(bundle)
 
 
@@ -127,7 +141,7 @@ def test_verify_asks_again_and_names_the_canary_and_both_answers(
 ) -> None:
     bundle = tmp_path / "b"
     shutil.copytree(work / "demo", bundle)
-    canaries = json.loads((bundle / "canaries.json").read_text("utf-8"))
+    canaries = keep_first(bundle)
     canaries["canaries"][2]["answer"]["beginning"] = "Nothing of the kind"
     (bundle / "canaries.json").write_text(json.dumps(canaries))
     assert run("verify", bundle, "--canaries") == 1
@@ -263,7 +277,7 @@ def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
     model = r1_distill.convert(checkpoint_folder(), tmp_path)
     requests = own_requests()
     of_each_kind = {request.task.config.kind: request for request in requests.requests}
-    few = replace(requests, requests=list(of_each_kind.values()))
+    few = replace(requests, requests=[of_each_kind["classify"], of_each_kind["generate"]])
     record_canaries(Adapted(model), few, model.parent, ignore_progress)
     canaries = decode((model.parent / "canaries.json").read_bytes())
     assert len(canaries.canaries) >= 2

@@ -107,12 +107,12 @@ def judge(model: Path, reference: Path, examples: Path, tasks: Path, work: Path)
 
 def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(demo_bundle: Path, tmp_path: Path) -> None:
     assert run(checkpoint_folder(), "--type", "iq4_nl", "--out", tmp_path / "b") == 0
-    tasks = judge(tmp_path / "b", demo_bundle, demo_examples(tmp_path / "labelled.jsonl", 20), DEMO_TASKS, tmp_path)
+    tasks = judge(tmp_path / "b", demo_bundle, demo_examples(tmp_path / "labelled.jsonl", 8), DEMO_TASKS, tmp_path)
 
     assert (tmp_path / "b" / "model.gguf").stat().st_size < 1.6e6
     for name in ("machine-triage", "machine-diagnosis"):
         task = tasks[name]
-        assert task.examples == 20
+        assert task.examples == 8
         assert task.reference_accuracy >= 0.95
         assert task.accuracy >= 0.99 * task.reference_accuracy
 
@@ -122,7 +122,7 @@ def test_an_unsure_or_incomplete_answer_is_wrong(demo_bundle: Path, tmp_path: Pa
     definitions["machine-triage"]["min_score"] = 1.0
     definitions["machine-diagnosis"]["max_tokens"] = 3
     (tmp_path / "tasks.json").write_text(json.dumps(definitions))
-    examples = demo_examples(tmp_path / "labelled.jsonl", 2)
+    examples = demo_examples(tmp_path / "labelled.jsonl", 1)
     tasks = judge(demo_bundle, demo_bundle, examples, tmp_path / "tasks.json", tmp_path)
 
     assert [task.accuracy for task in tasks.values()] == [0.0, 0.0]
