@@ -11,7 +11,7 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.environment import cores
 from edge_agent.core.extras import missing_extra
-from edge_agent.core.files import TooLongError, read_bounded, replace_file, replaced_file, sha256_of, sync_folder
+from edge_agent.core.files import TooLongError, atomic_writer, read_bounded, sha256_of, sync_folder, write_atomically
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK
 from edge_agent.core.labelled import TIME_KEYS, RowsError, json_values

@@ -68,7 +68,9 @@ class Agent:
         tasks = with_built_in(config.tasks)
         self._inbox = Inbox()
         self._presence = Presence(config.topics)
-        self._connections = Connections(config, self._inbox.deliver, self._presence.will, time.monotonic())
+        self._connections = Connections(
+            config, self._inbox.deliver, self._presence.begin_session_with_will, time.monotonic()
+        )
         self._supervisor = Supervisor(config, model, prefixes_of(tasks.values()), self._inbox.deliver)
         database = config.state_dir / FILE if config.queue.journal == "disk" else None
         self._store = Store(database, self._inbox.deliver)
@@ -109,7 +111,7 @@ class Agent:
             energy=self._energy,
         )
         if self._pool is not None:
-            self._status.add(self._pool)
+            self._status.add_part(self._pool)
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
         self._revocation_watch = RevocationWatch(config, self._supervisor, self._status.alarms.set_revocations)
@@ -391,7 +393,7 @@ class Agent:
         publish = self._connections.control.publish
         learning = Learning(before.score_maps, config, with_built_in(config.tasks), self._store, model, publish)
         self._dispatcher.admission.answerers = learning
-        self._status.add(learning)
+        self._status.add_part(learning)
 
     def _stop(self) -> None:
         """Replies leave first, then the state, and the worker ends last."""

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..agent import HeaderError, read_header, replace_file, replaced_file
+from ..agent import HeaderError, atomic_writer, read_header, write_atomically
 from ..plan import make_plan
 from ..progress import OnProgress, named
 from ..quantize.recipe import Quantization
@@ -20,7 +20,7 @@ from ..read.model import SourceModel
 from ..write.manifest import tools
 
 # Rises with every change of what is measured, or how: older results are then not used.
-_MEASUREMENTS = 4
+_CACHE_VERSION = 4
 
 
 def user_cache() -> Path:
@@ -31,14 +31,14 @@ def user_cache() -> Path:
 
 def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, progress: OnProgress) -> Path:
     """The checkpoint as BF16, written once, in a folder of `work` for all that is measured. Raises ConvertError."""
-    made_from = [checkpoint.source_hashes(), tools(), _MEASUREMENTS]
+    made_from = [checkpoint.source_hashes(), tools(), _CACHE_VERSION]
     if model.config.vocab_size < model.all_tokens:
         made_from.append(model.tokenizer.tokens)
     path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
     if not is_whole_gguf(path):
         progress("writing the reference", 0.0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_file(path) as draft:
+        with atomic_writer(path) as draft:
             plan = make_plan(model, Quantization.BF16)
             plan.write(Path(draft.name), progress=named(progress, "writing the reference"))
     return path
@@ -61,7 +61,7 @@ def read_cached(path: Path) -> Any:
 
 
 def write_cached(path: Path, value: Any) -> None:
-    replace_file(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomically(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def read_arrays(path: Path) -> dict[str, Any] | None:
@@ -77,4 +77,4 @@ def read_arrays(path: Path) -> dict[str, Any] | None:
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     data = io.BytesIO()
     np.savez(data, allow_pickle=False, **arrays)
-    replace_file(path, data.getvalue())
+    write_atomically(path, data.getvalue())

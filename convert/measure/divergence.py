@@ -128,8 +128,8 @@ def _draw(logits: Floats, top: npt.NDArray[np.int32], random: np.random.Generato
     for row in range(rows):
         shares = np.exp(logits[row] - logits[row].max())
         shares[top[row]] = 0
-        heaped = np.cumsum(shares, dtype=np.float64)
-        drawn[row] = np.minimum(np.searchsorted(heaped, places[row] * heaped[-1], side="right"), vocabulary - 1)
+        cumulative = np.cumsum(shares, dtype=np.float64)
+        drawn[row] = np.minimum(np.searchsorted(cumulative, places[row] * cumulative[-1], side="right"), vocabulary - 1)
     return drawn
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..agent import replaced_file
+from ..agent import atomic_writer
 from ..allocate import Option
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
@@ -167,7 +167,7 @@ def _round(
         names = [tensor.name for tensor in part if runner.is_multiplied(tensor.name)]
         moments = second_moments(runner, texts, names, progress=partial(progress, f"calibrating{of_parts}"))
         squares |= {name: np.diag(moments[input_group(name)]).copy() for name in names}
-        with replaced_file(kept.importance_path) as draft:
+        with atomic_writer(kept.importance_path) as draft:
             write_importance(Path(draft.name), squares, dataset=dataset, chunks=len(texts))
         groups: dict[str, _SharedInput] = {}
         for tensor in part:
@@ -213,7 +213,7 @@ class _SharedInput:
 
 def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, kept: Sensitivities) -> None:
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
-    with replaced_file(kept.encoded_path(tensor.name, kind)) as file:
+    with atomic_writer(kept.encoded_path(tensor.name, kind)) as file:
         for rows in _slabs(tensor):
             weights = dequantized(GgmlType.BF16, stored[rows], tensor.columns)
             try:

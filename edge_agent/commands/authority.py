@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.codes import CommandCode, CommandError
-from edge_agent.core.files import read_if_there, replace_file
+from edge_agent.core.files import read_if_there, write_atomically
 from edge_agent.core.wording import shown
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Authority:
         self._used = [*self._used, digest][-_MAX_NONCES:]
         try:
             if self._nonces_file is not None:
-                replace_file(self._nonces_file, b"".join(self._used), mode=0o600)
+                write_atomically(self._nonces_file, b"".join(self._used), mode=0o600)
         except OSError as error:
             log.warning(
                 "%s cannot be written, commands could be repeated after a restart: %s", self._nonces_file, error

@@ -17,12 +17,14 @@ class Status(StrEnum):
     PARTIAL = "partial"
 
 
-# Whose a code is. In a pool, a request that fails for its board alone goes to another one.
+# Whose fault a code is. In a pool, a request that fails because of its board goes to another one.
 _OF_BOARD, _OF_REQUEST = True, False
 
 
 class Code(StrEnum):
-    """`error.code` of a reply, its status, which decides whether the reply is repeated, and whose it is.
+    """`error.code` of a reply, with its status, and whether another board may do better.
+
+    The status also decides whether the reply is repeated.
 
     Besides where it is raised, a new code also goes into
     - docs/mqtt-api.md, and in the order here into docs/troubleshooting.md and rigs/fuzz/answers.py;
@@ -31,13 +33,13 @@ class Code(StrEnum):
     """
 
     status: Status
-    is_of_board: bool
+    may_succeed_elsewhere: bool
 
-    def __new__(cls, value: str, status: Status, is_of_board: bool) -> Self:  # noqa: FBT001 - a row of a table
+    def __new__(cls, value: str, status: Status, may_succeed_elsewhere: bool) -> Self:  # noqa: FBT001 - a table's row
         code = str.__new__(cls, value)
         code._value_ = value
         code.status = status
-        code.is_of_board = is_of_board
+        code.may_succeed_elsewhere = may_succeed_elsewhere
         return code
 
     QUEUE_FULL = "queue_full", Status.BUSY, _OF_BOARD

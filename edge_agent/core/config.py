@@ -27,7 +27,7 @@ from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
 from edge_agent.core.kinds.registry import TaskConfig
 from edge_agent.core.pipe import EngineSettings, is_echo
-from edge_agent.core.table import RatePerMinute, Table, TopicFilter, refuse
+from edge_agent.core.table import RatePerMinute, Table, TopicFilter, checked
 from edge_agent.core.topics import TaskTopics
 from edge_agent.core.wording import shown
 
@@ -76,7 +76,7 @@ def _check_root(root: str) -> str:
     fault = topics.topic_fault(root)
     if root.startswith(("$", "/")) or root.endswith("/"):
         fault = "a root must not start with '$' or '/', or end with '/'"
-    return refuse(fault, root)
+    return checked(fault, root)
 
 
 TopicRoot = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_root)]

@@ -40,7 +40,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def replaced_file(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """A draft to write, which takes the place of `path` once the body ends; if it raises, nothing changes.
 
     Its content is on the disk by then. Raises OSError.
@@ -61,16 +61,16 @@ def replaced_file(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
 @contextmanager
 def private_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that only its owner can read; it is at `path` whole, once the body ends, or not at all. Raises OSError."""
-    with replaced_file(path, mode=0o600) as draft:
+    with atomic_writer(path, mode=0o600) as draft:
         if (user := os.environ.get("SUDO_UID", "")).isdecimal() and os.geteuid() == 0:
             os.fchown(draft.fileno(), int(user), -1)  # the caller of sudo sends it on
         yield draft
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Replaces the content, and makes the folder; both are on the disk when this returns. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_file(path, mode=mode) as file:
+    with atomic_writer(path, mode=mode) as file:
         file.write(data)
     sync_folder(path.parent)
 

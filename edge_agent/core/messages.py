@@ -67,6 +67,6 @@ def json_publication(
     )
 
 
-def emptied(topic: str) -> Publication:
+def clear_retained(topic: str) -> Publication:
     """Removes what the broker retains there."""
     return Publication(topic=topic, payload=b"", retain=True)

@@ -15,12 +15,12 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-def refuse(fault: str | None, value: _T) -> _T:
+def checked(fault: str | None, value: _T) -> _T:
     """The value, if there is no fault."""
     if fault:
         raise ValueError(fault)
     return value
 
 
-TopicFilter = Annotated[str, AfterValidator(lambda text: refuse(topics.filter_fault(text), text))]
+TopicFilter = Annotated[str, AfterValidator(lambda text: checked(topics.filter_fault(text), text))]
 RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]

@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from edge_agent.core import pipe
-from edge_agent.core.files import read_if_there, replace_file
+from edge_agent.core.files import read_if_there, write_atomically
 from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _read(path: Path) -> dict[str, Scores]:
 
 def _write(path: Path, found: dict[str, Scores]) -> None:
     try:
-        replace_file(path, json.dumps(found).encode())
+        write_atomically(path, json.dumps(found).encode())
     except OSError as error:
         log.info("priors are not kept: %s", error)
 

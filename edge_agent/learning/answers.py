@@ -54,11 +54,11 @@ class AnswerTable:
         )  # fmt: skip
         return [(basis, answer) for basis, *columns in rows if (answer := _answer(columns)) is not None]
 
-    def mark(self, number: int, label: str | None) -> None:
+    def set_label(self, number: int, label: str | None) -> None:
         """Feedback came. label: the right one; None = another than the output."""
         self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
 
-    def of(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
+    def answers_for(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
         """In the order of time, without those damaged to have other labels. limit: negative = all."""
         known = set(labels)
         rows = self._store.select(
@@ -85,15 +85,15 @@ class AnswerTable:
         self._store.write("DELETE FROM answers WHERE id <> ''")
         self._store.write("DELETE FROM accuracy WHERE task NOT LIKE '%/%'")
 
-    def document(self, basis: str) -> Any:
-        """What `set_document` wrote, None = nothing, or nothing that can be read."""
+    def load_state(self, basis: str) -> Any:
+        """What `save_state` wrote, None = nothing, or nothing that can be read."""
         rows = self._store.select("SELECT document FROM accuracy WHERE basis = ?", basis)
         try:
             return json.loads(rows[0][0]) if rows else None
         except ValueError:
             return None
 
-    def set_document(self, basis: str, task: str, document: Any) -> None:
+    def save_state(self, basis: str, task: str, document: Any) -> None:
         self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", basis, task, json.dumps(document))
 
 

@@ -137,7 +137,7 @@ class Feedback(AuditedTasks[_Tracked]):
 
     def _restored(self, task: Task, config: ClassifyTask) -> _Tracked:
         tracked = _Tracked(task, config, task.basis_for(self._weights_sha256), task.name)
-        if (document := self._table.document(tracked.basis)) is not None:
+        if (document := self._table.load_state(tracked.basis)) is not None:
             try:
                 tracked.restore(document)
             except (ValueError, TypeError, LookupError) as error:
@@ -182,7 +182,7 @@ class Feedback(AuditedTasks[_Tracked]):
             raise CommandError(CommandCode.NOT_ENABLED, "feedback.enabled is false on this board: it keeps no answers")
         task = self._classify_task(name)
         tracked = self._tracked[name]
-        kept = self._table.of(tracked.basis, tracked.config.labels, after=after, limit=limit)
+        kept = self._table.answers_for(tracked.basis, tracked.config.labels, after=after, limit=limit)
         page: list[dict[str, Any]] = []
         nbytes = 0
         for one in kept:
@@ -209,7 +209,7 @@ class Feedback(AuditedTasks[_Tracked]):
         _, kept = found[0]
         label = _label(kept, mark)
         for basis, one in found:
-            self._table.mark(one.number, label)
+            self._table.set_label(one.number, label)
             self._students.on_feedback(basis)
             for tracked in self._tracked.values():
                 if tracked.basis == basis:
@@ -234,7 +234,7 @@ class Feedback(AuditedTasks[_Tracked]):
 
     def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         config = tracked.config
-        kept = self._table.of(tracked.basis, config.labels)
+        kept = self._table.answers_for(tracked.basis, config.labels)
         base = self._maps.known.in_force(tracked.task) or ScoreMap.identity(config.labels)
         current = tracked.fitted or base
         work = partial(
@@ -279,7 +279,7 @@ class Feedback(AuditedTasks[_Tracked]):
             shift=found.shift,
         )
         if tracked.document() != before:
-            self._table.set_document(tracked.basis, task.name, tracked.document())
+            self._table.save_state(tracked.basis, task.name, tracked.document())
         has_dropped = found.dropped_from is not None
         if found.has_new_map or has_dropped:
             log.info("recalibrated task=%s new_map=%s has_dropped=%s", task.name, found.has_new_map, has_dropped)

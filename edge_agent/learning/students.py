@@ -133,7 +133,7 @@ class Students(AuditedTasks[_Tracked]):
         basis = hashlib.sha256(f"{task.definition}\n{student.sha256}\n{judge}".encode()).hexdigest()[:16]
         if before is not None and before.basis == basis and before.config == config:
             return before
-        document = self._table.document(basis)
+        document = self._table.load_state(basis)
         since = document if isinstance(document, int) else 0
         name = name_of_student(task.name, student.name)
         return _Tracked(task=task, config=config, basis=basis, name=name, since=since, student=student.name)
@@ -187,7 +187,7 @@ class Students(AuditedTasks[_Tracked]):
 
     def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         labels, target = tracked.config.labels, tracked.target
-        kept = [one for one in self._table.of(tracked.basis, labels, after=tracked.since) if one.is_audit]
+        kept = [one for one in self._table.answers_for(tracked.basis, labels, after=tracked.since) if one.is_audit]
         confidence = tracked.config.confidence
         own = ScoreMap.identity(labels)
         return kept, partial(assess, kept, current=own, min_accuracy=target, confidence=confidence)
@@ -198,7 +198,7 @@ class Students(AuditedTasks[_Tracked]):
         if found.dropped_from is not None:
             log.warning("student %s is right less often than before: it has to prove itself again", tracked.student)
             tracked.since, tracked.found = kept[-1].number, None
-            self._table.set_document(tracked.basis, tracked.name, tracked.since)
+            self._table.save_state(tracked.basis, tracked.name, tracked.since)
         least = tracked.min_score
         if least != before:
             words = "none" if least == UNREACHABLE else f"those with a score of at least {least:.3f}"

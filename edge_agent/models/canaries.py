@@ -128,7 +128,7 @@ class CanaryFile(RecordedAnswers):
         """Compact JSON in UTF-8, the same bytes for equal canaries. Keys keep their order, which a schema needs."""
         tasks = {
             name: task.model_dump(
-                mode="json", by_alias=True, include={*task.defining} - (set() if task.examples else _EXAMPLES)
+                mode="json", by_alias=True, include={*task.definition_fields} - (set() if task.examples else _EXAMPLES)
             )
             for name, task in self.tasks.items()
         }
@@ -168,7 +168,7 @@ def decode(data: bytes) -> CanaryFile:
 
 
 def _known_keys() -> list[str]:
-    keys = (kind.model_fields[key].alias or key for kind in KINDS.values() for key in kind.defining)
+    keys = (kind.model_fields[key].alias or key for kind in KINDS.values() for key in kind.definition_fields)
     return list(dict.fromkeys(keys))
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.core.config import Config
-from edge_agent.core.files import read_if_there, replace_file, sync_folder
+from edge_agent.core.files import read_if_there, sync_folder, write_atomically
 from edge_agent.core.model import Model, ModelError, engine_states
 from edge_agent.core.wording import field_name, file_fault, shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
@@ -57,7 +57,7 @@ def _read_file(path: Path) -> Record | None:
 
 def write_record(state_dir: Path, record: Record) -> None:
     """On the disk when it returns; a loss of power before that leaves the old one. Raises OSError."""
-    replace_file(state_dir / FILE, record.model_dump_json(by_alias=True).encode() + b"\n")
+    write_atomically(state_dir / FILE, record.model_dump_json(by_alias=True).encode() + b"\n")
 
 
 def remove_record(state_dir: Path) -> None:

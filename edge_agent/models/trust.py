@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.core.config import ModelConfig, Sha256
-from edge_agent.core.files import TooLongError, read_bounded, read_if_there, replace_file
+from edge_agent.core.files import TooLongError, read_bounded, read_if_there, write_atomically
 from edge_agent.core.model import ModelError
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, printable, shown_path
@@ -142,7 +142,7 @@ def keep_revocations(state_dir: Path, trust: Trust) -> None:
         if trust.revocations is None or not _is_newer(trust.revocations, path):
             return
         try:
-            replace_file(path, trust.revocations.model_dump_json(by_alias=True).encode() + b"\n")
+            write_atomically(path, trust.revocations.model_dump_json(by_alias=True).encode() + b"\n")
         except OSError as error:
             log.error("%s cannot be written, so an older list may count later: %s", path, error)  # noqa: TRY400 - no fault of ours
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_agent.core.config import Config
-from edge_agent.core.files import read_if_there, replace_file
+from edge_agent.core.files import read_if_there, write_atomically
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import discovery_status
 from edge_agent.mqtt.link import TAKEN_OVER, WILL_DELAY_S, ConnectionFailed, FailedAt, LinkEvent, MqttLink
@@ -86,7 +86,7 @@ class Connections:
             return
         self._known_filters = known
         try:
-            replace_file(self._subscriptions_path, json.dumps(sorted(known), indent=1).encode() + b"\n")
+            write_atomically(self._subscriptions_path, json.dumps(sorted(known), indent=1).encode() + b"\n")
         except OSError as error:
             log.warning("%s cannot be written, subscriptions may remain: %s", self._subscriptions_path, error)
 

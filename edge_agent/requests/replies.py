@@ -130,7 +130,7 @@ class Replies:
 
     def end_without_answer(self, request: Request, error: Error, now: float) -> None:
         """Ends a request without an answer, whether it was admitted or not. What another board may answer goes back."""
-        if error.code.is_of_board and _has_time(request, now) and self.give_back(request):
+        if error.code.may_succeed_elsewhere and _has_time(request, now) and self.give_back(request):
             log.info("request given back task=%r code=%s", cut(request.task_name), error.code.value)
             return
         status = error.code.status

@@ -32,7 +32,7 @@ class TaskRow:
     @cached_property
     def answer(self) -> Any:
         """The right one, as a model gives it."""
-        return self.task.config.canonical(self.fields["answer"])
+        return self.task.config.canonical_answer(self.fields["answer"])
 
     def build_engine_request(self, number: int) -> EngineRequest:
         """The request to the worker, for the most probable answer. Raises Refusal."""

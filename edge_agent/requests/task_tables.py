@@ -56,7 +56,7 @@ def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
         if name == BUILT_IN_TASK and table.setdefault("kind", "generate") != "generate":
             faults.append(f'tasks.{name}.kind: should be "generate" (got {shown(table["kind"])})')
         values = dict(table)
-        found = [*_file_faults(table, folder), *text_faults(table)]
+        found = [*_load_named_files(table, folder), *text_faults(table)]
         faults += [f"{field_name(('tasks', name, key))}: {fault} (got {shown(values[key])})" for key, fault in found]
     return faults
 
@@ -88,7 +88,7 @@ def kind_of(table: Mapping[str, Any]) -> type[TaskBase] | None:
     return KINDS.get(str(table.get("kind")))
 
 
-def _file_faults(table: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+def _load_named_files(table: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     """Puts the content of a file in the place of its name; where that fails, an object that causes no other fault."""
     kind = kind_of(table)
     for key in kind.file_keys if kind else ():

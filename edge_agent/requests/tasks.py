@@ -46,7 +46,7 @@ class Task:
     def definition(self) -> str:
         """A hash, in hex, of the task's name and of the fields that decide its answers."""
         fields = self.config.model_dump(
-            mode="json", by_alias=True, include=set(self.config.defining), exclude_defaults=True
+            mode="json", by_alias=True, include=set(self.config.definition_fields), exclude_defaults=True
         )
         return hashlib.sha256(json.dumps([self.name, fields]).encode()).hexdigest()
 
@@ -169,7 +169,7 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """For `info`: what a caller needs to know of this task."""
-        return self.config.model_dump(mode="json", by_alias=True, include=set(self.config.described))
+        return self.config.model_dump(mode="json", by_alias=True, include=set(self.config.info_fields))
 
 
 def prefixes_of(tasks: Iterable[Task]) -> tuple[pipe.TaskPrefix, ...]:

@@ -16,7 +16,7 @@ from enum import IntEnum
 
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.clock import is_expired, timestamp
-from edge_agent.core.messages import Publication, emptied, json_publication
+from edge_agent.core.messages import Publication, clear_retained, json_publication
 from edge_agent.core.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -344,12 +344,12 @@ class Alarms:
     def withdraw(self) -> None:
         """Ends the raised alarms on the bus, because they are not updated any more."""
         for name in self.severities:
-            self._announce(emptied(self._topics.alarm(name)))
+            self._announce(clear_retained(self._topics.alarm(name)))
 
     def _publish(self, alarm: _AlarmState, now: float, session: str) -> None:
         topic, finding = self._topics.alarm(alarm.rule.name), alarm.finding
         if finding is None:
-            self._announce(emptied(topic))
+            self._announce(clear_retained(topic))
             return
         # The time of day may have been unset when the alarm began.
         alarm.since_text = alarm.since_text or timestamp(time.time() - (now - alarm.since))

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_agent import __version__
 from edge_agent.core.config import Config
-from edge_agent.core.messages import Publication, emptied, json_publication
+from edge_agent.core.messages import Publication, clear_retained, json_publication
 from edge_agent.core.topics import discovery_config
 from edge_agent.status.alarms import ALARMS
 
@@ -59,7 +59,7 @@ def discovery(config: Config, board_model: str) -> Publication | None:
 
 def withdrawal(config: Config) -> Publication:
     """The retained message that removes the board of this configuration from Home Assistant."""
-    return emptied(discovery_config(config.homeassistant.prefix, object_id(config)))
+    return clear_retained(discovery_config(config.homeassistant.prefix, object_id(config)))
 
 
 def object_id(config: Config) -> str:

@@ -23,7 +23,7 @@ class Presence:
     """Each connection has its own session, the same in its will and its birth. So a watcher can tell the will of a dead
     connection from the state of the living one.
 
-    The network thread calls `will` before each attempt to connect; the agent's thread calls the rest.
+    The network thread calls `begin_session_with_will` before each attempt to connect, the agent's thread the rest.
     """
 
     def __init__(self, topics: Topics) -> None:
@@ -48,7 +48,7 @@ class Presence:
         session = document.get("session") if isinstance(document, dict) else None
         return session if isinstance(session, str) and not session.endswith(self._process) else None
 
-    def will(self) -> Publication:
+    def begin_session_with_will(self) -> Publication:
         """The last will of the next connection, which begins its session."""
         self._session = (secrets.token_hex(4) + self._process, timestamp())
         return self._publication(State.OFFLINE, "connection-lost")

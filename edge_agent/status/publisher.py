@@ -78,7 +78,7 @@ class StatusPublisher:
         self._alarms_at = self._health_at = self._started_at
         self._republish_at = math.inf
 
-    def add(self, part: Part) -> None:
+    def add_part(self, part: Part) -> None:
         """Lets a part behind a seam have its say."""
         self._parts.append(part)
 

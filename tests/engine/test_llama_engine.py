@@ -92,7 +92,7 @@ def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama
         tokens = [*prompt, *path]
         llama.forget(0)
         start = llama.decode([Piece(0, 0, tokens, [len(tokens) - 1])], threads=1)[0]
-        return tree.choose(path, llama.logits(start + len(tokens) - 1)).copy()
+        return tree.choice_logits(path, llama.logits(start + len(tokens) - 1)).copy()
 
     expected = tree.scores({path: logits_after(path) for path in tree._choices})
     llama.forget(0)

@@ -74,8 +74,8 @@ class ClassifyTask(TaskBase):
                 raise ValueError(f"{key} should have a number for each of {', '.join(labels)}")
         return score_map
 
-    defining = (*TaskBase.defining, "labels")
-    described = (*TaskBase.described, "labels", "min_score", "top_scores")
+    definition_fields = (*TaskBase.definition_fields, "labels")
+    info_fields = (*TaskBase.info_fields, "labels", "min_score", "top_scores")
     writes = False
     canary_part = "scores"
     init_keys = {"labels": None}  # noqa: RUF012 - a ClassVar of TaskBase
@@ -107,5 +107,5 @@ class ClassifyTask(TaskBase):
     def answer_fault(self, answer: object) -> str | None:
         return f"answer: should be one of {', '.join(self.labels)}" if label_of(answer, self.labels) is None else None
 
-    def canonical(self, answer: Any) -> Any:
+    def canonical_answer(self, answer: Any) -> Any:
         return label_of(answer, self.labels)

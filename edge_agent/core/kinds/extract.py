@@ -34,8 +34,8 @@ class ExtractTask(SampledTask):
     ] = Field(alias="schema")
     """A JSON Schema (2020-12) of an object, with local `$ref` only: a table, or a JSON file's name."""
 
-    defining = (*TaskBase.defining, "output_schema")
-    described = (*TaskBase.described, "output_schema")
+    definition_fields = (*TaskBase.definition_fields, "output_schema")
+    info_fields = (*TaskBase.info_fields, "output_schema")
     canary_part = "values"
     file_keys = ("schema",)
     init_keys = {"schema": _SAMPLE}  # noqa: RUF012 - a ClassVar of TaskBase
@@ -68,7 +68,7 @@ class ExtractTask(SampledTask):
             return False
         return all(name in output and is_near(output[name], value) for name, value in answer.items())
 
-    def canonical(self, answer: Any) -> Any:
+    def canonical_answer(self, answer: Any) -> Any:
         """With its keys in the order in which the board writes them."""
         return _in_order(answer, self.output_schema)
 

@@ -16,7 +16,7 @@ from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS, Options, Temperature, Tokens, TopP
 from edge_agent.core.pipe import Finished, Plan
 from edge_agent.core.strict_json import is_near
-from edge_agent.core.table import RatePerMinute, Table, TopicFilter, refuse
+from edge_agent.core.table import RatePerMinute, Table, TopicFilter, checked
 from edge_agent.core.wording import shown
 
 # Characters: more than the longest context.
@@ -82,11 +82,14 @@ class TaskBase(Table):
         if not info.data["subscribe"]:
             raise ValueError("requires `subscribe`: it says where answers to those topics go")
         wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
-        return refuse(topics.publish_pattern_fault(publish, wildcards), publish)
+        return checked(topics.publish_pattern_fault(publish, wildcards), publish)
 
-    defining: ClassVar[tuple[str, ...]] = ("kind", "system", "template", "examples", "examples_as", "max_tokens")
+    definition_fields: ClassVar[tuple[str, ...]] = (
+        *("kind", "system", "template"),
+        *("examples", "examples_as", "max_tokens"),
+    )
     """The fields that decide what an answer is."""
-    described: ClassVar[tuple[str, ...]] = (
+    info_fields: ClassVar[tuple[str, ...]] = (
         *("kind", "deadline_ms", "priority", "max_tokens"),
         *("subscribe", "keep", "reply"),
     )
@@ -141,7 +144,7 @@ class TaskBase(Table):
         """Whether an output is the answer of a labelled row."""
         return is_near(output, answer)
 
-    def canonical(self, answer: Any) -> Any:
+    def canonical_answer(self, answer: Any) -> Any:
         """An answer without a fault, as a model learns to give it."""
         return answer
 

@@ -75,12 +75,12 @@ class LabelTree:
         odds: float = -highest - math.log(sum(math.exp(other - highest) for other in others))
         return odds
 
-    def choose(self, path: TokenPath, row: LogitsRow) -> LogitsRow:
+    def choice_logits(self, path: TokenPath, row: LogitsRow) -> LogitsRow:
         """The logits of this path's choices, copied from a row [vocabulary]."""
         return row[self._choices[path]]
 
     def scores(self, logits: Mapping[TokenPath, LogitsRow]) -> dict[str, float]:
-        """Label -> probability, in the order of the labels. logits: of each path's choices, by `choose`."""
+        """Label -> probability, in the order of the labels. logits: of each path's choices, by `choice_logits`."""
         chances = {path: _softmax(logits[path]) for path in self._choices}
         return {
             label: prod(chances[path][place] for path, place in way) / alike
@@ -124,7 +124,7 @@ class LabelAnswer(Answer):
             if is_choice or token is not None:
                 logits = self._logits(row)
                 if is_choice:
-                    self._read[path] = self._tree.choose(path, logits)
+                    self._read[path] = self._tree.choice_logits(path, logits)
                 if token is not None:
                     excess = self._tree.log_odds(token, logits) - self._limits.max_log_odds
                     self._excess = excess if self._excess is None else max(self._excess, excess)

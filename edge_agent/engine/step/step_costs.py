@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from edge_agent.core.environment import cores
-from edge_agent.core.files import read_if_there, replace_file
+from edge_agent.core.files import read_if_there, write_atomically
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.step.scheduler import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
@@ -173,6 +173,6 @@ def load_costs(path: Path, key: str) -> list[StepCost] | None:
 def save_costs(path: Path, key: str, costs: Sequence[StepCost]) -> None:
     """Keeps them; where the disk refuses, the next start measures again."""
     try:
-        replace_file(path, json.dumps({"key": key, "costs": [asdict(cost) for cost in costs]}).encode())
+        write_atomically(path, json.dumps({"key": key, "costs": [asdict(cost) for cost in costs]}).encode())
     except OSError as error:
         log.info("the costs of steps are not kept: %s", error)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_agent.core.config import Config, MqttConfig
-from edge_agent.core.messages import emptied, json_publication
+from edge_agent.core.messages import clear_retained, json_publication
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import shown
 from edge_agent.mqtt.credentials import credential_faults
@@ -203,7 +203,7 @@ def retained_check(board: Client, topics: Topics) -> Check:
     board.wait_until_sent(WAIT_S)
     board.link.subscriptions.replace({topics.event("+")})
     is_brought = hears(board, token, is_retained=True)
-    board.link.publish(emptied(topic))
+    board.link.publish(clear_retained(topic))
     if is_brought:
         return good("retained", "a new subscription receives retained messages, even with wildcards")
     return warning(

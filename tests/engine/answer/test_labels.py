@@ -23,7 +23,7 @@ def letters(label: str) -> list[int]:
 
 
 def scores(tree: LabelTree, rows: dict[TokenPath, np.ndarray]) -> dict[str, float]:
-    return tree.scores({path: tree.choose(path, row) for path, row in rows.items()})
+    return tree.scores({path: tree.choice_logits(path, row) for path, row in rows.items()})
 
 
 def row(**logits: float) -> np.ndarray:
