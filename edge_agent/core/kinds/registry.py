@@ -2,12 +2,16 @@
 
 To add one, write its module beside this one, name it below and describe what callers see of it:
 
-* tools/schema/reply.json, if its output or its `finish` is new; tools/schema/info.json: its name, and the keys that
-  `info` shows of it; docs/tasks.md and docs/mqtt-api.md. `python -m docs.generate` writes docs/configuration.md.
-* If the engine answers it by one of the plans of core/pipe, that is all.
-* A plan of its own is named in core/pipe (`Plan`), answered in engine/active_request (`RequestBuilder`) by a module in
-  engine/answer, and in engine/echo. mypy finds these places.
-* A bundle's file with a model of its own: models/bundle lists it, and the worker opens it as in engine/students.
+* tools/schema/reply.json, if its output, another field of its replies or its `finish` is new; tools/schema/info.json:
+  its name, and the keys that `info` shows of it; docs/tasks.md and docs/mqtt-api.md. `python -m docs.generate` writes
+  docs/configuration.md and docs/cli.md.
+* If the engine answers it by one of the plans of core/pipe, that is all. The kind makes of such an answer what callers
+  get: of the scores of a grid of numbers, for example, a mean and an interval.
+* A plan of its own is named in core/pipe (`Plan`) and has a case in engine/active_request, which a module in
+  engine/answer answers, in engine/echo and in engine/prompt/field_prompts. mypy finds these places. A `finish` of its
+  own stands in core/pipe, too.
+* If a small model of the bundle answers it, and never the large one, it says so (`has_own_model`). A file in another
+  format than .gguf is read in models/bundle (`_students`, STUDENT_FILE) and opened in engine/students.
 * If `edge-convert train` is to judge it otherwise than as one of `choices`: convert/learning/training, quality, report.
 """
 
