@@ -65,9 +65,11 @@ class AnswerTable:
             f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
             basis, after, limit,
         )  # fmt: skip
-        found = (_answer(columns) for columns in rows)
+        answers = (_answer(columns) for columns in rows)
         return [
-            one for one in found if one and one.scores.keys() == known and (one.label is None or one.label in known)
+            answer
+            for answer in answers
+            if answer and answer.scores.keys() == known and (answer.label is None or answer.label in known)
         ]
 
     def forget(self, task: str, *, keep: int, keep_marked: int, before_wall_s: float) -> None:

@@ -56,7 +56,7 @@ class AuditedTasks(Generic[_T]):
         """The kept answers, and how to assess them in another thread."""
         raise NotImplementedError
 
-    def _apply(self, tracked: _T, kept: list[KeptAnswer], found: Assessment) -> dict[str, Any] | None:
+    def _apply(self, tracked: _T, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
         """Gives the document of an `event/recalibration`, if there is one."""
         raise NotImplementedError
 
@@ -93,16 +93,16 @@ class AuditedTasks(Generic[_T]):
         """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
         event = None
         if self._assessing is not None:
-            tracked, kept, found = self._assessing
-            if not found.done():
+            tracked, kept, future = self._assessing
+            if not future.done():
                 return None
             self._assessing = None
             if self._tracked.get(tracked.task.name) is tracked:
-                if (error := found.exception()) is None:
-                    event = self._apply(tracked, kept, found.result())
+                if (error := future.exception()) is None:
+                    event = self._apply(tracked, kept, future.result())
                 else:
                     log.error("the kept answers of %s cannot be used: %s", tracked.name, error)
-        due = [(one.due_at, one) for one in self._tracked.values() if one.due_at is not None and now >= one.due_at]
+        due = [(task.due_at, task) for task in self._tracked.values() if task.due_at is not None and now >= task.due_at]
         if due:
             _, first = min(due, key=lambda pair: pair[0])
             first.due_at = None

@@ -166,7 +166,7 @@ class Feedback(AuditedTasks[_Tracked]):
         """Raises CommandError(unknown_task)."""
         task = self._tasks.get(name)
         if task is None or not isinstance(task.config, ClassifyTask):
-            allowed = [one for one, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
+            allowed = [name for name, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
             words = ", ".join(allowed) or "none"
             raise CommandError(
                 CommandCode.UNKNOWN_TASK, f"task: should be one of kind classify: {words} (got {shown(name)})"
@@ -185,8 +185,8 @@ class Feedback(AuditedTasks[_Tracked]):
         kept = self._table.answers_for(tracked.basis, tracked.config.labels, after=after, limit=limit)
         page: list[dict[str, Any]] = []
         nbytes = 0
-        for one in kept:
-            entry = _exported(one)
+        for answer in kept:
+            entry = _exported(answer)
             nbytes += len(encode(entry))
             if page and nbytes > _PAGE_BYTES:
                 break
@@ -196,7 +196,7 @@ class Feedback(AuditedTasks[_Tracked]):
             "task": name,
             "definition": task.definition,
             "model": self._weights_sha256,
-            **{key: None if one is None else one.to_json() for key, one in maps.items()},
+            **{key: None if map_ is None else map_.to_json() for key, map_ in maps.items()},
             "since": tracked.since,
             "next": page[-1]["number"] if page else None,
             "answers": page,
@@ -205,11 +205,11 @@ class Feedback(AuditedTasks[_Tracked]):
     def mark(self, name: str, mark: Mark, now: float) -> dict[str, Any]:
         """Takes feedback on an answer of this task; gives the data of its result. Raises CommandError."""
         self._classify_task(name)
-        found = self._find(name, mark)
-        _, kept = found[0]
+        matches = self._find(name, mark)
+        _, kept = matches[0]
         label = _label(kept, mark)
-        for basis, one in found:
-            self._table.set_label(one.number, label)
+        for basis, answer in matches:
+            self._table.set_label(answer.number, label)
             self._students.on_feedback(basis)
             for tracked in self._tracked.values():
                 if tracked.basis == basis:
@@ -219,18 +219,18 @@ class Feedback(AuditedTasks[_Tracked]):
     def _find(self, name: str, mark: Mark) -> list[tuple[str, KeptAnswer]]:
         """The newest answer that is meant, with its basis: the model's, or a student's, or both to one request."""
         names = [name, *filter(None, [self._students.name_in_store(name)])]
-        found = [pair for one in names for pair in self._table.find(one, json.dumps(mark.id))]
+        matches = [match for name in names for match in self._table.find(name, json.dumps(mark.id))]
         if mark.reply_to is not None:
-            found = [(basis, one) for basis, one in found if one.reply_topic == mark.reply_to]
-        if not found:
+            matches = [(basis, answer) for basis, answer in matches if answer.reply_topic == mark.reply_to]
+        if not matches:
             limits = f"only the newest {self._config.keep} of each task are, for {self._config.days:g} days"
             raise CommandError(
                 CommandCode.NOT_FOUND, f"id: no answer with this id is kept; {limits} (got {shown(mark.id)})"
             )
-        if len({one.reply_topic for _, one in found}) > 1:
+        if len({answer.reply_topic for _, answer in matches}) > 1:
             raise CommandError(CommandCode.AMBIGUOUS, "reply_to: required, because several callers used this id")
-        newest = max(one.wall_s for _, one in found)
-        return [(basis, one) for basis, one in found if one.wall_s == newest]
+        newest = max(answer.wall_s for _, answer in matches)
+        return [(basis, answer) for basis, answer in matches if answer.wall_s == newest]
 
     def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         config = tracked.config
@@ -239,7 +239,7 @@ class Feedback(AuditedTasks[_Tracked]):
         current = tracked.fitted or base
         work = partial(
             assess,
-            [replace(one, is_audit=one.is_audit and one.number > tracked.since) for one in kept],
+            [replace(answer, is_audit=answer.is_audit and answer.number > tracked.since) for answer in kept],
             current=current,
             min_accuracy=config.min_accuracy,
             confidence=config.confidence,
@@ -248,53 +248,53 @@ class Feedback(AuditedTasks[_Tracked]):
         )
         return kept, work
 
-    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], found: Assessment) -> dict[str, Any] | None:
+    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
         task, config = tracked.task, tracked.config
         before = tracked.document()
-        if found.has_new_map:
-            tracked.fitted = found.map
-            self._maps.set_fitted(task, found.map)
-        tracked.compared_rows = found.compared_rows
-        if found.dropped_from is not None:
+        if assessment.has_new_map:
+            tracked.fitted = assessment.map
+            self._maps.set_fitted(task, assessment.map)
+        tracked.compared_rows = assessment.compared_rows
+        if assessment.dropped_from is not None:
             # What was audited before says nothing of what comes: it trains from now on.
-            tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, found.dropped_from, 0
+            tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, assessment.dropped_from, 0
             tracked.due_at = 0.0
-        elif tracked.dropped_from is not None and found.audits >= _BACK_AFTER_AUDITS:
-            is_back = upper_bound(found.right, found.audits, config.confidence) >= tracked.dropped_from
+        elif tracked.dropped_from is not None and assessment.audits >= _BACK_AFTER_AUDITS:
+            is_back = upper_bound(assessment.right, assessment.audits, config.confidence) >= tracked.dropped_from
             tracked.dropped_from = None if is_back else tracked.dropped_from
         if config.min_accuracy is not None:
-            self._maps.set_min_score(task, found.promise.threshold if found.promise else UNREACHABLE)
-        since = next((one for one in kept if one.number > tracked.since), None)
+            self._maps.set_min_score(task, assessment.promise.threshold if assessment.promise else UNREACHABLE)
+        since = next((answer for answer in kept if answer.number > tracked.since), None)
         tracked.facts = TaskAccuracy(
-            given=found.given,
-            accuracy=found.right / found.audits if found.audits else None,
-            lower_bound=found.lower_bound,
-            asked=found.asked,
-            audits=found.audits,
+            given=assessment.given,
+            accuracy=assessment.right / assessment.audits if assessment.audits else None,
+            lower_bound=assessment.lower_bound,
+            asked=assessment.asked,
+            audits=assessment.audits,
             feedback=tracked.compared_rows,
-            promised=config.min_accuracy if found.promise else None,
-            is_unproven=config.min_accuracy is not None and found.promise is None,
+            promised=config.min_accuracy if assessment.promise else None,
+            is_unproven=config.min_accuracy is not None and assessment.promise is None,
             since=None if since is None else timestamp(since.wall_s),
             dropped_from=tracked.dropped_from,
-            shift=found.shift,
+            shift=assessment.shift,
         )
         if tracked.document() != before:
             self._table.save_state(tracked.basis, task.name, tracked.document())
-        has_dropped = found.dropped_from is not None
-        if found.has_new_map or has_dropped:
-            log.info("recalibrated task=%s new_map=%s has_dropped=%s", task.name, found.has_new_map, has_dropped)
+        has_dropped = assessment.dropped_from is not None
+        if assessment.has_new_map or has_dropped:
+            log.info("recalibrated task=%s new_map=%s has_dropped=%s", task.name, assessment.has_new_map, has_dropped)
             return {
                 "task": task.name,
-                "new_map": found.has_new_map,
+                "new_map": assessment.has_new_map,
                 "has_dropped": has_dropped,
-                "feedback": found.compared_rows,
-                "audits": found.audits,
+                "feedback": assessment.compared_rows,
+                "audits": assessment.audits,
             }
         return None
 
     def facts(self) -> dict[str, TaskAccuracy]:
         # Their students answer, whatever the large model may promise.
-        alone = {name for name, one in self._students.facts().items() if one.promised is not None}
+        alone = {name for name, student in self._students.facts().items() if student.promised is not None}
         return {
             name: replace(tracked.facts, is_unproven=tracked.facts.is_unproven and name not in alone)
             for name, tracked in self._tracked.items()

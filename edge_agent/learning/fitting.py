@@ -13,8 +13,8 @@ from edge_agent.learning.maths.assessment import LabelledScores
 def better_map_in_child(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
     """As `maths.fit.better_map`. Raises OutOfBoundsError if the process fails."""
     given = {"labels": current.labels, "rows": rows, "current": current.to_json(), "base": base.to_json()}
-    found = json.loads(run_in_child("edge_agent.learning.fitting", json.dumps(given).encode()))
-    return None if found is None else ScoreMap.from_json(found, current.labels)
+    better = json.loads(run_in_child("edge_agent.learning.fitting", json.dumps(given).encode()))
+    return None if better is None else ScoreMap.from_json(better, current.labels)
 
 
 def _main() -> None:
@@ -24,8 +24,8 @@ def _main() -> None:
 
     given = json.load(sys.stdin)
     current, base = (ScoreMap.from_json(given[name], given["labels"]) for name in ("current", "base"))
-    found = better_map([(scores, label) for scores, label in given["rows"]], current, base)
-    json.dump(None if found is None else found.to_json(), sys.stdout)
+    better = better_map([(scores, label) for scores, label in given["rows"]], current, base)
+    json.dump(None if better is None else better.to_json(), sys.stdout)
 
 
 if __name__ == "__main__":

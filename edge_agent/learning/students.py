@@ -65,7 +65,7 @@ class _Tracked(AuditedTask):
     asked: int = 0  # Requests that the student was asked.
     answered: int = 0  # Those of them that it answered alone.
     new_audits: int = 0  # Since they were last counted as something new to assess.
-    found: Assessment | None = None  # The latest assessment.
+    assessment: Assessment | None = None  # The latest assessment.
 
     @property
     def is_judged_by_callers(self) -> bool:
@@ -77,7 +77,8 @@ class _Tracked(AuditedTask):
 
     @property
     def min_score(self) -> float:
-        return UNREACHABLE if self.found is None or self.found.promise is None else self.found.promise.threshold
+        promise = None if self.assessment is None else self.assessment.promise
+        return UNREACHABLE if promise is None else promise.threshold
 
     def count_audit(self) -> None:
         self.new_audits += 1
@@ -85,14 +86,14 @@ class _Tracked(AuditedTask):
             self.new_audits, self.due_at = 0, 0.0
 
     def facts(self) -> StudentFacts:
-        found = self.found
-        promise = None if found is None else found.promise
+        assessment = self.assessment
+        promise = None if assessment is None else assessment.promise
         return StudentFacts(
             student=self.student,
             share=self.answered / self.asked if self.asked else None,
-            accuracy=found.right / found.audits if found is not None and found.audits else None,
-            lower_bound=None if found is None else found.lower_bound,
-            audits=0 if found is None else found.audits,
+            accuracy=assessment.right / assessment.audits if assessment is not None and assessment.audits else None,
+            lower_bound=None if assessment is None else assessment.lower_bound,
+            audits=0 if assessment is None else assessment.audits,
             promised=None if promise is None else self.target,
             least_score=None if promise is None else promise.threshold,
         )
@@ -187,17 +188,18 @@ class Students(AuditedTasks[_Tracked]):
 
     def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         labels, target = tracked.config.labels, tracked.target
-        kept = [one for one in self._table.answers_for(tracked.basis, labels, after=tracked.since) if one.is_audit]
+        answers = self._table.answers_for(tracked.basis, labels, after=tracked.since)
+        kept = [answer for answer in answers if answer.is_audit]
         confidence = tracked.config.confidence
         own = ScoreMap.identity(labels)
         return kept, partial(assess, kept, current=own, min_accuracy=target, confidence=confidence)
 
-    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], found: Assessment) -> None:
+    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], assessment: Assessment) -> None:
         before = tracked.min_score
-        tracked.found = found
-        if found.dropped_from is not None:
+        tracked.assessment = assessment
+        if assessment.dropped_from is not None:
             log.warning("student %s is right less often than before: it has to prove itself again", tracked.student)
-            tracked.since, tracked.found = kept[-1].number, None
+            tracked.since, tracked.assessment = kept[-1].number, None
             self._table.save_state(tracked.basis, tracked.name, tracked.since)
         least = tracked.min_score
         if least != before:

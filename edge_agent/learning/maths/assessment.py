@@ -65,25 +65,25 @@ def assess(
 
     better_map: fits a map to rows, if they prove one better than `current`, the one in force.
     """
-    rows = [(one.scores, one.label) for one in answers if one.label is not None and not one.is_audit]
-    found = None
+    rows = [(answer.scores, answer.label) for answer in answers if answer.label is not None and not answer.is_audit]
+    new_map = None
     if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
-        found = better_map(rows)
-    used = found or current
+        new_map = better_map(rows)
+    used = new_map or current
     # Answers with feedback are kept for longer: before the first one without, the others are gone.
-    recent = list(dropwhile(lambda one: one.is_marked, answers)) or answers
-    asked = [one for one in answers if one.is_audit]
+    recent = list(dropwhile(lambda answer: answer.is_marked, answers)) or answers
+    asked = [answer for answer in answers if answer.is_audit]
     while asked and not asked[-1].is_marked:
         asked.pop()
-    audits = [Judged.of(one.scores, one.label, used) for one in asked if one.is_marked]
-    rights = [one.is_right for one in audits]
+    audits = [Judged.of(answer.scores, answer.label, used) for answer in asked if answer.is_marked]
+    rights = [audit.is_right for audit in audits]
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
-        others = [used.best(one.scores)[1] for one in recent if not one.is_audit]
+        others = [used.best(answer.scores)[1] for answer in recent if not answer.is_audit]
         promised = promise.find_promise(audits, others, min_accuracy, confidence)
     return Assessment(
         map=used,
-        has_new_map=found is not None,
+        has_new_map=new_map is not None,
         compared_rows=len(rows) if is_due else compared_rows,
         given=_share_given(recent, promised) if min_accuracy is None or promised else 0.0,
         asked=len(asked),
@@ -99,12 +99,12 @@ def assess(
 def _share_given(recent: Sequence[Answer], promised: promise.Promise | None) -> float | None:
     if promised is not None:
         return promised.coverage
-    return sum(one.output is not None for one in recent) / len(recent) if recent else None
+    return sum(answer.output is not None for answer in recent) / len(recent) if recent else None
 
 
 def _has_confirmed(answers: Sequence[Answer]) -> bool:
     """Whether feedback confirms any answer: feedback on wrong ones alone says nothing of the others."""
-    return any(one.label is not None and one.label == one.output and not one.is_audit for one in answers)
+    return any(answer.label is not None and answer.label == answer.output and not answer.is_audit for answer in answers)
 
 
 def _shift(answers: Sequence[Answer], used: ScoreMap) -> float | None:
@@ -113,13 +113,13 @@ def _shift(answers: Sequence[Answer], used: ScoreMap) -> float | None:
         return None
     sides = []
     for part in (answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:]):
-        best = [used.best(one.scores) for one in part]
+        best = [used.best(answer.scores) for answer in part]
         sides.append(
             (
                 Counter(label for label, _ in best),
                 Counter(str(int(score * _CONFIDENCE_BINS)) for _, score in best),
                 # Powers of two: a sentence more is no shift.
-                Counter(str(one.tokens.bit_length()) for one in part),
+                Counter(str(answer.tokens.bit_length()) for answer in part),
             )
         )
     shifts = [drift.distribution_shift(before, after) for before, after in zip(*sides, strict=True)]

@@ -38,16 +38,17 @@ def share_right(judged: Sequence[Judged]) -> float:
 
 
 def count_right(judged: Sequence[Judged]) -> int:
-    return sum(one.is_right for one in judged)
+    return sum(answer.is_right for answer in judged)
 
 
 def bins(judged: Sequence[Judged]) -> list[tuple[int, float, float]]:
     """Of each bin of equal width that has answers: how many, mean score, share of right ones."""
     parts: dict[int, list[Judged]] = {}
-    for one in judged:
-        parts.setdefault(min(BINS - 1, int(one.score * BINS)), []).append(one)
+    for answer in judged:
+        parts.setdefault(min(BINS - 1, int(answer.score * BINS)), []).append(answer)
     return [
-        (len(part), sum(one.score for one in part) / len(part), share_right(part)) for _, part in sorted(parts.items())
+        (len(part), sum(answer.score for answer in part) / len(part), share_right(part))
+        for _, part in sorted(parts.items())
     ]
 
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 # Older audits are ignored: this bounds the time of a test.
 MAX_AUDITS = 1000
-# Audits before the earliest drop that is thought of: a few lucky first ones say little about the accuracy before.
+# Audits before the earliest drop that is considered: a few lucky first ones say little about the accuracy before.
 MIN_BEFORE = 50
 # Accuracies from 0.0025 to 0.9975, evenly spaced in log odds.
 _LEVELS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-24, 25))
@@ -40,7 +40,7 @@ def accuracy_before_drop(rights: Sequence[bool]) -> float | None:
 def _evidence(rights: Sequence[bool]) -> float:
     right = sum(rights)
     logs = [right * math.log(level) + (len(rights) - right) * math.log1p(-level) for level in _LEVELS]
-    weights = [math.exp(one - max(logs)) for one in logs]
+    weights = [math.exp(log_weight - max(logs)) for log_weight in logs]
     later = rights[MIN_BEFORE:]
     pairs = zip(weights, _LEVELS, strict=True)
     return sum(weight * _evidence_at(level, later) for weight, level in pairs) / sum(weights)

@@ -45,7 +45,7 @@ class Export(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if any(one.scores.keys() != set(self.labels) for one in self.answers):
+        if any(answer.scores.keys() != set(self.labels) for answer in self.answers):
             raise ValueError("the answers have scores of different labels")
         for value in (self.map, self.prior):
             if value is not None and self.answers:
@@ -69,7 +69,7 @@ class Export(_Part):
     @property
     def training(self) -> list[ExportedAnswer]:
         """The answers with feedback that maps are fitted to."""
-        return [one for one in self.answers if one.is_marked and not self.measures(one)]
+        return [answer for answer in self.answers if answer.is_marked and not self.measures(answer)]
 
     def measures(self, answer: ExportedAnswer) -> bool:
         """Whether it is an audit that counts; all other feedback trains."""

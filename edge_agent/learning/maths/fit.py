@@ -25,7 +25,7 @@ _FOLDS = 3
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)
 # A scale per label is tried only with this many rows per label.
 _ROWS_PER_SCALE = 3
-# A scale never turns round: feedback on wrong answers alone would make the least likely label the best one.
+# A scale never becomes negative: feedback on wrong answers alone would make the least likely label the best one.
 _MIN_STRETCH = 0.05
 _NEWTON_STEPS = 30
 # In nats a row: far less than what feedback can tell apart.
@@ -67,7 +67,7 @@ def better_map(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap
 
     rows: in any order. Maps are judged by cross-validation, on rows that their fit does not see. A fit towards `base`
     is taken if its log loss is lower than that of `current` and that of `current` with a fitted temperature, each by a
-    one-sided paired test at 95 %, and if it is right as often as `current`. Else the temperature is taken, which
+    one-sided paired test at 95 %, and if it is right as often as `current`. Otherwise the temperature is taken, which
     changes no answer, if it passes the first test. What is taken is fitted again on all rows. Raises ValueError for
     rows or maps of other labels.
     """
@@ -132,8 +132,8 @@ def _cross_validated(feedback: _Feedback, fitted: Callable[[_Feedback], ScoreMap
     """Log scores [rows, labels], each by a map that is fitted without its row."""
     fold = np.random.default_rng(0).permutation(len(feedback)) % _FOLDS
     result = np.empty_like(feedback.log_scores)
-    for one in range(_FOLDS):
-        result[fold == one] = _mapped(feedback[fold == one], fitted(feedback[fold != one]))
+    for number in range(_FOLDS):
+        result[fold == number] = _mapped(feedback[fold == number], fitted(feedback[fold != number]))
     return result
 
 

@@ -36,8 +36,8 @@ def find_promise(
     The chance that answers above the threshold are right less often than `min_accuracy` is at most 1 - `confidence`,
     whatever the confidences are worth. Thresholds are tested from the highest one that has enough audits to prove
     anything. One that passes hands its level of significance on to the next, one that fails loses it. Large samples
-    start at several places, which share the level (the fallback procedure, Wiens 2003): else the most confident answers
-    alone, of which there are few, could end the search. Raises ValueError for a target outside of 0 to 1.
+    start at several places, which share the level (the fallback procedure, Wiens 2003). Otherwise the few most
+    confident answers alone could end the search. Raises ValueError for a target outside of 0 to 1.
     """
     if not (0 < min_accuracy < 1 and 0 < confidence < 1):
         raise ValueError("accuracy and confidence of a promise lie between 0 and 1")
@@ -45,7 +45,7 @@ def find_promise(
     share = (1 - confidence) / starts
     min_audits = _audits_to_prove(min_accuracy, share)
     # Depends on how many audits reach a threshold, not on how many of those are right: this keeps the tests valid.
-    tried = [(at, [one.is_right for one in audits if one.score >= at]) for at in _thresholds(unlabelled)]
+    tried = [(at, [audit.is_right for audit in audits if audit.score >= at]) for at in _thresholds(unlabelled)]
     tried = [(at, rights) for at, rights in tried if len(rights) >= min_audits]
     starting = {len(tried) * number // starts for number in range(starts)}
     proven, level = None, 0.0
@@ -57,17 +57,17 @@ def find_promise(
             level = 0.0
     if proven is None:
         return None
-    scores = [*unlabelled, *(one.score for one in audits)]
+    scores = [*unlabelled, *(audit.score for audit in audits)]
     return Promise(proven, sum(score >= proven for score in scores) / len(scores))
 
 
 def _audits_to_prove(accuracy: float, level: float) -> float:
-    """How many, if all of them are right, as a broken number."""
+    """How many, if all of them are right, as a fraction."""
     return math.log(level) / math.log(accuracy)
 
 
 def _thresholds(unlabelled: Sequence[float]) -> Sequence[float]:
-    """Falling; the last one lets all answers through."""
+    """Descending; the last one lets all answers through."""
     if len(unlabelled) < _MIN_UNLABELLED:
         return _FIXED
     falling = sorted(unlabelled, reverse=True)

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 MIN_ROWS = 20
 # More rows are judged only where this many prompts can be tried all the same.
 _PROMPTS = 10
-# Each third row is also asked with the configured prompt: both then suffer alike from what else the machine does.
+# Every third row is also asked with the configured prompt, so that whatever else the machine does slows both alike.
 _PAIR_EVERY = 3
 # Of the prompts that could be chosen, before they are.
 _PAIRS = 30
