@@ -133,17 +133,3 @@ def test_its_accuracy_is_printed_and_exported(site: Site, tmp_path: Path, capsys
     assert len(read_export((tmp_path / "export.json").read_bytes()).answers) == found["answers"]
     assert cli.main(["accuracy", "nosuch", *words[2:]]) == cli.EXIT_OTHER_STATUS
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "unknown_task"
-
-
-def test_its_answers_with_feedback_become_rows_while_it_runs(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number in range(3):
-        site.ask("audited", {"input": f"good {number}", "id": f"row-{number}"})
-        feedback(site, "audited", {"id": f"row-{number}", "answer": "bad"})
-    out = tmp_path / "rows.jsonl"
-    assert cli.main(["rows", "audited", "--config", str(site.agent.config), "--out", str(out)]) == cli.EXIT_OK
-    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
-    assert [(row["input"], row["answer"]) for row in rows[-3:]] == [(f"good {number}", "bad") for number in range(3)]
-    assert "bad " in capsys.readouterr().out
-    assert site.ask("audited", {"input": "good", "id": "after"})["status"] == "ok"
