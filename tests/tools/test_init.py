@@ -11,7 +11,9 @@ from edge_agent import cli
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
+from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.loader import load_config
+from edge_agent.tools import init
 from tests.helpers.support import CONFIG
 
 BOARD = ("--site", "hall1", "--device", "board1")
@@ -54,6 +56,13 @@ def test_options_become_a_configuration_that_explains_itself(folder: Path, capsy
     ):
         assert f"  edge-agent {words}" in told
     assert "echo:" not in told
+
+
+def test_a_key_of_a_kind_needs_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GenerateTask, "init_keys", {"max_tokens": 9})
+    for names in ("_KIND_KEYS", "_TASK_KEYS"):
+        monkeypatch.setattr(init, names, (*getattr(init, names), "max_tokens"))
+    assert written(*BOARD, "--task", "t", "--kind", "generate").tasks["t"].max_tokens == 9
 
 
 def test_suggestions_load_when_they_are_taken() -> None:
