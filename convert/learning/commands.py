@@ -71,7 +71,7 @@ TRAINING = Command(
             None,
             "type of the weights (default: q8_0)",
             str,
-            choices=[one.value for one in Quantization if one is not Quantization.AUTO],
+            choices=[quantization.value for quantization in Quantization if quantization is not Quantization.AUTO],
             default="q8_0",
         ),
         option("--minutes", "MIN", "how long the training may take (default: 5)", parse_minutes, default=5.0),
@@ -171,24 +171,26 @@ def _extension_facts(given: argparse.Namespace, written: Extended) -> dict[str, 
     if given.feedback:
         facts["tasks"] = [
             {
-                **{name: getattr(one, name) for name in ("task", "definition", "boards", "before", "after")},
-                "is_written": one.shared is not None,
-                "own_biases": sorted(one.own),
+                **{name: getattr(fitted, name) for name in ("task", "definition", "boards", "before", "after")},
+                "is_written": fitted.shared is not None,
+                "own_biases": sorted(fitted.own),
             }
-            for one in written.fitted
+            for fitted in written.fitted
         ]
     return facts | ({"students": written.students} if given.students else {})
 
 
 def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
     print(f"{escaped(str(folder))}: version {written.version}{signed}")
-    for one in written.fitted:
-        corrections = f"{sum(one.boards.values())} corrections of {len(one.boards)} boards"
-        right = f"{percent(one.before, '.4g')} right before, {percent(one.after, '.4g')} with a map (cross-validated)"
-        unwritten = "" if one.shared is not None else "; no map written"
-        print(f"{escaped(one.task)} {one.definition[:16]}: {corrections}, {right}{unwritten}")
-        if one.own:
-            print(f"  biases of their own: {', '.join(map(escaped, sorted(one.own)))}")
+    for fitted in written.fitted:
+        corrections = f"{sum(fitted.boards.values())} corrections of {len(fitted.boards)} boards"
+        right = (
+            f"{percent(fitted.before, '.4g')} right before, {percent(fitted.after, '.4g')} with a map (cross-validated)"
+        )
+        unwritten = "" if fitted.shared is not None else "; no map written"
+        print(f"{escaped(fitted.task)} {fitted.definition[:16]}: {corrections}, {right}{unwritten}")
+        if fitted.own:
+            print(f"  biases of their own: {', '.join(map(escaped, sorted(fitted.own)))}")
     for name, tasks in written.students.items():
         print(f"{name}: {', '.join(map(escaped, tasks))}")
 
@@ -223,7 +225,9 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
         print(f"  learning curve: half of the rows {half}, all {full}, perhaps {doubled} with twice as many")
         for kind, is_number in (("numbers", True), ("texts", False)):
             names = [
-                escaped(one.name or "(the whole text)") for one in task.fields if (one.low is not None) is is_number
+                escaped(field.name or "(the whole text)")
+                for field in task.fields
+                if (field.low is not None) is is_number
             ]
             if names:
                 print(f"  reads as {kind}: {', '.join(names)}")

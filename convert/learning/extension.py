@@ -69,7 +69,7 @@ def extend_bundle(
     """
     model = verify_bundle(bundle)
     fitted = _fit_maps(map(_read_feedback, feedback), model.weights_sha256)
-    entries = {one.definition: one.entry(one.shared) for one in fitted if one.shared is not None}
+    entries = {new.definition: new.entry(new.shared) for new in fitted if new.shared is not None}
     if fitted and not entries:
         raise ConvertError("no map is better than what the boards start from, so nothing is written")
     tasks, files = _add_students(bundle, model, students) if students else ({}, {})
@@ -139,7 +139,7 @@ def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> tuple
     """By name, the tasks of all students, and the models of the new ones; one replaces an older one of its name."""
     if model_facts(large.path).fields is not None:
         raise ConvertError(f"{escaped(str(bundle))}: is itself a model that `edge-convert train` made")
-    tasks = {one.name: [*one.tasks] for one in large.students}
+    tasks = {student.name: [*student.tasks] for student in large.students}
     files = dict[str, Path]()
     for path in students:
         model, where = verify_bundle(path), escaped(str(path))

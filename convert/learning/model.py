@@ -54,7 +54,7 @@ class TrainedModel:
 
     @property
     def parameters(self) -> int:
-        return sum(one.numel() for one in self.model.parameters())
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     def write(self, folder: Path) -> None:
         """Writes a checkpoint that `edge-convert` takes."""
@@ -73,10 +73,10 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
     examples = list[Encoded]()
     for row in rows:
         encoded = vocabulary.encode(row, recipe.labelled_weight if row.chances is None else 1.0)
-        if (length := max(one.length for one in encoded)) > MAX_TOKENS:
+        if (length := max(example.length for example in encoded)) > MAX_TOKENS:
             raise row_error(row.request, f"input and answer: should take at most {MAX_TOKENS} tokens (got {length})")
         examples += encoded
-    model = _new_model(vocabulary, recipe, max(one.length for one in examples))
+    model = _new_model(vocabulary, recipe, max(example.length for example in examples))
     _fit(model, vocabulary, _Batches(vocabulary, rows, examples, recipe), recipe, progress)
     return TrainedModel(vocabulary, model.to(torch.bfloat16))
 
@@ -121,7 +121,7 @@ class _Embedding:
         self._weights = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.cosines, recipe.width))
         # Less and more than all rows may lie off the curve: such a value is a reason to be unlike the rows.
         ends = {token for of_field in bins for token in (of_field[0], of_field[-1])}
-        self._ends = torch.tensor([at for at, one in enumerate(self._ids.tolist()) if one in ends])
+        self._ends = torch.tensor([at for at, id_ in enumerate(self._ids.tolist()) if id_ in ends])
         self._offsets = torch.nn.Parameter(torch.zeros(len(ends), recipe.width))
 
     @property
@@ -164,14 +164,14 @@ class _Batches:
         self._draw = np.random.default_rng(recipe.seed)
         self._noise = _noise(vocabulary, rows, np.random.default_rng([recipe.seed, 1]))
         # A teacher's answers drawn by their chances have, on average, the gradient of the divergence from the teacher.
-        weights = np.array([one.weight for one in examples])
+        weights = np.array([example.weight for example in examples])
         self._shares = weights / weights.sum()
         self._masked = _masked(vocabulary)
         self._beyond, self._chances = _beyond(vocabulary, examples)
 
     def next(self) -> tuple[_Tokens, _Tokens]:
         draw, recipe = self._draw, self._recipe
-        chosen = [self._examples[one] for one in draw.choice(len(self._examples), recipe.batch, p=self._shares)]
+        chosen = [self._examples[index] for index in draw.choice(len(self._examples), recipe.batch, p=self._shares)]
         ids, targets = batch_of([*chosen, *islice(self._noise, recipe.noise)])
         ids = np.where(draw.random(ids.shape) < recipe.mask_share, self._masked[ids], ids)
         return np.where(draw.random(ids.shape) < self._chances[ids], self._beyond[ids], ids), targets
@@ -212,13 +212,13 @@ def _fit(model: Any, vocabulary: Vocabulary, batches: _Batches, recipe: Recipe, 
 
 def batch_of(chosen: Sequence[Encoded]) -> tuple[_Tokens, _Tokens]:
     """Ids and targets [rows, tokens], padded on the right; only tokens of answers are targets."""
-    longest = max(len(one.prompt) + len(one.answer) for one in chosen)
+    longest = max(len(example.prompt) + len(example.answer) for example in chosen)
     ids = np.zeros((len(chosen), longest), np.int64)
     targets = np.full((len(chosen), longest), _IGNORED, np.int64)
-    for row, one in enumerate(chosen):
-        end = len(one.prompt) + len(one.answer)
-        ids[row, :end] = [*one.prompt, *one.answer]
-        targets[row, len(one.prompt) : end] = one.answer
+    for row, example in enumerate(chosen):
+        end = len(example.prompt) + len(example.answer)
+        ids[row, :end] = [*example.prompt, *example.answer]
+        targets[row, len(example.prompt) : end] = example.answer
     return ids, targets
 
 
@@ -238,7 +238,7 @@ def _beyond(vocabulary: Vocabulary, examples: Sequence[Encoded]) -> tuple[_Token
     beyond = np.arange(len(vocabulary))
     # A row has an example for each answer that it may have.
     prompts = {id(example.prompt): example.prompt for example in examples}.values()
-    rows = np.bincount([one for prompt in prompts for one in prompt], minlength=len(vocabulary))
+    rows = np.bincount([token for prompt in prompts for token in prompt], minlength=len(vocabulary))
     for field in vocabulary.table.fields:
         if field.bins:
             ids = [vocabulary.id_of(control) for control in field.bins]

@@ -44,7 +44,7 @@ def task_quality(
     teacher: TeacherQuality | None = None,
 ) -> TaskQuality:
     """Of one task. rows: all of it. answers: by fold. with_half: of the first fold, trained on half of its rows."""
-    task, judged = rows[0].task, [one for of_fold in answers for one in of_fold]
+    task, judged = rows[0].task, [answered for of_fold in answers for answered in of_fold]
     labelled = sum(row.chances is None for row in rows)
     labels = task.config.choices
     suspects = _suspects(judged)
@@ -53,10 +53,10 @@ def task_quality(
         kind=task.config.kind,
         rows=labelled or len(rows),
         judged=len(judged),
-        right=sum(one.is_right for one in judged),
-        most_frequent=Counter(one.row.answer_text for one in judged).most_common(1)[0][1],
+        right=sum(answered.is_right for answered in judged),
+        most_frequent=Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1],
         baseline=baseline,
-        unlike=sum(one.is_unlike for one in judged) / len(judged) if labels else None,
+        unlike=sum(answered.is_unlike for answered in judged) / len(judged) if labels else None,
         calibration_error=score_error(judged) if labels else None,
         curve=_learning_curve(_share_right(with_half), _share_right(answers[0])),
         confusion=_confusion(judged, labels),
@@ -69,13 +69,15 @@ def task_quality(
 
 
 def _share_right(answers: Sequence[Answered]) -> float:
-    return sum(one.is_right for one in answers) / len(answers)
+    return sum(answered.is_right for answered in answers) / len(answers)
 
 
 def score_error(answers: Sequence[Answered]) -> float | None:
     """The expected calibration error of those that get a label; None = there is none."""
-    ordinary = [one for one in answers if not one.is_unlike]
-    best = [Judged(max(one.scores.values()), one.is_right) for one in ordinary if one.scores is not None]
+    ordinary = [answered for answered in answers if not answered.is_unlike]
+    best = [
+        Judged(max(answered.scores.values()), answered.is_right) for answered in ordinary if answered.scores is not None
+    ]
     return calibration_error(best) if best else None
 
 
@@ -86,7 +88,11 @@ def _learning_curve(half: float, full: float) -> LearningCurve:
 
 
 def _confusion(answers: Sequence[Answered], labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    counts = Counter((one.row.answer_text, UNSURE if one.output is None else one.output) for one in answers if labels)
+    counts = Counter(
+        (answered.row.answer_text, UNSURE if answered.output is None else answered.output)
+        for answered in answers
+        if labels
+    )
     outputs = (*labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
     return {label: {output: counts[label, output] for output in outputs} for label in labels}
 
@@ -94,14 +100,14 @@ def _confusion(answers: Sequence[Answered], labels: Sequence[str]) -> dict[str, 
 def _suspects(answers: Sequence[Answered]) -> list[Suspect]:
     """The surest first."""
     suspects = []
-    for one in answers:
-        if one.scores is None or one.is_right or one.row.chances is not None:
+    for answered in answers:
+        if answered.scores is None or answered.is_right or answered.row.chances is not None:
             continue
-        best = max(one.scores, key=one.scores.__getitem__)
-        if one.scores[one.row.answer] < UNLIKELY and one.scores[best] > SURE:
-            where, answer = one.row.request.where, one.row.answer
-            suspects.append(Suspect(where=where, answer=answer, model_answer=best, score=one.scores[best]))
-    return sorted(suspects, key=lambda one: -one.score)
+        best = max(answered.scores, key=answered.scores.__getitem__)
+        if answered.scores[answered.row.answer] < UNLIKELY and answered.scores[best] > SURE:
+            where, answer = answered.row.request.where, answered.row.answer
+            suspects.append(Suspect(where=where, answer=answer, model_answer=best, score=answered.scores[best]))
+    return sorted(suspects, key=lambda suspect: -suspect.score)
 
 
 def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
@@ -114,15 +120,18 @@ def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
 
 def limits_of(answers: Sequence[Answered]) -> Limits:
     """Of one task, from a model without limits. Where an input has both scores, each takes half of the share."""
-    log_odds = [one.unlike for one in answers if one.unlike is not None]
-    strangeness = [one.strangeness for one in answers if one.strangeness is not None]
+    log_odds = [answered.unlike for answered in answers if answered.unlike is not None]
+    strangeness = [answered.strangeness for answered in answers if answered.strangeness is not None]
     share = UNLIKE_SHARE / (bool(log_odds) + bool(strangeness) or 1)
     return _limit(log_odds, share), _limit(strangeness, share)
 
 
 def with_limits(answers: Sequence[Answered], limits: Limits) -> list[Answered]:
     """What a board answers with these limits."""
-    return [replace(one, output=None, is_unlike=True) if _exceeds(one, limits) else one for one in answers]
+    return [
+        replace(answered, output=None, is_unlike=True) if _exceeds(answered, limits) else answered
+        for answered in answers
+    ]
 
 
 def _limit(scores: Sequence[float], share: float) -> float | None:
@@ -130,6 +139,6 @@ def _limit(scores: Sequence[float], share: float) -> float | None:
     return sorted(scores, reverse=True)[int(share * len(scores))] if scores else None
 
 
-def _exceeds(one: Answered, limits: Limits) -> bool:
-    pairs = zip((one.unlike, one.strangeness), limits, strict=True)
+def _exceeds(answered: Answered, limits: Limits) -> bool:
+    pairs = zip((answered.unlike, answered.strangeness), limits, strict=True)
     return any(score is not None and limit is not None and score > limit for score, limit in pairs)

@@ -61,14 +61,16 @@ class Study:
         """The fold, or a part of one, with what its model learns from the teacher and is compared with it on."""
         if self.teacher is None:
             return fold
-        known = [teacher for teacher, one in zip(self.by_fold, self.folds, strict=True) if one is fold]
+        known = [teacher for teacher, other in zip(self.by_fold, self.folds, strict=True) if other is fold]
         teacher = known[0] if known else self.teacher.corrected_by(fold.train)
         compared = self.unlabelled_held_out if fold is self.folds[0] else ()
         return Fold([*fold.train, *teacher.answer(self.unlabelled_train)], [*fold.held_out, *teacher.answer(compared)])
 
     def judged(self, task: str, answers: Iterable[Answered]) -> list[Answered]:
         """The answers to rows that the folds hold out."""
-        return [one for one in answers if one.row.task.name == task and not self._is_compared(one.row)]
+        return [
+            answered for answered in answers if answered.row.task.name == task and not self._is_compared(answered.row)
+        ]
 
     def teacher_quality(self, task: str, answers: Iterable[Answered]) -> TeacherQuality | None:
         """None where the task has no answers of a teacher. answers: of the first fold's model."""
@@ -77,12 +79,16 @@ class Study:
         if not (lessons := sum(row.task.name == task for row in self.teacher.unlabelled)):
             return None
         right = [
-            one.is_right
+            answered.is_right
             for fold, teacher in zip(self.folds, self.by_fold, strict=True)
-            for one in teacher.judged_on([row for row in fold.held_out if row.task.name == task])
-            if one.row.chances is None
+            for answered in teacher.judged_on([row for row in fold.held_out if row.task.name == task])
+            if answered.row.chances is None
         ]
-        agreed = [one.is_right for one in answers if one.row.task.name == task and self._is_compared(one.row)]
+        agreed = [
+            answered.is_right
+            for answered in answers
+            if answered.row.task.name == task and self._is_compared(answered.row)
+        ]
         return TeacherQuality(
             lessons=lessons,
             is_corrected=self.corrected.maps.get(task) != self.teacher.maps.get(task),
@@ -130,7 +136,7 @@ def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:
     """Each with its share of each answer. Rows with the same input are in the same part."""
     ordered = _by_answer(rows, seed)
     inputs = dict.fromkeys((row.task.name, row.text) for row in ordered)
-    part_of = {one: number % PARTS for number, one in enumerate(inputs)}
+    part_of = {input_: number % PARTS for number, input_ in enumerate(inputs)}
     return [[row for row in ordered if part_of[row.task.name, row.text] == part] for part in range(PARTS)]
 
 

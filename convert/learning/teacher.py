@@ -126,7 +126,7 @@ def _ask(
     """The answers, and for each failure its place and reason. The cache holds no texts, and survives interruptions."""
     kept = read_cached(cache) or {}
     hashes = {_key(row): hashlib.sha256(row.text.encode()).hexdigest()[:32] for row in rows}
-    missing = list({one: row for row in rows if (one := hashes[_key(row)]) not in kept}.values())
+    missing = list({digest: row for row in rows if (digest := hashes[_key(row)]) not in kept}.values())
     failed = []
     try:
         answered = worker.ask_all((row.request.build_engine_request(0) for row in missing), at_once=_AT_ONCE)
@@ -140,7 +140,7 @@ def _ask(
     finally:
         if missing:
             write_cached(cache, kept)
-    return {key: kept[one] for key, one in hashes.items() if one in kept}, failed
+    return {key: kept[digest] for key, digest in hashes.items() if digest in kept}, failed
 
 
 def _start(task: Task, config: ClassifyTask, weights: str, prior: Mapping[str, float] | None) -> ScoreMap:

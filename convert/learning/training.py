@@ -125,7 +125,7 @@ def _train_and_evaluate(job: TrainingJob, progress: OnProgress) -> _Result:
     for name, of_task in by_task(study.rows).items():
         by_fold = [study.judged(name, of_fold) for of_fold in answers]
         halved = study.judged(name, with_half)
-        limits[name] = limits_of([one for of_fold in by_fold for one in of_fold])
+        limits[name] = limits_of([answered for of_fold in by_fold for answered in of_fold])
         quality = task_quality(
             of_task,
             model.table,
@@ -191,7 +191,9 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
     # Neither method can be trained on one label alone, and both take minutes for very many.
     if not all(2 <= len({row.answer for row in train}) <= _MAX_LABELS for train, _ in sides):
         return None
-    numbers = [one.name for one in table.fields if one.edges is not None and one.name in table.tasks[task].fields]
+    numbers = [
+        field.name for field in table.fields if field.edges is not None and field.name in table.tasks[task].fields
+    ]
     # Texts of blanks alone have no features.
     if not numbers and not any(row.text.strip() for train, _ in sides for row in train):
         return None

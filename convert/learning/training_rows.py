@@ -125,11 +125,11 @@ def _time(request: TaskRow) -> float | None:
     key = next((key for key in TIME_KEYS if beside.get(key) not in (None, "")), None)
     if key is None:
         return None
-    found = beside[key]
-    if isinstance(found, int | float) and not isinstance(found, bool):
-        return float(found)
+    time = beside[key]
+    if isinstance(time, int | float) and not isinstance(time, bool):
+        return float(time)
     try:
-        parsed = datetime.fromisoformat(found)
+        parsed = datetime.fromisoformat(time)
     except (TypeError, ValueError):
-        raise row_error(request, f"{key}: should be a number or a time of ISO 8601 (got {shown(found)})") from None
+        raise row_error(request, f"{key}: should be a number or a time of ISO 8601 (got {shown(time)})") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

@@ -42,9 +42,9 @@ class Vocabulary:
         return self.id_of(Control(END_OF_TURN))
 
     def id_of(self, control: Control) -> int:
-        found: int | None = self.tokenizer.token_to_id(control.text)
-        assert found is not None
-        return found
+        token: int | None = self.tokenizer.token_to_id(control.text)
+        assert token is not None
+        return token
 
     def encode(self, row: Row, weight: float) -> list[Encoded]:
         """The row with each answer that it may have; they share its weight by their chances."""
@@ -73,8 +73,8 @@ class Vocabulary:
         return strangeness(map(len, tokens))
 
     def _text_ids(self, text: str) -> list[int]:
-        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return found
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def config(self) -> dict[str, Any]:
         """tokenizer_config.json."""

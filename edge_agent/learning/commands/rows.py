@@ -94,11 +94,11 @@ def rows_of(
     """
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
-    for one in reversed(answers):
-        label, value = label_of(one.label, labels), _input(one)
-        reason = _lack(one, label, value)
+    for answer in reversed(answers):
+        label, value = label_of(answer.label, labels), _input(answer)
+        reason = _lack(answer, label, value)
         if reason is None:
-            row = {"task": task, "ts": timestamp(one.wall_s), "input": value, "answer": label}
+            row = {"task": task, "ts": timestamp(answer.wall_s), "input": value, "answer": label}
             newer = newest.setdefault(json.dumps(value, sort_keys=True), row)
             if newer is row:
                 continue
@@ -161,9 +161,9 @@ def _generation(path: Path) -> tuple[object, ...]:
             header = file.read(_WAL_HEADER_BYTES)
     except FileNotFoundError:
         header = b""
-    found = path.stat()
+    status = path.stat()
     # Without a WAL the file alone says whether it was written.
-    return (found.st_ino, header, None if header else found.st_mtime_ns)
+    return (status.st_ino, header, None if header else status.st_mtime_ns)
 
 
 def _wal(path: Path) -> Path:

@@ -41,17 +41,17 @@ def accuracy(bus: Bus, task: str, *, as_json: bool, html: Path | None, out: Path
             out.write_bytes(export.encode())
         if not export.answers:
             return fail(f"{export.board} has no answer kept for task {task} with its definition and model")
-        found = measure(export)
+        measures = measure(export)
         if html is not None:
             from edge_agent.learning.commands.accuracy.page import render_page  # noqa: PLC0415 - matplotlib takes a second
 
-            html.write_text(render_page(export, found), "utf-8")
+            html.write_text(render_page(export, measures), "utf-8")
     except OSError as error:
         return fail(f"{error.filename}: cannot be written: {error.strerror}")
     if as_json:
-        print(printable_json({"board": export.board, "task": task, **asdict(found)}))
+        print(printable_json({"board": export.board, "task": task, **asdict(measures)}))
     else:
-        print("\n".join(map(printable, lines(export, found))))
+        print("\n".join(map(printable, lines(export, measures))))
     return 0
 
 
@@ -75,11 +75,11 @@ def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) 
         raise NoAnswerError(f"{bus.topics.base}: its answers cannot be read: {first_fault(error)}") from error
 
 
-def lines(export: Export, found: Measures) -> list[str]:
-    calibration = found.calibration
+def lines(export: Export, measures: Measures) -> list[str]:
+    calibration = measures.calibration
     tables = [
-        [f"{export.task} of {export.board}: {found.answers} answers kept, {percent(found.given)} of them given"],
-        *(aligned([table.head, *table.rows]) for table in tables_of(found)),
+        [f"{export.task} of {export.board}: {measures.answers} answers kept, {percent(measures.given)} of them given"],
+        *(aligned([table.head, *table.rows]) for table in tables_of(measures)),
     ]
     if calibration is not None:
         sample = f"{calibration.of} {calibration.sample}"

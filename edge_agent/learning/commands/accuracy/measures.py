@@ -83,17 +83,17 @@ class Measures:
 def measure(export: Export) -> Measures:
     """Of an export with at least one answer."""
     used = export.map_of("map")
-    marked = [one for one in export.answers if one.is_marked]
-    audits = [one for one in marked if export.measures(one)]
+    marked = [answer for answer in export.answers if answer.is_marked]
+    audits = [answer for answer in marked if export.measures(answer)]
     judged = judge(audits, used)
-    others = [used.best(one.scores)[1] for one in export.answers if not export.measures(one)]
-    scores = [used.best(one.scores)[1] for one in export.answers]
-    counts = Counter((ANOTHER if one.label is None else one.label, one.output or UNSURE) for one in marked)
+    others = [used.best(answer.scores)[1] for answer in export.answers if not export.measures(answer)]
+    scores = [used.best(answer.scores)[1] for answer in export.answers]
+    counts = Counter((ANOTHER if answer.label is None else answer.label, answer.output or UNSURE) for answer in marked)
     outputs = (*export.labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
     labels = (*export.labels, *((ANOTHER,) if any(label == ANOTHER for label, _ in counts) else ()))
     return Measures(
         answers=len(export.answers),
-        given=sum(one.output is not None for one in export.answers) / len(export.answers),
+        given=sum(answer.output is not None for answer in export.answers) / len(export.answers),
         audits=_share(judged),
         feedback=_share(judge(marked, used)),
         calibration=_calibration(audits or marked, used, "audits" if audits else "answers with feedback"),
@@ -105,7 +105,7 @@ def measure(export: Export) -> Measures:
 
 
 def judge(answers: Sequence[ExportedAnswer], used: ScoreMap) -> list[Judged]:
-    return [Judged.of(one.scores, one.label, used) for one in answers]
+    return [Judged.of(answer.scores, answer.label, used) for answer in answers]
 
 
 def _share(judged: Sequence[Judged]) -> Share:
@@ -121,18 +121,18 @@ def _calibration(answers: Sequence[ExportedAnswer], used: ScoreMap, sample: str)
 
 
 def _coverage(at: float, judged: Sequence[Judged], scores: Sequence[float]) -> Coverage:
-    reach = [one for one in judged if one.score >= at]
+    reach = [answer for answer in judged if answer.score >= at]
     share = share_right(reach) if reach else None
     low = lower_bound(count_right(reach), len(reach), CONFIDENCE) if reach else None
     return Coverage(at, sum(score >= at for score in scores) / len(scores), len(reach), share, low)
 
 
 def _promised(target: float, judged: Sequence[Judged], others: Sequence[float], scores: Sequence[float]) -> Promised:
-    if (found := promise.find_promise(judged, others, target, CONFIDENCE)) is not None:
-        return Promised(target, found.coverage, found.threshold, 0)
+    if (proven := promise.find_promise(judged, others, target, CONFIDENCE)) is not None:
+        return Promised(target, proven.coverage, proven.threshold, 0)
     missing = []
     for at in _SCORES:
-        reach = [one for one in judged if one.score >= at]
+        reach = [answer for answer in judged if answer.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
             missing.append(math.ceil(_missing(count_right(reach), len(reach), target) / share))
     return Promised(target, None, None, max(1, min(missing)))
@@ -152,28 +152,28 @@ class Table:
     rows: list[tuple[str, ...]]
 
 
-def tables_of(found: Measures) -> list[Table]:
-    shares = [("audits", found.audits), ("all feedback", found.feedback)]
+def tables_of(measures: Measures) -> list[Table]:
+    shares = [("audits", measures.audits), ("all feedback", measures.feedback)]
     return [
         Table(
             "How often the best label is right",
             ("", "right", "of", "share", "95 % interval"),
             [
-                (name, str(one.right), str(one.total), percent(one.share), _interval(one.low, one.high))
-                for name, one in shares
+                (name, str(share.right), str(share.total), percent(share.share), _interval(share.low, share.high))
+                for name, share in shares
             ],
         ),
         Table(
             "Right labels (rows) against what callers got (columns), all feedback",
-            ("right label", *found.outputs),
-            [(label, *map(str, counts)) for label, counts in found.confusion.items()],
+            ("right label", *measures.outputs),
+            [(label, *map(str, counts)) for label, counts in measures.confusion.items()],
         ),
         Table(
             "Answers above a score, and how often the audits are right; a row alone is not a promise",
             ("min score", "answers", "audits", "right", "at least"),
             [
-                (f"{one.score:.2f}", percent(one.coverage), str(one.audits), percent(one.share), percent(one.low))
-                for one in found.coverage
+                (f"{part.score:.2f}", percent(part.coverage), str(part.audits), percent(part.share), percent(part.low))
+                for part in measures.coverage
             ],
         ),
         Table(
@@ -181,12 +181,12 @@ def tables_of(found: Measures) -> list[Table]:
             ("min_accuracy", "answers given", "min score", "audits missing, at least"),
             [
                 (
-                    f"{one.min_accuracy:.2f}",
-                    percent(one.coverage),
-                    UNKNOWN if one.score is None else f"{one.score:.3f}",
-                    str(one.missing),
+                    f"{promised.min_accuracy:.2f}",
+                    percent(promised.coverage),
+                    UNKNOWN if promised.score is None else f"{promised.score:.3f}",
+                    str(promised.missing),
                 )
-                for one in found.promises
+                for promised in measures.promises
             ],
         ),
     ]

@@ -21,26 +21,26 @@ _WIDTH, _HEIGHT = 450.0, 260.0
 _SIZES = "A mark's size is its share of the answers."
 
 
-def render_page(export: Export, found: Measures) -> str:
+def render_page(export: Export, measures: Measures) -> str:
     return (
         environment(Path(__file__).parent)
         .get_template("accuracy.html.jinja")
         .render(
             export=export,
-            found=found,
+            found=measures,
             percent=percent,
             confidence=f"{100 * CONFIDENCE:g} %",
-            tables=tables_of(found),
-            figures=_figures(export, found),
+            tables=tables_of(measures),
+            figures=_figures(export, measures),
         )
     )
 
 
-def _figures(export: Export, found: Measures) -> list[tuple[str, Markup, str]]:
+def _figures(export: Export, measures: Measures) -> list[tuple[str, Markup, str]]:
     """Title, drawing and what it shows."""
     used, own = export.map_of("map"), ScoreMap.identity(export.labels)
-    marked = [one for one in export.answers if one.is_marked]
-    audits = [one for one in marked if export.measures(one)]
+    marked = [answer for answer in export.answers if answer.is_marked]
+    audits = [answer for answer in marked if export.measures(answer)]
     shown = audits or marked
     if not shown:
         return []
@@ -52,7 +52,7 @@ def _figures(export: Export, found: Measures) -> list[tuple[str, Markup, str]]:
         (worth, _reliability(worth, judge(shown, own), judged), f"{sample}. {_SIZES}"),
         (fewer, _coverage(fewer, judged), f"{sample}, the most certain first."),
         (time, _over_time(time, judged), f"{sample}, with the map that is in force now."),
-        (mixed, _confusion(mixed, found), "All feedback."),
+        (mixed, _confusion(mixed, measures), "All feedback."),
     ]
 
 
@@ -78,10 +78,10 @@ def _reliability(title: str, before: Sequence[Judged], after: Sequence[Judged]) 
 def _coverage(title: str, judged: Sequence[Judged]) -> Markup:
     """Share of the audits from each score on against how many of these are right, with the one-sided bound."""
     figure, axes = plot(_WIDTH, _HEIGHT, "share of answers given", "share right")
-    falling = sorted(judged, key=lambda one: -one.score)
-    counts = list(accumulate(one.is_right for one in falling))
+    falling = sorted(judged, key=lambda answer: -answer.score)
+    counts = list(accumulate(answer.is_right for answer in falling))
     # Answers of one score are given together.
-    ends = [end for end, one in enumerate(falling, 1) if end == len(falling) or falling[end].score < one.score]
+    ends = [end for end, answer in enumerate(falling, 1) if end == len(falling) or falling[end].score < answer.score]
     x = [end / len(falling) for end in ends]
     low = [lower_bound(counts[end - 1], end, CONFIDENCE) for end in ends]
     axes.plot(x, [counts[end - 1] / end for end in ends], color=OWN, label="audits")
@@ -95,7 +95,7 @@ def _coverage(title: str, judged: Sequence[Judged]) -> Markup:
 def _over_time(title: str, judged: Sequence[Judged]) -> Markup:
     """The share of right audits so far, with its interval."""
     figure, axes = plot(_WIDTH, _HEIGHT, "audits in the order of time", "share right so far")
-    counts = list(enumerate(accumulate(one.is_right for one in judged), 1))
+    counts = list(enumerate(accumulate(answer.is_right for answer in judged), 1))
     x = [total for total, _ in counts]
     low, high = zip(*(interval(right, total) for total, right in counts), strict=True)
     axes.fill_between(x, low, high, color=OTHER, alpha=0.25, linewidth=0, label="95 % interval")
@@ -106,15 +106,15 @@ def _over_time(title: str, judged: Sequence[Judged]) -> Markup:
 
 
 @styled
-def _confusion(title: str, found: Measures) -> Markup:
-    figure, axes = plot(_WIDTH, 115 + 24 * len(found.confusion), "what callers got", "right label")
-    for row, counts in enumerate(found.confusion.values()):
+def _confusion(title: str, measures: Measures) -> Markup:
+    figure, axes = plot(_WIDTH, 115 + 24 * len(measures.confusion), "what callers got", "right label")
+    for row, counts in enumerate(measures.confusion.values()):
         for column, count in enumerate(counts):
             if count:
                 corner, shade = (column - 0.5, row - 0.5), 0.55 * count / sum(counts)
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor=OTHER, alpha=shade, linewidth=0))
                 axes.text(column, row, str(count), ha="center", va="center")
-    axes.set_xticks(range(len(found.outputs)), list(map(printable, found.outputs)), rotation=35, ha="right")
-    axes.set_yticks(range(len(found.confusion)), list(map(printable, found.confusion)))
-    axes.set(xlim=(-0.5, len(found.outputs) - 0.5), ylim=(len(found.confusion) - 0.5, -0.5))
+    axes.set_xticks(range(len(measures.outputs)), list(map(printable, measures.outputs)), rotation=35, ha="right")
+    axes.set_yticks(range(len(measures.confusion)), list(map(printable, measures.confusion)))
+    axes.set(xlim=(-0.5, len(measures.outputs) - 0.5), ylim=(len(measures.confusion) - 0.5, -0.5))
     return svg(figure, title)

@@ -91,7 +91,7 @@ class Candidate:
     @property
     def never_answered(self) -> list[str]:
         """The labels that are right for some row, and best for none."""
-        return sorted({self.answers[row] for row in self.rows} - {one.label for one in self.judged})
+        return sorted({self.answers[row] for row in self.rows} - {judged.label for judged in self.judged})
 
     @property
     def complexity(self) -> tuple[bool, int]:
@@ -134,11 +134,11 @@ def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
 
 def log_loss_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
     """How much lower its log loss is on the rows that both are judged on, on average; and the standard error."""
-    return _gain(candidate, over, lambda one: -one.log_loss)
+    return _gain(candidate, over, lambda judged: -judged.log_loss)
 
 
 def _accuracy_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
-    return _gain(candidate, over, lambda one: float(one.is_right))
+    return _gain(candidate, over, lambda judged: float(judged.is_right))
 
 
 def _gain(candidate: Candidate, over: Candidate, worth: Callable[[Judged], float]) -> tuple[float, float]:
@@ -148,7 +148,7 @@ def _gain(candidate: Candidate, over: Candidate, worth: Callable[[Judged], float
     return statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
 
 
-def choose(several: Sequence[Candidate], reference: Candidate) -> Candidate:
+def choose(candidates: Sequence[Candidate], reference: Candidate) -> Candidate:
     """The simplest prompt that no other beats by more than chance, in log loss or in right answers.
 
     The best of many prompts is partly the luckiest: the best of n equal prompts leads by about luck(n) standard errors.
@@ -156,19 +156,20 @@ def choose(several: Sequence[Candidate], reference: Candidate) -> Candidate:
     reference, on the same rows, by more than a standard error.
     """
     by_prompt = dict[str, list[Candidate]]()
-    for candidate in sorted(several, key=lambda one: one.complexity):
+    for candidate in sorted(candidates, key=lambda candidate: candidate.complexity):
         by_prompt.setdefault(candidate.asked.prompt.name, []).append(candidate)
-    leaders = sorted(map(_leader, by_prompt.values()), key=lambda one: one.asked.prompt.complexity)
-    best = max(leaders, key=lambda one: log_loss_gain(one, leaders[0])[0])
-    most_right = max(leaders, key=lambda one: _accuracy_gain(one, leaders[0])[0])
+    leaders = sorted(map(_leader, by_prompt.values()), key=lambda candidate: candidate.asked.prompt.complexity)
+    best = max(leaders, key=lambda candidate: log_loss_gain(candidate, leaders[0])[0])
+    most_right = max(leaders, key=lambda candidate: _accuracy_gain(candidate, leaders[0])[0])
     max_lead = luck(len(leaders))
     alike = (
-        one
-        for one in leaders
-        if _is_within(log_loss_gain(best, one), max_lead) and _is_within(_accuracy_gain(most_right, one), _CLEARLY)
+        candidate
+        for candidate in leaders
+        if _is_within(log_loss_gain(best, candidate), max_lead)
+        and _is_within(_accuracy_gain(most_right, candidate), _CLEARLY)
     )
     corrected = by_prompt[next(alike, best).asked.prompt.name]
-    right = [one for one in corrected if _is_within(_accuracy_gain(reference, one), 1.0)]
+    right = [candidate for candidate in corrected if _is_within(_accuracy_gain(reference, candidate), 1.0)]
     return _leader(right) if right else reference
 
 
@@ -178,7 +179,7 @@ def luck(prompts: int) -> float:
 
 
 def _leader(of_prompt: Sequence[Candidate]) -> Candidate:
-    return min(of_prompt, key=lambda one: statistics.fmean(judged.log_loss for judged in one.judged))
+    return min(of_prompt, key=lambda candidate: statistics.fmean(judged.log_loss for judged in candidate.judged))
 
 
 def _is_within(difference: tuple[float, float], errors: float) -> bool:

@@ -20,54 +20,55 @@ def document(result: Search) -> dict[str, Any]:
         "rows": result.judged,
         "chosen": _row(result, result.chosen),
         "is_proved": result.is_proved(),
-        "tried": [_row(result, one) for one in result.tried],
+        "tried": [_row(result, candidate) for candidate in result.tried],
         "skipped": result.skipped,
     }
 
 
-def _row(result: Search, one: Candidate) -> dict[str, Any]:
+def _row(result: Search, candidate: Candidate) -> dict[str, Any]:
     return {
-        "prompt": one.asked.prompt.name,
-        "correction": str(one.correction),
-        "rows": len(one.rows),
-        "accuracy": round(one.accuracy, 4),
-        "accuracy_before": round(result.accuracy_before(one), 4),
-        "accuracy_95": [round(limit, 4) for limit in one.interval],
-        "calibration_error": round(one.calibration_error, 4),
-        "log_loss_gain": round(log_loss_gain(one, result.reference)[0], 4),
-        "prefix_tokens": one.asked.prefix_tokens,
-        "ms": round(result.ms(one), 1),
-        "slower_percent": round(100 * (one.asked.slowdown - 1), 1),
-        "is_in_force": one is result.reference,
+        "prompt": candidate.asked.prompt.name,
+        "correction": str(candidate.correction),
+        "rows": len(candidate.rows),
+        "accuracy": round(candidate.accuracy, 4),
+        "accuracy_before": round(result.accuracy_before(candidate), 4),
+        "accuracy_95": [round(limit, 4) for limit in candidate.interval],
+        "calibration_error": round(candidate.calibration_error, 4),
+        "log_loss_gain": round(log_loss_gain(candidate, result.reference)[0], 4),
+        "prefix_tokens": candidate.asked.prefix_tokens,
+        "ms": round(result.ms(candidate), 1),
+        "slower_percent": round(100 * (candidate.asked.slowdown - 1), 1),
+        "is_in_force": candidate is result.reference,
     }
 
 
 def table(result: Search) -> list[str]:
     """All corrections of the configured prompt, and the best one of each other prompt."""
     others = dict[str, Candidate]()
-    for one in result.tried:
-        name = one.asked.prompt.name
-        if name not in others or log_loss_gain(one, result.reference) > log_loss_gain(others[name], result.reference):
-            others[name] = one
-    shown = [one for one in result.tried if one.asked.prompt.name == AS_CONFIGURED]
-    shown += [one for name, one in others.items() if name != AS_CONFIGURED]
+    for candidate in result.tried:
+        name = candidate.asked.prompt.name
+        gain = log_loss_gain(candidate, result.reference)
+        if name not in others or gain > log_loss_gain(others[name], result.reference):
+            others[name] = candidate
+    shown = [candidate for candidate in result.tried if candidate.asked.prompt.name == AS_CONFIGURED]
+    shown += [candidate for name, candidate in others.items() if name != AS_CONFIGURED]
     if result.chosen not in shown:
         shown.append(result.chosen)
     head = ("", "prompt", "scores", "rows", "right", "95 %", "before", "calibration error", "prefix", "ms")
     rows = [
         (
-            "*" if one is result.chosen else "·" if one is result.reference else "",
-            one.asked.prompt.name,
-            str(one.correction),
-            str(len(one.rows)),
-            f"{one.accuracy:.0%}",
-            "{:.0%} – {:.0%}".format(*one.interval),
-            f"{result.accuracy_before(one):.0%}",
-            f"{one.calibration_error:.2f}",
-            str(one.asked.prefix_tokens),
-            f"{result.ms(one):.0f}",
+            "*" if candidate is result.chosen else "·" if candidate is result.reference else "",
+            candidate.asked.prompt.name,
+            str(candidate.correction),
+            str(len(candidate.rows)),
+            f"{candidate.accuracy:.0%}",
+            "{:.0%} – {:.0%}".format(*candidate.interval),
+            f"{result.accuracy_before(candidate):.0%}",
+            f"{candidate.calibration_error:.2f}",
+            str(candidate.asked.prefix_tokens),
+            f"{result.ms(candidate):.0f}",
         )
-        for one in shown
+        for candidate in shown
     ]
     return aligned([head, *rows], left=3)
 
@@ -100,7 +101,7 @@ def words(result: Search, max_slower: float) -> Iterator[str]:
             f"{slow.asked.prompt.name}, {slow.correction}, right in {slow.accuracy:.0%} where what is in force is in "
             f"{result.accuracy_before(slow):.0%}."
         )
-    if any(one.correction is Correction.MEAN for one in result.tried):
+    if any(candidate.correction is Correction.MEAN for candidate in result.tried):
         yield f"`{Correction.MEAN}` assumes that all labels are equally frequent."
     for name, reason in result.skipped.items():
         yield f"Skipped: {name}: {reason}"
@@ -151,6 +152,6 @@ def _score_map(name: str, chosen: Candidate, made_for: str) -> Iterator[str]:
     yield f"made_for = {toml(made_for)}"
     for key, numbers in (("scale", chosen.score_map.scales), ("bias", chosen.score_map.biases)):
         pairs = ", ".join(
-            f"{toml_key(label)} = {toml(round(one, 4))}" for label, one in zip(labels, numbers, strict=True)
+            f"{toml_key(label)} = {toml(round(number, 4))}" for label, number in zip(labels, numbers, strict=True)
         )
         yield f"{key} = {{ {pairs} }}"

@@ -89,12 +89,12 @@ class Search:
     @property
     def tried(self) -> list[Candidate]:
         """Every prompt, with each correction."""
-        return [one for several in self._tried.values() for one in several]
+        return [candidate for candidates in self._tried.values() for candidate in candidates]
 
     @property
     def reference(self) -> Candidate:
         """What the agent does now."""
-        corrected = {one.correction: one for one in self._tried[AS_CONFIGURED]}
+        corrected = {candidate.correction: candidate for candidate in self._tried[AS_CONFIGURED]}
         in_force = Correction.PRIOR if self._configured.config.corrects_prior else Correction.AS_IS
         return corrected.get(Correction.CONFIGURED) or corrected.get(in_force) or corrected[Correction.AS_IS]
 
@@ -102,7 +102,8 @@ class Search:
         return self._best_fast().asked.prompt
 
     def _best_fast(self) -> Candidate:
-        return choose([one for one in self.tried if self.is_fast_enough(one.asked.prompt)], self.reference)
+        fast = [candidate for candidate in self.tried if self.is_fast_enough(candidate.asked.prompt)]
+        return choose(fast, self.reference)
 
     def best_of_all(self) -> Candidate:
         """What would be chosen without regard to time."""
@@ -161,7 +162,7 @@ class Search:
     def _set_prompts(self, prompt: Prompt) -> tuple[Task, Task, dict[str, float] | None]:
         """Prepares the worker for the configured task and for this one; gives both, and the prior of this one."""
         base, task = self._variant(self._configured), self._variant(prompt)
-        tasks = {one.definition: one for one in (base, task)}
+        tasks = {asked.definition: asked for asked in (base, task)}
         try:
             priors = self.worker.set_tasks(prefixes_of(tasks.values()))
         except Refusal as refused:
@@ -194,7 +195,9 @@ class Search:
         if self.is_fast_enough(prompt):
             runs = (task.build_engine_request(0, Envelope(input=value)) for value in self.unlabelled[:_MAX_INPUTS])
             events = self.worker.ask_all(runs, at_once=1)
-            asked.unlabelled = [one.scores for one in events if isinstance(one, Finished) and one.scores is not None]
+            asked.unlabelled = [
+                event.scores for event in events if isinstance(event, Finished) and event.scores is not None
+            ]
         is_in_force = asked.definition == self.task.definition and self.task.has_map_for(self.weights_sha256)
         answers, configured_map = [row.answer for row in self.rows], self.task.score_map if is_in_force else None
         self._tried[prompt.name] = candidates(asked, answers, configured_map)

@@ -51,9 +51,9 @@ def tune(options: argparse.Namespace) -> int:
         ):
             worker.ready()
             if not rows:
-                found = best_labels(worker, task, unlabelled, until, progress.say)
+                labels_by_prompt = best_labels(worker, task, unlabelled, until, progress.say)
                 progress.clear()
-                return _print_shares(found, labels, as_json=options.json)
+                return _print_shares(labels_by_prompt, labels, as_json=options.json)
             search = Search(
                 worker=worker,
                 task=task,
@@ -107,12 +107,12 @@ def read_lines(path: Path) -> list[str]:
     return [line for _, line in text_lines(read_text(path), str(path))]
 
 
-def _print_shares(found: dict[str, list[str]], labels: tuple[str, ...], *, as_json: bool) -> int:
+def _print_shares(best_by_name: dict[str, list[str]], labels: tuple[str, ...], *, as_json: bool) -> int:
     if as_json:
-        counts = {name: {label: best.count(label) for label in labels} for name, best in found.items()}
+        counts = {name: {label: best.count(label) for label in labels} for name, best in best_by_name.items()}
         print(json.dumps({"best_labels": counts}, indent=2, ensure_ascii=False))
     else:
-        print(*map(printable, report.shares(found, labels)), sep="\n")
+        print(*map(printable, report.shares(best_by_name, labels)), sep="\n")
         print("How often each label is best. Only labelled rows can tell which correction is right.")
     return 0
 
