@@ -1,7 +1,5 @@
 """All that the converter uses of the agent: the only module here that imports it. mypy and ruff let it re-export."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from edge_agent import __version__

@@ -3,8 +3,6 @@
 Keys, types and defaults come from the models of the configuration, commands and options from argparse.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

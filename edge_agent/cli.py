@@ -4,8 +4,6 @@ Each function under `@_cli_command` is a command of that name, with the options 
 the command's `--help`, and stands in docs/cli.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -1,7 +1,5 @@
 """Events of the other threads for the agent's thread, in order of urgency."""
 
-from __future__ import annotations
-
 import itertools
 import queue
 import threading

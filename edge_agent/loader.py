@@ -4,8 +4,6 @@ The types and ranges stand in core/config. This module adds what tasks mean toge
 with the files that the configuration names.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable, Iterator

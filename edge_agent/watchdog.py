@@ -4,8 +4,6 @@ The agent's own thread asks, so it makes progress itself. A part that stands sti
 inside: systemd ends the service and starts it again.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """Clients of others against the agent: mosquitto's programs, Prometheus; MQTT.js and Node-RED, put below build/."""
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 

@@ -3,8 +3,6 @@
 Exits with 1 if fewer than 10 of 12 readings are answered right.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """Source package of the installed llama-cpp-python, with the llama.cpp that it vendors."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What a rig needs of the machine that it runs on."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

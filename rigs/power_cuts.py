@@ -1,7 +1,5 @@
 """Model switches that are killed at a random point; afterwards one whole, verified model must run."""
 
-from __future__ import annotations
-
 import argparse
 
 from rigs.machine import require, run_tests

@@ -3,8 +3,6 @@
 SIMULATIONS: no model answers anything here. Every result is printed, those beside a target with `met` or `MISSED`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

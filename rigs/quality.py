@@ -9,8 +9,6 @@ tokens, it prints the probability that the whole BF16 model gives them, and how 
 --recover: also the budgets with weights that are trained after rounding.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path

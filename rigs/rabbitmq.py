@@ -3,8 +3,6 @@
 RabbitMQ brings retained messages to subscriptions without wildcards only; doctor and watch must say so.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

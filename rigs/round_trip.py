@@ -5,8 +5,6 @@ combination has a client that asks one request after the other. The clients take
 median of a round. Exit code 1 if broker and network add more than MAX_ADDED_MS where both set the option.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import statistics

@@ -1,7 +1,5 @@
 """Fixtures for every test: a broker, a bundle of the demonstration model, agents as processes, clients."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

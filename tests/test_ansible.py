@@ -1,7 +1,5 @@
 """What `ansible/` brings to boards and brokers, as far as it can be tested without a board; rigs.deploy has boards."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """ARCHITECTURE.md's map names every package of the daemon, and nothing that is not there."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

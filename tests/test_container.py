@@ -1,7 +1,5 @@
 """Podman takes the unit of the container, which has the limits of the service; compose.yaml fits its schema."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The recipes for Prometheus, Telegraf and Grafana ask for what boards tell; `rigs.clients` runs Prometheus itself."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

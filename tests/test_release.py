@@ -1,7 +1,5 @@
 """A release: what it lists of itself is true, others can check it, and equal contents give equal bytes."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """The unit is one that systemd takes, starts the program that exists, and gives it little to do harm with."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The scripts that make wheels for boards refuse what a board could not install or load."""
 
-from __future__ import annotations
-
 import platform
 import re
 import subprocess

@@ -9,8 +9,6 @@ What the kernel calls a thermal zone is in health without a change. Any other ne
 Who should see it: status/homeassistant.py, tools/watch/table.py, tools/doctor/system.py, examples/monitoring.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from functools import partial

@@ -4,8 +4,6 @@ Only power that a sensor measured counts. Nothing is estimated from load, and a 
 Power that the board takes while idle is kept apart: a request does not pay for standby.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

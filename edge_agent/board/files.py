@@ -1,7 +1,5 @@
 """Reads one file of /sys or /proc: its text or number, or an exception that says what is wrong."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The firmware is asked through /dev/vcio, as vcgencmd of raspberrypi/utils does, 
 `/` no device is opened: the bits come from a file `get_throttled`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct

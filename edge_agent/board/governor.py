@@ -8,8 +8,6 @@ A ladder tightens at once, as far as needed. It eases by one stage at a time, so
 is unknown limits nothing and lets limits ease.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ The thread notes which sensor it reads. When it stays there, `replace_hung_threa
 without that sensor. The old thread ends when its read returns at last; the sensor is read again then.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

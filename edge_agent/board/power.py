@@ -3,8 +3,6 @@
 Only measurements, no estimates. Units of hwmon: mV, mA, µW (kernel: Documentation/hwmon/sysfs-interface.rst).
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Collection

@@ -4,8 +4,6 @@ psutil finds swapped memory only in `smaps_rollup`, for which the kernel walks a
 a Xeon, instead of 0.03 ms for `status`.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

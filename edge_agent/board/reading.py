@@ -1,7 +1,5 @@
 """What a board reports at one moment. None = unknown or not there; a 0 was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum

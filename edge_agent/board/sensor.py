@@ -1,7 +1,5 @@
 """A sensor is one device or file that can fail or hang without the others. A pass reads all sensors."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field

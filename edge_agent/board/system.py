@@ -4,8 +4,6 @@ psutil reads what it can read below a moved /proc. Its load average and its freq
 machine, and its highest frequency is the one that is allowed now, which heat lowers: these two are read here.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Notifies systemd of the service's state (sd_notify(3)); does nothing elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """Thermal zones and cooling devices (kernel: Documentation/driver-api/thermal/sysfs-api.rst)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

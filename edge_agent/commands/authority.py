@@ -1,7 +1,5 @@
 """Signed commands: where a key is configured, a command needs a fresh HMAC with a nonce that was never used."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

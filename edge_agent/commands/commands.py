@@ -1,7 +1,5 @@
 """Commands from the bus, and the signals that do the same: checked, carried out, each answered exactly once."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Runs slow work in a thread; the agent's thread polls for its end."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future

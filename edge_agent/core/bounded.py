@@ -1,7 +1,5 @@
 """Bounds of time and memory for code from outside."""
 
-from __future__ import annotations
-
 import resource
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """How requests and commands end: statuses, codes, and refusals as exceptions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self

@@ -3,8 +3,6 @@
 The text below a key describes it: in the JSON Schema, in docs/configuration.md and in the file that `init` writes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import socket

@@ -1,7 +1,5 @@
 """Reads the document of a configuration file, and words the faults that pydantic finds in it."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The payload of a request: an envelope, or a bare input."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import (

@@ -3,8 +3,6 @@
 These are variables for llama.cpp, its OpenMP and numpy, and how glibc's heap keeps memory.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

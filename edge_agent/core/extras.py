@@ -1,7 +1,5 @@
 """Extras of pyproject.toml: a base installation, which only asks and watches boards, lacks their packages."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 _ENGINE = ("llama_cpp", "llguidance", "numpy", "cryptography")

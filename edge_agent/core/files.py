@@ -1,7 +1,5 @@
 """Files that are read within bounds, and written whole or not at all, also when the power fails."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A log handler with a rate limit, so that a flood of bad requests fills neither the card nor the journal."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """The messages on the bus: what the broker delivers, and what the agent sends."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

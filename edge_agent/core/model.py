@@ -1,7 +1,5 @@
 """A checked model: what a bundle or a bare file holds, and whether its files are still the same."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ error is llama.cpp's log. A command that cannot be decoded is a bug of the agent
 that cannot be served is an event.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum

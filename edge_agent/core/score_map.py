@@ -7,8 +7,6 @@ score_maps.json of a bundle has maps that were fitted to the feedback of many bo
 {"schema": 1, "maps": {"<definition>": {"task", "map": <ScoreMap>, "boards": {"<site>/<device>": <ScoreMap>}}}}
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One process at a time uses a `state_dir`."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

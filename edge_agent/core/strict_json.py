@@ -1,7 +1,5 @@
 """JSON as it crosses every border: strict when parsed, compact when written."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

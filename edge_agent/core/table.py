@@ -1,7 +1,5 @@
 """What the tables of the configuration have in common."""
 
-from __future__ import annotations
-
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """What is printed for people: faults, tables of aligned columns, shares, and progress on a line that is overwritten."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Every topic name. No other module joins topic levels."""
 
-from __future__ import annotations
-
 import re
 from itertools import zip_longest
 

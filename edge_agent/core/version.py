@@ -1,7 +1,5 @@
 """What `--version` says: the version, the commit of a release, and the llama.cpp that is installed beside it."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A request in the engine, from its arrival to its end, and how it is built from an EngineRequest."""
 
-from __future__ import annotations
-
 import json
 import struct
 import unicodedata

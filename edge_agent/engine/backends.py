@@ -1,7 +1,5 @@
 """Kernel variants: with GGML_BACKEND_DL llama.cpp has a library of kernels per kind of core, and loads none itself."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

@@ -5,8 +5,6 @@ A token is a word. Labels: the first label that the last user message contains g
 Schema: a small instance. Text: the last user message, word by word.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What the worker needs from an engine, the model's own or the echo engine, and the loop of an engine's thread."""
 
-from __future__ import annotations
-
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Sequence ids, from 0: one per running request, one per label branch, one per task prefix, and one for idle rows.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable

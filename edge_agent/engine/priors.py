@@ -3,8 +3,6 @@
 Scores divided by them are right more often (Zhao 2021, "Calibrate before use", arXiv 2102.09690).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Small models beside the large one. Each has a thread, so that none waits for a step of the large model."""
 
-from __future__ import annotations
-
 import logging
 import os
 import queue

@@ -1,7 +1,5 @@
 """The worker process: commands on standard input, events on standard output, steps of the engine in between."""
 
-from __future__ import annotations
-
 import logging
 import os
 import queue

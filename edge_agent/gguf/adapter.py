@@ -4,8 +4,6 @@ llama.cpp aborts on a value of an unexpected type and silently ignores tensors t
 Source: src/llama-adapter.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

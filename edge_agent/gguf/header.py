@@ -5,8 +5,6 @@ Arrays are most of a header; only their type, length and place are kept.
 Source: ggml/src/gguf.cpp and ggml/include/ggml.h of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Callable, Iterator

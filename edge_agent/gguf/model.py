@@ -6,8 +6,6 @@ Source: src/llama-model.cpp (load_hparams), src/llama-vocab.cpp (llama_vocab::im
 ggml/src/ggml-cpu/binary-ops.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Opens a bundle or a bare .gguf. Every file must be as the manifest lists it and, with a key, signed."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import stat

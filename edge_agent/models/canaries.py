@@ -4,8 +4,6 @@ The kernels of another machine round differently. Scores may differ by a toleran
 the choice was not close. A damaged model, another tokenizer or another chat template answers differently.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

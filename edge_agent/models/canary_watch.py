@@ -3,8 +3,6 @@
 Belongs to the agent's thread; the canaries are read in the background. now: seconds of the monotonic clock.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future

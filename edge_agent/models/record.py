@@ -3,8 +3,6 @@
 The first switch writes the file. It is void once the configuration names another path than at the switch.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Belongs to the agent's thread; the files are read in the background. now: seconds of the monotonic clock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future
 

@@ -5,8 +5,6 @@ before the new one loads where memory is short, otherwise after the new one has 
 and writing happen in background threads; all else in the agent's thread.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Generator

@@ -1,7 +1,5 @@
 """The trial of a model: its bundle is verified, then a worker loads it and answers its canaries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from edge_agent.core.config import ModelConfig

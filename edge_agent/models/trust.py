@@ -4,8 +4,6 @@ The kept list is the copy in `state_dir` of the newest list that was read. It is
 faulty, missing or older.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The agent's two connections to the broker: what each carries, and how both fare."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Password and certificates of a connection: read from files that may be replaced at any time."""
 
-from __future__ import annotations
-
 import ssl
 from pathlib import Path
 

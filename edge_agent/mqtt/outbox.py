@@ -5,8 +5,6 @@ the `on_…` methods; the agent's thread calls the rest.
 """
 # ruff: noqa: SLF001
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import deque

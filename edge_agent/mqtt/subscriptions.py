@@ -3,8 +3,6 @@
 Threads: paho's network thread calls the `on_…` methods; the agent's thread calls the rest. A lock orders the packets.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Iterable

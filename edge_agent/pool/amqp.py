@@ -1,7 +1,5 @@
 """Connections to RabbitMQ by AMQP, with the hosts and the account of `[mqtt]`; and their faults in words."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A request of the pool while this board has it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

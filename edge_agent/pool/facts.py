@@ -1,7 +1,5 @@
 """What a board knows of its pool, for health, alarms and the tools. Nothing here needs pika."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -7,8 +7,6 @@ to the board that is free next. A quorum queue does not change the prefetch of a
 consumers changes instead.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import threading

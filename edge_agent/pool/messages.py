@@ -4,8 +4,6 @@ RabbitMQ turns a message of its MQTT plugin into one of AMQP 0.9.1: `/` of the t
 properties of MQTT 5 are headers (https://www.rabbitmq.com/docs/mqtt).
 """
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The queues of a pool at RabbitMQ: their names, how they are declared, what is in them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pika.adapters.blocking_connection import BlockingChannel

@@ -1,7 +1,5 @@
 """The first half of a request's way: parsed, joined to an equal one or refused, its text rendered, queued."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 

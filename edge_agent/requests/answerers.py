@@ -1,7 +1,5 @@
 """Who may answer a request, and what becomes of an answer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The order of things: a reply is committed, then sent; a request is on the disk, then acknowledged."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """The way of a request, whose first half is its admission: run, reply. Belongs to the agent's thread alone."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """Which requests are the same: a retry of a client, or a redelivery of the broker. Replies are kept for a while."""
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import dataclass

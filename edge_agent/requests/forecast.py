@@ -4,8 +4,6 @@ Each class has two means, because the engine runs several requests at once. Its 
 adds up over the requests before it. Its run, from hand-over to end, is what it takes itself.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from edge_agent.core.pipe import EngineRequest

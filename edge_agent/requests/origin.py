@@ -1,7 +1,5 @@
 """Where a request came from, which is told what became of it."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 from edge_agent.core.codes import Error

@@ -1,7 +1,5 @@
 """A message from the data connection -> the requests in it, or why they are refused."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Inputs that killed the worker twice, running alone the second time. They run again only after their release."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 

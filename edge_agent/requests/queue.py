@@ -1,7 +1,5 @@
 """The waiting requests, and which of them may wait. A refusal says why, and when to come back."""
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections.abc import Callable, Collection

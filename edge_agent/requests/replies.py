@@ -1,7 +1,5 @@
 """How requests end: one reply document for each caller; a repeated request gets it once more."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections import Counter, defaultdict, deque

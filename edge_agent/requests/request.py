@@ -3,8 +3,6 @@
 It is queued again where a student is unsure of its answer, or the worker was lost while it ran.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """From the scores that a model gives to a task's labels to those that callers get: maps that are known beforehand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any

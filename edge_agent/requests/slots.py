@@ -1,7 +1,5 @@
 """The requests that run, and how many each model may run at once."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from edge_agent.board.governor import NO_LIMITS, Limits

@@ -1,7 +1,5 @@
 """What health says of answers: totals since the start, and percentiles of the latest ones."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field

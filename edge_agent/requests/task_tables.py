@@ -1,7 +1,5 @@
 """The `[tasks.NAME]` tables of a configuration file: schema files are read, templates and schemas are checked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any

@@ -5,8 +5,6 @@ some boards have, in ABSENT_SECTIONS, too. A reason is named in its part (`reaso
 and docs/troubleshooting.md. How an alarm comes in is said in alarms.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol
 

@@ -3,8 +3,6 @@
 Format: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -1,7 +1,5 @@
 """The `state` topic: whether the board answers, as its birth message and its last will."""
 
-from __future__ import annotations
-
 import secrets
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """Publishes what the board reports about itself: state, info, health, alarms, events and Home Assistant discovery."""
 
-from __future__ import annotations
-
 import logging
 import math
 import platform

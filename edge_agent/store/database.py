@@ -1,7 +1,5 @@
 """The store's database file: opened, or set aside and begun again."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sqlite3

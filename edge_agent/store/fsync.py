@@ -1,7 +1,5 @@
 """The thread that brings commits to the disk: one write for several requests, because a memory card wears out."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

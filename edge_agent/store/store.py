@@ -7,8 +7,6 @@ The columns `payload` and `content_type` hold those of the request; in a row wit
 sent in its place. 0.1.0 left the request's content type in such a row.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextlib import suppress

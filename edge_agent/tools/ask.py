@@ -1,7 +1,5 @@
 """`edge-agent ask`: one request over MQTT, as any client would send it."""
 
-from __future__ import annotations
-
 import secrets
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which broker and board a command line means: a configuration's, or those of its options."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from dataclasses import dataclass

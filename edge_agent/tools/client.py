@@ -1,7 +1,5 @@
 """One connection to the broker for a tool: it subscribes, publishes, and takes messages one by one."""
 
-from __future__ import annotations
-
 import queue
 import time
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """`edge-agent command`: one command over MQTT to a board, and its result."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from datetime import UTC, datetime

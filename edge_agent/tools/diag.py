@@ -1,7 +1,5 @@
 """`edge-agent diag`: what support asks for, in one archive without secrets, whatever is broken on the board."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

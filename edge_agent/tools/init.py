@@ -1,7 +1,5 @@
 """`edge-agent init`: writes a first configuration, from options and from answers on a terminal."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import shlex

@@ -1,7 +1,5 @@
 """`edge-agent pool`: makes the queues of a pool at RabbitMQ, and shows how the pool is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from edge_agent.core.config import Config

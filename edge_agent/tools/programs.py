@@ -1,7 +1,5 @@
 """Runs programs of the system with a time limit, in plain English, without a shell."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 

@@ -1,7 +1,5 @@
 """The task that a tool is asked about."""
 
-from __future__ import annotations
-
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.wording import shown

@@ -1,7 +1,5 @@
 """Writes TOML values."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

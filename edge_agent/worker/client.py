@@ -1,7 +1,5 @@
 """A worker process that its caller asks directly and waits for: the trial of a new model, the tools, the converter."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator

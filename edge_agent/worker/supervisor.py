@@ -3,8 +3,6 @@
 It decides about processes only; the agent decides what their ends mean for requests and for the bus.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import signal

@@ -1,7 +1,5 @@
 """What all workers together have computed, from the totals that each worker reports about once a second."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from edge_agent.core.pipe import Progress

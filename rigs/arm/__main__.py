@@ -5,8 +5,6 @@ worker must load the right kernels, repack what they need and answer like this m
 lacks the kernels of a core. Emulated time says nothing about a board. Exit code 1 if anything differs.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

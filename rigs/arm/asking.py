@@ -3,8 +3,6 @@
 Needs only the installed edge-agent.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib import resources

@@ -1,7 +1,5 @@
 """arm64 systems of Debian below build/arm; this machine runs their programs with qemu. Needs root."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -7,8 +7,6 @@ alike. A ratio is the speed of A by that of B within a round; against itself a t
 steadier where the machine does other work. Exit code 1 if the memory beyond the weights exceeds its limit.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

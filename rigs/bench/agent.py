@@ -1,7 +1,5 @@
 """An agent that is online behind the embedded broker, and clients that ask it over MQTT."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence

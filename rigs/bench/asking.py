@@ -1,7 +1,5 @@
 """How benchmarks ask: several clients at once, each with its next question as soon as it has its answer."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ round. The ratios within a round count: median, lowest and highest of all rounds
 llama.cpp's programs, which takes some minutes. Exit code 1 if a target is missed or an answer is not as it must be.
 """
 
-from __future__ import annotations
-
 import statistics
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Figures of a benchmark: one value per round; medians with their spread, and the targets that they meet or miss."""
 
-from __future__ import annotations
-
 import re
 import statistics
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The load is open: requests come at their times, whether earlier ones were answered or not. Latencies are the client's.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import sys

@@ -1,7 +1,5 @@
 """llama.cpp's own programs: llama-server as a side of the comparison, and what its benchmarks reach."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import urllib.request

@@ -3,8 +3,6 @@
 In Qwen2.5's vocabulary the constant text has 185 tokens, a reading about 50.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import dataclass

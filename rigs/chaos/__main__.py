@@ -3,8 +3,6 @@
 Exit code 1 if a promise is broken.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random

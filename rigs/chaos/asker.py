@@ -1,7 +1,5 @@
 """A client that keeps a window of requests in flight whose right answers are known."""
 
-from __future__ import annotations
-
 import random
 
 from rigs.load.asking import Load

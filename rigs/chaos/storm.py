@@ -1,7 +1,5 @@
 """The processes of a site, and their faults."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -5,8 +5,6 @@ without its cgroup and its priority when memory is short; a socket stands for sy
 An aarch64 image runs with qemu, here on x86-64. Exit code 1 if anything differs.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

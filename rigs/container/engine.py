@@ -1,7 +1,5 @@
 """A container that Podman runs with the command of systemd/edge-agent.container, with files of our own; as root."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

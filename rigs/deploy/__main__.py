@@ -6,8 +6,6 @@ unit          the unit on booted systems with systemd 249, 252 and 257.
 container     the unit for Podman on a booted Debian 13 (3 minutes).
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Boards that Ansible reaches over ssh, their broker, and a technician's working folder."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import re

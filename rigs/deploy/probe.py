@@ -3,8 +3,6 @@
 `python probe.py FILE` writes a JSON object of texts, each `done` or the name of the error.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import json

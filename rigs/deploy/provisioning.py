@@ -3,8 +3,6 @@
 The tests go on from each other.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -7,8 +7,6 @@ until it is discarded:
         board.run("systemctl", "is-system-running")
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """The service edge-agent on a booted board, whichever unit runs it, and what is asked of both units."""
 
-from __future__ import annotations
-
 import abc
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The unit on booted systems with systemd 249, 252 and 257: `python -m rigs.deploy unit`."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -3,8 +3,6 @@
 The tests go on from each other. While a board is updated and taken back, a client asks it: no request is lost.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

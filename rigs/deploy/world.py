@@ -1,7 +1,5 @@
 """What the tests of boards share: two boards, their broker, the technician's playbooks, and a client's questions."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import tempfile

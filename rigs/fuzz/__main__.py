@@ -3,8 +3,6 @@
 A case is always the same for its number. Exit code 1 if one ends a process, hangs or fails in another way.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections import Counter

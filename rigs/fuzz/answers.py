@@ -1,7 +1,5 @@
 """The contract of answers, independent of the agent's code: their topics and their form."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Damaged bundles: the agent refuses them in words, before native code reads a byte, or they open, load and answer."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

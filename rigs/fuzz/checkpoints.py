@@ -1,7 +1,5 @@
 """Damaged checkpoints and adapters: `edge-convert` refuses them in one line, or makes a bundle that the agent opens."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

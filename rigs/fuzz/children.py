@@ -1,7 +1,5 @@
 """Each case in its own forked process, which may die, hang or ask for all memory."""
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import os

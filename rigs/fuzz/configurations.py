@@ -1,7 +1,5 @@
 """Damaged configurations: `check-config` accepts them, or names each fault with its key."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

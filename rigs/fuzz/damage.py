@@ -1,7 +1,5 @@
 """Damage that a stranger, a bad disk or a bad program may do: to JSON, to bytes, and to the file itself."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

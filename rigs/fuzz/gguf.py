@@ -1,7 +1,5 @@
 """Models with damaged headers: what passes the agent's check must not end llama.cpp."""
 
-from __future__ import annotations
-
 import os
 import random
 import struct

@@ -1,7 +1,5 @@
 """Messages as confused or hostile clients send them: always the same for the same number."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import dataclass, field

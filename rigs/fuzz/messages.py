@@ -3,8 +3,6 @@
 `malformed.py` makes the messages, `answers.py` knows the right answers. No process may end or grow.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import threading

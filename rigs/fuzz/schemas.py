@@ -1,7 +1,5 @@
 """Damaged schemas and patterns: refused in words, soon; or answers keep to the schema."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Attacks on a signed bundle: none of what they make may open, and what was signed for this board always does."""
 
-from __future__ import annotations
-
 import random
 import shutil
 import tempfile

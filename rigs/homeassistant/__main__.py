@@ -1,7 +1,5 @@
 """What a real Home Assistant shows of a board, from its discovery to its removal. Installs 1 GB below build/."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

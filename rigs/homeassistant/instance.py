@@ -3,8 +3,6 @@
 It runs in its own environment: python instance.py FOLDER PORT
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """Requests to an agent or a pool, alone, many at once or at given times; every reply goes through the ledger."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import threading

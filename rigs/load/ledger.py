@@ -1,7 +1,5 @@
 """Requests and replies as the client sees them, and whether the agent kept its promises."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

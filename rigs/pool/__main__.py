@@ -7,8 +7,6 @@ examples: the files of examples/rabbitmq and examples/mosquitto, with a board an
 Exit code 1 if a promise is broken.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 import tempfile

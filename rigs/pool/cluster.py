@@ -3,8 +3,6 @@
 Debian's own commands require the account rabbitmq and its folders; these nodes run as the current user.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import secrets

@@ -1,7 +1,5 @@
 """A board and a node die while a pool answers; prints what happens."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from concurrent.futures import Future

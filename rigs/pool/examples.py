@@ -1,7 +1,5 @@
 """The examples for RabbitMQ and mosquitto as a plant has them: TLS, accounts, a bridge; with one node and one board."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

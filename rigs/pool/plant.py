@@ -1,7 +1,5 @@
 """A plant: RabbitMQ's nodes, and boards of one pool, each behind a network of its own."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self

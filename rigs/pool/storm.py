@@ -1,7 +1,5 @@
 """Boards and nodes that die, and networks that are cut, while a sensor asks the pool."""
 
-from __future__ import annotations
-
 import random
 import time
 from contextlib import ExitStack

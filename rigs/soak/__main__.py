@@ -4,8 +4,6 @@ By time (--minutes, at --rate requests a second), or by count, as fast as possib
 a limit does not hold. Short form: `--engine echo --requests 100`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """What a factory asks of a board: readings, explanations, retries, mistakes, cancelled requests and bursts."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

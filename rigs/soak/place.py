@@ -1,7 +1,5 @@
 """The processes of one run: mosquitto, and the agent with the demonstration's tasks and a sensor's topic."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -1,7 +1,5 @@
 """Memory, threads and files of agent and worker as seen from outside."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the samples of a run show: each check with its limit, and whether it holds."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

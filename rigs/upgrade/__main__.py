@@ -1,7 +1,5 @@
 """0.1.0 and this version by turns on the same state, configuration and bundles, as processes on this machine."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

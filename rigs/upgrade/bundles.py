@@ -1,7 +1,5 @@
 """Bundles of the old converter in the new agent, and of the new converter in the old one."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

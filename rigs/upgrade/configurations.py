@@ -1,7 +1,5 @@
 """Each key of the old configuration in the new agent, and each new key in the old one."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """One state folder, which the old agent and the new one have by turns: stopped, killed, and with the broker away."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The two source trees, and how their programs start."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

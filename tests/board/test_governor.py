@@ -1,7 +1,5 @@
 """What the governor promises on any board: it does not swing, it never loosens for heat, each limit has a reason."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import fields

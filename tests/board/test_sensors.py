@@ -1,7 +1,5 @@
 """What each kind of sensor makes of its files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

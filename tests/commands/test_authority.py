@@ -1,7 +1,5 @@
 """Which signed commands are carried out, and that none is carried out twice."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """How a command is answered, and what is logged of it. tests/contract/test_commands.py has the rest."""
 
-from __future__ import annotations
-
 import json
 import secrets
 from datetime import UTC, datetime

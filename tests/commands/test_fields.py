@@ -1,7 +1,5 @@
 """What is a well-formed command."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A broker whose access list refuses a reply."""
 
-from __future__ import annotations
-
 import getpass
 from collections.abc import Callable
 from pathlib import Path

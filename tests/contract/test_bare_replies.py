@@ -1,7 +1,5 @@
 """`reply = "output"`, as a client with a small buffer sees it, at both MQTT versions, over a real broker."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What health says of a board, over a real broker; the board is a recorded one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

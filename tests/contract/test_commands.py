@@ -1,7 +1,5 @@
 """`cmd/<op>` over a real broker, at both MQTT versions."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """What an agent publishes is what `edge-agent schema` says, field by field."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

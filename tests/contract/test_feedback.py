@@ -1,7 +1,5 @@
 """Feedback over a real broker."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

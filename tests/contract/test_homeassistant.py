@@ -1,7 +1,5 @@
 """What Home Assistant would hear of a board; `python -m rigs.homeassistant` asks a real one."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A late subscriber finds true documents on `state`, `health` and `alarm`, after any fault."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """`cmd/model-switch` and `cmd/model-rollback` over a real broker, with workers of the demonstration model."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Ten times the engine's capacity with mixed deadlines and priorities: which requests are answered, and how soon."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """`state`, `info` and `health` over a real broker, at both MQTT versions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from tests.helpers.client import Client

@@ -1,7 +1,5 @@
 """What a caller sees of a request, at both MQTT versions, over a real broker."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator

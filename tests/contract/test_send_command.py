@@ -1,7 +1,5 @@
 """`edge-agent command` over a real broker: to an agent, and to boards that come, go and say nothing."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import threading

@@ -1,7 +1,5 @@
 """Conversions that measure little: tests that share them look at what became of the measurements, not at their size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

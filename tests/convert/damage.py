@@ -1,7 +1,5 @@
 """Checkpoints that are whole as files, and wrong as models."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

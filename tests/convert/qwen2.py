@@ -1,7 +1,5 @@
 """Qwen2 in numpy, as transformers defines it: what a converted model has to compute."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The choice of types within a budget."""
 
-from __future__ import annotations
-
 import itertools
 import random
 

@@ -1,7 +1,5 @@
 """`--budget`, `--calibration`, `evaluate`: one bundle of the demonstration model with all options, and tiny models."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter

@@ -1,7 +1,5 @@
 """The bundle on disk: whole or not there, the same bytes for the same input, signed, and verifiable."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

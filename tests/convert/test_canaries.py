@@ -1,7 +1,5 @@
 """Canaries: recorded from a finished bundle, the same however it is run, and not those of a damaged model."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The checkpoint folder: safetensors files, shards, index, small files, chat templates, revision."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The command line as scripts and people meet it: exit codes, one-line messages, JSON, signals."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

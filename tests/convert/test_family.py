@@ -1,7 +1,5 @@
 """All forms of the family: what llama.cpp computes is what Qwen2's definition in numpy computes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

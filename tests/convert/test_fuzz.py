@@ -1,7 +1,5 @@
 """Files that a stranger may have written: whatever is in them, they are read, or refused with one printable line."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Task accuracy: labelled examples through the agent's own task code, on the demonstration model."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """`--lora`: a PEFT adapter becomes adapter.gguf, is measured with the model, or is refused by name and field."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from math import sqrt

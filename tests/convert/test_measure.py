@@ -1,7 +1,5 @@
 """A model on texts: what its matrices are multiplied with, and how far another one is from it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

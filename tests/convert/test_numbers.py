@@ -1,7 +1,5 @@
 """Numbers on the page and the terminal, and intervals as published."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

@@ -1,7 +1,5 @@
 """`--vocabulary`: a model with a part of its tokens reads covered texts as before, and computes the same for them."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Files that are read within bounds and written whole."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

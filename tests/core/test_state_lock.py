@@ -1,7 +1,5 @@
 """One agent per state_dir, whatever became of the one before."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """The version stands in one place, and `--version` says what it was made from."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import tomllib

@@ -1,7 +1,5 @@
 """What the samples of docs/ find on the machine."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

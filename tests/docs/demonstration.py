@@ -1,7 +1,5 @@
 """The demonstration as a reader of the documentation runs it, and whether samples look like what it says."""
 
-from __future__ import annotations
-
 import re
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The pages of the documentation and their samples."""
 
-from __future__ import annotations
-
 import json
 import re
 import textwrap

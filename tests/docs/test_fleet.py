@@ -1,7 +1,5 @@
 """docs/fleet.md: its certificates are trusted, its plays and variables exist. rigs.deploy follows its plays."""
 
-from __future__ import annotations
-
 import re
 import ssl
 import subprocess

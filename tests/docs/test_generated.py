@@ -1,7 +1,5 @@
 """The generated pages are those of the code, and say something of everything."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/models.md: its commands write the bundles that it names."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

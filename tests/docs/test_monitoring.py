@@ -1,7 +1,5 @@
 """docs/monitoring.md shows what `edge-agent watch` prints, and names fields, alarms and reasons as they are."""
 
-from __future__ import annotations
-
 import re
 
 from edge_agent.status.alarms import ALARMS

@@ -1,7 +1,5 @@
 """docs/mqtt-api.md names every topic, field, code and command; its messages, and those of docs/tasks.md, are real."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Every page: links lead somewhere, configurations load, commands parse, sentences are short."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

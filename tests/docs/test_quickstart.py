@@ -1,7 +1,5 @@
 """docs/quickstart.md and the README: their commands are answered, by the demonstration and on a broker of one's own."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """docs/reliability.md names figures as they are in the source."""
 
-from __future__ import annotations
-
 import pytest
 
 from edge_agent.board import governor

@@ -1,7 +1,5 @@
 """docs/security.md: its commands make a list that counts, its tables name tests and judge each requirement."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

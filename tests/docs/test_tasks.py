@@ -1,7 +1,5 @@
 """docs/tasks.md: its tasks are those of the demonstration, and its templates make what it says."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 

@@ -1,7 +1,5 @@
 """docs/training.md: its rows are read as it says, and its figures are those of the source."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """docs/troubleshooting.md has a row for everything that the agent may name."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Adapters of the demonstration model, and what its weights are with them."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fixtures for the engine: the demonstration model, and engines to try the same contract on."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Logits that depend on a sequence's tokens alone: a CPU's last bits depend on the width of the batch, too."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Source: tokenizer_config.json of deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B. The weights know nothing of these tokens.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

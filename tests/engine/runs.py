@@ -1,7 +1,5 @@
 """Requests that the engine's tests send, and what comes back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

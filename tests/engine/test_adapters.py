@@ -1,7 +1,5 @@
 """Adapters on the demonstration model: what they change, what is kept of them, and what must not reach llama.cpp."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

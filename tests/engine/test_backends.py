@@ -1,7 +1,5 @@
 """With small libraries that stand for llama.cpp's; the real ones, with every variant, are tried by rigs/arm."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

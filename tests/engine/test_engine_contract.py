@@ -1,7 +1,5 @@
 """What every engine promises, tried on the echo and on the model alike."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """What the model's engine does beyond the contract: sharing, batching, safety, recovery."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from edge_agent.engine.llama import LlamaLog
 
 DEBUG, INFO, WARN, ERROR, CONT = 1, 2, 3, 4, 5

@@ -1,7 +1,5 @@
 """Reasoning models: the demonstration's weights under the tokens and the template of DeepSeek-R1-Distill-Qwen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Students in a real worker process, whose large model is the echo engine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

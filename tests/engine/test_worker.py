@@ -1,7 +1,5 @@
 """Real worker processes, through the parent's end of the pipe."""
 
-from __future__ import annotations
-
 import queue
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The files of examples/ load, and their clients are answered by an agent that runs examples/pump-triage.toml."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """What a model's header must say: else llama.cpp would end the process, or compute something else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from math import prod

@@ -1,7 +1,5 @@
 """Bundles of the demonstration model in several versions, some of them bad."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A caller's connection to the broker, on paho. Messages go to one function; nothing is kept."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """A self-signed certificate of NAMES, and keys, made for each run of the tests."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509

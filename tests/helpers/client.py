@@ -1,7 +1,5 @@
 """A plain MQTT client for tests, like any sensor or dashboard with paho, without the agent's code."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

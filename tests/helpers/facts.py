@@ -1,7 +1,5 @@
 """What parts of the agent report, with ordinary values unless a test gives others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from edge_agent.pool.facts import PoolFacts, QueueFigures

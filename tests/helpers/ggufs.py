@@ -1,7 +1,5 @@
 """GGUF files for tests, byte by byte: sound ones, and ones with wrong sizes and types."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from math import prod

@@ -1,7 +1,5 @@
 """Ed25519 keys in PEM, as openssl writes them, and files that are taken for such keys."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

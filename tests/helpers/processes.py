@@ -1,7 +1,5 @@
 """Real processes that tests start: mosquitto and the agent."""
 
-from __future__ import annotations
-
 import getpass
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """A network that can be cut: TCP connections to a broker stay open, and nothing passes."""
 
-from __future__ import annotations
-
 import selectors
 import socket
 import threading

@@ -1,7 +1,5 @@
 """An agent that is online and a client that listens to it."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Iterator, Sequence

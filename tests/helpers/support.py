@@ -1,7 +1,5 @@
 """What unit tests share: configurations from text, incoming messages, and a dispatcher between two lists."""
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import json

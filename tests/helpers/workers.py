@@ -1,7 +1,5 @@
 """Stands for worker processes: what they were sent is kept, and a test says what they answer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

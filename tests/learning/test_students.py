@@ -1,7 +1,5 @@
 """From which score on a student answers alone."""
 
-from __future__ import annotations
-
 import random
 import time
 from dataclasses import replace

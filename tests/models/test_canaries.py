@@ -1,7 +1,5 @@
 """canaries.json: what is taken for one, and when an answer is the recorded one."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """When the running model is asked its canaries, and what becomes of other answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which bundle is in force after a restart, whatever happened before it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What the alarm of revocations is told while the agent runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast

@@ -1,7 +1,5 @@
 """A model switch as a timeline: what workers and requests see of it, and how it ends."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time

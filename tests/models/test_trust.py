@@ -1,7 +1,5 @@
 """Which lists of revocations count, and what they take out."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

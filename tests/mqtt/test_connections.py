@@ -1,7 +1,5 @@
 """The agent's two connections: with several brokers, and over several configurations."""
 
-from __future__ import annotations
-
 import queue
 from pathlib import Path
 from typing import Any

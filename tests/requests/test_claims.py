@@ -1,7 +1,5 @@
 """Requests of a pool: answered, given back for other boards, or ended as dead letters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

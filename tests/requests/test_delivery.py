@@ -1,7 +1,5 @@
 """What reaches the disk, the broker and the caller, in which order; and what the next process finds."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3

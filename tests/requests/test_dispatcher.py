@@ -3,8 +3,6 @@
 `Desk.ask(..., at=t)` is a request that arrives at t; every other call takes its own `now`.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 from collections import Counter

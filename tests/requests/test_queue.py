@@ -1,7 +1,5 @@
 """The queue before an engine that runs one request at a time, one second each, unless a test says otherwise."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

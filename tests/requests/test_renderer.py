@@ -1,7 +1,5 @@
 """Templates and inputs that need too much time or memory: each is refused, and the agent lives."""
 
-from __future__ import annotations
-
 import json
 import os
 import queue

@@ -1,7 +1,5 @@
 """Files of rows, as `tune`, `train` and `evaluate` read them: JSON lines and CSV, each fault with its line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

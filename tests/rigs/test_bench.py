@@ -1,7 +1,5 @@
 """The benchmarks in seconds: a real agent with the demonstration model beside a stand-in for llama-server."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Every rig of CONTRIBUTING.md starts, explains itself, and says what it lacks instead of passing."""
 
-from __future__ import annotations
-
 import os
 import re
 import runpy

@@ -1,7 +1,5 @@
 """A few of what `python -m rigs.fuzz` does by the thousand, and the faults that it finds."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

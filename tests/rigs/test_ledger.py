@@ -1,7 +1,5 @@
 """The ledger of requests and replies that all rigs share."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The simulation's tests of whole years are the agent's, and its short form runs."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

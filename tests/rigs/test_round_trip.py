@@ -1,7 +1,5 @@
 """The latency rig in a few requests: every combination is asked, and the two settings together take the stalls away."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """rigs.soak sees what it watches for; `python -m rigs.soak` is the long form."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

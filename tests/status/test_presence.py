@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from edge_agent.core.topics import Topics
 from edge_agent.status.presence import Presence
 

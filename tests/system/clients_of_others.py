@@ -1,7 +1,5 @@
 """MQTT.js, Node-RED and Prometheus against the agent: `python -m rigs.clients`; `make test` does not collect this."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

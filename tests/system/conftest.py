@@ -1,7 +1,5 @@
 """`edge-agent` in this process: as a process of its own it would take a second to begin."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Without the extra `engine`: what asks and watches boards works, what runs a model says what is missing."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """`edge-agent bench` as a user runs it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """A short storm; `python -m rigs.chaos` is the long one."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`edge-agent` commands as a user runs them: what they print, and their exit codes."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The daemon as a process: how it starts, stops, reconnects, and withstands what callers send."""
 
-from __future__ import annotations
-
 import itertools
 import select
 import signal

@@ -1,7 +1,5 @@
 """The whole path on the demonstration model: our converter's bundle, the agent, a broker, held-out readings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """All processes are killed at a random point of a model switch: afterwards one whole, verified model runs."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

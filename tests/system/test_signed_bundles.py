@@ -1,7 +1,5 @@
 """An agent that opens signed bundles only."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

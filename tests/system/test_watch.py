@@ -1,7 +1,5 @@
 """`edge-agent watch` over a real broker: in a terminal, and for scripts."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Workers that die, hang or cannot load: what callers and operators see of it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Which broker, site and board the command line means."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

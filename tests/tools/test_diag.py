@@ -1,7 +1,5 @@
 """`edge-agent diag`: what is in it, what never is, and that nothing keeps it from being written."""
 
-from __future__ import annotations
-
 import json
 import os
 import tarfile

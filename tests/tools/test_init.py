@@ -1,7 +1,5 @@
 """`edge-agent init` writes configurations that load, and asks until it can."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`edge-agent pool`: declares a pool's queues and their binding, and shows the queue, the boards and what they lack."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,7 +1,5 @@
 """`edge-agent probe`: a model that answers as where its bundle was made, and those that do not."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """`edge-agent schema`: schemas that validators accept and that agree with the loader and the parser of requests."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from typing import Any

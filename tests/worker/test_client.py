@@ -1,7 +1,5 @@
 """A worker asked directly: its answers and its end."""
 
-from __future__ import annotations
-
 import os
 import signal
 from dataclasses import replace

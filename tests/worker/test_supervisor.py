@@ -1,7 +1,5 @@
 """When a worker is started, killed and restarted, and what is said of its end."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import cast

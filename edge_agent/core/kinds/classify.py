@@ -1,7 +1,5 @@
 """The kind `classify`: one of a task's labels, and the probability of each."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator

@@ -1,7 +1,5 @@
 """The kind `extract`: a JSON object that validates against a task's schema."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal

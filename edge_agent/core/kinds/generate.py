@@ -1,7 +1,5 @@
 """The kind `generate`: text."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from edge_agent.core.envelope import Options, Reasoning, ReasoningTokens

@@ -15,8 +15,6 @@ To add one, write its module beside this one, name it below and describe what ca
 * If `edge-convert train` is to judge it otherwise than as one of `choices`: convert/learning/training, quality, report.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, get_args
 
 from pydantic import Field

@@ -3,8 +3,6 @@
 Each kind is a subclass in a module of its own, and registry.py lists them.
 """
 
-from __future__ import annotations
-
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What the engine asks of an answer, whatever its plan: which tokens to decode for it, and what their logits mean."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Answers that keep to a JSON Schema: llguidance says which tokens may come next and which text is forced."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence

@@ -9,8 +9,6 @@ A trained model may have one more token there, for an input that is unlike its t
 against the first tokens of all labels.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Answers that a model writes token by token; text, with the thought of a reasoning model kept apart."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """From the bytes of tokens to text: whole characters, the thought apart from the answer, no stop strings."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Sequence
 

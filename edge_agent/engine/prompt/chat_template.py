@@ -4,8 +4,6 @@ It runs as in transformers' apply_chat_template. The sandbox protects the object
 large texts (`ljust(10 ** 9)`); `bounded` does.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """One sequence of the KV cache, with the tokens that it holds and those that it waits for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

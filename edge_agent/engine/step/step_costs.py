@@ -3,8 +3,6 @@
 It takes at most about MEASURE_S. Sizes that a slow board does not reach are judged by the smaller ones.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -1,7 +1,5 @@
 """`edge-agent bench`: measures this board with a model and prints a table or JSON."""
 
-from __future__ import annotations
-
 import json
 import platform
 import signal

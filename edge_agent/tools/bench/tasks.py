@@ -1,7 +1,5 @@
 """The same tasks for every board in a worker process, as the agent runs it: rates, latencies, memory, starts."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Callable, Sequence

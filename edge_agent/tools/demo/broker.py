@@ -1,7 +1,5 @@
 """The demonstration's broker: mosquitto where it is installed, else rumqttd. The only importer of iotcore."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """`edge-agent demo`: broker, converter, agent and sensors on this machine; prints their messages as tables."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

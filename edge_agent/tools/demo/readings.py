@@ -1,7 +1,5 @@
 """The bundled tasks and held-out readings of the demonstration model."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from importlib import resources

@@ -1,7 +1,5 @@
 """Checks of the broker: does it accept this board, what does it offer, what may the board do, how fast is it?"""
 
-from __future__ import annotations
-
 import secrets
 import socket
 import statistics

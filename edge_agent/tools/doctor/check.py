@@ -1,7 +1,5 @@
 """What each check of `doctor` returns."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """`edge-agent doctor`: can this board serve this configuration? Each check says what it found and what to do."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import asdict

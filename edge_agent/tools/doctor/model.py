@@ -1,7 +1,5 @@
 """Checks of the model: is it whole, does it load as `run` loads it and answer as recorded, with which kernels?"""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of the board and its system: sensors, memory limit, time, disk, and what the service's account may do."""
 
-from __future__ import annotations
-
 import errno
 import os
 import platform

@@ -4,8 +4,6 @@
 with all that is always the same left out: a field is always there, unless `required` says otherwise.
 """
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from typing import Any

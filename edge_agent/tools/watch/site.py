@@ -3,8 +3,6 @@
 Anybody may publish anything on these topics: a field that is missing, of another type or absurd is unknown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum

@@ -1,7 +1,5 @@
 """Rows as a table of rich: a line for each board, and what is wrong with it beside its figures."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

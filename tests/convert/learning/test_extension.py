@@ -1,7 +1,5 @@
 """`edge-convert extend`: maps from the feedback of boards, and trained models, in a copy of a bundle."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

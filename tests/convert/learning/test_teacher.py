@@ -1,7 +1,5 @@
 """A teacher of `edge-convert train`: what it is asked, how labelled rows correct it, what a student learns of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`edge-convert train` without PyTorch: rows, fields, held-out parts, the page. `make demo-train` trains."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from collections.abc import Sequence

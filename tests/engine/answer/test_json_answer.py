@@ -1,7 +1,5 @@
 """Answers to schemas on the demonstration model: validity, steps, tokens, batches."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

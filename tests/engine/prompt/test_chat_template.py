@@ -1,7 +1,5 @@
 """Chat templates from anywhere: each is rendered, or refused within bounds of time and memory."""
 
-from __future__ import annotations
-
 import resource
 import signal
 import time

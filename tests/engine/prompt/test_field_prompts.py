@@ -1,7 +1,5 @@
 """Prompts of trained models: fields become tokens, texts of callers become none of them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A tree is text, a file per board: `[folder]`, then for each file in it `name = c
 lines of its content below, or `name ! ERRNO` for a file whose read fails so. `\\0` is NUL, `#` begins a comment.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import threading

@@ -1,7 +1,5 @@
 """`edge-agent accuracy`: what kept answers say. tests/contract/test_feedback.py asks a board for them."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

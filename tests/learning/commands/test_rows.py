@@ -1,7 +1,5 @@
 """`edge-agent rows`: from what a board keeps to what a training reads."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

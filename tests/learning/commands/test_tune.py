@@ -1,7 +1,5 @@
 """`edge-agent tune`: files are read strictly, prompts are judged on rows that they do not show, and the keys load."""
 
-from __future__ import annotations
-
 import json
 import random
 import tomllib

@@ -1,7 +1,5 @@
 """Maps from the feedback of several boards, and the file that carries them."""
 
-from __future__ import annotations
-
 import json
 import random
 from typing import Any

@@ -1,7 +1,5 @@
 """Simulated boards: what they publish, as documents."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any

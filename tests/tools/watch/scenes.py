@@ -1,7 +1,5 @@
 """A site as an operator may meet it, and its table as text."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """A program in a terminal: what it draws, as an emulator shows it, and keys for it."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

@@ -1,7 +1,5 @@
 """What `watch` does where the broker keeps retained messages from subscriptions with wildcards, as RabbitMQ does."""
 
-from __future__ import annotations
-
 import time
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Messages of a site go in, rows of its boards come out."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
