@@ -2,7 +2,8 @@
 
 import sys
 
-from .agent import missing_extra
+# Not from .agent, which imports the packages that may be missing.
+from edge_agent.core.extras import missing_extra
 
 
 def main() -> int:
