@@ -29,7 +29,8 @@ def route_to(request: Request, answerer: str) -> None:
     """Makes this model the one that is asked."""
     request.answerer = answerer
     if request.engine_request is not None:
-        request.engine_request = replace(request.engine_request, student=answerer or None)
+        if request.engine_request.student != (answerer or None):  # most requests are the large model's already
+            request.engine_request = replace(request.engine_request, student=answerer or None)
         request.cost_class = cost_class_of(request.engine_request)
 
 
