@@ -38,10 +38,10 @@ demo-train: $(VENV)/train-ready
 pool-demo: setup
 	$(BIN)/python -m rigs.pool demo
 
-# Three processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
+# Four processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
 # In order, because xdist would start the files with few but slow tests last.
 test: setup
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Style, types, the layers of ARCHITECTURE.md, the unit, the playbooks and the links of the documentation.
 check: setup build/ansible/ready docs

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rigs.bench.agent import MAX_MIB, MAX_MIB_EXTRACT, UnexpectedReply, program_of, running_agent, workload_tasks
+from rigs.bench.agent import MAX_MIB, MAX_MIB_EXTRACT, UnexpectedReply, running_agent, workload_tasks
 from rigs.bench.asking import ask_all
 from rigs.bench.figures import Figures
 from rigs.bench.workload import Kind, readings
@@ -118,8 +118,8 @@ def _turn(
         for path, content in side.step_times.items():
             (folder / "state" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "state" / path).write_bytes(content)
-        tasks, program = workload_tasks(options.kinds), program_of(side.python)
-        with running_agent(side.model, folder, tasks, side.engine, program=program, name=side.name) as agent:
+        tasks = workload_tasks(options.kinds)
+        with running_agent(side.model, folder, tasks, side.engine, python=side.python, name=side.name) as agent:
             for kind in options.kinds:
                 warm_up = readings(max(options.clients), seed=f"warm-up {seed} {kind}")
                 ask_all(agent, kind, warm_up, clients=max(options.clients))

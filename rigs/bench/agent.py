@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,15 +75,6 @@ class AgentSide:
             raise UnexpectedReply(f"reload was answered {json.dumps(result)}")
 
 
-def program_of(python: str) -> list[str]:
-    """What starts the agent of the checkout that this Python belongs to, as a board has it.
-
-    Where a developer's tools have brought `rfc3987_syntax`, jsonschema loads it, which takes 17 MiB. A board lacks it.
-    """
-    start = "import sys; sys.modules['rfc3987_syntax'] = None; from edge_agent.cli import main; sys.exit(main())"
-    return [python, "-P", "-c", start]
-
-
 @contextmanager
 def running_agent(
     model: str | Path,
@@ -91,7 +82,7 @@ def running_agent(
     tasks: str,
     engine: Mapping[str, int],
     *,
-    program: Sequence[str] | None = None,
+    python: str = sys.executable,
     name: str = "edge-agent",
 ) -> Iterator[AgentSide]:
     """An agent that is online; `tasks` is TOML at the end of its configuration."""
@@ -109,11 +100,10 @@ def running_agent(
         + tasks,
         encoding="utf-8",
     )
-    program = program or program_of(sys.executable)
     try:
         with closing(Client(port, "3.1.1")) as client, closing(Load(port, "3.1.1")) as load:
             client.subscribe(f"{BASE}/state", f"{BASE}/health", f"{BASE}/cmd/+/result")
-            with online(config, client, BASE, program=program, timeout_s=START_S) as process:
+            with online(config, client, BASE, program=(python, "-P", "-m", "edge_agent"), timeout_s=START_S) as process:
                 yield AgentSide(client, load, process, name)
     finally:
         broker.stop()
