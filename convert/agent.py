@@ -1,4 +1,7 @@
-"""All that the converter uses of the agent: the only module here that imports it. mypy and ruff let it re-export."""
+"""What the converter uses of the agent. Only `__main__` and `report/page` also import from the agent themselves.
+
+mypy and ruff let this module re-export.
+"""
 
 from pathlib import Path
 

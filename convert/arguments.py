@@ -17,7 +17,7 @@ from .quantize.targets import Target
 PROGRAM = "edge-convert"
 _MAX_NAME_LENGTH = 128
 _EXITS = "Exit codes: 0 done, 1 failed, 2 usage, 65 bad checkpoint."
-# The names of an option or argument, and what argparse needs to know of it.
+# The names of an option or argument, and what argparse needs to know about it.
 Option = tuple[Sequence[str], Mapping[str, Any]]
 
 
@@ -123,7 +123,7 @@ def required(given: Option) -> Option:
 
 
 def release(*, version: str, expires: str, bundle: str, **more: Any) -> list[Option]:
-    """What a manifest says of a release. version, expires: the defaults, in words; bundle: what is signed."""
+    """Options for what a manifest says about a release. version, expires: their defaults; bundle: what is signed."""
     until = "date, or RFC 3339 date with a time, after which no board switches to the bundle"
     kind = integer(1, 1 << 31, more=", which rises with every release")
     return [
@@ -134,7 +134,7 @@ def release(*, version: str, expires: str, bundle: str, **more: Any) -> list[Opt
 
 
 def identity(licence: str) -> list[Option]:
-    """What a new model's manifest says of it. licence: what --licence means, and its default."""
+    """Options for what a new model's manifest says about it. licence: the help of --licence."""
     return [
         option("--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME),
         *release(version="1", expires="never", bundle="bundle", default=1),
@@ -209,8 +209,11 @@ _VOCABULARY = (
     "general others. It is smaller and faster, and other texts usually take more tokens"
 )
 _TOKENS = f"how many tokens to keep (default: {DEFAULT_TOKENS})"
-_AGAINST = "the checkpoint of the bundle, which then gets its adapter.gguf; or a bundle or .gguf as it is"
-_PUBLIC_KEY = "Ed25519 public key (PEM); one of them must have signed the bundle. Without any, no signature is checked"
+_AGAINST = "the bundle's checkpoint, to which its adapter.gguf is then applied; or a bundle or .gguf, as it is"
+_PUBLIC_KEY = (
+    "Ed25519 public key (PEM); may be given several times: one of the keys must have signed the bundle. "
+    "Without a key, no signature is checked"
+)
 
 CONVERSION = Command(
     name="",

@@ -77,14 +77,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The matrices, rounded."""
+    """The rounded matrices of a model, and the tensors that were trained after that."""
 
     tuning: Tuning
     reference: Path  # The BF16 model.
     sensitivities: Sensitivities
     chosen: Mapping[str, Option]  # The types by matrix; empty without a budget.
     recovered: Mapping[str, Any] = field(default_factory=dict)
-    """Tensors by name that were trained after rounding, as the file has them."""
+    """The tensors that were trained after rounding, by name, as the file stores them."""
 
     def encoded(self, name: str, kind: GgmlType) -> bytes | None:
         """The data of a trained tensor, else of a rounded matrix; None for any other tensor."""
@@ -190,7 +190,8 @@ def write_bundle(
     for damaged weights.
     """
     if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
-        raise ConvertError(f"{escaped(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
+        where = escaped(str(folder.parent))
+        raise ConvertError(f"{where}: only {free} bytes are free, but the model takes {plan.data_bytes}")
     encoded = None if tuned is None else tuned.encoded
     plan.write(folder / MODEL_FILE, encoded=encoded, progress=progress)
     if source.lora is not None:

@@ -21,9 +21,9 @@ from .read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .write import gguf_file
 
 DEFAULT_NAME = "model"
-# What a prediction of a board's memory assumes: the context, and agent, worker and vocabulary beside the model.
+# What a prediction of a board's memory assumes: the context, and what agent, worker and vocabulary add to the model.
 CONTEXT_TOKENS, _PROGRAMS_BYTES = 4096, 170_000_000
-# Gives the data of a tensor that is already encoded as this type; None = it is to be encoded.
+# Finds the data of a tensor that is already encoded as this type; None if it has yet to be encoded.
 Encoded = Callable[[str, GgmlType], bytes | None]
 
 
@@ -88,7 +88,7 @@ class FilePlan:
 
     @property
     def quantization_name(self) -> str:
-        """llama.cpp's name of the mix; for AUTO the type of most of the matrices' bytes, with "-MIX" beside others."""
+        """llama.cpp's name of the mix; for AUTO the type of most of the matrices' bytes, "-MIX" if not of all."""
         if self.quantization is not Quantization.AUTO:
             return self.quantization.name
         # Vectors alone are F32.
@@ -140,7 +140,7 @@ class FilePlan:
 def make_plan(
     model: SourceModel, quantization: Quantization, *, name: str = DEFAULT_NAME, licence: str | None = None
 ) -> FilePlan:
-    """licence: None = the checkpoint's. As AUTO, all matrices are BF16: see `FilePlan.with_types`."""
+    """licence: if None, the checkpoint's. With AUTO all matrices are BF16 until `FilePlan.with_types` decides."""
     types = tensor_types(quantization, model.config, model.tensors)
     return FilePlan(
         model=model,

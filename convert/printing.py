@@ -125,7 +125,7 @@ def print_verification(
 
 
 def _key_of(model: Model) -> str | None:
-    """As `info` shows the key that verified it."""
+    """The key that verified the bundle, cut as in `info`."""
     return model.signed_by and model.signed_by[:SHOWN_OF_KEY]
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import TextIO
 
 REDRAW_S = 0.1
-# Elsewhere than on a terminal, such as in a log.
+# Where there is no terminal, as in a log.
 REPORT_S = 30.0
-# A prediction from less would jump.
+# A prediction from a smaller share or a shorter time would jump.
 _MIN_SHARE, _MIN_S = 0.02, 10.0
 # Called with what is being done and the share of the stage that is done, from 0 to 1.
 OnProgress = Callable[[str, float], None]

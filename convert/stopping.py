@@ -1,4 +1,4 @@
-"""The signals that end a program, as an exception, so that `finally` clears up."""
+"""The signals that end a program, as an exception, so that `finally` cleans up."""
 
 import signal
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StoppedError(BaseException):
-    """A signal asked to stop. No Exception, so that no handler of errors catches it."""
+    """A signal asked to stop. It is not an Exception, so that no error handler catches it."""
 
 
 class _State:
@@ -24,7 +24,7 @@ def stop_on_signals() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP raise StoppedError while this lasts."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for other in _SIGNALS:  # a second signal must not interrupt the clearing up
+        for other in _SIGNALS:  # a second signal must not interrupt the cleanup
             signal.signal(other, signal.SIG_IGN)
         _State.waiting = signal.Signals(number).name
         if not _State.is_deferred:
@@ -35,7 +35,7 @@ def stop_on_signals() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
-    except Exception as error:  # StoppedError can break a lock of the standard library, whose error takes its place
+    except Exception as error:  # StoppedError can break a lock of the standard library, whose error then replaces it
         if _State.waiting is not None:
             raise StoppedError(_State.waiting) from error
         raise

@@ -223,7 +223,7 @@ def _tasks(schema: dict[str, Any]) -> Iterator[str]:
     kind = {"enum": list(kinds), "description": first["properties"]["kind"]["description"]}
     yield "\n## `[tasks.NAME]`\n"
     most = schema["properties"]["tasks"]["maxProperties"]
-    yield f"One table for each task, at most {most}. NAME, a *name*, stands in the task's topics.\n"
+    yield f"One table for each task, at most {most}. NAME, a *name*, is part of the task's topics.\n"
     yield from _keys(schema, {"kind": kind, **{key: one for key, one in common.items() if key != "kind"}}, ["kind"])
     for name, table in kinds.items():
         yield f"\n### Kind `{name}`\n"

@@ -1,7 +1,7 @@
 """START HERE: builds every part of the daemon, gives each event to the part that it is for, stops them all.
 
-The thread of `Agent.run` owns all state. The threads of the network, the worker's pipe, the board monitor
-and fsync only put events into its inbox. The signal handler notes the signal's number.
+The thread of `Agent.run` owns all state. The other threads (the network's, the worker pipe's, the renderer's, the board
+monitor's, fsync's and the pool's) hand it events through its inbox. The signal handler notes the signal's number.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ class Agent:
             self._give_up_at = now + GIVE_UP_AFTER_S
 
     def _on_worker_end(self, how: str, now: float) -> None:
-        """Gives back its requests and reports its end; the supervisor starts the next worker."""
+        """Queues its requests again and reports its end; the supervisor starts the next worker."""
         self._dispatcher.on_worker_lost(how, now, ready_at=self._supervisor.next_ready_at)
         if self._supervisor.has_given_up:
             return
@@ -383,7 +383,7 @@ class Agent:
         self._status.publish_all()
 
     def _learn_if_needed(self) -> None:
-        """Lets learning take the place of the large model alone, once there is something to learn, or to delete."""
+        """Replaces the plain `Answerers` with `Learning` once there is something to learn, or to delete."""
         config, model, before = self._commands.config, self._supervisor.model, self._dispatcher.admission.answerers
         is_needed = config.feedback.enabled or model.students or self._store.has_rows("answers")
         if not is_needed or type(before) is not Answerers:
@@ -396,7 +396,7 @@ class Agent:
         self._status.add_part(learning)
 
     def _stop(self) -> None:
-        """Replies leave first, then the state, and the worker ends last."""
+        """Sends the replies first, then the state; ends the worker and the renderer last."""
         now = time.monotonic()
         self._inbox.close()
         if self._pool is not None:

@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
     """Serves requests until it is stopped.
 
     SIGTERM: it refuses new requests, finishes what runs and ends. SIGHUP: it reloads the configuration.
-    Exit codes: 0 stopped, 1 failed, 64 usage, 78 bad configuration, also a model path where no model is.
+    Exit codes: 0 stopped, 1 failed, 64 usage, 78 bad configuration, or no model at the configured path.
     """
     # Until the agent handles signals itself (its model is being checked), a stop ends it and a reload is ignored.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -197,8 +197,8 @@ def _init(options: argparse.Namespace) -> int:
 def _schema(options: argparse.Namespace) -> int:
     """Prints the JSON Schema of a document.
 
-    With that of the configuration, an editor completes keys and explains them, such as VS Code with Even Better TOML.
-    The configuration names it in its first line: `#:schema ./config.schema.json`.
+    With the configuration's schema, an editor such as VS Code with Even Better TOML completes and explains the keys.
+    The configuration names the schema in its first line: `#:schema ./config.schema.json`.
     Exit codes: 0 done, 64 usage.
     """
     from edge_agent.tools.schema.schema import json_schema
@@ -313,7 +313,7 @@ def _rows(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
 
-    The worst board is first. q or Ctrl-C ends it. Boards below the end of the screen are in --once.
+    The worst board is first. q or Ctrl-C ends it. --once also shows the boards that do not fit on the screen.
     Exit codes: 0 ended, 1 no broker, or a snapshot without a board, 64 usage, 78 bad configuration.
     """
     from edge_agent.tools.watch.watch import watch
@@ -344,7 +344,7 @@ def _watch(options: argparse.Namespace) -> int:
     extra="pool",
 )
 def _pool(options: argparse.Namespace) -> int:
-    """Prepares RabbitMQ for a pool of boards, or shows how the pool is.
+    """Prepares RabbitMQ for a pool of boards, or shows the state of the pool.
 
     declare creates the pool's queues and their binding, and changes no existing ones. status shows the queue and the
     boards that answer it, and which task a board lacks.
@@ -365,7 +365,7 @@ def _pool(options: argparse.Namespace) -> int:
         _flag("--broker", "checks only whether the broker accepts this board"),
         _value(
             "--config-only FILE",
-            "only lists the faults of this configuration, or of that of --config, and hints; exit code 78 for faults",
+            "only lists faults and hints of this configuration (default: that of --config); exit code 78 for faults",
             Path,
             nargs="?",
             default=False,
@@ -419,7 +419,7 @@ def _diag(options: argparse.Namespace) -> int:
     extra="engine",
 )
 def _probe(options: argparse.Namespace) -> int:
-    """Checks whether a bundle's model answers here as where it was made, as `edge-agent doctor --bundle DIR` does.
+    """Checks whether a bundle's model answers here as it did where it was made; like `edge-agent doctor --bundle DIR`.
 
     It checks the bundle, loads its model in a worker of its own, asks the canaries and lists the answers that differ. A
     running agent is not asked.

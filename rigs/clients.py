@@ -1,4 +1,7 @@
-"""Clients of others against the agent: mosquitto's programs, Prometheus; MQTT.js and Node-RED, put below build/."""
+"""Third-party clients against the agent: mosquitto's programs, Prometheus, MQTT.js, Node-RED.
+
+The last two are installed below build/.
+"""
 
 import argparse
 import subprocess

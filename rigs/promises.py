@@ -1,6 +1,6 @@
-"""Promises, drift alarms and fitted score maps against worlds whose truth is known. It takes about 2 minutes.
+"""Promises, drift alarms and fitted score maps where the truth is known, by simulation.
 
-SIMULATIONS: no model answers anything here. Every result is printed, those beside a target with `met` or `MISSED`.
+No model answers anything here. Every result is printed; those with a target also say `met` or `MISSED`.
 """
 
 import sys
@@ -81,7 +81,7 @@ _ANSWERS: dict[str, _Answers] = {
 
 
 def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]:
-    """Broken: the true accuracy above the threshold is below the one promised at 95 %; target: in at most 5 %."""
+    """Target: of the promises, made at 95 %, at most 5 % are broken: the true accuracy above the threshold is lower."""
     print("\nPromises, 500 unlabelled answers; `possible`: the largest coverage that a known truth allows")
     print(f"{'':14} {'audits':>6} {'accuracy':>8} {'broken':>7} {'given':>6} {'coverage':>8} {'possible':>8}")
     for name, answers in _ANSWERS.items():
@@ -191,7 +191,7 @@ def _moving_sums(steps: _Floats) -> _Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Distortion:
-    """Of the logits: their common scale, the spread of the labels' log scales, and of the labels' biases."""
+    """A distortion of logits: a common scale, and the spreads of the labels' log scales and of their biases."""
 
     scale: float
     scale_spread: float

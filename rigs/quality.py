@@ -1,12 +1,12 @@
-"""Sizes and divergences beside upstream's tools: `python -m rigs.quality CHECKPOINT`.
+"""Sizes and divergences, compared with upstream's tools: `python -m rigs.quality CHECKPOINT`.
 
 Upstream's llama-imatrix and llama-quantize are built from the sources of the installed binding and get the same
 calibration texts. All models are compared with the same BF16 model on the same evaluation texts. The first run takes
 about half an hour for a 0.5B.
 
---vocabulary FILE…: also the budgets with fewer tokens, compared with the BF16 model of the same tokens. Of the removed
-tokens, it prints the probability that the whole BF16 model gives them, and how often one of them is the most probable.
---recover: also the budgets with weights that are trained after rounding.
+--vocabulary FILE… also measures the budgets with fewer tokens, compared with the BF16 model of these tokens. It prints
+the probability that the whole BF16 model gives the removed ones, and how often one of them is the most probable.
+--recover also measures the budgets with weights that are trained after rounding.
 """
 
 import sys

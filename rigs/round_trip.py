@@ -1,4 +1,4 @@
-"""How long a caller waits, from publish to reply, beside the agent's own time: by broker, client and QoS.
+"""How long a caller waits from publish to reply, compared with the agent's own time: by broker, client and QoS.
 
 Brokers: mosquitto with its default, and with `set_tcp_nodelay true`. Clients: plain paho, and with TCP_NODELAY. Each
 combination has a client that asks one request after the other. The clients take turns in each round. Each value is the
@@ -32,7 +32,7 @@ def main() -> int:
     parser = parser_of("rigs.round_trip", __doc__)
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a bundle or a .gguf (default: echo:, without one)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--requests", type=int, default=20, help="of each in each round (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=20, help="of each client in each round (default: %(default)s)")
     parser.add_argument("--pause-ms", type=float, default=0.0, help="between a reply and the next request (default: 0)")
     options = parser.parse_args()
     require({"mosquitto": "mosquitto"})

@@ -25,7 +25,7 @@ from .worker import Adapted, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
 _MIN_TEXT_BYTES = 8
-# Behind the beginning of a text, a board may write another text that is as good.
+# After its beginning, a text may go on differently on a board and be just as good.
 _TEXT_TOKENS = 16
 # A sampled answer leaves the most probable one only where another token is at least half as probable as the best.
 # At this temperature it does so there nearly half of the time.
@@ -52,7 +52,8 @@ def record_canaries(
 ) -> tuple[int, list[str]]:
     """Writes the answers of the model into the folder of its bundle; returns their number and warnings.
 
-    requests: None = the included ones; a model that cannot answer these has no canaries. Otherwise raises ConvertError.
+    requests: None for the included ones, which a model need not answer: it then has no canaries. Raises ConvertError if
+    it does not answer a user's requests.
     """
     try:
         recorded, left_out = _ask(model, requests or own_requests(), progress)
@@ -64,7 +65,7 @@ def record_canaries(
             raise ConvertError(f"canaries cannot be recorded: {error}") from error
         return 0, [f"the bundle has no canaries: {error}"]
     (folder / CANARIES_FILE).write_bytes(data)
-    # Some of our own may have close answers for a model; a warning about each would not help.
+    # For many models, answers to some included requests depend on close choices: a warning about each would not help.
     return len(recorded.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
 
 

@@ -44,8 +44,8 @@ def compare_models(
     own, other = model_facts(model.path), model_facts(reference.path)
     if model_tokens(model.path) != model_tokens(reference.path):
         raise ConvertError(
-            f"{escaped(str(model.path))}: has another vocabulary, of {own.tokens} tokens, than the reference "
-            f"{escaped(str(reference.path))}, of {other.tokens}; only models of the same vocabulary can be compared"
+            f"{escaped(str(model.path))}: its vocabulary of {own.tokens} tokens is not that of the reference "
+            f"{escaped(str(reference.path))}, of {other.tokens}; only models with the same vocabulary can be compared"
         )
     cached = reference.cached(work, texts.sha256, ".npz")
     predictions = _predictions(reference, cached, texts, part_of(progress, 0.0, 0.5))

@@ -69,7 +69,10 @@ def adapters_of(model: Adapted) -> tuple[Adapter, ...]:
 
 @contextmanager
 def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix], *, at_once: int = 1) -> Iterator[WorkerClient]:
-    """It caches and measures nothing: one at a time, each run is the same. Raises ConvertError."""
+    """A worker that caches and measures nothing: one at a time, equal requests get equal answers.
+
+    Raises ConvertError.
+    """
     model_facts(model.path)
     settings = _SETTINGS.model_copy(update={"max_active": at_once})
     load = Load(model_path=str(model.path), settings=settings, adapters=adapters_of(model), tasks=tuple(prefixes))

@@ -1,1 +1,1 @@
-"""Beside the conversion: `train` makes small models from labelled rows; other commands extend a copy of a bundle."""
+"""No part of a conversion: `train` makes small models from labelled rows, and `extend` extends a copy of a bundle."""

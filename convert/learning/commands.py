@@ -40,7 +40,7 @@ from .report import Training
 from .teacher import ask_teacher
 from .training_rows import read_training_rows, read_unlabelled
 
-_SEED = "seed of everything random except the number of steps, which depends on the time (default: 0)"
+_SEED = "seed of everything random; the number of steps also depends on the time (default: 0)"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
 _UNLABELLED = "rows like those of --labelled, but without answers, for the teacher"
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
@@ -93,7 +93,7 @@ EXTENSION = Command(
     name="extend",
     usage="BUNDLE [--feedback EXPORT...] [--students BUNDLE...] --out BUNDLE [option ...]",
     about="Adds score maps or students to a copy of a bundle. Score maps are fitted to the feedback of several boards. "
-    "A student answers its tasks first, and the bundle's own model what its student is not sure of. "
+    "A student answers its tasks first, and the bundle's own model answers what the student is not sure of. "
     "`maps` and `students` are its former names.",
     options=[
         option("bundle", "BUNDLE", "the bundle whose model gave the answers, or is larger than its students"),

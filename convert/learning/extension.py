@@ -91,13 +91,13 @@ def _read_feedback(path: Path) -> Export:
 
 
 def _fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:
-    """One map per definition from the feedback of all boards, but for audits that measure. Raises ConvertError."""
+    """One map per definition from the feedback of all boards, except audits that measure. Raises ConvertError."""
     by_definition = defaultdict[str, dict[str, Export]](dict)
     for export in exports:
         where = f"{export.task} of {export.board}"
         if export.model != model:
             raise ConvertError(
-                f"{escaped(where)}: its answers are of model {escaped(export.model)}, the bundle is {model}"
+                f"{escaped(where)}: its answers are from model {escaped(export.model)}, but the bundle has {model}"
             )
         boards = by_definition[export.definition]
         if export.board in boards:

@@ -28,7 +28,7 @@ _Tokens = npt.NDArray[np.int64]
 _IGNORED = -100
 _HEAD_WIDTH = 32
 _MIN_CONTEXT = 2048
-# Of weights at the start.
+# The standard deviation of the initial weights.
 _SPREAD = 0.04
 
 
@@ -46,7 +46,7 @@ class TrainedModel:
     def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> "TrainedModel":
         """With limits of what is unlike training, by task, see FieldTable."""
         known = {
-            # Where there was none, the vocabulary lacks the token: a field may be a number in a fold alone.
+            # A task without log odds has no token for them, although a field of it may be a number in one of the folds.
             name: (None if self.table.tasks[name].most_log_odds is None else log_odds, strangeness)
             for name, (log_odds, strangeness) in limits.items()
         }
@@ -103,7 +103,7 @@ def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
 
 
 class _Embedding:
-    """The vectors of all tokens. Those of a number's bins lie on a curve: few rows then say much of each bin.
+    """The vectors of all tokens. Those of a number's bins lie on a curve, so that few rows say much about each bin.
 
     A curve is a point and `cosines` cosines of the bin's place among the bins, the first one of half a period.
     tokens: the vectors of the model, which hold the curves only after `write`.
@@ -231,9 +231,9 @@ def _masked(vocabulary: Vocabulary) -> _Tokens:
 
 
 def _beyond(vocabulary: Vocabulary, examples: Sequence[Encoded]) -> tuple[_Tokens, npt.NDArray[np.float64]]:
-    """By token: for the first and the last bin of a number the one beyond, and how often to take it instead.
+    """By token: the bin beyond it, if it is the first or last bin of a number, else itself; and how often to take that.
 
-    To a model that has not seen it, the row with the least or the greatest number has one beyond all rows.
+    To a model that has not seen them, the rows with the smallest and the largest number lie beyond all rows.
     """
     beyond = np.arange(len(vocabulary))
     # A row has an example for each answer that it may have.

@@ -12,7 +12,7 @@ from .training_rows import Row
 # A row is suspect where the model gives its answer less than this, and another one more than that.
 UNLIKELY, SURE = 0.05, 0.9
 MAX_SUSPECTS = 20
-# Of the rows that are held out, which are ordinary: this share is taken for unlike training.
+# The share of the held-out rows, all of which are ordinary, that may be taken for unlike training.
 UNLIKE_SHARE = 0.02
 # most_log_odds, most_strangeness of a task, see TaskFields.
 Limits = tuple[float | None, float | None]
@@ -43,7 +43,10 @@ def task_quality(
     *,
     teacher: TeacherQuality | None = None,
 ) -> TaskQuality:
-    """Of one task. rows: all of it. answers: by fold. with_half: of the first fold, trained on half of its rows."""
+    """The quality of one task.
+
+    rows: all of the task's. answers: by fold. with_half: to the first fold's rows, after half of the training rows.
+    """
     task, judged = rows[0].task, [answered for of_fold in answers for answered in of_fold]
     labelled = sum(row.chances is None for row in rows)
     labels = task.config.choices
@@ -73,7 +76,7 @@ def _share_right(answers: Sequence[Answered]) -> float:
 
 
 def score_error(answers: Sequence[Answered]) -> float | None:
-    """The expected calibration error of those that get a label; None = there is none."""
+    """The expected calibration error of the answers with a label; None if there are none."""
     ordinary = [answered for answered in answers if not answered.is_unlike]
     best = [
         Judged(max(answered.scores.values()), answered.is_right) for answered in ordinary if answered.scores is not None
@@ -119,7 +122,7 @@ def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
 
 
 def limits_of(answers: Sequence[Answered]) -> Limits:
-    """Of one task, from a model without limits. Where an input has both scores, each takes half of the share."""
+    """The limits of one task, from a model without limits. If inputs have both scores, each takes half of the share."""
     log_odds = [answered.unlike for answered in answers if answered.unlike is not None]
     strangeness = [answered.strangeness for answered in answers if answered.strangeness is not None]
     share = UNLIKE_SHARE / (bool(log_odds) + bool(strangeness) or 1)

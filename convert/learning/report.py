@@ -9,9 +9,9 @@ from ..report.numbers import megabytes
 from ..write.manifest import canonical_json
 
 SCHEMA = 1
-# Of the rows that the bundle's own model has learnt from: the share that a judged one has, see study.py.
+# The share of the bundle's own training rows that a judged model learns from, see study.py.
 _JUDGED_SHARE = 0.8
-# In a confusion, in place of a label: the best one is below `min_score`.
+# Used in a confusion matrix instead of a label: the best one is below `min_score`, or the input unlike training.
 UNSURE = "(unsure)"
 
 

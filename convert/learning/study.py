@@ -58,7 +58,7 @@ class Study:
         return cls(rows, folds, held_out, teacher, corrected, by_fold, known, beside[cut:], beside[:cut])
 
     def with_teacher_answers(self, fold: Fold) -> Fold:
-        """The fold, or a part of one, with what its model learns from the teacher and is compared with it on."""
+        """The fold, or a part of one, with the teacher's answers that its model learns or is compared with."""
         if self.teacher is None:
             return fold
         known = [teacher for teacher, other in zip(self.by_fold, self.folds, strict=True) if other is fold]
@@ -109,7 +109,7 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     The newest part, if rows carry a time. Else a part with its share of each answer, or each such part in turn. Raises
     ConvertError for a task that has no rows on one of the two sides.
     """
-    # Equal times would leave it to the order of the file.
+    # If many times were equal, the order of the file would decide.
     if len({row.time for row in rows}) > PARTS:
         last = len(rows) - len(rows) // PARTS
         folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last} rows"
@@ -123,12 +123,12 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     sides = [by_task(side) for fold in folds for side in (fold.train, fold.held_out)]
     for name in by_task(rows):
         if any(name not in side for side in sides):
-            raise ConvertError(f"task {name}: has too few rows, or all from about the same time; judged are {words}")
+            raise ConvertError(f"task {name}: has too few rows, or all from about one time; it is judged on {words}")
     return folds, words
 
 
 def half_of(rows: Sequence[Row], seed: int) -> list[Row]:
-    """With its share of each answer."""
+    """Half of the rows of each answer."""
     return _by_answer(rows, seed)[::2]
 
 

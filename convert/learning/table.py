@@ -8,7 +8,7 @@ from ..agent import Control, FieldTable, InputField, TaskFields, number_of
 from .training_rows import Row, by_task
 
 BINS = 64
-# A field is a number if so many of its values are.
+# A field is a number if at least this share of its values are numbers.
 NUMBERS = 0.95
 Parts = Sequence[Control | str]
 KINDS = ("any", "of other rows", "shifted")
@@ -46,9 +46,9 @@ def _edges(values: Sequence[object]) -> tuple[float, ...] | None:
 
 
 class Noise:
-    """Draws prompts like those of the rows, but for one number, some or all (noise-contrastive estimation).
+    """Draws the prompts of rows with one, some or all of their numbers changed (for noise-contrastive estimation).
 
-    prompts: of the rows of one task, by FieldTable.parts. One of its fields should be a number.
+    prompts: those of one task's rows, from FieldTable.parts. At least one of its fields should be a number.
     """
 
     def __init__(self, table: FieldTable, prompts: Sequence[Parts], draw: np.random.Generator) -> None:
@@ -58,7 +58,7 @@ class Noise:
         self._prompts = prompts
 
     def prompt(self) -> list[Control | str]:
-        """With numbers that are any, those of other rows, or all greater or all less by a share of their bins."""
+        """A row's prompt. Changed numbers are random, from other rows, or all shifted by one share of their bins."""
         row = self._below(len(self._prompts))
         numbers, kind, shift = list(self._numbers[row]), self._draw.choice(KINDS), self._draw.uniform(-1, 1)
         for at in self._draw.permutation(len(numbers))[: 1 + self._below(len(numbers))].tolist():

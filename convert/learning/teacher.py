@@ -43,7 +43,7 @@ class Teacher:
             if (start := maps.get(name)) is None:
                 continue
             known = [(self.answers[key], row.answer) for row in rows if (key := _key(row)) in self.answers]
-            # Rows of one label say nothing of the others.
+            # Rows of one label say nothing about the others.
             if len({label for _, label in known}) < 2:
                 continue
             try:
@@ -88,7 +88,7 @@ def ask_teacher(
 ) -> tuple[Teacher, list[str]]:
     """The answers of the model to all rows, as a board gives them; and warnings. work: the cache of answers.
 
-    It is not asked what its task's examples tell it. Rows without an answer are left out. Raises ConvertError.
+    It is not asked about its task's examples. Rows without an answer are left out. Raises ConvertError.
     """
     taught = by_task(unlabelled)
     tasks = {name: rows for name, rows in by_task([*labelled, *unlabelled]).items() if name in taught}
@@ -151,7 +151,7 @@ def _start(task: Task, config: ClassifyTask, weights: str, prior: Mapping[str, f
 
 
 def _not_shown(rows: Sequence[Row]) -> list[Row]:
-    """Without the inputs of the task's own examples: their answers stand in the prompt."""
+    """The rows whose inputs are not among the task's own examples, as those have their answers in the prompt."""
     shown = {compact_json(example.input) for example in rows[0].task.config.examples}
     return [row for row in rows if compact_json(row.request.fields["input"]) not in shown]
 

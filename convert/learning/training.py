@@ -31,7 +31,7 @@ from .study import Fold, Study, half_of
 from .teacher import Teacher
 from .training_rows import Row, by_task
 
-# Of a baseline, which takes minutes for very many.
+# A baseline is trained only up to this many labels: for very many it takes minutes.
 _MAX_LABELS = 50
 CANARIES = 20
 # Steps that are timed, to know how many there is time for.
@@ -69,7 +69,7 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
     in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
     result = _train_and_evaluate(job, in_training)
     asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
-    # A written answer may hang on a close choice.
+    # Only labels are recorded, because a written answer may depend on a close choice.
     with_labels = [row.request for row in asked if row.task.config.choices]
     canaries = with_labels[:: -(-len(with_labels) // CANARIES) or 1]
     with TemporaryDirectory() as name:
@@ -158,7 +158,7 @@ def _answers_of(
 ) -> list[Answered]:
     """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.
 
-    Rows that are unlike training have an output all the same: `with_limits` takes it from them.
+    Rows unlike training have an output, too, which `with_limits` then removes.
     """
     answers = []
     with TemporaryDirectory() as name:
@@ -180,7 +180,7 @@ def _answers_of(
 
 
 def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline | None:
-    """How many held-out rows a usual method answers right: gradient boosting on numbers, else logistic regression.
+    """How many held-out rows a standard method answers right: gradient boosting on numbers, else logistic regression.
 
     None without labels or labelled rows, or with too many labels.
     """

@@ -76,7 +76,7 @@ def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row])
 
 
 def _read(path: Path, tasks: dict[str, Task], others: Sequence[Row], *, is_labelled: bool) -> list[Row]:
-    """others: rows that carry a time if these do."""
+    """The rows of a file, which carry times if and only if `others` do."""
     tasks = {name: task for name, task in tasks.items() if name != BUILT_IN_TASK}
     rows = list[Row]()
     for request in read_requests(path, tasks, is_labelled=is_labelled).requests:

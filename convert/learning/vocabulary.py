@@ -62,7 +62,7 @@ class Vocabulary:
         return ids
 
     def strangeness(self, row: Row) -> float | None:
-        """Of its texts; None for a task without labels, or without texts."""
+        """How strange the row's texts are; None for a task without labels, or without texts."""
         task = self.table.tasks[row.task.name]
         fields = (field for field in self.table.fields if field.name in task.fields)
         if task.kind != "classify" or not any(field.edges is None for field in fields):
@@ -88,7 +88,7 @@ class Vocabulary:
 
 
 def build_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocabulary:
-    """size: of the BPE at most, without the control tokens."""
+    """size: the most tokens of the BPE, not counting the control tokens."""
     # With a text of its own, so that there is a merge whatever the rows hold.
     texts = ["the", *(text for row in rows for text in (row.answer_text, *_texts(table, row)))]
     tokenizer = train_bpe(texts, size, [END_OF_TEXT, END_OF_TURN, *(control.text for control in table.controls)])

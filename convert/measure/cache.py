@@ -1,4 +1,4 @@
-"""Files in the cache folder, which are read as missing if they are damaged."""
+"""Files in the cache folder. A damaged one counts as missing."""
 
 import hashlib
 import io
@@ -30,7 +30,10 @@ def user_cache() -> Path:
 
 
 def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, progress: OnProgress) -> Path:
-    """The checkpoint as BF16, written once, in a folder of `work` for all that is measured. Raises ConvertError."""
+    """The file of the checkpoint as BF16, written once; its folder in `work` also keeps what is measured with it.
+
+    Raises ConvertError.
+    """
     made_from = [checkpoint.source_hashes(), tools(), _CACHE_VERSION]
     if model.config.vocab_size < model.all_tokens:
         made_from.append(model.tokenizer.tokens)
@@ -45,7 +48,7 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
 
 
 def is_whole_gguf(path: Path) -> bool:
-    """False: it is missing, or damaged so that its header shows it."""
+    """False if the file is missing, or if its header is damaged."""
     try:
         read_header(path)
     except (OSError, HeaderError):

@@ -35,7 +35,7 @@ def second_moments(
 ) -> dict[str, Floats]:
     """Σ x·xᵀ [columns, columns] of the inputs of these matrices over all tokens, by their `input_group`.
 
-    names: of matrices that are multiplied, not only looked up. progress gets the share of the texts that is done.
+    names: matrices that are multiplied, not only looked up. progress: called with the share of the texts that is done.
     """
     wanted = {input_group(name) for name in names}
     sums: dict[str, Floats] = {}

@@ -97,7 +97,7 @@ class LoadedVocabulary:
 
     @property
     def end_of_turn(self) -> int:
-        """The token that llama.cpp takes for it; -1 = none."""
+        """The token that llama.cpp takes for the end of a turn; -1 if there is none."""
         return int(llama_cpp.llama_vocab_eot(self._vocab))
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
@@ -254,7 +254,7 @@ class Runner(LoadedVocabulary):
 
 @contextmanager
 def _writable_pages(path: Path, offset: int, address: int, nbytes: int) -> Iterator[None]:
-    """The file's bytes that are mapped at `address` can be written; at the end they are the file's again."""
+    """Makes the pages mapped at `address` writable; at the end they have the file's content again."""
     # Mappings begin with whole pages.
     before = address % mmap.PAGESIZE
     span = address - before, nbytes + before, offset - before

@@ -1,4 +1,4 @@
-"""How much each matrix loses as each type: what `--budget` allocates by. START HERE for its measurements.
+"""How much each matrix loses as each type, by which `--budget` allocates bytes. START HERE for its measurements.
 
 The BF16 reference runs on the calibration texts once, to record what its matrices are multiplied with. Each matrix is
 then rounded, with error feedback, to each of its types. For `--budget` the reference also runs once per matrix, with
@@ -42,7 +42,7 @@ _MEASURED_TOKENS = 128
 # Limits the memory for moments; a larger model runs several times.
 _MOMENTS_BYTES = 3 << 30
 _SLAB_ELEMENTS = 8 << 20
-# The embedding is also looked up, where all columns count alike: a share of the mean moment for each.
+# The embedding is also looked up, where all columns count alike, so each gets this share of the mean moment.
 _EMBEDDING_RIDGE = 0.1
 _FILE, _ENCODED = "measured.json", "encoded"
 
@@ -67,7 +67,7 @@ class Sensitivities:
                 self.losses, self.divergences = losses, divergences
 
     def add(self, figures: Figures, name: str, kind: GgmlType, number: float) -> None:
-        """To one of its figures. Any thread may call it."""
+        """Notes a number in `losses` or `divergences`, and writes both to the file. Any thread may call it."""
         with self._lock:
             figures.setdefault(name, {})[kind.name] = number
             write_cached(self.folder / _FILE, {"losses": self.losses, "divergences": self.divergences})

@@ -32,7 +32,7 @@ class WantedVocabulary:
 def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> tuple[SourceModel, list[int]]:
     """The model with the tokens to keep, and these, ascending. Raises ConvertError if the texts need more."""
     with _loaded(model) as whole:
-        # Of several tokens that may end a turn llama.cpp takes one by chance, another one for other tokens.
+        # Which of several end-of-turn tokens llama.cpp picks depends on the whole vocabulary, so its pick is kept.
         end_of_turn = {"eot": whole.end_of_turn} if whole.end_of_turn >= 0 else {}
         documents = tokenized(wanted.texts.documents, whole, wanted.texts.name)
         used = {token for tokens in documents for token in tokens}
@@ -59,14 +59,14 @@ def coverage_of(texts: Texts, model: SourceModel, cut: SourceModel, kept: Sequen
 
 
 def _lines(texts: Texts) -> list[str]:
-    """In NFC, without blank ones."""
+    """The lines of all texts in NFC, without blank ones."""
     contents = [content for one in texts.documents for content in (one.text, *(text for _, text in one.messages))]
     return [line for content in contents for line in unicodedata.normalize("NFC", content).splitlines() if line.strip()]
 
 
 @contextmanager
 def _loaded(model: SourceModel) -> Iterator[LoadedVocabulary]:
-    """In llama.cpp, which tokenizes on the board, too."""
+    """The model's vocabulary as llama.cpp loads it, which also tokenizes on the board."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "vocabulary.gguf"
         write_gguf(path, make_plan(model, Quantization.BF16).entries, [], [])

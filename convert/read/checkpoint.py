@@ -38,7 +38,7 @@ class Checkpoint:
             self._shards = [stack.enter_context(SafetensorsFile(path)) for path in sorted(folder.glob(SHARDS))]
             if not self._shards:
                 is_converted = any(folder.glob("*.gguf"))
-                why = "its model is converted already" if is_converted else "only safetensors checkpoints are supported"
+                why = "its model is already converted" if is_converted else "only safetensors checkpoints are supported"
                 raise CheckpointError(f"{escaped(str(folder))}: holds no {SHARDS}; {why}")
             self.tensors: dict[str, StoredTensor] = {}
             for shard in self._shards:
@@ -94,9 +94,9 @@ class Checkpoint:
 def _missing(folder: Path) -> str:
     """Why a path is no checkpoint, and the command that downloads one."""
     if folder.suffix == ".gguf" and folder.is_file():
-        return "a GGUF file is converted already: models.default.path of an agent may name it; or give its checkpoint"
+        return "a GGUF file is already converted: name it as models.default.path of an agent; or give its checkpoint"
     if folder.exists():
-        return "no checkpoint folder, which holds config.json and safetensors files"
+        return "not a checkpoint folder, which would hold config.json and safetensors files"
     path = str(folder)
     model, where = (path, folder.name) if _HUB_ID.fullmatch(path) else ("OWNER/MODEL", path)
     download = f"hf download {model} --local-dir {shlex.quote(escaped(where))}"

@@ -35,7 +35,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     except NotJsonError as error:
         raise CheckpointError(f"{where}: not JSON: {escaped(str(error))}") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where}: holds a JSON {type(value).__name__}, an object is expected")
+        raise CheckpointError(f"{where}: holds a JSON {type(value).__name__} instead of an object")
     return value
 
 

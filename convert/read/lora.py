@@ -111,7 +111,7 @@ def _update(module: str, sides: dict[str, StoredTensor], rank: int, tensor: Mode
             raise CheckpointError(
                 f"{FILE}: tensor {escaped(sides[side].name)} has shape {escaped(str(list(sides[side].shape)))}, "
                 f"allowed is {list(shape)}: rank {rank} by {CONFIG_FILE}, {tensor.rows} × {tensor.columns} in the base "
-                "model; is it of another model?"
+                "model; is the adapter for another model?"
             )
     return LowRank(tensor.name, a=_numbers(sides["A"]), b=_numbers(sides["B"]))
 

@@ -47,7 +47,7 @@ class StoredTensor:
     nbytes: int
     file: "SafetensorsFile"
 
-    rows: Sequence[int] | None = None  # Read as the matrix of these rows alone, whose numbers ascend.
+    rows: Sequence[int] | None = None  # If set, only these rows are read, in ascending order; `shape` counts only them.
 
     def read_into(self, buffer: memoryview, start: int) -> None:
         """Fill `buffer` with the tensor's bytes from `start` on. CheckpointError if the file ends early."""
@@ -106,7 +106,7 @@ class SafetensorsFile:
             except OSError as error:
                 raise CheckpointError(f"{self._shown}: reading at {offset + done} failed: {error.strerror}") from None
             if count == 0:
-                raise CheckpointError(f"{self._shown}: the file ends at byte {offset + done}, it had {self.nbytes}")
+                raise CheckpointError(f"{self._shown}: the file ends at byte {offset + done}; it had {self.nbytes}")
             done += count
 
     def sha256(self) -> str:
@@ -121,7 +121,7 @@ class SafetensorsFile:
         prefix = bytearray(8)
         self.read_into(memoryview(prefix), 0)
         if prefix == b"version ":
-            raise CheckpointError(f"{self._shown}: a pointer of Git LFS; `git lfs pull` in its folder brings the file")
+            raise CheckpointError(f"{self._shown}: a Git LFS pointer; run `git lfs pull` in its folder to get the file")
         (length,) = struct.unpack("<Q", prefix)
         if length > MAX_JSON_BYTES:
             raise CheckpointError(f"{self._shown}: header of {length} bytes, at most {MAX_JSON_BYTES} are allowed")

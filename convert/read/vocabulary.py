@@ -26,9 +26,9 @@ _OF_TEXT = (int(TokenType.NORMAL), int(TokenType.UNUSED))
 
 
 def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[int]:
-    """Bytes, added tokens, used ones and the parts that merge into them; then others by the rank of their merge.
+    """The ids to keep: bytes, added and used tokens and the parts that they merge from; then others by rank of merge.
 
-    size: rounded up to whole groups. Raises ConvertError if more are needed, or if the tokenizer has no more.
+    size: how many, rounded up to whole groups. Raises ConvertError if more are needed, or if none would be left out.
     """
     ids = {text: number for number, text in enumerate(tokenizer.tokens)}
     parts_of = defaultdict[int, set[int]](set)
@@ -77,7 +77,7 @@ def cut_model(model: SourceModel, kept: Sequence[int]) -> SourceModel:
 
 
 def cut_to_match(model: SourceModel, path: Path) -> SourceModel:
-    """With the tokens of a model file, if that has a part of its vocabulary. Raises ConvertError for other tokens."""
+    """Cuts the model to a model file's tokens, if those are a part of its own. Raises ConvertError for other tokens."""
     facts = model_facts(path)
     if facts.tokens == facts.all_tokens:
         return model

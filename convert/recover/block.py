@@ -1,4 +1,4 @@
-"""A transformer block of a checkpoint in PyTorch, unquantized or as its file has it."""
+"""A transformer block of a checkpoint in PyTorch, unquantized or as the model file stores it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +60,7 @@ class Block:
         return self._layer(batch, position_embeddings=self._rotary(batch, positions))[0]
 
     def outputs(self, hidden: Sequence[Any]) -> list[Any]:
-        """Of the hidden states of each text, without gradients."""
+        """The block's outputs for the hidden states of each text, without gradients."""
         with torch.no_grad():
             return [self(one) for one in hidden]
 
@@ -77,7 +77,7 @@ class Block:
         return [self._layer.get_parameter(path) for path, tensor in self._tensors.items() if not tensor.is_quantizable]
 
     def replace(self, stored: StoredTensors) -> None:
-        """Replaces tensors by encoded ones, as they are."""
+        """Replaces tensors by encoded ones, which cannot be trained."""
         for path, tensor in self._tensors.items():
             if tensor.name in stored:
                 self._set(path, tensor, *stored[tensor.name])
@@ -97,7 +97,7 @@ class Block:
                 self._set(path, tensor, kind, rows)
 
     def encode(self) -> dict[str, Array]:
-        """What can be trained, as the file has it. Raises ConvertError if ggml would read other numbers than those."""
+        """The trainable tensors, as the file stores them. Raises ConvertError if ggml would read other numbers."""
         encoded: dict[str, Array] = {}
         for path, tensor in self._tensors.items():
             if not tensor.is_quantizable:

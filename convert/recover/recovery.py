@@ -1,8 +1,8 @@
 """All blocks of a model, one after the other. START HERE for `--recover`.
 
-A block gets the hidden states of calibration texts as the quantized blocks before it give them. It is trained to give
-what the unquantized model has after this block, so that it also makes up for the errors before it. Other chunks of
-these texts decide whether it got better. Each block that is done is kept in a file.
+A block gets the hidden states that the quantized blocks before it compute from calibration texts. It is trained to
+produce the unquantized model's hidden states after this block, so that it also makes up for the errors before it.
+Held-out chunks of these texts decide whether it got better. Each finished block is kept in a file.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _MAX_CHUNKS, _JUDGING_CHUNKS = 400, 8
 # Rises with every change of the training: older results are then not used.
 _VERSION = 1
 _EPOCHS = 2
-# Levels in gaps between two of them, scales in proportion, norms and biases in their own unit.
+# Learning rates: of levels per mean gap between them, of scales relative to the scale, of norms and biases as they are.
 _LEVEL_RATE, _GROWTH_RATE, _VECTOR_RATE = 1e-3, 2.5e-4, 3e-4
 
 
@@ -47,7 +47,7 @@ def recover_blocks(
     folder: Path,
     progress: OnProgress,
 ) -> dict[str, Array]:
-    """By name, the trained tensors, as the file has them: matrices of 4-bit levels, norms and biases.
+    """The trained tensors by name, as the file stores them: matrices of 4-bit levels, norms and biases.
 
     encoded: gives the rounded matrices of the plan. reference: the BF16 model, whose vocabulary reads the texts.
     folder: keeps the blocks of these texts and this seed. Raises ConvertError.

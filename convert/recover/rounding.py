@@ -32,7 +32,7 @@ class _Table(NamedTuple):
         return cls(levels, middles, nearest.int())
 
     def codes(self, levels: Any) -> Any:
-        """The code of the nearest level of each; they are within the table."""
+        """The code of the level nearest to each of these, which must be within the table."""
         steps = ((levels - self.levels[0]) * 2).int()
         return self.nearest.index_select(0, steps.flatten()).view(levels.shape)
 
@@ -43,7 +43,7 @@ class _Table(NamedTuple):
 class RoundedLinear(torch.nn.Module):  # type: ignore[misc]
     """A linear layer whose matrix is of a type of TABLES.
 
-    Levels are trained as numbers that are rounded to the table; gradients pass the rounding. They begin at the
+    Levels are trained as numbers that are rounded to the table, with the straight-through gradient. They begin at the
     original weights, moved just so far that they round to the encoded codes. original: [rows, columns];
     encoded: [rows, bytes].
     """

@@ -35,7 +35,7 @@ def megabytes(nbytes: float) -> str:
 def difference_interval(gained: int, lost: int, examples: int) -> tuple[float, float]:
     """95 % interval of the difference of two shares of the same examples.
 
-    gained, lost: how many examples only the first is right at, and only the second.
+    gained, lost: how many examples only the first answers right, and only the second.
     Source: A. Agresti and Y. Min, "Simple improved confidence intervals for comparing matched proportions", 2005.
     """
     more, fewer, total = gained + 0.5, lost + 0.5, examples + 2
@@ -45,7 +45,7 @@ def difference_interval(gained: int, lost: int, examples: int) -> tuple[float, f
 
 
 def perplexity_verdict(perplexity: Perplexity) -> str:
-    """What the interval of the ratio allows to say; a ratio below 1 is not a better model."""
+    """What can be said from the interval of the ratio; a ratio below 1 is not a better model."""
     low, high = perplexity.low, perplexity.high
     interval = f"95 % interval {ratio(low)} to {ratio(high)}"
     if low <= 1 <= high:
@@ -61,7 +61,7 @@ def right_answers(task: TaskAccuracy) -> str:
 
 
 def points_gained(task: TaskAccuracy) -> str:
-    """The accuracy minus the reference's in percentage points, with its interval and what that allows to say."""
+    """The accuracy minus the reference's in percentage points, with its interval and what can be said from that."""
     low, high = difference_interval(task.gained, task.lost, task.examples)
     points = 100 * (task.accuracy - task.reference_accuracy)
     verdict = "no measurable difference" if low <= 0 <= high else "more are right" if low > 0 else "fewer are right"

@@ -20,7 +20,7 @@ from .quality import Quality, Size, TensorQuality
 
 _WIDTH = 1040.0
 _CELL_HEIGHT, _WIDEST_CELLS = 26.0, 15
-# Where a name may stand around its mark, in points: distance, and the side of the text that is there.
+# Where a name may be placed around its mark: the offset in points, and the alignment of the text.
 _PLACES = ((10, 0, "left", "center"), (-10, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 _SHOWN = ("significant", "percent", "ratio", "megabytes", "perplexity_verdict", "right_answers", "points_gained")
 
@@ -91,7 +91,7 @@ def size_chart(sizes: Sequence[Size]) -> Markup | None:
 
 
 def _name_marks(axes: Axes, sizes: Sequence[Size]) -> None:
-    """Each in the first place around its mark that is free and inside of the plot, if there is one."""
+    """Puts each name into the first free place around its mark inside the plot, if there is one."""
     places = [(size.bytes / 1e6, size.divergence) for size in sizes]
     taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in axes.transData.transform(places)]
     for size, place in zip(sizes, places, strict=True):
@@ -109,7 +109,7 @@ def _name_marks(axes: Axes, sizes: Sequence[Size]) -> None:
 
 
 def heat_edges(tensors: Sequence[TensorQuality]) -> list[float]:
-    """Round borders between the colours, rising: at most HEAT_LEVELS - 1."""
+    """Round values at which the colour changes, ascending: at most HEAT_LEVELS - 1."""
     values = [tensor.divergence for tensor in tensors if tensor.divergence]
     if not values:
         return []

@@ -1,4 +1,4 @@
-"""Bundle folders on disk: written beside their place and moved there whole, and verified."""
+"""Bundle folders on disk: writes each next to its place and moves it there whole; verifies bundles."""
 
 import fcntl
 import json
@@ -50,7 +50,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise ConvertError(f"{escaped(str(target))}: another conversion writes it") from None
+        raise ConvertError(f"{escaped(str(target))}: another conversion is writing it") from None
     try:
         for leftover in folder.iterdir():
             leftover.unlink()
@@ -83,10 +83,10 @@ def copied_bundle(
     expires: str | None,
     sign: Callable[[bytes], bytes] | None,
 ) -> Iterator[tuple[Path, int]]:
-    """As `new_bundle`, with the files of a bundle, to add files to, and the version of the copy.
+    """Like `new_bundle`, with a copy of a bundle's files in the folder, to add others to; and the version of the copy.
 
-    On success it gets its manifest, and is verified. version: None = one more than that of the bundle. expires: None =
-    as the bundle. sign: of the manifest's bytes, or None.
+    On success the copy gets a manifest, and is verified. version: if None, one more than the bundle's. expires: if
+    None, the bundle's. sign: makes the signature of the manifest's bytes; None leaves the copy unsigned.
     """
     document = json.loads((bundle / MANIFEST_FILE).read_bytes())
     document["version"] = document["version"] + 1 if version is None else version
@@ -100,7 +100,7 @@ def copied_bundle(
         (folder / MANIFEST_FILE).write_bytes(data)
         if sign is not None:
             (folder / SIGNATURE_FILE).write_bytes(sign(data))
-        # What no board would open must not leave this place, such as a file that is too large.
+        # A copy that no board would open, perhaps because a file is too large, must not come into being.
         verify_bundle(folder)
 
 
@@ -110,7 +110,7 @@ def _check_target(target: Path, *, replace: bool) -> None:
     if not os.path.lexists(target):
         return
     if not replace:
-        raise ConvertError(f"{shown}: exists already; --force replaces it")
+        raise ConvertError(f"{shown}: already exists; --force replaces it")
     names = {path.name for path in target.iterdir()} if target.is_dir() and not target.is_symlink() else {"a file"}
     others = {name for name in names - BUNDLE_FILES if STUDENT_FILE.fullmatch(name) is None}
     if names and (others or not {MANIFEST_FILE, MODEL_FILE} <= names):

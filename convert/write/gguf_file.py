@@ -67,7 +67,7 @@ def general_entries(
         entries.append(("general.license", _STRING, licence))
     for source, target, kind in _SAMPLING:
         value = generation.get(source)
-        # Hints for other programs: an odd value is left out, and is no error.
+        # These are only hints for other programs, so an odd value is left out and not an error.
         if (type(value) is int and 0 <= value < 1 << 31) or (
             type(value) is float and kind is _F32 and 0 <= value < 1e6
         ):
@@ -120,7 +120,7 @@ def tokenizer_entries(tokenizer: Tokenizer, chat_template: str | None) -> list[E
 
 
 def agent_entries(fields: str | None, tokens: int, all_tokens: int) -> list[Entry]:
-    """What only the agent reads: how a trained model reads an input; of how many tokens the vocabulary is a part."""
+    """What only the agent reads: how a trained model reads an input, and the size of a vocabulary that was cut."""
     entries = list[Entry]()
     if fields is not None:
         entries.append((FIELDS_KEY, _STRING, fields))

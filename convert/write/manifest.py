@@ -33,7 +33,7 @@ BUNDLE_FILES = {
     *(QUALITY_FILE, PAGE_FILE, SCORE_MAPS_FILE),
 }
 SCHEMA = 1
-# Of a trained model: release 0.1.0 would ask it as a chat, and refuses a schema that it does not know.
+# Of a trained model's manifest, so that release 0.1.0 refuses the model instead of asking it as a chat.
 TRAINED_SCHEMA = 2
 
 

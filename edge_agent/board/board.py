@@ -34,7 +34,7 @@ _DEVICES: tuple[tuple[str, str, Callable[[Path], Device]], ...] = (
     # Not `intel-rapl-mmio:`, which counts the same package again.
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )
-# How the keys begin of the sensors that measure power, and of those that report throttling. One class reads all chips
+# Prefixes of the keys of sensors that measure power, and of those that report throttling. One class reads all chips
 # of hwmon: a chip that fails makes power unknown, whatever it measures.
 _POWER_KEYS = ("hwmon", "intel-rapl:", "pmic_read_adc")
 _THROTTLE_KEYS = ("cooling_device", "get_throttled")
@@ -157,7 +157,7 @@ class ThrottleMemory:
 
 
 def _any(values: Iterable[bool | None], *, is_incomplete: bool = False) -> bool | None:
-    """True is true if one source says so. False takes the word of every source, else it is unknown."""
+    """True if any source says so, False if all that know say no and none has failed, otherwise unknown."""
     known = {value for value in values if value is not None}
     return True if True in known else False if known and not is_incomplete else None
 

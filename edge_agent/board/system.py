@@ -19,7 +19,7 @@ _LOAD = re.compile(r"([0-9]{1,6}\.[0-9]+) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+")
 
 
 def read_below(root: Path) -> None:
-    """Moves the /proc of psutil, which has one for the whole program."""
+    """Makes psutil read the /proc below `root`, in the whole program."""
     psutil.PROCFS_PATH = str(root / "proc")
 
 

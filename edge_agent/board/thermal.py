@@ -10,7 +10,7 @@ from edge_agent.board.reading import Throttle, ThrottleCause
 from edge_agent.board.sensor import Device
 
 COLDEST_C, HOTTEST_C = -40.0, 150.0
-# No SoC is slowed down below: such a trip is a mistake, and the agent would refuse all requests for it.
+# No SoC slows down below this. A lower trip is a mistake, and would make the agent refuse all requests.
 LOWEST_LIMIT_C = 40.0
 # The firmware of a Raspberry Pi slows the cores down from here to 85 °C, whatever trips the kernel has
 # (raspberrypi/documentation, frequency-management.adoc).

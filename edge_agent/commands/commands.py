@@ -74,7 +74,7 @@ class Commands:
         status: StatusPublisher,
     ) -> None:
         self.config = config
-        # A drain that cannot be called off, and its end.
+        # Whether a drain that cannot be called off has begun, and whether it has ended.
         self.is_stopping = self.is_stopped = False
         self._config_path = config_path
         self._publish = publish
@@ -88,7 +88,7 @@ class Commands:
         # None = a signal asked for it.
         self._drain_command: _OpenCommand | None = None
         self._switch_command: _OpenCommand | None = None
-        # One for good: nonces that the disk does not take are in its memory only.
+        # Never replaced, because nonces that could not be written to the disk are only in its memory.
         self._authority = Authority(_signing_key(config), config.state_dir / NONCES_FILE)
 
     def receive(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Bounds of time and memory for code from outside."""
+"""Limits on time and memory for untrusted code."""
 
 import resource
 import signal
@@ -32,9 +32,9 @@ class _OutOfTime(BaseException):
 def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
     """Raises OutOfBoundsError when the body uses more CPU time of this process, or wants more memory.
 
-    C code that cannot be interrupted ends the process by SIGVTALRM after three times `cpu_s`. Other threads should rest
-    meanwhile: their time counts, and they are bound, too. Only for the main thread, which alone handles signals, and
-    not nested.
+    C code that cannot be interrupted ends the process by SIGVTALRM after three times `cpu_s`. Other threads should be
+    idle meanwhile, because their time counts and the limits bind them, too. Only for the main thread, which alone
+    handles signals, and not nested.
     """
     try:
         with _limits(cpu_s, memory_bytes):

@@ -25,7 +25,7 @@ def timestamp(seconds: float | None = None) -> str | None:
 
 
 def parse_timestamp(value: object) -> float | None:
-    """Seconds since 1970 of a text such as `timestamp` makes, of any offset from UTC; None = it is none."""
+    """Seconds since 1970 of a time as `timestamp` writes it, with any offset from UTC; None if it is none."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -46,7 +46,7 @@ def expiry(text: str) -> float:
 
 
 def is_expired(text: str, seconds: float | None = None) -> bool | None:
-    """Whether the `expiry` of a sound text is over, now or at seconds since 1970; None while the clock is unset."""
+    """Whether a valid `expiry` has passed, now or at seconds since 1970; None while the clock is unset."""
     seconds = time.time() if seconds is None else seconds
     return None if seconds < _EARLIEST else seconds >= expiry(text)
 
@@ -62,7 +62,7 @@ class Moment:
     def on_clock_of(self, now: Moment) -> float:
         """In seconds of the monotonic clock of `now`; negative = before this boot.
 
-        After another boot only the time of day places it. Where that was unset, it was before this boot.
+        After another boot only the time of day places it. Where that is unknown, it counts as the start of this boot.
         """
         if self.boot == now.boot:
             return min(self.monotonic_s, now.monotonic_s)

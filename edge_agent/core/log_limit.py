@@ -16,7 +16,7 @@ MAX_KINDS = 1000
 class BoundedHandler(logging.StreamHandler[TextIO]):
     """Writes MAX_LINES of a kind in PERIOD_S; the first one after that says how many were left out.
 
-    It changes that record: to be the only handler.
+    It changes that record, so it must be the only handler.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:

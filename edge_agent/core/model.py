@@ -48,7 +48,7 @@ class Model:
     adapters: tuple[Adapter, ...] = ()  # All are applied together.
     students: tuple[Student, ...] = ()  # They are asked before the model, or instead of it.
     score_maps: Mapping[str, Any] = field(default_factory=dict)
-    """The checked entries of score_maps.json, by definition."""
+    """The checked entries of score_maps.json, by the task's definition."""
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
     is_fallback: bool = False  # The model that should run does not open, so this one does.
@@ -61,7 +61,7 @@ class Model:
     def load(
         self, settings: EngineSettings, *, tasks: tuple[TaskPrefix, ...] = (), state_dir: Path | None = None
     ) -> Load:
-        """Makes a worker load all files of the model."""
+        """The command that makes a worker load all files of the model."""
         return Load(
             model_path=str(self.path),
             settings=settings,
@@ -91,7 +91,7 @@ class Model:
 
     @property
     def likely_worker_mb(self) -> float:
-        """What its worker may take: the weights twice, as fast kernels have their own layout, context and process."""
+        """An estimate for its worker: the weights twice, because fast kernels copy them, plus context and process."""
         return 500.0 + 2.0 * self.size_bytes / 1e6
 
     def describe(self) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class Load:
     model_sha256: str | None = None
     adapters: tuple[Adapter, ...] = ()  # All are applied together.
     students: tuple[Student, ...] = ()  # They are loaded beside the model.
-    state_dir: str | None = None  # Keeps measurements and prefixes over restarts, by model_sha256, if it is given.
+    state_dir: str | None = None  # Keeps measurements, priors and prefixes across restarts, by weights_sha256.
 
     @property
     def weights_sha256(self) -> str | None:

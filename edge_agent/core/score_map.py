@@ -3,7 +3,7 @@
 The map is affine in the logarithm of each score: supervised calibration, arXiv 2505.23783. With a bias alone it is
 contextual calibration, arXiv 2102.09690.
 
-score_maps.json of a bundle has maps that were fitted to the feedback of many boards, by definition of the task:
+A bundle's score_maps.json has maps that were fitted to the feedback of many boards, keyed by the task's definition:
 {"schema": 1, "maps": {"<definition>": {"task", "map": <ScoreMap>, "boards": {"<site>/<device>": <ScoreMap>}}}}
 """
 
@@ -20,8 +20,8 @@ SCORE_MAPS_SCHEMA = 1
 
 # A model's softmax can give exactly 0, whose logarithm no bias could lift.
 FLOOR = 1e-9
-# Content-free inputs overstate what a model prefers for others: this share of a prior is spread evenly. Chosen on
-# the training halves of the nine labelled tasks of `rigs.accuracy` (CONTRIBUTING.md).
+# A prior from content-free inputs overstates what the model prefers for real ones, so this share of it is spread
+# evenly. Chosen on the training halves of the nine labelled tasks of `rigs.accuracy` (CONTRIBUTING.md).
 EVEN_SHARE = 0.2
 # Far beyond any fit; sums of such terms stay finite.
 _LARGEST = 1e6
@@ -31,7 +31,7 @@ _LARGEST = 1e6
 class ScoreMap:
     """Adds `biases[i]` to `scales[i]` times the log score of `labels[i]`; a softmax makes scores of the sums.
 
-    Raises ValueError where the lengths differ, a label repeats, there is none, or a number is not finite or huge.
+    Raises ValueError if the lengths differ, a label repeats, there is none, or a number is huge or not finite.
     """
 
     labels: tuple[str, ...]
@@ -79,7 +79,7 @@ class ScoreMap:
 
     @classmethod
     def from_json(cls, value: object, labels: Sequence[str]) -> Self:
-        """The map that `to_json` wrote, for a task of these labels. Raises ValueError, which says the fault."""
+        """The map that `to_json` wrote, for a task with these labels. Raises ValueError, which names the fault."""
         if not isinstance(value, dict) or value.keys() != set(labels):
             raise ValueError("a score map is an object with the task's labels")
         pairs = [value[label] for label in labels]
@@ -94,7 +94,7 @@ def _log(score: float) -> float:
 
 
 def read_score_maps(data: bytes) -> dict[str, Any]:
-    """The entries by definition, each fit for `score_map_for`. Raises ValueError, which says the fault."""
+    """The entries by the task's definition, each fit for `score_map_for`. Raises ValueError, which names the fault."""
     document = parse_json(data.decode())
     maps = document.get("maps") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(maps, dict) or document.get("schema") != SCORE_MAPS_SCHEMA:

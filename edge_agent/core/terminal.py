@@ -14,7 +14,7 @@ def percent(share: float | None, digits: str = ".1f") -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Rows as lines of equally wide columns. The first `left` columns stand at the left, numbers at the right."""
+    """Rows as lines of equally wide columns. The first `left` columns are left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

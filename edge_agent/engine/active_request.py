@@ -43,7 +43,7 @@ class ActiveRequest(MeasuredRequest):
     def start(self, seq_id: int, shared: int) -> CacheSequence:
         """Places it in a sequence that holds `shared` tokens of its prompt already.
 
-        Behind the prompt stand the decided tokens of the answer, and the guessed ones.
+        After the prompt come the tokens of the answer that are decided already, then the guessed ones.
         """
         draft, length = self.answer.draft(), len(self.prompt)
         outputs = tuple(length + offset for offset in draft.outputs)
@@ -107,7 +107,7 @@ class RequestBuilder:
         """A new kind of task with a plan of its own has a case here."""
         match run.plan:
             case LabelsPlan(labels=labels):
-                # Nobody knows what the model of a chat was trained on.
+                # What a chat model was trained on is unknown, so it has no limits.
                 chat, unknown = self.chat, OutOfDistribution()
                 limits = unknown if isinstance(chat, Chat) else chat.out_of_distribution(run.task, prompt)
                 return LabelAnswer(self._llama.logits, self.tree(labels), limits)

@@ -93,7 +93,7 @@ def count_start(totals: pipe.Progress, cached_tokens: int) -> None:
 
 
 def count_step(totals: pipe.Progress, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
-    """A step had one row of each of so many requests, or more, and this many tokens without idle rows."""
+    """Counts a step. rows: the requests in it. tokens: those that it decoded, without idle rows."""
     totals.steps_total += 1
     totals.rows_total += rows
     if has_prefill:
@@ -118,7 +118,7 @@ def serve(
     on_command: Callable[[pipe.Command], object] = lambda _: None,
     on_turn: Callable[[], float] = lambda: _IDLE_S,
 ) -> None:
-    """Takes turns of a wait for commands and, if there is work, a step. Never returns.
+    """Alternates between waiting for commands and, if there is work, a step. Never returns.
 
     `on_turn` says how many seconds the next turn may wait while there is no work.
     """

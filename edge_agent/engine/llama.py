@@ -45,7 +45,7 @@ _LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
 # KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
 _CONTEXT_STEP = 256
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
-# The last 32-bit number means "random" to llama.cpp.
+# Seeds are below this: llama.cpp takes the largest 32-bit number to mean "random".
 _SEEDS = 2**32 - 1
 # enum ggml_log_level in ggml/include/ggml.h. The caller reports a failed call, so llama.cpp's own levels are lowered
 # by one.
@@ -84,7 +84,7 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 class LlamaLog:
-    """llama.cpp's log as lines of Python's logging, and a fact that stands nowhere else."""
+    """Passes llama.cpp's log on to Python's logging, and reads from it a figure that llama.cpp gives nowhere else."""
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=5)  # The latest ones.
@@ -215,7 +215,7 @@ class Llama:
 
     @property
     def build(self) -> str:
-        """What a decoded state depends on beside the model: the library and the size of the context."""
+        """What a decoded state depends on besides the model: the library and the size of the context."""
         return f"llama-cpp-python {llama_cpp.__version__}, {self.cpu_variant}, {self.context_tokens} cells"
 
     @property
@@ -263,7 +263,7 @@ class Llama:
         return found
 
     def _is_special(self, token: int) -> bool:
-        """Whether the tokenizer turns this token's text into it anywhere."""
+        """Whether the tokenizer turns this token's text into the token wherever it occurs."""
         return bool(llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & _ATTRIBUTES_PARSED_AS_SPECIAL)
 
     def allowed_tokens(self, matcher: LLMatcher) -> npt.NDArray[np.intp]:

@@ -240,7 +240,7 @@ class LlamaEngine(Engine):
         """
         pieces = [part.sequence.piece(part.count) for part in parts]
         tokens = sum(part.count for part in parts)
-        # Idle rows are there for speed: a step of 3 rows can take longer than one of 4, whose kernel is another one.
+        # Idle rows speed a step up: 3 rows can take longer than 4, for which a different kernel runs.
         padding = self._policy.padded(tokens) - tokens
         idle: list[Piece] = []
         if 0 < padding <= self._unheld_cells:
@@ -253,7 +253,7 @@ class LlamaEngine(Engine):
         return [[start + offset for offset in piece.outputs] for piece, start in found]
 
     def _advance(self, part: StepPart, rows: list[int], now: float) -> list[pipe.Event]:
-        """What follows for a part's owner from its decoded tokens and the rows of their logits."""
+        """Updates a part's owner once its tokens are decoded; returns the events that this causes."""
         request, sequence = part.owner, part.sequence
         before = sequence.done
         sequence.done += part.count

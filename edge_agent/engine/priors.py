@@ -26,7 +26,7 @@ _KEPT: TypeAdapter[dict[str, Scores]] = TypeAdapter(dict[str, Scores])
 def measure_priors(
     load: pipe.Load, engine: Engine, tasks: Sequence[pipe.TaskPrefix], emit: Callable[[pipe.Event], object]
 ) -> pipe.Priors:
-    """Asks what load.state_dir does not keep; emits the events of requests that run meanwhile, and signs of life."""
+    """Measures what load.state_dir does not keep. Meanwhile emits Loading, and the events of requests that run."""
     if not engine.has_priors:
         return pipe.Priors(scores={})
     path = None if load.state_dir is None else Path(load.state_dir) / "priors.json"

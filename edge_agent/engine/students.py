@@ -42,7 +42,7 @@ class Students:
             threading.Thread(target=_serve, args=(engine, commands, emit), name=student.name, daemon=True).start()
 
     def take(self, command: pipe.Command) -> bool:
-        """Gives a command to the student that it is for. False = it is for the large model, too."""
+        """Gives a command to the student that it is for. False: the large model must get it, alone or as well."""
         if isinstance(command, pipe.Cancel):
             for commands in self._commands.values():
                 commands.put(command)

@@ -31,7 +31,7 @@ _OOM_SCORE_ADJUST = 500
 
 
 class _Router:
-    """Takes commands from the reader's thread: for a student, else for the model's own thread."""
+    """Passes commands from the reader's thread to a student, or else to the large model's thread."""
 
     def __init__(self) -> None:
         self.commands: CommandQueue = queue.SimpleQueue()
@@ -131,7 +131,7 @@ def _loading_reporter(emit: Callable[[pipe.Event], None]) -> Callable[[], None]:
 def _open(
     load: pipe.Load, on_progress: Callable[[], None], emit: Callable[[pipe.Event], None]
 ) -> tuple[Engine, Students]:
-    # Before the model, to which llama.cpp's log goes from then on.
+    # Before the model, because llama.cpp's log goes to the one that was opened last.
     students = Students(load, on_progress, emit)
     if pipe.is_echo(load.model_path):
         return EchoEngine(load, on_progress), students

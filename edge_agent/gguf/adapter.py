@@ -15,7 +15,7 @@ from edge_agent.gguf.model import ARCHITECTURE
 _NUMBER_TYPES = {"F32", "F16", "BF16", "Q8_0"}
 # Far beyond any trained value, and the products stay within F32.
 _ALPHAS = 1e-9, 1e9
-# llama.cpp aborts on an adapter of an embedding that is the output matrix, too.
+# llama.cpp aborts on an adapter of an embedding that also serves as the output matrix.
 _TENSOR = re.compile(
     r"(?:blk\.\d{1,4}\.(?:attn_q|attn_k|attn_v|attn_output|ffn_gate|ffn_up|ffn_down)|output)\.weight\.lora_[ab]"
 )

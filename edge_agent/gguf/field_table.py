@@ -1,6 +1,6 @@
 """How a model that `edge-convert train` made reads an input: each field becomes tokens, a number the token of its bin.
 
-The table stands in the model's file, as other models have their chat template there.
+The table is stored in the model's file, where other models have their chat template.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ class FieldTable(_Checked):
 
 
 def strangeness(lengths: Iterable[int]) -> float:
-    """Of texts, by the bytes of each token: how much their worst run of short tokens stands out, in standard errors.
+    """How much the worst run of short tokens in the texts stands out, in standard errors. lengths: bytes of each token.
 
-    Words of the rows are tokens of their own. Other words, languages and scripts fall into pieces of few bytes.
+    Words of the training rows are single tokens. Other words, languages and scripts fall into pieces of few bytes.
     """
     run = worst = total = 0.0
     for length in lengths:

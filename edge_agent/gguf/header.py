@@ -243,7 +243,7 @@ def _skip_array(reader: _Reader, what: str) -> Array:
     elif kind in _SCALARS:
         reader.skip(count * _SCALARS[kind].size)
     else:
-        raise HeaderError(f"{what}: should be an array of numbers, truths or strings (its elements' type is {kind})")
+        raise HeaderError(f"{what}: should be an array of numbers, booleans or strings (its elements' type is {kind})")
     return Array(kind, count, offset)
 
 
@@ -266,9 +266,9 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[TensorIn
     for name, (kind, shape, offset) in found.items():
         what, nbytes = f"tensor {shown(name)}", prod(shape) // kind.elements * kind.nbytes
         if start + offset != at:
-            raise HeaderError(f"{what}: should begin at {at - start}, behind the one before it (got {offset})")
+            raise HeaderError(f"{what}: should begin at {at - start}, right after the previous tensor (got {offset})")
         if at + nbytes > reader.size:
-            raise HeaderError(f"{what}: ends at byte {at + nbytes}, but the file at {reader.size}")
+            raise HeaderError(f"{what}: ends at byte {at + nbytes}, but the file ends at {reader.size}")
         tensors.append(TensorInfo(name, kind, shape, at, nbytes))
         at = _aligned(at + nbytes, alignment)
     return tuple(tensors)

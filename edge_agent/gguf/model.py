@@ -97,7 +97,7 @@ def read_model_facts(path: Path) -> ModelFacts:
 
 
 def _bytes_per_token(header: Header) -> int:
-    """All matrices, but of an embedding that is no output matrix: a step reads one row of it."""
+    """All matrices, except an embedding that is not also the output matrix: a step reads only single rows of it."""
     has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
     skipped = "token_embd.weight" if has_output else None
     return sum(tensor.nbytes for tensor in header.tensors if len(tensor.shape) > 1 and tensor.name != skipped)
@@ -147,7 +147,7 @@ def _check_numbers(header: Header) -> None:
     header.integer(_key("rope.scaling.original_context_length"), _MAX_CONTEXT, default=1)
     if header.values.get(_key("attention.causal"), True) is not True:
         raise HeaderError(
-            f"{_key('attention.causal')}: should be true, answers are generated token by token (got false)"
+            f"{_key('attention.causal')}: should be true, because answers are generated token by token (got false)"
         )
 
 

@@ -1,1 +1,1 @@
-"""Learns from what callers say of answers: kept answers, feedback, promises, students, and their commands."""
+"""Learns from what callers say about answers: kept answers, feedback, promises, students, and their commands."""

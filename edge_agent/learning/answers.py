@@ -1,4 +1,4 @@
-"""Answers that feedback may come for, and what is known of the accuracy of each task."""
+"""The answers that are kept for feedback, and what is known about the accuracy of each task."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from edge_agent.learning.maths.assessment import Answer
 from edge_agent.store.store import Store
 
-# The rows of a query with these values. Raises STORE_ERRORS.
+# Runs a query with these values and returns its rows. Raises STORE_ERRORS.
 Select = Callable[..., list[Any]]
 
 _NAMES = (
@@ -30,12 +30,14 @@ class KeptAnswer(Answer):
 
 
 def name_of_student(task: str, student: str) -> str:
-    """Under which a student's answers of a task are kept."""
+    """The name under which a student's answers to a task are kept."""
     return f"{task}/{student}"
 
 
 class AnswerTable:
-    """basis: identifies a task's definition, the model and the judge. task: a name, or that of `name_of_student`."""
+    """In all methods `basis` identifies a task's definition, the model and the judge. `task` is a task's name, or what
+    `name_of_student` returns.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -55,11 +57,11 @@ class AnswerTable:
         return [(basis, answer) for basis, *columns in rows if (answer := _answer(columns)) is not None]
 
     def set_label(self, number: int, label: str | None) -> None:
-        """Feedback came. label: the right one; None = another than the output."""
+        """Records feedback on an answer. label: the right one; None if it is only known that the output is wrong."""
         self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
 
     def answers_for(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
-        """In the order of time, without those damaged to have other labels. limit: negative = all."""
+        """The answers in the order of time, except rows that damage has given other labels. limit: negative for all."""
         known = set(labels)
         rows = self._store.select(
             f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
@@ -73,7 +75,10 @@ class AnswerTable:
         ]
 
     def forget(self, task: str, *, keep: int, keep_marked: int, before_wall_s: float) -> None:
-        """Keeps the newest of a task, `keep_marked` with feedback and `keep` without; deletes all from before."""
+        """Deletes the answers of all tasks from before, and of this task all but the newest.
+
+        keep_marked: how many with feedback stay. keep: how many without.
+        """
         self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
         for is_marked, most in ((0, keep), (1, keep_marked)):
             self._store.write(
@@ -83,12 +88,12 @@ class AnswerTable:
             )  # fmt: skip
 
     def forget_all(self) -> None:
-        """Feedback is switched off. What the large model judged of a student, without any caller, stays."""
+        """For when feedback is switched off. Audits of students by the large model are not feedback, and stay."""
         self._store.write("DELETE FROM answers WHERE id <> ''")
         self._store.write("DELETE FROM accuracy WHERE task NOT LIKE '%/%'")
 
     def load_state(self, basis: str) -> Any:
-        """What `save_state` wrote, None = nothing, or nothing that can be read."""
+        """What `save_state` wrote; None if there is nothing, or nothing readable."""
         rows = self._store.select("SELECT document FROM accuracy WHERE basis = ?", basis)
         try:
             return json.loads(rows[0][0]) if rows else None
@@ -101,7 +106,7 @@ class AnswerTable:
 
 def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
-    # A student's answer without an input is an audit beside the large model's own.
+    # A student's answer without an input is an audit: the large model's own answer to the request is kept, too.
     statement = f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR (task GLOB ? AND input IS NOT NULL) ORDER BY number"  # noqa: S608
     rows = select(statement, task, name_of_student(task, "*"))
     return [answer for columns in rows if (answer := _answer(columns)) is not None]

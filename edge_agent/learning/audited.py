@@ -1,4 +1,4 @@
-"""Tasks whose answers are kept: what is known of them is found again at a start, and computed in the background."""
+"""Tasks whose answers are kept. What is known about them is restored at a start and assessed in the background."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from edge_agent.requests.tasks import Task
 
 log = logging.getLogger(__name__)
 
-# Old answers are looked for after so many new ones.
+# Old answers are deleted after this many new ones.
 _FORGET_EVERY = 50
 _DAY_S = 86_400.0
 
@@ -33,10 +33,10 @@ class AuditedTask:
     task: Task
     config: ClassifyTask
     basis: str  # Identifies definition, model and judge in the store.
-    name: str  # Of its answers in the store.
+    name: str  # The name of its answers in the store.
     since: int = 0  # The number of the last answer before the audits that count.
     kept: int = 0
-    due_at: float | None = 0.0  # When it is assessed next; None: nothing is new.
+    due_at: float | None = 0.0  # When it is assessed next; None if nothing is new.
 
 
 _T = TypeVar("_T", bound=AuditedTask)
@@ -61,7 +61,7 @@ class AuditedTasks(Generic[_T]):
         raise NotImplementedError
 
     def _tracked_as(self, task: Task | None) -> _T | None:
-        """None also for a request of a definition that is gone."""
+        """None if answers of the task are not kept, and for a request whose definition of the task is gone."""
         assert task is not None
         tracked = self._tracked.get(task.name)
         return tracked if tracked is not None and tracked.task.definition == task.definition else None
@@ -69,7 +69,7 @@ class AuditedTasks(Generic[_T]):
     def _keep(
         self, tracked: _T, request: Request, event: Finished, output: Any, wall_s: float, value: Any, **marks: Any
     ) -> None:
-        """event: with the model's own scores. value: the input, where inputs are kept."""
+        """event: has the model's own scores. value: the input, or None if inputs are not kept."""
         answer = {
             "id": json.dumps(request.id),
             "reply_topic": request.reply_topic,

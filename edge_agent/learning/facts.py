@@ -1,4 +1,4 @@
-"""What a board knows of how right its answers are, for health and the alarms."""
+"""What a board knows about how right its answers are, for health and the alarms."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
-# From this value on, a population stability index is called a major shift.
+# A population stability index of at least this is commonly called a major shift.
 INPUT_DRIFT = 0.25
 
 
@@ -16,11 +16,11 @@ class TaskAccuracy:
 
     given: float | None = None  # The share of answers that are given.
     accuracy: float | None = None
-    lower_bound: float | None = None  # Of the share of right answers, given or not.
+    lower_bound: float | None = None  # The lower bound on the share of right answers, given or not.
     promised: float | None = None
     asked: int = 0  # Audits up to the last answered one.
     audits: int = 0  # Those of them that are answered.
-    feedback: int = 0  # Corrections that the latest fit of a map was compared with.
+    feedback: int = 0  # How many corrections there were when a new fit was last compared with the map.
     since: str | None = None
     # For the reasons and alarms.
     is_unproven: bool = False
@@ -33,12 +33,12 @@ class StudentFacts:
     """What is known of a student's answers to a task; None where it is unknown."""
 
     student: str
-    share: float | None  # Of its requests, those that the student answered alone since the agent's start.
+    share: float | None  # The share of the task's requests that the student answered alone since the agent's start.
     accuracy: float | None  # The share of its audited answers that are right.
     lower_bound: float | None
     audits: int
     promised: float | None
-    least_score: float | None  # From which score on the student answers alone.
+    least_score: float | None  # The score from which the student answers alone.
 
 
 _OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")

@@ -34,18 +34,18 @@ from edge_agent.requests.tasks import Task
 
 log = logging.getLogger(__name__)
 
-# Feedback that comes together is computed together.
+# Feedback that arrives within this time is assessed together.
 ASSESS_AFTER_S = 1.0
-# Without feedback: whether inputs have changed.
+# Also without feedback, to notice that inputs have changed.
 ASSESS_EVERY_ANSWERS = 200
-# After a drop, an accuracy that these do not show to be lower is back.
+# After a drop: the accuracy has recovered if this many new audits do not show that it is lower.
 _BACK_AFTER_AUDITS = 30
-# Of a page of answers: brokers are often set to take no more than some 100 kB.
+# The most bytes in a page of answers, because brokers are often set to accept no more than about 100 kB.
 _PAGE_BYTES = 100_000
 
 
 class Mark(CommandFields):
-    """What a caller says of an answer."""
+    """What a caller says about an answer."""
 
     id: StrictStr | StrictInt
     reply_to: StrictStr | None = None  # Required where several callers used the id.
@@ -62,15 +62,15 @@ class Mark(CommandFields):
 @dataclass(slots=True, eq=False)
 class _Tracked(AuditedTask):
     fitted: ScoreMap | None = None
-    compared_rows: int = 0  # Of feedback, when the map was last compared with a new fit.
-    dropped_from: float | None = None  # The accuracy before it fell; None: it has not, or is back.
+    compared_rows: int = 0  # How many rows of feedback there were when the map was last compared with a new fit.
+    dropped_from: float | None = None  # The accuracy before it fell; None if it has not fallen, or has recovered.
     facts: TaskAccuracy = field(default_factory=TaskAccuracy)
 
     def document(self) -> dict[str, Any]:
         """What outlives the process."""
         configured = self.task.score_map
         return {
-            # What the map was fitted from, where the configuration says so.
+            # The configured map: `restore` takes no map that was fitted from another one.
             "configured": None if configured is None else configured.to_json(),
             "map": None if self.fitted is None else self.fitted.to_json(),
             "since": self.since,
@@ -89,7 +89,7 @@ class _Tracked(AuditedTask):
 
 
 class Feedback(AuditedTasks[_Tracked]):
-    """weights_sha256: identifies the model in force."""
+    """Feedback on the large model's answers. weights_sha256: identifies the model in force."""
 
     def __init__(
         self,
@@ -115,12 +115,12 @@ class Feedback(AuditedTasks[_Tracked]):
         self._restore_tasks()
 
     def on_priors(self) -> None:
-        """The map that feedback starts from may be another one: what was assessed under it is assessed again."""
+        """Assesses all tasks again, because the map that fits start from may have changed."""
         for tracked in self._tracked.values():
             tracked.due_at = 0.0
 
     def _restore_tasks(self) -> None:
-        """Restores what is known of each task under this model. With feedback off, deletes what was kept."""
+        """Restores what is known about each task under this model. With feedback off, deletes what was kept."""
         before, self._tracked = self._tracked, {}
         if not self._config.enabled:
             self._maps.clear()
@@ -150,9 +150,9 @@ class Feedback(AuditedTasks[_Tracked]):
     def keep(
         self, request: Request, event: Finished, output: Any, wall_s: float, value: Any, *, is_audit: bool
     ) -> bool:
-        """Keeps an answer of the large model. True = its caller may be asked whether it is right.
+        """Keeps an answer of the large model; returns whether its caller may be asked if it is right.
 
-        event: with the model's own scores. output: what the caller gets. value: the input, where inputs are kept.
+        event: has the model's own scores. output: what the caller gets. value: the input, or None if it is not kept.
         """
         tracked = self._tracked_as(request.task)
         if tracked is None or event.scores is None or request.answerer != LARGE:
@@ -217,7 +217,7 @@ class Feedback(AuditedTasks[_Tracked]):
         return {"task": name, "output": kept.output, "answer": label, "is_right": label == kept.output}
 
     def _find(self, name: str, mark: Mark) -> list[tuple[str, KeptAnswer]]:
-        """The newest answer that is meant, with its basis: the model's, or a student's, or both to one request."""
+        """The newest answer that is meant, with its basis; two if a student and the large model answered."""
         names = [name, *filter(None, [self._students.name_in_store(name)])]
         matches = [match for name in names for match in self._table.find(name, json.dumps(mark.id))]
         if mark.reply_to is not None:
@@ -256,7 +256,7 @@ class Feedback(AuditedTasks[_Tracked]):
             self._maps.set_fitted(task, assessment.map)
         tracked.compared_rows = assessment.compared_rows
         if assessment.dropped_from is not None:
-            # What was audited before says nothing of what comes: it trains from now on.
+            # Audits from before the drop say nothing about the accuracy now, so they train instead of measuring.
             tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, assessment.dropped_from, 0
             tracked.due_at = 0.0
         elif tracked.dropped_from is not None and assessment.audits >= _BACK_AFTER_AUDITS:
@@ -293,7 +293,7 @@ class Feedback(AuditedTasks[_Tracked]):
         return None
 
     def facts(self) -> dict[str, TaskAccuracy]:
-        # Their students answer, whatever the large model may promise.
+        # Tasks with a proven student give answers, whatever the large model may promise.
         alone = {name for name, student in self._students.facts().items() if student.promised is not None}
         return {
             name: replace(tracked.facts, is_unproven=tracked.facts.is_unproven and name not in alone)
@@ -302,7 +302,7 @@ class Feedback(AuditedTasks[_Tracked]):
 
 
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:
-    """The right label, None = another than the output. Raises CommandError."""
+    """The right label; None if it is only known that the output is wrong. Raises CommandError."""
     if mark.answer is not None:
         if mark.answer not in kept.scores:
             words = ", ".join(kept.scores)

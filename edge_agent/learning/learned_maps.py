@@ -1,4 +1,4 @@
-"""The scores that callers get where feedback has something to say of them."""
+"""The scores that callers get, where feedback has changed them."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from edge_agent.requests.tasks import Task
 
 
 class LearnedMaps:
-    """A map that was fitted to feedback comes before those known beforehand; a promise withholds what is not sure.
+    """A map fitted to feedback takes precedence over those known beforehand; a promise withholds unsure answers.
 
-    Requests that run may be of a definition that is gone, so what was set for one stays.
+    A running request may be for a definition of its task that is gone, so what was set for that one stays.
     """
 
     def __init__(self, known: ScoreMaps) -> None:

@@ -1,6 +1,6 @@
-"""START HERE: takes the place of the large model alone in `requests/answerers` where answers are learnt from.
+"""START HERE: replaces `Answerers` of `requests/answerers` on a board that learns from answers.
 
-Students answer first, answers are kept and come with questions, and feedback changes scores and what is withheld.
+Students answer first; answers are kept, and some ask for feedback; feedback changes scores, and what is withheld.
 Belongs to the agent's thread.
 """
 
@@ -70,7 +70,7 @@ class Learning(Answerers):
         return LARGE
 
     def _first(self, request: Request, *, is_large_refused: bool) -> str | None:
-        """A student that is audited, if the task has one. Where the large model refuses, it has to be proven."""
+        """The task's student, if it has one. While the large model refuses requests, only a proven student is asked."""
         assert request.task is not None
         if request.notes is None:
             envelope = request.envelope if self._config.feedback.keep_inputs else None
@@ -153,7 +153,7 @@ class Learning(Answerers):
 
 
 def _is_sure(request: Request, choice: StudentChoice, answer: WorkerAnswer, *, is_audited: bool) -> bool:
-    """Whether a student's answer stands. One that is audited is also the large model's to answer."""
+    """Whether a student's answer is final. The large model also answers a request that is audited."""
     if is_audited or not isinstance(answer, Finished) or answer.scores is None:
         return False
     assert request.task is not None

@@ -1,6 +1,6 @@
-"""From which score on a student answers alone: proven by audits of its answers.
+"""Decides from which score on a student answers alone, as audits of its answers prove.
 
-An audit is judged by the large model, which answers the request, too; of a task with `min_accuracy` by its caller.
+The large model judges an audit by answering the request, too. If the task has `min_accuracy`, the caller judges it.
 Belongs to the agent's thread; what the audits say together is computed in the background.
 """
 
@@ -27,13 +27,13 @@ from edge_agent.requests.tasks import Task
 
 log = logging.getLogger(__name__)
 
-# Of the requests that a proven student is asked: the large model answers them, too.
+# The share of a proven student's requests that the large model answers, too.
 AUDIT_SHARE = 0.02
-# What is known is computed again after so many new audits.
+# A student is assessed again after this many new audits.
 ASSESS_EVERY = 25
-# So many audits are kept at least: fewer prove no high share.
+# At least this many audits are kept, because fewer cannot prove a high share.
 _MIN_AUDITS = 1000
-# No score reaches it.
+# The minimum score of a student that is not proven: no score reaches it.
 UNREACHABLE = math.inf
 
 
@@ -42,7 +42,7 @@ class StudentChoice:
     """The student that is asked first."""
 
     name: str
-    min_score: float  # From this score on, its answer stands.
+    min_score: float  # From this score on, its answer is final.
     is_audit: bool = False  # The large model answers, too, whatever the score.
 
     @property
@@ -52,11 +52,11 @@ class StudentChoice:
 
 @dataclass(slots=True)
 class Notes:
-    """What is known of a request besides its record."""
+    """What learning keeps about a request while it is answered."""
 
     input: Any  # Only where inputs are kept with their answers.
     choice: StudentChoice | None = None
-    student_answer: Finished | None = None  # An answer that does not stand.
+    student_answer: Finished | None = None  # The student's answer, if it is not final.
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -64,7 +64,7 @@ class _Tracked(AuditedTask):
     student: str
     asked: int = 0  # Requests that the student was asked.
     answered: int = 0  # Those of them that it answered alone.
-    new_audits: int = 0  # Since they were last counted as something new to assess.
+    new_audits: int = 0  # Audits since an assessment was last made due.
     assessment: Assessment | None = None  # The latest assessment.
 
     @property
@@ -100,13 +100,13 @@ class _Tracked(AuditedTask):
 
 
 class Students(AuditedTasks[_Tracked]):
-    """Keeps the audits of students, and chooses from them which answers of a student stand."""
+    """Keeps the audits of students, and decides by them which of a student's answers are final."""
 
     def __init__(self, config: FeedbackConfig, tasks: Mapping[str, Task], table: AnswerTable, model: Model) -> None:
         super().__init__(config, table, min_kept_marked=_MIN_AUDITS)
         self._tasks = tasks
         self._random = random.SystemRandom()
-        # What earlier processes found of the students holds again.
+        # Takes up what earlier processes found out about the students.
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
@@ -140,7 +140,7 @@ class Students(AuditedTasks[_Tracked]):
         return _Tracked(task=task, config=config, basis=basis, name=name, since=since, student=student.name)
 
     def choose(self, task: Task) -> StudentChoice | None:
-        """For a request of this task; None = it has no student. Some are drawn for audits by the large model."""
+        """The student to ask first; None if the task has none. Some requests are drawn as audits by the large model."""
         tracked = self._tracked_as(task)
         if tracked is None:
             return None
@@ -149,17 +149,17 @@ class Students(AuditedTasks[_Tracked]):
         return StudentChoice(tracked.student, least, is_audit=is_drawn and not tracked.is_judged_by_callers)
 
     def name_in_store(self, task: str) -> str | None:
-        """The name of its answers in the store; None = the task has no student."""
+        """The name of the student's answers in the store; None if the task has no student."""
         tracked = self._tracked.get(task)
         return None if tracked is None else tracked.name
 
     def keep(
         self, request: Request, event: Finished, output: Any, wall_s: float, notes: Notes, *, is_audit: bool
     ) -> bool:
-        """Keeps a student's answer. True = its caller may be asked whether it is right.
+        """Keeps a student's answer; returns whether its caller may be asked if it is right.
 
-        event: the answer that stands, its own or the large model's. output: what the caller gets of it. is_audit: this
-        reply is drawn for an audit by its caller.
+        event: the final answer, the student's or the large model's. output: what the caller gets of it. is_audit:
+        whether this reply is drawn for an audit by its caller.
         """
         tracked, choice = self._tracked_as(request.task), notes.choice
         if tracked is None or choice is None or choice.name != tracked.student:

@@ -57,7 +57,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    # 2 = of a trained model: release 0.1.0 refuses it, and would ask it wrongly.
+    # 2 marks a trained model, so that release 0.1.0, which would prompt it wrongly, refuses it.
     schema_version: Literal[1, 2] = Field(alias="schema")
     name: _ShortText
     version: Annotated[int, Field(ge=1, le=1 << 31)]

@@ -56,7 +56,7 @@ class Tolerances(_Part):
 
 
 class RecordedAnswer(_Part):
-    """Holds one of three."""
+    """Exactly one of these three is set."""
 
     scores: Annotated[dict[str, Share], Field(min_length=2)] | None = None
     """The probability of each label."""
@@ -141,7 +141,7 @@ class CanaryFile(RecordedAnswers):
 
 def make_canary_run(task: Task, value: Any, number: int) -> EngineRequest:
     """The request for this input: greedy, without reasoning. Raises Refusal."""
-    # What the model prefers would be sampled.
+    # Without a temperature, a reasoning model would be sampled at the one that its makers recommend.
     options = Options(temperature=0.0, max_reasoning_tokens=0)
     return task.build_engine_request(number, Envelope(input=value, options=options))
 

@@ -103,6 +103,6 @@ def _round_fault(differences: list[str], asked: int) -> str:
     if not differences:
         return ""
     return (
-        f"{len(differences)} of {asked} canaries are answered differently than where the model was made, such as "
+        f"{len(differences)} of {asked} canaries are answered differently than where the model was made, for example "
         f"{differences[0]}; go back with model-rollback, or check the board with `edge-agent doctor`"
     )

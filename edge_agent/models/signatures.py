@@ -77,7 +77,7 @@ def public_key_fault(file: Path) -> str | None:
 
 
 def verifying_key(file: Path, signed: bytes, keys: Iterable[PublicKey]) -> PublicKey:
-    """The key that made this signature of these bytes. Raises SignatureError, OSError."""
+    """The first of the keys that verifies the file as a signature of these bytes. Raises SignatureError, OSError."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
 
     if file.is_symlink() or not file.is_file():

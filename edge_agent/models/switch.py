@@ -123,7 +123,7 @@ class ModelSwitch:
             raise CommandError(CommandCode.SWITCHING, "another switch is still under way")
         model = self._supervisor.model
         with suppress(OSError):
-            # A fallback is switched to in earnest: the record names another model.
+            # A fallback is not in force yet, because the record names another model: it is switched to like any other.
             if model.source == attempt.source and not model.is_fallback and model.is_unchanged():
                 return False
         log.info("model %s starts source=%s", attempt.how, shown_path(attempt.source))
@@ -194,7 +194,7 @@ class ModelSwitch:
         """In a background thread. Raises CommandError, ModelError, RevokedError, CanaryError, OSError."""
         configured, state_dir = self._config.models["default"], self._config.state_dir
         trust = read_trust(configured, state_dir)
-        # The way back stays open: it is judged by the kept list.
+        # A rollback stays possible: it is checked against whichever list can still be used.
         if trust.fault and attempt.how == "switch":
             raise CommandError(CommandCode.REVOCATIONS_FAULTY, trust.fault)
         keep_revocations(state_dir, trust)

@@ -150,7 +150,7 @@ class Connections:
         }
 
     def reasons(self, now: float) -> dict[str, bool]:
-        """By reason of health, whether it holds."""
+        """Whether each of its health reasons holds."""
         lost_s, links = self.data_lost_s(now), self._links
         # Copies: the network threads add to these.
         disconnects = [at for link in links for at in tuple(link.disconnects)]

@@ -148,13 +148,13 @@ class Outbox:
             self._limit_in_flight()
 
     def _limit_in_flight(self) -> int:
-        """paho sends this many messages without a PUBACK, from the next message on."""
+        """Sets how many messages paho sends without a PUBACK, from the next message on; returns that number."""
         count = 1 if self._breaks >= ONE_BY_ONE_AFTER else self._max_in_flight
         self._client._max_inflight_messages = count  # paho refuses to change it while connected
         return count
 
     def on_connected(self, max_packet_bytes: int | None, max_in_flight: int | None = None) -> None:
-        """Before anything is sent. Both: the broker's limits, None = it named none."""
+        """To be called before anything is sent. The arguments are the broker's limits, None if it named none."""
         limits = [limit for limit in (self._configured_max_bytes, max_packet_bytes) if limit is not None]
         self._max_bytes = min(limits, default=None)
         self._max_in_flight = min(MAX_IN_FLIGHT, max_in_flight or MAX_IN_FLIGHT)

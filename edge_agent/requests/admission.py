@@ -1,4 +1,4 @@
-"""The first half of a request's way: parsed, joined to an equal one or refused, its text rendered, queued."""
+"""The first half of a request's life: parsed, then refused, joined to an equal request, or rendered and queued."""
 
 import logging
 from dataclasses import replace
@@ -66,7 +66,7 @@ class Admission:
         self._duplicates.reconfigure(config.queue.dedup_window_s)
 
     def on_model_replaced(self, model: Model) -> None:
-        """What the other one answered is not repeated."""
+        """Answers of the earlier model are no longer repeated, because a request's key includes the weights."""
         self._parser.weights_sha256 = model.weights_sha256
         self.answerers.set_model(model)
 
@@ -156,7 +156,7 @@ class Admission:
         self._ask_renderer(request, request.task.config.template, request.envelope.input)
 
     def on_rendered(self, rendered: Rendered, now: float) -> None:
-        """A template over an input is there, or why it is not: the request is queued, unless it has ended."""
+        """Queues a request whose template was rendered, or answers why it was not. Ignores one that has ended."""
         request = rendered.request
         if (is_recovered := self.rendering.pop(request, None)) is not None:
             with self.replies.reply_on_exception(request, now):

@@ -1,4 +1,4 @@
-"""Who may answer a request, and what becomes of an answer."""
+"""Which model answers a request, and what the caller gets of its answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,9 +35,9 @@ def route_to(request: Request, answerer: str) -> None:
 
 
 class Answerers:
-    """Each task's own model answers, else the large one.
+    """Each task's own model answers, otherwise the large one.
 
-    What learns from answers takes this place, and overrides what it changes.
+    A board that learns from answers uses the subclass `Learning` instead, which overrides what learning changes.
     """
 
     def __init__(self, score_maps: ScoreMaps, model: Model) -> None:
@@ -45,10 +45,10 @@ class Answerers:
         self._model = model
 
     def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
-        """Which model is asked first, or after the last answer; None lets that answer stand.
+        """Which model to ask first, or after the answer `last`; None accepts that answer.
 
-        is_large_refused: the large model takes no such request now. Naming it refuses the request.
-        Raises Refusal(unknown_task) where the model in force has none of the task's own.
+        is_large_refused: the large model takes no such request now, so choosing it refuses the request.
+        Raises Refusal(unknown_task) if the task needs a model of its own and the bundle has none.
         """
         if last is not None:
             return None
@@ -61,13 +61,13 @@ class Answerers:
         return answerer
 
     def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
-        """What the caller gets of the answer that stands."""
+        """The accepted answer as the caller gets it, with its score map applied."""
         assert request.task is not None
         event = with_map(event, self.score_maps.in_force(request.task))
         return Answer(event, request.task.output_of(event))
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
-        """The worker has measured what the model prefers where an input says nothing, by definition of the task."""
+        """priors: by the task's definition, the scores that the model gives to inputs without content."""
         self.score_maps.set_priors(priors)
 
     def set_model(self, model: Model) -> None:
@@ -86,7 +86,7 @@ class Answerers:
         return {"scores_from": self.score_maps.source(task)} if isinstance(task.config, ClassifyTask) else {}
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:
-        """Takes what a caller says of an answer. False: nobody listens to that."""
+        """Takes a caller's feedback on an answer. False: this board takes none."""
         return False
 
     def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The order of things: a reply is committed, then sent; a request is on the disk, then acknowledged."""
+"""Keeps the order: a reply is committed before it is sent, a request is on the disk before it is acknowledged."""
 
 import json
 import logging
@@ -21,10 +21,10 @@ from edge_agent.store.store import Store
 
 log = logging.getLogger(__name__)
 
-# A confirmation is written with the next change, or after this time. After a kill before that, the next process sends
-# the reply again.
+# A confirmation is written with the next change, or after this time. If the agent is killed before that, the next
+# process sends the reply again.
 CONFIRMED_WITHIN_S = 0.25
-# How often, and after how long each time, a reply is sent again that the broker does not take now.
+# How many times a reply is sent that the broker temporarily refuses, and how long after each refusal.
 MAX_TRIES, RETRY_S = 20, 15.0
 
 
@@ -38,9 +38,10 @@ class _Outgoing:
 
 
 class Delivery:
-    """Joins the store and the data connection. Nothing is written, sent or acknowledged before `flush`.
+    """Joins the store and the data connection.
 
-    Once the broker has a reply, its origin is settled.
+    Nothing is committed or acknowledged, and no terminal reply is sent, before `flush`. Partial replies are sent at
+    once. Once the broker has a reply, its origin is settled.
     """
 
     def __init__(self, store: Store, link: MqttLink, topics: Topics) -> None:
@@ -54,7 +55,7 @@ class Delivery:
         # Rows of replies that the broker has, and that are not marked in the store yet.
         self._delivered: list[int] = []
         self._confirm_by = 0.0
-        # Messages to acknowledge, before and after they have the generation of an fsync.
+        # Messages to acknowledge: those whose fsync is still to be requested, and those that wait for its generation.
         self._received: list[Received] = []
         self._unacknowledged: deque[tuple[int, Received]] = deque()
         self._generation = 0
@@ -77,7 +78,7 @@ class Delivery:
         self._link.publish(publication)
 
     def stage_reply(self, reply: Reply, *, origin: Origin, task: str, key: bytes | None) -> None:
-        """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated."""
+        """Stages a terminal reply for the next `flush`. key: the request's, if the reply may be repeated."""
         if origin.row is not None:
             self.store.store_reply(origin.row, task, reply, key, moment(time.monotonic()))
         self._staged.append(_Outgoing(origin, reply))

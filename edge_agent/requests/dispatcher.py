@@ -1,4 +1,4 @@
-"""The way of a request, whose first half is its admission: run, reply. Belongs to the agent's thread alone."""
+"""The second half of a request's life, after its admission: run and answered. Belongs to the agent's thread alone."""
 
 import logging
 from collections.abc import Callable
@@ -94,7 +94,7 @@ class Dispatcher:
     def spare_slots(self) -> int:
         """How many shared requests this board can run at once, besides its own.
 
-        None of them while it refuses requests because it is hot or short of memory: other boards are better off.
+        0 while the agent drains, is paused or refuses requests to protect the board: other boards can answer then.
         """
         if self.admission.is_draining or self.is_paused or self.slots.limits.lowest_priority is not None:
             return 0
@@ -160,7 +160,7 @@ class Dispatcher:
             self._answer(request, event, now)
             return
         if answerer == LARGE and refused_because is not None:
-            message = f"{request.answerer} is not sure, and the model accepts no such request at present"
+            message = f"{request.answerer} is not sure, and the large model accepts no such request at the moment"
             raise Refusal(refused_because, message, RELAX_S)
         if self._queue.has_newer(request):
             self.replies.end_without_answer(request, SUPERSEDED, now)
@@ -241,7 +241,7 @@ class Dispatcher:
         """A worker answers with this model: it gets the requests that wait."""
         self.slots.on_worker_ready(model, ready)
         for request in (*self.admission.rendering, *self._queue.waiting):
-            # Another model may have others beside it.
+            # Another bundle may have other students.
             with self.replies.reply_on_exception(request, now):
                 route_to(request, self.admission.answerers.next(request, None, is_large_refused=False) or LARGE)
         self._remove_waiting(lambda request: request.is_answered)
@@ -311,7 +311,7 @@ class Dispatcher:
         }
 
     def reasons(self) -> dict[str, bool]:
-        """By reason of health, whether it holds."""
+        """Whether each of its health reasons holds."""
         return {
             "requests-in-memory-only": self._store.fault is not None,
             "requests-lost": self._store.set_aside is not None,

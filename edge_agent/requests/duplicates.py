@@ -1,4 +1,4 @@
-"""Which requests are the same: a retry of a client, or a redelivery of the broker. Replies are kept for a while."""
+"""Recognizes a client's retries and the broker's redeliveries, and keeps replies for a while to repeat them."""
 
 import json
 import logging

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from edge_agent.core.pipe import EngineRequest
 from edge_agent.requests.request import CostClass
 
-# A run is expected to take its mean and this many mean deviations, the work ahead its mean and a quarter.
+# A run is expected to take its mean plus this many mean deviations, and the work ahead 1.25 times its mean.
 DEVIATIONS, CAUTION = 4.0, 1.25
 # Weight of the latest run in the means, once there are many.
 SMOOTHING = 0.1
-# A figure counts for 5 s per run behind it, a minute at most. After that a request is admitted although the figure
-# says that it would be late.
+# An estimate is trusted for 5 s per run that was measured, at most for a minute. After that, a request is admitted even
+# if the estimate says that it would be late.
 TRUSTED_PER_RUN_S, TRUSTED_S = 5.0, 60.0
-# A run that was cut off takes at least this much longer than it got.
+# A run that was cut off is taken to need at least this many times what it got.
 CUT_OFF_FACTOR = 1.1
 
 
 def cost_class_of(run: EngineRequest) -> CostClass:
-    """Requests of one class take about as long."""
+    """The class of requests that take about equally long."""
     name = run.task if run.student is None else f"{run.task}/{run.student}"
     characters = sum(len(message.content) for message in run.messages if message.role != "system")
     return (name, characters.bit_length(), run.max_tokens.bit_length())
@@ -38,8 +38,8 @@ class Estimate:
     trusted_until: float = 0.0
 
     def time_to_answer_s(self, ahead: int, work_s: float, slots: int) -> float:
-        """When a request is answered that comes after this many others, with work_s of the engine's time."""
-        if not ahead:  # an idle engine tries what is likely in time
+        """How long until a request is answered that has `ahead` others before it, which need work_s of engine time."""
+        if not ahead:  # no margin: an idle engine may try what will probably be in time
             return self.engine_time_s
         run_s = self.run_s + DEVIATIONS * self.deviation_s
         return run_s if ahead < slots else run_s + CAUTION * work_s

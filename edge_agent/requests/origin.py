@@ -1,4 +1,4 @@
-"""Where a request came from, which is told what became of it."""
+"""Where a request came from, and how that source learns what became of it."""
 
 from abc import ABC, abstractmethod
 
@@ -8,7 +8,7 @@ from edge_agent.core.topics import TaskTopics
 
 
 class Origin:
-    """Of a message at QoS 0 nothing is kept. A request is settled, or given back, once."""
+    """As it is, the origin of a message at QoS 0, of which nothing is kept. A request is settled or given back once."""
 
     row: int | None = None  # The row of the store that holds it, if there is one.
 
@@ -29,7 +29,7 @@ class StoreRow(Origin):
     """A message at QoS 1, which is in the store until its reply is delivered."""
 
     def __init__(self, row: int, delivered: list[int]) -> None:
-        """delivered: takes the row then; such rows are marked together."""
+        """delivered: collects the rows of settled requests, which are then marked together."""
         self.row = row
         self._delivered = delivered
 
@@ -42,7 +42,7 @@ class SharedRequest(Origin, ABC):
     """A request that other boards could answer, too. The board's own requests start before it."""
 
     message: Message
-    topics: TaskTopics  # Those that it was sent to, which are not the board's own.
+    topics: TaskTopics  # The pool's, to which it was sent, instead of the board's own.
 
     @property
     @abstractmethod

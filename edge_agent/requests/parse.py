@@ -136,8 +136,8 @@ class RequestParser:
         refusal: None = the request may run, and task and envelope are there.
         """
         given_id = envelope.id if envelope else None
-        # Without a correlation of the client, equal payloads are equal readings, not one question. Only the broker's
-        # packet id makes them the same, and a redelivery keeps that.
+        # Without a correlation from the client, equal payloads are separate readings, not a repeated request. Only the
+        # broker's packet id shows that two are the same message, because a redelivery keeps it.
         client_key = "" if given_id is None else f"{given_id!r}"
         if message.correlation:
             client_key += f" {message.correlation.hex()}"
@@ -189,7 +189,7 @@ def _id_of(message: Message) -> str:
 
 
 def _salvage(message: Message) -> Envelope | None:
-    """`id` and `reply_to` of an envelope with another field wrong, as far as they are right themselves."""
+    """The `id` and `reply_to` of an invalid envelope, as far as each is valid itself."""
     if len(message.payload) > MAX_SALVAGED_BYTES:
         return None
     try:

@@ -11,7 +11,7 @@ from edge_agent.core.config import Config
 from edge_agent.requests.forecast import Forecast
 from edge_agent.requests.request import Request
 
-# Where no request has been measured yet.
+# The wait to suggest while nothing is known about the work ahead.
 UNKNOWN_RETRY_S = 1.0
 # A drain ends by a command or a restart, at an unknown time.
 RESTART_RETRY_S = 10.0
@@ -88,14 +88,15 @@ class RequestQueue:
                 self._rates.take(subject, name, per_minute, now)
 
     def admit(self, newcomer: Request, engine: EngineLoad, now: float) -> list[tuple[Request, Error]]:
-        """Lets a newcomer wait. Returns the requests that left the queue for it, and why.
+        """Queues a newcomer. Returns the requests that it replaces or displaces, and why.
 
         Raises Refusal(queue_full, loading, deadline_unreachable); then the queue is as before.
         """
         source = newcomer.source
         older = [] if source is None else [request for request in self.waiting if request.source == source]
         if older:
-            # In its place: readings that come faster than answers would supersede each other forever.
+            # It keeps the older one's place. Otherwise, readings that come faster than answers would supersede each
+            # other forever, and none would run.
             newcomer.order = min(newcomer.order, older[0].order)
         waiting = [request for request in self.waiting if request not in older]
         last = waiting[-1] if len(waiting) >= self.capacity else None
@@ -135,7 +136,7 @@ class RequestQueue:
             # Counted from its arrival, as its deadline is.
             total_ms = (now + takes_s - newcomer.arrived_at) * 1000
             message = f"would be answered after about {total_ms:.0f} ms, too late for {newcomer.deadline}"
-            # Waiting does not help where nothing is ahead.
+            # With nothing ahead, a later try helps only once the estimate is no longer trusted.
             retry_after_s = self._retry_after_s(engine, now) if ahead else _rounded_up(own.trusted_until - now)
             raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
         for request in waiting[split:]:
@@ -178,7 +179,7 @@ class RequestQueue:
     def take(self, free: Collection[str], *, first_attempts_only: bool) -> Request | None:
         """The next request to run. free: the models with a slot.
 
-        first_attempts_only: none behind a request that ran before, when a worker died: that one runs alone.
+        first_attempts_only: stops at a request that was running when a worker died, because that one runs alone.
         """
         for place, request in enumerate(self.waiting if free else ()):
             if first_attempts_only and request.attempts:

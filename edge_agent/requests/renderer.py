@@ -70,7 +70,7 @@ class Renderer:
     def start(self, templates: Iterable[str]) -> None:
         """Starts the process if one of these templates needs it, so that no request waits for that."""
         if any(template != DEFAULT_TEMPLATE for template in templates):
-            self._thread.submit(self.connection)  # the first request meets what fails here
+            self._thread.submit(self.connection)  # if this fails, the first request reports why
 
     def ask(self, request: Request, template: str, value: object) -> None:
         self._thread.submit(self._render_for, request, template, value)
@@ -119,7 +119,7 @@ class Renderer:
         return process.wait()
 
     def connection(self) -> socket.socket:
-        """To a process that runs. Raises OSError."""
+        """A connection to the process, which is started if it does not run. Raises OSError."""
         if self._running is not None and self._running[0].poll() is None:
             return self._running[1]
         self.end_process()

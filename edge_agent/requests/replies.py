@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MAX_FOLLOWERS = 1000
 # These refusals say that more is asked than can be answered.
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
-# Their messages may quote the caller, or an answer made from the input: the log does not.
+# Messages of these codes may quote the caller, or an answer made from the input, so they are not logged.
 _QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
 
 
@@ -91,7 +91,7 @@ class Replies:
         limits: Iterable[str],
         energy_j: float | None,
     ) -> None:
-        """Ends a request with its answer. limits: those that the answer may suffer from."""
+        """Ends a request with its answer. limits: those in effect, which may have degraded it."""
         assert request.task is not None
         assert request.engine_request is not None
         event, output = answer.event, answer.output
@@ -144,7 +144,7 @@ class Replies:
 
     @contextmanager
     def reply_on_exception(self, request: Request, now: float) -> Iterator[None]:
-        """A refusal, or a fault of ours, ends this request and no more."""
+        """Answers this request if the body raises a refusal or, because of a bug, anything else."""
         try:
             yield
         except Refusal as refused:
@@ -210,9 +210,9 @@ class Replies:
 
 
 def _has_time(request: Request, now: float) -> bool:
-    """False: half of its time is gone, so that other boards would be late, too.
+    """Whether less than half of its time is gone. Later, other boards would be late as well.
 
-    Such requests would go from board to board and take the places of those that can be answered.
+    Such requests would go from board to board, and block places for those that can be answered.
     """
     return request.task is None or now - request.arrived_at < (request.deadline_at - request.arrived_at) / 2
 

@@ -1,4 +1,4 @@
-"""The record of one request, from parse over admit, queue and run to reply; each stop fills in its part.
+"""The record of one request, from parsing through admission, queue and run to its reply; each step fills in its part.
 
 It is queued again where a student is unsure of its answer, or the worker was lost while it ran.
 """
@@ -13,7 +13,8 @@ from edge_agent.core.pipe import EngineRequest
 from edge_agent.requests.origin import Origin
 from edge_agent.requests.tasks import Task
 
-# Requests of one class take about as long: task, binary magnitudes of the prompt's characters and of its most tokens.
+# Requests of one class take about equally long. A class is the task, with the student that answers, and
+# the bit lengths of the prompt's number of characters and of `max_tokens`.
 CostClass = tuple[str, int, int]
 Order = tuple[int, bool, float, int]
 # The large model among those that may answer. The others have names.

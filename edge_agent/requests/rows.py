@@ -43,7 +43,7 @@ def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> li
     """Lines of `{"task": …, "input": …, "answer": …}`, or CSV; `read_values` says which columns are what.
 
     `task` may be missing where there is one task besides the built-in one. Labelled rows have an answer that their task
-    can give. Other keys are kept in `fields`. Raises RowsError, with all faults of rows.
+    can give. Other keys are kept in `fields`. Raises RowsError, which names up to _MAX_FAULTS faulty rows.
     """
     rows, faults = list[TaskRow](), list[str]()
     for where, value in read_values(path, is_labelled=is_labelled):

@@ -1,4 +1,4 @@
-"""From the scores that a model gives to a task's labels to those that callers get: maps that are known beforehand."""
+"""Maps a model's scores of a task's labels to those that callers get: by configuration, bundle or prior."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from edge_agent.requests.tasks import Task
 class ScoreMaps:
     """A task's map is the configured one, else the bundle's, else it divides by the model's prior.
 
-    Requests that run may be of a definition that is gone, so what was set for one stays.
+    Priors stay although a reload drops their definition, because running requests may still have it.
     """
 
     def __init__(self, model: Model, board: str) -> None:

@@ -45,7 +45,7 @@ class Slots:
     def engine_load(self, now: float, model: str = LARGE) -> EngineLoad:
         active = [request for request in self.active.values() if request.answerer == model]
         at_once = len(active)
-        # The worker stops what is answered already at its next step.
+        # The rest have been answered early (expired or cancelled), and end at the worker's next step.
         running = [request for request in active if not request.is_answered]
         left_s = (
             self._forecast.engine_time_s(request.cost_class) - (now - request.started_at) / at_once

@@ -34,7 +34,7 @@ def percentiles(values: Iterable[float], *percents: int) -> dict[str, float | No
 
 
 def percentile(values: Iterable[float], percent: int) -> float | None:
-    """The smallest value that at least `percent` of the values do not exceed; None of none."""
+    """The smallest value that at least `percent` per cent of the values do not exceed; None if there are no values."""
     ordered = sorted(values)
     if not ordered:
         return None

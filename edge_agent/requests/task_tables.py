@@ -44,7 +44,7 @@ def load_task_configs(path: Path) -> dict[str, TaskConfig]:
 def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
     """Completes the task tables in place: the built-in task gets its kind, schema files are read from `folder`.
 
-    Returns what is wrong with them and what the types of core/config cannot say.
+    Returns those of their faults that the types of core/config cannot express.
     """
     faults: list[str] = []
     tables = raw.get("tasks")
@@ -87,7 +87,7 @@ def kind_of(table: Mapping[str, Any]) -> type[TaskBase] | None:
 
 
 def _load_named_files(table: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-    """Puts the content of a file in the place of its name; where that fails, an object that causes no other fault."""
+    """Replaces a file's name with the file's content or, if that fails, with an object that causes no further fault."""
     kind = kind_of(table)
     for key in kind.file_keys if kind else ():
         if key not in table or isinstance(table[key], dict):

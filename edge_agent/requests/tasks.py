@@ -24,7 +24,7 @@ from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.requests.templates import TemplateInputError, constant_prefix, render
 
-# Of a template and an input. Raises TemplateInputError.
+# Renders a template over an input. Raises TemplateInputError.
 Render = Callable[[str, Any], str]
 # Content-free inputs (Zhao 2021, "Calibrate before use", arXiv 2102.09690).
 CONTENT_FREE_INPUTS = ("N/A", "-", "", "[MASK]", "…")
@@ -60,11 +60,11 @@ class Task:
         return ScoreMap(labels, scales, biases)
 
     def basis_for(self, weights_sha256: str) -> str:
-        """What `score_map.made_for` is for a map of this definition's and these weights' scores."""
+        """The digest that `score_map.made_for` holds if the map was fitted for this definition and these weights."""
         return hashlib.sha256(f"{self.definition}\n{weights_sha256}".encode()).hexdigest()[:16]
 
     def has_map_for(self, weights_sha256: str) -> bool:
-        """Whether its configured map was made for these weights, and the task as it is."""
+        """Whether its configured map was made for these weights and for the task's current definition."""
         table = self.config.score_map if isinstance(self.config, ClassifyTask) else None
         return table is not None and table.made_for == self.basis_for(weights_sha256)
 
@@ -100,14 +100,14 @@ class Task:
         return Task(self.name, self.config.model_copy(update={"prior": "corrected"}))
 
     def _content_free_runs(self) -> tuple[pipe.EngineRequest, ...]:
-        """Requests that say nothing; none for a template that needs more than a text."""
+        """Requests with content-free inputs; none if the template needs more than a string."""
         try:
             return tuple(self.build_engine_request(0, Envelope(input=text)) for text in CONTENT_FREE_INPUTS)
         except Refusal:
             return ()
 
     def needs_renderer(self, value: Any) -> bool:
-        """Whether this input decides how long its template takes: the agent's own thread does not render it."""
+        """Whether the input decides how long its template takes, so that the agent's own thread must not render it."""
         is_chat = self.name == BUILT_IN_TASK and not isinstance(value, str)
         return self.config.template != DEFAULT_TEMPLATE and not is_chat
 
@@ -133,7 +133,7 @@ class Task:
             raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
 
     def options(self, given: Options) -> Options:
-        """A request's options, with the task's in place of those that are None. None = the task sets none either."""
+        """A request's options. Those that are None take the task's value, or stay None if the task sets none."""
         return given.model_copy(
             update={name: value for name, value in self._set_options if getattr(given, name) is None}
         )
@@ -143,7 +143,7 @@ class Task:
         return [(name, value) for name, value in self.config if name in Options.model_fields and value is not None]
 
     def build_engine_request(self, number: int, envelope: Envelope, render: Render = render) -> pipe.EngineRequest:
-        """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
+        """The request for the worker, which is not sent here. Raises Refusal(bad_field)."""
         options = self.options(envelope.options)
         return pipe.EngineRequest(
             id=number,

@@ -1,8 +1,8 @@
 """The alarms, one entry each in ALARMS, and their retained topics `alarm/<name>`.
 
 To add an alarm, add its entry to ALARMS and a function that finds its cause in `Alarms`. Bring the cause in: from
-`BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. A part behind a seam finds its
-cause itself (`Part.findings` in health.py), which `_of_part` names here. Nothing here may block.
+`BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. An optional part finds its
+cause itself (`Part.findings` in health.py); name it here with `_of_part`. Nothing here may block.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ UNKNOWN = Finding(Severity.NONE, "this board cannot tell")
 
 @dataclass(frozen=True, slots=True)
 class AlarmRule:
-    """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s."""
+    """Raised once its cause has lasted raise_after_s; eases or ends once an improvement has lasted clear_after_s."""
 
     name: str
     find: Callable[[Alarms], Finding | None]
@@ -189,7 +189,7 @@ def _queue_overload(alarms: Alarms) -> Finding | None:
 
 
 def _of_part(name: str, without: Finding | None) -> Callable[[Alarms], Finding | None]:
-    """The cause that a part behind a seam finds. without: where the board has no such part."""
+    """Takes the cause that an optional part finds. without: the finding on a board that has no such part."""
     return lambda alarms: alarms.findings.get(name, without)
 
 
@@ -302,8 +302,10 @@ class Alarms:
         self.revocations_fault, self.revoked = fault, revoked
 
     def on_foreign_session(self, session: str, now: float) -> None:
-        """Another process published this session on our state. Two of them are another agent: one alone may be our own
-        process before a restart."""
+        """Another process published this session on our state.
+
+        Two different sessions mean another agent; a single one may be from our own process before a restart.
+        """
         before, self._foreign_session = self._foreign_session, (session, now)
         if before is not None and before[0] != session and now - before[1] <= TAKEOVERS_WINDOW_S:
             self.takeovers.append(now)

@@ -2,7 +2,7 @@
 
 A field is named in its part (`as_health`), in tools/schema/health.json and in docs/mqtt-api.md; a section that only
 some boards have, in ABSENT_SECTIONS, too. A reason is named in its part (`reasons`), in REASONS, in docs/monitoring.md
-and docs/troubleshooting.md. How an alarm comes in is said in alarms.py.
+and docs/troubleshooting.md. alarms.py says how to add an alarm.
 """
 
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ REASONS = {
     "sensor-errors": Severity.WARNING,
     "promise-unproven": Severity.WARNING,
 }
-# What the sections of parts behind a seam are on a board without these parts.
+# What the sections of optional parts hold on a board without these parts.
 ABSENT_SECTIONS: Mapping[str, Any] = {"pool": None, "accuracy": {}, "students": {}}
 OVERALL = {Severity.NONE: "ok", Severity.WARNING: "degraded", Severity.CRITICAL: "critical"}
 
 
 class Part(Protocol):
-    """A part behind a seam: learning from answers, a pool. Asked on the agent's thread, each second and for health."""
+    """An optional part: learning from answers, a pool. Called on the agent's thread, each second and for health."""
 
     def as_health(self, now: float) -> dict[str, Any]:
         """Its sections of the health document, by name."""

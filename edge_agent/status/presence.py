@@ -26,9 +26,9 @@ class Presence:
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
-        # Every session of this process ends with it.
+        # The suffix of every session id of this process.
         self._process = secrets.token_hex(4)
-        # Its name, and when it was connected; None = the clock was unset.
+        # The session's id, and when it began; None = the clock was unset.
         self._session: tuple[str, str | None] = ("", None)
         self.state = State.OFFLINE
         self.reason: str | None = "starting"

@@ -77,7 +77,7 @@ class StatusPublisher:
         self._republish_at = math.inf
 
     def add_part(self, part: Part) -> None:
-        """Lets a part behind a seam have its say."""
+        """Includes an optional part in health, reasons and alarms from now on."""
         self._parts.append(part)
 
     @property
@@ -86,7 +86,7 @@ class StatusPublisher:
         return min(self._alarms_at, self._health_at, self._republish_at)
 
     def tick(self, now: float) -> None:
-        """Publishes what is due. What repeats is due again first, so that a fault does not end it."""
+        """Publishes what is due. Sets the next time before that, so that a fault does not end the repetition."""
         if now >= self._alarms_at:
             self._alarms_at = now + ALARMS_EVERY_S
             self.update_alarms(now)

@@ -11,13 +11,13 @@ from pathlib import Path
 from edge_agent.core.files import sync_folder
 from edge_agent.store.database import STORE_ERRORS, WAL_BYTES, WAL_SUFFIX, connect
 
-# The earliest time after the last fsync that messages which wait for their PUBACK cause the next.
+# While messages wait for their PUBACK, fsyncs are at least this far apart, unless there are MANY.
 URGENT_EVERY_S = 0.1
 # A broker sends 20 messages before it wants a PUBACK. With this number waiting, the fsync comes at once.
 MANY = 8
 # For changes that no message waits for. A power cut may undo the answers of this time.
 LAZY_EVERY_S = 1.0
-# Beside a writer that never rests, a checkpoint never completes. From this size on, the writer completes it.
+# While a writer never pauses, a checkpoint never completes. From this size on, the writer completes it.
 MAX_WAL_BYTES = 16 << 20
 
 
@@ -49,7 +49,7 @@ class FsyncThread:
         self._thread.start()
 
     def request(self, generation: int, *, unacknowledged: int) -> None:
-        """What is committed now becomes this generation (they rise). unacknowledged: messages that wait for it."""
+        """Requests an fsync of what is committed, as this generation (they rise). unacknowledged: messages waiting."""
         with self._wanted:
             self._generation = generation
             every_s = LAZY_EVERY_S if not unacknowledged else URGENT_EVERY_S if unacknowledged < MANY else 0.0

@@ -55,7 +55,10 @@ class Quarantined:
 
 
 class Store:
-    """Belongs to the agent's thread. No method raises for the disk, nor waits for it, but `start` and `stop`."""
+    """Belongs to the agent's thread. No method raises because of the disk.
+
+    Only `start`, `stop` and, when a checkpoint is due, `maintain` wait for it.
+    """
 
     def __init__(self, path: Path | None, deliver: Callable[[Synced], None]) -> None:
         """path: None = in memory only. deliver: called by another thread when commits are on the disk."""
@@ -206,7 +209,7 @@ class Store:
             fsync.needs_checkpoint = False
 
     def stop(self, timeout_s: float) -> int | None:
-        """After the last fsync that was requested. Gives the generation on the disk; None = it is all in memory."""
+        """Waits for the last fsync that was requested. Returns the generation on the disk; None = all is in memory."""
         if self._fsync is None:
             return None
         self._fsync.stop(timeout_s)

@@ -21,7 +21,7 @@ def send_command(bus: Bus, operation: str, fields: dict[str, Any], *, timeout_s:
     fields = {"id": command_id, **fields}
     key = None if bus.command_key is None else bus.command_key.read_bytes().strip()
     give_up_at = time.monotonic() + timeout_s
-    missing = f"{topics.base} is not on the bus (broker {mqtt.brokers}), nothing was sent"
+    missing = f"{topics.base} is not on the bus (broker {mqtt.brokers}), so nothing was sent"
     session: str | None = None
     filters = {topics.state, topics.command_result(operation)}
     with Client(f"command-{command_id}", mqtt, filters) as client:

@@ -316,7 +316,7 @@ _ABORT = re.compile(r"[\w./+-]+\.(?:c|cpp|h|cu|m):\d+: GGML_ASSERT\([^\n\"']*\) 
 
 
 def safe_log_line(message: str) -> str | None:
-    """A line of the service's log without callers' words; None = nothing of it."""
+    """A line of the service's log without callers' words; None if nothing of it may be kept."""
     if exception := _EXCEPTION.fullmatch(message):
         return f"{exception['type']}: {LEFT_OUT}"
     if not _OURS.fullmatch(message):

@@ -25,7 +25,7 @@ from edge_agent.tools.toml import toml
 _SCHEMA_FILE = "config.schema.json"
 _HEAD = f"""\
 #:schema ./{_SCHEMA_FILE}
-# `edge-agent schema config > {_SCHEMA_FILE}` has an editor complete and explain all keys.
+# `edge-agent schema config > {_SCHEMA_FILE}` lets an editor complete and explain all keys.
 # A line such as `#key = value` is a suggestion: remove the # to use it.
 """
 _SUGGESTED_MQTT = {"username": "board1", "password_file": "mqtt-password"}

@@ -1,4 +1,4 @@
-"""`edge-agent pool`: makes the queues of a pool at RabbitMQ, and shows how the pool is."""
+"""`edge-agent pool`: declares the queues of a pool in RabbitMQ, and shows the state of the pool."""
 
 from pathlib import Path
 

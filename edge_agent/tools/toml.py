@@ -6,12 +6,12 @@ from typing import Any
 
 
 def toml(value: Any) -> str:
-    """A value on one line. It holds no None."""
+    """A value on one line. It must not contain None."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{toml_key(key)} = {toml(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml, value))}]"
-    # A string of JSON is one of TOML, but for DEL.
+    # A JSON string is also a TOML string, unless it contains DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -24,7 +24,7 @@ class WorkerClient:
     """A worker process. Methods that wait raise WorkerError if it ends or stays silent for too long."""
 
     def __init__(self, load: pipe.Load) -> None:
-        """Raises OSError if there can be no process."""
+        """Raises OSError if the process cannot be started."""
         self._events: queue.SimpleQueue[pipe.Event | WorkerExited] = queue.SimpleQueue()
         # None until the process is handed over.
         self._deliver: Deliver | None = None
@@ -64,7 +64,7 @@ class WorkerClient:
             yield self.answer()
 
     def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> dict[str, dict[str, float]]:
-        """Replaces the tasks, while no request runs. Gives their priors by definition."""
+        """Replaces the tasks, while no request runs. Returns their priors, by the task's definition."""
         self.process.send(pipe.SetTasks(tasks=tasks))
         while not isinstance(event := self._next(ANSWER_SILENCE_S), pipe.Priors):
             assert isinstance(event, pipe.Progress | pipe.Loading)

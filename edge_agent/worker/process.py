@@ -40,7 +40,7 @@ class WorkerProcess:
     """One worker process from its start to its end. Methods may be called from any thread."""
 
     def __init__(self, load: Load, deliver: Callable[[WorkerProcess, Event | WorkerExited], None]) -> None:
-        """Raises OSError if there can be no process.
+        """Raises OSError if the process cannot be started.
 
         deliver: called from a thread of this object with each event in order, the last being exactly one WorkerExited.
         """

@@ -28,7 +28,7 @@ STABLE_AFTER_S = 60.0
 # A worker that owes an answer and is silent for longer is a reason of health; it is killed only much later. The longest
 # step, a full batch of a 3B model on a Pi 4, may come near.
 SILENT_AFTER_S = 30.0
-# What a worker may hold beyond all that it asked for until it was ready. Answers need less.
+# How much memory a worker may hold beyond all that it had allocated when it became ready. Answers need less.
 GROWTH_MIB = 256.0
 # A worker that holds more is replaced at most this often: a bound that is too small must not stop the service.
 REPLACED_EVERY_S = 3600.0
@@ -167,7 +167,7 @@ class Supervisor:
         }
 
     def reasons(self, now: float, *, owes_answer: bool) -> dict[str, bool]:
-        """By reason of health, whether it holds."""
+        """Whether each of its health reasons holds."""
         return {
             "model-not-loaded": self.ready is None,
             "model-fallback": self.model.is_fallback,
@@ -179,14 +179,14 @@ class Supervisor:
         return now - self._current.heard_at if self._current is not None and self._current.ready is not None else None
 
     def start(self, now: float) -> None:
-        """Starts a worker. Raises OSError if there can be no process."""
+        """Starts a worker. Raises OSError if its process cannot be started."""
         load = self.load_command(self.model)
         process = WorkerProcess(load, lambda process, event: self._deliver(FromWorker(process, event)))
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
         self._current, self.restart_at = _CurrentWorker(process, heard_at=now, started_at=now), None
 
     def load_command(self, model: Model) -> pipe.Load:
-        """Makes a worker load this model, with the prefixes of the tasks."""
+        """The command that makes a worker load this model and the tasks' prefixes."""
         state_dir = model.engine_state(self._config.state_dir)
         return model.load(self._config.engine, tasks=self._prefixes, state_dir=state_dir)
 

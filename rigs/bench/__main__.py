@@ -1,4 +1,4 @@
-"""Requests per second through the whole agent by how many clients ask at once, over the embedded broker.
+"""Requests per second through the whole agent, by the number of clients that ask at once, over the embedded broker.
 
 --against TREE compares with another checkout, which has a .venv of its own; --beside MODEL with another model;
 --engine KEY=N compares a setting of [engine] with the defaults. A round then has four turns in the order A B B A: each
@@ -49,7 +49,7 @@ def main() -> int:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/python")
     other.add_argument("--beside", type=model_path, metavar="MODEL", help="another model")
-    other.add_argument("--engine", type=_setting, metavar="KEY=N", help="of the first of two agents")
+    other.add_argument("--engine", type=_setting, metavar="KEY=N", help="a setting of [engine], against the defaults")
     parser.add_argument("--kinds", nargs="+", type=Kind, default=list(Kind))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8], help="default: 1 8")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")

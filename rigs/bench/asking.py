@@ -55,7 +55,7 @@ def ask_all(side: Side, kind: Kind, questions: Sequence[Reading], *, clients: in
 
 
 def peak_memory_mib(side: Side, kind: Kind, clients: int, seed: str) -> float:
-    """Of a process and its descendants while they answer this many requests at once; without pages of files."""
+    """Peak memory of a process and its descendants at this many requests at once, without pages of files."""
     questions = readings(clients, seed=f"{seed} memory")
     asking = threading.Thread(target=ask_all, args=(side, kind, questions), kwargs={"clients": clients}, daemon=True)
     asking.start()

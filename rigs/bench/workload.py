@@ -61,7 +61,7 @@ class Kind(StrEnum):
 
     @property
     def template(self) -> str:
-        """The user's message as a task's template; what stands before the first value is constant."""
+        """The user's message as a task's template; the text before the first value is constant."""
         return _TEMPLATES[self]
 
 

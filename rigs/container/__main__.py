@@ -1,7 +1,7 @@
 """The container image: size, equal bytes, what a process may do inside, and the answers of this machine. Needs root.
 
 The wheelhouse in dist/ becomes an image twice. Podman runs it with runc, by the command of systemd/edge-agent.container
-without its cgroup and its priority when memory is short; a socket stands for systemd.
+without its cgroup and its priority when memory is short; a socket stands in for systemd's.
 An aarch64 image runs with qemu, here on x86-64. Exit code 1 if anything differs.
 """
 

@@ -46,7 +46,7 @@ class Engine:
         return run_program([*self._podman, *words], self._environment(), ends_with=ends_with)
 
     def start(self, mounts: Mapping[str, Path], notifications: Path) -> None:
-        """Runs the unit's command. mounts: folders in the place of the unit's; notifications: systemd's socket."""
+        """Runs the unit's command. mounts: folders instead of the unit's; notifications: the socket for them."""
         command = re.search(r"^ExecStart=\S+ (run .*)$", service(), flags=re.MULTILINE)
         assert command is not None
         words = shlex.split(command[1].replace("%t/%N", str(self._folder / "container")))

@@ -24,7 +24,7 @@ def main() -> int:
         "part", choices=("provisioning", "upgrade", "unit", "container"), nargs="?", default="provisioning"
     )
     parser.add_argument("--release", choices=roots.RELEASES, default="trixie", help="of the boards that are played")
-    parser.add_argument("-k", dest="only", help="the tests to run, as pytest's -k; they go on from each other")
+    parser.add_argument("-k", dest="only", help="the tests to run, as pytest's -k; each needs those before it")
     given = parser.parse_args()
     require(NEEDED, root=True)
     if given.part == "container":

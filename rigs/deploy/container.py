@@ -1,6 +1,6 @@
 """The unit for Podman on a booted system, by the commands of docs/container.md: `python -m rigs.deploy container`.
 
-The tests go on from each other.
+Each test needs those before it.
 """
 
 import json
@@ -83,7 +83,7 @@ class ContainerService(Service):
 
     @property
     def pid(self) -> int:
-        """Of the agent, on the board; 0 = it is not there."""
+        """The agent's process, by its number on the board; 0 if it is not running."""
         found = self.board.run("podman", "inspect", "--format={{.State.Pid}}", "edge-agent", check=False)
         return int(found.stdout) if not found.returncode else 0
 

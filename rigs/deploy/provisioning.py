@@ -1,6 +1,6 @@
 """Boards from nothing to an answer and back to nothing, with the commands of docs/fleet.md: `python -m rigs.deploy`.
 
-The tests go on from each other.
+Each test needs those before it.
 """
 
 import hashlib
@@ -198,7 +198,7 @@ WRONG = {
     ),
     "name": (("host: localhost", "host: nowhere.invalid"), "cannot be reached: "),
     "authority": (("inventory_dir ~ '/ca.pem'", "inventory_dir ~ '/other.pem'"), "certificate verify failed: "),
-    "access": (("  username:", "  root: of/others\n  username:"), "the broker refuses to "),
+    "access": (("  username:", "  root: of/others\n  username:"), "this board may not "),
 }
 
 

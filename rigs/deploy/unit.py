@@ -26,7 +26,7 @@ BASE = "edgeai/v1/hall1/board1"
 # As docs/install.md names them.
 BUNDLE = "qwen2.5-0.5b-q8_0"
 MODEL = f"/var/lib/edge-agent/models/{BUNDLE}"
-# Of the agent's dependencies; the compilation of llama.cpp would take half an hour.
+# The agent's dependencies, because compiling llama.cpp would take half an hour.
 WHEELS = ROOT / "dist" / "wheelhouse" / "x86_64"
 # systemd's own WatchdogSec=, RestartSec=, and the time that a start takes.
 RESTART_S = 90.0

@@ -1,6 +1,6 @@
 """Boards of 0.1.0, which its own playbooks brought, get this version and go back: `python -m rigs.deploy upgrade`.
 
-The tests go on from each other. While a board is updated and taken back, a client asks it: no request is lost.
+Each test needs those before it. While a board is updated and taken back, a client asks it: no request is lost.
 """
 
 import shutil

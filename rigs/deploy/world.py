@@ -87,7 +87,7 @@ class World:
         return bundle
 
     def play(self, command: str, first: str | None, second: str | None = None) -> str:
-        """What the command says. Both boards must end like this; None = the board is not begun with."""
+        """What the command prints. Both boards must end as given; None means that the play does not begin the board."""
         played = self.fleet.play(command)
         assert (played.boards.get(FIRST), played.boards.get(SECOND)) == (first, second), played.text
         # A rollout ignores the board that is away; at the end, if it gets there, it fails for that board and names it.

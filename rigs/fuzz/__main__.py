@@ -1,6 +1,6 @@
-"""Damaged input by the thousand: each case must be refused in words or work. Runs the parts that are named, or all.
+"""Damaged input by the thousand: each case must be refused with a message, or work. Runs the named parts, or all.
 
-A case is always the same for its number. Exit code 1 if one ends a process, hangs or fails in another way.
+A case's number determines it. Exit code 1 if one ends a process, hangs or fails in another way.
 """
 
 import subprocess
@@ -35,7 +35,7 @@ def main() -> int:
     if not model.exists():
         convert_demo_model(DEMO, "q4_0")
     if len(parts) > 1:
-        # What forks must not have loaded what another part needs.
+        # Each part gets its own process: one that forks must not have loaded what another part needs.
         command = [sys.executable, "-m", "rigs.fuzz", f"--count={given.count}", f"--first={given.first}"]
         command += [f"--model={model}"]
         return max([subprocess.run([*command, part], cwd=ROOT, check=False).returncode for part in parts])

@@ -1,4 +1,4 @@
-"""Damaged bundles: the agent refuses them in words, before native code reads a byte, or they open, load and answer."""
+"""Damaged bundles: the agent refuses them with a message before native code reads a byte, or they load and answer."""
 
 import hashlib
 import json

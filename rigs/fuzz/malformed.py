@@ -13,7 +13,7 @@ REPLIES = "edgeai/v1/reply/fuzz"
 MAX_PAYLOAD_BYTES = 65536
 
 _ROLES = ("system", "user", "assistant", "tool", "", 5, None)
-# That a broker carries as a Response Topic.
+# Topics that a broker accepts as a Response Topic.
 _CARRIED_TOPICS = (
     "/", "//", "$SYS/x", "$", "edgeai/v1/reply", f"{REPLIES}/request", f"{REPLIES}/cmd/x", f"{REPLIES}{'/a' * 150}",
     f"{REPLIES}/{'x' * 4500}", f"{REPLIES}/{'x' * 60000}", " ", "edgeai/v1/reply/../../etc", "homeassistant/x", "é/水",

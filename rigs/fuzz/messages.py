@@ -41,7 +41,7 @@ MAX_GROWTH = 1.03
 class Book:
     """The messages that were sent, and what is wrong with the answers that came.
 
-    Answers of messages without a key are only counted. owed, answered: of messages that cannot vanish.
+    Answers to messages without a key are only counted. owed, answered: answers to messages that cannot vanish.
     """
 
     def __init__(self, base: str) -> None:
@@ -99,7 +99,7 @@ class Book:
             if seen > most or (seen < most and not one.may_vanish):
                 self.faults.append(f"{one.number} {one.kind}: {seen} answers, not {most}")
         if self._unkeyed:
-            self.faults.append(f"of those that nothing tells apart {self._unkeyed} were not answered")
+            self.faults.append(f"{self._unkeyed} messages that nothing tells apart were not answered")
 
 
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:

@@ -19,7 +19,7 @@ from tests.helpers.keys import key_sha256, sign, trusting, write_keys
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
 _MANIFEST = "manifest.json"
-# One case in so many is no attack.
+# One case in this many is not attacked.
 _SOUND_EVERY = 20
 
 

@@ -1,4 +1,4 @@
-"""One or three RabbitMQ nodes of this machine's package, beside the system's own service.
+"""One or three RabbitMQ nodes from this machine's package, alongside the system's own service.
 
 Debian's own commands require the account rabbitmq and its folders; these nodes run as the current user.
 """

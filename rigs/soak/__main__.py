@@ -23,7 +23,7 @@ from tests.helpers.bundles import convert_demo_model
 
 EVERY_S = 1.0
 ECHO = "echo:step_ms=2"
-# With --requests: in flight at once.
+# How many requests are in flight at once with --requests.
 WINDOW = 24
 STUCK_AFTER_S = 120.0
 SETTLE_S = 5.0

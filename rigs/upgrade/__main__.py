@@ -1,4 +1,4 @@
-"""0.1.0 and this version by turns on the same state, configuration and bundles, as processes on this machine."""
+"""0.1.0 and this version take turns on one state, configuration and bundles, as processes on this machine."""
 
 import argparse
 import sys

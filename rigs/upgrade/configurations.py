@@ -93,7 +93,7 @@ level = "DEBUG"
 
 
 def keys_of(tree: Tree, module: str) -> dict[str, Any]:
-    """By key, `*` for a name: what its value may be."""
+    """What the value of each key may be; `*` in a key is any name."""
     command = [*tree.program()[:-2], "-c", SCHEMA.format(module)]
     schema = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""One state folder, which the old agent and the new one have by turns: stopped, killed, and with the broker away."""
+"""The old agent and the new one take turns on one state folder: stopped, killed, and with the broker away."""
 
 import json
 import os
@@ -92,7 +92,7 @@ class Board:
             yield client
 
     def rows(self, name: str, statement: str) -> list[Any]:
-        """Of a database of the state folder, while no agent runs: of a copy, so that it stays as it is."""
+        """Rows of a database in the state folder, from a copy, so that it stays as it is. No agent may run."""
         copy = self.folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()

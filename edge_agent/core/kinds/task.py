@@ -126,7 +126,7 @@ class TaskBase(Table):
         """An answer as the caller gets it; None where the model is not sure enough."""
 
     def reply_fields(self, event: Finished) -> dict[str, Any]:  # noqa: ARG002 - for kinds
-        """What a reply holds beside the output."""
+        """What a reply holds besides the output."""
         return {}
 
     @abstractmethod
@@ -134,7 +134,7 @@ class TaskBase(Table):
         """Why the task can never give this answer."""
 
     def row_fault(self, answer: object) -> str | None:
-        """Why it is no answer of a labelled row, where an object may lack fields."""
+        """Why a labelled row cannot have this answer; there, an object may lack fields."""
         fault = self.answer_fault(answer)
         return fault and f"{fault} (got {shown(answer)})"
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 HEAT_LEVELS = 7
 _HEAT = [f"{kind}-{level}" for kind in ("heat", "heat-ink") for level in range(HEAT_LEVELS)]
-# Each stands for a variable of style.css, and is in no figure by chance.
+# Placeholders, each for a variable of style.css: colours that no figure has by chance.
 _COLOURS = {f"#0102{number:02x}": name for number, name in enumerate(("ink", "quiet", "rule", "own", "other", *_HEAT))}
 INK, QUIET, RULE, OWN, OTHER, *_LEVELS = _COLOURS
 HEAT, HEAT_INK = _LEVELS[:HEAT_LEVELS], _LEVELS[HEAT_LEVELS:]

@@ -88,7 +88,7 @@ class JsonSchema:
         return tokens
 
     def _can_extend(self, matcher: LLMatcher, forced: bytes) -> bool:
-        """Whether a token may come that holds the forced text and more."""
+        """Whether an allowed token is longer than the forced text."""
         return any(
             len(self._llama.piece(token)) > len(forced) for token in self._llama.allowed_tokens(matcher).tolist()
         )
@@ -156,7 +156,7 @@ class JsonAnswer(WrittenAnswer):
         allowed = self._spelled()
         token = self._pick(row)
         if allowed is None:
-            # Mostly it is allowed, which is found out a thousand times sooner than all that is.
+            # Usually it is allowed, and checking it is a thousand times faster than computing all allowed tokens.
             if self._matcher.validate_tokens([token]) == 1:
                 return token
             allowed = self._llama.allowed_tokens(self._matcher)
@@ -171,9 +171,9 @@ class JsonAnswer(WrittenAnswer):
         return self._sampler.pick(allowed, logits)
 
     def _spelled(self) -> npt.NDArray[np.intp] | None:
-        """The tokens to choose a string with as the tokenizer spells it; None where something else may come, too.
+        """The tokens that continue a string to choose as the tokenizer spells it; None if anything else may come.
 
-        llguidance also allows their parts, such as `n` for `noise`, which a model likes for what is no choice.
+        llguidance also allows parts of them, such as `n` of `noise`, which a model picks to write what is not a choice.
         """
         spelled = self._schema.spellings.get(self._begun)
         if not spelled:
@@ -210,9 +210,9 @@ class FreeJsonAnswer(TextAnswer):
 
 
 def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]:
-    """By each beginning of a string to choose from, the tokens that the tokenizer goes on with.
+    """For each prefix of a string to choose from, the tokens with which the tokenizer continues it.
 
-    None go on after a whole string, nor from inside a token.
+    There are none after a whole string, or inside a token.
     """
     found: dict[bytes, set[int]] = {}
     texts = {json.dumps(text, ensure_ascii=False)[1:-1] for text in _strings(schema) if len(text) <= _MAX_CHOICE}

@@ -1,9 +1,9 @@
 """Labels as paths of tokens, and their scores by the model's logits.
 
 The score of a label is its probability under a model that can write only labels. Where labels differ in their next
-token, it is the softmax over those tokens; along a label these are multiplied. A label that another one begins with
-ends with the end-of-turn token as a choice. So scores sum to 1 without normalization by length. Where the first
-tokens differ, one pass over the prompt is enough.
+token, it is the softmax over those tokens; along a label these are multiplied. Where one label is the beginning of
+another, the end-of-turn token is one of the choices. So scores sum to 1 without normalization by length. Where the
+first tokens differ, one pass over the prompt is enough.
 
 A trained model may have one more token there, for an input that is unlike its training. Its score is its log-odds
 against the first tokens of all labels.
@@ -67,7 +67,7 @@ class LabelTree:
         return len(logits) == len(self._choices)
 
     def log_odds(self, token: int, row: LogitsRow) -> float:
-        """Of a token that no label begins with, against all labels. row: [vocabulary], after the prompt."""
+        """The log-odds of a token that no label begins with against all labels. row: [vocabulary], after the prompt."""
         others = (row[self._first_tokens] - row[token]).tolist()
         highest = max(others)
         odds: float = -highest - math.log(sum(math.exp(other - highest) for other in others))

@@ -1,4 +1,4 @@
-"""The prompts' beginnings that tasks share: decoded once, their cells shared by all requests, kept on disk.
+"""The prefix that all prompts of a task have: decoded once, its cells shared by all requests, kept on disk.
 
 Only text of configured tasks is held here, never what a caller sends. Where not all prefixes fit, those used least
 recently make room.

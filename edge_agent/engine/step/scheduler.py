@@ -23,7 +23,7 @@ WIDE_ROWS = 8
 WRITING_ROWS = 16
 # Measurements on a busy board scatter: idle rows must promise this much.
 _WORTH_IT = 1.05
-# A smaller step than the most efficient one is preferred up to this loss where it keeps others waiting.
+# A step that keeps others waiting may be smaller than the most efficient one if it keeps this share of its efficiency.
 _EFFICIENT = 0.9
 # A step of prompts alone is as wide as is efficient up to this time: a new request waits for its end.
 _MAX_PROMPT_STEP_S = 0.4

@@ -91,7 +91,7 @@ def measure(
     max_rows: int,
     clock: Callable[[], float] = monotonic,
 ) -> list[StepCost]:
-    """Costs in ascending order. One row and WRITING_ROWS find the best numbers of threads of narrow and wide steps."""
+    """Costs in ascending order. Steps of 1 and of WRITING_ROWS rows decide the threads of narrow and of wide steps."""
     end_at = clock() + MEASURE_S
     swept = min(WRITING_ROWS, max_rows)
     tried = {swept: prefill_threads, 1: threads}
@@ -122,8 +122,8 @@ def _best(rows: int, seconds: dict[int, float]) -> StepCost:
 def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     """Steps as requests make them: a row of each of `seq_ids`, or prompts of _PROMPT_TOKENS where there are more rows.
 
-    All of them share a prefix that `base_id` holds, but for a trained model, whose requests have none. The sequences
-    are empty before, and `base_id` is to be forgotten.
+    All of them share a prefix that `base_id` holds, except with a trained model, whose requests have none. The
+    sequences must be empty before; the caller forgets `base_id` afterwards.
     """
     token = max(llama.eos, 0)
     base = _base_tokens(llama)

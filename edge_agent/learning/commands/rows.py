@@ -1,6 +1,6 @@
 """`edge-agent rows`: the kept answers with feedback and their inputs, as rows for `edge-convert train`.
 
-The agent has the database locked: it is read from a copy, with the commits of its WAL.
+Because the agent keeps the database locked, a copy of it is read, with the commits of its WAL.
 """
 
 import json
@@ -25,13 +25,13 @@ from edge_agent.store.database import FILE, STORE_ERRORS, WAL_SUFFIX, connect
 from edge_agent.tools.tasks import TaskError, classify_task
 
 _ATTEMPTS = 5
-# It changes when the WAL is begun anew.
+# The WAL's header, which changes when the WAL is begun anew.
 _WAL_HEADER_BYTES = 32
 # Why an answer makes no row, by its name in --json.
 _REASONS = {
     "no_feedback": "no feedback",
     "no_label": "marked wrong, without the right label",
-    "other_label": "the right label is not one of the task's now",
+    "other_label": "the right label is no longer one of the task's",
     "no_input": "no input kept",
     "repeated": "the same input and label as a newer one",
     "contradicted": "the same input as a newer one, with another label; the newest counts",
@@ -62,7 +62,7 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
     kept, left_out = rows_of(task, answers, labels)
     for reason, words in _REASONS.items():
         if count := left_out[reason]:
-            print(f"left out: {count}: {words}", file=sys.stderr)
+            print(f"left out {count}: {words}", file=sys.stderr)
     if not kept:
         needs = "feedback, a right label and its input"
         off = "" if config.feedback.keep_inputs else "; feedback.keep_inputs is false: no inputs are kept"
@@ -90,7 +90,7 @@ def rows_of(
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows, the oldest first, and how many answers make none, by reason.
 
-    answers: the oldest first. labels: of the task now; a right label is right, whichever model answered.
+    answers: the oldest first. labels: the task's now; a right label counts whichever model answered.
     """
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
@@ -112,7 +112,7 @@ def rows_of(
 
 
 def _lack(answer: KeptAnswer, label: str | None, value: Any) -> str | None:
-    """Why it makes no row, None = it makes one. label: of the task now. value: its input."""
+    """Why an answer makes no row; None if it makes one. label: the right one, if the task has it. value: the input."""
     if not answer.is_marked:
         return "no_feedback"
     if answer.label is None:
@@ -140,7 +140,7 @@ def snapshot(path: Path) -> Iterator[Select]:
         copy = Path(folder) / path.name
         for _ in range(_ATTEMPTS):
             before = _generation(path)
-            # The file first: what a checkpoint brings into it from now on is in the WAL, too, unless that begins anew.
+            # The file first: what a checkpoint writes into it later is also in the WAL, unless that begins anew.
             shutil.copyfile(path, copy)
             try:
                 shutil.copyfile(_wal(path), _wal(copy))
@@ -155,7 +155,7 @@ def snapshot(path: Path) -> Iterator[Select]:
 
 
 def _generation(path: Path) -> tuple[object, ...]:
-    """While it is the same, file and WAL together have all commits. Raises OSError."""
+    """Identifies this file and WAL: copies made while it stays the same have all commits together. Raises OSError."""
     try:
         with _wal(path).open("rb") as file:
             header = file.read(_WAL_HEADER_BYTES)

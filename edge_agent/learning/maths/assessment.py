@@ -1,7 +1,7 @@
 """What the kept answers of a task say together: a better map, how often it is right, and whether that has changed.
 
 Audits are a random sample: they measure, and nothing is fitted to them. All other feedback trains. After a drop of the
-accuracy the audits before it train, too.
+accuracy, the audits from before it train, too.
 """
 
 from collections import Counter
@@ -19,9 +19,9 @@ LabelledScores = tuple[Mapping[str, float], str]
 
 # A map is fitted again when feedback has grown by this factor, and by at least this many answers.
 _MORE, _MIN_MORE = 1.1, 5
-# Of the audits, for a promise: those that callers choose to answer are no random sample.
+# A promise needs this share of the audits answered: those that callers choose to answer are no random sample.
 MIN_ANSWERED = 0.9
-# Answers that shares are compared by, the oldest with the newest.
+# How many of the oldest answers are compared with as many of the newest.
 SHIFT_ANSWERS = 200
 _CONFIDENCE_BINS = 5
 
@@ -41,13 +41,13 @@ class Answer:
 class Assessment:
     map: ScoreMap  # The one to use from now on.
     has_new_map: bool
-    compared_rows: int  # Of feedback, when the map was last compared with a new fit.
+    compared_rows: int  # How many rows of feedback there were when the map was last compared with a new fit.
     given: float | None  # The share of answers that are given from now on; None if there are no answers.
     asked: int  # Audits up to the last one with feedback.
     audits: int  # Those of them that have feedback.
     right: int  # Audits that are right under the map, whatever its score.
     lower_bound: float | None  # Of the share of right audits; None without any.
-    promise: promise.Promise | None  # What `min_accuracy` can be promised of; None if it can be promised of nothing.
+    promise: promise.Promise | None  # The answers for which `min_accuracy` can be promised; None if there are none.
     dropped_from: float | None  # The accuracy before it fell; None if it has not.
     shift: float | None  # How far the newest answers are from the oldest; None if chance may explain it.
 
@@ -61,7 +61,7 @@ def assess(
     better_map: Callable[[Sequence[LabelledScores]], ScoreMap | None] = lambda _rows: None,
     compared_rows: int = 0,
 ) -> Assessment:
-    """answers: in the order of time; `is_audit` is true for those since the last drop of the accuracy alone.
+    """answers: in the order of time; `is_audit` is true only for audits since the last drop in accuracy.
 
     better_map: fits a map to rows, if they prove one better than `current`, the one in force.
     """
@@ -70,7 +70,7 @@ def assess(
     if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
         new_map = better_map(rows)
     used = new_map or current
-    # Answers with feedback are kept for longer: before the first one without, the others are gone.
+    # Answers with feedback are kept longer, so those at the beginning are no fair sample: the others are gone.
     recent = list(dropwhile(lambda answer: answer.is_marked, answers)) or answers
     asked = [answer for answer in answers if answer.is_audit]
     while asked and not asked[-1].is_marked:

@@ -33,7 +33,7 @@ class Judged:
 
 
 def share_right(judged: Sequence[Judged]) -> float:
-    """Of at least one."""
+    """The share of right answers, of at least one answer."""
     return count_right(judged) / len(judged)
 
 
@@ -53,5 +53,5 @@ def bins(judged: Sequence[Judged]) -> list[tuple[int, float, float]]:
 
 
 def calibration_error(judged: Sequence[Judged]) -> float:
-    """The expected one (arXiv 1706.04599)."""
+    """The expected calibration error (arXiv 1706.04599)."""
     return sum(number * abs(score - share) for number, score, share in bins(judged)) / len(judged)

@@ -11,7 +11,7 @@ MAX_AUDITS = 1000
 MIN_BEFORE = 50
 # Accuracies from 0.0025 to 0.9975, evenly spaced in log odds.
 _LEVELS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-24, 25))
-# What the drop that is looked for leaves of the accuracy. Others are seen, too: larger ones sooner, smaller ones later.
+# The share of the accuracy that is left after the drop to look for. Larger drops are seen sooner, smaller ones later.
 _LEFT = 0.7
 # By simulation (rigs/promises.py): at most one false alarm in 8,760 audits, whatever the accuracy.
 _ALARM = 30_000.0
@@ -19,14 +19,14 @@ _LARGEST = 1e200
 
 # A bin of the rarer sample counts alone from this many expected answers on.
 _MIN_EXPECTED = 5.0
-# Of one false alarm in a year of hourly tests.
+# One false alarm in a year of hourly tests.
 _CHANCE = 1 / 8760
 
 
 def accuracy_before_drop(rights: Sequence[bool]) -> float | None:
-    """The accuracy before it dropped within these audits; to be called after each. None = no drop is proven.
+    """The accuracy before it dropped within these audits, None if no drop is proven; to be called after each audit.
 
-    rights: the audits of a random sample since that moment, oldest first; those beyond MAX_AUDITS are ignored. There is
+    rights: the audits drawn at random since the last drop, oldest first; those beyond MAX_AUDITS are ignored. There is
     at most one false alarm in 8,760 audits.
 
     Shiryaev and Roberts' statistic sums, over each moment at which accuracy may have dropped by three tenths, how much
@@ -68,12 +68,12 @@ def _before_likeliest_drop(rights: Sequence[bool]) -> float | None:
 
 
 def _log_likelihood(right: int, total: int) -> float:
-    """Of audits at their own mean."""
+    """The log-likelihood of audits at their own mean."""
     return sum(count * math.log(count / total) for count in (right, total - right) if count)
 
 
 def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int]) -> float | None:
-    """The population stability index between two histograms, bin -> count; None = chance explains the difference.
+    """The population stability index between two histograms, bin -> count; None if chance explains the difference.
 
     By a G-test, which errs once in 8,760 independent pairs; it pools rare bins. An index above 0.25 is commonly called
     a large shift. Without any audit it sees that the best labels, confidences or lengths of prompts have another mix

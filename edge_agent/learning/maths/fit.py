@@ -28,10 +28,10 @@ _ROWS_PER_SCALE = 3
 # A scale never becomes negative: feedback on wrong answers alone would make the least likely label the best one.
 _MIN_STRETCH = 0.05
 _NEWTON_STEPS = 30
-# In nats a row: far less than what feedback can tell apart.
+# In nats per row: far less than feedback can tell apart.
 _TOLERANCE = 1e-4
 _CONFIDENCE = 0.95
-# Of a board's own biases. No choice is made, so that their cross-validation stays fair.
+# The penalty on a board's own biases. It is fixed, because choosing it would make their cross-validation unfair.
 _OFFSET_STRENGTH = 2.0
 
 
@@ -63,7 +63,7 @@ def fit(rows: Sequence[LabelledScores], start: ScoreMap) -> ScoreMap:
 
 
 def better_map(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
-    """A map under which new answers have a lower log loss than under `current`; None = feedback does not prove one.
+    """A map under which new answers have a lower log loss than under `current`; None if feedback proves no such map.
 
     rows: in any order. Maps are judged by cross-validation, on rows that their fit does not see. A fit towards `base`
     is taken if its log loss is lower than that of `current` and that of `current` with a fitted temperature, each by a
@@ -113,7 +113,7 @@ def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> Shared:
 
 
 def board_map(rows: Sequence[LabelledScores], shared: ScoreMap) -> ScoreMap | None:
-    """`shared` with biases of a board's own; None = its rows do not prove that they lower the log loss.
+    """`shared` with a board's own biases; None if its rows do not prove that these lower the log loss.
 
     The proof is a one-sided paired test at 95 % under cross-validation, with as many right answers. That `shared` has
     seen the rows only makes it stricter. Raises ValueError for rows of other labels.
@@ -165,7 +165,7 @@ def _fit_family(feedback: _Feedback, start: ScoreMap, family: _Family, strength:
         return values.sum(axis=-1, keepdims=True) if is_shared else values
 
     def objective(change: _Array) -> tuple[float, _Array]:
-        """And the log scores [rows, labels] there."""
+        """The value to minimize, and the log scores [rows, labels] at this change."""
         logs = _log_softmax(logits * (1 + change[:scales]) + change[scales:])
         return float(strength * change @ change / 2 - logs[is_right].sum()), logs
 
@@ -236,7 +236,7 @@ def _is_lower_loss(new: _Array, old: _Array, right: _Indexes, min_variance: floa
 
 
 def _foreseen_variance(new: _Array, old: _Array) -> float:
-    """Of the gain of the right label's log score, if the old map's scores were true.
+    """The variance of the gain in the right label's log score, if the old map's scores were true.
 
     Where few answers are wrong, a sample may hold none of the rows that count most: its own variance is too small.
     """

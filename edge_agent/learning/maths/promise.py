@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge_agent.learning.maths.calibration import Judged
 from edge_agent.learning.maths.shares import chance_of_at_least
 
-# Thresholds that are tried: each lets a twentieth of the answers more through.
+# How many thresholds are tried: each lets another twentieth of the answers through.
 _THRESHOLDS = 20
 # Fewer unlabelled confidences than this do not give quantiles worth the name: the fixed thresholds are tried instead.
 _MIN_UNLABELLED = 40
@@ -28,7 +28,7 @@ class Promise:
 def find_promise(
     audits: Sequence[Judged], unlabelled: Sequence[float], min_accuracy: float, confidence: float
 ) -> Promise | None:
-    """The lowest threshold that the audits prove; None = they prove none.
+    """The lowest threshold that the audits prove; None if they prove none.
 
     audits: of answers drawn at random. unlabelled: confidences of other answers, whose quantiles are the thresholds to
     try; the guarantee needs thresholds that the audits do not choose. Where there are few, fixed ones are tried.
@@ -62,7 +62,7 @@ def find_promise(
 
 
 def _audits_to_prove(accuracy: float, level: float) -> float:
-    """How many, if all of them are right, as a fraction."""
+    """How many audits prove an accuracy if all of them are right; not rounded."""
     return math.log(level) / math.log(accuracy)
 
 

@@ -2,7 +2,7 @@
 
 C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
 1934: bounds that hold at least as often as stated, whatever the share and however small the sample. Approximations such
-as Wilson's hold so often on average only, and less often where nearly all answers are right.
+as Wilson's hold that often only on average, and less often where nearly all answers are right.
 """
 
 import math
@@ -10,13 +10,13 @@ import math
 CONFIDENCE = 0.95
 
 _BISECTIONS = 50
-# Of a continued fraction; one step more changes the result by less than this share.
+# A continued fraction ends when a step changes the result by less than this share.
 _PRECISION = 1e-14
 _TINY = 1e-300
 
 
 def interval(right: float, total: int) -> tuple[float, float]:
-    """The two-sided one at CONFIDENCE."""
+    """The two-sided interval at CONFIDENCE."""
     side = (1 + CONFIDENCE) / 2
     return lower_bound(right, total, side), upper_bound(right, total, side)
 
@@ -42,7 +42,7 @@ def upper_bound(right: float, total: int, confidence: float) -> float:
 
 
 def chance_of_at_least(right: float, total: int, chance: float) -> float:
-    """Of this many right answers among `total`, each with this chance, between 0 and 1."""
+    """The chance of at least `right` right answers among `total`, each of which is right with `chance` (0 to 1)."""
     if right <= 0:
         return 1.0
     a, b = right, total - right + 1

@@ -74,7 +74,7 @@ def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *,
     if is_echo(path):
         raise ModelError(f"{path} is not a model, so there is nothing to measure; give one with --model")
     before = read_once(board)
-    say("the model is checked")
+    say("checking the model")
     model = open_model("default", path, read_trust(configured), configured.chat_templates)
     with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
         load = model.load(settings, state_dir=Path(folder))

@@ -78,14 +78,14 @@ def measure_tasks(
     decodes prefixes, so `load.state_dir` is an empty folder. Raises WorkerError, OSError.
     """
     load = replace(load, tasks=prefixes_of(TASKS.values()))
-    say("the worker starts and measures its steps")
+    say("starting the worker, which measures its steps")
     began = monotonic()
     with started(load) as worker:
         ready = worker.ready()
         first_start_s = monotonic() - began
         results = _rounds(worker, client_counts(load.settings.max_active), say, is_quick=is_quick)
         memory = process_memory(worker.process.pid)
-    say("the worker starts again")
+    say("starting the worker again")
     began = monotonic()
     with started(load) as worker:
         worker.ready()

@@ -33,7 +33,7 @@ START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
 # A question that the model was not trained for. Corrections teach the board.
 CHECK, CHECK_LABELS = "machine-check", ("normal", "fault")
-# The board compares a new map with the old one after each tenth more corrections, and learns from these at least.
+# A new map is judged after every few corrections, not after the last: the demonstration waits until LEARNT are used.
 CHECKED, CORRECTIONS, LEARNT = 12, 40, 30
 _COLUMNS = {
     "vibration_mm_s": "mm/s",
@@ -56,7 +56,7 @@ class _Sensors:
     received: defaultdict[str, list[tuple[dict[str, Any], float]]] = field(default_factory=lambda: defaultdict(list))
 
     def send(self, topic: str, payload: str) -> float:
-        """Gives the time."""
+        """Publishes the payload, and returns the time."""
         sent_at = time.monotonic()
         self.client.link.publish(Publication(topic=topic, payload=payload.encode()))
         return sent_at

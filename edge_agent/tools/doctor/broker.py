@@ -19,8 +19,8 @@ from edge_agent.tools.doctor.check import Check, Verdict, failed, good, skipped,
 TIMEOUT_S = 5.0
 WAIT_S = 3.0
 ROUND_TRIPS = 7
-# Linux acknowledges a TCP packet after 40 ms, or with what it sends before. A broker that waits for that adds more than
-# this time to a round trip.
+# Linux acknowledges a TCP packet after 40 ms, or earlier with data of its own. A broker that waits for that adds more
+# than this time to a round trip.
 STALL_S = 0.025
 _TOKEN_EXPIRY_S = 60
 _CA_ADVICE = (
@@ -45,7 +45,7 @@ _LISTENER_ADVICE = (
 
 
 def broker_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
-    """Each broker, then messages through the first one that accepts, beside a service that `is_running` or not."""
+    """Checks each broker, then sends messages through the first that accepts. is_running: whether the service runs."""
     client_id = f"{config.device.site}.{config.device.id}.doctor"
     is_accepted = False
     for host in config.mqtt.hosts:
@@ -108,8 +108,8 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
             elif message.topic == event_topic and token.encode() in message.payload:
                 is_back = True
                 break
-        refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
-        refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
+        refused = [(f"subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
+        refused += [(f"publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
         yield rights_check(refused, topics.base, is_back=is_back)
         if not is_back:
             yield name_check(state, topics.base, is_running=is_running)
@@ -128,8 +128,8 @@ def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
     lacks = [
         f"{what}, so {so}"
         for name, what, so in (
-            ("MaximumQoS", "QoS 1", "it refuses the agent's connection, with its last will at QoS 1"),
-            ("RetainAvailable", "retained messages", "it refuses the agent's connection, with its retained last will"),
+            ("MaximumQoS", "QoS 1", "it refuses the agent's connection, whose last will has QoS 1"),
+            ("RetainAvailable", "retained messages", "it refuses the agent's connection, whose last will is retained"),
             ("WildcardSubscriptionAvailable", "wildcards", "the agent hears neither requests nor commands"),
         )
         if limits.get(name) == 0
@@ -153,13 +153,13 @@ def features_check(limits: dict[str, Any], max_payload_bytes: int) -> Check:
 
 
 def rights_check(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
-    """By what the broker refused, with its reasons, and whether the event came back."""
+    """What this board may do, by what the broker refused, with its reasons, and whether the event came back."""
     advice = (
         f"in the broker's access list, let this user read and write below {base}/#; "
         "usually the rules expect mqtt.username to be the device's id"
     )
     if refused:
-        return failed("topics", f"the broker refuses {', '.join(f'{what} ({why})' for what, why in refused)}", advice)
+        return failed("topics", f"this board may not {', '.join(f'{what} ({why})' for what, why in refused)}", advice)
     if not is_back:
         # MQTT 3.1.1 brokers drop messages that they do not allow, without a word.
         return warning("topics", f"messages published below {shown(base)} do not come back", advice)
@@ -176,7 +176,7 @@ def replies_check(board: Client, place: str) -> Check:
         return good("replies", f"may publish below {place}")
     return warning(
         "replies",
-        f"the broker refuses to publish below {shown(place)}",
+        f"this board may not publish below {shown(place)}",
         f"in the broker's access list, let this user write {place}/#; until then, replies go to the task's own topic",
     )
 
@@ -190,7 +190,7 @@ def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
             f"an agent is {current} as {base}, although no service runs here",
             "if no agent was started here by hand, another board has this device.id: give each its own",
         )
-    return good("name", f"{base} is {shown(current) if current else 'not known there yet'}")
+    return good("name", f"{base} is {shown(current) if current else 'not known to the broker yet'}")
 
 
 def retained_check(board: Client, topics: Topics) -> Check:
@@ -256,9 +256,9 @@ def _round_trips_s(board: Client, caller: Client, topics: Topics, *, is_late: bo
 
 
 def round_trip_check(prompt_s: list[float], late_s: list[float]) -> Check:
-    """Whether the broker waits for TCP acknowledgements. Each: round trips of a caller that acknowledges so.
+    """Whether the broker waits for TCP acknowledgements, by round trips of a caller that sends them promptly, or late.
 
-    Only if the fastest late one is slower than prompt ones are: where a network is uneven, medians differ by chance.
+    The fastest late round trip counts, because on an uneven network medians differ by chance.
     """
     usual_s, late_ms = statistics.median(prompt_s), 1000 * statistics.median(late_s)
     found = f"{late_ms:.1f} ms from a QoS 1 message to its answer, not counting an agent's work"

@@ -96,7 +96,7 @@ def checks(
 
 
 def pool_check(config: Config) -> Check:
-    """Of the first host that accepts the board by AMQP."""
+    """The pool's queue at the first host that accepts the board by AMQP."""
     if missing := missing_extra("pool"):
         return failed("pool", missing, "install the extra, or leave [pool] out")
     # pika is an extra.

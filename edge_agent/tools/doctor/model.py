@@ -87,7 +87,7 @@ def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
     needed_mb = model.likely_worker_mb
     if available_mb is None or available_mb > needed_mb:
         return None
-    return f"the service runs, and a second worker may need {needed_mb:.0f} MB of {available_mb:.0f} MB; stop it first"
+    return f"a second worker may need {needed_mb:.0f} MB, of {available_mb:.0f} MB available; stop the service first"
 
 
 def engine_checks(board: Board, config: Config, model: Model, available_mb: float | None) -> Iterator[Check]:
@@ -142,19 +142,19 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
         if prior and prior[label] >= _PREFERRED:
             yield warning(
                 "labels",
-                f"task {name}: when the input says nothing, the model gives {shown(label)} {prior[label]:.2f}",
+                f"task {name}: when the input says nothing, {shown(label)} gets a score of {prior[label]:.2f}",
                 f"set tasks.{name}.prior to corrected, or run `edge-agent tune {name}` with labelled rows",
             )
 
 
 def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
-    """Tasks that a trained model does not know, or with other labels: it refuses their requests. Raises WorkerError."""
+    """Tasks that a trained model refuses, as it does not know them or has learnt other labels. Raises WorkerError."""
     if is_echo(model.path) or FIELDS_KEY not in read_header(model.path).values:
         return
     for name, table in config.tasks.items():
         if not table.enabled or table.has_own_model:
             continue
-        # Without a field: a task that fits is refused for the input, and costs no inference.
+        # The input has no field, so that even a task that the model knows is refused, and costs no inference.
         task = Task(name, table.model_copy(update={"template": DEFAULT_TEMPLATE}))
         event = worker.ask(task.build_engine_request(1, Envelope(input="{}")))
         if isinstance(event, Failed) and event.code is Code.UNKNOWN_TASK:
@@ -176,7 +176,10 @@ def idle_students(config: Config, model: Model) -> Iterator[Check]:
 
 
 def memory(available_mb: float | None, worker_mb: float | None) -> Check:
-    """Measured, because it depends on model and context. This process stands for the agent."""
+    """Whether there is memory for the loaded model: measured, because it depends on model and context.
+
+    This process's own memory is taken for the agent's.
+    """
     own_mb = resident_mb()
     if available_mb is None:
         return skipped("memory", "/proc/meminfo does not say what is available")

@@ -23,7 +23,7 @@ from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.tools.programs import ProgramError, program_output
 
 SERVICE_ACCOUNT = "edge-agent"
-# The requests and decoded prefixes.
+# For requests and decoded prefixes.
 MIN_STATE_FREE_MB = 200.0
 MIN_DISK_FREE_MB = 500.0
 # Feature of the cores -> the word in llama.cpp's system info when the library uses it.
@@ -173,7 +173,7 @@ def _account_name() -> str:
 
 
 def service_account() -> pwd.struct_passwd | None:
-    """The service's account if root asks and it exists; else it is that of this process."""
+    """The service's account if this process is root's and the account exists; None otherwise."""
     try:
         return pwd.getpwnam(SERVICE_ACCOUNT) if os.geteuid() == 0 else None
     except KeyError:
@@ -181,7 +181,7 @@ def service_account() -> pwd.struct_passwd | None:
 
 
 def is_allowed(access: int, path: Path) -> bool:
-    """Whether that account may read (R_OK) or write (W_OK) a file or folder."""
+    """Whether the service's account, or else this process's, may read (R_OK) or write (W_OK) a file or folder."""
     account = service_account()
     if account is None:
         return os.access(path, access)

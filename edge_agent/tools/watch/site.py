@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 
 class BoardLevel(IntEnum):
-    """How a board is, worst first."""
+    """The condition of a board, worst first."""
 
     CRITICAL = 0
     OFFLINE = 1
@@ -206,13 +206,13 @@ class WatchedBoard:
             return "no health on the bus"
         age_s = self._age_s(now)
         if age_s is None:
-            return "its last health is of an unknown age, because its clock differs from this machine's"
+            return "the age of its last health is unknown, because its clock differs from this machine's"
         due = f", due every {duration(self._interval_s)}" if level is BoardLevel.STALE else ""
         return f"last health {duration(age_s)} ago{due}"
 
 
 def _troubles(health: Document, known: set[str]) -> Iterator[str]:
-    """What the health says is wrong, but for the words that the row shows elsewhere."""
+    """What the health says is wrong, except what the row shows elsewhere."""
     if "starting" in known and (restarts := number_at(health, "worker.restarts")):
         yield f"worker restarts: {restarts:.0f}"
     if sensors := texts_at(health, "sensor_errors"):
@@ -229,7 +229,7 @@ def _troubles(health: Document, known: set[str]) -> Iterator[str]:
 
 
 def is_critical(alarm: Document) -> bool:
-    """Of a severity that is unknown, the worse one is the safe reading."""
+    """An unknown severity counts as critical, because that errs on the safe side."""
     return alarm.get("severity") != "warning"
 
 

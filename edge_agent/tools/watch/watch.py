@@ -1,4 +1,4 @@
-"""`edge-agent watch`: the live view of a site's boards, or one look for scripts."""
+"""`edge-agent watch`: the live view of a site's boards, or a snapshot for scripts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REDRAW_S = 0.5
 
 
 def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: float) -> int:
-    """Shows a site until `q` or Ctrl-C. With is_once, as_json, or without a terminal it takes one look.
+    """Shows a site until `q` or Ctrl-C. With is_once, as_json, or without a terminal it shows a snapshot.
 
     Returns the exit code.
     """
@@ -144,7 +144,7 @@ class Feed:
 
 
 def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
-    """One look, as a table or, without a console, as JSON. 1 if there is no broker or no board."""
+    """A snapshot, as a table or, without a console, as JSON. Returns 1 if there is no broker or no board."""
     with feed.client:
         feed.client.connect(CONNECT_S)
         give_up_at = time.monotonic() + wait_s

@@ -20,7 +20,7 @@ _PAGE = 500
 
 
 class RefusedError(Exception):
-    """The board does not export. result: what it said."""
+    """The board refused to export the answers. result: its reply to the command."""
 
     def __init__(self, result: dict[str, Any]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What kept answers say of a task: how often it is right, what its scores are worth, what could be promised.
+"""What kept answers say about a task: how often it is right, what its scores are worth, what could be promised.
 
 Also as tables of text, for the terminal and the page.
 """
@@ -19,13 +19,13 @@ from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 UNSURE, ANOTHER = "(unsure)", "(another)"
 _SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _PROMISES = (0.9, 0.95, 0.99)
-# More than a board keeps by far: where the answers are not right often enough, no number will do.
+# Far more than a board keeps. If answers are not right often enough, no number of audits proves the promise.
 _MAX_MISSING = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Of right answers, with its 95 % interval; None without any answer."""
+    """The share of right answers, with its 95 % interval; None without any answer."""
 
     right: int
     total: int
@@ -81,7 +81,7 @@ class Measures:
 
 
 def measure(export: Export) -> Measures:
-    """Of an export with at least one answer."""
+    """What an export says, which has at least one answer."""
     used = export.map_of("map")
     marked = [answer for answer in export.answers if answer.is_marked]
     audits = [answer for answer in marked if export.measures(answer)]

@@ -14,7 +14,7 @@ from edge_agent.learning.maths.fit import fit
 from edge_agent.learning.maths.shares import interval
 
 _FOLDS = 10
-# Standard errors by which a prompt that is right more often is better, whatever its log loss.
+# A prompt that is right more often by this many standard errors is better, whatever its log loss.
 _CLEARLY = 2.5
 
 Scores = Mapping[str, float]
@@ -40,7 +40,7 @@ class Asked:
     unlabelled: Sequence[Scores] = ()  # Of inputs without labels.
     pairs_ms: list[tuple[float, float]] = field(default_factory=list)
     """Times of one input with the configured prompt and with this one."""
-    prefix_tokens: int = 0  # What its requests share.
+    prefix_tokens: int = 0  # The tokens that its requests share.
 
     @property
     def slowdown(self) -> float:
@@ -108,7 +108,7 @@ class Candidate:
 
 
 def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None) -> list[Candidate]:
-    """The prompt with each correction that can be had. configured: the map that is in force for this prompt."""
+    """The prompt with each possible correction. configured: the map that is in force for this prompt."""
     maps: dict[Correction, ScoreMap | None] = {Correction.AS_IS: None}
     if asked.prior is not None:
         maps[Correction.PRIOR] = ScoreMap.dividing_by(asked.prior)

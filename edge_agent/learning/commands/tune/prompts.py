@@ -23,7 +23,7 @@ class Prompt:
 
     @property
     def complexity(self) -> int:
-        """0 = as configured."""
+        """0 for the configured prompt."""
         return len(self.examples) + (self.name != AS_CONFIGURED)
 
 
@@ -31,7 +31,7 @@ AS_CONFIGURED = "as configured"
 
 
 class Results(Protocol):
-    """What is known of the prompts so far."""
+    """What is known about the prompts so far."""
 
     def best(self) -> Prompt:
         """The best one that is fast enough."""

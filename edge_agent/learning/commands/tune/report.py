@@ -84,8 +84,8 @@ def words(result: Search, max_slower: float) -> Iterator[str]:
         yield f"{result.judged} rows are too few to say whether the chosen one is better than what is in force."
     else:
         yield (
-            f"The chosen one is right in {chosen.accuracy:.0%}, what is in force in "
-            f"{result.accuracy_before(chosen):.0%} of the same rows. Its log loss is lower by more than chance."
+            f"The chosen one is right on {chosen.accuracy:.0%} of its rows; what is in force is right on "
+            f"{result.accuracy_before(chosen):.0%} of them. Its log loss is lower by more than chance."
         )
     if chosen is not reference and (never := chosen.never_answered):
         yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows with them would help."
@@ -98,8 +98,8 @@ def words(result: Search, max_slower: float) -> Iterator[str]:
     if slow is not chosen and slow.asked.slowdown > 1 + max_slower / 100:
         yield (
             f"Not chosen because it takes {slow.asked.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
-            f"{slow.asked.prompt.name}, {slow.correction}, right in {slow.accuracy:.0%} where what is in force is in "
-            f"{result.accuracy_before(slow):.0%}."
+            f"{slow.asked.prompt.name}, {slow.correction}, right on {slow.accuracy:.0%} of its rows; what is in force "
+            f"is right on {result.accuracy_before(slow):.0%} of them."
         )
     if any(candidate.correction is Correction.MEAN for candidate in result.tried):
         yield f"`{Correction.MEAN}` assumes that all labels are equally frequent."
@@ -138,7 +138,7 @@ def fragment(task: Task, chosen: Candidate, weights_sha256: str, about: str) -> 
 
 
 def _prior(now: ClassifyTask, correction: Correction) -> str | None:
-    """The value of `prior` that puts the correction in force; None = as it is."""
+    """The value of `prior` that puts the correction in force; None if it can stay as it is."""
     if correction is Correction.PRIOR and not now.corrects_prior:
         return "corrected"
     return "as-is" if correction is Correction.AS_IS and now.corrects_prior else None

@@ -1,4 +1,4 @@
-"""Asks a model with one prompt after the other while there is time, and chooses."""
+"""Tries one prompt after another while there is time, and chooses one."""
 
 import random
 import statistics
@@ -34,7 +34,7 @@ MIN_ROWS = 20
 _PROMPTS = 10
 # Every third row is also asked with the configured prompt, so that whatever else the machine does slows both alike.
 _PAIR_EVERY = 3
-# Of the prompts that could be chosen, before they are.
+# How many pairs of times are measured for a prompt before it is chosen.
 _PAIRS = 30
 # Inputs without labels that are asked.
 _MAX_INPUTS = 100
@@ -153,7 +153,7 @@ class Search:
         return statistics.median(base for asked in self._asked.values() for base, _ in asked.pairs_ms)
 
     def _affordable_rows(self) -> int:
-        """All rows, or as many as leave time for some prompts; the time is that of five requests."""
+        """All rows, or as many as leave time for some prompts, judged by the fastest of five requests."""
         self._set_prompts(self._configured)
         row_s = min(self._timed(self.task, self.rows[number].input)[1] for number in range(5)) / 1000
         max_rows = (self.until - monotonic()) / _PROMPTS / (row_s * (1 + 1 / _PAIR_EVERY))
@@ -208,7 +208,7 @@ class Search:
         return _ask(self.worker, task, value), (monotonic() - began) * 1000
 
     def _unsure_of_time(self) -> Asked | None:
-        """A prompt that would be chosen if it is fast enough, which too few requests say."""
+        """A prompt that would be chosen if it is fast enough, but was timed too rarely to tell."""
         for candidate in (self.best_of_all(), self._best_fast()):
             if candidate.asked.prompt.name != AS_CONFIGURED and len(candidate.asked.pairs_ms) < _PAIRS:
                 return candidate.asked

@@ -120,8 +120,8 @@ def _print_shares(best_by_name: dict[str, list[str]], labels: tuple[str, ...], *
 def _print(result: Search, options: argparse.Namespace) -> int:
     is_kept = result.chosen is result.reference
     chosen = result.chosen
-    about = f"By `edge-agent tune`: right in {chosen.accuracy:.0%} of {len(chosen.rows)} rows, "
-    about += f"in {result.accuracy_before(chosen):.0%} before."
+    about = f"By `edge-agent tune`: right on {chosen.accuracy:.0%} of {len(chosen.rows)} rows, "
+    about += f"before on {result.accuracy_before(chosen):.0%}."
     text = None if is_kept else report.fragment(result.task, chosen, result.weights_sha256, about)
     lines = [*report.table(result), "", *report.words(result, options.max_slower)]
     if options.json:
