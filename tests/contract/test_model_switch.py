@@ -276,7 +276,7 @@ def test_a_model_with_wrong_canaries_raises_an_alarm_until_another_one_runs(
     alarm = f"{site.base}/alarm/model-quality"
     told = next(message for message in site.client.wait(alarm, count=2) if message.payload).json
     assert told["severity"] == "critical"
-    assert "canaries are answered differently than where the model was made, such as canaries[" in told["message"]
+    assert "canaries are answered differently than where the model was made, for example canaries[" in told["message"]
     site.client.wait_for(f"{site.base}/health", lambda health: "model-quality" in health["reasons"])
     assert switch(site, "two", allow_downgrade=True)["status"] == "ok"
     wait_until(lambda: not site.client.on(alarm)[-1].payload, "the alarm ends")

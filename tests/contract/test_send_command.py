@@ -116,7 +116,7 @@ def test_it_waits_for_a_board_that_is_away_and_ignores_other_results(board: Boar
 def test_nothing_is_sent_to_an_absent_board(board: Board, last: tuple[str, ...] | None) -> None:
     if last:
         board.says(*last)
-    with pytest.raises(NoAnswerError, match=r"is not on the bus \(broker .*\), nothing was sent within 0.5 s"):
+    with pytest.raises(NoAnswerError, match=r"is not on the bus \(broker .*\), so nothing was sent within 0.5 s"):
         send_command(board.bus, "ping", {}, timeout_s=0.5)
     assert not board.client.on(f"{board.base}/cmd/ping")
 

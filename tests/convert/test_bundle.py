@@ -170,7 +170,7 @@ def test_a_bad_weight_found_late_leaves_the_older_bundle(tmp_path: Path, bundle:
 
 def test_force_replaces_a_bundle_and_leaves_nothing_of_it(checkpoint: Path, bundle: Path) -> None:
     (bundle / "canaries.json").write_text("[]")
-    with pytest.raises(ConvertError, match="exists already; --force replaces it"):
+    with pytest.raises(ConvertError, match="already exists; --force replaces it"):
         convert(checkpoint, bundle)
     (bundle.parent / "empty").mkdir()
     for name in ("b", "empty"):
@@ -209,7 +209,7 @@ def test_a_conversion_that_runs_is_not_disturbed_by_another(checkpoint: Path, tm
     running = os.open(tmp_path / ".b.partial", os.O_RDONLY)
     try:
         fcntl.flock(running, fcntl.LOCK_EX)
-        with pytest.raises(ConvertError, match="another conversion writes it"):
+        with pytest.raises(ConvertError, match="another conversion is writing it"):
             convert(checkpoint, tmp_path / "b")
     finally:
         os.close(running)
@@ -221,7 +221,7 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(ConvertError, match="1000 bytes free, the model takes"):
+    with pytest.raises(ConvertError, match="only 1000 bytes are free, but the model takes"):
         convert(checkpoint, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 

@@ -126,7 +126,7 @@ def test_a_model_that_is_converted_already_is_named_as_one(tmp_path: Path, cli: 
     (tmp_path / "m.gguf").touch()
     code, _, err = cli(tmp_path / "m.gguf", "--out", tmp_path / "b", "--type", "q8_0")
     assert code == 65
-    assert "a GGUF file is converted already" in err
+    assert "a GGUF file is already converted" in err
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_a_bad_checkpoint_exits_65_with_one_line_and_leaves_nothing(fault: str, 
 
 
 def test_what_is_no_checkpoint_folder_exits_65(checkpoint: Path, tmp_path: Path, cli: Cli) -> None:
-    for path in (tmp_path / "none", checkpoint / "model.safetensors"):
+    for path, fault in ((tmp_path / "none", "no such"), (checkpoint / "model.safetensors", "not a")):
         code, _, err = cli(path, "--out", tmp_path / "b", "--type", "q8_0")
         assert code == 65
-        assert err.startswith(f"edge-convert: {path}: no ")
+        assert err.startswith(f"edge-convert: {path}: {fault} checkpoint folder")
 
 
 def test_json_with_a_byte_order_mark_is_read(checkpoint: Path, cli: Cli) -> None:

@@ -56,15 +56,15 @@ def test_models_of_other_vocabularies_are_not_compared(
     (tmp_path / "two.gguf").write_bytes(gguf())
     code, err = evaluate(tmp_path / "two.gguf", demo_bundle)
     assert code == 1
-    assert f"{tmp_path}/two.gguf: has another vocabulary, of 2 tokens, than the reference " in err
-    assert f"than the reference {demo_bundle}/model.gguf, of " in err
+    assert f"{tmp_path}/two.gguf: its vocabulary of 2 tokens is not that of the reference " in err
+    assert f"that of the reference {demo_bundle}/model.gguf, of " in err
     # As two parts of one vocabulary may be.
     (tmp_path / "other.gguf").write_bytes(gguf(MODEL_VALUES | {"tokenizer.ggml.tokens": (ARRAY, (STRING, ["a", "c"]))}))
     code, err = evaluate(tmp_path / "two.gguf", tmp_path / "other.gguf")
-    assert (code, "has another vocabulary, of 2 tokens" in err) == (1, True)
+    assert (code, "its vocabulary of 2 tokens is not that" in err) == (1, True)
     checkpoint = make_checkpoint(layers=1).write(tmp_path / "checkpoint")
     code, err = evaluate(demo_bundle, checkpoint)
-    assert (code, "of 320; only models of the same vocabulary can be compared" in err) == (1, True)
+    assert (code, "of 320; only models with the same vocabulary can be compared" in err) == (1, True)
 
 
 def test_a_model_with_infinite_logits_is_refused_by_name(

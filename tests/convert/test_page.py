@@ -137,7 +137,7 @@ def test_the_page_holds_the_figures_of_the_document() -> None:
     assert all_of(text, "dd")[:3] == ["0.0214", "nats on average; standard error 0.0006", "93.81 %"]
     assert "95 % interval 1.0082 to 1.0153, above 1: a loss" in text_of(text)
     total = sum(tensor.divergence or 0 for tensor in quality.tensors)
-    assert f"All parts together are {total:.3g} nats, the whole bundle is 0.0214 away" in text_of(text)
+    assert f"The parts add up to {total:.3g} nats, but the whole bundle is 0.0214 away" in text_of(text)
     assert {"ca" * 32, "ad" * 32, "e7" * 32, "5c" * 32} <= set(all_of(text, "code"))
 
 

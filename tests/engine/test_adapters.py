@@ -129,7 +129,7 @@ def test_what_llama_cpp_refuses_is_named(bundles: list[Path], plain: Path, tmp_p
     whole = (bundles[0] / "adapter.gguf").read_bytes()
     path = tmp_path / "adapter.gguf"
     for data, told in (
-        (whole[:-1000], "but the file at"),
+        (whole[:-1000], "but the file ends at"),
         (whole.replace(b"blk.1.attn_q", b"blk.8.attn_q"), "does not exist in base model"),
         (whole.replace(b"blk.1.attn_q.weight.lora_a", b"blk.9.attn_q.weight.lora_a"), "missing one component"),
         (whole.replace(b"blk.1.attn_k", b"blk.1.attn_X").replace(b"blk.1.ffn_up", b"blk.1.attn_k"), "attn_X"),

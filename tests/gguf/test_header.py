@@ -133,7 +133,7 @@ def lie(kind: int, raw: bytes) -> bytes:
         (gguf(RICH, [("t", 4, (32,), 0)]), "a type of weights that is known (got 4)"),
         (gguf(RICH, [("t", 8, (33,), 0)]), "rows of whole blocks of Q8_0, 32 numbers each (got 33)"),
         (gguf(RICH, [("t", 0, (17,), 0)], bytes(64)), "ends at byte"),
-        (gguf(RICH, [("t", 0, (1,), 32)]), "should begin at 0, behind the one before it (got 32)"),
+        (gguf(RICH, [("t", 0, (1,), 32)]), "should begin at 0, right after the previous tensor (got 32)"),
     ],
 )
 def test_a_bad_header_is_refused_with_its_reason(tmp_path: Path, data: bytes, told: str) -> None:

@@ -30,7 +30,7 @@ def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configurat
 
     assert done.returncode == 0, done.stderr
     assert list(dict.fromkeys(line.partition(":")[0] for line in done.stderr.splitlines())) == [
-        *("the model is checked", "the worker starts and measures its steps", "tasks", "the worker starts again")
+        *("checking the model", "starting the worker, which measures its steps", "tasks", "starting the worker again")
     ]
     document = json.loads(done.stdout)
     assert set(document) == {*("version", "ts", "quick", "summary", "board", "model", "engine", "tasks", "worker")}
@@ -70,7 +70,7 @@ def test_an_interrupted_bench_leaves_nothing_behind_and_ignores_what_nohup_ignor
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stderr is not None
-        while process.stderr.readline() != "the worker starts and measures its steps\n":
+        while process.stderr.readline() != "starting the worker, which measures its steps\n":
             assert process.poll() is None
         process.send_signal(signal.SIGHUP)
         # It goes on measuring, until it hears what is not ignored.
@@ -104,7 +104,7 @@ def test_usage_and_a_bad_configuration_have_their_exit_codes(tmp_path: Path, edg
 def test_a_model_that_cannot_be_measured_is_a_failure(model: str, fault: str, edge_agent: EdgeAgent) -> None:
     done = edge_agent("bench", "--model", model)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.removeprefix("the model is checked\n").startswith(fault)
+    assert done.stderr.removeprefix("checking the model\n").startswith(fault)
 
 
 def test_a_model_that_does_not_load_is_a_failure_with_its_reason(tmp_path: Path, edge_agent: EdgeAgent) -> None:

@@ -282,7 +282,7 @@ BOARD_1 = 'username = "board1"'
         (BOARD_1, "topic write edgeai/v1/reply/#\n", Verdict.GOOD, "may subscribe and publish", Verdict.GOOD),
         (BOARD_1, "", Verdict.GOOD, "may subscribe and publish", Verdict.WARNING),
         (f'{BOARD_1}\nreply_topics = ["plant/#"]', "", Verdict.GOOD, "may subscribe and publish", None),
-        ('username = "board2"', "", Verdict.FAILED, "refuses to publish", None),
+        ('username = "board2"', "", Verdict.FAILED, "may not publish", None),
     ],
 )
 def test_an_access_list_that_shuts_the_board_out_is_found(
@@ -393,8 +393,8 @@ def test_a_broker_without_wildcards_or_with_a_long_keepalive_is_reported() -> No
 
 
 def test_topics_that_a_broker_refuses_or_drops_are_reported() -> None:
-    check = rights_check([('to subscribe to "b/cmd/+"', "Not authorized")], "b", is_back=True)
-    assert (check.verdict, 'to subscribe to "b/cmd/+" (Not authorized)' in check.found) == (Verdict.FAILED, True)
+    check = rights_check([('subscribe to "b/cmd/+"', "Not authorized")], "b", is_back=True)
+    assert (check.verdict, 'may not subscribe to "b/cmd/+" (Not authorized)' in check.found) == (Verdict.FAILED, True)
     check = rights_check([], "b", is_back=False)
     assert (check.verdict, "do not come back" in check.found) == (Verdict.WARNING, True)
 
@@ -422,5 +422,5 @@ def test_a_model_that_prefers_one_label_is_warned_of() -> None:
     tasks = "".join(f"[tasks.{name}]\n{labels}{keys}" for name, keys in more.items())
     (check,) = preferences(config(tasks), MODEL, cast("WorkerClient", Leaning()))
     assert (check.verdict, check.name) == (Verdict.WARNING, "labels")
-    assert check.found == 'task b: when the input says nothing, the model gives "calm" 0.97'
+    assert check.found == 'task b: when the input says nothing, "calm" gets a score of 0.97'
     assert "tasks.b.prior" in (check.advice or "")

@@ -104,7 +104,7 @@ def test_audits_that_measure_are_not_learnt_from(
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"model": "f00"}, "triage of plant/b1: its answers are of model f00, the bundle is "),
+        ({"model": "f00"}, "triage of plant/b1: its answers are from model f00, but the bundle has "),
         ({"number": 19}, "triage: at least 20 corrections are needed (got 19)"),
         ({"confirmed": False}, "triage: none of 20 answers with feedback is confirmed"),
     ],

@@ -188,7 +188,7 @@ def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
     assert "0.0 % of these rows are taken for unlike training" in page
     assert "98.0 % right" in page
     assert "A rule is right more often here." in page
-    assert "With twice as many rows expect about 98.0 %" in page
+    assert "With twice as many rows, expect about 98.0 %" in page
     assert "rows.jsonl:4" in page
     document = json.loads(training.encode())
     assert document["tasks"][0]["interval"] == pytest.approx(quality.interval)
@@ -279,7 +279,7 @@ def test_without_labelled_rows_the_page_speaks_of_agreement(tmp_path: Path) -> N
     assert (quality.is_agreement, quality.rows, quality.suspects) == (True, 100, ())
     page = page_of(quality)
     assert "99.0 % as the teacher" in page
-    assert "How often either is right is unknown." in page
+    assert "Here, a right answer is the one that the teacher gives." in page
     assert "of the answers are the teacher's" not in page
     assert "more often here" not in page
 

@@ -115,8 +115,8 @@ def test_what_makes_no_row_is_counted(store: Store, capsys: pytest.CaptureFixtur
             "no_feedback": 1, "no_label": 1, "other_label": 1, "no_input": 2, "repeated": 1, "contradicted": 1
         },
     }  # fmt: skip
-    assert "left out: 1: no feedback\n" in printed.err
-    assert "left out: 2: no input kept\n" in printed.err
+    assert "left out 1: no feedback\n" in printed.err
+    assert "left out 2: no input kept\n" in printed.err
     assert len(printed.err.splitlines()) == 6
 
 
