@@ -176,10 +176,8 @@ class Feedback(AuditedTasks[_Tracked]):
     def export(self, name: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of a task's kept answers under its definition and the model in force, without inputs and ids.
 
-        It ends early where it would be longer than a message should be. Raises CommandError.
+        It ends early where it would be longer than a message should be. Feedback must be enabled. Raises CommandError.
         """
-        if not self._config.enabled:
-            raise CommandError(CommandCode.NOT_ENABLED, "feedback.enabled is false on this board: it keeps no answers")
         task = self._classify_task(name)
         tracked = self._tracked[name]
         kept = self._table.answers_for(tracked.basis, tracked.config.labels, after=after, limit=limit)

@@ -140,6 +140,8 @@ class Learning(Answerers):
         return True
 
     def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:
+        if not self._config.feedback.enabled:
+            return super().export(task, after=after, limit=limit)
         return self._feedback.export(task, after=after, limit=limit)
 
     def as_health(self, now: float) -> dict[str, Any]:

@@ -277,7 +277,7 @@ def test_an_export_has_the_map_in_force_and_pages_of_bounded_size(monkeypatch: p
 
 
 def test_an_export_without_feedback_or_task_is_refused() -> None:
-    assert refusal(lambda: Bench(text=TASK).feedback.export("t", after=0, limit=1))[0] == "not_enabled"
+    assert refusal(lambda: Bench(text=TASK).learning.export("t", after=0, limit=1))[0] == "not_enabled"
     assert refusal(lambda: Bench().feedback.export("generate", after=0, limit=1))[0] == "unknown_task"
 
 
