@@ -50,7 +50,7 @@ from edge_agent.gguf.field_table import (
 )
 from edge_agent.gguf.header import STRING, HeaderError, TensorInfo, read_header, read_strings
 from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY, ModelFacts, read_model_facts
-from edge_agent.learning.maths.calibration import Judged, calibration_error
+from edge_agent.learning.maths.calibration import JudgedAnswer, calibration_error
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.learning.maths.fit import board_map, shared_map
 from edge_agent.learning.maths.shares import interval as share_interval

@@ -16,7 +16,7 @@ from .errors import CheckpointError, ConvertError, escaped
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
 from .evaluate.requests import read_labelled, read_tasks, with_tasks
-from .evaluate.worker import Adapted, is_model, model_or_reference
+from .evaluate.worker import AdaptedModel, is_model, model_or_reference
 from .learning.commands import extend, train
 from .measure.cache import user_cache
 from .measure.texts import calibration_files, evaluation_files, read_texts
@@ -139,7 +139,7 @@ def _job(given: argparse.Namespace) -> Job:
 def _evaluate(words: list[str]) -> None:
     given = EVALUATION.parse(words)
     texts = read_texts([given.eval] if given.eval else evaluation_files())
-    model = Adapted.from_path(given.bundle)
+    model = AdaptedModel.from_path(given.bundle)
     examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or user_cache()
     with closing(ProgressLine(sys.stderr)) as line:
@@ -147,7 +147,7 @@ def _evaluate(words: list[str]) -> None:
         if not is_model(given.against):
             if (facts := model_facts(model.path)).tokens < facts.all_tokens:
                 complain(f"note: the checkpoint is read with only the bundle's {facts.tokens:,} tokens")
-            reference, work = Adapted(reference.path, model.user_adapters), reference.path.parent
+            reference, work = AdaptedModel(reference.path, model.user_adapters), reference.path.parent
         comparison = compare_models(model, reference, texts, examples, work=work, progress=line.show)
     if given.json:
         print(comparison.encode().decode())
@@ -164,7 +164,7 @@ def _verify(words: list[str]) -> int:
             if not (given.bundle / CANARIES_FILE).is_file():
                 raise ConvertError(f"the bundle has no {CANARIES_FILE}, so --canaries has nothing to ask")
             with closing(ProgressLine(sys.stderr)) as line:
-                faults = differences(given.bundle, Adapted.from_path(given.bundle), line.show)
+                faults = differences(given.bundle, AdaptedModel.from_path(given.bundle), line.show)
     except ConvertError as error:
         faults = [str(error)]
     for fault in faults:

@@ -14,7 +14,7 @@ from .errors import ConvertError, escaped
 from .evaluate.canaries import record_canaries
 from .evaluate.comparison import compare_models, plain_sizes
 from .evaluate.requests import Requests
-from .evaluate.worker import Adapted
+from .evaluate.worker import AdaptedModel
 from .measure.cache import write_reference
 from .measure.runner import LoadedVocabulary
 from .measure.sensitivity import Sensitivities, measure_sensitivities
@@ -30,7 +30,7 @@ from .read.config import MODEL_TYPE
 from .read.lora import Lora, read_lora
 from .read.model import SourceModel, read_model
 from .read.vocabulary import cut_lora
-from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn, Vocabulary
+from .report.quality import Bundle, CalibrationTexts, Comparison, Quality, Size, TensorQuality, Vocabulary
 from .write import manifest
 from .write.gguf_file import write_adapter
 
@@ -76,7 +76,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedMatrices:
     """The rounded matrices of a model, and the tensors that were trained after that."""
 
     tuning: Tuning
@@ -94,7 +94,7 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenBundle:
     vocabulary: Vocabulary
     manifest: Mapping[str, Any]
     canaries: int  # How many were recorded.
@@ -108,7 +108,7 @@ def open_source(job: Job) -> Iterator[Source]:
     with Checkpoint(job.checkpoint) as checkpoint:
         model = read_model(checkpoint)
         lora = None if job.lora is None else read_lora(job.lora, model.tensors)
-        source = Source(checkpoint, model, lora, Vocabulary(tokens=model.all_tokens, of=model.all_tokens))
+        source = Source(checkpoint, model, lora, Vocabulary(tokens=model.checkpoint_tokens, of=model.checkpoint_tokens))
         yield source if job.vocabulary is None else _with_vocabulary(source, job.vocabulary)
 
 
@@ -116,11 +116,11 @@ def _with_vocabulary(source: Source, wanted: WantedVocabulary) -> Source:
     model, kept = fit_vocabulary(source.model, wanted)
     lora = source.lora
     coverage = coverage_of(wanted.evaluation, source.model, model, kept)
-    vocabulary = Vocabulary(tokens=len(kept), of=model.all_tokens, coverage=coverage)
+    vocabulary = Vocabulary(tokens=len(kept), of=model.checkpoint_tokens, coverage=coverage)
     return replace(source, model=model, lora=None if lora is None else cut_lora(lora, kept), vocabulary=vocabulary)
 
 
-def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePlan, Tuned | None]:
+def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePlan, TunedMatrices | None]:
     """sensitivities → allocation: the plan of model.gguf; with tuning, also encoded matrices. Raises ConvertError."""
     plan = make_plan(source.model, job.quantization, name=job.name, licence=job.licence)
     if (tuning := job.tuning) is None:
@@ -148,16 +148,16 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
         with_divergences=tuning.budget is not None,
     )
     if tuning.budget is None:
-        return plan, Tuned(tuning, reference, sensitivities, {})
+        return plan, TunedMatrices(tuning, reference, sensitivities, {})
     options = {tensor.name: sensitivities.options(tensor, kinds[tensor.name]) for tensor in plan.matrices}
     # Header and vectors take the same bytes with any types of the matrices.
     smallest = sum(choices[0].file_bytes for choices in options.values())
     chosen = allocate(options, tuning.budget - min_bytes + smallest)
     plan = plan.with_types({name: option.kind for name, option in chosen.items()})
-    return plan, Tuned(tuning, reference, sensitivities, chosen)
+    return plan, TunedMatrices(tuning, reference, sensitivities, chosen)
 
 
-def recover(plan: FilePlan, tuned: Tuned, progress: OnProgress) -> Tuned:
+def recover(plan: FilePlan, tuned: TunedMatrices, progress: OnProgress) -> TunedMatrices:
     """Trains levels, scales, norms and biases of the plan's tensors. Raises ConvertError."""
     # Imports PyTorch, which takes seconds.
     from .recover.recovery import recover_blocks  # noqa: PLC0415
@@ -178,12 +178,12 @@ def write_bundle(
     job: Job,
     source: Source,
     plan: FilePlan,
-    tuned: Tuned | None,
+    tuned: TunedMatrices | None,
     *,
     folder: Path,
     progress: OnProgress,
     more_files: Mapping[str, bytes] | None = None,
-) -> Written:
+) -> WrittenBundle:
     """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
 
     more_files: by name, what else the bundle contains. Raises ConvertError if the disk is too small, CheckpointError
@@ -196,7 +196,7 @@ def write_bundle(
     plan.write(folder / MODEL_FILE, encoded=encoded, progress=progress)
     if source.lora is not None:
         write_adapter(folder / ADAPTER_FILE, plan.name, source.lora)
-    model = Adapted.from_path(folder)
+    model = AdaptedModel.from_path(folder)
     canaries, warnings = 0, list[str]()
     if job.has_canaries:
         canaries, warnings = record_canaries(model, job.canaries, folder, progress)
@@ -212,17 +212,24 @@ def write_bundle(
     (folder / MANIFEST_FILE).write_bytes(data)
     if job.sign is not None:
         (folder / SIGNATURE_FILE).write_bytes(job.sign(data))
-    return Written(source.vocabulary, document, canaries, comparison, warnings)
+    return WrittenBundle(source.vocabulary, document, canaries, comparison, warnings)
 
 
 def _write_quality(
-    job: Job, source: Source, plan: FilePlan, tuned: Tuned, *, model: Adapted, canaries: int, progress: OnProgress
+    job: Job,
+    source: Source,
+    plan: FilePlan,
+    tuned: TunedMatrices,
+    *,
+    model: AdaptedModel,
+    canaries: int,
+    progress: OnProgress,
 ) -> Comparison:
     """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
     from .report.page import render_page  # noqa: PLC0415 - matplotlib takes a second
 
     folder, work, tuning = model.path.parent, tuned.reference.parent, tuned.tuning
-    reference = Adapted(tuned.reference, model.user_adapters)
+    reference = AdaptedModel(tuned.reference, model.user_adapters)
     comparison = compare_models(
         model, reference, tuning.evaluation, job.examples, work=work, progress=part_of(progress, 0.0, 0.3)
     )
@@ -250,7 +257,7 @@ def _write_quality(
             quantization=plan.quantization_name,
             bits_per_weight=round(plan.bits_per_weight, 3),
             target=job.target.value,
-            calibration=TunedOn(name=tuning.calibration.name, sha256=tuning.calibration.sha256),
+            calibration=CalibrationTexts(name=tuning.calibration.name, sha256=tuning.calibration.sha256),
             adapter_sha256=sha256_of(adapter) if adapter.is_file() else None,
             canaries=canaries,
             vocabulary=source.vocabulary,

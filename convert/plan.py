@@ -24,7 +24,7 @@ DEFAULT_NAME = "model"
 # What a prediction of a board's memory assumes: the context, and what agent, worker and vocabulary add to the model.
 CONTEXT_TOKENS, _PROGRAMS_BYTES = 4096, 170_000_000
 # Finds the data of a tensor that is already encoded as this type; None if it has yet to be encoded.
-Encoded = Callable[[str, GgmlType], bytes | None]
+FindEncoded = Callable[[str, GgmlType], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class FilePlan:
             *gguf_file.general_entries(self.name, self.licence, label, file_type, self.model.generation),
             *gguf_file.architecture_entries(self.model.config),
             *gguf_file.tokenizer_entries(self.model.tokenizer, self.model.chat_template),
-            *gguf_file.agent_entries(self.model.fields, self.model.config.vocab_size, self.model.all_tokens),
+            *gguf_file.agent_entries(self.model.fields, self.model.config.vocab_size, self.model.checkpoint_tokens),
         ]
 
     @property
@@ -113,7 +113,7 @@ class FilePlan:
         return replace(self, infos=list(map(_info, self.model.tensors, kinds)))
 
     def write(
-        self, path: Path, *, encoded: Encoded | None = None, progress: OnProgress = lambda _what, _share: None
+        self, path: Path, *, encoded: FindEncoded | None = None, progress: OnProgress = lambda _what, _share: None
     ) -> None:
         """Raises CheckpointError for damaged weights, and for a model that the agent would not open.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .agent import CANARIES_FILE, SHOWN_OF_KEY, SIGNATURE_FILE, Model, aligned, is_expired, percent
 from .arguments import PROGRAM
-from .conversion import Job, Written
+from .conversion import Job, WrittenBundle
 from .errors import escaped
 from .plan import CONTEXT_TOKENS, FilePlan
 from .report import numbers
@@ -37,7 +37,9 @@ def print_plan(plan: FilePlan, job: Job, vocabulary: Vocabulary, *, as_json: boo
     _print_histogram(plan, job, vocabulary)
 
 
-def print_written(written: Written, plan: FilePlan, job: Job, folder: Path, seconds: float, *, as_json: bool) -> None:
+def print_written(
+    written: WrittenBundle, plan: FilePlan, job: Job, folder: Path, seconds: float, *, as_json: bool
+) -> None:
     if as_json:
         facts = {
             "bundle": str(folder),

@@ -16,7 +16,7 @@ class _State:
     """Signal handlers are global, and so is this."""
 
     is_deferred = False
-    waiting: str | None = None
+    pending: str | None = None
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def stop_on_signals() -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         for other in _SIGNALS:  # a second signal must not interrupt the cleanup
             signal.signal(other, signal.SIG_IGN)
-        _State.waiting = signal.Signals(number).name
+        _State.pending = signal.Signals(number).name
         if not _State.is_deferred:
-            raise StoppedError(_State.waiting)
+            raise StoppedError(_State.pending)
 
     # What nohup or a shell's background job ignores stays ignored.
     heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -36,11 +36,11 @@ def stop_on_signals() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # StoppedError can break a lock of the standard library, whose error then replaces it
-        if _State.waiting is not None:
-            raise StoppedError(_State.waiting) from error
+        if _State.pending is not None:
+            raise StoppedError(_State.pending) from error
         raise
     finally:
-        _State.waiting = None
+        _State.pending = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -48,15 +48,15 @@ def stop_on_signals() -> Iterator[None]:
 @contextmanager
 def stop_deferred() -> Iterator[None]:
     """Raises StoppedError only at the end: for renames, and native code that calls back. Not to be nested."""
-    was_waiting, _State.is_deferred = _State.waiting, True
+    was_pending, _State.is_deferred = _State.pending, True
     try:
         yield
     finally:
         _State.is_deferred = False
-    if _State.waiting is not None and was_waiting is None:
-        raise StoppedError(_State.waiting)
+    if _State.pending is not None and was_pending is None:
+        raise StoppedError(_State.pending)
 
 
-def is_stop_waiting() -> bool:
+def is_stop_pending() -> bool:
     """Whether a signal has come, which `stop_deferred` raises at its end."""
-    return _State.waiting is not None
+    return _State.pending is not None

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift
 from edge_agent.learning.maths.assessment import LabelledScores
-from edge_agent.learning.maths.calibration import Judged
+from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.fit import better_map
 from edge_agent.learning.maths.promise import find_promise
 from rigs.bench.figures import processor
@@ -93,8 +93,8 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
             for least in (0.9, 0.95):
                 broken, coverages = 0, []
                 for _ in range(resamplings):
-                    scores, rights = answers(rng, audits)
-                    sample = list(map(Judged, scores.tolist(), (rng.random(audits) < rights).tolist()))
+                    scores, chances = answers(rng, audits)
+                    sample = list(map(JudgedAnswer, scores.tolist(), (rng.random(audits) < chances).tolist()))
                     promise = find_promise(sample, answers(rng, 500)[0].tolist(), least, 0.95)
                     if promise is None:
                         continue
@@ -134,8 +134,8 @@ def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bo
         yield rate <= 1
         for name, share, others in _CHANGES:
             after = level * (1 - share) + (1 - level) * share / others
-            rights = np.hstack([rng.random((drops, HISTORY)) < level, rng.random((drops, SEEN)) < after])
-            alarms = evidence(rights) >= log(drift._ALARM)
+            outcomes = np.hstack([rng.random((drops, HISTORY)) < level, rng.random((drops, SEEN)) < after])
+            alarms = evidence(outcomes) >= log(drift._ALARM)
             alarms = alarms[~alarms[:, :HISTORY].any(axis=1), HISTORY:]
             delay = float(np.median(np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1, np.inf)))
             least = log(YEAR) / (after * log(after / level) + (1 - after) * log((1 - after) / (1 - level)))
@@ -146,23 +146,23 @@ def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bo
                 yield is_met
 
 
-def evidence(rights: _Bools) -> _Floats:
-    """The logarithm of the statistic of `accuracy_before_drop` after each audit; [runs, audits], as `rights`.
+def evidence(outcomes: _Bools) -> _Floats:
+    """The logarithm of the statistic of `accuracy_before_drop` after each audit; [runs, audits], as `outcomes`.
 
     tests/rigs/test_promises.py compares it with the agent's.
     """
-    audits = rights.shape[1]
-    counts = np.insert(rights.cumsum(axis=1), 0, 0, axis=1)
+    audits = outcomes.shape[1]
+    counts = np.insert(outcomes.cumsum(axis=1), 0, 0, axis=1)
     ends = np.arange(drift.MIN_BEFORE + 1, audits + 1)
     starts = np.maximum(ends - drift.MAX_AUDITS, 0)
     right, total = counts[:, ends] - counts[:, starts], ends - starts
     likelihoods = np.array([right * log(level) + (total - right) * log(1 - level) for level in drift._LEVELS])
     top = likelihoods.max(axis=0)
     weights = likelihoods - top - np.log(np.exp(likelihoods - top).sum(axis=0))
-    tested = rights[:, drift.MIN_BEFORE :]
-    result = np.full(rights.shape, -np.inf)
+    tested = outcomes[:, drift.MIN_BEFORE :]
+    result = np.full(outcomes.shape, -np.inf)
     for level, weight in zip(drift._LEVELS, weights, strict=True):
-        steps = np.where(tested, log(drift._LEFT), log((1 - drift._LEFT * level) / (1 - level)))
+        steps = np.where(tested, log(drift._REMAINING_SHARE), log((1 - drift._REMAINING_SHARE * level) / (1 - level)))
         after = slice(drift.MIN_BEFORE, None)
         result[:, after] = np.logaddexp(result[:, after], weight + _moving_sums(steps))
     return result

@@ -17,7 +17,7 @@ from statistics import mean
 import numpy as np
 
 from convert.evaluate.comparison import EVALUATION_CHUNKS, compare_models
-from convert.evaluate.worker import Adapted
+from convert.evaluate.worker import AdaptedModel
 from convert.measure.cache import write_reference
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.sensitivity import CALIBRATION_CHUNKS
@@ -65,7 +65,7 @@ def main() -> int:
     for models, reference in ((_upstream(programs, whole, given.work), whole), *own):
         for name, path in models:
             print(f"evaluating {name}", file=sys.stderr)
-            found = compare_models(Adapted(path), Adapted(reference), texts, work=reference.parent)
+            found = compare_models(AdaptedModel(path), AdaptedModel(reference), texts, work=reference.parent)
             divergence = found.divergence
             print(
                 f"{name:30} {path.stat().st_size:12} {divergence.mean:11.5f} ± {divergence.error:.5f} "
@@ -73,18 +73,18 @@ def main() -> int:
                 flush=True,
             )
     if given.vocabulary:
-        probability, first = _of_removed(whole, kept, texts)
+        probability, first = _removed_token_shares(whole, kept, texts)
         print(
             f"of the removed tokens: probability {probability:.3%}, the most probable one at {first:.2%} of positions"
         )
     return 0
 
 
-def _of_removed(reference: Path, kept: Sequence[int], texts: Texts) -> tuple[float, float]:
+def _removed_token_shares(reference: Path, kept: Sequence[int], texts: Texts) -> tuple[float, float]:
     """The mean probability of the other tokens, and the share of positions where one of them is the most probable."""
     probabilities, are_first = [], []
     with Runner(reference) as runner:
-        is_removed = np.ones(runner.vocabulary, bool)
+        is_removed = np.ones(runner.token_count, bool)
         is_removed[list(kept)] = False
         for tokens in chunks(texts, runner, seed=0, max_chunks=EVALUATION_CHUNKS):
             for logits in runner.logits(tokens, len(tokens) // 2)[:-1]:

@@ -21,7 +21,7 @@ from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
 from .requests import Requests, read_requests, read_tasks
-from .worker import Adapted, open_worker
+from .worker import AdaptedModel, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
 _MIN_TEXT_BYTES = 8
@@ -33,7 +33,7 @@ _PROBES = [Sampling(temperature=2.0, top_p=1.0, min_p=0.5, seed=seed) for seed i
 _FOLDER = Path(__file__).parents[1] / "texts" / "canaries"
 
 
-def own_requests() -> Requests:
+def included_requests() -> Requests:
     """The included requests, for any model that follows instructions."""
     return read_requests(_FOLDER / "requests.jsonl", read_tasks(_FOLDER / "tasks.toml"))
 
@@ -48,7 +48,7 @@ def read_canary_requests(path: Path, tasks: dict[str, Task]) -> Requests:
 
 
 def record_canaries(
-    model: Adapted, requests: Requests | None, folder: Path, progress: OnProgress
+    model: AdaptedModel, requests: Requests | None, folder: Path, progress: OnProgress
 ) -> tuple[int, list[str]]:
     """Writes the answers of the model into the folder of its bundle; returns their number and warnings.
 
@@ -56,7 +56,7 @@ def record_canaries(
     it does not answer a user's requests.
     """
     try:
-        recorded, left_out = _ask(model, requests or own_requests(), progress)
+        recorded, left_out = _ask(model, requests or included_requests(), progress)
         data = recorded.encode()
         if len(data) > canary_format.MAX_BYTES:
             raise ConvertError(f"{CANARIES_FILE}: {len(data)} bytes, at most {canary_format.MAX_BYTES} are allowed")
@@ -69,7 +69,7 @@ def record_canaries(
     return len(recorded.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
 
 
-def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[canary_format.CanaryFile, list[str]]:
+def _ask(model: AdaptedModel, requests: Requests, progress: OnProgress) -> tuple[canary_format.CanaryFile, list[str]]:
     """The canaries with the model's answers, and why requests were left out. Raises ConvertError if none is left."""
     answered: list[tuple[Task, canary_format.Canary]] = []
     left_out: list[str] = []
@@ -96,7 +96,7 @@ def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[cana
     return recorded, left_out
 
 
-def differences(folder: Path, model: Adapted, progress: OnProgress) -> list[str]:
+def differences(folder: Path, model: AdaptedModel, progress: OnProgress) -> list[str]:
     """How the answers of a bundle's model differ from the recorded ones. Raises ConvertError."""
     try:
         canaries = read_canaries(folder / CANARIES_FILE)

@@ -20,7 +20,7 @@ from ..quantize.targets import Target
 from ..report.numbers import Z95
 from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size, TaskAccuracy
 from .requests import Requests, row_error
-from .worker import Adapted, open_worker
+from .worker import AdaptedModel, open_worker
 
 # About 4 000 positions: the mean is then known within some percent.
 EVALUATION_CHUNKS = 16
@@ -29,8 +29,8 @@ PLAIN = (Quantization.Q4_0, Quantization.IQ4_NL, Quantization.Q4_K_M, Quantizati
 
 
 def compare_models(
-    model: Adapted,
-    reference: Adapted,
+    model: AdaptedModel,
+    reference: AdaptedModel,
     texts: Texts,
     examples: Requests | None = None,
     *,
@@ -68,7 +68,7 @@ def compare_models(
 
 
 def plain_sizes(
-    own: FilePlan, target: Target, reference: Adapted, texts: Texts, *, work: Path, progress: OnProgress
+    own: FilePlan, target: Target, reference: AdaptedModel, texts: Texts, *, work: Path, progress: OnProgress
 ) -> list[Size]:
     """The types of PLAIN as `--type` makes them, with the reference's adapters. work: the cache of divergences."""
     cached = reference.cached(work, texts.sha256, "-plain.json")
@@ -79,7 +79,7 @@ def plain_sizes(
         plan = make_plan(own.model, quantization, name=own.name, licence=own.licence)
         if quantization.name not in divergences:
             with TemporaryDirectory(dir=work, prefix="plain-") as folder:
-                model = Adapted(Path(folder) / MODEL_FILE, reference.adapters)
+                model = AdaptedModel(Path(folder) / MODEL_FILE, reference.adapters)
                 plan.write(model.path)
                 comparing = named(part, f"comparing with {quantization.value}")
                 comparison = compare_models(model, reference, texts, work=work, progress=comparing)
@@ -97,7 +97,7 @@ def plain_sizes(
     return sizes
 
 
-def _predictions(reference: Adapted, cached: Path, texts: Texts, progress: OnProgress) -> list[Predictions]:
+def _predictions(reference: AdaptedModel, cached: Path, texts: Texts, progress: OnProgress) -> list[Predictions]:
     if (known := load(cached)) is not None:
         return known
     with Runner(reference.path, reference.adapters) as runner:
@@ -136,15 +136,15 @@ def _perplexity(positions: Differences) -> Perplexity:
 
 
 def measure_accuracy(
-    model: Adapted, reference: Adapted, examples: Requests, *, work: Path, progress: OnProgress
+    model: AdaptedModel, reference: AdaptedModel, examples: Requests, *, work: Path, progress: OnProgress
 ) -> tuple[TaskAccuracy, ...]:
     """The share of right answers of both models. work: the cache of the reference's answers. Raises ConvertError."""
     cached = reference.cached(work, examples.sha256, ".json")
     of_reference = read_cached(cached)
     if of_reference is None:
-        of_reference = _right_answers(reference, examples, part_of(progress, 0.0, 0.5))
+        of_reference = _are_right(reference, examples, part_of(progress, 0.0, 0.5))
         write_cached(cached, of_reference)
-    of_model = _right_answers(model, examples, part_of(progress, 0.5, 1.0))
+    of_model = _are_right(model, examples, part_of(progress, 0.5, 1.0))
     counts = {name: Counter[tuple[bool, bool]]() for name in examples.tasks}
     for example, own, other in zip(examples.requests, of_model, of_reference, strict=True):
         counts[example.task.name][own, bool(other)] += 1
@@ -162,7 +162,7 @@ def measure_accuracy(
     )
 
 
-def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> list[bool]:
+def _are_right(model: AdaptedModel, examples: Requests, progress: OnProgress) -> list[bool]:
     """Whether each answer is right; an answer that is not valid, or not sure enough, is not."""
     are_right = []
     with open_worker(model, prefixes_of(examples.tasks.values())) as worker:

@@ -45,7 +45,8 @@ def read_tasks(path: Path) -> dict[str, Task]:
 def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
     """Adds chats of the tasks with each answer that they may give, and each row as the tasks' templates render it."""
     documents = list(texts.documents)
-    for row, task in product([one.asked for one in documents if one.asked is not None], tasks.values()):
+    inputs = [document.row_input for document in documents if document.row_input is not None]
+    for row, task in product(inputs, tasks.values()):
         with suppress(TemplateInputError):
             documents.append(TextDocument(messages=(("user", render(task.config.template, row)),)))
     for task in tasks.values():

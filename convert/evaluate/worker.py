@@ -32,14 +32,14 @@ _SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptedModel:
     """A GGUF model and the adapters that are applied to it."""
 
     path: Path
     adapters: Sequence[Path] = ()
 
     @classmethod
-    def from_path(cls, path: Path) -> "Adapted":
+    def from_path(cls, path: Path) -> "AdaptedModel":
         """The model of a bundle with its adapters, or a .gguf as it is. Raises ConvertError for anything else."""
         if path.is_file():
             return cls(path)
@@ -63,12 +63,12 @@ class Adapted:
         return work / f"{'-'.join(sha256[:16] for sha256 in hashes)}{suffix}"
 
 
-def adapters_of(model: Adapted) -> tuple[Adapter, ...]:
+def adapters_of(model: AdaptedModel) -> tuple[Adapter, ...]:
     return tuple(Adapter(path=str(path), sha256=sha256_of(path)) for path in model.adapters)
 
 
 @contextmanager
-def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix], *, at_once: int = 1) -> Iterator[WorkerClient]:
+def open_worker(model: AdaptedModel, prefixes: Iterable[TaskPrefix], *, at_once: int = 1) -> Iterator[WorkerClient]:
     """A worker that caches and measures nothing: one at a time, equal requests get equal answers.
 
     Raises ConvertError.
@@ -90,10 +90,10 @@ def is_model(path: Path) -> bool:
     return path.is_file() or (path / MODEL_FILE).is_file()
 
 
-def model_or_reference(path: Path, work: Path, progress: OnProgress, *, match: Path | None = None) -> Adapted:
+def model_or_reference(path: Path, work: Path, progress: OnProgress, *, match: Path | None = None) -> AdaptedModel:
     """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`, with the tokens of the model `match`."""
     if is_model(path):
-        return Adapted.from_path(path)
+        return AdaptedModel.from_path(path)
     with Checkpoint(path) as checkpoint:
         model = read_model(checkpoint)
-        return Adapted(write_reference(checkpoint, cut_to_match(model, match) if match else model, work, progress))
+        return AdaptedModel(write_reference(checkpoint, cut_to_match(model, match) if match else model, work, progress))

@@ -34,7 +34,7 @@ from ..quantize.recipe import Quantization
 from ..report.numbers import megabytes
 from ..write.bundle import new_bundle
 from ..write.manifest import PAGE_FILE, signer
-from .extension import Extended, extend_bundle
+from .extension import ExtendedBundle, extend_bundle
 from .recipe import MAX_STEPS
 from .report import Training
 from .teacher import ask_teacher
@@ -166,21 +166,21 @@ def extend(words: Sequence[str]) -> None:
         _print_extension(written, given.out, signed=", signed" if given.sign is not None else "")
 
 
-def _extension_facts(given: argparse.Namespace, written: Extended) -> dict[str, Any]:
+def _extension_facts(given: argparse.Namespace, written: ExtendedBundle) -> dict[str, Any]:
     facts = {"bundle": str(given.out), "version": written.version, "signed": given.sign is not None}
     if given.feedback:
         facts["tasks"] = [
             {
                 **{name: getattr(fitted, name) for name in ("task", "definition", "boards", "before", "after")},
                 "is_written": fitted.shared is not None,
-                "own_biases": sorted(fitted.own),
+                "own_biases": sorted(fitted.board_maps),
             }
             for fitted in written.fitted
         ]
     return facts | ({"students": written.students} if given.students else {})
 
 
-def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
+def _print_extension(written: ExtendedBundle, folder: Path, *, signed: str) -> None:
     print(f"{escaped(str(folder))}: version {written.version}{signed}")
     for fitted in written.fitted:
         corrections = f"{sum(fitted.boards.values())} corrections of {len(fitted.boards)} boards"
@@ -189,8 +189,8 @@ def _print_extension(written: Extended, folder: Path, *, signed: str) -> None:
         )
         unwritten = "" if fitted.shared is not None else "; no map written"
         print(f"{escaped(fitted.task)} {fitted.definition[:16]}: {corrections}, {right}{unwritten}")
-        if fitted.own:
-            print(f"  biases of their own: {', '.join(map(escaped, sorted(fitted.own)))}")
+        if fitted.board_maps:
+            print(f"  biases of their own: {', '.join(map(escaped, sorted(fitted.board_maps)))}")
     for name, tasks in written.students.items():
         print(f"{name}: {', '.join(map(escaped, tasks))}")
 

@@ -27,7 +27,7 @@ _MAX_NAME_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedMap:
     """The map of one definition of a task."""
 
     task: str
@@ -36,18 +36,18 @@ class Fitted:
     before: float  # The share of corrections that the boards answer right without the map, cross-validated.
     after: float  # The same share with the map.
     shared: ScoreMap | None  # None if no better map was found.
-    own: dict[str, ScoreMap]  # The maps of boards with biases of their own.
+    board_maps: dict[str, ScoreMap]  # The maps of boards with biases of their own.
 
     def entry(self, shared: ScoreMap) -> dict[str, Any]:
         """Its part of score_maps.json."""
-        own = {board: own_map.to_json() for board, own_map in self.own.items()}
-        return {"task": self.task, "map": shared.to_json(), "boards": own}
+        boards = {board: own_map.to_json() for board, own_map in self.board_maps.items()}
+        return {"task": self.task, "map": shared.to_json(), "boards": boards}
 
 
 @dataclass(frozen=True, slots=True)
-class Extended:
+class ExtendedBundle:
     version: int
-    fitted: list[Fitted]  # The maps of all definitions; those that are not better are not written.
+    fitted: list[FittedMap]  # The maps of all definitions; those that are not better are not written.
     students: dict[str, list[str]]  # The tasks of each student by its name.
 
 
@@ -61,7 +61,7 @@ def extend_bundle(
     version: int | None,
     expires: str | None,
     sign: Callable[[bytes], bytes] | None,
-) -> Extended:
+) -> ExtendedBundle:
     """Writes a copy of the bundle with maps fitted to exported feedback, and with the models of other bundles.
 
     Maps of other definitions stay, and so do students of other names. version: None = one more than that of the
@@ -79,7 +79,7 @@ def extend_bundle(
             (folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
         for name, path in files.items():
             shutil.copyfile(path, folder / f"{name}.gguf")
-    return Extended(copied, fitted, tasks)
+    return ExtendedBundle(copied, fitted, tasks)
 
 
 def _read_feedback(path: Path) -> Export:
@@ -90,7 +90,7 @@ def _read_feedback(path: Path) -> Export:
         raise ConvertError(f"{escaped(str(path))}: {escaped(str(error))}") from None
 
 
-def _fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:
+def _fit_maps(exports: Iterable[Export], model: str) -> list[FittedMap]:
     """One map per definition from the feedback of all boards, except audits that measure. Raises ConvertError."""
     by_definition = defaultdict[str, dict[str, Export]](dict)
     for export in exports:
@@ -106,7 +106,7 @@ def _fit_maps(exports: Iterable[Export], model: str) -> list[Fitted]:
     return [_fit(list(boards.values())) for boards in by_definition.values()]
 
 
-def _fit(exports: Sequence[Export]) -> Fitted:
+def _fit(exports: Sequence[Export]) -> FittedMap:
     task, definition = exports[0].task, exports[0].definition
     marked = [answer for export in exports for answer in export.training]
     if not any(answer.label == answer.output for answer in marked):
@@ -127,11 +127,11 @@ def _fit(exports: Sequence[Export]) -> Fitted:
         )
     except ValueError as error:
         raise ConvertError(f"{escaped(task)}: {error}") from None
-    own = {}
+    board_maps = {}
     if fit.map is not None:
-        own = {board: better for board, some in rows.items() if (better := board_map(some, fit.map)) is not None}
-    return Fitted(
-        task, definition, {board: len(some) for board, some in rows.items()}, fit.before, fit.after, fit.map, own
+        board_maps = {board: better for board, some in rows.items() if (better := board_map(some, fit.map)) is not None}
+    return FittedMap(
+        task, definition, {board: len(some) for board, some in rows.items()}, fit.before, fit.after, fit.map, board_maps
     )
 
 

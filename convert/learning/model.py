@@ -22,7 +22,7 @@ from ..read.model import FIELDS_FILE
 from .recipe import MAX_TOKENS, Recipe
 from .table import Noise, build_table
 from .training_rows import Row, by_task
-from .vocabulary import END_OF_TEXT, Encoded, Vocabulary, build_vocabulary
+from .vocabulary import END_OF_TEXT, EncodedExample, Vocabulary, build_vocabulary
 
 _Tokens = npt.NDArray[np.int64]
 _IGNORED = -100
@@ -70,7 +70,7 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
     torch.use_deterministic_algorithms(mode=True)
     torch.manual_seed(recipe.seed)
     vocabulary = build_vocabulary(build_table(rows), rows, recipe.text_tokens)
-    examples = list[Encoded]()
+    examples = list[EncodedExample]()
     for row in rows:
         encoded = vocabulary.encode(row, recipe.labelled_weight if row.chances is None else 1.0)
         if (length := max(example.length for example in encoded)) > MAX_TOKENS:
@@ -143,7 +143,7 @@ class _Embedding:
             self.tokens.copy_(self.vectors())
 
 
-def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generator) -> Iterator[Encoded]:
+def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generator) -> Iterator[EncodedExample]:
     """Readings unlike the rows, with the token that says so. Without end, or none where no task has numbers."""
     table = vocabulary.table
     sources = [
@@ -153,12 +153,12 @@ def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generato
     ]
     while sources:
         source = sources[draw.integers(len(sources))]
-        yield Encoded(vocabulary.prompt_ids(source.prompt()), [vocabulary.id_of(Control(UNLIKE))])
+        yield EncodedExample(vocabulary.prompt_ids(source.prompt()), [vocabulary.id_of(Control(UNLIKE))])
 
 
 class _Batches:
     def __init__(
-        self, vocabulary: Vocabulary, rows: Sequence[Row], examples: Sequence[Encoded], recipe: Recipe
+        self, vocabulary: Vocabulary, rows: Sequence[Row], examples: Sequence[EncodedExample], recipe: Recipe
     ) -> None:
         self._examples, self._recipe = examples, recipe
         self._draw = np.random.default_rng(recipe.seed)
@@ -210,7 +210,7 @@ def _fit(model: Any, vocabulary: Vocabulary, batches: _Batches, recipe: Recipe, 
     model.eval()
 
 
-def batch_of(chosen: Sequence[Encoded]) -> tuple[_Tokens, _Tokens]:
+def batch_of(chosen: Sequence[EncodedExample]) -> tuple[_Tokens, _Tokens]:
     """Ids and targets [rows, tokens], padded on the right; only tokens of answers are targets."""
     longest = max(len(example.prompt) + len(example.answer) for example in chosen)
     ids = np.zeros((len(chosen), longest), np.int64)
@@ -230,7 +230,7 @@ def _masked(vocabulary: Vocabulary) -> _Tokens:
     return masked
 
 
-def _beyond(vocabulary: Vocabulary, examples: Sequence[Encoded]) -> tuple[_Tokens, npt.NDArray[np.float64]]:
+def _beyond(vocabulary: Vocabulary, examples: Sequence[EncodedExample]) -> tuple[_Tokens, npt.NDArray[np.float64]]:
     """By token: the bin beyond it, if it is the first or last bin of a number, else itself; and how often to take that.
 
     To a model that has not seen them, the rows with the smallest and the largest number lie beyond all rows.

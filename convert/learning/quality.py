@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agent import FieldTable, Judged, calibration_error, number_of
+from ..agent import FieldTable, JudgedAnswer, calibration_error, number_of
 from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
 from .training_rows import Row
 
@@ -19,7 +19,7 @@ Limits = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRow:
     """A row that the model had not seen, and its answer."""
 
     row: Row
@@ -37,8 +37,8 @@ class Answered:
 def task_quality(
     rows: Sequence[Row],
     table: FieldTable,
-    answers: Sequence[Sequence[Answered]],
-    with_half: Sequence[Answered],
+    answers: Sequence[Sequence[AnsweredRow]],
+    with_half: Sequence[AnsweredRow],
     baseline: Baseline | None,
     *,
     teacher: TeacherQuality | None = None,
@@ -71,15 +71,16 @@ def task_quality(
     )
 
 
-def _share_right(answers: Sequence[Answered]) -> float:
+def _share_right(answers: Sequence[AnsweredRow]) -> float:
     return sum(answered.is_right for answered in answers) / len(answers)
 
 
-def score_error(answers: Sequence[Answered]) -> float | None:
+def score_error(answers: Sequence[AnsweredRow]) -> float | None:
     """The expected calibration error of the answers with a label; None if there are none."""
-    ordinary = [answered for answered in answers if not answered.is_unlike]
     best = [
-        Judged(max(answered.scores.values()), answered.is_right) for answered in ordinary if answered.scores is not None
+        JudgedAnswer(max(answered.scores.values()), answered.is_right)
+        for answered in answers
+        if not answered.is_unlike and answered.scores is not None
     ]
     return calibration_error(best) if best else None
 
@@ -90,7 +91,7 @@ def _learning_curve(half: float, full: float) -> LearningCurve:
     return LearningCurve(half=half, full=full, doubled=1 - after * min(max(after / before, 0.5), 1) if before else full)
 
 
-def _confusion(answers: Sequence[Answered], labels: Sequence[str]) -> dict[str, dict[str, int]]:
+def _confusion(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> dict[str, dict[str, int]]:
     counts = Counter(
         (answered.row.answer_text, UNSURE if answered.output is None else answered.output)
         for answered in answers
@@ -100,7 +101,7 @@ def _confusion(answers: Sequence[Answered], labels: Sequence[str]) -> dict[str, 
     return {label: {output: counts[label, output] for output in outputs} for label in labels}
 
 
-def _suspects(answers: Sequence[Answered]) -> list[Suspect]:
+def _suspects(answers: Sequence[AnsweredRow]) -> list[Suspect]:
     """The surest first."""
     suspects = []
     for answered in answers:
@@ -121,7 +122,7 @@ def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
     return ReadField(name=name, low=low, high=high, missing=missing / len(rows))
 
 
-def limits_of(answers: Sequence[Answered]) -> Limits:
+def limits_of(answers: Sequence[AnsweredRow]) -> Limits:
     """The limits of one task, from a model without limits. If inputs have both scores, each takes half of the share."""
     log_odds = [answered.unlike for answered in answers if answered.unlike is not None]
     strangeness = [answered.strangeness for answered in answers if answered.strangeness is not None]
@@ -129,7 +130,7 @@ def limits_of(answers: Sequence[Answered]) -> Limits:
     return _limit(log_odds, share), _limit(strangeness, share)
 
 
-def with_limits(answers: Sequence[Answered], limits: Limits) -> list[Answered]:
+def with_limits(answers: Sequence[AnsweredRow], limits: Limits) -> list[AnsweredRow]:
     """What a board answers with these limits."""
     return [
         replace(answered, output=None, is_unlike=True) if _exceeds(answered, limits) else answered
@@ -142,6 +143,6 @@ def _limit(scores: Sequence[float], share: float) -> float | None:
     return sorted(scores, reverse=True)[int(share * len(scores))] if scores else None
 
 
-def _exceeds(answered: Answered, limits: Limits) -> bool:
+def _exceeds(answered: AnsweredRow, limits: Limits) -> bool:
     pairs = zip((answered.unlike, answered.strangeness), limits, strict=True)
     return any(score is not None and limit is not None and score > limit for score, limit in pairs)

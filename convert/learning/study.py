@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import ConvertError
-from .quality import Answered
+from .quality import AnsweredRow
 from .report import TeacherQuality
 from .teacher import Teacher
 from .training_rows import Row, by_task
@@ -47,15 +47,15 @@ class Study:
         if teacher is None:
             return cls(labelled, *folds_of(labelled, seed))
         known = frozenset(row.task.name for row in labelled)
-        alone = teacher.answer([row for row in teacher.unlabelled if row.task.name not in known])
+        teacher_only = teacher.answer([row for row in teacher.unlabelled if row.task.name not in known])
         # Folds by time need their order.
-        folds, held_out = folds_of(sorted([*labelled, *alone], key=lambda row: row.time or 0.0), seed)
-        beside = [row for row in teacher.unlabelled if row.task.name in known]
-        random.Random(seed).shuffle(beside)  # noqa: S311 - reproducible
-        cut = len(beside) // PARTS
+        folds, held_out = folds_of(sorted([*labelled, *teacher_only], key=lambda row: row.time or 0.0), seed)
+        unlabelled = [row for row in teacher.unlabelled if row.task.name in known]
+        random.Random(seed).shuffle(unlabelled)  # noqa: S311 - reproducible
+        cut = len(unlabelled) // PARTS
         corrected, by_fold = teacher.corrected_by(labelled), [teacher.corrected_by(fold.train) for fold in folds]
         rows = [*labelled, *corrected.answer(teacher.unlabelled)]
-        return cls(rows, folds, held_out, teacher, corrected, by_fold, known, beside[cut:], beside[:cut])
+        return cls(rows, folds, held_out, teacher, corrected, by_fold, known, unlabelled[cut:], unlabelled[:cut])
 
     def with_teacher_answers(self, fold: Fold) -> Fold:
         """The fold, or a part of one, with the teacher's answers that its model learns or is compared with."""
@@ -66,13 +66,13 @@ class Study:
         compared = self.unlabelled_held_out if fold is self.folds[0] else ()
         return Fold([*fold.train, *teacher.answer(self.unlabelled_train)], [*fold.held_out, *teacher.answer(compared)])
 
-    def judged(self, task: str, answers: Iterable[Answered]) -> list[Answered]:
+    def judged(self, task: str, answers: Iterable[AnsweredRow]) -> list[AnsweredRow]:
         """The answers to rows that the folds hold out."""
         return [
             answered for answered in answers if answered.row.task.name == task and not self._is_compared(answered.row)
         ]
 
-    def teacher_quality(self, task: str, answers: Iterable[Answered]) -> TeacherQuality | None:
+    def teacher_quality(self, task: str, answers: Iterable[AnsweredRow]) -> TeacherQuality | None:
         """None where the task has no answers of a teacher. answers: of the first fold's model."""
         if self.teacher is None or self.corrected is None:
             return None

@@ -9,9 +9,9 @@ from .training_rows import Row, by_task
 
 BINS = 64
 # A field is a number if at least this share of its values are numbers.
-NUMBERS = 0.95
+MIN_NUMBER_SHARE = 0.95
 Parts = Sequence[Control | str]
-KINDS = ("any", "of other rows", "shifted")
+NOISE_KINDS = ("any", "of other rows", "shifted")
 
 
 def build_table(rows: Sequence[Row]) -> FieldTable:
@@ -36,7 +36,7 @@ def _task_fields(rows: Sequence[Row], numbers: frozenset[str]) -> TaskFields:
 def _edges(values: Sequence[object]) -> tuple[float, ...] | None:
     """From the least to the greatest number; None for texts."""
     numbers = [number for number in map(number_of, values) if number is not None]
-    if len(numbers) < NUMBERS * len(values):
+    if len(numbers) < MIN_NUMBER_SHARE * len(values):
         return None
     edges = np.unique(numbers)
     if len(edges) > BINS:
@@ -59,19 +59,19 @@ class Noise:
 
     def prompt(self) -> list[Control | str]:
         """A row's prompt. Changed numbers are random, from other rows, or all shifted by one share of their bins."""
-        row = self._below(len(self._prompts))
-        numbers, kind, shift = list(self._numbers[row]), self._draw.choice(KINDS), self._draw.uniform(-1, 1)
-        for at in self._draw.permutation(len(numbers))[: 1 + self._below(len(numbers))].tolist():
+        row = self._random_index(len(self._prompts))
+        numbers, kind, shift = list(self._numbers[row]), self._draw.choice(NOISE_KINDS), self._draw.uniform(-1, 1)
+        for at in self._draw.permutation(len(numbers))[: 1 + self._random_index(len(numbers))].tolist():
             bins = self._bins[numbers[at]]
             if kind == "any":
-                numbers[at] = bins[self._below(len(bins))]
+                numbers[at] = bins[self._random_index(len(bins))]
             elif kind == "of other rows":
-                numbers[at] = self._numbers[self._below(len(self._numbers))][at]
+                numbers[at] = self._numbers[self._random_index(len(self._numbers))][at]
             elif numbers[at] in bins:
                 moved = bins.index(numbers[at]) + round(shift * len(bins))
                 numbers[at] = bins[min(max(moved, 0), len(bins) - 1)]
         drawn = iter(numbers)
         return [next(drawn) if part in self._bins else part for part in self._prompts[row]]
 
-    def _below(self, end: int) -> int:
+    def _random_index(self, end: int) -> int:
         return int(self._draw.integers(end))

@@ -17,10 +17,10 @@ from ..agent import (
     weights_sha256,
 )
 from ..errors import ConvertError, escaped
-from ..evaluate.worker import Adapted, adapters_of, open_worker
+from ..evaluate.worker import AdaptedModel, adapters_of, open_worker
 from ..measure.cache import read_cached, write_cached
 from ..progress import OnProgress, part_of
-from .quality import Answered
+from .quality import AnsweredRow
 from .training_rows import Row, by_task
 
 _AT_ONCE = 4
@@ -61,7 +61,7 @@ class Teacher:
             answered.append(replace(lesson, chances={lesson.answer_text: 1.0} if scores is None else scores))
         return answered
 
-    def judged_on(self, rows: Sequence[Row]) -> list[Answered]:
+    def judged_on(self, rows: Sequence[Row]) -> list[AnsweredRow]:
         """Its answers to the labelled rows that it was asked."""
         answered = []
         for row in rows:
@@ -71,7 +71,7 @@ class Teacher:
                 is_unsure = (
                     isinstance(config, ClassifyTask) and scores is not None and scores[output] < config.min_score
                 )
-                answered.append(Answered(row, None if is_unsure else output, scores))
+                answered.append(AnsweredRow(row, None if is_unsure else output, scores))
         return answered
 
     def _answer(self, row: Row) -> tuple[Any, dict[str, float] | None]:
@@ -84,7 +84,7 @@ class Teacher:
 
 
 def ask_teacher(
-    model: Adapted, labelled: Sequence[Row], unlabelled: Sequence[Row], *, work: Path, progress: OnProgress
+    model: AdaptedModel, labelled: Sequence[Row], unlabelled: Sequence[Row], *, work: Path, progress: OnProgress
 ) -> tuple[Teacher, list[str]]:
     """The answers of the model to all rows, as a board gives them; and warnings. work: the cache of answers.
 
@@ -100,14 +100,15 @@ def ask_teacher(
             task = rows[0].task
             cache = model.cached(work, task.definition, "-answers.json")
             part = part_of(progress, number / len(tasks), (number + 1) / len(tasks))
-            of_task, failed = _ask(worker, _not_shown(rows), cache, part)
+            of_task, failed = _ask(worker, _without_examples(rows), cache, part)
+            first_failure = f", the first: {failed[0]}" if failed else ""
             if not any(_key(row) in of_task for row in taught[name]):
-                raise ConvertError(f"the teacher answers no row of the task {name}{_first(failed)}")
+                raise ConvertError(f"the teacher answers no row of the task {name}{first_failure}")
             if failed:
-                warnings.append(f"the teacher does not answer {len(failed)} of {len(rows)} rows{_first(failed)}")
+                warnings.append(f"the teacher does not answer {len(failed)} of {len(rows)} rows{first_failure}")
             answers |= of_task
             if isinstance(task.config, ClassifyTask):
-                maps[name] = _start(task, task.config, weights, priors.get(task.definition))
+                maps[name] = _starting_map(task, task.config, weights, priors.get(task.definition))
     teacher = Teacher(weights, [row for row in unlabelled if _key(row) in answers], answers, maps)
     _check_varied(teacher, labelled)
     return teacher, warnings
@@ -143,21 +144,17 @@ def _ask(
     return {key: kept[digest] for key, digest in hashes.items() if digest in kept}, failed
 
 
-def _start(task: Task, config: ClassifyTask, weights: str, prior: Mapping[str, float] | None) -> ScoreMap:
+def _starting_map(task: Task, config: ClassifyTask, weights: str, prior: Mapping[str, float] | None) -> ScoreMap:
     """What a board corrects this model's scores with."""
     if task.score_map is not None and task.has_map_for(weights):
         return task.score_map
     return ScoreMap.identity(config.labels) if prior is None else ScoreMap.dividing_by(prior)
 
 
-def _not_shown(rows: Sequence[Row]) -> list[Row]:
+def _without_examples(rows: Sequence[Row]) -> list[Row]:
     """The rows whose inputs are not among the task's own examples, as those have their answers in the prompt."""
     shown = {compact_json(example.input) for example in rows[0].task.config.examples}
     return [row for row in rows if compact_json(row.request.fields["input"]) not in shown]
-
-
-def _first(failed: Sequence[str]) -> str:
-    return f", the first: {failed[0]}" if failed else ""
 
 
 def _key(row: Row) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from ..agent import MODEL_FILE, FieldTable, Finished, number_of
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..evaluate.requests import Requests
-from ..evaluate.worker import Adapted, open_worker
+from ..evaluate.worker import AdaptedModel, open_worker
 from ..plan import make_plan
 from ..progress import OnProgress, part_of
 from ..quantize.recipe import Quantization
@@ -24,7 +24,7 @@ from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .model import TrainedModel, train_model
-from .quality import Answered, Limits, limits_of, task_quality, with_limits
+from .quality import AnsweredRow, Limits, limits_of, task_quality, with_limits
 from .recipe import MIN_STEPS, Recipe
 from .report import Baseline, TaskQuality, Training, render_training
 from .study import Fold, Study, half_of
@@ -147,7 +147,7 @@ def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Reci
     return replace(recipe, steps=max(min(recipe.steps, int(seconds / step_s)), MIN_STEPS))
 
 
-def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[Answered]:
+def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[AnsweredRow]:
     """Trains on a fold and answers the rows that it holds out. Raises ConvertError."""
     model = train_model(fold.train, recipe, part_of(progress, 0.0, 0.9))
     return _answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
@@ -155,7 +155,7 @@ def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progr
 
 def _answers_of(
     model: TrainedModel, rows: Sequence[Row], quantization: Quantization, progress: OnProgress
-) -> list[Answered]:
+) -> list[AnsweredRow]:
     """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.
 
     Rows unlike training have an output, too, which `with_limits` then removes.
@@ -166,16 +166,16 @@ def _answers_of(
         model.write(folder)
         with Checkpoint(folder) as checkpoint:
             make_plan(read_model(checkpoint), quantization).write(folder / MODEL_FILE)
-        with open_worker(Adapted(folder / MODEL_FILE), []) as worker:
+        with open_worker(AdaptedModel(folder / MODEL_FILE), []) as worker:
             for number, row in enumerate(rows):
                 progress("answering rows that are held out", number / len(rows))
                 event = worker.ask(row.request.build_engine_request(number))
                 if not isinstance(event, Finished):
-                    answers.append(Answered(row, None, None))
+                    answers.append(AnsweredRow(row, None, None))
                     continue
                 output = row.task.output_of(replace(event, unlike=None))
                 strangeness = model.vocabulary.strangeness(row)
-                answers.append(Answered(row, output, event.scores, event.unlike, strangeness))
+                answers.append(AnsweredRow(row, output, event.scores, event.unlike, strangeness))
     return answers
 
 

@@ -121,11 +121,11 @@ def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def _time(request: TaskRow) -> float | None:
     value = request.fields["input"]
-    beside = value | request.fields if isinstance(value, dict) else request.fields
-    key = next((key for key in TIME_KEYS if beside.get(key) not in (None, "")), None)
+    sources = value | request.fields if isinstance(value, dict) else request.fields
+    key = next((key for key in TIME_KEYS if sources.get(key) not in (None, "")), None)
     if key is None:
         return None
-    time = beside[key]
+    time = sources[key]
     if isinstance(time, int | float) and not isinstance(time, bool):
         return float(time)
     try:

@@ -14,7 +14,7 @@ END_OF_TEXT, END_OF_TURN = "<|endoftext|>", "<|im_end|>"
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedExample:
     """Token ids of a prompt and of its answer, with the end of the turn."""
 
     prompt: list[int]
@@ -46,12 +46,12 @@ class Vocabulary:
         assert token is not None
         return token
 
-    def encode(self, row: Row, weight: float) -> list[Encoded]:
+    def encode(self, row: Row, weight: float) -> list[EncodedExample]:
         """The row with each answer that it may have; they share its weight by their chances."""
         prompt = self.prompt_ids(self.table.parts(row.task.name, row.text))
         chances = {row.answer_text: 1.0} if row.chances is None else row.chances
         return [
-            Encoded(prompt, [*self._text_ids(answer), self.end_of_turn], weight * chance)
+            EncodedExample(prompt, [*self._text_ids(answer), self.end_of_turn], weight * chance)
             for answer, chance in chances.items()
         ]
 

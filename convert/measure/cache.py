@@ -35,7 +35,7 @@ def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, prog
     Raises ConvertError.
     """
     made_from = [checkpoint.source_hashes(), tools(), _CACHE_VERSION]
-    if model.config.vocab_size < model.all_tokens:
+    if model.config.vocab_size < model.checkpoint_tokens:
         made_from.append(model.tokenizer.tokens)
     path = work / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16] / "reference.gguf"
     if not is_whole_gguf(path):

@@ -20,7 +20,7 @@ from ..agent import BackendError, HeaderError, TensorInfo, check_adapter, load_b
 from ..errors import ConvertError, escaped
 from ..quantize.ggml import Floats, GgmlType, library_path
 from ..quantize.quantizer import processors
-from ..stopping import is_stop_waiting, stop_deferred
+from ..stopping import is_stop_pending, stop_deferred
 
 # Long enough for a conversation, short enough for the memory of a step's logits.
 CHUNK_TOKENS = 512
@@ -75,7 +75,7 @@ class LoadedVocabulary:
         if not self._model:
             raise ConvertError(f"{escaped(str(path))}: llama.cpp cannot load this model, or a weight is not finite")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
-        self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.token_count: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +188,7 @@ class Runner(LoadedVocabulary):
         """After each token from `first` on, [tokens, vocabulary]: a view until the next call. Raises ConvertError."""
         self._run(tokens, first)
         pointer = llama_cpp.llama_get_logits(self._context)
-        logits = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
+        logits = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.token_count))
         # Both are NaN if any logit is.
         if not np.isfinite((logits.min(), logits.max())).all():
             raise ConvertError(f"{escaped(str(self._path))}: computes logits that are not finite")
@@ -232,7 +232,7 @@ class Runner(LoadedVocabulary):
 
     def _on_node(self, pointer: Any, is_question: bool, _user_data: object) -> bool:  # noqa: FBT001 - C calls it
         """llama.cpp calls it before a node (a question: observe it?) and after an observed one (go on?)."""
-        if is_stop_waiting():
+        if is_stop_pending():
             return is_question
         node = pointer.contents
         if node.op not in {_MUL_MAT, _GET_ROWS}:

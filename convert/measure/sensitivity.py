@@ -117,36 +117,37 @@ def measure_sensitivities(
     that was stopped. Nothing depends on the number of processors. Raises ConvertError.
     """
     name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
-    kept = Sensitivities(reference.parent / name[:16])
+    results = Sensitivities(reference.parent / name[:16])
     # The importance matrix must hold all matrices that need not be rounded again.
-    if read_importance(kept.importance_path) is not None:
-        kept.load()
+    if read_importance(results.importance_path) is not None:
+        results.load()
     # In the order of a run: the embedding is the output matrix, or is only looked up.
     matrices = sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
     missing = {
-        tensor.name: [kind for kind in kinds[tensor.name] if not kept.is_encoded(tensor, kind)] for tensor in matrices
+        tensor.name: [kind for kind in kinds[tensor.name] if not results.is_encoded(tensor, kind)]
+        for tensor in matrices
     }
     unmeasured = [
         tensor
         for tensor in matrices
-        if with_divergences and kinds[tensor.name][0].name not in kept.divergences.get(tensor.name, {})
+        if with_divergences and kinds[tensor.name][0].name not in results.divergences.get(tensor.name, {})
     ]
     to_round = [tensor for tensor in matrices if missing[tensor.name]]
     if not to_round and not unmeasured:
-        return kept
+        return results
     progress("loading", 0.0)
     with (
         Runner(reference, is_writable=True) as runner,
         # numpy's sums would depend on the number of threads: instead, each thread gets whole matrices.
         threadpool_limits(1, "blas"),
     ):
-        found_chunks = chunks(texts, runner, seed=seed, max_chunks=CALIBRATION_CHUNKS + 1)
-        seen, unseen = found_chunks[:-1] or found_chunks, found_chunks[-1][:_MEASURED_TOKENS]
+        text_chunks = chunks(texts, runner, seed=seed, max_chunks=CALIBRATION_CHUNKS + 1)
+        seen, unseen = text_chunks[:-1] or text_chunks, text_chunks[-1][:_MEASURED_TOKENS]
         if to_round:
-            _round(runner, seen, list(_parts(to_round)), missing, kept, dataset=texts.name, progress=progress)
+            _round(runner, seen, list(_parts(to_round)), missing, results, dataset=texts.name, progress=progress)
         if unmeasured:
-            _measure_divergences(runner, unseen, unmeasured, kinds, kept, progress=progress)
-    return kept
+            _measure_divergences(runner, unseen, unmeasured, kinds, results, progress=progress)
+    return results
 
 
 def _round(
@@ -154,20 +155,20 @@ def _round(
     texts: Sequence[Sequence[int]],
     parts: Sequence[Sequence[ModelTensor]],
     kinds: Kinds,
-    kept: Sensitivities,
+    results: Sensitivities,
     *,
     dataset: str,
     progress: OnProgress,
 ) -> None:
-    """Encodes the matrices as these types, and records it in `kept`. dataset: the name of the texts."""
-    (kept.folder / _ENCODED).mkdir(parents=True, exist_ok=True)
-    squares = read_importance(kept.importance_path) or {}
+    """Encodes the matrices as these types, and records it in `results`. dataset: the name of the texts."""
+    (results.folder / _ENCODED).mkdir(parents=True, exist_ok=True)
+    squares = read_importance(results.importance_path) or {}
     for number, part in enumerate(parts, 1):
         of_parts = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
         names = [tensor.name for tensor in part if runner.is_multiplied(tensor.name)]
         moments = second_moments(runner, texts, names, progress=partial(progress, f"calibrating{of_parts}"))
         squares |= {name: np.diag(moments[input_group(name)]).copy() for name in names}
-        with atomic_writer(kept.importance_path) as draft:
+        with atomic_writer(results.importance_path) as draft:
             write_importance(Path(draft.name), squares, dataset=dataset, chunks=len(texts))
         groups: dict[str, _SharedInput] = {}
         for tensor in part:
@@ -176,7 +177,7 @@ def _round(
         pool = ThreadPoolExecutor(processors())
         try:
             encoding = {
-                pool.submit(_encode, runner, groups[input_group(tensor.name)], tensor, kind, kept): tensor
+                pool.submit(_encode, runner, groups[input_group(tensor.name)], tensor, kind, results): tensor
                 for tensor in sorted(part, key=lambda tensor: input_group(tensor.name))
                 for kind in kinds[tensor.name]
             }
@@ -211,9 +212,9 @@ class _SharedInput:
             return self._feedback
 
 
-def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, kept: Sensitivities) -> None:
+def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: GgmlType, results: Sensitivities) -> None:
     feedback, stored, total = group.feedback(), runner.weights(tensor.name), 0.0
-    with atomic_writer(kept.encoded_path(tensor.name, kind)) as file:
+    with atomic_writer(results.encoded_path(tensor.name, kind)) as file:
         for rows in _slabs(tensor):
             weights = dequantized(GgmlType.BF16, stored[rows], tensor.columns)
             try:
@@ -222,7 +223,7 @@ def _encode(runner: Runner, group: _SharedInput, tensor: ModelTensor, kind: Ggml
                 raise ConvertError(f"tensor {escaped(tensor.source.name)}: {error}") from None
             total += loss(group.moments, weights - rounded)
             file.write(encoded.data)
-    kept.add(kept.losses, tensor.name, kind, total)
+    results.add(results.losses, tensor.name, kind, total)
 
 
 def _measure_divergences(
@@ -230,7 +231,7 @@ def _measure_divergences(
     text: list[int],
     tensors: Sequence[ModelTensor],
     kinds: Kinds,
-    kept: Sensitivities,
+    results: Sensitivities,
     *,
     progress: OnProgress,
 ) -> None:
@@ -239,11 +240,11 @@ def _measure_divergences(
     for at, tensor in enumerate(tensors):
         progress(f"measuring {tensor.name}", at / len(tensors))
         kind = kinds[tensor.name][0]
-        encoded = np.memmap(kept.encoded_path(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
+        encoded = np.memmap(results.encoded_path(tensor.name, kind), np.uint8, "r").reshape(tensor.rows, -1)
         with runner.writable_weights(tensor.name) as bits:
             for rows in _slabs(tensor):
                 bits[rows] = _to_bf16(dequantized(kind, encoded[rows], tensor.columns))
-            kept.add(kept.divergences, tensor.name, kind, max(0.0, compare(runner, reference).mean))
+            results.add(results.divergences, tensor.name, kind, max(0.0, compare(runner, reference).mean))
 
 
 def _slabs(tensor: ModelTensor) -> Iterator[slice]:

@@ -23,7 +23,7 @@ class TextDocument:
 
     text: str = ""
     messages: tuple[tuple[str, str], ...] = ()  # The role and the content of each message.
-    asked: Any = None  # The input of a row.
+    row_input: Any = None  # The input of a row.
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ def _document(value: Any, where: str) -> TextDocument:
             turns = tuple(_message(message) for message in messages)
             if all(role in _ROLES for role, _ in turns):
                 return TextDocument(messages=turns)
-        case {"input": str() | dict() | list() as asked, **more}:
-            texts = (one if isinstance(one, str) else compact_json(one) for one in (asked, more.get("answer", "")))
-            return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)), asked=asked)
+        case {"input": str() | dict() | list() as row_input, **more}:
+            texts = (one if isinstance(one, str) else compact_json(one) for one in (row_input, more.get("answer", "")))
+            return TextDocument(messages=tuple(zip(("user", "assistant"), texts, strict=True)), row_input=row_input)
     raise ConvertError(
         f'{where}: must be an object with "text", with "input" as in a row, or with "messages" of "role" '
         f'({", ".join(_ROLES)}) and "content"'

@@ -30,7 +30,7 @@ class SourceModel:
     generation: dict[str, Any]  # The content of generation_config.json.
     licence: str | None
     fields: str | None  # How a model that `train` made reads an input, as JSON; None for a chat model.
-    all_tokens: int  # How many tokens the checkpoint has. The tokenizer may have a part of them.
+    checkpoint_tokens: int  # How many tokens the checkpoint has. The tokenizer may have a part of them.
 
 
 def read_model(checkpoint: Checkpoint) -> SourceModel:
@@ -49,7 +49,7 @@ def read_model(checkpoint: Checkpoint) -> SourceModel:
         generation=checkpoint.read_object(GENERATION_FILE) or {},
         licence=_licence(checkpoint.read_text(CARD_FILE) or ""),
         fields=checkpoint.read_text(FIELDS_FILE),
-        all_tokens=config.vocab_size,
+        checkpoint_tokens=config.vocab_size,
     )
 
 

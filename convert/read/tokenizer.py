@@ -57,7 +57,7 @@ def parse_tokenizer(
         raise CheckpointError(f"{FILE}: model.vocab must be an object that maps tokens to ids")
     added = _added_tokens(raw, config)
     tokens, types = _tokens(vocab, added, vocab_size)
-    adds = _adds(raw.get("post_processor"), config)
+    adds = _added_by_encoding(raw.get("post_processor"), config)
     special_ids = _special_ids(config, {text: token_id for token_id, (text, _) in added.items()}, fallback_ids)
     for kind, token_id in special_ids.items():
         if not 0 <= token_id < vocab_size:
@@ -166,7 +166,7 @@ def _merges(raw: Any, vocab: dict[str, int]) -> list[str]:
     return merges
 
 
-def _adds(post_processor: Any, config: dict[str, Any]) -> dict[str, bool]:
+def _added_by_encoding(post_processor: Any, config: dict[str, Any]) -> dict[str, bool]:
     """From the post-processor, else from tokenizer_config.json."""
     adds: dict[str, bool] = {}
     match post_processor:

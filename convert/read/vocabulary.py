@@ -22,7 +22,7 @@ from .tokenizer import Tokenizer
 # The rows of a matrix, for llama.cpp's fast kernels, are a multiple of this.
 ROW_GROUP = 8
 END_OF_TURN_KEY = "tokenizer.ggml.eot_token_id"
-_OF_TEXT = (int(TokenType.NORMAL), int(TokenType.UNUSED))
+_TEXT_TYPES = (int(TokenType.NORMAL), int(TokenType.UNUSED))
 
 
 def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[int]:
@@ -36,7 +36,7 @@ def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[
         left, right = merge.split(" ")
         if {left, right, left + right} <= ids.keys():
             parts_of[ids[left + right]] |= {ids[left], ids[right]}
-    added = [number for number, kind in enumerate(tokenizer.token_types) if kind not in _OF_TEXT]
+    added = [number for number, kind in enumerate(tokenizer.token_types) if kind not in _TEXT_TYPES]
     single_bytes = [number for number, text in enumerate(tokenizer.tokens) if len(text) == 1]
     kept, waiting = set[int](), [*added, *single_bytes, *tokenizer.special_ids.values(), *used]
     while waiting:

@@ -20,7 +20,7 @@ from ..errors import ConvertError
 from ..measure.cache import read_arrays, write_arrays
 from ..measure.runner import CHUNK_TOKENS, LoadedVocabulary
 from ..measure.texts import Texts, chunks
-from ..plan import Encoded, FilePlan
+from ..plan import FilePlan, FindEncoded
 from ..progress import OnProgress, part_of
 from ..quantize.ggml import GgmlType
 from ..quantize.quantizer import processors
@@ -29,7 +29,7 @@ from ..write.manifest import torch_versions
 from .block import Array, Block, StoredTensors, embedded, read_rows, transformers_config
 
 # The first ones decide whether a block got better.
-_MAX_CHUNKS, _JUDGING_CHUNKS = 400, 8
+_MAX_CHUNKS, _VALIDATION_CHUNKS = 400, 8
 # Rises with every change of the training: older results are then not used.
 _VERSION = 1
 _EPOCHS = 2
@@ -39,7 +39,7 @@ _LEVEL_RATE, _GROWTH_RATE, _VECTOR_RATE = 1e-3, 2.5e-4, 3e-4
 
 def recover_blocks(
     plan: FilePlan,
-    encoded: Encoded,
+    encoded: FindEncoded,
     *,
     reference: Path,
     texts: Texts,
@@ -65,8 +65,8 @@ def recover_blocks(
         return tensors_trained
     with LoadedVocabulary(reference) as vocabulary:
         tokens = chunks(texts, vocabulary, seed=seed, max_chunks=_MAX_CHUNKS)
-    if len(tokens) <= _JUDGING_CHUNKS:
-        min_tokens = (_JUDGING_CHUNKS + 1) * CHUNK_TOKENS
+    if len(tokens) <= _VALIDATION_CHUNKS:
+        min_tokens = (_VALIDATION_CHUNKS + 1) * CHUNK_TOKENS
         raise ConvertError(f"{texts.name}: fewer than {min_tokens} tokens, which --recover needs")
     tensors = {tensor.name: tensor for tensor in plan.model.tensors}
 
@@ -81,16 +81,16 @@ def recover_blocks(
     config = transformers_config(plan.model.config)
     embedding = tensors[TOKEN_EMBD]
     hidden = embedded(tokens, *rounded(TOKEN_EMBD), embedding.columns)
-    wanted = embedded(tokens, *read_rows(embedding), embedding.columns)
+    targets = embedded(tokens, *read_rows(embedding), embedding.columns)
     for number, path in enumerate(paths):
         part = part_of(progress, number / len(paths), (number + 1) / len(paths))
         report = partial(part, f"recovering block {number}")
         report(0.0)
         block = Block(config, number, plan.model.tensors)
-        wanted = block.outputs(wanted)
+        targets = block.outputs(targets)
         matrices = {name: rounded(name) for name in block.matrix_names}
         if (trained := kept[number]) is None:
-            trained = _trained(block, matrices, hidden, wanted, report)
+            trained = _trained(block, matrices, hidden, targets, report)
             write_arrays(path, trained)
             block = Block(config, number, plan.model.tensors)
         block.replace(matrices | {name: (kinds[name], array) for name, array in trained.items()})
@@ -103,19 +103,19 @@ def _trained(
     block: Block,
     matrices: StoredTensors,
     hidden: Sequence[Any],
-    wanted: Sequence[Any],
+    targets: Sequence[Any],
     report: Callable[[float], None],
 ) -> dict[str, Array]:
     """The trained tensors, or the rounded ones if these give nearer hidden states."""
     block.round(matrices)
-    before, error = block.encode(), _error(block, hidden[:_JUDGING_CHUNKS], wanted[:_JUDGING_CHUNKS])
-    _train(block, hidden[_JUDGING_CHUNKS:], wanted[_JUDGING_CHUNKS:], report)
-    is_better = _error(block, hidden[:_JUDGING_CHUNKS], wanted[:_JUDGING_CHUNKS]) < error
+    before, error = block.encode(), _error(block, hidden[:_VALIDATION_CHUNKS], targets[:_VALIDATION_CHUNKS])
+    _train(block, hidden[_VALIDATION_CHUNKS:], targets[_VALIDATION_CHUNKS:], report)
+    is_better = _error(block, hidden[:_VALIDATION_CHUNKS], targets[:_VALIDATION_CHUNKS]) < error
     return block.encode() if is_better else before
 
 
-def _train(block: Block, inputs: Sequence[Any], wanted: Sequence[Any], progress: Callable[[float], None]) -> None:
-    """Trains a rounded block to give the wanted hidden states of each text. progress gets the share of steps."""
+def _train(block: Block, inputs: Sequence[Any], targets: Sequence[Any], progress: Callable[[float], None]) -> None:
+    """Trains a rounded block to give the target hidden states of each text. progress gets the share of steps."""
     rounded, vectors = block.rounded, block.vectors
     for vector in vectors:
         vector.requires_grad_()
@@ -130,7 +130,7 @@ def _train(block: Block, inputs: Sequence[Any], wanted: Sequence[Any], progress:
     draw = np.random.default_rng(0)
     for epoch in range(_EPOCHS):
         for place, at in enumerate(draw.permutation(len(inputs))):
-            loss = _relative_error(block(inputs[at]), wanted[at])
+            loss = _relative_error(block(inputs[at]), targets[at])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -140,11 +140,11 @@ def _train(block: Block, inputs: Sequence[Any], wanted: Sequence[Any], progress:
             progress((epoch + (place + 1) / len(inputs)) / _EPOCHS)
 
 
-def _error(block: Block, inputs: Sequence[Any], wanted: Sequence[Any]) -> float:
-    pairs = zip(block.outputs(inputs), wanted, strict=True)
-    return sum(float(_relative_error(outputs, states)) for outputs, states in pairs) / len(wanted)
+def _error(block: Block, inputs: Sequence[Any], targets: Sequence[Any]) -> float:
+    pairs = zip(block.outputs(inputs), targets, strict=True)
+    return sum(float(_relative_error(outputs, states)) for outputs, states in pairs) / len(targets)
 
 
-def _relative_error(outputs: Any, wanted: Any) -> Any:
+def _relative_error(outputs: Any, targets: Any) -> Any:
     """The mean squared error, relative to each token's state: the next block normalizes it."""
-    return ((outputs - wanted).square().mean(-1) / wanted.square().mean(-1)).mean()
+    return ((outputs - targets).square().mean(-1) / targets.square().mean(-1)).mean()

@@ -11,7 +11,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TunedOn:
+class CalibrationTexts:
     """The texts that the matrices were rounded for; sha256 (hex) of their files."""
 
     name: str
@@ -49,7 +49,7 @@ class Bundle:
     quantization: str
     bits_per_weight: float
     target: str  # The kernels that its types were chosen for.
-    calibration: TunedOn
+    calibration: CalibrationTexts
     adapter_sha256: str | None  # Of adapter.gguf in hex; None if there is none.
     canaries: int  # The number of recorded answers.
     vocabulary: Vocabulary

@@ -29,14 +29,14 @@ class KeptAnswer(Answer):
     input: bytes | None = None
 
 
-def name_of_student(task: str, student: str) -> str:
+def student_store_name(task: str, student: str) -> str:
     """The name under which a student's answers to a task are kept."""
     return f"{task}/{student}"
 
 
 class AnswerTable:
     """In all methods `basis` identifies a task's definition, the model and the judge. `task` is a task's name, or what
-    `name_of_student` returns.
+    `student_store_name` returns.
     """
 
     def __init__(self, store: Store) -> None:
@@ -108,7 +108,7 @@ def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
     # A student's answer without an input is an audit: the large model's own answer to the request is kept, too.
     statement = f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR (task GLOB ? AND input IS NOT NULL) ORDER BY number"  # noqa: S608
-    rows = select(statement, task, name_of_student(task, "*"))
+    rows = select(statement, task, student_store_name(task, "*"))
     return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
 

@@ -33,9 +33,9 @@ class AuditedTask:
     task: Task
     config: ClassifyTask
     basis: str  # Identifies definition, model and judge in the store.
-    name: str  # The name of its answers in the store.
+    store_name: str  # The name of its answers in the store.
     since: int = 0  # The number of the last answer before the audits that count.
-    kept: int = 0
+    kept_count: int = 0
     due_at: float | None = 0.0  # When it is assessed next; None if nothing is new.
 
 
@@ -60,7 +60,7 @@ class AuditedTasks(Generic[_T]):
         """Gives the document of an `event/recalibration`, if there is one."""
         raise NotImplementedError
 
-    def _tracked_as(self, task: Task | None) -> _T | None:
+    def _find_tracked(self, task: Task | None) -> _T | None:
         """None if answers of the task are not kept, and for a request whose definition of the task is gone."""
         assert task is not None
         tracked = self._tracked.get(task.name)
@@ -79,15 +79,15 @@ class AuditedTasks(Generic[_T]):
             "input": None if value is None else encode(value),
             "output": output,
         }
-        self._table.keep(tracked.name, tracked.basis, KeptAnswer(**answer | marks))
-        tracked.kept += 1
-        if tracked.kept % _FORGET_EVERY == 0:
+        self._table.keep(tracked.store_name, tracked.basis, KeptAnswer(**answer | marks))
+        tracked.kept_count += 1
+        if tracked.kept_count % _FORGET_EVERY == 0:
             self._forget_old(tracked)
 
     def _forget_old(self, tracked: _T) -> None:
         keep, before = self._config.keep, moment(time.monotonic()).wall_s - self._config.days * _DAY_S
         keep_marked = max(keep, self._min_kept_marked)
-        self._table.forget(tracked.name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
+        self._table.forget(tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
 
     def tick(self, now: float) -> dict[str, Any] | None:
         """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
@@ -101,7 +101,7 @@ class AuditedTasks(Generic[_T]):
                 if (error := future.exception()) is None:
                     event = self._apply(tracked, kept, future.result())
                 else:
-                    log.error("the kept answers of %s cannot be used: %s", tracked.name, error)
+                    log.error("the kept answers of %s cannot be used: %s", tracked.store_name, error)
         due = [(task.due_at, task) for task in self._tracked.values() if task.due_at is not None and now >= task.due_at]
         if due:
             _, first = min(due, key=lambda pair: pair[0])

@@ -60,7 +60,7 @@ class Mark(CommandFields):
 
 
 @dataclass(slots=True, eq=False)
-class _Tracked(AuditedTask):
+class _FeedbackTask(AuditedTask):
     fitted: ScoreMap | None = None
     compared_rows: int = 0  # How many rows of feedback there were when the map was last compared with a new fit.
     dropped_from: float | None = None  # The accuracy before it fell; None if it has not fallen, or has recovered.
@@ -88,7 +88,7 @@ class _Tracked(AuditedTask):
         self.dropped_from = None if document["dropped_from"] is None else float(document["dropped_from"])
 
 
-class Feedback(AuditedTasks[_Tracked]):
+class Feedback(AuditedTasks[_FeedbackTask]):
     """Feedback on the large model's answers. weights_sha256: identifies the model in force."""
 
     def __init__(
@@ -131,12 +131,12 @@ class Feedback(AuditedTasks[_Tracked]):
                 continue
             tracked = before.get(name)
             if tracked is None or tracked.task.definition != task.definition or tracked.config != task.config:
-                tracked = self._restored(task, task.config)
+                tracked = self._restore_task(task, task.config)
             self._tracked[name] = tracked
             self._forget_old(tracked)
 
-    def _restored(self, task: Task, config: ClassifyTask) -> _Tracked:
-        tracked = _Tracked(task, config, task.basis_for(self._weights_sha256), task.name)
+    def _restore_task(self, task: Task, config: ClassifyTask) -> _FeedbackTask:
+        tracked = _FeedbackTask(task, config, task.basis_for(self._weights_sha256), task.name)
         if (document := self._table.load_state(tracked.basis)) is not None:
             try:
                 tracked.restore(document)
@@ -154,11 +154,11 @@ class Feedback(AuditedTasks[_Tracked]):
 
         event: has the model's own scores. output: what the caller gets. value: the input, or None if it is not kept.
         """
-        tracked = self._tracked_as(request.task)
+        tracked = self._find_tracked(request.task)
         if tracked is None or event.scores is None or request.answerer != LARGE:
             return False
         self._keep(tracked, request, event, output, wall_s, value, is_audit=is_audit)
-        if tracked.kept % ASSESS_EVERY_ANSWERS == 0:
+        if tracked.kept_count % ASSESS_EVERY_ANSWERS == 0:
             tracked.due_at = 0.0
         return True
 
@@ -230,7 +230,7 @@ class Feedback(AuditedTasks[_Tracked]):
         newest = max(answer.wall_s for _, answer in matches)
         return [(basis, answer) for basis, answer in matches if answer.wall_s == newest]
 
-    def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
+    def _assessment(self, tracked: _FeedbackTask) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         config = tracked.config
         kept = self._table.answers_for(tracked.basis, config.labels)
         base = self._maps.known.in_force(tracked.task) or ScoreMap.identity(config.labels)
@@ -246,7 +246,7 @@ class Feedback(AuditedTasks[_Tracked]):
         )
         return kept, work
 
-    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
+    def _apply(self, tracked: _FeedbackTask, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
         task, config = tracked.task, tracked.config
         before = tracked.document()
         if assessment.has_new_map:

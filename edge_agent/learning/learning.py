@@ -23,7 +23,7 @@ from edge_agent.learning import facts
 from edge_agent.learning.answers import AnswerTable
 from edge_agent.learning.feedback import Feedback, Mark
 from edge_agent.learning.learned_maps import LearnedMaps
-from edge_agent.learning.students import Notes, StudentChoice, Students
+from edge_agent.learning.students import RequestNotes, StudentChoice, Students
 from edge_agent.requests.answerers import Answer, Answerers
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.score_maps import ScoreMaps
@@ -60,7 +60,7 @@ class Learning(Answerers):
         if last is None:
             return self._first(request, is_large_refused=is_large_refused)
         # A request may be older than a reload that switched learning on.
-        notes: Notes | None = request.notes
+        notes: RequestNotes | None = request.notes
         if request.answerer == LARGE or notes is None or notes.choice is None:
             return super().next(request, last, is_large_refused=is_large_refused)
         if _is_sure(request, notes.choice, last, is_audited=notes.choice.is_audit and not is_large_refused):
@@ -74,8 +74,8 @@ class Learning(Answerers):
         assert request.task is not None
         if request.notes is None:
             envelope = request.envelope if self._config.feedback.keep_inputs else None
-            request.notes = Notes(None if envelope is None else envelope.input)
-        notes: Notes = request.notes
+            request.notes = RequestNotes(None if envelope is None else envelope.input)
+        notes: RequestNotes = request.notes
         notes.choice, notes.student_answer = self._students.choose(request.task), None
         if notes.choice is None or (is_large_refused and not notes.choice.is_proven):
             return super().next(request, None, is_large_refused=is_large_refused)
@@ -84,7 +84,7 @@ class Learning(Answerers):
     def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
         assert request.task is not None
         # A request may be older than a reload that switched learning on.
-        notes: Notes = request.notes or Notes(None)
+        notes: RequestNotes = request.notes or RequestNotes(None)
         if request.answerer == LARGE:
             scored, output = self._maps.scored(request.task, event)
         else:
@@ -98,9 +98,9 @@ class Learning(Answerers):
         is_audit = may_ask and self._random.random() < config.audit_rate
         # One time for both: a caller's feedback is joined to the newest answers.
         wall_s = moment(now).wall_s
-        is_students = self._students.keep(request, event, output, wall_s, notes, is_audit=is_audit)
-        is_models = self._feedback.keep(request, event, output, wall_s, notes.input, is_audit=is_audit)
-        return Answer(scored, output, please_check=is_audit and (is_students or is_models))
+        may_ask_about_student = self._students.keep(request, event, output, wall_s, notes, is_audit=is_audit)
+        may_ask_about_model = self._feedback.keep(request, event, output, wall_s, notes.input, is_audit=is_audit)
+        return Answer(scored, output, please_check=is_audit and (may_ask_about_student or may_ask_about_model))
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         super().set_priors(priors)

@@ -18,7 +18,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, Student
 from edge_agent.core.score_map import ScoreMap
-from edge_agent.learning.answers import AnswerTable, KeptAnswer, name_of_student
+from edge_agent.learning.answers import AnswerTable, KeptAnswer, student_store_name
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.maths.assessment import Assessment, assess
@@ -51,7 +51,7 @@ class StudentChoice:
 
 
 @dataclass(slots=True)
-class Notes:
+class RequestNotes:
     """What learning keeps about a request while it is answered."""
 
     input: Any  # Only where inputs are kept with their answers.
@@ -60,7 +60,7 @@ class Notes:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class _Tracked(AuditedTask):
+class _StudentTask(AuditedTask):
     student: str
     asked: int = 0  # Requests that the student was asked.
     answered: int = 0  # Those of them that it answered alone.
@@ -99,7 +99,7 @@ class _Tracked(AuditedTask):
         )
 
 
-class Students(AuditedTasks[_Tracked]):
+class Students(AuditedTasks[_StudentTask]):
     """Keeps the audits of students, and decides by them which of a student's answers are final."""
 
     def __init__(self, config: FeedbackConfig, tasks: Mapping[str, Task], table: AnswerTable, model: Model) -> None:
@@ -127,21 +127,23 @@ class Students(AuditedTasks[_Tracked]):
                 if set(labels) != set(task.config.labels):
                     log.warning("%s is not asked: task %s has other labels than it was trained for", student.name, name)
                 elif task.config.agree < 1 if task.config.min_accuracy is None else self._config.enabled:
-                    self._tracked[name] = self._tracked_one(task, task.config, student, before.get(name))
+                    self._tracked[name] = self._track_student(task, task.config, student, before.get(name))
 
-    def _tracked_one(self, task: Task, config: ClassifyTask, student: Student, before: _Tracked | None) -> _Tracked:
+    def _track_student(
+        self, task: Task, config: ClassifyTask, student: Student, before: _StudentTask | None
+    ) -> _StudentTask:
         judge = task.basis_for(self._model.weights_sha256) if config.min_accuracy is None else "callers"
         basis = hashlib.sha256(f"{task.definition}\n{student.sha256}\n{judge}".encode()).hexdigest()[:16]
         if before is not None and before.basis == basis and before.config == config:
             return before
         document = self._table.load_state(basis)
         since = document if isinstance(document, int) else 0
-        name = name_of_student(task.name, student.name)
-        return _Tracked(task=task, config=config, basis=basis, name=name, since=since, student=student.name)
+        name = student_store_name(task.name, student.name)
+        return _StudentTask(task=task, config=config, basis=basis, store_name=name, since=since, student=student.name)
 
     def choose(self, task: Task) -> StudentChoice | None:
         """The student to ask first; None if the task has none. Some requests are drawn as audits by the large model."""
-        tracked = self._tracked_as(task)
+        tracked = self._find_tracked(task)
         if tracked is None:
             return None
         least = tracked.min_score
@@ -151,17 +153,17 @@ class Students(AuditedTasks[_Tracked]):
     def name_in_store(self, task: str) -> str | None:
         """The name of the student's answers in the store; None if the task has no student."""
         tracked = self._tracked.get(task)
-        return None if tracked is None else tracked.name
+        return None if tracked is None else tracked.store_name
 
     def keep(
-        self, request: Request, event: Finished, output: Any, wall_s: float, notes: Notes, *, is_audit: bool
+        self, request: Request, event: Finished, output: Any, wall_s: float, notes: RequestNotes, *, is_audit: bool
     ) -> bool:
         """Keeps a student's answer; returns whether its caller may be asked if it is right.
 
         event: the final answer, the student's or the large model's. output: what the caller gets of it. is_audit:
         whether this reply is drawn for an audit by its caller.
         """
-        tracked, choice = self._tracked_as(request.task), notes.choice
+        tracked, choice = self._find_tracked(request.task), notes.choice
         if tracked is None or choice is None or choice.name != tracked.student:
             return False
         is_alone = request.answerer != LARGE
@@ -186,7 +188,7 @@ class Students(AuditedTasks[_Tracked]):
             if tracked.basis == basis:
                 tracked.count_audit()
 
-    def _assessment(self, tracked: _Tracked) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
+    def _assessment(self, tracked: _StudentTask) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         labels, target = tracked.config.labels, tracked.target
         answers = self._table.answers_for(tracked.basis, labels, after=tracked.since)
         kept = [answer for answer in answers if answer.is_audit]
@@ -194,13 +196,13 @@ class Students(AuditedTasks[_Tracked]):
         own = ScoreMap.identity(labels)
         return kept, partial(assess, kept, current=own, min_accuracy=target, confidence=confidence)
 
-    def _apply(self, tracked: _Tracked, kept: list[KeptAnswer], assessment: Assessment) -> None:
+    def _apply(self, tracked: _StudentTask, kept: list[KeptAnswer], assessment: Assessment) -> None:
         before = tracked.min_score
         tracked.assessment = assessment
         if assessment.dropped_from is not None:
             log.warning("student %s is right less often than before: it has to prove itself again", tracked.student)
             tracked.since, tracked.assessment = kept[-1].number, None
-            self._table.save_state(tracked.basis, tracked.name, tracked.since)
+            self._table.save_state(tracked.basis, tracked.store_name, tracked.since)
         least = tracked.min_score
         if least != before:
             words = "none" if least == UNREACHABLE else f"those with a score of at least {least:.3f}"

@@ -303,13 +303,13 @@ def without_value(fault: str) -> str:
 
 _ENTRY = re.compile(r"(?P<head>\S+ \S+ (?P<program>[^\s\[]+)\[\d+\]: )(?P<text>.*)")
 # The agent's log as cli.py sets it, the frames of a traceback, and faults that end a start.
-_OURS = re.compile(
+_AGENT_LINE = re.compile(
     r"(?:INFO|WARNING|ERROR|CRITICAL) edge_agent\.[\w.]+: .*|\s*File \"[^\"]+\", line \d+, in \S+|"
     r"Traceback \(most recent call last\):|(?:edge-agent|/\S+\.toml): .*"
 )
 _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning))(?::.*)?")
 # Callers choose these values, also names of tasks that do not exist.
-_CALLERS = re.compile(r"\b(id|op|task|topic)=(?:-?\d+|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+_CALLER_VALUE = re.compile(r"\b(id|op|task|topic)=(?:-?\d+|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 _QUOTING = re.compile(r"( code=[\w-]+| log=).*")
 # llama.cpp's last line: where in its source it ended the process, and which condition failed.
 _ABORT = re.compile(r"[\w./+-]+\.(?:c|cpp|h|cu|m):\d+: GGML_ASSERT\([^\n\"']*\) failed")
@@ -319,7 +319,7 @@ def safe_log_line(message: str) -> str | None:
     """A line of the service's log without callers' words; None if nothing of it may be kept."""
     if exception := _EXCEPTION.fullmatch(message):
         return f"{exception['type']}: {LEFT_OUT}"
-    if not _OURS.fullmatch(message):
+    if not _AGENT_LINE.fullmatch(message):
         return None
-    text = _QUOTING.sub(rf"\g<1> {LEFT_OUT}", _CALLERS.sub(rf"\g<1>={LEFT_OUT}", message))
+    text = _QUOTING.sub(rf"\g<1> {LEFT_OUT}", _CALLER_VALUE.sub(rf"\g<1>={LEFT_OUT}", message))
     return " ".join([without_value(text), *_ABORT.findall(message)])

@@ -66,7 +66,7 @@ class Group:
     busy: dict[str, int]
 
 
-def row(priority: int | None, endings: Sequence[Ending]) -> Group:
+def summarize(priority: int | None, endings: Sequence[Ending]) -> Group:
     refused = [ending for ending in endings if ending.status == "busy" and ending.is_refused_at_once]
     busy = Counter(str(ending.code) for ending in endings if ending.status == "busy")
     admitted, displaced = len(endings) - len(refused), busy.total() - len(refused)
@@ -151,14 +151,14 @@ def main() -> int:
         per_s = capacity_per_s(agent.load, topic, width=4 * WIDTH, seconds=options.seconds / 3)
         endings = offer(agent.load, topic, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
     print(f"{processor()}: capacity {per_s:.1f}/s, offered {options.times * per_s:.1f}/s for {options.seconds:.0f} s")
-    rows = [row(priority, [one for one in endings if one.priority == priority]) for priority in PRIORITIES]
-    print(table([*rows, row(None, endings)]))
+    groups = [summarize(level, [ending for ending in endings if ending.priority == level]) for level in PRIORITIES]
+    print(table([*groups, summarize(None, endings)]))
     return 0
 
 
-def table(rows: Sequence[Group]) -> str:
+def table(groups: Sequence[Group]) -> str:
     """A line for each group, None as –."""
-    lines = [[one.name for one in fields(Group)], *(astuple(one) for one in rows)]
+    lines = [[column.name for column in fields(Group)], *(astuple(group) for group in groups)]
     cells = [
         ["–" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in line]
         for line in lines

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rigs.chaos.asker import Asker
 from rigs.chaos.storm import Faults, Storm
-from rigs.load.ledger import NO_FAULT, ByFault, Ledger
+from rigs.load.ledger import NO_FAULT, FaultCounts, Ledger
 from rigs.machine import require
 
 SHARES = {"worker killed": 50, "agent killed": 20, "broker restarted": 10, "network cut": 20, "broker frozen": 10}
@@ -101,7 +101,7 @@ def report(ledger: Ledger, *, is_good: bool) -> int:
 
 def table(ledger: Ledger) -> Iterator[str]:
     """A line for each fault, and one for all."""
-    columns = [one.name for one in fields(ByFault)]
+    columns = [one.name for one in fields(FaultCounts)]
     yield f"{'last fault':18}" + "".join(f"{name.replace('_', ' '):>16}" for name in columns)
     faults = sorted(ledger.by_fault().items(), key=lambda item: item[0] == NO_FAULT)
     rows = {fault: [getattr(one, name) for name in columns] for fault, one in faults}

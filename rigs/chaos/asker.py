@@ -31,7 +31,7 @@ class Asker(Load):
         while self._left and self.ledger.unanswered < WINDOW:
             self._left -= 1
             self._ask()
-        self.note_taken()
+        self.note_acknowledged()
 
     def _ask(self) -> None:
         task = self._random.choice(("generate", "triage"))

@@ -27,7 +27,7 @@ _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+fa
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayResult:
     """How a run of a playbook ended."""
 
     code: int
@@ -204,8 +204,8 @@ class Fleet:
             start_new_session=True,
         )
 
-    def play(self, command: str) -> Played:
+    def play(self, command: str) -> PlayResult:
         """Runs a playbook's command to its end."""
         with self.started(command) as process:
             text, _ = process.communicate(timeout=PLAY_S)
-        return Played(process.returncode, text)
+        return PlayResult(process.returncode, text)

@@ -202,7 +202,7 @@ def test_systemd_knows_every_line(service: InstalledService) -> None:
     assert [line for line in output.splitlines() if "edge-agent" in line] == []
 
 
-def test_account_and_folders_are_as_the_readme_says(service: InstalledService) -> None:
+def test_account_and_folders_are_as_install_md_says(service: InstalledService) -> None:
     owned = {
         "/etc/edge-agent": "root:edge-agent 750",
         "/etc/edge-agent/credentials": "root:root 700",

@@ -22,7 +22,7 @@ from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Trust, read_keys
 from edge_agent.worker.client import WorkerError, started
 from rigs.fuzz.checkpoints import make_bundle
-from rigs.fuzz.children import ENDED, FAILED, Outcome, tried
+from rigs.fuzz.children import ENDED, FAILED, Outcome, try_in_child
 from rigs.fuzz.damage import damage_file, plain_files
 from rigs.fuzz.gguf import mutated
 from tests.convert.gguf_reading import read_gguf
@@ -47,7 +47,7 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
         for number in numbers:
             with tempfile.TemporaryDirectory() as name:
                 bundle, key_file = write_damaged(sound, key, random.Random(number), Path(name))
-                outcome, why = tried(partial(_opened, bundle, key_file), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+                outcome, why = try_in_child(partial(_opened, bundle, key_file), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
                 if outcome == "opened":
                     if why not in loaded:
                         loaded[why] = _loaded(bundle, why)

@@ -24,7 +24,7 @@ from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import chat_template_fault
 from edge_agent.models.bundle import open_model
-from rigs.fuzz.children import FAILED, Outcome, tried
+from rigs.fuzz.children import FAILED, Outcome, try_in_child
 from rigs.fuzz.damage import damage_file, damage_json, json_text, plain_files
 from tests.convert.adapters import AdapterFiles, make_adapter
 from tests.convert.checkpoints import TEMPLATE, CheckpointFiles, make_checkpoint
@@ -78,7 +78,7 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
             for _ in range(dice.choice((1, 1, 1, 2, 3))):
                 _damage(places[-1] if dice.random() < 0.7 else places[0], dice)
             before = set(folder.iterdir())
-            outcome, why = tried(partial(_converted, words), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+            outcome, why = try_in_child(partial(_converted, words), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
             if outcome == "refused" and (left := set(folder.iterdir()) - before):
                 outcome, why = FAILED, f"left behind: {left}"
             yield number, (outcome, why.replace(name, "…"))

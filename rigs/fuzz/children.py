@@ -21,7 +21,7 @@ BAD = (ENDED, HUNG, RAISED, FAILED)
 _KEPT_CHARACTERS = 400
 
 
-def tried(work: Callable[[], Outcome], *, cpu_s: int, memory_bytes: int, patience_s: float = 60.0) -> Outcome:
+def try_in_child(work: Callable[[], Outcome], *, cpu_s: int, memory_bytes: int, patience_s: float = 60.0) -> Outcome:
     """The result of `work` in a child process, or how the child ended.
 
     It may take `cpu_s` of CPU time, `patience_s` of wall time, and addresses of `memory_bytes` beyond those of this

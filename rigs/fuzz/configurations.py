@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.cli import main as edge_agent
-from rigs.fuzz.children import FAILED, Outcome, tried
+from rigs.fuzz.children import FAILED, Outcome, try_in_child
 from rigs.fuzz.damage import damage_bytes, damage_json
 from tests.docs.pages import samples
 from tests.helpers.support import CONFIG, TASKS
@@ -38,7 +38,7 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
             path = Path(folder) / "config.toml"
             path.write_bytes(damaged(random.Random(number)))
             (Path(folder) / "part.json").write_text('{"type": "object"}', "utf-8")
-            outcome, why = tried(partial(_checked, path), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+            outcome, why = try_in_child(partial(_checked, path), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
             yield number, (outcome, why.replace(folder, "…"))
 
 

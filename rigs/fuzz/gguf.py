@@ -18,7 +18,7 @@ from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.gguf.header import TENSOR_TYPES, HeaderError
 from edge_agent.gguf.model import read_model_facts
-from rigs.fuzz.children import Outcome, tried
+from rigs.fuzz.children import Outcome, try_in_child
 from tests.convert.gguf_reading import Gguf, read_gguf
 from tests.engine.runs import PLANS, TASK, answer_all, run
 from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, STRING, U32, gguf
@@ -53,7 +53,7 @@ def outcomes(numbers: range, model: Path) -> Iterator[tuple[int, Outcome]]:
         path = Path(folder) / "model.gguf"
         for number in numbers:
             path.write_bytes(mutated(sound, random.Random(number)))
-            yield number, tried(partial(_loaded, path), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+            yield number, try_in_child(partial(_loaded, path), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
 
 
 def mutated(sound: Gguf, dice: random.Random) -> bytes:

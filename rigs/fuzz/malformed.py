@@ -95,37 +95,37 @@ def message(number: int, base: str, *, is_v5: bool) -> Message:
     kind, task = dice.choice((*KINDS, *V5_KINDS) if is_v5 else KINDS), dice.choice(TASKS)
     options = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": 1, "stop": "x"}
     envelope: dict[str, Any] = {"id": f"fuzz-{number}", "input": f"pump {number} is hot", "deadline_ms": 60_000}
-    made = Message(number=number, kind=kind, topic=f"{base}/infer/{task}/request", payload=b"")
-    made.properties = {"CorrelationData": mark(number)} if is_v5 else {}
+    fuzzed = Message(number=number, kind=kind, topic=f"{base}/infer/{task}/request", payload=b"")
+    fuzzed.properties = {"CorrelationData": mark(number)} if is_v5 else {}
     match kind:
         case "chat":
             envelope["input"] = {"messages": [{"role": dice.choice(_ROLES), "content": "hot"}] * dice.randint(0, 5)}
-            made.topic = f"{base}/infer/generate/request"
+            fuzzed.topic = f"{base}/infer/generate/request"
         case "other task":
-            made.topic = f"{base}/infer/{dice.choice(_ODD_TASKS)}/request"
+            fuzzed.topic = f"{base}/infer/{dice.choice(_ODD_TASKS)}/request"
         case "sensor":
-            made.topic = f"plant/{dice.choice((*_SENSORS, f's{number}'))}/{TEMPLATED}"
+            fuzzed.topic = f"plant/{dice.choice((*_SENSORS, f's{number}'))}/{TEMPLATED}"
         case "retained":
-            made.retain = True
+            fuzzed.retain = True
         case "twice":
-            made.copies = dice.choice((2, 3))
+            fuzzed.copies = dice.choice((2, 3))
         case "at most once" if is_v5:  # without a mark, nobody could tell which ones are owed
-            made.qos = 0
+            fuzzed.qos = 0
         case "odd Response Topic":
-            made.properties["ResponseTopic"] = dice.choice(_CARRIED_TOPICS)
+            fuzzed.properties["ResponseTopic"] = dice.choice(_CARRIED_TOPICS)
             envelope["reply_to"] = f"{REPLIES}/other"
         case "own topic":
-            made.properties = {"ResponseTopic": f"{REPLIES}/{number}"}
+            fuzzed.properties = {"ResponseTopic": f"{REPLIES}/{number}"}
         case "odd Content Type":
-            made.properties["ContentType"] = dice.choice(_CONTENT_TYPES)
+            fuzzed.properties["ContentType"] = dice.choice(_CONTENT_TYPES)
         case "expiry":
-            made.properties["MessageExpiryInterval"] = dice.choice((0, 1, 2, 600, 2**32 - 1))
+            fuzzed.properties["MessageExpiryInterval"] = dice.choice((0, 1, 2, 600, 2**32 - 1))
         case "many properties":
-            made.properties["PayloadFormatIndicator"] = 1
-            made.properties["UserProperty"] = dice.choice(([("k", "v")], [("k", "v" * 500)] * 40, [("", "")] * 2))
+            fuzzed.properties["PayloadFormatIndicator"] = 1
+            fuzzed.properties["UserProperty"] = dice.choice(([("k", "v")], [("k", "v" * 500)] * 40, [("", "")] * 2))
         case "long correlation":
             odd = dice.choice((b"\0", b"\xff\xfe", dice.randbytes(200), b"c" * 60_000))
-            made.properties = {"ResponseTopic": f"{REPLIES}/{number}", "CorrelationData": odd}
+            fuzzed.properties = {"ResponseTopic": f"{REPLIES}/{number}", "CorrelationData": odd}
         case "odd reply_to":
             envelope["reply_to"] = dice.choice(_ODD_TOPICS)
         case "hopeless":
@@ -138,12 +138,12 @@ def message(number: int, base: str, *, is_v5: bool) -> Message:
     if kind in ("damaged fields", "chat", "retained", "at most once", "own topic"):
         document = damage_json({**envelope, "priority": 5, "stream": False, "options": options}, dice)
     text = json.dumps(document, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
-    made.payload = _changed(text, made, dice)
-    return made
+    fuzzed.payload = _changed(text, fuzzed, dice)
+    return fuzzed
 
 
-def _changed(text: bytes, made: Message, dice: random.Random) -> bytes:
-    match made.kind:
+def _changed(text: bytes, fuzzed: Message, dice: random.Random) -> bytes:
+    match fuzzed.kind:
         case "damaged bytes":
             return damage_bytes(text, dice)[:_MAX_DAMAGED_BYTES]
         case "odd text":
@@ -159,7 +159,7 @@ def _changed(text: bytes, made: Message, dice: random.Random) -> bytes:
         case "deep":
             (opened, closed), depth = dice.choice(_BRACKETS), dice.choice(_DEPTHS)
             inner = opened * depth + "1" + closed * (depth if dice.random() < 0.7 else 0)
-            return dice.choice((inner, f'{{"id": "fuzz-{made.number}", "input": {inner}}}')).encode()
+            return dice.choice((inner, f'{{"id": "fuzz-{fuzzed.number}", "input": {inner}}}')).encode()
         case "huge number":
             name = dice.choice(("input", "id", "deadline_ms", "priority", "more"))
             return f'{{"input": "x", "{name}": {dice.choice(_NUMBERS)}}}'.encode()

@@ -54,14 +54,14 @@ class Book:
         self._seen = Counter[bytes | str]()
         self._unkeyed = 0
 
-    def sent(self, one: Message) -> None:
+    def sent(self, fuzzed: Message) -> None:
         """Notes a message before it goes out."""
         with self._lock:
-            if one.key is None:
-                self._unkeyed += one.copies
+            if fuzzed.key is None:
+                self._unkeyed += fuzzed.copies
             else:
-                self._expected[one.key] = one
-            self.owed += 0 if one.may_vanish else one.copies
+                self._expected[fuzzed.key] = fuzzed
+            self.owed += 0 if fuzzed.may_vanish else fuzzed.copies
 
     def hear(self, message: paho.MQTTMessage) -> None:
         self.note(message.topic, getattr(message.properties, "CorrelationData", None), bytes(message.payload))
@@ -81,23 +81,25 @@ class Book:
             if (wrong := fault(reply, topic, self._base)) is not None:
                 self.faults.append(f"{wrong}: {payload[:300]!r} on {topic[:200]!r}")
             key = topic if correlation is None or correlation not in self._expected else correlation
-            one = self._expected.get(key)
-            self.answered += one is None or not one.may_vanish
-            if one is None:
+            fuzzed = self._expected.get(key)
+            self.answered += fuzzed is None or not fuzzed.may_vanish
+            if fuzzed is None:
                 self._unkeyed -= 1
                 return
             self._seen[key] += 1
-            if topic not in (allowed := topics(one, self._base)):
-                self.faults.append(f"{one.number} {one.kind}: answered on {topic[:200]!r}, not {sorted(allowed)[:2]}")
-            if must_be_invalid(one) and reply["status"] != "invalid":
-                self.faults.append(f"{one.number} {one.kind}: {end}, and it is invalid")
+            if topic not in (allowed := topics(fuzzed, self._base)):
+                self.faults.append(
+                    f"{fuzzed.number} {fuzzed.kind}: answered on {topic[:200]!r}, not {sorted(allowed)[:2]}"
+                )
+            if must_be_invalid(fuzzed) and reply["status"] != "invalid":
+                self.faults.append(f"{fuzzed.number} {fuzzed.kind}: {end}, and it is invalid")
 
     def close(self) -> None:
         """Notes every message without an answer, or with too many."""
-        for key, one in self._expected.items():
-            seen, most = self._seen[key], one.copies
-            if seen > most or (seen < most and not one.may_vanish):
-                self.faults.append(f"{one.number} {one.kind}: {seen} answers, not {most}")
+        for key, fuzzed in self._expected.items():
+            seen, most = self._seen[key], fuzzed.copies
+            if seen > most or (seen < most and not fuzzed.may_vanish):
+                self.faults.append(f"{fuzzed.number} {fuzzed.kind}: {seen} answers, not {most}")
         if self._unkeyed:
             self.faults.append(f"{self._unkeyed} messages that nothing tells apart were not answered")
 
@@ -148,11 +150,11 @@ def _ask_all(book: Book, port: int, numbers: range, processes: dict[str, int]) -
     clients = {protocol: Caller(port, protocol) for protocol in ("5", "3.1.1")}
     for asked, number in enumerate(numbers):
         protocol = "3.1.1" if number % OLD_EVERY == 0 else "5"
-        one = message(number, BASE, is_v5=protocol == "5")
-        book.sent(one)
-        for _ in range(one.copies):
+        fuzzed = message(number, BASE, is_v5=protocol == "5")
+        book.sent(fuzzed)
+        for _ in range(fuzzed.copies):
             clients[protocol].send(
-                one.topic, one.payload, qos=one.qos, retain=one.retain, properties=one.properties
+                fuzzed.topic, fuzzed.payload, qos=fuzzed.qos, retain=fuzzed.retain, properties=fuzzed.properties
             )  # fmt: skip
         give_up_at = time.monotonic() + STUCK_S
         while book.owed - book.answered > AHEAD and time.monotonic() < give_up_at:

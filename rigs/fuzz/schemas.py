@@ -12,7 +12,7 @@ from edge_agent.core.codes import Code
 from edge_agent.core.pipe import EngineSettings, Failed, Finish, Finished, Load, SchemaPlan
 from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.llama_engine import LlamaEngine
-from rigs.fuzz.children import FAILED, Outcome, tried
+from rigs.fuzz.children import FAILED, Outcome, try_in_child
 from rigs.fuzz.damage import damage_json
 from tests.engine.answer.test_json_answer import SCHEMAS
 from tests.engine.runs import TASK, answer_all, run
@@ -36,7 +36,7 @@ def outcomes(numbers: range, model: Path) -> Iterator[tuple[int, Outcome]]:
     engine = LlamaEngine(Load(model_path=str(model), settings=_SETTINGS, tasks=(TASK,)))
     for number in numbers:
         schema = damaged(random.Random(number))
-        yield number, tried(partial(_tried, engine, schema), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+        yield number, try_in_child(partial(_tried, engine, schema), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
     engine._llama.close()
 
 

@@ -13,7 +13,7 @@ from edge_agent.models.bundle import open_model
 from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Revocations, Trust
 from rigs.fuzz.checkpoints import make_bundle
-from rigs.fuzz.children import FAILED, Outcome, tried
+from rigs.fuzz.children import FAILED, Outcome, try_in_child
 from rigs.fuzz.damage import damage_bytes
 from tests.helpers.keys import key_sha256, sign, trusting, write_keys
 
@@ -44,7 +44,7 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
             with tempfile.TemporaryDirectory() as name:
                 bundle = Path(shutil.copytree(world.bundle, Path(name) / "bundle"))
                 attack = "" if number % _SOUND_EVERY == 0 else attacked(world, bundle, random.Random(number))
-                outcome, why = tried(partial(_opened, bundle, world), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+                outcome, why = try_in_child(partial(_opened, bundle, world), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
                 if outcome in ("opened", "refused") and (outcome == "opened") == bool(attack):
                     outcome, why = FAILED, f"{attack or 'no attack'}: {outcome} {why}"
                 yield number, (outcome, why)

@@ -113,7 +113,7 @@ class Load:
     ) -> Future[Answer]:
         """Sends any payload whose reply has this name; the ledger holds the reply against the other arguments."""
         future = Future[Answer]()
-        self.note_taken()
+        self.note_acknowledged()
         with self._lock:
             self.ledger.ask(name, expected, ends, times=times)
             self._waiting[name] = (time.monotonic(), future)
@@ -128,11 +128,11 @@ class Load:
         """Sends what has no reply."""
         self._caller.send(topic, payload)
 
-    def note_taken(self) -> None:
-        """Tells the ledger what the broker has taken since."""
+    def note_acknowledged(self) -> None:
+        """Tells the ledger what the broker has acknowledged since."""
         with self._lock:
             for number in self._acknowledged & self._names.keys():
-                self.ledger.taken(self._names.pop(number))
+                self.ledger.acknowledged(self._names.pop(number))
                 self._acknowledged.discard(number)
 
     def struck(self, fault: str) -> None:
@@ -142,7 +142,7 @@ class Load:
 
     def close(self) -> None:
         self._caller.close()
-        self.note_taken()
+        self.note_acknowledged()
 
     def _on_message(self, message: paho.MQTTMessage) -> None:
         heard_at, payload = time.monotonic(), bytes(message.payload)

@@ -18,7 +18,7 @@ def answer_text(output: Any) -> str:
 
 
 @dataclass(slots=True)
-class Asked:
+class LedgerEntry:
     """One request. Replies are kept as digests because a run may take a night."""
 
     expected: str | None
@@ -27,7 +27,7 @@ class Asked:
     """The statuses that are right, or None if any is."""
     times: int = 1
     """How often the request was sent."""
-    is_taken: bool = False
+    is_acknowledged: bool = False
     """Whether the broker has acknowledged it."""
     fault: str = NO_FAULT
     """The last fault that happened while it was in flight."""
@@ -39,7 +39,7 @@ class Asked:
 
 
 @dataclass(slots=True)
-class ByFault:
+class FaultCounts:
     """Counts of one fault. Replies count for the fault before them."""
 
     times: int = 0
@@ -65,9 +65,9 @@ class Ledger:
 
     def __init__(self, *, allows_reruns: bool = False) -> None:
         self._allows_reruns = allows_reruns
-        self._asked: dict[str, Asked] = {}
+        self._entries: dict[str, LedgerEntry] = {}
         self._open: set[str] = set()
-        self._by_fault: dict[str, ByFault] = {NO_FAULT: ByFault()}
+        self._by_fault: dict[str, FaultCounts] = {NO_FAULT: FaultCounts()}
         self._fault = NO_FAULT
         self.statuses: Counter[str] = Counter()
         self.notes: list[str] = []
@@ -78,61 +78,61 @@ class Ledger:
 
     @property
     def answered(self) -> int:
-        return len(self._asked) - len(self._open)
+        return len(self._entries) - len(self._open)
 
     def ask(self, name: str, expected: str | None, ends: frozenset[str] | None = None, *, times: int = 1) -> None:
-        self._asked[name] = Asked(expected, ends, times)
+        self._entries[name] = LedgerEntry(expected, ends, times)
         self._open.add(name)
 
     def struck(self, fault: str) -> None:
         """The fault is about to happen."""
         self._fault = fault
-        now = self._by_fault.setdefault(fault, ByFault())
+        now = self._by_fault.setdefault(fault, FaultCounts())
         now.times += 1
         now.in_flight += len(self._open)
         for name in self._open:
-            self._asked[name].fault = fault
+            self._entries[name].fault = fault
 
-    def taken(self, name: str) -> None:
-        self._asked[name].is_taken = True
+    def acknowledged(self, name: str) -> None:
+        self._entries[name].is_acknowledged = True
 
     def hear(self, name: str, reply: dict[str, Any], payload: bytes) -> bool:
         """Takes a terminal reply, parsed and as it came; returns whether it is the first to this request."""
-        asked = self._asked.get(name)
-        if asked is None:
+        entry = self._entries.get(name)
+        if entry is None:
             self._note_wrong(f"nobody asked {name}")
             return False
-        asked.replies += 1
-        if asked.replies >= asked.times:
+        entry.replies += 1
+        if entry.replies >= entry.times:
             self._open.discard(name)
-        if asked.replies == 1:
-            self._hear_first(name, asked, reply)
+        if entry.replies == 1:
+            self._hear_first(name, entry, reply)
         else:
-            self._hear_again(name, asked, reply, payload)
-        asked.seen.append(_digest(payload))
-        return asked.replies == 1
+            self._hear_again(name, entry, reply, payload)
+        entry.seen.append(_digest(payload))
+        return entry.replies == 1
 
-    def _hear_first(self, name: str, asked: Asked, reply: dict[str, Any]) -> None:
+    def _hear_first(self, name: str, entry: LedgerEntry, reply: dict[str, Any]) -> None:
         status, code = reply["status"], (reply["error"] or {}).get("code")
-        asked.end = f"{status}/{code}" if code else status
-        asked.output = _digest(answer_text(reply["output"]).encode())
-        self._by_fault[asked.fault].answered += 1
-        self.statuses[asked.end] += 1
-        if asked.ends is not None and status not in asked.ends:
-            self._note_wrong(f"{name}: {asked.end}, not {', '.join(sorted(asked.ends))}")
-        elif status == "ok" and asked.expected is not None and answer_text(reply["output"]) != asked.expected:
-            self._note_wrong(f"{name}: {answer_text(reply['output'])!r}, not {asked.expected!r}")
+        entry.end = f"{status}/{code}" if code else status
+        entry.output = _digest(answer_text(reply["output"]).encode())
+        self._by_fault[entry.fault].answered += 1
+        self.statuses[entry.end] += 1
+        if entry.ends is not None and status not in entry.ends:
+            self._note_wrong(f"{name}: {entry.end}, not {', '.join(sorted(entry.ends))}")
+        elif status == "ok" and entry.expected is not None and answer_text(reply["output"]) != entry.expected:
+            self._note_wrong(f"{name}: {answer_text(reply['output'])!r}, not {entry.expected!r}")
 
-    def _hear_again(self, name: str, asked: Asked, reply: dict[str, Any], payload: bytes) -> None:
+    def _hear_again(self, name: str, entry: LedgerEntry, reply: dict[str, Any], payload: bytes) -> None:
         is_same = (reply["repeat"] or self._allows_reruns) and _digest(
             answer_text(reply["output"]).encode()
-        ) == asked.output
-        is_same = is_same or _digest(payload) in asked.seen
-        may_run_again = asked.replies <= asked.times and (asked.end or "").split("/")[0] not in _FINAL
+        ) == entry.output
+        is_same = is_same or _digest(payload) in entry.seen
+        may_run_again = entry.replies <= entry.times and (entry.end or "").split("/")[0] not in _FINAL
         if not is_same and not may_run_again:
             self._by_fault[self._fault].inferred_again += 1
-            self._note(f"{name}: inferred again after {asked.end}")
-        self._by_fault[self._fault].duplicates += is_same and asked.replies > asked.times
+            self._note(f"{name}: inferred again after {entry.end}")
+        self._by_fault[self._fault].duplicates += is_same and entry.replies > entry.times
 
     def _note_wrong(self, what: str) -> None:
         self._by_fault[self._fault].wrong += 1
@@ -143,16 +143,16 @@ class Ledger:
             self.notes.append(what)
 
     def lost(self) -> list[str]:
-        return sorted(name for name in self._open if self._asked[name].is_taken)
+        return sorted(name for name in self._open if self._entries[name].is_acknowledged)
 
-    def by_fault(self) -> dict[str, ByFault]:
+    def by_fault(self) -> dict[str, FaultCounts]:
         """With NO_FAULT."""
-        lost = Counter(self._asked[name].fault for name in self.lost())
+        lost = Counter(self._entries[name].fault for name in self.lost())
         return {fault: replace(one, lost=lost[fault]) for fault, one in self._by_fault.items()}
 
     def counts(self) -> dict[str, int]:
         """Of all faults together."""
-        found = {"asked": len(self._asked), "answered": self.answered}
+        found = {"asked": len(self._entries), "answered": self.answered}
         for name in ("lost", "wrong", "duplicates", "inferred_again"):
             found[name] = sum(getattr(one, name) for one in self.by_fault().values())
         return found

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from rigs.machine import require
 from rigs.soak.factory import Factory
-from rigs.soak.place import Place, running
 from rigs.soak.samples import Sample, take_sample
+from rigs.soak.site import SoakSite, running
 from rigs.soak.verdict import verdict
 from tests.helpers.bundles import convert_demo_model
 
@@ -48,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model = ECHO
         else:
             model = str((options.model or convert_demo_model(Path(folder), "q8_0")).resolve())
-        with running(Path(folder), model, protocol=options.protocol) as place:
-            load = Factory(place.port, options.protocol)
+        with running(Path(folder), model, protocol=options.protocol) as site:
+            load = Factory(site.port, options.protocol)
             load.learn()
             with suppress(KeyboardInterrupt):
-                _run(options, place, load, samples)
+                _run(options, site, load, samples)
             load.close()
-            exit_code = place.agent.stop()
-        log = place.agent.log
+            exit_code = site.agent.stop()
+        log = site.agent.log
     (options.out / "agent.log").write_text(log, encoding="utf-8")
     lines = "".join(f"{json.dumps(asdict(one))}\n" for one in samples)
     (options.out / "samples.jsonl").write_text(lines, encoding="utf-8")
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(check.holds is False for check in checks))
 
 
-def _run(options: argparse.Namespace, place: Place, load: Factory, samples: list[Sample]) -> None:
+def _run(options: argparse.Namespace, site: SoakSite, load: Factory, samples: list[Sample]) -> None:
     """Asks and watches until the run is over and everything is answered."""
     began = sampled_at = changed_at = time.monotonic()
     asked = answered = 0
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace, place: Place, load: Factory, samples: list
             answered, changed_at = load.ledger.answered, now
         if now - sampled_at >= EVERY_S:
             sampled_at = now
-            samples.append(take_sample(place, load.ledger, now - began))
+            samples.append(take_sample(site, load.ledger, now - began))
             if sys.stderr.isatty():
                 print(f"\r{now - began:6.0f} s  {answered} answered ", end="", file=sys.stderr, flush=True)
         if now - changed_at > STUCK_AFTER_S:
@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace, place: Place, load: Factory, samples: list
     quiet_until = time.monotonic() + (SETTLE_S if has_rate else 1.0)
     while time.monotonic() < quiet_until:
         time.sleep(0.5)
-        samples.append(take_sample(place, load.ledger, time.monotonic() - began))
+        samples.append(take_sample(site, load.ledger, time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections import Counter
 from edge_agent.tools.demo.readings import held_out
 from rigs.load.asking import Load
 from rigs.load.ledger import answer_text
-from rigs.soak.place import BASE, DIAGNOSIS, EXPLANATION, TRIAGE
+from rigs.soak.site import BASE, DIAGNOSIS, EXPLANATION, TRIAGE
 
 READINGS = 30
 BURST_EVERY_S, BURST = 60.0, 120

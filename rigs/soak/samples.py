@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 
 from rigs.load.ledger import Ledger
-from rigs.soak.place import Place
+from rigs.soak.site import SoakSite
 from tests.helpers.processes import workers
 
 MIB = 1 << 20
@@ -41,18 +41,18 @@ def process_sample(pid: int) -> ProcessSample | None:
         return None
 
 
-def take_sample(place: Place, ledger: Ledger, at_s: float) -> Sample:
-    pid = place.agent.process.pid
+def take_sample(site: SoakSite, ledger: Ledger, at_s: float) -> Sample:
+    pid = site.agent.process.pid
     agent, worker_pids = process_sample(pid), workers(pid)
-    assert agent is not None, f"the agent ended; its log ends with:\n{place.agent.log[-2000:]}"
+    assert agent is not None, f"the agent ended; its log ends with:\n{site.agent.log[-2000:]}"
     return Sample(
         at_s=at_s,
         answered=ledger.answered,
         unanswered=ledger.unanswered,
         agent=agent,
         worker=process_sample(worker_pids[0]) if worker_pids else None,
-        state_bytes=sum(map(_size, (place.folder / "state").rglob("*"))),
-        log_bytes=_size(place.folder / "config.log"),
+        state_bytes=sum(map(_size, (site.folder / "state").rglob("*"))),
+        log_bytes=_size(site.folder / "config.log"),
     )
 
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM, get_cosine_schedule_with_warmup
 
 from convert.learning.model import batch_of
-from convert.learning.vocabulary import END_OF_TEXT, END_OF_TURN, Encoded, train_bpe
+from convert.learning.vocabulary import END_OF_TEXT, END_OF_TURN, EncodedExample, train_bpe
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.training.tasks import OTHER_TEXTS, OTHER_WORDS, draw_example
 
@@ -69,7 +69,8 @@ def batches(tokenizer: Tokenizer) -> Iterator[tuple[Any, Any]]:
     while True:
         pool = [draw_example(source) for _ in range(BATCH * BATCHES_PER_POOL)]
         encoded = [
-            Encoded(tokenizer.encode(prompt).ids, tokenizer.encode(answer + END_OF_TURN).ids) for prompt, answer in pool
+            EncodedExample(tokenizer.encode(prompt).ids, tokenizer.encode(answer + END_OF_TURN).ids)
+            for prompt, answer in pool
         ]
         encoded.sort(key=lambda one: one.length)
         starts = list(range(0, len(encoded), BATCH))

@@ -111,7 +111,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
         board.end_all()
 
 
-def ends(client: Client) -> dict[Any, set[bytes]]:
+def replies_by_id(client: Client) -> dict[Any, set[bytes]]:
     """By the id of a request, its different terminal replies."""
     found: dict[Any, set[bytes]] = {}
     for message in client.on(RESPONSE):
@@ -144,15 +144,15 @@ def test_every_request_is_answered_once(board: Board, first: Tree, second: Tree,
         board.start(first)
         for number in range(12):
             client.publish(f"{BASE}/infer/generate/request", {"input": f"one two {number}", "id": number})
-        wait_until(lambda: len(ends(client)) >= 2, "the first ones are answered")
+        wait_until(lambda: len(replies_by_id(client)) >= 2, "the first ones are answered")
         board.end(how)
         # A stop refuses what waits.
-        assert how is signal.SIGTERM or len(ends(client)) < 12
+        assert how is signal.SIGTERM or len(replies_by_id(client)) < 12
         board.start(second)
-        wait_until(lambda: len(ends(client)) == 12, "all are answered")
+        wait_until(lambda: len(replies_by_id(client)) == 12, "all are answered")
         board.end(signal.SIGTERM)
-        assert {len(replies) for replies in ends(client).values()} == {1}
-        statuses = {json.loads(reply)["status"] for replies in ends(client).values() for reply in replies}
+        assert {len(replies) for replies in replies_by_id(client).values()} == {1}
+        statuses = {json.loads(reply)["status"] for replies in replies_by_id(client).values() for reply in replies}
         assert statuses <= ({"ok"} if how is signal.SIGKILL else {"ok", "busy"}), statuses
 
 
@@ -164,7 +164,7 @@ def test_replies_that_the_broker_did_not_get_are_delivered(board: Board, first: 
         for number in range(3):
             client.publish(f"{BASE}/infer/generate/request", {"input": f"one two three {number}", "id": number})
         time.sleep(0.6)  # they are acknowledged, and not yet answered
-        assert not ends(client)
+        assert not replies_by_id(client)
     board.broker.stop()
     time.sleep(4)
     board.end(signal.SIGKILL)
@@ -173,8 +173,8 @@ def test_replies_that_the_broker_did_not_get_are_delivered(board: Board, first: 
     board.broker.start()
     with board.client() as client:
         board.start(second)
-        wait_until(lambda: len(ends(client)) == 3, "all replies have come")
-        replies = [json.loads(reply) for both in ends(client).values() for reply in both]
+        wait_until(lambda: len(replies_by_id(client)) == 3, "all replies have come")
+        replies = [json.loads(reply) for both in replies_by_id(client).values() for reply in both]
         assert len(replies) == 3
         assert all(reply["ts"] < killed_at and reply["status"] == "ok" for reply in replies)
 

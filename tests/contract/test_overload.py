@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Self
 
-from rigs.bench.overload import Ending, offer, row, table
+from rigs.bench.overload import Ending, offer, summarize, table
 from rigs.load.asking import Load
 from tests.helpers.site import Site
 
@@ -58,8 +58,8 @@ def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy
     # From the first request on: nothing has been measured before.
     with Stall() as stall:
         fates = offered(site, mix, times=10, seconds=SECONDS)
-    rows = {priority: row(priority, [fate for fate in fates if fate.priority == priority]) for priority in PRIORITIES}
-    everyone = row(None, fates)
+    rows = {level: summarize(level, [fate for fate in fates if fate.priority == level]) for level in PRIORITIES}
+    everyone = summarize(None, fates)
     print(f"{table([*rows.values(), everyone])}\nthe longest stall: {stall.longest_s:.3f} s")
     assert {fate.status for fate in fates} <= {"ok", "busy", "expired"}
     assert {fate.code for fate in fates if fate.status == "busy"} <= {"queue_full", "deadline_unreachable"}
@@ -96,7 +96,7 @@ def test_the_least_urgent_is_answered_within_a_flood_of_the_most_urgent(start_si
     site = start_site("5", model=f"echo:step_ms={STEP_MS}")
     mix = [(0, 2000)] * 49 + [(9, 5000)]
     fates = offered(site, mix, times=3, seconds=3)
-    print(table([row(priority, [fate for fate in fates if fate.priority == priority]) for priority in (0, 9)]))
+    print(table([summarize(priority, [fate for fate in fates if fate.priority == priority]) for priority in (0, 9)]))
     assert any(fate.is_in_time for fate in fates if fate.priority == 9)
 
 

@@ -2,6 +2,7 @@
 
 from convert.report.quality import (
     Bundle,
+    CalibrationTexts,
     Comparison,
     Coverage,
     Divergence,
@@ -12,7 +13,6 @@ from convert.report.quality import (
     Size,
     TaskAccuracy,
     TensorQuality,
-    TunedOn,
     Vocabulary,
 )
 
@@ -57,7 +57,7 @@ def make_quality(layers: int = 24) -> Quality:
             quantization="IQ4_NL-MIX",
             bits_per_weight=5.921,
             target="armv8.2-dotprod",
-            calibration=TunedOn(name="factory+general", sha256="ca" * 32),
+            calibration=CalibrationTexts(name="factory+general", sha256="ca" * 32),
             adapter_sha256="ad" * 32,
             canaries=8,
             vocabulary=Vocabulary(

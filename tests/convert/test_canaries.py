@@ -13,8 +13,8 @@ import pytest
 from convert.cli import main
 from convert.evaluate import canaries as recording
 from convert.evaluate import worker as asked
-from convert.evaluate.canaries import _canary, own_requests, record_canaries
-from convert.evaluate.worker import Adapted
+from convert.evaluate.canaries import _canary, included_requests, record_canaries
+from convert.evaluate.worker import AdaptedModel
 from edge_agent.core.codes import Code
 from edge_agent.core.pipe import EngineRequest, Failed, Finish, Finished, Load
 from edge_agent.models.bundle import open_model
@@ -56,7 +56,7 @@ def keep_first(bundle: Path) -> dict[str, Any]:
 
 
 def differences(bundle: Path) -> list[str]:
-    return recording.differences(bundle, Adapted.from_path(bundle), ignore_progress)
+    return recording.differences(bundle, AdaptedModel.from_path(bundle), ignore_progress)
 
 
 def test_a_bundle_holds_answers_of_each_kind_and_the_agent_opens_it(work: Path) -> None:
@@ -228,7 +228,7 @@ class FakeWorker:
     ],
 )
 def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recorded: str | None) -> None:
-    request = next(request for request in own_requests().requests if request.task.config.kind == "generate")
+    request = next(request for request in included_requests().requests if request.task.config.kind == "generate")
     worker = FakeWorker(*texts)
     canary = _canary(cast("WorkerClient", worker), request.task, request)
     assert worker.temperatures[0] == 0.0
@@ -242,7 +242,7 @@ def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recor
 
 
 def test_only_fields_without_a_close_choice_are_recorded() -> None:
-    request = next(request for request in own_requests().requests if request.task.config.kind == "extract")
+    request = next(request for request in included_requests().requests if request.task.config.kind == "extract")
     answers = [{"machine": "M", "urgent": True, "hours": hours, "where": {"hall": hall}} for hours, hall in
                ((200, 1), (201, 2), (200, 1), (199, 1))]  # fmt: skip
     worker = FakeWorker(*map(json.dumps, answers), finish=Finish.SCHEMA)
@@ -273,10 +273,10 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
 def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
     """Else the thought would take all the tokens that an answer of a canary has."""
     model = r1_distill.convert(checkpoint_folder(), tmp_path)
-    requests = own_requests()
+    requests = included_requests()
     of_each_kind = {request.task.config.kind: request for request in requests.requests}
     few = replace(requests, requests=[of_each_kind["classify"], of_each_kind["generate"]])
-    record_canaries(Adapted(model), few, model.parent, ignore_progress)
+    record_canaries(AdaptedModel(model), few, model.parent, ignore_progress)
     canaries = decode((model.parent / "canaries.json").read_bytes())
     assert len(canaries.canaries) >= 2
     assert {

@@ -11,7 +11,7 @@ import pytest
 from convert.errors import ConvertError
 from convert.evaluate.comparison import measure_accuracy
 from convert.evaluate.requests import read_labelled, read_tasks
-from convert.evaluate.worker import Adapted
+from convert.evaluate.worker import AdaptedModel
 from convert.measure.cache import write_cached
 from convert.report.quality import TaskAccuracy
 from edge_agent.core.kinds.extract import ExtractTask
@@ -94,8 +94,8 @@ def test_an_answer_is_right_if_all_listed_fields_are_equal(output: Any, answer: 
 def judge(model: Path, reference: Path, examples: Path, tasks: Path, work: Path) -> dict[str, TaskAccuracy]:
     labelled = read_labelled(examples, read_tasks(tasks))
     found = measure_accuracy(
-        Adapted(model / "model.gguf"),
-        Adapted(reference / "model.gguf"),
+        AdaptedModel(model / "model.gguf"),
+        AdaptedModel(reference / "model.gguf"),
         labelled,
         work=work,
         progress=lambda *_: None,
@@ -130,7 +130,7 @@ def test_examples_that_only_one_model_answers_right_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_model = [True, True, False, True]
-    monkeypatch.setattr("convert.evaluate.comparison._right_answers", lambda *_: of_model)
+    monkeypatch.setattr("convert.evaluate.comparison._are_right", lambda *_: of_model)
     monkeypatch.setattr("convert.evaluate.worker.sha256_of", lambda _: "1" * 64)
     # Triage and diagnosis take turns.
     examples, home = demo_examples(tmp_path / "labelled.jsonl", 2), tmp_path / "home"

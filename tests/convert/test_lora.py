@@ -10,7 +10,7 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.evaluate.canaries import differences
-from convert.evaluate.worker import Adapted
+from convert.evaluate.worker import AdaptedModel
 from convert.measure.runner import Runner
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
 from tests.convert.adapters import PREFIX, AdapterFiles, make_adapter, to_f32
@@ -234,5 +234,5 @@ def test_answers_are_recorded_with_the_adapter(tmp_path: Path) -> None:
     words = ["--tasks", DEMO_TASKS, "--canaries", requests, "--lora", lora]
     assert run(checkpoint_folder(), "--out", tmp_path / "b", "--type", "f16", *words) == 0
 
-    assert differences(tmp_path / "b", Adapted.from_path(tmp_path / "b"), ignore_progress) == []
-    assert differences(tmp_path / "b", Adapted(tmp_path / "b" / "model.gguf"), ignore_progress)
+    assert differences(tmp_path / "b", AdaptedModel.from_path(tmp_path / "b"), ignore_progress) == []
+    assert differences(tmp_path / "b", AdaptedModel(tmp_path / "b" / "model.gguf"), ignore_progress)

@@ -30,7 +30,7 @@ def runner(model: Path) -> Iterator[Runner]:
 
 
 def tokens_of(runner: Runner, count: int) -> list[int]:
-    return [int(token) for token in np.random.default_rng(1).integers(0, runner.vocabulary, count)]
+    return [int(token) for token in np.random.default_rng(1).integers(0, runner.token_count, count)]
 
 
 def test_a_product_is_that_of_the_inputs_and_the_weights(runner: Runner) -> None:
@@ -82,7 +82,7 @@ def test_a_model_does_not_diverge_from_itself_and_does_from_a_damaged_one(runner
 def test_the_sampled_divergence_is_that_of_all_tokens(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [tokens_of(runner, 300)]
     means = []
-    for top in (8, runner.vocabulary):
+    for top in (8, runner.token_count):
         monkeypatch.setattr("convert.measure.divergence.TOP", top)
         reference = predict(runner, texts)
         with runner.writable_weights(MATRIX) as bits:

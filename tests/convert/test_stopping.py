@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from convert.stopping import StoppedError, is_stop_waiting, stop_deferred, stop_on_signals
+from convert.stopping import StoppedError, is_stop_pending, stop_deferred, stop_on_signals
 
 
 def terminate() -> None:
@@ -13,7 +13,7 @@ def terminate() -> None:
 def test_a_signal_raises_at_once() -> None:
     with pytest.raises(StoppedError, match="SIGTERM"), stop_on_signals():
         terminate()
-    assert not is_stop_waiting()
+    assert not is_stop_pending()
 
 
 def test_an_error_that_a_stop_causes_is_the_stop() -> None:
@@ -34,9 +34,9 @@ def test_a_signal_during_native_code_raises_when_that_has_returned() -> None:
     @stop_on_signals()
     def call_back() -> None:
         with stop_deferred():
-            heard.append(is_stop_waiting())
+            heard.append(is_stop_pending())
             terminate()
-            heard.append(is_stop_waiting())
+            heard.append(is_stop_pending())
         heard.append(False)
 
     with pytest.raises(StoppedError, match="SIGTERM"):

@@ -93,7 +93,7 @@ def test_a_cut_model_computes_what_the_whole_one_does_for_its_tokens(form: str, 
     with Checkpoint(checkpoint) as opened:
         model = read_model(opened)
         cut, kept = fit_vocabulary(model, WantedVocabulary(read_texts([texts]), 264, read_texts([texts])))
-        assert len(kept) == 264 < model.all_tokens
+        assert len(kept) == 264 < model.checkpoint_tokens
         make_plan(cut, Quantization.BF16).write(tmp_path / "cut.gguf")
         make_plan(model, Quantization.BF16).write(tmp_path / "whole.gguf")
     draw = np.random.default_rng(5)
@@ -101,7 +101,7 @@ def test_a_cut_model_computes_what_the_whole_one_does_for_its_tokens(form: str, 
     with Runner(tmp_path / "cut.gguf") as part, Runner(tmp_path / "whole.gguf") as whole:
         np.testing.assert_allclose(part.logits(places), whole.logits([kept[one] for one in places])[:, kept], atol=1e-3)
     facts = model_facts(tmp_path / "cut.gguf")
-    assert (facts.tokens, facts.all_tokens) == (264, model.all_tokens)
+    assert (facts.tokens, facts.all_tokens) == (264, model.checkpoint_tokens)
 
 
 def test_an_adapter_of_the_output_matrix_loses_the_same_rows(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"at least {training_rows.MIN_ROWS}, and two different answers",
         f"A training needs {training_rows.MIN_ROWS}.",
         ", ".join(f"`{key}`" for key in TIME_KEYS[:-1]) + f" or `{TIME_KEYS[-1]}`",
-        f"at least {table.NUMBERS:.0%}".replace("%", " %"),
+        f"at least {table.MIN_NUMBER_SHARE:.0%}".replace("%", " %"),
         f"at most {table.BINS + 1}",
         f"without times, {study.MANY_ROWS:,} and more",
         f"another answer a score above {quality.SURE:g}, and theirs one below {quality.UNLIKELY:g}",

@@ -14,7 +14,7 @@ from edge_agent.core.pipe import Student
 from edge_agent.learning import students
 from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.feedback import Mark
-from edge_agent.learning.students import UNREACHABLE, Notes, StudentChoice
+from edge_agent.learning.students import UNREACHABLE, RequestNotes, StudentChoice
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import with_built_in
 from tests.helpers.support import MODEL, config, finished
@@ -64,7 +64,7 @@ class Cascade(Bench):
         request = Request(
             task_name="t", reply_topic="r", correlation=None, id=self.number, key=b"", may_be_duplicate=True,
             is_redelivery=False, arrived_at=0.0, task=self.task, answerer="student-t" if is_alone else LARGE,
-            notes=Notes(value, choice, None if is_alone else of_student),
+            notes=RequestNotes(value, choice, None if is_alone else of_student),
         )  # fmt: skip
         event = of_student if is_alone else of_model
         return self.learning.final_answer(request, event, time.monotonic()).please_check

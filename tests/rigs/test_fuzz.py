@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.core.codes import Code
 from rigs.fuzz.answers import CODES, default_topic, topics
-from rigs.fuzz.children import ENDED, FAILED, HUNG, RAISED, Outcome, tried
+from rigs.fuzz.children import ENDED, FAILED, HUNG, RAISED, Outcome, try_in_child
 from rigs.fuzz.malformed import Message, mark, message
 from rigs.fuzz.messages import BASE, Book
 
@@ -74,7 +74,7 @@ def grow() -> Outcome:
     ("work", "outcome"), [(die, ENDED), (loop, HUNG), (grow, RAISED), (lambda: (FAILED, "why"), FAILED)]
 )
 def test_what_may_not_be_is_told(work: object, outcome: str) -> None:
-    found, why = tried(work, cpu_s=1, memory_bytes=1 << 28)  # type: ignore[arg-type]
+    found, why = try_in_child(work, cpu_s=1, memory_bytes=1 << 28)  # type: ignore[arg-type]
     assert (found, bool(why)) == (outcome, True)
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from rigs.load.ledger import NO_FAULT, ByFault, Ledger
+from rigs.load.ledger import NO_FAULT, FaultCounts, Ledger
 
 
 def hear(ledger: Ledger, name: str, output: str, **fields: Any) -> None:
@@ -15,7 +15,7 @@ def test_the_ledger_tells_a_repetition_that_was_asked_for_from_one_that_was_not(
     ledger = Ledger()
     for name, times in (("asked twice", 2), ("once", 1)):
         ledger.ask(name, "a", times=times)
-        ledger.taken(name)
+        ledger.acknowledged(name)
         hear(ledger, name, "a")
         hear(ledger, name, "a", repeat=True)
     assert ledger.counts() == {
@@ -27,7 +27,7 @@ def test_the_ledger_tells_faults_apart() -> None:
     ledger = Ledger()
     for name in "abcd":
         ledger.ask(name, "x")
-        ledger.taken(name)
+        ledger.acknowledged(name)
     hear(ledger, "a", "x")
     ledger.struck("cut")
     hear(ledger, "b", "x")
@@ -37,9 +37,9 @@ def test_the_ledger_tells_faults_apart() -> None:
     hear(ledger, "a", "x")
     hear(ledger, "b", "x", ts="later")
     assert ledger.by_fault() == {
-        NO_FAULT: ByFault(answered=1),
-        "cut": ByFault(times=1, in_flight=3, answered=1, duplicates=1),
-        "kill": ByFault(times=1, in_flight=2, answered=1, lost=1, wrong=1, duplicates=1, inferred_again=1),
+        NO_FAULT: FaultCounts(answered=1),
+        "cut": FaultCounts(times=1, in_flight=3, answered=1, duplicates=1),
+        "kill": FaultCounts(times=1, in_flight=2, answered=1, lost=1, wrong=1, duplicates=1, inferred_again=1),
     }
     assert ledger.counts() == {
         "asked": 4, "answered": 3, "lost": 1, "wrong": 1, "duplicates": 2, "inferred_again": 1
@@ -65,7 +65,7 @@ def test_the_ledger_sees_other_answers_other_ends_and_none() -> None:
     ledger = Ledger()
     for name in ("other answer", "other end", "again", "none"):
         ledger.ask(name, "a", frozenset({"ok"}))
-        ledger.taken(name)
+        ledger.acknowledged(name)
     hear(ledger, "other answer", "b")
     hear(ledger, "other end", "", status="busy", error={"code": "queue_full"})
     hear(ledger, "again", "a")

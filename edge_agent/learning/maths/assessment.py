@@ -11,7 +11,7 @@ from itertools import dropwhile
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift, promise
-from edge_agent.learning.maths.calibration import Judged
+from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.shares import lower_bound
 
 # The model's own scores of an answer, and its right label.
@@ -69,30 +69,30 @@ def assess(
     new_map = None
     if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
         new_map = better_map(rows)
-    used = new_map or current
+    score_map = new_map or current
     # Answers with feedback are kept longer, so those at the beginning are no fair sample: the others are gone.
     recent = list(dropwhile(lambda answer: answer.is_marked, answers)) or answers
     asked = [answer for answer in answers if answer.is_audit]
     while asked and not asked[-1].is_marked:
         asked.pop()
-    audits = [Judged.of(answer.scores, answer.label, used) for answer in asked if answer.is_marked]
-    rights = [audit.is_right for audit in audits]
+    audits = [JudgedAnswer.of(answer.scores, answer.label, score_map) for answer in asked if answer.is_marked]
+    outcomes = [audit.is_right for audit in audits]
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
-        others = [used.best(answer.scores)[1] for answer in recent if not answer.is_audit]
+        others = [score_map.best(answer.scores)[1] for answer in recent if not answer.is_audit]
         promised = promise.find_promise(audits, others, min_accuracy, confidence)
     return Assessment(
-        map=used,
+        map=score_map,
         has_new_map=new_map is not None,
         compared_rows=len(rows) if is_due else compared_rows,
         given=_share_given(recent, promised) if min_accuracy is None or promised else 0.0,
         asked=len(asked),
-        audits=len(rights),
-        right=sum(rights),
-        lower_bound=lower_bound(sum(rights), len(rights), confidence) if rights else None,
+        audits=len(outcomes),
+        right=sum(outcomes),
+        lower_bound=lower_bound(sum(outcomes), len(outcomes), confidence) if outcomes else None,
         promise=promised,
-        dropped_from=drift.accuracy_before_drop(rights),
-        shift=_shift(recent, used),
+        dropped_from=drift.accuracy_before_drop(outcomes),
+        shift=_shift(recent, score_map),
     )
 
 
@@ -107,13 +107,13 @@ def _has_confirmed(answers: Sequence[Answer]) -> bool:
     return any(answer.label is not None and answer.label == answer.output and not answer.is_audit for answer in answers)
 
 
-def _shift(answers: Sequence[Answer], used: ScoreMap) -> float | None:
+def _shift(answers: Sequence[Answer], score_map: ScoreMap) -> float | None:
     """How far the newest answers are from the oldest, by label, score and length of the prompt."""
     if len(answers) < 2 * SHIFT_ANSWERS:
         return None
     sides = []
     for part in (answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:]):
-        best = [used.best(answer.scores) for answer in part]
+        best = [score_map.best(answer.scores) for answer in part]
         sides.append(
             (
                 Counter(label for label, _ in best),

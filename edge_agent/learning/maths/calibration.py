@@ -11,7 +11,7 @@ BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedAnswer:
     """An answer whose right label is known."""
 
     score: float  # Of the best label.
@@ -20,9 +20,9 @@ class Judged:
     right_score: float = 0.0  # Of the right label; 0 where it is only known that the best one is wrong.
 
     @classmethod
-    def of(cls, scores: Mapping[str, float], right: str | None, used: ScoreMap | None = None) -> Self:
+    def of(cls, scores: Mapping[str, float], right: str | None, score_map: ScoreMap | None = None) -> Self:
         """An answer with these scores, under a map if one is used."""
-        mapped = scores if used is None else used.apply(scores)
+        mapped = scores if score_map is None else score_map.apply(scores)
         best = max(mapped, key=mapped.__getitem__)
         return cls(mapped[best], best == right, best, 0.0 if right is None else mapped[right])
 
@@ -32,18 +32,18 @@ class Judged:
         return -math.log(max(self.right_score, FLOOR))
 
 
-def share_right(judged: Sequence[Judged]) -> float:
+def share_right(judged: Sequence[JudgedAnswer]) -> float:
     """The share of right answers, of at least one answer."""
     return count_right(judged) / len(judged)
 
 
-def count_right(judged: Sequence[Judged]) -> int:
+def count_right(judged: Sequence[JudgedAnswer]) -> int:
     return sum(answer.is_right for answer in judged)
 
 
-def bins(judged: Sequence[Judged]) -> list[tuple[int, float, float]]:
+def bins(judged: Sequence[JudgedAnswer]) -> list[tuple[int, float, float]]:
     """Of each bin of equal width that has answers: how many, mean score, share of right ones."""
-    parts: dict[int, list[Judged]] = {}
+    parts: dict[int, list[JudgedAnswer]] = {}
     for answer in judged:
         parts.setdefault(min(BINS - 1, int(answer.score * BINS)), []).append(answer)
     return [
@@ -52,6 +52,6 @@ def bins(judged: Sequence[Judged]) -> list[tuple[int, float, float]]:
     ]
 
 
-def calibration_error(judged: Sequence[Judged]) -> float:
+def calibration_error(judged: Sequence[JudgedAnswer]) -> float:
     """The expected calibration error (arXiv 1706.04599)."""
     return sum(number * abs(score - share) for number, score, share in bins(judged)) / len(judged)

@@ -12,7 +12,7 @@ MIN_BEFORE = 50
 # Accuracies from 0.0025 to 0.9975, evenly spaced in log odds.
 _LEVELS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-24, 25))
 # The share of the accuracy that is left after the drop to look for. Larger drops are seen sooner, smaller ones later.
-_LEFT = 0.7
+_REMAINING_SHARE = 0.7
 # By simulation (rigs/promises.py): at most one false alarm in 8,760 audits, whatever the accuracy.
 _ALARM = 30_000.0
 _LARGEST = 1e200
@@ -20,44 +20,44 @@ _LARGEST = 1e200
 # A bin of the rarer sample counts alone from this many expected answers on.
 _MIN_EXPECTED = 5.0
 # One false alarm in a year of hourly tests.
-_CHANCE = 1 / 8760
+_FALSE_ALARM_CHANCE = 1 / 8760
 
 
-def accuracy_before_drop(rights: Sequence[bool]) -> float | None:
+def accuracy_before_drop(outcomes: Sequence[bool]) -> float | None:
     """The accuracy before it dropped within these audits, None if no drop is proven; to be called after each audit.
 
-    rights: the audits drawn at random since the last drop, oldest first; those beyond MAX_AUDITS are ignored. There is
-    at most one false alarm in 8,760 audits.
+    outcomes: whether each audit drawn at random since the last drop is right, oldest first; those beyond MAX_AUDITS are
+    ignored. There is at most one false alarm in 8,760 audits.
 
     Shiryaev and Roberts' statistic sums, over each moment at which accuracy may have dropped by three tenths, how much
     likelier the audits are with the drop than without (e-detectors, arXiv 2203.03532). The accuracy before is unknown:
     the test takes the mean of the statistic over levels, weighted by their likelihood without a drop.
     """
-    newest = rights[-MAX_AUDITS:]
+    newest = outcomes[-MAX_AUDITS:]
     return _before_likeliest_drop(newest) if _evidence(newest) >= _ALARM else None
 
 
-def _evidence(rights: Sequence[bool]) -> float:
-    right = sum(rights)
-    logs = [right * math.log(level) + (len(rights) - right) * math.log1p(-level) for level in _LEVELS]
+def _evidence(outcomes: Sequence[bool]) -> float:
+    right = sum(outcomes)
+    logs = [right * math.log(level) + (len(outcomes) - right) * math.log1p(-level) for level in _LEVELS]
     weights = [math.exp(log_weight - max(logs)) for log_weight in logs]
-    later = rights[MIN_BEFORE:]
+    later = outcomes[MIN_BEFORE:]
     pairs = zip(weights, _LEVELS, strict=True)
     return sum(weight * _evidence_at(level, later) for weight, level in pairs) / sum(weights)
 
 
-def _evidence_at(level: float, rights: Sequence[bool]) -> float:
+def _evidence_at(level: float, outcomes: Sequence[bool]) -> float:
     """Shiryaev and Roberts' statistic for a drop from this known level, at most _LARGEST."""
-    factors = (1 - _LEFT * level) / (1 - level), _LEFT
+    factors = (1 - _REMAINING_SHARE * level) / (1 - level), _REMAINING_SHARE
     total = 0.0
-    for is_right in rights:
+    for is_right in outcomes:
         total = (1 + total) * factors[is_right]
     return min(total, _LARGEST)
 
 
-def _before_likeliest_drop(rights: Sequence[bool]) -> float | None:
-    sums = [0, *accumulate(rights)]
-    total = len(rights)
+def _before_likeliest_drop(outcomes: Sequence[bool]) -> float | None:
+    sums = [0, *accumulate(outcomes)]
+    total = len(outcomes)
 
     def log_likelihood(at: int) -> float:
         return _log_likelihood(sums[at], at) + _log_likelihood(sums[-1] - sums[at], total - at)
@@ -98,7 +98,7 @@ def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int]) 
         for count, total in zip(pair, totals, strict=True)
         if count
     )
-    if _chi_squared_tail(statistic, len(pairs) - 1) > _CHANCE:
+    if _chi_squared_tail(statistic, len(pairs) - 1) > _FALSE_ALARM_CHANCE:
         return None
     # Half a count more keeps the logarithm of an empty bin finite.
     old, new = ([(pair[side] + 0.5) / (totals[side] + len(pairs) / 2) for pair in pairs] for side in (0, 1))

@@ -90,7 +90,7 @@ def better_map(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedMap:
     """A map for several boards, if one is better than the start."""
 
     map: ScoreMap | None
@@ -98,7 +98,7 @@ class Shared:
     after: float  # The same with a map, cross-validated.
 
 
-def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> Shared:
+def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> SharedMap:
     """A map for several boards from the rows of all, in any order: of a lower cross-validated log loss than `start`.
 
     Raises ValueError for fewer than MIN_ROWS rows, and for rows of other labels.
@@ -107,9 +107,9 @@ def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> Shared:
         raise ValueError(f"at least {MIN_ROWS} corrections are needed (got {len(rows)})")
     feedback = _feedback(rows, start)
     old, new = _mapped(feedback, start), _cross_validated(feedback, partial(_fit, start=start))
-    is_better = _of_right(new - old, feedback.right).sum() > 0
+    is_better = _scores_of_right(new - old, feedback.right).sum() > 0
     before, after = (_count_right(logs, feedback.right) / len(rows) for logs in (old, new))
-    return Shared(_fit(feedback, start) if is_better else None, before, after)
+    return SharedMap(_fit(feedback, start) if is_better else None, before, after)
 
 
 def board_map(rows: Sequence[LabelledScores], shared: ScoreMap) -> ScoreMap | None:
@@ -144,7 +144,7 @@ def _fit(feedback: _Feedback, start: ScoreMap) -> ScoreMap:
     gains = dict[tuple[_Family, float], float]()
     for family, strength in choices:
         fitted = partial(_fit_family, start=start, family=family, strength=strength)
-        gains[family, strength] = _of_right(_cross_validated(feedback, fitted), feedback.right).sum()
+        gains[family, strength] = _scores_of_right(_cross_validated(feedback, fitted), feedback.right).sum()
     return _fit_family(feedback, start, *max(gains, key=gains.__getitem__))
 
 
@@ -216,7 +216,7 @@ def _log_softmax(logits: _Array) -> _Array:
     return result
 
 
-def _of_right(log_scores: _Array, right: _Indexes) -> _Array:
+def _scores_of_right(log_scores: _Array, right: _Indexes) -> _Array:
     result: _Array = log_scores[np.arange(len(right)), right]
     return result
 
@@ -227,7 +227,7 @@ def _count_right(log_scores: _Array, right: _Indexes) -> int:
 
 def _is_lower_loss(new: _Array, old: _Array, right: _Indexes, min_variance: float) -> bool:
     """One-sided paired t-test at _CONFIDENCE."""
-    gains = _of_right(new - old, right)
+    gains = _scores_of_right(new - old, right)
     error = (max(float(gains.var(ddof=1)), min_variance) / len(gains)) ** 0.5
     normal = NormalDist().inv_cdf(_CONFIDENCE)
     # Student's quantile by Cornish and Fisher's expansion.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.learning.maths.calibration import Judged
+from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.shares import chance_of_at_least
 
 # How many thresholds are tried: each lets another twentieth of the answers through.
@@ -26,7 +26,7 @@ class Promise:
 
 
 def find_promise(
-    audits: Sequence[Judged], unlabelled: Sequence[float], min_accuracy: float, confidence: float
+    audits: Sequence[JudgedAnswer], unlabelled: Sequence[float], min_accuracy: float, confidence: float
 ) -> Promise | None:
     """The lowest threshold that the audits prove; None if they prove none.
 
@@ -46,12 +46,12 @@ def find_promise(
     min_audits = _audits_to_prove(min_accuracy, share)
     # Depends on how many audits reach a threshold, not on how many of those are right: this keeps the tests valid.
     tried = [(at, [audit.is_right for audit in audits if audit.score >= at]) for at in _thresholds(unlabelled)]
-    tried = [(at, rights) for at, rights in tried if len(rights) >= min_audits]
+    tried = [(at, outcomes) for at, outcomes in tried if len(outcomes) >= min_audits]
     starting = {len(tried) * number // starts for number in range(starts)}
     proven, level = None, 0.0
-    for place, (at, rights) in enumerate(tried):
+    for place, (at, outcomes) in enumerate(tried):
         level += share if place in starting else 0.0
-        if chance_of_at_least(sum(rights), len(rights), min_accuracy) <= level:
+        if chance_of_at_least(sum(outcomes), len(outcomes), min_accuracy) <= level:
             proven = at
         else:
             level = 0.0

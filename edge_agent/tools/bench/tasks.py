@@ -145,7 +145,7 @@ def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: 
 def _round(worker: WorkerClient, runs: Sequence[EngineRequest], clients: int) -> Round:
     """Asks all of these; each client sends the next request when it has its answer."""
     sent_at: dict[int, float] = {}
-    found = Round(0.0, [])
+    result = Round(0.0, [])
     waiting = iter(runs)
     began = monotonic()
 
@@ -155,12 +155,12 @@ def _round(worker: WorkerClient, runs: Sequence[EngineRequest], clients: int) ->
 
     for run in itertools.islice(waiting, clients):
         send(run)
-    while len(found.answers) < len(runs):
+    while len(result.answers) < len(runs):
         answered = worker.answer()
-        found.answers.append((monotonic() - sent_at[answered.id], answered))
+        result.answers.append((monotonic() - sent_at[answered.id], answered))
         if (following := next(waiting, None)) is not None:
             send(following)
-    return replace(found, elapsed_s=monotonic() - began)
+    return replace(result, elapsed_s=monotonic() - began)
 
 
 def task_figures(task: str, clients: int, rounds: Sequence[Round]) -> dict[str, Any]:

@@ -266,21 +266,21 @@ def _learning(sensors: _Sensors) -> bool:
     normal, faulty = ([row for row in plain if (row.fault == "normal") is is_normal] for is_normal in (True, False))
     rows = [row for pair in zip(normal, faulty, strict=False) for row in pair]
     checked, lessons = rows[:CHECKED], rows[CHECKED : CHECKED + CORRECTIONS]
-    before = sum(answer == right for _, answer, right in _asked(sensors, checked, "before"))
-    for request_id, _, right in _asked(sensors, lessons, "lesson"):
+    before = sum(answer == right for _, answer, right in _ask_all(sensors, checked, "before"))
+    for request_id, _, right in _ask_all(sensors, lessons, "lesson"):
         sensors.send(TOPICS.feedback(CHECK), json.dumps({"id": request_id, "answer": right}))
     give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
     while sensors.wait_for(TOPICS.health)[0]["accuracy"][CHECK]["feedback"] < LEARNT:
         if time.monotonic() > give_up_at:
             raise DemoError(f"the board has not learnt from its feedback within {ANSWER_TIMEOUT_S:.0f} s")
-    after = sum(answer == right for _, answer, right in _asked(sensors, checked, "after"))
+    after = sum(answer == right for _, answer, right in _ask_all(sensors, checked, "after"))
     labels = " or ".join(CHECK_LABELS)
     _print(f"\n{CHECK}, {labels}: the model was not trained for these labels")
     _print(f"  right: {before} of {CHECKED} readings; after {CORRECTIONS} corrections of others, {after} of {CHECKED}")
     return after > before
 
 
-def _asked(sensors: _Sensors, rows: list[HeldOutReading], name: str) -> Iterator[tuple[str, object, str]]:
+def _ask_all(sensors: _Sensors, rows: list[HeldOutReading], name: str) -> Iterator[tuple[str, object, str]]:
     """The id of each request, the board's answer and the right one."""
     for number, row in enumerate(rows):
         request_id = f"{name}-{number}"

@@ -49,7 +49,7 @@ def bus_checks(bus: Bus) -> Iterator[Check]:
     yield from broker_checks(config, is_running=True)
 
 
-def _bus_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
+def _broker_and_pool_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
     """The broker, and the pool if there is one."""
     yield from broker_checks(config, is_running=is_running)
     if config.pool is not None:
@@ -77,7 +77,7 @@ def checks(
     if bundle is None and (hint := revocations_hint(config)):
         yield warning("revocations", hint, "copy your newest list, its signature and the keys to the board")
     if is_broker_only:
-        yield from _bus_checks(config, is_running=is_running)
+        yield from _broker_and_pool_checks(config, is_running=is_running)
         return
     reading = read_once(board)
     if bundle is None:
@@ -88,7 +88,7 @@ def checks(
         yield system.disk(config.models_dir, reading)
         yield system.state(config.state_dir)
         yield system.files(config, config_path)
-        yield from _bus_checks(config, is_running=is_running)
+        yield from _broker_and_pool_checks(config, is_running=is_running)
         if faults := signing_key_faults(config):
             yield failed("commands", "; ".join(faults), "put the key that signs commands there, or remove the setting")
     available_mb = reading.memory.available_mb

@@ -46,7 +46,7 @@ class _Plain(GenerateJsonSchema):
         return document
 
 
-class _OfToml(_Plain):
+class _TomlSchema(_Plain):
     """TOML has no null: what has no default is left out."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
@@ -54,7 +54,7 @@ class _OfToml(_Plain):
 
 
 def _config_schema() -> dict[str, Any]:
-    document = Config.model_json_schema(schema_generator=_OfToml)
+    document = Config.model_json_schema(schema_generator=_TomlSchema)
     tables = document["properties"]
     # With the names that are known, editors offer them.
     model = tables["models"]["additionalProperties"]

@@ -75,7 +75,7 @@ class Feed:
         return self._site.rows(time.monotonic())
 
     @property
-    def empty(self) -> str:
+    def no_boards_text(self) -> str:
         return (
             f"no board on {self._root}/{self.name}/+ yet: check root, site, and whether this user may read there. "
             "RabbitMQ retains nothing for wildcards, so a board appears with its next health (--wait 15)"
@@ -136,7 +136,7 @@ class Feed:
             self.rows,
             site=self.name,
             broker=self.broker,
-            trouble=self.trouble or (self.hint if self.rows else self.empty),
+            trouble=self.trouble or (self.hint if self.rows else self.no_boards_text),
             width=console.width,
             wall=time.time(),
             clock=time.strftime("%H:%M:%S"),
@@ -160,7 +160,7 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
         print(printable_json({"ts": timestamp(), "site": feed.name, "broker": feed.broker, "boards": boards}))
     elif rows:
         console.print(feed.view(console))
-    return 0 if rows else fail(feed.empty)
+    return 0 if rows else fail(feed.no_boards_text)
 
 
 def _show_live(feed: Feed, console: Console) -> None:

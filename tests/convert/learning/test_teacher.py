@@ -10,7 +10,7 @@ import pytest
 from convert.agent import ScoreMap, WorkerClient
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.evaluate.worker import Adapted
+from convert.evaluate.worker import AdaptedModel
 from convert.learning.study import Study
 from convert.learning.teacher import Teacher, ask_teacher
 from convert.learning.training_rows import Row, read_training_rows, read_unlabelled
@@ -118,7 +118,7 @@ def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row
 
 
 def ask(bundle: Path, unlabelled: Sequence[Row], work: Path) -> tuple[Teacher, list[str]]:
-    return ask_teacher(Adapted.from_path(bundle), [], unlabelled, work=work, progress=ignore_progress)
+    return ask_teacher(AdaptedModel.from_path(bundle), [], unlabelled, work=work, progress=ignore_progress)
 
 
 def test_a_teacher_gives_scores_and_objects_and_is_asked_once(
@@ -154,7 +154,7 @@ def test_an_interruption_keeps_the_answers_so_far(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask_teacher(Adapted.from_path(demo_bundle), [], rows, work=tmp_path, progress=stop)
+        ask_teacher(AdaptedModel.from_path(demo_bundle), [], rows, work=tmp_path, progress=stop)
     ask_all = WorkerClient.ask_all
 
     def counted(client: WorkerClient, runs: Iterator[Any], *, at_once: int) -> Iterator[Any]:

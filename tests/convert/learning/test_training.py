@@ -13,7 +13,7 @@ import pytest
 from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.learning.quality import Answered, limits_of, task_quality, with_limits
+from convert.learning.quality import AnsweredRow, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.study import folds_of
 from convert.learning.table import Noise, build_table
@@ -134,13 +134,13 @@ def times(rows: Sequence[Row]) -> list[float]:
     return sorted(row.time for row in rows if row.time is not None)
 
 
-def answered(rows: Sequence[Row], wrong: Sequence[int], score: float = 0.96) -> list[Answered]:
+def answered(rows: Sequence[Row], wrong: Sequence[int], score: float = 0.96) -> list[AnsweredRow]:
     found = []
     for at, row in enumerate(rows):
         other = "calm" if row.answer == "loud" else "loud"
         output = other if at in wrong else row.answer
         rest = row.answer if at in wrong else other
-        found.append(Answered(row, output, {output: score, rest: 1 - score}))
+        found.append(AnsweredRow(row, output, {output: score, rest: 1 - score}))
     return found
 
 

@@ -13,7 +13,7 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.commands.accuracy import accuracy
 from edge_agent.learning.commands.accuracy.measures import measure
 from edge_agent.learning.commands.accuracy.page import render_page
-from edge_agent.learning.maths.calibration import Judged, bins
+from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.tools.bus import Bus, NoAnswerError
 
@@ -81,7 +81,7 @@ def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
 
 
 def test_a_score_of_one_is_in_the_last_bin() -> None:
-    judged = [Judged(score, is_right) for score, is_right in ((1.0, True), (0.95, False), (0.05, False))]
+    judged = [JudgedAnswer(score, is_right) for score, is_right in ((1.0, True), (0.95, False), (0.05, False))]
     assert bins(judged) == [(1, 0.05, 0.0), (2, 0.975, 0.5)]
 
 

@@ -15,9 +15,9 @@ from edge_agent.core.kinds.task import Example
 from edge_agent.core.labelled import RowsError
 from edge_agent.learning.commands.tune import prompts
 from edge_agent.learning.commands.tune.judge import (
-    Asked,
     Candidate,
     Correction,
+    PromptTrial,
     candidates,
     choose,
     log_loss_gain,
@@ -107,11 +107,13 @@ def test_prompts_show_as_many_rows_of_each_label() -> None:
     assert len({one.examples for one in tried if one.name.startswith("4 examples, system")}) == 8
 
 
-def asked(scores: Sequence[float], *, shown: Sequence[int] = (), prior: float | None = None, name: str = "") -> Asked:
+def trial(
+    scores: Sequence[float], *, shown: Sequence[int] = (), prior: float | None = None, name: str = ""
+) -> PromptTrial:
     """Answers to a prompt. scores: of `loud`, by number of a row."""
     prompt = Prompt(name or AS_CONFIGURED, TASK, tuple(shown))
     by_row = {row: {"calm": 1 - one, "loud": one} for row, one in enumerate(scores) if row not in shown}
-    return Asked(prompt, "d", None if prior is None else {"calm": 1 - prior, "loud": prior}, by_row)
+    return PromptTrial(prompt, "d", None if prior is None else {"calm": 1 - prior, "loud": prior}, by_row)
 
 
 # A model that prefers `loud`, but knows the difference.
@@ -125,7 +127,7 @@ def by_correction(several: Sequence[Candidate]) -> dict[Correction, Candidate]:
 
 
 def test_corrections_lift_a_label_that_never_wins() -> None:
-    several = candidates(asked(PREFERS, prior=0.85), ANSWERS, None)
+    several = candidates(trial(PREFERS, prior=0.85), ANSWERS, None)
     found = by_correction(several)
     assert found[Correction.AS_IS].accuracy == 0.5
     assert found[Correction.PRIOR].accuracy > 0.9
@@ -136,7 +138,7 @@ def test_corrections_lift_a_label_that_never_wins() -> None:
 
 
 def test_the_mean_of_inputs_needs_no_label() -> None:
-    answers = asked(PREFERS)
+    answers = trial(PREFERS)
     answers.unlabelled = list(answers.scores.values())
     found = by_correction(candidates(answers, ANSWERS, None))
     assert found[Correction.MEAN].accuracy > 0.9
@@ -145,7 +147,7 @@ def test_the_mean_of_inputs_needs_no_label() -> None:
 
 def test_a_map_is_judged_on_rows_that_its_fit_did_not_see() -> None:
     draw = random.Random(2)
-    noise = asked([draw.uniform(0.1, 0.9) for _ in range(60)])
+    noise = trial([draw.uniform(0.1, 0.9) for _ in range(60)])
     answers = [draw.choice(LABELS) for _ in range(60)]
     found = by_correction(candidates(noise, answers, None))
     assert found[Correction.MAP].accuracy < 0.7
@@ -159,29 +161,29 @@ def test_the_luckiest_of_many_prompts_is_not_chosen() -> None:
     for number in range(12):
         shown = draw.sample(range(30), 4) if number else ()
         scores = [min(max(0.5 + draw.gauss(0, 0.05), 0.01), 0.99) for _ in answers]
-        several += candidates(asked(scores, shown=shown, name=f"{number}" if number else ""), answers, None)
-    assert choose(several, several[0]).asked.prompt.name == AS_CONFIGURED
+        several += candidates(trial(scores, shown=shown, name=f"{number}" if number else ""), answers, None)
+    assert choose(several, several[0]).trial.prompt.name == AS_CONFIGURED
 
 
 def test_examples_that_change_nothing_are_not_chosen() -> None:
     """Rows that a balanced choice leaves are of other shares: both prompts are fitted to the same ones."""
     answers = ["calm"] * 8 + ["loud"] * 32
     scores = [0.4 + 0.02 * (row % 7) for row in range(40)]
-    plain = candidates(asked(scores), answers, None)
-    shows = candidates(asked(scores, shown=[*range(6), *range(20, 26)], name="12 examples"), answers, None)
+    plain = candidates(trial(scores), answers, None)
+    shows = candidates(trial(scores, shown=[*range(6), *range(20, 26)], name="12 examples"), answers, None)
     assert by_correction(shows)[Correction.MAP].accuracy > by_correction(plain)[Correction.MAP].accuracy
-    assert choose([*plain, *shows], plain[0]).asked.prompt.name == AS_CONFIGURED
+    assert choose([*plain, *shows], plain[0]).trial.prompt.name == AS_CONFIGURED
 
 
 def test_a_prompt_that_is_really_better_is_chosen() -> None:
     good = [0.1 if answer == "calm" else 0.9 for answer in ANSWERS]
-    plain, better = asked([0.5 + noise for noise in NOISE]), asked(good, shown=[0, 1], name="2 examples")
+    plain, better = trial([0.5 + noise for noise in NOISE]), trial(good, shown=[0, 1], name="2 examples")
     several = [*candidates(plain, ANSWERS, None), *candidates(better, ANSWERS, None)]
-    assert choose(several, several[0]).asked is better
+    assert choose(several, several[0]).trial is better
 
 
 def test_a_model_that_is_sure_and_wrong_is_badly_calibrated() -> None:
-    (sure, *_) = candidates(asked([0.0] * 10), ["calm"] * 5 + ["loud"] * 5, None)
+    (sure, *_) = candidates(trial([0.0] * 10), ["calm"] * 5 + ["loud"] * 5, None)
     assert sure.calibration_error == pytest.approx(0.5)
     assert sure.accuracy == 0.5
 
@@ -190,7 +192,7 @@ def test_the_keys_put_the_map_in_force(tmp_path: Path) -> None:
     task = Task("sound", TASK)
     examples = (Example(input={"db": 3.5, "a b": ['"', "\n"]}, answer="calm"), Example(input="clang", answer="loud"))
     config = TASK.model_copy(update={"system": 'Which "sound"?', "examples": examples, "examples_as": "system"})
-    answers = asked(PREFERS, prior=0.85)
+    answers = trial(PREFERS, prior=0.85)
     answers.prompt = replace(answers.prompt, config=config)
     chosen = by_correction(candidates(answers, ANSWERS, None))[Correction.MAP]
     text = CONFIG.format(path='"echo:"').replace('system = "Name the sound."\n', "")
@@ -221,7 +223,7 @@ def echo_rows(tmp_path: Path) -> Path:
 def test_the_command_prints_a_table_and_writes_keys_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompts, "_NUMBERS", (2,))
+    monkeypatch.setattr(prompts, "_EXAMPLE_COUNTS", (2,))
     monkeypatch.setattr(prompts, "_SEEDS", 1)
     config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
     out = tmp_path / "keys.toml"

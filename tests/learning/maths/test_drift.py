@@ -13,8 +13,8 @@ def audits(*parts: tuple[int, float], seed: int = 0) -> list[bool]:
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.3, 0.6, 0.9, 0.99, 1.0])
 def test_a_constant_accuracy_is_no_drop(accuracy: float) -> None:
-    rights = audits((MAX_AUDITS + 200, accuracy))
-    assert all(accuracy_before_drop(rights[:end]) is None for end in range(0, len(rights) + 1, 100))
+    outcomes = audits((MAX_AUDITS + 200, accuracy))
+    assert all(accuracy_before_drop(outcomes[:end]) is None for end in range(0, len(outcomes) + 1, 100))
 
 
 def test_a_rise_is_no_drop() -> None:
@@ -32,9 +32,9 @@ def test_the_accuracy_before_is_that_of_the_likeliest_course() -> None:
 
 
 def test_only_the_newest_audits_count() -> None:
-    rights = audits((200, 0.95), (MAX_AUDITS, 0.6))
-    assert accuracy_before_drop(rights) is None
-    assert accuracy_before_drop(rights[:400]) is not None
+    outcomes = audits((200, 0.95), (MAX_AUDITS, 0.6))
+    assert accuracy_before_drop(outcomes) is None
+    assert accuracy_before_drop(outcomes[:400]) is not None
 
 
 def test_too_few_audits_show_no_drop() -> None:

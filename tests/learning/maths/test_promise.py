@@ -2,7 +2,7 @@ from random import Random
 
 import pytest
 
-from edge_agent.learning.maths.calibration import Judged
+from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.promise import Promise, find_promise
 
 
@@ -13,13 +13,13 @@ def answers(count: int, *, seed: int = 0) -> list[float]:
 
 @pytest.mark.parametrize(("audits", "is_enough"), [(58, False), (59, True)])
 def test_59_right_audits_of_59_prove_95_percent(audits: int, *, is_enough: bool) -> None:
-    promise = find_promise([Judged(0.5, is_right=True)] * audits, [0.5] * 100, 0.95, 0.95)
+    promise = find_promise([JudgedAnswer(0.5, is_right=True)] * audits, [0.5] * 100, 0.95, 0.95)
     assert (promise is not None) == is_enough
 
 
 @pytest.mark.parametrize("unlabelled", [answers(400, seed=1), answers(10), []])
 def test_the_threshold_stands_where_answers_become_wrong(unlabelled: list[float]) -> None:
-    audits = [Judged(score, score > 0.55) for score in answers(600)]
+    audits = [JudgedAnswer(score, score > 0.55) for score in answers(600)]
     promise = find_promise(audits, unlabelled, 0.95, 0.95)
     assert promise is not None
     assert 0.5 < promise.threshold < 0.65
@@ -27,21 +27,25 @@ def test_the_threshold_stands_where_answers_become_wrong(unlabelled: list[float]
 
 
 def test_answers_that_are_all_right_are_all_covered() -> None:
-    promise = find_promise([Judged(score, is_right=True) for score in answers(200)], answers(200, seed=1), 0.95, 0.95)
+    promise = find_promise(
+        [JudgedAnswer(score, is_right=True) for score in answers(200)], answers(200, seed=1), 0.95, 0.95
+    )
     assert promise == Promise(0.0, 1.0)
 
 
 def test_equal_confidences_are_judged_together() -> None:
     """A threshold cannot let only some of them through."""
-    audits = [Judged(score, is_right) for score, is_right in [(0.9, True)] * 100 + [(0.8, True), (0.8, False)] * 50]
+    audits = [
+        JudgedAnswer(score, is_right) for score, is_right in [(0.9, True)] * 100 + [(0.8, True), (0.8, False)] * 50
+    ]
     promise = find_promise(audits, [0.9, 0.8] * 50, 0.9, 0.95)
     assert promise is not None
     assert (promise.threshold, promise.coverage) == (0.9, 0.5)
-    assert find_promise([Judged(0.9, number % 5 > 0) for number in range(200)], [0.9] * 100, 0.9, 0.95) is None
+    assert find_promise([JudgedAnswer(0.9, number % 5 > 0) for number in range(200)], [0.9] * 100, 0.9, 0.95) is None
 
 
 def test_a_wrong_top_does_not_end_the_search_of_a_large_sample() -> None:
-    audits = [Judged(score, score < 0.98) for score in answers(2000)]
+    audits = [JudgedAnswer(score, score < 0.98) for score in answers(2000)]
     promise = find_promise(audits, answers(400, seed=1), 0.9, 0.95)
     assert promise is not None
     assert promise.threshold < 0.5

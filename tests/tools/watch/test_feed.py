@@ -64,4 +64,4 @@ def test_a_broker_that_brings_retained_messages_is_asked_for_nothing_more() -> N
 
 def test_an_empty_site_names_this_among_the_causes() -> None:
     feed, _ = feed_with()
-    assert "RabbitMQ" in feed.empty
+    assert "RabbitMQ" in feed.no_boards_text

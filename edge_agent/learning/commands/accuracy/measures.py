@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import UNKNOWN, percent
 from edge_agent.learning.maths import promise
-from edge_agent.learning.maths.calibration import Judged, calibration_error, count_right, share_right
+from edge_agent.learning.maths.calibration import JudgedAnswer, calibration_error, count_right, share_right
 from edge_agent.learning.maths.export import Export, ExportedAnswer
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
@@ -56,7 +56,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Promised:
+class PossiblePromise:
     """What a promise would let through; None if the audits do not prove it."""
 
     min_accuracy: float
@@ -77,17 +77,17 @@ class Measures:
     outputs: tuple[str, ...]
     confusion: dict[str, tuple[int, ...]]  # By right label, a count for each of `outputs`.
     coverage: tuple[Coverage, ...]
-    promises: tuple[Promised, ...]
+    promises: tuple[PossiblePromise, ...]
 
 
 def measure(export: Export) -> Measures:
     """What an export says, which has at least one answer."""
-    used = export.map_of("map")
+    score_map = export.map_of("map")
     marked = [answer for answer in export.answers if answer.is_marked]
     audits = [answer for answer in marked if export.measures(answer)]
-    judged = judge(audits, used)
-    others = [used.best(answer.scores)[1] for answer in export.answers if not export.measures(answer)]
-    scores = [used.best(answer.scores)[1] for answer in export.answers]
+    judged = judge(audits, score_map)
+    others = [score_map.best(answer.scores)[1] for answer in export.answers if not export.measures(answer)]
+    scores = [score_map.best(answer.scores)[1] for answer in export.answers]
     counts = Counter((ANOTHER if answer.label is None else answer.label, answer.output or UNSURE) for answer in marked)
     outputs = (*export.labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
     labels = (*export.labels, *((ANOTHER,) if any(label == ANOTHER for label, _ in counts) else ()))
@@ -95,47 +95,49 @@ def measure(export: Export) -> Measures:
         answers=len(export.answers),
         given=sum(answer.output is not None for answer in export.answers) / len(export.answers),
         audits=_share(judged),
-        feedback=_share(judge(marked, used)),
-        calibration=_calibration(audits or marked, used, "audits" if audits else "answers with feedback"),
+        feedback=_share(judge(marked, score_map)),
+        calibration=_calibration(audits or marked, score_map, "audits" if audits else "answers with feedback"),
         outputs=outputs,
         confusion={label: tuple(counts[label, output] for output in outputs) for label in labels},
         coverage=tuple(_coverage(at, judged, scores) for at in _SCORES),
-        promises=tuple(_promised(target, judged, others, scores) for target in _PROMISES),
+        promises=tuple(_possible_promise(target, judged, others, scores) for target in _PROMISES),
     )
 
 
-def judge(answers: Sequence[ExportedAnswer], used: ScoreMap) -> list[Judged]:
-    return [Judged.of(answer.scores, answer.label, used) for answer in answers]
+def judge(answers: Sequence[ExportedAnswer], score_map: ScoreMap) -> list[JudgedAnswer]:
+    return [JudgedAnswer.of(answer.scores, answer.label, score_map) for answer in answers]
 
 
-def _share(judged: Sequence[Judged]) -> Share:
+def _share(judged: Sequence[JudgedAnswer]) -> Share:
     right, total = count_right(judged), len(judged)
     return Share(right, total, right / total, *interval(right, total)) if total else Share(0, 0, None, None, None)
 
 
-def _calibration(answers: Sequence[ExportedAnswer], used: ScoreMap, sample: str) -> Calibration | None:
+def _calibration(answers: Sequence[ExportedAnswer], score_map: ScoreMap, sample: str) -> Calibration | None:
     if not answers:
         return None
-    before, after = (calibration_error(judge(answers, by)) for by in (ScoreMap.identity(used.labels), used))
+    before, after = (calibration_error(judge(answers, by)) for by in (ScoreMap.identity(score_map.labels), score_map))
     return Calibration(sample, len(answers), before, after)
 
 
-def _coverage(at: float, judged: Sequence[Judged], scores: Sequence[float]) -> Coverage:
+def _coverage(at: float, judged: Sequence[JudgedAnswer], scores: Sequence[float]) -> Coverage:
     reach = [answer for answer in judged if answer.score >= at]
     share = share_right(reach) if reach else None
     low = lower_bound(count_right(reach), len(reach), CONFIDENCE) if reach else None
     return Coverage(at, sum(score >= at for score in scores) / len(scores), len(reach), share, low)
 
 
-def _promised(target: float, judged: Sequence[Judged], others: Sequence[float], scores: Sequence[float]) -> Promised:
+def _possible_promise(
+    target: float, judged: Sequence[JudgedAnswer], others: Sequence[float], scores: Sequence[float]
+) -> PossiblePromise:
     if (proven := promise.find_promise(judged, others, target, CONFIDENCE)) is not None:
-        return Promised(target, proven.coverage, proven.threshold, 0)
+        return PossiblePromise(target, proven.coverage, proven.threshold, 0)
     missing = []
     for at in _SCORES:
         reach = [answer for answer in judged if answer.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
             missing.append(math.ceil(_missing(count_right(reach), len(reach), target) / share))
-    return Promised(target, None, None, max(1, min(missing)))
+    return PossiblePromise(target, None, None, max(1, min(missing)))
 
 
 def _missing(right: int, total: int, target: float) -> int:

@@ -13,7 +13,7 @@ from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import percent
 from edge_agent.core.wording import printable
 from edge_agent.learning.commands.accuracy.measures import Measures, judge, tables_of
-from edge_agent.learning.maths.calibration import Judged, bins
+from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
@@ -38,14 +38,14 @@ def render_page(export: Export, measures: Measures) -> str:
 
 def _figures(export: Export, measures: Measures) -> list[tuple[str, Markup, str]]:
     """Title, drawing and what it shows."""
-    used, own = export.map_of("map"), ScoreMap.identity(export.labels)
+    score_map, own = export.map_of("map"), ScoreMap.identity(export.labels)
     marked = [answer for answer in export.answers if answer.is_marked]
     audits = [answer for answer in marked if export.measures(answer)]
     shown = audits or marked
     if not shown:
         return []
     sample = f"{len(shown)} {'audits' if audits else 'answers with feedback, not a fair sample'}"
-    judged = judge(shown, used)
+    judged = judge(shown, score_map)
     worth, fewer = "What a score is worth", "Fewer answers, more of them right"
     time, mixed = "Over time", "Which labels are confused"
     return [
@@ -57,7 +57,7 @@ def _figures(export: Export, measures: Measures) -> list[tuple[str, Markup, str]
 
 
 @styled
-def _reliability(title: str, before: Sequence[Judged], after: Sequence[Judged]) -> Markup:
+def _reliability(title: str, before: Sequence[JudgedAnswer], after: Sequence[JudgedAnswer]) -> Markup:
     """Score against the share of right answers, of the model's own scores and of those that callers get."""
     figure, axes = plot(_WIDTH, _HEIGHT, "score of the best label", "share right")
     axes.plot((0, 1), (0, 1), color=QUIET, linewidth=1, linestyle=":", label="what a score should mean")
@@ -75,7 +75,7 @@ def _reliability(title: str, before: Sequence[Judged], after: Sequence[Judged]) 
 
 
 @styled
-def _coverage(title: str, judged: Sequence[Judged]) -> Markup:
+def _coverage(title: str, judged: Sequence[JudgedAnswer]) -> Markup:
     """Share of the audits from each score on against how many of these are right, with the one-sided bound."""
     figure, axes = plot(_WIDTH, _HEIGHT, "share of answers given", "share right")
     falling = sorted(judged, key=lambda answer: -answer.score)
@@ -92,7 +92,7 @@ def _coverage(title: str, judged: Sequence[Judged]) -> Markup:
 
 
 @styled
-def _over_time(title: str, judged: Sequence[Judged]) -> Markup:
+def _over_time(title: str, judged: Sequence[JudgedAnswer]) -> Markup:
     """The share of right audits so far, with its interval."""
     figure, axes = plot(_WIDTH, _HEIGHT, "audits in the order of time", "share right so far")
     counts = list(enumerate(accumulate(answer.is_right for answer in judged), 1))

@@ -9,13 +9,13 @@ from statistics import NormalDist
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.commands.tune.prompts import Prompt
-from edge_agent.learning.maths.calibration import Judged, calibration_error, count_right, share_right
+from edge_agent.learning.maths.calibration import JudgedAnswer, calibration_error, count_right, share_right
 from edge_agent.learning.maths.fit import fit
 from edge_agent.learning.maths.shares import interval
 
 _FOLDS = 10
 # A prompt that is right more often by this many standard errors is better, whatever its log loss.
-_CLEARLY = 2.5
+_CLEAR_LEAD = 2.5
 
 Scores = Mapping[str, float]
 
@@ -32,7 +32,7 @@ class Correction(StrEnum):
 
 
 @dataclass(slots=True)
-class Asked:
+class PromptTrial:
     prompt: Prompt
     definition: str
     prior: Scores | None  # The scores where an input says nothing.
@@ -52,27 +52,27 @@ class Asked:
 class Candidate:
     """A prompt with a correction of its scores."""
 
-    asked: Asked
+    trial: PromptTrial
     correction: Correction
     score_map: ScoreMap | None  # For use; None if scores stay as they are.
     answers: Sequence[str]  # The right labels, by number of a row.
     start: ScoreMap | None = None  # What `score_map` was fitted from, to all rows; None if it is not fitted to labels.
-    _judged: dict[frozenset[int], dict[int, Judged]] = field(default_factory=dict)
+    _judged: dict[frozenset[int], dict[int, JudgedAnswer]] = field(default_factory=dict)
 
     @property
     def rows(self) -> frozenset[int]:
-        return frozenset(self.asked.scores)
+        return frozenset(self.trial.scores)
 
     @property
-    def judged(self) -> list[Judged]:
-        return list(self.on(self.rows).values())
+    def judged(self) -> list[JudgedAnswer]:
+        return list(self.judged_on(self.rows).values())
 
-    def on(self, rows: frozenset[int]) -> dict[int, Judged]:
+    def judged_on(self, rows: frozenset[int]) -> dict[int, JudgedAnswer]:
         """By number of a row. A map is fitted to these rows alone, and judged on those that the fit did not see."""
         if rows not in self._judged:
-            maps = dict.fromkeys(rows, self.score_map) if self.start is None else self._unseen(rows, self.start)
+            maps = dict.fromkeys(rows, self.score_map) if self.start is None else self._fold_maps(rows, self.start)
             self._judged[rows] = {
-                row: Judged.of(self.asked.scores[row], self.answers[row], maps[row]) for row in sorted(rows)
+                row: JudgedAnswer.of(self.trial.scores[row], self.answers[row], maps[row]) for row in sorted(rows)
             }
         return self._judged[rows]
 
@@ -96,39 +96,39 @@ class Candidate:
     @property
     def complexity(self) -> tuple[bool, int]:
         """Of the correction: lowest for the one that needs no other key."""
-        default = Correction.PRIOR if self.asked.prompt.config.corrects_prior else Correction.AS_IS
+        default = Correction.PRIOR if self.trial.prompt.config.corrects_prior else Correction.AS_IS
         return self.correction not in (default, Correction.CONFIGURED), list(Correction).index(self.correction)
 
-    def _unseen(self, rows: frozenset[int], start: ScoreMap) -> dict[int, ScoreMap | None]:
+    def _fold_maps(self, rows: frozenset[int], start: ScoreMap) -> dict[int, ScoreMap | None]:
         maps = [
-            fit([(self.asked.scores[row], self.answers[row]) for row in sorted(rows) if row % _FOLDS != fold], start)
+            fit([(self.trial.scores[row], self.answers[row]) for row in sorted(rows) if row % _FOLDS != fold], start)
             for fold in range(_FOLDS)
         ]
         return {row: maps[row % _FOLDS] for row in rows}
 
 
-def candidates(asked: Asked, answers: Sequence[str], configured: ScoreMap | None) -> list[Candidate]:
+def candidates(trial: PromptTrial, answers: Sequence[str], configured: ScoreMap | None) -> list[Candidate]:
     """The prompt with each possible correction. configured: the map that is in force for this prompt."""
     maps: dict[Correction, ScoreMap | None] = {Correction.AS_IS: None}
-    if asked.prior is not None:
-        maps[Correction.PRIOR] = ScoreMap.dividing_by(asked.prior)
+    if trial.prior is not None:
+        maps[Correction.PRIOR] = ScoreMap.dividing_by(trial.prior)
     if configured is not None:
         maps[Correction.CONFIGURED] = configured
-    if asked.unlabelled:
-        maps[Correction.MEAN] = dividing_by_mean(asked.unlabelled)
-    several = [Candidate(asked, correction, score_map, answers) for correction, score_map in maps.items()]
-    rows = [(asked.scores[row], answers[row]) for row in sorted(asked.scores)]
+    if trial.unlabelled:
+        maps[Correction.MEAN] = dividing_by_mean(trial.unlabelled)
+    variants = [Candidate(trial, correction, score_map, answers) for correction, score_map in maps.items()]
+    rows = [(trial.scores[row], answers[row]) for row in sorted(trial.scores)]
     # Which start is better depends on how much of the prior is true.
     starts = {Correction.MAP: ScoreMap.identity(tuple(rows[0][0]))}
-    if asked.prior is not None:
-        starts[Correction.MAP_OF_PRIOR] = ScoreMap.dividing_by(asked.prior)
-    several += (Candidate(asked, correction, fit(rows, start), answers, start) for correction, start in starts.items())
-    return several
+    if trial.prior is not None:
+        starts[Correction.MAP_OF_PRIOR] = ScoreMap.dividing_by(trial.prior)
+    variants += (Candidate(trial, correction, fit(rows, start), answers, start) for correction, start in starts.items())
+    return variants
 
 
-def dividing_by_mean(several: Sequence[Scores]) -> ScoreMap:
+def dividing_by_mean(all_scores: Sequence[Scores]) -> ScoreMap:
     """Batch calibration (arXiv 2309.17249), which assumes that all labels are equally frequent."""
-    means = {label: statistics.fmean(scores[label] for scores in several) for label in several[0]}
+    means = {label: statistics.fmean(scores[label] for scores in all_scores) for label in all_scores[0]}
     return ScoreMap.dividing_by(means, even_share=0.0)
 
 
@@ -141,9 +141,9 @@ def _accuracy_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]
     return _gain(candidate, over, lambda judged: float(judged.is_right))
 
 
-def _gain(candidate: Candidate, over: Candidate, worth: Callable[[Judged], float]) -> tuple[float, float]:
+def _gain(candidate: Candidate, over: Candidate, worth: Callable[[JudgedAnswer], float]) -> tuple[float, float]:
     rows = candidate.rows & over.rows
-    own, other = candidate.on(rows), over.on(rows)
+    own, other = candidate.judged_on(rows), over.judged_on(rows)
     gains = [worth(own[row]) - worth(other[row]) for row in rows]
     return statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
 
@@ -157,8 +157,8 @@ def choose(candidates: Sequence[Candidate], reference: Candidate) -> Candidate:
     """
     by_prompt = dict[str, list[Candidate]]()
     for candidate in sorted(candidates, key=lambda candidate: candidate.complexity):
-        by_prompt.setdefault(candidate.asked.prompt.name, []).append(candidate)
-    leaders = sorted(map(_leader, by_prompt.values()), key=lambda candidate: candidate.asked.prompt.complexity)
+        by_prompt.setdefault(candidate.trial.prompt.name, []).append(candidate)
+    leaders = sorted(map(_leader, by_prompt.values()), key=lambda candidate: candidate.trial.prompt.complexity)
     best = max(leaders, key=lambda candidate: log_loss_gain(candidate, leaders[0])[0])
     most_right = max(leaders, key=lambda candidate: _accuracy_gain(candidate, leaders[0])[0])
     max_lead = luck(len(leaders))
@@ -166,9 +166,9 @@ def choose(candidates: Sequence[Candidate], reference: Candidate) -> Candidate:
         candidate
         for candidate in leaders
         if _is_within(log_loss_gain(best, candidate), max_lead)
-        and _is_within(_accuracy_gain(most_right, candidate), _CLEARLY)
+        and _is_within(_accuracy_gain(most_right, candidate), _CLEAR_LEAD)
     )
-    corrected = by_prompt[next(alike, best).asked.prompt.name]
+    corrected = by_prompt[next(alike, best).trial.prompt.name]
     right = [candidate for candidate in corrected if _is_within(_accuracy_gain(reference, candidate), 1.0)]
     return _leader(right) if right else reference
 

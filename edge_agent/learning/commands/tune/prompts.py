@@ -9,7 +9,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import Example
 from edge_agent.requests.rows import TaskRow
 
-_NUMBERS = (2, 4, 8, 16)
+_EXAMPLE_COUNTS = (2, 4, 8, 16)
 _PLACES = ("turns", "system")
 _SEEDS = 8
 _ORDERS = 4
@@ -52,7 +52,7 @@ class Plan:
         for number, text in enumerate(self.wordings, start=1):
             yield Prompt(f"wording {number}", self.config.model_copy(update={"system": text}))
         base = results.best()
-        sizes = [number for number in _NUMBERS if number <= len(self.pool) // 3]
+        sizes = [number for number in _EXAMPLE_COUNTS if number <= len(self.pool) // 3]
         fast = []
         for number in sizes:
             for place in _PLACES:

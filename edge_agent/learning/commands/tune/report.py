@@ -27,7 +27,7 @@ def document(result: Search) -> dict[str, Any]:
 
 def _row(result: Search, candidate: Candidate) -> dict[str, Any]:
     return {
-        "prompt": candidate.asked.prompt.name,
+        "prompt": candidate.trial.prompt.name,
         "correction": str(candidate.correction),
         "rows": len(candidate.rows),
         "accuracy": round(candidate.accuracy, 4),
@@ -35,9 +35,9 @@ def _row(result: Search, candidate: Candidate) -> dict[str, Any]:
         "accuracy_95": [round(limit, 4) for limit in candidate.interval],
         "calibration_error": round(candidate.calibration_error, 4),
         "log_loss_gain": round(log_loss_gain(candidate, result.reference)[0], 4),
-        "prefix_tokens": candidate.asked.prefix_tokens,
+        "prefix_tokens": candidate.trial.prefix_tokens,
         "ms": round(result.ms(candidate), 1),
-        "slower_percent": round(100 * (candidate.asked.slowdown - 1), 1),
+        "slower_percent": round(100 * (candidate.trial.slowdown - 1), 1),
         "is_in_force": candidate is result.reference,
     }
 
@@ -46,11 +46,11 @@ def table(result: Search) -> list[str]:
     """All corrections of the configured prompt, and the best one of each other prompt."""
     others = dict[str, Candidate]()
     for candidate in result.tried:
-        name = candidate.asked.prompt.name
+        name = candidate.trial.prompt.name
         gain = log_loss_gain(candidate, result.reference)
         if name not in others or gain > log_loss_gain(others[name], result.reference):
             others[name] = candidate
-    shown = [candidate for candidate in result.tried if candidate.asked.prompt.name == AS_CONFIGURED]
+    shown = [candidate for candidate in result.tried if candidate.trial.prompt.name == AS_CONFIGURED]
     shown += [candidate for name, candidate in others.items() if name != AS_CONFIGURED]
     if result.chosen not in shown:
         shown.append(result.chosen)
@@ -58,14 +58,14 @@ def table(result: Search) -> list[str]:
     rows = [
         (
             "*" if candidate is result.chosen else "·" if candidate is result.reference else "",
-            candidate.asked.prompt.name,
+            candidate.trial.prompt.name,
             str(candidate.correction),
             str(len(candidate.rows)),
             f"{candidate.accuracy:.0%}",
             "{:.0%} – {:.0%}".format(*candidate.interval),
             f"{result.accuracy_before(candidate):.0%}",
             f"{candidate.calibration_error:.2f}",
-            str(candidate.asked.prefix_tokens),
+            str(candidate.trial.prefix_tokens),
             f"{result.ms(candidate):.0f}",
         )
         for candidate in shown
@@ -89,16 +89,16 @@ def words(result: Search, max_slower: float) -> Iterator[str]:
         )
     if chosen is not reference and (never := chosen.never_answered):
         yield f"The chosen one answers none of these rows with {', '.join(never)}: more rows with them would help."
-    labels = reference.asked.prompt.config.labels
+    labels = reference.trial.prompt.config.labels
     if missing := [label for label in labels if label not in reference.answers]:
         yield f"No row is labelled {', '.join(missing)}, so the choice may never give that answer."
     if result.judged < _FEW_ROWS:
         yield f"With {_FEW_ROWS} rows or more the choice is more certain."
     slow = result.best_of_all()
-    if slow is not chosen and slow.asked.slowdown > 1 + max_slower / 100:
+    if slow is not chosen and slow.trial.slowdown > 1 + max_slower / 100:
         yield (
-            f"Not chosen because it takes {slow.asked.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
-            f"{slow.asked.prompt.name}, {slow.correction}, right on {slow.accuracy:.0%} of its rows; what is in force "
+            f"Not chosen because it takes {slow.trial.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
+            f"{slow.trial.prompt.name}, {slow.correction}, right on {slow.accuracy:.0%} of its rows; what is in force "
             f"is right on {result.accuracy_before(slow):.0%} of them."
         )
     if any(candidate.correction is Correction.MEAN for candidate in result.tried):
@@ -114,7 +114,7 @@ def shares(corrected: dict[str, list[str]], labels: tuple[str, ...]) -> list[str
 
 def fragment(task: Task, chosen: Candidate, weights_sha256: str, about: str) -> str:
     """The keys of the task that change. about: a line on what they are worth."""
-    config, now = chosen.asked.prompt.config, task.config
+    config, now = chosen.trial.prompt.config, task.config
     assert isinstance(now, ClassifyTask)
     lines = [f"# {about}", f"# Put these keys into [tasks.{task.name}], instead of those with the same names."]
     if now.score_map is not None and chosen.correction is not Correction.CONFIGURED:

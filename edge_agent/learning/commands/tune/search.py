@@ -14,9 +14,9 @@ from edge_agent.core.pipe import Failed, Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.wording import shown
 from edge_agent.learning.commands.tune.judge import (
-    Asked,
     Candidate,
     Correction,
+    PromptTrial,
     candidates,
     choose,
     dividing_by_mean,
@@ -60,7 +60,7 @@ class Search:
     chosen: Candidate = field(init=False)  # What the agent should do.
     skipped: dict[str, str] = field(default_factory=dict)  # Prompts that the model cannot be asked with, and why.
     _judged: Sequence[int] = ()
-    _asked: dict[str, Asked] = field(default_factory=dict)
+    _trials: dict[str, PromptTrial] = field(default_factory=dict)
     _tried: dict[str, list[Candidate]] = field(default_factory=dict)
     _configured: Prompt = field(init=False)
 
@@ -99,10 +99,10 @@ class Search:
         return corrected.get(Correction.CONFIGURED) or corrected.get(in_force) or corrected[Correction.AS_IS]
 
     def best(self) -> Prompt:
-        return self._best_fast().asked.prompt
+        return self._best_fast().trial.prompt
 
     def _best_fast(self) -> Candidate:
-        fast = [candidate for candidate in self.tried if self.is_fast_enough(candidate.asked.prompt)]
+        fast = [candidate for candidate in self.tried if self.is_fast_enough(candidate.trial.prompt)]
         return choose(fast, self.reference)
 
     def best_of_all(self) -> Candidate:
@@ -115,15 +115,15 @@ class Search:
         return len(self._judged)
 
     def is_fast_enough(self, prompt: Prompt) -> bool:
-        asked = self._asked.get(prompt.name)
-        return asked is not None and asked.slowdown <= 1 + self.max_slower / 100
+        trial = self._trials.get(prompt.name)
+        return trial is not None and trial.slowdown <= 1 + self.max_slower / 100
 
     def accuracy_before(self, candidate: Candidate) -> float:
         """That of the reference on the same rows."""
-        return share_right(list(self.reference.on(candidate.rows).values()))
+        return share_right(list(self.reference.judged_on(candidate.rows).values()))
 
     def ms(self, candidate: Candidate) -> float:
-        return self._base_ms * candidate.asked.slowdown
+        return self._base_ms * candidate.trial.slowdown
 
     def is_proved(self) -> bool:
         """Whether the chosen one's log loss is lower than what the agent has now, by two standard errors."""
@@ -134,7 +134,7 @@ class Search:
         took_s = 0.0
         for prompt in Plan(self._configured.config, self.rows, pool, self.wordings).prompts(self):
             # What is left is for the last measurements of time.
-            if self._asked and monotonic() + 1.2 * took_s > self.until - 2 * _PAIRS * self._base_ms / 1000:
+            if self._trials and monotonic() + 1.2 * took_s > self.until - 2 * _PAIRS * self._base_ms / 1000:
                 break
             began = monotonic()
             try:
@@ -150,7 +150,7 @@ class Search:
     @property
     def _base_ms(self) -> float:
         """Of a request as configured."""
-        return statistics.median(base for asked in self._asked.values() for base, _ in asked.pairs_ms)
+        return statistics.median(base for trial in self._trials.values() for base, _ in trial.pairs_ms)
 
     def _affordable_rows(self) -> int:
         """All rows, or as many as leave time for some prompts, judged by the fastest of five requests."""
@@ -162,7 +162,7 @@ class Search:
     def _set_prompts(self, prompt: Prompt) -> tuple[Task, Task, dict[str, float] | None]:
         """Prepares the worker for the configured task and for this one; gives both, and the prior of this one."""
         base, task = self._variant(self._configured), self._variant(prompt)
-        tasks = {asked.definition: asked for asked in (base, task)}
+        tasks = {variant.definition: variant for variant in (base, task)}
         try:
             priors = self.worker.set_tasks(prefixes_of(tasks.values()))
         except Refusal as refused:
@@ -176,7 +176,7 @@ class Search:
     def _ask(self, prompt: Prompt) -> None:
         base, task, prior = self._set_prompts(prompt)
         scores = dict[int, dict[str, float]]()
-        asked = Asked(prompt, task.definition, prior, scores)
+        trial = PromptTrial(prompt, task.definition, prior, scores)
         judged = [number for number in self._judged if number not in prompt.examples]
         # The first request decodes what all share.
         self._timed(task, self.rows[judged[0]].input)
@@ -186,41 +186,41 @@ class Search:
             event, own_ms = self._timed(task, value)
             assert event.scores is not None
             scores[number] = event.scores
-            asked.prefix_tokens = max(asked.prefix_tokens, event.cached_tokens)
+            trial.prefix_tokens = max(trial.prefix_tokens, event.cached_tokens)
             if prompt.name == AS_CONFIGURED:
-                asked.pairs_ms.append((own_ms, own_ms))
+                trial.pairs_ms.append((own_ms, own_ms))
             elif place % _PAIR_EVERY == 0:
-                asked.pairs_ms.append((self._timed(base, value)[1], own_ms))
-        self._asked[prompt.name] = asked
+                trial.pairs_ms.append((self._timed(base, value)[1], own_ms))
+        self._trials[prompt.name] = trial
         if self.is_fast_enough(prompt):
             runs = (task.build_engine_request(0, Envelope(input=value)) for value in self.unlabelled[:_MAX_INPUTS])
             events = self.worker.ask_all(runs, at_once=1)
-            asked.unlabelled = [
+            trial.unlabelled = [
                 event.scores for event in events if isinstance(event, Finished) and event.scores is not None
             ]
-        is_in_force = asked.definition == self.task.definition and self.task.has_map_for(self.weights_sha256)
+        is_in_force = trial.definition == self.task.definition and self.task.has_map_for(self.weights_sha256)
         answers, configured_map = [row.answer for row in self.rows], self.task.score_map if is_in_force else None
-        self._tried[prompt.name] = candidates(asked, answers, configured_map)
+        self._tried[prompt.name] = candidates(trial, answers, configured_map)
 
     def _timed(self, task: Task, value: Any) -> tuple[Finished, float]:
         """The answer, and the milliseconds until it came."""
         began = monotonic()
         return _ask(self.worker, task, value), (monotonic() - began) * 1000
 
-    def _unsure_of_time(self) -> Asked | None:
+    def _unsure_of_time(self) -> PromptTrial | None:
         """A prompt that would be chosen if it is fast enough, but was timed too rarely to tell."""
         for candidate in (self.best_of_all(), self._best_fast()):
-            if candidate.asked.prompt.name != AS_CONFIGURED and len(candidate.asked.pairs_ms) < _PAIRS:
-                return candidate.asked
+            if candidate.trial.prompt.name != AS_CONFIGURED and len(candidate.trial.pairs_ms) < _PAIRS:
+                return candidate.trial
         return None
 
-    def _time(self, asked: Asked, pairs: int) -> None:
-        base, task, _ = self._set_prompts(asked.prompt)
+    def _time(self, trial: PromptTrial, pairs: int) -> None:
+        base, task, _ = self._set_prompts(trial.prompt)
         self._timed(task, self.rows[self._judged[0]].input)
         for place in range(pairs):
-            self._say_progress(asked.prompt, f"time, {place + 1} of {pairs}")
+            self._say_progress(trial.prompt, f"time, {place + 1} of {pairs}")
             value = self.rows[self._judged[place % len(self._judged)]].input
-            asked.pairs_ms.append((self._timed(base, value)[1], self._timed(task, value)[1]))
+            trial.pairs_ms.append((self._timed(base, value)[1], self._timed(task, value)[1]))
 
     def _say_progress(self, prompt: Prompt, position: str) -> None:
         left_s = max(self.until - monotonic(), 0)

@@ -19,7 +19,7 @@ START_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SoakSite:
     """Where an agent runs. folder: its configuration, `config.log` and `state`."""
 
     folder: Path
@@ -30,7 +30,7 @@ class Place:
 @contextmanager
 def running(
     folder: Path, model: str, *, protocol: str = "5", journal: str = "disk", queue: str = ""
-) -> Iterator[Place]:
+) -> Iterator[SoakSite]:
     """State and log stay in the folder, which exists; `queue` has more lines of the table [queue]."""
     (folder / "broker").mkdir(exist_ok=True)
     with Mosquitto(folder / "broker", free_port(), is_persistent=True) as broker:
@@ -39,7 +39,7 @@ def running(
         with closing(Client(broker.port, protocol)) as client:
             client.subscribe(f"{BASE}/state")
             with online(config, client, BASE, timeout_s=START_S) as agent:
-                yield Place(folder, broker.port, agent)
+                yield SoakSite(folder, broker.port, agent)
 
 
 def _config(folder: Path, port: int, model: str, protocol: str, journal: str, queue: str) -> str:
