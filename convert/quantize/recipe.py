@@ -2,7 +2,8 @@
 
 Source: src/llama-quant.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors (`llama_tensor_get_type_impl`,
 `tensor_type_fallback`). Its counters of attn_v and ffn_down run in layer order, so here they are the layer itself.
-A new mix (`--type`) is an entry of `Quantization` with its rules in `_wanted`; test_recipe compares it with llama.cpp.
+A new mix (`--type`) is an entry of `Quantization` with its rules in `_wanted`, the type of its body in `body`, and what
+replaces that for short rows in `_SMALLER_BLOCKS`; docs/models.md lists it. test_recipe compares it with llama.cpp.
 """
 
 from collections.abc import Iterable

@@ -1,11 +1,12 @@
 """Which sensors a board has, and how their readings become one.
 
-A board's name decides only what the firmware of a Raspberry Pi does; see firmware.py and thermal.py.
+A board's `compatible` decides only what the firmware of a Raspberry Pi does; see firmware.py and thermal.py.
 What the kernel calls a thermal zone is in health without a change. Any other new sensor is
 - a class with an entry in `_DEVICES`, or a `FixedSensor` in `Board.__init__`;
 - a field in reading.py, in `BoardReading.as_health` there, and in `Board.compose` here;
 - that field in tools/schema/health.json and in the sample and the table of docs/mqtt-api.md;
 - a file in a tree of tests/helpers/boards, and its value in tests/board/test_board.py.
+The agent obeys it through governor.py (a temperature of a SoC: `_SOC_ZONE` in thermal.py) and status/alarms.py.
 Who should see it: status/homeassistant.py, tools/watch/table.py, tools/doctor/system.py, examples/monitoring.
 """
 

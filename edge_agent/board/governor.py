@@ -1,7 +1,7 @@
 """Decides from each reading of the board how much the agent may do, before kernel or firmware slow the board down.
 
 There are three causes: heat, an input voltage that is too low, and memory that runs out. Each has a ladder of stages.
-The first stages take what costs least: threads, then prompt tokens of a step, requests at once, the length of answers.
+The first stages take what costs least: threads, then requests at once, the length of answers, prompt tokens of a step.
 The last stages refuse requests, the least urgent first.
 
 A ladder tightens at once, as far as needed. It eases by one stage at a time, so that it does not swing. A reading that
@@ -44,7 +44,7 @@ class Level(IntEnum):
     WARM = 1
     """The agent works more slowly."""
     HOT = 2
-    """Answers are shorter too, and the least urgent requests are refused."""
+    """Answers may be shorter too, and the least urgent requests refused."""
     CRITICAL = 3
     """Only urgent requests are admitted."""
 

@@ -1,6 +1,8 @@
 """Types and ranges of the configuration: one pydantic model per TOML table, and Config for all of them.
 
 The text below a key describes it: in the JSON Schema, in docs/configuration.md and in the file that `init` writes.
+A new key also has a value in `_EXAMPLE` of docs/generate.py; a new table that a reload applies is in `LIVE_TABLES` of
+commands/commands.py.
 """
 
 import hashlib

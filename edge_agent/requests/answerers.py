@@ -35,7 +35,7 @@ def route_to(request: Request, answerer: str) -> None:
 
 
 class Answerers:
-    """Each task's own model answers, otherwise the large one.
+    """The model of the task's kind answers (`has_own_model`, no kind yet), otherwise the large one.
 
     A board that learns from answers uses the subclass `Learning` instead, which overrides what learning changes.
     """

@@ -3,6 +3,7 @@
 To add an alarm, add its entry to ALARMS and a function that finds its cause in `Alarms`. Bring the cause in: from
 `BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. An optional part finds its
 cause itself (`Part.findings` in health.py); name it here with `_of_part`. Nothing here may block.
+docs/monitoring.md, docs/troubleshooting.md, the sample of docs/mqtt-api.md and examples/monitoring name it, too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The health document: what each part reports of itself, and what that means for the whole.
 
 A field is named in its part (`as_health`), in tools/schema/health.json and in docs/mqtt-api.md; a section that only
-some boards have, in ABSENT_SECTIONS, too. A reason is named in its part (`reasons`), in REASONS, in docs/monitoring.md
-and docs/troubleshooting.md. alarms.py says how to add an alarm.
+some boards have, in ABSENT_SECTIONS, too. A reason is named in its part (`reasons`), in REASONS, in docs/monitoring.md,
+docs/troubleshooting.md, the sample of docs/mqtt-api.md and examples/monitoring. alarms.py says how to add an alarm.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Home Assistant's MQTT discovery of a board: one device with an entity for each figure of health.
+"""Home Assistant's MQTT discovery of a board: one device with entities for selected figures of health and all alarms.
 
 Format: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """
