@@ -40,7 +40,7 @@ from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.field_table import (
     UNLIKE,
-    Control,
+    ControlToken,
     FieldTable,
     InputField,
     TaskFields,

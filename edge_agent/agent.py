@@ -323,7 +323,7 @@ class Agent:
         self._dispatcher.fill_slots(now)
         if how := self._supervisor.restart_or_kill(now, owes_answer=self._dispatcher.active > 0):
             self._on_worker_end(how, now)
-        if self._supervisor.has_other_files:
+        if self._supervisor.has_changed_files:
             log.error("the files of the model have changed: the agent ends, and its next start verifies them")
             self._status.publish_state(State.OFFLINE, "model-changed")
             self._exit_code = 1
@@ -352,9 +352,9 @@ class Agent:
 
     def _stalled_part(self, now: float) -> str | None:
         return stalled_part(
-            network=self._connections.threads_at_work,
+            network=self._connections.network_threads_alive,
             worker_silent_s=self._supervisor.silent_s(now),
-            is_worker_coming=self._supervisor.is_coming or self._model_switch.is_underway,
+            has_or_expects_worker=self._supervisor.has_or_expects_worker or self._model_switch.is_underway,
             monitor_silent_s=now - self._monitor.advanced_at,
         )
 

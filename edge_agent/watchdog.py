@@ -39,20 +39,20 @@ class Watchdog:
 
 
 def stalled_part(
-    *, network: Mapping[str, bool], worker_silent_s: float | None, is_worker_coming: bool, monitor_silent_s: float
+    *, network: Mapping[str, bool], worker_silent_s: float | None, has_or_expects_worker: bool, monitor_silent_s: float
 ) -> str | None:
     """Which part stands still, in words; None if all make progress.
 
     Args:
         network: By connection, whether its thread works.
         worker_silent_s: None while no worker is ready.
-        is_worker_coming: Whether a worker loads or will be started.
+        has_or_expects_worker: Whether a worker runs or loads, or will be started.
         monitor_silent_s: The time since the monitor last read the board.
     """
-    for name, is_at_work in network.items():
-        if not is_at_work:
+    for name, is_alive in network.items():
+        if not is_alive:
             return f"the network thread of {name} has ended or hangs"
-    if worker_silent_s is None and not is_worker_coming:
+    if worker_silent_s is None and not has_or_expects_worker:
         return "there is no worker, and none will be started"
     if worker_silent_s is not None and worker_silent_s > WORKER_SILENCE_S:
         return f"the worker has been silent for {worker_silent_s:.0f} s"

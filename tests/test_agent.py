@@ -136,7 +136,7 @@ def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypat
     monkeypatch.setattr(agent._status, "publish_all", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         with_worker(monkeypatch, agent)
-    assert agent._dispatcher.slots._of_model == {LARGE: READY.max_active}
+    assert agent._dispatcher.slots._slots_by_model == {LARGE: READY.max_active}
 
 
 def test_a_worker_that_leaks_is_replaced_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_the_watchdog_hears_which_part_stands_still(monkeypatch: pytest.MonkeyPa
     process = with_worker(monkeypatch, agent)
     told: list[str | None] = []
     monkeypatch.setattr(agent._watchdog, "tick", lambda find_fault, _now: told.append(find_fault()))
-    monkeypatch.setattr(type(agent._connections), "threads_at_work", {"hall1.board1.data": True})
+    monkeypatch.setattr(type(agent._connections), "network_threads_alive", {"hall1.board1.data": True})
     agent._handle(from_worker(process, Progress()), 10.0)
     for monitored, now in ((5.0, 12.0), (5.0, 40.0)):
         agent._monitor.advanced_at = monitored

@@ -7,7 +7,7 @@ from edge_agent.watchdog import MONITOR_SILENCE_S, WORKER_SILENCE_S, Watchdog, s
 WELL: dict[str, Any] = {
     "network": {"hall1.board1.data": True, "hall1.board1.control": True},
     "worker_silent_s": 0.4,
-    "is_worker_coming": False,
+    "has_or_expects_worker": False,
     "monitor_silent_s": 0.9,
 }
 
@@ -17,12 +17,12 @@ WELL: dict[str, Any] = {
     [
         ({}, None),
         ({"worker_silent_s": WORKER_SILENCE_S}, None),
-        ({"worker_silent_s": None, "is_worker_coming": True}, None),
+        ({"worker_silent_s": None, "has_or_expects_worker": True}, None),
         ({"network": {"hall1.board1.data": False}}, "hall1.board1.data"),
         ({"worker_silent_s": WORKER_SILENCE_S + 1}, "worker has been silent"),
         ({"worker_silent_s": None}, "no worker"),
         ({"monitor_silent_s": MONITOR_SILENCE_S + 1}, "not been read"),
-        ({"worker_silent_s": None, "is_worker_coming": True, "monitor_silent_s": 99.0}, "not been read"),
+        ({"worker_silent_s": None, "has_or_expects_worker": True, "monitor_silent_s": 99.0}, "not been read"),
     ],
 )
 def test_the_part_that_stands_still_is_named(changes: dict[str, Any], part: str | None) -> None:

@@ -106,8 +106,8 @@ def differences(folder: Path, model: AdaptedModel, progress: OnProgress) -> list
         raise ConvertError(f"{CANARIES_FILE}: cannot be read: {error.strerror}") from None
     differing = []
     with open_worker(model, ()) as worker:
-        for index, run in enumerate(canaries.runs):
-            progress("asking again", index / len(canaries.runs))
+        for index, run in enumerate(canaries.requests):
+            progress("asking again", index / len(canaries.requests))
             differing.append(canaries.answers.difference(index, worker.ask(run)))
     return [difference for difference in differing if difference is not None]
 
@@ -115,7 +115,7 @@ def differences(folder: Path, model: AdaptedModel, progress: OnProgress) -> list
 def _canary(worker: WorkerClient, task: Task, request: TaskRow) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
     value = request.fields["input"]
-    event = worker.ask(run := canary_format.make_canary_run(task, value, 0))
+    event = worker.ask(run := canary_format.build_canary_request(task, value, 0))
     if not isinstance(event, Finished):
         return event.message
     answer = _answer(worker, task, run, event)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from ..agent import UNLIKE, Control, FieldTable
+from ..agent import UNLIKE, ControlToken, FieldTable
 from ..evaluate.requests import row_error
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
@@ -97,7 +97,7 @@ def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
             initializer_range=_SPREAD,
             bos_token_id=None,
             eos_token_id=vocabulary.end_of_turn,
-            pad_token_id=vocabulary.id_of(Control(END_OF_TEXT)),
+            pad_token_id=vocabulary.id_of(ControlToken(END_OF_TEXT)),
         )
     )
 
@@ -153,7 +153,7 @@ def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generato
     ]
     while sources:
         source = sources[draw.integers(len(sources))]
-        yield EncodedExample(vocabulary.prompt_ids(source.prompt()), [vocabulary.id_of(Control(UNLIKE))])
+        yield EncodedExample(vocabulary.prompt_ids(source.prompt()), [vocabulary.id_of(ControlToken(UNLIKE))])
 
 
 class _Batches:

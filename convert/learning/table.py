@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..agent import Control, FieldTable, InputField, TaskFields, number_of
+from ..agent import ControlToken, FieldTable, InputField, TaskFields, number_of
 from .training_rows import Row, by_task
 
 BINS = 64
 # A field is a number if at least this share of its values are numbers.
 MIN_NUMBER_SHARE = 0.95
-Parts = Sequence[Control | str]
+Parts = Sequence[ControlToken | str]
 NOISE_KINDS = ("any", "of other rows", "shifted")
 
 
@@ -57,7 +57,7 @@ class Noise:
         self._numbers = [[part for part in parts if part in self._bins] for parts in prompts]
         self._prompts = prompts
 
-    def prompt(self) -> list[Control | str]:
+    def prompt(self) -> list[ControlToken | str]:
         """A row's prompt. Changed numbers are random, from other rows, or all shifted by one share of their bins."""
         row = self._random_index(len(self._prompts))
         numbers, kind, shift = list(self._numbers[row]), self._draw.choice(NOISE_KINDS), self._draw.uniform(-1, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from ..agent import Control, FieldTable, strangeness
+from ..agent import ControlToken, FieldTable, strangeness
 from ..read.tokenizer import SPLIT_REGEX
 from .training_rows import Row
 
@@ -39,9 +39,9 @@ class Vocabulary:
 
     @property
     def end_of_turn(self) -> int:
-        return self.id_of(Control(END_OF_TURN))
+        return self.id_of(ControlToken(END_OF_TURN))
 
-    def id_of(self, control: Control) -> int:
+    def id_of(self, control: ControlToken) -> int:
         token: int | None = self.tokenizer.token_to_id(control.text)
         assert token is not None
         return token
@@ -55,10 +55,10 @@ class Vocabulary:
             for answer, chance in chances.items()
         ]
 
-    def prompt_ids(self, parts: Iterable[Control | str]) -> list[int]:
+    def prompt_ids(self, parts: Iterable[ControlToken | str]) -> list[int]:
         ids: list[int] = []
         for part in parts:
-            ids += [self.id_of(part)] if isinstance(part, Control) else self._text_ids(part)
+            ids += [self.id_of(part)] if isinstance(part, ControlToken) else self._text_ids(part)
         return ids
 
     def strangeness(self, row: Row) -> float | None:

@@ -94,7 +94,7 @@ class Board:
         """Reads all sensors once, and blocks as long as they do. Rates are unknown at the first reading."""
         results = SensorPass()
         for sensor in self.sensors():
-            results.add(sensor)
+            results.read(sensor)
         return self.compose(results)
 
     def compose(self, results: SensorPass) -> BoardReading:

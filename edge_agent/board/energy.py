@@ -59,10 +59,10 @@ class EnergyMeter:
             before = watts if self.idle_watts is None else self.idle_watts
             self.idle_watts = before + (watts - before) / self._idle_count
         elif not is_idle and self.idle_watts is not None:
-            kept = 1 - 1 / _BUSY_INTERVALS
-            self._busy_joules = kept * self._busy_joules + (watts - self.idle_watts) * seconds
-            self._busy_s = kept * self._busy_s + busy_s
-            self._busy_tokens = kept * self._busy_tokens + tokens
+            decay = 1 - 1 / _BUSY_INTERVALS
+            self._busy_joules = decay * self._busy_joules + (watts - self.idle_watts) * seconds
+            self._busy_s = decay * self._busy_s + busy_s
+            self._busy_tokens = decay * self._busy_tokens + tokens
         self._was_idle = is_idle
 
     def as_health(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def read_within(path: Path, low: int, high: int) -> int:
     return value
 
 
-def integer_if_there(path: Path) -> int | None:
+def read_integer_if_exists(path: Path) -> int | None:
     """None where the file does not exist. Raises OSError, ValueError."""
     try:
         return read_integer(path)

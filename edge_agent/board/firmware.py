@@ -96,7 +96,7 @@ def rails_power(text: str) -> Power:
     rails: dict[str, dict[str, float]] = {}
     for rail, unit, value in _RAIL.findall(text):
         rails.setdefault(rail, {})[unit] = float(value)
-    watts = [of["A"] * of["V"] for of in rails.values() if len(of) == 2]
+    watts = [values["A"] * values["V"] for values in rails.values() if len(values) == 2]
     if not watts:
         raise ValueError("no rails")
     return measured(sum(watts), Scope.RAILS, "pmic")

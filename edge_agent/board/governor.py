@@ -198,11 +198,11 @@ class Governor:
         if not throttle.undervoltage_now:
             self._power.ease(now)
             return
-        stage = self._power.at
-        if not stage or now - self._power_stage_at >= _UNDERVOLTAGE_STAGE_S:
-            stage += 1
+        stage_number = self._power.stage_number
+        if not stage_number or now - self._power_stage_at >= _UNDERVOLTAGE_STAGE_S:
+            stage_number += 1
             self._power_stage_at = now
-        self._power.require(now, "the input voltage is too low", enter=stage, keep=stage)
+        self._power.require(now, "the input voltage is too low", enter=stage_number, keep=stage_number)
 
     def _decide_memory(self, memory: Memory, now: float) -> None:
         available_mb, reserve_mb = memory.available_mb, self._reserve_mb(memory)
@@ -226,7 +226,7 @@ class Governor:
             return NO_LIMITS
         stages, capacity = [stage for _, stage in active], self._capacity
         refusing = [(stage.lowest_priority, ladder) for ladder, stage in active if stage.lowest_priority is not None]
-        lowest, cause = min(((at, ladder.cause) for at, ladder in refusing), default=(None, None))
+        lowest, cause = min(((priority, ladder.cause) for priority, ladder in refusing), default=(None, None))
         return Limits(
             level=max(stage.level for stage in stages),
             reason="; ".join(ladder.reason for ladder, _ in active),
@@ -247,7 +247,7 @@ class _Ladder:
     def __init__(self, cause: Code, stages: Sequence[Stage], relax_s: float = RELAX_S) -> None:
         self.cause = cause
         # Counts from 1; 0 while there is no stage.
-        self.at = 0
+        self.stage_number = 0
         self._stages = stages
         self._relax_s = relax_s
         # Why it was entered; it eases stage by stage when that is over.
@@ -256,18 +256,18 @@ class _Ladder:
 
     @property
     def stage(self) -> Stage | None:
-        return self._stages[self.at - 1] if self.at else None
+        return self._stages[self.stage_number - 1] if self.stage_number else None
 
     def require(self, now: float, reason: str, *, enter: int, keep: int) -> None:
         """enter: the stage that is needed now. keep: the highest stage that is not left yet."""
         self.reason = reason
         enter = min(enter, len(self._stages))
-        if enter > self.at:
-            self.at, self._needed_at = enter, now
-        elif keep >= self.at:
+        if enter > self.stage_number:
+            self.stage_number, self._needed_at = enter, now
+        elif keep >= self.stage_number:
             self._needed_at = now
         elif now - self._needed_at >= self._relax_s:
-            self.at, self._needed_at = self.at - 1, now
+            self.stage_number, self._needed_at = self.stage_number - 1, now
 
     def ease(self, now: float) -> None:
         """Nothing is needed, or nothing is known."""

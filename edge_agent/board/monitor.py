@@ -20,9 +20,9 @@ INTERVAL_S = 1.0
 HANGS_AFTER_S = 2.0
 # An older reading says nothing about the board now. Several sensors may hang, 2 s each, before a pass is done.
 STALE_AFTER_S = 10.0
-# For `read_once`: long enough for counters of energy and time to advance, and for any board.
+# For `read_with_rates`: long enough for counters of energy and time to advance, and for any board.
 _BETWEEN_READINGS_S = 0.2
-_READ_ONCE_S = 10.0
+_READ_TIMEOUT_S = 10.0
 
 
 class Monitor:
@@ -95,7 +95,7 @@ class Monitor:
                     results.failures[sensor.key] = self._hanging[sensor.key]
                     continue
                 self._in_progress = sensor, time.monotonic()
-            results.add(sensor)
+            results.read(sensor)
             with self._lock:
                 if self._thread is not threading.current_thread():
                     self._hanging.pop(sensor.key, None)
@@ -104,7 +104,7 @@ class Monitor:
         return self._board.compose(results)
 
 
-def read_once(board: Board) -> BoardReading:
+def read_with_rates(board: Board) -> BoardReading:
     """The second of two readings, because rates need two; for programs that run no monitor."""
 
     def read() -> BoardReading:
@@ -113,6 +113,6 @@ def read_once(board: Board) -> BoardReading:
         return board.read()
 
     try:
-        return in_background("board", read).result(_READ_ONCE_S)
+        return in_background("board", read).result(_READ_TIMEOUT_S)
     except TimeoutError:
-        return BoardReading(errors={"board": f"a sensor hangs for more than {_READ_ONCE_S:g} s"})
+        return BoardReading(errors={"board": f"a sensor hangs for more than {_READ_TIMEOUT_S:g} s"})

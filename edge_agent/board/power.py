@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent.board.files import integer_if_there, read_integer, read_text, read_within
+from edge_agent.board.files import read_integer, read_integer_if_exists, read_text, read_within
 from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
 from edge_agent.board.sensor import Device
 
@@ -44,7 +44,7 @@ class Chip(Device):
 
     def _ina2xx(self) -> Power:
         """The chip's own product where it has one, because it knows its shunt. Channel 0 is the shunt's voltage."""
-        power_uw = integer_if_there(self.folder / "power1_input")
+        power_uw = read_integer_if_exists(self.folder / "power1_input")
         watts = self._channel_watts(1) if power_uw is None else power_uw / 1e6
         return measured(watts, Scope.BOARD, self.type)
 
@@ -59,7 +59,7 @@ class Chip(Device):
             if label in _MODULE_INPUTS:
                 return measured(self._channel_watts(channel), Scope.MODULE, f"ina3221 {label}")
             # Not connected, or switched off.
-            if not re.search(r"\bNC\b", label) and integer_if_there(self.folder / f"in{channel}_enable") != 0:
+            if not re.search(r"\bNC\b", label) and read_integer_if_exists(self.folder / f"in{channel}_enable") != 0:
                 watts.append(self._channel_watts(channel))
         return measured(sum(watts), Scope.RAILS, "ina3221") if watts else None
 

@@ -80,7 +80,7 @@ class SensorPass:
     readings: dict[str, object] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
 
-    def add(self, sensor: Sensor) -> None:
+    def read(self, sensor: Sensor) -> None:
         """Reads one sensor. Blocks as long as it does."""
         try:
             reading = sensor.read()

@@ -77,8 +77,8 @@ def read_memory() -> Memory:
 
 def read_disk(folder: Path) -> DiskReading:
     """Free space at a folder, or at its nearest parent that exists."""
-    there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
-    return DiskReading(free_mb=_mb(psutil.disk_usage(str(there)).free))
+    existing_folder = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
+    return DiskReading(free_mb=_mb(psutil.disk_usage(str(existing_folder)).free))
 
 
 def has_memory_controller(root: Path) -> bool | None:

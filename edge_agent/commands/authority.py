@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.codes import CommandCode, CommandError
-from edge_agent.core.files import read_if_there, write_atomically
+from edge_agent.core.files import read_if_exists, write_atomically
 from edge_agent.core.wording import shown
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Authority:
         self._nonces_file = nonces_file
         self._used: list[bytes] = []
         try:
-            known = (nonces_file and read_if_there(nonces_file)) or b""
+            known = (nonces_file and read_if_exists(nonces_file)) or b""
             # Release 0.1.0 appended to the file: a loss of power may have torn the last digest.
             whole = range(0, len(known) - _DIGEST_BYTES + 1, _DIGEST_BYTES)
             self._used = [known[at : at + _DIGEST_BYTES] for at in whole]

@@ -16,8 +16,8 @@ from edge_agent.commands.fields import (
     ReleaseFields,
     RollbackFields,
     SwitchFields,
-    fields_of,
     parse_command,
+    parse_fields,
     result_publication,
 )
 from edge_agent.core.clock import timestamp
@@ -139,7 +139,7 @@ class Commands:
     def _execute(self, operation: str, fields: dict[str, Any], command: _OpenCommand) -> dict[str, Any] | None:
         """Gives the result's data; None = it is answered later. Raises CommandError."""
         if operation in ("ping", "health", "resume", "reload"):
-            fields_of(CommandFields, fields)
+            parse_fields(CommandFields, fields)
         match operation:
             case "ping":
                 return {"ts": timestamp(), "session": self._presence.session}
@@ -147,27 +147,28 @@ class Commands:
                 self._status.publish_health()
                 return {"seq": self._status.health_sequence}
             case "drain":
-                self._start_drain("drain command", fields_of(DrainFields, fields).timeout_s, time.monotonic(), command)
+                timeout_s = parse_fields(DrainFields, fields).timeout_s
+                self._start_drain("drain command", timeout_s, time.monotonic(), command)
                 return None
             case "resume":
                 return self._resume()
             case "cancel":
-                return self._cancel(fields_of(CancelFields, fields))
+                return self._cancel(parse_fields(CancelFields, fields))
             case "reload":
                 return self.reload()
             case "model-switch":
-                wanted = fields_of(SwitchFields, fields)
+                wanted = parse_fields(SwitchFields, fields)
                 self._check_can_switch()
                 is_started = self._model_switch.start(wanted.bundle, allow_downgrade=wanted.allow_downgrade)
             case "model-rollback":
-                fields_of(RollbackFields, fields)
+                parse_fields(RollbackFields, fields)
                 self._check_can_switch()
                 is_started = self._model_switch.roll_back()
             case "feedback-export":
-                page = fields_of(ExportFields, fields)
+                page = parse_fields(ExportFields, fields)
                 return self._dispatcher.admission.answerers.export(page.task, after=page.after, limit=page.limit)
             case _:
-                return self._release(fields_of(ReleaseFields, fields).fingerprint)
+                return self._release(parse_fields(ReleaseFields, fields).fingerprint)
         if not is_started:
             return {"changed": False}
         self._switch_command = command

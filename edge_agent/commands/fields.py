@@ -88,12 +88,12 @@ def parse_command(payload: bytes) -> dict[str, Any]:
     return value
 
 
-def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
+def parse_fields(fields_class: type[_T], fields: dict[str, Any]) -> _T:
     """The fields of one kind of command. Raises CommandError."""
     try:
-        return kind.model_validate(fields)
+        return fields_class.model_validate(fields)
     except ValidationError as error:
-        raise CommandError(CommandCode.BAD_FIELD, first_fault(error, known=kind.model_fields)) from error
+        raise CommandError(CommandCode.BAD_FIELD, first_fault(error, allowed_keys=fields_class.model_fields)) from error
 
 
 def result_publication(

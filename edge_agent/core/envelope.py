@@ -123,7 +123,7 @@ def parse_payload(payload: bytes, content_type: str | None, *, is_reading: bool 
     try:
         envelope = Envelope.model_validate(value)
     except ValidationError as error:
-        raise Refusal(Code.BAD_FIELD, first_fault(error, known=Options.model_fields)) from error
+        raise Refusal(Code.BAD_FIELD, first_fault(error, allowed_keys=Options.model_fields)) from error
     if not isinstance(envelope.input, (str, dict, list)):
         raise Refusal(Code.BAD_FIELD, f"input: should be a string, an object or an array (got {shown(envelope.input)})")
     return envelope

@@ -21,7 +21,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def read_if_there(path: Path) -> bytes | None:
+def read_if_exists(path: Path) -> bytes | None:
     """The content; None where there is no file, or a FIFO, whose reading would block. Raises OSError."""
     if path.is_fifo():
         return None

@@ -58,7 +58,7 @@ class Model:
         """The bundle's folder name; None for a bare file."""
         return self.source.name if self.source != self.path else None
 
-    def load(
+    def load_command(
         self, settings: EngineSettings, *, tasks: tuple[TaskPrefix, ...] = (), state_dir: Path | None = None
     ) -> Load:
         """The command that makes a worker load all files of the model."""

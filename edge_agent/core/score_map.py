@@ -84,7 +84,7 @@ class ScoreMap:
             raise ValueError("a score map is an object with the task's labels")
         pairs = [value[label] for label in labels]
         for pair in pairs:
-            if not isinstance(pair, list) or [type(one) in (int, float) for one in pair] != [True, True]:
+            if not isinstance(pair, list) or [type(number) in (int, float) for number in pair] != [True, True]:
                 raise ValueError("each label of a score map has a list of two numbers, scale and bias")
         return cls(tuple(labels), tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
 

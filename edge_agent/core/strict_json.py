@@ -82,18 +82,18 @@ def encode(document: dict[str, Any]) -> bytes:
     return compact_json(document).encode("utf-8")
 
 
-def is_near(found: Any, recorded: Any, tolerance: float = 0.0) -> bool:
+def is_near(actual: Any, expected: Any, tolerance: float = 0.0) -> bool:
     """Equal as JSON values, with Unicode normalized; numbers may differ by this share. 1 equals 1.0, but not true."""
-    if isinstance(found, bool) or isinstance(recorded, bool):
-        return found is recorded
-    if isinstance(found, int | float) and isinstance(recorded, int | float):
-        return abs(found - recorded) <= tolerance * abs(recorded)
-    if isinstance(found, str) and isinstance(recorded, str):
-        return unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", recorded)
-    if isinstance(found, list) and isinstance(recorded, list):
-        pairs = zip(found, recorded, strict=False)
-        return len(found) == len(recorded) and all(is_near(one, other, tolerance) for one, other in pairs)
-    if isinstance(found, dict) and isinstance(recorded, dict):
-        is_same = found.keys() == recorded.keys()
-        return is_same and all(is_near(found[name], value, tolerance) for name, value in recorded.items())
-    return found is recorded
+    if isinstance(actual, bool) or isinstance(expected, bool):
+        return actual is expected
+    if isinstance(actual, int | float) and isinstance(expected, int | float):
+        return abs(actual - expected) <= tolerance * abs(expected)
+    if isinstance(actual, str) and isinstance(expected, str):
+        return unicodedata.normalize("NFC", actual) == unicodedata.normalize("NFC", expected)
+    if isinstance(actual, list) and isinstance(expected, list):
+        pairs = zip(actual, expected, strict=False)
+        return len(actual) == len(expected) and all(is_near(one, other, tolerance) for one, other in pairs)
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        is_same = actual.keys() == expected.keys()
+        return is_same and all(is_near(actual[name], value, tolerance) for name, value in expected.items())
+    return actual is expected

@@ -192,7 +192,7 @@ def sample_of_publish_pattern(pattern: str) -> str:
 
 def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
     """`plant/{1}/triage` with the values of the wildcards put in."""
-    return _PLACEHOLDER.sub(lambda found: values[int(found.group(1)) - 1], pattern)
+    return _PLACEHOLDER.sub(lambda match: values[int(match.group(1)) - 1], pattern)
 
 
 def reply_topic_fault(topic: str, allowed: tuple[str, ...] = ("#",)) -> str | None:

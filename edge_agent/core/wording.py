@@ -105,10 +105,10 @@ def fault_text(error: ErrorDetails, name: str) -> str:
     return f"{name}{': ' if name else ''}{reason} (got {shown(error['input'])})"
 
 
-def first_fault(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> str:
-    """The first fault of a message from the bus, as one sentence; `known` are the keys that `extra="forbid"` allows."""
+def first_fault(error: ValidationError, prefix: str = "", allowed_keys: Iterable[str] = ()) -> str:
+    """The first fault of a message from the bus, as one sentence. allowed_keys: of a model that forbids others."""
     details = error.errors(include_url=False)[0]
     name = field_name((prefix, *details["loc"]) if prefix else details["loc"])
     if details["type"] == "extra_forbidden":
-        return f"{name}: unknown key, should be one of {', '.join(known)} (got {shown(details['input'])})"
+        return f"{name}: unknown key, should be one of {', '.join(allowed_keys)} (got {shown(details['input'])})"
     return fault_text(details, name)

@@ -35,7 +35,7 @@ class ActiveRequest(MeasuredRequest):
     prompt: Sequence[int]
     answer: Answer
     sequence: CacheSequence | None = None  # Its place in the cache; None while it waits.
-    cells: int = 0  # The KV cells that are reserved for it.
+    reserved_cells: int = 0  # Of the KV cache.
     prefix: Prefix | None = None  # The one that it shares cells with.
     branches: list[CacheSequence] = field(default_factory=list)  # The branches of its answer that are decoded.
     branches_left: list[Continuation] = field(default_factory=list)  # Those that wait for a sequence id.
@@ -78,45 +78,50 @@ class RequestBuilder:
         tokens = (*prompt, self._llama.end_of_turn, self._llama.eos)
         return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens))
 
-    def build(self, run: EngineRequest) -> ActiveRequest:
+    def build(self, engine_request: EngineRequest) -> ActiveRequest:
         """Raises ChatError for messages that the model's template refuses, ValueError for a label without tokens.
 
         Raises Refusal for a task or an input that a model of fields is not trained for.
         """
-        if self.chat.is_reasoning and isinstance(run.plan, TextPlan):
-            run = self._with_reasoning_defaults(run)
-        thinks = isinstance(run.plan, TextPlan) and run.max_reasoning_tokens != 0
-        prompt, is_open = self.chat.prompt(run, thinks=thinks)
-        answer = self._answer(run, prompt, is_open=is_open)
+        if self.chat.is_reasoning and isinstance(engine_request.plan, TextPlan):
+            engine_request = self._with_reasoning_defaults(engine_request)
+        thinks = isinstance(engine_request.plan, TextPlan) and engine_request.max_reasoning_tokens != 0
+        prompt, is_open = self.chat.prompt(engine_request, thinks=thinks)
+        answer = self._answer(engine_request, prompt, is_open=is_open)
         return ActiveRequest(
-            run=run, prompt=prompt, prompt_tokens=len(prompt), answer=answer, branches_left=list(answer.branches)
+            engine_request=engine_request,
+            prompt=prompt,
+            prompt_tokens=len(prompt),
+            answer=answer,
+            branches_left=list(answer.branches),
         )
 
-    def _with_reasoning_defaults(self, run: EngineRequest) -> EngineRequest:
+    def _with_reasoning_defaults(self, engine_request: EngineRequest) -> EngineRequest:
         """Fills in what the request leaves open. Half of the tokens remain for the answer."""
-        sampling, limit = run.sampling, run.max_reasoning_tokens
+        sampling, limit = engine_request.sampling, engine_request.max_reasoning_tokens
         if sampling.temperature is None:
             sampling = replace(sampling, temperature=REASONING_TEMPERATURE)
         if sampling.top_p is None:
             sampling = replace(sampling, top_p=REASONING_TOP_P)
         if limit is None:
-            limit = max(0, run.max_tokens - len(self._close_thought)) // 2
-        return replace(run, sampling=sampling, max_reasoning_tokens=limit)
+            limit = max(0, engine_request.max_tokens - len(self._close_thought)) // 2
+        return replace(engine_request, sampling=sampling, max_reasoning_tokens=limit)
 
-    def _answer(self, run: EngineRequest, prompt: Sequence[int], *, is_open: bool) -> Answer:
+    def _answer(self, engine_request: EngineRequest, prompt: Sequence[int], *, is_open: bool) -> Answer:
         """A new kind of task with a plan of its own has a case here."""
-        match run.plan:
+        match engine_request.plan:
             case LabelsPlan(labels=labels):
                 # What a chat model was trained on is unknown, so it has no limits.
-                chat, unknown = self.chat, OutOfDistribution()
-                limits = unknown if isinstance(chat, Chat) else chat.out_of_distribution(run.task, prompt)
-                return LabelAnswer(self._llama.logits, self.tree(labels), limits)
+                ood = OutOfDistribution()
+                if isinstance(self.chat, FieldPrompts):
+                    ood = self.chat.out_of_distribution(engine_request.task, prompt)
+                return LabelAnswer(self._llama.logits, self.tree(labels), ood)
             case SchemaPlan(schema=schema):
                 # Not sorted: the schema's order is the order of the answer's keys.
-                return self._schema(json.dumps(schema)).answer(run)
+                return self._schema(json.dumps(schema)).answer(engine_request)
             case TextPlan(stop=stop):
                 text = TextStream(stop=stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)
-                return TextAnswer(self._llama, run, text, self._close_thought)
+                return TextAnswer(self._llama, engine_request, text, self._close_thought)
 
     def _label_tokens(self, label: str) -> list[int]:
         return self._llama.tokenize(unicodedata.normalize("NFC", label), parse_special=False)

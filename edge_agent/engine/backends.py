@@ -35,7 +35,7 @@ def load_backends(folder: Path) -> None:
 def loaded_variant() -> str | None:
     """The kernel variant that this process has loaded, by its file's name; None = kernels are built in."""
     try:
-        found = _MAPPED.search(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace"))
+        match = _MAPPED.search(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None

@@ -84,18 +84,18 @@ class EchoEngine(Engine):
     def progress(self) -> pipe.Progress:
         return replace(self._totals, active=min(len(self._requests), self._settings.max_active))
 
-    def add(self, run: pipe.EngineRequest) -> pipe.Event | None:
-        if run.id in self._requests:
-            raise ValueError(f"request id {run.id} is in use")
-        prompt = sum(_count(message.content) for message in run.messages)
-        if prompt + run.max_tokens > self._context_tokens:
-            return too_long(run, prompt, run.max_tokens, self._context_tokens)
-        request = _EchoRequest(run=run, prompt_tokens=prompt)
-        request.cached_tokens = min(self._prefixes.get(run.task, 0), max(prompt - 1, 0))
-        if isinstance(run.plan, pipe.TextPlan):
-            request.words = re.findall(r"\s*\S+", _last_user_text(run))
-            request.text = TextStream(stop=run.plan.stop)
-        self._requests[run.id] = request
+    def add(self, engine_request: pipe.EngineRequest) -> pipe.Event | None:
+        if engine_request.id in self._requests:
+            raise ValueError(f"request id {engine_request.id} is in use")
+        prompt = sum(_count(message.content) for message in engine_request.messages)
+        if prompt + engine_request.max_tokens > self._context_tokens:
+            return too_long(engine_request, prompt, engine_request.max_tokens, self._context_tokens)
+        request = _EchoRequest(engine_request=engine_request, prompt_tokens=prompt)
+        request.cached_tokens = min(self._prefixes.get(engine_request.task, 0), max(prompt - 1, 0))
+        if isinstance(engine_request.plan, pipe.TextPlan):
+            request.words = re.findall(r"\s*\S+", _last_user_text(engine_request))
+            request.text = TextStream(stop=engine_request.plan.stop)
+        self._requests[engine_request.id] = request
         return None
 
     def cancel(self, request_id: int) -> pipe.Event | None:
@@ -118,30 +118,29 @@ class EchoEngine(Engine):
                 count_start(self._totals, request.cached_tokens)
                 self._totals.prompt_tokens_total += request.prompt_tokens - request.cached_tokens
             if (answer := _answer(request)) is not None:
-                del self._requests[request.run.id]
+                del self._requests[request.engine_request.id]
                 events.append(answer)
             elif not is_first:
                 events += self._write_word(request)
-        count_step(
-            self._totals, rows=len(active), tokens=len(active), elapsed_s=monotonic() - began, has_prefill=has_prefill
-        )
+        count = len(active)
+        count_step(self._totals, requests=count, tokens=count, elapsed_s=monotonic() - began, has_prefill=has_prefill)
         return events
 
     def _write_word(self, request: _EchoRequest) -> list[pipe.Event]:
-        text, run = request.text, request.run
+        text, engine_request = request.text, request.engine_request
         if request.words:
             text.write(request.words.pop(0).encode())
             request.written += 1
             self._totals.completion_tokens_total += 1
         is_over = text.is_stopped or not request.words
-        has_ended = is_over or request.written >= run.max_tokens
+        has_ended = is_over or request.written >= engine_request.max_tokens
         if has_ended:
             text.end()
         events: list[pipe.Event] = []
-        if run.stream and (delta := text.take_delta()):
-            events.append(pipe.Partial(id=run.id, delta=delta))
+        if engine_request.stream and (delta := text.take_delta()):
+            events.append(pipe.Partial(id=engine_request.id, delta=delta))
         if has_ended:
-            del self._requests[run.id]
+            del self._requests[engine_request.id]
             finish = pipe.Finish.STOP if is_over else pipe.Finish.LENGTH
             events.append(request.finished(finish, text=text.text, completion_tokens=request.written))
         return events
@@ -149,14 +148,14 @@ class EchoEngine(Engine):
 
 def _answer(request: _EchoRequest) -> pipe.Event | None:
     """The whole answer; None for a text, which is written word by word."""
-    run = request.run
-    match run.plan:
+    engine_request = request.engine_request
+    match engine_request.plan:
         case pipe.LabelsPlan(labels=labels):
-            return request.finished(pipe.Finish.LABELS, scores=_scores(labels, _last_user_text(run)))
+            return request.finished(pipe.Finish.LABELS, scores=_scores(labels, _last_user_text(engine_request)))
         case pipe.SchemaPlan(schema=schema):
             instance = _smallest(schema)
             if (error := best_error(validator(schema), instance)) is not None:
-                return pipe.Failed(id=run.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
+                return pipe.Failed(id=engine_request.id, code=Code.NO_VALID_OUTPUT, message=error.message[:200])
             return request.finished(pipe.Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
         case pipe.TextPlan():
             return None
@@ -176,8 +175,8 @@ def _count(text: str) -> int:
     return len(text.split())
 
 
-def _last_user_text(run: pipe.EngineRequest) -> str:
-    return next((message.content for message in reversed(run.messages) if message.role == "user"), "")
+def _last_user_text(engine_request: pipe.EngineRequest) -> str:
+    return next((message.content for message in reversed(engine_request.messages) if message.role == "user"), "")
 
 
 def _scores(labels: Sequence[str], text: str) -> dict[str, float]:

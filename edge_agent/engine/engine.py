@@ -44,7 +44,7 @@ class Engine(Protocol):
     def set_limits(self, limits: pipe.SetLimits) -> None:
         """Applies from the next step on."""
 
-    def add(self, run: pipe.EngineRequest) -> pipe.Event | None:
+    def add(self, engine_request: pipe.EngineRequest) -> pipe.Event | None:
         """Accepts a request, or returns its end. Raises ValueError for an id that is in use."""
 
     def cancel(self, request_id: int) -> pipe.Event | None:
@@ -60,7 +60,7 @@ class Engine(Protocol):
 class MeasuredRequest:
     """A request with what every engine measures of it, as Finished has it."""
 
-    run: pipe.EngineRequest
+    engine_request: pipe.EngineRequest
     prompt_tokens: int
     cached_tokens: int = 0
     started_at: float | None = None
@@ -73,7 +73,7 @@ class MeasuredRequest:
         assert self.started_at is not None
         assert self.first_token_at is not None
         return pipe.Finished(
-            id=self.run.id,
+            id=self.engine_request.id,
             finish=finish,
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
@@ -92,10 +92,10 @@ def count_start(totals: pipe.Progress, cached_tokens: int) -> None:
     totals.cached_tokens_total += cached_tokens
 
 
-def count_step(totals: pipe.Progress, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
-    """Counts a step. rows: the requests in it. tokens: those that it decoded, without idle rows."""
+def count_step(totals: pipe.Progress, *, requests: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
+    """Counts a step. requests: how many it had. tokens: those that it decoded, without idle rows."""
     totals.steps_total += 1
-    totals.rows_total += rows
+    totals.rows_total += requests
     if has_prefill:
         totals.prefill_s += elapsed_s
     else:
@@ -103,11 +103,11 @@ def count_step(totals: pipe.Progress, *, rows: int, tokens: int, elapsed_s: floa
         totals.decoded_tokens_total += tokens
 
 
-def too_long(run: pipe.EngineRequest, prompt: int, extra: int, context: int) -> pipe.Failed:
+def too_long(engine_request: pipe.EngineRequest, prompt: int, extra: int, context: int) -> pipe.Failed:
     """The refusal of a request whose prompt and answer never fit the context; all numbers are tokens."""
-    what = "max_tokens" if run.max_tokens else "label tokens"
+    what = "max_tokens" if engine_request.max_tokens else "label tokens"
     asked = f"a prompt of {prompt} tokens" + (f" and {what} {extra}" if extra else "")
-    return pipe.Failed(id=run.id, code=Code.TOO_LONG, message=f"input: {asked}; the context has {context}")
+    return pipe.Failed(id=engine_request.id, code=Code.TOO_LONG, message=f"input: {asked}; the context has {context}")
 
 
 def serve(

@@ -179,10 +179,10 @@ class Llama:
         # A weight that is infinite or NaN spoils the answers.
         params.check_tensors = True
         params.progress_callback = callback = llama_cpp.llama_progress_callback(on_tensor)
-        found = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         # The library holds no reference to it.
         del callback
-        return found
+        return model
 
     def _load_adapter(self, path: str) -> Any:
         try:
@@ -257,10 +257,10 @@ class Llama:
         ]
         tokenize = ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value  # noqa: SLF001
         # Without slices, which save 2 ms of some masks and cost 35 MB.
-        found: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
+        tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
             tokens=tokens, vocab_ptr=self._vocabulary, tokenize_fptr=tokenize, eos_token=self.end_of_turn, slices=[]
         )
-        return found
+        return tokenizer
 
     def _is_special(self, token: int) -> bool:
         """Whether the tokenizer turns this token's text into the token wherever it occurs."""
@@ -365,12 +365,12 @@ class Llama:
         Raises NumericError unless all of them are finite.
         """
         pointer = llama_cpp.llama_get_logits_ith(self._context, row)
-        found = np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
-        are_finite = np.isfinite(found)
+        logits = np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+        are_finite = np.isfinite(logits)
         if not are_finite.all():
             token = int(np.argmin(are_finite))
-            raise NumericError(f"the model's logit of token {token} is {found[token]}, not a finite number")
-        return found
+            raise NumericError(f"the model's logit of token {token} is {logits[token]}, not a finite number")
+        return logits
 
     def sample(self, chain: SamplerChain, row: int) -> int:
         return int(llama_cpp.llama_sampler_sample(chain.pointer, self._context, row))

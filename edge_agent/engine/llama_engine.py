@@ -124,10 +124,10 @@ class LlamaEngine(Engine):
     @property
     def _unreserved_cells(self) -> int:
         """KV cells that no request has reserved. Prefixes may hold some of them."""
-        return self._llama.context_tokens - sum(request.cells for request in self._requests.values())
+        return self._llama.context_tokens - sum(request.reserved_cells for request in self._requests.values())
 
     @property
-    def _unheld_cells(self) -> int:
+    def _free_cells(self) -> int:
         return self._unreserved_cells - self._prefixes.cells
 
     def progress(self) -> pipe.Progress:
@@ -146,23 +146,23 @@ class LlamaEngine(Engine):
         limit = self._max_active if limits.max_active is None else limits.max_active
         self._max_running = min(self._max_active, limit)
 
-    def add(self, run: pipe.EngineRequest) -> pipe.Event | None:
-        if run.id in self._requests:
-            raise ValueError(f"request id {run.id} is in use")
+    def add(self, engine_request: pipe.EngineRequest) -> pipe.Event | None:
+        if engine_request.id in self._requests:
+            raise ValueError(f"request id {engine_request.id} is in use")
         try:
-            request = self._builder.build(run)
+            request = self._builder.build(engine_request)
         except Refusal as refused:
-            return pipe.Failed(id=run.id, code=refused.error.code, message=refused.error.message)
+            return pipe.Failed(id=engine_request.id, code=refused.error.code, message=refused.error.message)
         except ChatError as error:
             message = f"input.messages: the model's chat template does not take them: {error}"
-            return pipe.Failed(id=run.id, code=Code.BAD_FIELD, message=message)
+            return pipe.Failed(id=engine_request.id, code=Code.BAD_FIELD, message=message)
         except Exception as error:
-            log.exception("request %d cannot be prepared", run.id)
-            return pipe.Failed(id=run.id, code=Code.INTERNAL, message=str(error))
+            log.exception("request %d cannot be prepared", engine_request.id)
+            return pipe.Failed(id=engine_request.id, code=Code.INTERNAL, message=str(error))
         prompt, extra = len(request.prompt), request.answer.max_cells(_BRANCHES)
         if prompt + extra > self._llama.context_tokens:
-            return too_long(run, prompt, extra, self._llama.context_tokens)
-        self._requests[run.id] = request
+            return too_long(engine_request, prompt, extra, self._llama.context_tokens)
+        self._requests[engine_request.id] = request
         self._scheduler.linger.request_added()
         self._start_waiting()
         return None
@@ -195,7 +195,7 @@ class LlamaEngine(Engine):
             part.owner.engine_time_s += (decoded_at - began) * part.count / tokens
             events += self._advance(part, logits_rows, decoded_at)
         count_step(
-            self._totals, rows=len(requests), tokens=tokens, elapsed_s=monotonic() - began, has_prefill=has_prefill
+            self._totals, requests=len(requests), tokens=tokens, elapsed_s=monotonic() - began, has_prefill=has_prefill
         )
         if ended := running - self._running:
             self._scheduler.linger.requests_ended(ended, running=running, step_s=decoded_at - began, now=monotonic())
@@ -208,15 +208,16 @@ class LlamaEngine(Engine):
                 return
 
     def _start(self, request: ActiveRequest) -> bool:
-        prefix, shared = self._prefixes.find_or_restore(request.run.task, request.prompt, self._unreserved_cells)
+        task = request.engine_request.task
+        prefix, shared = self._prefixes.find_or_restore(task, request.prompt, self._unreserved_cells)
         cells = len(request.prompt) + request.answer.max_cells(_BRANCHES)
-        if cells - shared > self._unheld_cells:
+        if cells - shared > self._free_cells:
             if self._running:
                 return False
             # Alone, any request fits.
             self._prefixes.drop_idle()
             prefix, shared = None, 0
-        request.cells = cells - shared
+        request.reserved_cells = cells - shared
         sequence = request.start(self._request_ids.pop(), shared)
         if prefix is not None:
             self._prefixes.share(prefix, sequence.seq_id, shared)
@@ -231,7 +232,7 @@ class LlamaEngine(Engine):
                 continue
             while request.branches_left and self._branch_ids:
                 branch = request.start_branch(self._branch_ids.pop())
-                self._llama.share(request.sequence.seq_id, branch.seq_id, branch.done)
+                self._llama.share(request.sequence.seq_id, branch.seq_id, branch.decoded)
 
     def _decode(self, parts: list[StepPart]) -> list[list[int]]:
         """One pass; the rows of each part's logits.
@@ -243,39 +244,39 @@ class LlamaEngine(Engine):
         # Idle rows speed a step up: 3 rows can take longer than 4, for which a different kernel runs.
         padding = self._policy.padded(tokens) - tokens
         idle: list[Piece] = []
-        if 0 < padding <= self._unheld_cells:
+        if 0 < padding <= self._free_cells:
             tokens += padding
             outputs = range(padding) if tokens <= WRITING_ROWS else ()
             idle = [Piece(self._idle_id, 0, [self._idle_token] * padding, outputs)]
         starts = self._llama.decode([*pieces, *idle], threads=self._policy.threads(tokens))
         self._llama.forget(self._idle_id)
-        found = zip(pieces, starts, strict=False)
-        return [[start + offset for offset in piece.outputs] for piece, start in found]
+        return [[start + offset for offset in piece.outputs] for piece, start in zip(pieces, starts, strict=False)]
 
     def _advance(self, part: StepPart, rows: list[int], now: float) -> list[pipe.Event]:
         """Updates a part's owner once its tokens are decoded; returns the events that this causes."""
         request, sequence = part.owner, part.sequence
-        before = sequence.done
-        sequence.done += part.count
+        before = sequence.decoded
+        sequence.decoded += part.count
         if request.first_token_at is None:
             # The decided beginning of the answer is not prompt.
-            self._totals.prompt_tokens_total += max(min(sequence.done, len(request.prompt)) - before, 0)
+            self._totals.prompt_tokens_total += max(min(sequence.decoded, len(request.prompt)) - before, 0)
         # A branch of the same request may have ended it in this step.
-        if request.run.id not in self._requests:
+        if request.engine_request.id not in self._requests:
             return []
         try:
             if rows and request.first_token_at is None:
                 request.first_token_at = now
-                self._prefixes.keep(request.run.task, request.prompt, sequence.seq_id, self._unreserved_cells)
+                task = request.engine_request.task
+                self._prefixes.keep(task, request.prompt, sequence.seq_id, self._unreserved_cells)
             return self._read(request, sequence, rows)
         except InvalidOutputError as error:
             code, message = Code.NO_VALID_OUTPUT, str(error)
         except Exception as error:
             # A fault of one request must not reach the others.
-            log.exception("request %d failed", request.run.id)
+            log.exception("request %d failed", request.engine_request.id)
             code, message = Code.INTERNAL, str(error) or type(error).__name__
         self._remove(request)
-        return [pipe.Failed(id=request.run.id, code=code, message=message)]
+        return [pipe.Failed(id=request.engine_request.id, code=code, message=message)]
 
     def _read(self, request: ActiveRequest, sequence: CacheSequence, rows: list[int]) -> list[pipe.Event]:
         """Gives the answer its logits. Raises InvalidOutputError, NumericError."""
@@ -284,14 +285,14 @@ class LlamaEngine(Engine):
         answer.read(sequence, rows)
         self._totals.completion_tokens_total += answer.completion_tokens - before
         if not sequence.is_branch:
-            self._llama.cut(sequence.seq_id, sequence.done)
-        elif not sequence.waiting:
+            self._llama.cut(sequence.seq_id, sequence.decoded)
+        elif not sequence.pending:
             request.branches.remove(sequence)
             self._release_branch(sequence)
         result = None if answer.finish is None else answer.result()
         events: list[pipe.Event] = []
-        if request.run.stream and (delta := answer.take_delta()):
-            events.append(pipe.Partial(id=request.run.id, delta=delta))
+        if request.engine_request.stream and (delta := answer.take_delta()):
+            events.append(pipe.Partial(id=request.engine_request.id, delta=delta))
         if answer.finish is not None and result is not None:
             self._remove(request)
             events.append(
@@ -301,7 +302,7 @@ class LlamaEngine(Engine):
 
     def _remove(self, request: ActiveRequest) -> None:
         """Gives back what the request holds of the context."""
-        del self._requests[request.run.id]
+        del self._requests[request.engine_request.id]
         for branch in request.branches:
             self._release_branch(branch)
         if request.sequence is not None:

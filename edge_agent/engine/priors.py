@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from edge_agent.core import pipe
-from edge_agent.core.files import read_if_there, write_atomically
+from edge_agent.core.files import read_if_exists, write_atomically
 from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def measure_priors(
     known = {key: kept[key] for key in keys.values() if key in kept}
     for task in tasks:
         if task.content_free and keys[task.definition] not in known:
-            scores = _ask(engine, task.task, task.content_free, emit)
+            scores = _mean_scores(engine, task.task, task.content_free, emit)
             if scores is not None:
                 known[keys[task.definition]] = scores
                 if path is not None:  # A start that is ended in between goes on from here.
@@ -51,7 +51,7 @@ def measure_priors(
 def _read(path: Path) -> dict[str, Scores]:
     """Raises nothing: what was damaged is measured again."""
     try:
-        return _KEPT.validate_json(read_if_there(path) or b"{}")
+        return _KEPT.validate_json(read_if_exists(path) or b"{}")
     except (OSError, ValueError) as error:
         log.info("%s cannot be used, priors are measured again: %s", path, error)
         return {}
@@ -64,27 +64,27 @@ def _write(path: Path, found: dict[str, Scores]) -> None:
         log.info("priors are not kept: %s", error)
 
 
-def _ask(
-    engine: Engine, name: str, runs: Sequence[pipe.EngineRequest], emit: Callable[[pipe.Event], object]
+def _mean_scores(
+    engine: Engine, name: str, requests: Sequence[pipe.EngineRequest], emit: Callable[[pipe.Event], object]
 ) -> Scores | None:
     """The mean of the scores of these requests of a task, unless one of them has no answer."""
     scores: list[Scores] = []
     # The first one decodes the task's prefix, which the others share.
-    for part in (runs[:1], runs[1:]):
-        wanted = len(scores) + len(part)
-        for number, run in enumerate(part, start=1):
+    for part in (requests[:1], requests[1:]):
+        expected_count = len(scores) + len(part)
+        for number, request in enumerate(part, start=1):
             # Requests of the agent have numbers from 0.
-            if isinstance(refused := engine.add(replace(run, id=-number)), pipe.Failed):
+            if isinstance(refused := engine.add(replace(request, id=-number)), pipe.Failed):
                 log.info("the scores of task %s stay as they are: %s", name, refused.message)
                 for accepted in range(1, number):
                     engine.cancel(-accepted)
                 return None
-        while len(scores) < wanted and engine.has_work:
+        while len(scores) < expected_count and engine.has_work:
             for event in engine.step():
                 if isinstance(event, pipe.Finished) and event.id < 0 and event.scores:
                     scores.append(event.scores)
                 else:
                     emit(event)
-        if len(scores) < wanted:
+        if len(scores) < expected_count:
             return None
-    return {label: sum(one[label] for one in scores) / len(scores) for label in scores[0]}
+    return {label: sum(request_scores[label] for request_scores in scores) / len(scores) for label in scores[0]}

@@ -54,7 +54,7 @@ class Students:
     def busy_s(self) -> float:
         """Time of the steps of all students."""
         totals = [engine.progress() for engine in self._engines]
-        return sum(one.prefill_s + one.decode_s for one in totals)
+        return sum(progress.prefill_s + progress.decode_s for progress in totals)
 
 
 def _serve(engine: Engine, commands: CommandQueue, emit: Callable[[pipe.Event], object]) -> None:

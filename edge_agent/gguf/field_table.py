@@ -30,7 +30,7 @@ _PIECE_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class ControlToken:
     """A token that no text of a caller becomes."""
 
     text: str
@@ -55,20 +55,20 @@ class InputField(_Checked):
         return self
 
     @property
-    def missing(self) -> Control:
+    def missing(self) -> ControlToken:
         """The token of a missing value."""
         return self._control("missing")
 
     @property
-    def bins(self) -> list[Control]:
+    def bins(self) -> list[ControlToken]:
         """The tokens of a number: less than all of training, from each edge up to the next one, more than all."""
         return [] if self.edges is None else [self._control(str(at)) for at in range(len(self.edges) + 2)]
 
     @property
-    def controls(self) -> list[Control]:
+    def controls(self) -> list[ControlToken]:
         return [self.missing, *(self.bins or [self._control("text")])]
 
-    def parts(self, value: Any) -> list[Control | str]:
+    def parts(self, value: Any) -> list[ControlToken | str]:
         """The tokens and texts of a value of this field; None stands for a missing one."""
         if self.edges is None:
             if value is None:
@@ -80,8 +80,8 @@ class InputField(_Checked):
         is_above = number > self.edges[-1]
         return [self._control(str(len(self.edges) + 1 if is_above else bisect_right(self.edges, number)))]
 
-    def _control(self, state: str) -> Control:
-        return Control(f"<|field {self.name} {state}|>")
+    def _control(self, state: str) -> ControlToken:
+        return ControlToken(f"<|field {self.name} {state}|>")
 
 
 _Limit = Annotated[float, Field(allow_inf_nan=False)] | None
@@ -114,7 +114,7 @@ class FieldTable(_Checked):
 
     @cached_property
     def _by_name(self) -> dict[str, InputField]:
-        return {one.name: one for one in self.fields}
+        return {input_field.name: input_field for input_field in self.fields}
 
     def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> FieldTable:
         """With other limits: for each task, `most_log_odds` and `most_strangeness`."""
@@ -130,23 +130,24 @@ class FieldTable(_Checked):
         return {name: task.labels for name, task in self.tasks.items() if task.labels}
 
     @property
-    def controls(self) -> list[Control]:
+    def controls(self) -> list[ControlToken]:
         """All control tokens that a prompt or an answer may hold, in a fixed order."""
         tasks = map(_task_control, self.tasks)
-        unlike = [Control(UNLIKE)] if any(task.most_log_odds is not None for task in self.tasks.values()) else []
-        return [Control(ANSWER), *unlike, *tasks, *(control for one in self.fields for control in one.controls)]
+        unlike = [ControlToken(UNLIKE)] if any(task.most_log_odds is not None for task in self.tasks.values()) else []
+        fields = (control for input_field in self.fields for control in input_field.controls)
+        return [ControlToken(ANSWER), *unlike, *tasks, *fields]
 
-    def parts(self, task: str, text: str) -> Iterator[Control | str]:
+    def parts(self, task: str, text: str) -> Iterator[ControlToken | str]:
         """The prompt of one of `tasks`, for an input as its template prints it. Raises Refusal(bad_field)."""
-        known, values = self.tasks[task], values_of(text)
-        if not values.keys() & set(known.fields):
-            wanted = ", ".join(name or "a text" for name in known.fields)
+        task_fields, values = self.tasks[task], values_of(text)
+        if not values.keys() & set(task_fields.fields):
+            wanted = ", ".join(name or "a text" for name in task_fields.fields)
             message = f"input: should have one of {wanted}, which the model reads (got {shown(text)})"
             raise Refusal(Code.BAD_FIELD, message)
         yield _task_control(task)
-        for name in known.fields:
+        for name in task_fields.fields:
             yield from self._by_name[name].parts(values.get(name))
-        yield Control(ANSWER)
+        yield ControlToken(ANSWER)
 
 
 def strangeness(lengths: Iterable[int]) -> float:
@@ -162,8 +163,8 @@ def strangeness(lengths: Iterable[int]) -> float:
     return worst / math.sqrt(max(total, 1.0))
 
 
-def _task_control(name: str) -> Control:
-    return Control(f"<|task {name}|>")
+def _task_control(name: str) -> ControlToken:
+    return ControlToken(f"<|task {name}|>")
 
 
 def values_of(text: str) -> dict[str, Any]:

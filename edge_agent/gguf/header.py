@@ -96,23 +96,23 @@ class Header:
     def integer(self, key: str, maximum: int, *, minimum: int = 1, default: int | None = None) -> int:
         """A U32 of this range. Without a default, the key is required. Raises HeaderError."""
         allowed = str(minimum) if minimum == maximum else f"an integer from {minimum} to {maximum}"
-        return self._expect(key, U32, default, lambda found: minimum <= found <= maximum, f"{allowed} as U32")
+        return self._expect(key, U32, default, lambda value: minimum <= value <= maximum, f"{allowed} as U32")
 
     def number(self, key: str, minimum: float, maximum: float, *, default: float | None = None) -> float:
         """An F32 of this range; NaN is outside. Raises HeaderError."""
         allowed = f"a number from {minimum:g} to {maximum:g} as F32"
-        return self._expect(key, F32, default, lambda found: minimum <= found <= maximum, allowed)
+        return self._expect(key, F32, default, lambda value: minimum <= value <= maximum, allowed)
 
     def text(self, key: str, *allowed: str, default: str | None = None) -> str:
         """One of these texts, or any if none is given. Raises HeaderError."""
         words = " or ".join(f'"{text}"' for text in allowed) or "a text"
-        return self._expect(key, STRING, default, lambda found: not allowed or found in allowed, words)
+        return self._expect(key, STRING, default, lambda value: not allowed or value in allowed, words)
 
     def array(self, key: str, kind: int, count: int | None = None) -> Array:
         """An array with this type and count of elements, if one is given. Raises HeaderError."""
         allowed = f"an array of {'' if count is None else f'{count} '}{_KIND_NAMES[kind]}"
         return self._expect(
-            key, ARRAY, None, lambda found: found.kind == kind and count in (None, found.count), allowed
+            key, ARRAY, None, lambda value: value.kind == kind and count in (None, value.count), allowed
         )
 
     def _expect(self, key: str, kind: int, default: _T | None, is_allowed: Callable[[_T], bool], allowed: str) -> _T:
@@ -121,10 +121,10 @@ class Header:
         if value is not None and actual == kind and is_allowed(value):
             return value  # type: ignore[no-any-return]
         if isinstance(value, Array):
-            found = f"an array of {value.count} {_KIND_NAMES[value.kind]}"
+            got = f"an array of {value.count} {_KIND_NAMES[value.kind]}"
         else:
-            found = shown(value) + (f" as {_KIND_NAMES[actual]}" if actual != kind else "")
-        raise HeaderError(f"{key}: should be {allowed} (got {found})")
+            got = shown(value) + (f" as {_KIND_NAMES[actual]}" if actual != kind else "")
+        raise HeaderError(f"{key}: should be {allowed} (got {got})")
 
 
 def read_strings(path: Path, array: Array) -> Iterator[bytes]:
@@ -153,7 +153,7 @@ class _Reader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.size = os.fstat(file.fileno()).st_size
-        self.at = file.tell()  # The next byte's offset.
+        self.offset = file.tell()  # Of the next byte.
 
     def take(self, nbytes: int) -> bytes:
         self._advance(nbytes)
@@ -173,35 +173,36 @@ class _Reader:
 
     def text(self, maximum: int, what: str) -> str:
         try:
-            found = self.take(self.count(_COUNT64, maximum, f"bytes of {what}")).decode()
+            text = self.take(self.count(_COUNT64, maximum, f"bytes of {what}")).decode()
         except UnicodeDecodeError as error:
             raise HeaderError(f"should have UTF-8 for {what} (byte {error.start} is not)") from None
         # llama.cpp would end the text there.
-        if "\0" in found:
+        if "\0" in text:
             raise HeaderError(f"should have no zero byte in {what}")
-        return found
+        return text
 
     def skip(self, nbytes: int) -> None:
         self._advance(nbytes)
-        self._file.seek(self.at)
+        self._file.seek(self.offset)
 
     def skip_strings(self, count: int, what: str) -> None:
         # Each has a length of eight bytes at least. A vocabulary has 300,000 of them: no calls of methods here.
-        self._check(self.at + count * _COUNT64.size)
-        read, seek, length_of, width, at = self._file.read, self._file.seek, _COUNT64.unpack, _COUNT64.size, self.at
+        self._check(self.offset + count * _COUNT64.size)
+        read, seek, offset = self._file.read, self._file.seek, self.offset
+        length_of, width = _COUNT64.unpack, _COUNT64.size
         for _ in range(count):
             if len(head := read(width)) < width:
                 raise HeaderError(f"ends at byte {self.size}, within {what}")
             (length,) = length_of(head)
             if length > MAX_STRING_BYTES:
                 raise HeaderError(f"should have at most {MAX_STRING_BYTES} bytes of {what} (got {length})")
-            at += width + length
-            seek(at)
-        self._advance(at - self.at)
+            offset += width + length
+            seek(offset)
+        self._advance(offset - self.offset)
 
     def _advance(self, nbytes: int) -> None:
-        self._check(self.at + nbytes)
-        self.at += nbytes
+        self._check(self.offset + nbytes)
+        self.offset += nbytes
 
     def _check(self, end: int) -> None:
         if end > self.size:
@@ -237,7 +238,7 @@ def _read_value(reader: _Reader, kind: int, what: str) -> Value:
 
 def _skip_array(reader: _Reader, what: str) -> Array:
     kind, count = reader.number(_COUNT32), reader.number(_COUNT64)
-    offset = reader.at
+    offset = reader.offset
     if kind == STRING:
         reader.skip_strings(count, what)
     elif kind in _SCALARS:
@@ -255,22 +256,23 @@ def _alignment(header: Header) -> int:
 
 
 def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[TensorInfo, ...]:
-    found: dict[str, tuple[TensorType, tuple[int, ...], int]] = {}
+    infos: dict[str, tuple[TensorType, tuple[int, ...], int]] = {}
     for _ in range(count):
         name = reader.text(MAX_NAME_BYTES, "a tensor's name")
-        if name in found:
+        if name in infos:
             raise HeaderError(f"should have every tensor once (got {shown(name)} again)")
-        found[name] = _read_tensor(reader, f"tensor {shown(name)}")
-    start = at = _aligned(reader.at, alignment)
+        infos[name] = _read_tensor(reader, f"tensor {shown(name)}")
+    data_start, expected = _aligned(reader.offset, alignment), 0
     tensors = []
-    for name, (kind, shape, offset) in found.items():
+    for name, (kind, shape, offset) in infos.items():
         what, nbytes = f"tensor {shown(name)}", prod(shape) // kind.elements * kind.nbytes
-        if start + offset != at:
-            raise HeaderError(f"{what}: should begin at {at - start}, right after the previous tensor (got {offset})")
-        if at + nbytes > reader.size:
-            raise HeaderError(f"{what}: ends at byte {at + nbytes}, but the file ends at {reader.size}")
-        tensors.append(TensorInfo(name, kind, shape, at, nbytes))
-        at = _aligned(at + nbytes, alignment)
+        if offset != expected:
+            raise HeaderError(f"{what}: should begin at {expected}, right after the previous tensor (got {offset})")
+        start = data_start + offset
+        if start + nbytes > reader.size:
+            raise HeaderError(f"{what}: ends at byte {start + nbytes}, but the file ends at {reader.size}")
+        tensors.append(TensorInfo(name, kind, shape, start, nbytes))
+        expected = _aligned(offset + nbytes, alignment)
     return tuple(tensors)
 
 
@@ -290,5 +292,5 @@ def _read_tensor(reader: _Reader, what: str) -> tuple[TensorType, tuple[int, ...
     return kind, shape, reader.number(_COUNT64)
 
 
-def _aligned(at: int, alignment: int) -> int:
-    return -(-at // alignment) * alignment
+def _aligned(offset: int, alignment: int) -> int:
+    return -(-offset // alignment) * alignment

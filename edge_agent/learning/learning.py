@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edge_agent.commands.fields import fields_of, parse_command, result_publication
+from edge_agent.commands.fields import parse_command, parse_fields, result_publication
 from edge_agent.core.clock import moment
 from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
@@ -129,7 +129,7 @@ class Learning(Answerers):
         data, error = None, None
         try:
             fields = parse_command(message.payload)
-            data = self._feedback.mark(task, fields_of(Mark, fields), now)
+            data = self._feedback.mark(task, parse_fields(Mark, fields), now)
         except CommandError as refused:
             error = refused.code, refused.message
             log.info("feedback refused task=%r code=%s", cut(task), refused.code)

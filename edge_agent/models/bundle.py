@@ -37,7 +37,7 @@ _MAX_MANIFEST_BYTES = 4_000_000
 _MAX_FILE_BYTES = 1 << 36
 # As long as edge-convert allows; it is published in `info`.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
-_ANY = Trust()
+_TRUST_ANY = Trust()
 
 
 def _check_expiry(text: str) -> str:
@@ -70,7 +70,7 @@ class Manifest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Listing:
+class _CheckedManifest:
     """A checked manifest."""
 
     manifest: Manifest
@@ -80,7 +80,7 @@ class _Listing:
     """The SHA-256 of the key that verified it."""
 
 
-def open_model(key: str, path: Path, trust: Trust = _ANY, chat_templates: Sequence[str] | None = None) -> Model:
+def open_model(key: str, path: Path, trust: Trust = _TRUST_ANY, chat_templates: Sequence[str] | None = None) -> Model:
     """Checks every byte of a bundle folder or a bare .gguf. Raises ModelError, RevokedError.
 
     Args:
@@ -125,7 +125,7 @@ def _path_reason(path: Path) -> str | None:
     return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
 
 
-def content_fault(path: Path, trust: Trust = _ANY, chat_templates: Sequence[str] | None = None) -> str | None:
+def content_fault(path: Path, trust: Trust = _TRUST_ANY, chat_templates: Sequence[str] | None = None) -> str | None:
     """Why a model at a good path does not open, apart from its hashes: reads manifest, signature and header only."""
     if (fault := _unsigned_fault(path, trust)) or is_echo(path):
         return fault
@@ -159,8 +159,8 @@ def _echo_model(key: str, path: Path) -> Model:
 
 
 def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str] | None) -> Model:
-    listing, facts = _check_content(path, trust, chat_templates)
-    if listing is None:
+    checked, facts = _check_content(path, trust, chat_templates)
+    if checked is None:
         return Model(
             key=key,
             source=path,
@@ -177,7 +177,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
             warning="a bare .gguf: there is no manifest to check it against",
             stamps=file_stamps(path, ()),
         )
-    manifest = listing.manifest
+    manifest = checked.manifest
     for name, listed in manifest.files.items():
         found = sha256_of(path / name)
         if found != listed.sha256:
@@ -194,9 +194,9 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
         size_bytes=manifest.files[MODEL_FILE].bytes,
         licence=manifest.licence,
         context_length=manifest.context_length,
-        signature=listing.signature,
-        signed_by=listing.signed_by,
-        manifest_sha256=listing.sha256,
+        signature=checked.signature,
+        signed_by=checked.signed_by,
+        manifest_sha256=checked.sha256,
         expires=manifest.expires,
         adapters=adapters,
         students=students,
@@ -212,7 +212,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
 def listed_weights(path: Path) -> str | None:
     """The hashes of a bundle's weights as its manifest lists them; None = the path holds no sound bundle."""
     try:
-        manifest = _check_listing(path.resolve(), _ANY).manifest
+        manifest = _check_manifest(path.resolve(), _TRUST_ANY).manifest
     except (ModelError, OSError):
         return None
     return weights_sha256(manifest.files[MODEL_FILE].sha256, _adapters(path, manifest))
@@ -253,26 +253,26 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
 
 def _check_content(
     path: Path, trust: Trust, chat_templates: Sequence[str] | None
-) -> tuple[_Listing | None, ModelFacts]:
-    """Checks everything except the hashes; of a bare .gguf there is no listing. Raises ModelError, OSError."""
-    listing = _check_listing(path, trust) if path.is_dir() else None
-    model, name = (path, path.name) if listing is None else (path / MODEL_FILE, f"{path.name}/{MODEL_FILE}")
+) -> tuple[_CheckedManifest | None, ModelFacts]:
+    """Checks everything except the hashes; a bare .gguf has no manifest. Raises ModelError, OSError."""
+    checked = _check_manifest(path, trust) if path.is_dir() else None
+    model, name = (path, path.name) if checked is None else (path / MODEL_FILE, f"{path.name}/{MODEL_FILE}")
     try:
         facts = read_model_facts(model)
     except HeaderError as error:
         raise ModelError(f"{name}: {error}") from error
-    if listing is not None:
-        _read_score_maps(path, listing.manifest)
-        _students(path, listing.manifest)
+    if checked is not None:
+        _read_score_maps(path, checked.manifest)
+        _students(path, checked.manifest)
     # A model without a template of its own uses the default one.
     sha256 = facts.chat_template_sha256
     if sha256 is not None and chat_templates is not None and sha256 not in chat_templates:
         allowed = ", ".join(chat_templates) or "none"
         raise ModelError(f"{path.name}: its chat template has sha256 {sha256}; `chat_templates` allows {allowed}")
-    return listing, facts
+    return checked, facts
 
 
-def _check_listing(folder: Path, trust: Trust) -> _Listing:
+def _check_manifest(folder: Path, trust: Trust) -> _CheckedManifest:
     """Raises ModelError unless the signature holds and the folder has just the listed files, of the listed sizes."""
     where = f"{folder.name}/{MANIFEST_FILE}"
     data = _read_manifest(folder / MANIFEST_FILE, where)
@@ -300,7 +300,7 @@ def _check_listing(folder: Path, trust: Trust) -> _Listing:
         raise ModelError(f"{folder.name}: the manifest does not list {shown(unlisted)}")
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
-    return _Listing(manifest, sha256, signature, signed_by)
+    return _CheckedManifest(manifest, sha256, signature, signed_by)
 
 
 def _read_score_maps(folder: Path, manifest: Manifest) -> dict[str, Any]:

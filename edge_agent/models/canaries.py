@@ -22,7 +22,7 @@ from edge_agent.core.kinds.registry import KINDS, TaskConfig
 from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.strict_json import compact_json, is_near, parse_json
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.requests.task_tables import kind_of, text_faults
+from edge_agent.requests.task_tables import kind_of, table_value_faults
 from edge_agent.requests.tasks import Task
 
 FILE = "canaries.json"
@@ -95,7 +95,7 @@ def _check_task_table(value: object) -> object:
         for key in kind.file_keys:
             if not isinstance(value.get(key, {}), dict):
                 raise ValueError(f"{key} should be an object")  # noqa: TRY004 - for pydantic
-        for key, fault in text_faults(value):
+        for key, fault in table_value_faults(value):
             raise ValueError(f"{key}: {fault}")
     return value
 
@@ -120,7 +120,7 @@ class CanaryFile(RecordedAnswers):
     def build_engine_request(self, index: int, number: int) -> EngineRequest:
         """The request of a canary, with this number."""
         canary = self.canaries[index]
-        return make_canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
+        return build_canary_request(Task(canary.task, self.tasks[canary.task]), canary.input, number)
 
     def encode(self) -> bytes:
         """Compact JSON in UTF-8, the same bytes for equal canaries. Keys keep their order, which a schema needs."""
@@ -139,7 +139,7 @@ class CanaryFile(RecordedAnswers):
         return compact_json(value).encode()
 
 
-def make_canary_run(task: Task, value: Any, number: int) -> EngineRequest:
+def build_canary_request(task: Task, value: Any, number: int) -> EngineRequest:
     """The request for this input: greedy, without reasoning. Raises Refusal."""
     # Without a temperature, a reasoning model would be sampled at the one that its makers recommend.
     options = Options(temperature=0.0, max_reasoning_tokens=0)
@@ -156,7 +156,7 @@ def decode(data: bytes) -> CanaryFile:
     try:
         file = CanaryFile.model_validate(parse_json(data.decode()))
     except ValidationError as error:
-        raise CanaryError(f"{FILE}: {first_fault(error, known=_known_keys())}") from error
+        raise CanaryError(f"{FILE}: {first_fault(error, allowed_keys=_known_keys())}") from error
     except ValueError as error:
         raise CanaryError(f"{FILE}: is not JSON: {error}") from error
     for index in range(len(file.canaries)):
@@ -228,14 +228,14 @@ def _score_difference(recorded: Mapping[str, float], scores: Mapping[str, float]
 class RenderedCanaries:
     """Canaries with their prompts rendered."""
 
-    runs: tuple[EngineRequest, ...]
+    requests: tuple[EngineRequest, ...]
     answers: RecordedAnswers
 
 
 def render_canaries(file: CanaryFile) -> RenderedCanaries:
     """Renders every template, without bounds."""
     return RenderedCanaries(
-        runs=tuple(file.build_engine_request(index, index) for index in range(len(file.canaries))),
+        requests=tuple(file.build_engine_request(index, index) for index in range(len(file.canaries))),
         answers=RecordedAnswers(tolerances=file.tolerances, canaries=file.canaries),
     )
 
@@ -249,7 +249,7 @@ def read_canaries(path: Path) -> RenderedCanaries:
     The sandbox bounds neither loops nor what they build. Raises CanaryError, OSError.
     """
     with path.open("rb") as file:
-        return _render_apart(file.read(MAX_BYTES + 1))
+        return _render_in_child(file.read(MAX_BYTES + 1))
 
 
 def find_canaries(source: Path) -> RenderedCanaries | None:
@@ -259,7 +259,7 @@ def find_canaries(source: Path) -> RenderedCanaries | None:
 
 # A switch reads the file of the new bundle, then the watch reads it before each round.
 @lru_cache(maxsize=2)
-def _render_apart(data: bytes) -> RenderedCanaries:
+def _render_in_child(data: bytes) -> RenderedCanaries:
     try:
         return _RENDERED.validate_json(run_in_child("edge_agent.models.canaries", data))
     except OutOfBoundsError as error:

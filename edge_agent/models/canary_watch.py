@@ -75,7 +75,7 @@ class CanaryWatch:
             self._end_round(now + self._interval_s)
             return
         self._is_asking, self._is_cancelled = True, False
-        self._supervisor.ask_canary(canaries.runs[self._asked])
+        self._supervisor.ask_canary(canaries.requests[self._asked])
 
     def receive(self, answer: WorkerAnswer, now: float) -> None:
         """The end of the canary that runs."""
@@ -89,7 +89,7 @@ class CanaryWatch:
         if difference := canaries.answers.difference(self._asked, answer):
             self._differences.append(difference)
         self._asked += 1
-        if self._asked == len(canaries.runs):
+        if self._asked == len(canaries.requests):
             log.info("canaries asked=%d differing=%d", self._asked, len(self._differences))
             self._report(_round_fault(self._differences, self._asked))
             self._end_round(now + self._interval_s)

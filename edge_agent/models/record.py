@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.core.config import Config
-from edge_agent.core.files import read_if_there, sync_folder, write_atomically
+from edge_agent.core.files import read_if_exists, sync_folder, write_atomically
 from edge_agent.core.model import Model, ModelError, engine_states
 from edge_agent.core.wording import field_name, file_fault, shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
@@ -46,7 +46,7 @@ def read_record(config: Config) -> Record | None:
 
 def _read_file(path: Path) -> Record | None:
     try:
-        content = read_if_there(path)
+        content = read_if_exists(path)
         return None if content is None else Record.model_validate_json(content)
     except (OSError, ValidationError) as error:
         log.error("%s cannot be read, so models.default.path is used: %s", path, error)  # noqa: TRY400 - no fault of ours

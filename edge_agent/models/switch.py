@@ -24,7 +24,7 @@ from edge_agent.core.wording import printable, shown, shown_path
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault
 from edge_agent.models.canaries import CanaryError, RenderedCanaries
-from edge_agent.models.trial import load_and_ask, verify_with_canaries
+from edge_agent.models.trial import load_and_run_canaries, open_with_canaries
 from edge_agent.models.trust import keep_revocations, read_trust
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.worker.client import WorkerClient, WorkerError
@@ -106,9 +106,9 @@ class ModelSwitch:
         # Path.is_dir raises for a name that is too long.
         if not os.path.isdir(source):  # noqa: PTH112
             names = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
-            there = ", ".join(map(shown, names[:_MAX_NAMED])) or "there is none"
+            available = ", ".join(map(shown, names[:_MAX_NAMED])) or "there is none"
             raise CommandError(
-                CommandCode.NOT_FOUND, f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})"
+                CommandCode.NOT_FOUND, f"bundle: should be a folder in models_dir: {available} (got {shown(bundle)})"
             )
         return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
 
@@ -165,11 +165,11 @@ class ModelSwitch:
             yield from self._end_old_worker(attempt)
             while self._supervisor.has_retired:
                 yield
-        ready = yield from self._load_and_ask(attempt, model, canaries)
+        ready = yield from self._load_and_check(attempt, model, canaries)
         if attempt.runs_beside:
             yield from self._end_old_worker(attempt)
         yield from self._record(attempt, model)
-        return self._put_in_force(attempt, model, ready, None if canaries is None else len(canaries.runs))
+        return self._put_in_force(attempt, model, ready, None if canaries is None else len(canaries.requests))
 
     def _verify(self, attempt: _Attempt) -> _Steps[tuple[Model, RenderedCanaries | None]]:
         if fault := path_fault(attempt.source):
@@ -198,7 +198,7 @@ class ModelSwitch:
         if trust.fault and attempt.how == "switch":
             raise CommandError(CommandCode.REVOCATIONS_FAULTY, trust.fault)
         keep_revocations(state_dir, trust)
-        return verify_with_canaries(attempt.source, configured, trust)
+        return open_with_canaries(attempt.source, configured, trust)
 
     def _fits_beside(self, model: Model) -> bool:
         ready = self._supervisor.ready
@@ -217,13 +217,13 @@ class ModelSwitch:
         self._supervisor.retire()
         self._dispatcher.on_worker_lost("its model is replaced", self._now)
 
-    def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: RenderedCanaries | None) -> _Steps[Ready]:
+    def _load_and_check(self, attempt: _Attempt, model: Model, canaries: RenderedCanaries | None) -> _Steps[Ready]:
         try:
             attempt.worker = worker = WorkerClient(self._supervisor.load_command(model))
         except OSError as error:
             raise CommandError(CommandCode.LOAD_FAILED, f"no worker can be started: {error.strerror}") from error
         try:
-            ready, differences = yield from _await_result(lambda: load_and_ask(worker, canaries))
+            ready, differences = yield from _await_result(lambda: load_and_run_canaries(worker, canaries))
         except WorkerError as error:
             raise CommandError(CommandCode.LOAD_FAILED, str(error)) from error
         if differences:
@@ -262,7 +262,7 @@ class ModelSwitch:
         old = self._supervisor.model.source
         return self.previous if old == attempt.source else old
 
-    def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, asked: int | None) -> Switched:
+    def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, canary_count: int | None) -> Switched:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
         self._min_version = model.version or 0
@@ -274,7 +274,7 @@ class ModelSwitch:
             for each in (old, model)
         )
         event = {"model": model.key, "how": attempt.how, "old": before, "new": after}
-        data = {"changed": True, **event, "canaries": asked, "is_beside": attempt.runs_beside}
+        data = {"changed": True, **event, "canaries": canary_count, "is_beside": attempt.runs_beside}
         return Switched(ready, event, data)
 
     def _return_to_old(self, attempt: _Attempt, error: CommandError) -> SwitchFailed:

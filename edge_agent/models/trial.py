@@ -11,7 +11,7 @@ from edge_agent.models.trust import Trust
 from edge_agent.worker.client import WorkerClient
 
 
-def verify_with_canaries(path: Path, config: ModelConfig, trust: Trust) -> tuple[Model, RenderedCanaries | None]:
+def open_with_canaries(path: Path, config: ModelConfig, trust: Trust) -> tuple[Model, RenderedCanaries | None]:
     """Checks every byte of a bundle; gives its model and its canaries, if it has any.
 
     Raises ModelError, RevokedError, CanaryError, OSError.
@@ -20,10 +20,10 @@ def verify_with_canaries(path: Path, config: ModelConfig, trust: Trust) -> tuple
     return model, find_canaries(model.source)
 
 
-def load_and_ask(worker: WorkerClient, canaries: RenderedCanaries | None) -> tuple[Ready, list[str]]:
+def load_and_run_canaries(worker: WorkerClient, canaries: RenderedCanaries | None) -> tuple[Ready, list[str]]:
     """Waits for a started worker to load, then asks each canary; gives how the answers differ. Raises WorkerError."""
     ready = worker.ready()
     if canaries is None:
         return ready, []
-    differences = (canaries.answers.difference(index, worker.ask(run)) for index, run in enumerate(canaries.runs))
-    return ready, [difference for difference in differences if difference is not None]
+    answers = enumerate(map(worker.ask, canaries.requests))
+    return ready, [text for index, answer in answers if (text := canaries.answers.difference(index, answer))]

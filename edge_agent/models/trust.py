@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.core.config import ModelConfig, Sha256
-from edge_agent.core.files import TooLongError, read_bounded, read_if_there, write_atomically
+from edge_agent.core.files import TooLongError, read_bounded, read_if_exists, write_atomically
 from edge_agent.core.model import ModelError
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, printable, shown_path
@@ -114,7 +114,7 @@ def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | 
     except SignatureError as error:
         raise RevocationsError(f"its signature {signature_of(file).name}: {error}") from error
     except ValidationError as error:
-        raise RevocationsError(first_fault(error, known=_KNOWN)) from error
+        raise RevocationsError(first_fault(error, allowed_keys=_KNOWN)) from error
     except TooLongError as error:
         raise RevocationsError(str(error)) from error
     except ValueError as error:
@@ -157,9 +157,9 @@ def _is_newer(listed: Revocations, kept: Path) -> bool:
 def _read_kept(path: Path) -> Revocations | None:
     """Raises RevocationsError."""
     try:
-        content = read_if_there(path)
+        content = read_if_exists(path)
         return None if content is None else Revocations.model_validate_json(content)
     except OSError as error:
         raise RevocationsError(f"{shown_path(path)} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise RevocationsError(f"{shown_path(path)} is damaged: {first_fault(error, known=_KNOWN)}") from error
+        raise RevocationsError(f"{shown_path(path)} is damaged: {first_fault(error, allowed_keys=_KNOWN)}") from error

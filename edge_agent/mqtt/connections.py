@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_agent.core.config import Config
-from edge_agent.core.files import read_if_there, write_atomically
+from edge_agent.core.files import read_if_exists, write_atomically
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import discovery_status
 from edge_agent.mqtt.link import TAKEN_OVER, WILL_DELAY_S, ConnectionFailed, FailedAt, LinkEvent, MqttLink
@@ -74,7 +74,7 @@ class Connections:
 
     def _stored_filters(self) -> frozenset[str]:
         try:
-            return frozenset(json.loads(read_if_there(self._subscriptions_path) or "[]"))
+            return frozenset(json.loads(read_if_exists(self._subscriptions_path) or "[]"))
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s cannot be read, earlier subscriptions may remain: %s", self._subscriptions_path, error)
             return frozenset()
@@ -89,9 +89,9 @@ class Connections:
             log.warning("%s cannot be written, subscriptions may remain: %s", self._subscriptions_path, error)
 
     @property
-    def threads_at_work(self) -> dict[str, bool]:
+    def network_threads_alive(self) -> dict[str, bool]:
         """By client id, whether the network thread runs."""
-        return {link.client_id: link.is_at_work for link in self._links}
+        return {link.client_id: link.is_network_thread_alive for link in self._links}
 
     def publish_if_connected(self, publication: Publication) -> None:
         """For what is true only now: the next connection starts with the values of that time."""
@@ -153,11 +153,11 @@ class Connections:
         """Whether each of its health reasons holds."""
         lost_s, links = self.data_lost_s(now), self._links
         # Copies: the network threads add to these.
-        disconnects = [at for link in links for at in tuple(link.disconnects)]
-        refusals = [at for link in links for at, _ in tuple(link.outbox.refusals)]
+        disconnects = [lost_at for link in links for lost_at in tuple(link.disconnects)]
+        refusals = [refused_at for link in links for refused_at, _ in tuple(link.outbox.refusals)]
         return {
             "data-connection-lost": lost_s is not None and lost_s >= DATA_LOST_AFTER_S,
-            "connection-unstable": sum(now - at < UNSTABLE_WINDOW_S for at in disconnects) >= UNSTABLE_AFTER,
-            "publishing-refused": any(now - at < REFUSED_WINDOW_S for at in refusals),
+            "connection-unstable": sum(now - lost_at < UNSTABLE_WINDOW_S for lost_at in disconnects) >= UNSTABLE_AFTER,
+            "publishing-refused": any(now - refused_at < REFUSED_WINDOW_S for refused_at in refusals),
             "subscription-refused": any(link.subscriptions.refused for link in links),
         }

@@ -118,7 +118,7 @@ class MqttLink:
         self.is_connected = False
         self.host = config.hosts[0]  # connected, or tried last
         self.limits: dict[str, Any] = {}  # what the CONNACK of MQTT 5 says, by paho's names of the properties
-        self.acknowledges_tcp_late = False  # as the kernel does for clients that set nothing
+        self.delays_tcp_acks = False  # as the kernel does for clients that set nothing
         self.connects = 0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._config = config
@@ -197,7 +197,7 @@ class MqttLink:
         stopper.join(max(0.5, deadline - time.monotonic()))
 
     @property
-    def is_at_work(self) -> bool:
+    def is_network_thread_alive(self) -> bool:
         """Whether the network thread runs; `is_connected` stays true when it hangs or an error ended it."""
         thread = self._client._thread  # noqa: SLF001 - paho shows neither the thread nor its last write otherwise
         if thread is None or not thread.is_alive():
@@ -324,7 +324,7 @@ class MqttLink:
         # answers a PUBACK and would carry that. The kernel forgets the option, so it is set each time.
         connection: Any = client.socket()
         if connection is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, not self.acknowledges_tcp_late)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, not self.delays_tcp_acks)
 
     def _set_back_off(self, *, is_taken_over: bool = False) -> None:
         # paho doubles its delay but has no jitter: fifty boards would reconnect to a returning broker in step.

@@ -120,9 +120,9 @@ class Admission:
 
     def _admit(self, request: Request, now: float, *, is_recovered: bool = False) -> None:
         """Queues a request, joins it to an equal one, or repeats a known reply. Raises Refusal."""
-        twin = self._duplicates.find(request, now)
-        if twin is not None:
-            self.replies.join_or_repeat(request, twin, now)
+        original = self._duplicates.find(request, now)
+        if original is not None:
+            self.replies.join_or_repeat(request, original, now)
             return
         if request.refusal is not None:
             self.replies.end_without_answer(request, request.refusal, now)

@@ -125,14 +125,14 @@ class Dispatcher:
             self._send(self._limited(request.engine_request))
             self.slots.active[request.number] = request
 
-    def _limited(self, run: EngineRequest) -> EngineRequest:
+    def _limited(self, engine_request: EngineRequest) -> EngineRequest:
         """Text may be shorter than asked for; an object that is cut off would be worthless."""
         limit = self.slots.limits.max_tokens
-        if limit is None or run.max_tokens <= limit or not isinstance(run.plan, TextPlan):
-            return run
-        thought = run.max_reasoning_tokens
+        if limit is None or engine_request.max_tokens <= limit or not isinstance(engine_request.plan, TextPlan):
+            return engine_request
+        thought = engine_request.max_reasoning_tokens
         return replace(
-            run, max_tokens=limit, max_reasoning_tokens=None if thought is None else min(thought, limit // 2)
+            engine_request, max_tokens=limit, max_reasoning_tokens=None if thought is None else min(thought, limit // 2)
         )
 
     def send_partial(self, event: Partial) -> None:

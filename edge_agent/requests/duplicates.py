@@ -56,8 +56,8 @@ class Duplicates:
         self._forget_old(now)
         if not request.may_be_duplicate:
             return None
-        if (twin := self._open.get(request.key)) is not None:
-            return twin
+        if (original := self._open.get(request.key)) is not None:
+            return original
         ended = self._ended.get(request.key)
         if ended is None or not (request.is_redelivery or ended.status in {Status.OK, Status.INVALID}):
             return None

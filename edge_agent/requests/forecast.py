@@ -20,11 +20,11 @@ TRUSTED_PER_RUN_S, TRUSTED_S = 5.0, 60.0
 CUT_OFF_FACTOR = 1.1
 
 
-def cost_class_of(run: EngineRequest) -> CostClass:
+def cost_class_of(engine_request: EngineRequest) -> CostClass:
     """The class of requests that take about equally long."""
-    name = run.task if run.student is None else f"{run.task}/{run.student}"
-    characters = sum(len(message.content) for message in run.messages if message.role != "system")
-    return (name, characters.bit_length(), run.max_tokens.bit_length())
+    name = engine_request.task if engine_request.student is None else f"{engine_request.task}/{engine_request.student}"
+    characters = sum(len(message.content) for message in engine_request.messages if message.role != "system")
+    return (name, characters.bit_length(), engine_request.max_tokens.bit_length())
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Estimate:
     engine_time_s: float = 0.0
     run_s: float = 0.0
     deviation_s: float = 0.0  # The mean of its runs' deviations.
-    count: int = 0  # The runs that were measured.
+    run_count: int = 0
     trusted_until: float = 0.0
 
     def time_to_answer_s(self, ahead: int, work_s: float, slots: int) -> float:
@@ -45,7 +45,7 @@ class Estimate:
         return run_s if ahead < slots else run_s + CAUTION * work_s
 
     def extend_trust(self, now: float) -> None:
-        self.trusted_until = now + min(TRUSTED_S, TRUSTED_PER_RUN_S * self.count)
+        self.trusted_until = now + min(TRUSTED_S, TRUSTED_PER_RUN_S * self.run_count)
 
 
 class Forecast:
@@ -64,8 +64,8 @@ class Forecast:
             estimate = self._estimates.get(key)
             if estimate is None or now >= estimate.trusted_until:
                 estimate = self._estimates[key] = Estimate()
-            estimate.count += 1
-            weight = max(SMOOTHING, 1 / estimate.count)
+            estimate.run_count += 1
+            weight = max(SMOOTHING, 1 / estimate.run_count)
             estimate.engine_time_s += weight * (engine_time_s - estimate.engine_time_s)
             estimate.run_s += weight * (run_s - estimate.run_s)
             estimate.deviation_s += weight * (abs(run_s - estimate.run_s) - estimate.deviation_s)

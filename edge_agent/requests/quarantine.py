@@ -29,14 +29,14 @@ class Quarantine:
     def restore(self) -> None:
         self._entries |= {entry.fingerprint: entry for entry in self._store.quarantined()}
 
-    def check(self, run: EngineRequest) -> None:
+    def check(self, engine_request: EngineRequest) -> None:
         """Raises Refusal(quarantined)."""
-        if self._entries and (digest := fingerprint(run)) in self._entries:
+        if self._entries and (digest := fingerprint(engine_request)) in self._entries:
             message = f"input: this input has ended the engine twice (fingerprint {digest}), so it is not run again"
             raise Refusal(Code.QUARANTINED, message)
 
-    def hold(self, run: EngineRequest) -> None:
-        entry = Quarantined(fingerprint(run), run.task, timestamp())
+    def hold(self, engine_request: EngineRequest) -> None:
+        entry = Quarantined(fingerprint(engine_request), engine_request.task, timestamp())
         log.error(
             "request quarantined task=%r fingerprint=%s: it ended the worker twice", entry.task, entry.fingerprint
         )
@@ -54,7 +54,8 @@ class Quarantine:
         return True
 
 
-def fingerprint(run: EngineRequest) -> str:
+def fingerprint(engine_request: EngineRequest) -> str:
     """16 hex digits of task and prompt. The caller and the options do not count."""
-    asked = "\0".join((run.task, *(f"{message.role}\0{message.content}" for message in run.messages)))
+    turns = (f"{message.role}\0{message.content}" for message in engine_request.messages)
+    asked = "\0".join((engine_request.task, *turns))
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:16]

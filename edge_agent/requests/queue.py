@@ -169,7 +169,7 @@ class RequestQueue:
 
     def has_newer(self, request: Request) -> bool:
         return request.source is not None and any(
-            one.source == request.source and one.number > request.number for one in self.waiting
+            other.source == request.source and other.number > request.number for other in self.waiting
         )
 
     def put(self, request: Request) -> None:

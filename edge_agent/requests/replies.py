@@ -46,10 +46,10 @@ class Replies:
         self._duplicates = duplicates
         self._followers = 0
 
-    def join_or_repeat(self, request: Request, twin: Request | bytes, now: float) -> None:
-        """Answers a request with the reply of its twin, now or when the twin ends."""
-        if isinstance(twin, bytes):
-            reply = _reply(request, {**json.loads(twin), "ts": timestamp(), "repeat": True})
+    def join_or_repeat(self, request: Request, original: Request | bytes, now: float) -> None:
+        """Answers a request with the reply of the original, now or when that ends."""
+        if isinstance(original, bytes):
+            reply = _reply(request, {**json.loads(original), "ts": timestamp(), "repeat": True})
             self._delivery.stage_reply(reply, origin=request.origin, task=request.task_name, key=None)
         elif request.is_redelivery:
             if request.origin.row is not None:
@@ -59,7 +59,7 @@ class Replies:
             self.end_without_answer(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
         else:
             self._followers += 1
-            twin.followers.append(request.origin)
+            original.followers.append(request.origin)
         self.duplicates_total += 1
 
     def send_partial(self, request: Request, delta: str) -> None:
@@ -218,8 +218,9 @@ def _has_time(request: Request, now: float) -> bool:
 
 
 def _answering_model(model: Model, answerer: str) -> dict[str, Any]:
-    name, found = next(((one.name, one) for one in model.students if one.name == answerer), (model.key, model))
-    return {"name": name, "sha256": found.sha256, "quantization": found.quantization}
+    answered_by = next((student for student in model.students if student.name == answerer), model)
+    name = model.key if answered_by is model else answerer
+    return {"name": name, "sha256": answered_by.sha256, "quantization": answered_by.quantization}
 
 
 def failure_of(event: Failed | Cancelled) -> Error:

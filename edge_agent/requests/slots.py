@@ -18,29 +18,29 @@ class Slots:
         self.limits: Limits = NO_LIMITS
         self.model: Model | None = None
         self._forecast = forecast
-        self._of_model: dict[str, int] = {}  # By the model's name; empty while there is no worker.
+        self._slots_by_model: dict[str, int] = {}  # By the model's name; empty while there is no worker.
         self._ready_at: float | None = None  # When there will be a worker, if that is known.
 
     def on_worker_ready(self, model: Model, ready: Ready) -> None:
         """A worker answers with this model."""
         self.model = model
-        self._of_model = {LARGE: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
+        self._slots_by_model = {LARGE: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
 
     def on_worker_lost(self, ready_at: float | None) -> list[Request]:
         """There is no worker until then. Returns the requests that ran."""
-        self._of_model, self._ready_at = {}, ready_at
+        self._slots_by_model, self._ready_at = {}, ready_at
         lost, self.active = self.active, {}
         return list(lost.values())
 
     def capacity_of(self, model: str) -> int:
         """How many requests this model may run at once."""
-        slots = self._of_model.get(model, 0)
+        slots = self._slots_by_model.get(model, 0)
         return slots if self.limits.max_active is None else min(slots, self.limits.max_active)
 
     def free_models(self) -> set[str]:
         """The models that may start another request."""
         running = Counter(request.answerer for request in self.active.values())
-        return {model for model in self._of_model if running[model] < self.capacity_of(model)}
+        return {model for model in self._slots_by_model if running[model] < self.capacity_of(model)}
 
     def engine_load(self, now: float, model: str = LARGE) -> EngineLoad:
         active = [request for request in self.active.values() if request.answerer == model]
@@ -52,5 +52,5 @@ class Slots:
             for request in running
         )
         work_s = sum(max(0.0, seconds) for seconds in left_s)
-        loading_s = None if self._of_model or self._ready_at is None else max(0.0, self._ready_at - now)
+        loading_s = None if self._slots_by_model or self._ready_at is None else max(0.0, self._ready_at - now)
         return EngineLoad(slots=self.capacity_of(model), running=at_once, work_s=work_s, loading_s=loading_s)

@@ -54,8 +54,8 @@ def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
         if name == BUILT_IN_TASK and table.setdefault("kind", "generate") != "generate":
             faults.append(f'tasks.{name}.kind: should be "generate" (got {shown(table["kind"])})')
         values = dict(table)
-        found = [*_load_named_files(table, folder), *text_faults(table)]
-        faults += [f"{field_name(('tasks', name, key))}: {fault} (got {shown(values[key])})" for key, fault in found]
+        for key, fault in (*_load_named_files(table, folder), *table_value_faults(table)):
+            faults.append(f"{field_name(('tasks', name, key))}: {fault} (got {shown(values[key])})")
     return faults
 
 
@@ -72,7 +72,7 @@ def example_faults(tasks: Mapping[str, TaskConfig]) -> Iterator[str]:
                 yield f"{key}.{refused.error.message}"
 
 
-def text_faults(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def table_value_faults(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each key of a task table with a value that cannot be used although its type fits, and why."""
     template = table.get("template")
     if isinstance(template, str) and len(template) <= MAX_TEMPLATE and (fault := template_fault(template)):

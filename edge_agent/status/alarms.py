@@ -58,7 +58,7 @@ class Severity(IntEnum):
     CRITICAL = 2
 
     @property
-    def word(self) -> str:
+    def text(self) -> str:
         """As it is published."""
         return self.name.lower()
 
@@ -273,14 +273,14 @@ class Alarms:
         # Why the configured list does not count, and why the bundle in force must not be used.
         self.revocations_fault: str | None = None
         self.revoked: str | None = None
-        # Of the parts behind seams, by the alarm's name.
+        # Of the optional parts, by the alarm's name.
         self.findings: Mapping[str, Finding | None] = {}
         self._overloaded_total = 0
 
     @property
     def severities(self) -> dict[str, str]:
         """Severity by name of the alarms that are raised."""
-        return {each.rule.name: each.severity.word for each in self._states if each.finding}
+        return {each.rule.name: each.severity.text for each in self._states if each.finding}
 
     @property
     def unmeasured(self) -> set[str]:
@@ -358,7 +358,7 @@ class Alarms:
         alarm.since_text = alarm.since_text or timestamp(time.time() - (now - alarm.since))
         document = {
             "ts": timestamp(),
-            "severity": finding.severity.word,
+            "severity": finding.severity.text,
             "since": alarm.since_text,
             "message": finding.message,
             "value": finding.value,
@@ -373,4 +373,4 @@ def _log(alarm: _AlarmState) -> None:
         log.info("alarm cleared name=%s", name)
     else:
         level = logging.ERROR if finding.severity is Severity.CRITICAL else logging.WARNING
-        log.log(level, "alarm name=%s severity=%s: %s", name, finding.severity.word, finding.message)
+        log.log(level, "alarm name=%s severity=%s: %s", name, finding.severity.text, finding.message)

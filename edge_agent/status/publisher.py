@@ -210,9 +210,9 @@ class StatusPublisher:
     def health(self, now: float) -> dict[str, Any]:
         """The health document of this moment."""
         reading, limits = self._monitor.latest(now), self._governor.limits
-        behind_seams = dict(ABSENT_SECTIONS)
+        optional_sections = dict(ABSENT_SECTIONS)
         for part in self._parts:
-            behind_seams |= part.as_health(now)
+            optional_sections |= part.as_health(now)
         return health_document(
             [
                 {
@@ -228,7 +228,7 @@ class StatusPublisher:
                 {"memory": {"agent_rss_mb": resident_mb()}},
                 self._supervisor.as_health(),
                 limits.as_health(),
-                behind_seams,
+                optional_sections,
             ],
             reasons={
                 **self._connections.reasons(now),

@@ -11,10 +11,10 @@ from pathlib import Path
 from edge_agent.core.files import sync_folder
 from edge_agent.store.database import STORE_ERRORS, WAL_BYTES, WAL_SUFFIX, connect
 
-# While messages wait for their PUBACK, fsyncs are at least this far apart, unless there are MANY.
+# While messages wait for their PUBACK, fsyncs are at least this far apart, unless MANY_UNACKNOWLEDGED do.
 URGENT_EVERY_S = 0.1
 # A broker sends 20 messages before it wants a PUBACK. With this number waiting, the fsync comes at once.
-MANY = 8
+MANY_UNACKNOWLEDGED = 8
 # For changes that no message waits for. A power cut may undo the answers of this time.
 LAZY_EVERY_S = 1.0
 # While a writer never pauses, a checkpoint never completes. From this size on, the writer completes it.
@@ -52,8 +52,8 @@ class FsyncThread:
         """Requests an fsync of what is committed, as this generation (they rise). unacknowledged: messages waiting."""
         with self._wanted:
             self._generation = generation
-            every_s = LAZY_EVERY_S if not unacknowledged else URGENT_EVERY_S if unacknowledged < MANY else 0.0
-            due_at = self._synced_at + every_s
+            every_s = URGENT_EVERY_S if unacknowledged else LAZY_EVERY_S
+            due_at = self._synced_at + (every_s if unacknowledged < MANY_UNACKNOWLEDGED else 0.0)
             # A wake-up costs CPU: the thread is woken only for what is due before it wakes by itself.
             if self._due_at is None or due_at < self._due_at:
                 self._due_at = due_at

@@ -95,8 +95,8 @@ class Store:
             JSON,
         )
         return [
-            (row, Reply(topic=topic, document=reply, correlation=code, output=output, content_type=content_type))
-            for row, topic, reply, code, output, content_type in rows
+            (row, Reply(topic=topic, document=reply, correlation=correlation, output=output, content_type=content_type))
+            for row, topic, reply, correlation, output, content_type in rows
         ]
 
     def unanswered(self, now: Moment) -> list[StoredRequest]:
@@ -166,9 +166,9 @@ class Store:
         rows = self.select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row)
         return rows[0][0] if rows else None
 
-    def add_quarantined(self, one: Quarantined) -> None:
+    def add_quarantined(self, entry: Quarantined) -> None:
         """Later processes do not run it either."""
-        self.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", one.fingerprint, one.task, one.since)
+        self.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", entry.fingerprint, entry.task, entry.since)
 
     def remove_quarantined(self, fingerprint: str) -> None:
         self.write("DELETE FROM quarantine WHERE fingerprint = ?", fingerprint)

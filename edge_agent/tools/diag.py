@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
-from edge_agent.board.monitor import read_once
+from edge_agent.board.monitor import read_with_rates
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
@@ -117,7 +117,7 @@ def _parts(path: Path, config: Config | ConfigError) -> dict[str, Callable[[], F
     return {
         "versions": partial(_versions, board),
         "configuration": partial(_configuration, path, config),
-        "board": lambda: iter([("board.json", asdict(read_once(board)))]),
+        "board": lambda: iter([("board.json", asdict(read_with_rates(board)))]),
         "resources": partial(_resources, root),
         **{name: partial(_output, name, command) for name, command in _PROGRAMS.items()},
         "log": _log,

@@ -46,19 +46,19 @@ class WorkerClient:
             assert isinstance(event, pipe.Progress)
         return event
 
-    def ask(self, run: pipe.EngineRequest) -> Answered:
+    def ask(self, request: pipe.EngineRequest) -> Answered:
         """One request, while no other runs."""
-        self.process.send(run)
+        self.process.send(request)
         return self.answer()
 
-    def ask_all(self, runs: Iterable[pipe.EngineRequest], *, at_once: int) -> Iterator[Answered]:
+    def ask_all(self, requests: Iterable[pipe.EngineRequest], *, at_once: int) -> Iterator[Answered]:
         """Several requests side by side, numbered from 1; gives their answers as they end, while no other runs."""
         waiting = 0
-        for number, run in enumerate(runs, start=1):
+        for number, request in enumerate(requests, start=1):
             if waiting == at_once:
                 yield self.answer()
                 waiting -= 1
-            self.process.send(replace(run, id=number))
+            self.process.send(replace(request, id=number))
             waiting += 1
         for _ in range(waiting):
             yield self.answer()

@@ -108,7 +108,7 @@ class Supervisor:
         # The first worker could not load the model; another one could not, either.
         self.has_given_up = False
         # The model's files are not those that were verified: the next start of the agent verifies them.
-        self.has_other_files = False
+        self.has_changed_files = False
         self.throughput = Throughput()
         self._config = config
         self._prefixes = prefixes
@@ -127,7 +127,7 @@ class Supervisor:
         return None if self._current is None else self._current.ready
 
     @property
-    def is_coming(self) -> bool:
+    def has_or_expects_worker(self) -> bool:
         """Whether a process is there, or will be."""
         return self.restart_at is not None or (self._current is not None and self._current.process.is_running)
 
@@ -188,16 +188,16 @@ class Supervisor:
     def load_command(self, model: Model) -> pipe.Load:
         """The command that makes a worker load this model and the tasks' prefixes."""
         state_dir = model.engine_state(self._config.state_dir)
-        return model.load(self._config.engine, tasks=self._prefixes, state_dir=state_dir)
+        return model.load_command(self._config.engine, tasks=self._prefixes, state_dir=state_dir)
 
     def send(self, command: pipe.Command) -> None:
         """Sends a command to the worker, if there is one; never waits."""
         if self._current is not None:
             self._current.process.send(command)
 
-    def ask_canary(self, run: pipe.EngineRequest) -> None:
+    def ask_canary(self, request: pipe.EngineRequest) -> None:
         """Its answer comes as CanaryAnswered."""
-        self.send(replace(run, id=_CANARY_ID))
+        self.send(replace(request, id=_CANARY_ID))
 
     def cancel_canary(self) -> None:
         self.send(pipe.Cancel(id=_CANARY_ID))
@@ -269,8 +269,8 @@ class Supervisor:
     def _restart(self, now: float) -> str | None:
         self.restart_at = None
         try:
-            self.has_other_files = not self.model.is_unchanged()
-            if not self.has_other_files:
+            self.has_changed_files = not self.model.is_unchanged()
+            if not self.has_changed_files:
                 self.start(now)
         except OSError as error:
             log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, error)

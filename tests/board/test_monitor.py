@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.board import monitor as monitor_module
 from edge_agent.board.board import Board
-from edge_agent.board.monitor import STALE_AFTER_S, Monitor, read_once
+from edge_agent.board.monitor import STALE_AFTER_S, Monitor, read_with_rates
 from edge_agent.board.reading import BoardReading
 from tests.helpers.boards.trees import load, passes
 from tests.helpers.processes import wait_until
@@ -114,12 +114,12 @@ def test_a_reading_that_cannot_be_delivered_ends_nothing(tmp_path: Path, caplog:
 
 
 def test_reading_once_gives_rates_too() -> None:
-    assert read_once(Board(Path("/"), Path("/"))).cpu.percent is not None
+    assert read_with_rates(Board(Path("/"), Path("/"))).cpu.percent is not None
 
 
 def test_reading_once_ends_when_a_sensor_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load("pi4").write(tmp_path)
     replace_by_fifo(tmp_path / "proc/loadavg")
-    monkeypatch.setattr(monitor_module, "_READ_ONCE_S", 0.3)
-    assert read_once(Board(tmp_path, tmp_path)).errors == {"board": "a sensor hangs for more than 0.3 s"}
+    monkeypatch.setattr(monitor_module, "_READ_TIMEOUT_S", 0.3)
+    assert read_with_rates(Board(tmp_path, tmp_path)).errors == {"board": "a sensor hangs for more than 0.3 s"}
     answer(tmp_path / "proc/loadavg", b"")

@@ -9,8 +9,8 @@ from edge_agent.commands.fields import (
     CommandFields,
     DrainFields,
     SwitchFields,
-    fields_of,
     parse_command,
+    parse_fields,
 )
 from edge_agent.core.codes import CommandError
 
@@ -37,5 +37,5 @@ def test_a_bad_field_is_named_with_what_is_allowed(
     needed = {CancelFields: {"request_id": "a"}, SwitchFields: {"model": "default", "bundle": "b"}}.get(kind, {})
     for value in values:
         with pytest.raises(CommandError) as caught:
-            fields_of(kind, {**({} if name == "id" else needed), name: value})
+            parse_fields(kind, {**({} if name == "id" else needed), name: value})
         assert (caught.value.code, caught.value.message.startswith(message)) == ("bad_field", True)

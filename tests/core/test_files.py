@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.core.files import TooLongError, atomic_writer, read_bounded, read_if_there, write_atomically
+from edge_agent.core.files import TooLongError, atomic_writer, read_bounded, read_if_exists, write_atomically
 
 
 def test_a_file_of_just_the_allowed_length_is_read_and_a_longer_one_refused(tmp_path: Path) -> None:
@@ -17,9 +17,9 @@ def test_a_file_of_just_the_allowed_length_is_read_and_a_longer_one_refused(tmp_
 
 def test_a_fifo_is_no_file_to_read_and_gives_way_to_one(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "f")
-    assert read_if_there(tmp_path / "f") is None
+    assert read_if_exists(tmp_path / "f") is None
     write_atomically(tmp_path / "f", b"new", mode=0o600)
-    assert read_if_there(tmp_path / "f") == b"new"
+    assert read_if_exists(tmp_path / "f") == b"new"
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o600
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from convert.quantize.recipe import Quantization
-from edge_agent.commands.fields import SwitchFields, fields_of
+from edge_agent.commands.fields import SwitchFields, parse_fields
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.conftest import NEEDS_OPENSSL
 from tests.docs.pages import page, samples
@@ -61,7 +61,7 @@ def test_converter_samples_write_a_bundle(
 def test_the_sample_of_a_switch_parses_and_its_errors_are_named() -> None:
     text = page("models") + page("mqtt-api")
     (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
-    assert fields_of(SwitchFields, json.loads(sample)).bundle == "pumps-2"
+    assert parse_fields(SwitchFields, json.loads(sample)).bundle == "pumps-2"
     code = (PACKAGE / "models" / "switch.py").read_text("utf-8")
     codes = set(map(str.lower, re.findall(r"CommandCode\.(\w+)", code)))
     assert "downgrade" in codes

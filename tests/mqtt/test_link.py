@@ -87,15 +87,15 @@ def test_a_broker_that_closes_the_connection_unanswered_is_told(protocol: str) -
 def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:
     link = MqttLink("c", MqttConfig.model_validate({"host": "127.0.0.1"}), lambda _: None)
     client: Any = link._client
-    assert not link.is_at_work
+    assert not link.is_network_thread_alive
     client._thread = SimpleNamespace(is_alive=lambda: True)
     client._last_msg_out = time.monotonic() - NETWORK_SILENCE_S - 1
     # Between two connections nothing is sent.
-    assert link.is_at_work
+    assert link.is_network_thread_alive
     link.is_connected = True
-    assert not link.is_at_work
+    assert not link.is_network_thread_alive
     client._last_msg_out = time.monotonic() - 2 * KEEPALIVE_S
-    assert link.is_at_work
+    assert link.is_network_thread_alive
     client._thread = None
 
 

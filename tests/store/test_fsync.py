@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.store.database import FILE, open_or_set_aside
-from edge_agent.store.fsync import LAZY_EVERY_S, MANY, URGENT_EVERY_S, FsyncThread, Synced
+from edge_agent.store.fsync import LAZY_EVERY_S, MANY_UNACKNOWLEDGED, URGENT_EVERY_S, FsyncThread, Synced
 from tests.helpers.processes import wait_until
 
 
@@ -24,7 +24,7 @@ def running(folder: Path, deliver: Callable[[Synced], None]) -> Iterator[FsyncTh
 
 @pytest.mark.parametrize(
     ("unacknowledged", "least_s", "most_s"),
-    [(0, LAZY_EVERY_S - 0.1, 3.0), (1, URGENT_EVERY_S - 0.02, 0.9), (MANY, 0.0, 0.09)],
+    [(0, LAZY_EVERY_S - 0.1, 3.0), (1, URGENT_EVERY_S - 0.02, 0.9), (MANY_UNACKNOWLEDGED, 0.0, 0.09)],
 )
 def test_messages_that_wait_for_an_acknowledgement_decide_how_soon_the_next_fsync_is(
     tmp_path: Path, unacknowledged: int, least_s: float, most_s: float
@@ -63,14 +63,14 @@ def test_a_fault_is_reported_unless_the_thread_is_stopped(tmp_path: Path, monkey
     monkeypatch.setattr(FsyncThread, "_sync", fail)
     with running(tmp_path, events.append) as thread:
         may_fail.set()
-        thread.request(1, unacknowledged=MANY)
+        thread.request(1, unacknowledged=MANY_UNACKNOWLEDGED)
         wait_until(lambda: events, "the fault is reported", 5.0)
     assert events == [Synced(1, "input/output error")]
     events.clear()
     may_fail.clear()
     has_begun.clear()
     with running(tmp_path, events.append) as thread:
-        thread.request(1, unacknowledged=MANY)
+        thread.request(1, unacknowledged=MANY_UNACKNOWLEDGED)
         assert has_begun.wait(5.0)
         thread.stop(0.0)
         may_fail.set()

@@ -122,7 +122,7 @@ def test_a_writer_that_never_rests_does_not_let_the_wal_grow_for_ever(
     for number in range(1, count + 1):
         row = accept(store, "x" * 20_000)
         store.commit()
-        store.request_fsync(number, unacknowledged=fsync.MANY)
+        store.request_fsync(number, unacknowledged=fsync.MANY_UNACKNOWLEDGED)
         store.drop(row)
         store.maintain()
         largest = max(largest, path.with_name(path.name + WAL_SUFFIX).stat().st_size)

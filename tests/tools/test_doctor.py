@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 import pytest
 
-from edge_agent.board.monitor import read_once
+from edge_agent.board.monitor import read_with_rates
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.pipe import TaskPrefix
@@ -52,7 +52,7 @@ def test_memory_is_judged_by_what_the_model_took() -> None:
 
 
 def test_canaries_that_differ_are_a_failure_and_none_prove_nothing() -> None:
-    canaries = cast("RenderedCanaries", SimpleNamespace(runs=range(6)))
+    canaries = cast("RenderedCanaries", SimpleNamespace(requests=range(6)))
     checks = [canaries_check(None, []), canaries_check(canaries, []), canaries_check(canaries, ["c 3: other text"])]
     assert [check.verdict for check in checks] == [Verdict.SKIPPED, Verdict.GOOD, Verdict.FAILED]
     assert checks[1].found.startswith("6 of 6 answered")
@@ -151,7 +151,7 @@ FOUND = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_sensors_are_listed_with_their_sources(name: str, tmp_path: Path) -> None:
-    check = sensors(read(load(name), tmp_path, read_once))
+    check = sensors(read(load(name), tmp_path, read_with_rates))
     assert check.found == FOUND[name]
     assert check.verdict is (Verdict.SKIPPED if name == "container" else Verdict.GOOD)
     assert check.advice is None
@@ -167,7 +167,7 @@ def test_a_memory_limit_requires_the_kernels_controller(tmp_path: Path) -> None:
 
 
 def test_a_supply_that_was_too_weak_is_warned_of(tmp_path: Path) -> None:
-    check = sensors(read(load("pi5-undervoltage"), tmp_path, read_once))
+    check = sensors(read(load("pi5-undervoltage"), tmp_path, read_with_rates))
     assert check.verdict is Verdict.WARNING
     assert "stronger supply" in (check.advice or "")
 
@@ -189,7 +189,7 @@ def test_sensors_that_fail_are_listed_with_advice(
 ) -> None:
     tree = load("pi4")
     tree.faults[file] = number
-    check = sensors(read(tree, tmp_path, read_once))
+    check = sensors(read(tree, tmp_path, read_with_rates))
     assert (check.verdict, advice in (check.advice or "")) == (Verdict.WARNING, True)
     assert f"not read: {found}" in check.found
 

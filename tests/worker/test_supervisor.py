@@ -174,7 +174,7 @@ def test_a_model_that_does_not_load_is_given_up_unless_it_was_loaded_before(
     one.on_load_failed("no memory")
     nursery.die(3.5)
     assert one.has_given_up is not was_ready
-    assert one.is_coming is was_ready
+    assert one.has_or_expects_worker is was_ready
     assert one.restart_at == (5.5 if was_ready else None)
 
 
@@ -208,7 +208,7 @@ def test_other_files_in_the_place_of_the_model_are_not_loaded(here: Nursery, tmp
     here.die(4.0)
     (tmp_path / "here" / "model.gguf").write_bytes(OTHER_WEIGHTS)
     assert here.watch(4.0, 10.0) == []
-    assert here.supervisor.has_other_files
+    assert here.supervisor.has_changed_files
 
 
 def test_tasks_reach_the_worker_that_runs_and_the_next_one(nursery: Nursery) -> None:

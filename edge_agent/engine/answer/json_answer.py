@@ -70,10 +70,10 @@ class JsonSchema:
         """The tokens that every answer begins with."""
         self.spellings = _spellings(llama, schema)
 
-    def answer(self, run: EngineRequest) -> WrittenAnswer:
+    def answer(self, request: EngineRequest) -> WrittenAnswer:
         if self._start is None:
-            return FreeJsonAnswer(self._llama, run, self)
-        return JsonAnswer(self._llama, run, self, self._start.deep_copy())
+            return FreeJsonAnswer(self._llama, request, self)
+        return JsonAnswer(self._llama, request, self, self._start.deep_copy())
 
     def consume_forced(self, matcher: LLMatcher) -> list[int]:
         """Consumes and returns the tokens of the text that is forced here."""
@@ -98,10 +98,10 @@ class JsonSchema:
         if finish is not Finish.SCHEMA:
             raise InvalidOutputError(f"max_tokens ({max_tokens}) ended the answer before its JSON was complete")
         try:
-            found = json.loads(text)
+            value = json.loads(text)
             # 1e999 is infinite, and "\ud800" no text: neither can be sent as JSON.
-            json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
-            fault = best_error(self._validator, found)
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+            fault = best_error(self._validator, value)
         except (ValueError, RecursionError) as error:
             raise InvalidOutputError(f"the answer is not JSON: {error}") from error
         if fault is not None:
@@ -115,14 +115,14 @@ class JsonAnswer(WrittenAnswer):
     Forced tokens count as completion tokens and toward max_tokens.
     """
 
-    def __init__(self, llama: Llama, run: EngineRequest, schema: JsonSchema, matcher: LLMatcher) -> None:
-        super().__init__(llama, run, TextStream())
+    def __init__(self, llama: Llama, request: EngineRequest, schema: JsonSchema, matcher: LLMatcher) -> None:
+        super().__init__(llama, request, TextStream())
         self._schema = schema
         self._matcher = matcher
         # All that are decided so far, and the offsets of those after which the model chose; -1 is the prompt.
         self._tokens: list[int] = []
         self._choices: list[int] = []
-        self._begun = b""  # What is written since the last quotation mark.
+        self._string_so_far = b""  # What is written since the last quotation mark.
         self._write(schema.opening)
 
     def next_tokens(self, row: int) -> list[int]:
@@ -137,7 +137,7 @@ class JsonAnswer(WrittenAnswer):
         if self.finish is None and self._matcher.is_stopped():
             self.finish = Finish.SCHEMA
             self._schema.guess.learn(Continuation(tuple(self._tokens), tuple(self._choices)))
-        elif len(self._tokens) >= self._run.max_tokens:
+        elif len(self._tokens) >= self._request.max_tokens:
             self.finish = Finish.LENGTH
         self.completion_tokens = len(self._tokens)
         if self.finish is None:
@@ -146,14 +146,14 @@ class JsonAnswer(WrittenAnswer):
         return []
 
     def check(self) -> None:
-        self._schema.check(self._text.text, self.finish, self._run.max_tokens)
+        self._schema.check(self._text.text, self.finish, self._request.max_tokens)
 
     def draft(self) -> Continuation:
-        return self._schema.guess.draft_after(self._tokens, self._run.max_tokens)
+        return self._schema.guess.draft_after(self._tokens, self._request.max_tokens)
 
     def _pick_allowed(self, row: int) -> int:
         """The next token after this row that the schema allows. Raises NumericError."""
-        allowed = self._spelled()
+        allowed = self._choice_tokens()
         token = self._pick(row)
         if allowed is None:
             # Usually it is allowed, and checking it is a thousand times faster than computing all allowed tokens.
@@ -170,30 +170,30 @@ class JsonAnswer(WrittenAnswer):
             allowed, logits = allowed[likely], logits[likely]
         return self._sampler.pick(allowed, logits)
 
-    def _spelled(self) -> npt.NDArray[np.intp] | None:
+    def _choice_tokens(self) -> npt.NDArray[np.intp] | None:
         """The tokens that continue a string to choose as the tokenizer spells it; None if anything else may come.
 
         llguidance also allows parts of them, such as `n` of `noise`, which a model picks to write what is not a choice.
         """
-        spelled = self._schema.spellings.get(self._begun)
-        if not spelled:
+        continuations = self._schema.spellings.get(self._string_so_far)
+        if not continuations:
             return None
         allowed = self._llama.allowed_tokens(self._matcher)
         pieces = map(self._llama.piece, allowed.tolist())
-        if any((self._begun + piece).partition(b'"')[0] not in self._schema.spellings for piece in pieces):
+        if any((self._string_so_far + piece).partition(b'"')[0] not in self._schema.spellings for piece in pieces):
             return None
-        found = np.intersect1d(allowed, list(spelled))
-        return found if found.size else None
+        tokens = np.intersect1d(allowed, list(continuations))
+        return tokens if tokens.size else None
 
     def _write(self, tokens: Sequence[int]) -> None:
         for token in tokens:
-            if len(self._tokens) >= self._run.max_tokens:
+            if len(self._tokens) >= self._request.max_tokens:
                 self.finish = Finish.LENGTH
                 return
             self._tokens.append(token)
             piece = self._llama.piece(token)
             self._text.write(piece)
-            self._begun = (self._begun + piece).rpartition(b'"')[2]
+            self._string_so_far = (self._string_so_far + piece).rpartition(b'"')[2]
 
 
 class FreeJsonAnswer(TextAnswer):
@@ -201,12 +201,12 @@ class FreeJsonAnswer(TextAnswer):
 
     finish_of_turn = Finish.SCHEMA
 
-    def __init__(self, llama: Llama, run: EngineRequest, schema: JsonSchema) -> None:
-        super().__init__(llama, run, TextStream())
+    def __init__(self, llama: Llama, request: EngineRequest, schema: JsonSchema) -> None:
+        super().__init__(llama, request, TextStream())
         self._schema = schema
 
     def check(self) -> None:
-        self._schema.check(self._text.text, self.finish, self._run.max_tokens)
+        self._schema.check(self._text.text, self.finish, self._request.max_tokens)
 
 
 def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]:
@@ -214,16 +214,16 @@ def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]
 
     There are none after a whole string, or inside a token.
     """
-    found: dict[bytes, set[int]] = {}
+    continuations: dict[bytes, set[int]] = {}
     texts = {json.dumps(text, ensure_ascii=False)[1:-1] for text in _strings(schema) if len(text) <= _MAX_CHOICE}
     for text in texts:
-        begun = b""
+        prefix = b""
         for token in llama.tokenize(text, parse_special=False):
-            found.setdefault(begun, set()).add(token)
+            continuations.setdefault(prefix, set()).add(token)
             for byte in llama.piece(token):
-                begun += bytes([byte])
-                found.setdefault(begun, set())
-    return found | {text.encode(): set() for text in texts}
+                prefix += bytes([byte])
+                continuations.setdefault(prefix, set())
+    return continuations | {text.encode(): set() for text in texts}
 
 
 def _strings(schema: object) -> Iterator[str]:

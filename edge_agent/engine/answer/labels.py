@@ -38,21 +38,21 @@ class LabelTree:
             if len(path) == 1:
                 raise ValueError(f"label {label!r} has no tokens")
             for length, token in enumerate(path):
-                places = following.setdefault(path[:length], {})
-                places.setdefault(token, len(places))
-        tokens_of = {path: np.array(list(places), dtype=np.intp) for path, places in following.items()}
+                indices = following.setdefault(path[:length], {})
+                indices.setdefault(token, len(indices))
+        tokens_of = {path: np.array(list(indices), dtype=np.intp) for path, indices in following.items()}
         self._first_tokens = tokens_of[()]
         self._choices = {path: tokens for path, tokens in tokens_of.items() if len(tokens) > 1}
-        alike = Counter(paths.values())
-        # For each choice on a label's path, the place of its token there; and how many labels have the same tokens.
-        self._ways = {
+        label_counts = Counter(paths.values())
+        # For each choice on a label's path, the index of its token there; and how many labels have the same tokens.
+        self._choices_of_label = {
             label: (
                 [
                     (path[:at], following[path[:at]][token])
                     for at, token in enumerate(path)
                     if path[:at] in self._choices
                 ],
-                alike[path],
+                label_counts[path],
             )
             for label, path in paths.items()
         }
@@ -81,8 +81,8 @@ class LabelTree:
         """Label -> probability, in the order of the labels. logits: of each path's choices, by `choice_logits`."""
         chances = {path: _softmax(logits[path]) for path in self._choices}
         return {
-            label: prod(chances[path][place] for path, place in way) / alike
-            for label, (way, alike) in self._ways.items()
+            label: prod(chances[path][index] for path, index in choices) / label_count
+            for label, (choices, label_count) in self._choices_of_label.items()
         }
 
     def _find_branches(self) -> tuple[Continuation, ...]:
@@ -92,23 +92,23 @@ class LabelTree:
         for path in sorted(self._choices, key=len, reverse=True):
             if path in covered:
                 continue
-            on_the_way = [path[:length] for length in range(1, len(path) + 1)]
-            fresh = [one for one in on_the_way if one in self._choices and one not in covered]
+            prefixes = [path[:length] for length in range(1, len(path) + 1)]
+            fresh = [prefix for prefix in prefixes if prefix in self._choices and prefix not in covered]
             covered.update(fresh)
-            branches.append(Continuation(path, tuple(len(one) - 1 for one in fresh)))
+            branches.append(Continuation(path, tuple(len(prefix) - 1 for prefix in fresh)))
         return tuple(branches)
 
 
 class LabelAnswer(Answer):
     """Collects the logits that the tree of labels needs."""
 
-    def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree, unlike: OutOfDistribution) -> None:
+    def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree, ood: OutOfDistribution) -> None:
         """`logits` gives those of a row of the last batch."""
         self.branches = tree.branches
         self._logits = logits
         self._tree = tree
-        self._limits = unlike
-        self._excess = unlike.text_excess
+        self._ood = ood
+        self._excess = ood.text_excess
         self._read: dict[TokenPath, LogitsRow] = {}
 
     def max_cells(self, parallel_branches: int) -> int:
@@ -118,15 +118,15 @@ class LabelAnswer(Answer):
     def read(self, sequence: CacheSequence, rows: Sequence[int]) -> None:
         for row in rows:
             path = sequence.path
-            is_choice, token = self._tree.has_choice(path), None if path else self._limits.token
+            is_choice, token = self._tree.has_choice(path), None if path else self._ood.token
             if is_choice or token is not None:
                 logits = self._logits(row)
                 if is_choice:
                     self._read[path] = self._tree.choice_logits(path, logits)
                 if token is not None:
-                    excess = self._tree.log_odds(token, logits) - self._limits.max_log_odds
+                    excess = self._tree.log_odds(token, logits) - self._ood.max_log_odds
                     self._excess = excess if self._excess is None else max(self._excess, excess)
-            sequence.read += 1
+            sequence.outputs_read += 1
         if rows and self._tree.is_complete(self._read):
             self.finish = Finish.LABELS
 

@@ -19,11 +19,11 @@ _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 class WrittenAnswer(Answer):
     """An answer that the model chooses token by token."""
 
-    def __init__(self, llama: Llama, run: EngineRequest, text: TextStream) -> None:
+    def __init__(self, llama: Llama, request: EngineRequest, text: TextStream) -> None:
         self._llama = llama
-        self._run = run
+        self._request = request
         # None: the most probable token is taken.
-        self._sampler = SamplerChain(run.sampling) if run.sampling.temperature else None
+        self._sampler = SamplerChain(request.sampling) if request.sampling.temperature else None
         self._text = text
 
     @abstractmethod
@@ -38,7 +38,7 @@ class WrittenAnswer(Answer):
         """Raises InvalidOutputError for a finished text that is no answer."""
 
     def max_cells(self, parallel_branches: int) -> int:  # noqa: ARG002 - it has none
-        return self._run.max_tokens
+        return self._request.max_tokens
 
     def read(self, sequence: CacheSequence, rows: Sequence[int]) -> None:
         for row in rows:
@@ -71,8 +71,10 @@ class TextAnswer(WrittenAnswer):
 
     finish_of_turn = Finish.STOP
 
-    def __init__(self, llama: Llama, run: EngineRequest, text: TextStream, close_thought: Sequence[int] = ()) -> None:
-        super().__init__(llama, run, text)
+    def __init__(
+        self, llama: Llama, request: EngineRequest, text: TextStream, close_thought: Sequence[int] = ()
+    ) -> None:
+        super().__init__(llama, request, text)
         self._close_thought = close_thought
         self._thought_tokens = 0
 
@@ -85,7 +87,7 @@ class TextAnswer(WrittenAnswer):
         self._write(token)
         if self.finish is None and self._text.is_thinking:
             self._thought_tokens += 1
-            limit = self._run.max_reasoning_tokens
+            limit = self._request.max_reasoning_tokens
             if limit is not None and self._thought_tokens >= limit:
                 for forced in self._close_thought:
                     if self.finish is None:
@@ -99,7 +101,7 @@ class TextAnswer(WrittenAnswer):
             return
         if self.finish is Finish.STOP:
             raise InvalidOutputError("the model ended its turn after its thought, without an answer")
-        limit, thought = self._run.max_tokens, self._run.max_reasoning_tokens
+        limit, thought = self._request.max_tokens, self._request.max_reasoning_tokens
         raise InvalidOutputError(
             f"the thought took all of max_tokens ({limit}): raise it, or lower max_reasoning_tokens ({thought})"
         )
@@ -112,7 +114,7 @@ class TextAnswer(WrittenAnswer):
             self._text.write(data)
         if self._text.is_stopped:
             self._end(Finish.STOP)
-        elif self.completion_tokens >= self._run.max_tokens:
+        elif self.completion_tokens >= self._request.max_tokens:
             self._end(Finish.LENGTH)
 
     def _end(self, finish: Finish) -> None:

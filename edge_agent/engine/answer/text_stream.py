@@ -45,11 +45,11 @@ class TextStream:
 
     def _settle(self, *, is_last: bool = False) -> None:
         if self._may_begin_thought:
-            begun = self._held.lstrip()
-            if begun.startswith(THOUGHT_START):
+            stripped = self._held.lstrip()
+            if stripped.startswith(THOUGHT_START):
                 self.is_thinking, self._thought = True, ""
-                self._held = begun.removeprefix(THOUGHT_START)
-            elif THOUGHT_START.startswith(begun) and not is_last:
+                self._held = stripped.removeprefix(THOUGHT_START)
+            elif THOUGHT_START.startswith(stripped) and not is_last:
                 return
             self._may_begin_thought = False
         if self.is_thinking:
@@ -68,10 +68,10 @@ class TextStream:
 
     def _take_until(self, marks: Sequence[str], *, is_last: bool) -> tuple[str, str | None]:
         """Takes the text up to the first mark or what may become one; the mark, if it is there, is held."""
-        found = [(at, mark) for mark in marks if (at := self._held.find(mark)) >= 0]
+        matches = [(offset, mark) for mark in marks if (offset := self._held.find(mark)) >= 0]
         undecided = 0 if is_last else _overlap(self._held, marks)
-        at, mark = min(found) if found else (len(self._held) - undecided, None)
-        text, self._held = self._held[:at], self._held[at:]
+        offset, mark = min(matches) if matches else (len(self._held) - undecided, None)
+        text, self._held = self._held[:offset], self._held[offset:]
         return text, mark
 
 

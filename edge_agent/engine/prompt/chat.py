@@ -56,13 +56,13 @@ class Chat:
         self._bos_text = _text(llama, llama.bos)
         self._eos_text = _text(llama, llama.eos)
 
-    def prompt(self, run: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:
+    def prompt(self, request: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:
         """Tokens of the prompt, and whether it ends inside a thought that the template opened.
 
         Unless it `thinks`, the thought is closed at once. Raises ChatError.
         """
         rendered = self._render(
-            [(message.role, self._cut(self._without_thought(message))) for message in run.messages], thinks=thinks
+            [(message.role, self._cut(self._without_thought(message))) for message in request.messages], thinks=thinks
         )
         is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
         if is_open and not thinks:

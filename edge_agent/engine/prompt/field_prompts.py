@@ -47,11 +47,11 @@ class FieldPrompts:
                 raise ValueError(f"{FIELDS_KEY}: the vocabulary has no token {shown(control.text)}")
             self._ids[control.text] = tokens[0]
 
-    def prompt(self, run: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks
+    def prompt(self, request: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks
         """Raises Refusal for a task or an input that the model is not trained for."""
-        self._check_task(run)
+        self._check_task(request)
         tokens = list[int]()
-        for part in self._table.parts(run.task, run.messages[-1].content):
+        for part in self._table.parts(request.task, request.messages[-1].content):
             if isinstance(part, str):
                 # As in training, and as a Chat does.
                 tokens += self._llama.tokenize(unicodedata.normalize("NFC", part), parse_special=False)
@@ -60,35 +60,35 @@ class FieldPrompts:
         return tokens, False
 
     def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution:
-        trained, excess, control = self._table.tasks[task], None, None
-        if trained.most_strangeness is not None:
+        task_fields, excess, control = self._table.tasks[task], None, None
+        if task_fields.most_strangeness is not None:
             lengths = [len(self._llama.piece(token)) for token in prompt if not self._llama.is_control(token)]
-            excess = strangeness(lengths) - trained.most_strangeness
-        if trained.most_log_odds is not None:
+            excess = strangeness(lengths) - task_fields.most_strangeness
+        if task_fields.most_log_odds is not None:
             control = self._ids[UNLIKE]
-        return OutOfDistribution(excess, control, trained.most_log_odds or 0.0)
+        return OutOfDistribution(excess, control, task_fields.most_log_odds or 0.0)
 
     def prefix(self, _task: TaskPrefix) -> list[int]:
         """Empty: prompts are short."""
         return []
 
-    def _check_task(self, run: EngineRequest) -> None:
-        if (trained := self._table.tasks.get(run.task)) is None:
+    def _check_task(self, request: EngineRequest) -> None:
+        if (task_fields := self._table.tasks.get(request.task)) is None:
             known = ", ".join(self._table.tasks)
-            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(run.task)})")
-        if not _fits(trained, run.plan):
-            fault = f"as one of the kind {trained.kind}"
-            if trained.labels and isinstance(run.plan, LabelsPlan):
-                fault = f"with the labels {', '.join(trained.labels)} (got {', '.join(run.plan.labels)})"
-            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {run.task} {fault}")
+            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(request.task)})")
+        if not _fits(task_fields, request.plan):
+            fault = f"as one of the kind {task_fields.kind}"
+            if task_fields.labels and isinstance(request.plan, LabelsPlan):
+                fault = f"with the labels {', '.join(task_fields.labels)} (got {', '.join(request.plan.labels)})"
+            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")
 
 
-def _fits(trained: TaskFields, plan: Plan) -> bool:
+def _fits(task_fields: TaskFields, plan: Plan) -> bool:
     """Whether the model is trained to answer by this plan."""
     match plan:
         case LabelsPlan(labels=labels):
-            return set(labels) == set(trained.labels)
+            return set(labels) == set(task_fields.labels)
         case SchemaPlan():
-            return not trained.labels
+            return not task_fields.labels
         case TextPlan():
             return False

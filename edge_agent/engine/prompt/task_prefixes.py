@@ -31,17 +31,14 @@ class Prefix:
 
 
 class TaskPrefixes:
-    """At most one prefix per sequence id, and at most `max_cells` cells in all; without a store, nothing is on disk.
-
-    `room` is the number of cells that no request has reserved.
-    """
+    """At most one prefix per sequence id, and at most `max_cells` cells in all; without a store, nothing is on disk."""
 
     def __init__(self, llama: Llama, seq_ids: Iterable[int], *, max_cells: int, store: PrefixStore | None) -> None:
         self._llama = llama
         self._free_ids = list(seq_ids)
         self._max_cells = max_cells
         self._store = store
-        self._of_task: dict[str, Tokens] = {}
+        self._tokens_by_task: dict[str, Tokens] = {}
         self._resident: dict[Tokens, Prefix] = {}
         self._uses = 0
 
@@ -52,15 +49,15 @@ class TaskPrefixes:
 
     def set_prefixes(self, prefixes: Mapping[str, Sequence[int]]) -> None:
         """Sets the tasks' prefixes; those that no task has any more are dropped once no request uses them."""
-        self._of_task = {task: tuple(tokens) for task, tokens in prefixes.items() if tokens}
-        self._drop([prefix for prefix in self._resident.values() if prefix.tokens not in self._of_task.values()])
+        self._tokens_by_task = {task: tuple(tokens) for task, tokens in prefixes.items() if tokens}
+        self._drop([prefix for prefix in self._resident.values() if prefix.tokens not in self._tokens_by_task.values()])
         if self._store is not None:
-            self._store.keep_only(self._of_task.values())
+            self._store.keep_only(self._tokens_by_task.values())
 
-    def decode(self, room: int, *, threads: int) -> None:
+    def decode(self, unreserved_cells: int, *, threads: int) -> None:
         """Decodes or restores as many as there is room for, before the first request."""
-        for tokens in dict.fromkeys(self._of_task.values()):
-            if not self._fits(tokens, room) or self._restore(tokens, room):
+        for tokens in dict.fromkeys(self._tokens_by_task.values()):
+            if not self._fits(tokens, unreserved_cells) or self._restore(tokens, unreserved_cells):
                 continue
             parent, shared = self._best(tokens)
             prefix = self._add(tokens)
@@ -69,26 +66,26 @@ class TaskPrefixes:
             self._llama.extend(prefix.seq_id, tokens[shared:], threads=threads)
             self._save(prefix)
 
-    def find_or_restore(self, task: str, prompt: Sequence[int], room: int) -> tuple[Prefix | None, int]:
+    def find_or_restore(self, task: str, prompt: Sequence[int], unreserved_cells: int) -> tuple[Prefix | None, int]:
         """The prefix to share with a prompt, and how many tokens; at least one is left to decode."""
-        own = self._of_task.get(task)
-        if own is not None and own not in self._resident:
-            self._restore(own, room)
+        task_tokens = self._tokens_by_task.get(task)
+        if task_tokens is not None and task_tokens not in self._resident:
+            self._restore(task_tokens, unreserved_cells)
         return self._best(prompt)
 
-    def keep(self, task: str, prompt: Sequence[int], seq_id: int, room: int) -> None:
+    def keep(self, task: str, prompt: Sequence[int], seq_id: int, unreserved_cells: int) -> None:
         """Keeps the task's prefix, if it is missing, from a sequence that holds this prompt."""
-        own = self._of_task.get(task)
-        if own is None or own in self._resident:
+        task_tokens = self._tokens_by_task.get(task)
+        if task_tokens is None or task_tokens in self._resident:
             return
-        shared = common_length(own, prompt)
+        shared = common_length(task_tokens, prompt)
         # The last token of a prefix may differ where the text continues.
-        if shared < max(len(own) - 1, 1):
+        if shared < max(len(task_tokens) - 1, 1):
             return
-        own = self._of_task[task] = own[:shared]
-        if own in self._resident or not self._make_room_for(own, room):
+        task_tokens = self._tokens_by_task[task] = task_tokens[:shared]
+        if task_tokens in self._resident or not self._make_room_for(task_tokens, unreserved_cells):
             return
-        prefix = self._add(own)
+        prefix = self._add(task_tokens)
         self._llama.share(seq_id, prefix.seq_id, shared)
         self._save(prefix)
 
@@ -101,7 +98,7 @@ class TaskPrefixes:
 
     def release(self, prefix: Prefix) -> None:
         prefix.users -= 1
-        if prefix.tokens not in self._of_task.values():
+        if prefix.tokens not in self._tokens_by_task.values():
             self._drop([prefix])
 
     def drop_idle(self) -> None:
@@ -116,10 +113,10 @@ class TaskPrefixes:
         if self._store is not None:
             self._store.save(prefix.tokens, self._llama.state(prefix.seq_id))
 
-    def _restore(self, tokens: Tokens, room: int) -> bool:
+    def _restore(self, tokens: Tokens, unreserved_cells: int) -> bool:
         """Whether the prefix was on disk and there is room for it."""
         state = None if self._store is None else self._store.load(tokens)
-        if state is None or not self._make_room_for(tokens, room):
+        if state is None or not self._make_room_for(tokens, unreserved_cells):
             return False
         prefix = self._add(tokens)
         if not self._llama.restore(prefix.seq_id, state, len(tokens)):
@@ -136,15 +133,16 @@ class TaskPrefixes:
                 best, length = prefix, common
         return best, length
 
-    def _make_room_for(self, tokens: Tokens, room: int) -> bool:
+    def _make_room_for(self, tokens: Tokens, unreserved_cells: int) -> bool:
         """Drops the least recently used prefixes until these tokens fit; False = even all are not enough."""
-        idle = sorted((one for one in self._resident.values() if not one.users), key=lambda one: one.used_at)
-        while idle and len(tokens) <= self._max_cells and not self._fits(tokens, room):
+        unused = (prefix for prefix in self._resident.values() if not prefix.users)
+        idle = sorted(unused, key=lambda prefix: prefix.used_at)
+        while idle and len(tokens) <= self._max_cells and not self._fits(tokens, unreserved_cells):
             self._drop([idle.pop(0)])
-        return self._fits(tokens, room)
+        return self._fits(tokens, unreserved_cells)
 
-    def _fits(self, tokens: Tokens, room: int) -> bool:
-        return bool(self._free_ids) and self.cells + len(tokens) <= min(room, self._max_cells)
+    def _fits(self, tokens: Tokens, unreserved_cells: int) -> bool:
+        return bool(self._free_ids) and self.cells + len(tokens) <= min(unreserved_cells, self._max_cells)
 
     def _drop(self, prefixes: Iterable[Prefix]) -> None:
         """Drops those of them that no request shares."""

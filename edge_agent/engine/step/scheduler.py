@@ -100,7 +100,7 @@ def next_batch(parts: Sequence[StepPart], *, tokens: int, outputs: int, slack: i
     for part in parts:
         if part is not parts[-1] or part.count > tokens + slack:
             part.count = min(part.count, tokens)
-        wanted = [offset for offset in part.sequence.waiting_outputs if offset < part.count]
+        wanted = [offset for offset in part.sequence.pending_outputs if offset < part.count]
         if len(wanted) > outputs:
             # Stop before the first output that has no row left.
             part.count = wanted[outputs]
@@ -115,16 +115,16 @@ def next_batch(parts: Sequence[StepPart], *, tokens: int, outputs: int, slack: i
 
 def _writing(requests: Collection[ActiveRequest]) -> list[StepPart]:
     """Requests that write, and label branches."""
-    found: list[StepPart] = []
+    parts: list[StepPart] = []
     for request in requests:
         if request.first_token_at is not None and request.sequence is not None:
-            sequences = [request.sequence, *request.branches] if request.sequence.waiting else request.branches
-            found += [_part(request, sequence) for sequence in sequences]
-    return found
+            sequences = [request.sequence, *request.branches] if request.sequence.pending else request.branches
+            parts += [_part(request, sequence) for sequence in sequences]
+    return parts
 
 
 def _part(owner: ActiveRequest, sequence: CacheSequence) -> StepPart:
-    return StepPart(owner, sequence, sequence.waiting)
+    return StepPart(owner, sequence, sequence.pending)
 
 
 def _tokens_of(parts: Sequence[StepPart]) -> int:
@@ -187,9 +187,9 @@ class StepPolicy:
         self._prefill_threads = prefill_threads
         # The smallest and the widest of the efficient steps: fewer steps have less overhead.
         efficient = self._efficient_rows(_MIN_BUDGET_ROWS, max_rows)
-        self._own_batch_tokens = batch_tokens or min(efficient, default=max_rows)
-        efficient = self._efficient_rows(self._own_batch_tokens, max_rows)
-        self._own_prompt_batch_tokens = batch_tokens or max(efficient, default=self._own_batch_tokens)
+        self._unlimited_batch_tokens = batch_tokens or min(efficient, default=max_rows)
+        efficient = self._efficient_rows(self._unlimited_batch_tokens, max_rows)
+        self._unlimited_prompt_batch_tokens = batch_tokens or max(efficient, default=self._unlimited_batch_tokens)
         self.limit()
         self.padded = lru_cache(_CACHED_SIZES)(self._padded)  # Asked at every step, about few sizes.
 
@@ -198,8 +198,8 @@ class StepPolicy:
     ) -> None:
         """Bounds the threads of narrow and of wide steps and the rows of a step, until the next call."""
         self._max_threads, self._max_prefill_threads = threads, prefill_threads
-        self.batch_tokens = _at_most(self._own_batch_tokens, batch_tokens)
-        self.prompt_batch_tokens = _at_most(self._own_prompt_batch_tokens, batch_tokens)
+        self.batch_tokens = _at_most(self._unlimited_batch_tokens, batch_tokens)
+        self.prompt_batch_tokens = _at_most(self._unlimited_prompt_batch_tokens, batch_tokens)
 
     def threads(self, rows: int) -> int:
         measured = [cost.threads for cost in self._costs if cost.rows <= rows]
@@ -211,8 +211,8 @@ class StepPolicy:
         """The rows to run for these: more, where a wider kernel is faster although some rows are idle."""
         # Steps with and without the logits of every row do not compare.
         is_writing = rows <= WRITING_ROWS
-        alike = [cost for cost in self._costs if (cost.rows <= WRITING_ROWS) is is_writing]
-        narrower, wider = [c for c in alike if c.rows <= rows], [c for c in alike if c.rows > rows]
+        comparable = [cost for cost in self._costs if (cost.rows <= WRITING_ROWS) is is_writing]
+        narrower, wider = [c for c in comparable if c.rows <= rows], [c for c in comparable if c.rows > rows]
         if not narrower or not wider:
             return rows
         best = min(wider, key=lambda cost: cost.seconds)

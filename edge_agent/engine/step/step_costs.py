@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from edge_agent.core.environment import cores
-from edge_agent.core.files import read_if_there, write_atomically
+from edge_agent.core.files import read_if_exists, write_atomically
 from edge_agent.core.pipe import Load
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.step.scheduler import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
@@ -93,15 +93,15 @@ def measure(
 ) -> list[StepCost]:
     """Costs in ascending order. Steps of 1 and of WRITING_ROWS rows decide the threads of narrow and of wide steps."""
     end_at = clock() + MEASURE_S
-    swept = min(WRITING_ROWS, max_rows)
-    tried = {swept: prefill_threads, 1: threads}
+    wide_rows = min(WRITING_ROWS, max_rows)
+    thread_counts_by_rows = {wide_rows: prefill_threads, 1: threads}
     seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)
     # In rounds, so that a disturbance of the machine does not fall on one size alone.
     for _ in range(_ROUNDS):
-        for rows in dict.fromkeys((1, swept, *(width for width in _WIDTHS if width <= max_rows))):
-            like = 1 if rows < WIDE_ROWS else swept
-            for count in tried.get(rows) or [_best(like, seconds[like]).threads]:
-                if clock() <= end_at or (rows in tried and not seconds[rows]):
+        for rows in dict.fromkeys((1, wide_rows, *(width for width in _WIDTHS if width <= max_rows))):
+            reference_rows = 1 if rows < WIDE_ROWS else wide_rows
+            for count in thread_counts_by_rows.get(rows) or [_best(reference_rows, seconds[reference_rows]).threads]:
+                if clock() <= end_at or (rows in thread_counts_by_rows and not seconds[rows]):
                     began = clock()
                     step(rows, rows if rows <= WRITING_ROWS else 1, count)
                     # The fastest of several runs: other work on the machine only makes them longer.
@@ -161,7 +161,7 @@ def _is_trained(llama: Llama) -> bool:
 def load_costs(path: Path, key: str) -> list[StepCost] | None:
     """What was kept under this key, if it can be used."""
     try:
-        kept = json.loads(read_if_there(path) or b"{}")
+        kept = json.loads(read_if_exists(path) or b"{}")
         return [StepCost(**cost) for cost in kept["costs"]] if kept.get("key", "") == key else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         log.info("%s cannot be used, steps are measured again: %s", path, error)

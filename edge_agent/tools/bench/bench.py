@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
-from edge_agent.board.monitor import read_once
+from edge_agent.board.monitor import read_with_rates
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.environment import cores
@@ -73,11 +73,11 @@ def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *,
     path = configured.path
     if is_echo(path):
         raise ModelError(f"{path} is not a model, so there is nothing to measure; give one with --model")
-    before = read_once(board)
+    before = read_with_rates(board)
     say("checking the model")
     model = open_model("default", path, read_trust(configured), configured.chat_templates)
     with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
-        load = model.load(settings, state_dir=Path(folder))
+        load = model.load_command(settings, state_dir=Path(folder))
         tasks, worker, ready = measure_tasks(load, say, is_quick=is_quick)
     document: Document = {
         "version": __version__,
@@ -90,7 +90,7 @@ def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *,
             "cpu_variant": ready.cpu_variant,
             "load1": before.cpu.load1,
             "soc_before_c": before.thermal.soc_c,
-            "soc_after_c": read_once(board).thermal.soc_c,
+            "soc_after_c": read_with_rates(board).thermal.soc_c,
         },
         "model": model.describe(),
         "engine": {

@@ -242,7 +242,7 @@ def _round_trips_s(board: Client, caller: Client, topics: Topics, *, is_late: bo
     question, answer = topics.event("doctor"), topics.event("doctor-answer")
     board.link.subscriptions.replace({question})
     caller.link.subscriptions.replace({answer})
-    caller.link.acknowledges_tcp_late = is_late
+    caller.link.delays_tcp_acks = is_late
     times = []
     for _ in range(ROUND_TRIPS + 1):
         token = secrets.token_hex(8)

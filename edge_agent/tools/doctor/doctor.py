@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
-from edge_agent.board.monitor import read_once
+from edge_agent.board.monitor import read_with_rates
 from edge_agent.core.config import Config, DeviceConfig, ModelConfig
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
@@ -79,7 +79,7 @@ def checks(
     if is_broker_only:
         yield from _broker_and_pool_checks(config, is_running=is_running)
         return
-    reading = read_once(board)
+    reading = read_with_rates(board)
     if bundle is None:
         yield system.identity(board)
         yield system.sensors(reading)

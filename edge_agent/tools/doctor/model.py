@@ -23,7 +23,7 @@ from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import FILE as CANARIES_FILE
 from edge_agent.models.canaries import CanaryError, RenderedCanaries, find_canaries
 from edge_agent.models.record import in_force, trust_in_force
-from edge_agent.models.trial import load_and_ask, verify_with_canaries
+from edge_agent.models.trial import load_and_run_canaries, open_with_canaries
 from edge_agent.models.trust import read_trust
 from edge_agent.requests.tasks import Task, prefixes_of
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
@@ -94,8 +94,8 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     """Loads the model in a worker, as `run` does; `available_mb` was free before that."""
     try:
         canaries = find_canaries(model.source)
-        with started(model.load(config.engine)) as worker:
-            ready, differences = load_and_ask(worker, canaries)
+        with started(model.load_command(config.engine)) as worker:
+            ready, differences = load_and_run_canaries(worker, canaries)
             worker_mb = resident_mb(worker.process.pid)
             of_tasks = [*preferences(config, model, worker), *untrained_tasks(config, model, worker)]
     except (CanaryError, WorkerError, OSError) as error:
@@ -120,7 +120,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
 def canaries_check(canaries: RenderedCanaries | None, differences: list[str]) -> Check:
     if canaries is None:
         return skipped("canaries", "the bundle has no canaries, so nothing says what its answers should be")
-    asked = len(canaries.runs)
+    asked = len(canaries.requests)
     found = f"{asked - len(differences)} of {asked} answered as they did where the bundle was made"
     if not differences:
         return good("canaries", found)
@@ -232,17 +232,17 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
     settings = config.engine if config else EngineSettings()
     try:
         trust = read_trust(configured, config.state_dir if config else None)
-        model, canaries = verify_with_canaries(path, configured, trust)
+        model, canaries = open_with_canaries(path, configured, trust)
         if canaries is None:
             raise CanaryError(f"the bundle has no {CANARIES_FILE}, so nothing says what its answers should be")
         # The service may run beside it: memory for one request is enough.
-        with started(model.load(settings.model_copy(update={"max_active": 1}))) as worker:
-            _, differences = load_and_ask(worker, canaries)
+        with started(model.load_command(settings.model_copy(update={"max_active": 1}))) as worker:
+            _, differences = load_and_run_canaries(worker, canaries)
     except (ModelError, CanaryError, WorkerError, OSError) as error:
         # The command line names the bundle, not the key of a configuration.
         return fail(str(error) if bundle is None else str(error).removeprefix("models.default.path: "))
     for difference in differences:
         fail(difference)
-    asked = len(canaries.runs)
+    asked = len(canaries.requests)
     print(printable(f"{model.bundle_name}: {asked - len(differences)} of {asked} canaries answered as recorded"))
     return 1 if differences else 0

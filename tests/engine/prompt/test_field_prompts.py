@@ -20,7 +20,7 @@ from edge_agent.core.pipe import ChatMessage, EngineRequest, Failed, LabelsPlan,
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.priors import measure_priors
-from edge_agent.gguf.field_table import ANSWER, UNLIKE, Control, FieldTable, InputField, strangeness
+from edge_agent.gguf.field_table import ANSWER, UNLIKE, ControlToken, FieldTable, InputField, strangeness
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import FIELDS_KEY, read_model_facts
 from edge_agent.models.bundle import open_model
@@ -56,7 +56,7 @@ def parts(task: str, value: Any) -> list[str]:
     found = TABLE.parts(task, text)
     return [
         one.text.removeprefix("<|").removeprefix("field ").removesuffix("|>")
-        if isinstance(one, Control)
+        if isinstance(one, ControlToken)
         else f'"{one}"'
         for one in found
     ]
@@ -102,7 +102,7 @@ def test_an_input_without_any_known_field_is_refused(task: str, value: object, m
 def test_a_bin_says_which_limits_a_number_is_between(limits: list[float], number: float) -> None:
     field = InputField(name="x", edges=tuple(sorted(limits)))
     [one] = field.parts(number)
-    assert isinstance(one, Control)
+    assert isinstance(one, ControlToken)
     if math.isfinite(number):
         place = field.bins.index(one)
         assert (place == 0) == (number < min(limits))
@@ -217,8 +217,8 @@ def config_with(tasks: dict[str, ClassifyTask]) -> Config:
 
 def test_limits_keep_all_else_of_a_table() -> None:
     found = TABLE.with_limits({"sound": (2.0, None)})
-    assert Control(UNLIKE) in found.controls
-    assert Control(UNLIKE) not in TABLE.controls
+    assert ControlToken(UNLIKE) in found.controls
+    assert ControlToken(UNLIKE) not in TABLE.controls
     assert found.with_limits({"sound": (None, None)}) == TABLE
 
 

@@ -58,10 +58,10 @@ def test_a_long_prompt_has_every_other_step_while_short_ones_keep_coming_and_tho
     for step in range(2 * 600 // 63 + 2):
         requests: Any = [long, Work(80), Work(70), writing]
         for part in scheduler.choose(requests):
-            part.sequence.done += part.count
-        assert not writing.sequence.waiting, step
-        writing.sequence.done = 0
-    assert not long.sequence.waiting
+            part.sequence.decoded += part.count
+        assert not writing.sequence.pending, step
+        writing.sequence.decoded = 0
+    assert not long.sequence.pending
 
 
 def test_it_waits_for_as_many_requests_as_were_answered_and_no_longer_than_that_is_worth() -> None:

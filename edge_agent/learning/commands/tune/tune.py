@@ -47,7 +47,7 @@ def tune(options: argparse.Namespace) -> int:
         with (
             tempfile.TemporaryDirectory(prefix="edge-agent-tune-") as folder,
             # As `run` does, with a state of its own.
-            started(model.load(config.engine, state_dir=Path(folder))) as worker,
+            started(model.load_command(config.engine, state_dir=Path(folder))) as worker,
         ):
             worker.ready()
             if not rows:
