@@ -56,20 +56,7 @@ class Learning(Answerers):
         self._students = Students(config.feedback, tasks, table, model)
         self._feedback = Feedback(config.feedback, tasks, table, self._maps, self._students, model.weights_sha256)
 
-    def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
-        if last is None:
-            return self._first(request, is_large_refused=is_large_refused)
-        # A request may be older than a reload that switched learning on.
-        notes: RequestNotes | None = request.notes
-        if request.answerer == LARGE or notes is None or notes.choice is None:
-            return super().next(request, last, is_large_refused=is_large_refused)
-        if _is_sure(request, notes.choice, last, is_audited=notes.choice.is_audit and not is_large_refused):
-            return None
-        if isinstance(last, Finished) and not last.is_unlike:
-            notes.student_answer = last
-        return LARGE
-
-    def _first(self, request: Request, *, is_large_refused: bool) -> str | None:
+    def first(self, request: Request, *, is_large_refused: bool) -> str:
         """The task's student, if it has one. While the large model refuses requests, only a proven student is asked."""
         assert request.task is not None
         if request.notes is None:
@@ -78,8 +65,19 @@ class Learning(Answerers):
         notes: RequestNotes = request.notes
         notes.choice, notes.student_answer = self._students.choose(request.task), None
         if notes.choice is None or (is_large_refused and not notes.choice.is_proven):
-            return super().next(request, None, is_large_refused=is_large_refused)
+            return super().first(request, is_large_refused=is_large_refused)
         return notes.choice.name
+
+    def next(self, request: Request, last: WorkerAnswer, *, is_large_refused: bool) -> str | None:
+        # A request may be older than a reload that switched learning on.
+        notes: RequestNotes | None = request.notes
+        if request.answerer == LARGE or notes is None or notes.choice is None:
+            return None
+        if _is_sure(request, notes.choice, last, is_audited=notes.choice.is_audit and not is_large_refused):
+            return None
+        if isinstance(last, Finished) and not last.is_unlike:
+            notes.student_answer = last
+        return LARGE
 
     def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
         assert request.task is not None

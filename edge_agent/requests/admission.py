@@ -138,13 +138,13 @@ class Admission:
             if self.is_draining:
                 raise Refusal(Code.DRAINING, "the agent is draining and accepts no new requests", RESTART_RETRY_S)
             refused_because = self._slots.limits.refusal(request.priority)
-        answerer = self.answerers.next(request, None, is_large_refused=refused_because is not None)
+        answerer = self.answerers.first(request, is_large_refused=refused_because is not None)
         if refused_because is not None and answerer == LARGE:
             message = f"priority {request.priority} is not urgent enough while {self._slots.limits.reason}"
             raise Refusal(refused_because, message, RELAX_S)
         if not is_recovered:
             self._queue.count_for_rates(request, now)
-        request.answerer = answerer or LARGE
+        request.answerer = answerer
         if not request.task.needs_renderer(request.envelope.input):
             self._queue_with_text(request, render, now, is_recovered=is_recovered)
             return

@@ -29,8 +29,9 @@ def route_to(request: Request, answerer: str) -> None:
     """Makes this model the one that is asked."""
     request.answerer = answerer
     if request.engine_request is not None:
-        if request.engine_request.student != (answerer or None):  # most requests are the large model's already
-            request.engine_request = replace(request.engine_request, student=answerer or None)
+        student = None if answerer == LARGE else answerer
+        if request.engine_request.student != student:  # most requests are the large model's already
+            request.engine_request = replace(request.engine_request, student=student)
         request.cost_class = cost_class_of(request.engine_request)
 
 
@@ -44,14 +45,12 @@ class Answerers:
         self.score_maps = score_maps
         self._model = model
 
-    def next(self, request: Request, last: WorkerAnswer | None, *, is_large_refused: bool) -> str | None:
-        """Which model to ask first, or after the answer `last`; None accepts that answer.
+    def first(self, request: Request, *, is_large_refused: bool) -> str:
+        """Which model to ask first.
 
         is_large_refused: the large model takes no such request now, so choosing it refuses the request.
         Raises Refusal(unknown_task) if the task needs a model of its own and the bundle has none.
         """
-        if last is not None:
-            return None
         assert request.task is not None
         if not request.task.config.has_own_model:
             return LARGE
@@ -59,6 +58,10 @@ class Answerers:
         if answerer is None:
             raise Refusal(Code.UNKNOWN_TASK, f"{self._model.bundle_name} has no model for task {request.task.name}")
         return answerer
+
+    def next(self, request: Request, last: WorkerAnswer, *, is_large_refused: bool) -> str | None:
+        """Which model to ask after the answer `last`; None accepts that answer. is_large_refused: as for `first`."""
+        return None
 
     def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
         """The accepted answer as the caller gets it, with its score map applied."""

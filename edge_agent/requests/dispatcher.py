@@ -243,7 +243,7 @@ class Dispatcher:
         for request in (*self.admission.rendering, *self._queue.waiting):
             # Another bundle may have other students.
             with self.replies.reply_on_exception(request, now):
-                route_to(request, self.admission.answerers.next(request, None, is_large_refused=False) or LARGE)
+                route_to(request, self.admission.answerers.first(request, is_large_refused=False))
         self._remove_waiting(lambda request: request.is_answered)
         self.fill_slots(now)
 

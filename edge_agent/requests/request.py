@@ -17,8 +17,8 @@ from edge_agent.requests.tasks import Task
 # the bit lengths of the prompt's number of characters and of `max_tokens`.
 CostClass = tuple[str, int, int]
 Order = tuple[int, bool, float, int]
-# The large model among those that may answer. The others have names.
-LARGE = ""
+# The large model among those that may answer. The others are the students, whose names begin with "student-".
+LARGE = "large"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -47,7 +47,7 @@ class Bench:
             task_name="t", reply_topic=reply_topic, correlation=None, id=number, key=b"", may_be_duplicate=True,
             is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-"),
         )  # fmt: skip
-        self.learning.next(request, None, is_large_refused=False)
+        self.learning.first(request, is_large_refused=False)
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
         return self.learning.final_answer(request, event, time.monotonic()).please_check
 
