@@ -3,8 +3,10 @@
 --against TREE compares with another checkout, which has a .venv of its own; --beside MODEL with another model;
 --engine KEY=N compares a setting of [engine] with the defaults. A round then has four turns in the order A B B A: each
 loads one agent alone, so that the two share neither memory nor cores, and a machine that slows down steadily slows both
-alike. A ratio is the speed of A by that of B within a round; against itself a tree has 1. The ratio of CPU time is
-steadier where the machine does other work. Exit code 1 if the memory beyond the weights exceeds its limit.
+alike. A ratio is the speed of A by that of B within a round; against itself a tree has 1. The speed of a shared machine
+drifts by a third within seconds, CPU time included, so many short rounds say more than few long ones.
+
+Exit code 1 if the memory beyond the weights exceeds its limit.
 """
 
 import argparse
@@ -52,7 +54,7 @@ def main() -> int:
     other.add_argument("--engine", type=_setting, metavar="KEY=N", help="a setting of [engine], against the defaults")
     parser.add_argument("--kinds", nargs="+", type=Kind, default=list(Kind))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8], help="default: 1 8")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=12, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=16, help="of each kind in each turn (default: %(default)s)")
     options = parser.parse_args()
     figures, sides = Figures(), _sides(options)
