@@ -13,10 +13,11 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from edge_agent.cli import main
 from edge_agent.tools.demo.broker import free_port, start_embedded_broker
 from tests.helpers.bundles import convert_demo_model, make_bundles
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, Mosquitto
+from tests.helpers.processes import AgentProcess, EdgeAgent, Ended, Mosquitto
 from tests.helpers.site import DEVICES, Site, running_site, site_config
 
 # A process in the background of a shell ignores SIGINT, and every program started here would inherit that.
@@ -53,6 +54,23 @@ def _no_warnings_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptur
 def _psutil_reads_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Again after a test that reads a board below another root."""
     monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
+
+
+@pytest.fixture
+def edge_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> EdgeAgent:
+    """Runs a command in this process: one of its own would take a second to begin. Signals stay those of the test."""
+
+    def run(*arguments: object) -> Ended:
+        capsys.readouterr()
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr("signal.signal", lambda *_: None)
+                code = main([*map(str, arguments)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module", params=["5", "3.1.1"])

@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
+from tests.helpers.processes import EdgeAgent, Ended
 from tests.helpers.support import CONFIG
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x"])
-def test_a_port_of_the_demonstration_that_cannot_be_is_a_usage_error(
-    capsys: pytest.CaptureFixture[str], port: str
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["demo", "--port", port])
-    assert ended.value.code == cli.EXIT_USAGE
-    assert f'--port: should be a port, 1 to 65535 (got "{port}")' in capsys.readouterr().err
+def test_a_port_of_the_demonstration_that_cannot_be_is_a_usage_error(edge_agent: EdgeAgent, port: str) -> None:
+    done = edge_agent("demo", "--port", port)
+    assert done.returncode == cli.EXIT_USAGE
+    assert f'--port: should be a port, 1 to 65535 (got "{port}")' in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -31,23 +29,20 @@ def test_a_port_of_the_demonstration_that_cannot_be_is_a_usage_error(
     ],
 )
 def test_a_request_that_no_agent_would_accept_is_a_usage_error(
-    capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+    edge_agent: EdgeAgent, words: list[str], expected: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["ask", *words])
-    assert ended.value.code == cli.EXIT_USAGE
-    fault = capsys.readouterr().err
-    assert "\x1b" not in fault
-    assert len(fault) < 1000
-    assert expected in fault
+    done = edge_agent("ask", *words)
+    assert done.returncode == cli.EXIT_USAGE
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr) < 1000
+    assert expected in done.stderr
 
 
-def test_a_task_that_no_configuration_may_have_is_a_usage_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_task_that_no_configuration_may_have_is_a_usage_error(tmp_path: Path, edge_agent: EdgeAgent) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
-    assert cli.main(["ask", "--config", str(tmp_path / "config.toml"), "a/b", "x"]) == cli.EXIT_USAGE
-    assert 'TASK should be 1 to 64 letters, digits, _ or - (got "a/b")' in capsys.readouterr().err
+    done = edge_agent("ask", "--config", tmp_path / "config.toml", "a/b", "x")
+    assert done.returncode == cli.EXIT_USAGE
+    assert 'TASK should be 1 to 64 letters, digits, _ or - (got "a/b")' in done.stderr
 
 
 def test_the_daemon_and_version_import_no_library_that_only_some_of_their_work_needs() -> None:
@@ -62,12 +57,11 @@ def test_the_daemon_and_version_import_no_library_that_only_some_of_their_work_n
     ("more", "code", "err"), [("", 0, ""), ("tsk = 1\n", 78, ": device.tsk: unknown key (got 1); allowed: id, site\n")]
 )
 def test_a_configuration_alone_is_checked_under_both_names(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, more: str, code: int, err: str
+    tmp_path: Path, edge_agent: EdgeAgent, command: str, more: str, code: int, err: str
 ) -> None:
     path = tmp_path / "config.toml"
     path.write_text(f'[device]\nsite = "s"\n{more}[models.default]\npath = "echo:"\n', "utf-8")
-    assert cli.main([*command.split(), str(path)]) == code
-    assert capsys.readouterr() == (("" if code else f"{path}: good\n"), err and f"{path}{err}")
+    assert edge_agent(*command.split(), path) == Ended(code, "" if code else f"{path}: good\n", err and f"{path}{err}")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -9,6 +9,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.learning.maths.export import read_export
+from tests.helpers.processes import EdgeAgent
 from tests.helpers.site import Site, running_site
 from tests.helpers.support import REPLY_FIELDS
 
@@ -119,15 +120,14 @@ def test_an_export_that_cannot_be_given_is_refused(site: Site, fields: Any, code
     assert site.command("feedback-export", fields)["error"]["code"] == code
 
 
-def test_its_accuracy_is_printed_and_exported(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_accuracy_is_printed_and_exported(site: Site, tmp_path: Path, edge_agent: EdgeAgent) -> None:
     for number in range(3):
         site.ask("audited", {"input": "good", "id": f"shown-{number}"})
         feedback(site, "audited", {"id": f"shown-{number}", "correct": True})
-    words = ["accuracy", "audited", "--config", str(site.agent.config), "--out", str(tmp_path / "export.json")]
-    assert cli.main([*words, "--json"]) == cli.EXIT_OK
-    found = json.loads(capsys.readouterr().out)
+    words = ("--config", site.agent.config, "--out", tmp_path / "export.json")
+    found = edge_agent("accuracy", "audited", *words, "--json").document
     assert found["board"] == "/".join(site.base.split("/")[-2:])
     assert found["audits"]["total"] >= 3
     assert len(read_export((tmp_path / "export.json").read_bytes()).answers) == found["answers"]
-    assert cli.main(["accuracy", "nosuch", *words[2:]]) == cli.EXIT_OTHER_STATUS
-    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unknown_task"
+    done = edge_agent("accuracy", "nosuch", *words)
+    assert (done.returncode, done.document["error"]["code"]) == (cli.EXIT_OTHER_STATUS, "unknown_task")

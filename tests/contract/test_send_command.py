@@ -14,39 +14,39 @@ from edge_agent.loader import load_config
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.command import send_command
 from tests.helpers.client import Client
+from tests.helpers.processes import EdgeAgent
 from tests.helpers.site import Site, written_config
 
 
 def test_it_prints_the_result_and_returns_its_exit_code(
-    start_site: Callable[..., Site], tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+    start_site: Callable[..., Site], tmp_path: Path, protocol: str, edge_agent: EdgeAgent
 ) -> None:
     (tmp_path / "key").write_text(f"{secrets.token_hex(16)}\n", "utf-8")
     site = start_site(protocol, more='[commands]\nallow = ["ping", "cancel"]\nkey_file = "key"\n')
-    words = ["command", "--config", str(site.agent.config)]
-    assert cli.main([*words, "ping"]) == cli.EXIT_OK
-    assert json.loads(capsys.readouterr().out)["status"] == "ok"
-    assert cli.main([*words, "ping", '{"id": "mine"}']) == cli.EXIT_OK
-    assert json.loads(capsys.readouterr().out)["id"] == "mine"
-    for operation, code in (('cancel {"request_id": "grün", "hmac": 1}', "not_found"), ("drain", "not_allowed")):
-        assert cli.main([*words, *operation.split(" ", 1)]) == cli.EXIT_OTHER_STATUS
-        assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+    of_board, key = ("--config", site.agent.config), ("--command-key", tmp_path / "key")
     # Without the configuration, as on a PC.
-    board = ["--host", "127.0.0.1", "--port", str(site.port), "--protocol", protocol, "--site", "test"]
-    board += ["--device", site.base.split("/")[-1]]
-    assert cli.main(["command", "ping", *board]) == cli.EXIT_OTHER_STATUS
-    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unauthorized"
-    assert cli.main(["command", "ping", *board, "--command-key", str(tmp_path / "key")]) == cli.EXIT_OK
-    assert json.loads(capsys.readouterr().out)["status"] == "ok"
+    broker = ("--host", "127.0.0.1", "--port", site.port, "--protocol", protocol)
+    anywhere = (*broker, "--site", "test", "--device", site.base.split("/")[-1])
+    for words, code, told in (
+        ((*of_board, "ping"), cli.EXIT_OK, ("status", "ok")),
+        ((*of_board, "ping", '{"id": "mine"}'), cli.EXIT_OK, ("id", "mine")),
+        ((*of_board, "cancel", '{"request_id": "grün", "hmac": 1}'), cli.EXIT_OTHER_STATUS, ("code", "not_found")),
+        ((*of_board, "drain"), cli.EXIT_OTHER_STATUS, ("code", "not_allowed")),
+        (("ping", *anywhere), cli.EXIT_OTHER_STATUS, ("code", "unauthorized")),
+        (("ping", *anywhere, *key), cli.EXIT_OK, ("status", "ok")),
+    ):
+        done = edge_agent("command", *words)
+        assert done.returncode == code
+        assert told in {**done.document, **(done.document["error"] or {})}.items()
     (tmp_path / "key").unlink()
-    assert cli.main([*words, "ping"]) == cli.EXIT_CONFIG
-    assert "commands.key_file: should be a file that can be read" in capsys.readouterr().err
+    done = edge_agent("command", *of_board, "ping")
+    assert done.returncode == cli.EXIT_CONFIG
+    assert "commands.key_file: should be a file that can be read" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["fly"], ["drain", "5"], ["ping", "--timeout", "0"]])
-def test_an_invalid_command_is_a_usage_error(words: list[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["command", *words])
-    assert end.value.code == cli.EXIT_USAGE
+@pytest.mark.parametrize("words", ["fly", "drain 5", "ping --timeout 0"])
+def test_an_invalid_command_is_a_usage_error(words: str, edge_agent: EdgeAgent) -> None:
+    assert edge_agent("command", *words.split()).returncode == cli.EXIT_USAGE
 
 
 class Board:

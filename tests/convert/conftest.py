@@ -4,6 +4,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.convert.conversions import Cli, run
+from tests.helpers.processes import Ended
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command line; its exit code, output and errors."""
+
+    def run_and_read(*words: object) -> Ended:
+        capsys.readouterr()
+        return Ended(run(*words), *capsys.readouterr())
+
+    return run_and_read
+
 
 @pytest.fixture(scope="module")
 def few_texts() -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Conversions in this process."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from convert.cli import main
 from convert.conversion import Job, decide_types, open_source, write_bundle
 from convert.quantize.recipe import Quantization
 from convert.write.bundle import new_bundle
+from tests.helpers.processes import Ended
 
+Cli = Callable[..., Ended]
 NAMED = [quantization for quantization in Quantization if quantization is not Quantization.AUTO]
 
 

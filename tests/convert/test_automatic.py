@@ -27,7 +27,7 @@ from convert.stopping import StoppedError
 from edge_agent.models.bundle import open_model
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.checkpoints import make_checkpoint, to_bf16
-from tests.convert.conversions import contents, ignore_progress, run
+from tests.convert.conversions import Cli, contents, ignore_progress, run
 from tests.convert.gguf_reading import read_gguf
 from tests.engine.adapters import demo_adapter
 from tests.helpers.bundles import DEMO_TASKS, demo_examples
@@ -92,7 +92,7 @@ def test_the_bundle_is_whole_and_signed_and_the_agent_opens_it(
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     files = manifest["files"]
     assert sorted(files) == [
-        *("adapter.gguf", "canaries.json", "imatrix.gguf", "model.gguf", "quality.html", "quality.json"),
+        *("adapter.gguf", "canaries.json", "imatrix.gguf", "model.gguf", "quality.html", "quality.json")
     ]
     model = open_model("default", bundle, trusting(work / "key.pub.pem"))
     assert (model.signature, len(model.adapters)) == ("good", 1)
@@ -113,7 +113,7 @@ def test_the_bundle_is_whole_and_signed_and_the_agent_opens_it(
 
 
 def test_task_accuracy_is_in_the_report_and_printed_by_evaluate(
-    work: Path, bundle: Path, quality: dict[str, Any], examples: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, bundle: Path, quality: dict[str, Any], examples: Path, cli: Cli
 ) -> None:
     fields = ("name", "kind", "examples", "gained", "lost")
     assert [tuple(task[field] for field in fields) for task in quality["tasks"]] == [
@@ -122,9 +122,7 @@ def test_task_accuracy_is_in_the_report_and_printed_by_evaluate(
     ]
     assert "Right answers, in brackets" in (bundle / "quality.html").read_text("utf-8")
     words = ["--tasks", DEMO_TASKS, "--labelled", examples, "--work", work / "cache"]
-    capsys.readouterr()
-    assert run("evaluate", bundle, "--against", checkpoint_folder(), *words) == 0
-    out = capsys.readouterr().out
+    out = cli("evaluate", bundle, "--against", checkpoint_folder(), *words).stdout
     assert "machine-triage    2 of 2 answers right, 100 % (15.8 to 100.0)\n" in out
     assert "the reference: 100 %, difference in points: +0.0 (-49.0 to +49.0): no measurable difference\n" in out
     assert len([path for path in (work / "cache").iterdir() if path.is_dir()]) == 1, "a checkpoint is kept once"
@@ -132,18 +130,10 @@ def test_task_accuracy_is_in_the_report_and_printed_by_evaluate(
 
 
 @pytest.mark.usefixtures("bundle")
-def test_a_second_budget_costs_no_measurement(
-    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("a model was run")
-
-    monkeypatch.setattr("convert.measure.runner.Runner.__init__", fail)
-    plans = []
-    for budget in ("2MB", "2.2MB"):
-        capsys.readouterr()
-        assert run(checkpoint_folder(), "--budget", budget, "--dry-run", "--json", "--work", work / "cache") == 0
-        plans.append(json.loads(capsys.readouterr().out))
+def test_a_second_budget_costs_no_measurement(work: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convert.measure.runner.Runner.__init__", lambda *_, **__: pytest.fail("a model was run"))
+    words = (checkpoint_folder(), "--dry-run", "--json", "--work", work / "cache", "--budget")
+    plans = [cli(*words, budget).document for budget in ("2MB", "2.2MB")]
     assert plans[0]["bits_per_weight"] < plans[1]["bits_per_weight"] < 8.6
     assert plans[0]["tensor_bytes"] < plans[1]["tensor_bytes"] <= 2_200_000
 
@@ -167,10 +157,9 @@ def test_a_named_type_keeps_its_mix_and_diverges_less_when_its_matrices_are_roun
     assert open_model("default", tmp_path / "tuned").warning is None
 
 
-def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, cli: Cli) -> None:
     words = ["--type", "q4_0", "--calibration", "--dry-run", "--work", tmp_path / "none"]
-    assert run(checkpoint_folder(), *words) == 0
-    assert "Q4_0" in capsys.readouterr().out
+    assert "Q4_0" in cli(checkpoint_folder(), *words).stdout
     assert not (tmp_path / "none").exists()
 
 
@@ -183,20 +172,19 @@ def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pyte
         (["--budget", "2MB", "--calibration", "nothing.txt"], 1, "nothing.txt: No such file"),
     ],
 )
-def test_bad_options_are_refused(
-    words: list[str], code: int, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(checkpoint_folder(), *words, "--out", tmp_path / "b", "--work", tmp_path / "work") == code
-    assert expected in capsys.readouterr().err
+def test_bad_options_are_refused(words: list[str], code: int, expected: str, tmp_path: Path, cli: Cli) -> None:
+    done = cli(checkpoint_folder(), *words, "--out", tmp_path / "b", "--work", tmp_path / "work")
+    assert (done.returncode, expected in done.stderr) == (code, True)
     assert not (tmp_path / "b").exists()
 
 
-def test_a_weight_that_the_types_cannot_hold_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_weight_that_the_types_cannot_hold_is_named(tmp_path: Path, cli: Cli) -> None:
     checkpoint = make_checkpoint(layers=1, hidden=64, feed_forward=96)
     checkpoint.tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = to_bf16(np.array([1e9], np.float32))[0]
     checkpoint.write(tmp_path / "c")
-    assert run(tmp_path / "c", "--budget", "60000", "--out", tmp_path / "b", "--work", tmp_path / "work") == 1
-    assert "tensor model.layers.0.mlp.up_proj.weight: numbers too large for " in capsys.readouterr().err
+    done = cli(tmp_path / "c", "--budget", "60000", "--out", tmp_path / "b", "--work", tmp_path / "work")
+    fault = "tensor model.layers.0.mlp.up_proj.weight: numbers too large for "
+    assert (done.returncode, fault in done.stderr) == (1, True)
 
 
 @pytest.fixture(scope="module")
@@ -245,15 +233,12 @@ def test_a_run_that_is_stopped_while_it_measures_goes_on_where_it_was(
             raise StoppedError("SIGINT")
         return measure(*arguments)
 
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("rounded again")
-
     with monkeypatch.context() as patch:
         patch.setattr(sensitivity, "compare", stop_at_the_third)
         assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 1
     (figures,) = (tmp_path / "work").rglob("measured.json")
     assert len(json.loads(figures.read_bytes())["divergences"]) == 2
-    monkeypatch.setattr(sensitivity, "_round", fail)
+    monkeypatch.setattr(sensitivity, "_round", lambda *_, **__: pytest.fail("rounded again"))
     assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 0
     assert contents(tmp_path / "b") == contents(tiny / "b")
 

@@ -24,11 +24,12 @@ from convert.write.bundle import copied_bundle, verify_bundle
 from edge_agent.gguf.model import read_model_facts
 from tests.conftest import NEEDS_OPENSSL
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
-from tests.convert.conversions import convert, run
+from tests.convert.conversions import Cli, contents, convert, run
 from tests.convert.gguf_reading import read_gguf
 from tests.helpers.bundles import flip, relist
 from tests.helpers.ggufs import ADAPTER_VALUES, gguf, placed
 from tests.helpers.keys import NO_PRIVATE_KEYS, key_sha256, write_keys
+from tests.helpers.processes import Ended
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,69 +227,53 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def name_a_token_like_padding(files: CheckpointFiles) -> None:
-    token = dict(files.tokenizer["added_tokens"][0])
-    files.tokenizer["added_tokens"].append(token | {"id": 300, "content": "[PAD310]", "special": False})
-
-
 @pytest.mark.parametrize(
-    ("shape", "change", "expected"),
+    ("shape", "config", "token", "expected"),
     [
-        ({}, name_a_token_like_padding, "tokenizer.ggml.tokens: should have every token once, of at most 1000 bytes"),
-        (
-            {"hidden": 96, "heads": 32, "heads_kv": 2},
-            lambda _files: None,
-            "qwen2.attention.head_count: should be a divisor of the embedding's 96 that leaves heads of an even length",
-        ),
-        ({"heads_kv": 3}, lambda _files: None, "qwen2.attention.head_count_kv: should be a divisor of the 4 heads"),
-        ({}, lambda files: files.config.update(head_dim=32), "qwen2.attention.key_length: should be "),
+        ({}, {}, "[PAD310]", "tokenizer.ggml.tokens: should have every token once, of at most 1000 bytes"),
+        ({"hidden": 96, "heads": 32}, {}, "x", "qwen2.attention.head_count: should be a divisor of the embedding's 96"),
+        ({"heads_kv": 3}, {}, "x", "qwen2.attention.head_count_kv: should be a divisor of the 4 heads"),
+        ({}, {"head_dim": 32}, "x", "qwen2.attention.key_length: should be "),
     ],
 )
 def test_a_model_that_the_agent_would_not_open_is_not_written(
-    tmp_path: Path, shape: dict[str, Any], change: Callable[[CheckpointFiles], None], expected: str
+    tmp_path: Path, shape: dict[str, Any], config: dict[str, int], token: str, expected: str
 ) -> None:
     files = small(**shape)
-    change(files)
+    files.config |= config
+    added = files.tokenizer["added_tokens"]
+    added.append(added[0] | {"id": 300, "content": token, "special": False})
     with pytest.raises(CheckpointError) as caught:
         convert(files.write(tmp_path / "checkpoint"), tmp_path / "b", Quantization.F16)
     assert str(caught.value).startswith(f"llama.cpp could not run the model of this checkpoint: {expected}")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_says_what_it_checked(signed: Path, bundle: Path, cli: Cli) -> None:
     template = json.loads((bundle / "manifest.json").read_text("utf-8"))["chat_template_sha256"]
-    assert run("verify", bundle, "--public-key", signed.parent / "key.pub.pem") == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"{bundle}: pump version 3, all files match the manifest\n")
+    code, out, _ = cli("verify", bundle, "--public-key", signed.parent / "key.pub.pem")
+    assert (code, out.startswith(f"{bundle}: pump version 3, all files match the manifest\n")) == (0, True)
     assert f"template   {template}\n" in out
     assert f"signature  good, key {key_sha256(signed.parent / 'key.pub.pem')[:16]}\nexpires    never\n" in out
-    assert run("verify", bundle) == 0
-    assert "signature  unchecked\n" in capsys.readouterr().out
+    assert "signature  unchecked\n" in cli("verify", bundle).stdout
     (bundle / "manifest.sig").unlink()
-    assert run("verify", bundle) == 0
-    assert "signature  none\n" in capsys.readouterr().out
-    assert run("verify", bundle, "--json") == 0
-    shown = json.loads(capsys.readouterr().out)
+    assert "signature  none\n" in cli("verify", bundle).stdout
+    shown = cli("verify", bundle, "--json").document
     assert [file["name"] for file in shown.pop("sbom")["components"]] == ["model.gguf"]
     assert shown == {
         "bundle": str(bundle), "ok": True, "faults": [], "signed": False, "signature_checked": False,
         "signed_by": None, "expires": None,
-        "has_canaries": False, "canaries_asked": False, "chat_template_sha256": template,
-        "score_maps": {},
+        "has_canaries": False, "canaries_asked": False, "chat_template_sha256": template, "score_maps": {},
         "students": [],
     }  # fmt: skip
-    assert run("verify", bundle, "--canaries") == 1
     expected = f"edge-convert: {bundle}: the bundle has no canaries.json, so --canaries has nothing to ask\n"
-    assert capsys.readouterr().err == expected
+    assert cli("verify", bundle, "--canaries") == Ended(1, "", expected)
 
 
-def test_verify_shows_and_writes_what_a_bundle_is_made_of(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("verify", bundle, "--sbom", tmp_path / "bundle.cdx.json") == 0
+def test_verify_shows_and_writes_what_a_bundle_is_made_of(bundle: Path, tmp_path: Path, cli: Cli) -> None:
+    shown = cli("verify", bundle, "--sbom", tmp_path / "bundle.cdx.json").stdout
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     model_hash = manifest["files"]["model.gguf"]["sha256"]
-    shown = capsys.readouterr().out
     assert "licence    apache-2.0\nmade from  a checkpoint of revision unknown\n" in shown
     assert f"file       model.gguf, SHA-256 {model_hash}\n" in shown
     text = (tmp_path / "bundle.cdx.json").read_text("utf-8")
@@ -302,17 +287,13 @@ def test_verify_shows_and_writes_what_a_bundle_is_made_of(
     assert of_checkpoint == manifest["source"]["files"] != {}
 
 
-def test_no_sbom_is_written_of_a_bundle_that_does_not_open(bundle: Path, tmp_path: Path) -> None:
+def test_no_sbom_is_written_into_the_bundle_or_of_one_that_does_not_open(bundle: Path, tmp_path: Path) -> None:
+    before = contents(bundle)
+    assert run("verify", bundle, "--sbom", bundle / "manifest.json") == 2
+    assert contents(bundle) == before
     flip(bundle / "model.gguf")
     assert run("verify", bundle, "--sbom", tmp_path / "bundle.cdx.json") == 1
     assert not (tmp_path / "bundle.cdx.json").exists()
-
-
-def test_no_sbom_is_written_into_the_bundle(bundle: Path) -> None:
-    before = sorted(path.name for path in bundle.iterdir())
-    assert run("verify", bundle, "--sbom", bundle / "manifest.json") == 2
-    assert sorted(path.name for path in bundle.iterdir()) == before
-    assert run("verify", bundle) == 0
 
 
 def adapter_of_nan() -> bytes:
@@ -331,53 +312,42 @@ def put(bundle: Path, name: str, data: bytes) -> None:
     [
         (lambda bundle: flip(bundle / "model.gguf"), "b/model.gguf: should have sha256 "),
         (lambda bundle: (bundle / "extra\x1b").write_text(""), r'b: the manifest does not list ["extra\u001b"]'),
-        (
-            lambda bundle: put(bundle, "model.gguf", gguf(data=b"\xff" * len(gguf()))),
-            "should hold finite numbers only",
-        ),
+        (lambda bundle: put(bundle, "model.gguf", gguf(data=b"\xff" * len(gguf()))), "should hold finite numbers only"),
         (lambda bundle: put(bundle, "adapter.gguf", adapter_of_nan()), "adapter.gguf: tensor output.weight.lora_a: "),
         (lambda bundle: put(bundle, "adapter.gguf", gguf()), 'general.type: should be "adapter" (got null)'),
     ],
 )
 def test_verify_refuses_what_the_agent_would_not_open(
-    bundle: Path, damage: Callable[[Path], object], expected: str, capsys: pytest.CaptureFixture[str]
+    bundle: Path, damage: Callable[[Path], object], expected: str, cli: Cli
 ) -> None:
     damage(bundle)
-    assert run("verify", bundle, "--json") == 1
-    out, err = capsys.readouterr()
-    facts = json.loads(out)
-    assert facts["ok"] is False
-    (fault,) = facts["faults"]
+    done = cli("verify", bundle, "--json")
+    (fault,) = done.document["faults"]
+    assert (done.returncode, done.document["ok"], done.stderr) == (1, False, f"edge-convert: {bundle}: {fault}\n")
     assert expected in fault
-    assert err == f"edge-convert: {bundle}: {fault}\n"
 
 
-def test_with_keys_one_of_them_must_have_signed_it(
-    signed: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_with_keys_one_of_them_must_have_signed_it(signed: Path, bundle: Path, tmp_path: Path, cli: Cli) -> None:
     public, (_, other) = signed.parent / "key.pub.pem", write_keys(tmp_path, "other")
-    assert run("verify", bundle, "--public-key", other) == 1
-    assert "b/manifest.sig: signed with another key" in capsys.readouterr().err
-    assert run("verify", bundle, "--public-key", other, "--public-key", public, "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
+    facts = cli("verify", bundle, "--public-key", other, "--public-key", public, "--json").document
     assert (facts["signature_checked"], facts["signed_by"]) == (True, key_sha256(public)[:16])
-    (bundle / "manifest.sig").unlink()
-    assert run("verify", bundle, "--public-key", public) == 1
-    assert "b/manifest.sig: missing" in capsys.readouterr().err
-    assert run("verify", bundle, "--public-key", tmp_path) == 1
-    assert "should be a file that can be read" in capsys.readouterr().err
+    for key, fault in (
+        (other, "b/manifest.sig: signed with another key"),
+        (public, "b/manifest.sig: missing"),
+        (tmp_path, "should be a file that can be read"),
+    ):
+        code, _, err = cli("verify", bundle, "--public-key", key)
+        assert (code, fault in err) == (1, True)
+        (bundle / "manifest.sig").unlink(missing_ok=True)
 
 
-def test_the_manifest_says_when_it_expires_if_that_is_given(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_manifest_says_when_it_expires_if_that_is_given(checkpoint: Path, tmp_path: Path, cli: Cli) -> None:
     words = [checkpoint, "--out", tmp_path / "b", "--type", "q8_0"]
     assert run(*words, "--expires", "2027-06-30") == 0
     assert json.loads((tmp_path / "b" / "manifest.json").read_bytes())["expires"] == "2027-06-30"
-    assert run("verify", tmp_path / "b") == 0
-    assert "expires    2027-06-30\n" in capsys.readouterr().out
-    assert run(*words, "--force", "--expires", "soon") == 2
-    assert "--expires: should be a date or a date with a time" in capsys.readouterr().err
+    assert "expires    2027-06-30\n" in cli("verify", tmp_path / "b").stdout
+    code, _, err = cli(*words, "--force", "--expires", "soon")
+    assert (code, "--expires: should be a date or a date with a time" in err) == (2, True)
 
 
 @pytest.mark.parametrize(("told", "written"), [(None, None), ("2027-06-30", "2027-06-30")])
@@ -402,19 +372,16 @@ def test_a_signature_is_the_same_each_time_and_covers_a_manifest_that_does_not_d
 
 
 @pytest.mark.parametrize("kind", [*NO_PRIVATE_KEYS, "missing"])
-def test_a_bad_private_key_is_refused_before_anything_is_read_or_written(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_private_key_is_refused_before_anything_is_read_or_written(kind: str, tmp_path: Path, cli: Cli) -> None:
     key = tmp_path / "k.pem"
     if kind != "missing":
         key.write_bytes(NO_PRIVATE_KEYS[kind])
     before = list(tmp_path.iterdir())
     # There is no checkpoint: that has another message and exit code.
-    assert run(tmp_path / "none", "--out", tmp_path / "b", "--type", "q8_0", "--sign", key) == 1
-    out, err = capsys.readouterr()
+    code, out, err = cli(tmp_path / "none", "--out", tmp_path / "b", "--type", "q8_0", "--sign", key)
     expected = "cannot be read: " if kind == "missing" else "should hold an Ed25519 private key in PEM"
     assert err.startswith(f"edge-convert: --sign: {key}: {expected}")
-    assert (out, err.count("\n")) == ("", 1)
+    assert (code, out, err.count("\n")) == (1, "", 1)
     assert list(tmp_path.iterdir()) == before
 
 

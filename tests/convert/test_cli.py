@@ -6,7 +6,6 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from convert.arguments import parse_size
 from edge_agent import __version__
 from tests.convert.checkpoints import make_checkpoint
-from tests.convert.conversions import contents, convert, run
+from tests.convert.conversions import Cli, contents, convert, run
 from tests.convert.gguf_reading import read_gguf
 from tests.helpers.processes import wait_until
 
@@ -26,21 +25,6 @@ SMALL: dict[str, Any] = {"layers": 1, "hidden": 64, "feed_forward": 96}
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return make_checkpoint(**SMALL).write(tmp_path / "checkpoint")
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command line; its exit code, output and errors."""
-
-    def run_and_read(*words: object) -> tuple[int, str, str]:
-        code = run(*words)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_and_read
-
-
-Cli = Callable[..., tuple[int, str, str]]
 
 
 def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, cli: Cli) -> None:
@@ -122,13 +106,6 @@ def test_a_word_that_is_no_sub_command_is_answered_with_those_that_are(cli: Cli)
     assert "takes one CHECKPOINT; its sub-commands are verify, evaluate, train and extend" in err
 
 
-def test_a_model_that_is_converted_already_is_named_as_one(tmp_path: Path, cli: Cli) -> None:
-    (tmp_path / "m.gguf").touch()
-    code, _, err = cli(tmp_path / "m.gguf", "--out", tmp_path / "b", "--type", "q8_0")
-    assert code == 65
-    assert "a GGUF file is already converted" in err
-
-
 @pytest.mark.parametrize(
     ("text", "nbytes"), [("350MB", 350_000_000), ("350 mb", 350_000_000), ("1.5G", 1_500_000_000), ("2MiB", 2 << 20)]
 )
@@ -154,31 +131,23 @@ def test_a_missing_checkpoint_is_answered_with_the_command_that_downloads_it(
     assert (code, err) == (65, expected)
 
 
-def truncate(folder: Path) -> None:
-    path = folder / "model-00003-of-00003.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def wrong_architecture(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"architectures": ["\x1b]0;owned\x07"]}
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a wrong architecture": (wrong_architecture, r"\x1b]0;owned\x07'] of model_type qwen2 is not supported"),
-    "a truncated file": (truncate, "model-00003-of-00003.safetensors: truncated"),
-    "no config.json": (lambda f: (f / "config.json").unlink(), "config.json: missing"),
-    "no tokenizer.json": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json: missing"),
-    "a broken tokenizer.json": (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json: not JSON"),
-}
-
-
-@pytest.mark.parametrize("fault", BAD)
-def test_a_bad_checkpoint_exits_65_with_one_line_and_leaves_nothing(fault: str, tmp_path: Path, cli: Cli) -> None:
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("config.json", b'{"architectures": ["\\u001b]0;owned\\u0007"]}', r"\x1b]0;owned\x07'] of model_type "),
+        ("model-00003-of-00003.safetensors", b"cut", "model-00003-of-00003.safetensors: the file ends at byte 3"),
+        ("config.json", None, "config.json: missing"),
+        ("tokenizer.json", None, "tokenizer.json: missing"),
+        ("tokenizer.json", b"{", "tokenizer.json: not JSON"),
+    ],
+)
+def test_a_bad_checkpoint_exits_65_with_one_line_and_leaves_nothing(
+    file: str, content: bytes | None, expected: str, tmp_path: Path, cli: Cli
+) -> None:
     folder = make_checkpoint(**SMALL, shards=3).write(tmp_path / "checkpoint")
-    damage, expected = BAD[fault]
-    damage(folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
     code, out, err = cli(folder, "--out", tmp_path / "b", "--type", "q8_0")
     assert (code, out) == (65, "")
     assert expected in err
@@ -188,10 +157,16 @@ def test_a_bad_checkpoint_exits_65_with_one_line_and_leaves_nothing(fault: str, 
 
 
 def test_what_is_no_checkpoint_folder_exits_65(checkpoint: Path, tmp_path: Path, cli: Cli) -> None:
-    for path, fault in ((tmp_path / "none", "no such"), (checkpoint / "model.safetensors", "not a")):
+    (tmp_path / "m.gguf").touch()
+    for path, fault in (
+        (tmp_path / "none", "no such checkpoint folder"),
+        (checkpoint / "model.safetensors", "not a checkpoint folder"),
+        (tmp_path / "m.gguf", "a GGUF file is already converted"),
+    ):
         code, _, err = cli(path, "--out", tmp_path / "b", "--type", "q8_0")
-        assert code == 65
-        assert err.startswith(f"edge-convert: {path}: {fault} checkpoint folder")
+        assert (code, err.startswith("edge-convert: ")) == (65, True)
+        assert f"{path}: " in err
+        assert fault in err
 
 
 def test_json_with_a_byte_order_mark_is_read(checkpoint: Path, cli: Cli) -> None:

@@ -15,7 +15,7 @@ from convert.measure.runner import Runner
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
 from tests.convert.adapters import PREFIX, AdapterFiles, make_adapter, to_f32
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
-from tests.convert.conversions import ignore_progress, run
+from tests.convert.conversions import Cli, ignore_progress, run
 from tests.convert.gguf_reading import Gguf, read_gguf
 from tests.engine.adapters import bundle_with, demo_adapter, merged_bundle
 from tests.helpers.bundles import DEMO_TASKS, write_lines
@@ -33,13 +33,13 @@ def adapter(checkpoint: CheckpointFiles) -> AdapterFiles:
     return make_adapter(checkpoint.tensors)
 
 
-def convert(tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, *more: str) -> int:
-    words = [checkpoint.write(tmp_path / "base"), "--out", tmp_path / "b", "--type", "q8_0"]
-    return run(*words, "--lora", adapter.write(tmp_path / "lora"), *more)
+def words_for(tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles) -> tuple[object, ...]:
+    words = (checkpoint.write(tmp_path / "base"), "--out", tmp_path / "b", "--type", "q8_0")
+    return (*words, "--lora", adapter.write(tmp_path / "lora"))
 
 
 def converted(tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles) -> Gguf:
-    assert convert(tmp_path, checkpoint, adapter, "--force") == 0
+    assert run(*words_for(tmp_path, checkpoint, adapter), "--force") == 0
     return read_gguf(tmp_path / "b" / "adapter.gguf")
 
 
@@ -97,15 +97,18 @@ def test_a_rank_stabilized_adapter_has_pefts_scale(
     assert alpha / 4 == pytest.approx(8 / sqrt(4))
 
 
-def drop(name: str) -> Callable[[AdapterFiles], object]:
+Damage = Callable[[AdapterFiles], object]
+
+
+def drop(name: str) -> Damage:
     return lambda files: files.tensors.pop(f"{PREFIX}{name}")
 
 
-def put(name: str, values: np.ndarray) -> Callable[[AdapterFiles], object]:
+def put(name: str, values: np.ndarray) -> Damage:
     return lambda files: files.tensors.__setitem__(f"{PREFIX}{name}", values)
 
 
-def say(**fields: object) -> Callable[[AdapterFiles], object]:
+def say(**fields: object) -> Damage:
     return lambda files: files.config.update(fields)
 
 
@@ -143,44 +146,31 @@ def holding(value: float) -> np.ndarray:
     ],
 )  # fmt: skip
 def test_an_unsupported_or_damaged_adapter_is_refused(
-    tmp_path: Path,
-    checkpoint: CheckpointFiles,
-    adapter: AdapterFiles,
-    capsys: pytest.CaptureFixture[str],
-    damage: Callable[[AdapterFiles], object],
-    expected: str,
+    tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, cli: Cli, damage: Damage, expected: str
 ) -> None:
     damage(adapter)
-
-    assert convert(tmp_path, checkpoint, adapter) == 65
-
-    err = capsys.readouterr().err
-    assert expected in err
-    assert err.count("\n") == 1
+    done = cli(*words_for(tmp_path, checkpoint, adapter))
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert expected in done.stderr
     assert not (tmp_path / "b").exists()
 
 
 def test_an_output_matrix_that_is_the_embedding_is_not_adapted(
-    tmp_path: Path, checkpoint: CheckpointFiles, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, checkpoint: CheckpointFiles, cli: Cli
 ) -> None:
     adapter = make_adapter(checkpoint.tensors, modules=("lm_head",))
-
-    assert convert(tmp_path, make_checkpoint(layers=1, tied=True), adapter) == 65
-    assert "lm_head.lora_A.weight: allowed are" in capsys.readouterr().err
+    done = cli(*words_for(tmp_path, make_checkpoint(layers=1, tied=True), adapter))
+    assert (done.returncode, "lm_head.lora_A.weight: allowed are" in done.stderr) == (65, True)
 
 
 def test_a_folder_that_is_no_adapter_is_refused(
-    tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, cli: Cli
 ) -> None:
-    words = [checkpoint.write(tmp_path / "base"), "--out", tmp_path / "b", "--type", "q8_0", "--lora"]
-    folder = adapter.write(tmp_path / "lora")
-    (folder / "adapter_model.safetensors").unlink()
-
-    assert run(*words, folder) == run(*words, tmp_path / "nowhere") == 65
-
-    gone, nowhere = capsys.readouterr().err.splitlines()
-    assert "adapter_model.safetensors: the file is missing" in gone
-    assert "adapter_config.json: missing in" in nowhere
+    *words, folder = words_for(tmp_path, checkpoint, adapter)
+    (tmp_path / "lora" / "adapter_model.safetensors").unlink()
+    for path, fault in ((folder, "adapter_model.safetensors: the file is"), (tmp_path, "adapter_config.json: missing")):
+        done = cli(*words, path)
+        assert (done.returncode, fault in done.stderr) == (65, True)
 
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, 500, 60)]
@@ -210,17 +200,13 @@ def test_a_model_runs_with_all_adapters_that_are_given(bundle: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_a_bundle_is_evaluated_with_its_adapter(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_is_evaluated_with_its_adapter(bundle: Path, tmp_path: Path, cli: Cli) -> None:
     texts = tmp_path / "readings.txt"
     texts.write_text("\n".join(json.dumps(reading.payload) for reading in held_out()), "utf-8")
 
     def divergence(model: Path, against: Path) -> float:
-        capsys.readouterr()
         words = ["evaluate", model, "--against", against, "--work", tmp_path / "work", "--eval", texts, "--json"]
-        assert run(*words) == 0
-        return float(json.loads(capsys.readouterr().out)["divergence"]["mean"])
+        return float(cli(*words).document["divergence"]["mean"])
 
     assert divergence(bundle, merged_bundle([demo_adapter()], tmp_path)) < 1e-3
     assert divergence(bundle, checkpoint_folder()) < 1e-3, "the checkpoint gets the adapter too"

@@ -27,7 +27,7 @@ from edge_agent.models.bundle import open_model
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
 from tests.convert.adapters import make_adapter
 from tests.convert.checkpoints import make_checkpoint
-from tests.convert.conversions import convert, run
+from tests.convert.conversions import Cli, convert
 from tests.convert.test_family import FORMS, lively
 from tests.helpers.bundles import DEMO_TASKS
 
@@ -128,18 +128,15 @@ def test_an_adapter_of_the_output_matrix_loses_the_same_rows(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_a_bundle_says_what_its_vocabulary_covers(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_says_what_its_vocabulary_covers(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convert.evaluate.comparison.PLAIN", ())
     bundle, rows = tmp_path / "bundle", tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"input": one.payload, "answer": one.fault}) + "\n" for one in held_out()[:40]))
     words = (checkpoint_folder(), "--type", "q8_0", "--calibration", "--work", tmp_path / "work", "--out", bundle)
     cut = ("--vocabulary", rows, "--tasks", DEMO_TASKS, "--vocabulary-size", 1000)
     for more in (["--dry-run"], []):
-        assert run(*words, *cut, *more) == 0
-        printed = capsys.readouterr().out
-        assert "vocabulary: 1,000 of 1,024 tokens" in printed
+        code, printed, _ = cli(*words, *cut, *more)
+        assert (code, "vocabulary: 1,000 of 1,024 tokens" in printed) == (0, True)
         assert "lines are read as before; all take" in printed
     page = (bundle / "quality.html").read_text("utf-8")
     assert "1,000 of 1,024 tokens" in page
@@ -149,13 +146,12 @@ def test_a_bundle_says_what_its_vocabulary_covers(
     assert quality["vocabulary"]["coverage"]["lines"] > 100
     assert quality["bytes_per_token"] == model.bytes_per_token
     # The checkpoint is compared with the same part of its vocabulary.
-    assert run("evaluate", bundle, "--against", checkpoint_folder(), "--work", tmp_path / "other") == 0
-    found = capsys.readouterr()
-    assert "KL divergence" in found.out
-    assert "note: the checkpoint is read with only the bundle's 1,000 tokens" in found.err
+    code, out, err = cli("evaluate", bundle, "--against", checkpoint_folder(), "--work", tmp_path / "other")
+    assert (code, "KL divergence" in out) == (0, True)
+    assert "note: the checkpoint is read with only the bundle's 1,000 tokens" in err
     other = make_checkpoint().write(tmp_path / "checkpoint")
-    assert run("evaluate", bundle, "--against", other, "--work", tmp_path / "other") == 1
-    assert "has other tokens than this checkpoint" in capsys.readouterr().err
+    code, _, err = cli("evaluate", bundle, "--against", other, "--work", tmp_path / "other")
+    assert (code, "has other tokens than this checkpoint" in err) == (1, True)
 
 
 def test_a_line_and_a_row_are_covered_as_a_request_has_them(demo: SourceModel, tmp_path: Path) -> None:
@@ -198,23 +194,18 @@ def test_a_trained_model_keeps_its_tokens(demo: SourceModel) -> None:
         (("--vocabulary-size", "1000"), "--vocabulary-size goes with --vocabulary"),
         (("--vocabulary", "FILE", "--vocabulary-size", "0"), "must be a number of tokens, from 1 to 9999999"),
         (("--vocabulary", "FILE", "--vocabulary-size", "300"), "--vocabulary-size: should be at least "),
-        (
-            ("--vocabulary", "FILE"),
-            "--vocabulary-size: should be less than 1024, the tokens in use (got 65536)",
-        ),
+        (("--vocabulary", "FILE"), "--vocabulary-size: should be less than 1024, the tokens in use (got 65536)"),
         (("--vocabulary", "FILE", "--vocabulary-size", "1000", "--eval", "BLANK"), "blank.txt: holds no text"),
         (("--vocabulary", "FILE", "BLANK"), "blank.txt: holds no text"),
         (("--vocabulary", "gone.txt"), "gone.txt: No such file or directory"),
         (("--tasks", "FILE"), "--tasks goes with --labelled, --canaries or --vocabulary"),
     ],
 )
-def test_what_cannot_be_cut_is_refused(
-    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_what_cannot_be_cut_is_refused(words: tuple[str, ...], told: str, cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("vibration")
     (tmp_path / "blank.txt").write_text(" \n\t\n")
     names = {"FILE": str(tmp_path / "texts.txt"), "BLANK": str(tmp_path / "blank.txt")}
     given = (names.get(word, word) for word in words)
-    assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "bundle", *given) in (1, 2)
-    assert told in capsys.readouterr().err
+    done = cli(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "bundle", *given)
+    assert (done.returncode in (1, 2), told in done.stderr) == (True, True)
     assert not (tmp_path / "bundle").exists()

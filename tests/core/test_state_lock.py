@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import cli
 from edge_agent.core.state_lock import StateInUseError, locked
+from tests.helpers.processes import EdgeAgent
 from tests.helpers.site import written_config
 
 HOLDS = (
@@ -35,15 +35,13 @@ def test_a_folder_is_free_again_after_the_end(tmp_path: Path) -> None:
 
 
 def test_a_second_run_ends_with_1_and_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent
 ) -> None:
-    path = written_config(tmp_path, "echo:")
-    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("edge_agent.agent.Agent", lambda *_: pytest.fail("it runs"))
     with locked(tmp_path / "state"):
-        assert cli.main(["run", "--config", str(path)]) == cli.EXIT_FAILED
+        done = edge_agent("run", "--config", written_config(tmp_path, "echo:"))
     message = f"state_dir {tmp_path}/state is in use by another process: each agent needs its own"
-    assert capsys.readouterr().err == f"edge-agent: {message}\n"
+    assert (done.returncode, done.stderr) == (1, f"edge-agent: {message}\n")
 
 
 def test_a_killed_agent_leaves_the_folder_free_though_its_worker_lives_on(tmp_path: Path) -> None:

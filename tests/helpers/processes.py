@@ -1,15 +1,16 @@
 """Real processes that tests start: mosquitto and the agent."""
 
 import getpass
+import json
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import psutil
 
@@ -17,6 +18,21 @@ from edge_agent.tools.demo.broker import SEARCH_PATH
 
 WAIT_S = 60.0
 EDGE_AGENT = (sys.executable, "-m", "edge_agent")
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.stdout)
+
+
+EdgeAgent = Callable[..., Ended]
 
 
 def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S, *, every_s: float = 0.01) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from tests.helpers.client import Client
 from tests.helpers.keys import write_keys
+from tests.helpers.processes import EdgeAgent, Ended
 from tests.helpers.site import online, written_config
-from tests.system.conftest import Ended
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"llama-cpp-python", "llguidance", "numpy", "cryptography"}
@@ -34,7 +34,6 @@ MISSING = (
     r"packages are missing \(llama_cpp, llguidance, numpy, cryptography\): "
     r"pip install '\.\[{}\]' in a copy of the repository"
 )
-Program = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def base(tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def run(base: tuple[str, ...]) -> Program:
+def run(base: tuple[str, ...]) -> EdgeAgent:
     def ended(module: str, *words: str | Path) -> Ended:
         done = subprocess.run([*base, module, *words], capture_output=True, text=True, check=False, timeout=60)
         assert "Traceback" not in done.stderr
@@ -56,7 +55,7 @@ def run(base: tuple[str, ...]) -> Program:
 
 
 def test_an_agent_without_a_model_and_its_clients_work(
-    tmp_path: Path, base: tuple[str, ...], run: Program, broker_port: Callable[[str], int]
+    tmp_path: Path, base: tuple[str, ...], run: EdgeAgent, broker_port: Callable[[str], int]
 ) -> None:
     port = broker_port("5")
     config = tmp_path / "config.toml"
@@ -83,7 +82,9 @@ def test_an_agent_without_a_model_and_its_clients_work(
     assert not re.search("^(WARNING|ERROR|Traceback)", log, re.MULTILINE), log
 
 
-def test_what_needs_a_model_names_what_is_missing_in_one_line(tmp_path: Path, demo_bundle: Path, run: Program) -> None:
+def test_what_needs_a_model_names_what_is_missing_in_one_line(
+    tmp_path: Path, demo_bundle: Path, run: EdgeAgent
+) -> None:
     config = written_config(tmp_path, demo_bundle)
     for words, extra in (
         (("edge_agent", "run", "--config", config), "engine"),
@@ -97,7 +98,7 @@ def test_what_needs_a_model_names_what_is_missing_in_one_line(tmp_path: Path, de
         assert re.fullmatch(f"edge-(agent|convert): {MISSING.format(extra)}\n", ended.stderr)
 
 
-def test_checks_go_as_far_as_they_can(tmp_path: Path, demo_bundle: Path, run: Program) -> None:
+def test_checks_go_as_far_as_they_can(tmp_path: Path, demo_bundle: Path, run: EdgeAgent) -> None:
     config = written_config(tmp_path, demo_bundle)
     checked, examined = run("edge_agent", "check-config", config), run("edge_agent", "doctor", "--config", config)
 
@@ -109,7 +110,7 @@ def test_checks_go_as_far_as_they_can(tmp_path: Path, demo_bundle: Path, run: Pr
 
 
 def test_a_signature_that_cannot_be_checked_is_a_fault_of_the_key(
-    tmp_path: Path, demo_bundle: Path, run: Program
+    tmp_path: Path, demo_bundle: Path, run: EdgeAgent
 ) -> None:
     write_keys(tmp_path)
     config = written_config(tmp_path, f'{demo_bundle}"\npublic_key = "key.pub.pem')

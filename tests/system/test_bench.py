@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.helpers.ggufs import STRING, changed_model
-from tests.system.conftest import EdgeAgent
+from tests.helpers.processes import EdgeAgent
 
 COMMAND = [sys.executable, "-m", "edge_agent", "bench"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.keys import NO_PUBLIC_KEYS, write_keys
+from tests.helpers.processes import EdgeAgent, Ended
 from tests.helpers.site import Site, written_config
-from tests.system.conftest import EdgeAgent, Ended
 
 
 def as_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,5 @@
 """`edge-agent watch` over a real broker: in a terminal, and for scripts."""
 
-import json
 import os
 import re
 import secrets
@@ -15,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.cli import main
 from edge_agent.mqtt.link import BACK_OFF_S
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import EdgeAgent, Ended, Mosquitto, wait_until
 from tests.helpers.site import Site
 from tests.tools.watch import boards
 from tests.tools.watch.scenes import row_of
@@ -65,20 +63,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 @pytest.fixture
 def hall(broker: Mosquitto, connect: Callable[..., Client], protocol: str) -> Hall:
     return Hall(broker, connect(protocol, port=broker.port), protocol)
-
-
-Watch = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def watch(capsys: pytest.CaptureFixture[str]) -> Watch:
-    """One look in this process: exit code, standard output and standard error."""
-
-    def look(*arguments: str) -> tuple[int, str, str]:
-        code = main(["watch", *arguments])
-        return code, *capsys.readouterr()
-
-    return look
 
 
 @pytest.mark.expects_warning
@@ -154,17 +138,15 @@ def test_it_waits_for_a_broker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
-def test_scripts_get_json(hall: Hall, watch: Watch, start_site: Callable[..., Site]) -> None:
+def test_scripts_get_json(hall: Hall, edge_agent: EdgeAgent, start_site: Callable[..., Site]) -> None:
     hall.site = "test"
     start_site(hall.protocol, port=hall.broker.port, device="agent", more=EVERY_SECOND)
     hall.play("press-04", power__watts=None)
     hall.say("forgotten", "state", boards.state())
     hall.say("forgotten", "health", boards.health(at=time.time() - 100))
-    code, printed, errors = watch(*hall.flags, "--once", "--json")
-    assert (code, errors) == (0, "")
-    document = json.loads(printed)
-    assert document["site"] == "test"
-    by_name = {board["device"]: board for board in document["boards"]}
+    done = edge_agent("watch", *hall.flags, "--once", "--json")
+    assert (done.returncode, done.stderr, done.document["site"]) == (0, "", "test")
+    by_name = {board["device"]: board for board in done.document["boards"]}
     assert set(by_name) == {"press-04", "agent", "forgotten"}
     assert (by_name["forgotten"]["level"], by_name["forgotten"]["health"]) == ("stale", None)
     assert by_name["press-04"]["health"]["power"]["watts"] is None
@@ -175,12 +157,12 @@ def test_scripts_get_json(hall: Hall, watch: Watch, start_site: Callable[..., Si
     assert real["health_age_s"] <= 3
 
 
-def test_without_a_terminal_it_looks_once(hall: Hall, watch: Watch) -> None:
+def test_without_a_terminal_it_looks_once(hall: Hall, edge_agent: EdgeAgent) -> None:
     hall.play("press-04")
-    code, printed, errors = watch(*hall.flags)
-    assert (code, errors) == (0, "")
-    assert "\x1b" not in printed
-    lines = printed.splitlines()
+    done = edge_agent("watch", *hall.flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
     assert row_of(lines, "press-04")[1] == "ok"
     assert max(map(len, lines)) <= 80
 
@@ -198,11 +180,11 @@ def test_a_terminal_without_colours_or_unicode_shows_it_too(hall: Hall) -> None:
     assert row_of(done.stdout.splitlines(), "press-04")[1] == "degraded"
 
 
-def test_no_broker_and_no_board_have_an_exit_code(broker: Mosquitto, watch: Watch) -> None:
+def test_no_broker_and_no_board_have_an_exit_code(broker: Mosquitto, edge_agent: EdgeAgent) -> None:
     port = free_port()
-    flags = ["--host", "127.0.0.1", "--site", "nowhere", "--json", "--wait", "0.5"]
-    printed = watch(*flags, "--port", str(port))
-    assert printed == (1, "", f"edge-agent: no connection to the broker 127.0.0.1:{port}: Connection refused\n")
-    code, out, errors = watch(*flags, "--port", str(broker.port))
-    assert (code, json.loads(out)["boards"]) == (1, [])
-    assert "no board on edgeai/v1/nowhere/+" in errors
+    words = ("watch", "--host", "127.0.0.1", "--site", "nowhere", "--json", "--wait", "0.5", "--port")
+    error = f"edge-agent: no connection to the broker 127.0.0.1:{port}: Connection refused\n"
+    assert edge_agent(*words, port) == Ended(1, "", error)
+    done = edge_agent(*words, broker.port)
+    assert (done.returncode, done.document["boards"]) == (1, [])
+    assert "no board on edgeai/v1/nowhere/+" in done.stderr

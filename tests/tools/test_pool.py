@@ -14,6 +14,7 @@ from edge_agent import cli
 from edge_agent.core.messages import Message
 from edge_agent.mqtt.subscriptions import Subscriptions
 from edge_agent.tools.watch import watch as watch_module
+from tests.helpers.processes import EdgeAgent
 from tests.helpers.rabbit import DEAD, QUEUE, REFUSED, FakeBroker, FakeChannel, Waiting, fake_broker
 from tests.helpers.support import CONFIG
 from tests.tools.watch import boards
@@ -56,8 +57,8 @@ class FakeClient:
 class Pool:
     """The command with a configuration of this board, the queue with seven requests and a dead letter, and the bus."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.patch, self._capsys = folder, patch, capsys
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, edge_agent: EdgeAgent) -> None:
+        self.folder, self.patch, self._edge_agent = folder, patch, edge_agent
         self.broker: FakeBroker = fake_broker(patch)
         for _ in range(7):
             self.broker.publish(b"x")
@@ -69,9 +70,8 @@ class Pool:
         """The exit code, and what is printed on standard output and error."""
         path = self.folder / "config.toml"
         path.write_text(CONFIG + more, encoding="utf-8")
-        code = cli.main(["pool", *words, "--config", str(path)])
-        printed = self._capsys.readouterr()
-        return code, printed.out, printed.err
+        done = self._edge_agent("pool", *words, "--config", path)
+        return done.returncode, done.stdout, done.stderr
 
     def status(self, *words: str) -> tuple[int, str, str]:
         return self.run("status", "--wait", "0.1", *words)
@@ -90,8 +90,8 @@ class Pool:
 
 
 @pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pool:
-    return Pool(tmp_path, monkeypatch, capsys)
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent) -> Pool:
+    return Pool(tmp_path, monkeypatch, edge_agent)
 
 
 def test_declare_makes_queues_and_binding(pool: Pool) -> None:
@@ -230,11 +230,9 @@ def test_a_queue_that_is_missing_is_told_with_the_command_that_makes_it(pool: Po
 @pytest.mark.parametrize(
     "words", ["", "delete", "declare --most-waiting 0", "declare --most-waiting x", "status --wait -1"]
 )
-def test_options_that_cannot_be_are_a_usage_error(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["pool", *words.split()])
-    assert ended.value.code == cli.EXIT_USAGE
-    assert "usage: edge-agent pool" in capsys.readouterr().err
+def test_options_that_cannot_be_are_a_usage_error(words: str, edge_agent: EdgeAgent) -> None:
+    done = edge_agent("pool", *words.split())
+    assert (done.returncode, "usage: edge-agent pool" in done.stderr) == (cli.EXIT_USAGE, True)
 
 
 @pytest.mark.parametrize("action", ["declare", "status"])

@@ -1,6 +1,5 @@
 """`edge-agent schema`: schemas that validators accept and that agree with the loader and the parser of requests."""
 
-import json
 import tomllib
 from typing import Any
 
@@ -8,18 +7,17 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from edge_agent import cli
 from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.tools.schema import SCHEMAS
+from tests.helpers.processes import EdgeAgent
 from tests.helpers.support import CONFIG, TASKS
 
 
 @pytest.fixture
-def schema(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    assert cli.main(["schema", request.param]) == cli.EXIT_OK
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+def schema(request: pytest.FixtureRequest, edge_agent: EdgeAgent) -> dict[str, Any]:
+    found: dict[str, Any] = edge_agent("schema", request.param).document
     return found
 
 
@@ -29,11 +27,9 @@ def test_it_is_a_schema(schema: dict[str, Any]) -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
-def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["schema", "nonsense"])
-    assert ended.value.code == cli.EXIT_USAGE
-    assert "config" in capsys.readouterr().err
+def test_an_unknown_name_is_a_usage_error(edge_agent: EdgeAgent) -> None:
+    done = edge_agent("schema", "nonsense")
+    assert (done.returncode, "config" in done.stderr) == (64, True)
 
 
 @pytest.mark.parametrize("schema", ["config", "request"], indirect=True)

@@ -12,7 +12,7 @@ from edge_agent.core.score_map import score_map_for
 from edge_agent.learning.maths.export import Export
 from edge_agent.models.bundle import open_model
 from tests.convert.checkpoints import make_checkpoint
-from tests.convert.conversions import convert, run
+from tests.convert.conversions import Cli, convert
 from tests.engine.prompt.test_field_prompts import trained
 from tests.helpers.keys import trusting, write_keys
 from tests.learning.maths.test_shared_maps import answers
@@ -61,14 +61,11 @@ def export(
     return path
 
 
-def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(bundle: Path, tmp_path: Path, cli: Cli) -> None:
     exports = [export(bundle, tmp_path / f"{number}.json", device=f"b{number}") for number in range(4)]
     exports.append(export(bundle, tmp_path / "5.json", device="b9", number=60, only="c"))
     private, public = write_keys(tmp_path)
-    assert run("extend", bundle, "--feedback", *exports, "--out", tmp_path / "new", "--sign", private) == 0
-    out = capsys.readouterr().out
+    out = cli("extend", bundle, "--feedback", *exports, "--out", tmp_path / "new", "--sign", private).stdout
     assert f"{tmp_path / 'new'}: version 4, signed\n" in out
     assert "triage d1: 140 corrections of 5 boards" in out
     assert "biases of their own: plant/b9\n" in out
@@ -79,26 +76,22 @@ def test_the_maps_of_five_boards_are_in_a_signed_copy_of_the_bundle(
     assert (entry["task"], [*entry["map"]], [*entry["boards"]]) == ("triage", ["a", "b", "c"], ["plant/b9"])
     # The model's preference for "a" is taken back.
     assert score_map_for(entry, "plant/b1", "abc").apply({"a": 0.5, "b": 0.4, "c": 0.1})["b"] > 0.5
-    assert run("verify", tmp_path / "new", "--public-key", public) == 0
-    assert "score maps triage\n" in capsys.readouterr().out
+    assert "score maps triage\n" in cli("verify", tmp_path / "new", "--public-key", public).stdout
 
     # A later round of another task leaves this one as it is.
     more = export(bundle, tmp_path / "more.json", device="b1", number=40, task="other", definition="d2")
     words = ("--out", tmp_path / "newer", "--model-version", 9, "--json")
-    assert run("extend", tmp_path / "new", "--feedback", more, *words) == 0
-    captured = capsys.readouterr()
-    assert "its copy is not; --sign signs it" in captured.err
-    assert json.loads(captured.out)["tasks"][0]["boards"] == {"plant/b1": 40}
+    done = cli("extend", tmp_path / "new", "--feedback", more, *words)
+    assert (done.returncode, "its copy is not; --sign signs it" in done.stderr) == (0, True)
+    assert done.document["tasks"][0]["boards"] == {"plant/b1": 40}
     assert open_model("default", tmp_path / "newer").score_maps["d1"] == entry
     assert open_model("default", tmp_path / "newer").version == 9
 
 
-def test_audits_that_measure_are_not_learnt_from(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_audits_that_measure_are_not_learnt_from(bundle: Path, tmp_path: Path, cli: Cli) -> None:
     path = export(bundle, tmp_path / "e.json", device="b1", number=60, first_audit=41)
-    assert run("extend", bundle, "--feedback", path, "--out", tmp_path / "new", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["tasks"][0]["boards"] == {"plant/b1": 40}
+    done = cli("extend", bundle, "--feedback", path, "--out", tmp_path / "new", "--json")
+    assert done.document["tasks"][0]["boards"] == {"plant/b1": 40}
 
 
 @pytest.mark.parametrize(
@@ -110,23 +103,20 @@ def test_audits_that_measure_are_not_learnt_from(
     ],
 )
 def test_feedback_that_cannot_be_used_is_refused(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], fault: str
+    bundle: Path, tmp_path: Path, cli: Cli, change: dict[str, Any], fault: str
 ) -> None:
     path = export(bundle, tmp_path / "e.json", device="b1", **change)
-    assert run("extend", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
-    assert fault in capsys.readouterr().err
+    done = cli("extend", bundle, "--feedback", path, "--out", tmp_path / "new")
+    assert (done.returncode, fault in done.stderr) == (1, True)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_board_counts_once_and_a_file_has_to_be_an_export(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = export(bundle, tmp_path / "e.json", device="b1")
-    assert run("extend", bundle, "--feedback", path, path, "--out", tmp_path / "new") == 1
-    assert "triage of plant/b1: given twice" in capsys.readouterr().err
-    path.write_text("{}")
-    assert run("extend", bundle, "--feedback", path, "--out", tmp_path / "new") == 1
-    assert f"{path}: " in capsys.readouterr().err
+def test_a_board_counts_once_and_a_file_has_to_be_an_export(bundle: Path, tmp_path: Path, cli: Cli) -> None:
+    path, other = export(bundle, tmp_path / "e.json", device="b1"), tmp_path / "other.json"
+    other.write_text("{}")
+    for paths, fault in (((path, path), "triage of plant/b1: given twice"), ((other,), f"{other}: ")):
+        done = cli("extend", bundle, "--feedback", *paths, "--out", tmp_path / "new")
+        assert (done.returncode, fault in done.stderr) == (1, True)
 
 
 def named(student: Path, folder: Path, name: str) -> Path:
@@ -138,52 +128,41 @@ def named(student: Path, folder: Path, name: str) -> Path:
 
 
 def test_a_trained_model_stands_beside_the_larger_one_in_a_signed_copy(
-    bundle: Path,
-    trained: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    bundle: Path, trained: Path, tmp_path: Path, cli: Cli
 ) -> None:
     private, public = write_keys(tmp_path)
     student = named(trained, tmp_path / "trained", "Pump, hall 1")
-    assert run("extend", bundle, "--students", student, "--out", tmp_path / "new", "--sign", private) == 0
-    assert f"{tmp_path / 'new'}: version 4, signed\nstudent-pump-hall-1: sound\n" in capsys.readouterr().out
+    out = cli("extend", bundle, "--students", student, "--out", tmp_path / "new", "--sign", private).stdout
+    assert f"{tmp_path / 'new'}: version 4, signed\nstudent-pump-hall-1: sound\n" in out
     model = open_model("default", tmp_path / "new", trusting(public))
     assert [one.name for one in model.students] == ["student-pump-hall-1"]
     assert model.weights_sha256 == open_model("default", bundle).weights_sha256
-    assert run("verify", tmp_path / "new", "--public-key", public) == 0
-    assert "students   student-pump-hall-1\n" in capsys.readouterr().out
+    assert "students   student-pump-hall-1\n" in cli("verify", tmp_path / "new", "--public-key", public).stdout
     # It replaces the copy itself, as any bundle.
     feedback = export(bundle, tmp_path / "e.json", device="b1", number=40)
     words = ("--students", student, "--feedback", feedback, "--out", tmp_path / "new", "--force", "--json")
-    assert run("extend", bundle, *words) == 0
-    facts = json.loads(capsys.readouterr().out)
+    facts = cli("extend", bundle, *words).document
     assert (facts["students"], facts["tasks"][0]["is_written"]) == ({"student-pump-hall-1": ["sound"]}, True)
     assert {"score_maps.json", "student-pump-hall-1.gguf"} <= {path.name for path in (tmp_path / "new").iterdir()}
 
 
-def test_what_cannot_be_a_student_is_refused(
-    bundle: Path,
-    trained: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def refusal(*students: Path) -> str:
-        assert run("extend", bundle, "--students", *students, "--out", tmp_path / "new") == 1
-        assert not (tmp_path / "new").exists()
-        return capsys.readouterr().err
-
-    assert "should be a bundle that `edge-convert train` made" in refusal(bundle)
+def test_what_cannot_be_a_student_is_refused(bundle: Path, trained: Path, tmp_path: Path, cli: Cli) -> None:
     one, other = (named(trained, tmp_path / name, name) for name in ("one", "other"))
-    assert "should have another name" in refusal(one, one)
-    assert "each task should have one student; sound would have several" in refusal(one, other)
+    for students, fault in (
+        ((bundle,), "should be a bundle that `edge-convert train` made"),
+        ((one, one), "should have another name"),
+        ((one, other), "each task should have one student; sound would have several"),
+    ):
+        done = cli("extend", bundle, "--students", *students, "--out", tmp_path / "new")
+        assert (done.returncode, fault in done.stderr) == (1, True)
+        assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("former", ["maps", "students"])
-def test_a_former_name_runs_extend_and_says_so(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], former: str
-) -> None:
-    assert run(former, bundle, "--out", tmp_path / "new") == 2
-    assert capsys.readouterr().err.splitlines() == [
+def test_a_former_name_runs_extend_and_says_so(bundle: Path, tmp_path: Path, cli: Cli, former: str) -> None:
+    done = cli(former, bundle, "--out", tmp_path / "new")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
         f"edge-convert: {former} is now called extend",
         f"usage: edge-convert extend {EXTENSION.usage}",
         "edge-convert extend: error: --feedback or --students is required",

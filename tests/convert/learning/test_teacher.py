@@ -15,7 +15,7 @@ from convert.learning.study import Study
 from convert.learning.teacher import Teacher, ask_teacher
 from convert.learning.training_rows import Row, read_training_rows, read_unlabelled
 from edge_agent.tools.demo.readings import held_out
-from tests.convert.conversions import ignore_progress, run
+from tests.convert.conversions import Cli, ignore_progress
 from tests.convert.learning.test_training import TASKS
 from tests.helpers.bundles import DEMO_TASKS, write_lines
 
@@ -97,11 +97,9 @@ def test_a_fault_of_a_row_without_label_names_it(tmp_path: Path, lines: list[dic
         (["--labelled", "b", "--work", "w"], "--work goes with --teacher"),
     ],
 )
-def test_a_teacher_and_rows_for_it_go_together(
-    words: list[str], fault: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("train", "--tasks", "a", "--out", "c", *words) == 2
-    assert fault in capsys.readouterr().err
+def test_a_teacher_and_rows_for_it_go_together(words: list[str], fault: str, cli: Cli) -> None:
+    done = cli("train", "--tasks", "a", "--out", "c", *words)
+    assert (done.returncode, fault in done.stderr) == (2, True)
 
 
 def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row]:

@@ -19,7 +19,7 @@ from convert.learning.study import folds_of
 from convert.learning.table import Noise, build_table
 from convert.learning.training_rows import Row, read_training_rows
 from edge_agent.core import extras
-from tests.convert.conversions import run
+from tests.convert.conversions import Cli
 
 LABELS = ("calm", "loud")
 TASKS = """
@@ -64,10 +64,7 @@ def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
     ("text", "fault"),
     [
         (lines(49), r"should have at least 50 rows \(got 49\)"),
-        (
-            '{"input": {"a\\u0000": 1}, "answer": "calm"}\n',
-            "input: names should be printable",
-        ),
+        ('{"input": {"a\\u0000": 1}, "answer": "calm"}\n', "input: names should be printable"),
         ('{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
         (lines(1) + lines(1, ts=lambda _: 7), "rows.jsonl:2: ts, time, timestamp: all rows should carry"),
         (lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
@@ -328,23 +325,19 @@ def test_a_task_without_rows_to_judge_is_refused(tmp_path: Path) -> None:
         folds_of(rows, 0)
 
 
-def test_it_says_which_packages_it_needs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_which_packages_it_needs(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = ("torch", "transformers", "tokenizers", "sklearn")
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name in lacking else importlib.util.find_spec(name))
     (tmp_path / "config.toml").write_text(TASKS, "utf-8")
     (tmp_path / "rows.jsonl").write_text(lines(60), "utf-8")
     files = ("--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--out", tmp_path / "bundle")
-    assert run("train", *files) == 1
-    assert (
-        "torch, transformers, tokenizers, sklearn): pip install '.[train]' in a copy of the repository"
-        in capsys.readouterr().err
-    )
+    done = cli("train", *files)
+    told = "torch, transformers, tokenizers, sklearn): pip install '.[train]' in a copy of the repository"
+    assert (done.returncode, told in done.stderr) == (1, True)
     assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "soon", "1e3"])
-def test_minutes_are_a_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("train", "--tasks", "a", "--labelled", "b", "--out", "c", "--minutes", minutes) == 2
-    assert "must be a number of minutes, more than 0" in capsys.readouterr().err
+def test_minutes_are_a_number(minutes: str, cli: Cli) -> None:
+    done = cli("train", "--tasks", "a", "--labelled", "b", "--out", "c", "--minutes", minutes)
+    assert (done.returncode, "must be a number of minutes, more than 0" in done.stderr) == (2, True)

@@ -16,6 +16,7 @@ from edge_agent.learning.commands.accuracy.page import render_page
 from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.tools.bus import Bus, NoAnswerError
+from tests.helpers.processes import EdgeAgent
 
 BUS = Bus(mqtt=MqttConfig(), site="plant", device="b1")
 
@@ -135,13 +136,8 @@ def test_the_tables_name_the_figures() -> None:
 
 def test_the_page_is_whole_and_loads_nothing() -> None:
     labels = ("<b>$x$</b>", "\u6e29\u5ea6")
-    answers = [
-        answer(
-            number, 0.9, labels[number % 3 == 0], output=labels[0], scores=dict(zip(labels, (0.7, 0.3), strict=True))
-        )
-        for number in range(1, 41)
-    ]
-    found = export(*answers)
+    scored = {"output": labels[0], "scores": dict(zip(labels, (0.7, 0.3), strict=True))}
+    found = export(*(answer(number, 0.9, labels[number % 3 == 0], **scored) for number in range(1, 41)))
     page = render_page(found, measure(found))
     assert page == render_page(found, measure(found))
     assert page.count("<svg ") == 4
@@ -156,12 +152,12 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
 
 
 def test_a_page_without_its_extra_is_refused_before_anything_is_asked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent
 ) -> None:
     monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: None)
-    words = ["accuracy", "t", "--host", "127.0.0.1", "--port", "1", "--site", "s", "--device", "d", "--html", "x"]
-    assert cli.main(words) == cli.EXIT_FAILED
-    assert "pip install '.[plots]' in a copy of the repository" in capsys.readouterr().err
+    bus = ("--host", "127.0.0.1", "--port", "1", "--site", "s", "--device", "d")
+    done = edge_agent("accuracy", "t", *bus, "--html", "x")
+    assert (done.returncode, "pip install '.[plots]' in a copy of the repository" in done.stderr) == (1, True)
 
 
 def test_what_a_board_refuses_is_printed(

@@ -1,9 +1,9 @@
 """`edge-agent rows`: from what a board keeps to what a training reads."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import pytest
 
 from convert.evaluate.requests import read_tasks
 from convert.learning.training_rows import read_training_rows
-from edge_agent import cli
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.commands.rows import rows_of
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
+from tests.helpers.processes import EdgeAgent
 
 AT = 1_800_000_000.0
 CONFIG = """
@@ -68,8 +68,9 @@ def keep(store: Store, *answers: KeptAnswer, task: str = "pump", basis: str = "b
     store.commit()
 
 
-def run(*words: str) -> int:
-    return cli.main(["rows", "pump", "--config", "config.toml", *words])
+@pytest.fixture
+def run(edge_agent: EdgeAgent) -> EdgeAgent:
+    return partial(edge_agent, "rows", "pump", "--config", "config.toml")
 
 
 def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store) -> None:
@@ -93,7 +94,7 @@ def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store)
     assert rows[1].answer == "worn"
 
 
-def test_what_makes_no_row_is_counted(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_makes_no_row_is_counted(store: Store, run: EdgeAgent) -> None:
     keep(
         store,
         answer(1, None, is_marked=False),
@@ -105,9 +106,8 @@ def test_what_makes_no_row_is_counted(store: Store, capsys: pytest.CaptureFixtur
         answer(7, "normal", input=b'{"hz":8}'),
         answer(8),
     )
-    assert run("--json", "--out", "out.jsonl") == cli.EXIT_OK
-    printed = capsys.readouterr()
-    assert json.loads(printed.out) == {
+    done = run("--json", "--out", "out.jsonl")
+    assert done.document == {
         "task": "pump",
         "rows": 1,
         "labels": {"normal": 0, "worn": 1},
@@ -115,9 +115,8 @@ def test_what_makes_no_row_is_counted(store: Store, capsys: pytest.CaptureFixtur
             "no_feedback": 1, "no_label": 1, "other_label": 1, "no_input": 2, "repeated": 1, "contradicted": 1
         },
     }  # fmt: skip
-    assert "left out 1: no feedback\n" in printed.err
-    assert "left out 2: no input kept\n" in printed.err
-    assert len(printed.err.splitlines()) == 6
+    assert {"left out 1: no feedback", "left out 2: no input kept"} < {*done.stderr.splitlines()}
+    assert len(done.stderr.splitlines()) == 6
 
 
 def test_the_newest_answer_to_an_input_counts() -> None:
@@ -138,17 +137,17 @@ def test_without_a_clock_no_row_has_a_time() -> None:
     assert [row.keys() for row in kept] == [{"task", "input", "answer"}] * 2
 
 
-def test_a_file_is_replaced_only_with_force(folder: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_replaced_only_with_force(folder: Path, store: Store, run: EdgeAgent) -> None:
     keep(store, answer(1))
     (folder / "rows.jsonl").write_text("mine", "utf-8")
     (folder / "rows.jsonl").chmod(0o644)
-    assert run() == cli.EXIT_FAILED
-    assert "rows.jsonl exists; --force replaces it" in capsys.readouterr().err
+    done = run()
+    assert (done.returncode, "rows.jsonl exists; --force replaces it" in done.stderr) == (1, True)
     assert (folder / "rows.jsonl").read_text("utf-8") == "mine"
-    assert run("--force") == cli.EXIT_OK
+    assert run("--force").returncode == 0
     assert (folder / "rows.jsonl").stat().st_mode & 0o777 == 0o600
-    assert run("--out", "nosuch/rows.jsonl") == cli.EXIT_FAILED
-    assert "nosuch/rows.jsonl: cannot be written: No such file" in capsys.readouterr().err
+    done = run("--out", "nosuch/rows.jsonl")
+    assert (done.returncode, "nosuch/rows.jsonl: cannot be written: No such file" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -163,23 +162,22 @@ def test_a_file_is_replaced_only_with_force(folder: Path, store: Store, capsys: 
     ],
 )
 def test_where_there_is_no_row_the_reason_is_said(
-    folder: Path, store: Store, capsys: pytest.CaptureFixture[str], change: tuple[str, str], said: str
+    folder: Path, store: Store, run: EdgeAgent, change: tuple[str, str], said: str
 ) -> None:
     keep(store, answer(1, input=None))
     (folder / "config.toml").write_text(CONFIG.replace(*change), "utf-8")
-    assert run() == cli.EXIT_FAILED
-    printed = capsys.readouterr()
-    assert said in printed.err
-    assert printed.out == ""
+    done = run()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
     assert not (folder / "rows.jsonl").exists()
 
 
 def test_a_task_of_another_kind_and_a_database_of_another_kind_are_refused(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, edge_agent: EdgeAgent, run: EdgeAgent
 ) -> None:
-    assert cli.main(["rows", "note", "--config", "config.toml"]) == cli.EXIT_FAILED
-    assert '(got "note", of the kind extract)' in capsys.readouterr().err
+    done = edge_agent("rows", "note", "--config", "config.toml")
+    assert (done.returncode, '(got "note", of the kind extract)' in done.stderr) == (1, True)
     (folder / "state").mkdir()
     (folder / "state" / FILE).write_bytes(b"x" * 5000)
-    assert run() == cli.EXIT_FAILED
-    assert "cannot be read: file is not a database" in capsys.readouterr().err
+    done = run()
+    assert (done.returncode, "cannot be read: file is not a database" in done.stderr) == (1, True)

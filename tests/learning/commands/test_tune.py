@@ -5,11 +5,11 @@ import random
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from edge_agent.cli import main
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.task import Example
 from edge_agent.core.labelled import RowsError
@@ -26,11 +26,11 @@ from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Promp
 from edge_agent.learning.commands.tune.report import fragment
 from edge_agent.learning.commands.tune.tune import read_inputs, read_labelled
 from edge_agent.loader import load_config
-from edge_agent.models.bundle import open_model
 from edge_agent.requests.rows import TaskRow
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.demo import readings
 from edge_agent.tools.toml import toml
+from tests.helpers.processes import EdgeAgent
 
 LABELS = ("calm", "loud")
 TASK = ClassifyTask(kind="classify", labels=LABELS, system="Name the sound.")
@@ -220,31 +220,34 @@ def echo_rows(tmp_path: Path) -> Path:
     return written(tmp_path / "rows.jsonl", lines(rows))
 
 
+@pytest.fixture
+def tune(tmp_path: Path, edge_agent: EdgeAgent) -> EdgeAgent:
+    """`edge-agent tune` with a configuration whose model is the test model."""
+    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
+    return partial(edge_agent, "tune", "--config", config)
+
+
 def test_the_command_prints_a_table_and_writes_keys_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompts, "_EXAMPLE_COUNTS", (2,))
     monkeypatch.setattr(prompts, "_SEEDS", 1)
-    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
     out = tmp_path / "keys.toml"
-    command = ["tune", "sound", "--labelled", str(echo_rows(tmp_path)), "--config", str(config), "--minutes", "5"]
-    assert main([*command, "--out", str(out)]) == 0
-    printed = capsys.readouterr()
-    assert f"·  {AS_CONFIGURED}" in printed.out
-    assert "2 examples, turns, choice 1" in printed.out
+    words = ("sound", "--labelled", echo_rows(tmp_path), "--minutes", "5")
+    printed = tune(*words, "--out", out).stdout
+    assert f"·  {AS_CONFIGURED}" in printed
+    assert "2 examples, turns, choice 1" in printed
     assert tomllib.loads(out.read_text("utf-8"))["tasks"]["sound"]["score_map"]["scale"].keys() == set(LABELS)
-    assert main([*command, "--out", str(out)]) == 1
-    assert "keys.toml exists; --force replaces it" in capsys.readouterr().err
-
-    assert main([*command, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    done = tune(*words, "--out", out)
+    assert (done.returncode, "keys.toml exists; --force replaces it" in done.stderr) == (1, True)
+    document = tune(*words, "--json").document
     assert document["rows"] == 30
     assert {one["correction"] for one in document["tried"]} == {"as-is", "prior", "map", "map of prior"}
     assert tomllib.loads(document["fragment"])["tasks"]["sound"]
 
 
 def test_ctrl_c_ends_the_search_with_what_is_known(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = Plan.prompts
 
@@ -253,10 +256,9 @@ def test_ctrl_c_ends_the_search_with_what_is_known(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Plan, "prompts", interrupted)
-    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
-    command = ["tune", "sound", "--labelled", str(echo_rows(tmp_path)), "--config", str(config), "--json"]
-    assert main(command) == 0
-    assert {one["prompt"] for one in json.loads(capsys.readouterr().out)["tried"]} == {AS_CONFIGURED}
+    done = tune("sound", "--labelled", echo_rows(tmp_path), "--json")
+    assert done.returncode == 0
+    assert {one["prompt"] for one in done.document["tried"]} == {AS_CONFIGURED}
 
 
 @pytest.mark.parametrize(
@@ -269,44 +271,31 @@ def test_ctrl_c_ends_the_search_with_what_is_known(
     ],
 )
 def test_what_cannot_be_tuned_is_refused(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    task: str,
-    options: list[str],
-    fault: str,
+    tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch, task: str, options: list[str], fault: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     echo_rows(tmp_path)
     written(tmp_path / "few.jsonl", lines([("a", "calm")]))
     written(tmp_path / "bad.jsonl", lines([("a", "soft")]))
-    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
-    assert main(["tune", task, "--config", str(config), *options]) == 1
-    assert fault in capsys.readouterr().err
+    done = tune(task, *options)
+    assert (done.returncode, fault in done.stderr) == (1, True)
 
 
-def test_without_labels_it_says_which_labels_are_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = written(tmp_path / "config.toml", CONFIG.format(path='"echo:"'))
+def test_without_labels_it_says_which_labels_are_best(tmp_path: Path, tune: EdgeAgent) -> None:
     inputs = written(tmp_path / "inputs.txt", "calm 1\ncalm 2\nloud 3\n")
-    assert main(["tune", "sound", "--unlabelled", str(inputs), "--config", str(config), "--json"]) == 0
-    counts = json.loads(capsys.readouterr().out)["best_labels"]
+    counts = tune("sound", "--unlabelled", inputs, "--json").document["best_labels"]
     assert counts["as-is"] == {"calm": 2, "loud": 1}
     assert counts.keys() == {"as-is", "prior", "mean of inputs"}
 
 
-def test_a_real_model_is_tuned_within_its_time(
-    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_real_model_is_tuned_within_its_time(demo_bundle: Path, tmp_path: Path, edge_agent: EdgeAgent) -> None:
     task = readings.tasks()["machine-triage"]
     table = "".join(f"{key} = {toml(value)}\n" for key, value in task.items())
     text = CONFIG.format(path=toml(str(demo_bundle))) + f"[tasks.pump]\n{table}"
     config = written(tmp_path / "config.toml", text)
     rows = [(reading.payload, reading.fault) for reading in readings.held_out()[:20]]
     labelled = written(tmp_path / "rows.jsonl", lines(rows))
-    command = ["tune", "pump", "--labelled", str(labelled), "--config", str(config), "--minutes", "0.01", "--json"]
-    assert main(command) == 0
-    document = json.loads(capsys.readouterr().out)
-    first = document["tried"][0]
+    words = ("--labelled", labelled, "--config", config, "--minutes", "0.01", "--json")
+    first = edge_agent("tune", "pump", *words).document["tried"][0]
     assert first["accuracy"] >= 0.8
     assert first["ms"] > 0
-    assert open_model("default", demo_bundle).weights_sha256

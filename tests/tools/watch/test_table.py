@@ -14,7 +14,7 @@ def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
     lines = plain(mixed_site(), 140)
     assert lines[0].startswith("hall1  6 boards  1 CRITICAL  1 OFFLINE  1 STALE  1 degraded  2 ok")
     assert [line.split()[0] for line in lines[2:] if not line.startswith(" ")] == [
-        *("press-04", "oven-2", "lathe-01", "press-05", "cabinet", "conveyor-01"),
+        *("press-04", "oven-2", "lathe-01", "press-05", "cabinet", "conveyor-01")
     ]
     text = "\n".join(lines)
     assert "!! overheating for 4 min: 84.4 °C, the limit is" in text
