@@ -135,6 +135,7 @@ def test_special_tokens_must_be_known_and_in_the_vocabulary(files: CheckpointFil
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
+        (("model",), [], "model is"),
         (("model", "type"), "Unigram", "model.type"),
         (("model", "byte_fallback"), True, "model.byte_fallback"),
         (("model", "ignore_merges"), True, "model.ignore_merges"),

@@ -180,18 +180,7 @@ def test_any_damage_is_refused_or_harmless(
     data = bytearray(GOOD)
     for at, new in edits:
         data[at : at + len(new)] = new
-    check_any(tmp_path_factory, bytes(data[: len(data) - cut]))
-
-
-@settings(deadline=None)
-@given(data=st.binary(max_size=200), version=st.sampled_from([2, 3]), keys=st.integers(0, 3), tensors=st.integers(0, 3))
-def test_any_bytes_are_refused_or_read(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, version: int, keys: int, tensors: int
-) -> None:
-    check_any(tmp_path_factory, b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + data)
-
-
-def check_any(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    del data[len(data) - cut :]
     path = tmp_path_factory.mktemp("fuzz") / "x.gguf"
     path.write_bytes(data)
     try:

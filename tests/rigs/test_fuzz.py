@@ -31,7 +31,7 @@ ANSWER = default_topic(ASKED, BASE)
     ("part", "cases", "seen"),
     [
         ("gguf", range(20), {"refused", "answered"}),
-        ("checkpoints", range(12), {"refused", "converted"}),
+        ("checkpoints", range(200), {"refused", "converted"}),
         ("bundles", range(15, 19), {"refused", "answered"}),
         ("signed", range(60), {"refused", "opened"}),
         ("schemas", range(12), {"refused", "answered"}),
