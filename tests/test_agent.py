@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -36,6 +37,16 @@ def an_agent(more: str = "") -> Agent:
     return Agent(config(more), Path("config.toml"), open_model("default", Path("echo:")))
 
 
+def agent_of(path: Path, more: str) -> Agent:
+    """An agent that may reload its configuration."""
+    path.write_text(MINIMAL + more, encoding="utf-8")
+    return Agent(load_config(path), path, open_model("default", Path("echo:")))
+
+
+def agent_with_bundle(path: Path) -> Agent:
+    return Agent(with_model(bundle(path)), Path("config.toml"), open_model("default", path))
+
+
 @pytest.mark.expects_warning
 def test_why_there_is_no_connection_is_logged_once_until_there_was_one(caplog: pytest.LogCaptureFixture) -> None:
     agent = an_agent()
@@ -60,8 +71,7 @@ def test_a_reload_applies_what_it_can_and_names_what_needs_a_restart(
 ) -> None:
     caplog.set_level("INFO")
     path = tmp_path / "config.toml"
-    path.write_text(MINIMAL + "[health]\ninterval_s = 600\n", encoding="utf-8")
-    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    agent = agent_of(path, "[health]\ninterval_s = 600\n")
     now = time.monotonic()
     agent._tick(now)
     assert agent._status._health_at == now + 600.0
@@ -99,8 +109,7 @@ def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication
 
 def test_a_reload_applies_governor_and_home_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.toml"
-    path.write_text(MINIMAL, encoding="utf-8")
-    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    agent = agent_of(path, "")
     published = connected(agent, monkeypatch)
     device = homeassistant.object_id(load_config(path))
     # Each table, messages to Home Assistant and whether they say anything, and subscriptions besides our own topics.
@@ -236,8 +245,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    bundle(tmp_path / "here")
-    agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
+    agent = agent_with_bundle(tmp_path / "here")
     process = with_worker(monkeypatch, agent)
     (tmp_path / "here").rename(tmp_path / "gone")
     agent._handle(from_worker(process, KILLED), 1.0)
@@ -259,8 +267,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_i
 def test_other_files_in_the_place_of_the_model_end_the_agent_and_its_requests_wait_for_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle(tmp_path / "here")
-    agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
+    agent = agent_with_bundle(tmp_path / "here")
     process, published = with_worker(monkeypatch, agent), connected(agent, monkeypatch)
     agent._dispatcher.admission.receive(inbound(f"{BASE}/infer/generate/request", "text", at=1.0), 1.0)
     agent._dispatcher.fill_slots(1.0)
@@ -320,15 +327,9 @@ def test_a_claim_runs_on_this_boards_worker(monkeypatch: pytest.MonkeyPatch) -> 
     agent = an_agent(POOL)
     process = with_worker(monkeypatch, agent)
     ends: list[str] = []
-    message = inbound("edgeai/v1/hall1/pool/pumps/infer/generate/request", "text", at=1.0)
-    claim = Claim(
-        message=message,
-        topics=TaskTopics("edgeai/v1/hall1/pool/pumps"),
-        deliveries=1,
-        acknowledge=lambda: ends.append("acknowledged"),
-        requeue=lambda: ends.append("given back"),
-    )
-    agent._handle(claim, 1.0)
+    pool, settle = "edgeai/v1/hall1/pool/pumps", partial(ends.append, "settled")
+    message, topics = inbound(f"{pool}/infer/generate/request", "text", at=1.0), TaskTopics(pool)
+    agent._handle(Claim(message=message, topics=topics, deliveries=1, acknowledge=settle, requeue=settle), 1.0)
     agent._tick(1.0)
     assert agent._dispatcher.active == 1
     assert any(isinstance(command, EngineRequest) for command in process.commands)
@@ -347,7 +348,6 @@ def test_health_and_alarms_know_the_pool(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_change_of_the_pool_needs_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.write_text(MINIMAL + POOL, encoding="utf-8")
-    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    agent = agent_of(path, POOL)
     path.write_text(f"{MINIMAL}{POOL}port = 7\n", encoding="utf-8")
     assert agent._commands.reload() == {"applied": [], "needs_restart": ["pool"]}

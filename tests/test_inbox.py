@@ -10,30 +10,15 @@ from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.support import inbound, received
 
 
-def test_worker_events_come_before_waiting_requests_and_each_kind_in_order() -> None:
+def test_worker_events_come_before_waiting_messages_and_claims_and_each_kind_in_order() -> None:
     inbox = Inbox()
-    requests = [received(inbound("t", payload)) for payload in ("first", "second")]
-    events = [FromWorker(cast("WorkerProcess", None), Cancelled(id=number)) for number in (1, 2)]
-    for request, event in zip(requests, events, strict=True):
-        inbox.deliver(request)
-        inbox.deliver(event)
-    assert [inbox.take(0.0) for _ in range(5)] == [*events, *requests, None]
-
-
-def test_a_claim_comes_after_the_workers_events_and_in_order_with_messages() -> None:
-    inbox = Inbox()
-    claim = Claim(
-        message=inbound("t", "claimed"),
-        topics=TaskTopics("b"),
-        deliveries=1,
-        acknowledge=lambda: None,
-        requeue=lambda: None,
-    )
-    requests = [received(inbound("t", payload)) for payload in ("before", "after")]
-    event = FromWorker(cast("WorkerProcess", None), Cancelled(id=1))
-    for one in (requests[0], claim, requests[1], event):
+    message, topics = inbound("t", "claimed"), TaskTopics("b")
+    claim = Claim(message=message, topics=topics, deliveries=1, acknowledge=lambda: None, requeue=lambda: None)
+    before, after = (received(inbound("t", payload)) for payload in ("before", "after"))
+    first, second = (FromWorker(cast("WorkerProcess", None), Cancelled(id=number)) for number in (1, 2))
+    for one in (before, first, claim, after, second):
         inbox.deliver(one)
-    assert [inbox.take(0.0) for _ in range(5)] == [event, requests[0], claim, requests[1], None]
+    assert [inbox.take(0.0) for _ in range(6)] == [first, second, before, claim, after, None]
 
 
 def test_a_lost_connection_does_not_wait_for_a_full_inbox() -> None:

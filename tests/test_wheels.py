@@ -6,13 +6,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.helpers.support import loaded
+from tests.test_release import wheel
 
 FOLDER = Path(__file__).parents[1] / "ansible" / "wheels"
 
@@ -21,13 +21,7 @@ wheelhouse = loaded(FOLDER / "wheelhouse.py")
 
 
 def _wheel(folder: Path, name: str, *needs: str) -> Path:
-    path = folder / name
-    project, version, *_ = name.split("-")
-    lines = ["Metadata-Version: 2.1", f"Name: {project}", f"Version: {version}"]
-    with ZipFile(path, "w") as archive:
-        text = "\n".join([*lines, *(f"Requires-Dist: {need}" for need in needs)]) + "\n"
-        archive.writestr(f"{project}-{version}.dist-info/METADATA", text)
-    return path
+    return wheel(folder, name, "".join(f"Requires-Dist: {need}\n" for need in needs))
 
 
 @pytest.mark.parametrize(
@@ -44,27 +38,16 @@ def _wheel(folder: Path, name: str, *needs: str) -> Path:
 )
 def test_a_wheel_that_no_board_can_install_counts_as_missing(tmp_path: Path, there: str, faults: list[str]) -> None:
     agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'fast>=2; extra == "engine"', 'thing; extra == "dev"')
-
     found = wheelhouse.missing([agent, _wheel(tmp_path, there)], "aarch64", (3, 11))
-
     assert found == [f"Python 3.11 on aarch64: {fault}" for fault in faults]
 
 
-def test_boards_of_a_pool_find_its_client(tmp_path: Path) -> None:
-    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'fast; extra == "engine"', 'client; extra == "pool"')
-
-    found = wheelhouse.missing([agent, _wheel(tmp_path, "fast-2.0-py3-none-any.whl")], "aarch64", (3, 11))
-
-    assert found == ['Python 3.11 on aarch64: agent needs client; extra == "pool"']
-
-
-def test_a_requirement_of_one_python_is_checked_for_that_python_only(tmp_path: Path) -> None:
-    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'older; python_version < "3.13"')
-
-    assert wheelhouse.missing([agent], "x86_64", (3, 12)) == [
-        'Python 3.12 on x86_64: agent needs older; python_version < "3.13"'
-    ]
-    assert wheelhouse.missing([agent], "x86_64", (3, 13)) == []
+def test_boards_of_a_pool_find_its_client_and_a_requirement_of_one_python_counts_for_that_alone(tmp_path: Path) -> None:
+    needs = ('client; extra == "pool"', 'older; python_version < "3.13"')
+    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", *needs)
+    for minor, missing in ((12, needs), (13, needs[:1])):
+        found = wheelhouse.missing([agent], "x86_64", (3, minor))
+        assert found == [f"Python 3.{minor} on x86_64: agent needs {need}" for need in missing]
 
 
 def test_requirements_name_every_wheel_of_a_version_by_its_hash(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from convert.report.quality import Perplexity, TaskAccuracy
 def test_numbers_have_three_significant_digits() -> None:
     values = (None, 0, 0.0134497, 0.09996, 0.0000999, 4.0, 350, 1234.5)
     assert [significant(value) for value in values] == [
-        *("–", "0", "0.0134", "0.100", "9.99e-05", "4.00", "350", "1,234"),
+        *("–", "0", "0.0134", "0.100", "9.99e-05", "4.00", "350", "1,234")
     ]
     assert significant(0.000353, 1) == "0.0004"
     assert [percent(share) for share in (1, 0.99976, 0, 0.125, None)] == ["100 %", "99.98 %", "0 %", "12.5 %", "–"]

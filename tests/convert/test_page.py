@@ -114,7 +114,7 @@ def test_the_page_holds_the_figures_of_the_document() -> None:
     divergence = quality.comparison.divergence
     shown = list(rows(text, "KL divergence"))
     assert [float(value) for _, value in shown[:-1]] == [
-        *(divergence.mean, divergence.error, divergence.median, divergence.p90, divergence.p99, divergence.max),
+        *(divergence.mean, divergence.error, divergence.median, divergence.p90, divergence.p99, divergence.max)
     ]
     assert shown[-1] == ["same first choice", "93.81 %"]
     assert [value for _, value in rows(text, "Perplexity")] == ["1.0117", "1.0082 to 1.0153", "14.270", "14.105"]

@@ -1,14 +1,6 @@
 import json
 
-from edge_agent.core.wording import (
-    MAX_SHOWN_VALUE,
-    end_of_log,
-    field_name,
-    how_ended,
-    printable,
-    printable_json,
-    shown,
-)
+from edge_agent.core.wording import MAX_SHOWN_VALUE, end_of_log, field_name, how_ended, printable, printable_json, shown
 
 
 def test_control_characters_are_escaped_and_letters_are_not() -> None:

@@ -45,14 +45,13 @@ def section(name: str, title: str) -> str:
 
 def table(name: str, title: str) -> list[list[str]]:
     """The rows of a section's tables, without their heads; each cell's text."""
-    rows = re.findall(r"^\|(.+)\|$", section(name, title), flags=re.MULTILINE)
-    rules = [number for number, row in enumerate(rows) if re.fullmatch(r"[-| ]+", row)]
-    heads = {number - 1 for number in rules}
-    return [
-        [cell.strip() for cell in row.split(" | ")]
-        for number, row in enumerate(rows)
-        if number not in rules and number not in heads
-    ]
+    return rows(section(name, title))
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the tables of a text, without their heads."""
+    lines = re.findall(r"^\|(.+)\|$", re.sub(r"^.*\n\|---.*$", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
+    return [[cell.strip() for cell in re.split(r" \|(?= )", line)] for line in lines]
 
 
 def commands(name: str) -> list[str]:

@@ -44,17 +44,8 @@ def test_converter_samples_write_a_bundle(
     demo_adapter().write(tmp_path / "my-adapter")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     known = {"PATH": path, "XDG_CACHE_HOME": str(converter_cache), "CHECKPOINT": str(checkpoint_folder())}
-    environment = {**os.environ, **known}
-    done = subprocess.run(
-        ["bash", "-ec", STAND_INS + sample],
-        cwd=tmp_path,
-        check=True,
-        env=environment,
-        timeout=120,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert told in done.stdout
+    command, environment = ["bash", "-ec", STAND_INS + sample], {**os.environ, **known}
+    assert told in subprocess.check_output(command, cwd=tmp_path, env=environment, timeout=120, text=True)
     assert (tmp_path / bundle / "manifest.json").is_file()
 
 

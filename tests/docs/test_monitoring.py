@@ -6,7 +6,7 @@ from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import OVERALL, REASONS
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.tools.watch.table import level_word
-from tests.docs.pages import ROOT, health_sample, page, samples, table
+from tests.docs.pages import ROOT, health_sample, page, rows, samples, table
 from tests.tools.watch.scenes import mixed_site, plain
 
 
@@ -16,10 +16,8 @@ def test_the_sample_of_watch_is_its_output() -> None:
 
 
 def test_every_level_of_watch_has_a_row() -> None:
-    rows = re.findall(
-        r"^\| `(\w+)` \|", page("monitoring").split("### Levels")[1].split("\n## ")[0], flags=re.MULTILINE
-    )
-    assert rows == [level_word(level) for level in BoardLevel]
+    levels = rows(page("monitoring").split("### Levels")[1].split("\n## ")[0])
+    assert [row[0].strip("`") for row in levels] == [level_word(level) for level in BoardLevel]
 
 
 def test_alarms_stand_with_their_times() -> None:

@@ -21,7 +21,7 @@ from edge_agent.core.config import OPERATIONS
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.topics import Topics
 from tests.docs.demonstration import BASE, fields_of, messages_shown, running_demonstration
-from tests.docs.pages import page, sample, samples, section
+from tests.docs.pages import page, rows, sample, samples, section
 from tests.helpers.client import Client
 from tests.helpers.support import REPLY_FIELDS
 
@@ -36,12 +36,6 @@ TRIAGE, EXPLANATION, STATE = (
 
 def subsection(title: str, subtitle: str) -> str:
     return section("mqtt-api", title).split(f"### {subtitle}\n")[1].split("\n### ")[0]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of each line of the tables, without the headers."""
-    lines = re.findall(r"^\|.*\|$", re.sub(r"^.*\n\|---.*$", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
-    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
 
 
 def names(cell: str) -> list[str]:

@@ -29,11 +29,8 @@ def run(script: str, port: int, folder: Path) -> str:
     """What a sample prints; samples use the default port."""
     for clients, flag in (("mosquitto_(?:rr|sub|pub)", "-p"), ("edge-agent ask", "--port")):
         script = re.sub(rf"\b({clients})\b", rf"\1 {flag} {port}", script)
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": path}
-    command = ["bash", "-ec", script]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout
+    environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
+    return subprocess.check_output(["bash", "-ec", script], cwd=folder, env=environment, text=True, timeout=60)
 
 
 def test_allowed_reply_topics_are_named_beside_the_first_requests() -> None:

@@ -29,20 +29,11 @@ def test_every_code_of_a_reply_has_a_row_with_its_status() -> None:
     assert shown == [(code.value, code.status.value) for code in Code]
 
 
-def test_every_reason_and_every_alarm_has_a_row() -> None:
+def test_every_reason_alarm_state_and_code_has_a_row() -> None:
     assert names("Health reasons") == list(REASONS)
     assert names("Alarms") == [rule.name for rule in ALARMS]
-
-
-def test_every_code_of_a_command_has_a_row() -> None:
     assert names("Command codes") == list(CommandCode)
-
-
-def test_every_state_has_a_row() -> None:
     assert set(State) <= set(names("States"))
-
-
-def test_every_exit_code_has_a_row() -> None:
     codes = {value for part in (cli, convert_cli) for name, value in vars(part).items() if name.startswith("EXIT_")}
     assert {int(name) for name in names("Exit codes")} == codes
 

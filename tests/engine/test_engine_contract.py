@@ -6,14 +6,7 @@ import re
 import pytest
 
 from edge_agent.core.codes import Code
-from edge_agent.core.pipe import (
-    Cancelled,
-    Finish,
-    Finished,
-    Partial,
-    SchemaPlan,
-    SetLimits,
-)
+from edge_agent.core.pipe import Cancelled, Finish, Finished, Partial, SchemaPlan, SetLimits
 from edge_agent.core.schemas import validator
 from edge_agent.engine.engine import Engine
 from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, failed, finished, run

@@ -10,16 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from edge_agent.core.pipe import (
-    EngineSettings,
-    Event,
-    Finished,
-    Load,
-    LoadFailed,
-    Loading,
-    Progress,
-    Ready,
-)
+from edge_agent.core.pipe import EngineSettings, Event, Finished, Load, LoadFailed, Loading, Progress, Ready
 from edge_agent.engine.worker import _loading_reporter
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from tests.engine.runs import LABELS, TASK, run
@@ -101,10 +92,7 @@ def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: C
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [
-        ("nothing.gguf", "does not exist"),
-        ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms"),
-    ],
+    [("nothing.gguf", "does not exist"), ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms")],
 )
 def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(
     start: Callable[..., Worker], path: str, message: str

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pika import BasicProperties
 
+from edge_agent.core.messages import Message
 from edge_agent.pool.messages import death_of, deliveries_of, message_of, waited_s_of
 from tests.helpers.rabbit import QUEUE
 
@@ -14,26 +15,17 @@ def message(key: str = f"{QUEUE}.infer.triage.request", **properties: Any) -> An
 
 
 def test_a_delivery_is_the_message_that_mqtt_would_have_brought() -> None:
-    headers = {"x-reply-to-topic": "edgeai.v1.reply.a/b", "timestamp_in_ms": 1}
-    received = message(headers=headers, correlation_id="é", expiration="1500", content_type="application/json")
-    assert received.topic == "edgeai/v1/hall1/pool/pumps/infer/triage/request"
-    assert (received.payload, received.qos, received.packet_id, received.received_at) == (b"x", 1, -7, 2.5)
-    assert received.response_topic == "edgeai/v1/reply/a.b"
-    assert (received.correlation, received.content_type, received.expiry_s) == ("é".encode(), "application/json", 2)
-    assert not received.is_duplicate
-    assert not received.is_retained
-
-
-def test_a_delivery_without_properties_has_none() -> None:
-    received = message()
-    assert (received.response_topic, received.correlation, received.content_type) == (None, None, None)
-    assert received.expiry_s is None
+    """tests/pool/test_link.py has one with all properties."""
+    topic = "edgeai/v1/hall1/pool/pumps/infer/triage/request"
+    plain = Message(topic=topic, payload=b"x", qos=1, packet_id=-7, received_at=2.5)
+    assert message() == plain
+    assert message(headers={"x-reply-to-topic": "edgeai.v1.reply.a/b"}).response_topic == "edgeai/v1/reply/a.b"
 
 
 @pytest.mark.parametrize(
     ("properties", "correlation"),
     [
-        ({"correlation_id": "c"}, b"c"),
+        ({"correlation_id": "é"}, "é".encode()),
         ({"correlation_id": ""}, b""),
         # RabbitMQ puts there what is not UTF-8, and what is longer than 255 bytes; pika makes text of UTF-8.
         ({"headers": {"x-correlation-id": b"\xff\x00"}}, b"\xff\x00"),

@@ -30,25 +30,22 @@ class PoolDesk(Desk):
         payload: Any,
         *,
         task: str = "generate",
-        at: float = 0.0,
-        now: float | None = None,
+        now: float = 0.0,
         deliveries: int = 1,
         dead_because: str | None = None,
         **fields: Any,
     ) -> None:
-        """This board gets a request at `now`, which came to the pool at `at`; None = at once."""
-        message = inbound(f"{POOL}/infer/{task}/request", payload, at=at, **fields)
-
+        """This board gets a request at `now`, which came to the pool at 0."""
         claim = Claim(
-            message=message,
+            message=inbound(f"{POOL}/infer/{task}/request", payload, **fields),
             topics=TaskTopics(POOL),
             deliveries=deliveries,
             dead_because=dead_because,
             acknowledge=lambda: self.outcomes.append((payload, ANSWERED)),
             requeue=lambda: self.outcomes.append((payload, GIVEN_BACK)),
         )
-        self.dispatcher.admission.receive_shared(claim, at if now is None else now)
-        self.dispatcher.fill_slots(at if now is None else now)
+        self.dispatcher.admission.receive_shared(claim, now)
+        self.dispatcher.fill_slots(now)
 
     def confirm_all(self) -> None:
         """The broker has every reply."""
@@ -61,22 +58,18 @@ class PoolDesk(Desk):
         return self.dispatcher.spare_slots
 
 
-def test_a_claim_is_answered_once_the_broker_has_the_reply() -> None:
+@pytest.mark.parametrize("deliveries", [1, 2])
+def test_a_claim_is_answered_once_the_broker_has_the_reply_which_says_whether_it_was_delivered_before(
+    deliveries: int,
+) -> None:
     desk = PoolDesk()
-    desk.claim("x", correlation=b"c")
+    desk.claim("x", deliveries=deliveries, correlation=b"c")
     desk.dispatcher.on_worker_answer(finished(1), 1.0)
-    assert (desk.reply["status"], desk.reply["device"], desk.reply["repeat"]) == ("ok", "board1", False)
+    assert (desk.reply["status"], desk.reply["device"], desk.reply["repeat"]) == ("ok", "board1", deliveries == 2)
     assert (desk.publication.topic, desk.publication.correlation) == (f"{POOL}/infer/generate/response", b"c")
     assert desk.outcomes == []
     desk.confirm_all()
     assert desk.outcomes == [("x", ANSWERED)]
-
-
-def test_a_reply_to_a_request_that_was_delivered_before_says_so() -> None:
-    desk = PoolDesk()
-    desk.claim("x", deliveries=2)
-    desk.dispatcher.on_worker_answer(finished(1), 1.0)
-    assert desk.reply["repeat"] is True
 
 
 def test_callers_name_their_reply_topics_as_with_one_board() -> None:
@@ -265,18 +258,15 @@ class TestStreams:
         assert code_of(desk.replies[-1]) == "cancelled"
 
 
-class TestUnreadable:
-    """A fault of ours must not hold a place."""
-
-    @pytest.mark.expects_warning
-    @pytest.mark.parametrize(("reason", "outcome"), [(None, GIVEN_BACK), ("expired", ANSWERED)])
-    def test_it_goes_to_another_board_or_ends(
-        self, reason: str | None, outcome: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(RequestParser, "parse_shared", lambda *_: 1 / 0)
-        desk = PoolDesk()
-        desk.claim("x", dead_because=reason)
-        assert desk.outcomes == [("x", outcome)]
+@pytest.mark.expects_warning
+@pytest.mark.parametrize(("reason", "outcome"), [(None, GIVEN_BACK), ("expired", ANSWERED)])
+def test_one_that_meets_a_fault_of_ours_goes_to_another_board_or_ends(
+    reason: str | None, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RequestParser, "parse_shared", lambda *_: 1 / 0)
+    desk = PoolDesk()
+    desk.claim("x", dead_because=reason)
+    assert desk.outcomes == [("x", outcome)]
 
 
 def test_a_wide_filter_brings_no_requests_and_replies_of_the_pool() -> None:

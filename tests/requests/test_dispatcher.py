@@ -16,14 +16,7 @@ from hypothesis import strategies as st
 from edge_agent.board.governor import Level, Limits
 from edge_agent.core.codes import Code
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.pipe import (
-    Cancelled,
-    Failed,
-    Finish,
-    Partial,
-    Student,
-    WorkerAnswer,
-)
+from edge_agent.core.pipe import Cancelled, Failed, Finish, Finished, Partial, Student, WorkerAnswer
 from edge_agent.learning.learning import Learning
 from edge_agent.learning.students import UNREACHABLE, StudentChoice
 from edge_agent.requests import replies
@@ -45,6 +38,7 @@ from tests.helpers.support import (
 )
 
 RESPONSE = f"{BASE}/infer/generate/response"
+SURE = labelled(1, normal=0.1, bearing_fault=0.9)
 HOT = Limits(
     level=Level.HOT, reason="it is hot", refusal_cause=Code.OVERHEATED, causes=(Code.OVERHEATED,), lowest_priority=-1
 )
@@ -91,23 +85,13 @@ def test_without_both_an_id_is_made_up_each_time(correlation: bytes | None) -> N
     assert {publication.correlation for publication in desk.publications} == {correlation}
 
 
-class TestReplyTopics:
-    def test_the_allow_list_is_that_of_the_configuration(self) -> None:
-        desk = Desk('[mqtt]\nreply_topics = ["plant/answers/#"]\n')
-        desk.ask("x", response_topic="plant/answers/1")
-        desk.ask("x", response_topic="edgeai/v1/reply/me")
-        desk.dispatcher.on_worker_answer(finished(1), 1.0)
-        assert [(p.topic, d["status"]) for p, d in zip(desk.publications, desk.documents, strict=True)] == [
-            (RESPONSE, "invalid"),
-            ("plant/answers/1", "ok"),
-        ]
-
-    def test_messages_on_other_topics_are_not_answered(self) -> None:
-        desk = Desk()
-        for topic in (f"{BASE}/infer/generate/response", "plant/1/temperature", f"{BASE}/state"):
-            desk.receive(inbound(topic, "x"), 0.0)
-        assert desk.publications == []
-        assert desk.commands == []
+def test_the_allow_list_of_reply_topics_is_that_of_the_configuration() -> None:
+    desk = Desk('[mqtt]\nreply_topics = ["plant/answers/#"]\n')
+    desk.ask("x", response_topic="plant/answers/1")
+    desk.ask("x", response_topic="edgeai/v1/reply/me")
+    desk.dispatcher.on_worker_answer(finished(1), 1.0)
+    told = [(one.topic, reply["status"]) for one, reply in zip(desk.publications, desk.documents, strict=True)]
+    assert told == [(RESPONSE, "invalid"), ("plant/answers/1", "ok")]
 
 
 BARE_TASK = """
@@ -337,35 +321,25 @@ class TestAnswers:
             "queued_ms": 1.2, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 156.3, "batch": 2,
         }  # fmt: skip
 
-    def test_a_best_label_below_min_score_is_unsure(self) -> None:
-        desk = Desk(slots=2)
-        desk.ask("hums", task="careful")
-        desk.ask("hums", task="careful")
-        desk.dispatcher.on_worker_answer(labelled(1, normal=0.2001, bearing_fault=0.7999), 1.0)
-        desk.dispatcher.on_worker_answer(labelled(2, normal=0.2, bearing_fault=0.8), 1.0)
-        unsure, sure = desk.replies
-        assert (unsure["status"], unsure["output"], unsure["degraded"]) == ("ok", None, ["unsure"])
-        assert unsure["scores"] == {"normal": 0.2001, "bearing fault": 0.7999}
-        assert (sure["output"], sure["degraded"]) == ("bearing fault", [])
-
-    def test_an_input_that_is_unlike_training_is_unsure_however_sure_its_label_is(self) -> None:
-        desk = Desk(slots=2)
-        desk.ask("hums", task="careful")
-        desk.ask("hums", task="careful")
-        for number, unlike in ((1, 0.1), (2, -0.1)):
-            answer = labelled(number, normal=0.1, bearing_fault=0.9)
-            desk.dispatcher.on_worker_answer(replace(answer, unlike=unlike), 1.0)
-        odd, ordinary = desk.replies
-        assert (odd["status"], odd["output"]) == ("ok", None)
-        assert odd["degraded"] == ["unsure", "unlike-training"]
-        assert odd["scores"] == {"normal": 0.1, "bearing fault": 0.9}
-        assert (ordinary["output"], ordinary["degraded"]) == ("bearing fault", [])
-
-    def test_an_answer_that_is_no_label_is_unsure_too_where_the_input_is_unlike_training(self) -> None:
+    @pytest.mark.parametrize(
+        ("task", "event", "output", "degraded"),
+        [
+            ("careful", labelled(1, normal=0.2001, bearing_fault=0.7999), None, ["unsure"]),
+            ("careful", labelled(1, normal=0.2, bearing_fault=0.8), "bearing fault", []),
+            # An input that is unlike training, however sure its label is.
+            ("careful", replace(SURE, unlike=0.1), None, ["unsure", "unlike-training"]),
+            ("careful", replace(SURE, unlike=-0.1), "bearing fault", []),
+            ("generate", finished(1, unlike=0.1), None, ["unsure", "unlike-training"]),
+        ],
+    )
+    def test_below_min_score_and_where_the_input_is_unlike_training_an_answer_is_unsure(
+        self, task: str, event: Finished, output: str | None, degraded: list[str]
+    ) -> None:
         desk = Desk()
-        desk.ask("hums")
-        desk.dispatcher.on_worker_answer(finished(1, unlike=0.1), 1.0)
-        assert (desk.reply["output"], desk.reply["degraded"]) == (None, ["unsure", "unlike-training"])
+        desk.ask("hums", task=task)
+        desk.dispatcher.on_worker_answer(event, 1.0)
+        assert (desk.reply["status"], desk.reply["output"], desk.reply["degraded"]) == ("ok", output, degraded)
+        assert desk.reply["scores"] == event.scores
 
     def test_scores_are_those_of_the_most_probable_labels(self) -> None:
         labels = 'kind = "classify"\nlabels = ["a", "b", "c"]\n'
@@ -661,10 +635,11 @@ class TestReadings:
         desk.receive(inbound("plant/1", "x"), 0.0)
         assert [run.task for run in desk.runs] == ["a", "b"]
 
-    def test_the_agents_own_messages_are_no_readings(self) -> None:
+    def test_the_agents_own_messages_and_other_topics_are_no_readings(self) -> None:
         desk = Desk(tasks='[tasks.all]\nkind = "generate"\nsubscribe = ["+/+/+/+/infer/+/response"]\n')
-        desk.receive(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
-        assert desk.runs == []
+        for topic in (f"{BASE}/infer/all/response", "plant/1/temperature", f"{BASE}/state"):
+            desk.receive(inbound(topic, "x"), 0.0)
+        assert (desk.runs, desk.publications) == ([], [])
         desk.receive(inbound(f"{BASE}2/infer/all/response", "an answer of another board"), 0.0)
         assert len(desk.runs) == 1
 
@@ -839,10 +814,9 @@ class TestLimits:
         desk = Desk()
         desk.dispatcher.slots.limits = self.HOT
         desk.ask({"input": "x", "id": "a", "priority": 5})
-        error = desk.reply["error"]
-        assert (desk.reply["status"], error["code"]) == ("busy", "overheated")
-        assert "limit of 80 °C" in error["message"]
-        assert error["retry_after_s"] > 0
+        assert (desk.reply["status"], code_of(desk.reply)) == ("busy", "overheated")
+        assert "limit of 80 °C" in message_of(desk.reply)
+        assert desk.reply["error"]["retry_after_s"] > 0
         desk.ask({"input": "x", "id": "b", "priority": 4}, at=1.0)
         assert desk.dispatcher.active == 1
 

@@ -231,11 +231,7 @@ def test_one_that_ran_before_is_not_started_beside_others_and_keeps_its_place() 
     for one in (other, lost):
         queue.put(one)
     assert queue.take({LARGE}, first_attempts_only=True) is None
-    assert [queue.take({LARGE}, first_attempts_only=False) for _ in range(3)] == [
-        lost,
-        other,
-        None,
-    ]
+    assert [queue.take({LARGE}, first_attempts_only=False) for _ in range(3)] == [lost, other, None]
     assert queue.oldest_ms(5.0) is None
 
 
@@ -283,15 +279,9 @@ def test_the_bucket_that_was_used_the_longest_ago_is_dropped() -> None:
     assert [wait_s(limiter, 0.0, 2, "1") for _ in range(3)] == [0, 0, 30]
 
 
-def for_student(**fields: Any) -> Request:
-    one = request(**fields)
-    one.answerer = "student-t"
-    return one
-
-
 def test_a_request_for_a_student_does_not_wait_for_a_slot_of_the_model() -> None:
     queue = Office().queue
-    first, quick = request(number=1, order=(5, 1.0, 1)), for_student(number=2, order=(5, 2.0, 2))
+    first, quick = request(number=1, order=(5, 1.0, 1)), request(number=2, order=(5, 2.0, 2), answerer="student-t")
     for one in (first, quick):
         queue.put(one)
     assert queue.take({"student-t"}, first_attempts_only=False) is quick
@@ -303,6 +293,6 @@ def test_work_of_the_model_is_not_ahead_of_a_request_for_a_student() -> None:
     office = Office()
     for _ in range(5):
         office.enter(60.0)
-    newcomer = for_student(arrived_at=0.0, deadline_at=1.5)
+    newcomer = request(arrived_at=0.0, deadline_at=1.5, answerer="student-t")
     assert office.queue.admit(newcomer, EngineLoad(slots=8), 0.0) == []
     office.refused(1.5)

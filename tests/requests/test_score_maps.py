@@ -8,10 +8,9 @@ from edge_agent.core.pipe import Finish, Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.requests.answerers import Answer, Answerers
-from edge_agent.requests.request import Request
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import Task, with_built_in
-from tests.helpers.support import MODEL, config, finished
+from tests.helpers.support import MODEL, config, finished, request
 
 TEXT = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\n'
 
@@ -30,11 +29,7 @@ def model(sha256: str, score_maps: dict[str, Any] | None = None) -> Model:
 
 
 def scored(scoring: Answerers, of: Task, event: Finished) -> Answer:
-    request = Request(
-        task_name="t", reply_topic="r", correlation=None, id=1, key=b"", may_be_duplicate=False,
-        is_redelivery=False, arrived_at=0.0, task=of,
-    )  # fmt: skip
-    return scoring.final_answer(request, event, 0.0)
+    return scoring.final_answer(request(task_name="t", task=of), event, 0.0)
 
 
 def answer(**scores: float) -> Finished:

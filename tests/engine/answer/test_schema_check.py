@@ -12,10 +12,7 @@ from tests.engine.runs import SCHEMA
 @pytest.mark.parametrize(
     ("schema", "warning"),
     [
-        (
-            schema_of(v={"type": "array", "uniqueItems": True}),
-            'while writing: Unimplemented keys: ["uniqueItems',
-        ),
+        (schema_of(v={"type": "array", "uniqueItems": True}), 'while writing: Unimplemented keys: ["uniqueItems'),
         (schema_of(v={"type": "string", "pattern": "^(?=a)"}), "written freely and validated: regex parse error"),
         (
             schema_of(v={"type": "string", "minLength": 5, "maxLength": 2}),

@@ -181,11 +181,7 @@ def test_texts_are_normalized_as_in_training(open_llama: OpenLlama, trained: Pat
 def test_requests_that_do_not_fit_the_training_are_refused(open_llama: OpenLlama, trained: Path) -> None:
     engine: Engine = open_llama(model=trained, tasks=())
     others = (
-        (
-            run({"rms": 1}, labels=("calm", "noisy")),
-            Code.UNKNOWN_TASK,
-            "with the labels calm, loud (got calm, noisy)",
-        ),
+        (run({"rms": 1}, labels=("calm", "noisy")), Code.UNKNOWN_TASK, "with the labels calm, loud (got calm, noisy)"),
         (run("hums"), Code.BAD_FIELD, "input: should have one of rms"),
         (replace(run({"rms": 1}), plan=TextPlan()), Code.UNKNOWN_TASK, "task sound as one of the kind classify"),
         (run({"rms": 1}, task="noise"), Code.UNKNOWN_TASK, "is trained for the tasks sound, remark"),

@@ -80,12 +80,7 @@ def test_it_waits_for_as_many_requests_as_were_answered_and_no_longer_than_that_
     assert linger.seconds(now=20.0) == pytest.approx(0.03)
 
 
-def policy(
-    costs: dict[int, float],
-    *,
-    threads: dict[int, int] | None = None,
-    max_rows: int = 256,
-) -> StepPolicy:
+def policy(costs: dict[int, float], *, threads: dict[int, int] | None = None, max_rows: int = 256) -> StepPolicy:
     """costs: milliseconds of a step by its rows."""
     found = [StepCost(rows, (threads or {}).get(rows, 2), ms / 1000) for rows, ms in costs.items()]
     return StepPolicy(found, threads=2, prefill_threads=4, batch_tokens=None, max_rows=max_rows)

@@ -32,11 +32,7 @@ class Board:
         self, threads: list[int], prefill_threads: list[int] | None = None, *, max_rows: int = 128
     ) -> list[StepCost]:
         return step_costs.measure(
-            self.step,
-            threads=threads,
-            prefill_threads=prefill_threads or threads,
-            max_rows=max_rows,
-            clock=self.clock,
+            self.step, threads=threads, prefill_threads=prefill_threads or threads, max_rows=max_rows, clock=self.clock
         )
 
 

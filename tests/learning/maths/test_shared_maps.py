@@ -9,6 +9,7 @@ import pytest
 from edge_agent.core.score_map import ScoreMap, read_score_maps, score_map_for
 from edge_agent.learning.maths.assessment import LabelledScores
 from edge_agent.learning.maths.fit import board_map, shared_map
+from tests.learning.maths.test_fit import accuracy
 
 START = ScoreMap.identity(("a", "b", "c"))
 ENTRY = {"task": "t", "map": {"a": [1.0, 0.0], "b": [2.0, 1.0]}, "boards": {"s/d": {"a": [1.0, 0.0], "b": [2.0, -1.0]}}}
@@ -25,19 +26,13 @@ def answers(number: int, *, prefers: str = "a", only: str = "abc", seed: int = 0
     return rows
 
 
-def share_right(used: ScoreMap, rows: list[LabelledScores]) -> float:
-    return sum(max(used.apply(scores).items(), key=lambda one: one[1])[0] == right for scores, right in rows) / len(
-        rows
-    )
-
-
 def test_a_shared_map_is_right_more_often_on_answers_of_no_board() -> None:
     found = shared_map(answers(100), START)
     assert found.map is not None
     fresh = answers(300, seed=1)
-    assert share_right(found.map, fresh) > share_right(START, fresh) + 0.3
+    assert accuracy(found.map, fresh) > accuracy(START, fresh) + 0.3
     assert found.after > found.before + 0.3
-    assert found.before == share_right(START, answers(100))
+    assert found.before == accuracy(START, answers(100))
 
 
 def test_where_scores_say_nothing_there_is_no_map() -> None:
@@ -56,7 +51,7 @@ def test_a_board_gets_biases_of_its_own_where_they_pay() -> None:
     assert other is not None
     assert other.scales == shared.scales
     assert other.biases != shared.biases
-    assert share_right(other, answers(200, only="c", seed=3)) > share_right(shared, answers(200, only="c", seed=3))
+    assert accuracy(other, answers(200, only="c", seed=3)) > accuracy(shared, answers(200, only="c", seed=3))
     assert board_map(answers(19, only="c", seed=2), shared) is None
 
 
