@@ -16,9 +16,9 @@ from hypothesis import settings
 from edge_agent.cli import main
 from edge_agent.tools.demo.broker import free_port, start_embedded_broker
 from tests.helpers.bundles import convert_demo_model, make_bundles
-from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, EdgeAgent, Ended, Mosquitto
-from tests.helpers.site import DEVICES, Site, running_site, site_config
+from tests.helpers.client import Client, Connect
+from tests.helpers.processes import AgentProcess, BrokerPort, EdgeAgent, Ended, Mosquitto, StartAgent
+from tests.helpers.site import DEVICES, Site, StartSite, running_site, site_config
 
 # A process in the background of a shell ignores SIGINT, and every program started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -87,7 +87,7 @@ def require_mosquitto() -> None:
 
 
 @pytest.fixture(scope="session")
-def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], int]]:
+def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPort]:
     """The port of a broker for an MQTT version: mosquitto where it is installed, else the embedded one."""
     if Mosquitto.is_installed():
         with Mosquitto(tmp_path_factory.mktemp("mosquitto"), free_port()) as broker:
@@ -129,7 +129,7 @@ def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start_agent(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
+def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
     """Starts `edge-agent run` with a configuration; every agent left running is stopped at the end of the test."""
     agents: list[AgentProcess] = []
 
@@ -145,7 +145,7 @@ def start_agent(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
 
 
 @pytest.fixture
-def connect(broker_port: Callable[[str], int]) -> Iterator[Callable[..., Client]]:
+def connect(broker_port: BrokerPort) -> Iterator[Connect]:
     """Connects a plain client to the broker."""
     clients: list[Client] = []
 
@@ -159,9 +159,7 @@ def connect(broker_port: Callable[[str], int]) -> Iterator[Callable[..., Client]
 
 
 @pytest.fixture
-def start_site(
-    start_agent: Callable[..., AgentProcess], connect: Callable[..., Client], broker_port: Callable[[str], int]
-) -> Callable[..., Site]:
+def start_site(start_agent: StartAgent, connect: Connect, broker_port: BrokerPort) -> StartSite:
     """Starts an agent of its own name and waits until it is online."""
 
     def start(
@@ -186,9 +184,7 @@ def start_site(
 
 
 @pytest.fixture(scope="module")
-def agent_of_module(
-    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
-) -> Iterator[Site]:
+def agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory, protocol: str) -> Iterator[Site]:
     """One agent for many small questions, at each MQTT version; it must log no warning."""
     with running_site(tmp_path_factory.mktemp("agent"), broker_port(protocol), protocol) as site:
         yield site
@@ -198,7 +194,7 @@ def agent_of_module(
 
 
 @pytest.fixture
-def with_fresh_client(connect: Callable[..., Client]) -> Callable[[Site], Site]:
+def with_fresh_client(connect: Connect) -> Callable[[Site], Site]:
     """An agent that several tests share, with a client that has received nothing of earlier tests."""
 
     def renew(shared: Site) -> Site:

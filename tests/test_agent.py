@@ -66,9 +66,7 @@ def test_why_there_is_no_connection_is_logged_once_until_there_was_one(caplog: p
     assert reasons == ["Connection refused", "no answer", "Unspecified error", "Connection refused"]
 
 
-def test_a_reload_applies_what_it_can_and_names_what_needs_a_restart(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_reload_applies_what_it_can_and_names_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     path = tmp_path / "config.toml"
     agent = agent_of(path, "[health]\ninterval_s = 600\n")
@@ -302,9 +300,7 @@ print(*(name for name in walled if any(module.split(f"{name}.")[0] in ("", name)
     ("more", "imported"),
     [("", ""), (POOL, "edge_agent.pool pika"), ("[feedback]\nenabled = true\n", "edge_agent.learning")],
 )
-def test_a_board_imports_what_stands_behind_a_wall_only_where_it_is_used(
-    tmp_path: Path, more: str, imported: str
-) -> None:
+def test_what_stands_behind_a_wall_is_imported_only_where_it_is_used(tmp_path: Path, more: str, imported: str) -> None:
     (tmp_path / "config.toml").write_text(f'state_dir = "{tmp_path}"\n{MINIMAL}{more}', encoding="utf-8")
     command = [sys.executable, "-c", BUILT, str(tmp_path / "config.toml")]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == imported

@@ -28,9 +28,7 @@ def test_a_port_of_the_demonstration_that_cannot_be_is_a_usage_error(edge_agent:
         (["t", "x", "--options", "[]"], "a JSON object (got"),
     ],
 )
-def test_a_request_that_no_agent_would_accept_is_a_usage_error(
-    edge_agent: EdgeAgent, words: list[str], expected: str
-) -> None:
+def test_a_request_that_no_agent_takes_is_a_usage_error(edge_agent: EdgeAgent, words: list[str], expected: str) -> None:
     done = edge_agent("ask", *words)
     assert done.returncode == cli.EXIT_USAGE
     assert "\x1b" not in done.stderr

@@ -272,9 +272,7 @@ def spoil(tree: Tree, root: Path, name: str, how: object) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_every_value_of_a_damaged_tree_is_right_or_null(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_all_of_a_damaged_tree_is_right_or_null(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     name = data.draw(st.sampled_from(NAMES))
     tree, root = load(name), tmp_path_factory.mktemp(name)
     tree.write(root)

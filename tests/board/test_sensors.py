@@ -145,9 +145,7 @@ POWER_ALLOCATOR = (("passive", 75000), ("passive", 85000), ("critical", 115000))
         (trips(("passive", 7), ("passive", 70000), cdev0_trip_point="1"), Limit(70.0, is_mapped=True)),
     ],
 )
-def test_the_limit_is_the_highest_passive_trip_that_cools(
-    files: dict[str, str], limit: Limit | None, tmp_path: Path
-) -> None:
+def test_the_limit_is_the_highest_trip_that_cools(files: dict[str, str], limit: Limit | None, tmp_path: Path) -> None:
     zone = Zone(write(tmp_path, {"type": "cpu-thermal", "temp": "-5125", **files}))
     assert zone.read() == ZoneReading("cpu-thermal", -5.125, limit)
     assert zone.name == f"cpu-thermal ({tmp_path.name})"
@@ -214,9 +212,7 @@ def test_the_firmware_of_a_raspberry_pi_has_its_own_limit(kernels_c: float | Non
         *((name, False) for name in ("pwm-fan", "hot-surface-alert", "intel_powerclamp")),
     ],
 )
-def test_what_slows_the_board_down_is_throttling_and_a_fan_is_not(
-    cooling_type: str, tmp_path: Path, *, is_throttling: bool
-) -> None:
+def test_what_slows_the_board_throttles_and_no_fan(cooling_type: str, tmp_path: Path, *, is_throttling: bool) -> None:
     device = CoolingDevice(write(tmp_path, {"type": cooling_type, "cur_state": "1"}))
     assert device.read() == (Throttle(now=True, causes=THERMAL) if is_throttling else None)
 

@@ -31,9 +31,7 @@ def test_a_long_payload_is_refused_unread() -> None:
         (SwitchFields, "bundle", ["", ".", "..", "a/b", "a\n"], "bundle: should be the name of a folder in models_dir"),
     ],
 )
-def test_a_bad_field_is_named_with_what_is_allowed(
-    kind: type[CommandFields], name: str, values: list[Any], message: str
-) -> None:
+def test_bad_fields_are_refused_by_name(kind: type[CommandFields], name: str, values: list[Any], message: str) -> None:
     needed = {CancelFields: {"request_id": "a"}, SwitchFields: {"model": "default", "bundle": "b"}}.get(kind, {})
     for value in values:
         with pytest.raises(CommandError) as caught:

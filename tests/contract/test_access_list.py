@@ -1,21 +1,18 @@
 """A broker whose access list refuses a reply."""
 
 import getpass
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.processes import Mosquitto
-from tests.helpers.site import Site
+from tests.helpers.site import StartSite
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
 
 
-def test_a_reply_that_the_broker_refuses_goes_to_its_tasks_topic_and_health_says_so(
-    tmp_path: Path, start_site: Callable[..., Site]
-) -> None:
+def test_a_reply_that_the_broker_refuses_goes_to_the_task_and_health(tmp_path: Path, start_site: StartSite) -> None:
     (tmp_path / "acl").write_text("topic deny edgeai/v1/reply/mute\ntopic readwrite #\n", "utf-8")
     with Mosquitto(tmp_path, free_port(), f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n") as broker:
         site = start_site("5", port=broker.port, more="[health]\ninterval_s = 0.2\n")

@@ -1,10 +1,11 @@
 """`reply = "output"`, as a client with a small buffer sees it, at both MQTT versions, over a real broker."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.helpers.processes import BrokerPort
 from tests.helpers.site import Site, running_site
 from tests.helpers.support import REPLY_FIELDS
 
@@ -31,9 +32,7 @@ enabled = false
 
 
 @pytest.fixture(scope="module")
-def agent_of_module(
-    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
-) -> Iterator[Site]:
+def agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory, protocol: str) -> Iterator[Site]:
     with running_site(tmp_path_factory.mktemp("agent"), broker_port(protocol), protocol, more=TASKS) as site:
         yield site
 

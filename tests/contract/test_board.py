@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.boards.trees import load
-from tests.helpers.site import Site
+from tests.helpers.site import Site, StartSite
 
 
-def start(start_site: Callable[..., Site], root: Path) -> Site:
+def start(start_site: StartSite, root: Path) -> Site:
     return start_site("5", more=f'[board]\nroot = "{root}"\n[health]\ninterval_s = 0.5\n')
 
 
@@ -22,9 +22,7 @@ def is_read(document: dict[str, Any]) -> bool:
     return document["thermal"]["soc_c"] is not None and document["overall"] != "critical"
 
 
-def test_a_board_that_gets_hot_refuses_the_least_urgent_and_says_so(
-    start_site: Callable[..., Site], tmp_path: Path
-) -> None:
+def test_a_board_that_gets_hot_refuses_the_least_urgent_and_says_so(start_site: StartSite, tmp_path: Path) -> None:
     root = tmp_path / "board"
     load("pi5").write(root)
     site = start(start_site, root)
@@ -44,7 +42,7 @@ def test_a_board_that_gets_hot_refuses_the_least_urgent_and_says_so(
 
 
 def test_a_sensor_that_hangs_is_named_and_stops_neither_health_nor_answers(
-    start_site: Callable[..., Site], tmp_path: Path
+    start_site: StartSite, tmp_path: Path
 ) -> None:
     root = tmp_path / "board"
     load("rk3588-mainline").write(root)

@@ -4,13 +4,14 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.site import Site, running_site
+from tests.helpers.processes import BrokerPort
+from tests.helpers.site import Site, StartSite, running_site
 
 ALL = '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]\n'
 
@@ -53,7 +54,7 @@ def test_bad_command_fails_with_its_code(site: Site, operation: str, payload: by
 
 @pytest.fixture(scope="module")
 def slow_agent_of_module(
-    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
+    broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory, protocol: str
 ) -> Iterator[Site]:
     """One agent whose requests last, with all commands enabled."""
     folder, more = tmp_path_factory.mktemp("slow"), ALL + "[engine]\nmax_active = 1\n"
@@ -121,7 +122,7 @@ def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(slow: Site) -> N
     assert slow.ask("added", "b")["status"] == "ok"
 
 
-def test_signed_commands_are_checked_where_a_key_is_configured(start_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_signed_commands_are_checked_where_a_key_is_configured(start_site: StartSite, tmp_path: Path) -> None:
     key = secrets.token_hex(16)
     (tmp_path / "key").write_text(key + "\n", encoding="utf-8")
     site = start_site("5", more='[commands]\nkey_file = "key"\n')

@@ -1,6 +1,5 @@
 """What an agent publishes is what `edge-agent schema` says, field by field."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from jsonschema import Draft202012Validator
 
 from edge_agent.tools.schema.schema import json_schema
 from tests.helpers.boards.trees import load
-from tests.helpers.site import Site
+from tests.helpers.site import StartSite
 
 
 def closed(schema: Any) -> Any:
@@ -28,9 +27,7 @@ def faults(name: str, document: dict[str, Any]) -> list[str]:
     ]
 
 
-def test_every_document_is_as_its_schema_says(
-    start_site: Callable[..., Site], demo_bundle: Path, tmp_path: Path
-) -> None:
+def test_every_document_is_as_its_schema_says(start_site: StartSite, demo_bundle: Path, tmp_path: Path) -> None:
     load("pi5-throttled").write(tmp_path / "board")
     board = f'[board]\nroot = "{tmp_path / "board"}"\n[health]\ninterval_s = 0.5\n'
     site = start_site("5", model=str(demo_bundle), more=board)

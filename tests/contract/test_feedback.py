@@ -1,7 +1,7 @@
 """Feedback over a real broker."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.learning.maths.export import read_export
-from tests.helpers.processes import EdgeAgent
+from tests.helpers.processes import BrokerPort, EdgeAgent
 from tests.helpers.site import Site, running_site
 from tests.helpers.support import REPLY_FIELDS
 
@@ -33,9 +33,7 @@ def protocol() -> str:
 
 
 @pytest.fixture(scope="module")
-def agent_of_module(
-    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
-) -> Iterator[Site]:
+def agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory, protocol: str) -> Iterator[Site]:
     with running_site(tmp_path_factory.mktemp("agent"), broker_port(protocol), protocol, more=TASKS) as site:
         yield site
 

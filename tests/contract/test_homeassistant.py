@@ -2,16 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable
 
 from edge_agent.status.publisher import REPUBLISH_AFTER_S
-from tests.helpers.client import Client
+from tests.helpers.client import Connect
 from tests.helpers.processes import wait_until
-from tests.helpers.site import Site
+from tests.helpers.site import StartSite
 
 
 def test_a_board_is_announced_at_each_start_of_home_assistant_and_removed_on_demand(
-    start_site: Callable[..., Site], connect: Callable[..., Client]
+    start_site: StartSite, connect: Connect
 ) -> None:
     client = connect("3.1.1")
     client.subscribe("ha/device/#")

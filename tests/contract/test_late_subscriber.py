@@ -12,9 +12,9 @@ import pytest
 from edge_agent.mqtt.link import WILL_DELAY_S
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto, StartAgent, wait_until
 from tests.helpers.proxy import Proxy
-from tests.helpers.site import Site, site_config
+from tests.helpers.site import Site, StartSite, site_config
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
 
@@ -36,7 +36,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
-def start(start_site: Callable[..., Site], broker: Mosquitto) -> Start:
+def start(start_site: StartSite, broker: Mosquitto) -> Start:
     """Two agents, one for each MQTT version: they wait at the same time."""
     return lambda more, port=broker.port: [
         start_site(protocol, port=port, more=more, state=protocol) for protocol in ("5", "3.1.1")
@@ -174,9 +174,7 @@ def test_a_cut_network_is_seen_in_time_and_recovers_by_itself(broker: Mosquitto,
         assert [retained(broker, site)["state"]["state"] for site in sites] == ["online", "online"]
 
 
-def test_two_agents_of_one_name_raise_an_alarm_until_one_is_gone(
-    broker: Mosquitto, start: Start, start_agent: Callable[..., AgentProcess]
-) -> None:
+def test_two_agents_of_a_name_alarm_until_one_ends(broker: Mosquitto, start: Start, start_agent: StartAgent) -> None:
     sites = start(f"[health]\ninterval_s = {INTERVAL_S}\n")
     name = "alarm/duplicate-client-id"
     twins = []

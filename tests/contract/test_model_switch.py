@@ -14,8 +14,8 @@ import pytest
 from edge_agent.loader import load_config
 from edge_agent.requests.tasks import with_built_in
 from tests.helpers.bundles import BAD, changed, sha256_of
-from tests.helpers.processes import wait_until
-from tests.helpers.site import SHORT_OF_MEMORY, Site, running_site
+from tests.helpers.processes import BrokerPort, wait_until
+from tests.helpers.site import SHORT_OF_MEMORY, Site, StartSite, running_site
 
 # Each model is measured once: narrow steps are soon done.
 ALLOWED = """\
@@ -77,7 +77,7 @@ def models(model_bundles: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(start_site: Callable[..., Site], models: Path) -> Callable[..., Site]:
+def start(start_site: StartSite, models: Path) -> StartSite:
     """A site that runs the bundle `one`."""
     assert (models / "one").is_dir()
     return lambda protocol, more="": start_site(protocol, model="models/one", more=f"{ALLOWED}{more}")
@@ -85,7 +85,7 @@ def start(start_site: Callable[..., Site], models: Path) -> Callable[..., Site]:
 
 @pytest.fixture(scope="module")
 def agent_with_models(
-    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, model_bundles: Path, protocol: str
+    broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory, model_bundles: Path, protocol: str
 ) -> Iterator[Site]:
     """One agent that switches between good bundles."""
     folder = tmp_path_factory.mktemp("switch")
@@ -159,9 +159,7 @@ def test_maps_of_a_bundle_come_and_go_with_it(shared: Site) -> None:
     assert site.ask("triage", {"input": "normal", "deadline_ms": 60_000})["scores"] == pytest.approx(before, abs=0.01)
 
 
-def test_the_switch_outlives_a_restart(
-    start: Callable[..., Site], start_agent: Callable[..., Any], models: Path
-) -> None:
+def test_the_switch_outlives_a_restart(start: StartSite, start_agent: Callable[..., Any], models: Path) -> None:
     """test_record.py has what ends it."""
     site = start("5")
     assert switch(site, "two")["status"] == "ok"
@@ -175,7 +173,7 @@ def test_the_switch_outlives_a_restart(
 
 @pytest.mark.parametrize("is_beside", [True, False], ids=["beside", "after"])
 def test_bad_bundles_are_refused_with_their_faults_and_the_old_model_goes_on(
-    start: Callable[..., Site],
+    start: StartSite,
     models: Path,
     is_beside: bool,  # noqa: FBT001
 ) -> None:
@@ -260,7 +258,7 @@ def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(shared: Site
     assert model_of_answer(shared) == sha256_of(model_bundles / "two")
 
 
-def test_the_echo_engine_gives_way_to_a_model(start_site: Callable[..., Site], models: Path) -> None:
+def test_the_echo_engine_gives_way_to_a_model(start_site: StartSite, models: Path) -> None:
     site = start_site("5", model="echo:", more=ALLOWED)
     assert switch(site, "two")["status"] == "ok"
     assert model_of_answer(site) == sha256_of(models / "two")
@@ -268,9 +266,7 @@ def test_the_echo_engine_gives_way_to_a_model(start_site: Callable[..., Site], m
     assert info(site)["bundle"] == "echo"
 
 
-def test_a_model_with_wrong_canaries_raises_an_alarm_until_another_one_runs(
-    start_site: Callable[..., Site], models: Path
-) -> None:
+def test_a_model_with_wrong_canaries_raises_an_alarm_until_another_runs(start_site: StartSite, models: Path) -> None:
     model = 'models/damaged"\ncanary_interval_s = 1\n#"'
     site = start_site("5", model=model.removesuffix('"'), more=ALLOWED)
     alarm = f"{site.base}/alarm/model-quality"

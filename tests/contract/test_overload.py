@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Self
 
 from rigs.bench.overload import Ending, offer, summarize, table
 from rigs.load.asking import Load
-from tests.helpers.site import Site
+from tests.helpers.site import Site, StartSite
 
 # Four requests share a step of 80 ms, and a step begins with whatever is there: about 25 requests per second.
 STEP_MS = 80
@@ -50,9 +50,7 @@ def offered(site: Site, mix: Sequence[tuple[int, int]], *, times: int, seconds: 
     return [replace(fate, latency_ms=fate.agents_ms) for fate in fates]
 
 
-def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy_at_once(
-    start_site: Callable[..., Site],
-) -> None:
+def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy_at_once(start_site: StartSite) -> None:
     site = start_site("3.1.1", model=f"echo:step_ms={STEP_MS}")
     mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
     # From the first request on: nothing has been measured before.
@@ -92,7 +90,7 @@ def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy
     )
 
 
-def test_the_least_urgent_is_answered_within_a_flood_of_the_most_urgent(start_site: Callable[..., Site]) -> None:
+def test_the_least_urgent_is_answered_within_a_flood_of_the_most_urgent(start_site: StartSite) -> None:
     site = start_site("5", model=f"echo:step_ms={STEP_MS}")
     mix = [(0, 2000)] * 49 + [(9, 5000)]
     fates = offered(site, mix, times=3, seconds=3)
@@ -100,9 +98,7 @@ def test_the_least_urgent_is_answered_within_a_flood_of_the_most_urgent(start_si
     assert any(fate.is_in_time for fate in fates if fate.priority == 9)
 
 
-def test_an_idle_agent_says_that_a_deadline_is_too_short_and_who_comes_back_in_time_is_answered(
-    start_site: Callable[..., Site],
-) -> None:
+def test_an_idle_agent_says_that_a_deadline_is_too_short_and_answers_who_is_back_in_time(start_site: StartSite) -> None:
     site = start_site("5", model="echo:step_ms=300", more="[engine]\nmax_active = 1\n")
     site.ask("triage", "normal")
     reply = site.ask("triage", {"input": "normal", "deadline_ms": 200})

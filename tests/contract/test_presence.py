@@ -1,14 +1,10 @@
 """`state`, `info` and `health` over a real broker, at both MQTT versions."""
 
-from collections.abc import Callable
-
-from tests.helpers.client import Client
-from tests.helpers.site import Site
+from tests.helpers.client import Connect
+from tests.helpers.site import Site, StartSite
 
 
-def test_state_is_retained_and_goes_from_starting_to_stopped(
-    start_site: Callable[..., Site], connect: Callable[..., Client]
-) -> None:
+def test_state_is_retained_and_goes_from_starting_to_stopped(start_site: StartSite, connect: Connect) -> None:
     """test_late_subscriber.py has what follows a state, at both MQTT versions."""
     site = start_site("5")
     late = connect("5")

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.helpers.client import Client
-from tests.helpers.site import Site, running_site
+from tests.helpers.client import Connect
+from tests.helpers.processes import BrokerPort
+from tests.helpers.site import Site, StartSite, running_site
 from tests.helpers.support import REPLY_FIELDS
 
 
@@ -165,9 +166,7 @@ def test_unknown_task_is_answered_on_its_own_response_topic(site: Site) -> None:
     assert "triage" in reply["error"]["message"]
 
 
-def test_retained_request_is_never_answered(
-    start_site: Callable[..., Site], connect: Callable[..., Client], protocol: str
-) -> None:
+def test_retained_request_is_never_answered(start_site: StartSite, connect: Connect, protocol: str) -> None:
     topic = f"edgeai/v1/test/late{protocol[0]}/infer/triage/request"
     before = connect(protocol)
     before.publish(topic, {"input": "normal", "id": "old"}, retain=True)
@@ -199,7 +198,7 @@ def test_same_request_again_is_answered_again_without_inference(site: Site) -> N
 
 @pytest.fixture(scope="module")
 def slow_agent_of_module(
-    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
+    broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory, protocol: str
 ) -> Iterator[Site]:
     """One agent whose requests last, one after the other."""
     more = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n[engine]\nmax_active = 1\n[queue]\ncapacity = 16\n'

@@ -3,7 +3,6 @@
 import json
 import secrets
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from edge_agent import cli
 from edge_agent.loader import load_config
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.command import send_command
-from tests.helpers.client import Client
-from tests.helpers.processes import EdgeAgent
-from tests.helpers.site import Site, written_config
+from tests.helpers.client import Client, Connect
+from tests.helpers.processes import BrokerPort, EdgeAgent
+from tests.helpers.site import StartSite, written_config
 
 
 def test_it_prints_the_result_and_returns_its_exit_code(
-    start_site: Callable[..., Site], tmp_path: Path, protocol: str, edge_agent: EdgeAgent
+    start_site: StartSite, tmp_path: Path, protocol: str, edge_agent: EdgeAgent
 ) -> None:
     (tmp_path / "key").write_text(f"{secrets.token_hex(16)}\n", "utf-8")
     site = start_site(protocol, more='[commands]\nallow = ["ping", "cancel"]\nkey_file = "key"\n')
@@ -69,7 +68,7 @@ class Board:
 
 
 @pytest.fixture
-def board(connect: Callable[..., Client], broker_port: Callable[[str], int], tmp_path: Path, protocol: str) -> Board:
+def board(connect: Connect, broker_port: BrokerPort, tmp_path: Path, protocol: str) -> Board:
     return Board(connect(protocol), broker_port(protocol), tmp_path, protocol)
 
 

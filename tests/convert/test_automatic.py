@@ -86,9 +86,7 @@ def test_it_diverges_less_than_the_usual_mixes_of_the_same_size(quality: dict[st
     assert 0 < own["divergence"] == quality["divergence"]["mean"] < 0.5 * usual["divergence"]
 
 
-def test_the_bundle_is_whole_and_signed_and_the_agent_opens_it(
-    work: Path, bundle: Path, quality: dict[str, Any]
-) -> None:
+def test_the_bundle_is_whole_and_signed_and_opens(work: Path, bundle: Path, quality: dict[str, Any]) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     files = manifest["files"]
     assert sorted(files) == [
@@ -200,9 +198,7 @@ def convert_tiny(folder: Path, bundle: Path, work: Path, *more: str) -> int:
     return run(folder / "checkpoint", "--budget", "60000", "--out", bundle, "--work", work, *more)
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_threads(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bytes_do_not_depend_on_threads(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blas_threads: set[int] = set()
 
     def encode(*arguments: Any) -> Any:
@@ -220,9 +216,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
     assert blas_threads == {1}
 
 
-def test_a_run_that_is_stopped_while_it_measures_goes_on_where_it_was(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_while_measuring_goes_on(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = divergence.compare
     measured = 0
 

@@ -195,9 +195,7 @@ def put_a_file_in_its_place(bundle: Path) -> None:
         lambda bundle: (bundle.rename(bundle.parent / "a"), bundle.symlink_to("a")),
     ],
 )
-def test_force_deletes_nothing_that_is_not_a_bundle(
-    checkpoint: Path, bundle: Path, change: Callable[[Path], object]
-) -> None:
+def test_force_deletes_nothing_but_a_bundle(checkpoint: Path, bundle: Path, change: Callable[[Path], object]) -> None:
     change(bundle)
     before = sorted(bundle.parent.rglob("*"))
     with pytest.raises(ConvertError, match="not a bundle alone, so --force does not replace it"):

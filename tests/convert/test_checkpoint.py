@@ -72,9 +72,7 @@ def test_tensors_are_found_with_their_type_shape_and_bytes(tmp_path: Path) -> No
         ({"\x1b[2J\u202eevil\n": entry(dtype="I64")}, 8, r"\x1b[2J\u202eevil\n"),
     ],
 )
-def test_a_header_that_does_not_describe_the_data_is_refused(
-    tmp_path: Path, header: Any, nbytes: int, message: str
-) -> None:
+def test_a_header_that_is_not_of_the_data_is_refused(tmp_path: Path, header: Any, nbytes: int, message: str) -> None:
     assert message in refused(write(tmp_path / "m.safetensors", header, bytes(nbytes)))
 
 

@@ -232,9 +232,7 @@ def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subproces
 
 # SIGTERM: test_canaries.
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_in_the_middle_exits_1_and_leaves_nothing(
-    slow_checkpoint: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_exits_1_and_leaves_nothing(slow_checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start_and_wait_for_half_a_model(slow_checkpoint, tmp_path / "out")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -242,9 +240,7 @@ def test_a_signal_in_the_middle_exits_1_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_kill_leaves_no_bundle_and_the_next_conversion_clears_up(
-    slow_checkpoint: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_kill_leaves_no_bundle_the_next_clears_up(slow_checkpoint: Path, checkpoint: Path, tmp_path: Path) -> None:
     process = start_and_wait_for_half_a_model(slow_checkpoint, tmp_path / "out")
     process.kill()
     process.communicate(timeout=60)

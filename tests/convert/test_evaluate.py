@@ -6,31 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from convert.cli import main
 from edge_agent.gguf.header import ARRAY, STRING, read_header
 from tests.convert.checkpoints import make_checkpoint
+from tests.convert.conversions import Cli
 from tests.helpers.ggufs import MODEL_VALUES, gguf
+
+Evaluate = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def evaluate(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., tuple[int, str]]:
+def evaluate(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a model was run")
 
     monkeypatch.setattr("convert.evaluate.comparison.Runner", never)
 
     def run(bundle: Path, against: Path) -> tuple[int, str]:
-        code = main(["evaluate", str(bundle), "--against", str(against), "--work", str(tmp_path / "work")])
-        return code, capsys.readouterr().err.splitlines()[-1]
+        code, _, err = cli("evaluate", bundle, "--against", against, "--work", tmp_path / "work")
+        return code, err.splitlines()[-1]
 
     return run
 
 
-def test_a_path_without_a_model_is_refused_with_what_is_allowed(
-    evaluate: Callable[..., tuple[int, str]], tmp_path: Path, demo_bundle: Path
-) -> None:
+def test_a_path_without_a_model_is_refused_with_advice(evaluate: Evaluate, tmp_path: Path, demo_bundle: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "junk.gguf").write_text("junk")
     expected = "neither a bundle with model.gguf nor a .gguf file"
@@ -40,9 +38,7 @@ def test_a_path_without_a_model_is_refused_with_what_is_allowed(
     assert evaluate(tmp_path / "junk.gguf", demo_bundle) == evaluate(demo_bundle, tmp_path / "junk.gguf") == (1, junk)
 
 
-def test_a_path_without_a_reference_is_refused(
-    evaluate: Callable[..., tuple[int, str]], tmp_path: Path, demo_bundle: Path
-) -> None:
+def test_a_path_without_a_reference_is_refused(evaluate: Evaluate, tmp_path: Path, demo_bundle: Path) -> None:
     code, err = evaluate(demo_bundle, tmp_path / "none")
     assert (code, f"{tmp_path}/none: no such checkpoint folder; " in err) == (65, True)
     (tmp_path / "empty").mkdir()
@@ -50,9 +46,7 @@ def test_a_path_without_a_reference_is_refused(
     assert (code, "only safetensors checkpoints are supported" in err) == (65, True)
 
 
-def test_models_of_other_vocabularies_are_not_compared(
-    evaluate: Callable[..., tuple[int, str]], tmp_path: Path, demo_bundle: Path
-) -> None:
+def test_models_of_other_vocabularies_are_not_compared(evaluate: Evaluate, tmp_path: Path, demo_bundle: Path) -> None:
     (tmp_path / "two.gguf").write_bytes(gguf())
     code, err = evaluate(tmp_path / "two.gguf", demo_bundle)
     assert code == 1
@@ -67,9 +61,7 @@ def test_models_of_other_vocabularies_are_not_compared(
     assert (code, "of 320; only models with the same vocabulary can be compared" in err) == (1, True)
 
 
-def test_a_model_with_infinite_logits_is_refused_by_name(
-    tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_with_infinite_logits_is_refused_by_name(tmp_path: Path, demo_bundle: Path, cli: Cli) -> None:
     large = tmp_path / "large.gguf"
     large.write_bytes((demo_bundle / "model.gguf").read_bytes())
     (norm,) = (tensor for tensor in read_header(large).tensors if tensor.name == "output_norm.weight")
@@ -80,5 +72,5 @@ def test_a_model_with_infinite_logits_is_refused_by_name(
     texts = tmp_path / "texts.txt"
     texts.write_text("Pump 3 draws 4.2 A at 57 degrees. " * 100)
     words = ["evaluate", large, "--against", demo_bundle, "--eval", texts, "--work", tmp_path / "work", "--json"]
-    assert main([*map(str, words)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (f"edge-convert: {large}: computes logits that are not finite")
+    code, _, err = cli(*words)
+    assert (code, err.splitlines()[-1]) == (1, f"edge-convert: {large}: computes logits that are not finite")

@@ -114,9 +114,7 @@ def test_an_unsure_or_incomplete_answer_is_wrong(demo_bundle: Path, tmp_path: Pa
     assert [task.accuracy for task in tasks.values()] == [0.0, 0.0]
 
 
-def test_examples_that_only_one_model_answers_right_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_that_only_one_model_gets_right_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_model = [True, True, False, True]
     monkeypatch.setattr("convert.evaluate.comparison._are_right", lambda *_: of_model)
     monkeypatch.setattr("convert.evaluate.worker.sha256_of", lambda _: "1" * 64)
@@ -133,9 +131,7 @@ def test_examples_that_only_one_model_answers_right_are_counted(
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_the_samples_of_the_documentation_are_accepted(
-    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_of_the_documentation_are_accepted(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     models = page("models")
     (evaluation,) = re.findall(r"^edge-convert (evaluate .* --labelled .*)$", models, flags=re.MULTILINE)
     (line,) = re.findall(r'`(\{"task":.*"answer".*?\})`', models)

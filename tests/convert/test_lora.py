@@ -155,9 +155,7 @@ def test_an_unsupported_or_damaged_adapter_is_refused(
     assert not (tmp_path / "b").exists()
 
 
-def test_an_output_matrix_that_is_the_embedding_is_not_adapted(
-    tmp_path: Path, checkpoint: CheckpointFiles, cli: Cli
-) -> None:
+def test_a_matrix_that_is_the_embedding_is_not_adapted(tmp_path: Path, checkpoint: CheckpointFiles, cli: Cli) -> None:
     adapter = make_adapter(checkpoint.tensors, modules=("lm_head",))
     done = cli(*words_for(tmp_path, make_checkpoint(layers=1, tied=True), adapter))
     assert (done.returncode, "lm_head.lora_A.weight: allowed are" in done.stderr) == (65, True)

@@ -88,9 +88,7 @@ def test_a_weight_too_large_for_f16_is_refused_and_bf16_named(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", sorted({kind for kinds in (*_BODY.values(), _EMBEDDING) for kind in kinds}))
-def test_every_block_type_refuses_weights_beyond_its_scale(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: GgmlType
-) -> None:
+def test_block_types_refuse_large_weights(tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: GgmlType) -> None:
     values = WEIGHTS.copy()
     values[-1, -1] = 1e12
     with pytest.raises(ConvertError, match=f"tensor w: numbers too large for {kind.name}"):

@@ -100,9 +100,7 @@ def test_a_space_inside_a_merged_part_is_written_as_its_byte_level_stand_in(file
     assert parse(files).merges == ["aĠb c"]
 
 
-def test_r1_distill_is_recognised_and_its_think_tokens_are_user_defined_and_its_markers_control(
-    files: CheckpointFiles,
-) -> None:
+def test_r1_distill_is_known_its_think_tokens_are_user_defined_and_its_markers_control(files: CheckpointFiles) -> None:
     tokenizer = parse(r1_distill(files))
     assert tokenizer.pre == "deepseek-r1-qwen"
     assert tokenizer.adds == {"bos": True, "eos": False, "sep": False}

@@ -34,9 +34,7 @@ def test_a_folder_is_free_again_after_the_end(tmp_path: Path) -> None:
             refused(folder)
 
 
-def test_a_second_run_ends_with_1_and_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent
-) -> None:
+def test_a_second_run_ends_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent) -> None:
     monkeypatch.setattr("edge_agent.agent.Agent", lambda *_: pytest.fail("it runs"))
     with locked(tmp_path / "state"):
         done = edge_agent("run", "--config", written_config(tmp_path, "echo:"))

@@ -1,7 +1,7 @@
 """Fixtures for the engine: the demonstration model, and engines to try the same contract on."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from edge_agent.core.pipe import Adapter, EngineSettings, Load, TaskPrefix
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
-from tests.engine.runs import TASK
+from tests.engine.runs import TASK, OpenLlama
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def model_path(demo_bundle: Path) -> str:
 
 
 @pytest.fixture
-def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
+def open_llama(model_path: str) -> Iterator[OpenLlama]:
     """Opens engines, over the demonstration model where none is given; closed at the end of the test."""
     opened: list[LlamaEngine] = []
 

@@ -1,6 +1,6 @@
 """Requests that the engine's tests send, and what comes back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge_agent.core.pipe import (
@@ -16,8 +16,10 @@ from edge_agent.core.pipe import (
     TextPlan,
 )
 from edge_agent.engine.engine import Engine
+from edge_agent.engine.llama_engine import LlamaEngine
 
 END = (Finished, Failed, Cancelled)
+OpenLlama = Callable[..., LlamaEngine]
 Plan = LabelsPlan | SchemaPlan | TextPlan
 LABELS = LabelsPlan(labels=("normal", "bearing fault", "bearing wear", "cavitation"))
 SCHEMA: dict[str, Any] = {

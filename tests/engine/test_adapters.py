@@ -1,6 +1,5 @@
 """Adapters on the demonstration model: what they change, what is kept of them, and what must not reach llama.cpp."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,12 @@ import pytest
 
 from edge_agent.core.pipe import Finished
 from edge_agent.engine.llama import Llama, LoadError, Piece
-from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.step import step_costs
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.adapters import AdapterFiles
 from tests.engine.adapters import bundle_with, convert, demo_adapter, merged_bundle, to_load
-from tests.engine.runs import LABELS, finished, run
+from tests.engine.runs import LABELS, OpenLlama, finished, run
 from tests.helpers.ggufs import ADAPTER_VALUES, ARRAY, F32, STRING, U32, gguf, refused
 
 
@@ -62,7 +60,7 @@ def test_adapters_do_what_weights_with_their_products_do(
 
 
 def test_what_is_kept_of_one_adapter_is_not_used_with_another(
-    open_llama: Callable[..., LlamaEngine],
+    open_llama: OpenLlama,
     plain: Path,
     bundles: list[Path],
     tmp_path: Path,

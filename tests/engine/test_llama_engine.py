@@ -1,7 +1,6 @@
 """What the model's engine does beyond the contract: sharing, batching, safety, recovery."""
 
 import ctypes
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,21 @@ from edge_agent.engine.prompt.chat import Chat
 from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.scheduler import Linger, StepCost, StepPolicy
 from tests.engine.exact import ExactModel
-from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, asking, ends, finished, messages, run, system
+from tests.engine.runs import (
+    LABELS,
+    PLANS,
+    SCHEMA,
+    TASK,
+    OpenLlama,
+    answer_all,
+    asking,
+    ends,
+    finished,
+    messages,
+    run,
+    system,
+)
 from tests.helpers.ggufs import STRING, changed_model
-
-OpenLlama = Callable[..., LlamaEngine]
 
 
 def test_the_task_s_prefix_is_decoded_before_the_first_request(open_llama: OpenLlama) -> None:
@@ -187,9 +197,7 @@ def test_prefixes_are_restored_from_disk(open_llama: OpenLlama, tmp_path: Path) 
     assert not kept.exists(), "no task has it any more"
 
 
-def test_idle_rows_change_no_answer_and_leave_nothing_behind(
-    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_rows_change_no_answer_and_leave_no_trace(open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [run(number, f"pump {number} vibrates", plan, max_tokens=40) for number, plan in enumerate(PLANS)]
     plain, engine = open_llama(tasks=()), open_llama(tasks=())
     for each in (plain, engine):
@@ -207,9 +215,7 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_large_requests_of_several_tasks_do_not_take_each_others_room_for_ever(
-    open_llama: OpenLlama, first: int
-) -> None:
+def test_large_requests_of_several_tasks_do_not_starve_each_other(open_llama: OpenLlama, first: int) -> None:
     tasks = [
         TaskPrefix(task=name, messages=system(text * 8), user_prefix="Reading: ")
         for name, text in (("a", "You sort the readings of pumps. "), ("b", "Other words about machines here. "))

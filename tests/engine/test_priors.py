@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +7,11 @@ import pytest
 from edge_agent.core.pipe import EngineSettings, Event, Failed, Finished, Load, TaskPrefix
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
-from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.priors import measure_priors
-from tests.engine.runs import LABELS, TASK, answer_all, messages, run
+from tests.engine.runs import LABELS, TASK, OpenLlama, answer_all, messages, run
 
 CONTENT_FREE = tuple(run(0, text, LABELS) for text in ("N/A", ""))
 ASKED = replace(TASK, definition="d1", content_free=CONTENT_FREE)
-OPEN = Callable[..., LlamaEngine]
 
 
 def load_of(state_dir: Path | None, sha256: str = "model") -> Load:
@@ -63,7 +60,7 @@ def test_a_damaged_file_is_measured_again(tmp_path: Path) -> None:
         assert "d1" in measured(EchoEngine(load_of(None)), load_of(tmp_path), ASKED)[0]
 
 
-def test_a_task_whose_content_free_requests_do_not_fit_the_context_keeps_its_scores(open_llama: OPEN) -> None:
+def test_a_task_whose_content_free_requests_do_not_fit_the_context_keeps_its_scores(open_llama: OpenLlama) -> None:
     engine = open_llama(context_tokens=256)
     long = replace(ASKED, content_free=(*CONTENT_FREE, run(0, "", LABELS, messages=messages("word " * 400))))
     scores, events = measured(engine, load_of(None), long)

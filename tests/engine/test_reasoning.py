@@ -1,6 +1,5 @@
 """Reasoning models: the demonstration's weights under the tokens and the template of DeepSeek-R1-Distill-Qwen."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from edge_agent.core.pipe import ChatMessage, Finish, Sampling, SchemaPlan
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine import r1_distill
-from tests.engine.runs import LABELS, SCHEMA, asking, failed, finished, run
+from tests.engine.runs import LABELS, SCHEMA, OpenLlama, asking, failed, finished, run
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +18,7 @@ def r1_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine(open_llama: Callable[..., LlamaEngine], r1_path: Path) -> LlamaEngine:
+def engine(open_llama: OpenLlama, r1_path: Path) -> LlamaEngine:
     return open_llama(model=r1_path)
 
 

@@ -36,8 +36,11 @@ class Worker:
             assert not isinstance(event, WorkerExited), event
 
 
+Start = Callable[..., Worker]
+
+
 @pytest.fixture
-def start() -> Iterator[Callable[..., Worker]]:
+def start() -> Iterator[Start]:
     workers: list[Worker] = []
 
     def start_(model_path: str = "echo:", **settings: int) -> Worker:
@@ -49,7 +52,7 @@ def start() -> Iterator[Callable[..., Worker]]:
         worker.process.stop(WAIT_S)
 
 
-def test_a_worker_says_ready_answers_and_ends_with_its_input(start: Callable[..., Worker], model_path: str) -> None:
+def test_a_worker_says_ready_answers_and_ends_with_its_input(start: Start, model_path: str) -> None:
     worker = start(model_path, context_tokens=512, max_active=2)
 
     ready = worker.wait_for(Ready)
@@ -67,7 +70,7 @@ def test_a_worker_says_ready_answers_and_ends_with_its_input(start: Callable[...
     assert exited.returncode == 0
 
 
-def test_progress_is_not_late_where_requests_end_in_quick_succession(start: Callable[..., Worker]) -> None:
+def test_progress_is_not_late_where_requests_end_in_quick_succession(start: Start) -> None:
     worker = start()
     for number in range(1, 4):
         worker.process.send(run(number, "a b c"))
@@ -80,7 +83,7 @@ def test_progress_is_not_late_where_requests_end_in_quick_succession(start: Call
     assert monotonic() - ended < 0.6
 
 
-def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: Callable[..., Worker]) -> None:
+def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: Start) -> None:
     worker = start()
     worker.process.send(run(1, "a b c"))
 
@@ -94,9 +97,7 @@ def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: C
     ("path", "message"),
     [("nothing.gguf", "does not exist"), ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms")],
 )
-def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(
-    start: Callable[..., Worker], path: str, message: str
-) -> None:
+def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(start: Start, path: str, message: str) -> None:
     worker = start(path)
 
     assert message in worker.wait_for(LoadFailed).message

@@ -55,9 +55,7 @@ def test_the_strings_of_an_array_are_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3, None])
-def test_values_and_tensors_are_those_that_another_reader_finds(
-    tmp_path: Path, demo_bundle: Path, version: int | None
-) -> None:
+def test_values_and_tensors_are_those_of_another_reader(tmp_path: Path, demo_bundle: Path, version: int | None) -> None:
     path = demo_bundle / "model.gguf" if version is None else tmp_path / "x.gguf"
     if version is not None:
         path.write_bytes(gguf(RICH, TWO, TWO_DATA, version=version))

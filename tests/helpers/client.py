@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.helpers.processes import WAIT_S
 
 # A message that is published after a subscription arrives after the retained ones.
 _END = "the/end"
+Connect = Callable[..., "Client"]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class Ended(NamedTuple):
 
 
 EdgeAgent = Callable[..., Ended]
+StartAgent = Callable[..., "AgentProcess"]
+BrokerPort = Callable[[str], int]
 
 
 def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S, *, every_s: float = 0.01) -> None:

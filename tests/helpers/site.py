@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ publish = "plant/{1}/triage"
 SHORT_OF_MEMORY = "[governor]\nenabled = false\nmemory_reserve_mb = 900_000\n"
 
 
+StartSite = Callable[..., "Site"]
 DEVICES = (f"board{number}" for number in itertools.count(1))
 
 

@@ -43,9 +43,7 @@ def read(path: Path) -> list[Any]:
         return [since for (since,) in select("SELECT since FROM quarantine WHERE task = ?", "task")]
 
 
-def test_commits_that_are_in_the_wal_alone_are_seen_and_nothing_is_written(
-    path: Path, agent: sqlite3.Connection
-) -> None:
+def test_commits_in_the_wal_alone_are_seen_and_nothing_is_written(path: Path, agent: sqlite3.Connection) -> None:
     write(agent, "now")
     before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     agent.execute("BEGIN")

@@ -298,9 +298,7 @@ def test_a_bundle_without_a_good_signature_is_refused(tmp_path: Path, damage: Ca
     assert refusal(path, public) == f"demo/manifest.sig: {told}; {REQUIRED}"
 
 
-def test_the_manifest_is_read_once_so_that_what_was_signed_is_what_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_manifest_is_read_once_and_what_was_signed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private, public = write_keys(tmp_path)
     path = bundle(tmp_path / "demo")
     sign(path, private)

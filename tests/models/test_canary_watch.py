@@ -57,12 +57,15 @@ class Watch:
         self.watch.receive(labelled(0, normal=normal, bearing_fault=1 - normal), now)
 
 
+Make = Callable[..., Watch]
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., Watch]:
+def make(tmp_path: Path) -> Make:
     return lambda **fields: Watch(tmp_path / "bundle", **fields)
 
 
-def test_a_round_is_asked_after_the_start_and_then_at_intervals_one_by_one(make: Callable[..., Watch]) -> None:
+def test_a_round_is_asked_after_the_start_and_then_at_intervals_one_by_one(make: Make) -> None:
     one = make()
     assert one.tick(FIRST_AFTER_S - 1) == 0
     assert one.tick(FIRST_AFTER_S) == 1
@@ -76,9 +79,7 @@ def test_a_round_is_asked_after_the_start_and_then_at_intervals_one_by_one(make:
     assert one.tick(63.0 + HOUR) == 3
 
 
-def test_differing_answers_are_reported_at_the_end_of_a_round_until_a_round_is_right(
-    make: Callable[..., Watch],
-) -> None:
+def test_differing_answers_are_reported_at_the_end_of_a_round_until_a_round_is_right(make: Make) -> None:
     one = make()
     for at, scores in ((100.0, (0.9, 0.5)), (100.0 + 2 * HOUR, (0.95, 0.85))):
         for normal in scores:
@@ -91,7 +92,7 @@ def test_differing_answers_are_reported_at_the_end_of_a_round_until_a_round_is_r
     assert 'canaries[1] (t): "normal" has 0.500' in wrong
 
 
-def test_a_request_cancels_the_canary_that_runs(make: Callable[..., Watch]) -> None:
+def test_a_request_cancels_the_canary_that_runs(make: Make) -> None:
     one = make()
     assert one.tick(100.0, is_idle=False) == 0
     one.tick(101.0)
@@ -109,7 +110,7 @@ def test_a_request_cancels_the_canary_that_runs(make: Callable[..., Watch]) -> N
     assert one.worker.asked[2:] == ["b"]
 
 
-def test_a_model_that_was_just_asked_is_asked_after_the_interval(make: Callable[..., Watch], tmp_path: Path) -> None:
+def test_a_model_that_was_just_asked_is_asked_after_the_interval(make: Make, tmp_path: Path) -> None:
     one = make()
     one.tick(100.0)
     files: dict[str, Any] = {"model.gguf": GGUF, "canaries.json": CANARIES.encode()}
@@ -123,7 +124,7 @@ def test_a_model_that_was_just_asked_is_asked_after_the_interval(make: Callable[
 
 
 @pytest.mark.expects_warning
-def test_a_canary_that_ends_the_worker_is_asked_again_only_after_the_interval(make: Callable[..., Watch]) -> None:
+def test_a_canary_that_ends_the_worker_is_asked_again_only_after_the_interval(make: Make) -> None:
     one = make()
     one.tick(100.0)
     one.worker.ready = None
@@ -134,7 +135,7 @@ def test_a_canary_that_ends_the_worker_is_asked_again_only_after_the_interval(ma
     assert one.tick(102.0 + HOUR) == 2
 
 
-def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[..., Watch], tmp_path: Path) -> None:
+def test_nothing_is_asked_without_interval_worker_or_canaries(make: Make, tmp_path: Path) -> None:
     one = make(interval_s=0)
     assert one.tick(1e6) == 0
     for name in ("plain", None):

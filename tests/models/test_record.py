@@ -24,9 +24,11 @@ from edge_agent.models.record import (
 )
 from tests.models.test_bundle import GGUF, bundle
 
+Configured = Callable[[str], Config]
+
 
 @pytest.fixture
-def configured(tmp_path: Path) -> Callable[[str], Config]:
+def configured(tmp_path: Path) -> Configured:
     """A configuration beside the bundles `a`, `b` and `c`, of which it names one."""
     for name in "abc":
         bundle(tmp_path / name)
@@ -50,7 +52,7 @@ def switched(config: Config, current: str, previous: str | None) -> None:
     write_record(config.state_dir, record)
 
 
-def test_without_a_switch_the_configuration_counts(configured: Callable[[str], Config], tmp_path: Path) -> None:
+def test_without_a_switch_the_configuration_counts(configured: Configured, tmp_path: Path) -> None:
     config = configured("a")
     assert (read_record(config), in_force(config), switched_hint(config)) == (None, tmp_path / "a", None)
     assert open_in_force(config).source == tmp_path / "a"
@@ -58,7 +60,7 @@ def test_without_a_switch_the_configuration_counts(configured: Callable[[str], C
 
 @pytest.mark.expects_warning
 def test_a_switch_counts_until_the_configuration_names_another_path_and_not_again_after_that(
-    configured: Callable[[str], Config], tmp_path: Path
+    configured: Configured, tmp_path: Path
 ) -> None:
     switched(configured("a"), "b", "a")
     config = configured("a")
@@ -75,9 +77,7 @@ def test_a_switch_counts_until_the_configuration_names_another_path_and_not_agai
     assert not (config.state_dir / FILE).exists()
 
 
-def test_a_link_that_follows_switches_ends_none_and_names_what_runs(
-    configured: Callable[[str], Config], tmp_path: Path
-) -> None:
+def test_a_link_that_follows_switches_ends_none_and_names_what_runs(configured: Configured, tmp_path: Path) -> None:
     link = tmp_path / "current"
     link.symlink_to("a")
     config = configured("current")
@@ -95,7 +95,7 @@ def test_a_link_that_follows_switches_ends_none_and_names_what_runs(
 
 @pytest.mark.expects_warning
 def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_then_to_the_configured_one(
-    configured: Callable[[str], Config], tmp_path: Path
+    configured: Configured, tmp_path: Path
 ) -> None:
     config = configured("c")
     switched(config, "b", "a")
@@ -116,7 +116,7 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
 
 @pytest.mark.expects_warning
 def test_after_a_rollback_to_the_configured_bundle_the_one_before_opens_if_that_is_damaged(
-    configured: Callable[[str], Config], tmp_path: Path
+    configured: Configured, tmp_path: Path
 ) -> None:
     config = configured("a")
     switched(config, "a", "b")
@@ -125,7 +125,7 @@ def test_after_a_rollback_to_the_configured_bundle_the_one_before_opens_if_that_
     assert (model.source, model.is_fallback) == (tmp_path / "b", True)
 
 
-def test_a_record_of_an_older_agent_has_no_least_version(configured: Callable[[str], Config], tmp_path: Path) -> None:
+def test_a_record_of_an_older_agent_has_no_least_version(configured: Configured, tmp_path: Path) -> None:
     config = configured("c")
     switched(config, "b", "a")
     path = config.state_dir / FILE
@@ -136,9 +136,7 @@ def test_a_record_of_an_older_agent_has_no_least_version(configured: Callable[[s
     assert open_in_force(config).source == tmp_path / "b"
 
 
-def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_none_is_in_force(
-    configured: Callable[[str], Config], tmp_path: Path
-) -> None:
+def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_it_counts(configured: Configured, tmp_path: Path) -> None:
     config = configured("a")
     shutil.rmtree(tmp_path / "a")
     assert len(file_faults(config)) == 1
@@ -150,18 +148,14 @@ def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_none_is_in_force(
 @pytest.mark.parametrize(
     "content", [b"", b"\x00" * 90, b"{}", b'{"schema":2,"configured":"a","current":"b","previous":null}']
 )
-def test_a_file_that_cannot_be_read_leaves_the_configured_model(
-    configured: Callable[[str], Config], tmp_path: Path, content: bytes
-) -> None:
+def test_an_unreadable_file_leaves_the_configured_model(configured: Configured, tmp_path: Path, content: bytes) -> None:
     config = configured("a")
     config.state_dir.mkdir()
     (config.state_dir / FILE).write_bytes(content)
     assert open_in_force(config).source == tmp_path / "a"
 
 
-def test_a_record_takes_the_old_one_s_place_only_when_it_is_on_the_disk(
-    configured: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_replaces_the_old_once_it_is_on_disk(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
     """tests/system/test_power_cuts.py ends the process at any operation."""
     operations: list[str] = []
     for owner, name in ((os, "fsync"), (Path, "replace")):
@@ -176,7 +170,7 @@ def test_a_record_takes_the_old_one_s_place_only_when_it_is_on_the_disk(
     assert operations == ["fsync", "replace", "fsync"]
 
 
-def test_engine_states_of_other_models_are_removed(configured: Callable[[str], Config], tmp_path: Path) -> None:
+def test_engine_states_of_other_models_are_removed(configured: Configured, tmp_path: Path) -> None:
     model = open_in_force(configured("a"))
     mine = model.engine_state(tmp_path)
     other = mine.parent / "other"

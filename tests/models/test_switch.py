@@ -185,9 +185,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
     assert (board.supervisor.restarts, board.dispatcher.active) == (0, 0)
 
 
-def test_the_new_model_is_not_in_force_before_its_canaries_and_its_record(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_model_is_in_force_before_its_canaries_and_its_record(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     may_write = threading.Event()
     write = record.write_record
     monkeypatch.setattr(record, "write_record", lambda *given: may_write.wait(30) and write(*given))

@@ -45,9 +45,7 @@ def faults(folder: Path, tls: dict[str, str] | None = None, **fields: str) -> li
         ({"ca_file": "text", "cert_file": "none"}, ["mqtt.tls.ca_file", "mqtt.tls.cert_file"]),
     ],
 )
-def test_a_fault_of_a_certificate_or_key_names_its_setting(
-    tmp_path: Path, tls: dict[str, str], expected: list[str]
-) -> None:
+def test_faults_of_certificate_or_key_name_a_setting(tmp_path: Path, tls: dict[str, str], expected: list[str]) -> None:
     found = faults(tmp_path, tls)
     assert len(found) == len(expected)
     assert all(fault.startswith(start) for fault, start in zip(found, expected, strict=True)), found

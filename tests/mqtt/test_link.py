@@ -113,9 +113,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("require_mosquitto", "quickly")
-def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_lost(
-    tmp_path: Path, protocol: str
-) -> None:
+def test_brokers_are_tried_in_turn_and_the_first_again_when_the_other_is_lost(tmp_path: Path, protocol: str) -> None:
     port = free_port()
     # All of 127.0.0.0/8 is this machine; the broker listens at the last one only.
     hosts = ["127.0.0.3", "127.0.0.2", "127.0.0.1"]
@@ -138,9 +136,7 @@ def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_los
 @pytest.mark.expects_warning
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unreadable_ones_never(
-    tmp_path: Path,
-) -> None:
+def test_replaced_certificates_count_from_the_next_attempt_on_and_unreadable_ones_never(tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
     for name, pem in (("ca.pem", OTHER_CERTIFICATE), ("server.pem", CERTIFICATE), ("server.key", KEY)):
         (tmp_path / name).write_text(pem, encoding="utf-8")

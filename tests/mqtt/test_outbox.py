@@ -88,9 +88,7 @@ def test_a_number_of_paho_that_is_in_use_still_costs_no_message() -> None:
 
 
 @pytest.mark.parametrize(("configured", "of_broker"), [(None, 2000), (2000, None), (3000, 2000), (2000, 3000)])
-def test_what_is_too_large_for_the_broker_is_rejected_whether_it_waits_or_is_new(
-    configured: int | None, of_broker: int | None
-) -> None:
+def test_what_is_too_large_for_the_broker_is_always_rejected(configured: int | None, of_broker: int | None) -> None:
     site, own, limit = Site(), 9 + len("r"), 2000
     large, fits = site.publish("r", b"x" * (limit - own + 1)), site.publish("r", b"x" * (limit - own))
     site.outbox._configured_max_bytes = configured

@@ -139,9 +139,7 @@ def test_a_board_without_a_user_connects_as_guest_without_tls(monkeypatch: pytes
     assert logging.getLogger("pika").level == logging.CRITICAL
 
 
-def test_a_board_connects_with_the_account_of_mqtt_and_another_if_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_board_connects_with_the_account_of_mqtt_or_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "password").write_text("secret\n", encoding="ascii")
     mqtt = f'[mqtt]\nusername = "board1"\npassword_file = "{tmp_path}/password"\n'
     given = parameters(monkeypatch, mqtt).credentials
@@ -150,9 +148,7 @@ def test_a_board_connects_with_the_account_of_mqtt_and_another_if_it_is_told(
     assert (given.username, given.password) == ("admin", "other")
 
 
-def test_the_port_is_the_configurations_and_with_tls_the_certificate_is_verified_for_the_host(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_port_is_configured_and_the_certificate_is_verified_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     given = parameters(monkeypatch, more='port = 7\nvirtual_host = "hall1"\n')
     assert (given.port, given.virtual_host) == (7, "hall1")
     given = parameters(monkeypatch, "[mqtt.tls]\n")

@@ -114,9 +114,7 @@ class TestPlaces:
             assert one.claims.empty()
             assert len(broker.queues[QUEUE]) == 1
 
-    def test_a_request_takes_a_place_until_it_is_settled_although_its_consumer_is_gone(
-        self, broker: FakeBroker
-    ) -> None:
+    def test_a_request_takes_a_place_until_it_is_settled_even_if_its_consumer_is_gone(self, broker: FakeBroker) -> None:
         for payload in (b"a", b"b"):
             broker.publish(payload)
         with connected_board(broker, 1) as one:
@@ -268,9 +266,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 class TestLost:
     """A connection that is lost, or cannot be made."""
 
-    def test_it_is_made_again_at_the_first_host_that_can(
-        self, broker: FakeBroker, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_it_is_made_at_the_first_host_that_can(self, broker: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
         with connected_board(broker, hosts='["one", "two"]') as one:
             assert broker.attempts == ["one"]
             broker.refusals["one"] = REFUSED
@@ -296,9 +292,7 @@ class TestLost:
         assert connected.queue is not None
         assert lost.queue is None
 
-    def test_a_consumer_that_the_broker_ends_ends_the_connection(
-        self, broker: FakeBroker, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_a_lost_consumer_ends_the_connection(self, broker: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
         with connected_board(broker):
             first = broker.connection
             first.channels[0].cancel_all()
@@ -306,9 +300,7 @@ class TestLost:
         assert not first.is_open
         assert [one.rpartition(": ")[2] for one in warnings(caplog)] == ["the pool's queue is gone"]
 
-    def test_a_queue_that_is_not_declared_is_waited_for(
-        self, broker: FakeBroker, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_undeclared_queue_is_waited_for(self, broker: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
         queues, broker.queues = broker.queues, {}
         with board() as one:
             wait_until(lambda: len(broker.attempts) > 3, "it tries again")
@@ -338,9 +330,7 @@ class TestLost:
             wait_until(lambda: len(broker.attempts) >= attempts + 6, "it tries again")
         assert len(warnings(caplog)) == 3
 
-    def test_an_outage_of_hours_does_not_end_the_link(
-        self, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_outage_of_hours_ends_no_link(self, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
         """2 ** failures overflows a float from attempt 1025 on."""
         monkeypatch.setattr(module, "BACK_OFF_S", (0.0, 0.0))
         broker.refusals["one"] = REFUSED
@@ -364,9 +354,7 @@ class TestLost:
 
 
 @pytest.mark.expects_warning
-def test_a_message_that_meets_a_bug_ends_and_cuts_no_board_off(
-    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_that_meets_a_bug_cuts_no_board_off(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(key: str, tag: int, properties: BasicProperties, payload: bytes, *, received_at: float) -> Message:
         assert payload != b"bad", "a bug"
         return message_of(key, tag, properties, payload, received_at=received_at)

@@ -414,9 +414,7 @@ def test_a_forbidden_reply_goes_to_the_topic_of_its_task(folder: Path) -> None:
 
 @pytest.mark.expects_warning
 @pytest.mark.parametrize("result", [PublishResult.FORBIDDEN, PublishResult.POSTPONED])
-def test_a_reply_that_is_too_long_when_it_is_sent_again_becomes_a_short_one(
-    folder: Path, result: PublishResult
-) -> None:
+def test_a_reply_that_is_too_long_when_sent_again_becomes_a_short_one(folder: Path, result: PublishResult) -> None:
     board = answered_elsewhere(folder, "word " * 1000)
     board.outlet.largest = 1000
     board.learn(1, result)

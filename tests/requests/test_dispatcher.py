@@ -60,9 +60,7 @@ HOT = Limits(
         ({"input": "x" * 70_000, "id": "text"}, {"correlation": b"c", "content_type": "text/plain"}, "c"),
     ],
 )
-def test_the_id_is_that_of_the_envelope_or_made_of_the_correlation(
-    payload: Any, fields: dict[str, Any], identity: str | int
-) -> None:
+def test_the_id_is_the_envelopes_or_the_correlation(payload: Any, fields: dict[str, Any], identity: str | int) -> None:
     desk = Desk()
     desk.ask(payload, **fields)
     desk.dispatcher.on_worker_answer(finished(1), 1.0)
@@ -982,9 +980,7 @@ class TestStudents:
         assert [run.student for run in desk.runs] == ["student-u"]
 
     @pytest.mark.parametrize("learns", [False, True])
-    def test_a_task_with_a_model_of_its_own_is_answered_by_no_other(
-        self, *, learns: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_task_with_its_own_model_is_for_it_alone(self, *, learns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ClassifyTask, "has_own_model", True)
         desk = self.desk() if learns else Desk(slots=0)
         self.choice = None

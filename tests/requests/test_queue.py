@@ -177,9 +177,7 @@ class Shift:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.floats(0.1, 20), st.floats(0, 1)), max_size=60))
-def test_admitted_requests_of_one_priority_are_in_time_if_the_engine_does_as_measured(
-    arrivals: list[tuple[float, float]],
-) -> None:
+def test_admitted_requests_of_one_priority_are_in_time_at_measured_pace(arrivals: list[tuple[float, float]]) -> None:
     shift = Shift()
     for deadline_s, pause_s in arrivals:
         shift.arrive(deadline_s, pause_s)

@@ -84,9 +84,7 @@ def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
 
 
 @pytest.mark.parametrize(("templates", "starts"), [([DEFAULT_TEMPLATE], False), ([DEFAULT_TEMPLATE, "x"], True)])
-def test_there_is_a_process_from_the_start_only_where_a_template_needs_one(
-    templates: list[str], *, starts: bool
-) -> None:
+def test_a_process_starts_only_where_a_template_needs_one(templates: list[str], *, starts: bool) -> None:
     done: queue.Queue[Rendered] = queue.Queue()
     renderer = Renderer(done.put)
     renderer.render = lambda *_: f"{pid_of(renderer) is not None}"  # type: ignore[method-assign]

@@ -144,9 +144,7 @@ def test_the_prefix_is_the_text_that_no_request_changes() -> None:
     assert task().prefix() == TaskPrefix(task="generate", definition=task().definition, user_prefix="")
 
 
-def test_a_task_with_a_model_of_its_own_gives_the_large_model_nothing_to_decode(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_task_with_its_own_model_gives_the_large_model_nothing_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(prefixes_of([task()])) == 1
     monkeypatch.setattr(GenerateTask, "has_own_model", True)
     assert prefixes_of([task()]) == ()

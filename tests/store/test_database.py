@@ -55,9 +55,7 @@ def test_a_database_of_the_first_release_is_taken_over(path: Path) -> None:
 
 
 @pytest.mark.expects_warning
-def test_a_database_of_another_schema_is_kept_aside_and_not_called_damaged(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_database_of_another_schema_is_kept_not_called_damaged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     written(path, "CREATE TABLE requests (number INTEGER PRIMARY KEY, something TEXT)")
     store = opened(path)
     assert accept(store) == 1
@@ -101,9 +99,7 @@ def test_text_that_is_damaged_is_still_text(path: Path) -> None:
 
 
 @pytest.mark.expects_warning
-def test_a_database_that_cannot_be_opened_is_a_fault_and_nothing_else(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_database_that_cannot_be_opened_is_only_a_fault(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.mkdir(parents=True)
     assert "unable to open" in str(opened(path).fault)
     assert "Traceback" not in capsys.readouterr().err

@@ -76,9 +76,7 @@ def test_a_reply_takes_the_place_of_its_request_until_the_broker_has_it(path: Pa
 
 
 @pytest.mark.parametrize("is_delivered_first", [True, False])
-def test_an_answer_that_is_repeated_stays_until_it_is_forgotten_and_delivered(
-    path: Path, *, is_delivered_first: bool
-) -> None:
+def test_a_repeated_answer_stays_until_it_is_forgotten_and_delivered(path: Path, *, is_delivered_first: bool) -> None:
     store = opened(path)
     row = accept(store)
     store.store_reply(row, "triage", REPLY, b"key", AT)
@@ -112,9 +110,7 @@ def has_synced(store: Store, generation: int) -> bool:
     return store._fsync is None or store._fsync.synced >= generation
 
 
-def test_a_writer_that_never_rests_does_not_let_the_wal_grow_for_ever(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_never_rests_lets_no_wal_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fsync, "WAL_BYTES", 1 << 16)
     monkeypatch.setattr(fsync, "MAX_WAL_BYTES", 1 << 19)
     store = opened(path)

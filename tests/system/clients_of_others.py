@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from tests.examples.test_examples import EXAMPLES, LABELS, pump_triage
 from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, wait_until
-from tests.helpers.site import Site
+from tests.helpers.site import StartSite
 from tests.test_monitoring import EXPORTER, FOLDER, METRICS, NUMBERS, RULES, at, expressions, health
 
 NODE = Path(os.environ.get("EDGE_AGENT_NODE", "build/node"))
 
 
-def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str) -> None:
+def test_mqtt_js_gets_its_answer(start_site: StartSite, protocol: str) -> None:
     site = start_site(protocol)
     version = protocol[0] if protocol == "5" else "4"
     script = Path(__file__).with_name("mqtt_js_client.mjs")

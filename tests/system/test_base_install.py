@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from tests.helpers.client import Client
 from tests.helpers.keys import write_keys
-from tests.helpers.processes import EdgeAgent, Ended
+from tests.helpers.processes import BrokerPort, EdgeAgent, Ended
 from tests.helpers.site import online, written_config
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +54,7 @@ def run(base: tuple[str, ...]) -> EdgeAgent:
 
 
 def test_an_agent_without_a_model_and_its_clients_work(
-    tmp_path: Path, base: tuple[str, ...], run: EdgeAgent, broker_port: Callable[[str], int]
+    tmp_path: Path, base: tuple[str, ...], run: EdgeAgent, broker_port: BrokerPort
 ) -> None:
     port = broker_port("5")
     config = tmp_path / "config.toml"
@@ -82,9 +81,7 @@ def test_an_agent_without_a_model_and_its_clients_work(
     assert not re.search("^(WARNING|ERROR|Traceback)", log, re.MULTILINE), log
 
 
-def test_what_needs_a_model_names_what_is_missing_in_one_line(
-    tmp_path: Path, demo_bundle: Path, run: EdgeAgent
-) -> None:
+def test_what_needs_a_model_names_what_is_missing_on_a_line(tmp_path: Path, demo_bundle: Path, run: EdgeAgent) -> None:
     config = written_config(tmp_path, demo_bundle)
     for words, extra in (
         (("edge_agent", "run", "--config", config), "engine"),
@@ -109,9 +106,7 @@ def test_checks_go_as_far_as_they_can(tmp_path: Path, demo_bundle: Path, run: Ed
     assert re.search(rf"^failed +engine +{MISSING.format('engine')}$", examined.stdout, re.MULTILINE)
 
 
-def test_a_signature_that_cannot_be_checked_is_a_fault_of_the_key(
-    tmp_path: Path, demo_bundle: Path, run: EdgeAgent
-) -> None:
+def test_a_signature_that_cannot_be_checked_is_a_key_fault(tmp_path: Path, demo_bundle: Path, run: EdgeAgent) -> None:
     write_keys(tmp_path)
     config = written_config(tmp_path, f'{demo_bundle}"\npublic_key = "key.pub.pem')
     ended = run("edge_agent", "run", "--config", config)

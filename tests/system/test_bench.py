@@ -16,9 +16,7 @@ from tests.helpers.processes import EdgeAgent
 COMMAND = [sys.executable, "-m", "edge_agent", "bench"]
 
 
-def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configuration(
-    demo_bundle: Path, tmp_path: Path
-) -> None:
+def test_a_quick_bench_measures_a_real_model_with_the_configured_settings(demo_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
         f'[device]\nsite = "s"\nid = "d"\n[models.default]\npath = {json.dumps(str(demo_bundle))}\n'
@@ -61,9 +59,7 @@ def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configurat
     assert min(worker["first_start_s"], worker["later_start_s"]) > 0
 
 
-def test_an_interrupted_bench_leaves_nothing_behind_and_ignores_what_nohup_ignores(
-    demo_bundle: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_bench_leaves_nothing_and_ignores_what_nohup_ignores(demo_bundle: Path, tmp_path: Path) -> None:
     command = ["nohup", *COMMAND, "--model", str(demo_bundle)]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(

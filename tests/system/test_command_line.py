@@ -5,14 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.keys import NO_PUBLIC_KEYS, write_keys
-from tests.helpers.processes import EdgeAgent, Ended
-from tests.helpers.site import Site, written_config
+from tests.helpers.processes import BrokerPort, EdgeAgent, Ended
+from tests.helpers.site import StartSite, written_config
 
 
 def as_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -93,7 +92,7 @@ def test_configuration_that_cannot_be_read_is_78(tmp_path: Path, edge_agent: Edg
 
 
 def test_ask_prints_the_reply_and_returns_its_exit_code(
-    start_site: Callable[..., Site], protocol: str, edge_agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch
+    start_site: StartSite, protocol: str, edge_agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = start_site(protocol)
     monkeypatch.setattr("edge_agent.tools.ask.GRACE_S", 1.0)
@@ -134,7 +133,7 @@ def test_ask_names_a_file_that_its_connection_lacks(tmp_path: Path, keys: str, e
 
 
 def test_doctor_judges_a_board_that_is_ready_and_shows_the_memory_that_agent_and_worker_will_hold(
-    demo_bundle: Path, start_site: Callable[..., Site]
+    demo_bundle: Path, start_site: StartSite
 ) -> None:
     site = start_site("5", model=str(demo_bundle))
     health = site.client.wait_for(f"{site.base}/health", lambda health: health["memory"]["worker_rss_mb"] is not None)
@@ -147,18 +146,14 @@ def test_doctor_judges_a_board_that_is_ready_and_shows_the_memory_that_agent_and
     assert int(resident_mb) == pytest.approx(held_mb, rel=0.15)
 
 
-def test_doctor_asks_the_broker_even_if_model_and_commands_fail(
-    tmp_path: Path, broker_port: Callable[[str], int], edge_agent: EdgeAgent
-) -> None:
+def test_doctor_asks_the_broker_whatever_fails(tmp_path: Path, broker_port: BrokerPort, edge_agent: EdgeAgent) -> None:
     path = written_config(tmp_path, "none", '[commands]\nkey_file = "none"\n', port=broker_port("5"))
     report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
     verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
     assert (verdicts["broker"], verdicts["commands"], verdicts["model"]) == ("good", "failed", "failed")
 
 
-def test_doctor_distinguishes_a_listener_without_tls_from_a_broker_that_refuses(
-    tmp_path: Path, broker_port: Callable[[str], int]
-) -> None:
+def test_doctor_tells_a_listener_without_tls_from_a_refusing_broker(tmp_path: Path, broker_port: BrokerPort) -> None:
     path = written_config(tmp_path, "none", "[mqtt.tls]\n", port=broker_port("5"))
     report = json.loads(as_process("doctor", "--broker", "--json", "--config", path).stdout)
     (check,) = (check for check in report["checks"] if check["name"] == "broker")

@@ -6,17 +6,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge_agent.tools.demo.broker import free_port
-from tests.helpers.processes import AgentProcess, Mosquitto, children, is_running, wait_until
-from tests.helpers.site import Site, site_config
+from tests.helpers.processes import Mosquitto, StartAgent, children, is_running, wait_until
+from tests.helpers.site import StartSite, site_config
 
 
-def test_second_sigterm_cancels_at_once(start_site: Callable[..., Site]) -> None:
+def test_second_sigterm_cancels_at_once(start_site: StartSite) -> None:
     site = start_site("5", model="echo:step_ms=100")
     site.client.publish(site.request("generate"), {"input": "word " * 500, "id": 1})
     site.wait_until_active(1)
@@ -27,7 +26,7 @@ def test_second_sigterm_cancels_at_once(start_site: Callable[..., Site]) -> None
     assert site.next_terminal(site.response("generate"), 0)["status"] == "cancelled"
 
 
-def test_agent_without_a_broker_waits_and_still_stops(start_agent: Callable[..., AgentProcess]) -> None:
+def test_agent_without_a_broker_waits_and_still_stops(start_agent: StartAgent) -> None:
     port = free_port()
     agent = start_agent(site_config("lonely", port, "5", "echo:"))
     wait_until(lambda: "model ready" in agent.log, "the model is ready")
@@ -39,7 +38,7 @@ def test_agent_without_a_broker_waits_and_still_stops(start_agent: Callable[...,
 
 
 def test_sigterm_lets_running_requests_finish_and_the_next_start_unsubscribes_from_old_topics(
-    start_site: Callable[..., Site], start_agent: Callable[..., AgentProcess], protocol: str
+    start_site: StartSite, start_agent: StartAgent, protocol: str
 ) -> None:
     site = start_site(protocol, model="echo:step_ms=20")
     site.client.publish(site.request("generate"), {"input": "word " * 30, "id": 1})
@@ -64,9 +63,7 @@ def test_sigterm_lets_running_requests_finish_and_the_next_start_unsubscribes_fr
 @pytest.mark.expects_warning
 @pytest.mark.mosquitto
 @pytest.mark.usefixtures("require_mosquitto")
-def test_reply_that_the_broker_refuses_affects_no_other(
-    tmp_path: Path, start_site: Callable[..., Site], protocol: str
-) -> None:
+def test_reply_that_the_broker_refuses_affects_no_other(tmp_path: Path, start_site: StartSite, protocol: str) -> None:
     """At MQTT 5 the broker says what it takes; at 3.1.1 it only closes the connection, again and again."""
     with Mosquitto(tmp_path, free_port(), "max_packet_size 10850\n") as broker:
         site = start_site(protocol, port=broker.port)
@@ -84,7 +81,7 @@ def test_reply_that_the_broker_refuses_affects_no_other(
         assert site.agent.stop() == 0
 
 
-def test_sigterm_in_a_flood_still_ends_the_agent(start_site: Callable[..., Site]) -> None:
+def test_sigterm_in_a_flood_still_ends_the_agent(start_site: StartSite) -> None:
     site = start_site("3.1.1", model="echo:step_ms=20", more="[queue]\ndrain_timeout_s = 2\n")
     is_over = threading.Event()
 
@@ -104,7 +101,7 @@ def test_sigterm_in_a_flood_still_ends_the_agent(start_site: Callable[..., Site]
         flooder.join()
 
 
-def test_template_that_an_input_makes_endless_affects_only_its_caller(start_site: Callable[..., Site]) -> None:
+def test_template_that_an_input_makes_endless_affects_only_its_caller(start_site: StartSite) -> None:
     template = "{% for a in input.a %}{% for b in input.a %}{% endfor %}{% endfor %}{{ input.a | join(input.b) }}"
     site = start_site("5", more=f'[tasks.joined]\nkind = "generate"\ntemplate = "{template}"\n')
     started = children(site.agent.process.pid)
@@ -124,9 +121,7 @@ def test_template_that_an_input_makes_endless_affects_only_its_caller(start_site
     assert not any(map(is_running, started))
 
 
-def test_a_healthy_agent_notifies_systemd_s_watchdog(
-    start_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_healthy_agent_feeds_systemd(start_site: StartSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(20)

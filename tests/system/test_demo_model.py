@@ -1,12 +1,13 @@
 """The whole path on the demonstration model: our converter's bundle, the agent, a broker, held-out readings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_agent.tools.demo.readings import HeldOutReading, held_out
+from tests.helpers.processes import BrokerPort
 from tests.helpers.site import Site, demo_tables, running_site
 
 LEAST_RIGHT = 0.97
@@ -14,9 +15,7 @@ READINGS = 150
 
 
 @pytest.fixture(scope="module")
-def pump_site(
-    broker_port: Callable[[str], int], demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
+def pump_site(broker_port: BrokerPort, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """An agent with the demonstration's tasks on the model in BF16, at MQTT 3.1.1."""
     folder = tmp_path_factory.mktemp("pumps")
     more = "[queue]\ncapacity = 500\n" + demo_tables(folder)

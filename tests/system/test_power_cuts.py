@@ -6,7 +6,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from edge_agent.loader import load_config
 from edge_agent.models.record import in_force, open_in_force
 from tests.helpers.bundles import sha256_of
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, children, wait_until
+from tests.helpers.processes import AgentProcess, BrokerPort, children, wait_until
 from tests.helpers.site import SHORT_OF_MEMORY, written_config
 
 CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "4"))
@@ -75,7 +74,7 @@ class Board:
 
 @pytest.mark.parametrize(("protocol", "more"), [("5", ""), ("3.1.1", SHORT_OF_MEMORY)], ids=["beside", "after"])
 def test_a_power_cut_at_any_point_of_a_switch_leaves_one_whole_verified_model(
-    broker_port: Callable[[str], int], model_bundles: Path, tmp_path: Path, protocol: str, more: str
+    broker_port: BrokerPort, model_bundles: Path, tmp_path: Path, protocol: str, more: str
 ) -> None:
     chance = random.Random(SEED)
     models = Path(shutil.copytree(model_bundles, tmp_path / "models"))

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.doctor import checks
 from tests.helpers.keys import sign, write_keys
 from tests.helpers.processes import AgentProcess, wait_until, workers
-from tests.helpers.site import Site, written_config
+from tests.helpers.site import StartSite, written_config
 
 
 def keyed_config(folder: Path, model: str | Path) -> Path:
@@ -29,7 +28,7 @@ def signed_bundle(tmp_path: Path, demo_bundle: Path) -> Path:
 
 
 def test_signed_bundles_answer_and_unsigned_ones_do_not_take_their_place(
-    signed_bundle: Path, demo_bundle: Path, tmp_path: Path, start_site: Callable[..., Site]
+    signed_bundle: Path, demo_bundle: Path, tmp_path: Path, start_site: StartSite
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(demo_bundle, models / "unsigned")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import pytest
 
 from edge_agent.mqtt.link import BACK_OFF_S
 from edge_agent.tools.demo.broker import free_port
-from tests.helpers.client import Client
+from tests.helpers.client import Client, Connect
 from tests.helpers.processes import EdgeAgent, Ended, Mosquitto, wait_until
-from tests.helpers.site import Site
+from tests.helpers.site import StartSite
 from tests.tools.watch import boards
 from tests.tools.watch.scenes import row_of
 from tests.tools.watch.terminal import Terminal
@@ -61,13 +61,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
-def hall(broker: Mosquitto, connect: Callable[..., Client], protocol: str) -> Hall:
+def hall(broker: Mosquitto, connect: Connect, protocol: str) -> Hall:
     return Hall(broker, connect(protocol, port=broker.port), protocol)
 
 
 @pytest.mark.expects_warning
 def test_an_operator_sees_the_boards_live(
-    tmp_path: Path, connect: Callable[..., Client], start_site: Callable[..., Site], protocol: str
+    tmp_path: Path, connect: Connect, start_site: StartSite, protocol: str
 ) -> None:
     broker = Mosquitto(tmp_path, free_port())
     broker.start()
@@ -138,7 +138,7 @@ def test_it_waits_for_a_broker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
-def test_scripts_get_json(hall: Hall, edge_agent: EdgeAgent, start_site: Callable[..., Site]) -> None:
+def test_scripts_get_json(hall: Hall, edge_agent: EdgeAgent, start_site: StartSite) -> None:
     hall.site = "test"
     start_site(hall.protocol, port=hall.broker.port, device="agent", more=EVERY_SECOND)
     hall.play("press-04", power__watts=None)

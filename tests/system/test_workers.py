@@ -3,13 +3,12 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.helpers.client import Client
+from tests.helpers.client import Connect
 from tests.helpers.ggufs import STRING, changed_model
-from tests.helpers.processes import AgentProcess, is_running, wait_until, workers
-from tests.helpers.site import Site, site_config
+from tests.helpers.processes import StartAgent, is_running, wait_until, workers
+from tests.helpers.site import Site, StartSite, site_config
 
 
 def worker_pid(site: Site) -> int:
@@ -19,7 +18,7 @@ def worker_pid(site: Site) -> int:
 
 
 def test_model_that_llama_cpp_cannot_load_ends_the_agent_and_says_so_on_the_bus(
-    tmp_path: Path, start_agent: Callable[..., AgentProcess], connect: Callable[..., Client]
+    tmp_path: Path, start_agent: StartAgent, connect: Connect
 ) -> None:
     (tmp_path / "broken.gguf").write_bytes(changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}))
     client = connect("5")
@@ -33,7 +32,7 @@ def test_model_that_llama_cpp_cannot_load_ends_the_agent_and_says_so_on_the_bus(
 
 
 def test_a_worker_that_dies_before_its_first_load_ends_is_started_again_and_the_state_says_so(
-    start_agent: Callable[..., AgentProcess], connect: Callable[..., Client]
+    start_agent: StartAgent, connect: Connect
 ) -> None:
     base = "edgeai/v1/test/loop"
     client = connect("5")
@@ -46,7 +45,7 @@ def test_a_worker_that_dies_before_its_first_load_ends_is_started_again_and_the_
     assert ("offline", "model-load-failed: killed by SIGKILL; the worker is started again") in told
 
 
-def test_killed_worker_costs_no_request_and_none_outlives_a_killed_agent(start_site: Callable[..., Site]) -> None:
+def test_killed_worker_costs_no_request_and_none_outlives_a_killed_agent(start_site: StartSite) -> None:
     site = start_site("5", model="echo:step_ms=20")
     pid = worker_pid(site)
     site.client.publish(f"{site.base}/cmd/health", b"")
@@ -70,7 +69,7 @@ def test_killed_worker_costs_no_request_and_none_outlives_a_killed_agent(start_s
     wait_until(lambda: not is_running(pid), "the worker ends", 10)
 
 
-def test_while_workers_die_callers_get_a_time_to_retry(start_site: Callable[..., Site]) -> None:
+def test_while_workers_die_callers_get_a_time_to_retry(start_site: StartSite) -> None:
     site = start_site("5", model="echo:load_ms=1000")
     seen: set[int] = set()
     for _ in range(3):
@@ -97,7 +96,7 @@ def test_while_workers_die_callers_get_a_time_to_retry(start_site: Callable[...,
     assert site.ask("triage", {"input": "normal", "deadline_ms": 10_000})["status"] == "ok"
 
 
-def test_stopped_worker_delays_no_other_request(start_site: Callable[..., Site]) -> None:
+def test_stopped_worker_delays_no_other_request(start_site: StartSite) -> None:
     site = start_site("5", more="[engine]\nmax_active = 2\n[queue]\ndrain_timeout_s = 1\n")
     pid = worker_pid(site)
     os.kill(pid, signal.SIGSTOP)

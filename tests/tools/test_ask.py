@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +6,7 @@ import pytest
 from edge_agent.core.strict_json import NotJsonError
 from edge_agent.tools.ask import parse_input
 from tests.helpers.caller import Caller
-from tests.helpers.processes import EdgeAgent
+from tests.helpers.processes import BrokerPort, EdgeAgent
 
 
 def test_only_objects_and_arrays_are_json_on_the_command_line() -> None:
@@ -18,7 +17,7 @@ def test_only_objects_and_arrays_are_json_on_the_command_line() -> None:
             parse_input(text)
 
 
-def test_a_pool_is_asked_on_its_own_topics(broker_port: Callable[[str], int], edge_agent: EdgeAgent) -> None:
+def test_a_pool_is_asked_on_its_own_topics(broker_port: BrokerPort, edge_agent: EdgeAgent) -> None:
     port = broker_port("5")
     request = "edgeai/v1/hall1/pool/pumps/infer/triage/request"
 

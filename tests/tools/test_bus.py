@@ -69,9 +69,7 @@ def test_a_fault_names_the_option(edge_agent: EdgeAgent, words: list[str], expec
     assert expected in done.stderr
 
 
-def test_a_missing_configuration_is_answered_with_the_options_that_do_without(
-    tmp_path: Path, edge_agent: EdgeAgent
-) -> None:
+def test_without_a_configuration_the_options_that_do_are_named(tmp_path: Path, edge_agent: EdgeAgent) -> None:
     (tmp_path / "file").touch()
     missing, hidden = (
         edge_agent("ask", "t", "x", "--config", tmp_path / name) for name in ("none.toml", "file/c.toml")

@@ -4,7 +4,7 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from edge_agent.tools.diag import LEFT_OUT, diag, safe_log_line, scrubbed
 from edge_agent.tools.programs import ProgramError
 from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
+from tests.helpers.processes import BrokerPort
 from tests.helpers.site import site_config
 from tests.helpers.support import BASE, inbound
 
@@ -194,7 +195,7 @@ def test_a_place_that_cannot_be_written_is_reported(board: Path, capsys: pytest.
     assert "name another place with --out FILE" in capsys.readouterr().err
 
 
-def test_what_the_broker_retains_is_in_it(board: Path, broker_port: Callable[[str], int]) -> None:
+def test_what_the_broker_retains_is_in_it(board: Path, broker_port: BrokerPort) -> None:
     path = board / "plain.toml"
     path.write_text(site_config("retained1", broker_port("5"), "5", "none"), "utf-8")
     topic = "edgeai/v1/test/retained1/state"

@@ -190,9 +190,7 @@ def test_a_supply_that_was_too_weak_is_warned_of(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_sensors_that_fail_are_listed_with_advice(
-    tmp_path: Path, file: str, number: int, found: str, advice: str
-) -> None:
+def test_failed_sensors_are_listed_with_advice(tmp_path: Path, file: str, number: int, found: str, advice: str) -> None:
     tree = load("pi4")
     tree.faults[file] = number
     check = sensors(read(tree, tmp_path, read_with_rates))

@@ -47,9 +47,7 @@ def test_each_fault_has_its_own_advice(broker: FakeBroker, refusal: Exception | 
     assert advice in (failed.advice or "")
 
 
-def test_without_the_extra_the_command_that_installs_it_is_named(
-    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_extra_its_installation_is_named(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: None)
     found = check()
     assert (found.verdict, broker.attempts) == (Verdict.FAILED, [])

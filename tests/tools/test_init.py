@@ -70,9 +70,7 @@ def test_suggestions_load_when_they_are_taken() -> None:
     assert load_config(path).tasks["pump-triage"].publish
 
 
-def test_without_a_model_the_test_model_answers_and_that_is_told(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_model_the_test_model_answers_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = written(*BOARD, "--task", "generate")
     assert (str(config.models["default"].path), config.state_dir) == ("echo:", folder / "state")
     assert "`echo:` is a test model without weights" in capsys.readouterr().out
@@ -164,9 +162,7 @@ def test_a_terminal_is_asked_until_the_loader_is_content(
     assert "'#' must be a whole level" in told
 
 
-def test_a_terminal_that_ends_leaves_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent
-) -> None:
+def test_a_closed_terminal_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent) -> None:
     answering(monkeypatch, iter(["hall1"]))
     done = edge_agent("init")
     assert (done.returncode, "nothing was written" in done.stderr) == (cli.EXIT_FAILED, True)

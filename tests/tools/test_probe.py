@@ -57,9 +57,7 @@ def test_without_canaries_nothing_is_proved(model_bundles: Path, tmp_path: Path,
     assert (done.returncode, "the bundle has no canaries.json" in done.stderr) == (1, True)
 
 
-def test_configuration_names_the_bundle_and_who_must_have_signed_it(
-    model_bundles: Path, tmp_path: Path, edge_agent: EdgeAgent
-) -> None:
+def test_configuration_names_bundle_and_signer(model_bundles: Path, tmp_path: Path, edge_agent: EdgeAgent) -> None:
     bundle = model_bundles / "one"
     private, _ = write_keys(tmp_path)
     config = tmp_path / "config.toml"

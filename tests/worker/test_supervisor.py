@@ -97,9 +97,7 @@ def test_restarts_after_failed_loads_follow_an_exponential_back_off(nursery: Nur
 
 
 @pytest.mark.parametrize(("lived_s", "pause_s"), [(STABLE_AFTER_S, 4.0), (STABLE_AFTER_S + 1.0, 0.0)])
-def test_only_a_worker_that_was_ready_for_long_is_restarted_at_once(
-    nursery: Nursery, lived_s: float, pause_s: float
-) -> None:
+def test_only_a_worker_that_lived_long_is_restarted_at_once(nursery: Nursery, lived_s: float, pause_s: float) -> None:
     nursery.supervisor.start(0.0)
     for now in (0.0, 10.0):
         nursery.die(now)
@@ -162,9 +160,7 @@ def test_a_load_may_take_any_time_while_it_makes_progress(nursery: Nursery) -> N
 
 
 @pytest.mark.parametrize("was_ready", [False, True])
-def test_a_model_that_does_not_load_is_given_up_unless_it_was_loaded_before(
-    nursery: Nursery, *, was_ready: bool
-) -> None:
+def test_a_model_that_does_not_load_is_given_up_unless_it_did_before(nursery: Nursery, *, was_ready: bool) -> None:
     one = nursery.supervisor
     one.start(0.0)
     if was_ready:
@@ -266,9 +262,7 @@ def test_an_end_is_described_by_its_signal_and_the_last_warnings(nursery: Nurser
     assert nursery.die(1.0, end) == "killed by SIGKILL: MemoryError"
 
 
-def test_a_worker_that_leaks_is_replaced_while_nothing_runs_and_at_most_hourly(
-    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_leaking_worker_is_replaced_at_rest_at_most_hourly(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, one = WorkerMemory(monkeypatch), nursery.supervisor
     one.replace_outgrown(0.0)
     one.start(0.0)

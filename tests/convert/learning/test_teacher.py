@@ -142,9 +142,7 @@ def asked_nothing(_client: WorkerClient, runs: Iterator[object], *, at_once: int
     return iter(())
 
 
-def test_an_interruption_keeps_the_answers_so_far(
-    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interruption_keeps_the_answers(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, asked = demo_rows(tmp_path), list[int]()
 
     def stop(_what: str, share: float) -> None:

@@ -1,17 +1,13 @@
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from edge_agent.core.pipe import Finished, Sampling, SchemaPlan
 from edge_agent.engine.answer.json_answer import AnswerGuess
-from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.step.cache_sequence import CacheSequence
 from tests.engine.exact import ExactModel
-from tests.engine.runs import SCHEMA, answer_all, finished, run
-
-OpenLlama = Callable[..., LlamaEngine]
+from tests.engine.runs import SCHEMA, OpenLlama, answer_all, finished, run
 
 PLAN = SchemaPlan(schema=SCHEMA)
 

@@ -1,7 +1,6 @@
 """Answers to schemas on the demonstration model: validity, steps, tokens, batches."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,10 +12,7 @@ from edge_agent.engine.answer.answer import InvalidOutputError
 from edge_agent.engine.answer.json_answer import JsonSchema
 from edge_agent.engine.llama_engine import LlamaEngine
 from tests.core.test_schemas import schema_of
-from tests.engine.runs import SCHEMA, answer_all, asking, ends, failed, finished, messages, run
-
-OpenLlama = Callable[..., LlamaEngine]
-
+from tests.engine.runs import SCHEMA, OpenLlama, answer_all, asking, ends, failed, finished, messages, run
 
 CHOICES = schema_of(
     fault={"enum": ["wear", "leak", "none"]},
@@ -128,9 +124,7 @@ def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) ->
 @pytest.mark.parametrize(
     "schema", [schema_of(v={"type": "string", "pattern": "^(?=a)"}), {"type": "object", "allOf": [{"$ref": "#"}]}]
 )
-def test_answers_to_a_schema_without_a_grammar_are_written_freely_and_validated(
-    open_llama: OpenLlama, schema: dict[str, Any]
-) -> None:
+def test_without_a_grammar_answers_are_free_and_validated(open_llama: OpenLlama, schema: dict[str, Any]) -> None:
     found = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=10), run(2, "y")))
 
     assert isinstance(found[1], Failed)

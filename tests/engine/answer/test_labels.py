@@ -109,9 +109,7 @@ def test_nothing_is_unlike_the_training_of_a_model_that_was_not_trained_for_it()
     seed=st.integers(0, 1000),
     scale=st.sampled_from([1.0, 100.0, 10000.0]),
 )
-def test_scores_of_any_labels_sum_to_one_and_every_choice_is_decoded_once(
-    labels: list[str], seed: int, scale: float
-) -> None:
+def test_scores_of_any_labels_sum_to_one_and_choices_decode_once(labels: list[str], seed: int, scale: float) -> None:
     tree = LabelTree(labels, letters, END)
     random = np.random.default_rng(seed)
     asked = [branch.tokens[: index + 1] for branch in tree.branches for index in branch.outputs]

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import ChatMessage, EngineRequest, Failed, LabelsPlan, TextPlan
 from edge_agent.engine.engine import Engine
-from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.priors import measure_priors
 from edge_agent.gguf.field_table import ANSWER, UNLIKE, ControlToken, FieldTable, InputField, strangeness
 from edge_agent.gguf.header import HeaderError
@@ -28,7 +26,7 @@ from edge_agent.tools.doctor.model import untrained_tasks
 from edge_agent.worker.client import started
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import convert
-from tests.engine.runs import finished
+from tests.engine.runs import OpenLlama, finished
 from tests.helpers.ggufs import STRING, changed_model
 
 LABELS = ("calm", "loud")
@@ -47,7 +45,6 @@ TABLE = FieldTable.model_validate(
     }
 )
 DOCUMENT = TABLE.model_dump_json(by_alias=True)
-OpenLlama = Callable[..., LlamaEngine]
 
 
 def parts(task: str, value: Any) -> list[str]:
@@ -135,9 +132,7 @@ def run(value: object, *, task: str = "sound", labels: tuple[str, ...] = LABELS,
     return EngineRequest(id=number, task=task, messages=messages, plan=LabelsPlan(labels=labels))
 
 
-def test_what_is_unlike_training_is_said_beside_the_scores(
-    open_llama: OpenLlama, trained: Path, tmp_path: Path
-) -> None:
+def test_what_is_unlike_training_is_said_beside_scores(open_llama: OpenLlama, trained: Path, tmp_path: Path) -> None:
     assert finished(open_llama(model=trained, tasks=()), run({"rms": 0.7}))[1].unlike is None
     reading, texts = ({"rms": 0.7}, {"rms": 0.7, "note": "zzz"})
     for limits, value, is_unlike in (

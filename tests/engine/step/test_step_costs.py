@@ -10,6 +10,7 @@ from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.step import step_costs
 from edge_agent.engine.step.scheduler import StepCost
 from tests.engine.prompt.test_field_prompts import trained
+from tests.engine.runs import OpenLlama
 
 __all__ = ["trained"]
 
@@ -92,7 +93,7 @@ def test_after_damage_to_the_file_steps_are_measured_again(tmp_path: Path, conte
 
 
 def test_an_engine_measures_once_and_remembers(
-    open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_llama: OpenLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Although the configuration says what it can: it cannot say which widths are worth it.
     settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha"}

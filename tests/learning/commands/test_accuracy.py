@@ -151,9 +151,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert "<svg" not in render_page(unmarked, measure(unmarked))
 
 
-def test_a_page_without_its_extra_is_refused_before_anything_is_asked(
-    monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent
-) -> None:
+def test_a_page_without_its_extra_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, edge_agent: EdgeAgent) -> None:
     monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: None)
     bus = ("--host", "127.0.0.1", "--port", "1", "--site", "s", "--device", "d")
     done = edge_agent("accuracy", "t", *bus, "--html", "x")

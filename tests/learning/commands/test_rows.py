@@ -172,9 +172,7 @@ def test_where_there_is_no_row_the_reason_is_said(
     assert not (folder / "rows.jsonl").exists()
 
 
-def test_a_task_of_another_kind_and_a_database_of_another_kind_are_refused(
-    folder: Path, edge_agent: EdgeAgent, run: EdgeAgent
-) -> None:
+def test_a_task_or_database_of_another_kind_is_refused(folder: Path, edge_agent: EdgeAgent, run: EdgeAgent) -> None:
     done = edge_agent("rows", "note", "--config", "config.toml")
     assert (done.returncode, '(got "note", of the kind extract)' in done.stderr) == (1, True)
     (folder / "state").mkdir()

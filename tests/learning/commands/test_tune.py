@@ -227,9 +227,7 @@ def tune(tmp_path: Path, edge_agent: EdgeAgent) -> EdgeAgent:
     return partial(edge_agent, "tune", "--config", config)
 
 
-def test_the_command_prints_a_table_and_writes_keys_once(
-    tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_prints_a_table_and_writes_keys(tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompts, "_EXAMPLE_COUNTS", (2,))
     monkeypatch.setattr(prompts, "_SEEDS", 1)
     out = tmp_path / "keys.toml"
@@ -246,9 +244,7 @@ def test_the_command_prints_a_table_and_writes_keys_once(
     assert tomllib.loads(document["fragment"])["tasks"]["sound"]
 
 
-def test_ctrl_c_ends_the_search_with_what_is_known(
-    tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_ends_with_what_is_known(tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = Plan.prompts
 
     def interrupted(plan: Plan, results: Results) -> Iterator[Prompt]:
