@@ -54,9 +54,7 @@ def test_requirements_name_every_wheel_of_a_version_by_its_hash(tmp_path: Path) 
     wheels = [_wheel(tmp_path, f"b-1.0-cp3{minor}-cp3{minor}-linux_aarch64.whl") for minor in (11, 12)]
     wheels[1].write_bytes(b"other")
     wheels.append(_wheel(tmp_path, "A_b-2.0-py3-none-any.whl"))
-
     text = wheelhouse.requirements(wheels)
-
     assert text == wheelhouse.requirements(wheels[::-1])
     assert [line for line in text.splitlines() if "==" in line] == ["a-b==2.0 \\", "b==1.0 \\"]
     assert text.count("--hash=sha256:") == 3
@@ -65,7 +63,6 @@ def test_requirements_name_every_wheel_of_a_version_by_its_hash(tmp_path: Path) 
 def test_a_wheel_whose_hash_the_lock_file_does_not_have_is_refused(tmp_path: Path) -> None:
     wheels = [_wheel(tmp_path, name) for name in ("A_b-2.0-py3-none-any.whl", "c-1.0-py3-none-any.whl")]
     lock = wheelhouse.requirements(wheels)
-
     assert wheelhouse.unlocked(wheels, lock) == []
     wheels[1].write_bytes(b"other")
     assert wheelhouse.unlocked(wheels, lock) == ["not in lock.txt: c-1.0-py3-none-any.whl; make lock"]

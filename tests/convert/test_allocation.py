@@ -19,9 +19,7 @@ def test_the_bytes_go_where_they_gain_most() -> None:
         "sensitive": [Option(SMALL, 100 * UNIT, 1.0), Option(LARGE, 200 * UNIT, 0.0)],
         "robust": [Option(SMALL, 100 * UNIT, 0.1), Option(LARGE, 200 * UNIT, 0.0)],
     }
-
     chosen = allocate(options, 300 * UNIT)
-
     assert {name: option.kind for name, option in chosen.items()} == {"sensitive": LARGE, "robust": SMALL}
 
 
@@ -30,15 +28,12 @@ def test_a_step_that_does_not_fit_is_skipped_for_a_smaller_one() -> None:
         "large": [Option(SMALL, 1000 * UNIT, 5.0), Option(LARGE, 2000 * UNIT, 0.0)],
         "small": [Option(SMALL, 10 * UNIT, 0.01), Option(LARGE, 20 * UNIT, 0.0)],
     }
-
     chosen = allocate(options, 1030 * UNIT)
-
     assert [chosen["large"].kind, chosen["small"].kind] == [SMALL, LARGE]
 
 
 def test_a_budget_below_the_smallest_types_is_refused() -> None:
     options = {"one": [Option(SMALL, 100 * UNIT - 5, 0.5)]}
-
     # The next tensor begins at a multiple.
     with pytest.raises(ValueError, match="1 too few"):
         allocate(options, 100 * UNIT - 1)

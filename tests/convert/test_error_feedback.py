@@ -41,9 +41,7 @@ def decoded(encoded: npt.NDArray[np.uint8], kind: GgmlType, columns: int) -> Flo
 def test_the_products_are_nearer_than_those_of_plain_rounding(kind: GgmlType) -> None:
     matrix, inputs = weights(32, 512), correlated_inputs(512)
     moments = inputs.T @ inputs
-
     encoded, known = ErrorFeedback(moments).encode(matrix, kind)
-
     np.testing.assert_array_equal(known, decoded(encoded, kind, 512))
     own, other = loss(moments, matrix - known), loss(moments, matrix - plain(matrix, kind))
     assert own < 0.7 * other
@@ -56,7 +54,6 @@ def test_inputs_that_were_never_seen_do_no_harm() -> None:
     inputs[:, 32:] = 0
     for moments in (inputs.T @ inputs, np.zeros((64, 64), np.float32)):
         _, known = ErrorFeedback(moments).encode(matrix, GgmlType.Q8_0)
-
         assert np.abs(matrix - known).max() < 0.2
 
 

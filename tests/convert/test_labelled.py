@@ -94,7 +94,6 @@ def judge(model: Path, reference: Path, examples: Path, tasks: Path, work: Path)
 def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(demo_bundle: Path, tmp_path: Path) -> None:
     assert run(checkpoint_folder(), "--type", "iq4_nl", "--out", tmp_path / "b") == 0
     tasks = judge(tmp_path / "b", demo_bundle, demo_examples(tmp_path / "labelled.jsonl", 8), DEMO_TASKS, tmp_path)
-
     assert (tmp_path / "b" / "model.gguf").stat().st_size < 1.6e6
     for name in ("machine-triage", "machine-diagnosis"):
         task = tasks[name]
@@ -110,7 +109,6 @@ def test_an_unsure_or_incomplete_answer_is_wrong(demo_bundle: Path, tmp_path: Pa
     (tmp_path / "tasks.json").write_text(json.dumps(definitions))
     examples = demo_examples(tmp_path / "labelled.jsonl", 1)
     tasks = judge(demo_bundle, demo_bundle, examples, tmp_path / "tasks.json", tmp_path)
-
     assert [task.accuracy for task in tasks.values()] == [0.0, 0.0]
 
 

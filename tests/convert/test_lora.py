@@ -73,7 +73,6 @@ def test_the_adapter_file_is_as_upstream_writes_it_and_the_manifest_lists_it(
 
 def test_the_output_matrix_of_its_own_is_adapted(tmp_path: Path, checkpoint: CheckpointFiles) -> None:
     gguf = converted(tmp_path, checkpoint, make_adapter(checkpoint.tensors, modules=("lm_head",)))
-
     assert gguf.tensors["output.weight.lora_b"].shape == (4, 320)
 
 
@@ -188,9 +187,7 @@ def logits(model: Path, *adapters: Path) -> np.ndarray:
 def test_a_model_runs_with_all_adapters_that_are_given(bundle: Path, tmp_path: Path) -> None:
     adapters = [demo_adapter(), demo_adapter(seed=4, strength=0.04)]
     other = bundle_with(adapters[1], tmp_path)
-
     adapted = logits(bundle, bundle / "adapter.gguf", other / "adapter.gguf")
-
     np.testing.assert_allclose(adapted, logits(merged_bundle(adapters, tmp_path)), atol=0.05)
     assert np.abs(adapted - logits(bundle)).max() > 1
     with pytest.raises(ConvertError, match=r"model\.gguf: general\.type: should be \"adapter\""):
@@ -217,6 +214,5 @@ def test_answers_are_recorded_with_the_adapter(tmp_path: Path) -> None:
     requests = write_lines(tmp_path / "requests.jsonl", *lines)
     words = ["--tasks", DEMO_TASKS, "--canaries", requests, "--lora", lora]
     assert run(checkpoint_folder(), "--out", tmp_path / "b", "--type", "f16", *words) == 0
-
     assert differences(tmp_path / "b", AdaptedModel.from_path(tmp_path / "b"), ignore_progress) == []
     assert differences(tmp_path / "b", AdaptedModel(tmp_path / "b" / "model.gguf"), ignore_progress)

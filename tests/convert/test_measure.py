@@ -36,9 +36,7 @@ def tokens_of(runner: Runner, count: int) -> list[int]:
 def test_a_product_is_that_of_the_inputs_and_the_weights(runner: Runner) -> None:
     tokens = tokens_of(runner, 40)
     parts = ("attn_q", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-
     seen = runner.inputs(tokens, {"token_embd.weight", *(f"blk.0.{part}.weight" for part in parts)})
-
     embedding = (runner.weights("token_embd.weight").astype(np.uint32) << 16).view(np.float32)
     products = seen["token_embd.weight"] @ embedding.T
     np.testing.assert_allclose(products, runner.logits(tokens), atol=0.05, rtol=0.02)
@@ -96,9 +94,7 @@ def test_the_sampled_divergence_is_that_of_all_tokens(runner: Runner, monkeypatc
 
 def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner: Runner) -> None:
     texts = read_texts(calibration_files())
-
     first, again, other = (chunks(texts, runner, seed=seed, max_chunks=4) for seed in (0, 0, 1))
-
     assert first == again != other
     assert [len(chunk) for chunk in first] == [CHUNK_TOKENS] * 4
     assert read_texts(evaluation_files()).sha256 != texts.sha256

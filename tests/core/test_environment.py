@@ -24,13 +24,11 @@ def test_what_the_operator_sets_stays(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.delenv(name, raising=False)
     own = library_environment()[name]
     monkeypatch.setenv(name, own + "7")
-
     assert library_environment()[name] == own + "7"
 
 
 def test_memory_that_was_freed_goes_back_to_the_system() -> None:
     found = subprocess.run([sys.executable, "-c", _FREES_40_MB], capture_output=True, text=True, check=True)
-
     assert int(found.stdout) > 20_000_000
 
 
@@ -52,5 +50,4 @@ print(first <= at < last)
 @pytest.mark.parametrize(("how", "lies_on_heap"), [("small", "False"), ("as it is", "True")])
 def test_large_blocks_are_mapped_one_by_one_and_given_back(how: str, lies_on_heap: str) -> None:
     found = subprocess.run([sys.executable, "-c", _LIES, how], capture_output=True, text=True, check=True)
-
     assert found.stdout.strip() == lies_on_heap

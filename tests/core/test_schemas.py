@@ -61,13 +61,11 @@ def test_a_schema_within_bounds_is_accepted(schema: object) -> None:
 )
 def test_a_schema_that_no_task_can_use_is_refused_with_its_place(schema: object, message: str) -> None:
     found = check_schema(schema)
-
     assert found is not None
     assert found.startswith(message)
 
 
 def test_validation_never_fetches_a_reference() -> None:
     checks = validator(schema_of(a={"$ref": "https://example.org/s"}))
-
     with pytest.raises(Exception, match="Unresolvable"):
         checks.validate({"a": 1})

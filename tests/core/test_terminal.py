@@ -10,7 +10,6 @@ def test_a_log_gets_a_line_per_phase(capsys: pytest.CaptureFixture[str]) -> None
     for text in ("the worker starts", "tasks: round 1", "tasks: round 2", "decode: round 1"):
         progress.say(text)
     progress.clear()
-
     assert capsys.readouterr().err == "the worker starts\ntasks: round 1\ndecode: round 1\n"
 
 
@@ -22,7 +21,6 @@ def test_a_terminal_gets_one_line_that_is_overwritten(
     progress.say("tasks: round 1")
     progress.say("tasks: round 2")
     progress.clear()
-
     assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
 
 

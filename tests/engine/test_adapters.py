@@ -54,7 +54,6 @@ def test_adapters_do_what_weights_with_their_products_do(
 ) -> None:
     merged = logits(merged_bundle(adapters[:count], tmp_path))
     files = [bundle / "adapter.gguf" for bundle in bundles[:count]]
-
     assert np.abs(logits(plain, *files[:-1]) - merged).max() > 1, "the last one changes nothing"
     np.testing.assert_allclose(logits(plain, *files), merged, atol=0.05)
 

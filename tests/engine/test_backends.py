@@ -38,10 +38,8 @@ def _library(folder: Path, *, loads: int) -> Path:
 
 def test_a_library_without_kernels_loads_them_from_its_folder_once(tmp_path: Path) -> None:
     told = _library(tmp_path, loads=1)
-
     load_backends(tmp_path)
     assert told.read_text() == str(tmp_path)
-
     told.unlink()
     load_backends(tmp_path)
     assert not told.exists()
@@ -49,7 +47,6 @@ def test_a_library_without_kernels_loads_them_from_its_folder_once(tmp_path: Pat
 
 def test_kernels_that_do_not_run_on_this_cpu_are_named_as_the_cause(tmp_path: Path) -> None:
     _library(tmp_path, loads=0)
-
     with pytest.raises(BackendError, match=f"{tmp_path} has no libggml-cpu"):
         load_backends(tmp_path)
 

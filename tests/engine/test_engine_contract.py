@@ -14,7 +14,6 @@ from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, fail
 
 def test_labels_are_scored_and_nothing_is_written(engine: Engine) -> None:
     answer = finished(engine, run(1, "cavitation at P-3", LABELS))[1]
-
     assert answer.finish is Finish.LABELS
     assert answer.scores is not None
     assert list(answer.scores) == list(LABELS.labels)
@@ -25,7 +24,6 @@ def test_labels_are_scored_and_nothing_is_written(engine: Engine) -> None:
 
 def test_an_extract_validates_against_its_schema(engine: Engine) -> None:
     answer = finished(engine, run(1, "P-3 vibrates", SchemaPlan(schema=SCHEMA), max_tokens=100))[1]
-
     assert answer.finish is Finish.SCHEMA
     assert answer.text is not None
     validator(SCHEMA).validate(json.loads(answer.text))
@@ -33,14 +31,12 @@ def test_an_extract_validates_against_its_schema(engine: Engine) -> None:
 
 def test_text_ends_at_max_tokens(engine: Engine) -> None:
     answer = finished(engine, run(1, "a b c d e f", max_tokens=2))[1]
-
     assert answer.finish is Finish.LENGTH
     assert answer.completion_tokens == 2
 
 
 def test_partials_add_up_to_the_text(engine: Engine) -> None:
     events = answer_all(engine, run(1, "one two three", stream=True), run(2, "four five six"))
-
     deltas = [event.delta for event in events if isinstance(event, Partial)]
     assert {event.id for event in events if isinstance(event, Partial)} <= {1}
     end = ends(events)[1]
@@ -52,9 +48,7 @@ def test_partials_add_up_to_the_text(engine: Engine) -> None:
 
 def test_more_requests_than_places_are_all_answered_in_shared_steps(engine: Engine) -> None:
     runs = [run(number, f"pump {number}", PLANS[number % 3], max_tokens=60) for number in range(20)]
-
     answers = finished(engine, *runs)
-
     assert max(answer.batch for answer in answers.values()) == engine.ready(0.0).max_active
     progress = engine.progress()
     assert progress.active == 0
@@ -65,7 +59,6 @@ def test_more_requests_than_places_are_all_answered_in_shared_steps(engine: Engi
 
 def test_what_never_fits_the_context_is_refused_with_the_figures(engine: Engine) -> None:
     end = failed(engine, run(1, "x " * 1100))
-
     assert end.code is Code.TOO_LONG
     assert re.fullmatch(r"input: a prompt of \d+ tokens and max_tokens 12; the context has 1024", end.message)
 

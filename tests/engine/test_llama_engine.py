@@ -46,9 +46,7 @@ def test_the_task_s_prefix_is_decoded_before_the_first_request(open_llama: OpenL
     engine = open_llama()
     prefix = engine._builder.chat.prefix(TASK)
     assert engine.progress().prompt_tokens_total == 0
-
     answer = finished(engine, run(1, "7 mm/s", LABELS))[1]
-
     assert len(prefix) - 1 <= answer.cached_tokens <= len(prefix)
     assert answer.prompt_tokens - answer.cached_tokens < 16
 
@@ -57,7 +55,6 @@ def test_text_of_other_callers_is_never_shared(open_llama: OpenLlama) -> None:
     engine = open_llama()
     first = finished(engine, run(1, "a secret reading of 7.3 mm/s", LABELS))[1]
     second = finished(engine, run(2, "a secret reading of 7.3 mm/s", LABELS))[2]
-
     assert second.cached_tokens == first.cached_tokens
 
 
@@ -81,11 +78,9 @@ def test_a_step_waits_for_the_next_requests_of_those_whose_answers_it_follows(op
     engine._scheduler.linger = Linger(share=1e6, way_s=60.0)
     together = [run(number, f"pump {number}", LABELS) for number in range(2)]
     assert all(answer.batch == 2 for answer in finished(engine, *together).values())
-
     engine.add(run(2, "pump 0 again", LABELS))
     assert engine.linger_s > 1
     engine.add(run(3, "pump 1 again", LABELS))
-
     assert engine.linger_s == 0
 
 
@@ -112,10 +107,8 @@ def test_labels_with_more_collisions_than_branches_are_scored_in_turns(open_llam
     labels = tuple(f"{a}{b} unit" for a in "abcdefghijklmnop" for b in ("1", "12", "123"))
     engine = open_llama()
     assert len(engine._builder.tree(labels).branches) > 8
-
     runs = [run(number, f"p{number}", LabelsPlan(labels=labels)) for number in range(3)]
     together = finished(engine, *runs)
-
     for one in runs:
         assert together[one.id].scores == pytest.approx(finished(engine, one)[one.id].scores, abs=0.02)
 
@@ -123,12 +116,10 @@ def test_labels_with_more_collisions_than_branches_are_scored_in_turns(open_llam
 def test_sampling_follows_its_seed(open_llama: OpenLlama) -> None:
     engine = open_llama()
     warm = Sampling(temperature=3.0, top_p=0.95, top_k=50, min_p=0.01, seed=3)
-
     first = finished(engine, run(1, "write", sampling=warm))[1].text
     again = finished(engine, run(2, "write", sampling=warm))[2].text
     hot = [run(n, "write", sampling=Sampling(temperature=9.0, seed=n)) for n in range(10, 16)]
     others = {answer.text for answer in finished(engine, *hot).values()}
-
     assert first == again
     assert len(others) > 1
 
@@ -138,9 +129,7 @@ def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama:
     chat = engine._builder.chat
     assert isinstance(chat, Chat)
     chat._template = ChatTemplate("{{ raise_exception('roles must alternate') }}")
-
     refused = engine.add(run(1, "x"))
-
     assert isinstance(refused, Failed)
     assert refused.code is Code.BAD_FIELD
     assert refused.message == "input.messages: the model's chat template does not take them: roles must alternate"
@@ -261,9 +250,7 @@ def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: Open
     engine = open_llama()
     pinned = {prefix.seq_id for prefix in engine._prefixes._resident.values()}
     runs = [run(n, "x", plan, max_tokens=40) for n, plan in enumerate(PLANS)]
-
     finished(engine, *runs)
-
     held = {seq_id for seq_id, length in enumerate(engine._llama._lengths) if length}
     assert held == pinned
 

@@ -49,7 +49,6 @@ def test_a_prior_is_kept_for_this_model_and_these_requests(tmp_path: Path) -> No
     path = tmp_path / "priors.json"
     kept = {key: dict.fromkeys(scores, 0.25) for key, scores in json.loads(path.read_text()).items()}
     path.write_text(json.dumps(kept))
-
     assert set(measured(engine, load_of(tmp_path), ASKED)[0]["d1"].values()) == {0.25}
     assert measured(engine, load_of(tmp_path, "other"), ASKED)[0]["d1"] == pytest.approx(first["d1"], rel=1e-3)
 

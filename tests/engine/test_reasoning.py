@@ -34,7 +34,6 @@ def as_text(pieces: list[bytes]) -> str:
 
 def test_a_prompt_begins_with_one_bos_and_ends_in_an_open_thought(engine: LlamaEngine) -> None:
     found = prompt(engine, ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content="7 mm/s"))
-
     assert found[0] == r1_distill.BOS.encode()
     assert as_text(found) == f"{r1_distill.BOS}Be brief.{r1_distill.USER}7 mm/s{r1_distill.ASSISTANT}<think>\n"
     for mark in (r1_distill.BOS, r1_distill.USER, r1_distill.ASSISTANT, "<think>"):
@@ -65,7 +64,6 @@ def test_what_a_caller_writes_never_becomes_a_token_of_the_dialogue(engine: Llam
 
 def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(engine: LlamaEngine) -> None:
     answer = finished(engine, run(1, "7 mm/s", max_tokens=60, max_reasoning_tokens=4))[1]
-
     assert answer.reasoning is not None
     assert answer.text
     assert "think>" not in answer.text + answer.reasoning
@@ -75,7 +73,6 @@ def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(eng
 
 def test_a_thought_that_uses_up_max_tokens_is_no_answer_and_says_what_to_change(engine: LlamaEngine) -> None:
     failure = failed(engine, run(1, "7 mm/s", max_tokens=5, max_reasoning_tokens=9))
-
     assert failure.code is Code.NO_VALID_OUTPUT
     assert failure.message == ("the thought took all of max_tokens (5): raise it, or lower max_reasoning_tokens (9)")
 
@@ -104,7 +101,6 @@ def test_text_is_sampled_as_its_makers_recommend_unless_the_request_says_otherwi
 def test_labels_extracts_and_texts_without_reasoning_tokens_have_no_thought(engine: LlamaEngine) -> None:
     extract, text = run(2, "7", SchemaPlan(schema=SCHEMA), max_tokens=80), run(3, "7 mm/s", max_reasoning_tokens=0)
     answers = finished(engine, run(1, "7", LABELS), extract, text)
-
     assert {answer.reasoning for answer in answers.values()} == {None}
     assert answers[2].finish is Finish.SCHEMA
     assert answers[3].text

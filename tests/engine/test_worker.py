@@ -76,9 +76,7 @@ def test_progress_is_not_late_where_requests_end_in_quick_succession(start: Star
         worker.process.send(run(number, "a b c"))
         worker.wait_for(Finished)
     ended = monotonic()
-
     worker.wait_for(Progress)
-
     # A tenth of a second, on a busy machine a little more; an idle worker waits for a second.
     assert monotonic() - ended < 0.6
 
@@ -86,7 +84,6 @@ def test_progress_is_not_late_where_requests_end_in_quick_succession(start: Star
 def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: Start) -> None:
     worker = start()
     worker.process.send(run(1, "a b c"))
-
     worker.wait_for(Finished)
     done = worker.wait_for(Progress)
     assert (done.active, done.completion_tokens_total) == (0, 4)
@@ -99,7 +96,6 @@ def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: S
 )
 def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(start: Start, path: str, message: str) -> None:
     worker = start(path)
-
     assert message in worker.wait_for(LoadFailed).message
     exited = worker.wait_for(WorkerExited)
     assert exited.returncode == 1
@@ -119,9 +115,7 @@ def impostor(folder: Path, patch: pytest.MonkeyPatch, script: str) -> Worker:
 def test_a_worker_that_neither_reads_nor_ends_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = impostor(tmp_path, monkeypatch, "exec sleep 600")
     worker.process.send(run(1, "x" * 1_000_000))
-
     worker.process.stop(0.1)
-
     assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
 
 
@@ -130,7 +124,6 @@ def test_output_that_is_no_event_ends_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = impostor(tmp_path, monkeypatch, "echo hello; exec sleep 600")
-
     assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
     assert "wrote a line that is no event: b'hello" in caplog.text
     worker.process.stop(WAIT_S)

@@ -74,10 +74,8 @@ def test_a_file_that_is_another_one_now_is_noticed(tmp_path: Path, name: str) ->
     path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "adapter.gguf": b"a"})
     model = open_model("default", path)
     assert model.is_unchanged()
-
     (tmp_path / "new").write_bytes((path / name).read_bytes())
     (tmp_path / "new").rename(path / name)
-
     assert not model.is_unchanged()
 
 

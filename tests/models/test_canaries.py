@@ -188,7 +188,6 @@ def test_a_file_without_prompts_is_read_and_compares_none() -> None:
 
 def test_the_requests_of_a_file_are_rendered_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "canaries.json").write_bytes(CANARIES.encode())
-
     assert read_canaries(tmp_path / "canaries.json") == render_canaries(CANARIES)
 
 
@@ -205,8 +204,6 @@ def test_the_requests_of_a_file_are_rendered_in_another_process(tmp_path: Path) 
 def test_a_template_that_exceeds_the_bounds_refuses_the_file(tmp_path: Path, template: str, told: str) -> None:
     path = tmp_path / "canaries.json"
     path.write_text(json.dumps(changed("tasks.state.template", template)), "utf-8")
-
     with pytest.raises(CanaryError, match=told) as caught:
         read_canaries(path)
-
     assert str(caught.value).startswith("canaries.json: ")

@@ -186,7 +186,6 @@ def test_a_reply_that_the_broker_did_not_confirm_is_sent_again_byte_for_byte(fol
 
 def test_the_next_process_repeats_an_answer_and_does_not_infer_again(folder: Path) -> None:
     after_an_answer(folder, packet_id=3)
-
     again = Board(folder)
     again.hear(envelope("a"), packet_id=3, duplicate=True)
     assert again.commands == []
@@ -351,7 +350,6 @@ def test_an_output_alone_outlives_the_process_and_is_repeated(folder: Path) -> N
     first = answered_barely(folder)
     (sent,) = first.outlet.sent
     assert (sent.payload, sent.content_type, sent.correlation) == (b'{"stop":true}', "application/json", b"c")
-
     again = Board(folder, BARE)
     again.hear("7 mm/s", task="t", packet_id=9, correlation=b"c", content_type="text/plain", duplicate=True)
     assert again.commands == []

@@ -40,7 +40,6 @@ def test_scores_are_the_model_s_own_until_its_prior_is_known() -> None:
     scoring = answerers()
     assert scored(scoring, task(), answer(a=0.6, b=0.4)).event.scores == {"a": 0.6, "b": 0.4}
     assert scoring.describe(task()) == {"scores_from": "model"}
-
     scoring.set_priors({task().definition: {"a": 0.8, "b": 0.2}})
     assert scored(scoring, task(), answer(a=0.6, b=0.4)).output == "b"
     assert scoring.describe(task()) == {"scores_from": "prior"}

@@ -94,7 +94,6 @@ def test_a_shorter_text_of_ours_lowers_the_ratio_and_a_longer_one_does_not_raise
 def test_every_prompt_begins_with_the_constant_text_and_then_differs(kind: Kind) -> None:
     one, other = (prompt(kind, reading) for reading in ({"pump": 1, "reading": {}}, {"pump": 2, "reading": {}}))
     length = len(constant_text(kind))
-
     assert one[:length] == other[:length] == constant_text(kind)
     assert one[length] != other[length]
 
@@ -111,7 +110,6 @@ def test_every_prompt_begins_with_the_constant_text_and_then_differs(kind: Kind)
 )
 def test_an_answer_of_another_form_is_refused(kind: Kind, text: str, completion_tokens: int) -> None:
     answer = Answer(text=text, prompt_tokens=235, cached_tokens=185, completion_tokens=completion_tokens)
-
     with pytest.raises(ValueError, match=r"label|schema|tokens"):
         check_answer(kind, answer, constant_tokens=185)
 

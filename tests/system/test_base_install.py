@@ -98,7 +98,6 @@ def test_what_needs_a_model_names_what_is_missing_on_a_line(tmp_path: Path, demo
 def test_checks_go_as_far_as_they_can(tmp_path: Path, demo_bundle: Path, run: EdgeAgent) -> None:
     config = written_config(tmp_path, demo_bundle)
     checked, examined = run("edge_agent", "check-config", config), run("edge_agent", "doctor", "--config", config)
-
     assert (checked.returncode, checked.stdout) == (0, f"{config}: good\n")
     assert re.fullmatch(rf"\S+: hint: tasks: .*: {MISSING.format('engine')}\n", checked.stderr)
     assert examined.returncode == 1

@@ -23,7 +23,6 @@ def test_rates_are_medians_of_rounds_and_latencies_are_of_all_answers() -> None:
     good = one_round(1.0, *[0.1] * 10, prompt_tokens=100, cached_tokens=60, completion_tokens=10)
     disturbed = one_round(10.0, *[0.1] * 9, 5.0, failures=1, prompt_tokens=100, cached_tokens=60, completion_tokens=10)
     figures = task_figures("extract", 2, [good, good, disturbed])
-
     assert (figures["requests_per_s"], figures["completion_tokens_per_s"]) == (10.0, 100.0)
     assert (figures["rounds"], figures["requests"], figures["failed"], figures["failure"]) == (3, 31, 1, "cut off")
     assert (figures["p50_ms"], figures["p95_ms"], figures["p99_ms"]) == (100.0, 100.0, None)
@@ -81,7 +80,6 @@ def document(**fields: Any) -> dict[str, Any]:
 
 def test_the_answer_comes_first() -> None:
     first = " ".join(table(document()).split("\n\n")[0].split())
-
     assert first == (
         "This board answers 4.00 classify requests/s with 4 clients (2.00 generate); alone, one request is read "
         "at 20.0 tokens/s and answered at 20.0."
@@ -95,7 +93,6 @@ def test_the_table_says_how_many_answers_a_percentile_needs() -> None:
 
 def test_a_busy_board_is_named() -> None:
     busy = document(board={**document()["board"], "load1": 3.2})
-
     assert "the board was busy before (load 3.2)" in table(busy)
     assert "busy" not in table(document())
 
@@ -106,7 +103,6 @@ def test_the_largest_figures_fit_a_terminal_of_80_columns() -> None:
     extreme |= {**dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), 123456.7), "completion_tokens_per_s": 12345.6}
     tasks = [{**extreme, "task": task, "clients": clients} for task in TASKS for clients in (1, 32)]
     text = table(document(tasks=tasks, engine=dict.fromkeys(("threads", "prefill_threads", "batch_tokens"), 2048)))
-
     assert max(map(len, text.splitlines())) <= COLUMNS
     assert "3 of 12800 failed" in text
     assert "\x1b" not in text

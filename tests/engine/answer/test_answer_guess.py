@@ -27,7 +27,6 @@ def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
     decided: list[int], is_there: object, tokens: list[int], done: int, outputs: tuple[int, ...]
 ) -> None:
     stream = CacheSequence(0, [1, 2, 5, 6, 7], (1, 3, 4), decoded=5)
-
     assert stream.continue_with(decided) is is_there
     assert (stream.tokens, stream.decoded, stream.outputs[stream.outputs_read - 1 if is_there else 0 :]) == (
         tokens,

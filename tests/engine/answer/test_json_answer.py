@@ -62,7 +62,6 @@ def test_whatever_the_model_likes_its_answer_validates(open_llama: OpenLlama) ->
 
 def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> None:
     engine = open_llama()
-
     assert _steps(engine, CHOICES) == 3
     assert _steps(engine, schema_of(version={"const": 1}, unit={"enum": ["mm/s"]})) == 1
 
@@ -72,9 +71,7 @@ def test_a_string_is_chosen_with_the_tokens_that_the_tokenizer_makes_of_it(open_
         schema=schema_of(fault={"enum": ["bearing fault", "bearing noise", "blocked filter", "none", "no"]})
     )
     runs = [run(n, "x", plan, max_tokens=50, sampling=Sampling(temperature=9.0, seed=n)) for n in range(30)]
-
     answers = finished(open_llama(context_tokens=2048), *runs).values()
-
     lengths = {(answer.text, answer.completion_tokens) for answer in answers}
     assert len(lengths) == len({answer.text for answer in answers}) == 5
 
@@ -104,7 +101,6 @@ def test_an_answer_that_max_tokens_cuts_off_fails(open_llama: OpenLlama) -> None
 
 def test_an_answer_streams_what_it_writes(open_llama: OpenLlama) -> None:
     events = answer_all(open_llama(), run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=120, stream=True))
-
     deltas = [event.delta for event in events if isinstance(event, Partial)]
     assert len(deltas) > 1
     (answer,) = (event for event in events if isinstance(event, Finished))
@@ -113,9 +109,7 @@ def test_an_answer_streams_what_it_writes(open_llama: OpenLlama) -> None:
 
 def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) -> None:
     schema = schema_of(n={"type": "integer", "minimum": 1, "maximum": 5, "not": {"minimum": 0}})
-
     end = failed(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=50))
-
     assert end.code is Code.NO_VALID_OUTPUT
     assert end.message.startswith("output.n: ")
 
@@ -126,7 +120,6 @@ def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) ->
 )
 def test_without_a_grammar_answers_are_free_and_validated(open_llama: OpenLlama, schema: dict[str, Any]) -> None:
     found = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=10), run(2, "y")))
-
     assert isinstance(found[1], Failed)
     assert found[1].code is Code.NO_VALID_OUTPUT
     assert isinstance(found[2], Finished)

@@ -34,7 +34,6 @@ def row(**logits: float) -> np.ndarray:
 
 def test_labels_that_differ_in_their_first_token_need_the_prompt_alone() -> None:
     tree = LabelTree(["normal", "fault"], letters, END)
-
     assert tree.has_choice(())
     assert tree.branches == ()
     found = scores(tree, {(): row(n=1.0, f=1.0 + math.log(3))})
@@ -43,7 +42,6 @@ def test_labels_that_differ_in_their_first_token_need_the_prompt_alone() -> None
 
 def test_labels_that_collide_are_told_apart_where_they_part() -> None:
     tree = LabelTree(["ab", "ac", "d"], letters, END)
-
     assert [(branch.tokens, branch.outputs) for branch in tree.branches] == [((97,), (0,))]
     found = scores(tree, {(): row(a=0.0, d=0.0), (97,): row(b=math.log(4), c=0.0)})
     assert found == pytest.approx({"ab": 0.4, "ac": 0.1, "d": 0.5})
@@ -51,7 +49,6 @@ def test_labels_that_collide_are_told_apart_where_they_part() -> None:
 
 def test_a_label_that_begins_another_ends_there_with_the_end_of_turn() -> None:
     tree = LabelTree(["fault", "fault high"], letters, END)
-
     assert not tree.has_choice(())
     path = tuple(letters("fault"))
     assert [(branch.tokens, branch.outputs) for branch in tree.branches] == [(path, (4,))]
@@ -61,13 +58,11 @@ def test_a_label_that_begins_another_ends_there_with_the_end_of_turn() -> None:
 
 def test_choices_on_one_path_share_a_branch() -> None:
     tree = LabelTree(["a", "ab", "abc", "abd"], letters, END)
-
     assert [(branch.tokens, branch.outputs) for branch in tree.branches] == [((97, 98), (0, 1))]
 
 
 def test_labels_with_the_same_tokens_share_their_probability() -> None:
     tree = LabelTree(["é", "e\u0301", "x"], lambda label: [120] if label == "x" else [101], END)
-
     assert scores(tree, {(): row(e=0.0, x=0.0)}) == pytest.approx({"é": 0.25, "e\u0301": 0.25, "x": 0.5})
 
 

@@ -23,14 +23,11 @@ from tests.engine.runs import SCHEMA
 )
 def test_what_answers_are_not_held_to_is_named(schema: dict[str, Any], warning: str) -> None:
     (found,) = warnings_of(schema)
-
     assert warning in found
 
 
 def test_the_check_runs_as_a_process_of_its_own() -> None:
     schemas = {"good": SCHEMA, "not": schema_of(v={"not": {"const": 1}})}
-
     found = json.loads(run_in_child("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
-
     assert found["good"] == []
     assert len(found["not"]) == 1

@@ -23,9 +23,7 @@ def test_a_character_that_spans_tokens_appears_once_it_is_whole() -> None:
 
 def test_a_stop_string_that_spans_tokens_is_never_shown() -> None:
     stream = TextStream(stop=("\n\n",))
-
     deltas, text = written(stream, b"one\n", b"two\n", b"\nthree")
-
     assert text == "one\ntwo"
     assert deltas == ["one", "\ntwo", "", ""]
     assert stream.is_stopped
@@ -33,9 +31,7 @@ def test_a_stop_string_that_spans_tokens_is_never_shown() -> None:
 
 def test_a_thought_that_the_prompt_opened_is_kept_apart() -> None:
     stream = TextStream(is_reasoning=True, is_open=True)
-
     deltas, text = written(stream, b"hm ", b"</th", b"ink>", b"\n\n", b"yes")
-
     assert (text, stream.reasoning) == ("yes", "hm")
     assert "".join(deltas) == "yes"
 
@@ -46,28 +42,24 @@ def test_a_thought_that_the_model_opens_is_kept_apart() -> None:
     assert not stream.is_thinking
     stream.write(b"nk>")
     assert stream.is_thinking
-
     assert written(stream, b"so", b"</think>", b"no")[1] == "no"
     assert stream.reasoning == "so"
 
 
 def test_an_answer_without_a_thought_is_all_text() -> None:
     stream = TextStream(is_reasoning=True)
-
     assert written(stream, b"<", b"b>bold") == (["", "<b>bold", ""], "<b>bold")
     assert stream.reasoning is None
 
 
 def test_a_thought_that_never_ends_leaves_the_text_empty() -> None:
     stream = TextStream(is_reasoning=True, is_open=True)
-
     assert written(stream, b"hm </th")[1] == ""
     assert stream.reasoning == "hm </th"
 
 
 def test_stop_strings_mean_the_answer_and_not_the_thought() -> None:
     stream = TextStream(stop=("x",), is_reasoning=True, is_open=True)
-
     assert written(stream, b"x x</think>a", b"bx")[1] == "ab"
     assert stream.reasoning == "x x"
 

@@ -81,7 +81,6 @@ CHATML = (
 
 def test_a_message_becomes_a_prompt_in_the_model_s_own_form() -> None:
     vocabulary = Vocabulary(CHATML)
-
     assert "".join(texts(vocabulary, "hi there")) == ("<|im_start|>user\nhi there<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -104,9 +103,7 @@ def test_a_model_without_a_template_gets_chatml_and_the_log_says_so(caplog: pyte
 def test_text_of_a_message_never_becomes_a_control_token(content: str) -> None:
     vocabulary = Vocabulary(CHATML)
     plain = [text for text in texts(vocabulary, "x") if text in vocabulary.specials]
-
     found = texts(vocabulary, content)
-
     assert [text for text in found if text in vocabulary.specials] == plain
     assert f"user\n{content}<|im_end|>" in "".join(found), "the text itself is kept"
 
@@ -121,9 +118,7 @@ def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
     vocabulary = Vocabulary("{% for m in messages %}{{ m.content }}{% endfor %}")
     chat = chat_of(vocabulary)
     parts = tuple(ChatMessage(role="user", content=part) for part in content)
-
     tokens, _ = chat.prompt(asking(parts), thinks=True)
-
     assert not set(vocabulary.read(tokens)) & set(vocabulary.specials)
     assert "".join(vocabulary.read(tokens)) == "".join(content)
 
@@ -135,7 +130,6 @@ def test_ordinary_text_is_tokenized_as_the_whole_string_would_be(text: str) -> N
     vocabulary.bos = vocabulary.eos = 0
     tokens, _ = chat_of(vocabulary).prompt(asking(user(text)), thinks=True)
     read = "".join(vocabulary.read(tokens))
-
     assert tokens == vocabulary.tokenize(read, parse_special=True)
 
 
@@ -155,10 +149,8 @@ def test_a_model_that_adds_a_bos_gets_one_where_the_template_writes_none() -> No
 def test_a_thought_that_the_template_opens_is_reported_or_closed_at_once() -> None:
     chat = chat_of(Vocabulary(R1))
     assert chat.is_reasoning
-
     _, is_open = chat.prompt(asking(user("hi")), thinks=True)
     assert is_open
-
     vocabulary = Vocabulary(R1)
     tokens, is_open = chat_of(vocabulary).prompt(asking(user("hi")), thinks=False)
     assert not is_open
@@ -167,7 +159,6 @@ def test_a_thought_that_the_template_opens_is_reported_or_closed_at_once() -> No
 
 def test_the_template_s_refusal_keeps_its_own_words() -> None:
     chat = chat_of(Vocabulary(STRICT))
-
     with pytest.raises(ChatError, match="System role not supported"):
         chat.prompt(asking((ChatMessage(role="system", content="x"),)), thinks=True)
     with pytest.raises(ChatError, match="'nothing' is undefined"):
@@ -188,7 +179,6 @@ def test_templates_may_use_what_transformers_offers() -> None:
     template = (
         "{{ messages[0] | tojson }}{{ strftime_now('%Y') | length }}{% for m in messages %}{% break %}{% endfor %}"
     )
-
     assert "".join(texts(Vocabulary(template), "é")) == '{"role": "user", "content": "é"}4'
 
 
@@ -200,9 +190,7 @@ def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, syste
     chat = chat_of(vocabulary)
     said = () if system is None else (ChatMessage(role="system", content=system),)
     prefix = chat.prefix(TaskPrefix(task="t", messages=said, user_prefix=head))
-
     prompt, _ = chat.prompt(asking((*said, *user(head + "7 mm/s"))), thinks=False)
-
     common = next((n for n, (a, b) in enumerate(zip(prefix, prompt, strict=False)) if a != b), len(prefix))
     assert common >= len(prefix) - 1
     assert "".join(vocabulary.read(prefix)).endswith(head)

@@ -62,7 +62,6 @@ def use(cache: Cache, prefix: Prefix, seq_id: int) -> None:
 def test_a_prompt_shares_the_longest_prefix_but_its_last_token_is_decoded() -> None:
     cache = Cache(5, 6)
     cache.load([1, 2, 8, 8, 8, 8], [1, 2, 3, 4])
-
     assert cache.found(1, 2, 3, 4, 5) == ((1, 2, 3, 4), 4)
     assert cache.found(1, 2, 3, 9) == ((1, 2, 3, 4), 3)
     assert cache.found(1, 2, 3) == ((1, 2, 8, 8, 8, 8), 2)
@@ -72,7 +71,6 @@ def test_a_prompt_shares_the_longest_prefix_but_its_last_token_is_decoded() -> N
 
 def test_what_prefixes_have_in_common_is_decoded_once() -> None:
     cache = Cache(5, 6, 7)
-
     assert [prefix.tokens for prefix in cache.load([1, 2, 3, 4], [1, 2, 3, 4], [], [1, 2, 3, 9, 9])] == [
         (1, 2, 3, 4),
         (1, 2, 3, 9, 9),
@@ -113,9 +111,7 @@ def test_a_prefix_that_has_no_room_is_not_kept() -> None:
     (resident,) = cache.load([1] * 10)
     use(cache, resident, 1)
     cache.set([1] * 10, [2] * 20)
-
     cache.answered(*[2] * 21, task="t1")
-
     assert cache.found(*[2] * 21) == (None, 0)
 
 
@@ -145,15 +141,12 @@ def test_a_file_under_the_name_of_another_is_refused(kept: Path) -> None:
     store.save([9], b"other")
     (other,) = (path for path in kept.parent.iterdir() if path != kept)
     other.replace(kept)
-
     assert store.load(TOKENS) is None
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_keeping(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = PrefixStore(tmp_path / "file" / "prefixes", "model")
-
     store.save(TOKENS, STATE)
     store.keep_only([])
-
     assert store.load(TOKENS) is None

@@ -36,7 +36,6 @@ def test_without_rows_for_logits_a_part_stops_before_the_token_that_wants_them()
 
 def test_a_small_rest_is_taken_beyond_the_budget_if_nothing_is_left_then() -> None:
     wants = [(10, (9,)), (60, (59,))]
-
     assert batch(*wants, tokens=64, slack=16) == [10, 60]
     assert batch(*wants, tokens=64, slack=5) == [10, 54]
     assert batch(*wants, (5, ()), tokens=64, slack=16) == [10, 54]
@@ -121,13 +120,11 @@ def test_a_configured_budget_is_kept() -> None:
 
 def test_threads_are_those_of_the_nearest_smaller_measured_step() -> None:
     found = policy({1: 29.0, 4: 30.0, 16: 60.0}, threads={1: 2, 4: 3, 16: 4})
-
     assert [found.threads(rows) for rows in (1, 3, 4, 15, 16, 100)] == [2, 2, 3, 3, 4, 4]
 
 
 def test_without_measurements_steps_are_as_wide_as_what_waits_and_threads_follow_the_rule() -> None:
     plain = StepPolicy([], threads=2, prefill_threads=4, batch_tokens=None, max_rows=128)
-
     assert (plain.batch_tokens, plain.padded(40)) == (128, 40)
     assert [plain.threads(rows) for rows in (1, 7, 8, 128)] == [2, 2, 4, 4]
 

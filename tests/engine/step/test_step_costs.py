@@ -44,7 +44,6 @@ def pi_5(rows: int, threads: int) -> float:
 
 def test_narrow_and_wide_steps_get_the_threads_that_are_fastest_for_them() -> None:
     costs = {cost.rows: cost for cost in Board(pi_5).costs([1, 2, 3, 4])}
-
     assert costs[1].threads == 2
     assert costs[64].threads == 4
     assert costs[64].seconds == pytest.approx(pi_5(64, 4))
@@ -53,22 +52,18 @@ def test_narrow_and_wide_steps_get_the_threads_that_are_fastest_for_them() -> No
 
 def test_steps_that_write_are_measured_with_the_logits_of_every_row() -> None:
     costs = Board(lambda *_: 0.1, lambda outputs: 0.01 * outputs).costs([1, 2])
-
     seconds = {cost.rows: cost.seconds for cost in costs}
     assert (seconds[1], seconds[8], seconds[16], seconds[64]) == pytest.approx((0.11, 0.18, 0.26, 0.11))
 
 
 def test_given_threads_are_not_tried_against_others() -> None:
     costs = Board(lambda rows, _: rows / 1000).costs([2], [3])
-
     assert {cost.rows: cost.threads for cost in costs} == {cost.rows: 2 if cost.rows < 8 else 3 for cost in costs}
 
 
 def test_a_slow_board_is_not_measured_for_ever() -> None:
     board = Board(lambda rows, _: rows * 0.5)
-
     costs = board.costs([1, 2, 3, 4])
-
     assert board.now < 5 * step_costs.MEASURE_S
     assert costs[0].rows == 1
 
@@ -76,9 +71,7 @@ def test_a_slow_board_is_not_measured_for_ever() -> None:
 def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "calibration.json"
     found = [StepCost(1, 2, 0.02)]
-
     step_costs.save_costs(path, "this model", found)
-
     assert step_costs.load_costs(path, "this model") == found
     assert step_costs.load_costs(path, "another") is None
     assert step_costs.load_costs(tmp_path / "nothing.json", "this model") is None
@@ -88,7 +81,6 @@ def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None
 def test_after_damage_to_the_file_steps_are_measured_again(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
-
     assert step_costs.load_costs(path, "k") is None
 
 
@@ -114,5 +106,4 @@ def test_a_trained_model_has_one_thread(trained: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(step_costs, "thread_counts", lambda _: [2])
     load = pipe.Load(model_path=str(trained), settings=pipe.EngineSettings(), state_dir=str(tmp_path))
     ready = LlamaEngine(load).ready(0.0)
-
     assert (ready.threads, ready.prefill_threads) == (1, 1)
