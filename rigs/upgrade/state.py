@@ -5,10 +5,10 @@ import os
 import shutil
 import signal
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,55 +20,48 @@ from edge_agent.tools.demo.broker import free_port
 from rigs.upgrade.trees import NEW, OLD, Tree
 from tests.helpers.bundles import DEMO_TASKS, demo_requests
 from tests.helpers.client import Client
-from tests.helpers.keys import write_keys
 from tests.helpers.processes import AgentProcess, Mosquitto, is_running, wait_until, workers
+from tests.helpers.site import Site, written_config
 
-BASE = "edgeai/v1/hall1/press-04"
-RESPONSE = f"{BASE}/infer/generate/response"
+DEVICE = "press-04"
+BASE = f"edgeai/v1/test/{DEVICE}"
+REQUEST, RESPONSE, STATE = f"{BASE}/infer/generate/request", f"{BASE}/infer/generate/response", f"{BASE}/state"
 DATABASE = "requests-1.sqlite"
 WAYS = [(OLD, NEW), (NEW, OLD)]
 there_and_back = pytest.mark.parametrize(("first", "second"), WAYS, ids=["there", "back"])
 
 
 class Board:
-    """Its folder, and a broker that keeps sessions."""
+    """Its folder, a broker that keeps sessions, and a client that hears everything."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
+        self.folder, self.state = folder, folder / "state"
         (folder / "broker").mkdir()
-        self.broker = Mosquitto(folder / "broker", self.port, is_persistent=True)
+        self.broker = Mosquitto(folder / "broker", free_port(), is_persistent=True)
         self.broker.start()
+        self.client = self.new_client()
         self.agent: AgentProcess | None = None
 
-    def configure(self, more: str = "", *, model: str | Path = "echo:", of_model: str = "", first: str = "") -> None:
+    def new_client(self) -> Client:
+        client = Client(self.broker.port, "5")
+        client.subscribe(f"{BASE}/#")
+        client.hear_retained()
+        return client
+
+    def configure(self, more: str = "", *, model: str | Path = "echo:") -> None:
         """The configuration of the next start."""
-        (self.folder / "config.toml").write_text(
-            f'models_dir = "models"\nstate_dir = "state"\n{first}[device]\nsite = "hall1"\nid = "press-04"\n'
-            f'[mqtt]\nhost = "127.0.0.1"\nport = {self.port}\n'
-            f"[models.default]\npath = {json.dumps(str(model))}\n{of_model}{more}",
-            encoding="utf-8",
-        )
+        written_config(self.folder, model, more, device=DEVICE, port=self.broker.port)
 
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    def start(self, tree: Tree) -> AgentProcess:
+    def start(self, tree: Tree) -> Site:
         """Returns when it is online."""
-        with closing(Client(self.port, "5")) as client:
-            client.subscribe(f"{BASE}/state")
-            client.hear_retained()
-            before = len(client.on(f"{BASE}/state"))
-            self.agent = AgentProcess(self.folder / "config.toml", tree.program())
+        before = len(self.client.on(STATE))
+        self.agent = AgentProcess(self.folder / "config.toml", tree.program())
 
-            def is_online() -> bool:
-                assert self.agent is not None
-                assert self.agent.process.poll() is None, self.agent.log
-                return any(message.json["state"] == "online" for message in client.on(f"{BASE}/state")[before:])
+        def is_online() -> bool:
+            return any(message.json["state"] == "online" for message in self.client.on(STATE)[before:])
 
-            wait_until(is_online, "the agent is online", 120)
-        return self.agent
+        wait_until(is_online, "the agent is online", 120)
+        return Site(BASE, "5", self.broker.port, self.agent, self.client)
 
     def end(self, how: signal.Signals) -> None:
         """Stops or kills the agent; its worker is gone, too."""
@@ -82,24 +75,24 @@ class Board:
     def end_all(self) -> None:
         if self.agent is not None and self.agent.process.poll() is None:
             self.end(signal.SIGKILL)
+        self.client.close()
         self.broker.stop()
 
-    @contextmanager
-    def client(self) -> Iterator[Client]:
-        with closing(Client(self.port, "5")) as client:
-            client.subscribe(f"{BASE}/#")
-            client.hear_retained()
-            yield client
+    def count(self, what: str) -> int:
+        """Rows of the database, from a copy, so that it stays as it is. No agent may run."""
+        with tempfile.TemporaryDirectory() as name:
+            copy = Path(shutil.copytree(self.state, Path(name) / "state"))
+            with closing(sqlite3.connect(copy / DATABASE)) as connection:
+                (count,) = connection.execute(f"SELECT count(*) FROM {what}").fetchone()
+        return int(count)
 
-    def rows(self, name: str, statement: str) -> list[Any]:
-        """Rows of a database in the state folder, from a copy, so that it stays as it is. No agent may run."""
-        copy = self.folder / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir()
-        for file in self.state.glob(f"{name}*"):
-            shutil.copy(file, copy)
-        with closing(sqlite3.connect(copy / name)) as connection:
-            return connection.execute(statement).fetchall()
+    def replies(self) -> list[dict[str, Any]]:
+        """The different terminal replies to `generate`."""
+        return [
+            json.loads(payload)
+            for payload in dict.fromkeys(message.payload for message in self.client.on(RESPONSE))
+            if json.loads(payload)["status"] != "partial"
+        ]
 
 
 @pytest.fixture
@@ -111,207 +104,165 @@ def board(tmp_path: Path) -> Iterator[Board]:
         board.end_all()
 
 
-def replies_by_id(client: Client) -> dict[Any, set[bytes]]:
-    """By the id of a request, its different terminal replies."""
-    found: dict[Any, set[bytes]] = {}
-    for message in client.on(RESPONSE):
-        if message.json["status"] != "partial":
-            found.setdefault(message.json["id"], set()).add(message.payload)
-    return found
-
-
-def ask(client: Client, task: str, given: object, **fields: Any) -> dict[str, Any]:
-    topic = f"{BASE}/infer/{task}/response"
-    heard = len(client.on(topic))
-    client.publish(f"{BASE}/infer/{task}/request", {"input": given, **fields})
-    return client.wait(topic, count=heard + 1)[heard].json
-
-
-def command(client: Client, operation: str, fields: dict[str, Any]) -> dict[str, Any]:
-    topic = f"{BASE}/cmd/{operation}"
-    return client.exchange(topic, fields, f"{topic}/result").json
-
-
-def health(client: Client) -> dict[str, Any]:
-    return client.exchange(f"{BASE}/cmd/health", b"", f"{BASE}/health").json
-
-
 @there_and_back
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 def test_every_request_is_answered_once(board: Board, first: Tree, second: Tree, how: signal.Signals) -> None:
     board.configure("[engine]\nmax_active = 2\n", model="echo:step_ms=300")
-    with board.client() as client:
-        board.start(first)
-        for number in range(12):
-            client.publish(f"{BASE}/infer/generate/request", {"input": f"one two {number}", "id": number})
-        wait_until(lambda: len(replies_by_id(client)) >= 2, "the first ones are answered")
-        board.end(how)
-        # A stop refuses what waits.
-        assert how is signal.SIGTERM or len(replies_by_id(client)) < 12
-        board.start(second)
-        wait_until(lambda: len(replies_by_id(client)) == 12, "all are answered")
-        board.end(signal.SIGTERM)
-        assert {len(replies) for replies in replies_by_id(client).values()} == {1}
-        statuses = {json.loads(reply)["status"] for replies in replies_by_id(client).values() for reply in replies}
-        assert statuses <= ({"ok"} if how is signal.SIGKILL else {"ok", "busy"}), statuses
+    board.start(first)
+    for number in range(12):
+        board.client.publish(REQUEST, {"input": f"one two {number}", "id": number})
+    wait_until(lambda: len(board.replies()) >= 2, "the first ones are answered")
+    board.end(how)
+    # A stop refuses what waits.
+    assert how is signal.SIGTERM or len(board.replies()) < 12
+    board.start(second)
+    wait_until(lambda: len({reply["id"] for reply in board.replies()}) == 12, "all are answered")
+    board.end(signal.SIGTERM)
+    assert sorted(reply["id"] for reply in board.replies()) == list(range(12))
+    statuses = {reply["status"] for reply in board.replies()}
+    assert statuses <= ({"ok"} if how is signal.SIGKILL else {"ok", "busy"}), statuses
 
 
 @there_and_back
 def test_replies_that_the_broker_did_not_get_are_delivered(board: Board, first: Tree, second: Tree) -> None:
     board.configure(model="echo:step_ms=400")
     board.start(first)
-    with board.client() as client:
-        for number in range(3):
-            client.publish(f"{BASE}/infer/generate/request", {"input": f"one two three {number}", "id": number})
-        time.sleep(0.6)  # they are acknowledged, and not yet answered
-        assert not replies_by_id(client)
+    for number in range(3):
+        board.client.publish(REQUEST, {"input": f"one two three {number}", "id": number})
+    time.sleep(0.6)  # they are acknowledged, and not yet answered
+    assert not board.replies()
+    board.client.close()
     board.broker.stop()
     time.sleep(4)
     board.end(signal.SIGKILL)
     killed_at = timestamp()
-    assert board.rows(DATABASE, "SELECT count(*) FROM requests WHERE reply IS NOT NULL AND NOT is_delivered") == [(3,)]
+    assert board.count("requests WHERE reply IS NOT NULL AND NOT is_delivered") == 3
     board.broker.start()
-    with board.client() as client:
-        board.start(second)
-        wait_until(lambda: len(replies_by_id(client)) == 3, "all replies have come")
-        replies = [json.loads(reply) for both in replies_by_id(client).values() for reply in both]
-        assert len(replies) == 3
-        assert all(reply["ts"] < killed_at and reply["status"] == "ok" for reply in replies)
+    board.client = board.new_client()
+    board.start(second)
+    wait_until(lambda: len({reply["id"] for reply in board.replies()}) == 3, "all replies have come")
+    assert len(board.replies()) == 3
+    assert all(reply["ts"] < killed_at and reply["status"] == "ok" for reply in board.replies())
 
 
 @there_and_back
 def test_a_signed_command_is_not_carried_out_again(board: Board, first: Tree, second: Tree) -> None:
+    def ping(nonce: str) -> dict[str, Any]:
+        fields = {"nonce": nonce, "ts": timestamp()}
+        return {**fields, "hmac": sign(b"a secret", "ping", fields)}
+
     (board.folder / "key").write_text("a secret\n")
     board.configure('[commands]\nkey_file = "key"\n')
-    with board.client() as client:
-        board.start(first)
-        fields = {"nonce": "n1", "ts": timestamp()}
-        signed = {**fields, "hmac": sign(b"a secret", "ping", fields)}
-        assert command(client, "ping", signed)["status"] == "ok"
-        board.end(signal.SIGKILL)
-        board.start(second)
-        again = command(client, "ping", signed)
-        assert again["error"]["code"] == "unauthorized", again
-        fields = {"nonce": "n2", "ts": timestamp()}
-        assert command(client, "ping", {**fields, "hmac": sign(b"a secret", "ping", fields)})["status"] == "ok"
-        board.end(signal.SIGTERM)
+    signed = ping("n1")
+    assert board.start(first).command("ping", signed)["status"] == "ok"
+    board.end(signal.SIGKILL)
+    site = board.start(second)
+    assert site.command("ping", signed)["error"]["code"] == "unauthorized"
+    assert site.command("ping", ping("n2"))["status"] == "ok"
+    board.end(signal.SIGTERM)
     assert len((board.state / "nonces-1").read_bytes()) == 2 * 16
-
-
-def has_another_worker(agent: AgentProcess, than: int) -> bool:
-    return workers(agent.process.pid) not in ([], [than])
 
 
 @there_and_back
 def test_what_ended_the_worker_twice_is_not_run(board: Board, first: Tree, second: Tree) -> None:
     board.configure(model="echo:step_ms=1000")
-    with board.client() as client:
-        agent = board.start(first)
-        client.publish(f"{BASE}/infer/generate/request", {"input": "a b c d e f g h", "id": 1})
-        for _ in range(2):
-            wait_until(lambda: health(client)["inference"]["active"] == 1, "the request runs")
-            (worker,) = workers(agent.process.pid)
-            os.kill(worker, signal.SIGKILL)
-            wait_until(partial(has_another_worker, agent, worker), "there is another worker")
-        assert json.loads(client.wait_for(RESPONSE, lambda reply: reply["status"] != "partial").payload)["error"]
-        board.end(signal.SIGTERM)
-        board.start(second)
-        assert ask(client, "generate", "a b c d e f g h")["error"]["code"] == "quarantined"
-        assert ask(client, "generate", "a")["status"] == "ok"
+    site = board.start(first)
+    board.client.publish(REQUEST, {"input": "a b c d e f g h", "id": 1})
+    for _ in range(2):
+        site.wait_until_active(1)
+        (worker,) = workers(site.agent.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: workers(site.agent.process.pid) not in ([], [worker]), "there is another worker")  # noqa: B023
+    assert site.next_terminal(RESPONSE, 0)["error"]
+    board.end(signal.SIGTERM)
+    site = board.start(second)
+    assert site.ask("generate", {"input": "a b c d e f g h"})["error"]["code"] == "quarantined"
+    assert site.ask("generate", {"input": "a"})["status"] == "ok"
 
 
 @there_and_back
 def test_subscriptions_of_a_task_that_is_gone_end(board: Board, first: Tree, second: Tree) -> None:
-    task = '[tasks.vibration]\nkind = "classify"\nlabels = ["normal", "loud"]\nsubscribe = ["plant/+/vibration"]\n'
-    board.configure(task)
+    def dropped() -> int:
+        health = board.client.exchange(f"{BASE}/cmd/health", b"", f"{BASE}/health").json
+        return int(health["mqtt"]["dropped"])
+
+    board.configure('[tasks.heat]\nkind = "classify"\nlabels = ["normal", "hot"]\nsubscribe = ["plant/+/heat"]\n')
     board.start(first)
-    with board.client() as client:
-        client.publish("plant/one/vibration", "normal")
-        client.wait(f"{BASE}/infer/vibration/response")
-        board.end(signal.SIGKILL)
-        board.configure()
-        board.start(second)
-        before = health(client)["mqtt"]
-        client.publish("plant/one/vibration", "normal")
-        assert ask(client, "generate", "a")["status"] == "ok"
-        after = health(client)["mqtt"]
-        assert after["dropped"] == before["dropped"]
-        board.end(signal.SIGTERM)
+    board.client.publish("plant/one/heat", "normal")
+    board.client.wait(f"{BASE}/infer/heat/response")
+    board.end(signal.SIGKILL)
+    board.configure()
+    site = board.start(second)
+    before = dropped()
+    board.client.publish("plant/one/heat", "normal")
+    assert site.ask("generate", {"input": "a"})["status"] == "ok"
+    assert dropped() == before
 
 
-MARKED = "SELECT count(*) FROM answers WHERE is_marked"
+MARKED = "answers WHERE is_marked"
 FEEDBACK = "[feedback]\nenabled = true\n"
-TASK = '[tasks.triage]\nkind = "classify"\nsystem = "good or bad"\nlabels = ["good", "bad"]\n'
 
 
 def test_the_way_back_loses_feedback_alone(board: Board) -> None:
-    board.configure(TASK)
+    board.configure()
     board.start(OLD)
     board.end(signal.SIGTERM)
-    board.configure(TASK + FEEDBACK)
-    with board.client() as client:
-        board.start(NEW)
-        for number in range(5):
-            text, right = ("good", "bad") if number % 2 else ("bad", "good")
-            ask(client, "triage", text, id=number)
-            topic = f"{BASE}/infer/triage/feedback"
-            result = client.exchange(topic, {"id": number, "answer": right}, f"{topic}/result").json
-            assert result["status"] == "ok", result
-        board.end(signal.SIGTERM)
-        board.start(NEW)
-        board.end(signal.SIGKILL)
-        assert board.rows(DATABASE, MARKED) == [(5,)]
-        # `feedback` is a table that 0.1.0 does not know.
-        done = OLD.run("check-config", board.folder / "config.toml")
-        assert (done.returncode, "feedback: unknown key" in done.stderr) == (78, True), done.stderr
-        board.configure(TASK)
-        agent = board.start(OLD)
-        assert "the record of requests was damaged, what can be read goes on" in agent.log
-        assert (board.state / f"{DATABASE}.damaged").exists()
-        assert ask(client, "triage", "bad")["output"] == "bad"
-        board.end(signal.SIGTERM)
-        board.configure(TASK + FEEDBACK)
-        agent = board.start(NEW)
-        assert "lost" not in agent.log
-        board.end(signal.SIGTERM)
-        assert board.rows(DATABASE, MARKED) == [(0,)]
+    board.configure(FEEDBACK)
+    site = board.start(NEW)
+    for number in range(5):
+        site.ask("triage", {"input": "normal", "id": number})
+        topic = f"{BASE}/infer/triage/feedback"
+        result = board.client.exchange(topic, {"id": number, "answer": "cavitation"}, f"{topic}/result").json
+        assert result["status"] == "ok", result
+    board.end(signal.SIGTERM)
+    board.start(NEW)
+    board.end(signal.SIGKILL)
+    assert board.count(MARKED) == 5
+    board.configure()
+    site = board.start(OLD)
+    assert "the record of requests was damaged, what can be read goes on" in site.agent.log
+    assert (board.state / f"{DATABASE}.damaged").exists()
+    assert site.ask("triage", {"input": "normal"})["output"] == "normal"
+    board.end(signal.SIGTERM)
+    board.configure(FEEDBACK)
+    assert "lost" not in board.start(NEW).agent.log
+    board.end(signal.SIGTERM)
+    assert board.count(MARKED) == 0
 
 
 def test_the_model_in_force_goes_there_and_back(board: Board) -> None:
-    private, public = write_keys(board.folder)
     models = board.folder / "models"
     models.mkdir()
-    asked = ("--tasks", DEMO_TASKS, "--canaries", demo_requests(board.folder / "requests", 1), "--sign", private)
+    asked = ("--tasks", DEMO_TASKS, "--canaries", demo_requests(board.folder / "requests", 1))
     for number, (name, tree) in enumerate({"one": OLD, "two": OLD, "three": NEW}.items(), 1):
         tree.convert(models / name, *asked, "--model-version", str(number))
     allow = '[commands]\nallow = ["ping", "health", "model-switch", "model-rollback"]\n'
-    board.configure(allow, model=models / "one", of_model=f"public_key = {json.dumps(str(public))}\n")
+    board.configure(allow, model=models / "one")
+    switched = f"{BASE}/event/model-switched"
 
-    def runs(client: Client) -> list[int]:
-        client.hear_retained()
-        return [model["version"] for model in client.on(f"{BASE}/info")[-1].json["models"]]
+    def runs() -> list[int]:
+        board.client.hear_retained()
+        return [model["version"] for model in board.client.on(f"{BASE}/info")[-1].json["models"]]
 
-    with board.client() as client:
-        board.start(OLD)
-        result = command(client, "model-switch", {"model": "default", "bundle": "two"})
-        assert result["status"] == "ok", result
-        client.wait(f"{BASE}/event/model-switched")
-        board.end(signal.SIGKILL)
-        board.start(NEW)
-        assert runs(client) == [2]
-        assert command(client, "model-rollback", {"model": "default"})["status"] == "ok"
-        client.wait(f"{BASE}/event/model-switched", count=2)
-        assert runs(client) == [1]
-        command(client, "model-switch", {"model": "default", "bundle": "three"})
-        client.wait(f"{BASE}/event/model-switched", count=3)
-        assert json.loads((board.state / "model-1.json").read_bytes())["least_version"] == 3
-        board.end(signal.SIGKILL)
-        board.start(OLD)
-        assert runs(client) == [3]
-        command(client, "model-rollback", {"model": "default"})
-        client.wait(f"{BASE}/event/model-switched", count=4)
-        assert runs(client) == [1]
-        board.end(signal.SIGTERM)
-        board.start(NEW)
-        assert runs(client) == [1]
-        board.end(signal.SIGTERM)
+    site = board.start(OLD)
+    assert site.command("model-switch", {"model": "default", "bundle": "two"})["status"] == "ok"
+    board.client.wait(switched)
+    board.end(signal.SIGKILL)
+    site = board.start(NEW)
+    assert runs() == [2]
+    assert site.command("model-rollback", {"model": "default"})["status"] == "ok"
+    board.client.wait(switched, count=2)
+    assert runs() == [1]
+    site.command("model-switch", {"model": "default", "bundle": "three"})
+    board.client.wait(switched, count=3)
+    assert json.loads((board.state / "model-1.json").read_bytes())["least_version"] == 3
+    board.end(signal.SIGKILL)
+    site = board.start(OLD)
+    assert runs() == [3]
+    site.command("model-rollback", {"model": "default"})
+    board.client.wait(switched, count=4)
+    assert runs() == [1]
+    board.end(signal.SIGTERM)
+    board.start(NEW)
+    assert runs() == [1]
+    board.end(signal.SIGTERM)

@@ -30,11 +30,9 @@ class Tree:
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def convert(self, bundle: Path, *words: str | Path) -> Path:
-        """A bundle of the demonstration's checkpoint by its converter, without canaries."""
-        options = (*words, "--no-canaries") if "--tasks" not in words else words
-        done = self.run(
-            checkpoint_folder(), "--out", bundle, "--type", "q8_0", "--name", "pump-demo", *options, module="convert"
-        )
+        """A bundle of the demonstration's checkpoint by its converter."""
+        options = ("--out", bundle, "--type", "q8_0", "--name", "pump-demo", *words)
+        done = self.run(checkpoint_folder(), *options, module="convert")
         assert done.returncode == 0, done.stderr
         return bundle
 
