@@ -10,7 +10,6 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -33,11 +32,10 @@ def main() -> int:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a bundle or a .gguf (default: echo:, without one)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=20, help="of each client in each round (default: %(default)s)")
-    parser.add_argument("--pause-ms", type=float, default=0.0, help="between a reply and the next request (default: 0)")
     options = parser.parse_args()
     require({"mosquitto": "mosquitto"})
     model = ECHO_MODEL if options.model is None else str(model_path(options.model).absolute())
-    figures, pause = Figures(), threading.Event()
+    figures = Figures()
     with ExitStack() as stack:
         loads = {}
         for broker, settings in BROKERS.items():
@@ -55,7 +53,6 @@ def main() -> int:
                     answer = load.ask(topic, _READING).result(_ANSWER_S)
                     assert answer.status == "ok", answer.reply
                     times.append((answer.waited_ms, answer.agent_ms))
-                    pause.wait(options.pause_ms / 1000)
                 waited, own = (statistics.median(column) for column in zip(*times, strict=True))
                 name = f"QoS {qos}, mosquitto {broker:7}, client {'nodelay' if has_nodelay else 'plain':7}"
                 figures.note(name, waited, "ms")

@@ -34,7 +34,6 @@ class AgentSide:
         self.name = name
         self.client, self.load = client, load
         self.process = process
-        self._text = process.config.read_text("utf-8")
 
     @property
     def pid(self) -> int:
@@ -59,20 +58,10 @@ class AgentSide:
             latency_ms=reply["timing"]["total_ms"],
         )
 
-    def health(self) -> dict[str, Any]:
-        return self.client.exchange(f"{BASE}/cmd/health", b"", f"{BASE}/health").json
-
     def repacked_mib(self) -> float:
         """The weights that are copied for the kernels of this machine."""
-        return float(self.health()["worker"]["repacked_mb"] or 0) / 1.048576
-
-    def add_task(self, table: str) -> None:
-        """Replaces the task that was added before. Returns when the agent has it; its worker may not yet."""
-        self.process.config.write_text(self._text + table, encoding="utf-8")
-        topic = f"{BASE}/cmd/reload"
-        result = self.client.exchange(topic, {"id": "reload"}, f"{topic}/result").json
-        if result["status"] != "ok":
-            raise UnexpectedReply(f"reload was answered {json.dumps(result)}")
+        health = self.client.exchange(f"{BASE}/cmd/health", b"", f"{BASE}/health").json
+        return float(health["worker"]["repacked_mb"] or 0) / 1.048576
 
 
 @contextmanager
@@ -95,14 +84,12 @@ def running_agent(
         'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
         f"[models.default]\npath = {json.dumps(path)}\n"
-        '[commands]\nallow = ["ping", "health", "reload"]\n[engine]\n'
-        + "".join(f"{key} = {value}\n" for key, value in engine.items())
-        + tasks,
+        "[engine]\n" + "".join(f"{key} = {value}\n" for key, value in engine.items()) + tasks,
         encoding="utf-8",
     )
     try:
         with closing(Client(port, "3.1.1")) as client, closing(Load(port, "3.1.1")) as load:
-            client.subscribe(f"{BASE}/state", f"{BASE}/health", f"{BASE}/cmd/+/result")
+            client.subscribe(f"{BASE}/state", f"{BASE}/health")
             with online(config, client, BASE, program=(python, "-P", "-m", "edge_agent"), timeout_s=START_S) as process:
                 yield AgentSide(client, load, process, name)
     finally:

@@ -1,13 +1,11 @@
 """How benchmarks ask: several clients at once, each with its next question as soon as it has its answer."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rigs.bench.workload import Answer, Kind, Reading, check_answer, readings
+from rigs.bench.workload import Answer, Kind, Reading, check_answer
 from rigs.load.asking import in_parallel
-from rigs.machine import held_mib
 
 
 class Side(Protocol):
@@ -15,9 +13,6 @@ class Side(Protocol):
 
     @property
     def name(self) -> str: ...
-
-    @property
-    def pid(self) -> int: ...
 
     def ask(self, kind: Kind, reading: Reading) -> Answer: ...
 
@@ -52,15 +47,3 @@ def ask_all(side: Side, kind: Kind, questions: Sequence[Reading], *, clients: in
         return answer
 
     return Run(*in_parallel(ask, questions, clients))
-
-
-def peak_memory_mib(side: Side, kind: Kind, clients: int, seed: str) -> float:
-    """Peak memory of a process and its descendants at this many requests at once, without pages of files."""
-    questions = readings(clients, seed=f"{seed} memory")
-    asking = threading.Thread(target=ask_all, args=(side, kind, questions), kwargs={"clients": clients}, daemon=True)
-    asking.start()
-    peak = 0.0
-    while asking.is_alive():
-        peak = max(peak, held_mib(side.pid))
-        asking.join(0.1)
-    return peak

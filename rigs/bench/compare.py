@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.models.bundle import MODEL_FILE
-from rigs.bench.agent import MAX_MIB_EXTRACT, AgentSide, UnexpectedReply, running_agent, task_name, workload_tasks
-from rigs.bench.asking import Run, Side, ask_all, peak_memory_mib
+from rigs.bench.agent import AgentSide, UnexpectedReply, running_agent, task_name, workload_tasks
+from rigs.bench.asking import Run, Side, ask_all
 from rigs.bench.figures import Figures
 from rigs.bench.server import PROGRAMS, LlamaServer, batched_tokens_per_s, prefill_tokens_per_s
 from rigs.bench.workload import (
@@ -24,31 +24,24 @@ from rigs.bench.workload import (
     CLIENTS,
     CONTEXT_TOKENS,
     GENERATED_TOKENS,
-    LABELS,
     THREADS,
     Answer,
     Kind,
-    chatml,
     constant_text,
     free_text,
     readings,
 )
 from rigs.llama_sources import build_llama_cpp
-from rigs.load.asking import in_parallel
 from rigs.machine import model_path, parser_of
-from tests.helpers.site import task_table
 
 ENGINE = {"threads": THREADS, "prefill_threads": THREADS, "max_active": CLIENTS, "context_tokens": CONTEXT_TOKENS}
-PARTS = ("classify", "extract", "generate", "idle", "burst", "memory")
+PARTS = ("classify", "extract", "generate", "idle")
 WIDTHS = (CLIENTS, 1, 2, 4)
-BURST = 4
 # With the end of the chat template: the tokens that a request of a few values computes.
 SHORT_TOKENS = 24
 _IDLE_REQUESTS = 25
 # Long enough for the worker to sleep again.
 _IDLE_PAUSE_S = 0.05
-# Makes the prefix of a new task about 300 tokens.
-_BURST_RULES = "Compare the flow with the pressure before you judge. Say what a technician would say. " * 16
 
 
 class Server(Side, Protocol):
@@ -91,8 +84,6 @@ class Comparison:
             "extract": self._extract,
             "generate": self._generate,
             "idle": self._idle,
-            "burst": self._burst,
-            "memory": self._memory,
         }
         for part in self._parts:
             if sys.stderr.isatty():
@@ -186,26 +177,6 @@ class Comparison:
         self.figures.note(name, statistics.median(answers_ms), "ms", at_most=90)
         name = "from the packet to the first step on an idle agent: p50"
         self.figures.note(name, statistics.median(queued_ms), "ms", at_most=3)
-
-    def _burst(self, _both: list[Side], seed: str) -> None:
-        """BURST requests at once, right after the reload that brings a task whose prompts begin with new words."""
-        words = f"Site of {seed}. {_BURST_RULES}"
-        tokens = self._server.count_tokens(chatml(words, ""))
-        self._agent.add_task(task_table("burst", kind="classify", system=words, labels=list(LABELS)))
-        ask = self._agent.reply
-        replies, _ = in_parallel(lambda number: ask("burst", f"reading {number}"), range(BURST), BURST)
-        # At the edge between constant text and input a token may differ.
-        shared = sum(reply["usage"]["cached_tokens"] >= tokens - 3 for reply in replies)
-        self.figures.note(f"cold burst of {BURST}: requests that share the new prefix", shared, at_least=3)
-
-    def _memory(self, _both: list[Side], seed: str) -> None:
-        # The server repacks the same weights with the same library.
-        repacked_mib = self._agent.repacked_mib()
-        own, server = (peak_memory_mib(side, Kind.GENERATE, CLIENTS, seed) for side in (self._agent, self._server))
-        self.figures.note(
-            f"own memory beyond the weights, {CLIENTS} active", own - repacked_mib, "MiB", at_most=MAX_MIB_EXTRACT
-        )
-        self.figures.note("  the same of llama-server", server - repacked_mib, "MiB")
 
     def _warm_up(self, sides: list[Side], kind: Kind, seed: str) -> None:
         """Each side sees the constant text of this kind, once for each client."""

@@ -5,6 +5,8 @@ import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.core.terminal import aligned
+
 
 @dataclass(slots=True)
 class Figure:
@@ -54,14 +56,12 @@ class Figures:
 
     def table(self) -> str:
         """One line per figure, after the name of this machine's processor."""
-        width = max(map(len, self.by_name))
-        lines = [processor(), f"{'':{width}} {'median':>9}  {'spread':15} {'target':>8}"]
+        rows = [("", "median", "spread", "target", "", "")]
         for name, one in self.by_name.items():
             verdict = {True: "met", False: "MISSED", None: ""}[one.is_met]
             spread = f"{_short(min(one.values))}–{_short(max(one.values))}"
-            line = f"{name:{width}} {_short(one.median):>9}  {spread:15} {one.target:>8} {one.unit:9} {verdict}"
-            lines.append(line.rstrip())
-        return "\n".join(lines)
+            rows.append((name, _short(one.median), spread, one.target, one.unit, verdict))
+        return "\n".join([processor(), *aligned(rows)])
 
 
 def processor() -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from edge_agent.core.terminal import UNKNOWN, aligned
 from edge_agent.requests.statistics import percentile
 from rigs.bench.agent import BASE, running_agent
 from rigs.bench.figures import processor
@@ -158,12 +159,14 @@ def main() -> int:
 
 def table(groups: Sequence[Group]) -> str:
     """A line for each group, None as –."""
-    lines = [[column.name for column in fields(Group)], *(astuple(group) for group in groups)]
-    cells = [
-        ["–" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in line]
-        for line in lines
+    rows = [
+        [
+            UNKNOWN if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+            for cell in astuple(group)
+        ]
+        for group in groups
     ]
-    return "\n".join(" ".join(f"{cell:>13}" for cell in line) for line in cells)
+    return "\n".join(aligned([[column.name for column in fields(Group)], *rows]))
 
 
 if __name__ == "__main__":

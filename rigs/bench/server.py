@@ -50,10 +50,6 @@ class LlamaServer:
             self.close()
             raise
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def count_tokens(self, text: str) -> int:
         """Special tokens in the text count as such."""
         return len(self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])

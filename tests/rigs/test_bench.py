@@ -1,7 +1,6 @@
 """The benchmarks in seconds: a real agent with the demonstration model beside a stand-in for llama-server."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from rigs.bench.workload import GENERATED_TOKENS, Answer, Kind, Reading, check_a
 
 
 class StandIn:
-    """Answers as llama-server would, without a model. Its own memory is that of this process."""
+    """Answers as llama-server would, without a model."""
 
     name = "llama-server"
-    pid = os.getpid()
 
     def count_tokens(self, text: str) -> int:
         return len(text) // 10
@@ -44,7 +42,7 @@ def test_all_parts_of_the_comparison_run(model: Path, tmp_path: Path) -> None:
         comparison.run(0)
     names = comparison.figures.by_name
     assert all(any(name.startswith(part) for name in names) for part in ("classify", "extract", "generate"))
-    assert {"  the same of llama-server", "cold burst of 4: requests that share the new prefix"} <= names.keys()
+    assert "  the same of llama-server" in names
 
 
 @pytest.mark.parametrize(
