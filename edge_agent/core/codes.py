@@ -25,7 +25,7 @@ class Code(StrEnum):
     The status also decides whether the reply is repeated.
 
     Besides where it is raised, a new code also goes into
-    - docs/mqtt-api.md, rigs/fuzz/answers.py, and in the order here into docs/troubleshooting.md;
+    - docs/mqtt-api.md, and in the order here into docs/troubleshooting.md;
     - `_QUOTING` in requests/replies.py if its message may quote the caller, `_OVERLOAD` if too much is asked;
     - a ladder of board/governor.py if the governor refuses for it.
     Its replies need a `retry_after_s` if its status is `busy`.

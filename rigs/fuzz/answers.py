@@ -1,25 +1,17 @@
-"""The contract of answers, independent of the agent's code: their topics and their form."""
+"""The contract of answers: their topics and their form."""
 
 import json
 import re
 from typing import Any
 
-from rigs.fuzz.malformed import MAX_PAYLOAD_BYTES, TEMPLATED, Message
-from tests.helpers.support import REPLY_FIELDS
+from jsonschema import Draft202012Validator
 
-CODES: dict[str, set[str | None]] = {
-    "ok": {None},
-    "busy": {
-        "queue_full", "deadline_unreachable", "overheated", "power_limited", "memory_low", "rate_limited", "loading",
-        "draining",
-    },
-    "expired": {"deadline"},
-    "invalid": {
-        "not_utf8", "bad_json", "bad_field", "unknown_task", "too_long", "reply_topic_refused", "quarantined",
-    },
-    "cancelled": {"cancelled", "superseded"},
-    "failed": {"engine_lost", "no_valid_output", "internal"},
-}  # fmt: skip
+from edge_agent.core.codes import Code
+from edge_agent.tools.schema.schema import json_schema
+from rigs.fuzz.malformed import MAX_PAYLOAD_BYTES, TEMPLATED, Message
+
+CODES = {("ok", None), *((code.status, code) for code in Code)}
+_REPLY = Draft202012Validator(json_schema("reply"))
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # A broker may refuse longer, deeper or unprintable topics: then the reply may go to the default topic.
 _LONGEST_TOPIC, _DEEPEST_TOPIC = 4096, 100
@@ -86,25 +78,19 @@ def is_reply(document: Any) -> bool:
 
 def fault(reply: dict[str, Any], topic: str, base: str) -> str | None:
     """What is wrong with the form of a terminal reply, or None."""
-    if missing := REPLY_FIELDS - reply.keys():
-        return f"fields are missing: {sorted(missing)}"
-    status, error = reply["status"], reply["error"]
-    code = error["code"] if isinstance(error, dict) else None
-    if status not in CODES or code not in CODES[status]:
+    if (error := next(_REPLY.iter_errors(reply), None)) is not None:
+        return f"{error.json_path}: {error.message}"
+    status, code = reply["status"], (reply["error"] or {}).get("code")
+    if (status, code) not in CODES:
         return "status and code"
     checks = {
-        "error": error is None or (isinstance(error["message"], str) and bool(error["message"])),
-        "retry_after_s": status != "busy" or error["retry_after_s"] > 0,
-        "id": isinstance(reply["id"], str | int) and not isinstance(reply["id"], bool),
+        "retry_after_s": status != "busy" or reply["error"]["retry_after_s"] > 0,
         "device": reply["device"] == base.rsplit("/", 1)[-1],
         "ts": reply["ts"] is None or bool(_TIME.fullmatch(reply["ts"])),
-        "task": isinstance(reply["task"], str) and (f"/{reply['task']}/response" in topic or "/infer/" not in topic),
+        "task": f"/{reply['task']}/response" in topic or "/infer/" not in topic,
         "output": (reply["output"] is None) if status != "ok" else isinstance(reply["output"], (str, dict)),
         "scores": reply["scores"] is None or abs(sum(reply["scores"].values()) - 1) <= 0.001,
         "finish": reply["finish"] in ({"stop", "length", "labels", "schema"} if status == "ok" else {None}),
-        "reasoning": reply["reasoning"] is None or isinstance(reply["reasoning"], str),
-        "degraded": isinstance(reply["degraded"], list),
-        "repeat": isinstance(reply["repeat"], bool),
         "model": status != "ok" or {"name", "sha256", "quantization"} <= reply["model"].keys(),
         "usage": status != "ok"
         or {"prompt_tokens", "cached_tokens", "completion_tokens", "energy_j"} <= reply["usage"].keys(),

@@ -10,28 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
 from edge_agent.core.model import ModelError
-from edge_agent.core.pipe import Adapter, EngineSettings, Finished, Load
+from edge_agent.core.pipe import Adapter, Finished, Load
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.canaries import CanaryError, read_canaries
-from edge_agent.models.signatures import SIGNATURE_FILE
-from edge_agent.models.trust import Trust, read_keys
 from edge_agent.worker.client import WorkerError, started
-from rigs.fuzz.checkpoints import make_bundle
+from rigs.fuzz.checkpoints import SETTINGS, make_bundle
 from rigs.fuzz.children import ENDED, FAILED, Outcome, try_in_child
 from rigs.fuzz.damage import damage_file, plain_files
 from rigs.fuzz.gguf import mutated
 from tests.convert.gguf_reading import read_gguf
 from tests.engine.runs import TASK, run
-from tests.helpers.keys import public_pem
 from tests.models.test_canaries import CANARIES as SOUND_CANARIES
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
-_SETTINGS = EngineSettings(context_tokens=256, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
 # Of `info`, which brokers may find too long.
 _MAX_DESCRIBED = 4000
 _MAX_MESSAGE = 5000
@@ -39,15 +33,14 @@ _MANIFEST, _CANARIES, _ADAPTERS = "manifest.json", "canaries.json", ("adapter.gg
 
 
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
-    key = Ed25519PrivateKey.generate()
     with tempfile.TemporaryDirectory() as made:
         sound = _make_bundle(Path(made))
         # What a worker did with each model that opened; each is loaded once.
         loaded: dict[str, Outcome] = {}
         for number in numbers:
             with tempfile.TemporaryDirectory() as name:
-                bundle, key_file = write_damaged(sound, key, random.Random(number), Path(name))
-                outcome, why = try_in_child(partial(_opened, bundle, key_file), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+                bundle = write_damaged(sound, random.Random(number), Path(name))
+                outcome, why = try_in_child(partial(_opened, bundle), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
                 if outcome == "opened":
                     if why not in loaded:
                         loaded[why] = _loaded(bundle, why)
@@ -56,7 +49,7 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
 
 
 def _make_bundle(folder: Path) -> Path:
-    """With all that one may hold, unsigned."""
+    """With all that one may hold; `signed.py` attacks signatures."""
     bundle = make_bundle(folder, "q8_0")
     shutil.copyfile(bundle / "adapter.gguf", bundle / "repair.gguf")
     # Nothing here compares answers.
@@ -65,15 +58,12 @@ def _make_bundle(folder: Path) -> Path:
     return bundle
 
 
-def write_damaged(sound: Path, key: Ed25519PrivateKey, dice: random.Random, folder: Path) -> tuple[Path, Path | None]:
-    """The bundle below `folder`, and the file of the key to open it with."""
+def write_damaged(sound: Path, dice: random.Random, folder: Path) -> Path:
     bundle = Path(shutil.copytree(sound, folder / "bundle"))
     for name in (*_ADAPTERS, _CANARIES):
         if dice.random() < 0.3:
             (bundle / name).unlink()
     _relist(bundle)
-    if is_signed := dice.random() < 0.7:
-        _sign(bundle, key)
     for _ in range(dice.choice((1, 1, 1, 2))):
         if files := plain_files(bundle):
             path = dice.choice(files)
@@ -84,15 +74,7 @@ def write_damaged(sound: Path, key: Ed25519PrivateKey, dice: random.Random, fold
     # Else a hash is all that is looked at.
     if dice.random() < 0.7:
         _relist(bundle)
-        if is_signed and dice.random() < 0.9:
-            _sign(bundle, key)
-    if dice.random() < 0.5:
-        return bundle, None
-    key_file = folder / "key.pub.pem"
-    key_file.write_bytes(public_pem(key if dice.random() < 0.9 else Ed25519PrivateKey.generate()))
-    if dice.random() < 0.1:
-        damage_file(key_file, dice)
-    return bundle, key_file
+    return bundle
 
 
 def _relist(bundle: Path) -> None:
@@ -112,24 +94,20 @@ def _relist(bundle: Path) -> None:
         path.write_text(json.dumps(manifest), "utf-8")
 
 
-def _sign(bundle: Path, key: Ed25519PrivateKey) -> None:
-    manifest, signature = bundle / _MANIFEST, bundle / SIGNATURE_FILE
-    files = plain_files(bundle)
-    if manifest in files and (signature in files or not (signature.exists() or signature.is_symlink())):
-        signature.write_bytes(key.sign(manifest.read_bytes()))
-
-
-def _opened(bundle: Path, key: Path | None) -> Outcome:
+def _opened(bundle: Path) -> Outcome:
     """What `run`, `check-config` and `edge-convert verify` make of it; they agree."""
     glance = None
     try:
-        trust = Trust(read_keys([] if key is None else [("public_key", key)]))
-        glance = path_fault(bundle) or content_fault(bundle, trust)
-        model = open_model("default", bundle, trust)
+        glance = path_fault(bundle) or content_fault(bundle)
+        model = open_model("default", bundle)
     except ModelError as error:
         if not str(error) or len(str(error)) > _MAX_MESSAGE:
             return FAILED, f"refused in {len(str(error))} characters: {str(error)[:200]}"
-        return ("refused", str(error)) if not _is_verified(bundle, key) else (FAILED, f"verified, but refused: {error}")
+        try:
+            verify_bundle(bundle)
+        except ConvertError:
+            return "refused", str(error)
+        return FAILED, f"verified, but refused: {error}"
     if glance is not None:
         return FAILED, f"opened, though check-config says: {glance}"
     if len(described := json.dumps(model.describe())) > _MAX_DESCRIBED:
@@ -143,19 +121,11 @@ def _opened(bundle: Path, key: Path | None) -> Outcome:
     return "opened", json.dumps([[model.path.name, model.sha256], *adapters])
 
 
-def _is_verified(bundle: Path, key: Path | None) -> bool:
-    try:
-        verify_bundle(bundle, [] if key is None else [key])
-    except ConvertError:
-        return False
-    return True
-
-
 def _loaded(bundle: Path, weights: str) -> Outcome:
     """By a worker, which answers once."""
     (model, _), *adapters = json.loads(weights)
     files = tuple(Adapter(path=str(bundle / name), sha256=sha256) for name, sha256 in adapters)
-    load = Load(model_path=str(bundle / model), adapters=files, settings=_SETTINGS, tasks=(TASK,))
+    load = Load(model_path=str(bundle / model), adapters=files, settings=SETTINGS, tasks=(TASK,))
     try:
         with started(load) as worker:
             worker.ready()

@@ -31,7 +31,7 @@ from tests.convert.checkpoints import TEMPLATE, CheckpointFiles, make_checkpoint
 from tests.engine.runs import TASK, answer_all, run
 
 CPU_S, MEMORY_BYTES = 10, 1 << 30
-_SETTINGS = EngineSettings(context_tokens=256, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
+SETTINGS = EngineSettings(context_tokens=256, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
 _TYPES = ("bf16", "f16", "q8_0", "q4_0", "q4_k_m", "iq4_nl")
 _PICKLE = b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0dtouch /pwned \x85R."
 _GENERATION = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1, "eos_token_id": [264, 262]}
@@ -140,7 +140,7 @@ def _opened(bundle: Path) -> Outcome:
     """The agent's view of what was made."""
     try:
         model = open_model("default", bundle)
-        load = Load(model_path=str(model.path), adapters=model.adapters, settings=_SETTINGS, tasks=(TASK,))
+        load = Load(model_path=str(model.path), adapters=model.adapters, settings=SETTINGS, tasks=(TASK,))
         engine = LlamaEngine(load)
     except (ModelError, LoadError) as error:
         return FAILED, f"converted, but not opened: {error}"

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import psutil
 
 from edge_agent.tools.demo.broker import free_port
 from rigs.fuzz.answers import fault, is_reply, must_be_invalid, topics
 from rigs.fuzz.children import FAILED, Outcome
 from rigs.fuzz.malformed import Message, message
-from rigs.soak.samples import process_sample
 from tests.helpers.caller import Caller
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto, children, workers
@@ -31,7 +31,6 @@ AHEAD = 48
 STUCK_S = 60.0
 # Each fourth message uses MQTT 3.1.1.
 OLD_EVERY = 4
-SAMPLE_EVERY = 10_000
 # By then the bounded memories are full: answers to repeat, the times of runs, SQLite's cache. The interpreter's table
 # of names doubles once, at some time (1 MiB).
 SETTLED_AFTER = 20_000
@@ -145,7 +144,7 @@ def _processes(agent: AgentProcess) -> dict[str, int]:
 
 def _ask_all(book: Book, port: int, numbers: range, processes: dict[str, int]) -> list[str]:
     """The processes that grew."""
-    resident: dict[str, list[float]] = {name: [] for name in processes}
+    settled_mib: dict[str, float] = {}
     listener = Caller(port, "5", ("#",), book.hear)
     clients = {protocol: Caller(port, protocol) for protocol in ("5", "3.1.1")}
     for asked, number in enumerate(numbers):
@@ -159,10 +158,8 @@ def _ask_all(book: Book, port: int, numbers: range, processes: dict[str, int]) -
         give_up_at = time.monotonic() + STUCK_S
         while book.owed - book.answered > AHEAD and time.monotonic() < give_up_at:
             time.sleep(0.001)
-        if asked >= SETTLED_AFTER and asked % SAMPLE_EVERY == 0:
-            for name, pid in processes.items():
-                sample = process_sample(pid)
-                resident[name] += [] if sample is None else [sample.resident_mib]
+        if asked == SETTLED_AFTER:
+            settled_mib = {name: resident_mib(pid) for name, pid in processes.items()}
     give_up_at = time.monotonic() + STUCK_S
     while book.answered < book.owed and time.monotonic() < give_up_at:
         time.sleep(0.05)
@@ -170,11 +167,16 @@ def _ask_all(book: Book, port: int, numbers: range, processes: dict[str, int]) -
     time.sleep(0.5)
     for caller in (listener, *clients.values()):
         caller.close()
-    for name, mibs in resident.items():
-        if mibs:
-            print(f"{name}: {' '.join(f'{mib:.1f}' for mib in mibs)} MiB")
-    grown = [name for name, mibs in resident.items() if mibs and mibs[-1] > mibs[0] * MAX_GROWTH]
-    return [f"the {name}'s memory has grown by more than {MAX_GROWTH - 1:.0%}" for name in grown]
+    grown = {name: (mib, resident_mib(processes[name])) for name, mib in settled_mib.items()}
+    return [
+        f"the {name} has grown from {old:.1f} to {new:.1f} MiB"
+        for name, (old, new) in grown.items()
+        if new > old * MAX_GROWTH
+    ]
+
+
+def resident_mib(pid: int) -> float:
+    return float(psutil.Process(pid).memory_info().rss) / (1 << 20)
 
 
 def _last_question(client: Client) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from edge_agent.core.model import ModelError
 from edge_agent.models.bundle import open_model
-from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Revocations, Trust
 from rigs.fuzz.checkpoints import make_bundle
 from rigs.fuzz.children import FAILED, Outcome, try_in_child
@@ -123,18 +122,6 @@ def _sign_otherwise(world: World, bundle: Path, dice: random.Random) -> str:
     return who
 
 
-def _forge(_: World, bundle: Path, dice: random.Random) -> str:
-    """A signature that no key made, or none."""
-    path = bundle / SIGNATURE_FILE
-    if dice.random() < 0.2:
-        path.unlink()
-        return "none"
-    path.write_bytes(
-        dice.choice((bytes(64), dice.randbytes(64), dice.randbytes(dice.randrange(64)), path.read_bytes() * 2))
-    )
-    return f"{path.stat().st_size} bytes"
-
-
 def _link(world: World, bundle: Path, dice: random.Random) -> str:
     """A file is a link, to the same content or to the other bundle's."""
     path = dice.choice([one for one in sorted(bundle.iterdir()) if one.name != _MANIFEST])
@@ -145,7 +132,7 @@ def _link(world: World, bundle: Path, dice: random.Random) -> str:
 
 _ATTACKS: tuple[Callable[[World, Path, random.Random], str], ...] = (
     *(_damage, _damage, _damage, _damage, _damage),
-    *(_mix, _replay, _rename, _add, _sign_otherwise, _forge, _link),
+    *(_mix, _replay, _rename, _add, _sign_otherwise, _link),
 )
 
 
