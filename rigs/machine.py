@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -39,6 +41,15 @@ def unpack_source(commit: str) -> Path:
         raise SystemExit(f"this rig needs the commit {commit} in the history: {archive.stderr.decode().strip()}")
     subprocess.run(["tar", "--extract", "--directory", str(tree)], input=archive.stdout, check=True)
     return tree
+
+
+@contextmanager
+def kept_or_temporary(folder: Path | None) -> Iterator[Path]:
+    """The given folder, which stays, or a temporary one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        chosen = folder or Path(temporary)
+        chosen.mkdir(parents=True, exist_ok=True)
+        yield chosen
 
 
 def held_mib(pid: int) -> float:

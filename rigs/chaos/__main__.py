@@ -7,7 +7,6 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -16,7 +15,7 @@ from pathlib import Path
 from rigs.chaos.asker import Asker
 from rigs.chaos.storm import Faults, Storm
 from rigs.load.ledger import NO_FAULT, FaultCounts, Ledger
-from rigs.machine import require
+from rigs.machine import kept_or_temporary, require
 
 SHARES = {"worker killed": 50, "agent killed": 20, "broker restarted": 10, "network cut": 20, "broker frozen": 10}
 STUCK_AFTER_S = 120.0
@@ -39,9 +38,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     require({"mosquitto": "mosquitto"})
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+    with kept_or_temporary(given.folder) as folder:
         return run(given, folder)
 
 

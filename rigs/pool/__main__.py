@@ -9,21 +9,19 @@ Exit code 1 if a promise is broken.
 
 import random
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from rigs.bench.figures import processor
 from rigs.chaos.__main__ import report, strike_all
 from rigs.chaos.asker import Asker
 from rigs.load.ledger import Ledger
-from rigs.machine import parser_of, require
+from rigs.machine import kept_or_temporary, parser_of, require
 from rigs.pool.demo import demo
 from rigs.pool.examples import examples
-from rigs.pool.plant import BASE
-from rigs.pool.storm import PoolStorm
+from rigs.pool.plant import BASE, Plant
+from rigs.pool.storm import STEPS_MS, PoolStorm
 
 _FAULTS = {"board killed": 10, "node killed": 5, "network cut": 5}
 
@@ -39,7 +37,7 @@ def main() -> int:
         commands.add_parser(name).set_defaults(folder=None)
     given = parser.parse_args()
     require({"rabbitmqctl": "rabbitmq-server", "epmd": "rabbitmq-server"})
-    with _folder(given.folder) as folder:
+    with kept_or_temporary(given.folder) as folder:
         if given.command == "demo":
             return demo(folder)
         if given.command == "examples":
@@ -48,24 +46,16 @@ def main() -> int:
         return storm(folder, given.requests, given.seed)
 
 
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-
-
 def storm(folder: Path, requests: int, seed: int) -> int:
     began = time.monotonic()
     faults = [fault for fault, times in _FAULTS.items() for _ in range(times)]
     random.Random(seed).shuffle(faults)
-    with PoolStorm(folder, seed) as faulty:
+    with Plant(folder, STEPS_MS) as plant:
         ledger = Ledger(allows_reruns=True)
-        with closing(Asker(faulty.port, "5", BASE, requests=requests, seed=seed, ledger=ledger)) as asker:
-            struck = strike_all(faulty, asker, faults, requests)
+        with closing(Asker(plant.port, "5", BASE, requests=requests, seed=seed, ledger=ledger)) as asker:
+            struck = strike_all(PoolStorm(plant, seed), asker, faults, requests)
             time.sleep(5.0)  # for replies that come twice
-        code = faulty.stop_boards()
+        code = max(board.stop() for board in plant.boards)
     print(f"{processor()}, {time.monotonic() - began:.0f} s, seed {seed}")
     is_good = ledger.is_good and code == 0 and struck == len(faults) and not ledger.unanswered
     return report(ledger, is_good=is_good)

@@ -114,13 +114,6 @@ class Node:
                 helper.kill()
         wait_until(lambda: not any(is_running(helper.pid) for helper in helpers), f"all of {self.name} ends")
 
-    def control(self, *words: str, program: str = "rabbitmqctl") -> str:
-        """What a command of RabbitMQ prints about this node. Raises AssertionError with what a failed one prints."""
-        command = [str(_program(program)), "--quiet", *words]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{program} {words[0]}: {done.stdout}{done.stderr}"
-        return done.stdout
-
 
 class Cluster:
     """Nodes that run while the context is entered, on 127.0.0.1 and the next addresses, with an epmd of their own.

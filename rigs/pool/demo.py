@@ -7,11 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 from rigs.load.asking import Answer, Load, answers_of
-from rigs.pool.plant import BASE, Plant
-from tests.helpers.proxy import Proxy
+from rigs.pool.plant import BASE, NODES, Plant
 
-NODES, BOARDS = 3, 4
-STEP_MS = 200.0
+BOARDS, STEP_MS = 4, 200.0
 EVERY_S = 0.1
 # How long the sensor asks between two events.
 WATCHED_S = 8.0
@@ -21,23 +19,20 @@ DEADLINE_MS = 60_000
 def demo(folder: Path) -> int:
     """0 if every request was answered."""
     print(f"starting {NODES} RabbitMQ nodes and {BOARDS} boards, which takes about a minute", flush=True)
-    with Plant(folder, NODES, [STEP_MS] * BOARDS) as plant:
-        plant.start_boards()
-        targets = [(node.address, node.mqtt_port) for node in plant.cluster.nodes]
-        with Proxy(*targets) as to_nodes, closing(Load(to_nodes.port, is_kept=True)) as load:
-            print(f"a sensor asks {1 / EVERY_S:.0f} times a second; a board takes {STEP_MS:.0f} ms for an answer")
-            board, node = plant.boards[0], plant.cluster.nodes[0]
-            futures: list[Future[Answer]] = []
-            _ask(load, futures, "all is well")
-            board.kill()
-            _ask(load, futures, f"{board.name} is killed")
-            node.kill()
-            _ask(load, futures, f"the node {node.address} is killed, too")
-            board.start()
-            node.start()
-            node.wait_ready()
-            _ask(load, futures, "both are started again")
-            statuses = Counter(one.status for one in answers_of(futures))
+    with Plant(folder, [STEP_MS] * BOARDS) as plant, closing(Load(plant.port, is_kept=True)) as load:
+        print(f"a sensor asks {1 / EVERY_S:.0f} times a second; a board takes {STEP_MS:.0f} ms for an answer")
+        board, node = plant.boards[0], plant.cluster.nodes[0]
+        futures: list[Future[Answer]] = []
+        _ask(load, futures, "all is well")
+        board.kill()
+        _ask(load, futures, f"{board.name} is killed")
+        node.kill()
+        _ask(load, futures, f"the node {node.address} is killed, too")
+        board.start()
+        node.start()
+        node.wait_ready()
+        _ask(load, futures, "both are started again")
+        statuses = Counter(one.status for one in answers_of(futures))
     ends = ", ".join(f"{count} {status}" for status, count in statuses.items())
     print(f"{len(futures)} requests, {statuses.total()} replies: {ends}")
     return 0 if statuses == {"ok": len(futures)} else 1

@@ -4,7 +4,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from edge_agent.core.config import Config
 from edge_agent.loader import load_config
 from edge_agent.pool.amqp import channel_at_first_host
 from edge_agent.pool.queues import declare_queues, queues_of, read_figures
@@ -15,23 +14,21 @@ from tests.helpers.proxy import Proxy
 
 SITE, POOL = "hall1", "pumps"
 BASE = f"edgeai/v1/{SITE}/pool/{POOL}"
-MAX_WAITING = 100_000
+NODES, MAX_WAITING = 3, 100_000
 START_S = 60.0
 
 
 class Board:
     """An agent of the pool with the echo engine, which answers one request at a time in a fixed time."""
 
-    def __init__(self, folder: Path, number: int, cluster: Cluster, step_ms: float, *, has_proxies: bool) -> None:
-        self.name, self.step_ms = f"board{number}", step_ms
+    def __init__(self, folder: Path, number: int, cluster: Cluster, step_ms: float) -> None:
+        self.name = f"board{number}"
         self.proxies: list[Proxy] = []
-        hosts = [node.address for node in cluster.nodes]
+        hosts = [f"127.0.{number}.{place}" for place, _ in enumerate(cluster.nodes, 1)]
         mqtt_port, amqp_port = cluster.nodes[0].mqtt_port, cluster.nodes[0].amqp_port
-        if has_proxies:
-            for place, node in enumerate(cluster.nodes, 1):
-                hosts[place - 1] = f"127.0.{number}.{place}"
-                for port in (mqtt_port, amqp_port):
-                    self.proxies.append(Proxy((node.address, port), listen=(hosts[place - 1], port)))
+        for host, node in zip(hosts, cluster.nodes, strict=True):
+            for port in (mqtt_port, amqp_port):
+                self.proxies.append(Proxy((node.address, port), listen=(host, port)))
         path = folder / self.name
         path.mkdir()
         self.config = path / "config.toml"
@@ -64,43 +61,36 @@ class Board:
 
 
 class Plant:
-    """Nodes and boards that run while the context is entered; the pool is declared."""
+    """Nodes and boards that run while the context is entered. `port`: where a sensor finds a node that is up."""
 
-    def __init__(self, folder: Path, nodes: int, steps_ms: list[float], *, has_proxies: bool = False) -> None:
-        self.cluster = Cluster(folder, nodes)
-        self.boards = [
-            Board(folder, number, self.cluster, step_ms, has_proxies=has_proxies)
-            for number, step_ms in enumerate(steps_ms, 1)
-        ]
+    def __init__(self, folder: Path, steps_ms: list[float]) -> None:
+        self.cluster = Cluster(folder, NODES)
+        self.boards = [Board(folder, number, self.cluster, step_ms) for number, step_ms in enumerate(steps_ms, 1)]
+        self._to_nodes = Proxy(*((node.address, node.mqtt_port) for node in self.cluster.nodes))
+        self.port = self._to_nodes.port
+        # Those of a board, to reach RabbitMQ as it does.
+        self._settings = load_config(self.boards[0].config)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        """Returns when the pool is declared and each board takes a request."""
         with ExitStack() as stack:
-            for proxy in (proxy for board in self.boards for proxy in board.proxies):
+            for proxy in (self._to_nodes, *(proxy for board in self.boards for proxy in board.proxies)):
                 stack.enter_context(proxy)
             stack.enter_context(self.cluster)
-            with channel_at_first_host(self.settings) as (channel, _):
-                declare_queues(channel, queues_of(self.settings), MAX_WAITING)
+            with channel_at_first_host(self._settings) as (channel, _):
+                declare_queues(channel, queues_of(self._settings), MAX_WAITING)
             for board in self.boards:
                 stack.callback(board.stop)
+                board.start()
+            wait_until(lambda: self._places() == len(self.boards), "the boards take requests", START_S, every_s=0.05)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    @property
-    def settings(self) -> Config:
-        """Those of a board, to reach RabbitMQ as it does."""
-        return load_config(self.boards[0].config)
-
-    def start_boards(self) -> None:
-        """Returns when they take requests: each has one place."""
-        for board in self.boards:
-            board.start()
-        wait_until(lambda: self.places() == len(self.boards), "the boards take requests", START_S, every_s=0.05)
-
-    def places(self) -> int:
+    def _places(self) -> int:
         """How many requests the boards take at once now."""
-        with channel_at_first_host(self.settings) as (channel, _):
-            return read_figures(channel, queues_of(self.settings)).places
+        with channel_at_first_host(self._settings) as (channel, _):
+            return read_figures(channel, queues_of(self._settings)).places
