@@ -14,12 +14,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from edge_agent.core.terminal import aligned
 from rigs.machine import require
 from rigs.soak.factory import Factory
 from rigs.soak.samples import Sample, take_sample
-from rigs.soak.site import SoakSite, running
+from rigs.soak.site import running
 from rigs.soak.verdict import verdict
 from tests.helpers.bundles import convert_demo_model
+from tests.helpers.processes import AgentProcess
 
 EVERY_S = 1.0
 ECHO = "echo:step_ms=2"
@@ -48,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model = ECHO
         else:
             model = str((options.model or convert_demo_model(Path(folder), "q8_0")).resolve())
-        with running(Path(folder), model, protocol=options.protocol) as site:
-            load = Factory(site.port, options.protocol)
+        with running(Path(folder), model, options.protocol) as (port, agent):
+            load = Factory(port, options.protocol)
             load.learn()
             with suppress(KeyboardInterrupt):
-                _run(options, site, load, samples)
+                _run(options, agent, load, samples)
             load.close()
-            exit_code = site.agent.stop()
-        log = site.agent.log
+            exit_code = agent.stop()
+        log = agent.log
     (options.out / "agent.log").write_text(log, encoding="utf-8")
     lines = "".join(f"{json.dumps(asdict(one))}\n" for one in samples)
     (options.out / "samples.jsonl").write_text(lines, encoding="utf-8")
@@ -64,14 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks = verdict(samples, load.ledger.counts() | others)
     print("asked: " + ", ".join(f"{count} {kind}" for kind, count in sorted(load.asked.items())))
     print("ended: " + ", ".join(f"{count} {status}" for status, count in sorted(load.ledger.statuses.items())))
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        print(f"{_WORDS[check.holds]}  {check.name:{width}}  {check.value:34}  {check.limit}")
+    print(*aligned([(_WORDS[one.holds], one.name, one.value, one.limit) for one in checks], left=4), sep="\n")
     print(*load.ledger.notes, f"samples and log: {options.out}", sep="\n")
     return int(any(check.holds is False for check in checks))
 
 
-def _run(options: argparse.Namespace, site: SoakSite, load: Factory, samples: list[Sample]) -> None:
+def _run(options: argparse.Namespace, agent: AgentProcess, load: Factory, samples: list[Sample]) -> None:
     """Asks and watches until the run is over and everything is answered."""
     began = sampled_at = changed_at = time.monotonic()
     asked = answered = 0
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace, site: SoakSite, load: Factory, samples: li
             answered, changed_at = load.ledger.answered, now
         if now - sampled_at >= EVERY_S:
             sampled_at = now
-            samples.append(take_sample(site, load.ledger, now - began))
+            samples.append(take_sample(agent, load.ledger, now - began))
             if sys.stderr.isatty():
                 print(f"\r{now - began:6.0f} s  {answered} answered ", end="", file=sys.stderr, flush=True)
         if now - changed_at > STUCK_AFTER_S:
@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace, site: SoakSite, load: Factory, samples: li
     quiet_until = time.monotonic() + (SETTLE_S if has_rate else 1.0)
     while time.monotonic() < quiet_until:
         time.sleep(0.5)
-        samples.append(take_sample(site, load.ledger, time.monotonic() - began))
+        samples.append(take_sample(agent, load.ledger, time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ from pathlib import Path
 import psutil
 
 from rigs.load.ledger import Ledger
-from rigs.soak.site import SoakSite
-from tests.helpers.processes import workers
+from tests.helpers.processes import AgentProcess, workers
 
 MIB = 1 << 20
 
@@ -41,18 +40,18 @@ def process_sample(pid: int) -> ProcessSample | None:
         return None
 
 
-def take_sample(site: SoakSite, ledger: Ledger, at_s: float) -> Sample:
-    pid = site.agent.process.pid
-    agent, worker_pids = process_sample(pid), workers(pid)
-    assert agent is not None, f"the agent ended; its log ends with:\n{site.agent.log[-2000:]}"
+def take_sample(agent: AgentProcess, ledger: Ledger, at_s: float) -> Sample:
+    pid, folder = agent.process.pid, agent.config.parent
+    sample, worker_pids = process_sample(pid), workers(pid)
+    assert sample is not None, f"the agent ended; its log ends with:\n{agent.log[-2000:]}"
     return Sample(
         at_s=at_s,
         answered=ledger.answered,
         unanswered=ledger.unanswered,
-        agent=agent,
+        agent=sample,
         worker=process_sample(worker_pids[0]) if worker_pids else None,
-        state_bytes=sum(map(_size, (site.folder / "state").rglob("*"))),
-        log_bytes=_size(site.folder / "config.log"),
+        state_bytes=sum(map(_size, (folder / "state").rglob("*"))),
+        log_bytes=_size(agent.config.with_suffix(".log")),
     )
 
 
