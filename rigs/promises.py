@@ -5,7 +5,6 @@ No model answers anything here. Every result is printed; those with a target als
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import log
 
 import numpy as np
@@ -39,7 +38,7 @@ def main() -> int:
         verdicts = [
             *check_promises(np.random.default_rng(seed), resamplings=1000),
             *check_drift(np.random.default_rng(seed), years=60, drops=250),
-            *check_maps(np.random.default_rng(seed), runs={20: 30, 50: 100, 100: 30, 500: 6}),
+            *check_maps(np.random.default_rng(seed), runs=100),
         ]
     print(f"{verdicts.count(True)} of {len(verdicts)} targets are met")
     return 0 if all(verdicts) else 1
@@ -50,41 +49,36 @@ def main() -> int:
 _Answers = Callable[[np.random.Generator, int], tuple[_Floats, _Floats]]
 
 
-def _calibrated(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
+def calibrated(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
     confidence = 0.5 + 0.5 * rng.beta(5, 0.6, count)
     return confidence, confidence
 
 
-def _overconfident(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
+def overconfident(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
     confidence = 0.4 + 0.6 * rng.beta(5, 0.6, count)
     return confidence, 0.3 + 0.69 * confidence**2
 
 
-def _non_monotone(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
+def non_monotone(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
     """The most confident answers are often wrong."""
     confidence = rng.beta(5, 1, count)
     return confidence, np.select([confidence > 0.97, confidence > 0.6], [0.85, 0.985], 0.6)
 
 
-def _tied(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
+def tied(rng: np.random.Generator, count: int) -> tuple[_Floats, _Floats]:
     """Confidences of one decimal, such as a small model's that repeats its prompts."""
     confidence = np.round(rng.beta(5, 0.6, count), 1)
     return confidence, confidence**0.7
 
 
-_ANSWERS: dict[str, _Answers] = {
-    "calibrated": _calibrated,
-    "overconfident": _overconfident,
-    "non-monotone": _non_monotone,
-    "tied": _tied,
-}
+_ANSWERS: tuple[_Answers, ...] = (calibrated, overconfident, non_monotone, tied)
 
 
 def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]:
     """Target: of the promises, made at 95 %, at most 5 % are broken: the true accuracy above the threshold is lower."""
     print("\nPromises, 500 unlabelled answers; `possible`: the largest coverage that a known truth allows")
     print(f"{'':14} {'audits':>6} {'accuracy':>8} {'broken':>7} {'given':>6} {'coverage':>8} {'possible':>8}")
-    for name, answers in _ANSWERS.items():
+    for answers in _ANSWERS:
         confidences, chances = answers(rng, 200_000)
         order = np.argsort(-confidences)
         falling = confidences[order]
@@ -104,46 +98,39 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
                 possible = max(np.flatnonzero(accuracy_above >= least).tolist(), default=-1) + 1
                 is_met = broken <= 0.05 * resamplings
                 print(
-                    f"{name:14} {audits:6} {least:8} {broken / resamplings:7.1%} {len(coverages) / resamplings:6.1%} "
-                    f"{sum(coverages) / resamplings:8.1%} {possible / len(falling):8.1%} {_word(is_met=is_met)}",
+                    f"{answers.__name__:14} {audits:6} {least:8} "
+                    f"{broken / resamplings:7.1%} {len(coverages) / resamplings:6.1%} "
+                    f"{sum(coverages) / resamplings:8.1%} {possible / len(falling):8.1%} {_word(is_met)}",
                 )
                 yield is_met
 
 
 # Drift: all that `accuracy_before_drop` would say, audit by audit, for many runs at once.
 
-_CHANGES = (
-    # A share of the inputs gets another right label; of the other labels, this many could be the new one.
-    ("a third swapped", 1 / 3, 3),
-    ("a third, 2 labels", 1 / 3, 1),
-    # Four equal bands of a sensor that reads a tenth low: (1/9 + 2/9 + 3/9) / 4 of the inputs change their band.
-    ("sensor 10 % low", 1 / 6, 3),
-)
+# A third of the inputs gets another right label, one of three others.
+_SHARE, _OTHERS = 1 / 3, 3
 
 
 def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bool]:
-    """Targets: one false alarm a year; a third swapped is seen in 60 audits from 90 %, else in 1.5 · ln(8,760) / KL."""
+    """Targets: one false alarm a year; the change is seen in 60 audits from 90 %, else in 1.5 · ln(8,760) / KL."""
     print(f"\nDrift after {HISTORY} audits, looked at for {SEEN} more; inf: most drops were not seen")
-    print(f"{'accuracy':>8} {'false alarms a year':>20}  {'':17} {'then':>5} {'median delay':>12} {'ln(8760)/KL':>11}")
+    print(f"{'accuracy':>8} {'false alarms a year':>20} {'then':>10} {'median delay':>12} {'ln(8760)/KL':>11}")
     for level in (0.6, 0.7, 0.8, 0.9, 0.95, 0.99):
         alarms = evidence(rng.random((years, YEAR)) < level) >= log(drift._ALARM)
         is_any = alarms.any(axis=1)
         # The runs end with their first alarm, after which an agent takes a new reference.
         audits = int(np.where(is_any, alarms.argmax(axis=1) + 1, YEAR).sum())
         rate = int(is_any.sum()) / audits * YEAR
-        yield rate <= 1
-        for name, share, others in _CHANGES:
-            after = level * (1 - share) + (1 - level) * share / others
-            outcomes = np.hstack([rng.random((drops, HISTORY)) < level, rng.random((drops, SEEN)) < after])
-            alarms = evidence(outcomes) >= log(drift._ALARM)
-            alarms = alarms[~alarms[:, :HISTORY].any(axis=1), HISTORY:]
-            delay = float(np.median(np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1, np.inf)))
-            least = log(YEAR) / (after * log(after / level) + (1 - after) * log((1 - after) / (1 - level)))
-            is_met = delay <= (60 if level >= 0.9 else 1.5 * least) if name == "a third swapped" else None
-            first = f"{level:8} {rate:13.2f} {_word(is_met=rate <= 1):6}" if name == "a third swapped" else f"{'':29}"
-            print(f"{first}  {name:17} {after:5.2f} {delay:12.0f} {least:11.0f} {_word(is_met=is_met)}")
-            if is_met is not None:
-                yield is_met
+        after = level * (1 - _SHARE) + (1 - level) * _SHARE / _OTHERS
+        outcomes = np.hstack([rng.random((drops, HISTORY)) < level, rng.random((drops, SEEN)) < after])
+        alarms = evidence(outcomes) >= log(drift._ALARM)
+        alarms = alarms[~alarms[:, :HISTORY].any(axis=1), HISTORY:]
+        delay = float(np.median(np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1, np.inf)))
+        least = log(YEAR) / (after * log(after / level) + (1 - after) * log((1 - after) / (1 - level)))
+        verdicts = rate <= 1, delay <= (60 if level >= 0.9 else 1.5 * least)
+        words = map(_word, verdicts)
+        print(f"{level:8} {rate:13.2f} {next(words):6} {after:10.2f} {delay:12.0f} {least:11.0f} {next(words)}")
+        yield from verdicts
 
 
 def evidence(outcomes: _Bools) -> _Floats:
@@ -189,62 +176,45 @@ def _moving_sums(steps: _Floats) -> _Floats:
 # Score maps: the truth is a softmax of random logits; the raw scores are those of distorted logits.
 
 
-@dataclass(frozen=True, slots=True)
-class _Distortion:
-    """A distortion of logits: a common scale, and the spreads of the labels' log scales and of their biases."""
-
-    scale: float
-    scale_spread: float
-    bias_spread: float
-
-
+# A distortion of logits: a common scale, and the spreads of the labels' log scales and of their biases.
 _DISTORTIONS = {
-    "calibrated": _Distortion(1.0, 0.0, 0.0),
-    "overconfident": _Distortion(2.5, 0.0, 0.0),
-    "biased": _Distortion(1.5, 0.0, 1.5),
-    "biased, scales": _Distortion(1.0, 0.4, 1.5),
+    "calibrated": (1.0, 0.0, 0.0),
+    "overconfident": (2.5, 0.0, 0.0),
+    "biased": (1.5, 0.0, 1.5),
+    "biased, scales": (1.0, 0.4, 1.5),
 }
 _LABELS = tuple("abcde")
 
 
-def check_maps(rng: np.random.Generator, runs: dict[int, int]) -> Iterator[bool]:
+def check_maps(rng: np.random.Generator, runs: int) -> Iterator[bool]:
     """Target: with 50 rows of a random sample at most 1 % of all runs lose more than a point of accuracy."""
-    print("\nScore maps, 5 labels; ECE: expected calibration error in 10 bins; means over the runs")
-    print(f"{'':14} {'feedback':10} rows runs  taken  {'accuracy':15} {'ECE':15} worse by > 1 point")
-    losses_at_50: list[bool] = []
+    print("\nScore maps, 5 labels, 50 rows of feedback; means over the runs")
+    print(f"{'':14} {'taken':>6} {'accuracy':>15} worse by > 1 point")
+    losses: list[bool] = []
     for name, distortion in _DISTORTIONS.items():
-        for is_selective in (False, True):
-            for rows, repeats in ({50: max(1, runs[50] // 4)} if is_selective else runs).items():
-                results = np.array([_map_run(rng, distortion, rows, is_selective=is_selective) for _ in range(repeats)])
-                taken, accuracy, mapped_accuracy, error, mapped_error = results.mean(axis=0)
-                is_worse = results[:, 2] < results[:, 1] - 0.01
-                print(
-                    f"{name:14} {'wrong only' if is_selective else 'random':10} {rows:4} {repeats:4} {taken:6.0%}  "
-                    f"{accuracy:.3f} → {mapped_accuracy:.3f}   {error:.3f} → {mapped_error:.3f}   {is_worse.mean():.1%}"
-                )
-                if rows == 50 and not is_selective:
-                    losses_at_50 += is_worse.tolist()
-    share = sum(losses_at_50) / len(losses_at_50)
-    print(f"with 50 random rows {share:.2%} of {len(losses_at_50)} runs lose a point: {_word(is_met=share <= 0.01)}")
+        results = np.array([_map_run(rng, *distortion) for _ in range(runs)])
+        taken, accuracy, mapped_accuracy = results.mean(axis=0)
+        is_worse = results[:, 2] < results[:, 1] - 0.01
+        print(f"{name:14} {taken:6.0%}   {accuracy:.3f} → {mapped_accuracy:.3f} {is_worse.mean():.1%}")
+        losses += is_worse.tolist()
+    share = sum(losses) / len(losses)
+    print(f"{share:.2%} of {len(losses)} runs lose a point: {_word(share <= 0.01)}")
     yield share <= 0.01
 
 
 def _map_run(
-    rng: np.random.Generator, distortion: _Distortion, count: int, *, is_selective: bool
-) -> tuple[bool, float, float, float, float]:
-    """Whether a map is taken; accuracy before and after it; calibration error before and after it."""
+    rng: np.random.Generator, scale: float, scale_spread: float, bias_spread: float
+) -> tuple[bool, float, float]:
+    """Whether a map is taken; accuracy before and after it."""
     labels = len(_LABELS)
-    scales = distortion.scale * np.exp(rng.normal(0, distortion.scale_spread, labels))
-    biases = rng.normal(0, distortion.bias_spread, labels)
+    scales = scale * np.exp(rng.normal(0, scale_spread, labels))
+    biases = rng.normal(0, bias_spread, labels)
 
     def answers(number: int) -> tuple[_Floats, npt.NDArray[np.intp]]:
         logits = rng.normal(0, 3, (number, labels))
         return _softmax(logits * scales + biases), (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
 
-    scores, right = answers(40 * count if is_selective else count)
-    if is_selective:
-        is_wrong = scores.argmax(axis=1) != right
-        scores, right = scores[is_wrong][:count], right[is_wrong][:count]
+    scores, right = answers(50)
     rows: list[LabelledScores] = [
         (dict(zip(_LABELS, row, strict=True)), _LABELS[at])
         for row, at in zip(scores.tolist(), right.tolist(), strict=True)
@@ -253,8 +223,8 @@ def _map_run(
     better = better_map(rows, identity, identity)
     scores, right = answers(4000)
     mapped = scores if better is None else _softmax(np.log(scores) * better.scales + better.biases)
-    before, after = _quality(scores, right), _quality(mapped, right)
-    return better is not None, before[0], after[0], before[1], after[1]
+    before, after = (float((one.argmax(axis=1) == right).mean()) for one in (scores, mapped))
+    return better is not None, before, after
 
 
 def _softmax(logits: _Floats) -> _Floats:
@@ -264,16 +234,8 @@ def _softmax(logits: _Floats) -> _Floats:
     return result
 
 
-def _quality(scores: _Floats, right: npt.NDArray[np.intp]) -> tuple[float, float]:
-    """Accuracy, and expected calibration error of the best label."""
-    confidence, is_right = scores.max(axis=1), scores.argmax(axis=1) == right
-    bins = np.minimum((confidence * 10).astype(int), 9)
-    gaps = np.bincount(bins, is_right - confidence, minlength=10)
-    return float(is_right.mean()), float(np.abs(gaps).sum() / len(right))
-
-
-def _word(*, is_met: bool | None) -> str:
-    return {True: "met", False: "MISSED", None: ""}[is_met]
+def _word(is_met: bool) -> str:  # noqa: FBT001 - its only argument
+    return "met" if is_met else "MISSED"
 
 
 if __name__ == "__main__":
