@@ -15,7 +15,7 @@ import pytest
 
 from edge_agent import __version__
 from rigs.deploy.roots import Board, image
-from rigs.deploy.service import READING, Service, check_reload
+from rigs.deploy.service import READING, FaultTests, Service
 from rigs.machine import ROOT
 from tests.docs.pages import sample
 from tests.helpers.bundles import convert_demo_model
@@ -23,8 +23,6 @@ from tests.helpers.processes import wait_until
 
 # As docs/container.md names them.
 BUNDLE, TASK = "qwen2.5-0.5b-q8_0", "pump-triage"
-# WatchdogSec=, StopTimeout=, RestartSec=, and the time that a start takes.
-RESTART_S = 150.0
 CONFIG = f"""
 [device]
 site = "hall1"
@@ -124,32 +122,8 @@ def test_its_files_are_its_own(service: ContainerService) -> None:
     assert {int(line.split()[1], 8) & 0o077 for line in output.splitlines()} == {0}
 
 
-@pytest.mark.parametrize("signal", ["KILL", "STOP"])
-def test_a_killed_or_frozen_agent_is_started_again(service: ContainerService, signal: str) -> None:
-    pid, restarts = service.pid, int(service.show("NRestarts"))
-    service.shell(f"kill -{signal} {pid}")
-    wait_until(lambda: service.show("NRestarts") == str(restarts + 1), "a restart", RESTART_S)
-    wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
-    assert service.pid != pid
-    assert service.ask()["status"] == "ok"
-
-
-def test_a_reload_takes_over_new_tasks(service: ContainerService) -> None:
-    check_reload(service, CONFIG)
-
-
-def test_a_bad_configuration_is_not_tried_again(service: ContainerService) -> None:
-    service.configure(CONFIG.replace('site = "hall1"', 'sight = "hall1"'))
-    assert service.board.run("systemctl", "restart", "edge-agent", check=False).returncode == 1
-    restarts = service.show("NRestarts")
-    # Longer than RestartSec=.
-    service.shell("sleep 7")
-    assert (service.show("ActiveState"), service.show("ExecMainStatus")) == ("failed", "78")
-    assert service.show("NRestarts") == restarts
-    assert "device.sight: unknown key" in service.log
-    service.configure(CONFIG)
-    service.shell("systemctl start edge-agent")
-    assert service.ask()["status"] == "ok"
+class TestFaults(FaultTests):
+    config = CONFIG
 
 
 def test_a_stop_is_a_success_and_says_so_on_the_bus(service: ContainerService) -> None:
@@ -157,9 +131,3 @@ def test_a_stop_is_a_success_and_says_so_on_the_bus(service: ContainerService) -
     assert service.show("Result") == "success"
     state = service.shell("mosquitto_sub -C 1 -W 5 -t edgeai/v1/hall1/board1/state")
     assert json.loads(state)["state"] == "stopped"
-
-
-def test_it_is_back_after_a_restart_of_the_board(service: ContainerService) -> None:
-    service.board.reboot()
-    wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
-    assert service.ask()["status"] == "ok"

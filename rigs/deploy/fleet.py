@@ -114,7 +114,7 @@ class Fleet:
         (self.repository / "dist" / "wheelhouse").mkdir(parents=True)
         self.use_wheelhouse(wheelhouse)
         for command in commands:
-            done = self.play(command)
+            done = self.run(command)
             assert done.code == 0, f"{command}: {done.text}"
         (self.plant / "ca.pem").write_text(CERTIFICATE, "ascii")
         hosts = {board.name: board.port for board in self.boards} | dict.fromkeys(self._missing, free_port())
@@ -177,9 +177,9 @@ class Fleet:
         link.unlink(missing_ok=True)
         link.symlink_to(wheelhouse)
 
-    def passwords(self) -> dict[str, str]:
+    def read_passwords(self) -> dict[str, str]:
         """What credentials.yml has put into the vault, by account."""
-        text = self.play("ansible-vault view plant/group_vars/boards/vault.yml").text
+        text = self.run("ansible-vault view plant/group_vars/boards/vault.yml").text
         return dict(re.findall(r"^ +(\S+): (\S+)$", text, flags=re.MULTILINE))
 
     def started(self, command: str) -> subprocess.Popen[str]:
@@ -204,7 +204,7 @@ class Fleet:
             start_new_session=True,
         )
 
-    def play(self, command: str) -> PlayResult:
+    def run(self, command: str) -> PlayResult:
         """Runs a playbook's command to its end."""
         with self.started(command) as process:
             text, _ = process.communicate(timeout=PLAY_S)

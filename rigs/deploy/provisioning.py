@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge_agent import __version__
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.deploy.fleet import PLAY_S, Broker, SshBoard
-from rigs.deploy.world import AWAY, FIRST, SECOND, SWITCH_S, WHEELHOUSE, World, booted_fleet, documented, playbook
+from rigs.deploy.world import AWAY, FIRST, SECOND, SWITCH_S, WHEELHOUSE, World, documented, playbook
 from rigs.machine import ROOT
 from tests.helpers.bundles import (
     DEMO_TASKS,
@@ -49,19 +49,18 @@ NAMED_S = 120.0
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("deploy")
-    bundle = asked_bundle(folder)
     with ExitStack() as stack:
-        fleet = booted_fleet(stack, folder, Broker(folder / "broker", {}), missing=(AWAY,))
-        for board in fleet.boards:
+        world = World.booted(stack, folder, Broker(folder / "broker", {}), missing=(AWAY,))
+        for board in world.boards:
             # Like a Raspberry Pi.
             board.run("mkdir", "-p", str(CMDLINE.parent))
             board.run("tee", str(CMDLINE), stdin="console=tty1 root=PARTUUID=1234-02 rootwait\n")
-        before = {board.name: board.files() for board in fleet.boards}
-        fleet.prepare(bundle, WHEELHOUSE, documented("cp -r example plant"))
-        played = fleet.play(playbook("credentials"))
+        world.bundle, world.blank = asked_bundle(folder), {board.name: board.files() for board in world.boards}
+        world.prepare(world.bundle, WHEELHOUSE, documented("cp -r example plant"))
+        played = world.run(playbook("credentials"))
         assert played.code == 0, played.text
-        shutil.copytree(fleet.plant / "mosquitto", folder / "broker", dirs_exist_ok=True)
-        world = World(fleet, bundle, fleet.passwords(), before)
+        shutil.copytree(world.plant / "mosquitto", folder / "broker", dirs_exist_ok=True)
+        world.passwords = world.read_passwords()
         world.watch(stack)
         yield world
 
@@ -96,15 +95,14 @@ def version(folder: Path, number: str, change: tuple[str, str] | None = None) ->
 
 def test_dry_run_on_blank_boards_shows_changes_and_touches_nothing(world: World) -> None:
     world.play(playbook("provision", " --check"), "changed", "changed")
-    for board in (world.first, world.second):
-        assert board.files() == world.before[board.name]
+    for board in world.boards:
+        assert board.files() == world.blank[board.name]
 
 
 def test_boards_that_are_reached_answer_after_one_command(world: World) -> None:
     text = world.play(playbook("provision"), "changed", "changed")
-    for board in (world.first, world.second):
-        assert world.ask(board)["status"] == "ok"
-        assert board.run("/usr/local/bin/edge-agent", "--version").stdout.startswith(f"edge-agent {__version__} ")
+    for board in world.boards:
+        world.check(board, __version__, world.bundle)
     assert not [password for password in world.passwords.values() if password in text]
 
 
@@ -116,7 +114,7 @@ def test_secrets_are_on_a_board_for_root_alone_and_in_no_log(world: World) -> No
     assert output.split() == ["root", "600"]
     assert password not in world.first.run("journalctl", "--no-pager").stdout
     # The inventory does not hold a secret of the vault as text either.
-    assert not [path for path in world.fleet.plant.rglob("*.yml") if password in path.read_text("utf-8")]
+    assert not [path for path in world.plant.rglob("*.yml") if password in path.read_text("utf-8")]
 
 
 def test_memory_controller_is_enabled_where_the_kernel_has_none(world: World) -> None:
@@ -159,7 +157,7 @@ def test_board_comes_back_after_a_restart(world: World) -> None:
 
 def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_others(world: World) -> None:
     world.second.run("sed", "-i", "s/deadline_ms = 5000/deadline_ms = 4000/", "/etc/edge-agent/config.toml")
-    world.fleet.play(playbook("report"))
+    world.run(playbook("report"))
     rows = {line.split("|")[1].strip(): line for line in report(world).splitlines()[2:]}
     assert sorted(rows) == sorted((FIRST, SECOND, AWAY))
     assert "not reached" in rows[AWAY]
@@ -170,21 +168,21 @@ def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_oth
     text = world.play(playbook("provision"), "same", "changed")
     text = world.second.run("cat", "/etc/edge-agent/config.toml").stdout
     assert "deadline_ms = 5000" in text
-    world.fleet.play(playbook("report"))
+    world.run(playbook("report"))
     assert "config.toml" not in report(world)
     # With --limit, only of these boards.
-    world.fleet.play(f"{playbook('report')} --limit {FIRST}")
+    world.run(f"{playbook('report')} --limit {FIRST}")
     assert [line.split("|")[1].strip() for line in report(world).splitlines()[2:]] == [FIRST]
 
 
 def report(world: World) -> str:
-    return (world.fleet.repository / "ansible" / "report.md").read_text("utf-8")
+    return (world.repository / "ansible" / "report.md").read_text("utf-8")
 
 
 def test_configuration_that_is_wrong_replaces_nothing(world: World) -> None:
     before = world.first.run("cat", "/etc/edge-agent/config.toml").stdout
-    with world.fleet.edited(("deadline_ms: 5000", "deadline: 5000")):
-        played = world.fleet.play(playbook("provision"))
+    with world.edited(("deadline_ms: 5000", "deadline: 5000")):
+        played = world.run(playbook("provision"))
     assert played.boards[FIRST] == "failed"
     assert "tasks.pump-triage.deadline: unknown key" in played.text
     assert world.first.run("cat", "/etc/edge-agent/config.toml").stdout == before
@@ -205,9 +203,9 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_configuration_that_the_broker_refuses_is_named_at_once_and_replaces_nothing(world: World, what: str) -> None:
     edit, expected = WRONG[what]
-    (world.fleet.plant / "other.pem").write_text(OTHER_CERTIFICATE, "ascii")
+    (world.plant / "other.pem").write_text(OTHER_CERTIFICATE, "ascii")
     before, process = configuration(world.first), world.process(world.first)
-    with world.fleet.edited(edit):
+    with world.edited(edit):
         # Only the first of the boards that serve.
         text = world.play(f"{playbook('provision')} --tags edge_agent_configure", "failed", "same")
     assert expected in text
@@ -224,13 +222,13 @@ def configuration(board: SshBoard) -> str:
 def test_configuration_that_fails_only_at_the_start_is_taken_back(world: World) -> None:
     """A public key that did not sign the bundle."""
     before = configuration(world.first)
-    (world.fleet.plant / "signer.pem").write_bytes(public_pem(Ed25519PrivateKey.generate()))
+    (world.plant / "signer.pem").write_bytes(public_pem(Ed25519PrivateKey.generate()))
     signer = "  signer.pem: \"{{ lookup('ansible.builtin.file', inventory_dir ~ '/signer.pem') }}\"\n"
     edits = (
         ("edge_agent_files:\n", f"edge_agent_files:\n{signer}"),
         ("edge_agent_config:\n", "edge_agent_config:\n  models: {default: {public_key: signer.pem}}\n"),
     )
-    with world.fleet.edited(*edits):
+    with world.edited(*edits):
         output = " ".join(world.play(playbook("provision"), "failed", "same").split())
     for words in ("a configured public key requires a good signature", "returned to", "which answers"):
         assert words in output
@@ -244,21 +242,18 @@ def test_diagnostics_are_brought_from_a_board_that_does_not_answer(world: World)
     text = world.play(playbook("provision") + words, "failed")
     assert "unknown_task" in text
     assert "log: INFO" in text
-    with tarfile.open(world.fleet.repository / "ansible" / f"edge-diag-{FIRST}.tar.gz") as archive:
+    with tarfile.open(world.repository / "ansible" / f"edge-diag-{FIRST}.tar.gz") as archive:
         assert any(name.endswith("/contents.json") for name in archive.getnames())
     assert not world.first.run("ls", "/run/edge-agent-diag.tar.gz", check=False).stdout
 
 
 def test_new_version_is_rolled_out(world: World) -> None:
-    world.fleet.use_wheelhouse(version(world.folder, NEXT))
-    since, old = time.time(), world.runs(world.first)
+    world.use_wheelhouse(version(world.folder, NEXT))
+    since = time.time()
     text = world.play(playbook("rollout"), "changed", "changed")
     assert "lathe-01 could not be reached; the next play takes it" in text
-    for board in (world.first, world.second):
-        assert world.runs(board)[0].startswith(f"{NEXT}-")
-        assert board.run("/usr/local/bin/edge-agent", "--version").stdout.startswith(f"edge-agent {NEXT} ")
-        assert world.runs(board)[1] == old[1]
-        assert world.ask(board)["status"] == "ok"
+    for board in world.boards:
+        world.check(board, NEXT, world.bundle)
         assert 0 < world.away_s(board, since) < SWITCH_S
 
 
@@ -278,7 +273,7 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_bundle_is_refused_without_an_interruption(world: World, fault: str) -> None:
     make, expected = BROKEN[fault]
-    world.fleet.use_bundle(make(world))
+    world.use_bundle(make(world))
     since, old, process = time.time(), world.runs(world.first), world.process(world.first)
     with world.asked_all_along(world.first) as answers:
         text = world.play(playbook("rollout"), "failed", "same")
@@ -298,9 +293,9 @@ def folders(board: SshBoard) -> list[str]:
 
 
 def test_version_that_does_not_start_gives_way_to_the_one_before(world: World) -> None:
-    world.fleet.use_bundle(world.bundle)
+    world.use_bundle(world.bundle)
     change = ("return Agent(config, path, open_in_force(config)).run()", 'raise SystemExit("does not want to")')
-    world.fleet.use_wheelhouse(version(world.folder, BROKEN_VERSION, change))
+    world.use_wheelhouse(version(world.folder, BROKEN_VERSION, change))
     since, old = time.time(), world.runs(world.first)
     # Too little memory for a probe beside the service, which has to be stopped first.
     total_mb = int(world.first.run("awk", "/MemTotal/ {print $2}", "/proc/meminfo").stdout) * 1024 // 1_000_000
@@ -319,17 +314,17 @@ def versions_kept(world: World) -> list[str]:
 
 
 def test_new_bundle_is_rolled_out_and_rolled_back_without_a_restart(world: World) -> None:
-    world.fleet.use_wheelhouse(world.folder / f"wheelhouse-{NEXT}")
+    world.use_wheelhouse(world.folder / f"wheelhouse-{NEXT}")
     new = world.second_bundle()
-    world.fleet.use_bundle(new)
+    world.use_bundle(new)
     since, old = time.time(), world.runs(world.first)
-    processes = [world.process(board) for board in (world.first, world.second)]
+    processes = [world.process(board) for board in world.boards]
     with world.asked_all_along(world.first) as answers:
         text = world.play(playbook("rollout"), "changed", "changed")
     assert "without a restart" in text
     # The old model, then the new one, without a gap.
     assert list(dict.fromkeys(answers)) == [sha256_of(world.bundle), sha256_of(new)]
-    for board in (world.first, world.second):
+    for board in world.boards:
         assert world.runs(board)[0] == old[0]
         assert world.runs(board)[1].startswith("pump-demo-2-")
         assert world.ask(board)["model"]["sha256"] == sha256_of(new)
@@ -338,16 +333,16 @@ def test_new_bundle_is_rolled_out_and_rolled_back_without_a_restart(world: World
     with world.asked_all_along(world.first) as answers:
         text = world.play(playbook("rollback"), "changed", "changed")
     assert list(dict.fromkeys(answers)) == [sha256_of(new), sha256_of(world.bundle)]
-    for board in (world.first, world.second):
+    for board in world.boards:
         assert world.runs(board) == old
         assert world.ask(board)["model"]["sha256"] == sha256_of(world.bundle)
         assert world.away_s(board, since) == 0
-    assert [world.process(board) for board in (world.first, world.second)] == processes
+    assert [world.process(board) for board in world.boards] == processes
     # Like boards that a rollout has not reached.
     text = world.play(playbook("rollback"), "same", "same")
     assert f"Left as it is: it runs {' with '.join(old)}, not" in " ".join(text.split())
     assert world.runs(world.first) == world.runs(world.second) == old
-    world.fleet.play(playbook("report"))
+    world.run(playbook("report"))
     assert "bundle should be pump-demo-2-" in report(world)
 
 
@@ -358,7 +353,7 @@ def test_bundle_that_was_switched_without_the_playbooks_is_named_and_kept(world:
     fields = json.dumps({"model": "default", "bundle": new})
     done = world.second.run("/usr/local/bin/edge-agent", "command", "model-switch", fields)
     assert json.loads(done.stdout)["data"]["new"]["version"] == 2
-    world.fleet.play(playbook("report"))
+    world.run(playbook("report"))
     (row,) = (line for line in report(world).splitlines() if SECOND in line)
     assert row.endswith(f"| link names {old} |"), row
     command = f"{playbook('rollout')} --limit {SECOND}"
@@ -374,31 +369,27 @@ def is_switching(world: World) -> bool:
 
 def test_switch_whose_controller_died_is_finished_by_the_next_play(world: World) -> None:
     """Of version and bundle at once."""
-    world.fleet.use_wheelhouse(WHEELHOUSE)
+    world.use_wheelhouse(WHEELHOUSE)
     command = f"{playbook('rollout')} --limit {FIRST}"
-    with world.fleet.started(command) as controller:
+    with world.started(command) as controller:
         wait_until(lambda: is_switching(world), "the switch begins", timeout_s=600)
         os.killpg(controller.pid, signal.SIGKILL)
-    world.fleet.play(playbook("report"))
+    world.run(playbook("report"))
     assert "switch was interrupted" in report(world)
     world.play(command, "changed")
     assert not is_switching(world)
-    assert world.runs(world.first)[0].startswith(f"{__version__}-")
-    assert world.runs(world.first)[1].startswith("pump-demo-2-")
-    assert world.ask(world.first)["model"]["sha256"] == sha256_of(world.second_bundle())
+    world.check(world.first, __version__, world.second_bundle())
 
 
 def test_version_and_bundle_go_back_together(world: World) -> None:
     world.play(f"{playbook('rollback')} --limit {FIRST}", "changed")
-    assert world.runs(world.first)[0].startswith(f"{NEXT}-")
-    assert world.runs(world.first)[1].startswith("pump-demo-1-")
-    assert world.ask(world.first)["model"]["sha256"] == sha256_of(world.bundle)
+    world.check(world.first, NEXT, world.bundle)
 
 
 def test_board_that_goes_dark_during_a_switch_is_named_and_finishes_it_when_it_is_back(world: World) -> None:
-    world.fleet.use_wheelhouse(world.folder / f"wheelhouse-{NEXT}")
+    world.use_wheelhouse(world.folder / f"wheelhouse-{NEXT}")
     command = f"{playbook('rollout')} --limit {FIRST}"
-    with world.fleet.started(command) as controller:
+    with world.started(command) as controller:
         wait_until(lambda: is_switching(world), "the switch begins", timeout_s=600)
         world.first.stop()
         since = time.monotonic()
@@ -414,9 +405,9 @@ def test_board_that_goes_dark_during_a_switch_is_named_and_finishes_it_when_it_i
 
 def test_a_key_is_replaced_and_revoked_and_no_board_refuses_all_bundles_on_the_way(world: World) -> None:
     (old, old_public), (new, new_public) = (write_keys(world.folder, name) for name in ("old", "new"))
-    publics, listed = (old_public, new_public), world.fleet.plant / "revocations.json"
+    publics, listed = (old_public, new_public), world.plant / "revocations.json"
     for public in publics:
-        shutil.copy(public, world.fleet.plant)
+        shutil.copy(public, world.plant)
     contents = "".join(
         f"  {public.name}: \"{{{{ lookup('ansible.builtin.file', inventory_dir ~ '/{public.name}') }}}}\"\n"
         for public in publics
@@ -428,23 +419,23 @@ def test_a_key_is_replaced_and_revoked_and_no_board_refuses_all_bundles_on_the_w
     )
     with_list = ("edge_agent_site:", f"edge_agent_revocations: {listed}\nedge_agent_site:")
     third, fourth = (signed_bundle(world, number, key) for number, key in ((3, old), (4, new)))
-    world.fleet.use_bundle(third)
+    world.use_bundle(third)
     world.play(playbook("rollout"), "changed", "changed")
-    with world.fleet.edited(*with_keys):
+    with world.edited(*with_keys):
         world.play(playbook("provision"), "changed", "changed")
-        world.fleet.use_bundle(fourth)
+        world.use_bundle(fourth)
         world.play(playbook("rollout"), "changed", "changed")
         write_revocations(listed, new, 1, keys=[key_sha256(old_public)])
-        with world.fleet.edited(with_list):
+        with world.edited(with_list):
             world.play(playbook("provision"), "changed", "changed")
             process = world.process(world.first)
             write_revocations(listed, new, 2, keys=[key_sha256(old_public)])
-            world.fleet.play(playbook("report"))
+            world.run(playbook("report"))
             assert report(world).count("| revocations.json |") == 2
             world.play(playbook("provision"), "changed", "changed")
             assert world.process(world.first) == process
             assert "revoked: " in world.play(playbook("rollback"), "failed", "failed")
-            for board in (world.first, world.second):
+            for board in world.boards:
                 assert world.ask(board)["model"]["sha256"] == sha256_of(fourth)
 
 
@@ -455,7 +446,7 @@ def signed_bundle(world: World, number: int, key: Path) -> Path:
 
 def test_boards_are_not_decommissioned_unless_they_are_named(world: World) -> None:
     whole = playbook("decommission", f" --limit {FIRST}").removesuffix(f" --limit {FIRST}")
-    played = world.fleet.play(whole)
+    played = world.run(whole)
     assert set(played.boards.values()) == {"failed"}, played.text
     assert "Nothing was done: name the boards by --limit" in played.text
     assert world.ask(world.first)["status"] == "ok"
@@ -465,7 +456,7 @@ def test_nothing_stays_on_a_board_that_is_decommissioned(world: World) -> None:
     leavings = ("find", "/home/pi/.ansible", "-name", "AnsiballZ_edge_agent_*")
     world.play(playbook("decommission", f" --limit {FIRST}"), "changed")
     assert not world.first.run(*leavings).stdout
-    left = world.first.files() ^ world.before[FIRST]
+    left = world.first.files() ^ world.blank[FIRST]
     assert not left
     for database in ("passwd", "group"):
         assert world.first.run("getent", database, "edge-agent", check=False).returncode == 2

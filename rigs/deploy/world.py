@@ -6,15 +6,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.deploy.fleet import Broker, Fleet, SshBoard
 from rigs.machine import ROOT
 from tests.docs.pages import commands
-from tests.helpers.bundles import DEMO_TASKS, converted
+from tests.helpers.bundles import DEMO_TASKS, converted, sha256_of
 
 WHEELHOUSE = ROOT / "dist" / "wheelhouse" / "x86_64"
 FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
@@ -32,51 +31,38 @@ def playbook(name: str, words: str = "") -> str:
     return documented(f"ansible-playbook -i plant/hosts.yml {name}.yml{words}")
 
 
-def booted_fleet(stack: ExitStack, folder: Path, broker: Broker, missing: tuple[str, ...] = ()) -> Fleet:
-    """Two blank boards that ssh reaches, until the stack ends; `missing` names boards that are away."""
-    # pytest must not remove it.
-    place = Path(tempfile.mkdtemp(prefix="edge-agent-boards-"))
-    stack.callback(place.rmdir)
-    fleet = Fleet(folder, [SshBoard(place, name) for name in (FIRST, SECOND)], broker, missing)
-    for board in fleet.boards:
-        stack.callback(board.discard)
-        board.start()
-        board.admit(fleet.public_key)
-    return fleet
+class World(Fleet):
+    """Two boards that ssh reaches, with a bundle and what a client hears of them."""
 
-
-@dataclass
-class World:
-    fleet: Fleet
     bundle: Path
     passwords: dict[str, str]
     """By account."""
-    before: dict[str, set[str]] = field(default_factory=dict)
+    blank: dict[str, set[str]]
     """The files of each board when it was blank."""
+    first: SshBoard
+    second: SshBoard
+
+    @classmethod
+    def booted(cls, stack: ExitStack, folder: Path, broker: Broker, missing: tuple[str, ...] = ()) -> Self:
+        """The boards are blank, and run until the stack ends; `missing` names boards that are away."""
+        # pytest must not remove it.
+        place = Path(tempfile.mkdtemp(prefix="edge-agent-boards-"))
+        stack.callback(place.rmdir)
+        world = cls(folder, [SshBoard(place, name) for name in (FIRST, SECOND)], broker, missing)
+        world.first, world.second = world.boards
+        for board in world.boards:
+            stack.callback(board.discard)
+            board.start()
+            board.admit(world.public_key)
+        return world
 
     def watch(self, stack: ExitStack) -> None:
         """Starts the broker, and writes each state of a board with its time to `states`, until the stack ends."""
-        stack.enter_context(self.fleet.broker)
+        stack.enter_context(self.broker)
         command = ["mosquitto_sub", *self.broker_options, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
-        log = stack.enter_context(self.states.open("wb"))
+        log = stack.enter_context((self.folder / "states").open("wb"))
         watcher = stack.enter_context(subprocess.Popen(command, stdout=log))
         stack.callback(watcher.terminate)
-
-    @property
-    def first(self) -> SshBoard:
-        return self.fleet.boards[0]
-
-    @property
-    def second(self) -> SshBoard:
-        return self.fleet.boards[1]
-
-    @property
-    def folder(self) -> Path:
-        return self.fleet.folder
-
-    @property
-    def states(self) -> Path:
-        return self.folder / "states"
 
     def second_bundle(self) -> Path:
         """Another model in version 2, with its own canaries."""
@@ -88,7 +74,7 @@ class World:
 
     def play(self, command: str, first: str | None, second: str | None = None) -> str:
         """What the command prints. Both boards must end as given; None means that the play does not begin the board."""
-        played = self.fleet.play(command)
+        played = self.run(command)
         assert (played.boards.get(FIRST), played.boards.get(SECOND)) == (first, second), played.text
         # A rollout ignores the board that is away; at the end, if it gets there, it fails for that board and names it.
         assert played.boards.get(AWAY) != "changed", played.text
@@ -99,6 +85,13 @@ class World:
         links = ("/opt/edge-agent/current", "/var/lib/edge-agent/models/current")
         agent, bundle = (board.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
         return agent, bundle
+
+    def check(self, board: SshBoard, version: str, bundle: Path) -> None:
+        """The board runs this version and answers with this bundle."""
+        assert self.runs(board)[0].startswith(f"{version}-")
+        assert board.run("/usr/local/bin/edge-agent", "--version").stdout.split()[:2] == ["edge-agent", version]
+        reply = self.ask(board)
+        assert (reply["status"], reply["model"]["sha256"]) == ("ok", sha256_of(bundle)), reply
 
     def ask(self, board: SshBoard, reply_name: str = "operator") -> dict[str, Any]:
         """One request of an operator's client, from this machine."""
@@ -139,13 +132,13 @@ class World:
     @property
     def broker_options(self) -> list[str]:
         authority = self.folder / "broker" / "ca.pem"
-        server = ["-h", "localhost", "-p", str(self.fleet.broker.port), "--cafile", str(authority)]
+        server = ["-h", "localhost", "-p", str(self.broker.port), "--cafile", str(authority)]
         return [*server, "-u", "operator", "-P", self.passwords["operator"]]
 
     def away_s(self, board: SshBoard, since: float) -> float:
         """The longest time since then in which the board was not `online` on the bus."""
         longest, left_at = 0.0, None
-        for line in self.states.read_text("utf-8").splitlines():
+        for line in (self.folder / "states").read_text("utf-8").splitlines():
             at, topic, payload = line.split(" ", 2)
             if f"/{board.name}/" not in topic or float(at) < since:
                 continue
