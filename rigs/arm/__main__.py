@@ -1,28 +1,29 @@
 """The aarch64 wheelhouse on emulated cores, in roots of Debian 12 and 13. Needs root; about 20 minutes on 2 cores.
 
 The cores are a Cortex-A72 (Raspberry Pi 4), a Cortex-A76 (Pi 5, RK3588), a Neoverse V1 and qemu's newest. On each, the
-worker must load the right kernels, repack what they need and answer like this machine; `doctor` must find a wheel that
-lacks the kernels of a core. Emulated time says nothing about a board. Exit code 1 if anything differs.
+worker must load the right kernels, repack what they need and answer like this machine. Emulated time says nothing about
+a board. Exit code 1 if anything differs.
 """
 
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.cli import main as convert
 from convert.quantize.ggml import GgmlType
 from convert.quantize.targets import Target, is_repacked
 from edge_agent.gguf.header import read_header
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.arm import asking
-from rigs.arm.roots import PACKAGES, SUITES, Root, prepare_machine
+from rigs.arm.roots import SUITES, Root, prepare_machine
+from rigs.llama_sources import run_program
+from rigs.machine import ROOT
+from tests.helpers.bundles import converted
 
-ROOT = Path(__file__).parents[2]
+WHEELHOUSE, WORK = ROOT / "dist" / "wheelhouse" / "aarch64", ROOT / "build" / "arm"
 # Together they have tensors of every type with fast ARM kernels that fits the model.
 MODELS = ("q4_0", "q4_k_m")
 # Kernels round differently.
@@ -48,64 +49,47 @@ CORES = (
     Core("neoverse-v1", "armv8.6_1", frozenset({"NEON", "DOTPROD", "FP16_VA", "MATMUL_INT8", "SVE"}), Target.I8MM),
     Core("max", "armv9.2_2", frozenset({"NEON", "DOTPROD", "FP16_VA", "MATMUL_INT8", "SVE", "SME"}), Target.I8MM),
 )
-_CONFIG = """
-state_dir = "/tmp/state"
-[device]
-site = "arm"
-id = "emulated"
-[mqtt]
-host = "127.0.0.1"
-[models.default]
-path = "/opt/q4_0"
-"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.arm", description=__doc__)
-    parser.add_argument("--wheelhouse", type=Path, default=ROOT / "dist" / "wheelhouse" / "aarch64")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "arm")
     parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=list(SUITES))
     given = parser.parse_args()
     prepare_machine()
-    if not (given.wheelhouse / "requirements.txt").is_file():
-        raise SystemExit(f"{given.wheelhouse} is not a wheelhouse: make wheelhouse ARCH=aarch64")
-    references = {model: _reference(given.work, model) for model in MODELS}
+    if not (WHEELHOUSE / "requirements.txt").is_file():
+        raise SystemExit("there is no wheelhouse: make wheelhouse ARCH=aarch64")
+    references = {model: _reference(model) for model in MODELS}
     print(
         f"{'system':9} {'core':12} {'model':7} {'variant':10} {'repacked MiB':>13} {'scores off':>10}  JSON", flush=True
     )
     faults: list[str] = []
     for suite in given.suites:
-        root = Root(suite, given.work)
+        root = Root(suite, WORK)
         root.make()
-        root.install(given.wheelhouse)
+        root.install(WHEELHOUSE)
         shutil.copy(asking.__file__, root.outside(Path("/opt")))
         for model in MODELS:
-            shutil.copytree(given.work / model, root.outside(Path("/opt") / model), dirs_exist_ok=True)
+            shutil.copytree(WORK / model, root.outside(Path("/opt") / model), dirs_exist_ok=True)
         for core in CORES:
             for model in MODELS:
-                faults += _run(root, core, model, references[model], given.work)
-        faults += _doctor(root, CORES[1])
+                faults += _run(root, core, model, references[model])
     print("\n".join(faults) or "everything is as expected")
     return 1 if faults else 0
 
 
-def _reference(work: Path, model: str) -> dict[str, Any]:
+def _reference(model: str) -> dict[str, Any]:
     """The answers of this machine, with the wheel that is installed here."""
-    if convert(
-        [str(checkpoint_folder()), "--type", model, "--out", str(work / model), "--no-canaries", "--force", "--json"]
-    ):
-        raise SystemExit(f"the demonstration's checkpoint does not become {model}")
-    command = [sys.executable, "-m", "rigs.arm.asking", str(work / model / "model.gguf")]
-    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    answers: dict[str, Any] = json.loads(result.stdout)
+    bundle = converted(checkpoint_folder(), WORK / model, "--no-canaries", "--force", quantization=model)
+    command = [sys.executable, "-m", "rigs.arm.asking", str(bundle / "model.gguf")]
+    answers: dict[str, Any] = json.loads(run_program(command))
     return answers
 
 
-def _run(root: Root, core: Core, model: str, reference: dict[str, Any], work: Path) -> list[str]:
+def _run(root: Root, core: Core, model: str, reference: dict[str, Any]) -> list[str]:
     output = root.python(["/opt/asking.py", f"/opt/{model}/model.gguf"], {"QEMU_CPU": core.cpu})
     found = json.loads(output.splitlines()[-1])
     variant, *features = found["cpu_variant"].split()
-    expected_mib = _repacked_mib(work / model / "model.gguf", core.target)
+    expected_mib = _repacked_mib(WORK / model / "model.gguf", core.target)
     off = max(
         abs(here[label] - there)
         for here, there_all in zip(found["scores"], reference["scores"], strict=True)
@@ -132,27 +116,6 @@ def _repacked_mib(model: Path, target: Target) -> float:
         for tensor in read_header(model).tensors
         if len(tensor.shape) == 2 and is_repacked(target, GgmlType[tensor.type.name], tensor.shape[1])
     )
-
-
-def _doctor(root: Root, core: Core) -> list[str]:
-    """The faults of doctor's verdict on a wheel that has only the kernels of the oldest cores."""
-    lacking = root.outside(Path("/opt/lacking"))
-    shutil.rmtree(lacking, ignore_errors=True)
-    shutil.copytree(root.outside(PACKAGES) / "llama_cpp", lacking / "llama_cpp")
-    for library in (lacking / "llama_cpp" / "lib").glob("libggml-cpu-*.so"):
-        if library.name != f"libggml-cpu-{CORES[0].variant}.so":
-            library.unlink()
-    root.outside(Path("/opt/config.toml")).write_text(_CONFIG, encoding="utf-8")
-    command = ["-m", "edge_agent", "doctor", "--config", "/opt/config.toml", "--json"]
-    faults = []
-    for path, verdict in (("/opt/lacking", "failed"), ("", "good")):
-        # There is no broker, so it ends with 1 in both cases.
-        output = root.python(command, {"QEMU_CPU": core.cpu, "PYTHONPATH": path}, ends_with=1)
-        (check,) = (check for check in json.loads(output)["checks"] if check["name"] == "kernels")
-        print(f"{root.suite:9} {core.cpu:12} doctor: {check['verdict']}: {check['found']}", flush=True)
-        if check["verdict"] != verdict or (verdict == "failed" and "asimddp" not in check["found"]):
-            faults.append(f"{root.suite} {core.cpu}: doctor says {check}, kernels should be {verdict}")
-    return faults
 
 
 if __name__ == "__main__":

@@ -73,14 +73,14 @@ class Root:
         """The path on this machine of a path in the root."""
         return self._path / path.relative_to("/")
 
-    def python(self, words: Sequence[str], environment: Mapping[str, str], *, ends_with: int = 0) -> str:
-        """The output of Python with edge-agent. Raises SystemExit for any other exit code than `ends_with`."""
-        path = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), str(PACKAGES))))
-        return self.run(["python3", *words], {**environment, "PYTHONPATH": path}, ends_with=ends_with)
-
-    def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
-        """The output of a program that sees /proc. Raises SystemExit for any other exit code than `ends_with`."""
+    def python(self, words: Sequence[str], environment: Mapping[str, str]) -> str:
+        """The output of Python with edge-agent, which sees /proc. Raises SystemExit if it fails."""
         # The mount ends with the program.
         inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={self._path}/proc", "chroot", str(self._path)]
-        given = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(environment or {})}
-        return run_program([*inside, *command], given, ends_with=ends_with)
+        given = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "PYTHONPATH": str(PACKAGES),
+            **environment,
+        }
+        return run_program([*inside, "python3", *words], given)

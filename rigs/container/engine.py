@@ -4,13 +4,10 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 from rigs.llama_sources import run_program
 from rigs.machine import ROOT
@@ -43,10 +40,11 @@ class Engine:
 
     def run(self, *words: str, ends_with: int = 0) -> str:
         """The output of a command of Podman. Raises SystemExit for any other exit code than `ends_with`."""
-        return run_program([*self._podman, *words], self._environment(), ends_with=ends_with)
+        environment = {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+        return run_program([*self._podman, *words], environment, ends_with=ends_with)
 
-    def start(self, mounts: Mapping[str, Path], notifications: Path) -> None:
-        """Runs the unit's command. mounts: folders instead of the unit's; notifications: the socket for them."""
+    def start(self, mounts: Mapping[str, Path]) -> None:
+        """Runs the unit's command, with these folders instead of the unit's."""
         command = re.search(r"^ExecStart=\S+ (run .*)$", service(), flags=re.MULTILINE)
         assert command is not None
         words = shlex.split(command[1].replace("%t/%N", str(self._folder / "container")))
@@ -54,40 +52,9 @@ class Engine:
         words = [word for word in words if word not in ("--cgroups=split", "--oom-score-adj=-500")]
         for source, folder in mounts.items():
             words = [re.sub(rf"^{source}:", f"{folder}:", word) for word in words]
-        environment = {**self._environment(), "NOTIFY_SOCKET": str(notifications)}
-        run_program([*self._podman, *words], environment)
+        self.run(*words)
 
     def discard(self) -> None:
         subprocess.run([*self._podman, "rm", "--all", "--force", "--time=5"], check=False, capture_output=True)
         subprocess.run([*self._podman, "system", "reset", "--force"], check=False, capture_output=True)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
-
-
-class Notifications:
-    """The socket where systemd would hear what a service says of itself."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-
-    def wait_for(self, assignment: str, timeout_s: float) -> float:
-        """How many seconds it took. Raises SystemExit."""
-        begun = time.monotonic()
-        while (left_s := begun + timeout_s - time.monotonic()) > 0:
-            self._socket.settimeout(left_s)
-            try:
-                if assignment in self._socket.recv(4096).decode().split("\n"):
-                    return time.monotonic() - begun
-            except TimeoutError:
-                break
-        raise SystemExit(f"the container does not say {assignment} within {timeout_s:.0f} s")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()

@@ -54,12 +54,12 @@ class HomeAssistant:
     def log(self) -> str:
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for(self, what: str, timeout_s: float, **wanted: str) -> None:
-        """Waits until these entities are in these states and prints how long it took; else ends the program."""
+    def wait_for(self, what: str, timeout_s: float, **wanted: str | None) -> None:
+        """Waits until these entities are in these states (None: gone) and prints how long it took; else ends."""
         started = time.monotonic()
         while time.monotonic() - started < timeout_s:
             entities = self.entities
-            if entities and all(entities.get(name, {}).get("state") == state for name, state in wanted.items()):
+            if all(entities.get(name, {}).get("state") == state for name, state in wanted.items()):
                 print(f"{time.monotonic() - started:5.1f} s  {what}", flush=True)
                 return
             time.sleep(0.1)
@@ -131,11 +131,7 @@ def _check(home: HomeAssistant, folder: Path, agent: AgentProcess, text: str) ->
     if complaints := re.findall(r".*(?:WARNING|ERROR).*(?:mqtt|hall).*", home.log):
         home.fail("Home Assistant complains:\n" + "\n".join(complaints))
     last = _start(folder, "last", text.replace("enabled = true", "enabled = false"))
-    give_up_at = time.monotonic() + 20
-    while home.entities:
-        if time.monotonic() > give_up_at:
-            home.fail(f"the removed board is still there: {sorted(home.entities)}")
-        time.sleep(0.1)
+    home.wait_for("a board that is removed is gone", 20, **dict.fromkeys(home.entities))
     last.stop()
 
 

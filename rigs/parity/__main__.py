@@ -1,4 +1,4 @@
-"""Compares edge-convert with upstream on a real checkpoint: `python -m rigs.parity CHECKPOINT [--sharded DIR]`.
+"""Compares edge-convert with upstream on a real checkpoint: `python -m rigs.parity CHECKPOINT`.
 
 Unquantized types against upstream's convert_hf_to_gguf.py, quantized ones against `llama_model_quantize`. Exit code 1
 on any difference that is not explained in comparison.py. The first run downloads llama-cpp-python's sources and torch.
@@ -33,10 +33,10 @@ class Parity:
         self._ours, self._theirs = out / "ours" / "model.gguf", out / "theirs.gguf"
         self.comparisons: list[Comparison] = []
 
-    def plain(self, form: str, checkpoint: Path, kind: Quantization) -> None:
+    def plain(self, checkpoint: Path, kind: Quantization) -> None:
         facts = convert(checkpoint, self._out / "ours", kind)
         self._upstream.convert(checkpoint, self._theirs, kind.value)
-        self._report(f"{kind.value} {form} / convert_hf_to_gguf", self._compared(), facts)
+        self._report(f"{kind.value} / convert_hf_to_gguf", self._compared(), facts)
 
     def variant(self, name: str, checkpoint: Path) -> None:
         """The keys of a checkpoint of another form, and what llama.cpp makes of its vocabulary."""
@@ -69,19 +69,16 @@ class Parity:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.parity", description=__doc__)
-    parser.add_argument("checkpoint", type=checkpoint_path, help="checkpoint in one file")
-    parser.add_argument("--sharded", type=checkpoint_path, help="the same checkpoint in shards")
+    parser.add_argument("checkpoint", type=checkpoint_path, help="a Hugging Face folder")
     parser.add_argument("--work", type=Path, default=Path("build/parity"), help="default: %(default)s")
-    parser.add_argument("--python", type=Path, help="one with torch and transformers, instead of a new environment")
     given = parser.parse_args()
     out: Path = given.work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    parity = Parity(Upstream(given.work, given.python), out)
+    parity = Parity(Upstream(given.work), out)
     print(ROW.format("case", "tensors", "bytes equal", "keys", "diffs", "seconds", "peak MB", "result"))
-    for form, checkpoint in (("whole", given.checkpoint), ("sharded", given.sharded)):
-        for kind in () if checkpoint is None else PLAIN:
-            parity.plain(form, checkpoint, kind)
+    for kind in PLAIN:
+        parity.plain(given.checkpoint, kind)
     for name in VARIANTS:
         parity.variant(name, given.checkpoint)
     convert(given.checkpoint, out / "source", Quantization.BF16)

@@ -25,9 +25,9 @@ REQUIREMENTS = (
 class Upstream:
     """The converter of the llama.cpp that the installed binding vendors; `work` keeps what was installed."""
 
-    def __init__(self, work: Path, python: Path | None) -> None:
+    def __init__(self, work: Path) -> None:
         self._root = fetch_sources(work) / "vendor" / "llama.cpp"
-        self._python = python if python is not None else make_environment(work / "venv", REQUIREMENTS)
+        self._python = make_environment(work / "venv", REQUIREMENTS)
 
     def convert(self, checkpoint: Path, target: Path, out_type: str, *, vocab_only: bool = False) -> None:
         """Write the GGUF file `target`; raises with the converter's last output if it fails."""
