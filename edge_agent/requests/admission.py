@@ -16,7 +16,7 @@ from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
-from edge_agent.requests.queue import RESTART_RETRY_S, RequestQueue
+from edge_agent.requests.queue import RESTART_RETRY_S, SUPERSEDED, RequestQueue
 from edge_agent.requests.renderer import AskRenderer, Rendered
 from edge_agent.requests.replies import Replies
 from edge_agent.requests.request import LARGE, Request
@@ -147,6 +147,7 @@ class Admission:
         request.answerer = answerer
         if not request.task.needs_renderer(request.envelope.input):
             self._queue_with_text(request, render, now, is_recovered=is_recovered)
+            self._supersede_rendering(request, now)
             return
         if len(self.rendering) >= self._queue.capacity and not is_recovered:
             message = f"{self._queue.capacity} requests are already waiting for their templates"
@@ -154,6 +155,14 @@ class Admission:
         self.rendering[request] = is_recovered
         self._duplicates.begin(request)
         self._ask_renderer(request, request.task.config.template, request.envelope.input)
+
+    def _supersede_rendering(self, newer: Request, now: float) -> None:
+        """Ends older readings of its source: once rendered, they would supersede it."""
+        if newer.source is None:
+            return
+        for request in [request for request in self.rendering if request.source == newer.source]:
+            del self.rendering[request]
+            self.replies.end_without_answer(request, SUPERSEDED, now)
 
     def on_rendered(self, rendered: Rendered, now: float) -> None:
         """Queues a request whose template was rendered, or answers why it was not. Ignores one that has ended."""

@@ -532,6 +532,17 @@ class TestRendering:
             desk.ask({"input": f"{number}", "id": number}, task="slow")
         assert [code_of(reply) for reply in desk.replies] == ["queue_full"]
 
+    def test_a_newer_reading_that_needs_no_text_supersedes_it(self) -> None:
+        desk = self.desk()
+        desk.reconfigure("[tasks.slow]\nkind = 'generate'\ntemplate = 'text {{ input }}'\nkeep = 'latest'\n")
+        desk.ask({"input": "x", "id": "older"}, task="slow")
+        desk.reconfigure("[tasks.slow]\nkind = 'generate'\nkeep = 'latest'\n")
+        desk.dispatcher.is_paused = True
+        desk.ask({"input": "y", "id": "newer"}, task="slow")
+        desk.render(*self.asked[0])
+        assert desk.statuses() == [("older", "cancelled")]
+        assert code_of(desk.reply) == "superseded"
+
 
 class TestSuspects:
     """Requests that ran when a worker died."""
