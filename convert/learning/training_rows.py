@@ -126,10 +126,10 @@ def _time(request: TaskRow) -> float | None:
     if key is None:
         return None
     time = sources[key]
-    if isinstance(time, int | float) and not isinstance(time, bool):
-        return float(time)
     try:
+        if isinstance(time, int | float) and not isinstance(time, bool):
+            return float(time)
         parsed = datetime.fromisoformat(time)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise row_error(request, f"{key}: should be a number or a time of ISO 8601 (got {shown(time)})") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

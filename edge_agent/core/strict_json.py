@@ -87,7 +87,10 @@ def is_near(actual: Any, expected: Any, tolerance: float = 0.0) -> bool:
     if isinstance(actual, bool) or isinstance(expected, bool):
         return actual is expected
     if isinstance(actual, int | float) and isinstance(expected, int | float):
-        return abs(actual - expected) <= tolerance * abs(expected)
+        try:
+            return abs(actual - expected) <= tolerance * abs(expected)
+        except OverflowError:  # an integer beyond the range of a float
+            return actual == expected
     if isinstance(actual, str) and isinstance(expected, str):
         return unicodedata.normalize("NFC", actual) == unicodedata.normalize("NFC", expected)
     if isinstance(actual, list) and isinstance(expected, list):

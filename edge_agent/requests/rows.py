@@ -74,7 +74,7 @@ def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: b
     usual = [name for name in tasks if name != BUILT_IN_TASK]
     if "task" not in value and len(usual) != 1:
         raise RowsError([f"task: required, because the configuration has several: {', '.join(usual)}"])
-    name = value.get("task", usual[0])
+    name = value["task"] if "task" in value else usual[0]
     if not isinstance(name, str) or name not in tasks:
         raise RowsError([f"task: should be one of {', '.join(tasks)} (got {shown(name)})"])
     row = TaskRow(where, tasks[name], value)

@@ -69,6 +69,18 @@ def test_rows_without_labels_need_no_answer(tmp_path: Path) -> None:
     assert (row.where, row.input) == (f"{tmp_path}/a.csv:2", {"db": 7})
 
 
+def test_a_row_may_name_the_built_in_task_where_there_is_no_other(tmp_path: Path) -> None:
+    [row] = read(tmp_path, "a.csv", "task,input\ngenerate,hum\n", definitions="[tasks.generate]", is_labelled=False)
+    assert row.task.name == "generate"
+
+
+def test_a_number_beyond_the_range_of_a_float_is_compared_too(tmp_path: Path) -> None:
+    answer = {"place": {"hall": 10**400}}
+    [row] = read(tmp_path, "a.jsonl", lines({"input": "x", "answer": answer}), definitions=REPORT)
+    assert row.task.config.is_right(answer, row.answer)
+    assert not row.task.config.is_right({"place": {"hall": 1.5}}, row.answer)
+
+
 def test_separators_within_a_text_end_no_line(tmp_path: Path) -> None:
     [row] = read(tmp_path, "a.jsonl", lines({"input": {"db": "a\u2028b"}, "answer": "calm"}))
     assert row.build_engine_request(1).messages[-1].content == "a\u2028b dB"

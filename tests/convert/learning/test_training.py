@@ -68,6 +68,7 @@ def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
         ('{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
         (lines(1) + lines(1, ts=lambda _: 7), "rows.jsonl:2: ts, time, timestamp: all rows should carry"),
         (lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
+        (lines(1, ts=lambda _: 10**400), "rows.jsonl:1: ts: should be a number or a time"),
         (lines(50).replace("loud", "calm"), "should have at least two different answers"),
     ],
 )
