@@ -22,7 +22,7 @@ from edge_agent.core.environment import child_environment, keep_heap_small
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import how_ended
-from edge_agent.requests.templates import TemplateInputError, render
+from edge_agent.requests.templates import TemplateInputError, compiled, render
 
 if TYPE_CHECKING:  # the process needs little of the agent
     from edge_agent.requests.request import Request
@@ -150,6 +150,8 @@ def _serve() -> None:
 
 
 def _answer(template: str, value: object) -> dict[str, str]:
+    # Once for each template, and not for the input: a large one takes more than the limits.
+    compiled(template)
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
             return {"text": render(template, value)}

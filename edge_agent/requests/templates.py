@@ -59,13 +59,13 @@ _ENVIRONMENT = _Environment(undefined=_Missing, finalize=_as_text, keep_trailing
 
 
 @lru_cache(maxsize=256)
-def _compiled(template: str) -> jinja2.Template:
+def compiled(template: str) -> jinja2.Template:
     return _ENVIRONMENT.from_string(template)
 
 
 def template_fault(template: str) -> str | None:
     try:
-        _compiled(template)
+        compiled(template)
         unknown = find_undeclared_variables(_ENVIRONMENT.parse(template)) - {"input", *_ENVIRONMENT.globals}
     except (RecursionError, MemoryError):
         return "not a Jinja template: it is nested too deeply"
@@ -90,7 +90,7 @@ def constant_prefix(template: str) -> str:
 def render(template: str, value: object) -> str:
     """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError."""
     try:
-        text = _compiled(template).render(input=value)
+        text = compiled(template).render(input=value)
         if len(text) > MAX_CHARACTERS:
             raise TypeError(f"it produces more than {MAX_CHARACTERS} characters")
         text.encode()  # half of a surrogate pair, as `"%c" % 0xd800` makes one, is no text

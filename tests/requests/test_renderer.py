@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, MAX_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.requests import renderer as module
 from edge_agent.requests.renderer import Rendered, Renderer, RendererError
@@ -146,6 +146,11 @@ def test_a_process_that_died_unused_costs_no_answer(renderer: Renderer) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
+
+
+def test_the_limits_are_not_for_compiling_the_largest_template(renderer: Renderer) -> None:
+    part = "{{ input.n | e }}"  # each takes many times its memory
+    assert renderer.render(part * (MAX_TEMPLATE // len(part)), {"n": 1}) == "1" * (MAX_TEMPLATE // len(part))
 
 
 @contextmanager
