@@ -73,6 +73,10 @@ class Renderer:
             self._thread.submit(self.connection)  # if this fails, the first request reports why
 
     def ask(self, request: Request, template: str, value: object) -> None:
+        """Renders it after those that were asked before, and delivers what became of it.
+
+        A request that has ended by then, because it expired or was cancelled, is skipped.
+        """
         self._thread.submit(self._render_for, request, template, value)
 
     def stop(self) -> None:
@@ -81,6 +85,8 @@ class Renderer:
         self.end_process()
 
     def _render_for(self, request: Request, template: str, value: object) -> None:
+        if request.is_answered:
+            return
         try:
             outcome: str | Exception = self.render(template, value)
         except Exception as error:  # noqa: BLE001 - raised where the request is answered

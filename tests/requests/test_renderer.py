@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -17,8 +17,8 @@ from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, MAX_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.requests import renderer as module
 from edge_agent.requests.renderer import Rendered, Renderer, RendererError
-from edge_agent.requests.request import Request
 from edge_agent.requests.templates import TemplateInputError, render
+from tests.helpers.support import request
 
 BYTES = 65_536
 HALF = "x" * (BYTES // 2 - 20)
@@ -45,7 +45,7 @@ DEAF = (
 )
 
 
-REQUEST = cast("Request", None)
+REQUEST = request()
 
 
 def pid_of(renderer: Renderer) -> int | None:
@@ -95,13 +95,16 @@ def test_a_process_starts_only_where_a_template_needs_one(templates: list[str], 
     assert pid_of(renderer) is None
 
 
-def test_what_a_template_does_with_an_input_stops_nobody_who_asks() -> None:
+def test_a_template_that_takes_long_stops_nobody_who_asks_and_one_that_nobody_waits_for_is_skipped() -> None:
     done: queue.Queue[Rendered] = queue.Queue()
     renderer = Renderer(done.put)
     renderer.start([])
     template, value, _ = GREEDY["words"]
     asked_at = time.monotonic()
     renderer.ask(REQUEST, template, value)
+    ended = request()
+    renderer.ask(ended, "{{ input }}.", "expired")
+    ended.is_answered = True
     renderer.ask(REQUEST, "{{ input }}.", "next")
     assert time.monotonic() - asked_at < 0.4  # of the 0.5 s of CPU time that the first one takes
     greedy, after = (done.get(timeout=30) for _ in range(2))
