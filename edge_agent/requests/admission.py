@@ -150,11 +150,21 @@ class Admission:
             self._supersede_rendering(request, now)
             return
         if len(self.rendering) >= self._queue.capacity and not is_recovered:
-            message = f"{self._queue.capacity} requests are already waiting for their templates"
-            raise Refusal(Code.QUEUE_FULL, message, RENDERING_RETRY_S)
+            self._displace_rendering(request, now)
         self.rendering[request] = is_recovered
         self._duplicates.begin(request)
         self._ask_renderer(request, request.task.config.template, request.envelope.input)
+
+    def _displace_rendering(self, newcomer: Request, now: float) -> None:
+        """Ends the last of the least urgent. Raises Refusal if none is less urgent than the newcomer."""
+        last = max(reversed(self.rendering), key=lambda request: request.priority)
+        message = f"{self._queue.capacity} requests are already waiting for their templates"
+        if last.priority <= newcomer.priority:
+            raise Refusal(Code.QUEUE_FULL, message, RENDERING_RETRY_S)
+        del self.rendering[last]
+        message = f"displaced by a more urgent request: {message}"
+        error = Error(code=Code.QUEUE_FULL, message=message, retry_after_s=RENDERING_RETRY_S)
+        self.replies.end_without_answer(last, error, now)
 
     def _supersede_rendering(self, newer: Request, now: float) -> None:
         """Ends older readings of its source: once rendered, they would supersede it."""

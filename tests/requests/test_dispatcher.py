@@ -532,6 +532,15 @@ class TestRendering:
             desk.ask({"input": f"{number}", "id": number}, task="slow")
         assert [code_of(reply) for reply in desk.replies] == ["queue_full"]
 
+    def test_a_more_urgent_request_takes_the_place_of_the_last_less_urgent_one(self) -> None:
+        desk = self.desk()
+        for number, priority in enumerate((6, 6, 0, 5, 5)):
+            desk.ask({"input": f"{number}", "id": number, "priority": priority}, task="slow")
+        assert [(reply["id"], code_of(reply)) for reply in desk.replies] == [
+            (1, "queue_full"), (0, "queue_full"), (4, "queue_full"),
+        ]  # fmt: skip
+        assert message_of(desk.replies[0]).startswith("displaced by a more urgent request: 2 requests are")
+
     def test_a_newer_reading_that_needs_no_text_supersedes_it(self) -> None:
         desk = self.desk()
         desk.reconfigure("[tasks.slow]\nkind = 'generate'\ntemplate = 'text {{ input }}'\nkeep = 'latest'\n")
