@@ -37,6 +37,7 @@ from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
+from edge_agent.engine.usual import Usual, soften, value_text
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.field_table import (
     UNLIKE,
@@ -50,6 +51,15 @@ from edge_agent.gguf.field_table import (
 )
 from edge_agent.gguf.header import STRING, HeaderError, TensorInfo, read_header, read_strings
 from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY, ModelFacts, read_model_facts
+from edge_agent.gguf.usual_readings import (
+    Component,
+    NumberField,
+    Tail,
+    UsualReadings,
+    UsualReadingsFile,
+    ValueField,
+    read_usual_readings,
+)
 from edge_agent.learning.maths.calibration import JudgedAnswer, calibration_error
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.learning.maths.fit import board_map, shared_map

@@ -1,0 +1,250 @@
+"""Learns what usual readings look like: a mixture of normal distributions over their numbers, and shares of values.
+
+Covariances are shrunk, because a mixture has more of them than few rows can tell. How many components there are, and
+how much is shrunk, is what gives held-out rows the highest density.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.vq import kmeans2
+from threadpoolctl import threadpool_limits
+
+from ..agent import Component, NumberField, Tail, Usual, UsualReadings, ValueField, number_of, soften, value_text
+
+Floats = npt.NDArray[np.float64]
+Values = Mapping[str, Any]  # The fields of a reading.
+
+# A field is a number if at least this share of its values are numbers, and if it has at least this many values.
+_MIN_NUMBER_SHARE, _MIN_VALUES = 0.95, 3
+# Values of other fields that are kept; all others count together.
+_MAX_VALUES = 100
+_COMPONENTS = (1, 2, 4, 8)
+_SHRINKAGES = (0.01, 0.1, 0.3)
+# Rows per component, at least.
+_MIN_ROWS = 10
+# The variance in units of the scale that no direction falls below: sensors are rounded.
+_MIN_VARIANCE = 1e-4
+_STEPS = 100
+# With more rows, components and shrinkage are chosen on that many.
+_CHOOSING_ROWS = 1000
+_PARTS, _CHOOSING_PARTS = 5, 3
+# The rarest rows, to which the tail is fitted.
+_TAIL_SHARE, _MIN_TAIL_ROWS, _MAX_SHAPE = 0.1, 10, 0.9
+_MAX_SCORES = 10_000
+# The converter's numbers are rounded to this many digits, so that the file is small.
+_DIGITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixture:
+    weights: Floats
+    means: Floats
+    covariances: Floats
+
+    def log_densities(self, z: Floats) -> Floats:
+        """[rows]"""
+        logs = self._logs(z)
+        most = logs.max(axis=1, keepdims=True)
+        densities: Floats = most[:, 0] + np.log(np.exp(logs - most).sum(axis=1))
+        return densities
+
+    def responsibilities(self, z: Floats) -> Floats:
+        """[rows, components]"""
+        logs = self._logs(z)
+        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
+        normalized: Floats = shares / shares.sum(axis=1, keepdims=True)
+        return normalized
+
+    def _logs(self, z: Floats) -> Floats:
+        columns = []
+        for weight, mean, covariance in zip(self.weights, self.means, self.covariances, strict=True):
+            triangle = np.linalg.cholesky(covariance)
+            whitened = np.linalg.solve(triangle, (z - mean).T)
+            constant = math.log(weight) - np.log(np.diagonal(triangle)).sum() - 0.5 * len(mean) * math.log(2 * math.pi)
+            columns.append(constant - 0.5 * (whitened**2).sum(axis=0))
+        return np.stack(columns, axis=1)
+
+
+def learn_usual(rows: Sequence[Values], blocks: Sequence[int] | None = None, seed: int = 0) -> UsualReadings:
+    """Learns from usual readings, in the order of time if they have one.
+
+    Args:
+        blocks: For each row the part that it is held out with, so that rows of a run are held out together; None draws
+            them at random.
+    """
+    draw = np.random.default_rng(seed)
+    parts = draw.permutation(len(rows)) % _PARTS if blocks is None else np.array(blocks) % _PARTS
+    with threadpool_limits(1):
+        numbers = [_number_field(name, rows) for name in _names(rows) if _is_number(name, rows)]
+        values = tuple(_value_field(name, rows) for name in _names(rows) if not _is_number(name, rows))
+        z = _matrix(rows, numbers)
+        components, shrinkage = _choose(z, draw, seed) if numbers else (0, 0.0)
+        models = [
+            _readings(numbers, values, _fit(z[chosen], components, shrinkage, seed), z[chosen])
+            for chosen in (*(parts != part for part in range(_PARTS)), parts >= 0)
+            if chosen.any()
+        ]
+        scores = sorted(
+            score for part in range(_PARTS) for score in _scores(models[part], rows, np.flatnonzero(parts == part))
+        )
+    if len(scores) > _MAX_SCORES:
+        scores = [scores[at] for at in np.linspace(0, len(scores) - 1, _MAX_SCORES).astype(int)]
+    return models[-1].model_copy(update={"scores": tuple(round(score, 4) for score in scores), "tail": _tail(scores)})
+
+
+def _names(rows: Sequence[Values]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _is_number(name: str, rows: Sequence[Values]) -> bool:
+    values = [row[name] for row in rows if name in row]
+    numbers = [number for value in values if (number := number_of(value)) is not None]
+    return len(numbers) >= _MIN_NUMBER_SHARE * len(values) and len(set(numbers)) >= _MIN_VALUES
+
+
+def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
+    given = [row[name] for row in rows if name in row]
+    numbers = np.array([number for value in given if (number := number_of(value)) is not None])
+    low, center, high = np.quantile(numbers, [0.25, 0.5, 0.75])
+    deviation = float(numbers.std())
+    scale = float(high - low) / 1.349
+    # Where most values are the same, the quartiles say nothing.
+    scale = scale if scale > 0.05 * deviation else deviation
+    return NumberField(
+        name=name,
+        center=float(center),
+        scale=scale,
+        low=float(numbers.min()),
+        high=float(numbers.max()),
+        missing=(len(rows) - len(given) + 0.5) / (len(rows) + 1),
+        odd=(len(given) - len(numbers) + 0.5) / (len(rows) + 1),
+        expected=0.0,
+    )
+
+
+def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
+    """Values that only one row has are as good as unknown ones (Good-Turing): remarks say nothing, a new mode much."""
+    counts = Counter(value_text(row[name]) for row in rows if name in row)
+    total = len(rows) + 2
+    shares = {value: count / total for value, count in counts.most_common(_MAX_VALUES) if count > 1}
+    missing = (len(rows) - counts.total() + 0.5) / total
+    other = max(1 - sum(shares.values()) - missing, 0.5 / total)
+    chances = [*shares.values(), other, missing]
+    expected = -sum(chance * math.log(chance) for chance in chances)
+    return ValueField(name=name, values=shares, other=other, missing=missing, expected=expected)
+
+
+def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField]) -> Floats:
+    """[rows, numbers]; a missing number is the median."""
+    z = np.zeros((len(rows), len(numbers)))
+    for column, field in enumerate(numbers):
+        for at, row in enumerate(rows):
+            if (number := number_of(row.get(field.name))) is not None:
+                z[at, column] = (number - field.center) / field.scale
+    return soften(z)
+
+
+def _choose(z: Floats, draw: np.random.Generator, seed: int) -> tuple[int, float]:
+    """The number of components and the shrinkage that give held-out rows the highest density, the rarest 1 % aside."""
+    z = z[np.sort(draw.permutation(len(z))[:_CHOOSING_ROWS])]
+    parts = draw.permutation(len(z)) % _CHOOSING_PARTS
+
+    def density(components: int, shrinkage: float) -> float:
+        densities = [
+            _fit(z[parts != part], components, shrinkage, seed).log_densities(z[parts == part])
+            for part in range(_CHOOSING_PARTS)
+        ]
+        return float(np.sort(np.concatenate(densities))[len(z) // 100 :].mean())
+
+    fitting = [count for count in _COMPONENTS if count == 1 or len(z) >= count * _MIN_ROWS]
+    candidates = [(count, shrinkage) for count in fitting for shrinkage in _SHRINKAGES]
+    return max(candidates, key=lambda candidate: density(*candidate))
+
+
+def _fit(z: Floats, components: int, shrinkage: float, seed: int) -> _Mixture:
+    """Expectation maximization, from clusters."""
+    if not components:
+        return _Mixture(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0, 0)))
+    pooled = np.cov(z.T, bias=True).reshape(z.shape[1], z.shape[1])
+    target = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diagonal(pooled)) + _MIN_VARIANCE * np.eye(z.shape[1])
+    _, nearest = kmeans2(z, components, minit="++", rng=np.random.default_rng(seed))
+    shares = np.eye(components)[nearest]
+    before = -math.inf
+    for _ in range(_STEPS):
+        mixture = _maximize(z, shares, target, shrinkage)
+        density = float(mixture.log_densities(z).mean())
+        if density - before < 1e-4:
+            break
+        before, shares = density, mixture.responsibilities(z)
+    return mixture
+
+
+def _maximize(z: Floats, shares: Floats, target: Floats, shrinkage: float) -> _Mixture:
+    """Each covariance is drawn to the one of all rows as by `shrinkage` times as many rows as there are numbers."""
+    counts = shares.sum(axis=0) + 1e-3
+    means = (shares.T @ z) / counts[:, None]
+    pull = shrinkage * z.shape[1]
+    covariances = []
+    for count, share, mean in zip(counts, shares.T, means, strict=True):
+        offsets = z - mean
+        scatter = (share[:, None] * offsets).T @ offsets
+        covariances.append((scatter + pull * target) / (count + pull) + _MIN_VARIANCE * np.eye(z.shape[1]))
+    return _Mixture(counts / counts.sum(), means, np.array(covariances))
+
+
+def _readings(
+    numbers: Sequence[NumberField], values: tuple[ValueField, ...], mixture: _Mixture, z: Floats
+) -> UsualReadings:
+    components = tuple(
+        Component(
+            weight=_rounded(weight),
+            mean=tuple(map(_rounded, mean)),
+            covariance=tuple(tuple(map(_rounded, row[: at + 1])) for at, row in enumerate(covariance)),
+        )
+        for weight, mean, covariance in zip(mixture.weights, mixture.means, mixture.covariances, strict=True)
+    )
+    expected = _expected_surprises(mixture, z)
+    numbers = [
+        field.model_copy(update={"expected": _rounded(mean)}) for field, mean in zip(numbers, expected, strict=True)
+    ]
+    return UsualReadings(numbers=tuple(numbers), values=values, components=components, scores=(0.0,), tail=None)
+
+
+def _expected_surprises(mixture: _Mixture, z: Floats) -> Iterator[float]:
+    """Of each number, given all others: half of 1 + log(2 pi variance), by the components' weights."""
+    if not z.shape[1]:
+        return
+    variances = [1 / np.diagonal(np.linalg.inv(covariance)) for covariance in mixture.covariances]
+    weights = mixture.responsibilities(z).mean(axis=0)
+    yield from (weights @ (0.5 * (1 + np.log(2 * np.pi * np.array(variances))))).tolist()
+
+
+def _scores(readings: UsualReadings, rows: Sequence[Values], chosen: npt.NDArray[np.intp]) -> Iterator[float]:
+    usual = Usual(readings)
+    return (usual.score(rows[at]) for at in chosen)
+
+
+def _tail(scores: Sequence[float]) -> Tail | None:
+    """By probability-weighted moments (Hosking and Wallis 1987). scores: rising. None for too few."""
+    count = int(_TAIL_SHARE * len(scores))
+    if count < _MIN_TAIL_ROWS:
+        return None
+    threshold = scores[-count - 1]
+    excesses = np.array(scores[-count:]) - threshold
+    mean = float(excesses.mean())
+    weighed = float((excesses * (1 - (np.arange(1, count + 1) - 0.35) / count)).mean())
+    if mean <= 0 or mean <= 2 * weighed:
+        return None
+    shape = min(max(2 - mean / (mean - 2 * weighed), 0.0), _MAX_SHAPE)
+    scale = _rounded(mean * (1 - shape))
+    return Tail(threshold=_rounded(threshold), share=count / len(scores), scale=scale, shape=_rounded(shape))
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{_DIGITS}g}")

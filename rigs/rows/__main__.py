@@ -1,0 +1,23 @@
+"""What real rows do to models that learn from them; each command is a module of this package, and checks a promise.
+
+unusual: the kind `unusual` beside other detectors, its false alarms, and the fields that it names.
+"""
+
+import importlib
+import sys
+
+from rigs.machine import parser_of
+
+COMMANDS = ("unusual",)
+
+
+def main() -> int:
+    parser = parser_of("rigs.rows", __doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    given, words = parser.parse_known_args(sys.argv[1:2])
+    module = importlib.import_module(f"rigs.rows.{given.command}")
+    return int(module.main([*words, *sys.argv[2:]]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The kind `unusual` beside other detectors, its false alarms, the fields that it names, its cost on a board."""
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from convert.agent import Usual, UsualReadingsFile
+from convert.learning.usual import learn_usual
+from rigs.bench.figures import processor
+from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, compressor, readings, verdict
+
+# Readings per false alarm that the simulated plant asks for.
+ASKED = (100, 1000)
+MAX_FALSE_ALARMS, MIN_NAMED = 1.5, 0.9
+MAX_MS, MAX_BYTES = 1.0, 1_000_000
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints all tables; the exit code is 1 if a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m rigs.rows unusual", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="how many draws of each set (default: %(default)s)")
+    given = parser.parse_args(words)
+    from rigs.rows.detectors import check_detectors  # noqa: PLC0415 - needs scikit-learn, which the short form has not
+
+    print(processor())
+    verdicts = [
+        check_detectors(range(given.seeds)),
+        *check_alarms(range(given.seeds), rows=2000, later=20_000),
+        check_board(),
+    ]
+    print(f"{verdicts.count(True)} of {len(verdicts)} targets are met")
+    return 0 if all(verdicts) else 1
+
+
+def check_alarms(
+    seeds: Sequence[int], *, rows: int, later: int, broken: int = 3000, asked_for: Sequence[int] = ASKED
+) -> Iterator[bool]:
+    """False alarms on later rows, and whether a broken sensor is the first that is named."""
+    rates = {asked: list[float]() for asked in asked_for}
+    noticed, first, counts = (dict.fromkeys(SENSORS, 0) for _ in range(3))
+    for seed in seeds:
+        draw = np.random.default_rng(seed)
+        usual = Usual(learn_usual(readings(compressor(draw, rows)), None, seed))
+        ordinary = compressor(draw, later)
+        rarities = np.array([usual.rarity_of(usual.score(reading)) for reading in readings(ordinary)])
+        for asked, of_seeds in rates.items():
+            of_seeds.append(float((rarities <= 1 / asked).mean()) * asked)
+        for reading, sensor, kind in zip(*_broken(draw, ordinary, broken), strict=True):
+            counts[SENSORS[kind]] += 1
+            if named := usual.compare(reading, max_rarity=1 / ASKED[0])[1]:
+                noticed[SENSORS[kind]] += 1
+                first[SENSORS[kind]] += named[0].field == COMPRESSOR[sensor]
+    for asked, of_seeds in rates.items():
+        mean = float(np.mean(of_seeds))
+        print(f"false alarms, asked for 1 in {asked}: {mean:.2f} times as many on {later} later rows", end=": ")
+        print(verdict(mean <= MAX_FALSE_ALARMS))
+        yield mean <= MAX_FALSE_ALARMS
+    for kind, count in noticed.items():
+        share = first[kind] / count if count else math.nan
+        print(f"sensor {kind}: {count / counts[kind]:.0%} noticed, of them {share:.1%} named first", end=": ")
+        print(verdict(share >= MIN_NAMED))
+        yield share >= MIN_NAMED
+
+
+def _broken(draw: np.random.Generator, ordinary: Floats, count: int) -> tuple[list[dict[str, float]], Any, Any]:
+    rows, sensor, kind = break_sensors(draw, compressor(draw, count), ordinary)
+    return readings(rows), sensor, kind
+
+
+def check_board() -> bool:
+    """Time for a reading and size of the file, of 40 fields."""
+    draw = np.random.default_rng(0)
+    rows = np.concatenate([compressor(draw, 2000) for _ in range(4)], axis=1)
+    began = perf_counter()
+    learnt = learn_usual(readings(rows), None, 0)
+    learning_s, usual = perf_counter() - began, Usual(learnt)
+    asked = readings(rows[:500] + draw.normal(0, 1, (500, 40)) * (draw.random((500, 40)) < 0.05) * rows.std(axis=0))
+    times = []
+    for reading in asked:
+        began = perf_counter()
+        usual.compare(reading, max_rarity=0.01)
+        times.append(1000 * (perf_counter() - began))
+    nbytes = len(UsualReadingsFile(tasks={"t": learnt}).model_dump_json(by_alias=True))
+    is_met = float(np.median(times)) <= MAX_MS and nbytes <= MAX_BYTES
+    spread = f"median {np.median(times):.2f} ms, p95 {np.quantile(times, 0.95):.2f} ms"
+    print(f"40 fields, 2000 rows, {len(learnt.components)} components: learnt in {learning_s:.1f} s;", end=" ")
+    print(f"{spread} a reading, {nbytes / 1000:.0f} kB: {verdict(is_met)}")
+    return is_met

@@ -1,0 +1,152 @@
+"""What usual readings look like, learnt from rows, and how others compare with them."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert.agent import Usual, UsualReadings, UsualReadingsFile, read_usual_readings
+from convert.learning.usual import learn_usual
+
+LEARNT = 600
+
+
+def pump(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Speed, current and power follow the load; the mode is one of two, and the remark says nothing."""
+    draw = np.random.default_rng(seed)
+    loads, noise = draw.uniform(0, 1, count), draw.normal(0, 1, (count, 4))
+    return [
+        {
+            "speed": 1000 + 500 * load + 5 * at[0],
+            "current": 10 + 20 * load + 0.2 * at[1],
+            "power": 5 + 10 * load + 0.1 * at[3],
+            "temperature": 60 + 3 * at[2],
+            "mode": "auto" if load > 0.1 else "hand",
+            "remark": f"number {row}",
+        }
+        for row, (load, at) in enumerate(zip(loads.tolist(), noise.tolist(), strict=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def readings() -> UsualReadings:
+    return learn_usual(pump(LEARNT))
+
+
+@pytest.fixture(scope="module")
+def usual(readings: UsualReadings) -> Usual:
+    return Usual(readings)
+
+
+def ordinary() -> dict[str, Any]:
+    return {"speed": 1250.0, "current": 20.0, "power": 10.0, "temperature": 60.0, "mode": "auto", "remark": "hums"}
+
+
+def test_an_ordinary_reading_is_not_rare_and_names_no_field(usual: Usual) -> None:
+    rarity, named = usual.compare(ordinary(), max_rarity=0.01)
+    assert rarity > 0.2
+    assert named == []
+
+
+def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_suggest(usual: Usual) -> None:
+    rarity, [field] = usual.compare(ordinary() | {"current": 28.0}, max_rarity=0.01)
+    assert rarity < 0.001
+    assert field.field == "current"
+    assert field.value == 28.0
+    assert field.usual is not None
+    low, high = field.usual
+    assert 19 < low < 20 < high < 21
+
+
+def test_fields_are_named_from_the_most_telling_one_until_the_rest_is_ordinary(usual: Usual) -> None:
+    _, named = usual.compare(ordinary() | {"temperature": 90.0, "mode": "off"}, max_rarity=0.01)
+    assert [(field.field, field.usual is None) for field in named] == [("temperature", False), ("mode", True)]
+
+
+@pytest.mark.parametrize("value", [None, "n/a", "ERR 17", True, [7.1]])
+def test_a_number_that_was_always_there_is_named_where_it_is_missing_or_none(usual: Usual, value: Any) -> None:
+    reading = {name: given for name, given in ordinary().items() if name != "speed"}
+    rarity, named = usual.compare(reading | ({} if value is None else {"speed": value}), max_rarity=0.01)
+    assert rarity < 0.01
+    assert (named[0].field, named[0].value) == ("speed", value)
+
+
+def test_a_number_that_is_spelled_as_text_is_the_number(usual: Usual) -> None:
+    assert usual.score(ordinary() | {"speed": "1250"}) == usual.score(ordinary())
+
+
+def test_remarks_that_never_repeat_and_other_keys_say_nothing(usual: Usual) -> None:
+    assert usual.score(ordinary() | {"remark": "hums", "ts": "today"}) == usual.score(
+        ordinary() | {"remark": "rattles"}
+    )
+
+
+def test_the_rarity_is_the_share_of_held_out_readings_that_are_as_rare(readings: UsualReadings, usual: Usual) -> None:
+    middle = readings.scores[len(readings.scores) // 2]
+    assert usual.rarity_of(middle) == pytest.approx(0.5, abs=0.01)
+    later = np.array([usual.rarity_of(usual.score(reading)) for reading in pump(4000, seed=1)])
+    for share in (0.1, 0.01):
+        assert share / 2 < (later <= share).mean() < share * 2
+
+
+def test_beyond_the_held_out_readings_the_rarity_still_falls(usual: Usual) -> None:
+    rarities = [usual.compare(ordinary() | {"temperature": temperature})[0] for temperature in (60, 66, 70, 74, 90)]
+    assert rarities == sorted(rarities, reverse=True)
+    assert rarities[-1] < 1 / LEARNT / 10
+
+
+def test_leaving_a_number_out_is_as_if_it_had_never_been_there(usual: Usual) -> None:
+    reading = ordinary() | {"temperature": 71.0}
+    gone = {name: value for name, value in reading.items() if name != "temperature"}
+    [field] = [field for field in usual.usual.numbers if field.name == "temperature"]
+    surprise = usual.conditional_surprises(reading)["temperature"] - field.expected
+    assert usual.score(gone) == pytest.approx(usual.score(reading) - surprise - math.log(field.missing))
+
+
+def test_equal_rows_and_seeds_give_equal_files_that_are_small(readings: UsualReadings) -> None:
+    again = learn_usual(pump(LEARNT))
+    data = UsualReadingsFile(tasks={"pump": again}).model_dump_json(by_alias=True).encode()
+    assert data == UsualReadingsFile(tasks={"pump": readings}).model_dump_json(by_alias=True).encode()
+    assert len(data) < 20_000
+    assert read_usual_readings(data).tasks["pump"] == readings
+
+
+def test_rows_of_a_run_are_held_out_together() -> None:
+    """Each run has a level of its own: what is held out is farther from the rest, so that less of it is rare."""
+    draw = np.random.default_rng(0)
+    runs = [run for run in range(20) for _ in range(30)]
+    levels = draw.normal(0, 5, 20)
+    rows = [{"a": levels[run] + draw.normal(), "b": 2 * levels[run] + draw.normal()} for run in runs]
+    apart, drawn = learn_usual(rows, runs), learn_usual(rows)
+    assert apart.scores[-30] > drawn.scores[-30]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"kind": "classify"}, "unusual"),
+        ({"tasks": {}}, "at least 1"),
+        ({"more": 1}, "Extra inputs"),
+        ({"scores": [2.0, 1.0]}, "rise"),
+        ({"scores": [math.inf]}, "not JSON|Infinity|finite"),
+        ({"components": []}, "components"),
+    ],
+)
+def test_a_file_that_the_converter_did_not_write_is_refused(
+    readings: UsualReadings, change: dict[str, Any], fault: str
+) -> None:
+    document = json.loads(UsualReadingsFile(tasks={"pump": readings}).model_dump_json(by_alias=True))
+    key = next(iter(change))
+    (document["tasks"]["pump"] if key in document["tasks"]["pump"] else document).update(change)
+    with pytest.raises(ValueError, match=fault):
+        read_usual_readings(json.dumps(document).encode())
+
+
+def test_covariances_that_are_none_are_refused_before_the_first_reading(readings: UsualReadings) -> None:
+    component = readings.components[0]
+    rows = tuple(tuple(-value for value in row) for row in component.covariance)
+    broken = readings.model_copy(update={"components": (component.model_copy(update={"covariance": rows}),)})
+    with pytest.raises(ValueError, match="positive definite"):
+        Usual(broken)
