@@ -15,7 +15,7 @@ from edge_agent.core.extras import missing_extra
 from edge_agent.core.files import TooLongError, atomic_writer, read_bounded, sha256_of, sync_folder, write_atomically
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK
-from edge_agent.core.labelled import TIME_KEYS, RowsError, json_values
+from edge_agent.core.labelled import GROUP_KEY, MACHINE_KEY, ROW_KEYS, TIME_KEYS, RowsError, json_values
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.page.page import environment as page_environment
 from edge_agent.core.pipe import (
@@ -63,6 +63,7 @@ from edge_agent.gguf.usual_readings import (
 from edge_agent.learning.maths.calibration import JudgedAnswer, calibration_error
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.learning.maths.fit import board_map, shared_map
+from edge_agent.learning.maths.groups import independent_rows, mean_interval
 from edge_agent.learning.maths.shares import interval as share_interval
 from edge_agent.models import canaries
 from edge_agent.models.bundle import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE, REPAIR_FILE, STUDENT_FILE, open_model

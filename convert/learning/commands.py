@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..agent import SIGNATURE_FILE, missing_extra, percent
+from ..agent import SIGNATURE_FILE, Task, missing_extra, percent
 from ..arguments import (
     FORCE,
     JSON,
@@ -32,15 +32,22 @@ from ..printing import complain, print_json
 from ..progress import ProgressLine
 from ..quantize.recipe import Quantization
 from ..report.numbers import megabytes
-from ..write.bundle import new_bundle
+from ..write.bundle import check_target, new_bundle
 from ..write.manifest import PAGE_FILE, signer
+from .doubts import TaskRows, read_as
 from .extension import ExtendedBundle, extend_bundle
-from .recipe import MAX_STEPS
+from .recipe import MAX_STEPS, Recipe
 from .report import Training
+from .runs import in_groups
 from .teacher import ask_teacher
-from .training_rows import read_training_rows, read_unlabelled
+from .training_rows import Row, read_training_rows, read_unlabelled
 
-_SEED = "seed of everything random; the number of steps also depends on the time (default: 0)"
+_ROWS = f"{ROWS}. Several files count as one; what two of them have counts once"
+_SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
+_STEPS = f"steps of each training (default: {MAX_STEPS})"
+_MINUTES = "the most that all trainings may take: if it is too little, each has fewer steps (default: no limit)"
+_ANY_ACCURACY = "also write a model that is right no more often than always giving the most frequent answer"
+_CHECK = "only say what the rows are read as and what is doubtful about them, and train nothing"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
 _UNLABELLED = "rows like those of --labelled, but without answers, for the teacher"
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
@@ -53,19 +60,22 @@ def _training_fault(given: argparse.Namespace) -> str | None:
         return "--labelled is required, or --teacher and --unlabelled"
     if given.work is not None and given.teacher is None:
         return "--work goes with --teacher, whose answers it keeps"
+    if given.out is None and not given.check:
+        return "--out is required, or --check"
     return None
 
 
 TRAINING = Command(
     name="train",
-    usage="--tasks CONFIG --labelled FILE --out BUNDLE [option ...]",
+    usage="--tasks CONFIG --labelled FILE... --out BUNDLE [option ...]",
     about="Trains a small model of your own from labelled rows, and writes it as a bundle. Readings need a few hundred "
     "rows and a few minutes. The bundle's quality.html says how right it is on rows that it has not seen. With "
     "--teacher it also learns from a larger model's answers to rows without labels.",
     options=[
         required(TASKS),
-        option("--labelled", "FILE", ROWS),
-        required(OUT),
+        option("--labelled", "FILE", _ROWS, nargs="+", action="extend"),
+        OUT,
+        option("--check", None, _CHECK),
         option(
             "--type",
             None,
@@ -74,7 +84,9 @@ TRAINING = Command(
             choices=[quantization.value for quantization in Quantization if quantization is not Quantization.AUTO],
             default="q8_0",
         ),
-        option("--minutes", "MIN", "how long the training may take (default: 5)", parse_minutes, default=5.0),
+        option("--steps", "N", _STEPS, integer(1, 1_000_000), default=MAX_STEPS),
+        option("--minutes", "MIN", _MINUTES, parse_minutes),
+        option("--any-accuracy", None, _ANY_ACCURACY),
         option("--seed", "N", _SEED, integer(0, (1 << 32) - 1), default=0),
         *identity("licence of the model (default: not stated)"),
         FORCE,
@@ -110,20 +122,25 @@ EXTENSION = Command(
 
 def train(words: Sequence[str]) -> None:
     given = TRAINING.parse(words)
-    if missing := missing_extra("train"):
-        raise ConvertError(missing)
+    if not given.check:
+        if missing := missing_extra("train"):
+            raise ConvertError(missing)
+        check_target(given.out, replace=given.force)
     tasks = read_tasks(given.tasks)
-    rows = [] if given.labelled is None else read_training_rows(given.labelled, tasks)
+    rows = [] if given.labelled is None else _read_rows(given, tasks)
+    if given.check:
+        return
     unlabelled = [] if given.unlabelled is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = signer(given.sign)
-    # Imports PyTorch, which takes seconds: mistakes in the files show at once.
+    # Imports PyTorch, which takes seconds: mistakes in the files and doubts about them show at once.
     from .training import TrainingJob, write_trained_bundle  # noqa: PLC0415
 
     job = TrainingJob(
         rows=rows,
         quantization=Quantization(given.type),
+        recipe=Recipe(steps=given.steps, seed=given.seed),
         minutes=given.minutes,
-        seed=given.seed,
+        takes_any_accuracy=given.any_accuracy,
         name=given.name,
         version=given.model_version,
         expires=given.expires,
@@ -144,6 +161,32 @@ def train(words: Sequence[str]) -> None:
         print_json({"bundle": str(given.out), "signed": sign is not None} | json.loads(training.encode()))
     else:
         print_training(training, given.out, is_signed=sign is not None)
+
+
+def _read_rows(given: argparse.Namespace, tasks: dict[str, Task]) -> list[Row]:
+    """Says how the rows are read and what is doubtful about them."""
+    rows, notes = read_training_rows(given.labelled, tasks)
+    rows, of_groups = in_groups(rows)
+    read, doubts = read_as(rows)
+    doubts = [*notes, *of_groups, *doubts]
+    if not given.json:
+        print_rows(read)
+    elif given.check:
+        print_json({"tasks": [of_task.json for of_task in read], "doubts": doubts})
+    for doubt in doubts:
+        complain(f"warning: {doubt}")
+    return rows
+
+
+def print_rows(read: Sequence[TaskRows]) -> None:
+    for task in read:
+        groups = "" if task.groups is None else f" in {task.groups:,} groups"
+        labels = ", ".join(f"{escaped(label)} {count:,}" for label, count in task.labels.items())
+        print(f"{task.name}: {task.rows:,} rows{groups}{': ' if labels else ''}{labels}")
+        for kind, names in (("numbers", task.numbers), ("texts", task.texts)):
+            if names:
+                print(f"  reads as {kind}: {', '.join(escaped(name or '(the whole text)') for name in names)}")
+    sys.stdout.flush()
 
 
 def extend(words: Sequence[str]) -> None:
@@ -199,13 +242,13 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
     size, signed = megabytes(training.file_bytes), ", signed" if is_signed else ""
     print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}, {size} MB{signed}")
     print(f"judged on {training.held_out}")
-    if (steps := training.recipe["steps"]) < MAX_STEPS:
-        print(f"{steps} steps in each training; more --minutes allow up to {MAX_STEPS}")
     for task in training.tasks:
         low, high = map(percent, task.interval)
         right = f"agrees with the teacher on {percent(task.accuracy)}" if task.is_agreement else ""
         right = right or f"{percent(task.accuracy)} right"
         print(f"{task.name}: {right}, 95 % interval {low} to {high}")
+        if task.independent < task.judged:
+            print(f"  in groups, these {task.judged:,} rows say as much as {task.independent:.0f} independent ones")
         if task.is_agreement:
             print("  how often it or its teacher is right is unknown, because no row is labelled")
         elif (teacher := task.teacher) is not None:
@@ -219,18 +262,10 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
                 print(f"  agreement with the teacher: {agreement} of {teacher.compared} rows without labels")
         if task.baseline is not None:
             print(f"  {task.baseline.name} on the same rows: {percent(task.baseline.right / task.judged)}")
+        if task.kind == "classify":
+            print(f"  always the most frequent answer: {percent(task.most_frequent / task.judged)}")
         if task.unlike is not None:
             print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows")
-        half, full, doubled = map(percent, (task.curve.half, task.curve.full, task.curve.doubled))
-        print(f"  learning curve: half of the rows {half}, all {full}, perhaps {doubled} with twice as many")
-        for kind, is_number in (("numbers", True), ("texts", False)):
-            names = [
-                escaped(field.name or "(the whole text)")
-                for field in task.fields
-                if (field.low is not None) is is_number
-            ]
-            if names:
-                print(f"  reads as {kind}: {', '.join(names)}")
         if task.suspects:
             first = escaped(task.suspects[0].where)
             print(f"  rows whose answers may be wrong: {task.suspects_total}, the most certain {first}")

@@ -1,12 +1,12 @@
 """How right a recipe is, from the answers of its models to rows that they had not seen."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agent import FieldTable, JudgedAnswer, calibration_error, number_of
-from .report import UNSURE, Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality
+from ..agent import FieldTable, JudgedAnswer, calibration_error, independent_rows, number_of
+from .report import UNSURE, Baseline, ReadField, Suspect, TaskQuality, TeacherQuality
 from .training_rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
@@ -37,31 +37,29 @@ class AnsweredRow:
 def task_quality(
     rows: Sequence[Row],
     table: FieldTable,
-    answers: Sequence[Sequence[AnsweredRow]],
-    with_half: Sequence[AnsweredRow],
+    judged: Sequence[AnsweredRow],
     baseline: Baseline | None,
     *,
     teacher: TeacherQuality | None = None,
 ) -> TaskQuality:
-    """The quality of one task.
-
-    rows: all of the task's. answers: by fold. with_half: to the first fold's rows, after half of the training rows.
-    """
-    task, judged = rows[0].task, [answered for of_fold in answers for answered in of_fold]
+    """The quality of one task. rows: all of the task's. judged: the answers to those that were held out."""
+    task = rows[0].task
     labelled = sum(row.chances is None for row in rows)
     labels = task.config.choices
     suspects = _suspects(judged)
+    most_frequent = Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1]
     return TaskQuality(
         name=task.name,
         kind=task.config.kind,
         rows=labelled or len(rows),
         judged=len(judged),
         right=sum(answered.is_right for answered in judged),
-        most_frequent=Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1],
+        independent=_independent(judged),
+        most_frequent=most_frequent,
+        is_useless=sum(map(_has_best_right, judged)) <= most_frequent,
         baseline=baseline,
         unlike=sum(answered.is_unlike for answered in judged) / len(judged) if labels else None,
         calibration_error=score_error(judged) if labels else None,
-        curve=_learning_curve(_share_right(with_half), _share_right(answers[0])),
         confusion=_confusion(judged, labels),
         suspects_total=len(suspects),
         suspects=tuple(suspects[:MAX_SUSPECTS]),
@@ -71,8 +69,20 @@ def task_quality(
     )
 
 
-def _share_right(answers: Sequence[AnsweredRow]) -> float:
-    return sum(answered.is_right for answered in answers) / len(answers)
+def _independent(answers: Sequence[AnsweredRow]) -> float:
+    """How many independent rows the answers are worth."""
+    groups = defaultdict[str, list[bool]](list)
+    for answered in answers:
+        if answered.row.group is not None:
+            groups[answered.row.group].append(answered.is_right)
+    return independent_rows([(sum(right), len(right)) for right in groups.values()]) if groups else len(answers)
+
+
+def _has_best_right(answered: AnsweredRow) -> bool:
+    """Whether it is right, or its best label is, although it was not given."""
+    if not answered.scores:
+        return answered.is_right
+    return max(answered.scores, key=answered.scores.__getitem__) == answered.row.answer_text
 
 
 def score_error(answers: Sequence[AnsweredRow]) -> float | None:
@@ -83,12 +93,6 @@ def score_error(answers: Sequence[AnsweredRow]) -> float | None:
         if not answered.is_unlike and answered.scores is not None
     ]
     return calibration_error(best) if best else None
-
-
-def _learning_curve(half: float, full: float) -> LearningCurve:
-    """With each doubling the error falls by the same factor, as power laws have it: by half at most, never upwards."""
-    before, after = 1 - half, 1 - full
-    return LearningCurve(half=half, full=full, doubled=1 - after * min(max(after / before, 0.5), 1) if before else full)
 
 
 def _confusion(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> dict[str, dict[str, int]]:

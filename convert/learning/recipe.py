@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-MAX_STEPS, MIN_STEPS = 1600, 200
+MAX_STEPS = 1600
+# However little time there is.
+MIN_STEPS = 200
 # The most tokens of a row, because time and memory grow with them.
 MAX_TOKENS = 256
 

@@ -22,15 +22,6 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearningCurve:
-    """Shares of right answers to the first rows that are held out."""
-
-    half: float  # After training on half of all other rows.
-    full: float  # After training on all other rows.
-    doubled: float  # Predicted for twice as many rows.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
     """A row whose answer may be wrong: the model, which has not seen it, is sure of another one."""
 
@@ -69,11 +60,12 @@ class TaskQuality:
     rows: int
     judged: int  # The rows that were held out.
     right: int  # How many of them were answered right.
+    independent: float  # How many independent rows they are worth, see independent_rows; all of them without groups.
     most_frequent: int  # How many of them have the most frequent answer.
+    is_useless: bool  # Whether always giving the most frequent answer is right as often.
     baseline: Baseline | None
     unlike: float | None  # The share of them that is taken for unlike training; None without labels.
     calibration_error: float | None  # The expected one; None without labels.
-    curve: LearningCurve
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.
     suspects_total: int
     suspects: tuple[Suspect, ...]  # The surest of suspects_total.
@@ -99,8 +91,9 @@ class TaskQuality:
 
         Its upper end allows for the rows that judged models lack: at best, twice the rows halve the error.
         """
-        low, _ = share_interval(self.right, self.judged)
-        return low, share_interval(self.judged - _JUDGED_SHARE * (self.judged - self.right), self.judged)[1]
+        total, error = self.independent, 1 - self.accuracy
+        low, _ = share_interval(total * (1 - error), total)
+        return low, share_interval(total * (1 - _JUDGED_SHARE * error), total)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ No model is judged on rows that it has been trained on.
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +12,13 @@ from ..errors import ConvertError
 from .quality import AnsweredRow
 from .report import TeacherQuality
 from .teacher import Teacher
-from .training_rows import Row, by_task
+from .training_rows import Row, by_task, in_order_of_time
 
 PARTS = 5
 # With fewer rows, each part is held out once.
 MANY_ROWS = 1000
+# So many groups are judged at least, also of many rows, if there are as many: one group says as little as one row.
+MIN_GROUPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Study:
         known = frozenset(row.task.name for row in labelled)
         teacher_only = teacher.answer([row for row in teacher.unlabelled if row.task.name not in known])
         # Folds by time need their order.
-        folds, held_out = folds_of(sorted([*labelled, *teacher_only], key=lambda row: row.time or 0.0), seed)
+        folds, held_out = folds_of(in_order_of_time([*labelled, *teacher_only]), seed)
         unlabelled = [row for row in teacher.unlabelled if row.task.name in known]
         random.Random(seed).shuffle(unlabelled)  # noqa: S311 - reproducible
         cut = len(unlabelled) // PARTS
@@ -106,17 +108,26 @@ class Study:
 def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     """The folds, and in words which rows are held out.
 
-    The newest part, if rows carry a time. Else a part with its share of each answer, or each such part in turn. Raises
-    ConvertError for a task that has no rows on one of the two sides.
+    Whole groups, if rows have one. Else the newest part, if rows carry a time. Else a part with its share of each
+    answer, or each such part in turn. Raises ConvertError for a task that has no rows on one of the two sides.
     """
+    if any(row.group is not None for row in rows):
+        parts = _parts_by_group(rows, seed)
+        groups = [len({(row.task.name, row.group) for row in part}) for part in parts]
+        count = len(parts)
+        if len(rows) >= MANY_ROWS:
+            count = next((at for at in range(1, count) if sum(groups[:at]) >= MIN_GROUPS), count)
+        folds = _folds(parts, count)
+        judged = sum(len(fold.held_out) for fold in folds)
+        words = f"{judged} rows of {sum(groups[:count])} groups, each by a model that has not seen its group"
     # If many times were equal, the order of the file would decide.
-    if len({row.time for row in rows}) > PARTS:
+    elif len({row.time for row in rows}) > PARTS:
         last = len(rows) - len(rows) // PARTS
         folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last} rows"
     else:
         parts = _parts_by_answer(rows, seed)
         count = 1 if len(rows) >= MANY_ROWS else PARTS
-        folds = [Fold([row for other in parts if other is not part for row in other], part) for part in parts[:count]]
+        folds = _folds(parts, count)
         words = f"all rows, each by a model that has not seen its {100 // PARTS} %"
         if count == 1:
             words = f"{len(folds[0].held_out)} rows, drawn from each answer at random"
@@ -127,9 +138,23 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     return folds, words
 
 
-def half_of(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Half of the rows of each answer."""
-    return _by_answer(rows, seed)[::2]
+def _folds(parts: Sequence[list[Row]], count: int) -> list[Fold]:
+    """Holds out each of the first `count` parts."""
+    return [Fold([row for other in parts if other is not part for row in other], part) for part in parts[:count]]
+
+
+def _parts_by_group(rows: Sequence[Row], seed: int) -> list[list[Row]]:
+    """Each with whole groups, and about its share of those of each answer."""
+    groups = defaultdict[tuple[str, str | None], list[Row]](list)
+    for row in rows:
+        groups[row.task.name, row.group].append(row)
+    shuffled = random.Random(seed).sample(list(groups.values()), len(groups))  # noqa: S311 - reproducible
+    # Groups with the same most frequent answer are side by side, and each part gets one in turn.
+    shuffled.sort(
+        key=lambda of_group: Counter((row.task.name, row.answer_text) for row in of_group).most_common(1)[0][0]
+    )
+    count = min(PARTS, len(shuffled))
+    return [[row for group in shuffled[part::count] for row in group] for part in range(count)]
 
 
 def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:

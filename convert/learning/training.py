@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
@@ -13,8 +15,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from ..agent import MODEL_FILE, FieldTable, Finished, number_of
+from ..agent import MODEL_FILE, FieldTable, Finished, number_of, percent
 from ..conversion import Job, decide_types, open_source, write_bundle
+from ..errors import ConvertError, escaped
 from ..evaluate.requests import Requests
 from ..evaluate.worker import AdaptedModel, open_worker
 from ..plan import make_plan
@@ -27,17 +30,20 @@ from .model import TrainedModel, train_model
 from .quality import AnsweredRow, Limits, limits_of, task_quality, with_limits
 from .recipe import MIN_STEPS, Recipe
 from .report import Baseline, TaskQuality, Training, render_training
-from .study import Fold, Study, half_of
+from .study import Fold, Study
 from .teacher import Teacher
 from .training_rows import Row, by_task
 
 # A baseline is trained only up to this many labels: for very many it takes minutes.
 _MAX_LABELS = 50
+# Trees take a dense matrix.
+_MAX_WORDS = 200
 CANARIES = 20
 # Steps that are timed, to know how many there is time for.
 _TIMED_STEPS = 20
 # The rest of the time is for answers.
 _TRAINING_SHARE = 0.9
+_ANYWAY = "--any-accuracy writes it all the same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +51,9 @@ class TrainingJob:
     rows: Sequence[Row]  # Labelled rows; with a teacher there may be none.
     teacher: Teacher | None = None
     quantization: Quantization
-    minutes: float  # For all trainings together.
-    seed: int
+    recipe: Recipe
+    minutes: float | None = None  # The most for all trainings together; the recipe then has as many steps as fit.
+    takes_any_accuracy: bool = False  # A model is written although the most frequent answer alone is right as often.
     name: str
     version: int
     expires: str | None
@@ -55,19 +62,23 @@ class TrainingJob:
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
+class Result:
     """A model of all rows, and how right its recipe is on rows that were held out."""
 
     model: TrainedModel
     recipe: Recipe
     held_out: str  # Which rows were held out, in words.
     tasks: tuple[TaskQuality, ...]
+    warnings: list[str]
 
 
 def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -> tuple[Training, list[str]]:
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
     in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
-    result = _train_and_evaluate(job, in_training)
+    result = train_and_evaluate(job, in_training)
+    useless = [task for task in result.tasks if task.is_useless]
+    if useless and not job.takes_any_accuracy:
+        raise ConvertError("; ".join(map(_useless, useless)))
     asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
     # Only labels are recorded, because a written answer may depend on a close choice.
     with_labels = [row.request for row in asked if row.task.config.choices]
@@ -104,38 +115,47 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
             written = write_bundle(
                 conversion, source, plan, None, folder=folder, progress=in_conversion, more_files=more_files
             )
-    return training, written.warnings
+    return training, [*result.warnings, *map(_useless, useless), *written.warnings]
 
 
-def _train_and_evaluate(job: TrainingJob, progress: OnProgress) -> _Result:
+def _useless(task: TaskQuality) -> str:
+    share, constant = (percent(count / task.judged) for count in (task.right, task.most_frequent))
+    name = escaped(task.name)
+    return f"task {name}: {share} right is no more than always giving the most frequent answer, {constant}; {_ANYWAY}"
+
+
+def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     """Trains a model on all rows, and on each fold for how right its recipe is. Raises ConvertError."""
-    study = Study.of(job.rows, job.teacher, job.seed)
-    # On each fold, on half of one, on all rows.
-    trainings = len(study.folds) + 2
-    recipe = _with_steps_for(_TRAINING_SHARE * 60 * job.minutes / trainings, Recipe(seed=job.seed), study.rows)
+    recipe, warnings = job.recipe, list[str]()
+    study = Study.of(job.rows, job.teacher, recipe.seed)
+    # On each fold, and on all rows.
+    trainings = len(study.folds) + 1
+    if job.minutes is not None:
+        recipe = _with_steps_for(_TRAINING_SHARE * 60 * job.minutes / trainings, recipe, study.rows)
+    if recipe.steps < job.recipe.steps:
+        warnings.append(
+            f"--minutes {job.minutes:g} leaves each training {recipe.steps:,} of {job.recipe.steps:,} steps on this "
+            "machine: the model may be less often right than with all of them, and no second run gives the same"
+        )
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
     answers = [
         _evaluate_fold(study.with_teacher_answers(fold), recipe, job.quantization, part)
         for fold, part in zip(study.folds, parts, strict=False)
     ]
-    half = Fold(half_of(study.folds[0].train, job.seed), study.folds[0].held_out)
-    with_half = _evaluate_fold(study.with_teacher_answers(half), recipe, job.quantization, parts[-2])
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits = list[TaskQuality](), dict[str, Limits]()
     for name, of_task in by_task(study.rows).items():
-        by_fold = [study.judged(name, of_fold) for of_fold in answers]
-        halved = study.judged(name, with_half)
-        limits[name] = limits_of([answered for of_fold in by_fold for answered in of_fold])
+        judged = [answered for of_fold in answers for answered in study.judged(name, of_fold)]
+        limits[name] = limits_of(judged)
         quality = task_quality(
             of_task,
             model.table,
-            [with_limits(of_fold, limits[name]) for of_fold in by_fold],
-            with_limits(halved, limits_of(halved)),
+            with_limits(judged, limits[name]),
             baseline_of(study.folds, name, model.table),
             teacher=study.teacher_quality(name, answers[0]),
         )
         qualities.append(quality)
-    return _Result(model.with_limits(limits), recipe, study.held_out, tuple(qualities))
+    return Result(model.with_limits(limits), recipe, study.held_out, tuple(qualities), warnings)
 
 
 def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:
@@ -143,8 +163,8 @@ def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Reci
     times = list[float]()
     timed = replace(recipe, steps=_TIMED_STEPS)
     train_model(rows, timed, lambda _what, _share: times.append(monotonic()))
-    step_s = (times[-1] - times[0]) / (len(times) - 1)
-    return replace(recipe, steps=max(min(recipe.steps, int(seconds / step_s)), MIN_STEPS))
+    step_s = median(after - before for before, after in pairwise(times))
+    return replace(recipe, steps=min(recipe.steps, max(int(seconds / step_s), MIN_STEPS)))
 
 
 def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[AnsweredRow]:
@@ -180,7 +200,9 @@ def _answers_of(
 
 
 def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline | None:
-    """How many held-out rows a standard method answers right: gradient boosting on numbers, else logistic regression.
+    """How many held-out rows a standard method answers right: gradient boosting if there are numbers, also on words.
+
+    Without numbers logistic regression, on words alone.
 
     None without labels or labelled rows, or with too many labels.
     """
@@ -191,29 +213,40 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
     # Neither method can be trained on one label alone, and both take minutes for very many.
     if not all(2 <= len({row.answer for row in train}) <= _MAX_LABELS for train, _ in sides):
         return None
-    numbers = [
-        field.name for field in table.fields if field.edges is not None and field.name in table.tasks[task].fields
-    ]
+    fields = [field for field in table.fields if field.name in table.tasks[task].fields]
+    numbers, texts = ([field.name for field in fields if (field.edges is None) is is_text] for is_text in (False, True))
     # Texts of blanks alone have no features.
     if not numbers and not any(row.text.strip() for train, _ in sides for row in train):
         return None
     right = 0
     for train, held_out in sides:
-        model, features = _boosting(numbers) if numbers else _regression()
+        model, features = _boosting(numbers, texts, train) if numbers else _regression()
         model.fit(features(train), [row.answer for row in train])
         right += sum(model.predict(features(held_out)) == [row.answer for row in held_out])
     return Baseline(name="gradient boosting" if numbers else "logistic regression", right=int(right))
 
 
-def _boosting(numbers: Sequence[str]) -> tuple[Any, Any]:
+def _boosting(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> tuple[Any, Any]:
+    """train: the rows whose most frequent words and pairs of words are features."""
+
+    def text_of(row: Row) -> str:
+        return " ".join(str(row.values[name]) for name in texts if name in row.values)
+
+    words = None
+    if any(text_of(row).strip() for row in train):
+        words = _words(max_features=_MAX_WORDS).fit(map(text_of, train))
+
     def features(rows: Sequence[Row]) -> Any:
-        """[rows, numbers], NaN where one is missing."""
-        numbers_of_rows = [[number_of(row.values.get(name)) for name in numbers] for row in rows]
-        return np.array(numbers_of_rows, dtype=np.float64)
+        """[rows, numbers and words], NaN where a number is missing."""
+        of_rows = np.array([[number_of(row.values.get(name)) for name in numbers] for row in rows], dtype=np.float64)
+        return of_rows if words is None else np.hstack([of_rows, words.transform(map(text_of, rows)).toarray()])
 
     return HistGradientBoostingClassifier(early_stopping=False, random_state=0), features
 
 
 def _regression() -> tuple[Any, Any]:
-    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\S+")  # noqa: S106 - no password
-    return make_pipeline(words, LogisticRegression(C=10)), lambda rows: [row.text for row in rows]
+    return make_pipeline(_words(), LogisticRegression(C=10)), lambda rows: [row.text for row in rows]
+
+
+def _words(**more: Any) -> Any:
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\S+", **more)  # noqa: S106 - no password

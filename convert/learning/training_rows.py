@@ -1,7 +1,7 @@
 """Rows: what a model is trained on, and what it is judged on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,9 @@ from typing import Any
 
 from ..agent import (
     BUILT_IN_TASK,
+    GROUP_KEY,
+    MACHINE_KEY,
+    ROW_KEYS,
     TIME_KEYS,
     Task,
     TaskRow,
@@ -30,6 +33,8 @@ class Row:
     time: float | None  # When it was taken, in seconds or in the file's own numbers; None if it does not say.
     chances: Mapping[str, float] | None = None
     """The chance of each answer by its text, where a teacher gave them; `answer` is the likeliest. None if labelled."""
+    group: str | None = None
+    """The rows of a group, such as an episode or a day, are alike, so they are learnt or judged together."""
 
     @property
     def task(self) -> Task:
@@ -47,27 +52,50 @@ class Row:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """The fields of the input that a model may read; times are none."""
-        return {name: value for name, value in values_of(self.text).items() if name not in TIME_KEYS}
+        """The fields of the input that a model may read."""
+        return {name: value for name, value in values_of(self.text).items() if name not in ROW_KEYS}
+
+    @cached_property
+    def machine(self) -> str | None:
+        """The machine that it is from; None if it does not say."""
+        return _text_of(self.request, MACHINE_KEY)
 
     @cached_property
     def answer_text(self) -> str:
         return self.answer if isinstance(self.answer, str) else compact_json(self.answer)
 
 
-def read_training_rows(path: Path, tasks: dict[str, Task]) -> list[Row]:
-    """The labelled rows of a file, in the order of time if they carry one. Raises ConvertError."""
-    rows = _read(path, tasks, [], is_labelled=True)
+def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[list[Row], list[str]]:
+    """The labelled rows of the files, in the order of time if any has one; and notes on them. Raises ConvertError.
+
+    A row counts once if it carries a time or two files have it. Without times, a file may have equal readings.
+    """
+    first_in, rows, repeated = dict[tuple[object, ...], Path](), list[Row](), 0
+    for path in paths:
+        for row in _read(path, tasks, is_labelled=True):
+            key = (row.task.name, row.time, row.group, row.text, row.answer_text)
+            if key in first_in and (row.time is not None or first_in[key] != path):
+                repeated += 1
+            else:
+                first_in.setdefault(key, path)
+                rows.append(row)
+    where = ", ".join(escaped(str(path)) for path in paths)
+    if len(rows) < MIN_ROWS:
+        raise ConvertError(f"{where}: should have at least {MIN_ROWS} rows (got {len(rows)})")
     for name, of_task in by_task(rows).items():
         if of_task[0].task.config.choices and len({row.answer for row in of_task}) < 2:
-            raise ConvertError(f"{escaped(str(path))}: task {name} should have at least two different answers")
-    return rows
+            raise ConvertError(f"{where}: task {name} should have at least two different answers")
+    notes = [f"{repeated} rows are left out, because they came before"] if repeated else []
+    timeless = sum(row.time is None for row in rows)
+    if 0 < timeless < len(rows):
+        notes.append(f"{timeless} of {len(rows)} rows have no time, and are taken for the oldest")
+    return in_order_of_time(rows), notes
 
 
 def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:
-    """As `read_training_rows`, without answers: each input once, and none that a labelled row has."""
+    """The rows of a file without answers: each input once, and none that a labelled row has. Raises ConvertError."""
     known = {(row.task.name, row.text) for row in labelled}
-    rows = {(row.task.name, row.text): row for row in _read(path, tasks, labelled, is_labelled=False)}
+    rows = {(row.task.name, row.text): row for row in in_order_of_time(_read(path, tasks, is_labelled=False))}
     unlabelled = [row for key, row in rows.items() if key not in known]
     if len(unlabelled) < MIN_ROWS:
         rule = f"should have at least {MIN_ROWS} different inputs that no labelled row has"
@@ -75,22 +103,28 @@ def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row])
     return unlabelled
 
 
-def _read(path: Path, tasks: dict[str, Task], others: Sequence[Row], *, is_labelled: bool) -> list[Row]:
-    """The rows of a file, which carry times if and only if `others` do."""
+def in_order_of_time(rows: Sequence[Row]) -> list[Row]:
+    """The oldest first. If some rows have a time, the others get one before all of these, and keep their order."""
+    times = [row.time for row in rows if row.time is not None]
+    if not times:
+        return list(rows)
+    timed = [replace(row, time=min(times) - 1) if row.time is None else row for row in rows]
+    return sorted(timed, key=lambda row: row.time or 0.0)
+
+
+def _read(path: Path, tasks: dict[str, Task], *, is_labelled: bool) -> list[Row]:
     tasks = {name: task for name, task in tasks.items() if name != BUILT_IN_TASK}
     rows = list[Row]()
     for request in read_requests(path, tasks, is_labelled=is_labelled).requests:
-        row = Row(request, _time(request))
-        if fault := _fault(row, ([*others[:1], *rows] or [row])[0], is_labelled=is_labelled):
+        row = Row(request, _time(request), group=_text_of(request, GROUP_KEY))
+        if fault := _fault(row, is_labelled=is_labelled):
             raise row_error(request, fault)
         rows.append(row)
-    if is_labelled and len(rows) < MIN_ROWS:
-        raise ConvertError(f"{escaped(str(path))}: should have at least {MIN_ROWS} rows (got {len(rows)})")
-    return sorted(rows, key=lambda row: row.time or 0.0)
+    return rows
 
 
-def _fault(row: Row, first: Row, *, is_labelled: bool) -> str | None:
-    """Why no model can learn the row. first: another row, which carries a time if this one does."""
+def _fault(row: Row, *, is_labelled: bool) -> str | None:
+    """Why no model can learn the row."""
     fields, config = row.request.fields, row.task.config
     if is_labelled:
         # An object that lacks a field would teach the model to leave it out.
@@ -103,11 +137,9 @@ def _fault(row: Row, first: Row, *, is_labelled: bool) -> str | None:
     if fault is not None:
         return fault
     if not row.values:
-        return "input: should have a field besides the time"
+        return f"input: should have a field besides {', '.join(ROW_KEYS)}"
     if odd := [name for name in row.values if len(name) > _MAX_NAME_LENGTH or not name.isprintable()]:
         return f"input: names should be printable, of at most {_MAX_NAME_LENGTH} characters (got {shown(odd[0])})"
-    if (row.time is None) != (first.time is None):
-        return f"{', '.join(TIME_KEYS)}: all rows should carry a time, or none"
     return None
 
 
@@ -119,9 +151,22 @@ def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return of_task
 
 
-def _time(request: TaskRow) -> float | None:
+def _text_of(request: TaskRow, key: str) -> str | None:
+    """The value of a key that belongs to the row, as text; None if it has none."""
+    value = _sources(request).get(key)
+    if value in (None, ""):
+        return None
+    return value if isinstance(value, str) else compact_json(value)
+
+
+def _sources(request: TaskRow) -> dict[str, Any]:
+    """Where keys that belong to the row may stand: beside its input, or in it."""
     value = request.fields["input"]
-    sources = value | request.fields if isinstance(value, dict) else request.fields
+    return value | request.fields if isinstance(value, dict) else request.fields
+
+
+def _time(request: TaskRow) -> float | None:
+    sources = _sources(request)
     key = next((key for key in TIME_KEYS if sources.get(key) not in (None, "")), None)
     if key is None:
         return None

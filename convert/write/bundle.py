@@ -37,7 +37,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
 
     If the body raises, `target` stays as it was. Raises ConvertError if nothing may or can be written there.
     """
-    _check_target(target, replace=replace)
+    check_target(target, replace=replace)
     parent = target.resolve().parent
     folder, old = parent / f".{target.name}.partial", parent / f".{target.name}.partial-old"
     try:
@@ -59,7 +59,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         sync_folder(folder)
-        _check_target(target, replace=replace)
+        check_target(target, replace=replace)
         with stop_deferred():
             if target.exists():
                 shutil.rmtree(old, ignore_errors=True)  # of a conversion that was killed here
@@ -104,7 +104,7 @@ def copied_bundle(
         verify_bundle(folder)
 
 
-def _check_target(target: Path, *, replace: bool) -> None:
+def check_target(target: Path, *, replace: bool) -> None:
     """With `replace`, `target` may be an empty folder or a bundle without other files; nothing else is ever deleted."""
     shown = escaped(str(target))
     if not os.path.lexists(target):

@@ -10,8 +10,11 @@ from typing import Any
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import printable, shown
 
-# Say when a row was taken. They belong to the row, not to its input.
+# Say when a row was taken. They belong to the row, not to its input, and so do the other keys of ROW_KEYS.
 TIME_KEYS = ("ts", "time", "timestamp")
+# Which rows belong together, such as those of an episode or a day; and which machine a row is from.
+GROUP_KEY, MACHINE_KEY = "group", "machine"
+ROW_KEYS = (*TIME_KEYS, GROUP_KEY, MACHINE_KEY)
 _ANSWER_COLUMNS = ("answer", "label")
 
 
@@ -35,8 +38,8 @@ def read_values(path: Path, *, is_labelled: bool) -> Iterator[tuple[str, Any]]:
     """File and line with the value of each row: of a line of JSON, or `{"input": …, "answer": …}` of a row of CSV.
 
     The answer in CSV is the column `answer`, else `label`. The input is the column `input`; without it an object of all
-    other columns with a value, in which numbers, true and false are as in JSON. The columns `task`, `ts`, `time` and
-    `timestamp` stand next to the input. With `is_labelled`, CSV must have an answer. Raises RowsError.
+    other columns with a value, in which numbers, true and false are as in JSON. The columns `task` and ROW_KEYS stand
+    next to the input. With `is_labelled`, CSV must have an answer. Raises RowsError.
     """
     name = printable(str(path))
     if path.suffix.lower() == ".csv":
@@ -90,7 +93,7 @@ def _csv_values(text: str, name: str, *, is_labelled: bool) -> Iterator[tuple[st
                 raise RowsError([f"{where}: should have {len(header)} cells (got {shown(cells)})"])
             values = dict(zip(header, cells, strict=True))
             row: dict[str, Any] = {"answer": values.pop(answers[0])} if answers else {}
-            row |= {key: _cell(values.pop(key)) for key in ("task", *TIME_KEYS) if key in values}
+            row |= {key: _cell(values.pop(key)) for key in ("task", *ROW_KEYS) if key in values}
             is_whole = "input" in values
             row["input"] = values["input"] if is_whole else {key: _cell(cell) for key, cell in values.items() if cell}
             yield where, row

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from convert.evaluate.requests import read_tasks
-from convert.learning import quality, recipe, study, table, training_rows
+from convert.learning import doubts, quality, recipe, runs, study, table, training_rows
 from convert.learning.commands import TRAINING, print_training
-from convert.learning.report import Baseline, LearningCurve, ReadField, Suspect, TaskQuality, TeacherQuality, Training
+from convert.learning.report import Baseline, ReadField, Suspect, TaskQuality, TeacherQuality, Training
 from edge_agent.core.labelled import TIME_KEYS
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
@@ -28,21 +28,22 @@ def read(folder: Path, name: str, text: str) -> list[tuple[float | None, dict[st
     """Time, fields and answer of each row."""
     (folder / "config.toml").write_text(sample("training", "toml", "state_dir"), "utf-8")
     (folder / name).write_text(text, "utf-8")
-    found = training_rows.read_training_rows(folder / name, read_tasks(folder / "config.toml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_rows, "MIN_ROWS", 3)
+        found, _ = training_rows.read_training_rows([folder / name], read_tasks(folder / "config.toml"))
     return [(row.time, row.values, row.answer) for row in found]
 
 
 def test_both_samples_are_the_same_rows(tmp_path: Path) -> None:
-    header, *cells = sample("training", "csv", "answer").splitlines(keepends=True)
-    as_csv = read(tmp_path, "rows.csv", header + "".join(cells) * 20)
-    assert as_csv == read(tmp_path, "rows.jsonl", sample("training", "text", '"task"') * 20)
+    as_csv = read(tmp_path, "rows.csv", sample("training", "csv", "answer"))
+    assert as_csv == read(tmp_path, "rows.jsonl", sample("training", "text", '"task"'))
     assert list(as_csv[0][1]) == ["vibration_mm_s", "bearing.temperature_c", "note"]
 
 
 # The board is this machine, where a training takes too long.
 STAND_INS = """
 edge-agent() { test "$1" = command || command edge-agent "$@" --config board.toml; }
-edge-convert() { mkdir "$7"; }
+edge-convert() { mkdir "$8"; }
 scp() { test "$1" = -r || test -f "${1#*:}"; }
 """
 
@@ -52,7 +53,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
     board = config.partition("[tasks.")[0] + sample("training", "toml", "keep_inputs")
     (tmp_path / "board.toml").write_text(board, "utf-8")
     row = json.loads(sample("training", "text", '"task"').splitlines()[0])
-    (tmp_path / "rows.jsonl").write_text(sample("training", "text", '"task"'), "utf-8")
+    (tmp_path / "rows.csv").write_text(sample("training", "csv", "answer"), "utf-8")
     store = Store(tmp_path / "state" / FILE, lambda _: None)
     store.start()
     for number in range(training_rows.MIN_ROWS):
@@ -67,7 +68,8 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
     subprocess.run(["bash", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True, timeout=60)
     store.stop(5.0)
     store.close()
-    found = training_rows.read_training_rows(tmp_path / "rows-2.jsonl", read_tasks(tmp_path / "config.toml"))
+    files = [tmp_path / "rows.csv", tmp_path / "press-04-2.jsonl"]
+    found, _ = training_rows.read_training_rows(files, read_tasks(tmp_path / "config.toml"))
     assert len(found) == 3 + training_rows.MIN_ROWS
     assert (tmp_path / "pump-model-2").is_dir()
 
@@ -85,8 +87,11 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"at most {quality.MAX_SUSPECTS}, with file and line",
         f"at least {LEAST_CORRECTIONS} labelled rows of a task",
         f"{recipe.Recipe().labelled_weight:g} times as often",
-        f"each has its {recipe.MAX_STEPS:,} steps, and later where {recipe.MIN_STEPS} take longer",
-        f"`--minutes` for all trainings, {TRAINING.parser().get_default('minutes'):g} by default",
+        f"each training has {TRAINING.parser().get_default('steps'):,} steps",
+        f"at least {recipe.MIN_STEPS}",
+        f"fewer than {doubts.FEW_ROWS} rows of a label",
+        f"{runs.BLOCKS} blocks",
+        f"at least {study.MIN_GROUPS} groups",
     ],
 )
 def test_figures_are_those_of_the_source(words: str) -> None:
@@ -118,7 +123,7 @@ def trained(method: str) -> Training:
     task = TaskQuality(
         name="pump-state", kind="classify", rows=100, judged=20, right=18, most_frequent=9,
         baseline=Baseline(name=method, right=17), unlike=0.02, calibration_error=0.1,
-        curve=LearningCurve(half=0.8, full=0.9, doubled=0.95), confusion={}, suspects_total=1,
+        independent=9, is_useless=False, confusion={}, suspects_total=1,
         suspects=(Suspect(where="rows.csv:2", answer="Normal", model_answer="Cavitation", score=0.99),),
         fields=tuple(ReadField(name=name, low=at, high=at, missing=0.0) for name, at in (("rms", 1.0), ("note", None))),
     )  # fmt: skip

@@ -98,17 +98,16 @@ def rows_of(
         label, value = label_of(answer.label, labels), _input(answer)
         reason = _lack(answer, label, value)
         if reason is None:
-            row = {"task": task, "ts": timestamp(answer.wall_s), "input": value, "answer": label}
+            taken_at = timestamp(answer.wall_s)
+            # Without a clock, an answer has no time.
+            time = {} if taken_at is None else {"ts": taken_at}
+            row = {"task": task, **time, "input": value, "answer": label}
             newer = newest.setdefault(json.dumps(value, sort_keys=True), row)
             if newer is row:
                 continue
             reason = "repeated" if newer["answer"] == label else "contradicted"
         left_out[reason] += 1
-    kept = [*reversed(newest.values())]
-    # A training wants times in all rows or in none. Without a clock, an answer has none.
-    if any(row["ts"] is None for row in kept):
-        kept = [{key: value for key, value in row.items() if key != "ts"} for row in kept]
-    return kept, left_out
+    return [*reversed(newest.values())], left_out
 
 
 def _lack(answer: KeptAnswer, label: str | None, value: Any) -> str | None:

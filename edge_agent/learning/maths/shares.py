@@ -15,13 +15,13 @@ _PRECISION = 1e-14
 _TINY = 1e-300
 
 
-def interval(right: float, total: int) -> tuple[float, float]:
+def interval(right: float, total: float) -> tuple[float, float]:
     """The two-sided interval at CONFIDENCE."""
     side = (1 + CONFIDENCE) / 2
     return lower_bound(right, total, side), upper_bound(right, total, side)
 
 
-def lower_bound(right: float, total: int, confidence: float) -> float:
+def lower_bound(right: float, total: float, confidence: float) -> float:
     """The one-sided bound on the chance of a right answer; 0 where there are none.
 
     Between whole numbers of right answers the bound rises steadily.
@@ -36,12 +36,12 @@ def lower_bound(right: float, total: int, confidence: float) -> float:
     return low
 
 
-def upper_bound(right: float, total: int, confidence: float) -> float:
+def upper_bound(right: float, total: float, confidence: float) -> float:
     """As `lower_bound`, from above."""
     return 1 - lower_bound(total - right, total, confidence)
 
 
-def chance_of_at_least(right: float, total: int, chance: float) -> float:
+def chance_of_at_least(right: float, total: float, chance: float) -> float:
     """The chance of at least `right` right answers among `total`, each of which is right with `chance` (0 to 1)."""
     if right <= 0:
         return 1.0

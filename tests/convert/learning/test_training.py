@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.learning.quality import AnsweredRow, limits_of, task_quality, with_limits
-from convert.learning.report import Baseline, LearningCurve, TaskQuality, TeacherQuality, Training, render_training
+from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
+from convert.learning.runs import BLOCKS, in_groups
 from convert.learning.study import folds_of
 from convert.learning.table import Noise, build_table
 from convert.learning.training_rows import Row, read_training_rows
@@ -37,7 +39,7 @@ schema = { type = "object", properties = { stop = { type = "boolean" } } }
 def read(folder: Path, text: str, *, name: str = "rows.jsonl", tasks: str = TASKS) -> list[Row]:
     (folder / "config.toml").write_text(tasks, "utf-8")
     (folder / name).write_text(text, "utf-8")
-    return read_training_rows(folder / name, read_tasks(folder / "config.toml"))
+    return read_training_rows([folder / name], read_tasks(folder / "config.toml"))[0]
 
 
 def lines(number: int, **more: Any) -> str:
@@ -66,7 +68,6 @@ def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
         (lines(49), r"should have at least 50 rows \(got 49\)"),
         ('{"input": {"a\\u0000": 1}, "answer": "calm"}\n', "input: names should be printable"),
         ('{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
-        (lines(1) + lines(1, ts=lambda _: 7), "rows.jsonl:2: ts, time, timestamp: all rows should carry"),
         (lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
         (lines(1, ts=lambda _: 10**400), "rows.jsonl:1: ts: should be a number or a time"),
         (lines(50).replace("loud", "calm"), "should have at least two different answers"),
@@ -108,6 +109,156 @@ def test_equal_times_are_none(tmp_path: Path) -> None:
     assert len(folds) == 5
 
 
+def test_whole_groups_are_held_out(tmp_path: Path) -> None:
+    # The groups of the first label are first; the last row has none, so it is one by itself.
+    text = lines(100, group=lambda at: f"day {at % 10}") + lines(1).replace("0.0", "0.5")
+    rows, notes = in_groups(read(tmp_path, text))
+    assert notes == ["task sound: 1 rows have no group; each counts as one by itself"]
+    folds, words = folds_of(rows, 0)
+    assert words == "101 rows of 11 groups, each by a model that has not seen its group"
+    assert sorted(row.request.where for fold in folds for row in fold.held_out) == sorted(map(where, rows))
+    for fold in folds:
+        assert not {row.group for row in fold.train} & {row.group for row in fold.held_out}
+        assert {row.answer for row in fold.held_out} == {*LABELS}
+
+
+def where(row: Row) -> str:
+    return row.request.where
+
+
+def test_of_many_rows_as_many_groups_are_held_out_as_an_interval_needs(tmp_path: Path) -> None:
+    for groups, count in ((20, 3), (100, 1), (4, 4)):
+        rows, _ = in_groups(read(tmp_path, lines(1000, group=lambda at, groups=groups: at % groups)))
+        assert len(folds_of(rows, 0)[0]) == count
+    rows, _ = in_groups(read(tmp_path, lines(60, group=lambda _: "all")))
+    with pytest.raises(ConvertError, match="task sound: has too few rows"):
+        folds_of(rows, 0)
+
+
+def wandering(number: int, *, ts: bool = True, step: float = 0.2) -> list[dict[str, Any]]:
+    """Readings of a level that wanders slowly, if `step` is small, and a label that has nothing to do with it."""
+    draw, level, rows = random.Random(1), 0.0, list[dict[str, Any]]()
+    for at in range(number):
+        level = (1 - step**2 / 2) * level + step * draw.gauss(0, 1)
+        row = {"input": {"level": level, "noise": draw.random() / 9}, "answer": draw.choice(LABELS)}
+        rows.append(row | ({"ts": at} if ts else {}))
+    return rows
+
+
+def as_text(rows: Sequence[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def in_episodes(number: int) -> list[dict[str, Any]]:
+    """The label stays for 20 rows; the values are independent."""
+    return [row | {"answer": LABELS[at // 20 % 2]} for at, row in enumerate(wandering(number, step=1.0))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "alike"),
+    [
+        (wandering(400), "the values of rows next to each other in time are alike"),
+        (wandering(400, ts=False), "the values of rows next to each other in the file are alike"),
+        (
+            sorted(wandering(400, ts=False), key=lambda row: str(row["answer"])),
+            "the values of rows next to each other in the file",
+        ),
+        (in_episodes(400), "the answers of rows next to each other in time are alike"),
+        (wandering(400, step=1.0), None),
+        (sorted(wandering(400, ts=False, step=1.0), key=lambda row: str(row["answer"])), None),
+    ],
+)
+def test_rows_in_runs_become_blocks_of_time_and_others_do_not(
+    tmp_path: Path, rows: list[dict[str, Any]], alike: str | None
+) -> None:
+    found, notes = in_groups(read(tmp_path, as_text(rows)))
+    if alike is None:
+        assert (notes, {row.group for row in found}) == ([], {None})
+        return
+    assert alike in notes[0]
+    for block in (blocks := {row.group for row in found}):
+        assert sum(row.group == block for row in found) in (19, 20, 21)
+    assert len(blocks) == BLOCKS
+    assert all({row.answer for row in fold.held_out} == {*LABELS} for fold in folds_of(found, 0)[0])
+
+
+def test_files_of_both_kinds_count_as_one_and_what_two_have_counts_once(tmp_path: Path) -> None:
+    old = read(
+        tmp_path, "rms,answer\n" + "1,calm\n1,calm\n" + "".join(f"{at},loud\n" for at in range(5, 60)), name="old.csv"
+    )
+    assert [row.text for row in old[:2]] == ['{"rms":1}'] * 2
+    new = [{"input": {"rms": at}, "answer": "loud", "ts": 9} for at in (100, 100, 101)]
+    (tmp_path / "new.jsonl").write_text(as_text([*new, {"input": {"rms": 5}, "answer": "loud"}]), "utf-8")
+    rows, notes = read_training_rows(
+        [tmp_path / "old.csv", tmp_path / "new.jsonl"], read_tasks(tmp_path / "config.toml")
+    )
+    assert notes == [
+        "2 rows are left out, because they came before",
+        "57 of 59 rows have no time, and are taken for the oldest",
+    ]
+    assert [row.text for row in rows] == [*(row.text for row in old), '{"rms":100}', '{"rms":101}']
+    assert {row.time for row in rows} == {8.0, 9.0}
+
+
+def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text(TASKS.replace('"loud"]', '"loud", "shrill"]'), "utf-8")
+    cells = [f'{at * 7 % 60},"{at * 11 % 60},5",50,{at * 13 % 60 if at % 5 else "n/a"}' for at in range(60)]
+    rows = [f"{line},{LABELS[at % 2]}" for at, line in enumerate([*cells, *cells[:1], *cells[:1]])]
+    (tmp_path / "rows.csv").write_text("\n".join(["rms,level,mains,gap,answer", *rows]), "utf-8")
+    monkeypatch.setattr(extras, "find_spec", lambda _name: None)
+    files = ("--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "rows.csv")
+    done = cli("train", *files, "--check")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "sound: 62 rows: calm 31, loud 31, shrill 0\n  reads as numbers: rms, mains\n  reads as texts: level, gap\n",
+    )
+    doubts = [
+        '"shrill" has 0 rows, which is too few to learn it or to judge it',
+        "the field mains has one value, 50, in all rows that have it, so nothing is learnt from it",
+        'the field level is read as a text: 62 values such as "0,5" have a decimal comma; write a point',
+        'the field gap is read as a text, because 14 of 62 values are no numbers, such as "n/a"',
+        f"3 rows have the input of a row with another label, such as {tmp_path}/rows.csv:2 and {tmp_path}/rows.csv:63",
+    ]
+    assert done.stderr == "".join(f"edge-convert: warning: task sound: {doubt}\n" for doubt in doubts)
+    document = json.loads(cli("train", *files, "--check", "--json").stdout)
+    assert document["tasks"][0]["labels"] == {"calm": 31, "loud": 31, "shrill": 0}
+    assert len(document["doubts"]) == len(doubts)
+
+
+def test_a_folder_that_exists_is_noticed_before_anything_is_read(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "bundle").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convert.learning.commands.missing_extra", lambda _name: None)
+        done = cli("train", "--tasks", tmp_path / "none", "--labelled", tmp_path / "none", "--out", tmp_path / "bundle")
+    assert (done.returncode, "bundle: already exists; --force replaces it" in done.stderr) == (1, True)
+
+
+def test_the_interval_of_rows_in_groups_is_that_of_fewer_rows(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100, group=lambda at: at // 10))
+    wrong = range(30, 50)
+    grouped = task_quality(rows, build_table(rows), answered(rows, wrong), None)
+    alone = task_quality(
+        [replace(row, group=None) for row in rows],
+        build_table(rows),
+        answered([replace(row, group=None) for row in rows], wrong),
+        None,
+    )
+    assert (grouped.accuracy, alone.accuracy, alone.independent) == (0.8, 0.8, 100)
+    assert grouped.independent < 10
+    assert grouped.interval[0] < 0.4 < 0.7 < alone.interval[0]
+
+
+def test_a_model_no_better_than_one_answer_is_useless(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    for wrong, is_useless in ((range(49), False), (range(50), True)):
+        assert task_quality(rows, build_table(rows), answered(rows, wrong), None).is_useless == is_useless
+    # Answers that are not given, because the input is unlike training, say nothing about that.
+    unlike = [replace(one, output=None, is_unlike=True) for one in answered(rows, [])]
+    assert not task_quality(rows, build_table(rows), unlike, None).is_useless
+
+
 def test_many_rows_are_held_out_in_one_part(tmp_path: Path) -> None:
     [fold], words = folds_of(read(tmp_path, lines(1000)), 0)
     assert (len(fold.train), len(fold.held_out), words) == (800, 200, "200 rows, drawn from each answer at random")
@@ -144,13 +295,10 @@ def answered(rows: Sequence[Row], wrong: Sequence[int], score: float = 0.96) -> 
 
 def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
-    quality = task_quality(
-        rows, build_table(rows), [answered(rows, [3])], answered(rows, [3, 4]), Baseline(name="a rule", right=98)
-    )
+    quality = task_quality(rows, build_table(rows), answered(rows, [3]), Baseline(name="a rule", right=98))
     low, high = quality.interval
     assert (quality.right, quality.judged, quality.most_frequent) == (99, 100, 50)
     assert 0.94 < low < 0.99 < high < 1
-    assert quality.curve == LearningCurve(half=0.98, full=0.99, doubled=0.995)
     assert quality.confusion == {"calm": {"calm": 49, "loud": 1}, "loud": {"calm": 0, "loud": 50}}
     [suspect] = quality.suspects
     assert (suspect.answer, suspect.model_answer, suspect.score) == ("calm", "loud", 0.96)
@@ -159,34 +307,24 @@ def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Pa
     assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9.099, 0)]
 
 
-def test_more_rows_are_not_foreseen_to_be_worse(tmp_path: Path) -> None:
-    rows = read(tmp_path, lines(100))
-    for half, full, double in (([], [], 1.0), ([], [1], 0.99), ([1], [1, 2], 0.98), ([1, 2, 3, 4], [1], 0.995)):
-        found = task_quality(rows, build_table(rows), [answered(rows, full)], answered(rows, half), None).curve
-        assert found.doubled == pytest.approx(double)
-
-
 def test_the_interval_allows_for_rows_that_the_judged_models_lacked(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
     table = build_table(rows)
     for wrong in (0, 20):
-        low, high = task_quality(rows, table, [answered(rows, range(wrong))], answered(rows, []), None).interval
+        low, high = task_quality(rows, table, answered(rows, range(wrong)), None).interval
         assert low == pytest.approx(share_interval(100 - wrong, 100)[0])
         assert high == pytest.approx(share_interval(100 - 0.8 * wrong, 100)[1])
 
 
 def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
-    quality = task_quality(
-        rows, build_table(rows), [answered(rows, [3, 60])], answered(rows, [3]), Baseline(name="a rule", right=99)
-    )
+    quality = task_quality(rows, build_table(rows), answered(rows, [3, 60]), Baseline(name="a rule", right=99))
     training = training_of(quality, name="<b>pumps</b>")
     page = render_training(training)
     assert "<b>" not in page
     assert "0.0 % of these rows are taken for unlike training" in page
     assert "98.0 % right" in page
     assert "A rule is right more often here." in page
-    assert "With twice as many rows, expect about 98.0 %" in page
     assert "rows.jsonl:4" in page
     document = json.loads(training.encode())
     assert document["tasks"][0]["interval"] == pytest.approx(quality.interval)
@@ -244,9 +382,7 @@ def test_only_readings_of_labelled_tasks_have_noise(tmp_path: Path) -> None:
 def test_the_page_keeps_a_teacher_and_its_student_apart(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
     teacher = TeacherQuality(lessons=400, is_corrected=True, judged=100, right=99, compared=80, agreed=60)
-    page = page_of(
-        task_quality(rows, build_table(rows), [answered(rows, [3, 60])], answered(rows, []), None, teacher=teacher)
-    )
+    page = page_of(task_quality(rows, build_table(rows), answered(rows, [3, 60]), None, teacher=teacher))
     assert "weights of SHA-256 0123" in page
     assert "98.0 % right" in page
     assert "its teacher, corrected by labelled rows" in page
@@ -264,16 +400,14 @@ def test_the_page_doubts_a_teacher_that_labels_alone_surpass(tmp_path: Path) -> 
     for right, is_doubtful in ((80, False), (81, True)):
         baseline = Baseline(name="a rule", right=right)
         answers = answered(rows, [3])
-        quality = task_quality(rows, build_table(rows), [answers], answers, baseline, teacher=teacher)
+        quality = task_quality(rows, build_table(rows), answers, baseline, teacher=teacher)
         assert ("less often than a rule on the labelled rows" in page_of(quality)) == is_doubtful
 
 
 def test_without_labelled_rows_the_page_speaks_of_agreement(tmp_path: Path) -> None:
     lessons = [replace(row, chances={row.answer: 1.0}) for row in read(tmp_path, lines(100))]
     teacher = TeacherQuality(lessons=100, is_corrected=False, judged=0, right=0, compared=0, agreed=0)
-    quality = task_quality(
-        lessons, build_table(lessons), [answered(lessons, [3])], answered(lessons, []), None, teacher=teacher
-    )
+    quality = task_quality(lessons, build_table(lessons), answered(lessons, [3]), None, teacher=teacher)
     assert (quality.is_agreement, quality.rows, quality.suspects) == (True, 100, ())
     page = page_of(quality)
     assert "99.0 % as the teacher" in page

@@ -1,0 +1,94 @@
+"""What labelled rows are read as, and what is doubtful about them: said before a training takes its minutes."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..agent import number_of, shown
+from ..errors import escaped
+from .table import build_table
+from .training_rows import Row, by_task
+
+# Fewer rows of a label say little about it, and less about how often it is right.
+FEW_ROWS = 10
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
+# A text of which this share spells numbers may be meant as one.
+_MANY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRows:
+    """The rows of a task, and how its fields are read."""
+
+    name: str
+    rows: int
+    groups: int | None  # None if its rows are taken for independent.
+    labels: dict[str, int]  # The number of rows of each label; none if the task's answers are no labels.
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_as(rows: Sequence[Row]) -> tuple[list[TaskRows], list[str]]:
+    """What the rows of each task are read as, and the doubts about them."""
+    table, read, doubts = build_table(rows), list[TaskRows](), list[str]()
+    texts = {field.name for field in table.fields if field.edges is None}
+    for name, of_task in by_task(rows).items():
+        counts = Counter(row.answer_text for row in of_task)
+        fields, groups = table.tasks[name].fields, {row.group for row in of_task}
+        read.append(
+            TaskRows(
+                name=name,
+                rows=len(of_task),
+                groups=None if groups == {None} else len(groups),
+                labels={label: counts[label] for label in of_task[0].task.config.choices},
+                numbers=tuple(field for field in fields if field not in texts),
+                texts=tuple(field for field in fields if field in texts),
+            )
+        )
+        doubts += (f"task {name}: {doubt}" for doubt in _doubts(of_task, read[-1]))
+    return read, doubts
+
+
+def _doubts(rows: Sequence[Row], read: TaskRows) -> Iterator[str]:
+    for label, count in read.labels.items():
+        if count < FEW_ROWS:
+            yield f"{shown(label)} has {count} rows, which is too few to learn it or to judge it"
+    for field in (*read.numbers, *read.texts):
+        values = [row.values[field] for row in rows if field in row.values]
+        name = f"the field {escaped(field)}" if field else "the whole text"
+        if len(set(map(repr, values))) == 1:
+            yield f"{name} has one value, {shown(values[0])}, in all rows that have it, so nothing is learnt from it"
+        elif field in read.texts:
+            yield from _text_doubts(name, values)
+    yield from _contradictions(rows, has_labels=bool(read.labels))
+
+
+def _text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
+    """A text that may be meant as a number."""
+    commas = [value for value in values if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)]
+    if len(commas) > _MANY * len(values):
+        rule = f"{len(commas)} values such as {shown(commas[0])} have a decimal comma; write a point"
+        yield f"{name} is read as a text: {rule}"
+        return
+    others = [value for value in values if number_of(value) is None]
+    if len(others) < _MANY * len(values):
+        rule = f"{len(others)} of {len(values)} values are no numbers, such as {shown(others[0])}"
+        yield f"{name} is read as a text, because {rule}"
+
+
+def _contradictions(rows: Sequence[Row], *, has_labels: bool) -> Iterator[str]:
+    """Rows with the same input and another label."""
+    by_text = defaultdict[str, list[Row]](list)
+    for row in rows:
+        by_text[row.text].append(row)
+    pairs = [some for some in by_text.values() if has_labels and len({row.answer_text for row in some}) > 1]
+    if pairs:
+        other = next(row for row in pairs[0] if row.answer_text != pairs[0][0].answer_text)
+        places = f"{pairs[0][0].request.where} and {other.request.where}"
+        yield f"{sum(map(len, pairs))} rows have the input of a row with another label, such as {escaped(places)}"
