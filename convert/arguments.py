@@ -9,10 +9,10 @@ from typing import Any
 
 from .agent import ShowVersion, expiry
 from .errors import escaped
-from .measure.vocabulary import DEFAULT_TOKENS
 from .plan import DEFAULT_NAME
 from .quantize.recipe import Quantization
 from .quantize.targets import Target
+from .read.vocabulary import DEFAULT_TOKENS
 
 PROGRAM = "edge-convert"
 _MAX_NAME_LENGTH = 128

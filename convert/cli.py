@@ -20,11 +20,12 @@ from .evaluate.worker import AdaptedModel, is_model, model_or_reference
 from .learning.commands import extend, train
 from .measure.cache import user_cache
 from .measure.texts import calibration_files, evaluation_files, read_texts
-from .measure.vocabulary import DEFAULT_TOKENS, WantedVocabulary
+from .measure.vocabulary import WantedVocabulary
 from .printing import complain, print_comparison, print_plan, print_verification, print_written
 from .progress import ProgressLine
 from .quantize.recipe import Quantization
 from .quantize.targets import Target
+from .read.vocabulary import DEFAULT_TOKENS
 from .stopping import StoppedError, stop_on_signals
 from .write.bundle import new_bundle, verify_bundle
 from .write.manifest import PAGE_FILE, signer
@@ -54,7 +55,8 @@ def _run(words: list[str]) -> int:
     try:
         with stop_on_signals():
             name, *others = words or [""]
-            if name in _ALIASES:
+            # Not where a script may read standard error.
+            if name in _ALIASES and sys.stderr.isatty():
                 complain(f"{name} is now called {_ALIASES[name]}")
             if (command := _COMMANDS.get(_ALIASES.get(name, name))) is not None:
                 return command(others) or EXIT_OK
@@ -166,7 +168,7 @@ def _verify(words: list[str]) -> int:
             with closing(ProgressLine(sys.stderr)) as line:
                 faults = differences(given.bundle, AdaptedModel.from_path(given.bundle), line.show)
     except ConvertError as error:
-        faults = [str(error)]
+        faults = [str(error).removeprefix(f"{escaped(str(given.bundle))}: ")]
     for fault in faults:
         complain(f"{escaped(str(given.bundle))}: {fault}")
     parts = None if model is None else sbom(json.loads((given.bundle / MANIFEST_FILE).read_bytes()))
@@ -182,5 +184,4 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": train,
     "extend": extend,
 }
-# Former names of commands.
 _ALIASES = {"maps": "extend", "students": "extend"}

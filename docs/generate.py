@@ -28,7 +28,7 @@ The configuration is one TOML file. `edge-agent run` reads `/etc/edge-agent/conf
 Every key but `device.site` and `models.default.path` has a default.
 
 * **Start:** `edge-agent init` writes a first file, from options or by asking.
-* **Check:** `edge-agent doctor --config-only FILE` lists all faults: the key, its value and what is allowed.
+* **Check:** `edge-agent doctor --config-only FILE` lists the faults: the key, its value and what is allowed.
   Unknown keys are faults. Hints name what is probably unintended, and files that `run` needs but that do not exist yet.
 * **Paths:** relative ones start at the file's folder.
 * **Change:** `systemctl reload edge-agent`, SIGHUP and `cmd/reload` take over

@@ -157,7 +157,7 @@ def _run(options: argparse.Namespace) -> int:
 
 @_cli_command(_value("file FILE", "the same as --config FILE", Path, nargs="?"), _CONFIG)
 def _check_config(options: argparse.Namespace) -> int:
-    """Lists every fault of a configuration file, as `edge-agent doctor --config-only` does.
+    """Lists the faults of a configuration file, as `edge-agent doctor --config-only` does.
 
     Hints name what is probably unintended, and files that `run` needs but that do not exist yet.
     Exit codes: 0 good, 64 usage, 78 bad configuration.
@@ -365,12 +365,17 @@ def _pool(options: argparse.Namespace) -> int:
         _flag("--broker", "checks only whether the broker accepts this board"),
         _value(
             "--config-only FILE",
-            "only lists faults and hints of this configuration (default: that of --config); exit code 78 for faults",
+            "only lists faults and hints of this configuration (default: that of --config), as text; exit code 78 for "
+            "faults",
             Path,
             nargs="?",
             default=False,
         ),
-        _value("--bundle DIR", "checks only this bundle, as a switch to it would", Path),
+        _value(
+            "--bundle DIR",
+            "checks only this bundle, as a switch to it would; with defaults if there is no configuration",
+            Path,
+        ),
     ),
     _JSON,
     _bus_options(),
@@ -380,15 +385,20 @@ def _doctor(options: argparse.Namespace) -> int:
 
     Each line says what to do. As root it also checks what the service's account may read and write. It loads the model
     in a worker of its own, and asks the canaries of its bundle; a running agent is not asked.
-    With --host it reads no configuration and checks only whether that broker accepts that board.
+    With --host it reads no configuration and checks only whether that broker accepts that board; --config-only and
+    --bundle do not go with it. --json does not go with --config-only.
     Exit codes: 0 good, 1 a check failed, 64 usage, 78 bad configuration, with --config-only.
     """
+    if options.host is None:
+        refuse_without_host(options, "site", "device")
+    elif options.config_only is not False or options.bundle is not None:
+        raise OptionError("--host: goes neither with --config-only nor with --bundle, which ask no broker")
     if options.config_only is not False:
+        if options.json:
+            raise OptionError("--json: does not go with --config-only, which prints text")
         return _list_faults(options.config_only or options.config)
     from edge_agent.tools.doctor.doctor import doctor
 
-    if options.host is None:
-        refuse_without_host(options, "site", "device")
     bus = None if options.host is None else bus_of(options)
     return doctor(options.config, bus, options.bundle, is_broker_only=options.broker, as_json=options.json)
 

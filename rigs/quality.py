@@ -22,10 +22,11 @@ from convert.measure.cache import write_reference
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.sensitivity import CALIBRATION_CHUNKS
 from convert.measure.texts import Texts, calibration_files, chunks, evaluation_files, read_texts
-from convert.measure.vocabulary import DEFAULT_TOKENS, WantedVocabulary, fit_vocabulary
+from convert.measure.vocabulary import WantedVocabulary, fit_vocabulary
 from convert.quantize.quantizer import processors
 from convert.read.checkpoint import Checkpoint
 from convert.read.model import read_model
+from convert.read.vocabulary import DEFAULT_TOKENS
 from rigs.llama_sources import build_llama_cpp, run_program
 from rigs.machine import checkpoint_path, parser_of
 

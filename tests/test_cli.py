@@ -62,6 +62,20 @@ def test_a_configuration_alone_is_checked_under_both_names(
     assert edge_agent(*command.split(), path) == Ended(code, "" if code else f"{path}: good\n", err and f"{path}{err}")
 
 
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("--config-only --json", "--json: does not go with --config-only"),
+        ("--config-only --host h --site s --device d", "--host: goes neither with --config-only"),
+        ("--bundle b --host h --site s --device d", "--host: goes neither with --config-only nor with --bundle"),
+        ("--config-only --port 1", "--port: requires --host"),
+    ],
+)
+def test_what_doctor_would_ignore_is_a_usage_error(edge_agent: EdgeAgent, words: str, fault: str) -> None:
+    done = edge_agent("doctor", *words.split())
+    assert (done.returncode, fault in done.stderr) == (cli.EXIT_USAGE, True)
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_ends_early_is_no_traceback(tmp_path: Path, unbuffered: str) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")

@@ -106,7 +106,7 @@ EXTENSION = Command(
     usage="BUNDLE [--feedback EXPORT...] [--students BUNDLE...] --out BUNDLE [option ...]",
     about="Adds score maps or students to a copy of a bundle. Score maps are fitted to the feedback of several boards. "
     "A student answers its tasks first, and the bundle's own model answers what the student is not sure of. "
-    "`maps` and `students` are its former names.",
+    "`maps` and `students` are aliases of it.",
     options=[
         option("bundle", "BUNDLE", "the bundle whose model gave the answers, or is larger than its students"),
         option("--feedback", "EXPORT", "exports of boards and tasks, from `edge-agent accuracy TASK --out`", nargs="+"),

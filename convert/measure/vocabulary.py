@@ -17,8 +17,6 @@ from ..write.gguf_file import write_gguf
 from .runner import LoadedVocabulary
 from .texts import Texts, tokenized
 
-DEFAULT_TOKENS = 65_536
-
 
 @dataclass(frozen=True, slots=True)
 class WantedVocabulary:

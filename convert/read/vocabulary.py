@@ -19,6 +19,7 @@ from .model import SourceModel
 from .tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .tokenizer import Tokenizer
 
+DEFAULT_TOKENS = 65_536
 # The rows of a matrix, for llama.cpp's fast kernels, are a multiple of this.
 ROW_GROUP = 8
 END_OF_TURN_KEY = "tokenizer.ggml.eot_token_id"
@@ -44,15 +45,16 @@ def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[
             kept.add(token)
             waiting += parts_of.get(token, ())
     limit = -(-size // ROW_GROUP) * ROW_GROUP
+    got = f"got {size}, the default" if size == DEFAULT_TOKENS else f"got {size}"
     if len(kept) > limit:
         raise ConvertError(
-            f"--vocabulary-size: should be at least {len(kept)}, for bytes, special tokens and texts (got {size})"
+            f"--vocabulary-size: should be at least {len(kept)}, for bytes, special tokens and texts ({got})"
         )
     for token, parts in parts_of.items():
         if len(kept) < limit and parts <= kept:
             kept.add(token)
     if len(kept) == len({*added, *single_bytes, *parts_of, *tokenizer.special_ids.values()}):
-        raise ConvertError(f"--vocabulary-size: should be less than {len(kept)}, the tokens in use (got {size})")
+        raise ConvertError(f"--vocabulary-size: should be less than {len(kept)}, the tokens in use ({got})")
     return sorted(kept)
 
 

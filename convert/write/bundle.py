@@ -123,7 +123,7 @@ def verify_bundle(folder: Path, public_keys: Sequence[Path] = ()) -> Model:
     Raises ConvertError with the first fault.
     """
     if not folder.is_dir():
-        raise ConvertError("not the folder of a bundle")
+        raise ConvertError(f"{escaped(str(folder))}: not the folder of a bundle")
     try:
         model = open_model("default", folder, Trust(read_keys(("public_key", file) for file in public_keys)))
         adapters = [Path(adapter.path) for adapter in model.adapters]

@@ -68,7 +68,9 @@ def _words(error: ErrorDetails, raw: dict[str, Any]) -> str:
         return f"{name}: unknown key (got {shown(error['input'])}); allowed: {', '.join(sorted(allowed))}"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         table = error["input"]
-        kind = table.get("kind") if isinstance(table, dict) else table
+        if isinstance(table, dict) and "kind" not in table:
+            return f"{name}.kind: required, but missing; should be one of {', '.join(KINDS)}"
+        kind = table["kind"] if isinstance(table, dict) else table
         return f"{name}.kind: should be one of {', '.join(KINDS)} (got {shown(kind)})"
     return fault_text(error, name)
 

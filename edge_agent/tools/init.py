@@ -86,7 +86,10 @@ class _Form:
         if values["task"] == BUILT_IN_TASK:
             implied = "generate"
         kinds = (f"{kind}: {(table.__doc__ or '').splitlines()[0]}" for kind, table in KINDS.items())
-        self._ask("kind", "\n".join(kinds), given=self._options.kind or implied)
+        kind = self._options.kind or implied
+        if kind is None and not sys.stdin.isatty():
+            raise OptionError(f"--kind: required, but missing ({', '.join(KINDS)}); --labels or --schema imply it")
+        self._ask("kind", "\n".join(kinds), given=kind)
         table = KINDS[values["kind"]]
         for key, sample in table.init_keys.items():
             about = _about(table, key)

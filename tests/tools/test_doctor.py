@@ -121,8 +121,12 @@ def test_a_file_that_the_connection_lacks_is_named_and_a_configuration_is_asked_
     check = connection_check(MqttConfig(password_file=tmp_path / "none"), "doctor")
     assert check.verdict is Verdict.FAILED
     assert check.found.startswith("mqtt.password_file: should be a file that can be read")
-    (check,) = doctor.checks(tmp_path / "none.toml")
-    assert check.advice == "name the configuration with --config FILE"
+    for bundle in (None, tmp_path):
+        (check,) = doctor.checks(tmp_path / "none.toml", bundle)
+        assert check.advice == "name the configuration with --config FILE"
+    path = written(tmp_path, "unknown = 1\n")
+    (check,) = doctor.checks(path)
+    assert f"`edge-agent doctor --config-only {path}` lists the faults" in (check.advice or "")
 
 
 def by_name(checks: Iterable[Check]) -> dict[str, Check]:
@@ -231,6 +235,7 @@ def test_what_that_account_may_not_do_is_found(tmp_path: Path, monkeypatch: pyte
     model = tmp_path / "model.gguf"
     model.write_bytes(b"GGUF")
     config = with_model(model)
+    assert files(config, tmp_path / "none").found.endswith("can read model")
     assert state(config.state_dir).verdict is Verdict.WARNING
     config.state_dir.mkdir()
     assert files(config, tmp_path).verdict is Verdict.GOOD

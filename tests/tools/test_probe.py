@@ -51,6 +51,20 @@ def test_doctor_checks_a_bundle_as_a_switch_would(
     assert "broker" not in done.stdout
 
 
+def test_doctor_checks_a_bundle_without_a_configuration(model_bundles: Path, edge_agent: EdgeAgent) -> None:
+    done = edge_agent("doctor", "--bundle", model_bundles / "one")
+    assert done.returncode == 0
+    assert "skipped  configuration  /etc/edge-agent/config.toml does not exist" in done.stdout
+    assert re.search(r"good     canaries       6 of 6 answered", done.stdout), done.stdout
+
+
+def test_doctor_does_not_name_a_key_for_a_bundle_of_the_command_line(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    done = edge_agent("doctor", "--bundle", tmp_path / "none")
+    assert (done.returncode, "models.default.path" in done.stdout) == (1, False)
+    assert f'failed   model          "{tmp_path}/none" does not exist' in done.stdout
+    assert "→ name an intact bundle made by edge-convert" in done.stdout
+
+
 def test_without_canaries_nothing_is_proved(model_bundles: Path, tmp_path: Path, edge_agent: EdgeAgent) -> None:
     copy = changed(model_bundles / "one", tmp_path / "none", lambda folder: (folder / "canaries.json").unlink())
     done = edge_agent("probe", "--bundle", copy)

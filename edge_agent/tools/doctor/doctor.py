@@ -1,6 +1,7 @@
 """`edge-agent doctor`: can this board serve this configuration? Each check says what it found and what to do."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +14,12 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import printable
-from edge_agent.loader import load_config, signing_key_faults
+from edge_agent.loader import DEFAULT_PATH, load_config, signing_key_faults
 from edge_agent.models.record import revocations_hint
 from edge_agent.tools.bus import Bus
 from edge_agent.tools.doctor import system
 from edge_agent.tools.doctor.broker import broker_checks
-from edge_agent.tools.doctor.check import Check, Verdict, failed, good, warning
+from edge_agent.tools.doctor.check import Check, Verdict, failed, good, skipped, warning
 from edge_agent.tools.doctor.model import model_checks
 from edge_agent.tools.programs import is_service_active
 
@@ -62,15 +63,20 @@ def checks(
     """Each check as it is done, or only those of a bundle. `not_loading` says why no model is to be loaded."""
     try:
         config = load_config(config_path)
+        yield good("configuration", str(config_path))
     except ConfigError as error:
-        advice = "correct the file; `edge-agent doctor --config-only` lists the faults one by one"
-        if isinstance(error.__cause__, FileNotFoundError):
-            advice = "name the configuration with --config FILE"
-        if isinstance(error.__cause__, PermissionError):
-            advice = "run it as root, with sudo: only root and the service may read the configuration"
-        yield failed("configuration", f"{config_path}: " + "; ".join(error.faults), advice)
-        return
-    yield good("configuration", str(config_path))
+        is_missing = isinstance(error.__cause__, FileNotFoundError)
+        if bundle is None or config_path != DEFAULT_PATH or not is_missing:
+            command = f"edge-agent doctor --config-only {shlex.quote(str(config_path))}"
+            advice = f"correct the file; `{command}` lists the faults one by one"
+            if is_missing:
+                advice = "name the configuration with --config FILE"
+            if isinstance(error.__cause__, PermissionError):
+                advice = "run it as root, with sudo: only root and the service may read the configuration"
+            yield failed("configuration", f"{config_path}: " + "; ".join(error.faults), advice)
+            return
+        config = Config(device=DeviceConfig(site="-", id="-"), models={"default": ModelConfig(path=bundle)})
+        yield skipped("configuration", f"{config_path} does not exist, so the bundle is checked with defaults")
     root = config.board.root
     board = Board(root, config.models_dir)
     is_running = is_service_active()

@@ -60,10 +60,11 @@ def model_checks(
         trust = trust_in_force(config) if bundle is None else read_trust(configured, config.state_dir)
         model = open_model("default", path, trust, configured.chat_templates)
     except ModelError as error:
-        advice = "set models.default.path to an intact bundle made by edge-convert"
+        where = "set models.default.path to" if bundle is None else "name"
+        advice = f"{where} an intact bundle made by edge-convert"
         if configured.key_files:
             advice += ", signed for models.default.public_key or public_keys, and not revoked"
-        yield failed("model", str(error), advice)
+        yield failed("model", _without_key(error, bundle), advice)
         return
     vouched = "(no manifest)" if model.warning else _SIGNATURES[model.signature]
     found = (
@@ -80,6 +81,11 @@ def model_checks(
         yield skipped("engine", f"the model is not loaded: {not_loading}")
         return
     yield from engine_checks(board, config, model, available_mb)
+
+
+def _without_key(error: Exception, bundle: Path | None) -> str:
+    """A bundle of the command line is not named by a key of the configuration."""
+    return str(error) if bundle is None else str(error).removeprefix("models.default.path: ")
 
 
 def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
@@ -239,8 +245,7 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
         with started(model.load_command(settings.model_copy(update={"max_active": 1}))) as worker:
             _, differences = load_and_run_canaries(worker, canaries)
     except (ModelError, CanaryError, WorkerError, OSError) as error:
-        # The command line names the bundle, not the key of a configuration.
-        return fail(str(error) if bundle is None else str(error).removeprefix("models.default.path: "))
+        return fail(_without_key(error, bundle))
     for difference in differences:
         fail(difference)
     asked = len(canaries.requests)

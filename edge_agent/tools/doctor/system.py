@@ -149,23 +149,28 @@ def files(config: Config, config_path: Path) -> Check:
     tls, model = config.mqtt.tls, config.models["default"]
     keys = model.key_files.values()
     lists = () if model.revocations is None else (model.revocations, signature_of(model.revocations))
-    paths = [config_path, config.models_dir, *keys, *lists, *((tls.ca_file, tls.cert_file) if tls else ())]
+    named: dict[str, list[Path | None]] = {
+        "configuration": [config_path],
+        "models folder": [config.models_dir],
+        "model": [],
+        "keys": [*keys, *lists],
+        "certificates": [tls.ca_file, tls.cert_file] if tls else [],
+    }
     if not is_echo(model.path):
-        paths.append(model.path)
+        named["model"].append(model.path)
         # A bundle that is missing or cannot be listed is reported by itself.
         with suppress(OSError):
-            paths += sorted(model.path.iterdir())[:50]
+            named["model"] += sorted(model.path.iterdir())[:50]
     # Other checks report files that are missing.
-    if unreadable := [
-        str(path) for path in paths if path and os.access(path, os.F_OK) and not is_allowed(os.R_OK, path)
-    ]:
+    existing = {name: [path for path in paths if path and os.access(path, os.F_OK)] for name, paths in named.items()}
+    if unreadable := [str(path) for paths in existing.values() for path in paths if not is_allowed(os.R_OK, path)]:
         return failed(
             "files",
             f"{_account_name()} may not read {', '.join(unreadable)}",
             "change owner or mode: chmod a+rX for models and certificates, chgrp edge-agent and chmod g+r for the "
             "configuration; the folders above them need x",
         )
-    return good("files", f"{_account_name()} can read configuration, models, certificates")
+    return good("files", f"{_account_name()} can read {', '.join(name for name in existing if existing[name])}")
 
 
 def _account_name() -> str:

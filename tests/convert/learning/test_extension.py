@@ -15,6 +15,7 @@ from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import Cli, convert
 from tests.engine.prompt.test_field_prompts import trained
 from tests.helpers.keys import trusting, write_keys
+from tests.helpers.processes import Ended
 from tests.learning.maths.test_shared_maps import answers
 
 __all__ = ["trained"]
@@ -158,12 +159,18 @@ def test_what_cannot_be_a_student_is_refused(bundle: Path, trained: Path, tmp_pa
         assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("former", ["maps", "students"])
-def test_a_former_name_runs_extend_and_says_so(bundle: Path, tmp_path: Path, cli: Cli, former: str) -> None:
-    done = cli(former, bundle, "--out", tmp_path / "new")
+def test_a_missing_bundle_is_named(bundle: Path, tmp_path: Path, cli: Cli) -> None:
+    none = tmp_path / "none"
+    words = (("extend", none, "--students", bundle), ("extend", bundle, "--students", none))
+    for command in (("verify", none), *((*given, "--out", tmp_path / "new") for given in words)):
+        assert cli(*command) == Ended(1, "", f"edge-convert: {none}: not the folder of a bundle\n")
+
+
+@pytest.mark.parametrize("alias", ["maps", "students"])
+def test_an_alias_runs_extend(bundle: Path, tmp_path: Path, cli: Cli, alias: str) -> None:
+    done = cli(alias, bundle, "--out", tmp_path / "new")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"edge-convert: {former} is now called extend",
         f"usage: edge-convert extend {EXTENSION.usage}",
         "edge-convert extend: error: --feedback or --students is required",
     ]
