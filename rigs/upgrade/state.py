@@ -153,8 +153,9 @@ def test_a_signed_command_is_not_carried_out_again(board: Board, first: Tree, se
 
     (board.folder / "key").write_text("a secret\n")
     board.configure('[commands]\nkey_file = "key"\n')
-    signed = ping("n1")
-    assert board.start(first).command("ping", signed)["status"] == "ok"
+    site = board.start(first)
+    signed = ping("n1")  # only now: 0.1.0 refuses what was signed before its start
+    assert site.command("ping", signed)["status"] == "ok"
     board.end(signal.SIGKILL)
     site = board.start(second)
     assert site.command("ping", signed)["error"]["code"] == "unauthorized"
