@@ -93,7 +93,9 @@ def _csv_values(text: str, name: str, *, is_labelled: bool) -> Iterator[tuple[st
                 raise RowsError([f"{where}: should have {len(header)} cells (got {shown(cells)})"])
             values = dict(zip(header, cells, strict=True))
             row: dict[str, Any] = {"answer": values.pop(answers[0])} if answers else {}
-            row |= {key: _cell(values.pop(key)) for key in ("task", *ROW_KEYS) if key in values}
+            if "task" in values:
+                row["task"] = values.pop("task")
+            row |= {key: _cell(values.pop(key)) for key in ROW_KEYS if key in values}
             is_whole = "input" in values
             row["input"] = values["input"] if is_whole else {key: _cell(cell) for key, cell in values.items() if cell}
             yield where, row

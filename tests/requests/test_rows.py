@@ -62,6 +62,9 @@ def test_rows_are_json_lines_or_csv(tmp_path: Path) -> None:
 def test_columns_of_csv_may_name_the_input_the_task_and_the_time(tmp_path: Path) -> None:
     [row] = read(tmp_path, "a.csv", "id,task,ts,input,answer\n1,generate,7,hum,\n", is_labelled=False)
     assert (row.task.name, row.input, row.fields["ts"]) == ("generate", "hum", 7)
+    numbered = STATE.replace("tasks.state", "tasks.42") + REPORT
+    [row] = read(tmp_path, "a.csv", "task,db,answer\n42,1,calm\n", definitions=numbered)
+    assert row.task.name == "42"
 
 
 def test_rows_without_labels_need_no_answer(tmp_path: Path) -> None:
