@@ -69,6 +69,7 @@ class LabelsPlan:
 
     kind: Literal["labels"] = "labels"
     labels: tuple[str, ...]
+    required: tuple[str, ...] | None = None  # Fields that an input should have. None: those that every row had.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ class SchemaPlan:
 
     kind: Literal["schema"] = "schema"
     schema: dict[str, Any]
+    required: tuple[str, ...] | None = None  # As for LabelsPlan.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +258,21 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OddField:
+    """A field of an input that is as in no row of the training."""
+
+    field: str
+    value: Any  # As it came, or a text that shows it; None for a missing one.
+    why: Literal["out-of-range", "not-a-number", "missing"]
+    usual: tuple[float, float] | None  # From the 1st to the 99th percentile of the training rows; None for a text.
+
+    @property
+    def mark(self) -> str:
+        """What `degraded` says of it."""
+        return "missing-fields" if self.why == "missing" else "out-of-range"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """An answer."""
 
@@ -265,6 +282,7 @@ class Finished:
     text: str | None = None  # The text, or that of the JSON; None for a LabelsPlan.
     scores: dict[str, float] | None = None  # Each label's probability for a LabelsPlan. They sum to 1.
     unlike: float | None = None  # Above 0, the input is taken to be out of distribution. None: it is not known.
+    odd_fields: tuple[OddField, ...] = ()  # Only of a model that `edge-convert train` made.
     reasoning: str | None = None  # What a reasoning model wrote before its answer, apart from `text`.
     prompt_tokens: int
     cached_tokens: int
@@ -282,6 +300,11 @@ class Finished:
     def is_unlike(self) -> bool:
         """Whether the input is taken for one that is unlike training: its label would mean nothing."""
         return self.unlike is not None and self.unlike > 0
+
+    @property
+    def marks(self) -> list[str]:
+        """What `degraded` says of the input."""
+        return [*(["unlike-training"] if self.is_unlike else []), *dict.fromkeys(odd.mark for odd in self.odd_fields)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,7 @@ class Learning(Answerers):
             return None
         if _is_sure(request, notes.choice, last, is_audited=notes.choice.is_audit and not is_large_refused):
             return None
-        if isinstance(last, Finished) and not last.is_unlike:
+        if isinstance(last, Finished) and not last.marks:
             notes.student_answer = last
         return LARGE
 

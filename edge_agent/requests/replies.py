@@ -96,15 +96,15 @@ class Replies:
         assert request.engine_request is not None
         event, output = answer.event, answer.output
         fields = request.task.config.reply_fields(event)
-        if output is None:
-            limits = ["unsure", *(["unlike-training"] if event.is_unlike else []), *limits]
         answering = None if model is None else _answering_model(model, request.answerer)
         document = self._document(request, Status.OK, now, event=event) | fields
         document |= {
             "output": output,
             "finish": event.finish.value,
             "reasoning": event.reasoning if request.engine_request.includes_reasoning else None,
-            "degraded": list(limits),
+            "degraded": [*(["unsure"] if output is None else []), *event.marks, *limits],
+            "fields": [{"field": odd.field, "value": odd.value, "usual": odd.usual} for odd in event.odd_fields]
+            or None,
             "model": answering,
             "usage": {
                 "prompt_tokens": event.prompt_tokens,
@@ -182,6 +182,7 @@ class Replies:
             "error": error
             and {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s},
             "degraded": [],
+            "fields": None,
             "repeat": request.origin.is_repeated,
             "model": None,
             "usage": None,

@@ -164,8 +164,8 @@ class Task:
         )
 
     def output_of(self, event: pipe.Finished) -> Any:
-        """What an answer is to the caller; None where the model is not sure of it, or the input is unlike training."""
-        return None if event.is_unlike else self.config.output_of(event)
+        """What an answer is to the caller; None where the model is not sure of it, or refuses the input."""
+        return None if self.config.refuses(event) else self.config.output_of(event)
 
     def describe(self) -> dict[str, Any]:
         """For `info`: what a caller needs to know of this task."""

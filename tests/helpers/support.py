@@ -47,6 +47,10 @@ labels = ["normal", "bearing fault"]
 kind = "classify"
 labels = ["normal", "bearing fault"]
 min_score = 0.8
+[tasks.bold]
+kind = "classify"
+labels = ["normal", "bearing fault"]
+outside = "answer"
 [tasks.report]
 kind = "extract"
 schema = { type = "object", properties = { part = { type = "string" } }, required = ["part"] }
@@ -68,7 +72,7 @@ publish = "plant/{1}/triage"
 # Every top-level field of a terminal reply.
 REPLY_FIELDS = {
     *("id", "task", "device", "ts", "status", "output", "scores", "finish", "reasoning", "error", "degraded"),
-    *("repeat", "model", "usage", "timing"),
+    *("fields", "repeat", "model", "usage", "timing"),
 }
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edge_agent.board.governor import Level, Limits
 from edge_agent.core.codes import Code
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.pipe import Cancelled, Failed, Finish, Finished, Partial, Student, WorkerAnswer
+from edge_agent.core.pipe import Cancelled, Failed, Finish, Finished, OddField, Partial, Student, WorkerAnswer
 from edge_agent.learning.learning import Learning
 from edge_agent.learning.students import UNREACHABLE, StudentChoice
 from edge_agent.requests import replies
@@ -39,6 +39,8 @@ from tests.helpers.support import (
 
 RESPONSE = f"{BASE}/infer/generate/response"
 SURE = labelled(1, normal=0.1, bearing_fault=0.9)
+ODD_OIL = OddField(field="oil_c", value=1000, why="out-of-range", usual=(41.0, 88.0))
+NO_HZ = OddField(field="hz", value=None, why="missing", usual=None)
 HOT = Limits(
     level=Level.HOT, reason="it is hot", refusal_cause=Code.OVERHEATED, causes=(Code.OVERHEATED,), lowest_priority=-1
 )
@@ -327,6 +329,13 @@ class TestAnswers:
             # An input that is unlike training, however sure its label is.
             ("careful", replace(SURE, unlike=0.1), None, ["unsure", "unlike-training"]),
             ("careful", replace(SURE, unlike=-0.1), "bearing fault", []),
+            ("careful", replace(SURE, odd_fields=(ODD_OIL, NO_HZ)), None, ["unsure", "out-of-range", "missing-fields"]),
+            (
+                "bold",
+                replace(SURE, odd_fields=(ODD_OIL,), unlike=1.0),
+                "bearing fault",
+                ["unlike-training", "out-of-range"],
+            ),
             ("generate", finished(1, unlike=0.1), None, ["unsure", "unlike-training"]),
         ],
     )
@@ -338,6 +347,17 @@ class TestAnswers:
         desk.dispatcher.on_worker_answer(event, 1.0)
         assert (desk.reply["status"], desk.reply["output"], desk.reply["degraded"]) == ("ok", output, degraded)
         assert desk.reply["scores"] == event.scores
+
+    def test_fields_that_are_as_in_no_row_of_the_training_are_named(self) -> None:
+        desk = Desk()
+        for event in (SURE, replace(SURE, id=2, odd_fields=(ODD_OIL, NO_HZ))):
+            desk.ask(f"hums {event.id}", task="careful")
+            desk.dispatcher.on_worker_answer(event, 1.0)
+        hot, missing = (
+            {"field": "oil_c", "value": 1000, "usual": [41.0, 88.0]},
+            {"field": "hz", "value": None, "usual": None},
+        )
+        assert [reply["fields"] for reply in desk.replies] == [None, [hot, missing]]
 
     def test_scores_are_those_of_the_most_probable_labels(self) -> None:
         labels = 'kind = "classify"\nlabels = ["a", "b", "c"]\n'

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 REPLY: dict[str, Any] = {
     "id": "fuzz-1", "task": "triage", "device": "fuzz", "ts": None, "status": "invalid", "output": None, "scores": None,
     "finish": None, "reasoning": None, "error": {"code": "bad_field", "message": "m", "retry_after_s": None},
-    "degraded": [], "repeat": False, "model": None, "usage": None,
+    "degraded": [], "fields": None, "repeat": False, "model": None, "usage": None,
     "timing": {**dict.fromkeys(("queued_ms", "prefill_ms", "decode_ms", "batch")), "total_ms": 1.0},
 }  # fmt: skip
 TOPIC, MARKED = f"{BASE}/infer/triage/request", {"CorrelationData": mark(1)}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from edge_agent.core.envelope import Options
-from edge_agent.core.kinds.task import TaskBase
+from edge_agent.core.kinds.fields import FieldsTask
 from edge_agent.core.labelled import label_of
 from edge_agent.core.pipe import Finished, LabelsPlan, Plan
 from edge_agent.core.table import Table
@@ -24,7 +24,7 @@ class ScoreMapTable(Table):
     """A digest of the task's definition and the model's weights."""
 
 
-class ClassifyTask(TaskBase):
+class ClassifyTask(FieldsTask):
     """Answers with one of your labels, and the probability of each."""
 
     kind: Literal["classify"]
@@ -72,8 +72,8 @@ class ClassifyTask(TaskBase):
                 raise ValueError(f"{key} should have a number for each of {', '.join(labels)}")
         return score_map
 
-    definition_fields = (*TaskBase.definition_fields, "labels")
-    info_fields = (*TaskBase.info_fields, "labels", "min_score", "top_scores")
+    definition_fields = (*FieldsTask.definition_fields, "labels")
+    info_fields = (*FieldsTask.info_fields, "labels", "min_score", "top_scores")
     writes = False
     canary_part = "scores"
     init_keys = {"labels": None}  # noqa: RUF012 - a ClassVar of TaskBase
@@ -88,7 +88,7 @@ class ClassifyTask(TaskBase):
         return self.labels
 
     def plan(self, options: Options) -> Plan:  # noqa: ARG002 - an answer has no options
-        return LabelsPlan(labels=self.labels)
+        return LabelsPlan(labels=self.labels, required=self.required)
 
     def output_of(self, event: Finished) -> str | None:
         scores = event.scores or {}

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from edge_agent.core.envelope import Options
-from edge_agent.core.kinds.task import SampledTask, TaskBase
+from edge_agent.core.kinds.fields import FieldsTask
+from edge_agent.core.kinds.task import SampledTask
 from edge_agent.core.pipe import Finished, Plan, SchemaPlan
 from edge_agent.core.schemas import check_schema, validator
 from edge_agent.core.strict_json import compact_json, is_near
@@ -21,7 +22,7 @@ _SAMPLE = {
 }
 
 
-class ExtractTask(SampledTask):
+class ExtractTask(FieldsTask, SampledTask):
     """Answers with a JSON object that validates against your schema."""
 
     kind: Literal["extract"]
@@ -32,8 +33,8 @@ class ExtractTask(SampledTask):
     ] = Field(alias="schema")
     """A JSON Schema (2020-12) of an object, with local `$ref` only: a table, or a JSON file's name."""
 
-    definition_fields = (*TaskBase.definition_fields, "output_schema")
-    info_fields = (*TaskBase.info_fields, "output_schema")
+    definition_fields = (*SampledTask.definition_fields, "output_schema")
+    info_fields = (*SampledTask.info_fields, "output_schema")
     canary_part = "values"
     file_keys = ("schema",)
     init_keys = {"schema": _SAMPLE}  # noqa: RUF012 - a ClassVar of TaskBase
@@ -46,7 +47,7 @@ class ExtractTask(SampledTask):
             yield "schema", fault
 
     def plan(self, options: Options) -> Plan:  # noqa: ARG002 - nothing but its schema ends an object
-        return SchemaPlan(schema=self.output_schema)
+        return SchemaPlan(schema=self.output_schema, required=self.required)
 
     def output_of(self, event: Finished) -> Any:
         return json.loads(event.text or "")  # the worker has validated it

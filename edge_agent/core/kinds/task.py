@@ -121,6 +121,10 @@ class TaskBase(Table):
     def plan(self, options: Options) -> Plan:
         """What the engine does for a request."""
 
+    def refuses(self, event: Finished) -> bool:
+        """Whether there is no output, because the input is not as the model's training was."""
+        return bool(event.marks)
+
     @abstractmethod
     def output_of(self, event: Finished) -> Any:
         """An answer as the caller gets it; None where the model is not sure enough."""
