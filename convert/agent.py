@@ -14,6 +14,7 @@ from edge_agent.core.environment import cores
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.files import TooLongError, atomic_writer, read_bounded, sha256_of, sync_folder, write_atomically
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.estimate import EstimateTask, level_of, quantile, ranges_of
 from edge_agent.core.kinds.registry import BUILT_IN_TASK
 from edge_agent.core.labelled import GROUP_KEY, MACHINE_KEY, ROW_KEYS, TIME_KEYS, RowsError, json_values
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
@@ -31,7 +32,7 @@ from edge_agent.core.pipe import (
 )
 from edge_agent.core.schemas import validator
 from edge_agent.core.score_map import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, ScoreMap
-from edge_agent.core.strict_json import NotJsonError, compact_json, is_near, parse_json
+from edge_agent.core.strict_json import NotJsonError, compact_json, is_near, number_of, parse_json
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import first_fault, shown
@@ -44,8 +45,8 @@ from edge_agent.gguf.field_table import (
     ControlToken,
     FieldTable,
     InputField,
+    NumberBins,
     TaskFields,
-    number_of,
     strangeness,
     values_of,
 )

@@ -141,6 +141,14 @@ stop = { type = "boolean" }
 input = { vibration = 7.9, temperature = 81 }
 answer = { fault = "bearing", stop = true }
 
+[tasks.filter-hours]
+kind = "estimate"
+unit = "h"
+minimum = 0
+maximum = 2000
+confidence = 0.8
+tolerance = 12
+
 [tasks.generate]
 enabled = true
 max_tokens = 256

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..agent import ControlToken, FieldTable, InputField, TaskFields, number_of
+from ..agent import ControlToken, EstimateTask, FieldTable, InputField, NumberBins, TaskFields, number_of
 from .training_rows import Row, by_task
 
 BINS = 64
+ANSWER_BINS = 32
 # A field is a number if at least this share of its values are numbers.
 MIN_NUMBER_SHARE = 0.95
 Parts = Sequence[ControlToken | str]
@@ -30,7 +31,20 @@ def _task_fields(rows: Sequence[Row], numbers: frozenset[str]) -> TaskFields:
     """Of one task. numbers: names. The limits of what is unlike training come from rows that are held out, later."""
     fields, config = tuple(dict.fromkeys(name for row in rows for name in row.values)), rows[0].task.config
     most_log_odds = 0.0 if config.choices and numbers.intersection(fields) else None
-    return TaskFields(kind=config.kind, labels=config.choices, fields=fields, most_log_odds=most_log_odds)
+    number = _number_bins([row.answer for row in rows]) if isinstance(config, EstimateTask) else None
+    return TaskFields(
+        kind=config.kind, labels=config.choices, fields=fields, most_log_odds=most_log_odds, number=number
+    )
+
+
+def _number_bins(answers: Sequence[float]) -> NumberBins:
+    """With about equally many rows in each, or one for each answer if they are fewer."""
+    edges = np.unique(answers)
+    if len(edges) > ANSWER_BINS:
+        edges = np.unique(np.quantile(answers, np.linspace(0, 1, ANSWER_BINS + 1)))
+    else:
+        edges = np.array([edges[0], *(edges[:-1] + edges[1:]) / 2, edges[-1]])
+    return NumberBins(edges=tuple(edges.tolist()))
 
 
 def _edges(values: Sequence[object]) -> tuple[float, ...] | None:

@@ -49,6 +49,9 @@ class Vocabulary:
     def encode(self, row: Row, weight: float) -> list[EncodedExample]:
         """The row with each answer that it may have; they share its weight by their chances."""
         prompt = self.prompt_ids(self.table.parts(row.task.name, row.text))
+        if (number := self.table.tasks[row.task.name].number) is not None:
+            bin_token = self.table.answer_bins(row.task.name)[number.bin_of(row.answer)]
+            return [EncodedExample(prompt, [self.id_of(bin_token)], weight)]
         chances = {row.answer_text: 1.0} if row.chances is None else row.chances
         return [
             EncodedExample(prompt, [*self._text_ids(answer), self.end_of_turn], weight * chance)

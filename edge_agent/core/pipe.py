@@ -34,6 +34,7 @@ class Finish(StrEnum):
     LENGTH = "length"
     LABELS = "labels"
     SCHEMA = "schema"
+    MODEL = "model"
 
 
 class EngineSettings(BaseModel):
@@ -89,8 +90,15 @@ class TextPlan:
     stop: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberPlan:
+    """Score the ranges of numbers that a trained model has for this task, generate nothing."""
+
+    kind: Literal["number"] = "number"
+
+
 # What the engine does for a request.
-Plan = LabelsPlan | SchemaPlan | TextPlan
+Plan = LabelsPlan | SchemaPlan | TextPlan | NumberPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,3 +100,14 @@ def is_near(actual: Any, expected: Any, tolerance: float = 0.0) -> bool:
         is_same = actual.keys() == expected.keys()
         return is_same and all(is_near(actual[name], value, tolerance) for name, value in expected.items())
     return actual is expected
+
+
+def number_of(value: Any) -> float | None:
+    """The number that a value is, or that a text spells."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

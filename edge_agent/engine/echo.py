@@ -2,7 +2,7 @@
 
 The model path `echo:` chooses it. In `echo:step_ms=20,load_ms=500` each step takes 20 ms and the load 500 ms.
 A token is a word. Labels: the first label that the last user message contains gets 0.9, else all are equal.
-Schema: a small instance. Text: the last user message, word by word.
+Schema: a small instance. Number: always 1.5. Text: the last user message, word by word.
 """
 
 import json
@@ -25,6 +25,7 @@ _LIKELY = 0.9
 _OPTIONS = ("step_ms", "load_ms")
 _LOAD_PART_S = 0.1
 # By the types of JSON Schema.
+_RANGES = {"0.0..1.0": 0.25, "1.0..2.0": 0.5, "2.0..3.0": 0.25}
 _SMALLEST = {"object": {}, "array": [], "string": "", "boolean": False, "null": None}
 
 
@@ -152,6 +153,8 @@ def _answer(request: _EchoRequest) -> pipe.Event | None:
     match engine_request.plan:
         case pipe.LabelsPlan(labels=labels):
             return request.finished(pipe.Finish.LABELS, scores=_scores(labels, _last_user_text(engine_request)))
+        case pipe.NumberPlan():
+            return request.finished(pipe.Finish.MODEL, scores=_RANGES)
         case pipe.SchemaPlan(schema=schema):
             instance = _smallest(schema)
             if (error := best_error(validator(schema), instance)) is not None:

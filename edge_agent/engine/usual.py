@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.core.strict_json import compact_json
-from edge_agent.gguf.field_table import number_of
+from edge_agent.core.strict_json import compact_json, number_of
 from edge_agent.gguf.usual_readings import UsualReadings
 
 Floats = npt.NDArray[np.float64]

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.strict_json import NotJsonError, compact_json, parse_json
+from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.wording import shown
 
 # The field of an input that is a text. No key of an object is empty here.
@@ -84,7 +84,42 @@ class InputField(_Checked):
         return ControlToken(f"<|field {self.name} {state}|>")
 
 
-_Limit = Annotated[float, Field(allow_inf_nan=False)] | None
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Limit = _Number | None
+
+
+class NumberBins(_Checked):
+    """The bins of a number that is an answer, and how its distributions are corrected."""
+
+    edges: Annotated[tuple[_Number, ...], Field(min_length=3, max_length=_MAX_EDGES)]
+    """Rising, from the least to the greatest answer of training."""
+    levels: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)] = (0.0, 1.0)
+    """Below these levels of the model's distributions, in equal steps, 0 % to 100 % of the held-out answers lay."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        for name, numbers in (("edges", self.edges), ("levels", self.levels)):
+            if any(low >= high for low, high in pairwise(numbers)):
+                raise ValueError(f"{name} of a number: should rise")
+        return self
+
+    def bin_of(self, number: float) -> int:
+        return min(max(bisect_right(self.edges, number) - 1, 0), len(self.edges) - 2)
+
+    def corrected(self, chances: Sequence[float]) -> dict[str, float]:
+        """The corrected chance of each bin by its range, from those that the model gives."""
+        shares = [self._share_of(below) for below in accumulate(chances[:-1], initial=0.0)] + [1.0]
+        return {
+            f"{start!r}..{end!r}": after - before
+            for (start, end), (before, after) in zip(pairwise(self.edges), pairwise(shares), strict=True)
+        }
+
+    def _share_of(self, level: float) -> float:
+        """The share of answers that is expected below a level of the model's distributions."""
+        steps = len(self.levels) - 1
+        at = min(max(bisect_right(self.levels, level) - 1, 0), steps - 1)
+        low, high = self.levels[at : at + 2]
+        return (at + min(max((level - low) / (high - low), 0.0), 1.0)) / steps
 
 
 class TaskFields(_Checked):
@@ -96,6 +131,7 @@ class TaskFields(_Checked):
     most_log_odds: _Limit = None
     """An input is taken for one that is unlike training if UNLIKE has higher log-odds against the labels."""
     most_strangeness: _Limit = None  # The same for an input whose texts are stranger than this.
+    number: NumberBins | None = None  # Of its answers, where they are numbers.
 
 
 class FieldTable(_Checked):
@@ -135,7 +171,14 @@ class FieldTable(_Checked):
         tasks = map(_task_control, self.tasks)
         unlike = [ControlToken(UNLIKE)] if any(task.most_log_odds is not None for task in self.tasks.values()) else []
         fields = (control for input_field in self.fields for control in input_field.controls)
-        return [ControlToken(ANSWER), *unlike, *tasks, *fields]
+        answers = (control for name in self.tasks for control in self.answer_bins(name))
+        return [ControlToken(ANSWER), *unlike, *tasks, *fields, *answers]
+
+    def answer_bins(self, task: str) -> list[ControlToken]:
+        """The tokens of a number that is the task's answer, one for each bin; none where it is no number."""
+        number = self.tasks[task].number
+        bins = 0 if number is None else len(number.edges) - 1
+        return [ControlToken(f"<|number {task} {at}|>") for at in range(bins)]
 
     def parts(self, task: str, text: str) -> Iterator[ControlToken | str]:
         """The prompt of one of `tasks`, for an input as its template prints it. Raises Refusal(bad_field)."""
@@ -182,14 +225,3 @@ def _flat(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{path}{key}.")
         elif item is not None and (name := f"{path}{key}") != WHOLE_TEXT:
             yield name, item
-
-
-def number_of(value: Any) -> float | None:
-    """The number that a value is, or that a text spells."""
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

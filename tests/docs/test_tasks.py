@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.requests.templates import render
@@ -33,7 +34,7 @@ def test_a_template_makes_the_message_beside_it(template: str, reading: str, mes
 def test_every_key_of_a_task_is_named() -> None:
     keys = {
         field.alias or name
-        for kind in (ClassifyTask, ExtractTask, GenerateTask)
+        for kind in (ClassifyTask, EstimateTask, ExtractTask, GenerateTask)
         for name, field in kind.model_fields.items()
     }
     assert not {key for key in keys - {"model"} if not re.search(rf"\b{key}\b", page("tasks"))}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.pipe import EngineRequest, LabelsPlan, Plan, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.core.pipe import EngineRequest, LabelsPlan, NumberPlan, Plan, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.gguf.field_table import UNLIKE, FieldTable, TaskFields, strangeness
+from edge_agent.gguf.field_table import UNLIKE, FieldTable, NumberBins, TaskFields, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class FieldPrompts:
             control = self._ids[UNLIKE]
         return OutOfDistribution(excess, control, task_fields.most_log_odds or 0.0)
 
+    def number(self, task: str) -> tuple[NumberBins, tuple[int, ...]]:
+        """The bins of a number that is the task's answer, and their tokens."""
+        bins = self._table.tasks[task].number
+        assert bins is not None
+        return bins, tuple(self._ids[control.text] for control in self._table.answer_bins(task))
+
     def prefix(self, _task: TaskPrefix) -> list[int]:
         """Empty: prompts are short."""
         return []
@@ -89,6 +95,8 @@ def _fits(task_fields: TaskFields, plan: Plan) -> bool:
         case LabelsPlan(labels=labels):
             return set(labels) == set(task_fields.labels)
         case SchemaPlan():
-            return not task_fields.labels
+            return not task_fields.labels and task_fields.number is None
+        case NumberPlan():
+            return task_fields.number is not None
         case TextPlan():
             return False

@@ -15,7 +15,7 @@ from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.pipe import ChatMessage, EngineRequest, Failed, LabelsPlan, TextPlan
+from edge_agent.core.pipe import ChatMessage, EngineRequest, Failed, Finish, LabelsPlan, NumberPlan, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.priors import measure_priors
 from edge_agent.gguf.field_table import ANSWER, UNLIKE, ControlToken, FieldTable, InputField, strangeness
@@ -35,6 +35,12 @@ TABLE = FieldTable.model_validate(
         "tasks": {
             "sound": {"kind": "classify", "labels": LABELS, "fields": ("rms", "motor.rpm", "note")},
             "remark": {"kind": "extract", "labels": (), "fields": ("",)},
+            "hours": {
+                "kind": "estimate",
+                "labels": (),
+                "fields": ("rms",),
+                "number": {"edges": (0.0, 8.0, 20.0, 100.0), "levels": (0.0, 0.5, 1.0)},
+            },
         },
         "fields": (
             {"name": "rms", "edges": (0.5, 1.0, 2.0)},
@@ -179,7 +185,9 @@ def test_requests_that_do_not_fit_the_training_are_refused(open_llama: OpenLlama
         (run({"rms": 1}, labels=("calm", "noisy")), Code.UNKNOWN_TASK, "with the labels calm, loud (got calm, noisy)"),
         (run("hums"), Code.BAD_FIELD, "input: should have one of rms"),
         (replace(run({"rms": 1}), plan=TextPlan()), Code.UNKNOWN_TASK, "task sound as one of the kind classify"),
-        (run({"rms": 1}, task="noise"), Code.UNKNOWN_TASK, "is trained for the tasks sound, remark"),
+        (replace(run({"rms": 1}), plan=NumberPlan()), Code.UNKNOWN_TASK, "task sound as one of the kind classify"),
+        (run({"rms": 1}, task="hours"), Code.UNKNOWN_TASK, "task hours as one of the kind estimate"),
+        (run({"rms": 1}, task="noise"), Code.UNKNOWN_TASK, "is trained for the tasks sound, remark, hours"),
     )
     for one, code, message in others:
         refused = engine.add(one)
@@ -196,7 +204,7 @@ def test_doctor_warns_of_tasks_that_the_model_would_refuse(trained: Path) -> Non
     with started(pipe.Load(model_path=str(trained), settings=pipe.EngineSettings(threads=1))) as worker:
         worker.ready()
         [check] = untrained_tasks(config_with(tasks), model, worker)
-        assert 'task noise: the model is trained for the tasks sound, remark (got "noise")' in check.found
+        assert 'task noise: the model is trained for the tasks sound, remark, hours (got "noise")' in check.found
         tasks = {"sound": fitting.model_copy(update={"labels": ("calm", "noisy")})}
         [check] = untrained_tasks(config_with(tasks), model, worker)
         assert "with the labels calm, loud (got calm, noisy)" in check.found
@@ -213,6 +221,22 @@ def test_limits_keep_all_else_of_a_table() -> None:
     assert found.with_limits({"sound": (None, None)}) == TABLE
 
 
+def test_a_number_is_scored_by_its_ranges(open_llama: OpenLlama, trained: Path) -> None:
+    engine = open_llama(model=trained, tasks=())
+    answer = finished(engine, replace(run({"rms": 0.7}, task="hours"), plan=NumberPlan()))[1]
+    assert answer.finish is Finish.MODEL
+    assert answer.scores is not None
+    assert list(answer.scores) == ["0.0..8.0", "8.0..20.0", "20.0..100.0"]
+    assert sum(answer.scores.values()) == pytest.approx(1)
+
+
+def test_only_a_trained_model_estimates_a_number(open_llama: OpenLlama) -> None:
+    refused = open_llama().add(replace(run({"rms": 0.7}), plan=NumberPlan()))
+    assert isinstance(refused, Failed)
+    assert refused.code is Code.UNKNOWN_TASK
+    assert "a number is estimated only by a model" in refused.message
+
+
 def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) -> None:
     engine = open_llama(model=trained, tasks=())
     task = pipe.TaskPrefix(task="sound", definition="d", user_prefix="", content_free=(run({"rms": 1}),))
@@ -226,7 +250,9 @@ def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) ->
         ("{}", "tasks: required, but missing"),
         (TABLE.model_copy(update={"fields": TABLE.fields[1:]}), r'tasks.sound.fields: \["rms"\] are not in fields'),
         (TABLE.model_copy(update={"fields": TABLE.fields * 2}), "fields and tasks should have different names"),
-        (DOCUMENT.replace("0.5", "3.5"), 'edges of "rms": should rise'),
+        (DOCUMENT.replace("[0.5,1.0", "[3.5,1.0"), 'edges of "rms": should rise'),
+        (DOCUMENT.replace("8.0", "28.0"), "edges of a number: should rise"),
+        (DOCUMENT.replace("[0.0,0.5,1.0]", "[0.0,1.0,1.0]"), "levels of a number: should rise"),
     ],
 )
 def test_a_faulty_table_is_a_fault_of_the_file(tmp_path: Path, fields: str | FieldTable, fault: str) -> None:

@@ -1,0 +1,112 @@
+"""The kind `estimate`: a number, and an interval that holds the true one as often as you ask."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from edge_agent.core.envelope import Options
+from edge_agent.core.kinds.task import TaskBase
+from edge_agent.core.pipe import Finished, NumberPlan, Plan
+from edge_agent.core.strict_json import number_of
+
+DEFAULT_TOLERANCE = 0.2
+_Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+Ranges = Sequence[tuple[float, float, float]]  # The start, the end and the chance of each.
+
+
+class EstimateTask(TaskBase):
+    """Answers with a number and an interval for the true one. Only a [trained model](training.md) can."""
+
+    kind: Literal["estimate"]
+    """What an answer is."""
+    unit: str | None = None
+    """The unit of the number, such as `h`, for people. Default: none."""
+    minimum: _Number | None = None
+    """No true number is smaller. Default: no limit."""
+    maximum: _Number | None = None
+    """No true number is greater. Default: no limit."""
+    confidence: Annotated[float, Field(ge=0.5, le=0.95)] = 0.8
+    """How often `interval` holds the true number."""
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] | None = None
+    """How far from the true number an answer counts as right, where answers are counted. Default: a fifth of the true
+    number."""
+
+    @field_validator("maximum")
+    @classmethod
+    def _check_maximum(cls, maximum: float | None, info: ValidationInfo) -> float | None:
+        minimum = info.data.get("minimum")
+        if maximum is not None and minimum is not None and maximum <= minimum:
+            raise ValueError("should be greater than `minimum`")
+        return maximum
+
+    definition_fields = (*TaskBase.definition_fields, "minimum", "maximum", "confidence")
+    info_fields = (*TaskBase.info_fields, "unit", "minimum", "maximum", "confidence")
+    writes = False
+    canary_part = "scores"
+
+    def plan(self, options: Options) -> Plan:  # noqa: ARG002 - an answer has no options
+        return NumberPlan()
+
+    def output_of(self, event: Finished) -> float:
+        """The median, from which the mean distance of the true number is least."""
+        return self._quantile(event, 0.5)
+
+    def reply_fields(self, event: Finished) -> dict[str, Any]:
+        return {"interval": None if event.is_unlike else self.interval_of(event)}
+
+    def interval_of(self, event: Finished) -> list[float]:
+        """As often as the true number is outside, it is below as often as above."""
+        outside = (1 - self.confidence) / 2
+        return [self._quantile(event, outside), self._quantile(event, 1 - outside)]
+
+    def _quantile(self, event: Finished, share: float) -> float:
+        number = quantile(ranges_of(event.scores or {}), share)
+        if self.minimum is not None:
+            number = max(number, self.minimum)
+        if self.maximum is not None:
+            number = min(number, self.maximum)
+        return float(f"{number:.5g}")  # no sensor and no model knows more
+
+    def answer_fault(self, answer: object) -> str | None:
+        number, low, high = number_of(answer), self.minimum, self.maximum
+        if number is not None and (low is None or number >= low) and (high is None or number <= high):
+            return None
+        limits = ([] if low is None else [f"at least {low:g}"]) + ([] if high is None else [f"at most {high:g}"])
+        return f"answer: should be {' '.join(['a number', *limits[:1], *(f'and {limit}' for limit in limits[1:])])}"
+
+    def is_right(self, output: object, answer: object) -> bool:
+        """Whether it is within the tolerance."""
+        number, true = number_of(output), number_of(answer)
+        if number is None or true is None:
+            return False
+        return abs(number - true) <= (DEFAULT_TOLERANCE * abs(true) if self.tolerance is None else self.tolerance)
+
+    def canonical_answer(self, answer: Any) -> Any:
+        """Rows in CSV have it as text."""
+        return number_of(answer)
+
+    def sample_answers(self) -> list[str]:
+        return ["0"]
+
+
+def ranges_of(scores: Mapping[str, float]) -> Ranges:
+    """From the scores of a NumberPlan."""
+    ends = (map(float, name.split("..")) for name in scores)
+    return [(start, end, chance) for (start, end), chance in zip(ends, scores.values(), strict=True)]
+
+
+def quantile(ranges: Ranges, share: float) -> float:
+    """The number below which this share of the true ones is expected."""
+    below = 0.0
+    for start, end, chance in ranges:
+        if chance > 0 and below + chance >= share:
+            return start + (end - start) * (share - below) / chance
+        below += chance
+    return max((end for _, end, _ in ranges), default=math.nan)
+
+
+def level_of(ranges: Ranges, number: float) -> float:
+    """The share of the true numbers that is expected below this one."""
+    return sum(chance * min(max((number - start) / (end - start), 0.0), 1.0) for start, end, chance in ranges)
