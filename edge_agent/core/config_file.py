@@ -7,9 +7,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from edge_agent.core.config import Config, ModelConfig, TlsConfig
+from edge_agent.core.config import Config, ModelConfig, PoolConfig, TlsConfig
 from edge_agent.core.files import TooLongError, read_bounded
+from edge_agent.core.kinds.classify import ScoreMapTable
 from edge_agent.core.kinds.registry import KINDS
+from edge_agent.core.kinds.task import Example
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import fault_text, field_name, shown
 
@@ -80,10 +82,16 @@ def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str
     match table:
         case ("tasks", name):
             model = KINDS[raw["tasks"][name]["kind"]]
+        case ("tasks", _, "score_map"):
+            model = ScoreMapTable
+        case ("tasks", _, "examples", _):
+            model = Example
         case ("models", _):
             model = ModelConfig
         case ("mqtt", "tls"):
             model = TlsConfig
+        case ("pool",):
+            model = PoolConfig
         case (name,):
             model = Config.model_fields[str(name)].annotation
     return [field.alias or name for name, field in model.model_fields.items()]
