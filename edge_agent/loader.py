@@ -21,7 +21,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
-from edge_agent.models.bundle import listed_weights
+from edge_agent.models.bundle import listed_weights, trained_templates
 from edge_agent.models.record import in_force, model_faults, model_refusals, revocations_hint, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import example_faults, prepare_tasks
@@ -100,7 +100,7 @@ def config_hints(config: Config) -> list[str]:
     """What is allowed, but likely not meant, and what `run` would refuse."""
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     of_model = filter(None, (revocations_hint(config), switched_hint(config)))
-    hints = [*_schema_hints(config), *_score_map_hints(config), *_audit_hints(config)]
+    hints = [*_schema_hints(config), *_score_map_hints(config), *_template_hints(config), *_audit_hints(config)]
     return [*hints, *refused, *of_model]
 
 
@@ -121,6 +121,15 @@ def _score_map_hints(config: Config) -> Iterator[str]:
         if weights is not None and task.score_map is not None and not task.has_map_for(weights):
             key = field_name(("tasks", name, "score_map"))
             yield f"{key}: made for another model or text, so it is not used; run `edge-agent tune` again"
+
+
+def _template_hints(config: Config) -> Iterator[str]:
+    """Templates that a trained model was not trained with."""
+    templates = trained_templates(in_force(config))
+    for name, table in config.tasks.items():
+        if (trained := templates.get(name, table.template)) != table.template:
+            key = field_name(("tasks", name, "template"))
+            yield f"{key}: the model was trained with {shown(trained)}; with another template it does not answer"
 
 
 def _schema_hints(config: Config) -> list[str]:

@@ -33,7 +33,12 @@ def _task_fields(rows: Sequence[Row], numbers: frozenset[str]) -> TaskFields:
     most_log_odds = 0.0 if config.choices and numbers.intersection(fields) else None
     number = _number_bins([row.answer for row in rows]) if isinstance(config, EstimateTask) else None
     return TaskFields(
-        kind=config.kind, labels=config.choices, fields=fields, most_log_odds=most_log_odds, number=number
+        kind=config.kind,
+        labels=config.choices,
+        fields=fields,
+        most_log_odds=most_log_odds,
+        number=number,
+        template=config.template,
     )
 
 

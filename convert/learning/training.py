@@ -170,10 +170,10 @@ def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Reci
 def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[AnsweredRow]:
     """Trains on a fold and answers the rows that it holds out. Raises ConvertError."""
     model = train_model(fold.train, recipe, part_of(progress, 0.0, 0.9))
-    return _answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
+    return answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
 
 
-def _answers_of(
+def answers_of(
     model: TrainedModel, rows: Sequence[Row], quantization: Quantization, progress: OnProgress
 ) -> list[AnsweredRow]:
     """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.

@@ -6,7 +6,7 @@ that cannot be served is an event.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -133,6 +133,7 @@ class Student:
     sha256: str
     quantization: str
     tasks: dict[str, tuple[str, ...]]  # The labels of each task that it was made for; none where it chooses no label.
+    templates: dict[str, str] = field(default_factory=dict)  # The template that it was trained with, by task, if known.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,7 @@ class EngineRequest:
     includes_reasoning: bool = False  # The reply has the reasoning.
     stream: bool = False
     student: str | None = None  # The name of the student that answers; None: the large model does.
+    template_sha256: str | None = None  # Of the task's template, which a trained model knows; None: the default one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,8 @@ class TaskFields(_Checked):
     """An input is taken for one that is unlike training if UNLIKE has higher log-odds against the labels."""
     most_strangeness: _Limit = None  # The same for an input whose texts are stranger than this.
     number: NumberBins | None = None  # Of its answers, where they are numbers.
+    template: str | None = None
+    """The task's template in training, without which the fields mean something else. None: an older bundle's."""
 
 
 class FieldTable(_Checked):
@@ -164,6 +166,11 @@ class FieldTable(_Checked):
     def label_sets(self) -> dict[str, tuple[str, ...]]:
         """The labels of each task that has some."""
         return {name: task.labels for name, task in self.tasks.items() if task.labels}
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """The template of each task that has one."""
+        return {name: task.template for name, task in self.tasks.items() if task.template is not None}
 
     @property
     def controls(self) -> list[ControlToken]:

@@ -126,6 +126,8 @@ class Students(AuditedTasks[_StudentTask]):
                     continue
                 if set(labels) != set(task.config.labels):
                     log.warning("%s is not asked: task %s has other labels than it was trained for", student.name, name)
+                elif student.templates.get(name, task.config.template) != task.config.template:
+                    log.warning("%s is not asked: task %s has another template than in training", student.name, name)
                 elif task.config.agree < 1 if task.config.min_accuracy is None else self._config.enabled:
                     self._tracked[name] = self._track_student(task, task.config, student, before.get(name))
 

@@ -218,6 +218,17 @@ def listed_weights(path: Path) -> str | None:
     return weights_sha256(manifest.files[MODEL_FILE].sha256, _adapters(path, manifest))
 
 
+def trained_templates(path: Path) -> dict[str, str]:
+    """The template of each task that a bundle's models were trained with; none if it is unsound. Checks no hash."""
+    try:
+        checked, facts = _check_content(path.resolve(), _TRUST_ANY, None)
+        students = () if checked is None else _students(path, checked.manifest)
+    except (ModelError, OSError):
+        return {}
+    own = {} if facts.fields is None else facts.fields.templates
+    return own | {task: template for student in students for task, template in student.templates.items()}
+
+
 def _adapters(folder: Path, manifest: Manifest) -> tuple[Adapter, ...]:
     return tuple(
         Adapter(path=str(folder / name), sha256=manifest.files[name].sha256)
@@ -245,9 +256,15 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
         if repeated := {task for student in students for task in student.tasks} & tasks.keys():
             raise ModelError(f"{folder.name}/{name}: another student already has the task {shown(min(repeated))}")
         path = str(folder / name)
-        students.append(
-            Student(name=match[1], path=path, sha256=listed.sha256, quantization=facts.quantization, tasks=tasks)
+        student = Student(
+            name=match[1],
+            path=path,
+            sha256=listed.sha256,
+            quantization=facts.quantization,
+            tasks=tasks,
+            templates=facts.fields.templates,
         )
+        students.append(student)
     return tuple(students)
 
 

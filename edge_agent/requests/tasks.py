@@ -18,7 +18,7 @@ from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, TaskConfig
-from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, template_sha256
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
@@ -49,6 +49,11 @@ class Task:
             mode="json", by_alias=True, include=set(self.config.definition_fields), exclude_defaults=True
         )
         return hashlib.sha256(json.dumps([self.name, fields]).encode()).hexdigest()
+
+    @cached_property
+    def template_sha256(self) -> str | None:
+        """Of its template, in hex; None for the default one."""
+        return template_sha256(self.config.template)
 
     @cached_property
     def score_map(self) -> ScoreMap | None:
@@ -161,6 +166,7 @@ class Task:
             max_reasoning_tokens=options.max_reasoning_tokens,
             includes_reasoning=options.reasoning == "include",
             stream=envelope.stream and self.config.is_text,
+            template_sha256=self.template_sha256,
         )
 
     def output_of(self, event: pipe.Finished) -> Any:

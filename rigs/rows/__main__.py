@@ -1,5 +1,6 @@
 """What real rows do to models that learn from them; each command is a module of this package, and checks a promise.
 
+runs: whether stated intervals hold the share of right answers to rows of other runs.
 unusual: the kind `unusual` beside other detectors, its false alarms, and the fields that it names.
 """
 
@@ -8,7 +9,7 @@ import sys
 
 from rigs.machine import parser_of
 
-COMMANDS = ("unusual",)
+COMMANDS = ("runs", "unusual")
 
 
 def main() -> int:

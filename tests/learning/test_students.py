@@ -23,9 +23,9 @@ from tests.learning.test_feedback import ON, TASK, Bench
 LABELS = ("a", "b", "c")
 
 
-def with_student(sha256: str = "5", labels: tuple[str, ...] = LABELS) -> Model:
+def with_student(sha256: str = "5", labels: tuple[str, ...] = LABELS, **more: Any) -> Model:
     student = Student(
-        name="student-t", path="", sha256=sha256, quantization="Q8_0", tasks={"t": labels, "gone": labels}
+        name="student-t", path="", sha256=sha256, quantization="Q8_0", tasks={"t": labels, "gone": labels}, **more
     )
     return replace(MODEL, students=(student,))
 
@@ -184,10 +184,13 @@ def test_with_agree_1_the_large_model_answers_all() -> None:
 
 
 @pytest.mark.expects_warning
-def test_a_student_of_other_labels_is_not_asked() -> None:
+def test_a_student_of_other_labels_or_another_template_is_not_asked() -> None:
     cascade = Cascade()
-    cascade.students.set_model(with_student(labels=("a", "b", "d")))
-    assert cascade.students.choose(cascade.task) is None
+    for other in (with_student(labels=("a", "b", "d")), with_student(templates={"t": "{{ input.other }}"})):
+        cascade.students.set_model(other)
+        assert cascade.students.choose(cascade.task) is None
+    cascade.students.set_model(with_student(templates={"t": cascade.task.config.template}))
+    assert cascade.students.choose(cascade.task) is not None
 
 
 def test_no_name_of_a_request_is_kept_where_feedback_is_off() -> None:

@@ -1,8 +1,19 @@
 """Short forms of `python -m rigs.rows`."""
 
+import numpy as np
+import pytest
+
+from rigs.rows.runs import SOURCES, read
 from rigs.rows.unusual import check_alarms, check_board
 
 
 def test_unusual_names_broken_sensors_gives_few_false_alarms_and_costs_little() -> None:
     assert all(check_alarms(range(3), rows=1000, later=2000, broken=200, asked_for=[100]))
     assert check_board()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_rows_of_each_source_of_runs_are_held_out_in_groups(name: str) -> None:
+    source = SOURCES[name]
+    rows = read(source.draw(np.random.default_rng(1), source.runs))
+    assert len({row.group for row in rows}) == (source.runs if name in {"episodes", "days"} else 20)

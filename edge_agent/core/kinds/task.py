@@ -3,6 +3,7 @@
 Each kind is a subclass in a module of its own, and registry.py lists them.
 """
 
+import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,11 @@ MAX_SYSTEM = 1_000_000
 MAX_TEMPLATE = 65_536
 MAX_EXAMPLES = 200
 DEFAULT_TEMPLATE = "{{ input }}"
+
+
+def template_sha256(template: str) -> str | None:
+    """In hex; None for the default template."""
+    return None if template == DEFAULT_TEMPLATE else hashlib.sha256(template.encode()).hexdigest()
 
 
 class Example(Table):

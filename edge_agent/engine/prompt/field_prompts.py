@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
+from edge_agent.core.kinds.task import template_sha256
 from edge_agent.core.pipe import EngineRequest, LabelsPlan, NumberPlan, Plan, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.gguf.field_table import UNLIKE, FieldTable, NumberBins, TaskFields, strangeness
@@ -86,6 +87,10 @@ class FieldPrompts:
             fault = f"as one of the kind {task_fields.kind}"
             if task_fields.labels and isinstance(request.plan, LabelsPlan):
                 fault = f"with the labels {', '.join(task_fields.labels)} (got {', '.join(request.plan.labels)})"
+            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")
+        template = task_fields.template
+        if template is not None and template_sha256(template) != request.template_sha256:
+            fault = f"with another template; tasks.{request.task}.template should be {shown(template)}"
             raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")
 
 

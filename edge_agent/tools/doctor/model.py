@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.board.board import Board
@@ -154,7 +155,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
 
 
 def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
-    """Tasks that a trained model refuses, as it does not know them or has learnt other labels. Raises WorkerError."""
+    """Tasks that a trained model refuses: it has not learnt them, or their labels or template. Raises WorkerError."""
     if is_echo(model.path) or FIELDS_KEY not in read_header(model.path).values:
         return
     for name, table in config.tasks.items():
@@ -162,14 +163,15 @@ def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Itera
             continue
         # The input has no field, so that even a task that the model knows is refused, and costs no inference.
         task = Task(name, table.model_copy(update={"template": DEFAULT_TEMPLATE}))
-        event = worker.ask(task.build_engine_request(1, Envelope(input="{}")))
+        request = task.build_engine_request(1, Envelope(input="{}"))
+        event = worker.ask(replace(request, template_sha256=Task(name, table).template_sha256))
         if isinstance(event, Failed) and event.code is Code.UNKNOWN_TASK:
-            advice = "train the model for it with `edge-convert train`, or remove the task or restore its labels"
+            advice = "train the model for it with `edge-convert train`, or restore its labels or template, or remove it"
             yield warning("task", f"task {name}: {event.message}", advice)
 
 
 def idle_students(config: Config, model: Model) -> Iterator[Check]:
-    """Students that are not asked, because their task has other labels now."""
+    """Students that are not asked, because their task has other labels or another template now."""
     for student in model.students:
         for name, labels in student.tasks.items():
             table = config.tasks.get(name)
@@ -178,6 +180,12 @@ def idle_students(config: Config, model: Model) -> Iterator[Check]:
                     "student",
                     f"{student.name} is not asked: it was trained for task {name} with the labels {', '.join(labels)}",
                     "train it again with `edge-convert train`, or restore the labels",
+                )
+            elif table is not None and (trained := student.templates.get(name, table.template)) != table.template:
+                yield warning(
+                    "student",
+                    f"{student.name} is not asked: it was trained for task {name} with the template {shown(trained)}",
+                    "train it again with `edge-convert train`, or restore the template",
                 )
 
 

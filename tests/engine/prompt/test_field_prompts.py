@@ -15,12 +15,14 @@ from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.task import template_sha256
 from edge_agent.core.pipe import ChatMessage, EngineRequest, Failed, Finish, LabelsPlan, NumberPlan, TextPlan
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.priors import measure_priors
 from edge_agent.gguf.field_table import ANSWER, UNLIKE, ControlToken, FieldTable, InputField, strangeness
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import FIELDS_KEY, read_model_facts
+from edge_agent.loader import config_hints, load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.tools.doctor.model import untrained_tasks
 from edge_agent.worker.client import started
@@ -33,7 +35,12 @@ LABELS = ("calm", "loud")
 TABLE = FieldTable.model_validate(
     {
         "tasks": {
-            "sound": {"kind": "classify", "labels": LABELS, "fields": ("rms", "motor.rpm", "note")},
+            "sound": {
+                "kind": "classify",
+                "labels": LABELS,
+                "fields": ("rms", "motor.rpm", "note"),
+                "template": "{{ input }}",
+            },
             "remark": {"kind": "extract", "labels": (), "fields": ("",)},
             "hours": {
                 "kind": "estimate",
@@ -184,6 +191,11 @@ def test_requests_that_do_not_fit_the_training_are_refused(open_llama: OpenLlama
     others = (
         (run({"rms": 1}, labels=("calm", "noisy")), Code.UNKNOWN_TASK, "with the labels calm, loud (got calm, noisy)"),
         (run("hums"), Code.BAD_FIELD, "input: should have one of rms"),
+        (
+            replace(run({"rms": 1}), template_sha256=template_sha256("{{ input.rms }}")),
+            Code.UNKNOWN_TASK,
+            'with another template; tasks.sound.template should be "{{ input }}"',
+        ),
         (replace(run({"rms": 1}), plan=TextPlan()), Code.UNKNOWN_TASK, "task sound as one of the kind classify"),
         (replace(run({"rms": 1}), plan=NumberPlan()), Code.UNKNOWN_TASK, "task sound as one of the kind classify"),
         (run({"rms": 1}, task="hours"), Code.UNKNOWN_TASK, "task hours as one of the kind estimate"),
@@ -198,7 +210,7 @@ def test_requests_that_do_not_fit_the_training_are_refused(open_llama: OpenLlama
 
 
 def test_doctor_warns_of_tasks_that_the_model_would_refuse(trained: Path) -> None:
-    fitting = ClassifyTask(kind="classify", labels=LABELS, template="{{ input.rms }}")
+    fitting = ClassifyTask(kind="classify", labels=LABELS)
     tasks = {"sound": fitting, "noise": fitting, "off": fitting.model_copy(update={"enabled": False})}
     model = open_model("default", trained.parent)
     with started(pipe.Load(model_path=str(trained), settings=pipe.EngineSettings(threads=1))) as worker:
@@ -208,6 +220,19 @@ def test_doctor_warns_of_tasks_that_the_model_would_refuse(trained: Path) -> Non
         tasks = {"sound": fitting.model_copy(update={"labels": ("calm", "noisy")})}
         [check] = untrained_tasks(config_with(tasks), model, worker)
         assert "with the labels calm, loud (got calm, noisy)" in check.found
+        tasks = {"sound": fitting.model_copy(update={"template": "{{ input.rms }}"})}
+        [check] = untrained_tasks(config_with(tasks), model, worker)
+        assert 'with another template; tasks.sound.template should be "{{ input }}"' in check.found
+
+
+def test_check_config_names_a_template_that_the_model_was_not_trained_with(trained: Path, tmp_path: Path) -> None:
+    model = f"[models.default]\npath = {json.dumps(str(trained.parent))}\n"
+    task = f"[tasks.sound]\nkind = 'classify'\nlabels = {json.dumps(LABELS)}\ntemplate = '{{{{ input.rms }}}}'\n"
+    (tmp_path / "config.toml").write_text(f"[device]\nsite = 'hall1'\nid = 'board1'\n{model}{task}", "utf-8")
+    [hint] = config_hints(load_config(tmp_path / "config.toml"))
+    assert hint == (
+        'tasks.sound.template: the model was trained with "{{ input }}"; with another template it does not answer'
+    )
 
 
 def config_with(tasks: dict[str, ClassifyTask]) -> Config:

@@ -1,0 +1,181 @@
+"""Whether the interval that a training states holds the share of right answers to rows of other runs.
+
+Short trainings of a small model, on rows in runs of four simulated sources: readings of an episode, a day or a level
+that wanders are alike. The truth is the share of right answers of the written model to the rows of many other runs.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.evaluate.requests import read_tasks
+from convert.learning.recipe import Recipe
+from convert.learning.runs import in_groups
+from convert.learning.training_rows import Row, read_training_rows
+from convert.quantize.recipe import Quantization
+from rigs.bench.figures import processor
+from rigs.rows.compressor import verdict
+
+LABELS = ("normal", "worn", "cavitation")
+TASK = f'[tasks.state]\nkind = "classify"\nlabels = {json.dumps(LABELS)}\n'
+MIN_HELD = 0.9
+RECIPE = Recipe(width=32, layers=1, steps=200)
+# So many other runs are the truth.
+OTHER_RUNS = 150
+_Rows = list[dict[str, Any]]
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints each training; the exit code is 1 if fewer intervals hold the truth than should."""
+    parser = argparse.ArgumentParser(prog="python -m rigs.rows runs", description=__doc__)
+    parser.add_argument("--trainings", type=int, default=10, help="of each source (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--independent", action="store_true", help="take all rows for independent, to see what groups are for"
+    )
+    given = parser.parse_args(words)
+    print(processor())
+    held = check_intervals(range(given.seed, given.seed + given.trainings), RECIPE, is_grouped=not given.independent)
+    return 0 if held else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a training says of its model, and what is true of it."""
+
+    share: float
+    low: float
+    high: float
+    truth: float
+
+    @property
+    def holds(self) -> bool:
+        return self.low <= self.truth <= self.high
+
+
+def check_intervals(seeds: Sequence[int], recipe: Recipe, *, is_grouped: bool = True) -> bool:
+    held = total = 0
+    for name, source in SOURCES.items():
+        for seed in seeds:
+            stated = train(source, seed, recipe, is_grouped=is_grouped)
+            held, total = held + stated.holds, total + 1
+            interval = f"[{100 * stated.low:.1f}-{100 * stated.high:.1f}]"
+            missed = "" if stated.holds else "  NOT HELD"
+            print(
+                f"{name} {seed}: stated {100 * stated.share:.1f} {interval}, true {100 * stated.truth:.1f}{missed}",
+                flush=True,
+            )
+    is_met = held >= MIN_HELD * total
+    print(f"intervals that hold the truth: {held} of {total}: {verdict(is_met)}")
+    return is_met
+
+
+def train(source: "Source", seed: int, recipe: Recipe, *, is_grouped: bool) -> Stated:
+    from convert.learning.training import TrainingJob, answers_of, train_and_evaluate  # noqa: PLC0415 - needs PyTorch
+
+    draw = np.random.default_rng([seed, source.number])
+    rows = read(source.draw(draw, source.runs))
+    if not is_grouped:
+        rows = [replace(row, group=None) for row in rows]
+    job = TrainingJob(
+        rows=rows,
+        quantization=Quantization.Q8_0,
+        recipe=replace(recipe, seed=seed),
+        name="state",
+        version=1,
+        expires=None,
+        licence=None,
+        sign=None,
+    )
+    result = train_and_evaluate(job, lambda _what, _share: None)
+    [quality] = result.tasks
+    others = read(source.draw(draw, OTHER_RUNS))
+    answers = answers_of(result.model, others, job.quantization, lambda _what, _share: None)
+    # The model's limits are in its answers already.
+    right = [answered.is_right and not (answered.unlike or 0.0) > 0 for answered in answers]
+    return Stated(quality.accuracy, *quality.interval, sum(right) / len(right))
+
+
+def read(rows: _Rows) -> list[Row]:
+    """As `edge-convert train` reads a file of them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tasks.toml").write_text(TASK, "utf-8")
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        labelled, _ = read_training_rows([folder / "rows.jsonl"], read_tasks(folder / "tasks.toml"))
+    return in_groups(labelled)[0]
+
+
+# Sources: rows of so many runs. Each run differs from the others by more than its rows do from each other.
+
+SENSORS = ("vibration", "temperature", "current", "pressure")
+# What a label does to the sensors.
+_EFFECTS = np.array([[0.0, 0.0, 0.0, 0.0], [1.6, 1.0, 0.0, 0.0], [0.8, 0.0, 0.6, -1.4]])
+
+
+def episodes(draw: np.random.Generator, runs: int) -> _Rows:
+    """Each episode has one label and a level of its own, and says which it is."""
+    rows = []
+    for run in range(runs):
+        label, level, length = int(draw.integers(3)), draw.normal(0, 0.8, 4), draw.integers(8, 25)
+        values = _EFFECTS[label] + level + draw.normal(0, 0.5, (length, 4))
+        rows += [_row(reading, label, group=f"episode {run}") for reading in values]
+    return rows
+
+
+def days(draw: np.random.Generator, runs: int) -> _Rows:
+    """Each day has all labels, a little offset of all sensors, and is right more or less often."""
+    rows = []
+    for run in range(runs):
+        offset, noise = draw.normal(0, 0.7, 4), draw.uniform(0.3, 1.5)
+        for label in draw.permutation([0, 0, 0, 1, 2]).tolist():
+            rows += [
+                _row(reading, label, group=f"day {run}")
+                for reading in _EFFECTS[label] + offset + draw.normal(0, noise, (4, 4))
+            ]
+    return rows
+
+
+def shifts(draw: np.random.Generator, runs: int) -> _Rows:
+    """As days, in an order that times show, without groups."""
+    return [
+        {key: value for key, value in row.items() if key != "group"} | {"ts": at}
+        for at, row in enumerate(days(draw, runs))
+    ]
+
+
+def wandering(draw: np.random.Generator, runs: int) -> _Rows:
+    """Sensors that wander slowly, in the order of the file alone; a fault comes and goes."""
+    rows, level, label = [], draw.normal(0, 1, 4), 0
+    for _ in range(20 * runs):
+        level = 0.96 * level + 0.28 * draw.normal(0, 1, 4)
+        if draw.random() < 1 / 12:
+            label = int(draw.integers(3))
+        rows.append(_row(_EFFECTS[label] + 0.8 * level + draw.normal(0, 0.3, 4), label))
+    return rows
+
+
+def _row(reading: Any, label: int, **more: Any) -> dict[str, Any]:
+    values = {sensor: round(float(value), 3) for sensor, value in zip(SENSORS, reading, strict=True)}
+    return {"input": values, "answer": LABELS[label], **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    number: int  # Part of the seed.
+    draw: Callable[[np.random.Generator, int], _Rows]
+    runs: int  # How many of them a training has.
+
+
+SOURCES = {
+    "episodes": Source(0, episodes, 30),
+    "days": Source(1, days, 20),
+    "shifts": Source(2, shifts, 27),
+    "wandering": Source(3, wandering, 20),
+}
