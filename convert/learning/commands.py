@@ -37,11 +37,10 @@ from ..write.manifest import PAGE_FILE, signer
 from .doubts import TaskRows, read_as
 from .extension import ExtendedBundle, extend_bundle
 from .recipe import MAX_STEPS, Recipe
-from .report import Training
+from .report import NumberQuality, TaskQuality, Training
 from .runs import in_groups
 from .teacher import ask_teacher
 from .training_rows import Row, read_training_rows, read_unlabelled
-from .usual_command import train_unusual
 
 _ROWS = f"{ROWS}. Several files count as one; what two of them have counts once"
 _SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
@@ -50,15 +49,15 @@ _MINUTES = "the most that all trainings may take: if it is too little, each has 
 _ANY_ACCURACY = "also write a model that is right no more often than always giving the most frequent answer"
 _CHECK = "only say what the rows are read as and what is doubtful about them, and train nothing"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
-_UNLABELLED = "rows like those of --labelled, but without answers: usual readings, for tasks of the kind unusual"
+_UNLABELLED = "rows like those of --labelled, but without answers, for the teacher"
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
 
 
 def _training_fault(given: argparse.Namespace) -> str | None:
-    if given.teacher is not None and given.unlabelled is None:
-        return "--teacher requires --unlabelled: the teacher answers the rows without labels"
-    if given.labelled is None and given.unlabelled is None:
-        return "--labelled is required, or --unlabelled"
+    if (given.teacher is None) != (given.unlabelled is None):
+        return "--teacher and --unlabelled go together: the teacher answers the rows without labels"
+    if given.labelled is None and given.teacher is None:
+        return "--labelled is required, or --teacher and --unlabelled"
     if given.work is not None and given.teacher is None:
         return "--work goes with --teacher, whose answers it keeps"
     if given.out is None and not given.check:
@@ -71,8 +70,7 @@ TRAINING = Command(
     usage="--tasks CONFIG --labelled FILE... --out BUNDLE [option ...]",
     about="Trains a small model of your own from labelled rows, and writes it as a bundle. Readings need a few hundred "
     "rows and a few minutes. The bundle's quality.html says how right it is on rows that it has not seen. With "
-    "--teacher it also learns from a larger model's answers to rows without labels. Tasks of the kind unusual learn "
-    "from rows without labels alone, in less than a minute.",
+    "--teacher it also learns from a larger model's answers to rows without labels.",
     options=[
         required(TASKS),
         option("--labelled", "FILE", _ROWS, nargs="+", action="extend"),
@@ -95,9 +93,9 @@ TRAINING = Command(
         JSON,
     ],
     groups={
-        "without labels, or with a teacher": [
-            option("--unlabelled", "FILE", f"{_UNLABELLED}; with --teacher, for it to answer"),
+        "with a teacher": [
             option("--teacher", "MODEL", _TEACHER),
+            option("--unlabelled", "FILE", _UNLABELLED),
             option("--work", "DIR", _WORK),
         ]
     },
@@ -124,9 +122,6 @@ EXTENSION = Command(
 
 def train(words: Sequence[str]) -> None:
     given = TRAINING.parse(words)
-    if given.unlabelled is not None and given.teacher is None:
-        train_unusual(given)
-        return
     if not given.check:
         if missing := missing_extra("train"):
             raise ConvertError(missing)
@@ -248,6 +243,9 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
     print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}, {size} MB{signed}")
     print(f"judged on {training.held_out}")
     for task in training.tasks:
+        if task.number is not None:
+            _print_number(task, task.number)
+            continue
         low, high = map(percent, task.interval)
         right = f"agrees with the teacher on {percent(task.accuracy)}" if task.is_agreement else ""
         right = right or f"{percent(task.accuracy)} right"
@@ -275,3 +273,21 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
             first = escaped(task.suspects[0].where)
             print(f"  rows whose answers may be wrong: {task.suspects_total}, the most certain {first}")
     print(f"more in {escaped(str(folder / PAGE_FILE))}")
+
+
+def _print_number(task: TaskQuality, number: NumberQuality) -> None:
+    low, high = number.error_interval
+    print(f"{task.name}: mean error {number.with_unit(number.mean_error)}, 95 % interval {low:.4g} to {high:.4g}")
+    if task.independent < task.judged:
+        print(f"  in groups, these {task.judged:,} rows say as much as {task.independent:.0f} independent ones")
+    print(f"  off by at most {number.within}: {percent(task.accuracy)}")
+    least, most = map(percent, number.holds_interval)
+    holds = f"hold the true number in {percent(number.holds)} ({least} to {most})"
+    confidence, width = percent(number.confidence, ".4g"), number.with_unit(number.width)
+    print(f"  intervals at {confidence}: {holds}, median width {width}")
+    if task.baseline is not None and task.baseline.mean_error is not None:
+        print(f"  {task.baseline.name} on the same rows: mean error {number.with_unit(task.baseline.mean_error)}")
+    constant, error = map(number.with_unit, (number.constant, number.constant_error))
+    print(f"  always answering {constant}, the median of the rows: mean error {error}")
+    if task.unlike is not None:
+        print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows")

@@ -52,6 +52,10 @@ class TrainedModel:
         }
         return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_limits(known)))
 
+    def with_levels(self, levels: Mapping[str, tuple[float, ...]]) -> "TrainedModel":
+        """With levels of answers that are numbers, by task, see NumberBins."""
+        return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_levels(levels)))
+
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent import FieldTable, JudgedAnswer, calibration_error, independent_rows, number_of
-from .report import UNSURE, Baseline, ReadField, Suspect, TaskQuality, TeacherQuality
+from .report import UNSURE, Baseline, NumberQuality, ReadField, Suspect, TaskQuality, TeacherQuality
 from .training_rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
@@ -41,13 +41,17 @@ def task_quality(
     baseline: Baseline | None,
     *,
     teacher: TeacherQuality | None = None,
+    number: NumberQuality | None = None,
 ) -> TaskQuality:
     """The quality of one task. rows: all of the task's. judged: the answers to those that were held out."""
     task = rows[0].task
     labelled = sum(row.chances is None for row in rows)
     labels = task.config.choices
-    suspects = _suspects(judged)
+    suspects = _suspects(judged) if labels else []
     most_frequent = Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1]
+    is_useless = sum(map(_has_best_right, judged)) <= most_frequent
+    if number is not None:
+        is_useless = number.mean_error >= number.constant_error
     return TaskQuality(
         name=task.name,
         kind=task.config.kind,
@@ -56,7 +60,7 @@ def task_quality(
         right=sum(answered.is_right for answered in judged),
         independent=_independent(judged),
         most_frequent=most_frequent,
-        is_useless=sum(map(_has_best_right, judged)) <= most_frequent,
+        is_useless=is_useless,
         baseline=baseline,
         unlike=sum(answered.is_unlike for answered in judged) / len(judged) if labels else None,
         calibration_error=score_error(judged) if labels else None,
@@ -66,6 +70,7 @@ def task_quality(
         fields=tuple(_read_field(name, table, rows) for name in table.tasks[task.name].fields),
         is_agreement=not labelled,
         teacher=teacher,
+        number=number,
     )
 
 

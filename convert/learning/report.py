@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..agent import page_environment, percent, share_interval
+from ..agent import DEFAULT_TOLERANCE, page_environment, percent, share_interval
 from ..report.numbers import megabytes
 from ..write.manifest import canonical_json
 
@@ -19,6 +19,7 @@ UNSURE = "(unsure)"
 class Baseline:
     name: str
     right: int
+    mean_error: float | None = None  # Where answers are numbers.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,32 @@ class TeacherQuality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NumberQuality:
+    """How near answers that are numbers are to the true ones, in the unit of the task."""
+
+    unit: str | None
+    mean_error: float  # The mean distance from the true number.
+    error_interval: tuple[float, float]  # Of the mean error, at 95 %.
+    tolerance: float | None  # Within which an answer counts as right; None: a fifth of the true number.
+    constant: float  # The median of the rows.
+    constant_error: float  # The mean error of always answering that.
+    confidence: float  # How often the task's intervals should hold the true number.
+    holds: float  # How often they do.
+    holds_interval: tuple[float, float]  # Of that share, at 95 %.
+    width: float  # The median width of the intervals.
+
+    def with_unit(self, number: float) -> str:
+        return f"{number:.4g}{'' if self.unit is None else f' {self.unit}'}"
+
+    @property
+    def within(self) -> str:
+        """The tolerance in words."""
+        if self.tolerance is not None:
+            return self.with_unit(self.tolerance)
+        return percent(DEFAULT_TOLERANCE, ".4g") + " of the true number"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskQuality:
     """How right the recipe is in a task, on rows that were held out."""
 
@@ -59,7 +86,7 @@ class TaskQuality:
     kind: str
     rows: int
     judged: int  # The rows that were held out.
-    right: int  # How many of them were answered right.
+    right: int  # How many of them were answered right; numbers within their tolerance.
     independent: float  # How many independent rows they are worth, see independent_rows; all of them without groups.
     most_frequent: int  # How many of them have the most frequent answer.
     is_useless: bool  # Whether always giving the most frequent answer is right as often.
@@ -72,6 +99,7 @@ class TaskQuality:
     fields: tuple[ReadField, ...]
     is_agreement: bool = False  # Whether no row is labelled, so that right means as the teacher answers.
     teacher: TeacherQuality | None = None
+    number: NumberQuality | None = None  # None unless answers are numbers.
 
     @property
     def is_teacher_doubtful(self) -> bool:

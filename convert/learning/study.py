@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..agent import EstimateTask
 from ..errors import ConvertError
 from .quality import AnsweredRow
 from .report import TeacherQuality
@@ -17,6 +18,8 @@ from .training_rows import Row, by_task, in_order_of_time
 PARTS = 5
 # With fewer rows, each part is held out once.
 MANY_ROWS = 1000
+# The same for answers that are numbers: their intervals are as true as the held-out rows are many.
+MANY_NUMBERS = 5000
 # So many groups are judged at least, also of many rows, if there are as many: one group says as little as one row.
 MIN_GROUPS = 10
 
@@ -111,11 +114,13 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     Whole groups, if rows have one. Else the newest part, if rows carry a time. Else a part with its share of each
     answer, or each such part in turn. Raises ConvertError for a task that has no rows on one of the two sides.
     """
+    is_number = all(isinstance(row.task.config, EstimateTask) for row in rows)
+    has_many = len(rows) >= (MANY_NUMBERS if is_number else MANY_ROWS)
     if any(row.group is not None for row in rows):
         parts = _parts_by_group(rows, seed)
         groups = [len({(row.task.name, row.group) for row in part}) for part in parts]
         count = len(parts)
-        if len(rows) >= MANY_ROWS:
+        if has_many:
             count = next((at for at in range(1, count) if sum(groups[:at]) >= MIN_GROUPS), count)
         folds = _folds(parts, count)
         judged = sum(len(fold.held_out) for fold in folds)
@@ -126,7 +131,7 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last} rows"
     else:
         parts = _parts_by_answer(rows, seed)
-        count = 1 if len(rows) >= MANY_ROWS else PARTS
+        count = 1 if has_many else PARTS
         folds = _folds(parts, count)
         words = f"all rows, each by a model that has not seen its {100 // PARTS} %"
         if count == 1:

@@ -49,6 +49,9 @@ def _number_bins(answers: Sequence[float]) -> NumberBins:
         edges = np.unique(np.quantile(answers, np.linspace(0, 1, ANSWER_BINS + 1)))
     else:
         edges = np.array([edges[0], *(edges[:-1] + edges[1:]) / 2, edges[-1]])
+    if len(edges) == 2:
+        # Nearly all answers are the same one.
+        edges = np.array([edges[0], edges.mean(), edges[-1]])
     return NumberBins(edges=tuple(edges.tolist()))
 
 

@@ -10,12 +10,12 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from ..agent import MODEL_FILE, FieldTable, Finished, number_of, percent
+from ..agent import MODEL_FILE, EstimateTask, FieldTable, Finished, number_of, percent
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..errors import ConvertError, escaped
 from ..evaluate.requests import Requests
@@ -27,8 +27,9 @@ from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .model import TrainedModel, train_model
+from .numbers import levels_of, number_quality, with_levels
 from .quality import AnsweredRow, Limits, limits_of, task_quality, with_limits
-from .recipe import MIN_STEPS, Recipe
+from .recipe import MIN_STEPS, NUMBER_PASSES, Recipe
 from .report import Baseline, TaskQuality, Training, render_training
 from .study import Fold, Study
 from .teacher import Teacher
@@ -80,9 +81,9 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
     if useless and not job.takes_any_accuracy:
         raise ConvertError("; ".join(map(_useless, useless)))
     asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
-    # Only labels are recorded, because a written answer may depend on a close choice.
-    with_labels = [row.request for row in asked if row.task.config.choices]
-    canaries = with_labels[:: -(-len(with_labels) // CANARIES) or 1]
+    # Only scores are recorded, because a written answer may depend on a close choice.
+    scored = [row.request for row in asked if row.task.config.canary_part == "scores"]
+    canaries = scored[:: -(-len(scored) // CANARIES) or 1]
     with TemporaryDirectory() as name:
         checkpoint = Path(name)
         result.model.write(checkpoint)
@@ -121,20 +122,24 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
 def _useless(task: TaskQuality) -> str:
     share, constant = (percent(count / task.judged) for count in (task.right, task.most_frequent))
     name = escaped(task.name)
+    if (number := task.number) is not None:
+        error, constant_error = map(number.with_unit, (number.mean_error, number.constant_error))
+        always = f"always answering {number.with_unit(number.constant)}, {constant_error}"
+        return f"task {name}: a mean error of {error} is no less than that of {always}; {_ANYWAY}"
     return f"task {name}: {share} right is no more than always giving the most frequent answer, {constant}; {_ANYWAY}"
 
 
 def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     """Trains a model on all rows, and on each fold for how right its recipe is. Raises ConvertError."""
-    recipe, warnings = job.recipe, list[str]()
-    study = Study.of(job.rows, job.teacher, recipe.seed)
+    study, warnings = Study.of(job.rows, job.teacher, job.recipe.seed), list[str]()
+    recipe = whole = _for_numbers(job.recipe, study.rows)
     # On each fold, and on all rows.
     trainings = len(study.folds) + 1
     if job.minutes is not None:
         recipe = _with_steps_for(_TRAINING_SHARE * 60 * job.minutes / trainings, recipe, study.rows)
-    if recipe.steps < job.recipe.steps:
+    if recipe.steps < whole.steps:
         warnings.append(
-            f"--minutes {job.minutes:g} leaves each training {recipe.steps:,} of {job.recipe.steps:,} steps on this "
+            f"--minutes {job.minutes:g} leaves each training {recipe.steps:,} of {whole.steps:,} steps on this "
             "machine: the model may be less often right than with all of them, and no second run gives the same"
         )
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
@@ -143,19 +148,31 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
         for fold, part in zip(study.folds, parts, strict=False)
     ]
     model = train_model(study.rows, recipe, parts[-1])
-    qualities, limits = list[TaskQuality](), dict[str, Limits]()
+    qualities, limits, levels = list[TaskQuality](), dict[str, Limits](), dict[str, tuple[float, ...]]()
     for name, of_task in by_task(study.rows).items():
         judged = [answered for of_fold in answers for answered in study.judged(name, of_fold)]
         limits[name] = limits_of(judged)
+        if model.table.tasks[name].number is not None:
+            levels[name] = levels_of(judged)
+            judged = with_levels(judged)
+        judged = with_limits(judged, limits[name])
         quality = task_quality(
             of_task,
             model.table,
-            with_limits(judged, limits[name]),
+            judged,
             baseline_of(study.folds, name, model.table),
             teacher=study.teacher_quality(name, answers[0]),
+            number=number_quality(of_task, judged) if name in levels else None,
         )
         qualities.append(quality)
-    return Result(model.with_limits(limits), recipe, study.held_out, tuple(qualities), warnings)
+    return Result(model.with_limits(limits).with_levels(levels), recipe, study.held_out, tuple(qualities), warnings)
+
+
+def _for_numbers(recipe: Recipe, rows: Sequence[Row]) -> Recipe:
+    """With fewer steps if the answers of all tasks are numbers and rows are few."""
+    if not all(isinstance(row.task.config, EstimateTask) for row in rows):
+        return recipe
+    return replace(recipe, steps=min(recipe.steps, max(NUMBER_PASSES * len(rows) // recipe.batch, MIN_STEPS)))
 
 
 def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:
@@ -207,17 +224,19 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
     None without labels or labelled rows, or with too many labels.
     """
     sides = [(by_task(fold.train)[task], by_task(fold.held_out)[task]) for fold in folds]
-    first = sides[0][0][0]
-    if not first.task.config.choices or first.chances is not None:
+    first, is_number = sides[0][0][0], table.tasks[task].number is not None
+    if not (first.task.config.choices or is_number) or first.chances is not None:
         return None
     # Neither method can be trained on one label alone, and both take minutes for very many.
-    if not all(2 <= len({row.answer for row in train}) <= _MAX_LABELS for train, _ in sides):
+    if not is_number and not all(2 <= len({row.answer for row in train}) <= _MAX_LABELS for train, _ in sides):
         return None
     fields = [field for field in table.fields if field.name in table.tasks[task].fields]
     numbers, texts = ([field.name for field in fields if (field.edges is None) is is_text] for is_text in (False, True))
     # Texts of blanks alone have no features.
     if not numbers and not any(row.text.strip() for train, _ in sides for row in train):
         return None
+    if is_number:
+        return _number_baseline(sides, numbers, texts) if numbers else None
     right = 0
     for train, held_out in sides:
         model, features = _boosting(numbers, texts, train) if numbers else _regression()
@@ -226,7 +245,31 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
     return Baseline(name="gradient boosting" if numbers else "logistic regression", right=int(right))
 
 
+def _number_baseline(
+    sides: Sequence[tuple[Sequence[Row], Sequence[Row]]], numbers: Sequence[str], texts: Sequence[str]
+) -> Baseline:
+    """The better one of the two usual losses."""
+    baselines = list[Baseline]()
+    for loss in ("absolute_error", "squared_error"):
+        errors, right = list[float](), 0
+        for train, held_out in sides:
+            features = _features(numbers, texts, train)
+            model = HistGradientBoostingRegressor(loss=loss, early_stopping=False, random_state=0)
+            model.fit(features(train), [row.answer for row in train])
+            outputs = model.predict(features(held_out)).tolist()
+            errors += (abs(output - row.answer) for output, row in zip(outputs, held_out, strict=True))
+            right += sum(
+                row.task.config.is_right(output, row.answer) for output, row in zip(outputs, held_out, strict=True)
+            )
+        baselines.append(Baseline(name="gradient boosting", right=right, mean_error=sum(errors) / len(errors)))
+    return min(baselines, key=lambda baseline: baseline.mean_error or 0.0)
+
+
 def _boosting(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> tuple[Any, Any]:
+    return HistGradientBoostingClassifier(early_stopping=False, random_state=0), _features(numbers, texts, train)
+
+
+def _features(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> Callable[[Sequence[Row]], Any]:
     """train: the rows whose most frequent words and pairs of words are features."""
 
     def text_of(row: Row) -> str:
@@ -241,7 +284,7 @@ def _boosting(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]
         of_rows = np.array([[number_of(row.values.get(name)) for name in numbers] for row in rows], dtype=np.float64)
         return of_rows if words is None else np.hstack([of_rows, words.transform(map(text_of, rows)).toarray()])
 
-    return HistGradientBoostingClassifier(early_stopping=False, random_state=0), features
+    return features
 
 
 def _regression() -> tuple[Any, Any]:

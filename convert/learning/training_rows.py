@@ -13,7 +13,6 @@ from ..agent import (
     MACHINE_KEY,
     ROW_KEYS,
     TIME_KEYS,
-    USUAL,
     Task,
     TaskRow,
     compact_json,
@@ -84,7 +83,7 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
     if len(rows) < MIN_ROWS:
         raise ConvertError(f"{where}: should have at least {MIN_ROWS} rows (got {len(rows)})")
     for name, of_task in by_task(rows).items():
-        if of_task[0].task.config.choices and len({row.answer for row in of_task}) < 2:
+        if of_task[0].task.config.canary_part == "scores" and len({row.answer for row in of_task}) < 2:
             raise ConvertError(f"{where}: task {name} should have at least two different answers")
     notes = [f"{repeated} rows are left out, because they came before"] if repeated else []
     timeless = sum(row.time is None for row in rows)
@@ -102,17 +101,6 @@ def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row])
         rule = f"should have at least {MIN_ROWS} different inputs that no labelled row has"
         raise ConvertError(f"{escaped(str(path))}: {rule} (got {len(unlabelled)})")
     return unlabelled
-
-
-def read_usual_rows(unlabelled: Path, labelled: Sequence[Path], tasks: dict[str, Task]) -> list[Row]:
-    """Rows of tasks of the kind `unusual`: those without an answer are usual. Raises ConvertError."""
-    rows = [
-        replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
-        for row in _read(unlabelled, tasks, is_labelled=False)
-    ]
-    for path in labelled:
-        rows += _read(path, tasks, is_labelled=True)
-    return in_order_of_time(rows)
 
 
 def in_order_of_time(rows: Sequence[Row]) -> list[Row]:

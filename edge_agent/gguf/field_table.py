@@ -162,6 +162,15 @@ class FieldTable(_Checked):
         }
         return self.model_copy(update={"tasks": self.tasks | changed})
 
+    def with_levels(self, levels: Mapping[str, tuple[float, ...]]) -> FieldTable:
+        """With other levels of the numbers that are answers, by task."""
+        changed = {
+            name: task.model_copy(update={"number": task.number.model_copy(update={"levels": levels[name]})})
+            for name, task in self.tasks.items()
+            if task.number is not None and name in levels
+        }
+        return self.model_copy(update={"tasks": self.tasks | changed})
+
     @property
     def label_sets(self) -> dict[str, tuple[str, ...]]:
         """The labels of each task that has some."""

@@ -2,6 +2,8 @@
 
 runs: whether stated intervals hold the share of right answers to rows of other runs.
 unusual: the kind `unusual` beside other detectors, its false alarms, and the fields that it names.
+estimate: the kind `estimate` beside gradient boosting, and how often its intervals hold later numbers. Needs the extra
+`train`.
 """
 
 import importlib
@@ -9,7 +11,7 @@ import sys
 
 from rigs.machine import parser_of
 
-COMMANDS = ("runs", "unusual")
+COMMANDS = ("runs", "unusual", "estimate")
 
 
 def main() -> int:

@@ -26,7 +26,7 @@ def answer(unlike: float | None = None) -> Finished:
 def test_the_number_is_the_median_and_the_interval_leaves_as_much_on_either_side() -> None:
     assert task().output_of(answer()) == 20
     assert task().reply_fields(answer()) == {"interval": [10, 40]}
-    assert task(confidence=0.9).interval_of(answer()) == [5, 65]
+    assert task(confidence=0.9).interval_of(SCORES) == [5, 65]
 
 
 def test_an_input_unlike_training_has_no_interval() -> None:
@@ -35,7 +35,7 @@ def test_an_input_unlike_training_has_no_interval() -> None:
 
 def test_the_limits_of_the_task_bound_all_three_numbers() -> None:
     assert task(minimum=25, maximum=30).output_of(answer()) == 25
-    assert task(minimum=12, maximum=30).interval_of(answer()) == [12, 30]
+    assert task(minimum=12, maximum=30).interval_of(SCORES) == [12, 30]
     with pytest.raises(ValidationError, match="should be greater than `minimum`"):
         task(minimum=3, maximum=3)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rigs.rows.estimate import filter_hours, pump_power
 from rigs.rows.runs import SOURCES, read
 from rigs.rows.unusual import check_alarms, check_board
 
@@ -17,3 +18,11 @@ def test_rows_of_each_source_of_runs_are_held_out_in_groups(name: str) -> None:
     source = SOURCES[name]
     rows = read(source.draw(np.random.default_rng(1), source.runs))
     assert len({row.group for row in rows}) == (source.runs if name in {"episodes", "days"} else 20)
+
+
+def test_the_plants_of_estimate_have_rows_that_say_much_about_their_numbers() -> None:
+    for make, field, least in ((filter_hours, "dust_mg_m3", 0.3), (pump_power, "speed_rpm", 0.7)):
+        rows = make(np.random.default_rng(0), 1000)
+        related = np.corrcoef([value[field] for value, _ in rows], [answer for _, answer in rows])[0, 1]
+        assert least < abs(related) < 0.99
+        assert min(answer for _, answer in rows) >= 0

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from edge_agent.core.envelope import Options
-from edge_agent.core.kinds.task import TaskBase
+from edge_agent.core.kinds.fields import FieldsTask
 from edge_agent.core.pipe import Finished, NumberPlan, Plan
 from edge_agent.core.strict_json import number_of
 
@@ -16,8 +16,8 @@ _Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 Ranges = Sequence[tuple[float, float, float]]  # The start, the end and the chance of each.
 
 
-class EstimateTask(TaskBase):
-    """Answers with a number and an interval for the true one. Only a [trained model](training.md) can."""
+class EstimateTask(FieldsTask):
+    """Answers with a number and an interval for the true one. Only a [trained model](training.md#a-number) can."""
 
     kind: Literal["estimate"]
     """What an answer is."""
@@ -41,8 +41,8 @@ class EstimateTask(TaskBase):
             raise ValueError("should be greater than `minimum`")
         return maximum
 
-    definition_fields = (*TaskBase.definition_fields, "minimum", "maximum", "confidence")
-    info_fields = (*TaskBase.info_fields, "unit", "minimum", "maximum", "confidence")
+    definition_fields = (*FieldsTask.definition_fields, "minimum", "maximum", "confidence")
+    info_fields = (*FieldsTask.info_fields, "unit", "minimum", "maximum", "confidence")
     writes = False
     canary_part = "scores"
 
@@ -50,19 +50,22 @@ class EstimateTask(TaskBase):
         return NumberPlan()
 
     def output_of(self, event: Finished) -> float:
-        """The median, from which the mean distance of the true number is least."""
-        return self._quantile(event, 0.5)
+        return self.median_of(event.scores or {})
 
     def reply_fields(self, event: Finished) -> dict[str, Any]:
-        return {"interval": None if event.is_unlike else self.interval_of(event)}
+        return {"interval": None if self.refuses(event) else self.interval_of(event.scores or {})}
 
-    def interval_of(self, event: Finished) -> list[float]:
-        """As often as the true number is outside, it is below as often as above."""
+    def median_of(self, scores: Mapping[str, float]) -> float:
+        """From no other number is the true one less far on average."""
+        return self._quantile(scores, 0.5)
+
+    def interval_of(self, scores: Mapping[str, float]) -> list[float]:
+        """The true number is as often below it as above."""
         outside = (1 - self.confidence) / 2
-        return [self._quantile(event, outside), self._quantile(event, 1 - outside)]
+        return [self._quantile(scores, outside), self._quantile(scores, 1 - outside)]
 
-    def _quantile(self, event: Finished, share: float) -> float:
-        number = quantile(ranges_of(event.scores or {}), share)
+    def _quantile(self, scores: Mapping[str, float], share: float) -> float:
+        number = quantile(ranges_of(scores), share)
         if self.minimum is not None:
             number = max(number, self.minimum)
         if self.maximum is not None:
