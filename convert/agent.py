@@ -41,12 +41,16 @@ from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat
 from edge_agent.engine.usual import Usual, soften, value_text
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.field_table import (
+    MAX_CODES,
     UNLIKE,
+    USUAL_SHARES,
     ControlToken,
+    ErrorCode,
     FieldTable,
     InputField,
     NumberBins,
     TaskFields,
+    code_control,
     strangeness,
     values_of,
 )

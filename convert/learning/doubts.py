@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..agent import number_of, shown
+from ..agent import FieldTable, number_of, shown
 from ..errors import escaped
-from .table import build_table
+from .table import build_table, code_text, outliers_of
 from .training_rows import Row, by_task
 
 # Fewer rows of a label say little about it, and less about how often it is right.
@@ -16,6 +16,8 @@ FEW_ROWS = 10
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 # A text of which this share spells numbers may be meant as one.
 _MANY = 0.5
+# Of a field, the most frequent ones.
+_MAX_CODES = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +53,12 @@ def read_as(rows: Sequence[Row]) -> tuple[list[TaskRows], list[str]]:
                 texts=tuple(field for field in fields if field in texts),
             )
         )
-        doubts += (f"task {name}: {doubt}" for doubt in _doubts(of_task, read[-1]))
+        doubts += (f"task {name}: {doubt}" for doubt in _doubts(of_task, read[-1], table))
     return read, doubts
 
 
-def _doubts(rows: Sequence[Row], read: TaskRows) -> Iterator[str]:
+def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[str]:
+    by_name = {field.name: field for field in table.fields}
     for label, count in read.labels.items():
         if count < FEW_ROWS:
             yield f"{shown(label)} has {count} rows, which is too few to learn it or to judge it"
@@ -66,6 +69,12 @@ def _doubts(rows: Sequence[Row], read: TaskRows) -> Iterator[str]:
             yield f"{name} has one value, {shown(values[0])}, in all rows that have it, so nothing is learnt from it"
         elif field in read.texts:
             yield from _text_doubts(name, values)
+        elif codes := Counter(map(code_text, outliers_of(by_name[field], values))):
+            counts = [
+                f"{count} row{' has' if count == 1 else 's have'} {escaped(code)}"
+                for code, count in codes.most_common(_MAX_CODES)
+            ]
+            yield f"{name}: {', '.join(counts)}: a code of a broken sensor?"
     yield from _contradictions(rows, has_labels=bool(read.labels))
 
 

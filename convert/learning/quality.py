@@ -7,6 +7,7 @@ from typing import Any
 
 from ..agent import FieldTable, JudgedAnswer, calibration_error, independent_rows, number_of
 from .report import UNSURE, Baseline, NumberQuality, ReadField, Suspect, TaskQuality, TeacherQuality
+from .table import code_text, outliers_of
 from .training_rows import Row
 
 # A row is suspect where the model gives its answer less than this, and another one more than that.
@@ -27,7 +28,8 @@ class AnsweredRow:
     scores: Mapping[str, float] | None  # By label; None if the task has none.
     unlike: float | None = None  # See Finished.
     strangeness: float | None = None  # See TaskFields.
-    is_unlike: bool = False
+    is_odd: bool = False  # Whether a field is as in no row of the training.
+    is_unlike: bool = False  # Also if it is odd.
 
     @property
     def is_right(self) -> bool:
@@ -63,6 +65,7 @@ def task_quality(
         is_useless=is_useless,
         baseline=baseline,
         unlike=sum(answered.is_unlike for answered in judged) / len(judged) if labels else None,
+        unlike_by_label=_unlike_by_label(judged, labels),
         calibration_error=score_error(judged) if labels else None,
         confusion=_confusion(judged, labels),
         suspects_total=len(suspects),
@@ -110,6 +113,11 @@ def _confusion(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> dict[st
     return {label: {output: counts[label, output] for output in outputs} for label in labels}
 
 
+def _unlike_by_label(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> dict[str, float]:
+    by_label = {label: [each.is_unlike for each in answers if each.row.answer_text == label] for label in labels}
+    return {label: sum(are_unlike) / len(are_unlike) for label, are_unlike in by_label.items() if are_unlike}
+
+
 def _suspects(answers: Sequence[AnsweredRow]) -> list[Suspect]:
     """The surest first."""
     suspects = []
@@ -124,25 +132,33 @@ def _suspects(answers: Sequence[AnsweredRow]) -> list[Suspect]:
 
 
 def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
-    [edges] = (field.edges for field in table.fields if field.name == name)
+    [field] = (field for field in table.fields if field.name == name)
     values = [row.values.get(name) for row in rows]
-    missing = sum(value is None if edges is None else number_of(value) is None for value in values)
-    low, high = (None, None) if edges is None else (edges[0], edges[-1])
-    return ReadField(name=name, low=low, high=high, missing=missing / len(rows))
+    missing = sum(value is None if field.edges is None else number_of(value) is None for value in values)
+    low, high = field.usual or (None, None)
+    outliers = Counter(map(code_text, outliers_of(field, values)))
+    return ReadField(name=name, low=low, high=high, missing=missing / len(rows), outliers=dict(outliers.most_common()))
 
 
-def limits_of(answers: Sequence[AnsweredRow]) -> Limits:
-    """The limits of one task, from a model without limits. If inputs have both scores, each takes half of the share."""
-    log_odds = [answered.unlike for answered in answers if answered.unlike is not None]
-    strangeness = [answered.strangeness for answered in answers if answered.strangeness is not None]
+def limits_of(answers: Sequence[AnsweredRow], known_strangeness: float | None = None) -> Limits:
+    """The limits of one task, from a model without limits. If inputs have both scores, each takes half of the share.
+
+    known_strangeness: of texts that several rows have, which are never unlike training.
+    """
+    ordinary = [answered for answered in answers if not answered.is_odd]
+    log_odds = [answered.unlike for answered in ordinary if answered.unlike is not None]
+    strangeness = [answered.strangeness for answered in ordinary if answered.strangeness is not None]
     share = UNLIKE_SHARE / (bool(log_odds) + bool(strangeness) or 1)
-    return _limit(log_odds, share), _limit(strangeness, share)
+    most_strangeness = _limit(strangeness, share)
+    if most_strangeness is not None and known_strangeness is not None:
+        most_strangeness = max(most_strangeness, known_strangeness)
+    return _limit(log_odds, share), most_strangeness
 
 
 def with_limits(answers: Sequence[AnsweredRow], limits: Limits) -> list[AnsweredRow]:
     """What a board answers with these limits."""
     return [
-        replace(answered, output=None, is_unlike=True) if _exceeds(answered, limits) else answered
+        replace(answered, output=None, is_unlike=True) if answered.is_odd or _exceeds(answered, limits) else answered
         for answered in answers
     ]
 

@@ -35,9 +35,10 @@ class Suspect:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadField:
     name: str
-    low: float | None  # The smallest number of the rows; None for a text.
-    high: float | None  # The largest one.
+    low: float | None  # The 1st percentile of the ordinary numbers; None for a text.
+    high: float | None  # The 99th one.
     missing: float  # The share of rows without this field.
+    outliers: Mapping[str, int]  # Values far from the ordinary ones, by the number of rows, such as error codes.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,8 @@ class TaskQuality:
     most_frequent: int  # How many of them have the most frequent answer.
     is_useless: bool  # Whether always giving the most frequent answer is right as often.
     baseline: Baseline | None
-    unlike: float | None  # The share of them that is taken for unlike training; None without labels.
+    unlike: float | None  # The share of them that is unlike training or has an odd field; None without labels.
+    unlike_by_label: Mapping[str, float]  # The same of the rows with each label.
     calibration_error: float | None  # The expected one; None without labels.
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.
     suspects_total: int

@@ -151,7 +151,7 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     qualities, limits, levels = list[TaskQuality](), dict[str, Limits](), dict[str, tuple[float, ...]]()
     for name, of_task in by_task(study.rows).items():
         judged = [answered for of_fold in answers for answered in study.judged(name, of_fold)]
-        limits[name] = limits_of(judged)
+        limits[name] = limits_of(judged, model.vocabulary.known_strangeness(of_task))
         if model.table.tasks[name].number is not None:
             levels[name] = levels_of(judged)
             judged = with_levels(judged)
@@ -195,7 +195,7 @@ def answers_of(
 ) -> list[AnsweredRow]:
     """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.
 
-    Rows unlike training have an output, too, which `with_limits` then removes.
+    Rows unlike training, and those with an odd field, have an output, too, which `with_limits` then removes.
     """
     answers = []
     with TemporaryDirectory() as name:
@@ -210,9 +210,10 @@ def answers_of(
                 if not isinstance(event, Finished):
                     answers.append(AnsweredRow(row, None, None))
                     continue
-                output = row.task.output_of(replace(event, unlike=None))
+                output = row.task.output_of(replace(event, unlike=None, odd_fields=()))
                 strangeness = model.vocabulary.strangeness(row)
-                answers.append(AnsweredRow(row, output, event.scores, event.unlike, strangeness))
+                is_odd = bool(event.odd_fields)
+                answers.append(AnsweredRow(row, output, event.scores, event.unlike, strangeness, is_odd))
     return answers
 
 
@@ -239,7 +240,7 @@ def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline
         return _number_baseline(sides, numbers, texts) if numbers else None
     right = 0
     for train, held_out in sides:
-        model, features = _boosting(numbers, texts, train) if numbers else _regression()
+        model, features = boosting(numbers, texts, train) if numbers else _regression()
         model.fit(features(train), [row.answer for row in train])
         right += sum(model.predict(features(held_out)) == [row.answer for row in held_out])
     return Baseline(name="gradient boosting" if numbers else "logistic regression", right=int(right))
@@ -265,7 +266,7 @@ def _number_baseline(
     return min(baselines, key=lambda baseline: baseline.mean_error or 0.0)
 
 
-def _boosting(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> tuple[Any, Any]:
+def boosting(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> tuple[Any, Any]:
     return HistGradientBoostingClassifier(early_stopping=False, random_state=0), _features(numbers, texts, train)
 
 

@@ -1,5 +1,6 @@
 """The tokens of a model: byte-level BPE of the rows' texts and answers, and the control tokens of their fields."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,13 @@ class Vocabulary:
         # A character of a byte-level token is a byte.
         tokens = (token for text in texts for token in self.tokenizer.encode(text, add_special_tokens=False).tokens)
         return strangeness(map(len, tokens))
+
+    def known_strangeness(self, rows: Sequence[Row]) -> float | None:
+        """Of the strangest row whose texts other rows have, too; None if there is none. rows: of one task."""
+        texts = [_texts(self.table, row) for row in rows]
+        counts = Counter(text for of_row in texts for text in set(of_row))
+        known = [row for row, of_row in zip(rows, texts, strict=True) if all(counts[text] > 1 for text in of_row)]
+        return max((strange for row in known if (strange := self.strangeness(row)) is not None), default=None)
 
     def _text_ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids

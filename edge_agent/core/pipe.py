@@ -95,6 +95,7 @@ class NumberPlan:
     """Score the ranges of numbers that a trained model has for this task, generate nothing."""
 
     kind: Literal["number"] = "number"
+    required: tuple[str, ...] | None = None  # As for LabelsPlan.
 
 
 # What the engine does for a request.

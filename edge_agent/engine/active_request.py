@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.pipe import EngineRequest, LabelsPlan, NumberPlan, SchemaPlan, TextPlan
+from edge_agent.core.pipe import EngineRequest, LabelsPlan, NumberPlan, OddField, SchemaPlan, TextPlan
 from edge_agent.engine.answer.answer import Answer, Continuation
 from edge_agent.engine.answer.json_answer import JsonSchema
 from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, NumberAnswer
@@ -35,6 +35,7 @@ class ActiveRequest(MeasuredRequest):
 
     prompt: Sequence[int]
     answer: Answer
+    odd_fields: tuple[OddField, ...] = ()  # See Finished.
     sequence: CacheSequence | None = None  # Its place in the cache; None while it waits.
     reserved_cells: int = 0  # Of the KV cache.
     prefix: Prefix | None = None  # The one that it shares cells with.
@@ -97,6 +98,7 @@ class RequestBuilder:
             prompt=prompt,
             prompt_tokens=len(prompt),
             answer=answer,
+            odd_fields=self.chat.odd_fields(engine_request) if isinstance(self.chat, FieldPrompts) else (),
             branches_left=list(answer.branches),
         )
 

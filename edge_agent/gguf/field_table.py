@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_agent.core.codes import Code, Refusal
+from edge_agent.core.pipe import OddField
 from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
-from edge_agent.core.wording import shown
+from edge_agent.core.wording import cut, shown
 
 # The field of an input that is a text. No key of an object is empty here.
 WHOLE_TEXT = ""
@@ -25,6 +26,9 @@ ANSWER = "<|answer|>"
 # In place of an answer: the input is unlike all rows of the training.
 UNLIKE = "<|unlike|>"
 _MAX_EDGES = 255
+MAX_CODES = 16
+# The shares of the training rows between which a value is usual.
+USUAL_SHARES = 0.01, 0.99
 # Shorter tokens are pieces of unknown words, as a rule.
 _PIECE_BYTES = 3
 
@@ -40,13 +44,20 @@ class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+# A value that stands for a state of the sensor, such as -99 or "ERR".
+ErrorCode = _Number | str
+
+
 class InputField(_Checked):
     name: str
-    edges: (
-        Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1, max_length=_MAX_EDGES)]
-        | None
-    )
-    """Of the bins of a number, rising, from the least to the greatest that training saw. None: the field is a text."""
+    edges: Annotated[tuple[_Number, ...], Field(min_length=1, max_length=_MAX_EDGES)] | None
+    """Of the bins of a number, rising, from the least to the greatest ordinary one of the training. None: the field is
+    a text."""
+    usual: tuple[_Number, _Number] | None = None
+    """A number's ordinary values, from the 1st to the 99th percentile. None: a text, or a model of an older version."""
+    accepted: tuple[_Number, _Number] | None = None
+    """The range beyond which a number is odd: all ordinary ones, and a margin. None: as for `usual`."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -68,23 +79,46 @@ class InputField(_Checked):
     def controls(self) -> list[ControlToken]:
         return [self.missing, *(self.bins or [self._control("text")])]
 
-    def parts(self, value: Any) -> list[ControlToken | str]:
-        """The tokens and texts of a value of this field; None stands for a missing one."""
+    def parts(self, value: Any, codes: Sequence[ErrorCode] = ()) -> list[ControlToken | str]:
+        """The tokens and texts of a value of this field; None stands for a missing one. codes: FieldTable's."""
         if self.edges is None:
             if value is None:
                 return [self.missing]
             return [self._control("text"), value if isinstance(value, str) else compact_json(value)]
+        if (code := self.code_of(value, codes)) is not None:
+            return [code_control(codes.index(code))]
         number = number_of(value)
         if number is None:
             return [self.missing]
         is_above = number > self.edges[-1]
         return [self._control(str(len(self.edges) + 1 if is_above else bisect_right(self.edges, number)))]
 
+    def code_of(self, value: Any, codes: Sequence[ErrorCode]) -> ErrorCode | None:
+        """The code that a value of a number is; None for an ordinary number, too, although elsewhere it is a code."""
+        number = number_of(value)
+        if self.edges is None or (number is not None and self.edges[0] <= number <= self.edges[-1]):
+            return None
+        code = value if number is None and isinstance(value, str) else number
+        return code if code in codes else None
+
+    def oddity(self, value: Any, codes: Sequence[ErrorCode]) -> Literal["out-of-range", "not-a-number"] | None:
+        """Why a value is as in no row of the training; None for a missing one, too."""
+        if self.accepted is None or value is None or self.code_of(value, codes) is not None:
+            return None
+        number, (low, high) = number_of(value), self.accepted
+        if number is None:
+            return "not-a-number"
+        return None if low <= number <= high else "out-of-range"
+
     def _control(self, state: str) -> ControlToken:
         return ControlToken(f"<|field {self.name} {state}|>")
 
 
-_Number = Annotated[float, Field(allow_inf_nan=False)]
+def code_control(index: int) -> ControlToken:
+    """The token of an error code, by its place in `codes`: the same in all fields."""
+    return ControlToken(f"<|code {index}|>")
+
+
 _Limit = _Number | None
 
 
@@ -131,6 +165,8 @@ class TaskFields(_Checked):
     most_log_odds: _Limit = None
     """An input is taken for one that is unlike training if UNLIKE has higher log-odds against the labels."""
     most_strangeness: _Limit = None  # The same for an input whose texts are stranger than this.
+    required: tuple[str, ...] = ()  # The fields that every row of the training had.
+    min_numbers: int = 0  # The fewest fields with a number that a row of the training had.
     number: NumberBins | None = None  # Of its answers, where they are numbers.
     template: str | None = None
     """The task's template in training, without which the fields mean something else. None: an older bundle's."""
@@ -140,6 +176,8 @@ class FieldTable(_Checked):
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     tasks: Annotated[dict[str, TaskFields], Field(min_length=1)]
     fields: tuple[InputField, ...]
+    codes: Annotated[tuple[ErrorCode, ...], Field(max_length=MAX_CODES)] = ()
+    """Error codes of the training rows: values far from the ordinary ones of their field, in several rows."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -188,7 +226,7 @@ class FieldTable(_Checked):
         unlike = [ControlToken(UNLIKE)] if any(task.most_log_odds is not None for task in self.tasks.values()) else []
         fields = (control for input_field in self.fields for control in input_field.controls)
         answers = (control for name in self.tasks for control in self.answer_bins(name))
-        return [ControlToken(ANSWER), *unlike, *tasks, *fields, *answers]
+        return [ControlToken(ANSWER), *unlike, *tasks, *map(code_control, range(len(self.codes))), *fields, *answers]
 
     def answer_bins(self, task: str) -> list[ControlToken]:
         """The tokens of a number that is the task's answer, one for each bin; none where it is no number."""
@@ -205,8 +243,28 @@ class FieldTable(_Checked):
             raise Refusal(Code.BAD_FIELD, message)
         yield _task_control(task)
         for name in task_fields.fields:
-            yield from self._by_name[name].parts(values.get(name))
+            yield from self._by_name[name].parts(values.get(name), self.codes)
         yield ControlToken(ANSWER)
+
+    def odd_fields(self, task: str, text: str, required: Sequence[str] | None = None) -> list[OddField]:
+        """The fields of an input that are as in no row of the training. required: instead of the task's."""
+        task_fields, values = self.tasks[task], values_of(text)
+        fields = [self._by_name[name] for name in task_fields.fields]
+        odd = {each.name: why for each in fields if (why := each.oddity(values.get(each.name), self.codes))}
+        numbers = [each.name for each in fields if each.edges is not None]
+        missing = list(task_fields.required if required is None else required)
+        if sum(name in values for name in numbers) < task_fields.min_numbers:
+            missing += numbers
+        return [
+            *(self._odd_field(name, values[name], why) for name, why in odd.items()),
+            *(self._odd_field(name, None, "missing") for name in dict.fromkeys(missing) if name not in values),
+        ]
+
+    def _odd_field(self, name: str, value: Any, why: Literal["out-of-range", "not-a-number", "missing"]) -> OddField:
+        if value is not None and number_of(value) is None:
+            value = cut(value if isinstance(value, str) else compact_json(value))
+        input_field = self._by_name.get(name)
+        return OddField(field=name, value=value, why=why, usual=input_field.usual if input_field else None)
 
 
 def strangeness(lengths: Iterable[int]) -> float:

@@ -1,5 +1,7 @@
 """What real rows do to models that learn from them; each command is a module of this package, and checks a promise.
 
+breaks: each field broken in turn: whether it is named, and how many ordinary rows are.
+codes: rows with error codes among them. Needs the extra `train`.
 runs: whether stated intervals hold the share of right answers to rows of other runs.
 unusual: the kind `unusual` beside other detectors, its false alarms, and the fields that it names.
 estimate: the kind `estimate` beside gradient boosting, and how often its intervals hold later numbers. Needs the extra
@@ -11,7 +13,7 @@ import sys
 
 from rigs.machine import parser_of
 
-COMMANDS = ("runs", "unusual", "estimate")
+COMMANDS = ("breaks", "codes", "runs", "unusual", "estimate")
 
 
 def main() -> int:

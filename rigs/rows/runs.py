@@ -98,7 +98,7 @@ def train(source: "Source", seed: int, recipe: Recipe, *, is_grouped: bool) -> S
     others = read(source.draw(draw, OTHER_RUNS))
     answers = answers_of(result.model, others, job.quantization, lambda _what, _share: None)
     # The model's limits are in its answers already.
-    right = [answered.is_right and not (answered.unlike or 0.0) > 0 for answered in answers]
+    right = [answered.is_right and not answered.is_odd and not (answered.unlike or 0.0) > 0 for answered in answers]
     return Stated(quality.accuracy, *quality.interval, sum(right) / len(right))
 
 

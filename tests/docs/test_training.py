@@ -122,10 +122,13 @@ def test_the_lines_of_a_teacher_are_those_of_its_table(capsys: pytest.CaptureFix
 def trained(method: str) -> Training:
     task = TaskQuality(
         name="pump-state", kind="classify", rows=100, judged=20, right=18, most_frequent=9,
-        baseline=Baseline(name=method, right=17), unlike=0.02, calibration_error=0.1,
+        baseline=Baseline(name=method, right=17), unlike=0.02, unlike_by_label={"a": 0.02}, calibration_error=0.1,
         independent=9, is_useless=False, confusion={}, suspects_total=1,
         suspects=(Suspect(where="rows.csv:2", answer="Normal", model_answer="Cavitation", score=0.99),),
-        fields=tuple(ReadField(name=name, low=at, high=at, missing=0.0) for name, at in (("rms", 1.0), ("note", None))),
+        fields=tuple(
+            ReadField(name=name, low=low, high=low, missing=0.0, outliers={})
+            for name, low in (("rms", 1.0), ("note", None))
+        ),
     )  # fmt: skip
     return Training(
         name="pumps", version=1, licence=None, quantization="Q8_0", parameters=1, file_bytes=1,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rigs.rows.breaks import check_set, simulated
 from rigs.rows.estimate import filter_hours, pump_power
 from rigs.rows.runs import SOURCES, read
 from rigs.rows.unusual import check_alarms, check_board
@@ -26,3 +27,7 @@ def test_the_plants_of_estimate_have_rows_that_say_much_about_their_numbers() ->
         related = np.corrcoef([value[field] for value, _ in rows], [answer for _, answer in rows])[0, 1]
         assert least < abs(related) < 0.99
         assert min(answer for _, answer in rows) >= 0
+
+
+def test_what_breaks_in_a_field_is_named_and_ordinary_rows_are_not() -> None:
+    assert all(check_set(name, draw_rows, range(1)) for name, draw_rows in simulated().items())

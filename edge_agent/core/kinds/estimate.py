@@ -47,7 +47,7 @@ class EstimateTask(FieldsTask):
     canary_part = "scores"
 
     def plan(self, options: Options) -> Plan:  # noqa: ARG002 - an answer has no options
-        return NumberPlan()
+        return NumberPlan(required=self.required)
 
     def output_of(self, event: Finished) -> float:
         return self.median_of(event.scores or {})

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.kinds.task import template_sha256
-from edge_agent.core.pipe import EngineRequest, LabelsPlan, NumberPlan, Plan, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.core.pipe import (
+    EngineRequest,
+    LabelsPlan,
+    NumberPlan,
+    OddField,
+    Plan,
+    SchemaPlan,
+    TaskPrefix,
+    TextPlan,
+)
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.gguf.field_table import UNLIKE, FieldTable, NumberBins, TaskFields, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
@@ -59,6 +68,11 @@ class FieldPrompts:
             else:
                 tokens.append(self._ids[part.text])
         return tokens, False
+
+    def odd_fields(self, request: EngineRequest) -> tuple[OddField, ...]:
+        """Fields of the input that are as in no row of the training. request: one that `prompt` takes."""
+        required = None if isinstance(request.plan, TextPlan) else request.plan.required
+        return tuple(self._table.odd_fields(request.task, request.messages[-1].content, required))
 
     def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution:
         task_fields, excess, control = self._table.tasks[task], None, None

@@ -14,11 +14,12 @@ import pytest
 from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
+from convert.learning.doubts import read_as
 from convert.learning.quality import AnsweredRow, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.runs import BLOCKS, in_groups
 from convert.learning.study import folds_of
-from convert.learning.table import Noise, build_table
+from convert.learning.table import Noise, build_table, outliers_of
 from convert.learning.training_rows import Row, read_training_rows
 from edge_agent.core import extras
 from tests.convert.conversions import Cli
@@ -279,6 +280,67 @@ def test_fields_are_numbers_or_texts_and_times_are_neither(tmp_path: Path) -> No
     assert (len(edges["rms"]), edges["rms"][0], edges["rms"][-1]) == (65, 0.0, 99 / 7)
 
 
+def with_codes(folder: Path, number: int = 400) -> list[Row]:
+    """Ordinary readings, of which some have a code in a field, one has a stray number, and one a text."""
+    draw = np.random.default_rng(0)
+    values: list[dict[str, Any]] = [
+        {"rms": 2 + draw.normal() / 4, "amps": draw.uniform(60, 140), "note": "ok"} for _ in range(number)
+    ]
+    for at, code in enumerate([-99, 65535, 0] * 4):
+        values[7 * at]["rms"] = code
+    for at, state in enumerate([0, 0, 0, "ERR", "ERR", 0]):
+        values[11 * at + 200]["amps"] = state
+    values[3]["rms"], values[4]["amps"] = 300, "97,5"
+    del values[5]["note"]
+    rows = [{"input": value, "answer": LABELS[at % 2]} for at, value in enumerate(values)]
+    return read(folder, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_codes_and_stray_numbers_leave_the_bins_and_the_ranges(tmp_path: Path) -> None:
+    table = build_table(with_codes(tmp_path))
+    assert set(table.codes) == {-99.0, 0.0, 65535.0, "ERR"}
+    rms, amps, _ = table.fields
+    assert rms.edges is not None
+    assert amps.edges is not None
+    for field, low, high in ((rms, 1, 3), (amps, 60, 140)):
+        assert field.edges is not None
+        assert field.usual is not None
+        assert field.accepted is not None
+        assert low < field.edges[0] < field.usual[0] < field.usual[1] < field.edges[-1] < high
+        assert field.accepted[0] < field.edges[0] < field.edges[-1] < field.accepted[1] < 2 * high
+    assert (table.tasks["sound"].required, table.tasks["sound"].min_numbers) == (("rms",), 1)
+    prompts = [" ".join(map(str, table.parts("sound", json.dumps({"rms": rms})))) for rms in (-99, 65535, 300, 2)]
+    assert ["code" in prompt for prompt in prompts] == [True, True, False, False]
+
+
+def test_values_of_few_kinds_or_with_long_tails_are_ordinary(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    values = [
+        {"alarm": int(at % 50 == 0), "gear": (1, 2, 10)[at % 3], "flow": 0 if at % 20 else draw.uniform(1, 30),
+         "size": float(np.exp(draw.normal(0, 1)))}
+        for at in range(400)
+    ]  # fmt: skip
+    rows = [{"input": value, "answer": LABELS[at % 2]} for at, value in enumerate(values)]
+    table = build_table(read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows)))
+    for field in table.fields:
+        assert not outliers_of(field, [value[field.name] for value in values])
+    assert table.codes == ()
+
+
+def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> None:
+    rows = with_codes(tmp_path)
+    doubts = [doubt for doubt in read_as(rows)[1] if "code" in doubt]
+    rms = "4 rows have -99, 4 rows have 65535, 4 rows have 0, 1 row has 300"
+    assert doubts == [
+        f"task sound: the field rms: {rms}: a code of a broken sensor?",
+        'task sound: the field amps: 4 rows have 0, 2 rows have "ERR": a code of a broken sensor?',
+    ]
+    quality = task_quality(rows, build_table(rows), answered(rows, []), None)
+    assert quality.fields[0].outliers == {"-99": 4, "65535": 4, "0": 4, "300": 1}
+    assert quality.fields[1].high is not None
+    assert quality.fields[1].high < 140
+
+
 def times(rows: Sequence[Row]) -> list[float]:
     return sorted(row.time for row in rows if row.time is not None)
 
@@ -304,7 +366,7 @@ def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Pa
     assert (suspect.answer, suspect.model_answer, suspect.score) == ("calm", "loud", 0.96)
     assert suspect.where.endswith("rows.jsonl:4")
     assert quality.calibration_error == pytest.approx(0.03)
-    assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9.099, 0)]
+    assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9.089, 0)]
 
 
 def test_the_interval_allows_for_rows_that_the_judged_models_lacked(tmp_path: Path) -> None:
@@ -364,6 +426,12 @@ def test_few_ordinary_rows_are_taken_for_unlike_training(tmp_path: Path) -> None
     found = with_limits(answers, limits)
     assert [one.row for one in found if one.is_unlike] == [rows[98], rows[99]]
     assert [one.output for one in found[97:]] == [rows[97].answer, None, None]
+    # A row with an odd field gets no label, whatever the limits are, and they are set without it.
+    odd = [replace(one, is_odd=at == 99) for at, one in enumerate(answers)]
+    assert limits_of(odd)[0] == 97.0
+    assert [one.row for one in with_limits(odd, (99.0, None)) if one.is_unlike] == [rows[99]]
+    # Texts that several rows have are never unlike training.
+    assert limits_of([replace(one, strangeness=0.0) for one in answers], 2.5) == (98.0, 2.5)
     # Each kind has half of the share.
     both = limits_of([replace(one, strangeness=-float(at)) for at, one in enumerate(answers)])
     assert both == (98.0, -1.0)

@@ -108,6 +108,58 @@ def test_an_input_without_any_known_field_is_refused(task: str, value: object, m
     assert message in refused.value.error.message
 
 
+RANGED = FieldTable.model_validate(
+    {
+        "tasks": {
+            "sound": {
+                "kind": "classify", "labels": LABELS, "fields": ("rms", "rpm", "note"), "most_log_odds": 1e9,
+                "required": ("rms",), "min_numbers": 1,
+            },
+        },
+        "fields": (
+            {"name": "rms", "edges": (0.5, 1.0), "usual": (0.6, 0.9), "accepted": (0.4, 1.2)},
+            {"name": "rpm", "edges": (0.0, 1500.0), "usual": (10.0, 1490.0), "accepted": (-20.0, 1600.0)},
+            {"name": "note", "edges": None},
+        ),
+        "codes": (0.0, "ERR"),
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "required", "odd"),
+    [
+        ({"rms": 1.2, "rpm": -20}, None, []),
+        ({"rms": 1.21, "rpm": 1e9}, None, [("rms", 1.21, "out-of-range"), ("rpm", 1e9, "out-of-range")]),
+        # Codes of the training, which are far from the ordinary values of one field and among those of another.
+        ({"rms": 0, "rpm": 0}, None, []),
+        ({"rms": "ERR", "rpm": -99}, None, [("rpm", -99, "out-of-range")]),
+        ({"rms": "0,7", "rpm": True}, None, [("rms", "0,7", "not-a-number"), ("rpm", "true", "not-a-number")]),
+        ({"rpm": 1, "note": 7}, None, [("rms", None, "missing")]),
+        ({"rpm": 1}, ("note", "hall"), [("note", None, "missing"), ("hall", None, "missing")]),
+        # No row of the training had none of the numbers.
+        ({"note": "hums"}, (), [("rms", None, "missing"), ("rpm", None, "missing")]),
+    ],
+)
+def test_fields_that_are_as_in_no_row_are_odd(value: object, required: tuple[str, ...] | None, odd: list[Any]) -> None:
+    found = RANGED.odd_fields("sound", json.dumps(value), required)
+    assert [(each.field, each.value, each.why) for each in found] == odd
+    usual = {"rms": (0.6, 0.9), "rpm": (10.0, 1490.0)}
+    assert all(each.usual == usual.get(each.field) for each in found)
+    # A table of an older version has no ranges.
+    assert not TABLE.odd_fields("sound", json.dumps(value))
+
+
+def test_odd_fields_stand_beside_the_scores(open_llama: OpenLlama, tmp_path: Path) -> None:
+    engine = open_llama(model=make_trained(tmp_path, RANGED), tasks=())
+    plain, odd, code = (finished(engine, run({"rms": rms}))[1] for rms in (0.7, 1000, 0))
+    assert [answer.marks for answer in (plain, odd, code)] == [[], ["out-of-range"], []]
+    assert sum((odd.scores or {}).values()) == pytest.approx(1)
+    # A task may require other fields than the training had.
+    asked = replace(run({"rms": 0.7}), plan=LabelsPlan(labels=LABELS, required=("note",)))
+    assert finished(engine, asked)[1].marks == ["missing-fields"]
+
+
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20, unique=True), st.floats())
 def test_a_bin_says_which_limits_a_number_is_between(limits: list[float], number: float) -> None:
     field = InputField(name="x", edges=tuple(sorted(limits)))
