@@ -16,6 +16,7 @@ from edge_agent.core.files import TooLongError, atomic_writer, read_bounded, sha
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.estimate import DEFAULT_TOLERANCE, EstimateTask, level_of, ranges_of
 from edge_agent.core.kinds.registry import BUILT_IN_TASK
+from edge_agent.core.kinds.unusual import USUAL, UnusualTask
 from edge_agent.core.labelled import GROUP_KEY, MACHINE_KEY, ROW_KEYS, TIME_KEYS, RowsError, json_values
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.page.page import environment as page_environment
@@ -38,7 +39,7 @@ from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
-from edge_agent.engine.usual import Usual, soften, value_text
+from edge_agent.engine.usual import SCORE_DIGITS, Usual, soften, value_text
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.field_table import (
     MAX_CODES,

@@ -117,6 +117,12 @@ made_for = "7c2e51f09ab34d68"
 scale = { Normal = 0.6, "Bearing fault" = 0.6, Cavitation = 0.6, Overload = 0.6 }
 bias = { Normal = -1.2, "Bearing fault" = 0.8, Cavitation = 0.3, Overload = 0.1 }
 
+[tasks.pump-watch]
+kind = "unusual"
+false_alarms = "1 per week"
+reading_interval_s = 600
+usual = ["usual", "normal"]
+
 [tasks.pump-diagnosis]
 kind = "extract"
 system = "Diagnose the reading."

@@ -114,6 +114,8 @@ def differences(folder: Path, model: AdaptedModel, progress: OnProgress) -> list
 
 def _canary(worker: WorkerClient, task: Task, request: TaskRow) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
+    if task.config.has_own_model:
+        return f"task {task.name} has a model of its own, whose canaries `edge-convert train` records"
     value = request.fields["input"]
     event = worker.ask(run := canary_format.build_canary_request(task, value, 0))
     if not isinstance(event, Finished):

@@ -67,7 +67,11 @@ def read_requests(path: Path, tasks: dict[str, Task], *, is_labelled: bool = Fal
 
 def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
     """Rows with answers that their tasks can give. Raises ConvertError."""
-    return read_requests(path, tasks, is_labelled=True)
+    labelled = read_requests(path, tasks, is_labelled=True)
+    for row in labelled.requests:
+        if row.task.config.has_own_model:
+            raise row_error(row, f"task: {row.task.name} has a model of its own, which `edge-convert train` judges")
+    return labelled
 
 
 def row_error(row: TaskRow, message: str) -> ConvertError:

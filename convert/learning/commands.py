@@ -41,6 +41,7 @@ from .report import NumberQuality, TaskQuality, Training
 from .runs import in_groups
 from .teacher import ask_teacher
 from .training_rows import Row, read_training_rows, read_unlabelled
+from .usual_command import train_unusual
 
 _ROWS = f"{ROWS}. Several files count as one; what two of them have counts once"
 _SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
@@ -49,15 +50,15 @@ _MINUTES = "the most that all trainings may take: if it is too little, each has 
 _ANY_ACCURACY = "also write a model that is right no more often than always giving the most frequent answer"
 _CHECK = "only say what the rows are read as and what is doubtful about them, and train nothing"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
-_UNLABELLED = "rows like those of --labelled, but without answers, for the teacher"
+_UNLABELLED = "rows like those of --labelled, but without answers: usual readings, for tasks of the kind unusual"
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
 
 
 def _training_fault(given: argparse.Namespace) -> str | None:
-    if (given.teacher is None) != (given.unlabelled is None):
-        return "--teacher and --unlabelled go together: the teacher answers the rows without labels"
-    if given.labelled is None and given.teacher is None:
-        return "--labelled is required, or --teacher and --unlabelled"
+    if given.teacher is not None and given.unlabelled is None:
+        return "--teacher requires --unlabelled: the teacher answers the rows without labels"
+    if given.labelled is None and given.unlabelled is None:
+        return "--labelled is required, or --unlabelled"
     if given.work is not None and given.teacher is None:
         return "--work goes with --teacher, whose answers it keeps"
     if given.out is None and not given.check:
@@ -70,7 +71,8 @@ TRAINING = Command(
     usage="--tasks CONFIG --labelled FILE... --out BUNDLE [option ...]",
     about="Trains a small model of your own from labelled rows, and writes it as a bundle. Readings need a few hundred "
     "rows and a few minutes. The bundle's quality.html says how right it is on rows that it has not seen. With "
-    "--teacher it also learns from a larger model's answers to rows without labels.",
+    "--teacher it also learns from a larger model's answers to rows without labels. Tasks of the kind unusual learn "
+    "from rows without labels alone, in less than a minute.",
     options=[
         required(TASKS),
         option("--labelled", "FILE", _ROWS, nargs="+", action="extend"),
@@ -93,9 +95,9 @@ TRAINING = Command(
         JSON,
     ],
     groups={
-        "with a teacher": [
+        "without labels, or with a teacher": [
+            option("--unlabelled", "FILE", f"{_UNLABELLED}; with --teacher, for it to answer"),
             option("--teacher", "MODEL", _TEACHER),
-            option("--unlabelled", "FILE", _UNLABELLED),
             option("--work", "DIR", _WORK),
         ]
     },
@@ -122,6 +124,9 @@ EXTENSION = Command(
 
 def train(words: Sequence[str]) -> None:
     given = TRAINING.parse(words)
+    if given.unlabelled is not None and given.teacher is None:
+        train_unusual(given)
+        return
     if not given.check:
         if missing := missing_extra("train"):
             raise ConvertError(missing)

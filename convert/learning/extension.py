@@ -1,6 +1,5 @@
 """Extends a copy of a bundle: by score maps from the feedback of many boards, and by trained models as students."""
 
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -20,10 +19,8 @@ from ..agent import (
     shared_map,
 )
 from ..errors import ConvertError, escaped
-from ..write.bundle import copied_bundle, verify_bundle
+from ..write.bundle import copied_bundle, student_name, verify_bundle
 from ..write.manifest import canonical_json
-
-_MAX_NAME_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def extend_bundle(
             maps = {"schema": SCORE_MAPS_SCHEMA, "maps": {**model.score_maps, **entries}}
             (folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
         for name, path in files.items():
-            shutil.copyfile(path, folder / f"{name}.gguf")
+            shutil.copyfile(path, folder / f"{name}{path.suffix}")
     return ExtendedBundle(copied, fitted, tasks)
 
 
@@ -136,24 +133,20 @@ def _fit(exports: Sequence[Export]) -> FittedMap:
 
 
 def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> tuple[dict[str, list[str]], dict[str, Path]]:
-    """By name, the tasks of all students, and the models of the new ones; one replaces an older one of its name."""
-    if model_facts(large.path).fields is not None:
-        raise ConvertError(f"{escaped(str(bundle))}: is itself a model that `edge-convert train` made")
+    """By name, the tasks of all students, and the files of the new ones; one replaces an older one of its name."""
     tasks = {student.name: [*student.tasks] for student in large.students}
     files = dict[str, Path]()
     for path in students:
         model, where = verify_bundle(path), escaped(str(path))
-        name, fields = f"student-{_slug(model.bundle_name)}", model_facts(model.path).fields
-        if fields is None:
-            raise ConvertError(f"{where}: should be a bundle that `edge-convert train` made")
-        if name in files:
-            raise ConvertError(f"{where}: should have another name than the other students (got {name})")
-        if not fields.label_sets:
-            raise ConvertError(f"{where}: should have a task of the kind classify; a student answers no other")
-        if lost := sorted(set(tasks.get(name, ())) - fields.label_sets.keys()):
-            rule = f"would replace {name}, and does not answer its task {escaped(lost[0])}; give it another --name"
-            raise ConvertError(f"{where}: {rule}")
-        files[name], tasks[name] = model.path, [*fields.label_sets]
+        for name, (file, of_student) in _students_of(model, where).items():
+            if file.suffix == ".gguf" and (large.tokens is None or model_facts(large.path).fields is not None):
+                raise ConvertError(f"{escaped(str(bundle))}: is itself a model that `edge-convert train` made")
+            if name in files:
+                raise ConvertError(f"{where}: should have another name than the other students (got {name})")
+            if lost := sorted(set(tasks.get(name, ())) - {*of_student}):
+                rule = f"would replace {name}, and does not answer its task {escaped(lost[0])}; give it another --name"
+                raise ConvertError(f"{where}: {rule}")
+            files[name], tasks[name] = file, of_student
     all_tasks = [task for of_student in tasks.values() for task in of_student]
     if repeated := sorted({task for task in all_tasks if all_tasks.count(task) > 1}):
         names = ", ".join(map(escaped, repeated))
@@ -162,5 +155,12 @@ def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> tuple
     return tasks, files
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_MAX_NAME_LENGTH] or "model"
+def _students_of(model: Model, where: str) -> dict[str, tuple[Path, list[str]]]:
+    """By name, the files of a bundle that become students, and their tasks. Raises ConvertError."""
+    if model.tokens is None:  # Nothing but what usual readings look like.
+        return {student.name: (Path(student.path), [*student.tasks]) for student in model.students}
+    if (fields := model_facts(model.path).fields) is None:
+        raise ConvertError(f"{where}: should be a bundle that `edge-convert train` made")
+    if not fields.label_sets:
+        raise ConvertError(f"{where}: should have a task of the kind classify or unusual; a student answers no other")
+    return {student_name(model.bundle_name): (model.path, [*fields.label_sets])}

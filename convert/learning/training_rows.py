@@ -13,6 +13,7 @@ from ..agent import (
     MACHINE_KEY,
     ROW_KEYS,
     TIME_KEYS,
+    USUAL,
     Task,
     TaskRow,
     compact_json,
@@ -101,6 +102,17 @@ def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row])
         rule = f"should have at least {MIN_ROWS} different inputs that no labelled row has"
         raise ConvertError(f"{escaped(str(path))}: {rule} (got {len(unlabelled)})")
     return unlabelled
+
+
+def read_usual_rows(unlabelled: Path, labelled: Sequence[Path], tasks: dict[str, Task]) -> list[Row]:
+    """Rows of tasks of the kind `unusual`: those without an answer are usual. Raises ConvertError."""
+    rows = [
+        replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
+        for row in _read(unlabelled, tasks, is_labelled=False)
+    ]
+    for path in labelled:
+        rows += _read(path, tasks, is_labelled=True)
+    return in_order_of_time(rows)
 
 
 def in_order_of_time(rows: Sequence[Row]) -> list[Row]:

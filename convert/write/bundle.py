@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from ..errors import ConvertError, escaped
 from ..quantize import ggml
 from ..stopping import stop_deferred
 from .manifest import BUNDLE_FILES, canonical_json, describe_files
+
+_MAX_NAME_LENGTH = 32
 
 
 @contextmanager
@@ -112,9 +115,15 @@ def check_target(target: Path, *, replace: bool) -> None:
     if not replace:
         raise ConvertError(f"{shown}: already exists; --force replaces it")
     names = {path.name for path in target.iterdir()} if target.is_dir() and not target.is_symlink() else {"a file"}
-    others = {name for name in names - BUNDLE_FILES if STUDENT_FILE.fullmatch(name) is None}
-    if names and (others or not {MANIFEST_FILE, MODEL_FILE} <= names):
+    students = {name for name in names if STUDENT_FILE.fullmatch(name) is not None}
+    is_bundle = MANIFEST_FILE in names and (MODEL_FILE in names or students)
+    if names and (names - BUNDLE_FILES - students or not is_bundle):
         raise ConvertError(f"{shown}: not an empty folder and not a bundle alone, so --force does not replace it")
+
+
+def student_name(bundle_name: str) -> str:
+    """The name, in another bundle, of the model that this bundle was made for."""
+    return f"student-{re.sub(r'[^a-z0-9]+', '-', bundle_name.lower()).strip('-')[:_MAX_NAME_LENGTH] or 'model'}"
 
 
 def verify_bundle(folder: Path, public_keys: Sequence[Path] = ()) -> Model:
@@ -130,7 +139,8 @@ def verify_bundle(folder: Path, public_keys: Sequence[Path] = ()) -> Model:
         for adapter in adapters:
             check_adapter(adapter)
         for path in (model.path, *adapters, *(Path(student.path) for student in model.students)):
-            _check_weights(path)
+            if path.suffix == ".gguf":
+                _check_weights(path)
     except (ModelError, HeaderError) as error:
         # The agent names a field of its configuration; the converter has none.
         raise ConvertError(escaped(str(error).removeprefix("models.default."), limit=1000)) from None

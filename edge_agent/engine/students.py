@@ -24,8 +24,15 @@ def _open_gguf(student: pipe.Student, on_progress: _OnProgress) -> Engine:
     return LlamaEngine(pipe.Load(model_path=student.path, settings=_SETTINGS), on_progress)
 
 
+def _open_usual(student: pipe.Student, _on_progress: _OnProgress) -> Engine:
+    # Needs numpy, which the echo engine must work without.
+    from edge_agent.engine.usual_engine import UsualEngine  # noqa: PLC0415
+
+    return UsualEngine(student.path, _SETTINGS)
+
+
 # Each opens a file with this suffix, of a format of models/bundle. Raises LoadError.
-_OPENERS: dict[str, Callable[[pipe.Student, _OnProgress], Engine]] = {".gguf": _open_gguf}
+_OPENERS: dict[str, Callable[[pipe.Student, _OnProgress], Engine]] = {".gguf": _open_gguf, ".json": _open_usual}
 
 
 class Students:
@@ -34,6 +41,10 @@ class Students:
     def __init__(self, load: pipe.Load, on_progress: _OnProgress, emit: Callable[[pipe.Event], object]) -> None:
         self._engines: list[Engine] = []
         self._commands: dict[str, CommandQueue] = {}
+        # Of tasks that no large model answers: a canary's request names no student.
+        self._own = {
+            task: student.name for student in load.students for task, labels in student.tasks.items() if not labels
+        }
         for student in load.students:
             engine = _OPENERS[Path(student.path).suffix](student, on_progress)
             commands: CommandQueue = queue.SimpleQueue()
@@ -46,10 +57,12 @@ class Students:
         if isinstance(command, pipe.Cancel):
             for commands in self._commands.values():
                 commands.put(command)
-        if not isinstance(command, pipe.EngineRequest) or command.student is None:
+        if not isinstance(command, pipe.EngineRequest):
             return False
-        self._commands[command.student].put(command)
-        return True
+        student = command.student or self._own.get(command.task)
+        if student is not None:
+            self._commands[student].put(command)
+        return student is not None
 
     def busy_s(self) -> float:
         """Time of the steps of all students."""

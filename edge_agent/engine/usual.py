@@ -20,6 +20,8 @@ from edge_agent.gguf.usual_readings import UsualReadings
 
 Floats = npt.NDArray[np.float64]
 
+# Of a score in an answer.
+SCORE_DIGITS = 6
 # No answer says that a reading is rarer than this.
 MIN_RARITY = 1e-6
 # The fields without which a reading is at least this rare among usual ones explain why it is not.

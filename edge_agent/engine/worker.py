@@ -135,6 +135,11 @@ def _open(
     students = Students(load, on_progress, emit)
     if pipe.is_echo(load.model_path):
         return EchoEngine(load, on_progress), students
+    if not load.model_path.endswith(".gguf"):
+        # Needs numpy, which the echo engine must work without.
+        from edge_agent.engine.usual_engine import UsualEngine  # noqa: PLC0415
+
+        return UsualEngine(load.model_path, load.settings), students
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 

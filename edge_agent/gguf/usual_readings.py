@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import parse_json
 
 MAX_BYTES = 4_000_000
@@ -66,6 +67,7 @@ class Tail(_Checked):
 class UsualReadings(_Checked):
     """Of one task. A reading's score is its negative log density; the higher, the rarer."""
 
+    template: str = DEFAULT_TEMPLATE  # The task's, without which the fields mean something else.
     numbers: Annotated[tuple[NumberField, ...], Field(max_length=MAX_FIELDS)]
     values: Annotated[tuple[ValueField, ...], Field(max_length=MAX_FIELDS)]
     components: Annotated[tuple[Component, ...], Field(max_length=MAX_COMPONENTS)]

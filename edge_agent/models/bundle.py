@@ -19,6 +19,7 @@ from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, printable, shown, shown_path
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import MODELS, ModelFacts, read_model_facts
+from edge_agent.gguf.usual_readings import MAX_BYTES, read_usual_readings
 from edge_agent.models.signatures import SIGNATURE_FILE, SignatureError, verifying_key
 from edge_agent.models.trust import Trust
 
@@ -26,8 +27,8 @@ MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # A user's LoRA, and the repair of quantization losses.
 ADAPTER_FILE, REPAIR_FILE = ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
-# A small trained model that is asked first.
-STUDENT_FILE = re.compile(r"(student-[a-z0-9][a-z0-9_-]{0,31})\.gguf")
+# A small trained model that is asked first, or what usual readings look like.
+STUDENT_FILE = re.compile(r"(student-[a-z0-9][a-z0-9_-]{0,31})\.(?:gguf|json)")
 _MAX_SCORE_MAPS_BYTES = 1_000_000
 # Files that the manifest does not list.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
@@ -38,6 +39,10 @@ _MAX_FILE_BYTES = 1 << 36
 # As long as edge-convert allows; it is published in `info`.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
 _TRUST_ANY = Trust()
+# Of a bundle without a large model.
+_NO_MODEL = ModelFacts(
+    quantization="none", context_length=0, tokens=0, all_tokens=0, chat_template_sha256=None, bytes_per_token=0
+)
 
 
 def _check_expiry(text: str) -> str:
@@ -61,7 +66,7 @@ class Manifest(BaseModel):
     schema_version: Literal[1, 2] = Field(alias="schema")
     name: _ShortText
     version: Annotated[int, Field(ge=1, le=1 << 31)]
-    architecture: Literal["qwen2"]
+    architecture: Literal["qwen2", "none"]  # "none": there is no large model.
     quantization: _ShortText
     licence: _ShortText | None = None
     files: dict[str, _ListedFile]
@@ -178,6 +183,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
             stamps=file_stamps(path, ()),
         )
     manifest = checked.manifest
+    model_file = _model_file(manifest)
     for name, listed in manifest.files.items():
         found = sha256_of(path / name)
         if found != listed.sha256:
@@ -186,12 +192,12 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
     return Model(
         key=key,
         source=path,
-        path=path / MODEL_FILE,
+        path=path / model_file,
         bundle_name=manifest.name,
         version=manifest.version,
-        sha256=manifest.files[MODEL_FILE].sha256,
+        sha256=manifest.files[model_file].sha256,
         quantization=manifest.quantization.upper(),
-        size_bytes=manifest.files[MODEL_FILE].bytes,
+        size_bytes=manifest.files[model_file].bytes,
         licence=manifest.licence,
         context_length=manifest.context_length,
         signature=checked.signature,
@@ -202,10 +208,10 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
         students=students,
         score_maps=_read_score_maps(path, manifest),
         chat_template_sha256=facts.chat_template_sha256,
-        tokens=facts.tokens,
-        all_tokens=facts.all_tokens,
-        bytes_per_token=facts.bytes_per_token,
-        stamps=file_stamps(path / MODEL_FILE, (*adapters, *students)),
+        tokens=facts.tokens or None,
+        all_tokens=facts.all_tokens or None,
+        bytes_per_token=facts.bytes_per_token or None,
+        stamps=file_stamps(path / model_file, (*adapters, *students)),
     )
 
 
@@ -215,7 +221,13 @@ def listed_weights(path: Path) -> str | None:
         manifest = _check_manifest(path.resolve(), _TRUST_ANY).manifest
     except (ModelError, OSError):
         return None
-    return weights_sha256(manifest.files[MODEL_FILE].sha256, _adapters(path, manifest))
+    return weights_sha256(manifest.files[_model_file(manifest)].sha256, _adapters(path, manifest))
+
+
+def _model_file(manifest: Manifest) -> str:
+    """Where there is no large model, the first file that says what usual readings look like stands for it."""
+    usual = (name for name in sorted(manifest.files) if STUDENT_FILE.fullmatch(name) and name.endswith(".json"))
+    return MODEL_FILE if MODEL_FILE in manifest.files else next(usual, MODEL_FILE)
 
 
 def trained_templates(path: Path) -> dict[str, str]:
@@ -243,16 +255,14 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
     for name, listed in sorted(manifest.files.items()):
         if (match := STUDENT_FILE.fullmatch(name)) is None:
             if name.startswith("student-"):
-                rule = "should be named student-NAME.gguf, with a NAME of at most 32 characters a to z, 0 to 9, _ or -"
+                rule = "should be student-NAME.gguf or .json, with a NAME of at most 32 characters a to z, 0 to 9, _, -"
                 raise ModelError(f"{folder.name}/{printable(name)}: {rule}")
             continue
         try:
-            facts = read_model_facts(folder / name)
-        except HeaderError as error:
-            raise ModelError(f"{folder.name}/{name}: {error}") from error
-        if facts.fields is None:
-            raise ModelError(f"{folder.name}/{name}: should be a model that `edge-convert train` made")
-        tasks = facts.fields.label_sets
+            tasks, templates, quantization = (_usual_tasks if name.endswith(".json") else _trained_tasks)(folder / name)
+        except (HeaderError, ValueError) as error:
+            fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
+            raise ModelError(f"{folder.name}/{name}: {fault}") from error
         if repeated := {task for student in students for task in student.tasks} & tasks.keys():
             raise ModelError(f"{folder.name}/{name}: another student already has the task {shown(min(repeated))}")
         path = str(folder / name)
@@ -260,12 +270,31 @@ def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
             name=match[1],
             path=path,
             sha256=listed.sha256,
-            quantization=facts.quantization,
+            quantization=quantization,
             tasks=tasks,
-            templates=facts.fields.templates,
+            templates=templates,
         )
         students.append(student)
     return tuple(students)
+
+
+# The labels and the template of each task, and the type of the weights.
+_StudentFacts = tuple[dict[str, tuple[str, ...]], dict[str, str], str]
+
+
+def _trained_tasks(path: Path) -> _StudentFacts:
+    """Raises HeaderError, OSError."""
+    facts = read_model_facts(path)
+    if facts.fields is None:
+        raise HeaderError("should be a model that `edge-convert train` made")
+    return facts.fields.label_sets, facts.fields.templates, facts.quantization
+
+
+def _usual_tasks(path: Path) -> _StudentFacts:
+    """Of tasks of the kind `unusual`, which have no labels. Raises ValueError, OSError."""
+    with path.open("rb") as file:
+        tasks = read_usual_readings(file.read(MAX_BYTES + 1)).tasks
+    return dict.fromkeys(tasks, ()), {name: task.template for name, task in tasks.items()}, "none"
 
 
 def _check_content(
@@ -274,8 +303,9 @@ def _check_content(
     """Checks everything except the hashes; a bare .gguf has no manifest. Raises ModelError, OSError."""
     checked = _check_manifest(path, trust) if path.is_dir() else None
     model, name = (path, path.name) if checked is None else (path / MODEL_FILE, f"{path.name}/{MODEL_FILE}")
+    has_model = checked is None or MODEL_FILE in checked.manifest.files
     try:
-        facts = read_model_facts(model)
+        facts = read_model_facts(model) if has_model else _NO_MODEL
     except HeaderError as error:
         raise ModelError(f"{name}: {error}") from error
     if checked is not None:
@@ -310,7 +340,7 @@ def _check_manifest(folder: Path, trust: Trust) -> _CheckedManifest:
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             raise ModelError(f"{where}: files: should be plain names in the folder (got {shown(name)})")
-    if MODEL_FILE not in manifest.files:
+    if _model_file(manifest) not in manifest.files:
         raise ModelError(f"{where}: files: {MODEL_FILE} is required, but missing")
     unlisted = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
     if unlisted:

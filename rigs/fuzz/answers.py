@@ -90,7 +90,7 @@ def fault(reply: dict[str, Any], topic: str, base: str) -> str | None:
         "task": f"/{reply['task']}/response" in topic or "/infer/" not in topic,
         "output": (reply["output"] is None) if status != "ok" else isinstance(reply["output"], (str, dict)),
         "scores": reply["scores"] is None or abs(sum(reply["scores"].values()) - 1) <= 0.001,
-        "finish": reply["finish"] in ({"stop", "length", "labels", "schema"} if status == "ok" else {None}),
+        "finish": reply["finish"] in ({"stop", "length", "labels", "schema", "model"} if status == "ok" else {None}),
         "model": status != "ok" or {"name", "sha256", "quantization"} <= reply["model"].keys(),
         "usage": status != "ok"
         or {"prompt_tokens", "cached_tokens", "completion_tokens", "energy_j"} <= reply["usage"].keys(),

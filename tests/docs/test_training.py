@@ -35,7 +35,7 @@ def read(folder: Path, name: str, text: str) -> list[tuple[float | None, dict[st
 
 
 def test_both_samples_are_the_same_rows(tmp_path: Path) -> None:
-    as_csv = read(tmp_path, "rows.csv", sample("training", "csv", "answer"))
+    as_csv = read(tmp_path, "rows.csv", sample("training", "csv", ",answer"))
     assert as_csv == read(tmp_path, "rows.jsonl", sample("training", "text", '"task"'))
     assert list(as_csv[0][1]) == ["vibration_mm_s", "bearing.temperature_c", "note"]
 

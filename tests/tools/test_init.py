@@ -92,7 +92,10 @@ def test_the_service_keeps_its_own_state_folder(folder: Path, monkeypatch: pytes
     [
         ((), "--site: required, but missing"),
         (BOARD, "--task: required, but missing"),
-        ((*BOARD, "--task", "t"), "--kind: required, but missing (classify, estimate, extract, generate); --labels"),
+        (
+            (*BOARD, "--task", "t"),
+            "--kind: required, but missing (classify, estimate, extract, generate, unusual); --labels",
+        ),
         ((*BOARD, "--task", "t", "--kind", "classify"), "--labels: required, but missing"),
         ((*BOARD, "--task", "t", "--labels", "one"), '--labels: should have at least 2 items (got ["one"])'),
         ((*BOARD, "--task", "t", "--schema", "none.json"), "--schema: should be a table, or the name of a JSON file"),

@@ -27,11 +27,14 @@ from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.kinds.task import TaskBase
+from edge_agent.core.kinds.unusual import UnusualTask
 
 # The task that is there without a table, unless a table disables it.
 BUILT_IN_TASK = "generate"
 
-TaskConfig = Annotated[ClassifyTask | EstimateTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
+TaskConfig = Annotated[
+    ClassifyTask | EstimateTask | ExtractTask | GenerateTask | UnusualTask, Field(discriminator="kind")
+]
 # By the names that `kind` has in the configuration.
 KINDS: dict[str, type[TaskBase]] = {
     name: kind for kind in get_args(get_args(TaskConfig)[0]) for name in get_args(kind.model_fields["kind"].annotation)

@@ -120,6 +120,8 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     yield canaries_check(canaries, differences)
     yield from of_tasks
     yield from idle_students(config, model)
+    if model.path.suffix != ".gguf":  # it has no kernels, either
+        return
     yield kernels(board.cpu_features(), ready.cpu_variant)
     yield repack(ready.repacked_mib)
 
@@ -156,7 +158,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
 
 def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
     """Tasks that a trained model refuses: it has not learnt them, or their labels or template. Raises WorkerError."""
-    if is_echo(model.path) or FIELDS_KEY not in read_header(model.path).values:
+    if model.path.suffix != ".gguf" or FIELDS_KEY not in read_header(model.path).values:
         return
     for name, table in config.tasks.items():
         if not table.enabled or table.has_own_model:

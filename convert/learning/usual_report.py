@@ -1,0 +1,69 @@
+"""quality.json and quality.html of a bundle whose tasks are all of the kind `unusual`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..agent import page_environment, percent, share_interval
+from ..write.manifest import canonical_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedField:
+    name: str
+    low: float | None  # The first percentile of its numbers; None for a field of few values.
+    high: float | None  # The 99th.
+    values: tuple[str, ...]  # Of a field of few values, those that more than one row has; the most frequent first.
+    missing: float  # The share of rows without it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noticed:
+    rows: int
+    unusual: int  # Those of them that are taken for unusual.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusualQuality:
+    """How a task compares usual rows that were held out, and rows that somebody named otherwise."""
+
+    name: str
+    rows: int  # Usual ones, from which it learns.
+    held_out: str  # Which of them were held out, in words.
+    false_alarms: str  # As the task asks for them.
+    asked: float  # The same as a share of readings.
+    judged: Noticed  # The usual rows that were held out.
+    independent: float  # How many independent rows they are worth, see independent_rows; all of them without groups.
+    answers: Mapping[str, Noticed]  # By their answer, the rows that are not usual.
+    fields: tuple[WatchedField, ...]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the share of false alarms, at 95 %."""
+        return share_interval(self.independent * self.judged.unusual / self.judged.rows, self.independent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusualTraining:
+    """The content of quality.json."""
+
+    name: str
+    version: int
+    licence: str | None
+    seed: int
+    tasks: tuple[UnusualQuality, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        tasks = [asdict(task) | {"interval": list(task.interval)} for task in self.tasks]
+        return {"schema": SCHEMA, "kind": "unusual"} | asdict(self) | {"tasks": tasks}
+
+    def encode(self) -> bytes:
+        return canonical_json(self.as_json())
+
+
+def render_unusual(training: UnusualTraining) -> str:
+    template = page_environment(Path(__file__).parent).get_template("unusual.html.jinja")
+    return template.render(training=training, percent=percent)

@@ -1,0 +1,167 @@
+"""From rows without answers to a bundle for tasks of the kind `unusual`, which needs no large model and no PyTorch."""
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..agent import (
+    CANARIES_FILE,
+    MANIFEST_FILE,
+    SCORE_DIGITS,
+    SIGNATURE_FILE,
+    UnusualTask,
+    Usual,
+    UsualReadings,
+    UsualReadingsFile,
+    __version__,
+    independent_rows,
+    number_of,
+)
+from ..agent import canaries as canary_format
+from ..errors import ConvertError
+from ..write.bundle import student_name
+from ..write.manifest import PAGE_FILE, QUALITY_FILE, TRAINED_SCHEMA, canonical_json, describe_files, versions
+from .study import PARTS, folds_of
+from .training_rows import MIN_ROWS, Row, by_task
+from .usual import learn_usual
+from .usual_report import Noticed, UnusualQuality, UnusualTraining, WatchedField, render_unusual
+
+_CANARIES = 20
+_MAX_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusualJob:
+    rows: Sequence[Row]  # Of tasks of the kind `unusual`.
+    seed: int
+    name: str
+    version: int
+    expires: str | None
+    licence: str | None
+    sign: Callable[[bytes], bytes] | None  # Makes the signature of the manifest's bytes.
+
+
+def write_unusual_bundle(job: UnusualJob, folder: Path) -> UnusualTraining:
+    """All files of the bundle, into an empty folder. Raises ConvertError."""
+    learnt, qualities = dict[str, UsualReadings](), list[UnusualQuality]()
+    for name, rows in by_task(job.rows).items():
+        usual, others = list[Row](), list[Row]()
+        for row in rows:
+            (usual if _config(row).is_usual(row.answer_text) else others).append(row)
+        if len(usual) < MIN_ROWS:
+            raise ConvertError(f"task {name}: should have at least {MIN_ROWS} usual rows (got {len(usual)})")
+        learnt[name] = _learn(usual, job.seed)
+        qualities.append(_judge(usual, others, learnt[name], job.seed))
+    training = UnusualTraining(
+        name=job.name, version=job.version, licence=job.licence, seed=job.seed, tasks=tuple(qualities)
+    )
+    file = UsualReadingsFile(tasks=learnt).model_dump_json(by_alias=True).encode()
+    files = {
+        f"{student_name(job.name)}.json": file,
+        CANARIES_FILE: _record_canaries(job.rows, learnt).encode(),
+        QUALITY_FILE: training.encode(),
+        PAGE_FILE: render_unusual(training).encode(),
+    }
+    for path, data in files.items():
+        (folder / path).write_bytes(data)
+    document = {
+        "schema": TRAINED_SCHEMA,
+        "name": job.name,
+        "version": job.version,
+        "architecture": "none",
+        "quantization": "none",
+        "licence": job.licence,
+        "files": describe_files(folder),
+        "tools": {"edge-convert": __version__, **versions("numpy", "scipy"), "machine": platform.machine()},
+        **({} if job.expires is None else {"expires": job.expires}),
+    }
+    manifest = canonical_json(document)
+    (folder / MANIFEST_FILE).write_bytes(manifest)
+    if job.sign is not None:
+        (folder / SIGNATURE_FILE).write_bytes(job.sign(manifest))
+    return training
+
+
+def _config(row: Row) -> UnusualTask:
+    config = row.task.config
+    assert isinstance(config, UnusualTask)
+    return config
+
+
+def _learn(rows: Sequence[Row], seed: int) -> UsualReadings:
+    learnt = learn_usual([row.values for row in rows], _blocks(rows), seed)
+    return learnt.model_copy(update={"template": rows[0].task.config.template})
+
+
+def _blocks(rows: Sequence[Row]) -> list[int] | None:
+    """The number of each row's group; None where rows are independent, or all are of a few groups."""
+    groups = {group: number for number, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    return None if len(groups) < PARTS else [groups[row.group] for row in rows]
+
+
+def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, seed: int) -> UnusualQuality:
+    """By models that have not seen the rows; the others, from which none learns, by the one that is written."""
+    config = _config(usual[0])
+    folds, held_out = folds_of(usual, seed)
+    judged, groups = list[bool](), dict[str, list[bool]]()
+    for fold in folds:
+        model = Usual(_learn(fold.train, seed))
+        for row, is_unusual in zip(fold.held_out, _are_unusual(model, fold.held_out, config.max_rarity), strict=True):
+            judged.append(is_unusual)
+            if row.group is not None:
+                groups.setdefault(row.group, []).append(is_unusual)
+    by_group = [(sum(of_group), len(of_group)) for of_group in groups.values()]
+    by_answer: dict[str, list[bool]] = {}
+    for row, is_unusual in zip(others, _are_unusual(Usual(learnt), others, config.max_rarity), strict=True):
+        by_answer.setdefault(row.answer_text, []).append(is_unusual)
+    return UnusualQuality(
+        name=usual[0].task.name,
+        rows=len(usual),
+        held_out=held_out,
+        false_alarms=config.false_alarms,
+        asked=config.max_rarity,
+        judged=Noticed(rows=len(judged), unusual=sum(judged)),
+        independent=independent_rows(by_group) if by_group else len(judged),
+        answers={answer: Noticed(rows=len(noticed), unusual=sum(noticed)) for answer, noticed in by_answer.items()},
+        fields=tuple(_watched_fields(usual, learnt)),
+    )
+
+
+def _are_unusual(usual: Usual, rows: Sequence[Row], max_rarity: float) -> Iterator[bool]:
+    return (usual.rarity_of(usual.score(row.values)) <= max_rarity for row in rows)
+
+
+def _watched_fields(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[WatchedField]:
+    for number in learnt.numbers:
+        values = [row.values.get(number.name) for row in rows]
+        numbers = [value for value in map(number_of, values) if value is not None]
+        low, high = np.quantile(numbers, [0.01, 0.99], method="inverted_cdf").tolist()
+        missing = values.count(None) / len(rows)
+        yield WatchedField(name=number.name, low=low, high=high, values=(), missing=missing)
+    for field in learnt.values:
+        shown = tuple([*field.values][:_MAX_SHOWN])
+        missing = sum(field.name not in row.values for row in rows) / len(rows)
+        yield WatchedField(name=field.name, low=None, high=None, values=shown, missing=missing)
+
+
+def _record_canaries(rows: Sequence[Row], learnt: Mapping[str, UsualReadings]) -> canary_format.CanaryFile:
+    usual = {name: Usual(readings) for name, readings in learnt.items()}
+    chosen = rows[:: -(-len(rows) // _CANARIES)]
+    return canary_format.CanaryFile(
+        schema=canary_format.SCHEMA,
+        tolerances=canary_format.Tolerances(score=0.1, number=0.01),
+        tasks={row.task.name: row.task.config for row in chosen},
+        canaries=tuple(
+            canary_format.Canary(
+                task=row.task.name,
+                input=row.request.input,
+                answer=canary_format.RecordedAnswer(
+                    values={"score": round(usual[row.task.name].score(row.values), SCORE_DIGITS)}
+                ),
+            )
+            for row in chosen
+        ),
+    )

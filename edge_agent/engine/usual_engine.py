@@ -1,0 +1,109 @@
+"""The engine of a bundle's student-NAME.json: answers tasks of the kind `unusual`, each reading in one step.
+
+In a bundle without a large model it stands for that, too, and refuses other tasks.
+"""
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import monotonic
+
+from edge_agent.core import pipe
+from edge_agent.core.codes import Code
+from edge_agent.core.kinds.task import template_sha256
+from edge_agent.core.kinds.unusual import MAX_FALSE_ALARMS
+from edge_agent.core.strict_json import compact_json
+from edge_agent.core.wording import shown
+from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step
+from edge_agent.engine.usual import SCORE_DIGITS, Usual
+from edge_agent.gguf.field_table import values_of
+from edge_agent.gguf.usual_readings import read_usual_readings
+
+# What `info` shows where there is no other model.
+_CONTEXT_TOKENS, _BATCH_TOKENS = 4096, 256
+
+
+class UsualEngine(Engine):
+    """Raises ValueError for a file that `edge-convert train` did not write, OSError."""
+
+    has_priors = False
+
+    def __init__(self, path: str, settings: pipe.EngineSettings) -> None:
+        try:
+            file = read_usual_readings(Path(path).read_bytes())
+            self._tasks = {name: Usual(usual) for name, usual in file.tasks.items()}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        self._settings = settings
+        self._requests: dict[int, pipe.EngineRequest] = {}
+        self._totals = pipe.Progress()
+
+    def ready(self, load_s: float) -> pipe.Ready:
+        return pipe.Ready(
+            pid=os.getpid(),
+            context_tokens=self._settings.context_tokens or _CONTEXT_TOKENS,
+            max_active=self._settings.max_active,
+            threads=1,
+            prefill_threads=1,
+            batch_tokens=self._settings.batch_tokens or _BATCH_TOKENS,
+            vocabulary=0,
+            cpu_variant="none",
+            repacked_mib=None,
+            load_s=load_s,
+            measure_s=0.0,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
+        """Readings have no prefix."""
+
+    def set_limits(self, limits: pipe.SetLimits) -> None:
+        """A reading takes less than a millisecond of one core, whatever the limits."""
+
+    def add(self, engine_request: pipe.EngineRequest) -> pipe.Event | None:
+        number, usual = engine_request.id, self._tasks.get(engine_request.task)
+        if number in self._requests:
+            raise ValueError(f"request id {number} is in use")
+        if usual is None:
+            known = ", ".join(self._tasks)
+            message = f"the model is trained for the tasks {known} (got {shown(engine_request.task)})"
+            return pipe.Failed(id=number, code=Code.UNKNOWN_TASK, message=message)
+        if template_sha256(template := usual.usual.template) != engine_request.template_sha256:
+            rule = f"tasks.{engine_request.task}.template should be {shown(template)}"
+            message = f"the model is trained for task {engine_request.task} with another template; {rule}"
+            return pipe.Failed(id=number, code=Code.UNKNOWN_TASK, message=message)
+        text = engine_request.messages[-1].content
+        if not values_of(text).keys() & set(usual.usual.names):
+            wanted = ", ".join(name or "a text" for name in usual.usual.names)
+            message = f"input: should have one of {wanted}, which the model reads (got {shown(text)})"
+            return pipe.Failed(id=number, code=Code.BAD_FIELD, message=message)
+        self._requests[number] = engine_request
+        return None
+
+    def cancel(self, request_id: int) -> pipe.Event | None:
+        return pipe.Cancelled(id=request_id) if self._requests.pop(request_id, None) else None
+
+    def step(self) -> list[pipe.Event]:
+        return [self._answer(self._requests.pop(number)) for number in [*self._requests]]
+
+    def _answer(self, engine_request: pipe.EngineRequest) -> pipe.Event:
+        began = monotonic()
+        usual, values = self._tasks[engine_request.task], values_of(engine_request.messages[-1].content)
+        rarity, named = usual.compare(values, max_rarity=MAX_FALSE_ALARMS)
+        answer = {
+            "score": round(usual.score(values), SCORE_DIGITS),
+            "rarity": round(rarity, 6),
+            "because": [asdict(field) for field in named],
+        }
+        elapsed_s = monotonic() - began
+        count_start(self._totals, 0)
+        count_step(self._totals, requests=1, tokens=0, elapsed_s=elapsed_s, has_prefill=True)
+        request = MeasuredRequest(engine_request=engine_request, prompt_tokens=0, batch=1, engine_time_s=elapsed_s)
+        request.started_at, request.first_token_at = began, began + elapsed_s
+        return request.finished(pipe.Finish.MODEL, text=compact_json(answer))
+
+    def progress(self) -> pipe.Progress:
+        return replace(self._totals, active=len(self._requests))

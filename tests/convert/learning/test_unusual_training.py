@@ -1,0 +1,172 @@
+"""`edge-convert train` from rows without answers: a bundle without a large model, and what it answers."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.unusual import UnusualTask
+from edge_agent.core.model import ModelError
+from edge_agent.core.pipe import EngineSettings, Failed, Finished
+from edge_agent.models.bundle import open_model
+from edge_agent.models.canaries import find_canaries
+from edge_agent.requests.tasks import Task
+from edge_agent.worker.client import WorkerClient, started
+from tests.convert.checkpoints import make_checkpoint
+from tests.convert.conversions import Cli, convert, run
+from tests.convert.learning.test_usual import ordinary, pump
+from tests.helpers.bundles import relist
+
+TASKS = """
+[tasks.pump]
+kind = "unusual"
+false_alarms = "1 per 100 readings"
+[tasks.sound]
+kind = "classify"
+labels = ["calm", "loud"]
+"""
+TASK = Task("pump", UnusualTask(kind="unusual", false_alarms="1 per 100 readings"))
+
+
+def lines(values: list[dict[str, Any]], **more: Any) -> str:
+    return "".join(json.dumps({"input": value, **more}) + "\n" for value in values)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the rows, the tasks, and a bundle that is not to be changed."""
+    folder = tmp_path_factory.mktemp("unusual")
+    (folder / "config.toml").write_text(TASKS, "utf-8")
+    (folder / "week.jsonl").write_text(lines(pump(400)), "utf-8")
+    hot = [value | {"temperature": 90.0} for value in pump(5, seed=3)]
+    (folder / "found.jsonl").write_text(lines(hot, answer="cooler") + lines(pump(5, 4), answer="normal"), "utf-8")
+    assert run(*words(folder, "bundle")) == 0
+    return folder
+
+
+def words(folder: Path, out: str, *more: object) -> tuple[object, ...]:
+    rows = ("--unlabelled", folder / "week.jsonl", "--labelled", folder / "found.jsonl")
+    return "train", "--tasks", folder / "config.toml", *rows, "--out", folder / out, "--name", "Watch", *more
+
+
+@pytest.fixture(scope="module")
+def worker(folder: Path) -> Iterator[WorkerClient]:
+    with started(open_model("default", folder / "bundle").load_command(EngineSettings())) as worker:
+        worker.ready()
+        yield worker
+
+
+def ask(worker: WorkerClient, value: dict[str, Any]) -> Any:
+    row = json.dumps(value)
+    event = worker.ask(TASK.build_engine_request(1, envelope(row)))
+    assert isinstance(event, Finished)
+    return TASK.output_of(event)
+
+
+def envelope(text: str) -> Envelope:
+    return Envelope(input=text)
+
+
+def test_the_bundle_opens_and_says_how_often_it_is_wrong(folder: Path, cli: Cli) -> None:
+    model = open_model("default", folder / "bundle")
+    assert [(student.name, student.tasks) for student in model.students] == [("student-watch", {"pump": ()})]
+    assert (model.quantization, model.tokens, model.answerer_of("pump")) == ("NONE", None, "student-watch")
+    quality = json.loads((folder / "bundle" / "quality.json").read_bytes())["tasks"][0]
+    assert quality["answers"] == {"cooler": {"rows": 5, "unusual": 5}}
+    assert (quality["rows"], quality["judged"]["rows"]) == (405, 405)
+    assert quality["judged"]["unusual"] / 405 < 0.03
+    assert "asked for 1 per 100 readings" in (folder / "bundle" / "quality.html").read_text("utf-8")
+    assert cli("verify", folder / "bundle").returncode == 0
+
+
+def test_the_same_rows_and_seed_give_the_same_bytes_and_it_prints_its_figures(folder: Path, cli: Cli) -> None:
+    done = cli(*words(folder, "again"))
+    assert "false alarms: " in done.stdout
+    assert "cooler: 5 of 5 rows are taken for unusual" in done.stdout
+    assert {path.name: path.read_bytes() for path in (folder / "again").iterdir()} == {
+        path.name: path.read_bytes() for path in (folder / "bundle").iterdir()
+    }
+
+
+def test_a_worker_answers_without_a_large_model(worker: WorkerClient) -> None:
+    assert ask(worker, ordinary())["unusual"] is False
+    output = ask(worker, ordinary() | {"current": 28.0})
+    assert output["unusual"] is True
+    assert output["rarity"] < 0.001
+    assert [entry["field"] for entry in output["because"]] == ["current"]
+
+
+def test_what_it_does_not_answer_is_refused_in_words(worker: WorkerClient) -> None:
+    other = Task("sound", TASK.config).build_engine_request(1, envelope(json.dumps(ordinary())))
+    assert isinstance(refused := worker.ask(other), Failed)
+    assert refused.message == 'the model is trained for the tasks pump (got "sound")'
+    config = TASK.config.model_copy(update={"template": "{{ input | lower }}"})
+    assert isinstance(refused := worker.ask(Task("pump", config).build_engine_request(1, envelope("{}"))), Failed)
+    assert refused.message.endswith('with another template; tasks.pump.template should be "{{ input }}"')
+    assert isinstance(refused := worker.ask(TASK.build_engine_request(1, envelope('{"x":1}'))), Failed)
+    assert refused.message.startswith("input: should have one of speed, current, power, temperature, mode, remark")
+
+
+def test_its_canaries_are_answered_alike(folder: Path, worker: WorkerClient) -> None:
+    canaries = find_canaries(folder / "bundle")
+    assert canaries is not None
+    asked = canaries.requests
+    assert len(asked) == 20
+    assert [canaries.answers.difference(at, worker.ask(request)) for at, request in enumerate(asked)] == [None] * 20
+
+
+def test_it_stands_beside_a_large_model_which_is_not_asked(folder: Path, cli: Cli, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(layers=1, hidden=64, feed_forward=96).write(tmp_path / "checkpoint")
+    convert(checkpoint, tmp_path / "large", version=3)
+    done = cli("extend", tmp_path / "large", "--students", folder / "bundle", "--out", tmp_path / "both")
+    assert "student-watch: pump" in done.stdout
+    with started(open_model("default", tmp_path / "both").load_command(EngineSettings())) as worker:
+        worker.ready()
+        assert ask(worker, ordinary() | {"current": 28.0})["unusual"] is True
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (b"{", "is not JSON|Expecting|JSON"),
+        (b'{"schema":1,"kind":"unusual","tasks":{}}', "tasks"),
+        (b" " * 4_000_001, "at most 4000000 bytes"),
+    ],
+)
+def test_a_file_that_the_converter_did_not_write_does_not_open(
+    folder: Path, tmp_path: Path, damage: bytes, fault: str
+) -> None:
+    shutil.copytree(folder / "bundle", tmp_path / "bundle")
+    (tmp_path / "bundle" / "student-watch.json").write_bytes(damage)
+    with pytest.raises(ModelError, match=r"student-watch\.json: should (be|have)"):
+        open_model("default", tmp_path / "bundle")
+    relist(tmp_path / "bundle")
+    with pytest.raises(ModelError, match=rf"student-watch\.json: .*({fault})"):
+        open_model("default", tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("rows", "tasks", "fault"),
+    [
+        (lines(pump(40)), TASKS, "task pump: should have at least 50 usual rows (got 40)"),
+        (lines(pump(60), answer="hot"), TASKS, "rows without labels have none"),
+        (
+            lines(pump(60)),
+            TASKS.replace('"unusual"', '"generate"').replace("false_alarms", "system"),
+            "has no such task",
+        ),
+    ],
+)
+def test_rows_and_tasks_that_cannot_be_used_are_refused(
+    rows: str, tasks: str, fault: str, tmp_path: Path, cli: Cli
+) -> None:
+    (tmp_path / "config.toml").write_text(tasks, "utf-8")
+    (tmp_path / "rows.jsonl").write_text(rows, "utf-8")
+    done = cli(
+        "train", "--tasks", tmp_path / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--out", tmp_path / "out"
+    )
+    assert (done.returncode, fault in done.stderr, (tmp_path / "out").exists()) == (1, True, False)
