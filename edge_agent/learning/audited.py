@@ -22,8 +22,8 @@ from edge_agent.requests.tasks import Task
 log = logging.getLogger(__name__)
 
 # Old answers are deleted after this many new ones.
-_FORGET_EVERY = 50
-_DAY_S = 86_400.0
+FORGET_EVERY = 50
+DAY_S = 86_400.0
 
 
 @dataclass(slots=True, eq=False)
@@ -81,11 +81,11 @@ class AuditedTasks(Generic[_T]):
         }
         self._table.keep(tracked.store_name, tracked.basis, KeptAnswer(**answer | marks))
         tracked.kept_count += 1
-        if tracked.kept_count % _FORGET_EVERY == 0:
+        if tracked.kept_count % FORGET_EVERY == 0:
             self._forget_old(tracked)
 
     def _forget_old(self, tracked: _T) -> None:
-        keep, before = self._config.keep, moment(time.monotonic()).wall_s - self._config.days * _DAY_S
+        keep, before = self._config.keep, moment(time.monotonic()).wall_s - self._config.days * DAY_S
         keep_marked = max(keep, self._min_kept_marked)
         self._table.forget(tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
 

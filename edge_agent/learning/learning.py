@@ -14,6 +14,7 @@ from edge_agent.core.clock import moment
 from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, WorkerAnswer
@@ -24,6 +25,7 @@ from edge_agent.learning.answers import AnswerTable
 from edge_agent.learning.feedback import Feedback, Mark
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.students import RequestNotes, StudentChoice, Students
+from edge_agent.learning.unusual import UnusualReadings
 from edge_agent.requests.answerers import Answer, Answerers
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.score_maps import ScoreMaps
@@ -50,6 +52,8 @@ class Learning(Answerers):
         super().__init__(score_maps, model)
         table = AnswerTable(store)
         self._config = config
+        self._tasks = tasks
+        self._unusual = UnusualReadings(config.feedback, table)
         self._publish = publish
         self._random = random.SystemRandom()
         self._maps = LearnedMaps(score_maps)
@@ -89,6 +93,9 @@ class Learning(Answerers):
             # A student's scores are its own.
             scored, output = event, request.task.output_of(event)
         config = request.task.config
+        if isinstance(config, UnusualTask):
+            may_ask = self._unusual.keep(request, output, moment(now).wall_s, notes.input)
+            return Answer(scored, output, please_check=may_ask and request.error_topic is None)
         if not isinstance(config, ClassifyTask):
             return Answer(scored, output)
         # A bare output has no room for the question.
@@ -111,7 +118,8 @@ class Learning(Answerers):
         self._feedback.set_model(model.weights_sha256)
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
-        self._config = config
+        self._config, self._tasks = config, tasks
+        self._unusual.reconfigure(config.feedback)
         self._students.reconfigure(config.feedback, tasks)
         self._feedback.reconfigure(config.feedback, tasks)
 
@@ -127,7 +135,11 @@ class Learning(Answerers):
         data, error = None, None
         try:
             fields = parse_command(message.payload)
-            data = self._feedback.mark(task, parse_fields(Mark, fields), now)
+            mark, known = parse_fields(Mark, fields), self._tasks.get(task)
+            if known is not None and isinstance(known.config, UnusualTask) and self._config.feedback.enabled:
+                data = self._unusual.mark(known, mark)
+            else:
+                data = self._feedback.mark(task, mark, now)
         except CommandError as refused:
             error = refused.code, refused.message
             log.info("feedback refused task=%r code=%s", cut(task), refused.code)

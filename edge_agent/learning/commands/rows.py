@@ -15,6 +15,7 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.files import private_file
+from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.labelled import label_of
 from edge_agent.core.strict_json import encode, parse_json
 from edge_agent.core.terminal import fail
@@ -41,8 +42,10 @@ _REASONS = {
 def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
     """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
     config = load_config(config_path)
+    labels: Sequence[str] | None = None  # Of `unusual` any text.
     try:
-        labels = classify_task(config, task).labels
+        if not isinstance(config.tasks.get(task), UnusualTask):
+            labels = classify_task(config, task).labels
     except TaskError as error:
         return fail(str(error))
     if not config.feedback.enabled:
@@ -75,7 +78,7 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
     except OSError as error:
         return fail(f"{out}: cannot be written: {error.strerror}")
     counts = Counter(row["answer"] for row in kept)
-    by_label = {label: counts[label] for label in labels}
+    by_label = {label: counts[label] for label in (counts if labels is None else labels)}
     if as_json:
         reasons = {reason: left_out[reason] for reason in _REASONS}
         print(printable_json({"task": task, "rows": len(kept), "labels": by_label, "left_out": reasons}))
@@ -86,16 +89,17 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
 
 
 def rows_of(
-    task: str, answers: Sequence[KeptAnswer], labels: Sequence[str]
+    task: str, answers: Sequence[KeptAnswer], labels: Sequence[str] | None
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows, the oldest first, and how many answers make none, by reason.
 
-    answers: the oldest first. labels: the task's now; a right label counts whichever model answered.
+    answers: the oldest first. labels: the task's now, None if it takes any text; a right label counts whichever model
+    answered.
     """
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
     for answer in reversed(answers):
-        label, value = label_of(answer.label, labels), _input(answer)
+        label, value = answer.label if labels is None else label_of(answer.label, labels), _input(answer)
         reason = _lack(answer, label, value)
         if reason is None:
             taken_at = timestamp(answer.wall_s)

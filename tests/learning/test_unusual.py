@@ -1,0 +1,108 @@
+"""Unusual readings: the board asks what they were, and takes any text for it."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.messages import Message, Publication
+from edge_agent.core.pipe import Finish
+from edge_agent.learning.answers import KeptAnswer, read_answers
+from edge_agent.learning.commands.rows import rows_of
+from edge_agent.learning.learning import Learning
+from edge_agent.requests.request import Request
+from edge_agent.requests.score_maps import ScoreMaps
+from edge_agent.requests.tasks import with_built_in
+from edge_agent.store.database import FILE
+from edge_agent.store.store import Store
+from tests.helpers.support import MODEL, config, finished
+
+TASK = '[feedback]\nenabled = true\nkeep_inputs = true\n[tasks.t]\nkind = "unusual"\n'
+
+
+class Bench:
+    """Learning over a store, as the agent uses it."""
+
+    def __init__(self, folder: Path, text: str = TASK) -> None:
+        settings = config(text)
+        self.tasks = with_built_in(settings.tasks)
+        self.store = Store(folder / FILE, lambda _: None)
+        self.store.start()
+        self.sent: list[Publication] = []
+        self.learning = Learning(ScoreMaps(MODEL, "s/d"), settings, self.tasks, self.store, MODEL, self.sent.append)
+
+    def answer(self, number: int, rarity: float, *, error_topic: str | None = None) -> bool:
+        """Whether the caller is asked to check it."""
+        request = Request(
+            task_name="t", reply_topic="r", correlation=None, id=number, key=b"", may_be_duplicate=True,
+            is_redelivery=False, arrived_at=0.0, task=self.tasks["t"], envelope=Envelope(input={"n": number}),
+            error_topic=error_topic,
+        )  # fmt: skip
+        with pytest.raises(Exception, match="has no model for task t"):
+            self.learning.first(request, is_large_refused=False)
+        request.answerer = "student-watch"
+        text = json.dumps({"score": 1.0, "rarity": rarity, "because": []})
+        event = finished(1, finish=Finish.MODEL, text=text, scores=None)
+        return self.learning.final_answer(request, event, time.monotonic()).please_check
+
+    def mark(self, number: int, **more: Any) -> dict[str, Any]:
+        """The result of feedback."""
+        payload = json.dumps({"id": number, **more}).encode()
+        message = Message(topic="x", payload=payload, qos=1, packet_id=1, received_at=0.0)
+        assert self.learning.receive_feedback("t", message, time.monotonic())
+        result: dict[str, Any] = json.loads(self.sent[-1].payload)
+        return result
+
+    def kept(self) -> list[KeptAnswer]:
+        self.store.commit()
+        return read_answers(self.store.select, "t")
+
+
+def test_an_unusual_reading_is_asked_about_where_there_is_room_for_the_question(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert [bench.answer(1, 0.0005), bench.answer(2, 0.4), bench.answer(3, 0.0005, error_topic="e")] == [
+        True,
+        False,
+        False,
+    ]
+    off = Bench(tmp_path / "off", TASK.replace("enabled = true\nkeep_inputs = true", "enabled = false"))
+    assert not off.answer(1, 0.0005)
+    assert off.kept() == []
+
+
+def test_any_text_names_it_and_becomes_a_row(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for number, rarity in ((1, 0.0005), (2, 0.4), (3, 0.0002), (4, 0.0001)):
+        bench.answer(number, rarity)
+    assert bench.mark(1, answer=" bearing ")["data"] == {
+        "task": "t", "output": "unusual", "answer": "bearing", "is_right": True,
+    }  # fmt: skip
+    assert bench.mark(2, answer="bearing")["data"]["is_right"] is False
+    assert bench.mark(3, answer="Normal")["data"] == {
+        "task": "t", "output": "unusual", "answer": "usual", "is_right": False,
+    }  # fmt: skip
+    rows, left_out = rows_of("t", bench.kept(), None)
+    assert [(row["input"], row["answer"]) for row in rows] == [
+        ({"n": 1}, "bearing"), ({"n": 2}, "bearing"), ({"n": 3}, "usual"),
+    ]  # fmt: skip
+    assert left_out == {"no_feedback": 1}
+
+
+def test_whether_it_was_right_says_what_it_was_only_if_it_was_usual(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.answer(1, 0.0005)
+    bench.answer(2, 0.4)
+    assert bench.mark(1, correct=False)["data"]["answer"] == "usual"
+    assert bench.mark(2, correct=True)["data"]["answer"] == "usual"
+    for number, correct in ((1, True), (2, False)):
+        assert bench.mark(number, correct=correct)["error"]["message"].startswith("answer: required")
+
+
+def test_feedback_that_cannot_be_joined_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert bench.mark(9, answer="bearing")["error"]["code"] == "not_found"
+    bench.answer(1, 0.0005)
+    assert bench.mark(1, answer=" ")["error"]["code"] == "bad_field"
