@@ -56,6 +56,10 @@ class TrainedModel:
         """With levels of answers that are numbers, by task, see NumberBins."""
         return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_levels(levels)))
 
+    def with_held_out(self, counts: Mapping[str, tuple[tuple[float, int, int], ...]]) -> "TrainedModel":
+        """With the counts from which the board's promises start, by task."""
+        return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_held_out(counts)))
+
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())

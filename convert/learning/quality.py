@@ -1,5 +1,6 @@
 """How right a recipe is, from the answers of its models to rows that they had not seen."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ MAX_SUSPECTS = 20
 UNLIKE_SHARE = 0.02
 # most_log_odds, most_strangeness of a task, see TaskFields.
 Limits = tuple[float | None, float | None]
+# See TaskFields.held_out.
+HeldOutCounts = tuple[tuple[float, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,28 @@ def _has_best_right(answered: AnsweredRow) -> bool:
     if not answered.scores:
         return answered.is_right
     return max(answered.scores, key=answered.scores.__getitem__) == answered.row.answer_text
+
+
+def held_out_counts(answers: Sequence[AnsweredRow]) -> HeldOutCounts:
+    """By score of the best label, the highest first: how many answers to labelled rows are right, and how many in all.
+
+    Rows of groups are thinned to as many as they are worth, so that they count as independent ones.
+    """
+    judged = [answered for answered in answers if answered.scores and answered.row.chances is None]
+    if not judged:
+        return ()
+    judged.sort(key=lambda answered: (_best_score(answered), answered.row.request.where))
+    counts: dict[float, list[int]] = {}
+    for answered in judged[:: math.ceil(len(judged) / _independent(judged))]:
+        # Rounded down, because a promise is for answers of at least a score.
+        of_score = counts.setdefault(math.floor(_best_score(answered) * 1000) / 1000, [0, 0])
+        of_score[0] += _has_best_right(answered)
+        of_score[1] += 1
+    return tuple((score, right, count) for score, (right, count) in reversed(counts.items()))
+
+
+def _best_score(answered: AnsweredRow) -> float:
+    return max((answered.scores or {}).values(), default=0.0)
 
 
 def score_error(answers: Sequence[AnsweredRow]) -> float | None:

@@ -28,7 +28,7 @@ from ..read.model import read_model
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .model import TrainedModel, train_model
 from .numbers import levels_of, number_quality, with_levels
-from .quality import AnsweredRow, Limits, limits_of, task_quality, with_limits
+from .quality import AnsweredRow, HeldOutCounts, Limits, held_out_counts, limits_of, task_quality, with_limits
 from .recipe import MIN_STEPS, NUMBER_PASSES, Recipe
 from .report import Baseline, TaskQuality, Training, render_training
 from .study import Fold, Study
@@ -79,7 +79,7 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
     result = train_and_evaluate(job, in_training)
     useless = [task for task in result.tasks if task.is_useless]
     if useless and not job.takes_any_accuracy:
-        raise ConvertError("; ".join(map(_useless, useless)))
+        raise ConvertError("; ".join([*map(_useless, useless), *result.warnings]))
     asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
     # Only scores are recorded, because a written answer may depend on a close choice.
     scored = [row.request for row in asked if row.task.config.canary_part == "scores"]
@@ -149,9 +149,11 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     ]
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits, levels = list[TaskQuality](), dict[str, Limits](), dict[str, tuple[float, ...]]()
+    held_out = dict[str, HeldOutCounts]()
     for name, of_task in by_task(study.rows).items():
         judged = [answered for of_fold in answers for answered in study.judged(name, of_fold)]
         limits[name] = limits_of(judged, model.vocabulary.known_strangeness(of_task))
+        held_out[name] = held_out_counts(judged) if of_task[0].task.config.choices else ()
         if model.table.tasks[name].number is not None:
             levels[name] = levels_of(judged)
             judged = with_levels(judged)
@@ -165,7 +167,8 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
             number=number_quality(of_task, judged) if name in levels else None,
         )
         qualities.append(quality)
-    return Result(model.with_limits(limits).with_levels(levels), recipe, study.held_out, tuple(qualities), warnings)
+    model = model.with_limits(limits).with_levels(levels).with_held_out(held_out)
+    return Result(model, recipe, study.held_out, tuple(qualities), warnings)
 
 
 def _for_numbers(recipe: Recipe, rows: Sequence[Row]) -> Recipe:

@@ -49,6 +49,8 @@ class Model:
     students: tuple[Student, ...] = ()  # They are asked before the model, or instead of it.
     score_maps: Mapping[str, Any] = field(default_factory=dict)
     """The checked entries of score_maps.json, by the task's definition."""
+    held_out: Mapping[str, tuple[tuple[float, int, int], ...]] = field(default_factory=dict)
+    """Of a trained model, by task: how right it was on rows that its training held out, see TaskFields."""
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
     is_fallback: bool = False  # The model that should run does not open, so this one does.

@@ -170,6 +170,8 @@ class TaskFields(_Checked):
     number: NumberBins | None = None  # Of its answers, where they are numbers.
     template: str | None = None
     """The task's template in training, without which the fields mean something else. None: an older bundle's."""
+    held_out: tuple[tuple[_Number, int, int], ...] = ()
+    """By score of the best label, of rows that training held out: how many were answered right, and how many in all."""
 
 
 class FieldTable(_Checked):
@@ -218,6 +220,11 @@ class FieldTable(_Checked):
     def templates(self) -> dict[str, str]:
         """The template of each task that has one."""
         return {name: task.template for name, task in self.tasks.items() if task.template is not None}
+
+    def with_held_out(self, counts: Mapping[str, tuple[tuple[float, int, int], ...]]) -> FieldTable:
+        """With the counts of each task's held-out rows."""
+        changed = {name: self.tasks[name].model_copy(update={"held_out": of_task}) for name, of_task in counts.items()}
+        return self.model_copy(update={"tasks": self.tasks | changed})
 
     @property
     def controls(self) -> list[ControlToken]:

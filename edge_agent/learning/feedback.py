@@ -17,6 +17,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
@@ -27,6 +28,7 @@ from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.maths.assessment import Assessment, assess
+from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.shares import upper_bound
 from edge_agent.learning.students import UNREACHABLE, Students
 from edge_agent.requests.request import LARGE, Request
@@ -89,7 +91,7 @@ class _FeedbackTask(AuditedTask):
 
 
 class Feedback(AuditedTasks[_FeedbackTask]):
-    """Feedback on the large model's answers. weights_sha256: identifies the model in force."""
+    """Feedback on the answers of the model in force."""
 
     def __init__(
         self,
@@ -98,16 +100,16 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         table: AnswerTable,
         maps: LearnedMaps,
         students: Students,
-        weights_sha256: str,
+        model: Model,
     ) -> None:
         super().__init__(config, table)
         self._tasks = tasks
         self._students = students
         self._maps = maps
-        self.set_model(weights_sha256)
+        self.set_model(model)
 
-    def set_model(self, weights_sha256: str) -> None:
-        self._weights_sha256, self._tracked = weights_sha256, {}
+    def set_model(self, model: Model) -> None:
+        self._weights_sha256, self._held_out, self._tracked = model.weights_sha256, model.held_out, {}
         self._restore_tasks()
 
     def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:
@@ -235,6 +237,11 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         kept = self._table.answers_for(tracked.basis, config.labels)
         base = self._maps.known.in_force(tracked.task) or ScoreMap.identity(config.labels)
         current = tracked.fitted or base
+        held_out = list[JudgedAnswer]()
+        # Their scores are the model's own, and a drop of the accuracy says that they are no longer true.
+        if not tracked.since and current == ScoreMap.identity(config.labels):
+            for score, right, count in self._held_out.get(tracked.task.name, ()):
+                held_out += [JudgedAnswer(score, is_right=number < right) for number in range(count)]
         work = partial(
             assess,
             [replace(answer, is_audit=answer.is_audit and answer.number > tracked.since) for answer in kept],
@@ -243,6 +250,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             confidence=config.confidence,
             better_map=partial(better_map_in_child, current=current, base=base),
             compared_rows=tracked.compared_rows,
+            held_out=held_out,
         )
         return kept, work
 

@@ -58,7 +58,7 @@ class Learning(Answerers):
         self._random = random.SystemRandom()
         self._maps = LearnedMaps(score_maps)
         self._students = Students(config.feedback, tasks, table, model)
-        self._feedback = Feedback(config.feedback, tasks, table, self._maps, self._students, model.weights_sha256)
+        self._feedback = Feedback(config.feedback, tasks, table, self._maps, self._students, model)
 
     def first(self, request: Request, *, is_large_refused: bool) -> str:
         """The task's student, if it has one. While the large model refuses requests, only a proven student is asked."""
@@ -115,7 +115,7 @@ class Learning(Answerers):
         super().set_model(model)
         self._maps.clear()
         self._students.set_model(model)
-        self._feedback.set_model(model.weights_sha256)
+        self._feedback.set_model(model)
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
         self._config, self._tasks = config, tasks

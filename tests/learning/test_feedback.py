@@ -7,6 +7,7 @@ import pytest
 
 from edge_agent.core.codes import CommandError
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.feedback import Mark
 from edge_agent.learning.learning import Learning
 from edge_agent.requests.request import Request
@@ -234,6 +235,43 @@ def test_nothing_is_given_before_audits_prove_the_promise() -> None:
     assert (facts.asked, facts.audits, facts.promised, facts.given) == (80, 80, 0.9, 0.75)
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
     assert bench.label_of(a=0.4, b=0.3, c=0.3) is None
+
+
+# 100 of 100 rows with a score of 0.9 and more were answered right, and 30 of 60 others.
+HELD_OUT = ((0.95, 40, 40), (0.9, 60, 60), (0.4, 30, 60))
+PROMISED = ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
+
+
+def test_a_promise_starts_from_rows_that_training_held_out() -> None:
+    bench = Bench(text=PROMISED)
+    bench.learning.set_model(replace(bench.of_model, held_out={"t": HELD_OUT}))
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) is None
+    bench.settle()
+    facts = bench.feedback.facts()["t"]
+    assert (facts.audits, facts.promised, facts.is_unproven) == (0, 0.9, False)
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
+    assert bench.label_of(a=0.4, b=0.3, c=0.3) is None
+
+
+def test_audits_that_contradict_the_held_out_rows_end_what_these_promise() -> None:
+    for wrong, promised in ((1, 0.9), (2, None)):
+        bench = Bench(text=PROMISED)
+        bench.learning.set_model(replace(bench.of_model, held_out={"t": ((0.9, 297, 300),)}))
+        for number in range(20):
+            bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+            bench.mark(number, "b" if number < wrong else "a")
+        bench.settle()
+        assert bench.feedback.facts()["t"].promised == promised
+
+
+def test_held_out_rows_say_nothing_about_a_fitted_map_or_after_a_drop() -> None:
+    for change in ({"since": 1}, {"fitted": ScoreMap(("a", "b", "c"), (1.0, 1.0, 1.0), (0.5, 0.0, 0.0))}):
+        bench = Bench(text=PROMISED)
+        bench.learning.set_model(replace(bench.of_model, held_out={"t": HELD_OUT}))
+        for name, value in change.items():
+            setattr(bench.feedback._tracked["t"], name, value)
+        bench.settle()
+        assert bench.feedback.facts()["t"].is_unproven
 
 
 def test_a_choice_of_audits_proves_nothing() -> None:

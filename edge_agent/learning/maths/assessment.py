@@ -11,8 +11,8 @@ from itertools import dropwhile
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift, promise
-from edge_agent.learning.maths.calibration import JudgedAnswer
-from edge_agent.learning.maths.shares import lower_bound
+from edge_agent.learning.maths.calibration import JudgedAnswer, count_right, share_right
+from edge_agent.learning.maths.shares import lower_bound, upper_bound
 
 # The model's own scores of an answer, and its right label.
 LabelledScores = tuple[Mapping[str, float], str]
@@ -60,10 +60,12 @@ def assess(
     confidence: float,
     better_map: Callable[[Sequence[LabelledScores]], ScoreMap | None] = lambda _rows: None,
     compared_rows: int = 0,
+    held_out: Sequence[JudgedAnswer] = (),
 ) -> Assessment:
     """answers: in the order of time; `is_audit` is true only for audits since the last drop in accuracy.
 
     better_map: fits a map to rows, if they prove one better than `current`, the one in force.
+    held_out: rows that training did not learn from. They count for a promise as long as the audits do not contradict.
     """
     rows = [(answer.scores, answer.label) for answer in answers if answer.label is not None and not answer.is_audit]
     new_map = None
@@ -80,7 +82,8 @@ def assess(
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
         others = [score_map.best(answer.scores)[1] for answer in recent if not answer.is_audit]
-        promised = promise.find_promise(audits, others, min_accuracy, confidence)
+        earlier = [] if _contradict(audits, held_out, confidence) else held_out
+        promised = promise.find_promise([*earlier, *audits], others, min_accuracy, confidence)
     return Assessment(
         map=score_map,
         has_new_map=new_map is not None,
@@ -94,6 +97,13 @@ def assess(
         dropped_from=drift.accuracy_before_drop(outcomes),
         shift=_shift(recent, score_map),
     )
+
+
+def _contradict(audits: Sequence[JudgedAnswer], held_out: Sequence[JudgedAnswer], confidence: float) -> bool:
+    """Whether the audits show that answers are right less often than those to held-out rows were."""
+    if not audits or not held_out:
+        return False
+    return upper_bound(count_right(audits), len(audits), confidence) < share_right(held_out)
 
 
 def _share_given(recent: Sequence[Answer], promised: promise.Promise | None) -> float | None:

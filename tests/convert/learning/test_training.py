@@ -15,7 +15,7 @@ from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.learning.doubts import read_as
-from convert.learning.quality import AnsweredRow, limits_of, task_quality, with_limits
+from convert.learning.quality import AnsweredRow, held_out_counts, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.runs import BLOCKS, in_groups
 from convert.learning.study import folds_of
@@ -249,6 +249,20 @@ def test_the_interval_of_rows_in_groups_is_that_of_fewer_rows(tmp_path: Path) ->
     assert (grouped.accuracy, alone.accuracy, alone.independent) == (0.8, 0.8, 100)
     assert grouped.independent < 10
     assert grouped.interval[0] < 0.4 < 0.7 < alone.interval[0]
+
+
+def test_held_out_rows_are_counted_by_score_and_those_of_groups_as_fewer(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100, group=lambda at: at // 10))
+    surer = answered(rows[:50], [3], 0.9)
+    alone = [replace(row, group=None) for row in rows]
+    assert held_out_counts([*answered(alone[50:], range(5), 0.7777), *answered(alone[:50], [3], 0.9)]) == (
+        (0.9, 49, 50),
+        (0.777, 45, 50),
+    )
+    grouped = held_out_counts([*surer, *answered(rows[50:], range(40), 0.7)])
+    assert sum(count for _, _, count in grouped) < 10
+    lesson = replace(alone[0], chances={"calm": 1.0})
+    assert held_out_counts(answered([lesson], [])) == ()
 
 
 def test_a_model_no_better_than_one_answer_is_useless(tmp_path: Path) -> None:
