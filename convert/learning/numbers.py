@@ -24,7 +24,11 @@ _LEAST_STEP = 1e-6
 
 def levels_of(answers: Sequence[AnsweredRow]) -> tuple[float, ...]:
     """The levels of NumberBins, from answers of models without any."""
-    ranks = sorted(level_of(ranges_of(answered.scores), answered.row.answer) for answered in answers if answered.scores)
+    ranks = sorted(
+        level_of(ranges_of(answered.scores), answered.row.answer)
+        for answered in answers
+        if answered.scores and not answered.is_odd
+    )
     levels = [0.0]
     for step in range(1, _STEPS):
         # From the middle outwards, so that an interval holds at least its share of new answers.

@@ -92,7 +92,7 @@ class TaskQuality:
     most_frequent: int  # How many of them have the most frequent answer.
     is_useless: bool  # Whether always giving the most frequent answer is right as often.
     baseline: Baseline | None
-    unlike: float | None  # The share of them that is unlike training or has an odd field; None without labels.
+    unlike: float | None  # The share of them that is unlike training or has an odd field; None for written answers.
     unlike_by_label: Mapping[str, float]  # The same of the rows with each label.
     calibration_error: float | None  # The expected one; None without labels.
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.

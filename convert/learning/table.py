@@ -92,7 +92,8 @@ def _number_bins(answers: Sequence[float]) -> NumberBins:
     if len(edges) == 2:
         # Nearly all answers are the same one.
         edges = np.array([edges[0], edges.mean(), edges[-1]])
-    return NumberBins(edges=tuple(edges.tolist()))
+    short = [float(f"{edge:.6g}") for edge in edges.tolist()]
+    return NumberBins(edges=tuple(short if len({*short}) == len(edges) else edges.tolist()))
 
 
 def _is_read(field: InputField, value: Any, codes: Sequence[ErrorCode]) -> bool:

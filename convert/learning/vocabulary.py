@@ -66,10 +66,10 @@ class Vocabulary:
         return ids
 
     def strangeness(self, row: Row) -> float | None:
-        """How strange the row's texts are; None for a task without labels, or without texts."""
+        """How strange the row's texts are; None for a task that writes its answers, or without texts."""
         task = self.table.tasks[row.task.name]
         fields = (field for field in self.table.fields if field.name in task.fields)
-        if task.kind != "classify" or not any(field.edges is None for field in fields):
+        if not (task.labels or task.number) or not any(field.edges is None for field in fields):
             return None
         texts = [part for part in self.table.parts(row.task.name, row.text) if isinstance(part, str)]
         # A character of a byte-level token is a byte.

@@ -70,7 +70,7 @@ class EstimateTask(FieldsTask):
             number = max(number, self.minimum)
         if self.maximum is not None:
             number = min(number, self.maximum)
-        return float(f"{number:.5g}")  # no sensor and no model knows more
+        return number
 
     def answer_fault(self, answer: object) -> str | None:
         number, low, high = number_of(answer), self.minimum, self.maximum
@@ -101,11 +101,11 @@ def ranges_of(scores: Mapping[str, float]) -> Ranges:
 
 
 def quantile(ranges: Ranges, share: float) -> float:
-    """The number below which this share of the true ones is expected."""
+    """The number below which this share of the true ones is expected, to a thousandth of its range."""
     below = 0.0
     for start, end, chance in ranges:
         if chance > 0 and below + chance >= share:
-            return start + (end - start) * (share - below) / chance
+            return round(start + (end - start) * (share - below) / chance, 3 - math.floor(math.log10(end - start)))
         below += chance
     return max((end for _, end, _ in ranges), default=math.nan)
 
