@@ -21,6 +21,7 @@ from ..arguments import (
     integer,
     option,
     parse_minutes,
+    parse_name,
     release,
     required,
 )
@@ -41,7 +42,7 @@ from .report import NumberQuality, TaskQuality, Training
 from .runs import in_groups
 from .teacher import ask_teacher
 from .training_rows import Row, read_training_rows, read_unlabelled
-from .usual_command import train_unusual
+from .usual_command import classified_rows, is_unusual_training, print_task, train_unusual
 
 _ROWS = f"{ROWS}. Several files count as one; what two of them have counts once"
 _SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
@@ -51,6 +52,7 @@ _ANY_ACCURACY = "also write a model that is right no more often than always givi
 _CHECK = "only say what the rows are read as and what is doubtful about them, and train nothing"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
 _UNLABELLED = "rows like those of --labelled, but without answers: usual readings, for tasks of the kind unusual"
+_CLASSIFY = "make a task of this name, of the kind classify, from what rows of a task of the kind unusual are called"
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
 
 
@@ -63,6 +65,8 @@ def _training_fault(given: argparse.Namespace) -> str | None:
         return "--work goes with --teacher, whose answers it keeps"
     if given.out is None and not given.check:
         return "--out is required, or --check"
+    if given.classify is not None and (given.labelled is None or given.teacher is not None):
+        return "--classify requires --labelled, and goes without --teacher"
     return None
 
 
@@ -97,6 +101,7 @@ TRAINING = Command(
     groups={
         "without labels, or with a teacher": [
             option("--unlabelled", "FILE", f"{_UNLABELLED}; with --teacher, for it to answer"),
+            option("--classify", "NAME", _CLASSIFY, parse_name),
             option("--teacher", "MODEL", _TEACHER),
             option("--work", "DIR", _WORK),
         ]
@@ -124,18 +129,18 @@ EXTENSION = Command(
 
 def train(words: Sequence[str]) -> None:
     given = TRAINING.parse(words)
-    if given.unlabelled is not None and given.teacher is None:
-        train_unusual(given)
-        return
     if not given.check:
-        if missing := missing_extra("train"):
-            raise ConvertError(missing)
         check_target(given.out, replace=given.force)
     tasks = read_tasks(given.tasks)
+    if given.classify is None and is_unusual_training(given, tasks):
+        train_unusual(given, tasks)
+        return
+    if not given.check and (missing := missing_extra("train")):
+        raise ConvertError(missing)
     rows = [] if given.labelled is None else _read_rows(given, tasks)
     if given.check:
         return
-    unlabelled = [] if given.unlabelled is None else read_unlabelled(given.unlabelled, tasks, rows)
+    unlabelled = [] if given.teacher is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = signer(given.sign)
     # Imports PyTorch, which takes seconds: mistakes in the files and doubts about them show at once.
     from .training import TrainingJob, write_trained_bundle  # noqa: PLC0415
@@ -166,11 +171,16 @@ def train(words: Sequence[str]) -> None:
         print_json({"bundle": str(given.out), "signed": sign is not None} | json.loads(training.encode()))
     else:
         print_training(training, given.out, is_signed=sign is not None)
+        if given.classify is not None:
+            print_task(rows[0].task)
 
 
 def _read_rows(given: argparse.Namespace, tasks: dict[str, Task]) -> list[Row]:
     """Says how the rows are read and what is doubtful about them."""
-    rows, notes = read_training_rows(given.labelled, tasks)
+    if given.classify is not None:
+        rows, notes = classified_rows(given, tasks)
+    else:
+        rows, notes = read_training_rows(given.labelled, tasks)
     rows, of_groups = in_groups(rows)
     read, doubts = read_as(rows)
     doubts = [*notes, *of_groups, *doubts]

@@ -84,6 +84,9 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
     if len(rows) < MIN_ROWS:
         raise ConvertError(f"{where}: should have at least {MIN_ROWS} rows (got {len(rows)})")
     for name, of_task in by_task(rows).items():
+        if (config := of_task[0].task.config).has_own_model:
+            hint = "train it by itself, or make a task of the kind classify from its rows with --classify"
+            raise ConvertError(f"{where}: task {name} is of the kind {config.kind}: {hint}")
         if of_task[0].task.config.canary_part == "scores" and len({row.answer for row in of_task}) < 2:
             raise ConvertError(f"{where}: task {name} should have at least two different answers")
     notes = [f"{repeated} rows are left out, because they came before"] if repeated else []
@@ -104,11 +107,11 @@ def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row])
     return unlabelled
 
 
-def read_usual_rows(unlabelled: Path, labelled: Sequence[Path], tasks: dict[str, Task]) -> list[Row]:
+def read_usual_rows(unlabelled: Path | None, labelled: Sequence[Path], tasks: dict[str, Task]) -> list[Row]:
     """Rows of tasks of the kind `unusual`: those without an answer are usual. Raises ConvertError."""
     rows = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
-        for row in _read(unlabelled, tasks, is_labelled=False)
+        for row in ([] if unlabelled is None else _read(unlabelled, tasks, is_labelled=False))
     ]
     for path in labelled:
         rows += _read(path, tasks, is_labelled=True)

@@ -1,27 +1,34 @@
 """`edge-convert train` for tasks of the kind `unusual`: what it runs and what it prints."""
 
 import argparse
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..agent import UnusualTask, percent
+from ..agent import BUILT_IN_TASK, USUAL, ClassifyTask, Task, UnusualTask, compact_json, percent
 from ..errors import ConvertError, escaped
-from ..evaluate.requests import read_tasks
 from ..printing import complain, print_json
 from ..write.bundle import new_bundle, verify_bundle
 from ..write.manifest import PAGE_FILE, signer
 from .runs import in_groups
-from .training_rows import read_usual_rows
+from .training_rows import MIN_ROWS, Row, by_task, read_usual_rows
 from .usual_report import UnusualTraining
-from .usual_training import UnusualJob, write_unusual_bundle
+from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle
+
+# A task of the kind `classify` can be made where an answer has this many rows.
+ENOUGH_ROWS = 20
 
 
-def train_unusual(given: argparse.Namespace) -> None:
-    """`edge-convert train --unlabelled` without a teacher. Raises ConvertError."""
-    tasks = {name: task for name, task in read_tasks(given.tasks).items() if isinstance(task.config, UnusualTask)}
-    if not tasks:
-        rule = "--unlabelled without --teacher is for tasks of the kind unusual"
-        raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
-    rows, notes = in_groups(read_usual_rows(given.unlabelled, given.labelled or (), tasks))
+def is_unusual_training(given: argparse.Namespace, tasks: Mapping[str, Task]) -> bool:
+    """Whether the rows are for tasks of the kind `unusual`: some have no answer, or there is no other task."""
+    others = tasks.keys() - _unusual(tasks).keys() - {BUILT_IN_TASK}
+    return given.teacher is None and (given.unlabelled is not None or not others)
+
+
+def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
+    """Raises ConvertError."""
+    rows, notes = in_groups(_read(given, tasks))
     sign = signer(given.sign)
     job = UnusualJob(
         rows=rows,
@@ -34,18 +41,64 @@ def train_unusual(given: argparse.Namespace) -> None:
     )
     for note in notes:
         complain(f"warning: {note}")
-    with new_bundle(given.out, replace=given.force) as folder:
-        training = write_unusual_bundle(job, folder)
-        verify_bundle(folder)
-    if given.json:
-        print_json({"bundle": str(given.out), "signed": sign is not None} | training.as_json())
+    if given.check:
+        training, _ = judge_unusual(job)
     else:
-        _print_unusual(training, given.out, is_signed=sign is not None)
+        with new_bundle(given.out, replace=given.force) as folder:
+            training = write_unusual_bundle(job, folder)
+            verify_bundle(folder)
+    if given.json:
+        print_json({"bundle": given.out and str(given.out), "signed": sign is not None} | training.as_json())
+    else:
+        _print_unusual(training, None if given.check else given.out, is_signed=sign is not None)
 
 
-def _print_unusual(training: UnusualTraining, folder: Path, *, is_signed: bool) -> None:
-    signed = ", signed" if is_signed else ""
-    print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}{signed}")
+def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
+    """Rows of a task of the kind `unusual`, as those of one of the kind `classify`; and notes. Raises ConvertError."""
+    rows = _read(given, tasks)
+    if len(names := by_task(rows)) > 1:
+        raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(names)})")
+    config = rows[0].task.config
+    assert isinstance(config, UnusualTask)
+    answers = [USUAL if config.is_usual(row.answer_text) else row.answer_text for row in rows]
+    counts = Counter(answers)
+    labels = tuple(sorted(answer for answer, count in counts.items() if count >= ENOUGH_ROWS))
+    few = [f"{escaped(answer)} {count}" for answer, count in counts.items() if count < ENOUGH_ROWS]
+    if len(labels) < 2 or len(rows) < MIN_ROWS:
+        rule = f"needs {MIN_ROWS} rows, and two answers with {ENOUGH_ROWS} rows each"
+        shown = ", ".join(f"{escaped(answer)} {count}" for answer, count in counts.items())
+        raise ConvertError(f"--classify {rule} (got {shown})")
+    task = Task(given.classify, ClassifyTask(kind="classify", labels=labels, template=config.template))
+    classified = [
+        replace(row, request=replace(row.request, task=task, fields=row.request.fields | {"answer": answer}))
+        for row, answer in zip(rows, answers, strict=True)
+        if answer in labels
+    ]
+    return classified, [f"left out, because fewer than {ENOUGH_ROWS} rows have them: {', '.join(few)}"] if few else []
+
+
+def print_task(task: Task) -> None:
+    """A task of the kind `classify` as the board's configuration needs it."""
+    labels = escaped(compact_json([*task.config.choices]), limit=5000)
+    print(f'for the board\'s configuration:\n[tasks.{task.name}]\nkind = "classify"\nlabels = {labels}')
+
+
+def _unusual(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    return {name: task for name, task in tasks.items() if isinstance(task.config, UnusualTask)}
+
+
+def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
+    if not (unusual := _unusual(tasks)):
+        rule = "--unlabelled without --teacher, and --classify, are for tasks of the kind unusual"
+        raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
+    return read_usual_rows(given.unlabelled, given.labelled or (), unusual)
+
+
+def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed: bool) -> None:
+    """folder: None if no bundle was written."""
+    if folder is not None:
+        signed = ", signed" if is_signed else ""
+        print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}{signed}")
     for task in training.tasks:
         low, high = map(percent, task.interval)
         alarms = f"{percent(task.judged.unusual / task.judged.rows)} of {task.judged.rows:,} usual rows"
@@ -63,4 +116,7 @@ def _print_unusual(training: UnusualTraining, folder: Path, *, is_signed: bool) 
             ]
             if names:
                 print(f"  reads as {kind}: {', '.join(names)}")
-    print(f"more in {escaped(str(folder / PAGE_FILE))}")
+        if named := [escaped(answer) for answer, noticed in task.answers.items() if noticed.rows >= ENOUGH_ROWS]:
+            print(f"  enough rows are {', '.join(named)} to tell them from usual ones: --classify NAME makes that task")
+    if folder is not None:
+        print(f"more in {escaped(str(folder / PAGE_FILE))}")

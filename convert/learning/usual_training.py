@@ -44,8 +44,8 @@ class UnusualJob:
     sign: Callable[[bytes], bytes] | None  # Makes the signature of the manifest's bytes.
 
 
-def write_unusual_bundle(job: UnusualJob, folder: Path) -> UnusualTraining:
-    """All files of the bundle, into an empty folder. Raises ConvertError."""
+def judge_unusual(job: UnusualJob) -> tuple[UnusualTraining, dict[str, UsualReadings]]:
+    """What is learnt from all usual rows, and how right that is on rows that were held out. Raises ConvertError."""
     learnt, qualities = dict[str, UsualReadings](), list[UnusualQuality]()
     for name, rows in by_task(job.rows).items():
         usual, others = list[Row](), list[Row]()
@@ -58,6 +58,12 @@ def write_unusual_bundle(job: UnusualJob, folder: Path) -> UnusualTraining:
     training = UnusualTraining(
         name=job.name, version=job.version, licence=job.licence, seed=job.seed, tasks=tuple(qualities)
     )
+    return training, learnt
+
+
+def write_unusual_bundle(job: UnusualJob, folder: Path) -> UnusualTraining:
+    """All files of the bundle, into an empty folder. Raises ConvertError."""
+    training, learnt = judge_unusual(job)
     file = UsualReadingsFile(tasks=learnt).model_dump_json(by_alias=True).encode()
     files = {
         f"{student_name(job.name)}.json": file,

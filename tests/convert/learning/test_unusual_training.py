@@ -170,3 +170,28 @@ def test_rows_and_tasks_that_cannot_be_used_are_refused(
         "train", "--tasks", tmp_path / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--out", tmp_path / "out"
     )
     assert (done.returncode, fault in done.stderr, (tmp_path / "out").exists()) == (1, True, False)
+
+
+def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
+    folder: Path, tmp_path: Path, cli: Cli
+) -> None:
+    hot = lines([value | {"temperature": 90.0} for value in pump(30, seed=5)], answer="cooler")
+    (tmp_path / "found.jsonl").write_text(hot + lines(pump(3, 6), answer="belt") + lines(pump(40, 7), answer="Normal"))
+    (tmp_path / "config.toml").write_text(TASKS.partition("[tasks.sound]")[0], "utf-8")
+    rows = ("train", "--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "found.jsonl", "--check")
+    assert (
+        "enough rows are cooler to tell them from usual ones: --classify NAME"
+        in cli(*rows, "--unlabelled", folder / "week.jsonl").stdout
+    )
+    done = cli(*rows, "--classify", "pump-state")
+    assert "pump-state: 70 rows: cooler 30, usual 40" in done.stdout
+    assert "fewer than 20 rows have them: belt 3" in done.stderr
+    (tmp_path / "found.jsonl").write_text(hot)
+    refused = cli(*rows, "--classify", "pump-state")
+    assert (refused.returncode, "needs 50 rows, and two answers" in refused.stderr) == (1, True)
+
+
+def test_rows_of_such_a_task_are_no_rows_of_a_model_that_answers_others(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(lines(pump(60), task="pump", answer="usual")), "utf-8")
+    done = cli("train", "--tasks", folder / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--check")
+    assert (done.returncode, "task pump is of the kind unusual" in done.stderr) == (1, True)
