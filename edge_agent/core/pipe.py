@@ -294,6 +294,9 @@ class Finished:
     scores: dict[str, float] | None = None  # Each label's probability for a LabelsPlan. They sum to 1.
     unlike: float | None = None  # Above 0, the input is taken to be out of distribution. None: it is not known.
     odd_fields: tuple[OddField, ...] = ()  # Only of a model that `edge-convert train` made.
+    rare_fields: dict[str, str] | None = None
+    """Fields that have no usual value, by name: `low`, `high`, `odd`, `code` or `missing`. None if the model has no
+    usual values."""
     reasoning: str | None = None  # What a reasoning model wrote before its answer, apart from `text`.
     prompt_tokens: int
     cached_tokens: int

@@ -36,6 +36,7 @@ class ActiveRequest(MeasuredRequest):
     prompt: Sequence[int]
     answer: Answer
     odd_fields: tuple[OddField, ...] = ()  # See Finished.
+    rare_fields: dict[str, str] | None = None  # See Finished.
     sequence: CacheSequence | None = None  # Its place in the cache; None while it waits.
     reserved_cells: int = 0  # Of the KV cache.
     prefix: Prefix | None = None  # The one that it shares cells with.
@@ -99,6 +100,7 @@ class RequestBuilder:
             prompt_tokens=len(prompt),
             answer=answer,
             odd_fields=self.chat.odd_fields(engine_request) if isinstance(self.chat, FieldPrompts) else (),
+            rare_fields=self.chat.rare_fields(engine_request) if isinstance(self.chat, FieldPrompts) else None,
             branches_left=list(answer.branches),
         )
 

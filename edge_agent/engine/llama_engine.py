@@ -295,8 +295,14 @@ class LlamaEngine(Engine):
             events.append(pipe.Partial(id=request.engine_request.id, delta=delta))
         if answer.finish is not None and result is not None:
             self._remove(request)
-            known = {"prompt_crc32": self._builder.prompt_crc32(request.prompt), "odd_fields": request.odd_fields}
-            events.append(request.finished(answer.finish, **known, **result))
+            finished = request.finished(
+                answer.finish,
+                prompt_crc32=self._builder.prompt_crc32(request.prompt),
+                odd_fields=request.odd_fields,
+                rare_fields=request.rare_fields,
+                **result,
+            )
+            events.append(finished)
         return events
 
     def _remove(self, request: ActiveRequest) -> None:

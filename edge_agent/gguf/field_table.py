@@ -110,6 +110,15 @@ class InputField(_Checked):
             return "not-a-number"
         return None if low <= number <= high else "out-of-range"
 
+    def rarity(self, value: Any, codes: Sequence[ErrorCode]) -> str | None:
+        """What a number has instead of a usual value, see Finished; None for a usual one."""
+        if self.usual is None or self.oddity(value, codes) is not None:
+            return "odd"
+        number = number_of(value)
+        if self.code_of(value, codes) is not None or number is None:
+            return "missing" if value is None else "code"
+        return "low" if number < self.usual[0] else "high" if number > self.usual[1] else None
+
     def _control(self, state: str) -> ControlToken:
         return ControlToken(f"<|field {self.name} {state}|>")
 
@@ -266,6 +275,15 @@ class FieldTable(_Checked):
             *(self._odd_field(name, values[name], why) for name, why in odd.items()),
             *(self._odd_field(name, None, "missing") for name in dict.fromkeys(missing) if name not in values),
         ]
+
+    def rare_fields(self, task: str, text: str) -> dict[str, str]:
+        """Of the numbers of an input, those that have no usual value, and what they have instead."""
+        values = values_of(text)
+        fields = (self._by_name[name] for name in self.tasks[task].fields)
+        states = {
+            each.name: each.rarity(values.get(each.name), self.codes) for each in fields if each.usual is not None
+        }
+        return {name: state for name, state in states.items() if state is not None}
 
     def _odd_field(self, name: str, value: Any, why: Literal["out-of-range", "not-a-number", "missing"]) -> OddField:
         if value is not None and number_of(value) is None:

@@ -13,7 +13,7 @@ Select = Callable[..., list[Any]]
 
 _NAMES = (
     *("number", "id", "reply_topic", "wall_s", "scores", "tokens"),
-    *("is_audit", "input", "output", "is_marked", "label"),
+    *("is_audit", "input", "output", "is_marked", "label", "rare_fields"),
 )
 _COLUMNS = ", ".join(_NAMES)
 
@@ -43,7 +43,10 @@ class AnswerTable:
         self._store = store
 
     def keep(self, task: str, basis: str, answer: KeptAnswer) -> None:
-        values = {name: getattr(answer, name) for name in _NAMES[1:]} | {"scores": json.dumps(answer.scores)}
+        values = {name: getattr(answer, name) for name in _NAMES[1:]}
+        values |= {
+            name: None if values[name] is None else json.dumps(values[name]) for name in ("scores", "rare_fields")
+        }
         columns, places = ", ".join(values), ", ".join("?" * len(values))
         statement = f"INSERT INTO answers (task, basis, {columns}) VALUES (?, ?, {places})"  # noqa: S608
         self._store.write(statement, task, basis, *values.values())
@@ -117,6 +120,9 @@ def _answer(columns: Sequence[Any]) -> KeptAnswer | None:
     known = dict(zip(_NAMES, columns, strict=True))
     try:
         known["scores"] = {str(name): float(score) for name, score in json.loads(known["scores"]).items()}
+        if known["rare_fields"] is not None:
+            rare = json.loads(known["rare_fields"]).items()
+            known["rare_fields"] = {str(name): str(state) for name, state in rare}
     except (ValueError, TypeError, AttributeError):
         return None
     return KeptAnswer(**known | {name: bool(known[name]) for name in ("is_audit", "is_marked")})

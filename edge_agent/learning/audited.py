@@ -76,6 +76,7 @@ class AuditedTasks(Generic[_T]):
             "wall_s": wall_s,
             "scores": {label: round(score, 9) for label, score in (event.scores or {}).items()},
             "tokens": event.prompt_tokens,
+            "rare_fields": event.rare_fields,
             "input": None if value is None else encode(value),
             "output": output,
         }

@@ -268,6 +268,7 @@ class Dispatcher:
     def on_model_replaced(self, model: Model) -> None:
         """A worker of another model takes over; nothing runs. What the other one answered is not repeated."""
         self.admission.on_model_replaced(model)
+        self.replies.odd_inputs.clear()
         self._forecast.clear()
         self.is_paused = False
 

@@ -18,7 +18,7 @@ from edge_agent.requests.answerers import Answer
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
-from edge_agent.requests.statistics import WINDOW, ModelAnswers
+from edge_agent.requests.statistics import WINDOW, ModelAnswers, OddInputs
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Replies:
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
         self.models = defaultdict[str, ModelAnswers](ModelAnswers)
+        self.odd_inputs = OddInputs()
         self._device = device
         self._delivery = delivery
         self._duplicates = duplicates
@@ -115,6 +116,7 @@ class Replies:
         }
         if answer.please_check:
             document["please_check"] = True
+        self.odd_inputs.add(request.task_name, event)
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])

@@ -19,6 +19,8 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.clock import is_expired, timestamp
 from edge_agent.core.messages import Publication, clear_retained, json_publication
 from edge_agent.core.topics import Topics
+from edge_agent.core.wording import cut
+from edge_agent.requests.statistics import OddShare
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ REFUSALS_WINDOW_S = 10
 
 CRASH_LOOP_ENDS = 3
 HEADROOM_LOW_C = 3.0
+# Of the newest inputs of a task. A training sets its limits so that a few per cent of the ordinary ones are odd.
+ODD_INPUTS = 0.15
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
 # An alarm whose figures change is published again after this long.
 REFRESH_S = 60.0
@@ -172,6 +176,17 @@ def _revocations(alarms: Alarms) -> Finding | None:
     return Finding(Severity.WARNING, f"{alarms.revocations_fault}: {advice}")
 
 
+def _odd_inputs(alarms: Alarms) -> Finding | None:
+    odd = alarms.odd_inputs
+    if odd is None:
+        return UNKNOWN
+    if odd.share < ODD_INPUTS:
+        return None
+    field = "what its sensors send" if odd.field is None else cut(odd.field)
+    message = f"{odd.share:.0%} of the newest inputs of task {odd.task} are not as its training was: look at {field}"
+    return Finding(Severity.WARNING, message, round(odd.share, 3))
+
+
 def _duplicate_client_id(alarms: Alarms) -> Finding | None:
     if not alarms.takeovers:
         return None
@@ -206,6 +221,7 @@ ALARMS = (
     AlarmRule("revocations", _revocations),
     AlarmRule("accuracy-low", _of_part("accuracy-low", UNKNOWN)),
     AlarmRule("input-drift", _of_part("input-drift", UNKNOWN)),
+    AlarmRule("odd-inputs", _odd_inputs),
     AlarmRule("duplicate-client-id", _duplicate_client_id),
     AlarmRule("queue-overload", _queue_overload, raise_after_s=30.0, clear_after_s=60.0),
     AlarmRule("pool-unreachable", _of_part("pool-unreachable", None), raise_after_s=10.0),
@@ -275,6 +291,7 @@ class Alarms:
         self.revoked: str | None = None
         # Of the optional parts, by the alarm's name.
         self.findings: Mapping[str, Finding | None] = {}
+        self.odd_inputs: OddShare | None = None
         self._overloaded_total = 0
 
     @property
@@ -321,9 +338,10 @@ class Alarms:
         expires: str | None,
         queue_depth: int,
         overloaded_total: int,
+        odd_inputs: OddShare | None = None,
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
-        self.reading, self.findings, self.expires = reading, findings, expires
+        self.reading, self.findings, self.expires, self.odd_inputs = reading, findings, expires, odd_inputs
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total

@@ -3,19 +3,22 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle, ThrottleCause
 from edge_agent.core.messages import Publication
+from edge_agent.core.pipe import OddField
 from edge_agent.core.topics import Topics
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.facts import findings as findings_of_learning
 from edge_agent.pool.facts import PoolFacts, QueueFigures
+from edge_agent.requests.statistics import MIN_ODD_WINDOW, OddInputs, OddShare
 from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
 from tests.helpers.facts import pool_facts
-from tests.helpers.support import BASE
+from tests.helpers.support import BASE, labelled
 
 UNKNOWN = BoardReading()
 NOT_THROTTLED = Throttle(now=False, undervoltage_now=False)
@@ -72,6 +75,7 @@ class Bus:
         expires: str | None = None,
         depth: int = 0,
         refused_each: int = 0,
+        odd_inputs: OddShare | None = None,
     ) -> Bus:
         for _ in range(round(seconds)):
             before = self.alarms.severities
@@ -84,6 +88,7 @@ class Bus:
                 expires=expires,
                 queue_depth=depth,
                 overloaded_total=self.refused,
+                odd_inputs=odd_inputs,
             )
             after = self.alarms.severities
             assert has_changed == (before != after)
@@ -130,13 +135,35 @@ def test_what_the_board_reads_raises_its_alarm(bus: Bus, board: BoardReading, ra
 
 
 def test_an_alarm_is_unmeasured_while_the_board_cannot_find_its_cause(bus: Bus) -> None:
-    asked = {"model-quality", "accuracy-low", "input-drift"}
+    asked = {"model-quality", "accuracy-low", "input-drift", "odd-inputs"}
     blind = {"overheating", "throttled", "undervoltage", "memory-low", "disk-low", *asked}
     assert bus.alarms.unmeasured == blind
     assert bus.run(1, reading(60.0)).alarms.unmeasured == asked
     bus.alarms.set_quality_fault("")
     known = {"triage": TaskAccuracy(audits=1, shift=0.0)}
-    assert bus.run(1, reading(60.0), accuracy=known).alarms.unmeasured == set()
+    odd = OddShare("triage", 0.0, None)
+    assert bus.run(1, reading(60.0), accuracy=known, odd_inputs=odd).alarms.unmeasured == set()
+
+
+def test_many_inputs_that_are_not_as_the_training_was_raise_an_alarm_with_the_field(bus: Bus) -> None:
+    newest = OddInputs()
+    usual = replace(labelled(1, ok=1.0), rare_fields={})
+    odd = OddField(field="outlet_bar", value=102.0, why="out-of-range", usual=(6.5, 7.5))
+    for event, count, look_at in (
+        (labelled(1, ok=1.0), 200, None),  # of a general model
+        (usual, MIN_ODD_WINDOW - 1, None),
+        (replace(usual, odd_fields=(odd,)), 10, None),
+        (replace(usual, odd_fields=(odd,)), 10, "outlet_bar"),
+        (usual, 150, None),
+        (replace(usual, unlike=0.1), 60, "what its sensors send"),
+    ):
+        for _ in range(count):
+            newest.add("triage", event)
+        alarm = bus.run(1, odd_inputs=newest.worst()).retained.get("odd-inputs")
+        assert look_at == (None if alarm is None else alarm["message"].split("as its training was: look at ")[1])
+    assert bus.retained["odd-inputs"]["value"] == 0.3
+    newest.clear()
+    assert newest.worst() is None
 
 
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
@@ -150,7 +177,8 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     drifted = {"triage": TaskAccuracy(dropped_from=0.97, shift=0.4)}
     bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1, pool=BACKLOG)
     assert "pool-backlog" in bus.retained
-    bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST, expires="2026-01-01")
+    odd = OddShare("triage", 0.4, None)
+    bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST, expires="2026-01-01", odd_inputs=odd)
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
     assert "(it was 97%)" in bus.retained["accuracy-low"]["message"]

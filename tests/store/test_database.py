@@ -54,6 +54,13 @@ def test_a_database_of_the_first_release_is_taken_over(path: Path) -> None:
     assert names(path) == {""}
 
 
+def test_answers_that_an_earlier_version_kept_are_taken_over(path: Path) -> None:
+    opened(path).close()
+    written(path, "ALTER TABLE answers DROP COLUMN rare_fields")
+    opened(path).close()
+    assert names(path) == {""}
+
+
 @pytest.mark.expects_warning
 def test_a_database_of_another_schema_is_kept_not_called_damaged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     written(path, "CREATE TABLE requests (number INTEGER PRIMARY KEY, something TEXT)")

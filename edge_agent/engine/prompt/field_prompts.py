@@ -74,6 +74,10 @@ class FieldPrompts:
         required = None if isinstance(request.plan, TextPlan) else request.plan.required
         return tuple(self._table.odd_fields(request.task, request.messages[-1].content, required))
 
+    def rare_fields(self, request: EngineRequest) -> dict[str, str]:
+        """See Finished. request: one that `prompt` takes."""
+        return self._table.rare_fields(request.task, request.messages[-1].content)
+
     def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution:
         task_fields, excess, control = self._table.tasks[task], None, None
         if task_fields.most_strangeness is not None:

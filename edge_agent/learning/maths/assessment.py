@@ -30,6 +30,7 @@ _CONFIDENCE_BINS = 5
 class Answer:
     scores: dict[str, float]  # The model's own, by label.
     tokens: int = 0  # Of the prompt.
+    rare_fields: Mapping[str, str] | None = None  # See Finished.
     output: str | None  # What the caller got; None if the model was not sure enough.
     is_audit: bool = False  # The caller was asked to check it: it is of the random sample.
     is_marked: bool = False  # Feedback came.
@@ -118,11 +119,12 @@ def _has_confirmed(answers: Sequence[Answer]) -> bool:
 
 
 def _shift(answers: Sequence[Answer], score_map: ScoreMap) -> float | None:
-    """How far the newest answers are from the oldest, by label, score and length of the prompt."""
+    """How far the newest answers are from the oldest, by label, score, length of the prompt, and by each field."""
     if len(answers) < 2 * SHIFT_ANSWERS:
         return None
+    parts = (answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:])
     sides = []
-    for part in (answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:]):
+    for part in parts:
         best = [score_map.best(answer.scores) for answer in part]
         sides.append(
             (
@@ -133,4 +135,11 @@ def _shift(answers: Sequence[Answer], score_map: ScoreMap) -> float | None:
             )
         )
     shifts = [drift.distribution_shift(before, after) for before, after in zip(*sides, strict=True)]
+    rare = [[answer.rare_fields for answer in part if answer.rare_fields is not None] for part in parts]
+    # Answers of earlier versions were kept without.
+    if all(len(of_part) == SHIFT_ANSWERS for of_part in rare):
+        names = {name for of_part in rare for fields in of_part for name in fields}
+        for name in sorted(names):
+            before, after = (Counter(fields.get(name, "usual") for fields in of_part) for of_part in rare)
+            shifts.append(drift.distribution_shift(before, after, tests=len(names)))
     return max((shift for shift in shifts if shift is not None), default=None)

@@ -72,13 +72,13 @@ def _log_likelihood(right: int, total: int) -> float:
     return sum(count * math.log(count / total) for count in (right, total - right) if count)
 
 
-def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int]) -> float | None:
+def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int], *, tests: int = 1) -> float | None:
     """The population stability index between two histograms, bin -> count; None if chance explains the difference.
 
-    By a G-test, which errs once in 8,760 independent pairs; it pools rare bins. An index above 0.25 is commonly called
-    a large shift. Without any audit it sees that the best labels, confidences or lengths of prompts have another mix
-    than before. It does not see answers that become wrong while the mix stays, such as two labels swapped that are
-    equally frequent; and another mix may be answered as well as the old one.
+    By a G-test, which errs once in 8,760 independent pairs, also if each needs so many `tests`; it pools rare bins. An
+    index above 0.25 is commonly called a large shift. Without any audit it sees that the best labels, confidences,
+    lengths of prompts or fields have another mix than before. It does not see answers that become wrong while the mix
+    stays, such as two labels swapped that are equally frequent; and another mix may be answered as well as the old one.
     """
     totals = sum(reference.values()), sum(recent.values())
     pairs: list[tuple[int, int]] = []
@@ -98,7 +98,7 @@ def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int]) 
         for count, total in zip(pair, totals, strict=True)
         if count
     )
-    if _chi_squared_tail(statistic, len(pairs) - 1) > _FALSE_ALARM_CHANCE:
+    if _chi_squared_tail(statistic, len(pairs) - 1) > _FALSE_ALARM_CHANCE / tests:
         return None
     # Half a count more keeps the logarithm of an empty bin finite.
     old, new = ([(pair[side] + 0.5) / (totals[side] + len(pairs) / 2) for pair in pairs] for side in (0, 1))

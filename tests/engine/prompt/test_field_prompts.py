@@ -155,6 +155,10 @@ def test_odd_fields_stand_beside_the_scores(open_llama: OpenLlama, tmp_path: Pat
     plain, odd, code = (finished(engine, run({"rms": rms}))[1] for rms in (0.7, 1000, 0))
     assert [answer.marks for answer in (plain, odd, code)] == [[], ["out-of-range"], []]
     assert sum((odd.scores or {}).values()) == pytest.approx(1)
+    assert [answer.rare_fields for answer in (plain, odd, code)] == [
+        {"rpm": "missing"}, {"rms": "odd", "rpm": "missing"}, {"rms": "code", "rpm": "missing"},
+    ]  # fmt: skip
+    assert RANGED.rare_fields("sound", '{"rms": 0.5, "rpm": 1500, "note": "x"}') == {"rms": "low", "rpm": "high"}
     # A task may require other fields than the training had.
     asked = replace(run({"rms": 0.7}), plan=LabelsPlan(labels=LABELS, required=("note",)))
     assert finished(engine, asked)[1].marks == ["missing-fields"]

@@ -2,6 +2,9 @@ from random import Random
 
 import pytest
 
+from edge_agent.core.score_map import ScoreMap
+from edge_agent.learning.facts import INPUT_DRIFT
+from edge_agent.learning.maths.assessment import Answer, assess
 from edge_agent.learning.maths.drift import MAX_AUDITS, accuracy_before_drop, distribution_shift
 
 
@@ -67,6 +70,26 @@ def test_a_label_that_was_never_seen_is_a_shift() -> None:
 )
 def test_what_chance_explains_is_no_shift(reference: dict[str, int], recent: dict[str, int]) -> None:
     assert distribution_shift(reference, recent) is None
+
+
+def test_fields_that_leave_their_usual_values_are_a_shift() -> None:
+    def shift(*sides: list[dict[str, str] | None]) -> float | None:
+        kept = [
+            Answer(scores={"ok": 0.99, "hot": 0.01}, output="ok", rare_fields=fields)
+            for side in sides
+            for fields in side
+        ]
+        return assess(kept, current=ScoreMap.identity(("ok", "hot")), min_accuracy=None, confidence=0.95).shift
+
+    usual: list[dict[str, str] | None] = [{"amps": "low"} if at % 50 == 0 else {} for at in range(200)]
+    psi: list[dict[str, str] | None] = [{"outlet_bar": "odd"} if at % 3 else {} for at in range(200)]
+    assert shift(usual, usual) is None
+    assert (shift(usual, psi) or 0) > INPUT_DRIFT
+    # Answers that an earlier version kept say nothing of fields.
+    assert shift([None] * 200, psi) is None
+    # What is no chance in one test may be in many.
+    assert distribution_shift({"ok": 200}, {"ok": 187, "odd": 13}) is not None
+    assert distribution_shift({"ok": 200}, {"ok": 187, "odd": 13}, tests=1000) is None
 
 
 def test_samples_of_one_mix_hardly_ever_shift() -> None:
