@@ -2,7 +2,8 @@
 
 breaks: each field broken in turn: whether it is named, and how many ordinary rows are.
 codes: rows with error codes among them. Needs the extra `train`.
-runs: whether stated intervals hold the share of right answers to rows of other runs.
+runs: whether stated intervals hold the share of right answers to rows of other runs. Needs the extra `train`.
+bundle: minutes from rows to a bundle, and whether the same rows and seed give the same bytes. Needs the extra `train`.
 unusual: the kind `unusual` beside other detectors, its false alarms, and the fields that it names.
 estimate: the kind `estimate` beside gradient boosting, and how often its intervals hold later numbers. Needs the extra
 `train`.
@@ -13,7 +14,7 @@ import sys
 
 from rigs.machine import parser_of
 
-COMMANDS = ("breaks", "codes", "runs", "unusual", "estimate")
+COMMANDS = ("breaks", "codes", "runs", "bundle", "unusual", "estimate")
 
 
 def main() -> int:
