@@ -46,10 +46,10 @@ class Row:
         """The label as the task has it; or the object, its keys in the order of the schema's properties."""
         return self.request.answer
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The input as the task's template prints it."""
-        return self.task.messages(self.request.input)[-1].content
+        return self.request.text
 
     @cached_property
     def values(self) -> dict[str, Any]:

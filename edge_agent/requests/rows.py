@@ -1,7 +1,7 @@
 """Rows of a file: each an input for a task, as a rule with its right answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,18 @@ class TaskRow:
         """The right one, as a model gives it."""
         return self.task.config.canonical_answer(self.fields["answer"])
 
+    @cached_property
+    def _engine_request(self) -> EngineRequest:
+        return self.task.build_engine_request(0, Envelope(input=self.input, options=Options(temperature=0.0)))
+
     def build_engine_request(self, number: int) -> EngineRequest:
         """The request to the worker, for the most probable answer. Raises Refusal."""
-        return self.task.build_engine_request(number, Envelope(input=self.input, options=Options(temperature=0.0)))
+        return replace(self._engine_request, id=number)
+
+    @property
+    def text(self) -> str:
+        """The input as the task's template prints it."""
+        return self._engine_request.messages[-1].content
 
 
 def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> list[TaskRow]:
