@@ -18,6 +18,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError, read_document, table_faults
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
@@ -109,7 +110,7 @@ def _audit_hints(config: Config) -> list[str]:
     return [
         f'{field_name(("tasks", name, "audit_rate"))}: bare replies of `reply = "output"` are never audited'
         for name, task in config.tasks.items()
-        if isinstance(task, ClassifyTask) and task.audit_rate and task.reply == "output"
+        if isinstance(task, ClassifyTask | EstimateTask) and task.audit_rate and task.reply == "output"
     ]
 
 
@@ -153,12 +154,12 @@ def _schema_hints(config: Config) -> list[str]:
 def _promise_faults(config: Config) -> Iterator[str]:
     """Tasks that promise what nothing would measure."""
     for name, task in config.tasks.items():
-        if not isinstance(task, ClassifyTask):
+        if not isinstance(task, ClassifyTask | EstimateTask):
             continue
         if task.audit_rate and not config.feedback.enabled:
             key = field_name(("tasks", name, "audit_rate"))
             yield f"{key}: requires `feedback.enabled = true` (got {task.audit_rate})"
-        if task.min_accuracy and not task.audit_rate:
+        if isinstance(task, ClassifyTask) and task.min_accuracy and not task.audit_rate:
             key = field_name(("tasks", name, "min_accuracy"))
             yield f"{key}: requires an `audit_rate` above 0 (got {task.min_accuracy})"
 

@@ -77,6 +77,14 @@ class AnswerTable:
             if answer and answer.scores.keys() == known and (answer.label is None or answer.label in known)
         ]
 
+    def asked_or_marked(self, basis: str) -> list[KeptAnswer]:
+        """The answers that are audits or have feedback, in the order of time."""
+        rows = self._store.select(
+            f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND (is_audit = 1 OR is_marked = 1) ORDER BY number",  # noqa: S608
+            basis,
+        )
+        return [answer for columns in rows if (answer := _answer(columns)) is not None]
+
     def forget(self, task: str, *, keep: int, keep_marked: int, before_wall_s: float) -> None:
         """Deletes the answers of all tasks from before, and of this task all but the newest.
 

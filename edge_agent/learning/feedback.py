@@ -5,12 +5,12 @@ Belongs to the agent's thread; what the answers say together is computed in the 
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
-from pydantic import StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from edge_agent.commands.fields import CommandFields
 from edge_agent.core.clock import timestamp
@@ -51,7 +51,7 @@ class Mark(CommandFields):
 
     id: StrictStr | StrictInt
     reply_to: StrictStr | None = None  # Required where several callers used the id.
-    answer: StrictStr | None = None  # The right label.
+    answer: StrictStr | StrictInt | StrictFloat | None = None  # The right label, or the true number.
     correct: StrictBool | None = None  # Whether the output was right, instead of the label.
 
     @model_validator(mode="after")
@@ -307,10 +307,28 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         }
 
 
+def find_marked(table: AnswerTable, config: FeedbackConfig, names: Iterable[str], mark: Mark) -> KeptAnswer:
+    """The newest answer that is meant, of those kept under these names in the store. Raises CommandError."""
+    matches = [
+        answer
+        for name in names
+        for _, answer in table.find(name, json.dumps(mark.id))
+        if mark.reply_to in (None, answer.reply_topic)
+    ]
+    if not matches:
+        limits = f"only the newest {config.keep} of each task are, for {config.days:g} days"
+        raise CommandError(
+            CommandCode.NOT_FOUND, f"id: no answer with this id is kept; {limits} (got {shown(mark.id)})"
+        )
+    if len({answer.reply_topic for answer in matches}) > 1:
+        raise CommandError(CommandCode.AMBIGUOUS, "reply_to: required, because several callers used this id")
+    return max(matches, key=lambda answer: answer.number)
+
+
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:
     """The right label; None if it is only known that the output is wrong. Raises CommandError."""
     if mark.answer is not None:
-        if mark.answer not in kept.scores:
+        if not isinstance(mark.answer, str) or mark.answer not in kept.scores:
             words = ", ".join(kept.scores)
             raise CommandError(CommandCode.BAD_FIELD, f"answer: should be one of {words} (got {shown(mark.answer)})")
         return mark.answer

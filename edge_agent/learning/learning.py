@@ -14,6 +14,7 @@ from edge_agent.core.clock import moment
 from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.model import Model
@@ -22,6 +23,7 @@ from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut
 from edge_agent.learning import facts
 from edge_agent.learning.answers import AnswerTable
+from edge_agent.learning.estimates import Estimates
 from edge_agent.learning.feedback import Feedback, Mark
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.students import RequestNotes, StudentChoice, Students
@@ -54,6 +56,7 @@ class Learning(Answerers):
         self._config = config
         self._tasks = tasks
         self._unusual = UnusualReadings(config.feedback, table)
+        self._estimates = Estimates(config.feedback, tasks, table, model.weights_sha256)
         self._publish = publish
         self._random = random.SystemRandom()
         self._maps = LearnedMaps(score_maps)
@@ -96,6 +99,9 @@ class Learning(Answerers):
         if isinstance(config, UnusualTask):
             may_ask = self._unusual.keep(request, output, moment(now).wall_s, notes.input)
             return Answer(scored, output, please_check=may_ask and request.error_topic is None)
+        if isinstance(config, EstimateTask):
+            is_asked = self._estimates.keep(request, event, output, moment(now).wall_s, notes.input)
+            return Answer(scored, output, please_check=is_asked)
         if not isinstance(config, ClassifyTask):
             return Answer(scored, output)
         # A bare output has no room for the question.
@@ -116,10 +122,12 @@ class Learning(Answerers):
         self._maps.clear()
         self._students.set_model(model)
         self._feedback.set_model(model)
+        self._estimates.set_model(model.weights_sha256)
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
         self._config, self._tasks = config, tasks
         self._unusual.reconfigure(config.feedback)
+        self._estimates.reconfigure(config.feedback, tasks)
         self._students.reconfigure(config.feedback, tasks)
         self._feedback.reconfigure(config.feedback, tasks)
 
@@ -138,6 +146,8 @@ class Learning(Answerers):
             mark, known = parse_fields(Mark, fields), self._tasks.get(task)
             if known is not None and isinstance(known.config, UnusualTask) and self._config.feedback.enabled:
                 data = self._unusual.mark(known, mark)
+            elif known is not None and isinstance(known.config, EstimateTask) and self._config.feedback.enabled:
+                data = self._estimates.mark(known, mark)
             else:
                 data = self._feedback.mark(task, mark, now)
         except CommandError as refused:
@@ -155,7 +165,7 @@ class Learning(Answerers):
         return self._feedback.export(task, after=after, limit=limit)
 
     def as_health(self, now: float) -> dict[str, Any]:
-        return facts.as_health(self._feedback.facts(), self._students.facts())
+        return facts.as_health(self._feedback.facts(), self._students.facts(), self._estimates.facts())
 
     def reasons(self) -> Mapping[str, bool]:
         return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}

@@ -15,7 +15,7 @@ from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
 from edge_agent.learning.answers import AnswerTable, KeptAnswer, student_store_name
 from edge_agent.learning.audited import DAY_S, FORGET_EVERY
-from edge_agent.learning.feedback import Mark
+from edge_agent.learning.feedback import Mark, find_marked
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
 
@@ -65,19 +65,8 @@ class UnusualReadings:
         """Takes what somebody says that a reading was; gives the data of the result. Raises CommandError."""
         config = task.config
         assert isinstance(config, UnusualTask)
-        matches = [
-            answer
-            for output in (_UNUSUAL, USUAL)
-            for _, answer in self._table.find(_store_name(task.name, output), json.dumps(mark.id))
-            if mark.reply_to in (None, answer.reply_topic)
-        ]
-        if not matches:
-            limits = f"only the newest {self._config.keep} of each task are, for {self._config.days:g} days"
-            message = f"id: no answer with this id is kept; {limits} (got {shown(mark.id)})"
-            raise CommandError(CommandCode.NOT_FOUND, message)
-        if len({answer.reply_topic for answer in matches}) > 1:
-            raise CommandError(CommandCode.AMBIGUOUS, "reply_to: required, because several callers used this id")
-        newest = max(matches, key=lambda answer: answer.number)
+        names = [_store_name(task.name, output) for output in (_UNUSUAL, USUAL)]
+        newest = find_marked(self._table, self._config, names, mark)
         label = _label(config, newest, mark)
         self._table.set_label(newest.number, label)
         is_right = config.is_usual(label) == (newest.output == USUAL)
@@ -89,7 +78,8 @@ def _label(config: UnusualTask, kept: KeptAnswer, mark: Mark) -> str:
     if mark.answer is not None:
         if fault := config.answer_fault(mark.answer):
             raise CommandError(CommandCode.BAD_FIELD, f"{fault} (got {shown(mark.answer)})")
-        return USUAL if config.is_usual(mark.answer) else mark.answer.strip()
+        named = str(mark.answer)
+        return USUAL if config.is_usual(named) else named.strip()
     if mark.correct != (kept.output == USUAL):
         raise CommandError(CommandCode.BAD_FIELD, "answer: required, because `correct` does not say what it was")
     return USUAL

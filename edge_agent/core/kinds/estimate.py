@@ -33,6 +33,10 @@ class EstimateTask(FieldsTask):
     """How far from the true number an answer counts as right, where answers are counted. Default: a fifth of the true
     number."""
 
+    audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of full replies, chosen at random, that ask the caller for the true number by `"please_check": true`.
+    Needs `feedback.enabled`."""
+
     @field_validator("maximum")
     @classmethod
     def _check_maximum(cls, maximum: float | None, info: ValidationInfo) -> float | None:

@@ -15,9 +15,10 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.files import private_file
+from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.labelled import label_of
-from edge_agent.core.strict_json import encode, parse_json
+from edge_agent.core.strict_json import encode, number_of, parse_json
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer, Select, read_answers
@@ -42,9 +43,9 @@ _REASONS = {
 def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
     """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
     config = load_config(config_path)
-    labels: Sequence[str] | None = None  # Of `unusual` any text.
+    labels: Sequence[str] | None = None  # Of `unusual` any text, of `estimate` any number.
     try:
-        if not isinstance(config.tasks.get(task), UnusualTask):
+        if not isinstance(config.tasks.get(task), UnusualTask | EstimateTask):
             labels = classify_task(config, task).labels
     except TaskError as error:
         return fail(str(error))
@@ -63,6 +64,8 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
     except STORE_ERRORS as error:
         return fail(f"{path}: cannot be read: {error}")
     kept, left_out = rows_of(task, answers, labels)
+    if is_number := isinstance(config.tasks[task], EstimateTask):
+        kept = [row | {"answer": number_of(row["answer"])} for row in kept]
     for reason, words in _REASONS.items():
         if count := left_out[reason]:
             print(f"left out {count}: {words}", file=sys.stderr)
@@ -77,14 +80,14 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
             file.writelines(encode(row) + b"\n" for row in kept)
     except OSError as error:
         return fail(f"{out}: cannot be written: {error.strerror}")
-    counts = Counter(row["answer"] for row in kept)
+    counts = Counter[str]() if is_number else Counter(row["answer"] for row in kept)
     by_label = {label: counts[label] for label in (counts if labels is None else labels)}
     if as_json:
         reasons = {reason: left_out[reason] for reason in _REASONS}
         print(printable_json({"task": task, "rows": len(kept), "labels": by_label, "left_out": reasons}))
     else:
         listed = ", ".join(f"{label} {count}" for label, count in by_label.items())
-        print(printable(f"{out}: {len(kept)} rows: {listed}"))
+        print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
     return 0
 
 
