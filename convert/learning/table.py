@@ -50,7 +50,7 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     """
     names = dict.fromkeys(name for row in rows for name in row.values)
     values = {name: [row.values[name] for row in rows if name in row.values] for name in names}
-    ordinary = {name: _ordinary(of_field) for name in names if (of_field := _numbers(values[name])) is not None}
+    ordinary = {name: ordinary_numbers(of_field) for name in names if (of_field := _numbers(values[name])) is not None}
     tails = _tails_of_margin([(numbers, [row.values.get(name) for row in rows]) for name, numbers in ordinary.items()])
     fields = tuple(_input_field(name, ordinary.get(name), tails) for name in names)
     outliers = Counter(outlier for field in fields for outlier in outliers_of(field, values[field.name]))
@@ -138,7 +138,7 @@ def code_text(code: ErrorCode) -> str:
     return shown(code) if isinstance(code, str) else f"{code:g}"
 
 
-def _ordinary(numbers: Numbers) -> Numbers:
+def ordinary_numbers(numbers: Numbers) -> Numbers:
     """Sorted numbers without those that are far from the others."""
     while True:
         near = _without_code(_without_far(-_without_far(-numbers[::-1])[::-1]))

@@ -16,14 +16,20 @@ from scipy.cluster.vq import kmeans2
 from threadpoolctl import threadpool_limits
 
 from ..agent import Component, NumberField, Tail, Usual, UsualReadings, ValueField, number_of, soften, value_text
+from .table import ordinary_numbers
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 Values = Mapping[str, Any]  # The fields of a reading.
 
 # A field is a number if at least this share of its values are numbers, and if it has at least this many values.
 _MIN_NUMBER_SHARE, _MIN_VALUES = 0.95, 3
+# The mixture is fitted to rows with all numbers if they are at least this share.
+_MIN_WHOLE = 0.5
 # Values of other fields that are kept; all others count together.
 _MAX_VALUES = 100
+# Numbers far from all others that are kept as codes, if several rows have them.
+_MAX_CODES = 20
 _COMPONENTS = (1, 2, 4, 8)
 _SHRINKAGES = (0.01, 0.1, 0.3)
 # Rows per component, at least.
@@ -81,17 +87,18 @@ def learn_usual(rows: Sequence[Values], blocks: Sequence[int] | None = None, see
     draw = np.random.default_rng(seed)
     parts = draw.permutation(len(rows)) % _PARTS if blocks is None else np.array(blocks) % _PARTS
     with threadpool_limits(1):
-        numbers = [_number_field(name, rows) for name in _names(rows) if _is_number(name, rows)]
+        numbers = _with_codes([_number_field(name, rows) for name in _names(rows) if _is_number(name, rows)], rows)
         values = tuple(_value_field(name, rows) for name in _names(rows) if not _is_number(name, rows))
-        z = _matrix(rows, numbers)
-        components, shrinkage = _choose(z, draw, seed) if numbers else (0, 0.0)
+        z, is_whole, is_near = _matrix(rows, numbers)
+        components, shrinkage = _choose(z[is_whole], draw, seed) if numbers else (0, 0.0)
         models = [
             _readings(numbers, values, _fit(z[chosen], components, shrinkage, seed), z[chosen])
-            for chosen in (*(parts != part for part in range(_PARTS)), parts >= 0)
-            if chosen.any()
+            for chosen in (is_whole & (parts != part) for part in range(_PARTS + 1))
         ]
         scores = sorted(
-            score for part in range(_PARTS) for score in _scores(models[part], rows, np.flatnonzero(parts == part))
+            score
+            for part in range(_PARTS)
+            for score in _scores(models[part], rows, np.flatnonzero(is_near & (parts == part)))
         )
     if len(scores) > _MAX_SCORES:
         scores = [scores[at] for at in np.linspace(0, len(scores) - 1, _MAX_SCORES).astype(int)]
@@ -110,9 +117,10 @@ def _is_number(name: str, rows: Sequence[Values]) -> bool:
 
 def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
     given = [row[name] for row in rows if name in row]
-    numbers = np.array([number for value in given if (number := number_of(value)) is not None])
-    low, center, high = np.quantile(numbers, [0.25, 0.5, 0.75])
-    deviation = float(numbers.std())
+    numbers = np.sort([number for value in given if (number := number_of(value)) is not None])
+    ordinary = ordinary_numbers(numbers)
+    low, center, high = np.quantile(ordinary, [0.25, 0.5, 0.75])
+    deviation = float(ordinary.std())
     scale = float(high - low) / 1.349
     # Where most values are the same, the quartiles say nothing.
     scale = scale if scale > 0.05 * deviation else deviation
@@ -120,12 +128,40 @@ def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
         name=name,
         center=float(center),
         scale=scale,
-        low=float(numbers.min()),
-        high=float(numbers.max()),
+        low=float(ordinary[0]),
+        high=float(ordinary[-1]),
         missing=(len(rows) - len(given) + 0.5) / (len(rows) + 1),
         odd=(len(given) - len(numbers) + 0.5) / (len(rows) + 1),
         expected=0.0,
     )
+
+
+def _with_codes(numbers: Sequence[NumberField], rows: Sequence[Values]) -> list[NumberField]:
+    """Numbers far from all others of their field are codes, such as -99, if two rows have them, in any field."""
+    far = {field.name: Counter[str]() for field in numbers}
+    for field in numbers:
+        for row in rows:
+            number = number_of(row.get(field.name))
+            if number is not None and not field.low <= number <= field.high:
+                far[field.name][value_text(number)] += 1
+    total = sum(far.values(), Counter[str]())
+    codes = [code for code, count in total.most_common(_MAX_CODES) if count > 1]
+    return [
+        field.model_copy(
+            update={
+                "codes": {
+                    code: (far[field.name][code] + 0.5) / (len(rows) + 1)
+                    for code in codes
+                    if not _is_ordinary(field, code)
+                }
+            }
+        )
+        for field in numbers
+    ]
+
+
+def _is_ordinary(field: NumberField, code: str) -> bool:
+    return field.low <= float(code) <= field.high
 
 
 def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
@@ -140,14 +176,23 @@ def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
     return ValueField(name=name, values=shares, other=other, missing=missing, expected=expected)
 
 
-def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField]) -> Floats:
-    """[rows, numbers]; a missing number is the median."""
+def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField]) -> tuple[Floats, Bools, Bools]:
+    """[rows, numbers], a missing one as the median; which rows have all of them, and which have none far from others.
+
+    A glitch that no other row has is neither learnt from nor judged by: it would make everything else usual.
+    """
     z = np.zeros((len(rows), len(numbers)))
+    is_whole, is_near = np.ones((2, len(rows)), dtype=np.bool_)
     for column, field in enumerate(numbers):
         for at, row in enumerate(rows):
-            if (number := number_of(row.get(field.name))) is not None:
+            number = number_of(row.get(field.name))
+            if number is not None and field.low <= number <= field.high:
                 z[at, column] = (number - field.center) / field.scale
-    return soften(z)
+            else:
+                is_whole[at] = False
+                is_near[at] &= number is None or value_text(number) in field.codes
+    # Where most rows lack something, the whole ones would be few.
+    return soften(z), is_whole if is_whole.mean() >= _MIN_WHOLE else is_near, is_near
 
 
 def _choose(z: Floats, draw: np.random.Generator, seed: int) -> tuple[int, float]:

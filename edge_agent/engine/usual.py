@@ -144,8 +144,9 @@ class Usual:
         for at, field in enumerate(self.usual.numbers):
             value = values.get(field.name)
             number = number_of(value)
-            if number is None:
-                surprises[field.name] = -math.log(field.missing if value is None else field.odd)
+            code = field.codes.get(value_text(value)) if field.codes and number is not None else None
+            if number is None or code is not None:
+                surprises[field.name] = -math.log(code or (field.missing if value is None else field.odd))
             else:
                 known.append(at)
                 numbers.append(number)

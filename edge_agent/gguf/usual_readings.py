@@ -14,6 +14,7 @@ MAX_BYTES = 4_000_000
 MAX_FIELDS = 400
 MAX_COMPONENTS = 16
 MAX_SCORES = 20_000
+MAX_CODES = 100
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1)]
@@ -38,6 +39,8 @@ class NumberField(_Field):
     low: _Number  # The least number of the training.
     high: _Number
     odd: _Share  # How probable it is that its value is no number.
+    codes: Annotated[dict[str, _Share], Field(max_length=MAX_CODES)] = {}
+    """How probable each number is that stands for a fault of the sensor, such as -99, as `value_text` spells it."""
 
 
 class ValueField(_Field):

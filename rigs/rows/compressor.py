@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+CODES = (-99.0, 850.0, 65535.0)
 SENSORS = ("frozen", "jumped", "drifted")
 COMPRESSOR = (
     *("current_a", "pressure_bar", "flow_m3_min", "oil_temp_c", "vibration_mm_s", "dew_point_c", "filter_bar"),
@@ -56,6 +57,11 @@ def break_sensors(
     moved = rows[every, sensor] + draw.choice([-1, 1], len(rows)) * size * others.std(axis=0)[sensor]
     rows[every, sensor] = np.where(kind == 0, frozen, moved)
     return rows, sensor, kind
+
+
+def with_codes(draw: np.random.Generator, rows: Floats, share: float) -> Floats:
+    """Rows with this share of their numbers replaced by the error codes of sensors."""
+    return np.where(draw.random(rows.shape) < share, draw.choice(CODES, rows.shape), rows)
 
 
 def readings(rows: Floats) -> list[dict[str, float]]:

@@ -11,7 +11,7 @@ import numpy as np
 from convert.agent import Usual, UsualReadingsFile
 from convert.learning.usual import learn_usual
 from rigs.bench.figures import processor
-from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, compressor, readings, verdict
+from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, compressor, readings, verdict, with_codes
 
 # Readings per false alarm that the simulated plant asks for.
 ASKED = (100, 1000)
@@ -30,6 +30,7 @@ def main(words: Sequence[str]) -> int:
     verdicts = [
         check_detectors(range(given.seeds)),
         *check_alarms(range(given.seeds), rows=2000, later=20_000),
+        *check_alarms(range(given.seeds), rows=2000, later=20_000, codes=0.003),
         check_board(),
     ]
     print(f"{verdicts.count(True)} of {len(verdicts)} targets are met")
@@ -37,14 +38,24 @@ def main(words: Sequence[str]) -> int:
 
 
 def check_alarms(
-    seeds: Sequence[int], *, rows: int, later: int, broken: int = 3000, asked_for: Sequence[int] = ASKED
+    seeds: Sequence[int],
+    *,
+    rows: int,
+    later: int,
+    broken: int = 3000,
+    codes: float = 0.0,
+    asked_for: Sequence[int] = ASKED,
 ) -> Iterator[bool]:
-    """False alarms on later rows, and whether a broken sensor is the first that is named."""
+    """False alarms on later rows, and whether a broken sensor is the first that is named.
+
+    codes: the share of error codes among the numbers that it learns from.
+    """
     rates = {asked: list[float]() for asked in asked_for}
     noticed, first, counts = (dict.fromkeys(SENSORS, 0) for _ in range(3))
     for seed in seeds:
         draw = np.random.default_rng(seed)
-        usual = Usual(learn_usual(readings(compressor(draw, rows)), None, seed))
+        learnt_from = with_codes(draw, compressor(draw, rows), codes)
+        usual = Usual(learn_usual(readings(learnt_from), None, seed))
         ordinary = compressor(draw, later)
         rarities = np.array([usual.rarity_of(usual.score(reading)) for reading in readings(ordinary)])
         for asked, of_seeds in rates.items():
@@ -54,6 +65,7 @@ def check_alarms(
             if named := usual.compare(reading, max_rarity=1 / ASKED[0])[1]:
                 noticed[SENSORS[kind]] += 1
                 first[SENSORS[kind]] += named[0].field == COMPRESSOR[sensor]
+    print(f"learnt from {rows} rows" + (f" with error codes in {codes:.1%} of the numbers" if codes else ""))
     for asked, of_seeds in rates.items():
         mean = float(np.mean(of_seeds))
         print(f"false alarms, asked for 1 in {asked}: {mean:.2f} times as many on {later} later rows", end=": ")

@@ -113,6 +113,22 @@ def test_equal_rows_and_seeds_give_equal_files_that_are_small(readings: UsualRea
     assert read_usual_readings(data).tasks["pump"] == readings
 
 
+def test_error_codes_and_a_glitch_among_the_rows_do_not_make_other_values_usual() -> None:
+    """Each of the codes is in a few rows, as exports have them, and 1,000 is in one."""
+    rows = pump(LEARNT)
+    for at in range(0, LEARNT, 60):
+        rows[at] = rows[at] | {("temperature", "current")[at // 60 % 2]: (-99, 65535)[at // 120 % 2]}
+    rows[7] = rows[7] | {"temperature": 1000.0}
+    usual = Usual(learn_usual(rows))
+    assert usual.compare(ordinary() | {"temperature": 75.0})[0] < 0.01
+    assert usual.compare(ordinary() | {"current": 28.0})[0] < 0.001
+    code, glitch = (usual.compare(ordinary() | {"temperature": value}, max_rarity=0.1) for value in (-99, "1000"))
+    assert 0.005 < code[0] < 0.05
+    assert glitch[0] < 0.001
+    assert code[1][0].usual == glitch[1][0].usual
+    assert usual.compare(ordinary())[0] > 0.2
+
+
 def test_rows_of_a_run_are_held_out_together() -> None:
     """Each run has a level of its own: what is held out is farther from the rest, so that less of it is rare."""
     draw = np.random.default_rng(0)
