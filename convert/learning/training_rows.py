@@ -14,6 +14,7 @@ from ..agent import (
     ROW_KEYS,
     TIME_KEYS,
     USUAL,
+    EstimateTask,
     Task,
     TaskRow,
     compact_json,
@@ -146,6 +147,8 @@ def _fault(row: Row, *, is_labelled: bool) -> str | None:
         fault = config.answer_fault(fields["answer"])
     else:
         fault = judged_fault(row.task)
+        if isinstance(config, EstimateTask):
+            fault = f"task: {row.task.name} is of the kind estimate, and no teacher answers with a number"
         if "answer" in fields:
             rule = "rows without labels have none; those with one belong in --labelled"
             fault = f"answer: {rule} (got {shown(fields['answer'])})"

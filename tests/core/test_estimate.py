@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge_agent.core.kinds.estimate import EstimateTask, level_of, quantile, ranges_of
-from edge_agent.core.pipe import Finish, Finished
+from edge_agent.core.pipe import Finish, Finished, OddField
 from edge_agent.gguf.field_table import NumberBins
 from tests.helpers.support import finished
 
@@ -36,6 +36,13 @@ def test_numbers_have_no_more_digits_than_their_range_warrants() -> None:
 
 def test_an_input_unlike_training_has_no_interval() -> None:
     assert task().reply_fields(answer(unlike=1.0)) == {"interval": None}
+
+
+def test_an_input_with_an_odd_field_has_no_interval_unless_it_is_to_be_answered() -> None:
+    odd = OddField(field="rms", value=1e9, why="out-of-range", usual=(0.1, 4.0))
+    event = finished(1, finish=Finish.MODEL, text=None, scores=SCORES, odd_fields=(odd,))
+    assert task().reply_fields(event) == {"interval": None}
+    assert task(outside="answer").reply_fields(event) == {"interval": [10, 40]}
 
 
 def test_the_limits_of_the_task_bound_all_three_numbers() -> None:

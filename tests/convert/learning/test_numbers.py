@@ -17,7 +17,7 @@ from convert.learning.quality import AnsweredRow, task_quality
 from convert.learning.report import Baseline, TaskQuality, Training, render_training
 from convert.learning.study import folds_of
 from convert.learning.table import build_table
-from convert.learning.training_rows import Row, read_training_rows
+from convert.learning.training_rows import Row, read_training_rows, read_unlabelled
 
 TASKS = '[tasks.hours]\nkind = "estimate"\nunit = "h"\nminimum = 0\n'
 
@@ -99,6 +99,13 @@ def test_bins_have_equally_many_rows_or_one_answer_each(tmp_path: Path) -> None:
 def test_a_fault_of_the_answers_is_named(tmp_path: Path, answers: list[float], fault: str) -> None:
     with pytest.raises(ConvertError, match=fault):
         rows_of(tmp_path, answers)
+
+
+def test_no_teacher_answers_with_a_number(tmp_path: Path) -> None:
+    rows_of(tmp_path, [1.0, 2.0] * 30)
+    (tmp_path / "inputs.jsonl").write_text('{"input": {"rms": 1}}\n', "utf-8")
+    with pytest.raises(ConvertError, match="is of the kind estimate, and no teacher answers with a number"):
+        read_unlabelled(tmp_path / "inputs.jsonl", read_tasks(tmp_path / "config.toml"), [])
 
 
 def test_numbers_are_all_held_out_because_intervals_need_many(tmp_path: Path) -> None:
