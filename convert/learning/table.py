@@ -109,9 +109,14 @@ def _input_field(name: str, ordinary: Numbers | None, tails: float) -> InputFiel
         # Values of the rows themselves, so that equal numbers share a bin.
         edges = np.unique(np.quantile(ordinary, np.linspace(0, 1, BINS + 1), method="inverted_cdf"))
     low, high = np.quantile(ordinary, USUAL_SHARES, method="inverted_cdf").tolist()
-    below, above = _tails(ordinary, _width(ordinary))
-    accepted = float(ordinary[0]) - tails * below, float(ordinary[-1]) + tails * above
-    return InputField(name=name, edges=tuple(edges.tolist()), usual=(low, high), accepted=accepted)
+    return InputField(name=name, edges=tuple(edges.tolist()), usual=(low, high), accepted=_accepted(ordinary, tails))
+
+
+def _accepted(ordinary: Numbers, tails: float) -> tuple[float, float]:
+    """Where numbers stay clear of 0, not beyond half of the nearest one: most are of things that are never 0."""
+    (least, greatest), (below, above) = ordinary[[0, -1]].tolist(), _tails(ordinary, _width(ordinary))
+    low, high = least - tails * below, greatest + tails * above
+    return max(low, least / 2) if least > below else low, min(high, greatest / 2) if greatest < -above else high
 
 
 def _numbers(values: Sequence[Any]) -> Numbers | None:

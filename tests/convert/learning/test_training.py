@@ -327,6 +327,16 @@ def test_codes_and_stray_numbers_leave_the_bins_and_the_ranges(tmp_path: Path) -
     assert ["code" in prompt for prompt in prompts] == [True, True, False, False]
 
 
+def test_numbers_that_stay_clear_of_0_do_not_accept_it(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    values = [{"bar": 1.5 + float(draw.exponential(2)), "hours": draw.uniform(0, 24)} for _ in range(60)]
+    values = [value | {"vacuum": -value["bar"], "dew": value["hours"] - 9} for value in values]
+    rows = [{"input": value, "answer": LABELS[at % 2]} for at, value in enumerate(values)]
+    table = build_table(read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows)))
+    odd = {odd.field for odd in table.odd_fields("sound", '{"bar": 0, "hours": 0, "vacuum": 0, "dew": 0}')}
+    assert odd == {"bar", "vacuum"}
+
+
 def test_values_of_few_kinds_or_with_long_tails_are_ordinary(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     values = [
