@@ -13,8 +13,9 @@ import numpy.typing as npt
 from ..agent import number_of
 from .training_rows import Row, by_task
 
-# Rows in runs are cut into this many blocks of time, whose lengths should exceed those of the runs.
-BLOCKS = 20
+# Rows in runs are cut into blocks of time, so many times as long as rows are alike: at most and at least so many.
+BLOCK_LENGTH = 4
+BLOCKS, MIN_BLOCKS = 20, 5
 # Neighbours are alike if they differ by less than this share of what any two rows with their answer differ by,
 _ALIKE = 0.8
 # or if their answers agree this much more often than those of any two rows do: 0 is by chance, 1 always.
@@ -36,21 +37,30 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
                 notes.append(f"task {name}: {lone} rows have no group; each counts as one by itself")
             groups |= {id(row): f"row {at}" if row.group is None else row.group for at, row in enumerate(of_task)}
         elif (alike := _what_is_alike(of_task)) is not None:
-            groups |= {id(row): f"block {block}" for block, row in _blocks(of_task)}
+            count = _count_blocks(of_task)
+            groups |= {id(row): f"block {block}" for block, row in _blocks(of_task, count)}
             order = "in time" if of_task[0].time is not None else "in the file"
             notes.append(
                 f"task {name}: {alike} of rows next to each other {order} are alike, so rows are not independent; "
-                f"{BLOCKS} blocks of them are judged as a whole. Better, give each row the `group` that it belongs to, "
+                f"{count} blocks of them are judged as a whole. Better, give each row the `group` that it belongs to, "
                 "such as an episode, a batch or a day"
             )
     return [replace(row, group=groups.get(id(row))) for row in rows], notes
 
 
-def _what_is_alike(rows: Sequence[Row]) -> str | None:
-    """The answers or the values, if neighbours are more alike than chance explains."""
+def _count_blocks(rows: Sequence[Row]) -> int:
+    lag = 1
+    while lag * BLOCK_LENGTH * MIN_BLOCKS < len(rows) and _what_is_alike(rows, 2 * lag) is not None:
+        lag *= 2
+    # At half of this distance, rows are still alike.
+    return min(max(len(rows) // (2 * lag * BLOCK_LENGTH), MIN_BLOCKS), BLOCKS)
+
+
+def _what_is_alike(rows: Sequence[Row], lag: int = 1) -> str | None:
+    """The answers or the values, if rows at this distance are more alike than chance explains."""
     ordered = _by_machine(rows)
     labels, answers = np.unique([_label(row) for row in ordered], return_inverse=True)
-    agreement = float(np.mean(answers[1:] == answers[:-1]))
+    agreement = float(np.mean(answers[lag:] == answers[:-lag]))
     by_chance = float(np.sum((np.bincount(answers) / len(answers)) ** 2))
     error = np.sqrt(by_chance * (1 - by_chance) / len(answers))
     if not _is_sorted(ordered) and agreement - by_chance > max(_AGREEMENT * (1 - by_chance), _SURE * error):
@@ -61,14 +71,16 @@ def _what_is_alike(rows: Sequence[Row]) -> str | None:
     draw = np.random.default_rng(0)
     # Pairs with the same answer, because a file sorted by answer has no other neighbours.
     by_answer = [np.flatnonzero(answers == answer) for answer in range(len(labels))]
-    same = np.flatnonzero(answers[1:] == answers[:-1])
+    same = np.flatnonzero(answers[lag:] == answers[:-lag])
     others = np.array([draw.choice(by_answer[answers[at]]) for at in same], dtype=np.int64)
     keep = others != same
     same, others = same[keep], others[keep]
     if len(same) < 2:
         return None
-    near = np.abs(places[same] - places[same + 1]).mean(axis=1)
-    far = np.abs(places[same] - places[others]).mean(axis=1)
+    near, far = np.abs(places[same] - places[same + lag]), np.abs(places[same] - places[others])
+    # Whether there are runs, all fields say together, as a mere counter also rises; how long they are, the slowest one.
+    slowest = np.argmin(near.mean(axis=0) - far.mean(axis=0))
+    near, far = (side.mean(axis=1) if lag == 1 else side[:, slowest] for side in (near, far))
     gap = far - near
     is_sure = gap.mean() > _SURE * gap.std() / np.sqrt(len(gap))
     return "the values" if is_sure and near.mean() < _ALIKE * far.mean() else None
@@ -87,18 +99,18 @@ def _places(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
     return np.array(columns, dtype=np.float64).T
 
 
-def _blocks(rows: Sequence[Row]) -> list[tuple[int, Row]]:
+def _blocks(rows: Sequence[Row], count: int) -> list[tuple[int, Row]]:
     """Each row with the number of its block: a stretch of time of a machine.
 
     In a file that is sorted by answer, a block has a stretch of each answer's rows.
     """
     ordered = _by_machine(rows)
     if not _is_sorted(ordered):
-        return [(at * BLOCKS // len(ordered), row) for at, row in enumerate(ordered)]
+        return [(at * count // len(ordered), row) for at, row in enumerate(ordered)]
     by_answer: dict[str, list[Row]] = {}
     for row in ordered:
         by_answer.setdefault(_label(row), []).append(row)
-    return [(at * BLOCKS // len(some), row) for some in by_answer.values() for at, row in enumerate(some)]
+    return [(at * count // len(some), row) for some in by_answer.values() for at, row in enumerate(some)]
 
 
 def _by_machine(rows: Sequence[Row]) -> list[Row]:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from convert.evaluate.requests import read_tasks
 from convert.learning.doubts import read_as
 from convert.learning.quality import AnsweredRow, held_out_counts, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
-from convert.learning.runs import BLOCKS, in_groups
+from convert.learning.runs import MIN_BLOCKS, in_groups
 from convert.learning.study import folds_of
 from convert.learning.table import Noise, build_table, outliers_of
 from convert.learning.training_rows import Row, read_training_rows
@@ -177,9 +178,10 @@ def test_rows_in_runs_become_blocks_of_time_and_others_do_not(
         assert (notes, {row.group for row in found}) == ([], {None})
         return
     assert alike in notes[0]
-    for block in (blocks := {row.group for row in found}):
-        assert sum(row.group == block for row in found) in (19, 20, 21)
-    assert len(blocks) == BLOCKS
+    sizes = Counter(row.group for row in found).values()
+    assert max(sizes) - min(sizes) <= 2
+    # Longer than the runs: a wandering level is alike for about 50 rows, and an answer for 20.
+    assert len(sizes) in ((MIN_BLOCKS, MIN_BLOCKS + 1) if "values" in alike else (12,))
     assert all({row.answer for row in fold.held_out} == {*LABELS} for fold in folds_of(found, 0)[0])
 
 
