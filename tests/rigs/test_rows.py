@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convert.learning.runs import BLOCKS, MIN_BLOCKS
-from rigs.rows.breaks import check_set, simulated
+from rigs.rows.breaks import check_drift, check_set, simulated
 from rigs.rows.estimate import filter_hours, pump_power
 from rigs.rows.runs import SOURCES, read
 from rigs.rows.unusual import check_alarms, check_board
@@ -33,3 +33,4 @@ def test_the_plants_of_estimate_have_rows_that_say_much_about_their_numbers() ->
 
 def test_what_breaks_in_a_field_is_named_and_ordinary_rows_are_not() -> None:
     assert all(check_set(name, draw_rows, range(1)) for name, draw_rows in simulated().items())
+    assert all(check_drift(range(2)))
