@@ -118,7 +118,7 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     has_many = len(rows) >= (MANY_NUMBERS if is_number else MANY_ROWS)
     if any(row.group is not None for row in rows):
         parts = _parts_by_group(rows, seed)
-        groups = [len({(row.task.name, row.group) for row in part}) for part in parts]
+        groups = [len(_by_group(part)) for part in parts]
         count = len(parts)
         if has_many:
             count = next((at for at in range(1, count) if sum(groups[:at]) >= MIN_GROUPS), count)
@@ -150,16 +150,22 @@ def _folds(parts: Sequence[list[Row]], count: int) -> list[Fold]:
 
 def _parts_by_group(rows: Sequence[Row], seed: int) -> list[list[Row]]:
     """Each with whole groups, and about its share of those of each answer."""
-    groups = defaultdict[tuple[str, str | None], list[Row]](list)
-    for row in rows:
-        groups[row.task.name, row.group].append(row)
-    shuffled = random.Random(seed).sample(list(groups.values()), len(groups))  # noqa: S311 - reproducible
+    groups = _by_group(rows)
+    shuffled = random.Random(seed).sample(groups, len(groups))  # noqa: S311 - reproducible
     # Groups with the same most frequent answer are side by side, and each part gets one in turn.
     shuffled.sort(
         key=lambda of_group: Counter((row.task.name, row.answer_text) for row in of_group).most_common(1)[0][0]
     )
     count = min(PARTS, len(shuffled))
     return [[row for group in shuffled[part::count] for row in group] for part in range(count)]
+
+
+def _by_group(rows: Sequence[Row]) -> list[list[Row]]:
+    """The groups of each task. A row without one, such as a teacher's, is one by itself."""
+    groups = defaultdict[tuple[str, str | int], list[Row]](list)
+    for number, row in enumerate(rows):
+        groups[row.task.name, number if row.group is None else row.group].append(row)
+    return list(groups.values())
 
 
 def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:

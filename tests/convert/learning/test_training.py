@@ -124,6 +124,15 @@ def test_whole_groups_are_held_out(tmp_path: Path) -> None:
         assert {row.answer for row in fold.held_out} == {*LABELS}
 
 
+def test_rows_of_a_task_without_groups_are_spread_over_the_parts(tmp_path: Path) -> None:
+    more = "".join(
+        json.dumps({"task": "report", "input": f"a {at}", "answer": {"stop": True}}) + "\n" for at in range(9)
+    )
+    text = lines(60, task=lambda _: "sound", group=lambda at: at % 10) + more
+    folds, _ = folds_of(read(tmp_path, text, tasks=TASKS + REPORT), 0)
+    assert {sum(row.task.name == "report" for row in fold.held_out) for fold in folds} <= {1, 2}
+
+
 def where(row: Row) -> str:
     return row.request.where
 
