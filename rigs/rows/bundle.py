@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 from rigs.bench.figures import processor
-from rigs.demo_train import TASK, labelled_row
+from rigs.demo_train import STATE, labelled_row
 from rigs.rows.compressor import verdict
 from rigs.training.readings import FAULTS
 
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tasks.toml").write_text(
-            f'[tasks.{TASK}]\nkind = "classify"\nlabels = {json.dumps(FAULTS)}\n', "utf-8"
+            f'[tasks.{STATE}]\nkind = "classify"\nlabels = {json.dumps(FAULTS)}\n', "utf-8"
         )
         lines = [json.dumps(labelled_row(draw)) + "\n" for _ in range(given.rows)]
         (folder / "rows.jsonl").write_text("".join(lines), "utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from edge_agent.core.labelled import TIME_KEYS
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.maths.fit import MIN_ROWS as LEAST_CORRECTIONS
+from edge_agent.models.bundle import open_model
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
-from tests.docs.pages import page, sample, samples, section
+from tests.docs.pages import commands, page, sample, samples, section
 
 
 def read(folder: Path, name: str, text: str) -> list[tuple[float | None, dict[str, Any], Any]]:
@@ -38,6 +40,24 @@ def test_both_samples_are_the_same_rows(tmp_path: Path) -> None:
     as_csv = read(tmp_path, "rows.csv", sample("training", "csv", ",answer"))
     assert as_csv == read(tmp_path, "rows.jsonl", sample("training", "text", '"task"'))
     assert list(as_csv[0][1]) == ["vibration_mm_s", "bearing.temperature_c", "note"]
+
+
+def test_the_road_without_labels_makes_a_bundle_that_watches(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(sample("training", "toml", "false_alarms"), "utf-8")
+    header, *rows = sample("training", "csv", "oil_temp_c").splitlines()
+    draw = random.Random(0)
+    loads = [draw.random() for _ in range(60)]
+    more = [
+        f"2026-11-03T06:{at:02d}:00Z,{40 * load:.1f},{7 - load:.2f},{60 + 20 * load:.1f},auto"
+        for at, load in enumerate(loads)
+    ]
+    (tmp_path / "week.csv").write_text("\n".join([header, *rows, *more]), "utf-8")
+    first, *_ = [
+        words for words in commands("training") if words.startswith("edge-convert train --tasks config.toml --unl")
+    ]
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    subprocess.run(["bash", "-ec", first], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True, timeout=60)
+    assert open_model("default", tmp_path / "compressor-watch").answerer_of("compressor") == "student-compressor"
 
 
 # The board is this machine, where a training takes too long.

@@ -3,6 +3,7 @@ import getpass
 import os
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
@@ -13,7 +14,7 @@ import pytest
 from edge_agent.board.monitor import read_with_rates
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.pipe import TaskPrefix
+from edge_agent.core.pipe import Student, TaskPrefix
 from edge_agent.loader import load_config
 from edge_agent.models.canaries import RenderedCanaries
 from edge_agent.models.record import Record, write_record
@@ -30,7 +31,7 @@ from edge_agent.tools.doctor.broker import (
     traffic_checks,
 )
 from edge_agent.tools.doctor.check import Check, Verdict
-from edge_agent.tools.doctor.model import canaries_check, kernels, memory, preferences, repack
+from edge_agent.tools.doctor.model import canaries_check, kernels, memory, missing_models, preferences, repack
 from edge_agent.tools.doctor.system import clock, disk, files, is_allowed, memory_limit, sensors, state
 from edge_agent.worker.client import WorkerClient
 from tests.helpers.boards.trees import load, read
@@ -50,6 +51,16 @@ def test_memory_is_judged_by_what_the_model_took() -> None:
         check = memory(available_mb, worker_mb)
         assert (check.verdict, found in check.found) == (verdict, True), check
         assert (check.advice is None) == (verdict is not Verdict.WARNING)
+
+
+def test_a_task_that_the_bundle_has_no_model_for_is_named() -> None:
+    settings = config('[tasks.pump]\nkind = "unusual"\n[tasks.note]\nkind = "unusual"\nenabled = false\n')
+    [check] = missing_models(settings, MODEL)
+    assert (check.verdict, check.found) == (
+        Verdict.WARNING, "task pump: the bundle has no model for it, so it is not answered",
+    )  # fmt: skip
+    student = Student(name="student-pump", path="", sha256="", quantization="none", tasks={"pump": ()})
+    assert not [*missing_models(settings, replace(MODEL, students=(student,)))]
 
 
 def test_canaries_that_differ_are_a_failure_and_none_prove_nothing() -> None:

@@ -120,6 +120,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     yield canaries_check(canaries, differences)
     yield from of_tasks
     yield from idle_students(config, model)
+    yield from missing_models(config, model)
     if model.path.suffix != ".gguf":  # it has no kernels, either
         return
     yield kernels(board.cpu_features(), ready.cpu_variant)
@@ -158,7 +159,8 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
 
 def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
     """Tasks that a trained model refuses: it has not learnt them, or their labels or template. Raises WorkerError."""
-    if model.path.suffix != ".gguf" or FIELDS_KEY not in read_header(model.path).values:
+    is_gguf = model.path.suffix == ".gguf"  # otherwise the bundle has small models alone
+    if is_echo(model.path) or (is_gguf and FIELDS_KEY not in read_header(model.path).values):
         return
     for name, table in config.tasks.items():
         if not table.enabled or table.has_own_model:
@@ -170,6 +172,14 @@ def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Itera
         if isinstance(event, Failed) and event.code is Code.UNKNOWN_TASK:
             advice = "train the model for it with `edge-convert train`, or restore its labels or template, or remove it"
             yield warning("task", f"task {name}: {event.message}", advice)
+
+
+def missing_models(config: Config, model: Model) -> Iterator[Check]:
+    """Tasks that need a small model, which the bundle does not have."""
+    for name, table in config.tasks.items():
+        if table.enabled and table.has_own_model and model.answerer_of(name) is None:
+            advice = "make one with `edge-convert train`, and add it with `edge-convert extend`"
+            yield warning("task", f"task {name}: the bundle has no model for it, so it is not answered", advice)
 
 
 def idle_students(config: Config, model: Model) -> Iterator[Check]:
