@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.core.strict_json import compact_json, number_of
+from edge_agent.core.wording import cut
 from edge_agent.gguf.usual_readings import UsualReadings
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +32,7 @@ _MAX_NAMED = 5
 _USUAL = 2.33
 # Farther from the center than this, distances count by their logarithm, so that an error code does not stretch a scale.
 _FAR = 8.0
+_MAX_DISTANCE = 1e12
 # Patterns of missing numbers for which matrices are kept.
 _PATTERNS = 32
 
@@ -154,7 +156,8 @@ class Usual:
             value = values.get(of_values.name)
             share = of_values.missing if value is None else of_values.values.get(value_text(value), of_values.other)
             surprises[of_values.name] = -math.log(share) - of_values.expected
-        z = (np.array(numbers) - self._centers[known]) / self._scales[known] if known else np.zeros(0)
+        with np.errstate(over="ignore"):
+            z = (np.array(numbers) - self._centers[known]) / self._scales[known] if known else np.zeros(0)
         return surprises, tuple(known), soften(z)
 
     def _score(self, surprises: Mapping[str, float], known: Sequence[int], log_density: float) -> float:
@@ -167,7 +170,7 @@ class Usual:
         """known, rest, z: the numbers that are not named."""
         number = next((at for at, field in enumerate(self.usual.numbers) if field.name == name), None)
         if number is None:
-            return NamedField(name, values.get(name), None)
+            return NamedField(name, _as_shown(values.get(name)), None)
         field = self.usual.numbers[number]
         means, variances = self._means[:, number], self._covariances[:, number, number]
         log_weights = np.log(self._weights)
@@ -184,10 +187,12 @@ class Usual:
         # What no row had is not usual, whatever the other fields suggest.
         if low <= field.high and high >= field.low:
             low, high = max(low, field.low), min(high, field.high)
-        return NamedField(name, values.get(name), (_rounded(low), _rounded(high)))
+        return NamedField(name, _as_shown(values.get(name)), (_rounded(low), _rounded(high)))
 
 
 def soften(z: Floats) -> Floats:
+    # A caller's number may be so large that the distance is infinite.
+    z = np.clip(z, -_MAX_DISTANCE, _MAX_DISTANCE)
     size = np.abs(z)
     return np.sign(z) * np.where(size <= _FAR, size, _FAR + np.log1p(np.maximum(size - _FAR, 0)))
 
@@ -195,6 +200,13 @@ def soften(z: Floats) -> Floats:
 def harden(z: float) -> float:
     """The inverse of `soften`, as far as ranges need it."""
     return math.copysign(abs(z) if abs(z) <= _FAR else _FAR + math.expm1(min(abs(z) - _FAR, 20.0)), z)
+
+
+def _as_shown(value: Any) -> Any:
+    """A value as it came; a long one is cut to a text."""
+    if value is None or isinstance(value, int | float):
+        return value
+    return cut(value if isinstance(value, str) else compact_json(value))
 
 
 def value_text(value: Any) -> str:

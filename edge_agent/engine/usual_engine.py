@@ -3,6 +3,7 @@
 In a bundle without a large model it stands for that, too, and refuses other tasks.
 """
 
+import logging
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count
 from edge_agent.engine.usual import SCORE_DIGITS, Usual
 from edge_agent.gguf.field_table import values_of
 from edge_agent.gguf.usual_readings import read_usual_readings
+
+log = logging.getLogger(__name__)
 
 # What `info` shows where there is no other model.
 _CONTEXT_TOKENS, _BATCH_TOKENS = 4096, 256
@@ -90,6 +93,14 @@ class UsualEngine(Engine):
         return [self._answer(self._requests.pop(number)) for number in [*self._requests]]
 
     def _answer(self, engine_request: pipe.EngineRequest) -> pipe.Event:
+        try:
+            return self._compare(engine_request)
+        except Exception as error:
+            # A fault of one request must not reach the others.
+            log.exception("request %d failed", engine_request.id)
+            return pipe.Failed(id=engine_request.id, code=Code.INTERNAL, message=str(error) or type(error).__name__)
+
+    def _compare(self, engine_request: pipe.EngineRequest) -> pipe.Event:
         began = monotonic()
         usual, values = self._tasks[engine_request.task], values_of(engine_request.messages[-1].content)
         rarity, named = usual.compare(values, max_rarity=MAX_FALSE_ALARMS)

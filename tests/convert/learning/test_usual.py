@@ -65,12 +65,24 @@ def test_fields_are_named_from_the_most_telling_one_until_the_rest_is_ordinary(u
     assert [(field.field, field.usual is None) for field in named] == [("temperature", False), ("mode", True)]
 
 
-@pytest.mark.parametrize("value", [None, "n/a", "ERR 17", True, [7.1]])
+@pytest.mark.parametrize("value", [None, "n/a", "ERR 17", True])
 def test_a_number_that_was_always_there_is_named_where_it_is_missing_or_none(usual: Usual, value: Any) -> None:
     reading = {name: given for name, given in ordinary().items() if name != "speed"}
     rarity, named = usual.compare(reading | ({} if value is None else {"speed": value}), max_rarity=0.01)
     assert rarity < 0.01
     assert (named[0].field, named[0].value) == ("speed", value)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 10**300, "9" * 300])
+def test_a_number_beyond_all_measure_is_as_rare_as_can_be(usual: Usual, value: Any) -> None:
+    rarity, named = usual.compare(ordinary() | {"temperature": value}, max_rarity=0.01)
+    assert (rarity, named[0].field) == (1e-6, "temperature")
+
+
+def test_a_long_value_is_cut_where_it_is_named(usual: Usual) -> None:
+    for value in ("x" * 5000, ["x"] * 5000):
+        _, named = usual.compare(ordinary() | {"speed": value}, max_rarity=0.01)
+        assert len(named[0].value) <= 200
 
 
 def test_a_number_that_is_spelled_as_text_is_the_number(usual: Usual) -> None:
