@@ -32,7 +32,7 @@ WATCH_TABLE = f'[tasks.{WATCH}]\nkind = "unusual"\nfalse_alarms = "1 per 100 rea
 
 def main() -> int:
     parser = parser_of("rigs.demo_train", __doc__)
-    parser.add_argument("--steps", type=int, default=800, help="of each training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="of each training (default: %(default)s)")
     steps = parser.parse_args().steps
     folder = ROOT / "build" / "demo-train"
     folder.mkdir(parents=True, exist_ok=True)
