@@ -36,7 +36,7 @@ def route_to(request: Request, answerer: str) -> None:
 
 
 class Answerers:
-    """The model of the task's kind answers (`has_own_model`, no kind yet), otherwise the large one.
+    """The model of the task's kind answers (`has_own_model`, such as `unusual`), otherwise the large one.
 
     A board that learns from answers uses the subclass `Learning` instead, which overrides what learning changes.
     """
