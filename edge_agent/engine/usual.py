@@ -47,6 +47,15 @@ class NamedField:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """How rare a reading is among usual ones."""
+
+    score: float
+    rarity: float
+    because: list[NamedField]  # The fields that make it rare, most telling first.
+
+
+@dataclass(frozen=True, slots=True)
 class _Marginal:
     """The mixture over some of the numbers."""
 
@@ -100,15 +109,15 @@ class Usual:
             return max(tail.share * math.exp(log_share), MIN_RARITY)
         return (len(scores) - bisect_left(scores, score) + 1) / (len(scores) + 1)
 
-    def compare(self, values: Mapping[str, Any], *, max_rarity: float = 1.0) -> tuple[float, list[NamedField]]:
-        """A reading's rarity; if it is at most `max_rarity`, also the fields that make it rare, most telling first."""
+    def compare(self, values: Mapping[str, Any], *, max_rarity: float = 1.0) -> Comparison:
+        """How rare a reading is; if its rarity is at most `max_rarity`, also the fields that make it rare."""
         surprises, known, z = self._read(values)
         marginal = self._marginal(known)
         log_density, fields = _log_density(marginal, z), list(known)
         score = self._score(surprises, known, log_density)
         rarity = self.rarity_of(score)
         if rarity > max_rarity:
-            return rarity, []
+            return Comparison(score, rarity, [])
         named = list[str]()
         rest, rest_score = dict(surprises), score
         while len(named) < _MAX_NAMED:
@@ -128,7 +137,8 @@ class Usual:
                 del fields[at]
             if self.rarity_of(rest_score) >= _ORDINARY or not (rest or fields):
                 break
-        return rarity, [self._named(name, values, fields, marginal, z) for name in named]
+        because = [self._named(name, values, fields, marginal, z) for name in named]
+        return Comparison(score, rarity, because)
 
     def score(self, values: Mapping[str, Any]) -> float:
         surprises, known, z = self._read(values)

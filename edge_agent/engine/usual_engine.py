@@ -10,14 +10,13 @@ from pathlib import Path
 from time import monotonic
 
 from edge_agent.core import pipe
-from edge_agent.core.codes import Code
-from edge_agent.core.kinds.task import template_sha256
+from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.kinds.unusual import MAX_FALSE_ALARMS
 from edge_agent.core.strict_json import compact_json
-from edge_agent.core.wording import shown
 from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step
+from edge_agent.engine.prompt.field_prompts import check_task, check_template
 from edge_agent.engine.usual import SCORE_DIGITS, Usual
-from edge_agent.gguf.field_table import values_of
+from edge_agent.gguf.field_table import check_has_field, values_of
 from edge_agent.gguf.usual_readings import read_usual_readings
 
 log = logging.getLogger(__name__)
@@ -67,23 +66,17 @@ class UsualEngine(Engine):
         """A reading takes less than a millisecond of one core, whatever the limits."""
 
     def add(self, engine_request: pipe.EngineRequest) -> pipe.Event | None:
-        number, usual = engine_request.id, self._tasks.get(engine_request.task)
-        if number in self._requests:
-            raise ValueError(f"request id {number} is in use")
-        if usual is None:
-            known = ", ".join(self._tasks)
-            message = f"the model is trained for the tasks {known} (got {shown(engine_request.task)})"
-            return pipe.Failed(id=number, code=Code.UNKNOWN_TASK, message=message)
-        if template_sha256(template := usual.usual.template) != engine_request.template_sha256:
-            rule = f"tasks.{engine_request.task}.template should be {shown(template)}"
-            message = f"the model is trained for task {engine_request.task} with another template; {rule}"
-            return pipe.Failed(id=number, code=Code.UNKNOWN_TASK, message=message)
+        if engine_request.id in self._requests:
+            raise ValueError(f"request id {engine_request.id} is in use")
         text = engine_request.messages[-1].content
-        if not values_of(text).keys() & set(usual.usual.names):
-            wanted = ", ".join(name or "a text" for name in usual.usual.names)
-            message = f"input: should have one of {wanted}, which the model reads (got {shown(text)})"
-            return pipe.Failed(id=number, code=Code.BAD_FIELD, message=message)
-        self._requests[number] = engine_request
+        try:
+            check_task(engine_request, self._tasks)
+            usual = self._tasks[engine_request.task].usual
+            check_template(engine_request, usual.template)
+            check_has_field(usual.names, values_of(text), text)
+        except Refusal as refused:
+            return pipe.Failed(id=engine_request.id, code=refused.error.code, message=refused.error.message)
+        self._requests[engine_request.id] = engine_request
         return None
 
     def cancel(self, request_id: int) -> pipe.Event | None:
@@ -103,11 +96,11 @@ class UsualEngine(Engine):
     def _compare(self, engine_request: pipe.EngineRequest) -> pipe.Event:
         began = monotonic()
         usual, values = self._tasks[engine_request.task], values_of(engine_request.messages[-1].content)
-        rarity, named = usual.compare(values, max_rarity=MAX_FALSE_ALARMS)
+        compared = usual.compare(values, max_rarity=MAX_FALSE_ALARMS)
         answer = {
-            "score": round(usual.score(values), SCORE_DIGITS),
-            "rarity": round(rarity, 6),
-            "because": [asdict(field) for field in named],
+            "score": round(compared.score, SCORE_DIGITS),
+            "rarity": round(compared.rarity, 6),
+            "because": [asdict(field) for field in compared.because],
         }
         elapsed_s = monotonic() - began
         count_start(self._totals, 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -253,10 +253,7 @@ class FieldTable(_Checked):
     def parts(self, task: str, text: str) -> Iterator[ControlToken | str]:
         """The prompt of one of `tasks`, for an input as its template prints it. Raises Refusal(bad_field)."""
         task_fields, values = self.tasks[task], values_of(text)
-        if not values.keys() & set(task_fields.fields):
-            wanted = ", ".join(name or "a text" for name in task_fields.fields)
-            message = f"input: should have one of {wanted}, which the model reads (got {shown(text)})"
-            raise Refusal(Code.BAD_FIELD, message)
+        check_has_field(task_fields.fields, values, text)
         yield _task_control(task)
         for name in task_fields.fields:
             yield from self._by_name[name].parts(values.get(name), self.codes)
@@ -290,6 +287,13 @@ class FieldTable(_Checked):
             value = cut(value if isinstance(value, str) else compact_json(value))
         input_field = self._by_name.get(name)
         return OddField(field=name, value=value, why=why, usual=input_field.usual if input_field else None)
+
+
+def check_has_field(names: Collection[str], values: Mapping[str, Any], text: str) -> None:
+    """values: those of `text`. Raises Refusal(bad_field) unless they have one of the fields that a model reads."""
+    if not values.keys() & set(names):
+        wanted = ", ".join(name or "a text" for name in names)
+        raise Refusal(Code.BAD_FIELD, f"input: should have one of {wanted}, which the model reads (got {shown(text)})")
 
 
 def strangeness(lengths: Iterable[int]) -> float:

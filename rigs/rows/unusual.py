@@ -62,7 +62,7 @@ def check_alarms(
             of_seeds.append(float((rarities <= 1 / asked).mean()) * asked)
         for reading, sensor, kind in zip(*_broken(draw, ordinary, broken), strict=True):
             counts[SENSORS[kind]] += 1
-            if named := usual.compare(reading, max_rarity=1 / ASKED[0])[1]:
+            if named := usual.compare(reading, max_rarity=1 / ASKED[0]).because:
                 noticed[SENSORS[kind]] += 1
                 first[SENSORS[kind]] += named[0].field == COMPRESSOR[sensor]
     print(f"learnt from {rows} rows" + (f" with error codes in {codes:.1%} of the numbers" if codes else ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,18 +98,29 @@ class FieldPrompts:
         return []
 
     def _check_task(self, request: EngineRequest) -> None:
-        if (task_fields := self._table.tasks.get(request.task)) is None:
-            known = ", ".join(self._table.tasks)
-            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(request.task)})")
+        check_task(request, self._table.tasks)
+        task_fields = self._table.tasks[request.task]
         if not _fits(task_fields, request.plan):
             fault = f"as one of the kind {task_fields.kind}"
             if task_fields.labels and isinstance(request.plan, LabelsPlan):
                 fault = f"with the labels {', '.join(task_fields.labels)} (got {', '.join(request.plan.labels)})"
             raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")
-        template = task_fields.template
-        if template is not None and template_sha256(template) != request.template_sha256:
-            fault = f"with another template; tasks.{request.task}.template should be {shown(template)}"
-            raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")
+        if task_fields.template is not None:
+            check_template(request, task_fields.template)
+
+
+def check_task(request: EngineRequest, trained: Collection[str]) -> None:
+    """Raises Refusal for a task that the model is not trained for."""
+    if request.task not in trained:
+        known = ", ".join(trained)
+        raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for the tasks {known} (got {shown(request.task)})")
+
+
+def check_template(request: EngineRequest, template: str) -> None:
+    """template: that of the training. Raises Refusal if the request's task has another one."""
+    if template_sha256(template) != request.template_sha256:
+        fault = f"with another template; tasks.{request.task}.template should be {shown(template)}"
+        raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")
 
 
 def _fits(task_fields: TaskFields, plan: Plan) -> bool:

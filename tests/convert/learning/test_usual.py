@@ -45,13 +45,15 @@ def ordinary() -> dict[str, Any]:
 
 
 def test_an_ordinary_reading_is_not_rare_and_names_no_field(usual: Usual) -> None:
-    rarity, named = usual.compare(ordinary(), max_rarity=0.01)
+    compared = usual.compare(ordinary(), max_rarity=0.01)
+    rarity, named = compared.rarity, compared.because
     assert rarity > 0.2
     assert named == []
 
 
 def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_suggest(usual: Usual) -> None:
-    rarity, [field] = usual.compare(ordinary() | {"current": 28.0}, max_rarity=0.01)
+    compared = usual.compare(ordinary() | {"current": 28.0}, max_rarity=0.01)
+    rarity, [field] = compared.rarity, compared.because
     assert rarity < 0.001
     assert field.field == "current"
     assert field.value == 28.0
@@ -61,27 +63,29 @@ def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_sugge
 
 
 def test_fields_are_named_from_the_most_telling_one_until_the_rest_is_ordinary(usual: Usual) -> None:
-    _, named = usual.compare(ordinary() | {"temperature": 90.0, "mode": "off"}, max_rarity=0.01)
+    named = usual.compare(ordinary() | {"temperature": 90.0, "mode": "off"}, max_rarity=0.01).because
     assert [(field.field, field.usual is None) for field in named] == [("temperature", False), ("mode", True)]
 
 
 @pytest.mark.parametrize("value", [None, "n/a", "ERR 17", True])
 def test_a_number_that_was_always_there_is_named_where_it_is_missing_or_none(usual: Usual, value: Any) -> None:
     reading = {name: given for name, given in ordinary().items() if name != "speed"}
-    rarity, named = usual.compare(reading | ({} if value is None else {"speed": value}), max_rarity=0.01)
+    compared = usual.compare(reading | ({} if value is None else {"speed": value}), max_rarity=0.01)
+    rarity, named = compared.rarity, compared.because
     assert rarity < 0.01
     assert (named[0].field, named[0].value) == ("speed", value)
 
 
 @pytest.mark.parametrize("value", [1e308, -1e308, 10**300, "9" * 300])
 def test_a_number_beyond_all_measure_is_as_rare_as_can_be(usual: Usual, value: Any) -> None:
-    rarity, named = usual.compare(ordinary() | {"temperature": value}, max_rarity=0.01)
+    compared = usual.compare(ordinary() | {"temperature": value}, max_rarity=0.01)
+    rarity, named = compared.rarity, compared.because
     assert (rarity, named[0].field) == (1e-6, "temperature")
 
 
 def test_a_long_value_is_cut_where_it_is_named(usual: Usual) -> None:
     for value in ("x" * 5000, ["x"] * 5000):
-        _, named = usual.compare(ordinary() | {"speed": value}, max_rarity=0.01)
+        named = usual.compare(ordinary() | {"speed": value}, max_rarity=0.01).because
         assert len(named[0].value) <= 200
 
 
@@ -104,7 +108,7 @@ def test_the_rarity_is_the_share_of_held_out_readings_that_are_as_rare(readings:
 
 
 def test_beyond_the_held_out_readings_the_rarity_still_falls(usual: Usual) -> None:
-    rarities = [usual.compare(ordinary() | {"temperature": temperature})[0] for temperature in (60, 66, 70, 74, 90)]
+    rarities = [usual.compare(ordinary() | {"temperature": temperature}).rarity for temperature in (60, 66, 70, 74, 90)]
     assert rarities == sorted(rarities, reverse=True)
     assert rarities[-1] < 1 / LEARNT / 10
 
@@ -132,13 +136,13 @@ def test_error_codes_and_a_glitch_among_the_rows_do_not_make_other_values_usual(
         rows[at] = rows[at] | {("temperature", "current")[at // 60 % 2]: (-99, 65535)[at // 120 % 2]}
     rows[7] = rows[7] | {"temperature": 1000.0}
     usual = Usual(learn_usual(rows))
-    assert usual.compare(ordinary() | {"temperature": 75.0})[0] < 0.01
-    assert usual.compare(ordinary() | {"current": 28.0})[0] < 0.001
+    assert usual.compare(ordinary() | {"temperature": 75.0}).rarity < 0.01
+    assert usual.compare(ordinary() | {"current": 28.0}).rarity < 0.001
     code, glitch = (usual.compare(ordinary() | {"temperature": value}, max_rarity=0.1) for value in (-99, "1000"))
-    assert 0.005 < code[0] < 0.05
-    assert glitch[0] < 0.001
-    assert code[1][0].usual == glitch[1][0].usual
-    assert usual.compare(ordinary())[0] > 0.2
+    assert 0.005 < code.rarity < 0.05
+    assert glitch.rarity < 0.001
+    assert code.because[0].usual == glitch.because[0].usual
+    assert usual.compare(ordinary()).rarity > 0.2
 
 
 def test_rows_of_a_run_are_held_out_together() -> None:
