@@ -3,58 +3,31 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edge_agent.core.envelope import Envelope
-from edge_agent.core.messages import Message, Publication
 from edge_agent.core.pipe import Finish
 from edge_agent.learning.answers import KeptAnswer, read_answers
 from edge_agent.learning.commands.rows import rows_of
-from edge_agent.learning.learning import Learning
-from edge_agent.requests.request import Request
-from edge_agent.requests.score_maps import ScoreMaps
-from edge_agent.requests.tasks import with_built_in
-from edge_agent.store.database import FILE
-from edge_agent.store.store import Store
-from tests.helpers.support import MODEL, config, finished
+from tests.helpers.learning import LearningBench
+from tests.helpers.support import finished
 
 TASK = '[feedback]\nenabled = true\nkeep_inputs = true\n[tasks.t]\nkind = "unusual"\n'
 
 
-class Bench:
-    """Learning over a store, as the agent uses it."""
-
+class Bench(LearningBench):
     def __init__(self, folder: Path, text: str = TASK) -> None:
-        settings = config(text)
-        self.tasks = with_built_in(settings.tasks)
-        self.store = Store(folder / FILE, lambda _: None)
-        self.store.start()
-        self.sent: list[Publication] = []
-        self.learning = Learning(ScoreMaps(MODEL, "s/d"), settings, self.tasks, self.store, MODEL, self.sent.append)
+        super().__init__(folder, text)
 
     def answer(self, number: int, rarity: float, *, error_topic: str | None = None) -> bool:
         """Whether the caller is asked to check it."""
-        request = Request(
-            task_name="t", reply_topic="r", correlation=None, id=number, key=b"", may_be_duplicate=True,
-            is_redelivery=False, arrived_at=0.0, task=self.tasks["t"], envelope=Envelope(input={"n": number}),
-            error_topic=error_topic,
-        )  # fmt: skip
+        request = self.request(number, error_topic)
         with pytest.raises(Exception, match="has no model for task t"):
             self.learning.first(request, is_large_refused=False)
         request.answerer = "student-watch"
         text = json.dumps({"score": 1.0, "rarity": rarity, "because": []})
         event = finished(1, finish=Finish.MODEL, text=text, scores=None)
         return self.learning.final_answer(request, event, time.monotonic()).please_check
-
-    def mark(self, number: int, **more: Any) -> dict[str, Any]:
-        """The result of feedback."""
-        payload = json.dumps({"id": number, **more}).encode()
-        message = Message(topic="x", payload=payload, qos=1, packet_id=1, received_at=0.0)
-        assert self.learning.receive_feedback("t", message, time.monotonic())
-        result: dict[str, Any] = json.loads(self.sent[-1].payload)
-        return result
 
     def kept(self) -> list[KeptAnswer]:
         self.store.commit()
