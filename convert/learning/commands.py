@@ -32,27 +32,26 @@ from ..measure.cache import user_cache
 from ..printing import complain, print_json
 from ..progress import ProgressLine
 from ..quantize.recipe import Quantization
-from ..report.numbers import megabytes
 from ..write.bundle import check_target, new_bundle
-from ..write.manifest import PAGE_FILE, signer
-from .doubts import TaskRows, read_as
+from ..write.manifest import signer
+from .doubts import read_as
 from .extension import ExtendedBundle, extend_bundle
 from .recipe import MAX_STEPS, Recipe
-from .report import NumberQuality, TaskQuality, Training
 from .runs import in_groups
+from .summary import print_rows, print_training
 from .teacher import ask_teacher
 from .training_rows import Row, read_training_rows, read_unlabelled
 from .usual_command import classified_rows, is_unusual_training, print_task, train_unusual
 
-_ROWS = f"{ROWS}. Several files count as one; what two of them have counts once"
+_ROWS = f"{ROWS}. Several files are read as one, and a row that is in two of them counts once"
 _SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
 _STEPS = f"steps of each training (default: {MAX_STEPS})"
-_MINUTES = "the most that all trainings may take: if it is too little, each has fewer steps (default: no limit)"
-_ANY_ACCURACY = "also write a model that is right no more often than always giving the most frequent answer"
-_CHECK = "only say what the rows are read as and what is doubtful about them, and train nothing"
+_MINUTES = "upper limit for all trainings together: if it is too short, each has fewer steps (default: no limit)"
+_ANY_ACCURACY = "also write a model that is no better than always giving the most frequent answer, or the median"
+_CHECK = "only print how the rows are read and what is doubtful about them; train nothing"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
-_UNLABELLED = "rows like those of --labelled, but without answers: usual readings, for tasks of the kind unusual"
-_CLASSIFY = "make a task of this name, of the kind classify, from what rows of a task of the kind unusual are called"
+_UNLABELLED = "rows without answers: usual readings, for tasks of the kind unusual"
+_CLASSIFY = "make a task of this name, of the kind classify, from the answers that people gave to unusual readings"
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
 
 
@@ -100,7 +99,7 @@ TRAINING = Command(
     ],
     groups={
         "without labels, or with a teacher": [
-            option("--unlabelled", "FILE", f"{_UNLABELLED}; with --teacher, for it to answer"),
+            option("--unlabelled", "FILE", f"{_UNLABELLED}; with --teacher, inputs for it to answer"),
             option("--classify", "NAME", _CLASSIFY, parse_name),
             option("--teacher", "MODEL", _TEACHER),
             option("--work", "DIR", _WORK),
@@ -193,17 +192,6 @@ def _read_rows(given: argparse.Namespace, tasks: dict[str, Task]) -> list[Row]:
     return rows
 
 
-def print_rows(read: Sequence[TaskRows]) -> None:
-    for task in read:
-        groups = "" if task.groups is None else f" in {task.groups:,} groups"
-        labels = ", ".join(f"{escaped(label)} {count:,}" for label, count in task.labels.items())
-        print(f"{task.name}: {task.rows:,} rows{groups}{': ' if labels else ''}{labels}")
-        for kind, names in (("numbers", task.numbers), ("texts", task.texts)):
-            if names:
-                print(f"  reads as {kind}: {', '.join(escaped(name or '(the whole text)') for name in names)}")
-    sys.stdout.flush()
-
-
 def extend(words: Sequence[str]) -> None:
     given = EXTENSION.parse(words)
     written = extend_bundle(
@@ -251,60 +239,3 @@ def _print_extension(written: ExtendedBundle, folder: Path, *, signed: str) -> N
             print(f"  biases of their own: {', '.join(map(escaped, sorted(fitted.board_maps)))}")
     for name, tasks in written.students.items():
         print(f"{name}: {', '.join(map(escaped, tasks))}")
-
-
-def print_training(training: Training, folder: Path, *, is_signed: bool) -> None:
-    size, signed = megabytes(training.file_bytes), ", signed" if is_signed else ""
-    print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}, {size} MB{signed}")
-    print(f"judged on {training.held_out}")
-    for task in training.tasks:
-        if task.number is not None:
-            _print_number(task, task.number)
-            continue
-        low, high = map(percent, task.interval)
-        right = f"agrees with the teacher on {percent(task.accuracy)}" if task.is_agreement else ""
-        right = right or f"{percent(task.accuracy)} right"
-        print(f"{task.name}: {right}, 95 % interval {low} to {high}")
-        if task.independent < task.judged:
-            print(f"  in groups, these {task.judged:,} rows say as much as {task.independent:.0f} independent ones")
-        if task.is_agreement:
-            print("  how often it or its teacher is right is unknown, because no row is labelled")
-        elif (teacher := task.teacher) is not None:
-            if teacher.judged:
-                corrected = ", corrected by labelled rows" if teacher.is_corrected else ""
-                print(f"  the teacher on the same rows: {percent(teacher.right / teacher.judged)}{corrected}")
-            if task.is_teacher_doubtful:
-                print("  the labelled rows may teach more without the teacher: train without it as well, and compare")
-            if teacher.compared:
-                agreement = percent(teacher.agreed / teacher.compared)
-                print(f"  agreement with the teacher: {agreement} of {teacher.compared} rows without labels")
-        if task.baseline is not None:
-            print(f"  {task.baseline.name} on the same rows: {percent(task.baseline.right / task.judged)}")
-        if task.kind == "classify":
-            print(f"  always the most frequent answer: {percent(task.most_frequent / task.judged)}")
-        if task.unlike is not None:
-            worst = max(task.unlike_by_label.items(), key=lambda item: item[1])
-            of_label = f", {percent(worst[1])} of those with {escaped(worst[0])}" if worst[1] > task.unlike else ""
-            print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows{of_label}")
-        if task.suspects:
-            first = escaped(task.suspects[0].where)
-            print(f"  rows whose answers may be wrong: {task.suspects_total}, the most certain {first}")
-    print(f"more in {escaped(str(folder / PAGE_FILE))}")
-
-
-def _print_number(task: TaskQuality, number: NumberQuality) -> None:
-    low, high = number.error_interval
-    print(f"{task.name}: mean error {number.with_unit(number.mean_error)}, 95 % interval {low:.4g} to {high:.4g}")
-    if task.independent < task.judged:
-        print(f"  in groups, these {task.judged:,} rows say as much as {task.independent:.0f} independent ones")
-    print(f"  off by at most {number.within}: {percent(task.accuracy)}")
-    least, most = map(percent, number.holds_interval)
-    holds = f"hold the true number in {percent(number.holds)} ({least} to {most})"
-    confidence, width = percent(number.confidence, ".4g"), number.with_unit(number.width)
-    print(f"  intervals at {confidence}: {holds}, median width {width}")
-    if task.baseline is not None and task.baseline.mean_error is not None:
-        print(f"  {task.baseline.name} on the same rows: mean error {number.with_unit(task.baseline.mean_error)}")
-    constant, error = map(number.with_unit, (number.constant, number.constant_error))
-    print(f"  always answering {constant}, the median of the rows: mean error {error}")
-    if task.unlike is not None:
-        print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows")

@@ -61,12 +61,12 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
     by_name = {field.name: field for field in table.fields}
     for label, count in read.labels.items():
         if count < FEW_ROWS:
-            yield f"{shown(label)} has {count} rows, which is too few to learn it or to judge it"
+            yield f"{shown(label)} has {count} rows, too few to learn it or to judge it"
     for field in (*read.numbers, *read.texts):
         values = [row.values[field] for row in rows if field in row.values]
         name = f"the field {escaped(field)}" if field else "the whole text"
         if len(set(map(repr, values))) == 1:
-            yield f"{name} has one value, {shown(values[0])}, in all rows that have it, so nothing is learnt from it"
+            yield f"{name} is always {shown(values[0])}, so nothing is learnt from it"
         elif field in read.texts:
             yield from _text_doubts(name, values)
         elif codes := Counter(map(code_text, outliers_of(by_name[field], values))):
@@ -74,7 +74,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
                 f"{count} row{' has' if count == 1 else 's have'} {escaped(code)}"
                 for code, count in codes.most_common(_MAX_CODES)
             ]
-            yield f"{name}: {', '.join(counts)}: a code of a broken sensor?"
+            yield f"{name}: {', '.join(counts)}: an error code?"
     yield from _contradictions(rows, has_labels=bool(read.labels))
 
 
@@ -87,7 +87,7 @@ def _text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
         return
     others = [value for value in values if number_of(value) is None]
     if len(others) < _MANY * len(values):
-        rule = f"{len(others)} of {len(values)} values are no numbers, such as {shown(others[0])}"
+        rule = f"{len(others)} of {len(values)} values are not numbers, such as {shown(others[0])}"
         yield f"{name} is read as a text, because {rule}"
 
 
@@ -100,4 +100,4 @@ def _contradictions(rows: Sequence[Row], *, has_labels: bool) -> Iterator[str]:
     if pairs:
         other = next(row for row in pairs[0] if row.answer_text != pairs[0][0].answer_text)
         places = f"{pairs[0][0].request.where} and {other.request.where}"
-        yield f"{sum(map(len, pairs))} rows have the input of a row with another label, such as {escaped(places)}"
+        yield f"{sum(map(len, pairs))} rows have the same input as a row with another label, such as {escaped(places)}"

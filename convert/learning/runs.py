@@ -34,15 +34,15 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         if any(row.group is not None for row in of_task):
             lone = sum(row.group is None for row in of_task)
             if lone:
-                notes.append(f"task {name}: {lone} rows have no group; each counts as one by itself")
+                notes.append(f"task {name}: {lone} rows have no group; each counts as a group of its own")
             groups |= {id(row): f"row {at}" if row.group is None else row.group for at, row in enumerate(of_task)}
         elif (alike := _what_is_alike(of_task)) is not None:
             count = _count_blocks(of_task)
             groups |= {id(row): f"block {block}" for block, row in _blocks(of_task, count)}
             order = "in time" if of_task[0].time is not None else "in the file"
             notes.append(
-                f"task {name}: {alike} of rows next to each other {order} are alike, so rows are not independent; "
-                f"{count} blocks of them are judged as a whole. Better, give each row the `group` that it belongs to, "
+                f"task {name}: {alike} of neighbouring rows {order} are alike, so the rows are not independent: "
+                f"{count} blocks of neighbours stand in for groups. It is better to give each row a `group`, "
                 "such as an episode, a batch or a day"
             )
     return [replace(row, group=groups.get(id(row))) for row in rows], notes

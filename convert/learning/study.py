@@ -133,9 +133,9 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         parts = _parts_by_answer(rows, seed)
         count = 1 if has_many else PARTS
         folds = _folds(parts, count)
-        words = f"all rows, each by a model that has not seen its {100 // PARTS} %"
+        words = f"all rows, each by a model that has not seen its part of {100 // PARTS} %"
         if count == 1:
-            words = f"{len(folds[0].held_out)} rows, drawn from each answer at random"
+            words = f"{len(folds[0].held_out)} rows, drawn at random from those of each answer"
     sides = [by_task(side) for fold in folds for side in (fold.train, fold.held_out)]
     for name in by_task(rows):
         if any(name not in side for side in sides):

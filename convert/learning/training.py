@@ -7,15 +7,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
 
-import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-
-from ..agent import MODEL_FILE, EstimateTask, FieldTable, Finished, number_of, percent
+from ..agent import MODEL_FILE, EstimateTask, Finished, percent
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..errors import ConvertError, escaped
 from ..evaluate.requests import Requests
@@ -26,25 +19,22 @@ from ..quantize.recipe import Quantization
 from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
+from .baselines import baseline_of
 from .model import TrainedModel, train_model
 from .numbers import levels_of, number_quality, with_levels
 from .quality import AnsweredRow, HeldOutCounts, Limits, held_out_counts, limits_of, task_quality, with_limits
 from .recipe import MIN_STEPS, NUMBER_PASSES, Recipe
-from .report import Baseline, TaskQuality, Training, render_training
+from .report import TaskQuality, Training, render_training
 from .study import Fold, Study
 from .teacher import Teacher
 from .training_rows import Row, by_task
 
-# A baseline is trained only up to this many labels: for very many it takes minutes.
-_MAX_LABELS = 50
-# Trees take a dense matrix.
-_MAX_WORDS = 200
 CANARIES = 20
 # Steps that are timed, to know how many there is time for.
 _TIMED_STEPS = 20
 # The rest of the time is for answers.
 _TRAINING_SHARE = 0.9
-_ANYWAY = "--any-accuracy writes it all the same"
+_OVERRIDE = "--any-accuracy writes it anyway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,23 +114,24 @@ def _useless(task: TaskQuality) -> str:
     name = escaped(task.name)
     if (number := task.number) is not None:
         error, constant_error = map(number.with_unit, (number.mean_error, number.constant_error))
-        always = f"always answering {number.with_unit(number.constant)}, {constant_error}"
-        return f"task {name}: a mean error of {error} is no less than that of {always}; {_ANYWAY}"
-    return f"task {name}: {share} right is no more than always giving the most frequent answer, {constant}; {_ANYWAY}"
+        always = f"always answering {number.with_unit(number.constant)}"
+        return f"task {name}: a mean error of {error} is no less than the {constant_error} of {always}; {_OVERRIDE}"
+    always = f"always giving the most frequent answer ({constant})"
+    return f"task {name}: {share} right is no better than {always}; {_OVERRIDE}"
 
 
 def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     """Trains a model on all rows, and on each fold for how right its recipe is. Raises ConvertError."""
     study, warnings = Study.of(job.rows, job.teacher, job.recipe.seed), list[str]()
-    recipe = whole = _for_numbers(job.recipe, study.rows)
+    recipe = full = _for_numbers(job.recipe, study.rows)
     # On each fold, and on all rows.
     trainings = len(study.folds) + 1
     if job.minutes is not None:
         recipe = _with_steps_for(_TRAINING_SHARE * 60 * job.minutes / trainings, recipe, study.rows)
-    if recipe.steps < whole.steps:
+    if recipe.steps < full.steps:
         warnings.append(
-            f"--minutes {job.minutes:g} leaves each training {recipe.steps:,} of {whole.steps:,} steps on this "
-            "machine: the model may be less often right than with all of them, and no second run gives the same"
+            f"--minutes {job.minutes:g} allows each training only {recipe.steps:,} of {full.steps:,} steps on this "
+            "machine: the model may be right less often, and another run will not give the same bytes"
         )
     parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
     answers = [
@@ -218,82 +209,3 @@ def answers_of(
                 is_odd = bool(event.odd_fields)
                 answers.append(AnsweredRow(row, output, event.scores, event.unlike, strangeness, is_odd))
     return answers
-
-
-def baseline_of(folds: Sequence[Fold], task: str, table: FieldTable) -> Baseline | None:
-    """How many held-out rows a standard method answers right: gradient boosting if there are numbers, also on words.
-
-    Without numbers logistic regression, on words alone.
-
-    None without labels or labelled rows, or with too many labels.
-    """
-    sides = [(by_task(fold.train)[task], by_task(fold.held_out)[task]) for fold in folds]
-    first, is_number = sides[0][0][0], table.tasks[task].number is not None
-    if not (first.task.config.choices or is_number) or first.chances is not None:
-        return None
-    # Neither method can be trained on one label alone, and both take minutes for very many.
-    if not is_number and not all(2 <= len({row.answer for row in train}) <= _MAX_LABELS for train, _ in sides):
-        return None
-    fields = [field for field in table.fields if field.name in table.tasks[task].fields]
-    numbers, texts = ([field.name for field in fields if (field.edges is None) is is_text] for is_text in (False, True))
-    # Texts of blanks alone have no features.
-    if not numbers and not any(row.text.strip() for train, _ in sides for row in train):
-        return None
-    if is_number:
-        return _number_baseline(sides, numbers, texts) if numbers else None
-    right = 0
-    for train, held_out in sides:
-        model, features = boosting(numbers, texts, train) if numbers else _regression()
-        model.fit(features(train), [row.answer for row in train])
-        right += sum(model.predict(features(held_out)) == [row.answer for row in held_out])
-    return Baseline(name="gradient boosting" if numbers else "logistic regression", right=int(right))
-
-
-def _number_baseline(
-    sides: Sequence[tuple[Sequence[Row], Sequence[Row]]], numbers: Sequence[str], texts: Sequence[str]
-) -> Baseline:
-    """The better one of the two usual losses."""
-    baselines = list[Baseline]()
-    for loss in ("absolute_error", "squared_error"):
-        errors, right = list[float](), 0
-        for train, held_out in sides:
-            features = _features(numbers, texts, train)
-            model = HistGradientBoostingRegressor(loss=loss, early_stopping=False, random_state=0)
-            model.fit(features(train), [row.answer for row in train])
-            outputs = model.predict(features(held_out)).tolist()
-            errors += (abs(output - row.answer) for output, row in zip(outputs, held_out, strict=True))
-            right += sum(
-                row.task.config.is_right(output, row.answer) for output, row in zip(outputs, held_out, strict=True)
-            )
-        baselines.append(Baseline(name="gradient boosting", right=right, mean_error=sum(errors) / len(errors)))
-    return min(baselines, key=lambda baseline: baseline.mean_error or 0.0)
-
-
-def boosting(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> tuple[Any, Any]:
-    return HistGradientBoostingClassifier(early_stopping=False, random_state=0), _features(numbers, texts, train)
-
-
-def _features(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> Callable[[Sequence[Row]], Any]:
-    """train: the rows whose most frequent words and pairs of words are features."""
-
-    def text_of(row: Row) -> str:
-        return " ".join(str(row.values[name]) for name in texts if name in row.values)
-
-    words = None
-    if any(text_of(row).strip() for row in train):
-        words = _words(max_features=_MAX_WORDS).fit(map(text_of, train))
-
-    def features(rows: Sequence[Row]) -> Any:
-        """[rows, numbers and words], NaN where a number is missing."""
-        of_rows = np.array([[number_of(row.values.get(name)) for name in numbers] for row in rows], dtype=np.float64)
-        return of_rows if words is None else np.hstack([of_rows, words.transform(map(text_of, rows)).toarray()])
-
-    return features
-
-
-def _regression() -> tuple[Any, Any]:
-    return make_pipeline(_words(), LogisticRegression(C=10)), lambda rows: [row.text for row in rows]
-
-
-def _words(**more: Any) -> Any:
-    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\S+", **more)  # noqa: S106 - no password

@@ -90,10 +90,10 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
             raise ConvertError(f"{where}: task {name} is of the kind {config.kind}: {hint}")
         if of_task[0].task.config.canary_part == "scores" and len({row.answer for row in of_task}) < 2:
             raise ConvertError(f"{where}: task {name} should have at least two different answers")
-    notes = [f"{repeated} rows are left out, because they came before"] if repeated else []
+    notes = [f"{repeated} rows are repeats and are left out"] if repeated else []
     timeless = sum(row.time is None for row in rows)
     if 0 < timeless < len(rows):
-        notes.append(f"{timeless} of {len(rows)} rows have no time, and are taken for the oldest")
+        notes.append(f"{timeless} of {len(rows)} rows have no time and count as the oldest")
     return in_order_of_time(rows), notes
 
 

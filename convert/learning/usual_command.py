@@ -117,6 +117,6 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
             if names:
                 print(f"  reads as {kind}: {', '.join(names)}")
         if named := [escaped(answer) for answer, noticed in task.answers.items() if noticed.rows >= ENOUGH_ROWS]:
-            print(f"  enough rows are {', '.join(named)} to tell them from usual ones: --classify NAME makes that task")
+            print(f"  enough rows to tell apart: {', '.join(named)}; --classify NAME makes a task that names them")
     if folder is not None:
         print(f"more in {escaped(str(folder / PAGE_FILE))}")

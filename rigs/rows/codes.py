@@ -61,7 +61,7 @@ def check_codes(count: int, later: int, recipe: Recipe) -> bool:
 
 
 def right_of_boosting(rows: Sequence[Row], asked: Sequence[Row], *, smallest_leaf: int) -> list[bool]:
-    from convert.learning.training import boosting  # noqa: PLC0415 - needs scikit-learn
+    from convert.learning.baselines import boosting  # noqa: PLC0415 - needs scikit-learn
 
     model, features = boosting(NUMBERS, ("remark",), rows)
     model.set_params(min_samples_leaf=smallest_leaf).fit(features(rows), [row.answer for row in rows])

@@ -43,10 +43,11 @@ def check(name: str, seed: int, steps: int | None) -> tuple[bool, bool]:
     """
     # PyTorch takes seconds, and the short form has none.
     from convert.evaluate.requests import read_tasks  # noqa: PLC0415
+    from convert.learning.baselines import baseline_of  # noqa: PLC0415
     from convert.learning.numbers import number_quality  # noqa: PLC0415
     from convert.learning.recipe import Recipe  # noqa: PLC0415
     from convert.learning.study import Fold  # noqa: PLC0415
-    from convert.learning.training import TrainingJob, answers_of, baseline_of, train_and_evaluate  # noqa: PLC0415
+    from convert.learning.training import TrainingJob, answers_of, train_and_evaluate  # noqa: PLC0415
     from convert.learning.training_rows import read_training_rows  # noqa: PLC0415
     from convert.quantize.recipe import Quantization  # noqa: PLC0415
 

@@ -14,8 +14,9 @@ import pytest
 
 from convert.evaluate.requests import read_tasks
 from convert.learning import doubts, quality, recipe, runs, study, table, training_rows
-from convert.learning.commands import TRAINING, print_training
+from convert.learning.commands import TRAINING
 from convert.learning.report import Baseline, ReadField, Suspect, TaskQuality, TeacherQuality, Training
+from convert.learning.summary import print_training
 from edge_agent.core.labelled import TIME_KEYS
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer

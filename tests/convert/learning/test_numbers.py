@@ -11,11 +11,11 @@ import pytest
 from convert.agent import NumberBins
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.learning.commands import print_training
 from convert.learning.numbers import levels_of, number_quality, with_levels
 from convert.learning.quality import AnsweredRow, task_quality
 from convert.learning.report import Baseline, TaskQuality, Training, render_training
 from convert.learning.study import folds_of
+from convert.learning.summary import print_training
 from convert.learning.table import build_table
 from convert.learning.training_rows import Row, read_training_rows, read_unlabelled
 
@@ -111,7 +111,7 @@ def test_no_teacher_answers_with_a_number(tmp_path: Path) -> None:
 def test_numbers_are_all_held_out_because_intervals_need_many(tmp_path: Path) -> None:
     folds, words = folds_of(rows_of(tmp_path, [at / 7 for at in range(1000)]), 0)
     assert len(folds) == 5
-    assert words == "all rows, each by a model that has not seen its 20 %"
+    assert words == "all rows, each by a model that has not seen its part of 20 %"
 
 
 def quality_of(folder: Path) -> TaskQuality:

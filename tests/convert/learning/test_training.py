@@ -115,7 +115,7 @@ def test_whole_groups_are_held_out(tmp_path: Path) -> None:
     # The groups of the first label are first; the last row has none, so it is one by itself.
     text = lines(100, group=lambda at: f"day {at % 10}") + lines(1).replace("0.0", "0.5")
     rows, notes = in_groups(read(tmp_path, text))
-    assert notes == ["task sound: 1 rows have no group; each counts as one by itself"]
+    assert notes == ["task sound: 1 rows have no group; each counts as a group of its own"]
     folds, words = folds_of(rows, 0)
     assert words == "101 rows of 11 groups, each by a model that has not seen its group"
     assert sorted(row.request.where for fold in folds for row in fold.held_out) == sorted(map(where, rows))
@@ -168,13 +168,13 @@ def in_episodes(number: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("rows", "alike"),
     [
-        (wandering(400), "the values of rows next to each other in time are alike"),
-        (wandering(400, ts=False), "the values of rows next to each other in the file are alike"),
+        (wandering(400), "the values of neighbouring rows in time are alike"),
+        (wandering(400, ts=False), "the values of neighbouring rows in the file are alike"),
         (
             sorted(wandering(400, ts=False), key=lambda row: str(row["answer"])),
-            "the values of rows next to each other in the file",
+            "the values of neighbouring rows in the file",
         ),
-        (in_episodes(400), "the answers of rows next to each other in time are alike"),
+        (in_episodes(400), "the answers of neighbouring rows in time are alike"),
         (wandering(400, step=1.0), None),
         (sorted(wandering(400, ts=False, step=1.0), key=lambda row: str(row["answer"])), None),
     ],
@@ -205,8 +205,8 @@ def test_files_of_both_kinds_count_as_one_and_what_two_have_counts_once(tmp_path
         [tmp_path / "old.csv", tmp_path / "new.jsonl"], read_tasks(tmp_path / "config.toml")
     )
     assert notes == [
-        "2 rows are left out, because they came before",
-        "57 of 59 rows have no time, and are taken for the oldest",
+        "2 rows are repeats and are left out",
+        "57 of 59 rows have no time and count as the oldest",
     ]
     assert [row.text for row in rows] == [*(row.text for row in old), '{"rms":100}', '{"rms":101}']
     assert {row.time for row in rows} == {8.0, 9.0}
@@ -218,20 +218,21 @@ def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     (tmp_path / "config.toml").write_text(TASKS.replace('"loud"]', '"loud", "shrill"]'), "utf-8")
     cells = [f'{at * 7 % 60},"{at * 11 % 60},5",50,{at * 13 % 60 if at % 5 else "n/a"}' for at in range(60)]
     rows = [f"{line},{LABELS[at % 2]}" for at, line in enumerate([*cells, *cells[:1], *cells[:1]])]
-    (tmp_path / "rows.csv").write_text("\n".join(["rms,level,mains,gap,answer", *rows]), "utf-8")
+    rows_csv = tmp_path / "rows.csv"
+    rows_csv.write_text("\n".join(["rms,level,mains,gap,answer", *rows]), "utf-8")
     monkeypatch.setattr(extras, "find_spec", lambda _name: None)
-    files = ("--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "rows.csv")
+    files = ("--tasks", tmp_path / "config.toml", "--labelled", rows_csv)
     done = cli("train", *files, "--check")
     assert (done.returncode, done.stdout) == (
         0,
         "sound: 62 rows: calm 31, loud 31, shrill 0\n  reads as numbers: rms, mains\n  reads as texts: level, gap\n",
     )
     doubts = [
-        '"shrill" has 0 rows, which is too few to learn it or to judge it',
-        "the field mains has one value, 50, in all rows that have it, so nothing is learnt from it",
+        '"shrill" has 0 rows, too few to learn it or to judge it',
+        "the field mains is always 50, so nothing is learnt from it",
         'the field level is read as a text: 62 values such as "0,5" have a decimal comma; write a point',
-        'the field gap is read as a text, because 14 of 62 values are no numbers, such as "n/a"',
-        f"3 rows have the input of a row with another label, such as {tmp_path}/rows.csv:2 and {tmp_path}/rows.csv:63",
+        'the field gap is read as a text, because 14 of 62 values are not numbers, such as "n/a"',
+        f"3 rows have the same input as a row with another label, such as {rows_csv}:2 and {rows_csv}:63",
     ]
     assert done.stderr == "".join(f"edge-convert: warning: task sound: {doubt}\n" for doubt in doubts)
     document = json.loads(cli("train", *files, "--check", "--json").stdout)
@@ -287,7 +288,8 @@ def test_a_model_no_better_than_one_answer_is_useless(tmp_path: Path) -> None:
 
 def test_many_rows_are_held_out_in_one_part(tmp_path: Path) -> None:
     [fold], words = folds_of(read(tmp_path, lines(1000)), 0)
-    assert (len(fold.train), len(fold.held_out), words) == (800, 200, "200 rows, drawn from each answer at random")
+    assert (len(fold.train), len(fold.held_out)) == (800, 200)
+    assert words == "200 rows, drawn at random from those of each answer"
 
 
 def test_fields_are_numbers_or_texts_and_times_are_neither(tmp_path: Path) -> None:
@@ -367,8 +369,8 @@ def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> N
     doubts = [doubt for doubt in read_as(rows)[1] if "code" in doubt]
     rms = "4 rows have -99, 4 rows have 65535, 4 rows have 0, 1 row has 300"
     assert doubts == [
-        f"task sound: the field rms: {rms}: a code of a broken sensor?",
-        'task sound: the field amps: 4 rows have 0, 2 rows have "ERR": a code of a broken sensor?',
+        f"task sound: the field rms: {rms}: an error code?",
+        'task sound: the field amps: 4 rows have 0, 2 rows have "ERR": an error code?',
     ]
     quality = task_quality(rows, build_table(rows), answered(rows, []), None)
     assert quality.fields[0].outliers == {"-99": 4, "65535": 4, "0": 4, "300": 1}

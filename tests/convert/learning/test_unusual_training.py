@@ -180,7 +180,7 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     (tmp_path / "config.toml").write_text(TASKS.partition("[tasks.sound]")[0], "utf-8")
     rows = ("train", "--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "found.jsonl", "--check")
     assert (
-        "enough rows are cooler to tell them from usual ones: --classify NAME"
+        "enough rows to tell apart: cooler; --classify NAME makes a task that names them"
         in cli(*rows, "--unlabelled", folder / "week.jsonl").stdout
     )
     done = cli(*rows, "--classify", "pump-state")
