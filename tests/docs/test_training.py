@@ -1,4 +1,4 @@
-"""docs/training.md: its rows are read as it says, and its figures are those of the source."""
+"""docs/training.md and docs/teacher.md: rows are read as they say, and their figures are those of the source."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from convert.learning.summary import print_training
 from edge_agent.core.labelled import TIME_KEYS
 from edge_agent.core.strict_json import encode
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
-from edge_agent.learning.maths.fit import MIN_ROWS as LEAST_CORRECTIONS
+from edge_agent.learning.maths.fit import MIN_ROWS as MIN_CORRECTIONS
 from edge_agent.models.bundle import open_model
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
@@ -106,8 +106,6 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"without times, {study.MANY_ROWS:,} and more",
         f"another answer a score above {quality.SURE:g}, and theirs one below {quality.UNLIKELY:g}",
         f"at most {quality.MAX_SUSPECTS}, with file and line",
-        f"at least {LEAST_CORRECTIONS} labelled rows of a task",
-        f"{recipe.Recipe().labelled_weight:g} times as often",
         f"each training has {TRAINING.parser().get_default('steps'):,} steps",
         f"at least {recipe.MIN_STEPS}",
         f"fewer than {doubts.FEW_ROWS} rows of a label",
@@ -117,6 +115,12 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
 )
 def test_figures_are_those_of_the_source(words: str) -> None:
     assert words in " ".join(page("training").split())
+
+
+def test_figures_of_a_teacher_are_those_of_the_source() -> None:
+    words = " ".join(page("teacher").split())
+    assert f"at least {MIN_CORRECTIONS} labelled rows of a task" in words
+    assert f"{recipe.Recipe().labelled_weight:g} times as often" in words
 
 
 def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +133,7 @@ def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[
 
 
 def test_the_lines_of_a_teacher_are_those_of_its_table(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = re.findall(r"^\| `([^`]+…)` \|", section("training", "Few labels: a teacher"), flags=re.MULTILINE)
+    shown = re.findall(r"^\| `([^`]+…)` \|", page("teacher"), flags=re.MULTILINE)
     assert len(shown) == 5
     teacher = TeacherQuality(lessons=100, is_corrected=True, judged=20, right=16, compared=20, agreed=18)
     for is_agreement in (False, True):
