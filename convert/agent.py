@@ -33,7 +33,7 @@ from edge_agent.core.pipe import (
 )
 from edge_agent.core.schemas import validator
 from edge_agent.core.score_map import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, ScoreMap
-from edge_agent.core.strict_json import NotJsonError, compact_json, is_near, number_of, parse_json
+from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, compact_json, is_near, number_of, parse_json
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import first_fault, shown
@@ -58,6 +58,8 @@ from edge_agent.gguf.field_table import (
 from edge_agent.gguf.header import STRING, HeaderError, TensorInfo, read_header, read_strings
 from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY, ModelFacts, read_model_facts
 from edge_agent.gguf.usual_readings import (
+    MAX_BYTES,
+    MAX_FIELDS,
     Component,
     NumberField,
     Tail,

@@ -58,6 +58,8 @@ def _count_blocks(rows: Sequence[Row]) -> int:
 
 def _what_is_alike(rows: Sequence[Row], lag: int = 1) -> str | None:
     """The answers or the values, if rows at this distance are more alike than chance explains."""
+    if len(rows) <= lag:
+        return None
     ordered = _by_machine(rows)
     labels, answers = np.unique([_label(row) for row in ordered], return_inverse=True)
     agreement = float(np.mean(answers[lag:] == answers[:-lag]))

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..agent import EstimateTask
+from ..agent import EstimateTask, UnusualTask
 from ..errors import ConvertError
 from .quality import AnsweredRow
 from .report import TeacherQuality
@@ -171,9 +171,14 @@ def _by_group(rows: Sequence[Row]) -> list[list[Row]]:
 def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:
     """Each with its share of each answer. Rows with the same input are in the same part."""
     ordered = _by_answer(rows, seed)
-    inputs = dict.fromkeys((row.task.name, row.text) for row in ordered)
-    part_of = {input_: number % PARTS for number, input_ in enumerate(inputs)}
-    return [[row for row in ordered if part_of[row.task.name, row.text] == part] for part in range(PARTS)]
+    part_of = {input_: number % PARTS for number, input_ in enumerate(dict.fromkeys(map(_input, ordered)))}
+    return [[row for row in ordered if part_of[_input(row)] == part] for part in range(PARTS)]
+
+
+def _input(row: Row) -> tuple[str, ...]:
+    """The same for rows that give one another's answer away. That a reading comes again is what makes it usual."""
+    name = row.task.name
+    return (name, row.request.where) if isinstance(row.task.config, UnusualTask) else (name, row.text)
 
 
 def _by_answer(rows: Sequence[Row], seed: int) -> list[Row]:

@@ -21,6 +21,7 @@ from ..agent import (
     number_of,
     shown,
 )
+from ..errors import ConvertError
 from .training_rows import Row, by_task
 
 BINS = 64
@@ -92,6 +93,8 @@ def _number_bins(answers: Sequence[float]) -> NumberBins:
     if len(edges) == 2:
         # Nearly all answers are the same one.
         edges = np.array([edges[0], edges.mean(), edges[-1]])
+    if np.any(np.diff(edges) <= 0):
+        raise ConvertError(f"answers from {edges[0]:g} to {edges[-1]:g} are too near one another to tell them apart")
     short = [float(f"{edge:.6g}") for edge in edges.tolist()]
     return NumberBins(edges=tuple(short if len({*short}) == len(edges) else edges.tolist()))
 

@@ -11,6 +11,7 @@ from ..agent import (
     BUILT_IN_TASK,
     GROUP_KEY,
     MACHINE_KEY,
+    MAX_NUMBER,
     ROW_KEYS,
     TIME_KEYS,
     USUAL,
@@ -19,6 +20,7 @@ from ..agent import (
     TaskRow,
     compact_json,
     judged_fault,
+    number_of,
     shown,
     values_of,
 )
@@ -158,6 +160,8 @@ def _fault(row: Row, *, is_labelled: bool) -> str | None:
         return f"input: should have a field besides {', '.join(ROW_KEYS)}"
     if odd := [name for name in row.values if len(name) > _MAX_NAME_LENGTH or not name.isprintable()]:
         return f"input: names should be printable, of at most {_MAX_NAME_LENGTH} characters (got {shown(odd[0])})"
+    if huge := [value for value in row.values.values() if abs(number_of(value) or 0) > MAX_NUMBER]:
+        return f"input: numbers should be from -{MAX_NUMBER:g} to {MAX_NUMBER:g} (got {shown(huge[0])})"
     return None
 
 

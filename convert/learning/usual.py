@@ -5,6 +5,7 @@ how much is shrunk, is what gives held-out rows the highest density.
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,18 @@ import numpy.typing as npt
 from scipy.cluster.vq import kmeans2
 from threadpoolctl import threadpool_limits
 
-from ..agent import Component, NumberField, Tail, Usual, UsualReadings, ValueField, number_of, soften, value_text
+from ..agent import (
+    MAX_BYTES,
+    Component,
+    NumberField,
+    Tail,
+    Usual,
+    UsualReadings,
+    ValueField,
+    number_of,
+    soften,
+    value_text,
+)
 from .table import ordinary_numbers
 
 Floats = npt.NDArray[np.float64]
@@ -43,6 +55,8 @@ _PARTS, _CHOOSING_PARTS = 5, 3
 # The rarest rows, to which the tail is fitted.
 _TAIL_SHARE, _MIN_TAIL_ROWS, _MAX_SHAPE = 0.1, 10, 0.9
 _MAX_SCORES = 10_000
+# Of a covariance, about. Half of the file may be covariances.
+_COVARIANCE_BYTES = 14
 # The converter's numbers are rounded to this many digits, so that the file is small.
 _DIGITS = 8
 
@@ -102,7 +116,9 @@ def learn_usual(rows: Sequence[Values], blocks: Sequence[int] | None = None, see
         )
     if len(scores) > _MAX_SCORES:
         scores = [scores[at] for at in np.linspace(0, len(scores) - 1, _MAX_SCORES).astype(int)]
-    return models[-1].model_copy(update={"scores": tuple(round(score, 4) for score in scores), "tail": _tail(scores)})
+    # Rounded up, so that a reading that comes again is at most as rare as it was.
+    rounded = tuple(math.ceil(score * 10_000) / 10_000 for score in scores)
+    return models[-1].model_copy(update={"scores": rounded, "tail": _tail(scores)})
 
 
 def _names(rows: Sequence[Values]) -> list[str]:
@@ -207,7 +223,8 @@ def _choose(z: Floats, draw: np.random.Generator, seed: int) -> tuple[int, float
         ]
         return float(np.sort(np.concatenate(densities))[len(z) // 100 :].mean())
 
-    fitting = [count for count in _COMPONENTS if count == 1 or len(z) >= count * _MIN_ROWS]
+    most = MAX_BYTES // (z.shape[1] ** 2 * _COVARIANCE_BYTES)
+    fitting = [count for count in _COMPONENTS if count == 1 or (len(z) >= count * _MIN_ROWS and count <= most)]
     candidates = [(count, shrinkage) for count in fitting for shrinkage in _SHRINKAGES]
     return max(candidates, key=lambda candidate: density(*candidate))
 
@@ -218,7 +235,8 @@ def _fit(z: Floats, components: int, shrinkage: float, seed: int) -> _Mixture:
         return _Mixture(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0, 0)))
     pooled = np.cov(z.T, bias=True).reshape(z.shape[1], z.shape[1])
     target = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diagonal(pooled)) + _MIN_VARIANCE * np.eye(z.shape[1])
-    _, nearest = kmeans2(z, components, minit="++", rng=np.random.default_rng(seed))
+    with warnings.catch_warnings(action="ignore"):  # of clusters without rows, where many rows are the same
+        _, nearest = kmeans2(z, components, minit="++", rng=np.random.default_rng(seed))
     shares = np.eye(components)[nearest]
     before = -math.inf
     for _ in range(_STEPS):

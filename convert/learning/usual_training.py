@@ -10,6 +10,8 @@ import numpy as np
 from ..agent import (
     CANARIES_FILE,
     MANIFEST_FILE,
+    MAX_BYTES,
+    MAX_FIELDS,
     SCORE_DIGITS,
     SIGNATURE_FILE,
     UnusualTask,
@@ -53,6 +55,8 @@ def judge_unusual(job: UnusualJob) -> tuple[UnusualTraining, dict[str, UsualRead
             (usual if _config(row).is_usual(row.answer_text) else others).append(row)
         if len(usual) < MIN_ROWS:
             raise ConvertError(f"task {name}: should have at least {MIN_ROWS} usual rows (got {len(usual)})")
+        if (fields := len({field for row in usual for field in row.values})) > MAX_FIELDS:
+            raise ConvertError(f"task {name}: its rows should have at most {MAX_FIELDS} fields (got {fields})")
         learnt[name] = _learn(usual, job.seed)
         qualities.append(_judge(usual, others, learnt[name], job.seed))
     training = UnusualTraining(
@@ -65,6 +69,9 @@ def write_unusual_bundle(job: UnusualJob, folder: Path) -> UnusualTraining:
     """All files of the bundle, into an empty folder. Raises ConvertError."""
     training, learnt = judge_unusual(job)
     file = UsualReadingsFile(tasks=learnt).model_dump_json(by_alias=True).encode()
+    if len(file) > MAX_BYTES:
+        rule = f"should be at most {MAX_BYTES:,} bytes (got {len(file):,}): leave out fields, or long texts that repeat"
+        raise ConvertError(f"what usual readings look like {rule}")
     files = {
         f"{student_name(job.name)}.json": file,
         CANARIES_FILE: _record_canaries(job.rows, learnt).encode(),

@@ -9,6 +9,8 @@ from typing import Any
 from edge_agent.core.wording import shown
 
 MAX_JSON_DEPTH = 64
+# Sums of such numbers, and of their squares, are finite.
+MAX_NUMBER = 1e100
 # Each value is at least a token in a prompt, and a context has at most 131072 tokens.
 MAX_JSON_VALUES = 200_000
 

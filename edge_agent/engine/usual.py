@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 SCORE_DIGITS = 6
 # No answer says that a reading is rarer than this.
 MIN_RARITY = 1e-6
+_RARITY_DIGITS = 6
 # The fields without which a reading is at least this rare among usual ones explain why it is not.
 _ORDINARY = 0.05
 _MAX_NAMED = 5
@@ -33,6 +34,8 @@ _USUAL = 2.33
 # Farther from the center than this, distances count by their logarithm, so that an error code does not stretch a scale.
 _FAR = 8.0
 _MAX_DISTANCE = 1e12
+# Beyond it, densities are no numbers. Variances of the converter are at least 1e-4.
+_MAX_PRECISION = 1e9
 # Patterns of missing numbers for which matrices are kept.
 _PATTERNS = 32
 
@@ -81,7 +84,9 @@ class Usual:
         self._scales = np.array([field.scale for field in numbers])
         self._expected = np.array([field.expected for field in numbers])
         self._weights = np.array([component.weight for component in usual.components])
-        self._means = np.array([component.mean for component in usual.components]).reshape(-1, len(numbers))
+        self._means = np.array([component.mean for component in usual.components]).reshape(
+            len(usual.components), len(numbers)
+        )
         self._covariances = np.zeros((len(usual.components), len(numbers), len(numbers)))
         for at, component in enumerate(usual.components):
             for row, values in enumerate(component.covariance):
@@ -96,9 +101,12 @@ class Usual:
             triangles = np.linalg.cholesky(covariances)
         except np.linalg.LinAlgError as error:
             raise ValueError(f"covariances should be positive definite: {error}") from error
+        precisions = np.linalg.inv(covariances)
+        if not np.all(np.abs(precisions) <= _MAX_PRECISION):
+            raise ValueError("covariances should be positive definite: some are nearly singular")
         log_determinants = 2 * np.log(np.diagonal(triangles, axis1=1, axis2=2)).sum(axis=1)
         log_weights = np.log(self._weights) - 0.5 * (log_determinants + len(known) * math.log(2 * math.pi))
-        return _Marginal(self._means[:, chosen], np.linalg.inv(covariances), log_weights)
+        return _Marginal(self._means[:, chosen], precisions, log_weights)
 
     def rarity_of(self, score: float) -> float:
         """The share of usual readings that are at least as rare, this one included."""
@@ -106,8 +114,8 @@ class Usual:
         if tail is not None and score > tail.threshold:
             excess = (score - tail.threshold) / tail.scale
             log_share = -excess if tail.shape == 0 else -math.log1p(tail.shape * excess) / tail.shape
-            return max(tail.share * math.exp(log_share), MIN_RARITY)
-        return (len(scores) - bisect_left(scores, score) + 1) / (len(scores) + 1)
+            return max(round(tail.share * math.exp(log_share), _RARITY_DIGITS), MIN_RARITY)
+        return round((len(scores) - bisect_left(scores, score) + 1) / (len(scores) + 1), _RARITY_DIGITS)
 
     def compare(self, values: Mapping[str, Any], *, max_rarity: float = 1.0) -> Comparison:
         """How rare a reading is; if its rarity is at most `max_rarity`, also the fields that make it rare."""

@@ -99,7 +99,7 @@ class UsualEngine(Engine):
         compared = usual.compare(values, max_rarity=MAX_FALSE_ALARMS)
         answer = {
             "score": round(compared.score, SCORE_DIGITS),
-            "rarity": round(compared.rarity, 6),
+            "rarity": compared.rarity,
             "because": [asdict(field) for field in compared.because],
         }
         elapsed_s = monotonic() - began

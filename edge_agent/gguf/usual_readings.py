@@ -15,8 +15,10 @@ MAX_FIELDS = 400
 MAX_COMPONENTS = 16
 MAX_SCORES = 20_000
 MAX_CODES = 100
-_Number = Annotated[float, Field(allow_inf_nan=False)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Sums of these are finite.
+_Number = Annotated[float, Field(ge=-1e200, le=1e200)]
+_Positive = Annotated[float, Field(gt=0, le=1e200)]
+_Place = Annotated[float, Field(ge=-1e6, le=1e6)]
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Name = Annotated[str, Field(max_length=128)]
 
@@ -54,8 +56,8 @@ class Component(_Checked):
     """A multivariate normal distribution over the numbers."""
 
     weight: _Share
-    mean: tuple[_Number, ...]
-    covariance: tuple[tuple[_Number, ...], ...]  # Its lower triangle, row by row.
+    mean: tuple[_Place, ...]
+    covariance: tuple[tuple[_Place, ...], ...]  # Its lower triangle, row by row.
 
 
 class Tail(_Checked):
@@ -106,5 +108,5 @@ class UsualReadingsFile(_Checked):
 def read_usual_readings(data: bytes) -> UsualReadingsFile:
     """Raises ValueError (also pydantic's ValidationError) for anything that `edge-convert train` did not write."""
     if len(data) > MAX_BYTES:
-        raise ValueError(f"should be at most {MAX_BYTES} bytes (got {len(data)})")
+        raise ValueError(f"should be at most {MAX_BYTES} bytes")
     return UsualReadingsFile.model_validate(parse_json(data.decode()))

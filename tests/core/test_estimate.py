@@ -34,6 +34,13 @@ def test_numbers_have_no_more_digits_than_their_range_warrants() -> None:
     assert quantile([(1e9, 1e9 + 2, 0.7), (1e9 + 2, 1e9 + 3, 0.3)], 0.5) == 1e9 + 1.429
 
 
+def test_a_rounded_number_stays_in_its_range() -> None:
+    """Otherwise the lower end of an interval may be above its upper one."""
+    ranges = {"0.4..1500.6": 0.25001, "1500.6..1500.7": 0.74999}
+    low, high = task(confidence=0.5).interval_of(ranges)
+    assert low <= high
+
+
 def test_an_input_unlike_training_has_no_interval() -> None:
     assert task().reply_fields(answer(unlike=1.0)) == {"interval": None}
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from edge_agent.core.envelope import Options
 from edge_agent.core.kinds.fields import FieldsTask
 from edge_agent.core.pipe import Finished, NumberPlan, Plan
-from edge_agent.core.strict_json import number_of
+from edge_agent.core.strict_json import MAX_NUMBER, number_of
 
 DEFAULT_TOLERANCE = 0.2
 _Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
@@ -78,6 +78,8 @@ class EstimateTask(FieldsTask):
 
     def answer_fault(self, answer: object) -> str | None:
         number, low, high = number_of(answer), self.minimum, self.maximum
+        if number is not None and abs(number) > MAX_NUMBER:
+            return f"answer: should be a number from -{MAX_NUMBER:g} to {MAX_NUMBER:g}"
         if number is not None and (low is None or number >= low) and (high is None or number <= high):
             return None
         limits = ([] if low is None else [f"at least {low:g}"]) + ([] if high is None else [f"at most {high:g}"])
@@ -109,7 +111,8 @@ def quantile(ranges: Ranges, share: float) -> float:
     below = 0.0
     for start, end, chance in ranges:
         if chance > 0 and below + chance >= share:
-            return round(start + (end - start) * (share - below) / chance, 3 - math.floor(math.log10(end - start)))
+            digits = 3 - math.floor(math.log10(end - start))
+            return min(max(round(start + (end - start) * (share - below) / chance, digits), start), end)
         below += chance
     return max((end for _, end, _ in ranges), default=math.nan)
 

@@ -1,6 +1,7 @@
 """Answers that are numbers: their levels, their intervals, and what is said of them."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -87,12 +88,15 @@ def test_bins_have_equally_many_rows_or_one_answer_each(tmp_path: Path) -> None:
     assert many[16] == pytest.approx(159.5**2, rel=0.01)
     assert edges([1.0, 2.0, 4.0] * 20) == (1, 1.5, 3, 4)
     assert edges([0.0] * 199 + [8.0]) == (0, 4, 8)
+    with pytest.raises(ConvertError, match="answers from 1 to 1 are too near one another"):
+        edges([1.0, math.nextafter(1.0, 2.0)] * 30)
 
 
 @pytest.mark.parametrize(
     ("answers", "fault"),
     [
         ([-1.0] * 50, r"answer: should be a number at least 0 \(got -1.0\)"),
+        ([1e308] * 50, r"answer: should be a number from -1e\+100 to 1e\+100 \(got 1e\+308\)"),
         ([7.0] * 50, "task hours should have at least two different answers"),
     ],
 )

@@ -154,6 +154,9 @@ def test_a_file_that_the_converter_did_not_write_does_not_open(
     [
         (lines(pump(40)), TASKS, "task pump: should have at least 50 usual rows (got 40)"),
         (lines(pump(60), answer="hot"), TASKS, "rows without labels have none"),
+        (lines([{f"f{at}": 1 for at in range(401)}] * 60), TASKS, "should have at most 400 fields (got 401)"),
+        (lines([{"speed": 1e308}] * 60), TASKS, "numbers should be from -1e+100 to 1e+100 (got 1e+308)"),
+        (lines([{"text": f"{at} {'x' * 50_000}"} for at in range(100)] * 2), TASKS, "at most 4,000,000 bytes (got 5"),
         (
             lines(pump(60)),
             TASKS.replace('"unusual"', '"generate"').replace("false_alarms", "system"),
@@ -170,6 +173,14 @@ def test_rows_and_tasks_that_cannot_be_used_are_refused(
         "train", "--tasks", tmp_path / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--out", tmp_path / "out"
     )
     assert (done.returncode, fault in done.stderr, (tmp_path / "out").exists()) == (1, True, False)
+
+
+def test_readings_that_come_again_are_usual(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    """Of few values, each reading is in both what is learnt and what is held out."""
+    (tmp_path / "rows.jsonl").write_text(lines([{"a": at * at % 7, "b": at * 5 % 3} for at in range(210)]), "utf-8")
+    done = cli("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "false alarms: 0.0 % of 210 usual rows" in done.stdout
 
 
 def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.agent import Usual, UsualReadings, UsualReadingsFile, read_usual_readings
+from convert.agent import Tail, Usual, UsualReadings, UsualReadingsFile, read_usual_readings
 from convert.learning.usual import learn_usual
 
 LEARNT = 600
@@ -145,6 +145,25 @@ def test_error_codes_and_a_glitch_among_the_rows_do_not_make_other_values_usual(
     assert usual.compare(ordinary()).rarity > 0.2
 
 
+def test_readings_without_numbers_are_compared_by_their_values() -> None:
+    usual = Usual(learn_usual([{"mode": ("auto", "hand")[at % 2], "is_on": True} for at in range(100)]))
+    assert usual.compare({"mode": "hand", "is_on": True}).rarity > 0.2
+    compared = usual.compare({"mode": "test", "is_on": True}, max_rarity=0.1)
+    assert [(field.field, field.usual) for field in compared.because] == [("mode", None)]
+
+
+def test_a_rarity_is_rounded_before_it_is_said_to_be_rare(readings: UsualReadings) -> None:
+    """Otherwise an unusual reading at the limit would name no field."""
+    tail = Tail(threshold=0.0, share=0.1000004, scale=1e6, shape=0.0)
+    assert Usual(readings.model_copy(update={"tail": tail})).rarity_of(1e-9) == 0.1
+
+
+def test_covariances_of_many_numbers_fit_in_the_file(readings: UsualReadings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(readings.components) > 2
+    monkeypatch.setattr("convert.learning.usual.MAX_BYTES", 500)
+    assert len(learn_usual(pump(LEARNT)).components) <= 2
+
+
 def test_rows_of_a_run_are_held_out_together() -> None:
     """Each run has a level of its own: what is held out is farther from the rest, so that less of it is rare."""
     draw = np.random.default_rng(0)
@@ -164,6 +183,7 @@ def test_rows_of_a_run_are_held_out_together() -> None:
         ({"scores": [2.0, 1.0]}, "rise"),
         ({"scores": [math.inf]}, "not JSON|Infinity|finite"),
         ({"components": []}, "components"),
+        ({"components": [{"weight": 1, "mean": [1e300] * 4, "covariance": []}]}, "components.0.mean"),
     ],
 )
 def test_a_file_that_the_converter_did_not_write_is_refused(
@@ -176,9 +196,10 @@ def test_a_file_that_the_converter_did_not_write_is_refused(
         read_usual_readings(json.dumps(document).encode())
 
 
-def test_covariances_that_are_none_are_refused_before_the_first_reading(readings: UsualReadings) -> None:
+@pytest.mark.parametrize("factor", [-1, 1e-300])
+def test_covariances_that_are_none_are_refused_before_the_first_reading(readings: UsualReadings, factor: float) -> None:
     component = readings.components[0]
-    rows = tuple(tuple(-value for value in row) for row in component.covariance)
+    rows = tuple(tuple(factor * value for value in row) for row in component.covariance)
     broken = readings.model_copy(update={"components": (component.model_copy(update={"covariance": rows}),)})
     with pytest.raises(ValueError, match="positive definite"):
         Usual(broken)
