@@ -18,8 +18,8 @@ from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError, read_document, table_faults
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.kinds.extract import ExtractTask
+from edge_agent.core.kinds.fields import AuditedTask
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.bundle import listed_weights, trained_templates
@@ -110,7 +110,7 @@ def _audit_hints(config: Config) -> list[str]:
     return [
         f'{field_name(("tasks", name, "audit_rate"))}: bare replies of `reply = "output"` are never audited'
         for name, task in config.tasks.items()
-        if isinstance(task, ClassifyTask | EstimateTask) and task.audit_rate and task.reply == "output"
+        if isinstance(task, AuditedTask) and task.audit_rate and task.reply == "output"
     ]
 
 
@@ -154,7 +154,7 @@ def _schema_hints(config: Config) -> list[str]:
 def _promise_faults(config: Config) -> Iterator[str]:
     """Tasks that promise what nothing would measure."""
     for name, task in config.tasks.items():
-        if not isinstance(task, ClassifyTask | EstimateTask):
+        if not isinstance(task, AuditedTask):
             continue
         if task.audit_rate and not config.feedback.enabled:
             key = field_name(("tasks", name, "audit_rate"))

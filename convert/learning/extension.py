@@ -162,5 +162,5 @@ def _students_of(model: Model, where: str) -> dict[str, tuple[Path, list[str]]]:
     if (fields := model_facts(model.path).fields) is None:
         raise ConvertError(f"{where}: should be a bundle that `edge-convert train` made")
     if not fields.label_sets:
-        raise ConvertError(f"{where}: should have a task of the kind classify or unusual; a student answers no other")
+        raise ConvertError(f"{where}: should have a task of the kind classify; such a student answers no other")
     return {student_name(model.bundle_name): (model.path, [*fields.label_sets])}

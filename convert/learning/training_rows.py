@@ -14,7 +14,6 @@ from ..agent import (
     MAX_NUMBER,
     ROW_KEYS,
     TIME_KEYS,
-    USUAL,
     EstimateTask,
     Task,
     TaskRow,
@@ -76,7 +75,7 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
     """
     first_in, rows, repeated = dict[tuple[object, ...], Path](), list[Row](), 0
     for path in paths:
-        for row in _read(path, tasks, is_labelled=True):
+        for row in read_rows(path, tasks, is_labelled=True):
             key = (row.task.name, row.time, row.group, row.text, row.answer_text)
             if key in first_in and (row.time is not None or first_in[key] != path):
                 repeated += 1
@@ -102,23 +101,12 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
 def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:
     """The rows of a file without answers: each input once, and none that a labelled row has. Raises ConvertError."""
     known = {(row.task.name, row.text) for row in labelled}
-    rows = {(row.task.name, row.text): row for row in in_order_of_time(_read(path, tasks, is_labelled=False))}
+    rows = {(row.task.name, row.text): row for row in in_order_of_time(read_rows(path, tasks, is_labelled=False))}
     unlabelled = [row for key, row in rows.items() if key not in known]
     if len(unlabelled) < MIN_ROWS:
         rule = f"should have at least {MIN_ROWS} different inputs that no labelled row has"
         raise ConvertError(f"{escaped(str(path))}: {rule} (got {len(unlabelled)})")
     return unlabelled
-
-
-def read_usual_rows(unlabelled: Path | None, labelled: Sequence[Path], tasks: dict[str, Task]) -> list[Row]:
-    """Rows of tasks of the kind `unusual`: those without an answer are usual. Raises ConvertError."""
-    rows = [
-        replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
-        for row in ([] if unlabelled is None else _read(unlabelled, tasks, is_labelled=False))
-    ]
-    for path in labelled:
-        rows += _read(path, tasks, is_labelled=True)
-    return in_order_of_time(rows)
 
 
 def in_order_of_time(rows: Sequence[Row]) -> list[Row]:
@@ -130,7 +118,8 @@ def in_order_of_time(rows: Sequence[Row]) -> list[Row]:
     return sorted(timed, key=lambda row: row.time or 0.0)
 
 
-def _read(path: Path, tasks: dict[str, Task], *, is_labelled: bool) -> list[Row]:
+def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> list[Row]:
+    """In the order of the file. Raises ConvertError."""
     tasks = {name: task for name, task in tasks.items() if name != BUILT_IN_TASK}
     rows = list[Row]()
     for request in read_requests(path, tasks, is_labelled=is_labelled).requests:

@@ -12,7 +12,7 @@ from ..printing import complain, print_json
 from ..write.bundle import new_bundle, verify_bundle
 from ..write.manifest import PAGE_FILE, signer
 from .runs import in_groups
-from .training_rows import MIN_ROWS, Row, by_task, read_usual_rows
+from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_rows
 from .usual_report import UnusualTraining
 from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle
 
@@ -88,10 +88,17 @@ def _unusual(tasks: Mapping[str, Task]) -> dict[str, Task]:
 
 
 def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
+    """Rows of tasks of the kind `unusual`: those without an answer are usual. Raises ConvertError."""
     if not (unusual := _unusual(tasks)):
         rule = "--unlabelled without --teacher, and --classify, are for tasks of the kind unusual"
         raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
-    return read_usual_rows(given.unlabelled, given.labelled or (), unusual)
+    rows = [
+        replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
+        for row in ([] if given.unlabelled is None else read_rows(given.unlabelled, unusual, is_labelled=False))
+    ]
+    for path in given.labelled or ():
+        rows += read_rows(path, unusual, is_labelled=True)
+    return in_order_of_time(rows)
 
 
 def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed: bool) -> None:

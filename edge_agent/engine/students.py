@@ -5,7 +5,6 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from edge_agent.core import pipe
 from edge_agent.engine.engine import CommandQueue, Engine, serve
@@ -17,22 +16,16 @@ _SETTINGS = pipe.EngineSettings(max_active=pipe.STUDENT_SLOTS, threads=1, prefil
 _OnProgress = Callable[[], object]
 
 
-def _open_gguf(student: pipe.Student, on_progress: _OnProgress) -> Engine:
-    # The echo engine must work where the native library is missing or does not fit the CPU.
+def engine_of(path: str) -> Callable[[pipe.Load, _OnProgress], Engine]:
+    """What opens a file with this suffix, of a format of models/bundle. Raises LoadError."""
+    # The echo engine must work without numpy, and where the native library is missing or does not fit the CPU.
+    if path.endswith(".json"):
+        from edge_agent.engine.usual_engine import UsualEngine  # noqa: PLC0415
+
+        return UsualEngine
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
-    return LlamaEngine(pipe.Load(model_path=student.path, settings=_SETTINGS), on_progress)
-
-
-def _open_usual(student: pipe.Student, _on_progress: _OnProgress) -> Engine:
-    # Needs numpy, which the echo engine must work without.
-    from edge_agent.engine.usual_engine import UsualEngine  # noqa: PLC0415
-
-    return UsualEngine(student.path, _SETTINGS)
-
-
-# Each opens a file with this suffix, of a format of models/bundle. Raises LoadError.
-_OPENERS: dict[str, Callable[[pipe.Student, _OnProgress], Engine]] = {".gguf": _open_gguf, ".json": _open_usual}
+    return LlamaEngine
 
 
 class Students:
@@ -46,7 +39,7 @@ class Students:
             task: student.name for student in load.students for task, labels in student.tasks.items() if not labels
         }
         for student in load.students:
-            engine = _OPENERS[Path(student.path).suffix](student, on_progress)
+            engine = engine_of(student.path)(pipe.Load(model_path=student.path, settings=_SETTINGS), on_progress)
             commands: CommandQueue = queue.SimpleQueue()
             self._engines.append(engine)
             self._commands[student.name] = commands

@@ -5,6 +5,7 @@ In a bundle without a large model it stands for that, too, and refuses other tas
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
@@ -30,13 +31,13 @@ class UsualEngine(Engine):
 
     has_priors = False
 
-    def __init__(self, path: str, settings: pipe.EngineSettings) -> None:
+    def __init__(self, load: pipe.Load, _on_progress: Callable[[], object] = lambda: None) -> None:
         try:
-            file = read_usual_readings(Path(path).read_bytes())
+            file = read_usual_readings(Path(load.model_path).read_bytes())
             self._tasks = {name: Usual(usual) for name, usual in file.tasks.items()}
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        self._settings = settings
+            raise ValueError(f"{load.model_path}: {error}") from error
+        self._settings = load.settings
         self._requests: dict[int, pipe.EngineRequest] = {}
         self._totals = pipe.Progress()
 

@@ -19,7 +19,7 @@ from edge_agent.core.environment import return_freed_memory
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import CommandQueue, Engine, serve
 from edge_agent.engine.priors import measure_priors
-from edge_agent.engine.students import Students
+from edge_agent.engine.students import Students, engine_of
 
 log = logging.getLogger(__name__)
 
@@ -133,17 +133,8 @@ def _open(
 ) -> tuple[Engine, Students]:
     # Before the model, because llama.cpp's log goes to the one that was opened last.
     students = Students(load, on_progress, emit)
-    if pipe.is_echo(load.model_path):
-        return EchoEngine(load, on_progress), students
-    if not load.model_path.endswith(".gguf"):
-        # Needs numpy, which the echo engine must work without.
-        from edge_agent.engine.usual_engine import UsualEngine  # noqa: PLC0415
-
-        return UsualEngine(load.model_path, load.settings), students
-    # The echo engine must work where the native library is missing or does not fit the CPU.
-    from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
-
-    return LlamaEngine(load, on_progress), students
+    opener = EchoEngine if pipe.is_echo(load.model_path) else engine_of(load.model_path)
+    return opener(load, on_progress), students
 
 
 def _serve(

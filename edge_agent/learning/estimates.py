@@ -1,53 +1,53 @@
 """Keeps answers of `estimate` tasks, and measures by the true numbers of audits how near they are.
 
-Belongs to the agent's thread. Nothing changes by it but health: a new training makes answers nearer.
+Nothing changes by it but health: a new training makes answers nearer.
 """
 
-import json
 import random
-import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge_agent.core.clock import moment, timestamp
+from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.pipe import Finished
-from edge_agent.core.strict_json import compact_json, encode, number_of
+from edge_agent.core.strict_json import compact_json, number_of
 from edge_agent.core.wording import shown
-from edge_agent.learning.answers import AnswerTable, KeptAnswer
-from edge_agent.learning.audited import DAY_S, FORGET_EVERY
-from edge_agent.learning.facts import NumberAccuracy
-from edge_agent.learning.feedback import Mark, find_marked
+from edge_agent.learning.feedback import Mark
+from edge_agent.learning.keeper import Keeper
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
 
+_random = random.SystemRandom()
 
-class Estimates:
-    def __init__(
-        self, config: FeedbackConfig, tasks: Mapping[str, Task], table: AnswerTable, weights_sha256: str
-    ) -> None:
-        self._table = table
-        self._random = random.SystemRandom()
-        self._kept_count = 0
-        self._weights_sha256 = weights_sha256
-        self.reconfigure(config, tasks)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberAccuracy:
+    """How near the answers of a task are to the true numbers that audits told."""
+
+    mean_error: float | None  # None without audits.
+    holds: float | None  # The share of the intervals that hold the true number.
+    asked: int  # Audits up to the last answered one.
+    audits: int  # Those of them that are answered.
+    feedback: int  # Other answers with feedback.
+    since: str | None  # The first audit.
+
+
+class Estimates(Keeper):
+    kind = EstimateTask
 
     def set_model(self, weights_sha256: str) -> None:
-        self._weights_sha256 = weights_sha256
+        super().set_model(weights_sha256)
         self._facts.clear()
 
     def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:
-        self._config = config
-        self._tasks = {name: task for name, task in tasks.items() if isinstance(task.config, EstimateTask)}
+        super().reconfigure(config, tasks)
         self._facts: dict[str, NumberAccuracy] = {}
 
-    def keep(self, request: Request, event: Finished, output: float | None, wall_s: float, value: Any) -> bool:
-        """Keeps an answer; returns whether its caller is asked for the true number. value: the input, None if not kept.
-
-        Without an output there is nothing to be near.
-        """
+    def keep(self, request: Request, event: Finished, output: Any, wall_s: float, value: Any) -> bool:
+        """Without an output there is nothing to be near."""
         task = request.task
         assert task is not None
         config = task.config
@@ -56,27 +56,14 @@ class Estimates:
             return False
         low, high = config.interval_of(event.scores)
         # A bare output has no room for the question.
-        is_audit = request.error_topic is None and self._random.random() < config.audit_rate
-        answer = KeptAnswer(
-            id=json.dumps(request.id),
-            reply_topic=request.reply_topic,
-            wall_s=wall_s,
-            scores={"low": low, "high": high},
-            tokens=event.prompt_tokens,
-            is_audit=is_audit,
-            input=None if value is None else encode(value),
-            output=compact_json(output),
-        )
-        self._table.keep(task.name, self._basis(task), answer)
-        self._kept_count += 1
-        if self._kept_count % FORGET_EVERY == 0:
-            before_s, keep = moment(time.monotonic()).wall_s - self._config.days * DAY_S, self._config.keep
-            self._table.forget(task.name, keep=keep, keep_marked=keep, before_wall_s=before_s)
+        is_audit = request.error_topic is None and _random.random() < config.audit_rate
+        answer = {"tokens": event.prompt_tokens, "is_audit": is_audit, "output": compact_json(output)}
+        self._keep(task.name, self._basis(task), request, wall_s, value, scores={"low": low, "high": high}, **answer)
         return is_audit
 
     def mark(self, task: Task, mark: Mark) -> dict[str, Any]:
-        """Takes the true number of an answer; gives the data of the result. Raises CommandError."""
-        kept = find_marked(self._table, self._config, [task.name], mark)
+        """Takes the true number of an answer."""
+        kept = self._find(task, mark)
         if fault := task.config.answer_fault(mark.answer):
             raise CommandError(CommandCode.BAD_FIELD, f"{fault} (got {shown(mark.answer)})")
         number = number_of(mark.answer)
@@ -86,14 +73,14 @@ class Estimates:
         is_right = task.config.is_right(output, number)
         return {"task": task.name, "output": output, "answer": number, "is_right": is_right}
 
-    def facts(self) -> dict[str, NumberAccuracy]:
+    def facts(self) -> dict[str, Mapping[str, Any]]:
         """Computed again after feedback alone."""
         if not self._config.enabled:
             return {}
         for name, task in self._tasks.items():
             if name not in self._facts:
                 self._facts[name] = self._measure(task)
-        return dict(self._facts)
+        return {name: asdict(facts) for name, facts in self._facts.items()}
 
     def _measure(self, task: Task) -> NumberAccuracy:
         asked = self._table.asked_or_marked(self._basis(task))

@@ -41,27 +41,17 @@ class StudentFacts:
     least_score: float | None  # The score from which the student answers alone.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NumberAccuracy:
-    """How near the answers of a task are to the true numbers that audits told."""
-
-    mean_error: float | None  # None without audits.
-    holds: float | None  # The share of the intervals that hold the true number.
-    asked: int  # Audits up to the last answered one.
-    audits: int  # Those of them that are answered.
-    feedback: int  # Other answers with feedback.
-    since: str | None  # The first audit.
-
-
 _OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")
 
 
 def as_health(
-    accuracy: Mapping[str, TaskAccuracy], students: Mapping[str, StudentFacts], numbers: Mapping[str, NumberAccuracy]
+    accuracy: Mapping[str, TaskAccuracy],
+    students: Mapping[str, StudentFacts],
+    of_other_kinds: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     of_labels = {task: {name: getattr(facts, name) for name in _OF_HEALTH} for task, facts in accuracy.items()}
     return {
-        "accuracy": of_labels | {task: asdict(facts) for task, facts in numbers.items()},
+        "accuracy": {**of_labels, **of_other_kinds},
         "students": {task: asdict(facts) for task, facts in students.items()},
     }
 

@@ -14,8 +14,6 @@ from edge_agent.core.clock import moment
 from edge_agent.core.codes import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
-from edge_agent.core.kinds.estimate import EstimateTask
-from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, WorkerAnswer
@@ -25,6 +23,7 @@ from edge_agent.learning import facts
 from edge_agent.learning.answers import AnswerTable
 from edge_agent.learning.estimates import Estimates
 from edge_agent.learning.feedback import Feedback, Mark
+from edge_agent.learning.keeper import Keeper
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.students import RequestNotes, StudentChoice, Students
 from edge_agent.learning.unusual import UnusualReadings
@@ -36,6 +35,9 @@ from edge_agent.status.alarms import Finding
 from edge_agent.store.store import Store
 
 log = logging.getLogger(__name__)
+
+# Of the kinds of which no more is learnt than what people say of their answers.
+_KEEPERS: tuple[type[Keeper], ...] = (Estimates, UnusualReadings)
 
 
 class Learning(Answerers):
@@ -55,8 +57,9 @@ class Learning(Answerers):
         table = AnswerTable(store)
         self._config = config
         self._tasks = tasks
-        self._unusual = UnusualReadings(config.feedback, table)
-        self._estimates = Estimates(config.feedback, tasks, table, model.weights_sha256)
+        self._keepers = {
+            keeper.kind: keeper(config.feedback, tasks, table, model.weights_sha256) for keeper in _KEEPERS
+        }
         self._publish = publish
         self._random = random.SystemRandom()
         self._maps = LearnedMaps(score_maps)
@@ -96,12 +99,9 @@ class Learning(Answerers):
             # A student's scores are its own.
             scored, output = event, request.task.output_of(event)
         config = request.task.config
-        if isinstance(config, UnusualTask):
-            may_ask = self._unusual.keep(request, output, moment(now).wall_s, notes.input)
+        if (keeper := self._keepers.get(type(config))) is not None:
+            may_ask = keeper.keep(request, event, output, moment(now).wall_s, notes.input)
             return Answer(scored, output, please_check=may_ask and request.error_topic is None)
-        if isinstance(config, EstimateTask):
-            is_asked = self._estimates.keep(request, event, output, moment(now).wall_s, notes.input)
-            return Answer(scored, output, please_check=is_asked)
         if not isinstance(config, ClassifyTask):
             return Answer(scored, output)
         # A bare output has no room for the question.
@@ -122,12 +122,13 @@ class Learning(Answerers):
         self._maps.clear()
         self._students.set_model(model)
         self._feedback.set_model(model)
-        self._estimates.set_model(model.weights_sha256)
+        for keeper in self._keepers.values():
+            keeper.set_model(model.weights_sha256)
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
         self._config, self._tasks = config, tasks
-        self._unusual.reconfigure(config.feedback)
-        self._estimates.reconfigure(config.feedback, tasks)
+        for keeper in self._keepers.values():
+            keeper.reconfigure(config.feedback, tasks)
         self._students.reconfigure(config.feedback, tasks)
         self._feedback.reconfigure(config.feedback, tasks)
 
@@ -144,10 +145,9 @@ class Learning(Answerers):
         try:
             fields = parse_command(message.payload)
             mark, known = parse_fields(Mark, fields), self._tasks.get(task)
-            if known is not None and isinstance(known.config, UnusualTask) and self._config.feedback.enabled:
-                data = self._unusual.mark(known, mark)
-            elif known is not None and isinstance(known.config, EstimateTask) and self._config.feedback.enabled:
-                data = self._estimates.mark(known, mark)
+            keeper = None if known is None else self._keepers.get(type(known.config))
+            if known is not None and keeper is not None and self._config.feedback.enabled:
+                data = keeper.mark(known, mark)
             else:
                 data = self._feedback.mark(task, mark, now)
         except CommandError as refused:
@@ -165,7 +165,8 @@ class Learning(Answerers):
         return self._feedback.export(task, after=after, limit=limit)
 
     def as_health(self, now: float) -> dict[str, Any]:
-        return facts.as_health(self._feedback.facts(), self._students.facts(), self._estimates.facts())
+        kept = {task: figures for keeper in self._keepers.values() for task, figures in keeper.facts().items()}
+        return facts.as_health(self._feedback.facts(), self._students.facts(), kept)
 
     def reasons(self) -> Mapping[str, bool]:
         return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.pipe import Finish
 from edge_agent.learning.answers import read_answers
 from edge_agent.learning.commands.rows import rows_of
@@ -91,6 +92,6 @@ def test_true_numbers_become_rows(tmp_path: Path) -> None:
     bench.answer(2)
     bench.mark(1, answer=22)
     bench.store.commit()
-    rows, left_out = rows_of("t", read_answers(bench.store.select, "t"), None)
-    assert [(row["input"], row["answer"]) for row in rows] == [({"n": 1}, "22.0")]
+    rows, left_out = rows_of("t", read_answers(bench.store.select, "t"), EstimateTask(kind="estimate"))
+    assert [(row["input"], row["answer"]) for row in rows] == [({"n": 1}, 22.0)]
     assert left_out == {"no_feedback": 1}

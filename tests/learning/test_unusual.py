@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.pipe import Finish
 from edge_agent.learning.answers import KeptAnswer, read_answers
 from edge_agent.learning.commands.rows import rows_of
@@ -57,7 +58,7 @@ def test_any_text_names_it_and_becomes_a_row(tmp_path: Path) -> None:
     assert bench.mark(3, answer="Normal")["data"] == {
         "task": "t", "output": "unusual", "answer": "usual", "is_right": False,
     }  # fmt: skip
-    rows, left_out = rows_of("t", bench.kept(), None)
+    rows, left_out = rows_of("t", bench.kept(), UnusualTask(kind="unusual"))
     assert [(row["input"], row["answer"]) for row in rows] == [
         ({"n": 1}, "bearing"), ({"n": 2}, "bearing"), ({"n": 3}, "usual"),
     ]  # fmt: skip

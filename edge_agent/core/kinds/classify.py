@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from edge_agent.core.envelope import Options
-from edge_agent.core.kinds.fields import FieldsTask
+from edge_agent.core.kinds.fields import AuditedTask
 from edge_agent.core.labelled import label_of
 from edge_agent.core.pipe import Finished, LabelsPlan, Plan
 from edge_agent.core.table import Table
@@ -24,7 +24,7 @@ class ScoreMapTable(Table):
     """A digest of the task's definition and the model's weights."""
 
 
-class ClassifyTask(FieldsTask):
+class ClassifyTask(AuditedTask):
     """Answers with one of your labels, and the probability of each."""
 
     kind: Literal["classify"]
@@ -36,9 +36,6 @@ class ClassifyTask(FieldsTask):
     prior: Literal["corrected", "as-is"] | None = None
     """`corrected`: the scores are divided by what the model prefers when the input says nothing. Default: `corrected`,
     or `as-is` with `min_score`."""
-    audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
-    `feedback.enabled`."""
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of the given answers that must be right. Less certain answers are not given, as with `min_score`. Until
     there are enough audits to prove it, no answer is given. Needs `audit_rate`. Default: no promise."""
@@ -72,9 +69,10 @@ class ClassifyTask(FieldsTask):
                 raise ValueError(f"{key} should have a number for each of {', '.join(labels)}")
         return score_map
 
-    definition_fields = (*FieldsTask.definition_fields, "labels")
-    info_fields = (*FieldsTask.info_fields, "labels", "min_score", "top_scores")
+    definition_fields = (*AuditedTask.definition_fields, "labels")
+    info_fields = (*AuditedTask.info_fields, "labels", "min_score", "top_scores")
     writes = False
+    takes_feedback = True
     canary_part = "scores"
     init_keys = {"labels": None}  # noqa: RUF012 - a ClassVar of TaskBase
     init_system = "Name the condition that the reading shows: {labels}."

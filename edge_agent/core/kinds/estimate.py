@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from edge_agent.core.envelope import Options
-from edge_agent.core.kinds.fields import FieldsTask
+from edge_agent.core.kinds.fields import AuditedTask
 from edge_agent.core.pipe import Finished, NumberPlan, Plan
 from edge_agent.core.strict_json import MAX_NUMBER, number_of
 
@@ -16,7 +16,7 @@ _Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 Ranges = Sequence[tuple[float, float, float]]  # The start, the end and the chance of each.
 
 
-class EstimateTask(FieldsTask):
+class EstimateTask(AuditedTask):
     """Answers with a number and an interval for the true one. Only a [trained model](training.md#a-number) can."""
 
     kind: Literal["estimate"]
@@ -33,10 +33,6 @@ class EstimateTask(FieldsTask):
     """How far from the true number an answer counts as right, where answers are counted. Default: a fifth of the true
     number."""
 
-    audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The share of full replies, chosen at random, that ask the caller for the true number by `"please_check": true`.
-    Needs `feedback.enabled`."""
-
     @field_validator("maximum")
     @classmethod
     def _check_maximum(cls, maximum: float | None, info: ValidationInfo) -> float | None:
@@ -45,9 +41,10 @@ class EstimateTask(FieldsTask):
             raise ValueError("should be greater than `minimum`")
         return maximum
 
-    definition_fields = (*FieldsTask.definition_fields, "minimum", "maximum", "confidence")
-    info_fields = (*FieldsTask.info_fields, "unit", "minimum", "maximum", "confidence")
+    definition_fields = (*AuditedTask.definition_fields, "minimum", "maximum", "confidence")
+    info_fields = (*AuditedTask.info_fields, "unit", "minimum", "maximum", "confidence")
     writes = False
+    takes_feedback = True
     canary_part = "scores"
 
     def plan(self, options: Options) -> Plan:  # noqa: ARG002 - an answer has no options

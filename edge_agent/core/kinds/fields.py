@@ -1,6 +1,6 @@
 """What tasks have in common whose model may read the fields of an input, as one of `edge-convert train` does."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,3 +18,9 @@ class FieldsTask(TaskBase):
 
     def refuses(self, event: Finished) -> bool:
         return self.outside == "refuse" and super().refuses(event)
+
+
+class AuditedTask(FieldsTask):
+    audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
+    `feedback.enabled`."""

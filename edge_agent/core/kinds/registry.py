@@ -15,6 +15,8 @@ To add one, write its module beside this one, name it below and describe what ca
 * If a small model of the bundle answers it, and never the large one, it says so (`has_own_model`). A file in another
   format than .gguf is read in models/bundle (`_students`, STUDENT_FILE) and opened in engine/students. The converter
   asks the large model alone, so convert/evaluate (canaries, comparison) must leave the kind out, or ask the small one.
+* If people may say what its answers should have been (`takes_feedback`), a subclass of learning/keeper, which
+  learning/learning lists.
 * If `edge-convert train` is to judge it other than as one of `choices`: convert/learning/training, quality, report.
 """
 

@@ -63,6 +63,7 @@ class UnusualTask(TaskBase):
     info_fields = (*TaskBase.info_fields, "false_alarms")
     has_own_model = True
     writes = False
+    takes_feedback = True
     canary_part = "values"
     init_keys = {"false_alarms": "1 per 1000 readings"}  # noqa: RUF012 - a ClassVar of TaskBase
 

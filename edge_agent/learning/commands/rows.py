@@ -15,10 +15,8 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.files import private_file
-from edge_agent.core.kinds.estimate import EstimateTask
-from edge_agent.core.kinds.unusual import UnusualTask
-from edge_agent.core.labelled import label_of
-from edge_agent.core.strict_json import encode, number_of, parse_json
+from edge_agent.core.kinds.task import TaskBase
+from edge_agent.core.strict_json import encode, parse_json
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer, Select, read_answers
@@ -43,10 +41,10 @@ _REASONS = {
 def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
     """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
     config = load_config(config_path)
-    labels: Sequence[str] | None = None  # Of `unusual` any text, of `estimate` any number.
+    table: TaskBase | None = config.tasks.get(task)
     try:
-        if not isinstance(config.tasks.get(task), UnusualTask | EstimateTask):
-            labels = classify_task(config, task).labels
+        if table is None or not table.takes_feedback:
+            table = classify_task(config, task)
     except TaskError as error:
         return fail(str(error))
     if not config.feedback.enabled:
@@ -63,9 +61,7 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
         return fail(f"{path}: this account may not read it; run this as root or as the service's account")
     except STORE_ERRORS as error:
         return fail(f"{path}: cannot be read: {error}")
-    kept, left_out = rows_of(task, answers, labels)
-    if is_number := isinstance(config.tasks[task], EstimateTask):
-        kept = [row | {"answer": number_of(row["answer"])} for row in kept]
+    kept, left_out = rows_of(task, answers, table)
     for reason, words in _REASONS.items():
         if count := left_out[reason]:
             print(f"left out {count}: {words}", file=sys.stderr)
@@ -80,8 +76,8 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
             file.writelines(encode(row) + b"\n" for row in kept)
     except OSError as error:
         return fail(f"{out}: cannot be written: {error.strerror}")
-    counts = Counter[str]() if is_number else Counter(row["answer"] for row in kept)
-    by_label = {label: counts[label] for label in (counts if labels is None else labels)}
+    counts = Counter(row["answer"] for row in kept if isinstance(row["answer"], str))
+    by_label = {label: counts[label] for label in table.choices or counts}
     if as_json:
         reasons = {reason: left_out[reason] for reason in _REASONS}
         print(printable_json({"task": task, "rows": len(kept), "labels": by_label, "left_out": reasons}))
@@ -91,18 +87,15 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
     return 0
 
 
-def rows_of(
-    task: str, answers: Sequence[KeptAnswer], labels: Sequence[str] | None
-) -> tuple[list[dict[str, Any]], Counter[str]]:
+def rows_of(task: str, answers: Sequence[KeptAnswer], config: TaskBase) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows, the oldest first, and how many answers make none, by reason.
 
-    answers: the oldest first. labels: the task's now, None if it takes any text; a right label counts whichever model
-    answered.
+    answers: the oldest first. config: the task's now; a right label counts whichever model answered.
     """
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
     for answer in reversed(answers):
-        label, value = answer.label if labels is None else label_of(answer.label, labels), _input(answer)
+        label, value = config.canonical_answer(answer.label), _input(answer)
         reason = _lack(answer, label, value)
         if reason is None:
             taken_at = timestamp(answer.wall_s)
@@ -117,7 +110,7 @@ def rows_of(
     return [*reversed(newest.values())], left_out
 
 
-def _lack(answer: KeptAnswer, label: str | None, value: Any) -> str | None:
+def _lack(answer: KeptAnswer, label: Any, value: Any) -> str | None:
     """Why an answer makes no row; None if it makes one. label: the right one, if the task has it. value: the input."""
     if not answer.is_marked:
         return "no_feedback"

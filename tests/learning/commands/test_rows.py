@@ -11,11 +11,14 @@ import pytest
 
 from convert.evaluate.requests import read_tasks
 from convert.learning.training_rows import read_training_rows
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
 from edge_agent.learning.commands.rows import rows_of
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from tests.helpers.processes import EdgeAgent
+
+PUMP = ClassifyTask(kind="classify", labels=("normal", "worn"))
 
 AT = 1_800_000_000.0
 CONFIG = """
@@ -121,19 +124,20 @@ def test_what_makes_no_row_is_counted(store: Store, run: EdgeAgent) -> None:
 
 def test_the_newest_answer_to_an_input_counts() -> None:
     kept, left_out = rows_of(
-        "pump", [answer(1, input=b'{"a":1,"b":2}'), answer(2, "normal", input=b'{"b":2,"a":1}')], ["normal", "worn"]
+        "pump", [answer(1, input=b'{"a":1,"b":2}'), answer(2, "normal", input=b'{"b":2,"a":1}')], PUMP
     )
     assert [(row["input"], row["answer"]) for row in kept] == [({"b": 2, "a": 1}, "normal")]
     assert left_out == {"contradicted": 1}
 
 
 def test_a_label_is_written_as_the_task_has_it_now() -> None:
-    (row,) = rows_of("pump", [answer(1, "us\u0065\u0301", input=b'"hums"')], ["us\u00e9", "new"])[0]
+    task = ClassifyTask(kind="classify", labels=("us\u00e9", "new"))
+    (row,) = rows_of("pump", [answer(1, "us\u0065\u0301", input=b'"hums"')], task)[0]
     assert (row["input"], row["answer"]) == ("hums", "us\u00e9")
 
 
 def test_without_a_clock_a_row_has_no_time() -> None:
-    kept, _ = rows_of("pump", [answer(1, wall_s=5.0), answer(2)], ["normal", "worn"])
+    kept, _ = rows_of("pump", [answer(1, wall_s=5.0), answer(2)], PUMP)
     assert [row.keys() for row in kept] == [{"task", "input", "answer"}, {"task", "ts", "input", "answer"}]
 
 
