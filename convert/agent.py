@@ -71,7 +71,7 @@ from edge_agent.gguf.usual_readings import (
 from edge_agent.learning.maths.calibration import JudgedAnswer, calibration_error
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.learning.maths.fit import board_map, shared_map
-from edge_agent.learning.maths.groups import independent_rows, mean_interval
+from edge_agent.learning.maths.groups import effective_sample_size, mean_interval
 from edge_agent.learning.maths.shares import interval as share_interval
 from edge_agent.models import canaries
 from edge_agent.models.bundle import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE, REPAIR_FILE, STUDENT_FILE, open_model

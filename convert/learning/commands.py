@@ -141,7 +141,7 @@ def train(words: Sequence[str]) -> None:
         return
     unlabelled = [] if given.teacher is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = signer(given.sign)
-    # Imports PyTorch, which takes seconds: mistakes in the files and doubts about them show at once.
+    # It imports PyTorch, which takes seconds; mistakes and doubts have to show at once.
     from .training import TrainingJob, write_trained_bundle  # noqa: PLC0415
 
     job = TrainingJob(
@@ -149,7 +149,7 @@ def train(words: Sequence[str]) -> None:
         quantization=Quantization(given.type),
         recipe=Recipe(steps=given.steps, seed=given.seed),
         minutes=given.minutes,
-        takes_any_accuracy=given.any_accuracy,
+        allows_any_accuracy=given.any_accuracy,
         name=given.name,
         version=given.model_version,
         expires=given.expires,
@@ -175,18 +175,18 @@ def train(words: Sequence[str]) -> None:
 
 
 def _read_rows(given: argparse.Namespace, tasks: dict[str, Task]) -> list[Row]:
-    """Says how the rows are read and what is doubtful about them."""
+    """The rows; prints how they are read and what is doubtful about them."""
     if given.classify is not None:
         rows, notes = classified_rows(given, tasks)
     else:
         rows, notes = read_training_rows(given.labelled, tasks)
-    rows, of_groups = in_groups(rows)
+    rows, group_notes = in_groups(rows)
     read, doubts = read_as(rows)
-    doubts = [*notes, *of_groups, *doubts]
+    doubts = [*notes, *group_notes, *doubts]
     if not given.json:
         print_rows(read)
     elif given.check:
-        print_json({"tasks": [of_task.json for of_task in read], "doubts": doubts})
+        print_json({"tasks": [task.json for task in read], "doubts": doubts})
     for doubt in doubts:
         complain(f"warning: {doubt}")
     return rows

@@ -1,4 +1,4 @@
-"""What labelled rows are read as, and what is doubtful about them: said before a training takes its minutes."""
+"""How labelled rows are read and what is doubtful about them, which is printed before a training takes its minutes."""
 
 import re
 from collections import Counter, defaultdict
@@ -14,10 +14,9 @@ from .training_rows import Row, by_task
 # Fewer rows of a label say little about it, and less about how often it is right.
 FEW_ROWS = 10
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
-# A text of which this share spells numbers may be meant as one.
-_MANY = 0.5
-# Of a field, the most frequent ones.
-_MAX_CODES = 6
+# A text field with at least this share of numbers is probably meant as a number.
+_MIN_NUMBER_SHARE = 0.5
+_MAX_SHOWN_CODES = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class TaskRows:
     name: str
     rows: int
     groups: int | None  # None if its rows are taken for independent.
-    labels: dict[str, int]  # The number of rows of each label; none if the task's answers are no labels.
+    labels: dict[str, int]  # The number of rows of each label; empty if the task's answers are not labels.
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
 
@@ -40,20 +39,20 @@ def read_as(rows: Sequence[Row]) -> tuple[list[TaskRows], list[str]]:
     """What the rows of each task are read as, and the doubts about them."""
     table, read, doubts = build_table(rows), list[TaskRows](), list[str]()
     texts = {field.name for field in table.fields if field.edges is None}
-    for name, of_task in by_task(rows).items():
-        counts = Counter(row.answer_text for row in of_task)
-        fields, groups = table.tasks[name].fields, {row.group for row in of_task}
+    for name, task_rows in by_task(rows).items():
+        counts = Counter(row.answer_text for row in task_rows)
+        fields, groups = table.tasks[name].fields, {row.group for row in task_rows}
         read.append(
             TaskRows(
                 name=name,
-                rows=len(of_task),
+                rows=len(task_rows),
                 groups=None if groups == {None} else len(groups),
-                labels={label: counts[label] for label in of_task[0].task.config.choices},
+                labels={label: counts[label] for label in task_rows[0].task.config.choices},
                 numbers=tuple(field for field in fields if field not in texts),
                 texts=tuple(field for field in fields if field in texts),
             )
         )
-        doubts += (f"task {name}: {doubt}" for doubt in _doubts(of_task, read[-1], table))
+        doubts += (f"task {name}: {doubt}" for doubt in _doubts(task_rows, read[-1], table))
     return read, doubts
 
 
@@ -72,32 +71,34 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
         elif codes := Counter(map(code_text, outliers_of(by_name[field], values))):
             counts = [
                 f"{count} row{' has' if count == 1 else 's have'} {escaped(code)}"
-                for code, count in codes.most_common(_MAX_CODES)
+                for code, count in codes.most_common(_MAX_SHOWN_CODES)
             ]
             yield f"{name}: {', '.join(counts)}: an error code?"
     yield from _contradictions(rows, has_labels=bool(read.labels))
 
 
 def _text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
-    """A text that may be meant as a number."""
+    """Why a text field may be meant as a number."""
     commas = [value for value in values if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)]
-    if len(commas) > _MANY * len(values):
+    if len(commas) > _MIN_NUMBER_SHARE * len(values):
         rule = f"{len(commas)} values such as {shown(commas[0])} have a decimal comma; write a point"
         yield f"{name} is read as a text: {rule}"
         return
     others = [value for value in values if number_of(value) is None]
-    if len(others) < _MANY * len(values):
+    if len(others) < (1 - _MIN_NUMBER_SHARE) * len(values):
         rule = f"{len(others)} of {len(values)} values are not numbers, such as {shown(others[0])}"
         yield f"{name} is read as a text, because {rule}"
 
 
 def _contradictions(rows: Sequence[Row], *, has_labels: bool) -> Iterator[str]:
-    """Rows with the same input and another label."""
+    """Rows with the same input and different labels."""
     by_text = defaultdict[str, list[Row]](list)
     for row in rows:
         by_text[row.text].append(row)
-    pairs = [some for some in by_text.values() if has_labels and len({row.answer_text for row in some}) > 1]
-    if pairs:
-        other = next(row for row in pairs[0] if row.answer_text != pairs[0][0].answer_text)
-        places = f"{pairs[0][0].request.where} and {other.request.where}"
-        yield f"{sum(map(len, pairs))} rows have the same input as a row with another label, such as {escaped(places)}"
+    conflicts = [same for same in by_text.values() if has_labels and len({row.answer_text for row in same}) > 1]
+    if conflicts:
+        first, *others = conflicts[0]
+        other = next(row for row in others if row.answer_text != first.answer_text)
+        places = escaped(f"{first.request.where} and {other.request.where}")
+        count = sum(map(len, conflicts))
+        yield f"{count} rows have the same input as a row with another label, such as {places}"

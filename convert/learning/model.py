@@ -155,8 +155,8 @@ def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generato
     """Readings unlike the rows, with the token that says so. Without end, or none where no task has numbers."""
     table = vocabulary.table
     sources = [
-        Noise(table, [list(table.parts(name, row.text)) for row in of_task], draw)
-        for name, of_task in by_task(rows).items()
+        Noise(table, [list(table.parts(name, row.text)) for row in task_rows], draw)
+        for name, task_rows in by_task(rows).items()
         if table.tasks[name].most_log_odds is not None
     ]
     while sources:

@@ -1,22 +1,23 @@
 """How right a recipe is, from the answers of its models to rows that they had not seen."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agent import FieldTable, JudgedAnswer, calibration_error, independent_rows, number_of
+from ..agent import FieldTable, JudgedAnswer, calibration_error, number_of
 from .report import UNSURE, Baseline, NumberQuality, ReadField, Suspect, TaskQuality, TeacherQuality
+from .runs import effective_rows
 from .table import code_text, outliers_of
 from .training_rows import Row
 
-# A row is suspect where the model gives its answer less than this, and another one more than that.
+# A row is suspect if the model gives its answer a score below UNLIKELY, and another answer one above SURE.
 UNLIKELY, SURE = 0.05, 0.9
 MAX_SUSPECTS = 20
 # The share of the held-out rows, all of which are ordinary, that may be taken for unlike training.
 UNLIKE_SHARE = 0.02
-# most_log_odds, most_strangeness of a task, see TaskFields.
+# The most log-odds and the most strangeness of a task's ordinary inputs, see TaskFields.
 Limits = tuple[float | None, float | None]
 # See TaskFields.held_out.
 HeldOutCounts = tuple[tuple[float, int, int], ...]
@@ -31,8 +32,8 @@ class AnsweredRow:
     scores: Mapping[str, float] | None  # By label; None if the task has none.
     unlike: float | None = None  # See Finished.
     strangeness: float | None = None  # See TaskFields.
-    is_odd: bool = False  # Whether a field is as in no row of the training.
-    is_unlike: bool = False  # Also if it is odd.
+    is_odd: bool = False  # Whether a field is unlike those of all training rows.
+    is_unlike: bool = False  # Whether the input gets no label, because it is unlike training or has an odd field.
 
     @property
     def is_right(self) -> bool:
@@ -54,7 +55,7 @@ def task_quality(
     labels = task.config.choices
     suspects = _suspects(judged) if labels else []
     most_frequent = Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1]
-    is_useless = sum(map(_has_best_right, judged)) <= most_frequent
+    is_useless = sum(map(_is_best_label_right, judged)) <= most_frequent
     if number is not None:
         is_useless = number.mean_error >= number.constant_error
     return TaskQuality(
@@ -63,7 +64,7 @@ def task_quality(
         rows=labelled or len(rows),
         judged=len(judged),
         right=sum(answered.is_right for answered in judged),
-        independent=_independent(judged),
+        independent=_effective_rows(judged),
         most_frequent=most_frequent,
         is_useless=is_useless,
         baseline=baseline,
@@ -80,17 +81,12 @@ def task_quality(
     )
 
 
-def _independent(answers: Sequence[AnsweredRow]) -> float:
-    """How many independent rows the answers are worth."""
-    groups = defaultdict[str, list[bool]](list)
-    for answered in answers:
-        if answered.row.group is not None:
-            groups[answered.row.group].append(answered.is_right)
-    return independent_rows([(sum(right), len(right)) for right in groups.values()]) if groups else len(answers)
+def _effective_rows(answers: Sequence[AnsweredRow]) -> float:
+    return effective_rows([answered.row for answered in answers], [answered.is_right for answered in answers])
 
 
-def _has_best_right(answered: AnsweredRow) -> bool:
-    """Whether it is right, or its best label is, although it was not given."""
+def _is_best_label_right(answered: AnsweredRow) -> bool:
+    """Whether the best label is right, also where it was not given; without labels, whether the output is."""
     if not answered.scores:
         return answered.is_right
     return max(answered.scores, key=answered.scores.__getitem__) == answered.row.answer_text
@@ -99,18 +95,18 @@ def _has_best_right(answered: AnsweredRow) -> bool:
 def held_out_counts(answers: Sequence[AnsweredRow]) -> HeldOutCounts:
     """By score of the best label, the highest first: how many answers to labelled rows are right, and how many in all.
 
-    Rows of groups are thinned to as many as they are worth, so that they count as independent ones.
+    Rows in groups are thinned to their effective number, because a promise counts them as independent.
     """
     judged = [answered for answered in answers if answered.scores and answered.row.chances is None]
     if not judged:
         return ()
     judged.sort(key=lambda answered: (_best_score(answered), answered.row.request.where))
     counts: dict[float, list[int]] = {}
-    for answered in judged[:: math.ceil(len(judged) / _independent(judged))]:
+    for answered in judged[:: math.ceil(len(judged) / _effective_rows(judged))]:
         # Rounded down, because a promise is for answers of at least a score.
-        of_score = counts.setdefault(math.floor(_best_score(answered) * 1000) / 1000, [0, 0])
-        of_score[0] += _has_best_right(answered)
-        of_score[1] += 1
+        right_and_total = counts.setdefault(math.floor(_best_score(answered) * 1000) / 1000, [0, 0])
+        right_and_total[0] += _is_best_label_right(answered)
+        right_and_total[1] += 1
     return tuple((score, right, count) for score, (right, count) in reversed(counts.items()))
 
 
@@ -144,7 +140,7 @@ def _unlike_by_label(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> d
 
 
 def _suspects(answers: Sequence[AnsweredRow]) -> list[Suspect]:
-    """The surest first."""
+    """The rows whose answers may be wrong, those first for which the model is surest of another one."""
     suspects = []
     for answered in answers:
         if answered.scores is None or answered.is_right or answered.row.chances is not None:
@@ -166,18 +162,18 @@ def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
 
 
 def limits_of(answers: Sequence[AnsweredRow], known_strangeness: float | None = None) -> Limits:
-    """The limits of one task, from a model without limits. If inputs have both scores, each takes half of the share.
+    """The limits of one task, from answers of a model without limits. With two limits, each takes half of the share.
 
-    known_strangeness: of texts that several rows have, which are never unlike training.
+    known_strangeness: that of the strangest text that several rows have, which is never unlike training.
     """
     ordinary = [answered for answered in answers if not answered.is_odd]
     log_odds = [answered.unlike for answered in ordinary if answered.unlike is not None]
     strangeness = [answered.strangeness for answered in ordinary if answered.strangeness is not None]
     share = UNLIKE_SHARE / (bool(log_odds) + bool(strangeness) or 1)
-    most_strangeness = _limit(strangeness, share)
-    if most_strangeness is not None and known_strangeness is not None:
-        most_strangeness = max(most_strangeness, known_strangeness)
-    return _limit(log_odds, share), most_strangeness
+    max_strangeness = _limit(strangeness, share)
+    if max_strangeness is not None and known_strangeness is not None:
+        max_strangeness = max(max_strangeness, known_strangeness)
+    return _limit(log_odds, share), max_strangeness
 
 
 def with_limits(answers: Sequence[AnsweredRow], limits: Limits) -> list[AnsweredRow]:

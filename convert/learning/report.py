@@ -11,7 +11,7 @@ from ..write.manifest import canonical_json
 SCHEMA = 1
 # The share of the bundle's own training rows that a judged model learns from, see study.py.
 _JUDGED_SHARE = 0.8
-# Used in a confusion matrix instead of a label: the best one is below `min_score`, or the input unlike training.
+# In a confusion matrix, stands for no label: the best one is below `min_score`, or the input is unlike training.
 UNSURE = "(unsure)"
 
 
@@ -36,9 +36,9 @@ class Suspect:
 class ReadField:
     name: str
     low: float | None  # The 1st percentile of the ordinary numbers; None for a text.
-    high: float | None  # The 99th one.
+    high: float | None  # The 99th percentile.
     missing: float  # The share of rows without this field.
-    outliers: Mapping[str, int]  # Values far from the ordinary ones, by the number of rows, such as error codes.
+    outliers: Mapping[str, int]  # For values far from the ordinary ones, such as error codes, the number of rows.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +58,14 @@ class NumberQuality:
     """How near answers that are numbers are to the true ones, in the unit of the task."""
 
     unit: str | None
-    mean_error: float  # The mean distance from the true number.
-    error_interval: tuple[float, float]  # Of the mean error, at 95 %.
+    mean_error: float  # The mean absolute error.
+    error_interval: tuple[float, float]  # The 95 % interval of the mean error.
     tolerance: float | None  # Within which an answer counts as right; None: a fifth of the true number.
-    constant: float  # The median of the rows.
-    constant_error: float  # The mean error of always answering that.
+    constant: float  # The median of the answers of all rows.
+    constant_error: float  # The mean absolute error of always answering that.
     confidence: float  # How often the task's intervals should hold the true number.
     holds: float  # How often they do.
-    holds_interval: tuple[float, float]  # Of that share, at 95 %.
+    holds_interval: tuple[float, float]  # The 95 % interval of that share.
     width: float  # The median width of the intervals.
 
     def with_unit(self, number: float) -> str:
@@ -88,18 +88,20 @@ class TaskQuality:
     rows: int
     judged: int  # The rows that were held out.
     right: int  # How many of them were answered right; numbers within their tolerance.
-    independent: float  # How many independent rows they are worth, see independent_rows; all of them without groups.
-    most_frequent: int  # How many of them have the most frequent answer.
-    is_useless: bool  # Whether always giving the most frequent answer is right as often.
+    independent: float  # The effective sample size of the judged rows.
+    most_frequent: int  # How many of them have the most frequent answer of all.
+    is_useless: bool  # Whether always giving one answer, the most frequent one or the median, is as good.
     baseline: Baseline | None
-    unlike: float | None  # The share of them that is unlike training or has an odd field; None for written answers.
-    unlike_by_label: Mapping[str, float]  # The same of the rows with each label.
-    calibration_error: float | None  # The expected one; None without labels.
+    unlike: float | None  # The share of them that gets no label: unlike training, or an odd field. None without labels.
+    unlike_by_label: Mapping[str, float]  # The same share of the rows with each label.
+    calibration_error: float | None  # The expected calibration error; None without labels.
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.
     suspects_total: int
     suspects: tuple[Suspect, ...]  # The surest of suspects_total.
     fields: tuple[ReadField, ...]
-    is_agreement: bool = False  # Whether no row is labelled, so that right means as the teacher answers.
+    is_agreement: bool = (
+        False  # Whether no row is labelled, so that "right" means that the teacher gives the same answer.
+    )
     teacher: TeacherQuality | None = None
     number: NumberQuality | None = None  # None unless answers are numbers.
 
@@ -117,9 +119,10 @@ class TaskQuality:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy of the bundle's own model, at 95 %.
+        """The 95 % interval of the accuracy of the bundle's own model.
 
-        Its upper end allows for the rows that judged models lack: at best, twice the rows halve the error.
+        Its upper end allows for the rows that judged models lack: at best, the error is inversely proportional to the
+        number of rows.
         """
         total, error = self.independent, 1 - self.accuracy
         low, _ = share_interval(total * (1 - error), total)

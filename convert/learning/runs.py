@@ -1,8 +1,9 @@
-"""Rows in runs: readings taken soon after one another, which are alike, so that many say little more than one.
+"""Rows in runs: readings taken soon after one another are alike (autocorrelated), so many say little more than one.
 
-Figures from held-out rows are then true only if whole runs are held out: a neighbour gives a row's answer away.
+Figures from held-out rows are then true only if whole runs are held out, because a neighbour gives a row's answer away.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -10,36 +11,38 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ..agent import number_of
+from ..agent import effective_sample_size, number_of
 from .training_rows import Row, by_task
 
-# Rows in runs are cut into blocks of time, so many times as long as rows are alike: at most and at least so many.
+# The length of a block of time, as a multiple of the lag up to which rows are alike.
 BLOCK_LENGTH = 4
-BLOCKS, MIN_BLOCKS = 20, 5
-# Neighbours are alike if they differ by less than this share of what any two rows with their answer differ by,
-_ALIKE = 0.8
-# or if their answers agree this much more often than those of any two rows do: 0 is by chance, 1 always.
-_AGREEMENT = 0.4
-# And if chance explains neither: standard errors.
-_SURE = 5.0
+MIN_BLOCKS, MAX_BLOCKS = 5, 20
+# Neighbours are alike if their distance is below this share of that of two random rows with the same answer,
+_MAX_DISTANCE_SHARE = 0.8
+# or if their answers agree more often than by chance, by at least this much on a scale up to 1 (Cohen's kappa).
+_MIN_KAPPA = 0.4
+# In both cases, the difference has to be this many standard errors.
+_MIN_STANDARD_ERRORS = 5.0
 
 
 def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """The rows with a group each where a task's rows have one, or come in runs; and what to know of them.
+    """Each row with a group if its task's rows have groups or come in runs; and warnings.
 
-    rows: in the order of time, if they have one; otherwise their order in the file stands for it.
+    rows: in the order of time if they have times, otherwise in that of the file.
     """
     groups, notes = dict[int, str](), list[str]()
-    for name, of_task in by_task(rows).items():
-        if any(row.group is not None for row in of_task):
-            lone = sum(row.group is None for row in of_task)
-            if lone:
-                notes.append(f"task {name}: {lone} rows have no group; each counts as a group of its own")
-            groups |= {id(row): f"row {at}" if row.group is None else row.group for at, row in enumerate(of_task)}
-        elif (alike := _what_is_alike(of_task)) is not None:
-            count = _count_blocks(of_task)
-            groups |= {id(row): f"block {block}" for block, row in _blocks(of_task, count)}
-            order = "in time" if of_task[0].time is not None else "in the file"
+    for name, task_rows in by_task(rows).items():
+        if any(row.group is not None for row in task_rows):
+            ungrouped = sum(row.group is None for row in task_rows)
+            if ungrouped:
+                notes.append(f"task {name}: {ungrouped} rows have no group; each counts as a group of its own")
+            groups |= {
+                id(row): f"row {number}" if row.group is None else row.group for number, row in enumerate(task_rows)
+            }
+        elif (alike := _what_is_alike(task_rows)) is not None:
+            count = _count_blocks(task_rows)
+            groups |= {id(row): f"block {block}" for block, row in _blocks(task_rows, count)}
+            order = "in time" if task_rows[0].time is not None else "in the file"
             notes.append(
                 f"task {name}: {alike} of neighbouring rows {order} are alike, so the rows are not independent: "
                 f"{count} blocks of neighbours stand in for groups. It is better to give each row a `group`, "
@@ -48,16 +51,30 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     return [replace(row, group=groups.get(id(row))) for row in rows], notes
 
 
+def sums_by_group(rows: Sequence[Row], values: Sequence[float]) -> list[tuple[float, int]]:
+    """The sum and the number of each group's values. A row without a group is one by itself."""
+    groups = defaultdict[str | int, list[float]](list)
+    for number, (row, value) in enumerate(zip(rows, values, strict=True)):
+        groups[number if row.group is None else row.group].append(value)
+    return [(sum(group), len(group)) for group in groups.values()]
+
+
+def effective_rows(rows: Sequence[Row], are_right: Sequence[bool]) -> float:
+    """How many independent rows these are worth: all of them, unless they come in groups."""
+    groups = sums_by_group(rows, are_right)
+    return effective_sample_size(groups) if len(groups) < len(rows) else float(len(rows))
+
+
 def _count_blocks(rows: Sequence[Row]) -> int:
     lag = 1
     while lag * BLOCK_LENGTH * MIN_BLOCKS < len(rows) and _what_is_alike(rows, 2 * lag) is not None:
         lag *= 2
-    # At half of this distance, rows are still alike.
-    return min(max(len(rows) // (2 * lag * BLOCK_LENGTH), MIN_BLOCKS), BLOCKS)
+    # Rows are alike at `lag`, and no longer at twice that.
+    return min(max(len(rows) // (2 * lag * BLOCK_LENGTH), MIN_BLOCKS), MAX_BLOCKS)
 
 
 def _what_is_alike(rows: Sequence[Row], lag: int = 1) -> str | None:
-    """The answers or the values, if rows at this distance are more alike than chance explains."""
+    """The answers or the values, if those of rows at this lag are more alike than chance explains."""
     if len(rows) <= lag:
         return None
     ordered = _by_machine(rows)
@@ -65,31 +82,34 @@ def _what_is_alike(rows: Sequence[Row], lag: int = 1) -> str | None:
     agreement = float(np.mean(answers[lag:] == answers[:-lag]))
     by_chance = float(np.sum((np.bincount(answers) / len(answers)) ** 2))
     error = np.sqrt(by_chance * (1 - by_chance) / len(answers))
-    if not _is_sorted(ordered) and agreement - by_chance > max(_AGREEMENT * (1 - by_chance), _SURE * error):
+    if not _is_sorted(ordered) and agreement - by_chance > max(
+        _MIN_KAPPA * (1 - by_chance), _MIN_STANDARD_ERRORS * error
+    ):
         return "the answers"
     places = _places(ordered)
     if not places.size:
         return None
     draw = np.random.default_rng(0)
-    # Pairs with the same answer, because a file sorted by answer has no other neighbours.
+    # Only pairs with the same answer count, because a file sorted by answer has no other neighbours.
     by_answer = [np.flatnonzero(answers == answer) for answer in range(len(labels))]
-    same = np.flatnonzero(answers[lag:] == answers[:-lag])
-    others = np.array([draw.choice(by_answer[answers[at]]) for at in same], dtype=np.int64)
-    keep = others != same
-    same, others = same[keep], others[keep]
-    if len(same) < 2:
+    firsts = np.flatnonzero(answers[lag:] == answers[:-lag])
+    others = np.array([draw.choice(by_answer[answers[first]]) for first in firsts], dtype=np.int64)
+    is_pair = others != firsts
+    firsts, others = firsts[is_pair], others[is_pair]
+    if len(firsts) < 2:
         return None
-    near, far = np.abs(places[same] - places[same + lag]), np.abs(places[same] - places[others])
-    # Whether there are runs, all fields say together, as a mere counter also rises; how long they are, the slowest one.
+    near, far = np.abs(places[firsts] - places[firsts + lag]), np.abs(places[firsts] - places[others])
+    # The mean of all fields tells whether there are runs, because a mere counter rises, too; the slowest field tells
+    # how long they are.
     slowest = np.argmin(near.mean(axis=0) - far.mean(axis=0))
     near, far = (side.mean(axis=1) if lag == 1 else side[:, slowest] for side in (near, far))
     gap = far - near
-    is_sure = gap.mean() > _SURE * gap.std() / np.sqrt(len(gap))
-    return "the values" if is_sure and near.mean() < _ALIKE * far.mean() else None
+    is_sure = gap.mean() > _MIN_STANDARD_ERRORS * gap.std() / np.sqrt(len(gap))
+    return "the values" if is_sure and near.mean() < _MAX_DISTANCE_SHARE * far.mean() else None
 
 
 def _places(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
-    """[rows, numbers], from 0 to 1: where each stands among the different values of its field."""
+    """[rows, numbers]: the rank of each number among the distinct values of its field, from 0 to 1."""
     columns = []
     for name in dict.fromkeys(name for row in rows for name in row.values):
         values = [row.values.get(name) for row in rows]
@@ -102,17 +122,20 @@ def _places(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
 
 
 def _blocks(rows: Sequence[Row], count: int) -> list[tuple[int, Row]]:
-    """Each row with the number of its block: a stretch of time of a machine.
+    """Each row with the number of its block: neighbouring rows of a machine.
 
-    In a file that is sorted by answer, a block has a stretch of each answer's rows.
+    In a file that is sorted by answer, a block has neighbours of each answer.
     """
     ordered = _by_machine(rows)
-    if not _is_sorted(ordered):
-        return [(at * count // len(ordered), row) for at, row in enumerate(ordered)]
     by_answer: dict[str, list[Row]] = {}
+    is_sorted = _is_sorted(ordered)
     for row in ordered:
-        by_answer.setdefault(_label(row), []).append(row)
-    return [(at * count // len(some), row) for some in by_answer.values() for at, row in enumerate(some)]
+        by_answer.setdefault(_label(row) if is_sorted else "", []).append(row)
+    return [
+        (number * count // len(neighbours), row)
+        for neighbours in by_answer.values()
+        for number, row in enumerate(neighbours)
+    ]
 
 
 def _by_machine(rows: Sequence[Row]) -> list[Row]:
@@ -126,5 +149,5 @@ def _is_sorted(rows: Sequence[Row]) -> bool:
 
 
 def _label(row: Row) -> str:
-    """The same for all rows where answers are no labels: nearly each is another one then."""
+    """The answer; the same for all rows where answers are not labels, because nearly every one differs."""
     return row.answer_text if row.task.config.choices else ""

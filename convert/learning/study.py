@@ -7,6 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ..agent import EstimateTask, UnusualTask
 from ..errors import ConvertError
@@ -16,11 +17,11 @@ from .teacher import Teacher
 from .training_rows import Row, by_task, in_order_of_time
 
 PARTS = 5
-# With fewer rows, each part is held out once.
+# From this many rows on, one part is held out; below it, each part in turn.
 MANY_ROWS = 1000
-# The same for answers that are numbers: their intervals are as true as the held-out rows are many.
+# The same for answers that are numbers, whose intervals need more held-out rows.
 MANY_NUMBERS = 5000
-# So many groups are judged at least, also of many rows, if there are as many: one group says as little as one row.
+# Of many rows, parts are held out until they have this many groups, because a group may say as little as one row.
 MIN_GROUPS = 10
 
 
@@ -109,10 +110,10 @@ class Study:
 
 
 def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
-    """The folds, and in words which rows are held out.
+    """The folds, and which rows they hold out, in words.
 
-    Whole groups, if rows have one. Else the newest part, if rows carry a time. Else a part with its share of each
-    answer, or each such part in turn. Raises ConvertError for a task that has no rows on one of the two sides.
+    With groups, whole groups are held out; otherwise with times, the newest part; otherwise parts stratified by answer,
+    one of many rows or each of few. Raises ConvertError for a task without rows on one of the two sides.
     """
     is_number = all(isinstance(row.task.config, EstimateTask) for row in rows)
     has_many = len(rows) >= (MANY_NUMBERS if is_number else MANY_ROWS)
@@ -121,7 +122,7 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         groups = [len(_by_group(part)) for part in parts]
         count = len(parts)
         if has_many:
-            count = next((at for at in range(1, count) if sum(groups[:at]) >= MIN_GROUPS), count)
+            count = next((number for number, total in enumerate(accumulate(groups), 1) if total >= MIN_GROUPS), count)
         folds = _folds(parts, count)
         judged = sum(len(fold.held_out) for fold in folds)
         words = f"{judged} rows of {sum(groups[:count])} groups, each by a model that has not seen its group"
@@ -149,13 +150,11 @@ def _folds(parts: Sequence[list[Row]], count: int) -> list[Fold]:
 
 
 def _parts_by_group(rows: Sequence[Row], seed: int) -> list[list[Row]]:
-    """Each with whole groups, and about its share of those of each answer."""
+    """Parts of whole groups, stratified by the groups' most frequent answers."""
     groups = _by_group(rows)
     shuffled = random.Random(seed).sample(groups, len(groups))  # noqa: S311 - reproducible
-    # Groups with the same most frequent answer are side by side, and each part gets one in turn.
-    shuffled.sort(
-        key=lambda of_group: Counter((row.task.name, row.answer_text) for row in of_group).most_common(1)[0][0]
-    )
+    # Groups with the same most frequent answer are dealt to the parts in turn.
+    shuffled.sort(key=lambda group: Counter((row.task.name, row.answer_text) for row in group).most_common(1)[0][0])
     count = min(PARTS, len(shuffled))
     return [[row for group in shuffled[part::count] for row in group] for part in range(count)]
 
@@ -169,7 +168,7 @@ def _by_group(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:
-    """Each with its share of each answer. Rows with the same input are in the same part."""
+    """Parts stratified by answer. Rows with the same input are in the same part."""
     ordered = _by_answer(rows, seed)
     part_of = {input_: number % PARTS for number, input_ in enumerate(dict.fromkeys(map(_input, ordered)))}
     return [[row for row in ordered if part_of[_input(row)] == part] for part in range(PARTS)]
@@ -186,4 +185,4 @@ def _by_answer(rows: Sequence[Row], seed: int) -> list[Row]:
     by_answer = defaultdict[tuple[str, str], list[Row]](list)
     for row in random.Random(seed).sample(list(rows), len(rows)):  # noqa: S311 - reproducible
         by_answer[row.task.name, row.answer_text].append(row)
-    return [row for of_answer in by_answer.values() for row in of_answer]
+    return [row for answer_rows in by_answer.values() for row in answer_rows]

@@ -53,8 +53,8 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
             print(f"  always the most frequent answer: {percent(task.most_frequent / task.judged)}")
         if task.unlike is not None:
             worst = max(task.unlike_by_label.items(), key=lambda item: item[1])
-            of_label = f", {percent(worst[1])} of those with {escaped(worst[0])}" if worst[1] > task.unlike else ""
-            print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows{of_label}")
+            by_label = f", {percent(worst[1])} of those with {escaped(worst[0])}" if worst[1] > task.unlike else ""
+            print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows{by_label}")
         if task.suspects:
             first = escaped(task.suspects[0].where)
             print(f"  rows whose answers may be wrong: {task.suspects_total}, the most certain {first}")

@@ -100,13 +100,13 @@ def ask_teacher(
             task = rows[0].task
             cache = model.cached(work, task.definition, "-answers.json")
             part = part_of(progress, number / len(tasks), (number + 1) / len(tasks))
-            of_task, failed = _ask(worker, _without_examples(rows), cache, part)
+            answered, failed = _ask(worker, _without_examples(rows), cache, part)
             first_failure = f", the first: {failed[0]}" if failed else ""
-            if not any(_key(row) in of_task for row in taught[name]):
+            if not any(_key(row) in answered for row in taught[name]):
                 raise ConvertError(f"the teacher answers no row of the task {name}{first_failure}")
             if failed:
                 warnings.append(f"the teacher does not answer {len(failed)} of {len(rows)} rows{first_failure}")
-            answers |= of_task
+            answers |= answered
             if isinstance(task.config, ClassifyTask):
                 maps[name] = _starting_map(task, task.config, weights, priors.get(task.definition))
     teacher = Teacher(weights, [row for row in unlabelled if _key(row) in answers], answers, maps)

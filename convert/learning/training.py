@@ -23,16 +23,16 @@ from .baselines import baseline_of
 from .model import TrainedModel, train_model
 from .numbers import levels_of, number_quality, with_levels
 from .quality import AnsweredRow, HeldOutCounts, Limits, held_out_counts, limits_of, task_quality, with_limits
-from .recipe import MIN_STEPS, NUMBER_PASSES, Recipe
+from .recipe import MAX_NUMBER_EPOCHS, MIN_STEPS, Recipe
 from .report import TaskQuality, Training, render_training
 from .study import Fold, Study
 from .teacher import Teacher
 from .training_rows import Row, by_task
 
 CANARIES = 20
-# Steps that are timed, to know how many there is time for.
+# Their median time says how many steps `minutes` allows.
 _TIMED_STEPS = 20
-# The rest of the time is for answers.
+# Answering the held-out rows takes the rest of `minutes`.
 _TRAINING_SHARE = 0.9
 _OVERRIDE = "--any-accuracy writes it anyway"
 
@@ -43,8 +43,8 @@ class TrainingJob:
     teacher: Teacher | None = None
     quantization: Quantization
     recipe: Recipe
-    minutes: float | None = None  # The most for all trainings together; the recipe then has as many steps as fit.
-    takes_any_accuracy: bool = False  # A model is written although the most frequent answer alone is right as often.
+    minutes: float | None = None  # Limits all trainings together, which then have as many steps as fit.
+    allows_any_accuracy: bool = False  # Whether a model is written that is no better than always giving one answer.
     name: str
     version: int
     expires: str | None
@@ -67,12 +67,12 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
     in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
     result = train_and_evaluate(job, in_training)
-    useless = [task for task in result.tasks if task.is_useless]
-    if useless and not job.takes_any_accuracy:
-        raise ConvertError("; ".join([*map(_useless, useless), *result.warnings]))
-    asked = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
+    useless = [_useless(task) for task in result.tasks if task.is_useless]
+    if useless and not job.allows_any_accuracy:
+        raise ConvertError("; ".join([*useless, *result.warnings]))
+    rows = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
     # Only scores are recorded, because a written answer may depend on a close choice.
-    scored = [row.request for row in asked if row.task.config.canary_part == "scores"]
+    scored = [row.request for row in rows if row.task.config.canary_part == "scores"]
     canaries = scored[:: -(-len(scored) // CANARIES) or 1]
     with TemporaryDirectory() as name:
         checkpoint = Path(name)
@@ -106,10 +106,11 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
             written = write_bundle(
                 conversion, source, plan, None, folder=folder, progress=in_conversion, more_files=more_files
             )
-    return training, [*result.warnings, *map(_useless, useless), *written.warnings]
+    return training, [*result.warnings, *useless, *written.warnings]
 
 
 def _useless(task: TaskQuality) -> str:
+    """Why the task's model is of no use."""
     share, constant = (percent(count / task.judged) for count in (task.right, task.most_frequent))
     name = escaped(task.name)
     if (number := task.number) is not None:
@@ -121,19 +122,11 @@ def _useless(task: TaskQuality) -> str:
 
 
 def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
-    """Trains a model on all rows, and on each fold for how right its recipe is. Raises ConvertError."""
-    study, warnings = Study.of(job.rows, job.teacher, job.recipe.seed), list[str]()
-    recipe = full = _for_numbers(job.recipe, study.rows)
-    # On each fold, and on all rows.
+    """Trains a model on all rows, and one on each fold, which say how right the recipe is. Raises ConvertError."""
+    study = Study.of(job.rows, job.teacher, job.recipe.seed)
     trainings = len(study.folds) + 1
-    if job.minutes is not None:
-        recipe = _with_steps_for(_TRAINING_SHARE * 60 * job.minutes / trainings, recipe, study.rows)
-    if recipe.steps < full.steps:
-        warnings.append(
-            f"--minutes {job.minutes:g} allows each training only {recipe.steps:,} of {full.steps:,} steps on this "
-            "machine: the model may be right less often, and another run will not give the same bytes"
-        )
-    parts = [part_of(progress, at / trainings, (at + 1) / trainings) for at in range(trainings)]
+    recipe, warnings = _bounded_recipe(job, study.rows, trainings)
+    parts = [part_of(progress, number / trainings, (number + 1) / trainings) for number in range(trainings)]
     answers = [
         _evaluate_fold(study.with_teacher_answers(fold), recipe, job.quantization, part)
         for fold, part in zip(study.folds, parts, strict=False)
@@ -141,41 +134,49 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits, levels = list[TaskQuality](), dict[str, Limits](), dict[str, tuple[float, ...]]()
     held_out = dict[str, HeldOutCounts]()
-    for name, of_task in by_task(study.rows).items():
-        judged = [answered for of_fold in answers for answered in study.judged(name, of_fold)]
-        limits[name] = limits_of(judged, model.vocabulary.known_strangeness(of_task))
-        held_out[name] = held_out_counts(judged) if of_task[0].task.config.choices else ()
+    for name, task_rows in by_task(study.rows).items():
+        judged = [answered for fold_answers in answers for answered in study.judged(name, fold_answers)]
+        limits[name] = limits_of(judged, model.vocabulary.known_strangeness(task_rows))
+        held_out[name] = held_out_counts(judged) if task_rows[0].task.config.choices else ()
         if model.table.tasks[name].number is not None:
             levels[name] = levels_of(judged)
             judged = with_levels(judged)
         judged = with_limits(judged, limits[name])
         quality = task_quality(
-            of_task,
+            task_rows,
             model.table,
             judged,
             baseline_of(study.folds, name, model.table),
             teacher=study.teacher_quality(name, answers[0]),
-            number=number_quality(of_task, judged) if name in levels else None,
+            number=number_quality(task_rows, judged) if name in levels else None,
         )
         qualities.append(quality)
     model = model.with_limits(limits).with_levels(levels).with_held_out(held_out)
     return Result(model, recipe, study.held_out, tuple(qualities), warnings)
 
 
-def _for_numbers(recipe: Recipe, rows: Sequence[Row]) -> Recipe:
-    """With fewer steps if the answers of all tasks are numbers and rows are few."""
-    if not all(isinstance(row.task.config, EstimateTask) for row in rows):
-        return recipe
-    return replace(recipe, steps=min(recipe.steps, max(NUMBER_PASSES * len(rows) // recipe.batch, MIN_STEPS)))
+def _bounded_recipe(job: TrainingJob, rows: Sequence[Row], trainings: int) -> tuple[Recipe, list[str]]:
+    """The job's recipe with as many steps as few rows of numbers and `minutes` allow; and warnings."""
+    steps = job.recipe.steps
+    if all(isinstance(row.task.config, EstimateTask) for row in rows):
+        steps = min(steps, max(MAX_NUMBER_EPOCHS * len(rows) // job.recipe.batch, MIN_STEPS))
+    if job.minutes is None:
+        return replace(job.recipe, steps=steps), []
+    affordable = int(_TRAINING_SHARE * 60 * job.minutes / trainings / _seconds_per_step(job.recipe, rows))
+    bounded = replace(job.recipe, steps=min(steps, max(affordable, MIN_STEPS)))
+    if bounded.steps == steps:
+        return bounded, []
+    warning = (
+        f"--minutes {job.minutes:g} allows each training only {bounded.steps:,} of {steps:,} steps on this machine: "
+        "the model may be right less often, and another run will not give the same bytes"
+    )
+    return bounded, [warning]
 
 
-def _with_steps_for(seconds: float, recipe: Recipe, rows: Sequence[Row]) -> Recipe:
-    """The recipe with as many steps as this time allows, at most its own."""
+def _seconds_per_step(recipe: Recipe, rows: Sequence[Row]) -> float:
     times = list[float]()
-    timed = replace(recipe, steps=_TIMED_STEPS)
-    train_model(rows, timed, lambda _what, _share: times.append(monotonic()))
-    step_s = median(after - before for before, after in pairwise(times))
-    return replace(recipe, steps=min(recipe.steps, max(int(seconds / step_s), MIN_STEPS)))
+    train_model(rows, replace(recipe, steps=_TIMED_STEPS), lambda _what, _share: times.append(monotonic()))
+    return median(after - before for before, after in pairwise(times))
 
 
 def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[AnsweredRow]:
@@ -187,9 +188,10 @@ def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progr
 def answers_of(
     model: TrainedModel, rows: Sequence[Row], quantization: Quantization, progress: OnProgress
 ) -> list[AnsweredRow]:
-    """With the weights rounded as in the bundle. A row that is too long has no answer. Raises ConvertError.
+    """The answers of the model with its weights rounded as in the bundle. A row that is too long has none.
 
-    Rows unlike training, and those with an odd field, have an output, too, which `with_limits` then removes.
+    Rows unlike training and rows with an odd field have an output, too, which `with_limits` removes later. Raises
+    ConvertError.
     """
     answers = []
     with TemporaryDirectory() as name:

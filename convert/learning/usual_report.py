@@ -14,9 +14,9 @@ SCHEMA = 1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedField:
     name: str
-    low: float | None  # The first percentile of its numbers; None for a field of few values.
-    high: float | None  # The 99th.
-    values: tuple[str, ...]  # Of a field of few values, those that more than one row has; the most frequent first.
+    low: float | None  # The 1st percentile of its numbers; None for a categorical field.
+    high: float | None  # The 99th percentile.
+    values: tuple[str, ...]  # Of a categorical field, those that several rows have, the most frequent first.
     missing: float  # The share of rows without it.
 
 
@@ -28,16 +28,16 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnusualQuality:
-    """How a task compares usual rows that were held out, and rows that somebody named otherwise."""
+    """What a task says of usual rows that were held out, and of rows that have another answer."""
 
     name: str
-    rows: int  # Usual ones, from which it learns.
-    held_out: str  # Which of them were held out, in words.
-    false_alarms: str  # As the task asks for them.
-    asked: float  # The same as a share of readings.
+    rows: int  # The usual rows, from which it learns.
+    held_out: str  # Which rows were held out, in words.
+    false_alarms: str  # The task's key.
+    asked: float  # The share of readings that this allows.
     judged: Noticed  # The usual rows that were held out.
-    independent: float  # How many independent rows they are worth, see independent_rows; all of them without groups.
-    answers: Mapping[str, Noticed]  # By their answer, the rows that are not usual.
+    independent: float  # The effective sample size of `judged`.
+    answers: Mapping[str, Noticed]  # The rows that are not usual, by their answer.
     fields: tuple[WatchedField, ...]
 
     @property

@@ -19,13 +19,13 @@ from ..agent import (
     UsualReadings,
     UsualReadingsFile,
     __version__,
-    independent_rows,
     number_of,
 )
 from ..agent import canaries as canary_format
 from ..errors import ConvertError
 from ..write.bundle import student_name
 from ..write.manifest import PAGE_FILE, QUALITY_FILE, TRAINED_SCHEMA, canonical_json, describe_files, versions
+from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
 from .usual import learn_usual
@@ -47,7 +47,7 @@ class UnusualJob:
 
 
 def judge_unusual(job: UnusualJob) -> tuple[UnusualTraining, dict[str, UsualReadings]]:
-    """What is learnt from all usual rows, and how right that is on rows that were held out. Raises ConvertError."""
+    """Learns from all usual rows, and judges that on rows that were held out. Raises ConvertError."""
     learnt, qualities = dict[str, UsualReadings](), list[UnusualQuality]()
     for name, rows in by_task(job.rows).items():
         usual, others = list[Row](), list[Row]()
@@ -110,23 +110,24 @@ def _learn(rows: Sequence[Row], seed: int) -> UsualReadings:
 
 
 def _blocks(rows: Sequence[Row]) -> list[int] | None:
-    """The number of each row's group; None where rows are independent, or all are of a few groups."""
+    """The number of each row's group; None if there are fewer groups than parts to hold out."""
     groups = {group: number for number, group in enumerate(dict.fromkeys(row.group for row in rows))}
     return None if len(groups) < PARTS else [groups[row.group] for row in rows]
 
 
 def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, seed: int) -> UnusualQuality:
-    """By models that have not seen the rows; the others, from which none learns, by the one that is written."""
+    """False alarms come from models that have not seen the rows. `others` are judged by the written one.
+
+    No model learns from `others`.
+    """
     config = _config(usual[0])
     folds, held_out = folds_of(usual, seed)
-    judged, groups = list[bool](), dict[str, list[bool]]()
-    for fold in folds:
-        model = Usual(_learn(fold.train, seed))
-        for row, is_unusual in zip(fold.held_out, _are_unusual(model, fold.held_out, config.max_rarity), strict=True):
-            judged.append(is_unusual)
-            if row.group is not None:
-                groups.setdefault(row.group, []).append(is_unusual)
-    by_group = [(sum(of_group), len(of_group)) for of_group in groups.values()]
+    judged = [row for fold in folds for row in fold.held_out]
+    are_alarms = [
+        is_unusual
+        for fold in folds
+        for is_unusual in _are_unusual(Usual(_learn(fold.train, seed)), fold.held_out, config.max_rarity)
+    ]
     by_answer: dict[str, list[bool]] = {}
     for row, is_unusual in zip(others, _are_unusual(Usual(learnt), others, config.max_rarity), strict=True):
         by_answer.setdefault(row.answer_text, []).append(is_unusual)
@@ -136,8 +137,8 @@ def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, s
         held_out=held_out,
         false_alarms=config.false_alarms,
         asked=config.max_rarity,
-        judged=Noticed(rows=len(judged), unusual=sum(judged)),
-        independent=independent_rows(by_group) if by_group else len(judged),
+        judged=Noticed(rows=len(judged), unusual=sum(are_alarms)),
+        independent=effective_rows(judged, are_alarms),
         answers={answer: Noticed(rows=len(noticed), unusual=sum(noticed)) for answer, noticed in by_answer.items()},
         fields=tuple(_watched_fields(usual, learnt)),
     )

@@ -77,10 +77,10 @@ class Vocabulary:
         return strangeness(map(len, tokens))
 
     def known_strangeness(self, rows: Sequence[Row]) -> float | None:
-        """Of the strangest row whose texts other rows have, too; None if there is none. rows: of one task."""
+        """The strangeness of the strangest row whose texts other rows have, too, if there is one. rows: of one task."""
         texts = [_texts(self.table, row) for row in rows]
-        counts = Counter(text for of_row in texts for text in set(of_row))
-        known = [row for row, of_row in zip(rows, texts, strict=True) if all(counts[text] > 1 for text in of_row)]
+        counts = Counter(text for row_texts in texts for text in set(row_texts))
+        known = [row for row, row_texts in zip(rows, texts, strict=True) if all(counts[text] > 1 for text in row_texts)]
         return max((strange for row in known if (strange := self.strangeness(row)) is not None), default=None)
 
     def _text_ids(self, text: str) -> list[int]:

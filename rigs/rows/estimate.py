@@ -61,7 +61,7 @@ def check(name: str, seed: int, steps: int | None) -> tuple[bool, bool]:
             both.append(read_training_rows([file], read_tasks(tasks))[0] if part else [])
     recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
     job = TrainingJob(
-        rows=both[0], quantization=Quantization.Q8_0, recipe=recipe, takes_any_accuracy=True,
+        rows=both[0], quantization=Quantization.Q8_0, recipe=recipe, allows_any_accuracy=True,
         name="rig", version=1, expires=None, licence=None, sign=None,
     )  # fmt: skip
     result = train_and_evaluate(job, lambda _what, _share: None)

@@ -109,7 +109,7 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"each training has {TRAINING.parser().get_default('steps'):,} steps",
         f"at least {recipe.MIN_STEPS}",
         f"fewer than {doubts.FEW_ROWS} rows of a label",
-        f"{runs.MIN_BLOCKS} to {runs.BLOCKS} blocks, {runs.BLOCK_LENGTH} times as long",
+        f"{runs.MIN_BLOCKS} to {runs.MAX_BLOCKS} blocks, {runs.BLOCK_LENGTH} times as long",
         f"at least {study.MIN_GROUPS} groups",
     ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convert.learning.runs import BLOCKS, MIN_BLOCKS
+from convert.learning.runs import MAX_BLOCKS, MIN_BLOCKS
 from rigs.rows.breaks import check_drift, check_set, simulated
 from rigs.rows.estimate import filter_hours, pump_power
 from rigs.rows.runs import SOURCES, read
@@ -20,7 +20,7 @@ def test_rows_of_each_source_of_runs_are_held_out_in_groups(name: str) -> None:
     source = SOURCES[name]
     rows = read(source.draw(np.random.default_rng(1), source.runs))
     groups = len({row.group for row in rows})
-    assert groups == source.runs if name in {"episodes", "days"} else MIN_BLOCKS <= groups <= BLOCKS
+    assert groups == source.runs if name in {"episodes", "days"} else MIN_BLOCKS <= groups <= MAX_BLOCKS
 
 
 def test_the_plants_of_estimate_have_rows_that_say_much_about_their_numbers() -> None:

@@ -1,8 +1,8 @@
-"""How sure a share or a mean is if the values come in groups, such as the readings of a day, that are alike.
+"""How sure a share or a mean is if its values come in groups (clusters), such as the readings of a day.
 
-Many values of few groups say little more than as many values as there are groups. What counts is how far the groups
-are from each other: the variance of a ratio by groups, with Student's t for their number. This is as a bootstrap of
-whole groups has it, but holds with few groups, too, where that is too narrow. For shares: Korn and Graubard,
+Values of a group are alike, so many values of few groups say little more than one value of each. The variance therefore
+comes from how much groups differ (the linearized variance of a ratio), with Student's t for their number. A bootstrap
+of whole groups agrees where there are many, and is too narrow where there are few. For shares: Korn and Graubard,
 "Confidence intervals for proportions with small expected number of positive counts estimated from survey data", 1998.
 """
 
@@ -11,24 +11,24 @@ from collections.abc import Sequence
 
 from edge_agent.learning.maths.shares import CONFIDENCE, chance_of_at_least
 
-# Of one group: the sum of its values (of right answers, for a share), and how many they are.
+# The sum of a group's values, and their number. For a share, a right answer is 1 and any other 0.
 Group = tuple[float, int]
 _BISECTIONS = 60
 
 
-def independent_rows(groups: Sequence[Group]) -> float:
-    """How many independent answers say as much about the share of right ones as these; as many as there are, at most.
+def effective_sample_size(groups: Sequence[Group]) -> float:
+    """The number of independent answers that would say as much about the share of right ones, for `shares.interval`.
 
-    Intervals of the share follow with `shares.interval`. Where all answers are right, or none is, groups cannot be told
-    apart, and only their number counts.
+    It is at most the number of answers. Where all answers are right, or none is, how much groups differ is unknown, and
+    only their number counts.
     """
     total = sum(count for _, count in groups)
     share = sum(right for right, _ in groups) / total
     if len(groups) < 2:
         return 1.0
     variance = _variance(groups)
-    worth = total if variance == 0 else min(share * (1 - share) / variance, total)
-    return max(worth * (_quantile(total - 1) / _quantile(len(groups) - 1)) ** 2, 1.0)
+    size = total if variance == 0 else min(share * (1 - share) / variance, total)
+    return max(size * (_quantile(total - 1) / _quantile(len(groups) - 1)) ** 2, 1.0)
 
 
 def mean_interval(groups: Sequence[Group]) -> tuple[float, float]:
@@ -41,7 +41,7 @@ def mean_interval(groups: Sequence[Group]) -> tuple[float, float]:
 
 
 def _variance(groups: Sequence[Group]) -> float:
-    """Of the mean of all values, from how far the groups' sums are from what their numbers lead one to expect."""
+    """The variance of the mean of all values, from how far each group's sum is from the mean times its number."""
     total = sum(count for _, count in groups)
     mean = sum(value for value, _ in groups) / total
     residuals = [value - mean * count for value, count in groups]
@@ -49,7 +49,7 @@ def _variance(groups: Sequence[Group]) -> float:
 
 
 def _quantile(freedom: int) -> float:
-    """Of Student's t, two-sided at CONFIDENCE."""
+    """The two-sided quantile of Student's t at CONFIDENCE."""
     low, high = 0.0, 100.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

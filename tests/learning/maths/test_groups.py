@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from edge_agent.learning.maths.groups import independent_rows, mean_interval
+from edge_agent.learning.maths.groups import effective_sample_size, mean_interval
 from edge_agent.learning.maths.shares import interval
 
 
@@ -27,7 +27,7 @@ def test_the_intervals_hold_the_truth_as_often_as_stated(groups: int, spread: fl
     for _ in range(times):
         made = drawn(draw, groups, spread)
         right, total = (sum(column) for column in zip(*made, strict=True))
-        worth = independent_rows(made)
+        worth = effective_sample_size(made)
         low, high = interval(right / total * worth, worth)
         held += low <= 0.8 <= high
         low, high = interval(right, total)
@@ -42,10 +42,10 @@ def test_the_intervals_hold_the_truth_as_often_as_stated(groups: int, spread: fl
 
 
 def test_groups_that_do_not_differ_are_worth_about_all_their_rows() -> None:
-    assert independent_rows([(8, 10)] * 100) == pytest.approx(1000, rel=0.03)
-    assert independent_rows([(10, 10)] * 100) == pytest.approx(1000, rel=0.03)
-    assert independent_rows([(10, 10), (0, 10)]) == 1
-    assert independent_rows([(8, 10)]) == 1
+    assert effective_sample_size([(8, 10)] * 100) == pytest.approx(1000, rel=0.03)
+    assert effective_sample_size([(10, 10)] * 100) == pytest.approx(1000, rel=0.03)
+    assert effective_sample_size([(10, 10), (0, 10)]) == 1
+    assert effective_sample_size([(8, 10)]) == 1
 
 
 def test_one_group_says_nothing_about_a_mean() -> None:
