@@ -1,5 +1,7 @@
 """The field table of rows: how the fields of their inputs become tokens; and readings that are unlike all of them."""
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -36,9 +38,12 @@ _FAR, _JUMP = 2.0, 3.0
 # So is the least or greatest number if so many rows have exactly it, but at most this share, and the next one is this
 # share of the spread away, and this many times the usual distance of neighbours, of which there are so many.
 _MIN_EQUAL, _MAX_EQUAL, _GAP, _GAPS, _MIN_DISTINCT = 3, 0.3, 0.1, 10.0, 20
-# The accepted range is so many tails wider than the ordinary numbers: at least one, and so many that at most this share
-# of the rows of any block is odd beside the other blocks. A tail is at least this share of the spread.
-_MIN_TAILS, _ODD_SHARE, _BLOCKS, _MIN_TAIL = 1.0, 0.01, 5, 0.05
+# Accepted ranges end where this share of the rows would be odd if the greatest and the least numbers of each field, of
+# which there are so many, fell off exponentially; but a margin is at least this share of the spread.
+_ODD_SHARE, _TAIL_SHARE, _MIN_IN_TAIL, _MIN_MARGIN = 0.003, 0.05, 10, 0.01
+# All margins are wider by the factor that it takes so that at most this share of the rows of blocks is odd beside the
+# other blocks. None is wider than this share of the range of the ordinary numbers.
+_MAX_ODD_SHARE, _BLOCKS, _MAX_MARGIN = 0.02, 5, 0.5
 Numbers = npt.NDArray[np.float64]
 Parts = Sequence[ControlToken | str]
 NOISE_KINDS = ("any", "of other rows", "shifted")
@@ -52,12 +57,19 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     names = dict.fromkeys(name for row in rows for name in row.values)
     values = {name: [row.values[name] for row in rows if name in row.values] for name in names}
     ordinary = {name: ordinary_numbers(of_field) for name in names if (of_field := _numbers(values[name])) is not None}
-    tails = _tails_of_margin([(numbers, [row.values.get(name) for row in rows]) for name, numbers in ordinary.items()])
-    fields = tuple(_input_field(name, ordinary.get(name), tails) for name in names)
-    outliers = Counter(outlier for field in fields for outlier in outliers_of(field, values[field.name]))
-    codes = tuple(code for code, count in outliers.most_common(MAX_CODES) if count >= MIN_CODE_ROWS)
+    widening = _widening([(numbers, [row.values.get(name) for row in rows]) for name, numbers in ordinary.items()])
+    fields = [_input_field(name, ordinary.get(name), len(ordinary), widening) for name in names]
+    outliers = {field.name: Counter(outliers_of(field, values[field.name])) for field in fields}
+    counts = sum(outliers.values(), Counter[ErrorCode]())
+    codes = tuple(code for code, count in counts.most_common(MAX_CODES) if count >= MIN_CODE_ROWS)
+    # The code of one field may be an ordinary number of others, or say that they are broken, such as 0.
+    shared = {code for code in codes if sum(code in of_field for of_field in outliers.values()) > 1}
+    known = {
+        name: tuple(code for code in codes if code in shared | of_field.keys()) for name, of_field in outliers.items()
+    }
+    fields = [field.model_copy(update={"codes": known[field.name] if field.bins else None}) for field in fields]
     tasks = {name: _task_fields(of_task, fields, codes) for name, of_task in by_task(rows).items()}
-    return FieldTable(tasks=tasks, fields=fields, codes=codes)
+    return FieldTable(tasks=tasks, fields=tuple(fields), codes=codes)
 
 
 def _task_fields(rows: Sequence[Row], fields: Sequence[InputField], codes: Sequence[ErrorCode]) -> TaskFields:
@@ -103,8 +115,8 @@ def _is_read(field: InputField, value: Any, codes: Sequence[ErrorCode]) -> bool:
     return number_of(value) is not None or field.code_of(value, codes) is not None
 
 
-def _input_field(name: str, ordinary: Numbers | None, tails: float) -> InputField:
-    """ordinary: its sorted numbers; None for a text. tails: by so many the accepted range is wider."""
+def _input_field(name: str, ordinary: Numbers | None, fields: int, widening: float) -> InputField:
+    """ordinary: its sorted numbers; None for a text. fields: how many fields are numbers."""
     if ordinary is None:
         return InputField(name=name, edges=None)
     edges = np.unique(ordinary)
@@ -112,14 +124,17 @@ def _input_field(name: str, ordinary: Numbers | None, tails: float) -> InputFiel
         # Values of the rows themselves, so that equal numbers share a bin.
         edges = np.unique(np.quantile(ordinary, np.linspace(0, 1, BINS + 1), method="inverted_cdf"))
     low, high = np.quantile(ordinary, USUAL_SHARES, method="inverted_cdf").tolist()
-    return InputField(name=name, edges=tuple(edges.tolist()), usual=(low, high), accepted=_accepted(ordinary, tails))
+    accepted = _accepted(ordinary, fields, widening)
+    return InputField(name=name, edges=tuple(edges.tolist()), usual=(low, high), accepted=accepted)
 
 
-def _accepted(ordinary: Numbers, tails: float) -> tuple[float, float]:
+def _accepted(ordinary: Numbers, fields: int, widening: float) -> tuple[float, float]:
     """Where numbers stay clear of 0, not beyond half of the nearest one: most are of things that are never 0."""
-    (least, greatest), (below, above) = ordinary[[0, -1]].tolist(), _tails(ordinary, _width(ordinary))
-    low, high = least - tails * below, greatest + tails * above
-    return max(low, least / 2) if least > below else low, min(high, greatest / 2) if greatest < -above else high
+    (least, greatest), clear = ordinary[[0, -1]].tolist(), _min_margin(ordinary)
+    below, above = _margins(ordinary, clear, fields)
+    widest = _MAX_MARGIN * (greatest - least) or clear
+    low, high = least - min(widening * below, widest), greatest + min(widening * above, widest)
+    return max(low, least / 2) if least > clear else low, min(high, greatest / 2) if greatest < -clear else high
 
 
 def _numbers(values: Sequence[Any]) -> Numbers | None:
@@ -190,31 +205,38 @@ def _without_code(numbers: Numbers) -> Numbers:
     return numbers
 
 
-def _width(ordinary: Numbers) -> float:
-    """The least width of a tail."""
-    return _MIN_TAIL * _spread(ordinary)[1] or 0.1 * abs(float(ordinary[0])) or 1.0
+def _min_margin(ordinary: Numbers) -> float:
+    return _MIN_MARGIN * _spread(ordinary)[1] or 0.1 * abs(float(ordinary[0])) or sys.float_info.min
 
 
-def _tails(ordinary: Numbers, least: float) -> tuple[float, float]:
-    """How wide the least 5 % and the greatest 5 % of the numbers lie apart."""
-    least_number, low, high, greatest = np.quantile(ordinary, (0, 0.05, 0.95, 1)).tolist()
-    return max(low - least_number, least), max(greatest - high, least)
+def _margins(ordinary: Numbers, least: float, fields: int) -> tuple[float, float]:
+    """How far below and above them later numbers may be, see _ODD_SHARE; at least `least`."""
+    return max(_margin(-ordinary[::-1], fields), least), max(_margin(ordinary, fields), least)
 
 
-def _tails_of_margin(columns: Sequence[tuple[Numbers, Sequence[Any]]]) -> float:
-    """By how many tails accepted ranges are wider. columns: of each number its ordinary ones, and by row."""
+def _margin(numbers: Numbers, fields: int) -> float:
+    """How far above them; less than 0 where so many are known that later ones are hardly ever above them all."""
+    in_tail = max(round(_TAIL_SHARE * len(numbers)), min(_MIN_IN_TAIL, len(numbers) // 2), 1)
+    start = numbers[max(len(numbers) - in_tail - 1, 0)]
+    mean_excess = np.mean(numbers[-in_tail:] - start)
+    rows_beyond = _ODD_SHARE / (2 * fields)
+    return float(start + mean_excess * max(math.log(in_tail / len(numbers) / rows_beyond), 0.0) - numbers[-1])
+
+
+def _widening(columns: Sequence[tuple[Numbers, Sequence[Any]]]) -> float:
+    """By which factor margins are wider. columns: of each number its ordinary ones, and its values by row."""
     worst = np.zeros(max((len(values) for _, values in columns), default=1))
     block = np.arange(len(worst)) * _BLOCKS // len(worst)
     for ordinary, values in columns:
         numbers = np.array([np.nan if (number := number_of(value)) is None else number for value in values])
         is_ordinary = (numbers >= ordinary[0]) & (numbers <= ordinary[-1])
         for at in range(_BLOCKS):
-            others = numbers[is_ordinary & (block != at)]
+            others = np.sort(numbers[is_ordinary & (block != at)])
             if len(others):
-                below, above = _tails(others, _width(ordinary))
+                below, above = _margins(others, _min_margin(ordinary), len(columns))
                 mine = np.where(is_ordinary & (block == at), numbers, others[0])
-                worst = np.maximum(worst, np.maximum((others.min() - mine) / below, (mine - others.max()) / above))
-    return max(_MIN_TAILS, float(np.quantile(worst, 1 - _ODD_SHARE, method="higher")))
+                worst = np.maximum(worst, np.maximum((others[0] - mine) / below, (mine - others[-1]) / above))
+    return max(1.0, float(np.quantile(worst, 1 - _MAX_ODD_SHARE, method="higher")))
 
 
 class Noise:

@@ -58,6 +58,9 @@ class InputField(_Checked):
     """A number's ordinary values, from the 1st to the 99th percentile. None: a text, or a model of an older version."""
     accepted: tuple[_Number, _Number] | None = None
     """The range beyond which a number is odd: all ordinary ones, and a margin. None: as for `usual`."""
+    codes: tuple[ErrorCode, ...] | None = None
+    """Of the table's codes, those that are not odd in this field: rows had them in it, or in several others. None: all
+    of them, or a text."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -103,7 +106,9 @@ class InputField(_Checked):
 
     def oddity(self, value: Any, codes: Sequence[ErrorCode]) -> Literal["out-of-range", "not-a-number"] | None:
         """Why a value is as in no row of the training; None for a missing one, too."""
-        if self.accepted is None or value is None or self.code_of(value, codes) is not None:
+        if self.accepted is None or value is None:
+            return None
+        if self.code_of(value, codes if self.codes is None else self.codes) is not None:
             return None
         number, (low, high) = number_of(value), self.accepted
         if number is None:

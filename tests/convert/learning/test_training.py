@@ -334,10 +334,30 @@ def test_codes_and_stray_numbers_leave_the_bins_and_the_ranges(tmp_path: Path) -
         assert field.usual is not None
         assert field.accepted is not None
         assert low < field.edges[0] < field.usual[0] < field.usual[1] < field.edges[-1] < high
-        assert field.accepted[0] < field.edges[0] < field.edges[-1] < field.accepted[1] < 2 * high
+        assert field.accepted[0] < field.edges[0] < field.edges[-1] < field.accepted[1] < 1.2 * high
     assert (table.tasks["sound"].required, table.tasks["sound"].min_numbers) == (("rms",), 1)
     prompts = [" ".join(map(str, table.parts("sound", json.dumps({"rms": rms})))) for rms in (-99, 65535, 300, 2)]
     assert ["code" in prompt for prompt in prompts] == [True, True, False, False]
+    # A code of several fields is one in all, but that of one field is odd in others.
+    odd = [
+        [each.field for each in table.odd_fields("sound", json.dumps({"rms": 2, "amps": amps}))] for amps in (0, -99)
+    ]
+    assert odd == [[], ["amps"]]
+
+
+def test_margins_are_narrow_where_rows_are_many_and_wide_where_they_drift(tmp_path: Path) -> None:
+    def margin(number: int, rise: float) -> float:
+        draw = np.random.default_rng(0)
+        values = [{"bar": 7 + draw.normal(), "oil": 60 + draw.normal() + rise * at / number} for at in range(number)]
+        rows = [{"input": value, "answer": LABELS[at % 2]} for at, value in enumerate(values)]
+        field = build_table(read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows))).fields[0]
+        assert field.accepted is not None
+        assert field.edges is not None
+        return field.accepted[1] - field.edges[-1]
+
+    few, many, drifting = margin(50, 0), margin(2000, 0), margin(2000, 20)
+    assert 0 < many < 0.5 < few < 3
+    assert many * 2 < drifting < 3.5
 
 
 def test_numbers_that_stay_clear_of_0_do_not_accept_it(tmp_path: Path) -> None:
