@@ -52,6 +52,7 @@ from edge_agent.gguf.field_table import (
     NumberBins,
     TaskFields,
     code_control,
+    fingerprints_of,
     strangeness,
     values_of,
 )

@@ -20,6 +20,7 @@ from ..agent import (
     NumberBins,
     TaskFields,
     code_control,
+    fingerprints_of,
     number_of,
     shown,
 )
@@ -92,6 +93,7 @@ def _task_fields(rows: Sequence[Row], fields: Sequence[InputField], codes: Seque
         min_numbers=min(len(of_row & numbers) for of_row in known),
         number=_number_bins([row.answer for row in rows]) if isinstance(config, EstimateTask) else None,
         template=config.template,
+        learnt=fingerprints_of(row.text for row in rows),
     )
 
 

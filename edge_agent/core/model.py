@@ -51,6 +51,8 @@ class Model:
     """The checked entries of score_maps.json, by the task's definition."""
     held_out: Mapping[str, tuple[tuple[float, int, int], ...]] = field(default_factory=dict)
     """Of a trained model, by task: how right it was on rows that its training held out, see TaskFields."""
+    learnt_from: Mapping[str, bytes] = field(default_factory=dict)
+    """The same, one after the other: fingerprints of the inputs that it learnt from. Without a task's: not known."""
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
     is_fallback: bool = False  # The model that should run does not open, so this one does.

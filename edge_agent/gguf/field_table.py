@@ -5,6 +5,7 @@ The table is stored in the model's file, where other models have their chat temp
 
 from __future__ import annotations
 
+import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_agent.core.codes import Code, Refusal
+from edge_agent.core.labelled import ROW_KEYS
 from edge_agent.core.pipe import OddField
 from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.wording import cut, shown
@@ -29,6 +31,10 @@ _MAX_EDGES = 255
 MAX_CODES = 16
 # The shares of the training rows between which a value is usual.
 USUAL_SHARES = 0.01, 0.99
+# A stranger's input has the fingerprint of one of 50,000 others once in 80,000 times.
+FINGERPRINT_BYTES = 4
+# Together they take 0.4 MB of the model's file.
+MAX_FINGERPRINTS = 50_000
 # Shorter tokens are pieces of unknown words, as a rule.
 _PIECE_BYTES = 3
 
@@ -186,6 +192,8 @@ class TaskFields(_Checked):
     """The task's template in training, without which the fields mean something else. None: an older bundle's."""
     held_out: tuple[tuple[_Number, int, int], ...] = ()
     """By score of the best label, of rows that training held out: how many were answered right, and how many in all."""
+    learnt: Annotated[str, Field(pattern=f"^([0-9a-f]{{{2 * FINGERPRINT_BYTES}}})*$")] | None = None
+    """The fingerprints of all inputs that the model learnt from, in hex. None: they are too many, or not known."""
 
 
 class FieldTable(_Checked):
@@ -234,6 +242,11 @@ class FieldTable(_Checked):
     def templates(self) -> dict[str, str]:
         """The template of each task that has one."""
         return {name: task.template for name, task in self.tasks.items() if task.template is not None}
+
+    @property
+    def fingerprints(self) -> dict[str, bytes]:
+        """One after the other, the fingerprints of the inputs that each task was learnt from, where they are known."""
+        return {name: bytes.fromhex(task.learnt) for name, task in self.tasks.items() if task.learnt is not None}
 
     def with_held_out(self, counts: Mapping[str, tuple[tuple[float, int, int], ...]]) -> FieldTable:
         """With the counts of each task's held-out rows."""
@@ -325,6 +338,20 @@ def values_of(text: str) -> dict[str, Any]:
     except NotJsonError:
         value = None
     return dict(_flat(value, "")) if isinstance(value, dict) else {WHOLE_TEXT: text}
+
+
+def fingerprint(text: str) -> bytes:
+    """Of an input as a template prints it: the same for the same values in any order, however a number is written."""
+    values = {name: value for name, value in values_of(text).items() if name not in ROW_KEYS}
+    numbers = {name: number_of(value) for name, value in values.items()}
+    canonical = [[name, values[name] if numbers[name] is None else numbers[name]] for name in sorted(values)]
+    return hashlib.sha256(compact_json(canonical).encode()).digest()[:FINGERPRINT_BYTES]
+
+
+def fingerprints_of(texts: Iterable[str]) -> str | None:
+    """As TaskFields.learnt."""
+    distinct = sorted({fingerprint(text) for text in texts})
+    return None if len(distinct) > MAX_FINGERPRINTS else b"".join(distinct).hex()
 
 
 def _flat(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

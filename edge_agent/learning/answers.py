@@ -34,6 +34,11 @@ def student_store_name(task: str, student: str) -> str:
     return f"{task}/{student}"
 
 
+def again_store_name(task: str) -> str:
+    """The name under which a model's answers to audits of an earlier one are kept. No student has such a name."""
+    return f"{task}/(again)"
+
+
 class AnswerTable:
     """In all methods `basis` identifies a task's definition, the model and the judge. `task` is a task's name, or what
     `student_store_name` returns.
@@ -85,6 +90,18 @@ class AnswerTable:
         )
         return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
+    def newest_wall_s(self, basis: str) -> float:
+        """0 without an answer."""
+        statement = "SELECT coalesce(max(wall_s), 0.0) FROM answers WHERE basis = ?"
+        newest: float = self._store.select(statement, basis)[0][0]
+        return newest
+
+    def count_again(self, basis: str, task: str, *, after: int) -> int:
+        """How many audits with feedback an earlier model was asked first."""
+        statement = "SELECT count(*) FROM answers WHERE basis = ? AND task = ? AND is_marked = 1 AND number > ?"
+        count: int = self._store.select(statement, basis, again_store_name(task), after)[0][0]
+        return count
+
     def forget(self, task: str, *, keep: int, keep_marked: int, before_wall_s: float) -> None:
         """Deletes the answers of all tasks from before, and of this task all but the newest.
 
@@ -118,8 +135,11 @@ class AnswerTable:
 def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
     # A student's answer without an input is an audit: the large model's own answer to the request is kept, too.
-    statement = f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR (task GLOB ? AND input IS NOT NULL) ORDER BY number"  # noqa: S608
-    rows = select(statement, task, student_store_name(task, "*"))
+    statement = (
+        f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR (task GLOB ? AND task <> ? AND input IS NOT NULL)"  # noqa: S608
+        " ORDER BY number"
+    )
+    rows = select(statement, task, student_store_name(task, "*"), again_store_name(task))
     return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
 

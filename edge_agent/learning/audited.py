@@ -85,10 +85,11 @@ class AuditedTasks(Generic[_T]):
         if tracked.kept_count % FORGET_EVERY == 0:
             self._forget_old(tracked)
 
-    def _forget_old(self, tracked: _T) -> None:
+    def _forget_old(self, tracked: _T, store_name: str | None = None) -> None:
+        """store_name: of other answers of the task."""
         keep, before = self._config.keep, moment(time.monotonic()).wall_s - self._config.days * DAY_S
         keep_marked = max(keep, self._min_kept_marked)
-        self._table.forget(tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
+        self._table.forget(store_name or tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
 
     def tick(self, now: float) -> dict[str, Any] | None:
         """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""

@@ -20,6 +20,8 @@ class TaskAccuracy:
     promised: float | None = None
     asked: int = 0  # Audits up to the last answered one.
     audits: int = 0  # Those of them that are answered.
+    earlier: int = 0  # Those of them that an earlier model was asked first, and this one before it came into force.
+    held_out: int = 0  # Rows that training held out which count for a promise, too.
     feedback: int = 0  # How many corrections there were when a new fit was last compared with the map.
     since: str | None = None
     # For the reasons and alarms.
@@ -41,7 +43,9 @@ class StudentFacts:
     least_score: float | None  # The score from which the student answers alone.
 
 
-_OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "asked", "audits", "feedback", "since")
+_OF_HEALTH = (
+    *("given", "accuracy", "lower_bound", "promised", "asked", "audits", "earlier", "held_out", "feedback", "since"),
+)
 
 
 def as_health(

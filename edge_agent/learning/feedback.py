@@ -5,7 +5,7 @@ Belongs to the agent's thread; what the answers say together is computed in the 
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
@@ -18,11 +18,11 @@ from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import Finished
+from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
-from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.answers import AnswerTable, KeptAnswer, again_store_name
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
@@ -31,6 +31,7 @@ from edge_agent.learning.maths.assessment import Assessment, assess
 from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.shares import upper_bound
 from edge_agent.learning.students import UNREACHABLE, Students
+from edge_agent.learning.trial import answered_again, unused_audits
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import Task
 
@@ -164,6 +165,28 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             tracked.due_at = 0.0
         return True
 
+    def trial_requests(self, model: Model) -> Iterator[EngineRequest]:
+        """What this model is asked before it is in force."""
+        tasks = []
+        for name, tracked in self._tracked.items():
+            # A student leaves the large model only some of the inputs, other ones with each student.
+            has_student = self._students.name_in_store(name) is not None or model.answerer_of(name) is not None
+            if (learnt := model.learnt_from.get(name)) is not None and not has_student:
+                newest_s = self._table.newest_wall_s(tracked.task.basis_for(model.weights_sha256))
+                answers = self._table.asked_or_marked(tracked.basis)
+                newer = [answer for answer in answers if answer.number > tracked.since and answer.wall_s > newest_s]
+                tasks.append((tracked.task, newer, learnt))
+        return unused_audits(tasks)
+
+    def keep_trial(self, model: Model, events: Sequence[Finished | Failed]) -> None:
+        for tracked in self._tracked.values() if events else ():
+            name, basis = again_store_name(tracked.task.name), tracked.task.basis_for(model.weights_sha256)
+            again = answered_again(self._table.asked_or_marked(tracked.basis), events, tracked.config.labels)
+            for answer in again:
+                self._table.keep(name, basis, answer)
+            self._forget_old(tracked, name)
+            log.info("task %s: the new model has answered %d earlier audits", tracked.task.name, len(again))
+
     def _classify_task(self, name: str) -> Task:
         """Raises CommandError(unknown_task)."""
         task = self._tasks.get(name)
@@ -217,8 +240,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         return {"task": name, "output": kept.output, "answer": label, "is_right": label == kept.output}
 
     def _find(self, name: str, mark: Mark) -> list[tuple[str, KeptAnswer]]:
-        """The newest answer that is meant, with its basis; two if a student and the large model answered."""
-        names = [name, *filter(None, [self._students.name_in_store(name)])]
+        """The newest answer that is meant, with its basis; several if more than one model answered."""
+        names = [name, again_store_name(name), *filter(None, [self._students.name_in_store(name)])]
         matches = [match for name in names for match in self._table.find(name, json.dumps(mark.id))]
         if mark.reply_to is not None:
             matches = [(basis, answer) for basis, answer in matches if answer.reply_topic == mark.reply_to]
@@ -277,6 +300,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             lower_bound=assessment.lower_bound,
             asked=assessment.asked,
             audits=assessment.audits,
+            earlier=self._table.count_again(tracked.basis, task.name, after=tracked.since),
+            held_out=assessment.held_out,
             feedback=tracked.compared_rows,
             promised=config.min_accuracy if assessment.promise else None,
             is_unproven=config.min_accuracy is not None and assessment.promise is None,

@@ -6,7 +6,7 @@ Belongs to the agent's thread.
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from edge_agent.commands.fields import parse_command, parse_fields, result_publication
@@ -16,7 +16,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import Finished, WorkerAnswer
+from edge_agent.core.pipe import EngineRequest, Failed, Finished, WorkerAnswer
 from edge_agent.core.topics import reply_topic_fault
 from edge_agent.core.wording import cut
 from edge_agent.learning import facts
@@ -116,6 +116,12 @@ class Learning(Answerers):
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         super().set_priors(priors)
         self._feedback.on_priors()
+
+    def trial_requests(self, model: Model) -> Iterable[EngineRequest]:
+        return self._feedback.trial_requests(model)
+
+    def keep_trial(self, model: Model, answers: Sequence[Finished | Failed]) -> None:
+        self._feedback.keep_trial(model, answers)
 
     def set_model(self, model: Model) -> None:
         super().set_model(model)

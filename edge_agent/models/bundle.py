@@ -208,6 +208,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
         students=students,
         score_maps=_read_score_maps(path, manifest),
         held_out={} if facts.fields is None else {name: task.held_out for name, task in facts.fields.tasks.items()},
+        learnt_from={} if facts.fields is None else facts.fields.fingerprints,
         chat_template_sha256=facts.chat_template_sha256,
         tokens=facts.tokens or None,
         all_tokens=facts.all_tokens or None,

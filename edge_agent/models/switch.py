@@ -24,10 +24,10 @@ from edge_agent.core.wording import printable, shown, shown_path
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault
 from edge_agent.models.canaries import CanaryError, RenderedCanaries
-from edge_agent.models.trial import load_and_run_canaries, open_with_canaries
+from edge_agent.models.trial import load_and_ask, open_with_canaries
 from edge_agent.models.trust import keep_revocations, read_trust
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.worker.client import WorkerClient, WorkerError
+from edge_agent.worker.client import Answered, WorkerClient, WorkerError
 from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -165,9 +165,10 @@ class ModelSwitch:
             yield from self._end_old_worker(attempt)
             while self._supervisor.has_retired:
                 yield
-        ready = yield from self._load_and_check(attempt, model, canaries)
+        ready, answers = yield from self._load_and_check(attempt, model, canaries)
         if attempt.runs_beside:
             yield from self._end_old_worker(attempt)
+        self._dispatcher.admission.answerers.keep_trial(model, answers)
         yield from self._record(attempt, model)
         return self._put_in_force(attempt, model, ready, None if canaries is None else len(canaries.requests))
 
@@ -217,18 +218,22 @@ class ModelSwitch:
         self._supervisor.retire()
         self._dispatcher.on_worker_lost("its model is replaced", self._now)
 
-    def _load_and_check(self, attempt: _Attempt, model: Model, canaries: RenderedCanaries | None) -> _Steps[Ready]:
+    def _load_and_check(
+        self, attempt: _Attempt, model: Model, canaries: RenderedCanaries | None
+    ) -> _Steps[tuple[Ready, list[Answered]]]:
+        """Also gives the answers to what the answerers ask of a new model."""
         try:
             attempt.worker = worker = WorkerClient(self._supervisor.load_command(model))
         except OSError as error:
             raise CommandError(CommandCode.LOAD_FAILED, f"no worker can be started: {error.strerror}") from error
+        requests = self._dispatcher.admission.answerers.trial_requests(model)
         try:
-            ready, differences = yield from _await_result(lambda: load_and_run_canaries(worker, canaries))
+            ready, differences, answers = yield from _await_result(lambda: load_and_ask(worker, canaries, requests))
         except WorkerError as error:
             raise CommandError(CommandCode.LOAD_FAILED, str(error)) from error
         if differences:
             raise CommandError(CommandCode.CANARIES_DIFFER, differences[0])
-        return ready
+        return ready, answers
 
     def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
         """From its end on, a start of the agent takes the new model."""

@@ -1,6 +1,6 @@
 """Which model answers a request, and what the caller gets of its answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
-from edge_agent.core.pipe import Finished, WorkerAnswer
+from edge_agent.core.pipe import EngineRequest, Failed, Finished, WorkerAnswer
 from edge_agent.requests.forecast import cost_class_of
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.score_maps import ScoreMaps, with_map
@@ -72,6 +72,13 @@ class Answerers:
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         """priors: by the task's definition, the scores that the model gives to inputs without content."""
         self.score_maps.set_priors(priors)
+
+    def trial_requests(self, model: Model) -> Iterable[EngineRequest]:
+        """What this model is asked, besides its canaries, before it is in force. It is iterated in another thread."""
+        return ()
+
+    def keep_trial(self, model: Model, answers: Sequence[Finished | Failed]) -> None:
+        """Takes the answers to these requests; `set_model` follows."""
 
     def set_model(self, model: Model) -> None:
         """Another model is in force."""

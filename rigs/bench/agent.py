@@ -81,7 +81,8 @@ def running_agent(
     (folder / "schema.json").write_text(json.dumps(SCHEMA), encoding="utf-8")
     config = folder / "config.toml"
     config.write_text(
-        'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
+        f'state_dir = "state"\nmodels_dir = {json.dumps(str(Path(path).parent))}\n'
+        '[device]\nsite = "bench"\nid = "board"\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
         f"[models.default]\npath = {json.dumps(path)}\n"
         "[engine]\n" + "".join(f"{key} = {value}\n" for key, value in engine.items()) + tasks,

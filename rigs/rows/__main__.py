@@ -7,6 +7,7 @@ bundle: minutes from rows to a bundle, and whether the same rows and seed give t
 unusual: the kind `unusual` beside other detectors, its false alarms, and the fields that it names.
 estimate: the kind `estimate` beside gradient boosting, and how often its intervals hold later numbers. Needs the extra
 `train`.
+judge: how many kept audits judge a new model before its first answer. Needs the extra `train`.
 """
 
 import importlib
@@ -14,7 +15,7 @@ import sys
 
 from rigs.machine import parser_of
 
-COMMANDS = ("breaks", "codes", "runs", "bundle", "unusual", "estimate")
+COMMANDS = ("breaks", "codes", "runs", "bundle", "unusual", "estimate", "judge")
 
 
 def main() -> int:

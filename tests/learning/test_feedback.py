@@ -1,4 +1,6 @@
+import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,12 @@ import pytest
 
 from edge_agent.core.codes import CommandError
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.model import Model
+from edge_agent.core.pipe import Student
 from edge_agent.core.score_map import ScoreMap
+from edge_agent.gguf.field_table import fingerprint
+from edge_agent.learning import trial
+from edge_agent.learning.answers import read_answers
 from edge_agent.learning.feedback import Mark
 from edge_agent.learning.learning import Learning
 from edge_agent.requests.request import Request
@@ -18,6 +25,7 @@ from edge_agent.store.store import Store
 from tests.helpers.support import MODEL, config, finished
 
 ON = "[feedback]\nenabled = true\n"
+STUDENT = Student(name="s", path="s.gguf", sha256="5", quantization="q", tasks={"t": ("a", "b", "c")})
 TASK = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b", "c"]\n'
 
 
@@ -272,6 +280,102 @@ def test_held_out_rows_say_nothing_about_a_fitted_map_or_after_a_drop() -> None:
             setattr(bench.feedback._tracked["t"], name, value)
         bench.settle()
         assert bench.feedback.facts()["t"].is_unproven
+
+
+KEEPS = PROMISED.replace("enabled = true", "enabled = true\nkeep_inputs = true")
+
+
+def audit(bench: Bench, numbers: Sequence[int], answered: Callable[[int], bool] = lambda _: True) -> None:
+    """Audits of the model in force, which is never right."""
+    for number in numbers:
+        bench.answer(number, {"a": 0.1, "b": 0.8, "c": 0.1}, value={"x": number})
+        if answered(number):
+            bench.mark(number, "a")
+
+
+def switch(bench: Bench, model: Model) -> list[int]:
+    """To a model that is always right; gives what it was asked, as inputs."""
+    requests = list(bench.learning.trial_requests(model))
+    events = [finished(one.id, text=None, scores={"a": 0.9, "b": 0.05, "c": 0.05}) for one in requests]
+    bench.learning.keep_trial(model, events)
+    bench.learning.set_model(model)
+    bench.settle()
+    return [json.loads(one.messages[-1].content)["x"] for one in requests]
+
+
+def learnt(*inputs: int) -> dict[str, bytes]:
+    return {"t": b"".join(fingerprint(json.dumps({"x": one})) for one in inputs)}
+
+
+def test_a_new_model_answers_the_audits_that_its_training_cannot_have_used(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, KEEPS)
+    audit(bench, range(60))
+    bench.settle()
+    assert bench.feedback.facts()["t"].is_unproven
+    new = replace(bench.of_model, sha256="m2", learnt_from=learnt(*range(0, 21, 5)))
+    # Those up to the newest row of the training are no fair sample of the others, whichever it left out.
+    assert switch(bench, new) == [*range(59, 20, -1)]
+    facts = bench.feedback.facts()["t"]
+    assert (facts.audits, facts.earlier, facts.accuracy, facts.promised) == (39, 39, 1.0, 0.9)
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
+    # What callers got stays, and each answer makes one row.
+    kept = read_answers(bench.store.select, "t")
+    assert (len(kept), {one.output for one in kept}) == (60, {None})
+    # On the way back nothing is asked twice: only what came meanwhile.
+    audit(bench, range(60, 65))
+    assert switch(bench, replace(bench.of_model, learnt_from=learnt())) == [64, 63, 62, 61, 60]
+    assert (bench.feedback.facts()["t"].audits, bench.feedback.facts()["t"].earlier) == (65, 5)
+
+
+def test_an_earlier_audit_may_still_be_answered_by_its_caller() -> None:
+    bench = Bench(text=KEEPS)
+    audit(bench, range(40), lambda number: number < 35)
+    switch(bench, replace(bench.of_model, sha256="m2", learnt_from=learnt()))
+    # Unanswered ones count: a choice of audits proves nothing.
+    assert (bench.feedback.facts()["t"].asked, bench.feedback.facts()["t"].audits) == (35, 35)
+    bench.mark(39, "a")
+    bench.settle()
+    facts = bench.feedback.facts()["t"]
+    assert (facts.asked, facts.audits, facts.promised) == (40, 36, 0.9)
+
+
+def test_a_new_model_is_asked_nothing_where_it_is_unknown_what_training_used() -> None:
+    bench = Bench(text=KEEPS)
+    audit(bench, range(3))
+    for model in (
+        replace(bench.of_model, sha256="m2"),
+        replace(bench.of_model, sha256="m2", learnt_from=learnt(), students=(STUDENT,)),
+    ):
+        assert switch(bench, model) == []
+    bench = Bench(text=PROMISED)
+    audit(bench, range(3))
+    assert switch(bench, replace(bench.of_model, sha256="m2", learnt_from=learnt())) == []
+
+
+def test_answers_to_another_definition_of_the_task_judge_no_new_model() -> None:
+    bench = Bench(text=KEEPS)
+    audit(bench, range(3))
+    other = config(KEEPS + 'system = "Look again."\n')
+    new = replace(bench.of_model, sha256="m2", learnt_from=learnt())
+    requests = list(bench.learning.trial_requests(new))
+    bench.learning.reconfigure(other, with_built_in(other.tasks))
+    assert not list(bench.learning.trial_requests(new))
+    bench.learning.keep_trial(
+        new, [finished(one.id, text=None, scores={"a": 1.0, "b": 0.0, "c": 0.0}) for one in requests]
+    )
+    bench.learning.set_model(new)
+    bench.settle()
+    assert bench.feedback.facts()["t"].audits == 0
+
+
+def test_so_many_audits_are_asked_again_and_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(text=KEEPS)
+    audit(bench, range(6))
+    new = replace(bench.of_model, sha256="m2", learnt_from=learnt())
+    monkeypatch.setattr(trial, "MAX_REQUESTS", 4)
+    assert switch(bench, new) == [5, 4, 3, 2]
+    monkeypatch.setattr(trial, "MAX_S", -1.0)
+    assert switch(bench, replace(new, sha256="m3")) == []
 
 
 def test_a_choice_of_audits_proves_nothing() -> None:

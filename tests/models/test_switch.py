@@ -199,6 +199,28 @@ def test_no_model_is_in_force_before_its_canaries_and_its_record(board: Board, m
     assert (board.worker, board.supervisor.restart_at) == (board.processes[1], None)
 
 
+def test_what_the_answerers_ask_follows_the_canaries_and_is_theirs_before_the_model_is_in_force(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerers, kept = board.dispatcher.admission.answerers, list[Any]()
+    asked = [replace(request_of_canary(), id=number) for number in (70, 60)]
+    monkeypatch.setattr(answerers, "trial_requests", lambda _model: iter(asked))
+    monkeypatch.setattr(
+        answerers, "keep_trial", lambda model, events: kept.append((model, events, board.supervisor.model is model))
+    )
+    board.run("new")
+    [(model, events, was_in_force)] = kept
+    assert board.runs(board.worker) == [0, 1, 70, 60]
+    assert (model, [event.id for event in events], was_in_force) == (board.supervisor.model, [70, 60], False)
+    # A worker that dies of one of them is no model to switch to.
+    board.answers[60] = KILLED
+    assert board.run("plain", allow_downgrade=True) == "load_failed"
+
+
+def request_of_canary() -> EngineRequest:
+    return CANARIES.build_engine_request(0, 0)
+
+
 def test_requests_of_an_old_worker_that_dies_run_again_on_the_new_one(board: Board) -> None:
     board.desk.ask({"input": "x", "id": "x"})
     board.ask("plain")

@@ -48,6 +48,7 @@ class Assessment:
     audits: int  # Those of them that have feedback.
     right: int  # Audits that are right under the map, whatever its score.
     lower_bound: float | None  # Of the share of right audits; None without any.
+    held_out: int  # Rows that training held out which count for a promise like audits.
     promise: promise.Promise | None  # The answers for which `min_accuracy` can be promised; None if there are none.
     dropped_from: float | None  # The accuracy before it fell; None if it has not.
     shift: float | None  # How far the newest answers are from the oldest; None if chance may explain it.
@@ -80,10 +81,10 @@ def assess(
         asked.pop()
     audits = [JudgedAnswer.of(answer.scores, answer.label, score_map) for answer in asked if answer.is_marked]
     outcomes = [audit.is_right for audit in audits]
+    earlier = [] if _contradict(audits, held_out, confidence) else held_out
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
         others = [score_map.best(answer.scores)[1] for answer in recent if not answer.is_audit]
-        earlier = [] if _contradict(audits, held_out, confidence) else held_out
         promised = promise.find_promise([*earlier, *audits], others, min_accuracy, confidence)
     return Assessment(
         map=score_map,
@@ -94,6 +95,7 @@ def assess(
         audits=len(outcomes),
         right=sum(outcomes),
         lower_bound=lower_bound(sum(outcomes), len(outcomes), confidence) if outcomes else None,
+        held_out=len(earlier),
         promise=promised,
         dropped_from=drift.accuracy_before_drop(outcomes),
         shift=_shift(recent, score_map),

@@ -23,6 +23,8 @@ from convert.learning.study import folds_of
 from convert.learning.table import Noise, build_table, outliers_of
 from convert.learning.training_rows import Row, read_training_rows
 from edge_agent.core import extras
+from edge_agent.gguf import field_table
+from edge_agent.gguf.field_table import FINGERPRINT_BYTES, FieldTable, fingerprint
 from tests.convert.conversions import Cli
 
 LABELS = ("calm", "loud")
@@ -305,6 +307,26 @@ def test_fields_are_numbers_or_texts_and_times_are_neither(tmp_path: Path) -> No
     assert edges["at.hall"] == (1.0,)
     assert edges["rms"] is not None
     assert (len(edges["rms"]), edges["rms"][0], edges["rms"][-1]) == (65, 0.0, 99 / 7)
+
+
+def test_a_model_knows_what_it_learnt_from_however_its_values_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read(tmp_path, lines(60, ts=float) + lines(60, group=str))
+    table = build_table(rows)
+    learnt = table.fingerprints["sound"]
+    known = {learnt[at : at + FINGERPRINT_BYTES] for at in range(0, len(learnt), FINGERPRINT_BYTES)}
+    assert len(known) == 60
+    for text in (
+        '{"rms": 1.001}',
+        '{"ts": 7, "rms": "1.0010"}',
+        '{"rms":1.001,"group":"a","machine":"b","other":null}',
+    ):
+        assert fingerprint(text) in known
+    assert not known & {fingerprint(text) for text in ('{"rms": 1.002}', '{"rms": 1.001, "x": 1}', "1.001", "")}
+    assert FieldTable.model_validate_json(table.model_dump_json(by_alias=True)).fingerprints == table.fingerprints
+    monkeypatch.setattr(field_table, "MAX_FINGERPRINTS", 59)
+    assert build_table(rows).fingerprints == {}
 
 
 def with_codes(folder: Path, number: int = 400) -> list[Row]:
