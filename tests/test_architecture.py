@@ -1,7 +1,10 @@
-"""ARCHITECTURE.md's map names every package of the daemon, and nothing that is not there."""
+"""ARCHITECTURE.md's map names what is there, and a kind of task is named in few files."""
 
+import ast
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 MAP = re.search(r"```\n(.*?)```", (ROOT / "ARCHITECTURE.md").read_text("utf-8"), re.DOTALL)
@@ -20,3 +23,70 @@ def test_files_that_the_map_names_exist() -> None:
     assert MAP is not None
     existing = {path.name for folder in ("edge_agent", "convert", "rigs") for path in (ROOT / folder).rglob("*.py")}
     assert set(re.findall(r"\b\w+\.py\b", MAP[1])) <= existing
+
+
+# What names a kind: itself, its classes, its keys and fields. An estimate of requests/forecast is a time.
+_NAMES = {
+    "unusual": re.compile(r"(?i)unusual|usual_?(readings|engine|command|report|training)|learn_usual|false_alarms"),
+    "estimate": re.compile(
+        r"kinds\.estimate|learning\.estimates|[` \"]estimate[`\"]|EstimateTask|with_number|number_quality"
+        r"|Number(Plan|Bins|Answers?|Quality|Accuracy)"
+    ),
+}
+_OWN = {"unusual": re.compile(r"/(un)?usual"), "estimate": re.compile(r"/(estimates?|numbers)\.py")}
+# The other files of the product that name it: what a kind adds to them, it cannot say in a file of its own.
+_NAMED_IN = {
+    "unusual": [
+        "convert/agent.py",
+        "convert/learning/commands.py",
+        "edge_agent/core/kinds/registry.py",
+        "edge_agent/engine/students.py",
+        "edge_agent/learning/learning.py",
+        "edge_agent/models/bundle.py",
+        "edge_agent/tools/schema/info.json",
+        "edge_agent/tools/schema/reply.json",
+    ],
+    # More than 8: a plan of its own is a case of each engine, and a part of quality.json one of each report.
+    "estimate": [
+        "convert/agent.py",
+        "convert/learning/report.py",
+        "convert/learning/summary.py",
+        "convert/learning/table.py",
+        "convert/learning/training.py",
+        "edge_agent/core/kinds/registry.py",
+        "edge_agent/core/pipe.py",
+        "edge_agent/engine/active_request.py",
+        "edge_agent/engine/echo.py",
+        "edge_agent/gguf/field_table.py",
+        "edge_agent/learning/learning.py",
+        "edge_agent/tools/schema/health.json",
+        "edge_agent/tools/schema/info.json",
+        "edge_agent/tools/schema/reply.json",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", _NAMES)
+def test_few_files_name_a_kind_beside_its_own(kind: str) -> None:
+    named_in = [
+        str(path.relative_to(ROOT))
+        for folder in ("convert", "edge_agent")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".py", ".json", ".jinja"}
+        if not _OWN[kind].search(str(path)) and _NAMES[kind].search(_code(path))
+    ]
+    assert named_in == _NAMED_IN[kind]
+
+
+def _code(path: Path) -> str:
+    """All names and texts of a module, without its comments and docstrings; other files as they are."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".py":
+        return text
+    nodes = list(ast.walk(ast.parse(text)))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    words = list[str]()
+    for node in nodes:
+        values = [value for _, value in ast.iter_fields(node) if isinstance(value, str) and id(node) not in docstrings]
+        words += (f'"{value}"' for value in values) if isinstance(node, ast.Constant) else values
+    return "\n".join(words)

@@ -50,15 +50,11 @@ class TrainedModel:
             name: (None if self.table.tasks[name].most_log_odds is None else log_odds, strangeness)
             for name, (log_odds, strangeness) in limits.items()
         }
-        return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_limits(known)))
+        return self.with_table(self.table.with_limits(known))
 
-    def with_levels(self, levels: Mapping[str, tuple[float, ...]]) -> "TrainedModel":
-        """With levels of answers that are numbers, by task, see NumberBins."""
-        return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_levels(levels)))
-
-    def with_held_out(self, counts: Mapping[str, tuple[tuple[float, int, int], ...]]) -> "TrainedModel":
-        """With the counts from which the board's promises start, by task."""
-        return replace(self, vocabulary=replace(self.vocabulary, table=self.table.with_held_out(counts)))
+    def with_table(self, table: FieldTable) -> "TrainedModel":
+        """table: with the same tokens."""
+        return replace(self, vocabulary=replace(self.vocabulary, table=table))
 
     @property
     def parameters(self) -> int:

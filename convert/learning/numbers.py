@@ -12,7 +12,7 @@ from statistics import median
 
 from ..agent import EstimateTask, NumberBins, level_of, mean_interval, ranges_of, share_interval
 from .quality import AnsweredRow
-from .report import NumberQuality
+from .report import NumberQuality, TaskQuality
 from .runs import effective_rows, sums_by_group
 from .training_rows import Row
 
@@ -84,6 +84,11 @@ def number_quality(rows: Sequence[Row], answers: Sequence[AnsweredRow]) -> Numbe
         holds_interval=share_interval(share * total, total),
         width=median(high - low for low, high in intervals),
     )
+
+
+def with_number(quality: TaskQuality, number: NumberQuality) -> TaskQuality:
+    """The quality of a task whose answers are numbers."""
+    return replace(quality, number=number, is_useless=number.mean_error >= number.constant_error)
 
 
 def _config_of(row: Row) -> EstimateTask:

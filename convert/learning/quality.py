@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent import FieldTable, JudgedAnswer, calibration_error, number_of
-from .report import UNSURE, Baseline, NumberQuality, ReadField, Suspect, TaskQuality, TeacherQuality
+from .report import UNSURE, Baseline, ReadField, Suspect, TaskQuality, TeacherQuality
 from .runs import effective_rows
 from .table import code_text, outliers_of
 from .training_rows import Row
@@ -47,7 +47,6 @@ def task_quality(
     baseline: Baseline | None,
     *,
     teacher: TeacherQuality | None = None,
-    number: NumberQuality | None = None,
 ) -> TaskQuality:
     """The quality of one task. rows: all of the task's. judged: the answers to those that were held out."""
     task = rows[0].task
@@ -56,8 +55,6 @@ def task_quality(
     suspects = _suspects(judged) if labels else []
     most_frequent = Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1]
     is_useless = sum(map(_is_best_label_right, judged)) <= most_frequent
-    if number is not None:
-        is_useless = number.mean_error >= number.constant_error
     return TaskQuality(
         name=task.name,
         kind=task.config.kind,
@@ -77,7 +74,6 @@ def task_quality(
         fields=tuple(_read_field(name, table, rows) for name in table.tasks[task.name].fields),
         is_agreement=not labelled,
         teacher=teacher,
-        number=number,
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from ..agent import EstimateTask, UnusualTask
 from ..errors import ConvertError
 from .quality import AnsweredRow
 from .report import TeacherQuality
@@ -115,7 +114,7 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     With groups, whole groups are held out; otherwise with times, the newest part; otherwise parts stratified by answer,
     one of many rows or each of few. Raises ConvertError for a task without rows on one of the two sides.
     """
-    is_number = all(isinstance(row.task.config, EstimateTask) for row in rows)
+    is_number = all(row.task.config.is_number for row in rows)
     has_many = len(rows) >= (MANY_NUMBERS if is_number else MANY_ROWS)
     if any(row.group is not None for row in rows):
         parts = _parts_by_group(rows, seed)
@@ -177,7 +176,7 @@ def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:
 def _input(row: Row) -> tuple[str, ...]:
     """The same for rows that give one another's answer away. That a reading comes again is what makes it usual."""
     name = row.task.name
-    return (name, row.request.where) if isinstance(row.task.config, UnusualTask) else (name, row.text)
+    return (name, row.request.where) if row.task.config.has_own_model else (name, row.text)
 
 
 def _by_answer(rows: Sequence[Row], seed: int) -> list[Row]:

@@ -14,7 +14,6 @@ from ..agent import (
     USUAL_SHARES,
     ControlToken,
     ErrorCode,
-    EstimateTask,
     FieldTable,
     InputField,
     NumberBins,
@@ -91,7 +90,7 @@ def _task_fields(rows: Sequence[Row], fields: Sequence[InputField], codes: Seque
         most_log_odds=0.0 if config.choices and numbers else None,
         required=tuple(name for name in names if all(name in of_row for of_row in known)),
         min_numbers=min(len(of_row & numbers) for of_row in known),
-        number=_number_bins([row.answer for row in rows]) if isinstance(config, EstimateTask) else None,
+        number=_number_bins([row.answer for row in rows]) if config.is_number else None,
         template=config.template,
         learnt=fingerprints_of(row.text for row in rows),
     )

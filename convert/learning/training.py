@@ -8,7 +8,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from ..agent import MODEL_FILE, EstimateTask, Finished, percent
+from ..agent import MODEL_FILE, Finished, percent
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..errors import ConvertError, escaped
 from ..evaluate.requests import Requests
@@ -21,7 +21,7 @@ from ..read.model import read_model
 from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .baselines import baseline_of
 from .model import TrainedModel, train_model
-from .numbers import levels_of, number_quality, with_levels
+from .numbers import levels_of, number_quality, with_levels, with_number
 from .quality import AnsweredRow, HeldOutCounts, Limits, held_out_counts, limits_of, task_quality, with_limits
 from .recipe import MAX_NUMBER_EPOCHS, MIN_STEPS, Recipe
 from .report import TaskQuality, Training, render_training
@@ -138,7 +138,7 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
         judged = [answered for fold_answers in answers for answered in study.judged(name, fold_answers)]
         limits[name] = limits_of(judged, model.vocabulary.known_strangeness(task_rows))
         held_out[name] = held_out_counts(judged) if task_rows[0].task.config.choices else ()
-        if model.table.tasks[name].number is not None:
+        if task_rows[0].task.config.is_number:
             levels[name] = levels_of(judged)
             judged = with_levels(judged)
         judged = with_limits(judged, limits[name])
@@ -148,17 +148,17 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
             judged,
             baseline_of(study.folds, name, model.table),
             teacher=study.teacher_quality(name, answers[0]),
-            number=number_quality(task_rows, judged) if name in levels else None,
         )
-        qualities.append(quality)
-    model = model.with_limits(limits).with_levels(levels).with_held_out(held_out)
+        qualities.append(with_number(quality, number_quality(task_rows, judged)) if name in levels else quality)
+    model = model.with_limits(limits)
+    model = model.with_table(model.table.with_levels(levels).with_held_out(held_out))
     return Result(model, recipe, study.held_out, tuple(qualities), warnings)
 
 
 def _bounded_recipe(job: TrainingJob, rows: Sequence[Row], trainings: int) -> tuple[Recipe, list[str]]:
     """The job's recipe with as many steps as few rows of numbers and `minutes` allow; and warnings."""
     steps = job.recipe.steps
-    if all(isinstance(row.task.config, EstimateTask) for row in rows):
+    if all(row.task.config.is_number for row in rows):
         steps = min(steps, max(MAX_NUMBER_EPOCHS * len(rows) // job.recipe.batch, MIN_STEPS))
     if job.minutes is None:
         return replace(job.recipe, steps=steps), []

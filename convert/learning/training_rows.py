@@ -14,7 +14,6 @@ from ..agent import (
     MAX_NUMBER,
     ROW_KEYS,
     TIME_KEYS,
-    EstimateTask,
     Task,
     TaskRow,
     compact_json,
@@ -138,8 +137,8 @@ def _fault(row: Row, *, is_labelled: bool) -> str | None:
         fault = config.answer_fault(fields["answer"])
     else:
         fault = judged_fault(row.task)
-        if isinstance(config, EstimateTask):
-            fault = f"task: {row.task.name} is of the kind estimate, and no teacher answers with a number"
+        if config.is_number:
+            fault = f"task: {row.task.name} is of the kind {config.kind}, and no teacher answers with a number"
         if "answer" in fields:
             rule = "rows without labels have none; those with one belong in --labelled"
             fault = f"answer: {rule} (got {shown(fields['answer'])})"

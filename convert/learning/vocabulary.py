@@ -50,9 +50,8 @@ class Vocabulary:
     def encode(self, row: Row, weight: float) -> list[EncodedExample]:
         """The row with each answer that it may have; they share its weight by their chances."""
         prompt = self.prompt_ids(self.table.parts(row.task.name, row.text))
-        if (number := self.table.tasks[row.task.name].number) is not None:
-            bin_token = self.table.answer_bins(row.task.name)[number.bin_of(row.answer)]
-            return [EncodedExample(prompt, [self.id_of(bin_token)], weight)]
+        if (token := self.table.answer_token(row.task.name, row.answer)) is not None:
+            return [EncodedExample(prompt, [self.id_of(token)], weight)]
         chances = {row.answer_text: 1.0} if row.chances is None else row.chances
         return [
             EncodedExample(prompt, [*self._text_ids(answer), self.end_of_turn], weight * chance)
@@ -69,7 +68,7 @@ class Vocabulary:
         """How strange the row's texts are; None for a task that writes its answers, or without texts."""
         task = self.table.tasks[row.task.name]
         fields = (field for field in self.table.fields if field.name in task.fields)
-        if not (task.labels or task.number) or not any(field.edges is None for field in fields):
+        if not task.is_scored or not any(field.edges is None for field in fields):
             return None
         texts = [part for part in self.table.parts(row.task.name, row.text) if isinstance(part, str)]
         # A character of a byte-level token is a byte.

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.pipe import EngineRequest, LabelsPlan, NumberPlan, OddField, SchemaPlan, TextPlan
 from edge_agent.engine.answer.answer import Answer, Continuation
 from edge_agent.engine.answer.json_answer import JsonSchema
-from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, NumberAnswer
+from edge_agent.engine.answer.labels import LabelAnswer, LabelTree
+from edge_agent.engine.answer.numbers import NumberAnswers
 from edge_agent.engine.answer.text_answer import TextAnswer
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import MeasuredRequest
@@ -72,9 +72,7 @@ class RequestBuilder:
         self.chat: Chat | FieldPrompts = Chat(llama) if table is None else FieldPrompts(llama, table)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
         self.tree = lru_cache(_MAX_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))
-        self._bins = lru_cache(_MAX_KEPT)(
-            lambda tokens: LabelTree(list(map(str, tokens)), lambda token: [int(token)], llama.end_of_turn)
-        )
+        self._numbers = NumberAnswers(llama, self.chat)
         self._schema = lru_cache(_MAX_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
 
     def prompt_crc32(self, prompt: Sequence[int]) -> int | None:
@@ -125,12 +123,7 @@ class RequestBuilder:
                     ood = self.chat.out_of_distribution(engine_request.task, prompt)
                 return LabelAnswer(self._llama.logits, self.tree(labels), ood)
             case NumberPlan():
-                if not isinstance(self.chat, FieldPrompts):
-                    message = "a number is estimated only by a model that `edge-convert train` made"
-                    raise Refusal(Code.UNKNOWN_TASK, message)
-                ood = self.chat.out_of_distribution(engine_request.task, prompt)
-                bins, tokens = self.chat.number(engine_request.task)
-                return NumberAnswer(self._llama.logits, self._bins(tokens), ood, bins)
+                return self._numbers.begin(engine_request.task, prompt)
             case SchemaPlan(schema=schema):
                 # Not sorted: the schema's order is the order of the answer's keys.
                 return self._schema(json.dumps(schema)).answer(engine_request)

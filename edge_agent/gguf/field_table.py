@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.labelled import ROW_KEYS
-from edge_agent.core.pipe import OddField
+from edge_agent.core.pipe import LabelsPlan, NumberPlan, OddField, Plan, SchemaPlan, TextPlan
 from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.wording import cut, shown
 
@@ -195,6 +195,23 @@ class TaskFields(_Checked):
     learnt: Annotated[str, Field(pattern=f"^([0-9a-f]{{{2 * FINGERPRINT_BYTES}}})*$")] | None = None
     """The fingerprints of all inputs that the model learnt from, in hex. None: they are too many, or not known."""
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether the model scores the answers that it may give, instead of writing one."""
+        return bool(self.labels) or self.number is not None
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether the model is trained to answer by this plan."""
+        match plan:
+            case LabelsPlan(labels=labels):
+                return set(labels) == set(self.labels)
+            case SchemaPlan():
+                return not self.is_scored
+            case NumberPlan():
+                return self.number is not None
+            case TextPlan():
+                return False
+
 
 class FieldTable(_Checked):
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -267,6 +284,11 @@ class FieldTable(_Checked):
         number = self.tasks[task].number
         bins = 0 if number is None else len(number.edges) - 1
         return [ControlToken(f"<|number {task} {at}|>") for at in range(bins)]
+
+    def answer_token(self, task: str, answer: Any) -> ControlToken | None:
+        """The token of an answer; None for one that is a text."""
+        number = self.tasks[task].number
+        return None if number is None else self.answer_bins(task)[number.bin_of(answer)]
 
     def parts(self, task: str, text: str) -> Iterator[ControlToken | str]:
         """The prompt of one of `tasks`, for an input as its template prints it. Raises Refusal(bad_field)."""

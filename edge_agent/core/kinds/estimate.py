@@ -44,6 +44,7 @@ class EstimateTask(AuditedTask):
     definition_fields = (*AuditedTask.definition_fields, "minimum", "maximum", "confidence")
     info_fields = (*AuditedTask.info_fields, "unit", "minimum", "maximum", "confidence")
     writes = False
+    is_number = True
     takes_feedback = True
     canary_part = "scores"
 

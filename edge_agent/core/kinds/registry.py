@@ -10,7 +10,7 @@ To add one, write its module beside this one, name it below and describe what ca
 * An example of each of its keys is in `_EXAMPLE` of docs/generate.py; a field that other replies have as null is in
   requests/replies (`_document`). rigs/fuzz/answers.py checks outputs.
 * A plan of its own is named in core/pipe (`Plan`) and answered by a module in engine/answer. It has a case in
-  engine/active_request, in engine/echo and in engine/prompt/field_prompts, which mypy finds. A `finish` of its own is
+  engine/active_request, in engine/echo and in gguf/field_table (`fits`), which mypy finds. A `finish` of its own is
   named in core/pipe, too.
 * If a small model of the bundle answers it, and never the large one, it says so (`has_own_model`). A file in another
   format than .gguf is read in models/bundle (`_students`, STUDENT_FILE) and opened in engine/students. The converter
@@ -18,6 +18,8 @@ To add one, write its module beside this one, name it below and describe what ca
 * If people may say what its answers should have been (`takes_feedback`), a subclass of learning/keeper, which
   learning/learning lists.
 * If `edge-convert train` is to judge it other than as one of `choices`: convert/learning/training, quality, report.
+
+tests/test_architecture.py lists the files that name a kind beside its own: the fewer, the better.
 """
 
 from typing import Annotated, get_args

@@ -101,6 +101,7 @@ class TaskBase(Table):
     has_own_model: ClassVar[bool] = False  # A small model of the bundle answers, and never the large one.
     writes: ClassVar[bool] = True  # The model writes the answer, of at most `max_tokens`.
     is_text: ClassVar[bool] = False  # An answer is free text, which may be streamed, and is neither right nor wrong.
+    is_number: ClassVar[bool] = False  # An answer is a number.
     takes_feedback: ClassVar[bool] = False  # Answers are kept, so that people can say what was right.
     canary_part: ClassVar[Literal["scores", "values", "beginning"]]  # The part of an answer that canaries record.
     file_keys: ClassVar[tuple[str, ...]] = ()  # Keys that hold a JSON object, or name a file with one.

@@ -22,7 +22,6 @@ from edge_agent.core.pipe import Finish
 from edge_agent.engine.answer.answer import Answer, Continuation
 from edge_agent.engine.prompt.field_prompts import OutOfDistribution
 from edge_agent.engine.step.cache_sequence import CacheSequence
-from edge_agent.gguf.field_table import NumberBins
 
 TokenPath = tuple[int, ...]
 LogitsRow = npt.NDArray[np.float32]
@@ -103,7 +102,7 @@ class LabelTree:
 class LabelAnswer(Answer):
     """Collects the logits that the tree of labels needs."""
 
-    _end = Finish.LABELS
+    end = Finish.LABELS
 
     def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree, ood: OutOfDistribution) -> None:
         """`logits` gives those of a row of the last batch."""
@@ -131,26 +130,10 @@ class LabelAnswer(Answer):
                     self._excess = excess if self._excess is None else max(self._excess, excess)
             sequence.outputs_read += 1
         if rows and self._tree.is_complete(self._read):
-            self.finish = self._end
+            self.finish = self.end
 
     def result(self) -> dict[str, Any]:
         return {"scores": self._tree.scores(self._read), "unlike": self._excess}
-
-
-class NumberAnswer(LabelAnswer):
-    """As that of labels, each a bin of numbers, with the chances corrected."""
-
-    _end = Finish.MODEL
-
-    def __init__(
-        self, logits: Callable[[int], LogitsRow], tree: LabelTree, ood: OutOfDistribution, bins: NumberBins
-    ) -> None:
-        super().__init__(logits, tree, ood)
-        self._bins = bins
-
-    def result(self) -> dict[str, Any]:
-        result = super().result()
-        return result | {"scores": self._bins.corrected([*result["scores"].values()])}
 
 
 def _softmax(logits: LogitsRow) -> list[float]:

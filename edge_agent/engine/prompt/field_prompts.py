@@ -11,18 +11,9 @@ from pydantic import ValidationError
 
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.kinds.task import template_sha256
-from edge_agent.core.pipe import (
-    EngineRequest,
-    LabelsPlan,
-    NumberPlan,
-    OddField,
-    Plan,
-    SchemaPlan,
-    TaskPrefix,
-    TextPlan,
-)
+from edge_agent.core.pipe import EngineRequest, LabelsPlan, OddField, TaskPrefix, TextPlan
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.gguf.field_table import UNLIKE, FieldTable, NumberBins, TaskFields, strangeness
+from edge_agent.gguf.field_table import UNLIKE, ControlToken, FieldTable, strangeness
 from edge_agent.gguf.model import FIELDS_KEY
 
 if TYPE_CHECKING:
@@ -47,11 +38,11 @@ class FieldPrompts:
     def __init__(self, llama: Llama, table: str) -> None:
         self._llama = llama
         try:
-            self._table = FieldTable.model_validate_json(table)
+            self.table = FieldTable.model_validate_json(table)
         except ValidationError as error:
             raise ValueError(f"{FIELDS_KEY}: {first_fault(error)}") from error
         self._ids = dict[str, int]()
-        for control in self._table.controls:
+        for control in self.table.controls:
             tokens = llama.tokenize(control.text, parse_special=True)
             if len(tokens) != 1:
                 raise ValueError(f"{FIELDS_KEY}: the vocabulary has no token {shown(control.text)}")
@@ -61,25 +52,25 @@ class FieldPrompts:
         """Raises Refusal for a task or an input that the model is not trained for."""
         self._check_task(request)
         tokens = list[int]()
-        for part in self._table.parts(request.task, request.messages[-1].content):
+        for part in self.table.parts(request.task, request.messages[-1].content):
             if isinstance(part, str):
                 # As in training, and as a Chat does.
                 tokens += self._llama.tokenize(unicodedata.normalize("NFC", part), parse_special=False)
             else:
-                tokens.append(self._ids[part.text])
+                tokens.append(self.id_of(part))
         return tokens, False
 
     def odd_fields(self, request: EngineRequest) -> tuple[OddField, ...]:
         """Fields of the input that are as in no row of the training. request: one that `prompt` takes."""
         required = None if isinstance(request.plan, TextPlan) else request.plan.required
-        return tuple(self._table.odd_fields(request.task, request.messages[-1].content, required))
+        return tuple(self.table.odd_fields(request.task, request.messages[-1].content, required))
 
     def rare_fields(self, request: EngineRequest) -> dict[str, str]:
         """See Finished. request: one that `prompt` takes."""
-        return self._table.rare_fields(request.task, request.messages[-1].content)
+        return self.table.rare_fields(request.task, request.messages[-1].content)
 
     def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution:
-        task_fields, excess, control = self._table.tasks[task], None, None
+        task_fields, excess, control = self.table.tasks[task], None, None
         if task_fields.most_strangeness is not None:
             lengths = [len(self._llama.piece(token)) for token in prompt if not self._llama.is_control(token)]
             excess = strangeness(lengths) - task_fields.most_strangeness
@@ -87,20 +78,17 @@ class FieldPrompts:
             control = self._ids[UNLIKE]
         return OutOfDistribution(excess, control, task_fields.most_log_odds or 0.0)
 
-    def number(self, task: str) -> tuple[NumberBins, tuple[int, ...]]:
-        """The bins of a number that is the task's answer, and their tokens."""
-        bins = self._table.tasks[task].number
-        assert bins is not None
-        return bins, tuple(self._ids[control.text] for control in self._table.answer_bins(task))
+    def id_of(self, control: ControlToken) -> int:
+        return self._ids[control.text]
 
     def prefix(self, _task: TaskPrefix) -> list[int]:
         """Empty: prompts are short."""
         return []
 
     def _check_task(self, request: EngineRequest) -> None:
-        check_task(request, self._table.tasks)
-        task_fields = self._table.tasks[request.task]
-        if not _fits(task_fields, request.plan):
+        check_task(request, self.table.tasks)
+        task_fields = self.table.tasks[request.task]
+        if not task_fields.fits(request.plan):
             fault = f"as one of the kind {task_fields.kind}"
             if task_fields.labels and isinstance(request.plan, LabelsPlan):
                 fault = f"with the labels {', '.join(task_fields.labels)} (got {', '.join(request.plan.labels)})"
@@ -121,16 +109,3 @@ def check_template(request: EngineRequest, template: str) -> None:
     if template_sha256(template) != request.template_sha256:
         fault = f"with another template; tasks.{request.task}.template should be {shown(template)}"
         raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")
-
-
-def _fits(task_fields: TaskFields, plan: Plan) -> bool:
-    """Whether the model is trained to answer by this plan."""
-    match plan:
-        case LabelsPlan(labels=labels):
-            return set(labels) == set(task_fields.labels)
-        case SchemaPlan():
-            return not task_fields.labels and task_fields.number is None
-        case NumberPlan():
-            return task_fields.number is not None
-        case TextPlan():
-            return False

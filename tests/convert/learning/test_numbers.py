@@ -12,7 +12,7 @@ import pytest
 from convert.agent import NumberBins
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.learning.numbers import levels_of, number_quality, with_levels
+from convert.learning.numbers import levels_of, number_quality, with_levels, with_number
 from convert.learning.quality import AnsweredRow, task_quality
 from convert.learning.report import Baseline, TaskQuality, Training, render_training
 from convert.learning.study import folds_of
@@ -122,7 +122,8 @@ def quality_of(folder: Path) -> TaskQuality:
     answers = with_levels(answered(folder, 10))
     rows = [one.row for one in answers]
     baseline = Baseline(name="gradient boosting", right=800, mean_error=7.77)
-    return task_quality(rows, build_table(rows), answers, baseline, number=number_quality(rows, answers))
+    quality = task_quality(rows, build_table(rows), answers, baseline)
+    return with_number(quality, number_quality(rows, answers))
 
 
 def test_the_page_and_the_console_tell_the_mean_error_and_no_share_of_right_answers(
@@ -153,4 +154,5 @@ def test_a_model_that_is_no_nearer_than_the_median_is_useless(tmp_path: Path) ->
     answers = answered(tmp_path, 10)
     rows = [one.row for one in answers]
     worse = [replace(one, output=float(200 - one.output)) for one in answers]
-    assert task_quality(rows, build_table(rows), worse, None, number=number_quality(rows, worse)).is_useless
+    quality = task_quality(rows, build_table(rows), worse, None)
+    assert with_number(quality, number_quality(rows, worse)).is_useless
