@@ -40,6 +40,8 @@ _MIN_NUMBER_SHARE, _MIN_VALUES = 0.95, 3
 _MIN_WHOLE = 0.5
 # Values of other fields that are kept; all others count together.
 _MAX_VALUES = 100
+# How probable gaps, texts and values are that no row has: so little that a sensor that says "ERR" is always unusual.
+_UNSEEN = 1e-12
 # Numbers far from all others that are kept as codes, if several rows have them.
 _MAX_CODES = 20
 _COMPONENTS = (1, 2, 4, 8)
@@ -146,10 +148,15 @@ def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
         scale=scale,
         low=float(ordinary[0]),
         high=float(ordinary[-1]),
-        missing=(len(rows) - len(given) + 0.5) / (len(rows) + 1),
-        odd=(len(given) - len(numbers) + 0.5) / (len(rows) + 1),
+        missing=_share(len(rows) - len(given), len(rows)),
+        odd=_share(len(given) - len(numbers), len(rows)),
         expected=0.0,
     )
+
+
+def _share(count: int, rows: int) -> float:
+    """How probable a state is that so many rows have."""
+    return (count + 0.5) / (rows + 1) if count else _UNSEEN
 
 
 def _with_codes(numbers: Sequence[NumberField], rows: Sequence[Values]) -> list[NumberField]:
@@ -184,9 +191,10 @@ def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
     """Values that only one row has are as good as unknown ones (Good-Turing): remarks say nothing, a new mode much."""
     counts = Counter(value_text(row[name]) for row in rows if name in row)
     total = len(rows) + 2
-    shares = {value: count / total for value, count in counts.most_common(_MAX_VALUES) if count > 1}
-    missing = (len(rows) - counts.total() + 0.5) / total
-    other = max(1 - sum(shares.values()) - missing, 0.5 / total)
+    kept = {value: count for value, count in counts.most_common(_MAX_VALUES) if count > 1}
+    shares = {value: count / total for value, count in kept.items()}
+    missing = _share(len(rows) - counts.total(), len(rows))
+    other = _share(counts.total() - sum(kept.values()), len(rows))
     chances = [*shares.values(), other, missing]
     expected = -sum(chance * math.log(chance) for chance in chances)
     return ValueField(name=name, values=shares, other=other, missing=missing, expected=expected)

@@ -12,7 +12,7 @@ from time import monotonic
 
 from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.kinds.unusual import MAX_FALSE_ALARMS
+from edge_agent.core.kinds.unusual import MAX_FALSE_ALARMS, PLAN
 from edge_agent.core.strict_json import compact_json
 from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step
 from edge_agent.engine.prompt.field_prompts import check_task, check_template
@@ -72,6 +72,9 @@ class UsualEngine(Engine):
         text = engine_request.messages[-1].content
         try:
             check_task(engine_request, self._tasks)
+            if engine_request.plan != PLAN:
+                fault = f"the model is trained for task {engine_request.task} as one of the kind unusual"
+                raise Refusal(Code.UNKNOWN_TASK, fault)
             usual = self._tasks[engine_request.task].usual
             check_template(engine_request, usual.template)
             check_has_field(usual.names, values_of(text), text)

@@ -18,11 +18,13 @@ _MIN_FALSE_ALARMS = 1e-5
 _RATE = re.compile(r"(\d{1,6}) per (?:(\d{1,7}) readings|(hour|day|week|month))")
 _SECONDS = {"hour": 3600, "day": 86_400, "week": 604_800, "month": 2_592_000}
 # What the model writes; `output_of` makes the caller's output of it.
-_ANSWER = {
-    "type": "object",
-    "required": ["score", "rarity", "because"],
-    "properties": {"score": {"type": "number"}, "rarity": {"type": "number"}, "because": {"type": "array"}},
-}
+PLAN = SchemaPlan(
+    schema={
+        "type": "object",
+        "required": ["score", "rarity", "because"],
+        "properties": {"score": {"type": "number"}, "rarity": {"type": "number"}, "because": {"type": "array"}},
+    }
+)
 
 
 class UnusualTask(TaskBase):
@@ -80,7 +82,7 @@ class UnusualTask(TaskBase):
         return int(match[1]) / readings
 
     def plan(self, options: Options) -> Plan:  # noqa: ARG002 - an answer has no options
-        return SchemaPlan(schema=_ANSWER)
+        return PLAN
 
     def output_of(self, event: Finished) -> dict[str, Any]:
         answer = json.loads(event.text or "")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import EngineSettings, Failed, Finished
@@ -104,6 +105,9 @@ def test_what_it_does_not_answer_is_refused_in_words(worker: WorkerClient) -> No
     other = Task("sound", TASK.config).build_engine_request(1, envelope(json.dumps(ordinary())))
     assert isinstance(refused := worker.ask(other), Failed)
     assert refused.message == 'the model is trained for the tasks pump (got "sound")'
+    classify = Task("pump", ClassifyTask(kind="classify", labels=("calm", "loud")))
+    assert isinstance(refused := worker.ask(classify.build_engine_request(1, envelope("{}"))), Failed)
+    assert refused.message == "the model is trained for task pump as one of the kind unusual"
     config = TASK.config.model_copy(update={"template": "{{ input | lower }}"})
     assert isinstance(refused := worker.ask(Task("pump", config).build_engine_request(1, envelope("{}"))), Failed)
     assert refused.message.endswith('with another template; tasks.pump.template should be "{{ input }}"')

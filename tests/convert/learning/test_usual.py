@@ -72,8 +72,13 @@ def test_a_number_that_was_always_there_is_named_where_it_is_missing_or_none(usu
     reading = {name: given for name, given in ordinary().items() if name != "speed"}
     compared = usual.compare(reading | ({} if value is None else {"speed": value}), max_rarity=0.01)
     rarity, named = compared.rarity, compared.because
-    assert rarity < 0.01
+    assert rarity < 1e-5
     assert (named[0].field, named[0].value) == ("speed", value)
+
+
+def test_a_value_that_no_row_has_is_unusual_where_values_come_again(usual: Usual) -> None:
+    assert usual.compare(ordinary() | {"mode": "test"}).rarity < 1e-5
+    assert usual.compare(ordinary() | {"remark": "rattles"}).rarity > 0.2
 
 
 @pytest.mark.parametrize("value", [1e308, -1e308, 10**300, "9" * 300])
