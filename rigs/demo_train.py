@@ -1,8 +1,8 @@
 """The road from no labels to a model that keeps a promise, with a simulated pump. `make demo-train` starts it.
 
-The rows of a week that nobody has labelled, error codes among them, say what is usual. A board then asks what unusual
-readings were, and what a person would say is read from a file. From that, a second model learns to name the faults.
-Exits with 1 if fewer than 9 of 10 faults are noticed, or if the promise of the answers is not proven, or not kept.
+From a week of unlabelled rows with some error codes, a model learns what is usual. A board then asks what unusual
+readings were, and a file has what a person would say. From that, a second model learns to name the faults. Exits with 1
+if fewer than 9 of 10 faults are noticed, or if the promise on the answers is not proven or not kept.
 """
 
 import json
@@ -45,7 +45,7 @@ def main() -> int:
     convert(folder, "train", "--unlabelled", "week.jsonl", "--out", "watch", "--name", "watch")
     later = [draw.choice(FAULTS) for _ in range(LATER)]
     # What a person would say of each reading.
-    write_lines(folder / "said.jsonl", [{"reading": at, "answer": fault} for at, fault in enumerate(later)])
+    write_lines(folder / "said.jsonl", [{"reading": number, "answer": fault} for number, fault in enumerate(later)])
     with agent_with(folder / "watch", FEEDBACK + WATCH_TABLE) as (agent, state):
         noticed = find(agent, draw, [json.loads(line)["answer"] for line in (folder / "said.jsonl").open()])
         config = ("--config", str(state / "config.toml"))
@@ -67,9 +67,9 @@ def main() -> int:
 
 
 def find(agent: AgentSide, draw: random.Random, said: list[str]) -> int:
-    """Asks about readings and names the unusual ones as somebody has said; returns how many are faults."""
+    """Asks about readings, and names the unusual ones as `said` does; returns how many of those are faults."""
     shown: list[tuple[str, ...]] = [(*FIELDS, "is named", "usual range", "was")]
-    result, found = f"{BASE}/infer/{WATCH}/feedback/result", 0
+    result, noticed = f"{BASE}/infer/{WATCH}/feedback/result", 0
     agent.client.subscribe(result)
     for fault in said:
         reading = draw_reading(draw, fault)
@@ -79,12 +79,12 @@ def find(agent: AgentSide, draw: random.Random, said: list[str]) -> int:
         answer = USUAL if fault == "normal" else fault
         mark = json.dumps({"id": reply["id"], "answer": answer}).encode()
         agent.client.exchange(f"{BASE}/infer/{WATCH}/feedback", mark, result)
-        found += fault != "normal"
+        noticed += fault != "normal"
         first = reply["output"]["because"][0]
         low, high = first["usual"]
         shown.append((*map(str, reading.values()), first["field"], f"{low:g} to {high:g}", answer))
     print(f"\nUnusual readings, {SHOWN} of {len(shown) - 1}", *aligned(shown[: SHOWN + 1]), sep="\n")
-    return found
+    return noticed
 
 
 def ask(agent: AgentSide, draw: random.Random) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from edge_agent.learning.maths.assessment import LabelledScores
 from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.fit import better_map
 from edge_agent.learning.maths.promise import find_promise
-from rigs.bench.figures import processor
+from rigs.bench.figures import processor, verdict
 from rigs.machine import parser_of
 
 _Floats = npt.NDArray[np.float64]
@@ -100,7 +100,7 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
                 print(
                     f"{answers.__name__:14} {audits:6} {least:8} "
                     f"{broken / resamplings:7.1%} {len(coverages) / resamplings:6.1%} "
-                    f"{sum(coverages) / resamplings:8.1%} {possible / len(falling):8.1%} {_word(is_met)}",
+                    f"{sum(coverages) / resamplings:8.1%} {possible / len(falling):8.1%} {verdict(is_met)}",
                 )
                 yield is_met
 
@@ -128,7 +128,7 @@ def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bo
         delay = float(np.median(np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1, np.inf)))
         least = log(YEAR) / (after * log(after / level) + (1 - after) * log((1 - after) / (1 - level)))
         verdicts = rate <= 1, delay <= (60 if level >= 0.9 else 1.5 * least)
-        words = map(_word, verdicts)
+        words = map(verdict, verdicts)
         print(f"{level:8} {rate:13.2f} {next(words):6} {after:10.2f} {delay:12.0f} {least:11.0f} {next(words)}")
         yield from verdicts
 
@@ -198,7 +198,7 @@ def check_maps(rng: np.random.Generator, runs: int) -> Iterator[bool]:
         print(f"{name:14} {taken:6.0%}   {accuracy:.3f} → {mapped_accuracy:.3f} {is_worse.mean():.1%}")
         losses += is_worse.tolist()
     share = sum(losses) / len(losses)
-    print(f"{share:.2%} of {len(losses)} runs lose a point: {_word(share <= 0.01)}")
+    print(f"{share:.2%} of {len(losses)} runs lose a point: {verdict(share <= 0.01)}")
     yield share <= 0.01
 
 
@@ -232,10 +232,6 @@ def _softmax(logits: _Floats) -> _Floats:
     weights = np.maximum(np.exp(logits - logits.max(axis=1, keepdims=True)), 1e-9)
     result: _Floats = weights / weights.sum(axis=1, keepdims=True)
     return result
-
-
-def _word(is_met: bool) -> str:  # noqa: FBT001 - its only argument
-    return "met" if is_met else "MISSED"
 
 
 if __name__ == "__main__":

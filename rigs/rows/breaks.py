@@ -1,8 +1,8 @@
-"""Each field of each training set broken in turn: what the field table that a training writes says of it.
+"""Breaks each field of each training set in turn, and asks the field table that a training writes about it.
 
-A break counts if no row of the training has the like: the broken value is neither one of theirs nor between the least
-and the greatest of them. Ordinary later rows lie just beyond these, too, as the output says, and at most 2 % may be
-named. So all breaks have to be named that are beyond the training's rows by more than half of their range.
+A break counts if no training row shows the like: the broken value is outside the range of theirs. Ordinary later rows
+may be just outside, too, as the output says, and at most 2 % of them may be named. So only breaks that are outside by
+more than half of that range all have to be named.
 """
 
 import argparse
@@ -16,14 +16,15 @@ from convert.agent import FieldTable, ScoreMap, compact_json
 from convert.learning.table import build_table
 from edge_agent.learning.facts import INPUT_DRIFT
 from edge_agent.learning.maths.assessment import Answer, assess
-from rigs.bench.figures import processor
-from rigs.rows.compressor import compressor, readings, verdict
-from rigs.rows.plant import plant, read
+from rigs.bench.figures import processor, verdict
+from rigs.rows.compressor import compressor, readings
+from rigs.rows.plant import plant
+from rigs.rows.training import classify_table, read_rows
 
 MAX_ORDINARY = 0.02
 MAX_ROWS = 2000
-# Later rows that are broken.
-_ASKED = 100
+# How many later rows are broken.
+_BROKEN_ROWS = 100
 # How a sensor or a gateway breaks: what becomes of its number. None: it is missing.
 BREAKS: Mapping[str, Callable[[float], Any]] = {
     "code -99": lambda _: -99,
@@ -63,7 +64,7 @@ def check_set(name: str, draw_rows: Callable[[np.random.Generator], list[Reading
         ordinary.append(float(np.mean([bool(odd_of(table, row)) for row in later])))
         numbers = [field.name for field in table.fields if field.edges is not None]
         reach = max(reach, *(excess(table, row) for row in later))
-        for row in later[:_ASKED]:
+        for row in later[:_BROKEN_ROWS]:
             for field, kind, broken in broken_rows(row, known):
                 counts[kind] += 1
                 named[kind] += field in odd_of(table, broken)
@@ -120,7 +121,8 @@ def share(
 
 def learnt(rows: Sequence[Reading]) -> FieldTable:
     labels = ("a", "b")
-    return build_table(read([{"input": row, "answer": labels[at % 2]} for at, row in enumerate(rows)], labels))
+    labelled = ({"input": row, "answer": labels[number % 2]} for number, row in enumerate(rows))
+    return build_table(read_rows(labelled, classify_table(labels)))
 
 
 def odd_of(table: FieldTable, row: Reading) -> list[str]:
@@ -162,7 +164,7 @@ def simulated() -> dict[str, Callable[[np.random.Generator], list[Reading]]]:
 
 
 def bundled() -> dict[str, Callable[[np.random.Generator], list[Reading]]]:
-    """Those of scikit-learn."""
+    """The sets that scikit-learn brings along."""
     from sklearn import datasets  # noqa: PLC0415 - the short form does without
 
     def rows_of(name: str) -> Callable[[np.random.Generator], list[Reading]]:

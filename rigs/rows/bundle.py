@@ -11,9 +11,8 @@ from filecmp import cmpfiles
 from pathlib import Path
 from time import monotonic
 
-from rigs.bench.figures import processor
+from rigs.bench.figures import processor, verdict
 from rigs.demo_train import STATE, labelled_row
-from rigs.rows.compressor import verdict
 from rigs.training.readings import FAULTS
 
 MAX_MINUTES = 6.0
@@ -44,7 +43,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def train(folder: Path, bundle: str, steps: int | None) -> float:
-    """Minutes."""
+    """How many minutes it takes."""
     began = monotonic()
     command = [sys.executable, "-m", "edge_convert", "train", "--tasks", str(folder / "tasks.toml")]
     command += ["--labelled", str(folder / "rows.jsonl"), "--out", str(folder / bundle), "--name", "pump"]

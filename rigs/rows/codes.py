@@ -1,4 +1,4 @@
-"""Rows with error codes among them: a trained model beside gradient boosting on numbers and words, on later rows."""
+"""Compares a model trained on rows with error codes with gradient boosting on numbers and words, on later rows."""
 
 import argparse
 from collections import Counter
@@ -9,10 +9,9 @@ import numpy as np
 from convert.agent import share_interval
 from convert.learning.recipe import Recipe
 from convert.learning.training_rows import Row
-from convert.quantize.recipe import Quantization
-from rigs.bench.figures import processor
-from rigs.rows.compressor import verdict
-from rigs.rows.plant import LABELS, NUMBERS, plant, read
+from rigs.bench.figures import processor, verdict
+from rigs.rows.plant import LABELS, NUMBERS, plant
+from rigs.rows.training import board_answers, classify_table, read_rows, train
 
 
 def main(words: Sequence[str]) -> int:
@@ -29,30 +28,24 @@ def main(words: Sequence[str]) -> int:
 
 
 def check_codes(count: int, later: int, recipe: Recipe) -> bool:
-    from convert.learning.training import TrainingJob, answers_of, train_and_evaluate  # noqa: PLC0415 - needs PyTorch
-
     draw = np.random.default_rng([recipe.seed, count])
-    rows, asked = (read(plant(draw, size), tuple(LABELS)) for size in (count, later))
-    job = TrainingJob(
-        rows=rows, quantization=Quantization.Q8_0, recipe=recipe, name="plant", version=1, expires=None, licence=None,
-        sign=None,
-    )  # fmt: skip
-    result = train_and_evaluate(job, _quiet)
+    rows, asked = (read_rows(plant(draw, size), classify_table(tuple(LABELS))) for size in (count, later))
+    result = train(rows, recipe)
     [quality] = result.tasks
-    answers = answers_of(result.model, asked, job.quantization, _quiet)
-    # The model's own limits are in these answers.
-    given = [None if answered.is_odd or (answered.unlike or 0) > 0 else answered.output for answered in answers]
-    right = [output == row.answer for output, row in zip(given, asked, strict=True)]
-    other = max((right_of_boosting(rows, asked, smallest_leaf=size) for size in (20, 5)), key=sum)
+    answers = board_answers(result, asked)
+    right = [answered.is_right for answered in answers]
+    unlabelled = sum(answered.output is None for answered in answers)
+    boosting_right = max((right_of_boosting(rows, asked, smallest_leaf=size) for size in (20, 5)), key=sum)
     low, high = share_interval(sum(right), later)
-    is_met = sum(other) / later <= high
+    is_met = sum(boosting_right) / later <= high
     print(f"{count} rows, {recipe.steps} steps, {later} later rows")
     print(f"  stated {quality.accuracy:.1%} [{quality.interval[0]:.1%} to {quality.interval[1]:.1%}]", end=", ")
-    print(f"true {sum(right) / later:.1%} [{low:.1%} to {high:.1%}], no label {given.count(None) / later:.1%}")
-    print(f"  gradient boosting on numbers and words {sum(other) / later:.1%}: {verdict(is_met)}")
+    print(f"true {sum(right) / later:.1%} [{low:.1%} to {high:.1%}], no label {unlabelled / later:.1%}")
+    print(f"  gradient boosting on numbers and words {sum(boosting_right) / later:.1%}: {verdict(is_met)}")
     for label in LABELS:
         mine, theirs = (
-            [hit for hit, row in zip(hits, asked, strict=True) if row.answer == label] for hits in (right, other)
+            [hit for hit, row in zip(hits, asked, strict=True) if row.answer == label]
+            for hits in (right, boosting_right)
         )
         print(f"  {label}: {sum(mine) / len(mine):.1%}, boosting {sum(theirs) / len(theirs):.1%} of {len(mine)}")
     odd = Counter(answered.row.answer for answered in answers if answered.is_odd)
@@ -66,7 +59,3 @@ def right_of_boosting(rows: Sequence[Row], asked: Sequence[Row], *, smallest_lea
     model, features = boosting(NUMBERS, ("remark",), rows)
     model.set_params(min_samples_leaf=smallest_leaf).fit(features(rows), [row.answer for row in rows])
     return [bool(is_right) for is_right in model.predict(features(asked)) == [row.answer for row in asked]]
-
-
-def _quiet(_what: str, _share: float) -> None:
-    """No progress."""

@@ -67,7 +67,3 @@ def with_codes(draw: np.random.Generator, rows: Floats, share: float) -> Floats:
 def readings(rows: Floats) -> list[dict[str, float]]:
     names = COMPRESSOR if rows.shape[1] == len(COMPRESSOR) else [f"field-{at}" for at in range(rows.shape[1])]
     return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
-
-
-def verdict(is_met: bool) -> str:  # noqa: FBT001
-    return "met" if is_met else "MISSED"

@@ -1,6 +1,6 @@
-"""`unusual` beside other detectors, on six sets of scikit-learn's data and two of a simulated compressor.
+"""Compares `unusual` with other detectors, on six sets of scikit-learn's data and two of a simulated compressor.
 
-Every detector learns from usual readings alone. Figures are means over the seeds, intervals are of the bootstrap.
+Every detector learns from usual readings alone. Figures are means over the seeds, with bootstrap intervals.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +17,10 @@ from sklearn.neighbors import LocalOutlierFactor
 from convert.agent import Usual
 from convert.learning.usual import learn_usual
 from edge_agent.core.terminal import aligned
-from rigs.rows.compressor import Floats, break_sensors, compressor, compressor_faults, readings, verdict
+from rigs.bench.figures import verdict
+from rigs.rows.compressor import Floats, break_sensors, compressor, compressor_faults, readings
 
-# Learns from usual rows, and gives what compares others with them: the higher, the rarer.
+# Learns from usual rows with a seed, and returns a function that scores others: the higher, the rarer.
 Detector = Callable[[Floats, int], Callable[[Floats], Floats]]
 BOOTSTRAPS = 200
 MIN_SETS = 6
@@ -28,8 +29,8 @@ MIN_SETS = 6
 @dataclass(frozen=True, slots=True)
 class Set:
     name: str
-    usual: Floats  # To learn from.
-    later: Floats  # More usual rows.
+    usual: Floats  # The rows to learn from.
+    later: Floats  # Further usual rows, to compare with `others`.
     others: Floats
 
 
@@ -111,12 +112,12 @@ DETECTORS: dict[str, Detector] = {
     "ECOD": _ecod,
     "scikit-learn's mixture": _scikit_mixture,
 }
-# A mixture that scikit-learn fits is shown beside the one of the product, and is no usual detector.
+# scikit-learn's mixture is shown for comparison only: it is nearly the product's own detector.
 RIVALS = ("isolation forest", "local outlier factor", "ECOD")
 
 
 def check_detectors(seeds: Sequence[int]) -> bool:
-    """Areas under the curve: `unusual` is at least the best rival, within its interval, on six of eight sets."""
+    """Whether the area under the ROC curve is, within its interval, at least the best rival's on enough sets."""
     areas: dict[str, dict[str, list[float]]] = {}
     resampled: dict[str, list[Floats]] = {}
     for seed in seeds:
@@ -130,13 +131,13 @@ def check_detectors(seeds: Sequence[int]) -> bool:
                     resampled.setdefault(part.name, []).append(_resampled_areas(scores, is_other, seed))
     lines = [("area under the curve", *DETECTORS, "95 % interval", "")]
     reached = 0
-    for name, of_set in areas.items():
-        means = {detector: float(np.mean(of_detector)) for detector, of_detector in of_set.items()}
+    for name, set_areas in areas.items():
+        means = {detector: float(np.mean(detector_areas)) for detector, detector_areas in set_areas.items()}
         low, high = np.quantile(np.mean(resampled[name], axis=0), [0.025, 0.975])
         is_reached = high >= max(means[rival] for rival in RIVALS)
         reached += is_reached
         shown = (f"{mean:.3f}" for mean in means.values())
-        lines.append((name, *shown, f"{low:.3f} to {high:.3f}", "met" if is_reached else "MISSED"))
+        lines.append((name, *shown, f"{low:.3f} to {high:.3f}", verdict(is_reached)))
     print(*aligned(lines), sep="\n")
     is_met = reached >= MIN_SETS
     print(f"at least the best usual detector on {reached} of {len(areas)} sets: {verdict(is_met)}")

@@ -1,16 +1,15 @@
-"""The kind `estimate` beside gradient boosting, and how often its intervals hold the numbers of later rows."""
+"""Compares the kind `estimate` with gradient boosting, and says how often its intervals hold later numbers."""
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from rigs.bench.figures import processor
-from rigs.rows.compressor import Floats, verdict
+from convert.learning.recipe import Recipe
+from rigs.bench.figures import processor, verdict
+from rigs.rows.compressor import Floats
+from rigs.rows.training import answers_of, read_rows, train
 
 MAX_RATIO, MIN_SETS = 1.05, 4
 CONFIDENCE, MIN_HOLDS, MAX_HOLDS = 0.8, 0.75, 0.85
@@ -41,38 +40,23 @@ def check(name: str, seed: int, steps: int | None) -> tuple[bool, bool]:
 
     A real set has no later rows: there, the rows that were held out count.
     """
-    # PyTorch takes seconds, and the short form has none.
-    from convert.evaluate.requests import read_tasks  # noqa: PLC0415
+    # The short form does without PyTorch and scikit-learn.
     from convert.learning.baselines import baseline_of  # noqa: PLC0415
     from convert.learning.numbers import number_quality  # noqa: PLC0415
-    from convert.learning.recipe import Recipe  # noqa: PLC0415
     from convert.learning.study import Fold  # noqa: PLC0415
-    from convert.learning.training import TrainingJob, answers_of, train_and_evaluate  # noqa: PLC0415
-    from convert.learning.training_rows import read_training_rows  # noqa: PLC0415
-    from convert.quantize.recipe import Quantization  # noqa: PLC0415
 
-    rows, later = SETS[name](np.random.default_rng(seed))
-    with TemporaryDirectory() as folder:
-        tasks, both = Path(folder) / "tasks.toml", []
-        tasks.write_text(TASKS, "utf-8")
-        for part in (rows, later):
-            file = Path(folder) / "rows.jsonl"
-            file.write_text("".join(json.dumps({"input": value, "answer": answer}) + "\n" for value, answer in part))
-            both.append(read_training_rows([file], read_tasks(tasks))[0] if part else [])
-    recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
-    job = TrainingJob(
-        rows=both[0], quantization=Quantization.Q8_0, recipe=recipe, allows_any_accuracy=True,
-        name="rig", version=1, expires=None, licence=None, sign=None,
-    )  # fmt: skip
-    result = train_and_evaluate(job, lambda _what, _share: None)
+    rows, later = (
+        read_rows(({"input": value, "answer": answer} for value, answer in part), TASKS) if part else []
+        for part in SETS[name](np.random.default_rng(seed))
+    )
+    result = train(rows, Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps))
     quality, baseline, count = result.tasks[0].number, result.tasks[0].baseline, result.tasks[0].judged
     assert quality is not None
     low, high = quality.error_interval
     stated = f"stated mean error {quality.mean_error:.4g} ({low:.4g} to {high:.4g})"
     if later:
-        answers = answers_of(result.model, both[1], Quantization.Q8_0, lambda _what, _share: None)
-        quality, count = number_quality(both[0], answers), len(answers)
-        baseline = baseline_of([Fold(*both)], "number", result.model.table)
+        quality, count = number_quality(rows, answers_of(result, later)), len(later)
+        baseline = baseline_of([Fold(rows, later)], "number", result.model.table)
     assert baseline is not None
     assert baseline.mean_error is not None
     ratio = quality.mean_error / baseline.mean_error
@@ -85,7 +69,7 @@ def check(name: str, seed: int, steps: int | None) -> tuple[bool, bool]:
 
 
 def filter_hours(draw: np.random.Generator, count: int) -> Labelled:
-    """Hours until a filter clogs, from what its sensors say now: half of them are less than 75, some are 500."""
+    """Hours until a filter clogs, from what its sensors say now. Half are less than 75, some are 500."""
     age, load = draw.uniform(0, 1, count) ** 0.8, draw.uniform(0.4, 1.2, count)
     dust, humidity = draw.gamma(2, 0.5, count) + 0.1, draw.uniform(20, 90, count)
     life = 260 / (0.3 + dust * load) * (1 - 0.002 * (humidity - 50)) * np.exp(draw.normal(0, 0.12, count))

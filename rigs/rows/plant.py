@@ -1,15 +1,8 @@
-"""Labelled rows of a simulated compressor with broken sensors among them, and what a trained model says of others."""
+"""Labelled rows of a simulated compressor, of which some have a broken sensor."""
 
-import json
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from convert.evaluate.requests import read_tasks
-from convert.learning.training_rows import Row, read_training_rows
 
 # What a broken sensor of the plant sends.
 CODES = (-99.0, 0.0, 850.0, 65535.0)
@@ -27,7 +20,7 @@ _REMARKED = 0.4
 
 
 def plant(draw: np.random.Generator, count: int) -> list[dict[str, Any]]:
-    """Rows as a file has them; a fault may be so small that a row tells little of it."""
+    """Rows as a file has them. A fault may be so small that its row hardly shows it."""
     names, shares = list(LABELS), [share for share, _ in LABELS.values()]
     return [_row(draw, names[draw.choice(len(names), p=shares)]) for _ in range(count)]
 
@@ -47,12 +40,3 @@ def _row(draw: np.random.Generator, label: str) -> dict[str, Any]:
     remarks = LABELS[label][1] if draw.random() < _REMARKED else ("",)
     numbers = {name: round(float(value), 3) for name, value in reading.items()}
     return {"input": numbers | {"remark": remarks[draw.integers(len(remarks))]}, "answer": label}
-
-
-def read(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[Row]:
-    """As `edge-convert train` reads a file of them."""
-    with tempfile.TemporaryDirectory() as name:
-        tasks, file = Path(name, "tasks.toml"), Path(name, "rows.jsonl")
-        tasks.write_text(f'[tasks.state]\nkind = "classify"\nlabels = {json.dumps(list(labels))}\n', "utf-8")
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        return read_training_rows([file], read_tasks(tasks))[0]

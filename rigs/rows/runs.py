@@ -1,32 +1,27 @@
 """Whether the interval that a training states holds the share of right answers to rows of other runs.
 
-Short trainings of a small model, on rows in runs of four simulated sources: readings of an episode, a day or a level
-that wanders are alike. The truth is the share of right answers of the written model to the rows of many other runs.
+Each training is short, of a small model, and on rows in runs from one of four simulated sources: readings of an
+episode, of a day or of a wandering level are alike. The truth is how often the written model is right on rows of many
+other runs.
 """
 
 import argparse
-import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convert.evaluate.requests import read_tasks
 from convert.learning.recipe import Recipe
 from convert.learning.runs import in_groups
-from convert.learning.training_rows import Row, read_training_rows
-from convert.quantize.recipe import Quantization
-from rigs.bench.figures import processor
-from rigs.rows.compressor import verdict
+from convert.learning.training_rows import Row
+from rigs.bench.figures import processor, verdict
+from rigs.rows.training import board_answers, classify_table, read_rows, train
 
 LABELS = ("normal", "worn", "cavitation")
-TASK = f'[tasks.state]\nkind = "classify"\nlabels = {json.dumps(LABELS)}\n'
 MIN_HELD = 0.9
 RECIPE = Recipe(width=32, layers=1, steps=200)
-# So many other runs are the truth.
+# How many other runs tell the truth.
 OTHER_RUNS = 150
 _Rows = list[dict[str, Any]]
 
@@ -64,7 +59,7 @@ def check_intervals(sources: Sequence[str], seeds: Sequence[int], *, is_grouped:
     held = total = 0
     for name in sources:
         for seed in seeds:
-            stated = train(SOURCES[name], seed, is_grouped=is_grouped)
+            stated = train_and_ask(SOURCES[name], seed, is_grouped=is_grouped)
             held, total = held + stated.holds, total + 1
             interval = f"[{100 * stated.low:.1f}-{100 * stated.high:.1f}]"
             missed = "" if stated.holds else "  NOT HELD"
@@ -77,43 +72,24 @@ def check_intervals(sources: Sequence[str], seeds: Sequence[int], *, is_grouped:
     return is_met
 
 
-def train(source: "Source", seed: int, *, is_grouped: bool) -> Stated:
-    from convert.learning.training import TrainingJob, answers_of, train_and_evaluate  # noqa: PLC0415 - needs PyTorch
-
+def train_and_ask(source: "Source", seed: int, *, is_grouped: bool) -> Stated:
     draw = np.random.default_rng([seed, source.number])
     rows = read(source.draw(draw, source.runs))
     if not is_grouped:
         rows = [replace(row, group=None) for row in rows]
-    job = TrainingJob(
-        rows=rows,
-        quantization=Quantization.Q8_0,
-        recipe=replace(RECIPE, seed=seed),
-        name="state",
-        version=1,
-        expires=None,
-        licence=None,
-        sign=None,
-    )
-    result = train_and_evaluate(job, lambda _what, _share: None)
+    result = train(rows, replace(RECIPE, seed=seed))
     [quality] = result.tasks
-    others = read(source.draw(draw, OTHER_RUNS))
-    answers = answers_of(result.model, others, job.quantization, lambda _what, _share: None)
-    # The model's limits are in its answers already.
-    right = [answered.is_right and not answered.is_odd and not (answered.unlike or 0.0) > 0 for answered in answers]
-    return Stated(quality.accuracy, *quality.interval, sum(right) / len(right))
+    answers = board_answers(result, read(source.draw(draw, OTHER_RUNS)))
+    truth = sum(answered.is_right for answered in answers) / len(answers)
+    return Stated(quality.accuracy, *quality.interval, truth)
 
 
 def read(rows: _Rows) -> list[Row]:
-    """As `edge-convert train` reads a file of them."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "tasks.toml").write_text(TASK, "utf-8")
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        labelled, _ = read_training_rows([folder / "rows.jsonl"], read_tasks(folder / "tasks.toml"))
-    return in_groups(labelled)[0]
+    """The rows with the groups that `edge-convert train` gives them."""
+    return in_groups(read_rows(rows, classify_table(LABELS)))[0]
 
 
-# Sources: rows of so many runs. Each run differs from the others by more than its rows do from each other.
+# The sources. Each run differs from the others by more than its rows do from each other.
 
 SENSORS = ("vibration", "temperature", "current", "pressure")
 # What a label does to the sensors.
@@ -131,7 +107,7 @@ def episodes(draw: np.random.Generator, runs: int) -> _Rows:
 
 
 def days(draw: np.random.Generator, runs: int) -> _Rows:
-    """Each day has all labels and an offset of all sensors, so that nearly all of some days is answered wrong."""
+    """Each day has all labels and an offset of all sensors, so that on some days nearly all answers are wrong."""
     rows = []
     for run in range(runs):
         offset, noise = draw.normal(0, 1.0, 4), draw.uniform(0.2, 0.6)
@@ -144,15 +120,15 @@ def days(draw: np.random.Generator, runs: int) -> _Rows:
 
 
 def shifts(draw: np.random.Generator, runs: int) -> _Rows:
-    """As days, in an order that times show, without groups."""
+    """As days, but with times instead of groups."""
     return [
-        {key: value for key, value in row.items() if key != "group"} | {"ts": at}
-        for at, row in enumerate(days(draw, runs))
+        {key: value for key, value in row.items() if key != "group"} | {"ts": number}
+        for number, row in enumerate(days(draw, runs))
     ]
 
 
 def wandering(draw: np.random.Generator, runs: int) -> _Rows:
-    """Sensors that wander slowly, in the order of the file alone; a fault comes and goes."""
+    """Sensors wander slowly, which only the order of the file shows; faults come and go."""
     rows, level, label = [], draw.normal(0, 1, 4), 0
     for _ in range(20 * runs):
         level = 0.96 * level + 0.28 * draw.normal(0, 1, 4)
@@ -162,16 +138,16 @@ def wandering(draw: np.random.Generator, runs: int) -> _Rows:
     return rows
 
 
-def _row(reading: Any, label: int, **more: Any) -> dict[str, Any]:
+def _row(reading: Any, label: int, **row_keys: Any) -> dict[str, Any]:
     values = {sensor: round(float(value), 3) for sensor, value in zip(SENSORS, reading, strict=True)}
-    return {"input": values, "answer": LABELS[label], **more}
+    return {"input": values, "answer": LABELS[label], **row_keys}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    number: int  # Part of the seed.
+    number: int  # It is part of the seed.
     draw: Callable[[np.random.Generator, int], _Rows]
-    runs: int  # How many of them a training has.
+    runs: int  # The number of runs in a training.
 
 
 SOURCES = {

@@ -1,4 +1,4 @@
-"""The kind `unusual` beside other detectors, its false alarms, the fields that it names, its cost on a board."""
+"""Compares the kind `unusual` with other detectors; measures its false alarms, the fields it names, and its cost."""
 
 import argparse
 import math
@@ -10,10 +10,10 @@ import numpy as np
 
 from convert.agent import Usual, UsualReadingsFile
 from convert.learning.usual import learn_usual
-from rigs.bench.figures import processor
-from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, compressor, readings, verdict, with_codes
+from rigs.bench.figures import processor, verdict
+from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, compressor, readings, with_codes
 
-# Readings per false alarm that the simulated plant asks for.
+# The number of readings per false alarm that the simulated plant asks for.
 ASKED = (100, 1000)
 MAX_FALSE_ALARMS, MIN_NAMED = 1.5, 0.9
 MAX_MS, MAX_BYTES = 1.0, 1_000_000
@@ -46,9 +46,9 @@ def check_alarms(
     codes: float = 0.0,
     asked_for: Sequence[int] = ASKED,
 ) -> Iterator[bool]:
-    """False alarms on later rows, and whether a broken sensor is the first that is named.
+    """Whether false alarms on later rows are few enough, and whether a broken sensor is the first that is named.
 
-    codes: the share of error codes among the numbers that it learns from.
+    codes: the share of error codes among the numbers to learn from.
     """
     rates = {asked: list[float]() for asked in asked_for}
     noticed, first, counts = (dict.fromkeys(SENSORS, 0) for _ in range(3))
@@ -58,16 +58,16 @@ def check_alarms(
         usual = Usual(learn_usual(readings(learnt_from), None, seed))
         ordinary = compressor(draw, later)
         rarities = np.array([usual.rarity_of(usual.score(reading)) for reading in readings(ordinary)])
-        for asked, of_seeds in rates.items():
-            of_seeds.append(float((rarities <= 1 / asked).mean()) * asked)
+        for asked, seed_rates in rates.items():
+            seed_rates.append(float((rarities <= 1 / asked).mean()) * asked)
         for reading, sensor, kind in zip(*_broken(draw, ordinary, broken), strict=True):
             counts[SENSORS[kind]] += 1
             if named := usual.compare(reading, max_rarity=1 / ASKED[0]).because:
                 noticed[SENSORS[kind]] += 1
                 first[SENSORS[kind]] += named[0].field == COMPRESSOR[sensor]
     print(f"learnt from {rows} rows" + (f" with error codes in {codes:.1%} of the numbers" if codes else ""))
-    for asked, of_seeds in rates.items():
-        mean = float(np.mean(of_seeds))
+    for asked, seed_rates in rates.items():
+        mean = float(np.mean(seed_rates))
         print(f"false alarms, asked for 1 in {asked}: {mean:.2f} times as many on {later} later rows", end=": ")
         print(verdict(mean <= MAX_FALSE_ALARMS))
         yield mean <= MAX_FALSE_ALARMS
@@ -84,7 +84,7 @@ def _broken(draw: np.random.Generator, ordinary: Floats, count: int) -> tuple[li
 
 
 def check_board() -> bool:
-    """Time for a reading and size of the file, of 40 fields."""
+    """Whether a reading of 40 fields is fast, and their file small."""
     draw = np.random.default_rng(0)
     rows = np.concatenate([compressor(draw, 2000) for _ in range(4)], axis=1)
     began = perf_counter()
