@@ -133,7 +133,7 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     ]
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits, levels = list[TaskQuality](), dict[str, Limits](), dict[str, tuple[float, ...]]()
-    held_out = dict[str, HeldOutCounts]()
+    held_out, odd = dict[str, HeldOutCounts](), dict[str, tuple[int, int]]()
     for name, task_rows in by_task(study.rows).items():
         judged = [answered for fold_answers in answers for answered in study.judged(name, fold_answers)]
         limits[name] = limits_of(judged, model.vocabulary.known_strangeness(task_rows))
@@ -142,6 +142,7 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
             levels[name] = levels_of(judged)
             judged = with_levels(judged)
         judged = with_limits(judged, limits[name])
+        odd[name] = sum(answered.is_unlike for answered in judged), len(judged)
         quality = task_quality(
             task_rows,
             model.table,
@@ -151,7 +152,7 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
         )
         qualities.append(with_number(quality, number_quality(task_rows, judged)) if name in levels else quality)
     model = model.with_limits(limits)
-    model = model.with_table(model.table.with_levels(levels).with_held_out(held_out))
+    model = model.with_table(model.table.with_levels(levels).with_held_out(held_out, odd))
     return Result(model, recipe, study.held_out, tuple(qualities), warnings)
 
 

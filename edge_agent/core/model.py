@@ -51,6 +51,8 @@ class Model:
     """The checked entries of score_maps.json, by the task's definition."""
     held_out: Mapping[str, tuple[tuple[float, int, int], ...]] = field(default_factory=dict)
     """Of a trained model, by task: how right it was on rows that its training held out, see TaskFields."""
+    held_out_odd: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """The same: how many of these rows were unlike the training's or had an odd field, and how many there were."""
     learnt_from: Mapping[str, bytes] = field(default_factory=dict)
     """The same, one after the other: fingerprints of the inputs that it learnt from. Without a task's: not known."""
     chat_template_sha256: str | None = None

@@ -192,6 +192,9 @@ class TaskFields(_Checked):
     """The task's template in training, without which the fields mean something else. None: an older bundle's."""
     held_out: tuple[tuple[_Number, int, int], ...] = ()
     """By score of the best label, of rows that training held out: how many were answered right, and how many in all."""
+    held_out_odd: tuple[int, int] | None = None
+    """How many of them were unlike the training's or had an odd field, and how many there were. None: an older
+    bundle's."""
     learnt: Annotated[str, Field(pattern=f"^([0-9a-f]{{{2 * FINGERPRINT_BYTES}}})*$")] | None = None
     """The fingerprints of all inputs that the model learnt from, in hex. None: they are too many, or not known."""
 
@@ -265,9 +268,14 @@ class FieldTable(_Checked):
         """One after the other, the fingerprints of the inputs that each task was learnt from, where they are known."""
         return {name: bytes.fromhex(task.learnt) for name, task in self.tasks.items() if task.learnt is not None}
 
-    def with_held_out(self, counts: Mapping[str, tuple[tuple[float, int, int], ...]]) -> FieldTable:
-        """With the counts of each task's held-out rows."""
-        changed = {name: self.tasks[name].model_copy(update={"held_out": of_task}) for name, of_task in counts.items()}
+    def with_held_out(
+        self, counts: Mapping[str, tuple[tuple[float, int, int], ...]], odd: Mapping[str, tuple[int, int]]
+    ) -> FieldTable:
+        """With the counts of each task's held-out rows: `held_out` and `held_out_odd`."""
+        changed = {
+            name: self.tasks[name].model_copy(update={"held_out": counts[name], "held_out_odd": odd[name]})
+            for name in counts
+        }
         return self.model_copy(update={"tasks": self.tasks | changed})
 
     @property

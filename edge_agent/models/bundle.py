@@ -189,6 +189,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
         if found != listed.sha256:
             raise ModelError(f"{path.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     adapters, students = _adapters(path, manifest), _students(path, manifest)
+    trained = {} if facts.fields is None else facts.fields.tasks
     return Model(
         key=key,
         source=path,
@@ -207,7 +208,8 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
         adapters=adapters,
         students=students,
         score_maps=_read_score_maps(path, manifest),
-        held_out={} if facts.fields is None else {name: task.held_out for name, task in facts.fields.tasks.items()},
+        held_out={name: task.held_out for name, task in trained.items()},
+        held_out_odd={name: task.held_out_odd for name, task in trained.items() if task.held_out_odd is not None},
         learnt_from={} if facts.fields is None else facts.fields.fingerprints,
         chat_template_sha256=facts.chat_template_sha256,
         tokens=facts.tokens or None,

@@ -1,7 +1,8 @@
 """What health says of answers: totals since the start, and percentiles of the latest ones."""
 
+import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,9 @@ from edge_agent.core.pipe import Finished
 WINDOW = 512
 # Inputs of a task among which odd ones are counted, and how many of them there have to be.
 ODD_WINDOW, MIN_ODD_WINDOW = 200, 100
+# Many are odd if they are more than in training by so many standard errors. By simulation at most 4 in 100,000 windows
+# are by chance. Where training did not count them, if they are this share.
+_STANDARD_ERRORS, _MANY_ODD = 4.0, 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,8 @@ class OddShare:
     task: str
     share: float  # Of the newest inputs.
     field: str | None  # The field that is odd most often; None if no field is, each by itself.
+    expected: float | None  # The share of rows that training held out; None if it is not known.
+    is_high: bool
 
 
 @dataclass(slots=True)
@@ -53,17 +59,32 @@ class OddInputs:
         """Another model is in force."""
         self._newest.clear()
 
-    def worst(self) -> OddShare | None:
-        """Of the task with the largest share; None while no task has enough inputs, as with a general model."""
+    def worst(self, held_out: Mapping[str, tuple[int, int]]) -> OddShare | None:
+        """Of the task with the largest share; None while no task has enough inputs, as with a general model.
+
+        held_out: Model.held_out_odd.
+        """
         shares = []
         for task, newest in self._newest.items():
             odd = [names for names in newest if names is not None]
             if len(newest) >= MIN_ODD_WINDOW:
                 fields = Counter(name for names in odd for name in names)
-                shares.append(
-                    OddShare(task, len(odd) / len(newest), next((name for name, _ in fields.most_common(1)), None))
-                )
-        return max(shares, key=lambda each: each.share, default=None)
+                share, expected = len(odd) / len(newest), None
+                is_high = share >= _MANY_ODD
+                if task in held_out:
+                    expected = held_out[task][0] / max(held_out[task][1], 1)
+                    is_high = _are_more(odd=len(odd), inputs=len(newest), held_out=held_out[task])
+                worst_field = next((name for name, _ in fields.most_common(1)), None)
+                shares.append(OddShare(task, share, worst_field, expected, is_high))
+        return max(shares, key=lambda each: (each.is_high, each.share), default=None)
+
+
+def _are_more(*, odd: int, inputs: int, held_out: tuple[int, int]) -> bool:
+    """Compares the shares as Agresti and Caffo do: an odd and an ordinary one more on each side, for small samples."""
+    counts = ((odd + 1, inputs + 2), (held_out[0] + 1, held_out[1] + 2))
+    here, there = (count / total for count, total in counts)
+    error = math.sqrt(here * (1 - here) / counts[0][1] + there * (1 - there) / counts[1][1])
+    return here - there > _STANDARD_ERRORS * error
 
 
 def percentiles(values: Iterable[float], *percents: int) -> dict[str, float | None]:

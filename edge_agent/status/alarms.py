@@ -31,8 +31,6 @@ REFUSALS_WINDOW_S = 10
 
 CRASH_LOOP_ENDS = 3
 HEADROOM_LOW_C = 3.0
-# Of the newest inputs of a task. A training sets its limits so that a few per cent of the ordinary ones are odd.
-ODD_INPUTS = 0.15
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
 # An alarm whose figures change is published again after this long.
 REFRESH_S = 60.0
@@ -180,10 +178,13 @@ def _odd_inputs(alarms: Alarms) -> Finding | None:
     odd = alarms.odd_inputs
     if odd is None:
         return UNKNOWN
-    if odd.share < ODD_INPUTS:
+    if not odd.is_high:
         return None
     field = "what its sensors send" if odd.field is None else cut(odd.field)
-    message = f"{odd.share:.0%} of the newest inputs of task {odd.task} are not as its training was: look at {field}"
+    before = "" if odd.expected is None else f" ({odd.expected:.0%} were in training)"
+    message = (
+        f"{odd.share:.0%} of the newest inputs of task {odd.task} are not as its training was{before}: look at {field}"
+    )
     return Finding(Severity.WARNING, message, round(odd.share, 3))
 
 

@@ -203,7 +203,7 @@ class StatusPublisher:
             expires=self._supervisor.model.expires,
             queue_depth=self._dispatcher.waiting,
             overloaded_total=self._dispatcher.replies.overloaded_total,
-            odd_inputs=self._dispatcher.replies.odd_inputs.worst(),
+            odd_inputs=self._dispatcher.replies.odd_inputs.worst(self._supervisor.model.held_out_odd),
         )
         if has_changed:
             self.publish_health()

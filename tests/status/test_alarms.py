@@ -141,7 +141,7 @@ def test_an_alarm_is_unmeasured_while_the_board_cannot_find_its_cause(bus: Bus) 
     assert bus.run(1, reading(60.0)).alarms.unmeasured == asked
     bus.alarms.set_quality_fault("")
     known = {"triage": TaskAccuracy(audits=1, shift=0.0)}
-    odd = OddShare("triage", 0.0, None)
+    odd = OddShare("triage", 0.0, None, expected=0.01, is_high=False)
     assert bus.run(1, reading(60.0), accuracy=known, odd_inputs=odd).alarms.unmeasured == set()
 
 
@@ -159,11 +159,36 @@ def test_many_inputs_that_are_not_as_the_training_was_raise_an_alarm_with_the_fi
     ):
         for _ in range(count):
             newest.add("triage", event)
-        alarm = bus.run(1, odd_inputs=newest.worst()).retained.get("odd-inputs")
+        alarm = bus.run(1, odd_inputs=newest.worst({})).retained.get("odd-inputs")
         assert look_at == (None if alarm is None else alarm["message"].split("as its training was: look at ")[1])
     assert bus.retained["odd-inputs"]["value"] == 0.3
     newest.clear()
-    assert newest.worst() is None
+    assert newest.worst({}) is None
+
+
+@pytest.mark.parametrize(
+    ("odd", "inputs", "held_out", "told"),
+    [
+        (14, 200, (8, 400), None),
+        (
+            30,
+            200,
+            (8, 400),
+            "15% of the newest inputs of task triage are not as its training was (2% were in training)",
+        ),
+        # As many as in training, although they are many; and a training that held out too few rows to say.
+        (40, 200, (100, 400), None),
+        (30, 200, (0, 4), None),
+    ],
+)
+def test_odd_inputs_raise_an_alarm_if_they_are_more_than_in_training(
+    bus: Bus, odd: int, inputs: int, held_out: tuple[int, int], told: str | None
+) -> None:
+    newest, usual = OddInputs(), replace(labelled(1, ok=1.0), rare_fields={})
+    for number in range(inputs):
+        newest.add("triage", replace(usual, unlike=0.1) if number < odd else usual)
+    alarm = bus.run(1, odd_inputs=newest.worst({"triage": held_out})).retained.get("odd-inputs")
+    assert told == (None if alarm is None else alarm["message"].split(": look at")[0])
 
 
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
@@ -177,7 +202,7 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     drifted = {"triage": TaskAccuracy(dropped_from=0.97, shift=0.4)}
     bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1, pool=BACKLOG)
     assert "pool-backlog" in bus.retained
-    odd = OddShare("triage", 0.4, None)
+    odd = OddShare("triage", 0.4, None, expected=0.01, is_high=True)
     bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST, expires="2026-01-01", odd_inputs=odd)
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
