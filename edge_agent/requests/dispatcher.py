@@ -308,6 +308,7 @@ class Dispatcher:
                 "failed_total": ended[Status.FAILED],
                 "invalid_total": ended[Status.INVALID],
                 "models": {name: answers.describe() for name, answers in replies.models.items()},
+                "notable": {task: asdict(answers) for task, answers in replies.notable.items()},
             },
         }
 

@@ -18,7 +18,7 @@ from edge_agent.requests.answerers import Answer
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
-from edge_agent.requests.statistics import WINDOW, ModelAnswers, OddInputs
+from edge_agent.requests.statistics import WINDOW, ModelAnswers, NotableAnswers, OddInputs
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Replies:
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
         self.models = defaultdict[str, ModelAnswers](ModelAnswers)
+        self.notable = defaultdict[str, NotableAnswers](NotableAnswers)
         self.odd_inputs = OddInputs()
         self._device = device
         self._delivery = delivery
@@ -117,6 +118,10 @@ class Replies:
         if answer.please_check:
             document["please_check"] = True
         self.odd_inputs.add(request.task_name, event)
+        if request.task.config.notable is not None:
+            notable = self.notable[request.task_name]
+            notable.answers_total += 1
+            notable.notable_total += request.task.config.is_notable(output)
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])

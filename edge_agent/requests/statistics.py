@@ -44,6 +44,14 @@ class ModelAnswers:
         }
 
 
+@dataclass(slots=True)
+class NotableAnswers:
+    """Of a task, since the agent's start."""
+
+    answers_total: int = 0
+    notable_total: int = 0  # Those of them that people should look at.
+
+
 class OddInputs:
     """Which of each task's newest inputs are not as the training of a trained model was."""
 

@@ -102,6 +102,22 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
         # Jinja writes null as `None`, which Home Assistant takes for unknown.
         template = f"{{{{ value_json.{path} }}}}"
         yield _key(name), {"platform": "sensor", "name": name, "value_template": template, **more, **fresh}
+    for name, task in config.tasks.items():
+        if task.enabled and task.notable is not None:
+            counts = f"value_json.inference.notable.get('{name}', {{}})"
+            yield (
+                f"notable_{name}",
+                {
+                    "platform": "sensor",
+                    "name": f"{task.notable.capitalize()}: {name}",
+                    "value_template": f"{{{{ {counts}.get('notable_total', 0) }}}}",
+                    # With the number of all answers.
+                    "json_attributes_topic": config.topics.health,
+                    "json_attributes_template": f"{{{{ {counts} | tojson }}}}",
+                    **_measured("readings", state_class="total_increasing"),
+                    **fresh,
+                },
+            )
     for name, path in _BITS:
         template = f"{{{{ {{true: 'ON', false: 'OFF'}}.get(value_json.{path}) }}}}"
         yield _key(name), {**_PROBLEM, "name": name, "value_template": template, **fresh}

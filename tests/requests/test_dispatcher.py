@@ -899,6 +899,19 @@ class TestLog:
         assert caplog.text.endswith("status=failed code=no_valid_output: its reply says why\n")
 
 
+def test_health_counts_the_answers_that_call_for_a_look() -> None:
+    desk = Desk(tasks='[tasks.watch]\nkind = "unusual"\n', slots=0)
+    student = Student(name="student-w", path="", sha256="5t", quantization="none", tasks={"watch": ()})
+    model = replace(MODEL, students=(student,))
+    desk.dispatcher.admission.answerers.set_model(model)
+    desk.dispatcher.on_worker_ready(model, ready(max_active=1), 0.0)
+    for number, rarity in enumerate((0.0001, 0.4), start=1):
+        desk.ask({"rms": number}, task="watch")
+        text = json.dumps({"score": 1.0, "rarity": rarity, "because": []})
+        desk.dispatcher.on_worker_answer(finished(number, finish=Finish.MODEL, text=text), 1.0)
+    assert desk.dispatcher.as_health(2.0)["inference"]["notable"] == {"watch": {"answers_total": 2, "notable_total": 1}}
+
+
 class TestStudents:
     """A student of the task `triage`, beside a model with one slot."""
 

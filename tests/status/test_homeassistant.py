@@ -86,6 +86,17 @@ def test_entities_show_the_figures_of_health() -> None:
     assert [name for name, value in alarms.items() if value == "ON"] == ["alarm_disk_low"]
 
 
+def test_a_task_whose_answers_may_call_for_a_look_has_an_entity() -> None:
+    tasks = '[tasks.watch]\nkind = "unusual"\n[tasks.off]\nkind = "unusual"\nenabled = false\n'
+    found = components(ENABLED + tasks)
+    assert [key for key in found if key.startswith("notable_")] == ["notable_watch"]
+    watch, document = found["notable_watch"], health_sample()
+    assert (watch["name"], render(watch["value_template"], document)) == ("Unusual: watch", "0")
+    counts = document["inference"]["notable"]["watch"] = {"answers_total": 900, "notable_total": 3}
+    assert render(watch["value_template"], document) == "3"
+    assert json.loads(render(watch["json_attributes_template"], document)) == counts
+
+
 def test_figures_that_are_not_measured_are_unknown_and_never_0() -> None:
     document = health_sample()
     for section in ("severity", "inference", "cpu", "memory", "disk"):

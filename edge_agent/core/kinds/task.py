@@ -103,6 +103,7 @@ class TaskBase(Table):
     is_text: ClassVar[bool] = False  # An answer is free text, which may be streamed, and is neither right nor wrong.
     is_number: ClassVar[bool] = False  # An answer is a number.
     takes_feedback: ClassVar[bool] = False  # Answers are kept, so that people can say what was right.
+    notable: ClassVar[str | None] = None  # What answers are called that people should look at; health counts them.
     canary_part: ClassVar[Literal["scores", "values", "beginning"]]  # The part of an answer that canaries record.
     file_keys: ClassVar[tuple[str, ...]] = ()  # Keys that hold a JSON object, or name a file with one.
     init_keys: ClassVar[Mapping[str, Any]] = {}
@@ -140,6 +141,10 @@ class TaskBase(Table):
     def reply_fields(self, event: Finished) -> dict[str, Any]:  # noqa: ARG002 - for kinds
         """What a reply holds besides the output."""
         return {}
+
+    def is_notable(self, output: Any) -> bool:  # noqa: ARG002 - for kinds
+        """Whether it is such an answer."""
+        return False
 
     @abstractmethod
     def answer_fault(self, answer: object) -> str | None:

@@ -66,6 +66,7 @@ class UnusualTask(TaskBase):
     has_own_model = True
     writes = False
     takes_feedback = True
+    notable = "unusual"
     canary_part = "values"
     init_keys = {"false_alarms": "1 per 1000 readings"}  # noqa: RUF012 - a ClassVar of TaskBase
 
@@ -89,6 +90,9 @@ class UnusualTask(TaskBase):
         is_unusual = answer["rarity"] <= self.max_rarity
         because = answer["because"] if is_unusual else []
         return {"unusual": is_unusual, "rarity": answer["rarity"], "because": because}
+
+    def is_notable(self, output: Any) -> bool:
+        return output is not None and bool(output["unusual"])
 
     def is_usual(self, answer: str) -> bool:
         return answer.casefold() in {usual.casefold() for usual in self.usual}
