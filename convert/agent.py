@@ -39,7 +39,7 @@ from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
-from edge_agent.engine.usual import SCORE_DIGITS, Usual, soften, value_text
+from edge_agent.engine.usual import SCORE_DIGITS, RarityModel, compress, value_text
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.field_table import (
     MAX_CODES,

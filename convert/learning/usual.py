@@ -1,7 +1,7 @@
-"""Learns what usual readings look like: a mixture of normal distributions over their numbers, and shares of values.
+"""Learns what usual readings look like: a Gaussian mixture over their numbers, and probabilities of other values.
 
-Covariances are shrunk, because a mixture has more of them than few rows can tell. How many components there are, and
-how much is shrunk, is what gives held-out rows the highest density.
+Covariances are shrunk, because few rows cannot tell all of a mixture's. The number of components and the shrinkage are
+those that give held-out rows the highest density.
 """
 
 import math
@@ -20,46 +20,45 @@ from ..agent import (
     MAX_BYTES,
     Component,
     NumberField,
+    RarityModel,
     Tail,
-    Usual,
     UsualReadings,
     ValueField,
+    compress,
     number_of,
-    soften,
     value_text,
 )
-from .table import ordinary_numbers
+from .table import MIN_NUMBER_SHARE, ordinary_numbers
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Values = Mapping[str, Any]  # The fields of a reading.
 
-# A field is a number if at least this share of its values are numbers, and if it has at least this many values.
-_MIN_NUMBER_SHARE, _MIN_VALUES = 0.95, 3
-# The mixture is fitted to rows with all numbers if they are at least this share.
-_MIN_WHOLE = 0.5
-# Values of other fields that are kept; all others count together.
+# A field of numbers with fewer distinct values is categorical, such as a switch.
+_MIN_DISTINCT = 3
+# The mixture is fitted to the rows that have all numbers if they are at least this share.
+_MIN_COMPLETE_SHARE = 0.5
+# The values of a categorical field that are kept; all others count together.
 _MAX_VALUES = 100
 # How probable gaps, texts and values are that no row has: so little that a sensor that says "ERR" is always unusual.
 _UNSEEN = 1e-12
-# Numbers far from all others that are kept as codes, if several rows have them.
+# The error codes that are kept, the most frequent ones.
 _MAX_CODES = 20
 _COMPONENTS = (1, 2, 4, 8)
 _SHRINKAGES = (0.01, 0.1, 0.3)
-# Rows per component, at least.
-_MIN_ROWS = 10
-# The variance in units of the scale that no direction falls below: sensors are rounded.
+_MIN_ROWS_PER_COMPONENT = 10
+# No direction has a smaller variance, in units of the scale, because sensors are rounded.
 _MIN_VARIANCE = 1e-4
-_STEPS = 100
-# With more rows, components and shrinkage are chosen on that many.
+_MAX_EM_STEPS = 100
+# Components and shrinkage are chosen on at most this many rows.
 _CHOOSING_ROWS = 1000
 _PARTS, _CHOOSING_PARTS = 5, 3
-# The rarest rows, to which the tail is fitted.
+# The tail is fitted to this share of the rows, the rarest ones.
 _TAIL_SHARE, _MIN_TAIL_ROWS, _MAX_SHAPE = 0.1, 10, 0.9
 _MAX_SCORES = 10_000
-# Of a covariance, about. Half of the file may be covariances.
+# About how long a covariance is in the file, half of which may be covariances.
 _COVARIANCE_BYTES = 14
-# The converter's numbers are rounded to this many digits, so that the file is small.
+# Numbers are rounded to this many significant digits, so that the file is small.
 _DIGITS = 8
 
 
@@ -72,8 +71,8 @@ class _Mixture:
     def log_densities(self, z: Floats) -> Floats:
         """[rows]"""
         logs = self._logs(z)
-        most = logs.max(axis=1, keepdims=True)
-        densities: Floats = most[:, 0] + np.log(np.exp(logs - most).sum(axis=1))
+        highest = logs.max(axis=1, keepdims=True)
+        densities: Floats = highest[:, 0] + np.log(np.exp(logs - highest).sum(axis=1))
         return densities
 
     def responsibilities(self, z: Floats) -> Floats:
@@ -97,27 +96,26 @@ def learn_usual(rows: Sequence[Values], blocks: Sequence[int] | None = None, see
     """Learns from usual readings, in the order of time if they have one.
 
     Args:
-        blocks: For each row the part that it is held out with, so that rows of a run are held out together; None draws
-            them at random.
+        blocks: For each row the number of its group, whose rows are held out together. None: the parts are random.
     """
     draw = np.random.default_rng(seed)
     parts = draw.permutation(len(rows)) % _PARTS if blocks is None else np.array(blocks) % _PARTS
     with threadpool_limits(1):
         numbers = _with_codes([_number_field(name, rows) for name in _names(rows) if _is_number(name, rows)], rows)
         values = tuple(_value_field(name, rows) for name in _names(rows) if not _is_number(name, rows))
-        z, is_whole, is_near = _matrix(rows, numbers)
-        components, shrinkage = _choose(z[is_whole], draw, seed) if numbers else (0, 0.0)
+        z, is_fitted, is_clean = _matrix(rows, numbers)
+        components, shrinkage = _choose(z[is_fitted], draw, seed) if numbers else (0, 0.0)
         models = [
             _readings(numbers, values, _fit(z[chosen], components, shrinkage, seed), z[chosen])
-            for chosen in (is_whole & (parts != part) for part in range(_PARTS + 1))
+            for chosen in (is_fitted & (parts != part) for part in range(_PARTS + 1))
         ]
         scores = sorted(
             score
             for part in range(_PARTS)
-            for score in _scores(models[part], rows, np.flatnonzero(is_near & (parts == part)))
+            for score in _scores(models[part], rows, np.flatnonzero(is_clean & (parts == part)))
         )
     if len(scores) > _MAX_SCORES:
-        scores = [scores[at] for at in np.linspace(0, len(scores) - 1, _MAX_SCORES).astype(int)]
+        scores = [scores[index] for index in np.linspace(0, len(scores) - 1, _MAX_SCORES).astype(int)]
     # Rounded up, so that a reading that comes again is at most as rare as it was.
     rounded = tuple(math.ceil(score * 10_000) / 10_000 for score in scores)
     return models[-1].model_copy(update={"scores": rounded, "tail": _tail(scores)})
@@ -130,7 +128,7 @@ def _names(rows: Sequence[Values]) -> list[str]:
 def _is_number(name: str, rows: Sequence[Values]) -> bool:
     values = [row[name] for row in rows if name in row]
     numbers = [number for value in values if (number := number_of(value)) is not None]
-    return len(numbers) >= _MIN_NUMBER_SHARE * len(values) and len(set(numbers)) >= _MIN_VALUES
+    return len(numbers) >= MIN_NUMBER_SHARE * len(values) and len(set(numbers)) >= _MIN_DISTINCT
 
 
 def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
@@ -155,12 +153,12 @@ def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
 
 
 def _share(count: int, rows: int) -> float:
-    """How probable a state is that so many rows have."""
+    """How probable a state is that `count` of the rows have."""
     return (count + 0.5) / (rows + 1) if count else _UNSEEN
 
 
 def _with_codes(numbers: Sequence[NumberField], rows: Sequence[Values]) -> list[NumberField]:
-    """Numbers far from all others of their field are codes, such as -99, if two rows have them, in any field."""
+    """With codes: numbers such as -99, far from the others of their field, that two rows have in any field."""
     far = {field.name: Counter[str]() for field in numbers}
     for field in numbers:
         for row in rows:
@@ -188,7 +186,7 @@ def _is_ordinary(field: NumberField, code: str) -> bool:
 
 
 def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
-    """Values that only one row has are as good as unknown ones (Good-Turing): remarks say nothing, a new mode much."""
+    """Values that only one row has count as unknown ones (Good-Turing), so remarks say nothing and a new mode much."""
     counts = Counter(value_text(row[name]) for row in rows if name in row)
     total = len(rows) + 2
     kept = {value: count for value, count in counts.most_common(_MAX_VALUES) if count > 1}
@@ -201,26 +199,26 @@ def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
 
 
 def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField]) -> tuple[Floats, Bools, Bools]:
-    """[rows, numbers], a missing one as the median; which rows have all of them, and which have none far from others.
+    """The z-scores [rows, numbers], missing ones as 0; the rows to fit the mixture to; and those without a glitch.
 
-    A glitch that no other row has is neither learnt from nor judged by: it would make everything else usual.
+    A glitch, a stray number that no other row has, is neither learnt from nor judged on: all else would look usual.
     """
     z = np.zeros((len(rows), len(numbers)))
-    is_whole, is_near = np.ones((2, len(rows)), dtype=np.bool_)
+    is_complete, is_clean = np.ones((2, len(rows)), dtype=np.bool_)
     for column, field in enumerate(numbers):
-        for at, row in enumerate(rows):
+        for index, row in enumerate(rows):
             number = number_of(row.get(field.name))
             if number is not None and field.low <= number <= field.high:
-                z[at, column] = (number - field.center) / field.scale
+                z[index, column] = (number - field.center) / field.scale
             else:
-                is_whole[at] = False
-                is_near[at] &= number is None or value_text(number) in field.codes
-    # Where most rows lack something, the whole ones would be few.
-    return soften(z), is_whole if is_whole.mean() >= _MIN_WHOLE else is_near, is_near
+                is_complete[index] = False
+                is_clean[index] &= number is None or value_text(number) in field.codes
+    # If most rows lack a number, too few would be complete.
+    return compress(z), is_complete if is_complete.mean() >= _MIN_COMPLETE_SHARE else is_clean, is_clean
 
 
 def _choose(z: Floats, draw: np.random.Generator, seed: int) -> tuple[int, float]:
-    """The number of components and the shrinkage that give held-out rows the highest density, the rarest 1 % aside."""
+    """The number of components and the shrinkage that give held-out rows, but the rarest 1 %, the highest density."""
     z = z[np.sort(draw.permutation(len(z))[:_CHOOSING_ROWS])]
     parts = draw.permutation(len(z)) % _CHOOSING_PARTS
 
@@ -231,23 +229,23 @@ def _choose(z: Floats, draw: np.random.Generator, seed: int) -> tuple[int, float
         ]
         return float(np.sort(np.concatenate(densities))[len(z) // 100 :].mean())
 
-    most = MAX_BYTES // (z.shape[1] ** 2 * _COVARIANCE_BYTES)
-    fitting = [count for count in _COMPONENTS if count == 1 or (len(z) >= count * _MIN_ROWS and count <= most)]
+    max_count = min(len(z) // _MIN_ROWS_PER_COMPONENT, MAX_BYTES // (z.shape[1] ** 2 * _COVARIANCE_BYTES))
+    fitting = [count for count in _COMPONENTS if count == 1 or count <= max_count]
     candidates = [(count, shrinkage) for count in fitting for shrinkage in _SHRINKAGES]
     return max(candidates, key=lambda candidate: density(*candidate))
 
 
 def _fit(z: Floats, components: int, shrinkage: float, seed: int) -> _Mixture:
-    """Expectation maximization, from clusters."""
+    """Fits the mixture by expectation maximization, starting from k-means clusters."""
     if not components:
         return _Mixture(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0, 0)))
     pooled = np.cov(z.T, bias=True).reshape(z.shape[1], z.shape[1])
     target = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diagonal(pooled)) + _MIN_VARIANCE * np.eye(z.shape[1])
-    with warnings.catch_warnings(action="ignore"):  # of clusters without rows, where many rows are the same
+    with warnings.catch_warnings(action="ignore"):  # Where many rows are equal, clusters may be empty.
         _, nearest = kmeans2(z, components, minit="++", rng=np.random.default_rng(seed))
     shares = np.eye(components)[nearest]
     before = -math.inf
-    for _ in range(_STEPS):
+    for _ in range(_MAX_EM_STEPS):
         mixture = _maximize(z, shares, target, shrinkage)
         density = float(mixture.log_densities(z).mean())
         if density - before < 1e-4:
@@ -257,7 +255,7 @@ def _fit(z: Floats, components: int, shrinkage: float, seed: int) -> _Mixture:
 
 
 def _maximize(z: Floats, shares: Floats, target: Floats, shrinkage: float) -> _Mixture:
-    """Each covariance is drawn to the one of all rows as by `shrinkage` times as many rows as there are numbers."""
+    """The M step. Each covariance is shrunk to that of all rows, which weighs as `shrinkage` rows for each number."""
     counts = shares.sum(axis=0) + 1e-3
     means = (shares.T @ z) / counts[:, None]
     pull = shrinkage * z.shape[1]
@@ -276,19 +274,19 @@ def _readings(
         Component(
             weight=_rounded(weight),
             mean=tuple(map(_rounded, mean)),
-            covariance=tuple(tuple(map(_rounded, row[: at + 1])) for at, row in enumerate(covariance)),
+            covariance=tuple(tuple(map(_rounded, row[: index + 1])) for index, row in enumerate(covariance)),
         )
         for weight, mean, covariance in zip(mixture.weights, mixture.means, mixture.covariances, strict=True)
     )
-    expected = _expected_surprises(mixture, z)
+    expected = _expected_surprisals(mixture, z)
     numbers = [
         field.model_copy(update={"expected": _rounded(mean)}) for field, mean in zip(numbers, expected, strict=True)
     ]
     return UsualReadings(numbers=tuple(numbers), values=values, components=components, scores=(0.0,), tail=None)
 
 
-def _expected_surprises(mixture: _Mixture, z: Floats) -> Iterator[float]:
-    """Of each number, given all others: half of 1 + log(2 pi variance), by the components' weights."""
+def _expected_surprisals(mixture: _Mixture, z: Floats) -> Iterator[float]:
+    """The mean surprisal of each number, given all others: half of 1 + log(2 pi variance), weighted by component."""
     if not z.shape[1]:
         return
     variances = [1 / np.diagonal(np.linalg.inv(covariance)) for covariance in mixture.covariances]
@@ -297,12 +295,12 @@ def _expected_surprises(mixture: _Mixture, z: Floats) -> Iterator[float]:
 
 
 def _scores(readings: UsualReadings, rows: Sequence[Values], chosen: npt.NDArray[np.intp]) -> Iterator[float]:
-    usual = Usual(readings)
-    return (usual.score(rows[at]) for at in chosen)
+    usual = RarityModel(readings)
+    return (usual.score(rows[index]) for index in chosen)
 
 
 def _tail(scores: Sequence[float]) -> Tail | None:
-    """By probability-weighted moments (Hosking and Wallis 1987). scores: rising. None for too few."""
+    """Fitted by probability-weighted moments (Hosking and Wallis 1987); None for too few scores. scores: rising."""
     count = int(_TAIL_SHARE * len(scores))
     if count < _MIN_TAIL_ROWS:
         return None

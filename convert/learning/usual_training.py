@@ -14,8 +14,8 @@ from ..agent import (
     MAX_FIELDS,
     SCORE_DIGITS,
     SIGNATURE_FILE,
+    RarityModel,
     UnusualTask,
-    Usual,
     UsualReadings,
     UsualReadingsFile,
     __version__,
@@ -126,10 +126,10 @@ def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, s
     are_alarms = [
         is_unusual
         for fold in folds
-        for is_unusual in _are_unusual(Usual(_learn(fold.train, seed)), fold.held_out, config.max_rarity)
+        for is_unusual in _are_unusual(RarityModel(_learn(fold.train, seed)), fold.held_out, config.max_rarity)
     ]
     by_answer: dict[str, list[bool]] = {}
-    for row, is_unusual in zip(others, _are_unusual(Usual(learnt), others, config.max_rarity), strict=True):
+    for row, is_unusual in zip(others, _are_unusual(RarityModel(learnt), others, config.max_rarity), strict=True):
         by_answer.setdefault(row.answer_text, []).append(is_unusual)
     return UnusualQuality(
         name=usual[0].task.name,
@@ -144,7 +144,7 @@ def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, s
     )
 
 
-def _are_unusual(usual: Usual, rows: Sequence[Row], max_rarity: float) -> Iterator[bool]:
+def _are_unusual(usual: RarityModel, rows: Sequence[Row], max_rarity: float) -> Iterator[bool]:
     return (usual.rarity_of(usual.score(row.values)) <= max_rarity for row in rows)
 
 
@@ -162,7 +162,7 @@ def _watched_fields(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[Watc
 
 
 def _record_canaries(rows: Sequence[Row], learnt: Mapping[str, UsualReadings]) -> canary_format.CanaryFile:
-    usual = {name: Usual(readings) for name, readings in learnt.items()}
+    usual = {name: RarityModel(readings) for name, readings in learnt.items()}
     chosen = rows[:: -(-len(rows) // _CANARIES)]
     return canary_format.CanaryFile(
         schema=canary_format.SCHEMA,

@@ -16,7 +16,7 @@ from edge_agent.core.kinds.unusual import MAX_FALSE_ALARMS, PLAN
 from edge_agent.core.strict_json import compact_json
 from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step
 from edge_agent.engine.prompt.field_prompts import check_task, check_template
-from edge_agent.engine.usual import SCORE_DIGITS, Usual
+from edge_agent.engine.usual import SCORE_DIGITS, RarityModel
 from edge_agent.gguf.field_table import check_has_field, values_of
 from edge_agent.gguf.usual_readings import read_usual_readings
 
@@ -34,7 +34,7 @@ class UsualEngine(Engine):
     def __init__(self, load: pipe.Load, _on_progress: Callable[[], object] = lambda: None) -> None:
         try:
             file = read_usual_readings(Path(load.model_path).read_bytes())
-            self._tasks = {name: Usual(usual) for name, usual in file.tasks.items()}
+            self._tasks = {name: RarityModel(usual) for name, usual in file.tasks.items()}
         except ValueError as error:
             raise ValueError(f"{load.model_path}: {error}") from error
         self._settings = load.settings

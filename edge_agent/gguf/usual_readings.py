@@ -29,24 +29,24 @@ class _Checked(BaseModel):
 
 class _Field(_Checked):
     name: _Name
-    missing: _Share  # How probable it is that the field is missing.
-    expected: _Number  # The mean surprise at its value, given all others.
+    missing: _Share  # How probable a missing value is.
+    expected: _Number  # The mean surprisal of its value, given all others.
 
 
 class NumberField(_Field):
-    """A field whose values are numbers: part of the mixture, at the same place in each of its vectors."""
+    """A field whose values are numbers: one dimension of the mixture, in the order of `numbers`."""
 
-    center: _Number  # The median. The mixture is over (value - center) / scale.
+    center: _Number  # The median. The mixture is over z = (value - center) / scale.
     scale: _Positive
-    low: _Number  # The least number of the training.
-    high: _Number
-    odd: _Share  # How probable it is that its value is no number.
+    low: _Number  # The least ordinary number of the training.
+    high: _Number  # The greatest one.
+    odd: _Share  # How probable a value is that is not a number.
     codes: Annotated[dict[str, _Share], Field(max_length=MAX_CODES)] = {}
-    """How probable each number is that stands for a fault of the sensor, such as -99, as `value_text` spells it."""
+    """How probable each error code is, such as -99, as `value_text` spells it."""
 
 
 class ValueField(_Field):
-    """A field of few values, such as a mode or a switch."""
+    """A categorical field, such as a mode or a switch."""
 
     values: dict[str, _Share]  # How probable each value is, as `value_text` spells it.
     other: _Share  # How probable all other values are, together.
@@ -57,27 +57,27 @@ class Component(_Checked):
 
     weight: _Share
     mean: tuple[_Place, ...]
-    covariance: tuple[tuple[_Place, ...], ...]  # Its lower triangle, row by row.
+    covariance: tuple[tuple[_Place, ...], ...]  # The lower triangle, row by row.
 
 
 class Tail(_Checked):
     """The generalized Pareto distribution of scores above a threshold, fitted to those of the held-out rows."""
 
     threshold: _Number
-    share: _Share  # Of the held-out rows that are above it.
+    share: _Share  # The share of the held-out rows above the threshold.
     scale: _Positive
     shape: Annotated[float, Field(ge=0, le=1)]
 
 
 class UsualReadings(_Checked):
-    """Of one task. A reading's score is its negative log density; the higher, the rarer."""
+    """The usual readings of one task. The score of a reading is its negative log density: the higher, the rarer."""
 
-    template: str = DEFAULT_TEMPLATE  # The task's, without which the fields mean something else.
+    template: str = DEFAULT_TEMPLATE  # The task's template in training; with another one, fields mean something else.
     numbers: Annotated[tuple[NumberField, ...], Field(max_length=MAX_FIELDS)]
     values: Annotated[tuple[ValueField, ...], Field(max_length=MAX_FIELDS)]
     components: Annotated[tuple[Component, ...], Field(max_length=MAX_COMPONENTS)]
     scores: Annotated[tuple[_Number, ...], Field(min_length=1, max_length=MAX_SCORES)]
-    """Of usual rows that were held out, rising."""
+    """The scores of usual rows that were held out, rising."""
     tail: Tail | None
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor
 
-from convert.agent import Usual
+from convert.agent import RarityModel
 from convert.learning.usual import learn_usual
 from edge_agent.core.terminal import aligned
 from rigs.bench.figures import verdict
@@ -61,7 +61,7 @@ def _bundled() -> Iterator[tuple[str, Floats, npt.NDArray[np.bool_]]]:
 
 
 def _ours(usual: Floats, seed: int) -> Callable[[Floats], Floats]:
-    learnt = Usual(learn_usual(readings(usual), None, seed))
+    learnt = RarityModel(learn_usual(readings(usual), None, seed))
     return lambda rows: np.array([learnt.score(reading) for reading in readings(rows)])
 
 

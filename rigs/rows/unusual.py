@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.agent import Usual, UsualReadingsFile
+from convert.agent import RarityModel, UsualReadingsFile
 from convert.learning.usual import learn_usual
 from rigs.bench.figures import processor, verdict
 from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, compressor, readings, with_codes
@@ -55,7 +55,7 @@ def check_alarms(
     for seed in seeds:
         draw = np.random.default_rng(seed)
         learnt_from = with_codes(draw, compressor(draw, rows), codes)
-        usual = Usual(learn_usual(readings(learnt_from), None, seed))
+        usual = RarityModel(learn_usual(readings(learnt_from), None, seed))
         ordinary = compressor(draw, later)
         rarities = np.array([usual.rarity_of(usual.score(reading)) for reading in readings(ordinary)])
         for asked, seed_rates in rates.items():
@@ -89,7 +89,7 @@ def check_board() -> bool:
     rows = np.concatenate([compressor(draw, 2000) for _ in range(4)], axis=1)
     began = perf_counter()
     learnt = learn_usual(readings(rows), None, 0)
-    learning_s, usual = perf_counter() - began, Usual(learnt)
+    learning_s, usual = perf_counter() - began, RarityModel(learnt)
     asked = readings(rows[:500] + draw.normal(0, 1, (500, 40)) * (draw.random((500, 40)) < 0.05) * rows.std(axis=0))
     times = []
     for reading in asked:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.agent import Tail, Usual, UsualReadings, UsualReadingsFile, read_usual_readings
+from convert.agent import RarityModel, Tail, UsualReadings, UsualReadingsFile, read_usual_readings
 from convert.learning.usual import learn_usual
 
 LEARNT = 600
@@ -36,22 +36,22 @@ def readings() -> UsualReadings:
 
 
 @pytest.fixture(scope="module")
-def usual(readings: UsualReadings) -> Usual:
-    return Usual(readings)
+def usual(readings: UsualReadings) -> RarityModel:
+    return RarityModel(readings)
 
 
 def ordinary() -> dict[str, Any]:
     return {"speed": 1250.0, "current": 20.0, "power": 10.0, "temperature": 60.0, "mode": "auto", "remark": "hums"}
 
 
-def test_an_ordinary_reading_is_not_rare_and_names_no_field(usual: Usual) -> None:
+def test_an_ordinary_reading_is_not_rare_and_names_no_field(usual: RarityModel) -> None:
     compared = usual.compare(ordinary(), max_rarity=0.01)
     rarity, named = compared.rarity, compared.because
     assert rarity > 0.2
     assert named == []
 
 
-def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_suggest(usual: Usual) -> None:
+def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_suggest(usual: RarityModel) -> None:
     compared = usual.compare(ordinary() | {"current": 28.0}, max_rarity=0.01)
     rarity, [field] = compared.rarity, compared.because
     assert rarity < 0.001
@@ -62,13 +62,13 @@ def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_sugge
     assert 19 < low < 20 < high < 21
 
 
-def test_fields_are_named_from_the_most_telling_one_until_the_rest_is_ordinary(usual: Usual) -> None:
+def test_fields_are_named_from_the_most_telling_one_until_the_rest_is_ordinary(usual: RarityModel) -> None:
     named = usual.compare(ordinary() | {"temperature": 90.0, "mode": "off"}, max_rarity=0.01).because
     assert [(field.field, field.usual is None) for field in named] == [("temperature", False), ("mode", True)]
 
 
 @pytest.mark.parametrize("value", [None, "n/a", "ERR 17", True])
-def test_a_number_that_was_always_there_is_named_where_it_is_missing_or_none(usual: Usual, value: Any) -> None:
+def test_a_number_that_was_always_there_is_named_where_it_is_missing_or_none(usual: RarityModel, value: Any) -> None:
     reading = {name: given for name, given in ordinary().items() if name != "speed"}
     compared = usual.compare(reading | ({} if value is None else {"speed": value}), max_rarity=0.01)
     rarity, named = compared.rarity, compared.because
@@ -76,35 +76,37 @@ def test_a_number_that_was_always_there_is_named_where_it_is_missing_or_none(usu
     assert (named[0].field, named[0].value) == ("speed", value)
 
 
-def test_a_value_that_no_row_has_is_unusual_where_values_come_again(usual: Usual) -> None:
+def test_a_value_that_no_row_has_is_unusual_where_values_come_again(usual: RarityModel) -> None:
     assert usual.compare(ordinary() | {"mode": "test"}).rarity < 1e-5
     assert usual.compare(ordinary() | {"remark": "rattles"}).rarity > 0.2
 
 
 @pytest.mark.parametrize("value", [1e308, -1e308, 10**300, "9" * 300])
-def test_a_number_beyond_all_measure_is_as_rare_as_can_be(usual: Usual, value: Any) -> None:
+def test_a_number_beyond_all_measure_is_as_rare_as_can_be(usual: RarityModel, value: Any) -> None:
     compared = usual.compare(ordinary() | {"temperature": value}, max_rarity=0.01)
     rarity, named = compared.rarity, compared.because
     assert (rarity, named[0].field) == (1e-6, "temperature")
 
 
-def test_a_long_value_is_cut_where_it_is_named(usual: Usual) -> None:
+def test_a_long_value_is_cut_where_it_is_named(usual: RarityModel) -> None:
     for value in ("x" * 5000, ["x"] * 5000):
         named = usual.compare(ordinary() | {"speed": value}, max_rarity=0.01).because
         assert len(named[0].value) <= 200
 
 
-def test_a_number_that_is_spelled_as_text_is_the_number(usual: Usual) -> None:
+def test_a_number_that_is_spelled_as_text_is_the_number(usual: RarityModel) -> None:
     assert usual.score(ordinary() | {"speed": "1250"}) == usual.score(ordinary())
 
 
-def test_remarks_that_never_repeat_and_other_keys_say_nothing(usual: Usual) -> None:
+def test_remarks_that_never_repeat_and_other_keys_say_nothing(usual: RarityModel) -> None:
     assert usual.score(ordinary() | {"remark": "hums", "ts": "today"}) == usual.score(
         ordinary() | {"remark": "rattles"}
     )
 
 
-def test_the_rarity_is_the_share_of_held_out_readings_that_are_as_rare(readings: UsualReadings, usual: Usual) -> None:
+def test_the_rarity_is_the_share_of_held_out_readings_that_are_as_rare(
+    readings: UsualReadings, usual: RarityModel
+) -> None:
     middle = readings.scores[len(readings.scores) // 2]
     assert usual.rarity_of(middle) == pytest.approx(0.5, abs=0.01)
     later = np.array([usual.rarity_of(usual.score(reading)) for reading in pump(4000, seed=1)])
@@ -112,17 +114,17 @@ def test_the_rarity_is_the_share_of_held_out_readings_that_are_as_rare(readings:
         assert share / 2 < (later <= share).mean() < share * 2
 
 
-def test_beyond_the_held_out_readings_the_rarity_still_falls(usual: Usual) -> None:
+def test_beyond_the_held_out_readings_the_rarity_still_falls(usual: RarityModel) -> None:
     rarities = [usual.compare(ordinary() | {"temperature": temperature}).rarity for temperature in (60, 66, 70, 74, 90)]
     assert rarities == sorted(rarities, reverse=True)
     assert rarities[-1] < 1 / LEARNT / 10
 
 
-def test_leaving_a_number_out_is_as_if_it_had_never_been_there(usual: Usual) -> None:
+def test_leaving_a_number_out_is_as_if_it_had_never_been_there(usual: RarityModel) -> None:
     reading = ordinary() | {"temperature": 71.0}
     gone = {name: value for name, value in reading.items() if name != "temperature"}
     [field] = [field for field in usual.usual.numbers if field.name == "temperature"]
-    surprise = usual.conditional_surprises(reading)["temperature"] - field.expected
+    surprise = usual.conditional_surprisals(reading)["temperature"] - field.expected
     assert usual.score(gone) == pytest.approx(usual.score(reading) - surprise - math.log(field.missing))
 
 
@@ -140,7 +142,7 @@ def test_error_codes_and_a_glitch_among_the_rows_do_not_make_other_values_usual(
     for at in range(0, LEARNT, 60):
         rows[at] = rows[at] | {("temperature", "current")[at // 60 % 2]: (-99, 65535)[at // 120 % 2]}
     rows[7] = rows[7] | {"temperature": 1000.0}
-    usual = Usual(learn_usual(rows))
+    usual = RarityModel(learn_usual(rows))
     assert usual.compare(ordinary() | {"temperature": 75.0}).rarity < 0.01
     assert usual.compare(ordinary() | {"current": 28.0}).rarity < 0.001
     code, glitch = (usual.compare(ordinary() | {"temperature": value}, max_rarity=0.1) for value in (-99, "1000"))
@@ -151,7 +153,7 @@ def test_error_codes_and_a_glitch_among_the_rows_do_not_make_other_values_usual(
 
 
 def test_readings_without_numbers_are_compared_by_their_values() -> None:
-    usual = Usual(learn_usual([{"mode": ("auto", "hand")[at % 2], "is_on": True} for at in range(100)]))
+    usual = RarityModel(learn_usual([{"mode": ("auto", "hand")[at % 2], "is_on": True} for at in range(100)]))
     assert usual.compare({"mode": "hand", "is_on": True}).rarity > 0.2
     compared = usual.compare({"mode": "test", "is_on": True}, max_rarity=0.1)
     assert [(field.field, field.usual) for field in compared.because] == [("mode", None)]
@@ -160,7 +162,7 @@ def test_readings_without_numbers_are_compared_by_their_values() -> None:
 def test_a_rarity_is_rounded_before_it_is_said_to_be_rare(readings: UsualReadings) -> None:
     """Otherwise an unusual reading at the limit would name no field."""
     tail = Tail(threshold=0.0, share=0.1000004, scale=1e6, shape=0.0)
-    assert Usual(readings.model_copy(update={"tail": tail})).rarity_of(1e-9) == 0.1
+    assert RarityModel(readings.model_copy(update={"tail": tail})).rarity_of(1e-9) == 0.1
 
 
 def test_covariances_of_many_numbers_fit_in_the_file(readings: UsualReadings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,4 +209,4 @@ def test_covariances_that_are_none_are_refused_before_the_first_reading(readings
     rows = tuple(tuple(factor * value for value in row) for row in component.covariance)
     broken = readings.model_copy(update={"components": (component.model_copy(update={"covariance": rows}),)})
     with pytest.raises(ValueError, match="positive definite"):
-        Usual(broken)
+        RarityModel(broken)
