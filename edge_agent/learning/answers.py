@@ -68,18 +68,21 @@ class AnswerTable:
         """Records feedback on an answer. label: the right one; None if it is only known that the output is wrong."""
         self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
 
-    def answers_for(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
-        """The answers in the order of time, except rows that damage has given other labels. limit: negative for all."""
-        known = set(labels)
+    def all_for(self, basis: str, *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
+        """The answers in the order of time. limit: negative for all."""
         rows = self._store.select(
             f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
             basis, after, limit,
         )  # fmt: skip
-        answers = (_answer(columns) for columns in rows)
+        return [answer for columns in rows if (answer := _answer(columns)) is not None]
+
+    def answers_for(self, basis: str, labels: Iterable[str], *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
+        """As `all_for`, except rows that damage has given other labels."""
+        known = set(labels)
         return [
             answer
-            for answer in answers
-            if answer and answer.scores.keys() == known and (answer.label is None or answer.label in known)
+            for answer in self.all_for(basis, after=after, limit=limit)
+            if answer.scores.keys() == known and (answer.label is None or answer.label in known)
         ]
 
     def asked_or_marked(self, basis: str) -> list[KeptAnswer]:

@@ -1,6 +1,6 @@
 """Keeps answers of `estimate` tasks, and measures by the true numbers of audits how near they are.
 
-Nothing changes by it but health: a new training makes answers nearer.
+Nothing changes by it but health and an alarm: a new training makes answers nearer.
 """
 
 import random
@@ -15,10 +15,13 @@ from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import compact_json, number_of
 from edge_agent.core.wording import shown
-from edge_agent.learning.feedback import Mark
+from edge_agent.learning.answers import KeptAnswer
+from edge_agent.learning.feedback import Mark, page_of
 from edge_agent.learning.keeper import Keeper
+from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, count_held, falls_short, mean_error
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
+from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
 _random = random.SystemRandom()
 
@@ -35,16 +38,22 @@ class NumberAccuracy:
     since: str | None  # The first audit.
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    accuracy: NumberAccuracy
+    finding: Finding | None  # The cause of an alarm.
+
+
 class Estimates(Keeper):
     kind = EstimateTask
 
     def set_model(self, weights_sha256: str) -> None:
         super().set_model(weights_sha256)
-        self._facts.clear()
+        self._measured.clear()
 
     def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:
         super().reconfigure(config, tasks)
-        self._facts: dict[str, NumberAccuracy] = {}
+        self._measured: dict[str, _Measured] = {}
 
     def keep(self, request: Request, event: Finished, output: Any, wall_s: float, value: Any) -> bool:
         """Without an output there is nothing to be near."""
@@ -68,37 +77,85 @@ class Estimates(Keeper):
             raise CommandError(CommandCode.BAD_FIELD, f"{fault} (got {shown(mark.answer)})")
         number = number_of(mark.answer)
         self._table.set_label(kept.number, compact_json(number))
-        self._facts.pop(task.name, None)
+        self._measured.pop(task.name, None)
         output = number_of(kept.output)
         is_right = task.config.is_right(output, number)
         return {"task": task.name, "output": output, "answer": number, "is_right": is_right}
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
+        return {name: asdict(measured.accuracy) for name, measured in self._all_measured().items()}
+
+    def finding(self) -> Finding | None:
+        measured = self._all_measured().values()
+        if not any(each.accuracy.audits for each in measured):
+            return UNKNOWN
+        return next((each.finding for each in measured if each.finding is not None), None)
+
+    def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any]:
+        config = task.config
+        assert isinstance(config, EstimateTask)
+        kept = self._table.all_for(self._basis(task), after=after, limit=limit)
+        return {
+            "task": task.name,
+            "kind": config.kind,
+            "definition": task.definition,
+            "model": self._weights_sha256,
+            "confidence": config.confidence,
+            "unit": config.unit,
+            **page_of(kept, _exported),
+        }
+
+    def _all_measured(self) -> Mapping[str, _Measured]:
         """Computed again after feedback alone."""
         if not self._config.enabled:
             return {}
         for name, task in self._tasks.items():
-            if name not in self._facts:
-                self._facts[name] = self._measure(task)
-        return {name: asdict(facts) for name, facts in self._facts.items()}
+            if name not in self._measured:
+                self._measured[name] = self._measure(task)
+        return self._measured
 
-    def _measure(self, task: Task) -> NumberAccuracy:
+    def _measure(self, task: Task) -> _Measured:
+        config = task.config
+        assert isinstance(config, EstimateTask)
         asked = self._table.asked_or_marked(self._basis(task))
         audits = [answer for answer in asked if answer.is_audit and answer.is_marked]
-        errors, held = list[float](), 0
-        for answer in audits:
-            output, true = number_of(answer.output), number_of(answer.label)
-            if output is not None and true is not None:
-                errors.append(abs(output - true))
-                held += answer.scores["low"] <= true <= answer.scores["high"]
-        return NumberAccuracy(
-            mean_error=sum(errors) / len(errors) if errors else None,
-            holds=held / len(errors) if errors else None,
+        judged = [number for answer in audits if (number := _judged(answer)) is not None]
+        accuracy = NumberAccuracy(
+            mean_error=mean_error(judged) if judged else None,
+            holds=count_held(judged) / len(judged) if judged else None,
             asked=sum(answer.is_audit and answer.number <= audits[-1].number for answer in asked) if audits else 0,
-            audits=len(errors),
+            audits=len(judged),
             feedback=sum(answer.is_marked and not answer.is_audit for answer in asked),
             since=timestamp(audits[0].wall_s) if audits else None,
         )
+        if not falls_short(judged, config.confidence):
+            return _Measured(accuracy, None)
+        newest = judged[-MAX_AUDITS:]
+        message = (
+            f"intervals of task {task.name} hold {count_held(newest)} of the newest {len(newest)} true numbers, and "
+            f"should hold {config.confidence:.0%}: look at what its sensors send, train again or roll back the model"
+        )
+        return _Measured(accuracy, Finding(Severity.WARNING, message, round(count_held(newest) / len(newest), 3)))
 
     def _basis(self, task: Task) -> str:
         return task.basis_for(self._weights_sha256)
+
+
+def _judged(answer: KeptAnswer) -> JudgedNumber | None:
+    """None where damage has changed it."""
+    output, true = number_of(answer.output), number_of(answer.label)
+    if output is None or true is None:
+        return None
+    return JudgedNumber.of(output, true, answer.scores["low"], answer.scores["high"])
+
+
+def _exported(kept: KeptAnswer) -> dict[str, Any]:
+    return {
+        "at": timestamp(kept.wall_s),
+        "number": kept.number,
+        "interval": [kept.scores["low"], kept.scores["high"]],
+        "output": number_of(kept.output),
+        "label": number_of(kept.label),
+        "is_marked": kept.is_marked,
+        "is_audit": kept.is_audit,
+    }

@@ -1,6 +1,6 @@
 """What a board knows about how right its answers are, for health and the alarms."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,8 +60,14 @@ def as_health(
     }
 
 
-def findings(accuracy: Mapping[str, TaskAccuracy]) -> dict[str, Finding | None]:
-    return {"accuracy-low": _accuracy_low(accuracy), "input-drift": _input_drift(accuracy)}
+def findings(
+    accuracy: Mapping[str, TaskAccuracy], of_other_kinds: Iterable[Finding | None]
+) -> dict[str, Finding | None]:
+    """of_other_kinds: causes of the alarm `accuracy-low`, too."""
+    causes = [_accuracy_low(accuracy), *of_other_kinds]
+    known = [cause for cause in causes if cause is not UNKNOWN]
+    low = next((cause for cause in known if cause is not None), None) if known else UNKNOWN
+    return {"accuracy-low": low, "input-drift": _input_drift(accuracy)}
 
 
 def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:

@@ -28,7 +28,7 @@ from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.maths.assessment import Assessment, assess
-from edge_agent.learning.maths.calibration import JudgedAnswer
+from edge_agent.learning.maths.calibration import judged_counts
 from edge_agent.learning.maths.shares import upper_bound
 from edge_agent.learning.students import UNREACHABLE, Students
 from edge_agent.learning.trial import answered_again, unused_audits
@@ -201,28 +201,24 @@ class Feedback(AuditedTasks[_FeedbackTask]):
     def export(self, name: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of a task's kept answers under its definition and the model in force, without inputs and ids.
 
-        It ends early where it would be longer than a message should be. Feedback must be enabled. Raises CommandError.
+        Feedback must be enabled. Raises CommandError.
         """
         task = self._classify_task(name)
         tracked = self._tracked[name]
         kept = self._table.answers_for(tracked.basis, tracked.config.labels, after=after, limit=limit)
-        page: list[dict[str, Any]] = []
-        nbytes = 0
-        for answer in kept:
-            entry = _exported(answer)
-            nbytes += len(encode(entry))
-            if page and nbytes > _PAGE_BYTES:
-                break
-            page.append(entry)
         maps = {"map": self._maps.in_force(task), "prior": self._maps.known.prior_map(task)}
         return {
             "task": name,
+            "kind": tracked.config.kind,
             "definition": task.definition,
             "model": self._weights_sha256,
+            "min_accuracy": tracked.config.min_accuracy,
+            "confidence": tracked.config.confidence,
+            "held_out": self._held_out_for(tracked),
+            "earlier": self._table.count_again(tracked.basis, name, after=tracked.since),
             **{key: None if map_ is None else map_.to_json() for key, map_ in maps.items()},
             "since": tracked.since,
-            "next": page[-1]["number"] if page else None,
-            "answers": page,
+            **page_of(kept, _exported),
         }
 
     def mark(self, name: str, mark: Mark, now: float) -> dict[str, Any]:
@@ -260,11 +256,6 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         kept = self._table.answers_for(tracked.basis, config.labels)
         base = self._maps.known.in_force(tracked.task) or ScoreMap.identity(config.labels)
         current = tracked.fitted or base
-        held_out = list[JudgedAnswer]()
-        # Their scores are the model's own, and a drop of the accuracy says that they are no longer true.
-        if not tracked.since and current == ScoreMap.identity(config.labels):
-            for score, right, count in self._held_out.get(tracked.task.name, ()):
-                held_out += [JudgedAnswer(score, is_right=number < right) for number in range(count)]
         work = partial(
             assess,
             [replace(answer, is_audit=answer.is_audit and answer.number > tracked.since) for answer in kept],
@@ -273,9 +264,18 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             confidence=config.confidence,
             better_map=partial(better_map_in_child, current=current, base=base),
             compared_rows=tracked.compared_rows,
-            held_out=held_out,
+            held_out=judged_counts(self._held_out_for(tracked)),
         )
         return kept, work
+
+    def _held_out_for(self, tracked: _FeedbackTask) -> Sequence[tuple[float, int, int]]:
+        """By score, the rows that training held out; none where they say nothing about the answers now.
+
+        Their scores are the model's own, and a drop of the accuracy says that they are no longer true.
+        """
+        current = tracked.fitted or self._maps.known.in_force(tracked.task)
+        is_own = current in (None, ScoreMap.identity(tracked.config.labels))
+        return () if tracked.since or not is_own else self._held_out.get(tracked.task.name, ())
 
     def _apply(self, tracked: _FeedbackTask, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
         task, config = tracked.task, tracked.config
@@ -363,6 +363,19 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
         return kept.output
     others = [label for label in kept.scores if label != kept.output]
     return others[0] if len(others) == 1 else None
+
+
+def page_of(kept: Sequence[KeptAnswer], as_entry: Callable[[KeptAnswer], dict[str, Any]]) -> dict[str, Any]:
+    """A page of an export: it ends early where it would be longer than a message should be."""
+    page: list[dict[str, Any]] = []
+    nbytes = 0
+    for answer in kept:
+        entry = as_entry(answer)
+        nbytes += len(encode(entry))
+        if page and nbytes > _PAGE_BYTES:
+            break
+        page.append(entry)
+    return {"next": page[-1]["number"] if page else None, "answers": page}
 
 
 def _exported(kept: KeptAnswer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from edge_agent.learning.audited import DAY_S, FORGET_EVERY
 from edge_agent.learning.feedback import Mark, find_marked
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
+from edge_agent.status.alarms import UNKNOWN, Finding
 
 
 class Keeper:
@@ -48,6 +49,14 @@ class Keeper:
     @abstractmethod
     def mark(self, task: Task, mark: Mark) -> dict[str, Any]:
         """Takes feedback on an answer; gives the data of the result. Raises CommandError."""
+
+    def finding(self) -> Finding | None:
+        """The cause of the alarm `accuracy-low`; UNKNOWN where no answers can tell."""
+        return UNKNOWN
+
+    def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any] | None:  # noqa: ARG002 - for kinds
+        """A page of a task's kept answers, without inputs and ids. None: there is nothing to measure by them."""
+        return None
 
     def facts(self) -> Mapping[str, Mapping[str, Any]]:
         """Figures for `health.accuracy`, by task."""

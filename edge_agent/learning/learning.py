@@ -168,7 +168,10 @@ class Learning(Answerers):
     def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:
         if not self._config.feedback.enabled:
             return super().export(task, after=after, limit=limit)
-        return self._feedback.export(task, after=after, limit=limit)
+        known = self._tasks.get(task)
+        keeper = None if known is None else self._keepers.get(type(known.config))
+        page = keeper.export(known, after=after, limit=limit) if keeper is not None and known is not None else None
+        return self._feedback.export(task, after=after, limit=limit) if page is None else page
 
     def as_health(self, now: float) -> dict[str, Any]:
         kept = {task: figures for keeper in self._keepers.values() for task, figures in keeper.facts().items()}
@@ -178,7 +181,7 @@ class Learning(Answerers):
         return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}
 
     def findings(self, now: float) -> Mapping[str, Finding | None]:
-        return facts.findings(self._feedback.facts())
+        return facts.findings(self._feedback.facts(), [keeper.finding() for keeper in self._keepers.values()])
 
 
 def _is_sure(request: Request, choice: StudentChoice, answer: WorkerAnswer, *, is_audited: bool) -> bool:

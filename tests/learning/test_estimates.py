@@ -11,6 +11,7 @@ from edge_agent.core.pipe import Finish
 from edge_agent.learning.answers import read_answers
 from edge_agent.learning.commands.rows import rows_of
 from edge_agent.requests.request import LARGE
+from edge_agent.status.alarms import UNKNOWN
 from tests.helpers.learning import LearningBench
 from tests.helpers.support import config, finished
 
@@ -59,6 +60,41 @@ def test_true_numbers_of_audits_measure_the_error_and_the_intervals(tmp_path: Pa
     # The newest feedback counts.
     bench.mark(3, answer=20)
     assert bench.accuracy["holds"] == 1
+
+
+def test_intervals_that_hold_too_few_true_numbers_raise_an_alarm_until_new_audits_show_none(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert bench.learning.findings(0.0)["accuracy-low"] == UNKNOWN
+    for number in range(12):
+        bench.answer(number)
+        bench.mark(number, answer=30 if number < 6 else 80)
+        if number == 5:
+            assert bench.learning.findings(0.0)["accuracy-low"] is None
+    finding = bench.learning.findings(0.0)["accuracy-low"]
+    assert finding is None
+    for number in range(12, 18):
+        bench.answer(number)
+        bench.mark(number, answer=80)
+    finding = bench.learning.findings(0.0)["accuracy-low"]
+    assert finding is not None
+    assert finding.message.startswith("intervals of task t hold 6 of the newest 18 true numbers, and should hold 80%")
+    for number in range(18, 60):
+        bench.answer(number)
+        bench.mark(number, answer=30)
+    assert bench.learning.findings(0.0)["accuracy-low"] is None
+
+
+def test_an_export_has_numbers_and_intervals(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for number in range(3):
+        bench.answer(number)
+    bench.mark(1, answer="30.5")
+    page = bench.learning.export("t", after=0, limit=2)
+    assert (page["kind"], page["confidence"], page["next"]) == ("estimate", 0.8, 2)
+    assert [(one["interval"], one["output"], one["label"]) for one in page["answers"]] == [
+        ([10, 40], 20, None), ([10, 40], 20, 30.5),
+    ]  # fmt: skip
+    assert [one["number"] for one in bench.learning.export("t", after=2, limit=2)["answers"]] == [3]
 
 
 def test_what_is_known_outlives_the_process(tmp_path: Path) -> None:

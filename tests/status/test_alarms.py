@@ -84,7 +84,7 @@ class Bus:
                 self.now,
                 session=session,
                 reading=board,
-                findings={**(pool.findings() if pool else {}), **findings_of_learning(accuracy or {})},
+                findings={**(pool.findings() if pool else {}), **findings_of_learning(accuracy or {}, [])},
                 expires=expires,
                 queue_depth=depth,
                 overloaded_total=self.refused,

@@ -32,6 +32,11 @@ class JudgedAnswer:
         return -math.log(max(self.right_score, FLOOR))
 
 
+def judged_counts(counts: Sequence[tuple[float, int, int]]) -> list[JudgedAnswer]:
+    """From how many answers of each score are right, and how many there are in all."""
+    return [JudgedAnswer(score, number < right) for score, right, count in counts for number in range(count)]
+
+
 def share_right(judged: Sequence[JudgedAnswer]) -> float:
     """The share of right answers, of at least one answer."""
     return count_right(judged) / len(judged)

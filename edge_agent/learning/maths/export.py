@@ -8,9 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault
+from edge_agent.learning.maths.shares import CONFIDENCE
 
 _Text = Annotated[str, Field(min_length=1, max_length=512)]
 _Score = Annotated[float, Field(ge=0, le=1)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=100_000)]
+_Counts = Annotated[tuple[_Score, _Count, _Count], Field(strict=False)]
 
 
 class _Part(BaseModel):
@@ -29,7 +33,19 @@ class ExportedAnswer(_Part):
     is_audit: bool
 
 
-class Export(_Part):
+class ExportedNumber(_Part):
+    """The same of the kind `estimate`."""
+
+    number: int
+    at: str | None
+    interval: Annotated[tuple[_Number, _Number], Field(strict=False)]
+    output: _Number | None
+    label: _Number | None  # The true number.
+    is_marked: bool
+    is_audit: bool
+
+
+class _Exported(_Part):
     """All answers of one task of one board, in the order of time."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -38,6 +54,34 @@ class Export(_Part):
     task: _Text
     definition: _Text  # A hash of the task's definition.
     model: _Text  # A hash of the model's files.
+
+    @property
+    def board(self) -> str:
+        return f"{self.site}/{self.device}"
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode() + b"\n"
+
+
+class NumberExport(_Exported):
+    """Of a task of the kind `estimate`."""
+
+    kind: Literal["estimate"]
+    confidence: _Score  # How often intervals should hold the true number.
+    unit: str | None
+    answers: Annotated[tuple[ExportedNumber, ...], Field(strict=False)]
+
+
+class Export(_Exported):
+    """Of a task of the kind `classify`."""
+
+    # Boards of earlier versions do not send the next four.
+    min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
+    confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE  # Of promises.
+    held_out: Annotated[tuple[_Counts, ...], Field(strict=False)] = ()
+    """By score, of rows that training held out and that say something about the answers now: how many are right, and
+    how many there are."""
+    earlier: int = 0  # How many audits that count an earlier model was asked first.
     map: dict[str, Any] | None  # The one in force.
     prior: dict[str, Any] | None  # The map that divides by the model's prior.
     since: int  # Audits up to this number are from before a drop of the accuracy.
@@ -52,10 +96,6 @@ class Export(_Part):
                 ScoreMap.from_json(value, self.labels)
         return self
 
-    @property
-    def board(self) -> str:
-        return f"{self.site}/{self.device}"
-
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """Empty without an answer."""
@@ -64,7 +104,9 @@ class Export(_Part):
     def map_of(self, part: Literal["map", "prior"]) -> ScoreMap:
         """The identity where there is none."""
         value = getattr(self, part)
-        return ScoreMap.identity(self.labels) if value is None else ScoreMap.from_json(value, self.labels)
+        # Without an answer there is nothing to map.
+        labels = self.labels or ("",)
+        return ScoreMap.identity(labels) if value is None or not self.labels else ScoreMap.from_json(value, labels)
 
     @property
     def training(self) -> list[ExportedAnswer]:
@@ -74,9 +116,6 @@ class Export(_Part):
     def measures(self, answer: ExportedAnswer) -> bool:
         """Whether it is an audit that counts; all other feedback trains."""
         return answer.is_audit and answer.number > self.since
-
-    def encode(self) -> bytes:
-        return self.model_dump_json(by_alias=True).encode() + b"\n"
 
 
 def read_export(data: bytes) -> Export:

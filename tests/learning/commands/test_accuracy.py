@@ -11,10 +11,11 @@ from edge_agent import cli
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.commands.accuracy import accuracy
-from edge_agent.learning.commands.accuracy.measures import measure
+from edge_agent.learning.commands.accuracy.measures import evidence_words, measure
 from edge_agent.learning.commands.accuracy.page import render_page
 from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export, read_export
+from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, falls_short
 from edge_agent.tools.bus import Bus, NoAnswerError
 from tests.helpers.processes import EdgeAgent
 
@@ -81,6 +82,32 @@ def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     assert most.missing == 241
 
 
+def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
+    held_out = [[0.9, 40, 40], [0.4, 5, 10]]
+    found = measure(export(held_out=held_out, min_accuracy=0.8, confidence=0.9))
+    # Before the first answer, too.
+    assert (found.answers, found.given, found.evidence.held_out) == (0, None, 50)
+    assert [(one.min_accuracy, one.score) for one in found.promises] == [
+        (0.8, 0.0),
+        (0.9, 0.5),
+        (0.95, None),
+        (0.99, None),
+    ]
+    assert found.promises[2].missing == 5  # log(0.1) / log(0.95) = 44.9
+    assert "given.\n" in render_page(export(held_out=held_out), found)
+    nine, five = ([answer(number, 0.9, "a" if number > wrong else "b") for number in range(1, 11)] for wrong in (1, 5))
+    found = measure(export(*nine, held_out=held_out, earlier=3))
+    assert (found.evidence.audits, found.evidence.held_out, found.evidence.contradicted) == (10, 50, 0)
+    assert "10 answered audits of 10, 3 of which an earlier model was asked first, and 50 rows" in evidence_words(found)
+    found = measure(export(*five, held_out=[[0.9, 99, 100]]))
+    assert (found.evidence.held_out, found.evidence.contradicted) == (0, 100)
+    assert "no longer on 100 rows that the training held out, which these contradict" in evidence_words(found)
+    choice = [answer(number, 0.9, "a", is_marked=number % 2 == 0) for number in range(1, 101)]
+    found = measure(export(*choice))
+    assert found.promises[0].coverage is None
+    assert "none without 90 % of the audits answered" in evidence_words(found)
+
+
 def test_a_score_of_one_is_in_the_last_bin() -> None:
     judged = [JudgedAnswer(score, is_right) for score, is_right in ((1.0, True), (0.95, False), (0.05, False))]
     assert bins(judged) == [(1, 0.05, 0.0), (2, 0.975, 0.5)]
@@ -108,6 +135,40 @@ def test_all_pages_are_fetched_and_kept_in_a_file_that_is_read_again() -> None:
     assert read_export(found.encode()) == found
     with pytest.raises(NoAnswerError, match="changed in the meantime"):
         accuracy.fetch("t", BUS, pages_of(*answers, by=2, definitions="dde"))
+
+
+def test_numbers_say_how_near_they_are_and_what_their_intervals_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        {"at": None, "number": number, "interval": [10.0, 40.0], "output": 20.0, "label": 22.0 if number <= 8 else 50.0,
+         "is_marked": number <= 10, "is_audit": number != 1}
+        for number in range(1, 13)
+    ]  # fmt: skip
+    facts = {"task": "t", "kind": "estimate", "definition": "d", "model": "m", "confidence": 0.8, "unit": "h"}
+    page = {"status": "ok", "data": {**facts, "next": None, "answers": answers}}
+    monkeypatch.setattr(accuracy, "send_command", lambda *_, **__: page)
+    arguments: dict[str, Any] = {"html": None, "out": None, "timeout_s": 1.0}
+    assert accuracy.accuracy(BUS, "t", as_json=True, **arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["answers"], found["audits"]["total"], found["feedback"]["total"]) == (12, 9, 10)
+    assert (found["audits"]["mean_error"], found["audits"]["held"]) == (pytest.approx((7 * 2 + 2 * 30) / 9), 7)
+    # R: binom.test(7, 9)$conf.int
+    assert found["audits"]["held_low"] == pytest.approx(0.3999, abs=1e-4)
+    assert not found["falls_short"]
+    assert accuracy.accuracy(BUS, "t", as_json=False, **arguments) == 0
+    assert re.search(r"audits +9 +8\.222 h +0 h to 17\.\d+ h +7 +77\.8 %", capsys.readouterr().out)
+    assert accuracy.accuracy(BUS, "t", as_json=False, **arguments | {"html": Path("x.html")}) == cli.EXIT_FAILED
+    assert "--html shows labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("total", "held", "is_short"), [(0, 0, False), (5, 0, False), (6, 0, True), (100, 70, False)])
+def test_intervals_fall_short_where_chance_does_not_explain_it(total: int, held: int, is_short: bool) -> None:  # noqa: FBT001
+    # R: pbinom(0, 5, 0.8) = 3.2e-4, pbinom(0, 6, 0.8) = 6.4e-5, pbinom(70, 100, 0.8) = 1.1e-2
+    judged = [JudgedNumber(1.0, is_held=number < held) for number in range(total)]
+    assert falls_short(judged, 0.8) == is_short
+    # Older audits do not count.
+    assert not falls_short([*judged, *[JudgedNumber(1.0, is_held=True)] * MAX_AUDITS], 0.8)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.terminal import aligned, fail, percent
 from edge_agent.core.wording import first_fault, printable, printable_json
-from edge_agent.learning.commands.accuracy.measures import Measures, measure, tables_of
-from edge_agent.learning.maths.export import Export
+from edge_agent.learning.commands.accuracy.measures import Measures, evidence_words, measure, tables_of
+from edge_agent.learning.commands.accuracy.numbers import measure_numbers, number_lines
+from edge_agent.learning.maths.export import Export, NumberExport
 from edge_agent.learning.maths.shares import CONFIDENCE
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.command import send_command
@@ -39,8 +40,10 @@ def accuracy(bus: Bus, task: str, *, as_json: bool, html: Path | None, out: Path
     try:
         if out is not None:
             out.write_bytes(export.encode())
-        if not export.answers:
-            return fail(f"{export.board} has no answer kept for task {task} with its definition and model")
+        if isinstance(export, NumberExport):
+            return _print_numbers(export, as_json=as_json, html=html)
+        if not export.answers and not export.held_out:
+            return _fail_without_answers(export)
         measures = measure(export)
         if html is not None:
             from edge_agent.learning.commands.accuracy.page import render_page  # noqa: PLC0415 - matplotlib takes a second
@@ -55,7 +58,24 @@ def accuracy(bus: Bus, task: str, *, as_json: bool, html: Path | None, out: Path
     return 0
 
 
-def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> Export:
+def _print_numbers(export: NumberExport, *, as_json: bool, html: Path | None) -> int:
+    if html is not None:
+        return fail(f"--html shows labels, and task {export.task} is of the kind {export.kind}")
+    if not export.answers:
+        return _fail_without_answers(export)
+    measures = measure_numbers(export)
+    if as_json:
+        print(printable_json({"board": export.board, "task": export.task, **asdict(measures)}))
+    else:
+        print("\n".join(map(printable, number_lines(export, measures))))
+    return 0
+
+
+def _fail_without_answers(export: Export | NumberExport) -> int:
+    return fail(f"{export.board} has no answer kept for task {export.task} with its definition and model")
+
+
+def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> Export | NumberExport:
     """All pages of a task's answers. ask: sends the command's fields. Raises RefusedError, NoAnswerError."""
     answers: list[Any] = []
     page: dict[str, Any] = {"next": 0}
@@ -70,7 +90,8 @@ def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) 
             raise NoAnswerError(f"{bus.topics.base}: the task or model changed in the meantime: try again")
         answers += page["answers"]
     try:
-        return Export.model_validate({**page, "schema": 1, "site": bus.site, "device": bus.device, "answers": answers})
+        kind = NumberExport if page.get("kind") == "estimate" else Export
+        return kind.model_validate({**page, "schema": 1, "site": bus.site, "device": bus.device, "answers": answers})
     except ValidationError as error:
         raise NoAnswerError(f"{bus.topics.base}: its answers cannot be read: {first_fault(error)}") from error
 
@@ -87,5 +108,6 @@ def lines(export: Export, measures: Measures) -> list[str]:
             f"{percent(calibration.before)} as the model scores, {percent(calibration.after)} with the map in force"
         )
         tables.append([f"expected calibration error of {sample}: {errors}"])
-    tables.append([f"Bounds are at {100 * CONFIDENCE:g} % confidence. Only audits are a fair sample."])
+    bounds = f"Bounds are at {100 * CONFIDENCE:g} % confidence, promises at {100 * export.confidence:g} %."
+    tables.append([evidence_words(measures), f"{bounds} Only audits are a fair sample."])
     return [line for table in tables for line in (*table, "")][:-1]

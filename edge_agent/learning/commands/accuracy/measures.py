@@ -11,9 +11,16 @@ from dataclasses import dataclass
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import UNKNOWN, percent
-from edge_agent.learning.maths import promise
-from edge_agent.learning.maths.calibration import JudgedAnswer, calibration_error, count_right, share_right
+from edge_agent.learning.maths.assessment import MIN_ANSWERED, Answer, Assessment, assess
+from edge_agent.learning.maths.calibration import (
+    JudgedAnswer,
+    calibration_error,
+    count_right,
+    judged_counts,
+    share_right,
+)
 from edge_agent.learning.maths.export import Export, ExportedAnswer
+from edge_agent.learning.maths.promise import Promise
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
 
 UNSURE, ANOTHER = "(unsure)", "(another)"
@@ -49,7 +56,7 @@ class Coverage:
     """Answers whose best label has at least this score."""
 
     score: float
-    coverage: float
+    coverage: float | None
     audits: int
     share: float | None  # Of right audits.
     low: float | None  # The one-sided bound on that share.
@@ -66,11 +73,22 @@ class PossiblePromise:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What promises rest on, as the board itself has it."""
+
+    asked: int  # Audits up to the last answered one.
+    audits: int  # Those of them that are answered.
+    earlier: int  # Those of them that an earlier model was asked first.
+    held_out: int  # Rows that the training held out.
+    contradicted: int  # Such rows that do not count, because audits are right less often.
+
+
+@dataclass(frozen=True, slots=True)
 class Measures:
     """An answer is right if its best label under the map in force is."""
 
     answers: int
-    given: float
+    given: float | None
     audits: Share
     feedback: Share
     calibration: Calibration | None
@@ -78,29 +96,44 @@ class Measures:
     confusion: dict[str, tuple[int, ...]]  # By right label, a count for each of `outputs`.
     coverage: tuple[Coverage, ...]
     promises: tuple[PossiblePromise, ...]
+    evidence: Evidence
 
 
 def measure(export: Export) -> Measures:
-    """What an export says, which has at least one answer."""
+    """What an export says."""
     score_map = export.map_of("map")
     marked = [answer for answer in export.answers if answer.is_marked]
     audits = [answer for answer in marked if export.measures(answer)]
     judged = judge(audits, score_map)
-    others = [score_map.best(answer.scores)[1] for answer in export.answers if not export.measures(answer)]
+    targets = sorted({*_PROMISES, *([] if export.min_accuracy is None else [export.min_accuracy])})
+    assessments = {target: _assess(export, score_map, target) for target in targets}
+    assessed = assessments[_PROMISES[0]]
+    held_out = judged_counts(export.held_out)
+    evidence = [*(held_out if assessed.held_out else []), *judged]
     scores = [score_map.best(answer.scores)[1] for answer in export.answers]
     counts = Counter((ANOTHER if answer.label is None else answer.label, answer.output or UNSURE) for answer in marked)
     outputs = (*export.labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
     labels = (*export.labels, *((ANOTHER,) if any(label == ANOTHER for label, _ in counts) else ()))
     return Measures(
         answers=len(export.answers),
-        given=sum(answer.output is not None for answer in export.answers) / len(export.answers),
+        given=_share_given(export.answers),
         audits=_share(judged),
         feedback=_share(judge(marked, score_map)),
         calibration=_calibration(audits or marked, score_map, "audits" if audits else "answers with feedback"),
         outputs=outputs,
         confusion={label: tuple(counts[label, output] for output in outputs) for label in labels},
         coverage=tuple(_coverage(at, judged, scores) for at in _SCORES),
-        promises=tuple(_possible_promise(target, judged, others, scores) for target in _PROMISES),
+        promises=tuple(
+            _possible_promise(target, assessments[target].promise, evidence, scores or [1.0], export.confidence)
+            for target in targets
+        ),
+        evidence=Evidence(
+            asked=assessed.asked,
+            audits=assessed.audits,
+            earlier=export.earlier,
+            held_out=assessed.held_out,
+            contradicted=len(held_out) - assessed.held_out,
+        ),
     )
 
 
@@ -111,6 +144,10 @@ def judge(answers: Sequence[ExportedAnswer], score_map: ScoreMap) -> list[Judged
 def _share(judged: Sequence[JudgedAnswer]) -> Share:
     right, total = count_right(judged), len(judged)
     return Share(right, total, right / total, *interval(right, total)) if total else Share(0, 0, None, None, None)
+
+
+def _share_given(answers: Sequence[ExportedAnswer]) -> float | None:
+    return sum(answer.output is not None for answer in answers) / len(answers) if answers else None
 
 
 def _calibration(answers: Sequence[ExportedAnswer], score_map: ScoreMap, sample: str) -> Calibration | None:
@@ -124,27 +161,59 @@ def _coverage(at: float, judged: Sequence[JudgedAnswer], scores: Sequence[float]
     reach = [answer for answer in judged if answer.score >= at]
     share = share_right(reach) if reach else None
     low = lower_bound(count_right(reach), len(reach), CONFIDENCE) if reach else None
-    return Coverage(at, sum(score >= at for score in scores) / len(scores), len(reach), share, low)
+    coverage = sum(score >= at for score in scores) / len(scores) if scores else None
+    return Coverage(at, coverage, len(reach), share, low)
+
+
+def _assess(export: Export, score_map: ScoreMap, target: float) -> Assessment:
+    """As the board does it."""
+    answers = [
+        Answer(
+            scores=answer.scores,
+            output=answer.output,
+            is_audit=export.measures(answer),
+            is_marked=answer.is_marked,
+            label=answer.label,
+        )
+        for answer in export.answers
+    ]
+    held_out = judged_counts(export.held_out)
+    return assess(answers, current=score_map, min_accuracy=target, confidence=export.confidence, held_out=held_out)
 
 
 def _possible_promise(
-    target: float, judged: Sequence[JudgedAnswer], others: Sequence[float], scores: Sequence[float]
+    target: float, proven: Promise | None, judged: Sequence[JudgedAnswer], scores: Sequence[float], confidence: float
 ) -> PossiblePromise:
-    if (proven := promise.find_promise(judged, others, target, CONFIDENCE)) is not None:
+    """judged: audits and held-out rows."""
+    if proven is not None:
         return PossiblePromise(target, proven.coverage, proven.threshold, 0)
     missing = []
     for at in _SCORES:
         reach = [answer for answer in judged if answer.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
-            missing.append(math.ceil(_missing(count_right(reach), len(reach), target) / share))
+            missing.append(math.ceil(_missing(count_right(reach), len(reach), target, confidence) / share))
     return PossiblePromise(target, None, None, max(1, min(missing)))
 
 
-def _missing(right: int, total: int, target: float) -> int:
+def _missing(right: int, total: int, target: float, confidence: float) -> int:
     """How many more right audits lift the lower bound to the target."""
     return bisect_left(
-        range(_MAX_MISSING), target, key=lambda more: lower_bound(right + more, total + more, CONFIDENCE)
+        range(_MAX_MISSING), target, key=lambda more: lower_bound(right + more, total + more, confidence)
     )
+
+
+def evidence_words(measures: Measures) -> str:
+    """A sentence."""
+    evidence = measures.evidence
+    audits = f"{evidence.audits} answered audits of {evidence.asked}"
+    if evidence.earlier:
+        audits += f", {evidence.earlier} of which an earlier model was asked first,"
+    rows = f" and {evidence.held_out} rows that the training held out" if evidence.held_out else ""
+    if evidence.contradicted:
+        rows = f", and no longer on {evidence.contradicted} rows that the training held out, which these contradict"
+    is_choice = evidence.audits < MIN_ANSWERED * evidence.asked
+    hint = f"; none without {percent(MIN_ANSWERED, '.0f')} of the audits answered" if is_choice else ""
+    return f"Promises rest on {audits}{rows}{hint}."
 
 
 @dataclass(frozen=True, slots=True)

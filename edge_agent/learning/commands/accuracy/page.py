@@ -12,7 +12,7 @@ from edge_agent.core.page.page import environment
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import percent
 from edge_agent.core.wording import printable
-from edge_agent.learning.commands.accuracy.measures import Measures, judge, tables_of
+from edge_agent.learning.commands.accuracy.measures import Measures, evidence_words, judge, tables_of
 from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
@@ -31,6 +31,7 @@ def render_page(export: Export, measures: Measures) -> str:
             percent=percent,
             confidence=f"{100 * CONFIDENCE:g} %",
             tables=tables_of(measures),
+            evidence=evidence_words(measures),
             figures=_figures(export, measures),
         )
     )
@@ -38,12 +39,12 @@ def render_page(export: Export, measures: Measures) -> str:
 
 def _figures(export: Export, measures: Measures) -> list[tuple[str, Markup, str]]:
     """Title, drawing and what it shows."""
-    score_map, own = export.map_of("map"), ScoreMap.identity(export.labels)
     marked = [answer for answer in export.answers if answer.is_marked]
     audits = [answer for answer in marked if export.measures(answer)]
     shown = audits or marked
     if not shown:
         return []
+    score_map, own = export.map_of("map"), ScoreMap.identity(export.labels)
     sample = f"{len(shown)} {'audits' if audits else 'answers with feedback, not a fair sample'}"
     judged = judge(shown, score_map)
     worth, fewer = "What a score is worth", "Fewer answers, more of them right"
