@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.labelled import ROW_KEYS
 from edge_agent.core.pipe import LabelsPlan, NumberPlan, OddField, Plan, SchemaPlan, TextPlan
-from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
+from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.wording import cut, shown
 
 # The field of an input that is a text. No key of an object is empty here.
@@ -29,6 +29,7 @@ ANSWER = "<|answer|>"
 UNLIKE = "<|unlike|>"
 _MAX_EDGES = 255
 MAX_CODES = 16
+MAX_HELD_OUT = 1_000_000
 # The shares of the training rows between which a value is usual.
 USUAL_SHARES = 0.01, 0.99
 # A stranger's input has the fingerprint of one of 50,000 others once in 80,000 times.
@@ -72,6 +73,8 @@ class InputField(_Checked):
     def _rises(self) -> Self:
         if any(low >= high for low, high in pairwise(self.edges or ())):
             raise ValueError(f"edges of {shown(self.name)}: should rise")
+        if any(ends is not None and ends[0] > ends[1] for ends in (self.usual, self.accepted)):
+            raise ValueError(f"ranges of {shown(self.name)}: should rise")
         return self
 
     @property
@@ -140,12 +143,13 @@ def code_control(index: int) -> ControlToken:
 
 
 _Limit = _Number | None
+_Answer = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 
 
 class NumberBins(_Checked):
     """The bins of a number that is an answer, and how its distributions are corrected."""
 
-    edges: Annotated[tuple[_Number, ...], Field(min_length=3, max_length=_MAX_EDGES)]
+    edges: Annotated[tuple[_Answer, ...], Field(min_length=3, max_length=_MAX_EDGES)]
     """Rising, from the least to the greatest answer of training."""
     levels: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)] = (0.0, 1.0)
     """Below these levels of the model's distributions, in equal steps, 0 % to 100 % of the held-out answers lay."""
@@ -197,6 +201,15 @@ class TaskFields(_Checked):
     bundle's."""
     learnt: Annotated[str, Field(pattern=f"^([0-9a-f]{{{2 * FINGERPRINT_BYTES}}})*$")] | None = None
     """The fingerprints of all inputs that the model learnt from, in hex. None: they are too many, or not known."""
+
+    @model_validator(mode="after")
+    def _is_countable(self) -> Self:
+        counts = [*(counts for _, *counts in self.held_out), *([self.held_out_odd] if self.held_out_odd else [])]
+        if any(not 0 <= some <= count for some, count in counts):
+            raise ValueError("held_out: should have no more of some rows than of all")
+        if sum(count for _, count in counts) > MAX_HELD_OUT:
+            raise ValueError(f"held_out: should be at most {MAX_HELD_OUT} rows")
+        return self
 
     @property
     def is_scored(self) -> bool:

@@ -84,6 +84,8 @@ class UsualReadings(_Checked):
     def _fits_together(self) -> Self:
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError("should have fields of different names")
+        if any(number.low > number.high for number in self.numbers):
+            raise ValueError("ranges of numbers should rise")
         if bool(self.numbers) != bool(self.components):
             raise ValueError("should have components for its numbers, and none without")
         for component in self.components:

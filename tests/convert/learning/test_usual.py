@@ -187,7 +187,15 @@ def test_rows_of_a_run_are_held_out_together() -> None:
         ({"kind": "classify"}, "unusual"),
         ({"tasks": {}}, "at least 1"),
         ({"more": 1}, "Extra inputs"),
-        ({"scores": [2.0, 1.0]}, "rise"),
+        ({"scores": [2.0, 1.0]}, "scores should rise"),
+        (
+            {
+                "numbers": [
+                    {"name": "a", "missing": 1, "expected": 0, "center": 0, "scale": 1, "low": 2, "high": 1, "odd": 1}
+                ]
+            },
+            "ranges of numbers should rise",
+        ),
         ({"scores": [math.inf]}, "not JSON|Infinity|finite"),
         ({"components": []}, "components"),
         ({"components": [{"weight": 1, "mean": [1e300] * 4, "covariance": []}]}, "components.0.mean"),

@@ -334,6 +334,13 @@ def test_a_trained_model_needs_no_prior(open_llama: OpenLlama, trained: Path) ->
         (DOCUMENT.replace("[0.5,1.0", "[3.5,1.0"), 'edges of "rms": should rise'),
         (DOCUMENT.replace("8.0", "28.0"), "edges of a number: should rise"),
         (DOCUMENT.replace("[0.0,0.5,1.0]", "[0.0,1.0,1.0]"), "levels of a number: should rise"),
+        (DOCUMENT.replace("100.0]", "1e308]"), "edges.*should be less than or equal to"),
+        (DOCUMENT.replace('"usual":null', '"usual":[2.0,1.0]', 1), 'ranges of "rms": should rise'),
+        (DOCUMENT.replace('"held_out":[]', '"held_out":[[0.5,1,10000000000]]', 1), "at most 1000000 rows"),
+        (
+            DOCUMENT.replace('"held_out":[]', '"held_out":[[0.5,2,1]]', 1),
+            "should have no more of some rows than of all",
+        ),
     ],
 )
 def test_a_faulty_table_is_a_fault_of_the_file(tmp_path: Path, fields: str | FieldTable, fault: str) -> None:
