@@ -8,7 +8,8 @@ from typing import Any
 
 from ..agent import FieldTable, number_of, shown
 from ..errors import escaped
-from .table import build_table, code_text, outliers_of
+from .outliers import code_text, outliers_of
+from .table import build_table
 from .training_rows import Row, by_task
 
 # Fewer rows of a label say little about it, and less about how often it is right.

@@ -19,8 +19,9 @@ from ..agent import UNLIKE, ControlToken, FieldTable
 from ..evaluate.requests import row_error
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
+from .noise import Noise
 from .recipe import MAX_TOKENS, Recipe
-from .table import Noise, build_table
+from .table import build_table
 from .training_rows import Row, by_task
 from .vocabulary import END_OF_TEXT, EncodedExample, Vocabulary, build_vocabulary
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent import FieldTable, JudgedAnswer, calibration_error, number_of
+from .outliers import code_text, outliers_of
 from .report import UNSURE, Baseline, ReadField, Suspect, TaskQuality, TeacherQuality
 from .runs import effective_rows
-from .table import code_text, outliers_of
 from .training_rows import Row
 
 # A row is suspect if the model gives its answer a score below UNLIKELY, and another answer one above SURE.

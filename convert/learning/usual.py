@@ -28,7 +28,8 @@ from ..agent import (
     number_of,
     value_text,
 )
-from .table import MIN_NUMBER_SHARE, ordinary_numbers
+from .outliers import ordinary_numbers
+from .table import MIN_NUMBER_SHARE
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -16,11 +16,13 @@ from convert.agent import share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.learning.doubts import read_as
+from convert.learning.noise import Noise
+from convert.learning.outliers import outliers_of
 from convert.learning.quality import AnsweredRow, held_out_counts, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.runs import MIN_BLOCKS, in_groups
 from convert.learning.study import folds_of
-from convert.learning.table import Noise, build_table, outliers_of
+from convert.learning.table import build_table
 from convert.learning.training_rows import Row, read_training_rows
 from edge_agent.core import extras
 from edge_agent.gguf import field_table

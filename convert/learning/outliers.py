@@ -1,0 +1,80 @@
+"""Numbers that are far from the others of their field, such as glitches and the error codes of sensors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..agent import ErrorCode, InputField, number_of, shown
+
+# A number is far from the others if it is outside their 5th and 95th percentile by this many times their spread, and
+# this many times as far from the median as the next one.
+_FAR, _JUMP = 2.0, 3.0
+# So is the least or greatest number of a field with many distinct ones if at least _MIN_EQUAL rows have it, but at most
+# a share of _MAX_EQUAL, and the gap to the next one is at least _GAP of the spread and _GAPS times the median gap.
+_MIN_EQUAL, _MAX_EQUAL, _GAP, _GAPS, _MIN_DISTINCT = 3, 0.3, 0.1, 10.0, 20
+Numbers = npt.NDArray[np.float64]
+
+
+def outliers_of(field: InputField, values: Iterable[Any]) -> list[ErrorCode]:
+    """The values that are not among the ordinary numbers of a field: other numbers, and texts such as "ERR"."""
+    if field.edges is None:
+        return []
+    outliers: list[ErrorCode] = []
+    for value in values:
+        number = number_of(value)
+        if number is not None:
+            outliers += [] if field.edges[0] <= number <= field.edges[-1] else [number]
+        elif isinstance(value, str) and number_of(value.replace(",", ".")) is None:  # a decimal comma is no code
+            outliers.append(value)
+    return outliers
+
+
+def code_text(code: ErrorCode) -> str:
+    return shown(code) if isinstance(code, str) else f"{code:g}"
+
+
+def ordinary_numbers(numbers: Numbers) -> Numbers:
+    """Sorted numbers without those that are far from the others."""
+    while True:
+        near = _without_code(_without_far(-_without_far(-numbers[::-1])[::-1]))
+        if len(near) == len(numbers):
+            return numbers
+        numbers = near
+
+
+def spread_of(numbers: Numbers) -> tuple[float, float]:
+    """The 95th percentile, and how far the 5th is below it.
+
+    They are those of the distinct numbers where these lie farther apart, because a field may be 0 in most rows; but not
+    if few are distinct, because codes would then weigh too much.
+    """
+    low, high = np.quantile(numbers, (0.05, 0.95)).tolist()
+    distinct = np.unique(numbers)
+    if low == high or len(distinct) > _MIN_DISTINCT:
+        others = np.quantile(distinct, (0.05, 0.95)).tolist()
+        low, high = min(low, others[0]), max(high, others[1])
+    return high, high - low
+
+
+def _without_far(numbers: Numbers) -> Numbers:
+    """Without numbers that are far above the others."""
+    high, spread = spread_of(numbers)
+    distances = numbers - np.median(numbers)
+    is_far = (numbers[1:] > high + _FAR * spread) & (distances[1:] > _JUMP * distances[:-1])
+    return numbers[: 1 + int(np.argmax(is_far))] if spread and np.any(is_far) else numbers
+
+
+def _without_code(numbers: Numbers) -> Numbers:
+    """Without the least or the greatest number, if many rows have exactly it and it is apart from all others."""
+    distinct, counts = np.unique(numbers, return_counts=True)
+    if len(distinct) <= _MIN_DISTINCT:
+        return numbers
+    for end, others in ((0, distinct[1:]), (-1, distinct[:-1])):
+        gap = abs(distinct[end] - others[end])
+        rest: Numbers = numbers[numbers != distinct[end]]
+        is_apart = gap > max(_GAP * spread_of(rest)[1], _GAPS * float(np.median(np.diff(others))))
+        if is_apart and _MIN_EQUAL <= counts[end] <= _MAX_EQUAL * len(numbers):
+            return rest
+    return numbers
