@@ -95,15 +95,15 @@ class Estimates(Keeper):
         config = task.config
         assert isinstance(config, EstimateTask)
         kept = self._table.all_for(self._basis(task), after=after, limit=limit)
-        return {
+        facts = {
             "task": task.name,
             "kind": config.kind,
             "definition": task.definition,
             "model": self._weights_sha256,
             "confidence": config.confidence,
             "unit": config.unit,
-            **page_of(kept, _exported),
         }
+        return page_of(facts, kept, _exported)
 
     def _all_measured(self) -> Mapping[str, _Measured]:
         """Computed again after feedback alone."""

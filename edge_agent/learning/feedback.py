@@ -207,7 +207,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         tracked = self._tracked[name]
         kept = self._table.answers_for(tracked.basis, tracked.config.labels, after=after, limit=limit)
         maps = {"map": self._maps.in_force(task), "prior": self._maps.known.prior_map(task)}
-        return {
+        facts = {
             "task": name,
             "kind": tracked.config.kind,
             "definition": task.definition,
@@ -218,8 +218,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             "earlier": self._table.count_again(tracked.basis, name, after=tracked.since),
             **{key: None if map_ is None else map_.to_json() for key, map_ in maps.items()},
             "since": tracked.since,
-            **page_of(kept, _exported),
         }
+        return page_of(facts, kept, _exported)
 
     def mark(self, name: str, mark: Mark, now: float) -> dict[str, Any]:
         """Takes feedback on an answer of this task; gives the data of its result. Raises CommandError."""
@@ -365,17 +365,19 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
     return others[0] if len(others) == 1 else None
 
 
-def page_of(kept: Sequence[KeptAnswer], as_entry: Callable[[KeptAnswer], dict[str, Any]]) -> dict[str, Any]:
-    """A page of an export: it ends early where it would be longer than a message should be."""
+def page_of(
+    facts: dict[str, Any], kept: Sequence[KeptAnswer], as_entry: Callable[[KeptAnswer], dict[str, Any]]
+) -> dict[str, Any]:
+    """A page of an export with these facts: it ends early where it would be longer than a message should be."""
     page: list[dict[str, Any]] = []
-    nbytes = 0
+    nbytes = len(encode(facts))
     for answer in kept:
         entry = as_entry(answer)
         nbytes += len(encode(entry))
         if page and nbytes > _PAGE_BYTES:
             break
         page.append(entry)
-    return {"next": page[-1]["number"] if page else None, "answers": page}
+    return {**facts, "next": page[-1]["number"] if page else None, "answers": page}
 
 
 def _exported(kept: KeptAnswer) -> dict[str, Any]:
