@@ -13,9 +13,10 @@ from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.environment import cores
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.files import TooLongError, atomic_writer, read_bounded, sha256_of, sync_folder, write_atomically
-from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.classify import MAX_LABELS, ClassifyTask
 from edge_agent.core.kinds.estimate import DEFAULT_TOLERANCE, EstimateTask, level_of, ranges_of
 from edge_agent.core.kinds.registry import BUILT_IN_TASK
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.kinds.unusual import USUAL, UnusualTask
 from edge_agent.core.labelled import GROUP_KEY, MACHINE_KEY, ROW_KEYS, TIME_KEYS, RowsError, json_values
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
@@ -35,6 +36,7 @@ from edge_agent.core.schemas import validator
 from edge_agent.core.score_map import SCORE_MAPS_FILE, SCORE_MAPS_SCHEMA, ScoreMap
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, compact_json, is_near, number_of, parse_json
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
+from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .agent import ShowVersion, expiry
+from .agent import NAME_PATTERN, ShowVersion, expiry
 from .errors import escaped
 from .plan import DEFAULT_NAME
 from .quantize.recipe import Quantization
@@ -68,6 +68,12 @@ class Command:
 def parse_name(text: str) -> str:
     if not 1 <= len(text) <= _MAX_NAME_LENGTH or not text.isprintable():
         raise argparse.ArgumentTypeError(f"must be 1 to {_MAX_NAME_LENGTH} printable characters")
+    return text
+
+
+def parse_task_name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError("must be 1 to 64 of A to Z, a to z, 0 to 9, _ and -")
     return text
 
 

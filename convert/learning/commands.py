@@ -21,7 +21,7 @@ from ..arguments import (
     integer,
     option,
     parse_minutes,
-    parse_name,
+    parse_task_name,
     release,
     required,
 )
@@ -100,7 +100,7 @@ TRAINING = Command(
     groups={
         "without labels, or with a teacher": [
             option("--unlabelled", "FILE", f"{_UNLABELLED}; with --teacher, inputs for it to answer"),
-            option("--classify", "NAME", _CLASSIFY, parse_name),
+            option("--classify", "NAME", _CLASSIFY, parse_task_name),
             option("--teacher", "MODEL", _TEACHER),
             option("--work", "DIR", _WORK),
         ]

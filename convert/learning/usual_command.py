@@ -1,12 +1,23 @@
 """`edge-convert train` for tasks of the kind `unusual`: what it runs and what it prints."""
 
 import argparse
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..agent import BUILT_IN_TASK, USUAL, ClassifyTask, Task, UnusualTask, compact_json, percent
+from ..agent import (
+    BUILT_IN_TASK,
+    DEFAULT_TEMPLATE,
+    MAX_LABELS,
+    USUAL,
+    ClassifyTask,
+    Task,
+    UnusualTask,
+    compact_json,
+    percent,
+)
 from ..errors import ConvertError, escaped
 from ..printing import complain, print_json
 from ..write.bundle import new_bundle, verify_bundle
@@ -56,14 +67,18 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
 def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
     """Rows of a task of the kind `unusual`, as those of one of the kind `classify`; and notes. Raises ConvertError."""
     rows = _read(given, tasks)
-    if len(names := by_task(rows)) > 1:
-        raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(names)})")
+    if len(of_task := by_task(rows)) > 1:
+        raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(of_task)})")
     config = rows[0].task.config
     assert isinstance(config, UnusualTask)
-    answers = [USUAL if config.is_usual(row.answer_text) else row.answer_text for row in rows]
+    # Several people may have typed the same name.
+    names = [unicodedata.normalize("NFC", row.answer_text.strip()) for row in rows]
+    answers = [USUAL if config.is_usual(name) else name for name in names]
     counts = Counter(answers)
     labels = tuple(sorted(answer for answer, count in counts.items() if count >= ENOUGH_ROWS))
     few = [f"{escaped(answer)} {count}" for answer, count in counts.items() if count < ENOUGH_ROWS]
+    if len(labels) > MAX_LABELS:
+        raise ConvertError(f"--classify makes at most {MAX_LABELS} labels (got {len(labels)} frequent answers)")
     if len(labels) < 2 or len(rows) < MIN_ROWS:
         rule = f"needs {MIN_ROWS} rows, and two answers with {ENOUGH_ROWS} rows each"
         shown = ", ".join(f"{escaped(answer)} {count}" for answer, count in counts.items())
@@ -81,6 +96,8 @@ def print_task(task: Task) -> None:
     """A task of the kind `classify` as the board's configuration needs it."""
     labels = escaped(compact_json([*task.config.choices]), limit=5000)
     print(f'for the board\'s configuration:\n[tasks.{task.name}]\nkind = "classify"\nlabels = {labels}')
+    if task.config.template != DEFAULT_TEMPLATE:
+        print(f"template = {compact_json(task.config.template)}")
 
 
 def _unusual(tasks: Mapping[str, Task]) -> dict[str, Task]:

@@ -10,6 +10,7 @@ from edge_agent.core.labelled import label_of
 from edge_agent.core.pipe import Finished, LabelsPlan, Plan
 from edge_agent.core.table import Table
 
+MAX_LABELS = 200
 _Coefficient = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 
 
@@ -29,7 +30,7 @@ class ClassifyTask(AuditedTask):
 
     kind: Literal["classify"]
     """What an answer is."""
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_LABELS, strict=False)]
     """The labels to choose from, all different."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
     """If the best label is below this probability, `output` is null, and `degraded` says `unsure`."""

@@ -95,7 +95,7 @@ class UnusualTask(TaskBase):
         return output is not None and bool(output["unusual"])
 
     def is_usual(self, answer: str) -> bool:
-        return answer.casefold() in {usual.casefold() for usual in self.usual}
+        return answer.strip().casefold() in {usual.casefold() for usual in self.usual}
 
     def answer_fault(self, answer: object) -> str | None:
         is_text = isinstance(answer, str) and answer.strip()

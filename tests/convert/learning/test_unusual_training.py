@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from convert.learning.usual_command import print_task
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.unusual import UnusualTask
@@ -191,7 +193,7 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     folder: Path, tmp_path: Path, cli: Cli
 ) -> None:
     hot = lines([value | {"temperature": 90.0} for value in pump(30, seed=5)], answer="cooler")
-    (tmp_path / "found.jsonl").write_text(hot + lines(pump(3, 6), answer="belt") + lines(pump(40, 7), answer="Normal"))
+    (tmp_path / "found.jsonl").write_text(hot + lines(pump(3, 6), answer=" belt") + lines(pump(40, 7), answer="Normal"))
     (tmp_path / "config.toml").write_text(TASKS.partition("[tasks.sound]")[0], "utf-8")
     rows = ("train", "--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "found.jsonl", "--check")
     assert (
@@ -201,6 +203,10 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     done = cli(*rows, "--classify", "pump-state")
     assert "pump-state: 70 rows: cooler 30, usual 40" in done.stdout
     assert "fewer than 20 rows have them: belt 3" in done.stderr
+    assert cli(*rows, "--classify", "pump state").returncode == 2
+    (tmp_path / "found.jsonl").write_text("".join(lines(pump(20), answer=f"fault {at}") for at in range(201)))
+    refused = cli(*rows, "--classify", "pump-state")
+    assert (refused.returncode, "at most 200 labels (got 201" in refused.stderr) == (1, True)
     (tmp_path / "found.jsonl").write_text(hot)
     refused = cli(*rows, "--classify", "pump-state")
     assert (refused.returncode, "needs 50 rows, and two answers" in refused.stderr) == (1, True)
@@ -210,3 +216,12 @@ def test_rows_of_such_a_task_are_no_rows_of_a_model_that_answers_others(folder: 
     (tmp_path / "rows.jsonl").write_text("".join(lines(pump(60), task="pump", answer="usual")), "utf-8")
     done = cli("train", "--tasks", folder / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--check")
     assert (done.returncode, "task pump is of the kind unusual" in done.stderr) == (1, True)
+
+
+def test_the_table_for_the_board_has_the_template_of_the_rows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = ClassifyTask(kind="classify", labels=("usual", "worn"), template='{{ input["oil"] }}')
+    print_task(Task("state", config))
+    table = tomllib.loads(capsys.readouterr().out.partition("\n")[2])["tasks"]["state"]
+    assert ClassifyTask.model_validate(table) == config
