@@ -30,7 +30,7 @@ _NAMES = {
     "unusual": re.compile(r"(?i)unusual|usual_?(readings|engine|command|report|training)|learn_usual|false_alarms"),
     "estimate": re.compile(
         r"kinds\.estimate|learning\.estimates|[` \"]estimate[`\"]|EstimateTask|with_number|number_quality"
-        r"|Number(Plan|Bins|Answers?|Quality|Accuracy)"
+        r"|Number(Plan|Bins|Answers?|Quality|Accuracy|Export)"
     ),
 }
 _OWN = {"unusual": re.compile(r"/(un)?usual"), "estimate": re.compile(r"/(estimates?|numbers)\.py")}
@@ -46,7 +46,7 @@ _NAMED_IN = {
         "edge_agent/tools/schema/info.json",
         "edge_agent/tools/schema/reply.json",
     ],
-    # More than 8: a plan of its own is a case of each engine, and a part of quality.json one of each report.
+    # More than 8: a plan of its own is a case of each engine, and figures of its own are a part of each report.
     "estimate": [
         "convert/agent.py",
         "convert/learning/report.py",
@@ -58,7 +58,9 @@ _NAMED_IN = {
         "edge_agent/engine/active_request.py",
         "edge_agent/engine/echo.py",
         "edge_agent/gguf/field_table.py",
+        "edge_agent/learning/commands/accuracy/accuracy.py",
         "edge_agent/learning/learning.py",
+        "edge_agent/learning/maths/export.py",
         "edge_agent/tools/schema/health.json",
         "edge_agent/tools/schema/info.json",
         "edge_agent/tools/schema/reply.json",
