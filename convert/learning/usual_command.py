@@ -65,7 +65,7 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
 
 
 def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
-    """Rows of a task of the kind `unusual`, as those of one of the kind `classify`; and notes. Raises ConvertError."""
+    """The rows of a task of the kind `unusual` as those of a `classify` task; and warnings. Raises ConvertError."""
     rows = _read(given, tasks)
     if len(of_task := by_task(rows)) > 1:
         raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(of_task)})")
@@ -89,7 +89,7 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
         for row, answer in zip(rows, answers, strict=True)
         if answer in labels
     ]
-    return classified, [f"left out, because fewer than {ENOUGH_ROWS} rows have them: {', '.join(few)}"] if few else []
+    return classified, [f"answers with fewer than {ENOUGH_ROWS} rows are left out: {', '.join(few)}"] if few else []
 
 
 def print_task(task: Task) -> None:

@@ -38,9 +38,9 @@ def test_false_alarms_are_a_share_of_the_readings(keys: dict[str, Any], share: f
 @pytest.mark.parametrize(
     ("keys", "fault"),
     [
-        ({"false_alarms": "seldom"}, "should be such as"),
-        ({"false_alarms": "0 per week", "reading_interval_s": 600}, "should be such as"),
-        ({"false_alarms": "1 per 0 readings"}, "should be such as"),
+        ({"false_alarms": "seldom"}, "should be a rate such as"),
+        ({"false_alarms": "0 per week", "reading_interval_s": 600}, "should be a rate such as"),
+        ({"false_alarms": "1 per 0 readings"}, "should be a rate such as"),
         ({"false_alarms": "1 per week"}, "requires `reading_interval_s`"),
         ({"false_alarms": "2 per 10 readings"}, "0.1 of the readings"),
         ({"false_alarms": "1 per month", "reading_interval_s": 1}, "1e-05 to"),

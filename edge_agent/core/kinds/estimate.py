@@ -1,4 +1,4 @@
-"""The kind `estimate`: a number, and an interval that holds the true one as often as you ask."""
+"""The kind `estimate`: a number, and an interval that contains the true one as often as you ask."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from edge_agent.core.strict_json import MAX_NUMBER, number_of
 
 DEFAULT_TOLERANCE = 0.2
 _Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
-Ranges = Sequence[tuple[float, float, float]]  # The start, the end and the chance of each.
+Ranges = Sequence[tuple[float, float, float]]  # The start, the end and the probability of each.
 
 
 class EstimateTask(AuditedTask):
@@ -28,10 +28,9 @@ class EstimateTask(AuditedTask):
     maximum: _Number | None = None
     """No true number is greater. Default: no limit."""
     confidence: Annotated[float, Field(ge=0.5, le=0.95)] = 0.8
-    """How often `interval` holds the true number."""
+    """How often `interval` contains the true number."""
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] | None = None
-    """How far from the true number an answer counts as right, where answers are counted. Default: a fifth of the true
-    number."""
+    """How far from the true number an answer may be and still count as right. Default: a fifth of the true number."""
 
     @field_validator("maximum")
     @classmethod
@@ -58,11 +57,11 @@ class EstimateTask(AuditedTask):
         return {"interval": None if self.refuses(event) else self.interval_of(event.scores or {})}
 
     def median_of(self, scores: Mapping[str, float]) -> float:
-        """From no other number is the true one less far on average."""
+        """The median, whose mean absolute error is the smallest."""
         return self._quantile(scores, 0.5)
 
     def interval_of(self, scores: Mapping[str, float]) -> list[float]:
-        """The true number is as often below it as above."""
+        """The central interval: the true number is as often below it as above."""
         outside = (1 - self.confidence) / 2
         return [self._quantile(scores, outside), self._quantile(scores, 1 - outside)]
 
@@ -84,14 +83,14 @@ class EstimateTask(AuditedTask):
         return f"answer: should be {' '.join(['a number', *limits[:1], *(f'and {limit}' for limit in limits[1:])])}"
 
     def is_right(self, output: object, answer: object) -> bool:
-        """Whether it is within the tolerance."""
+        """Whether the output is within the tolerance."""
         number, true = number_of(output), number_of(answer)
         if number is None or true is None:
             return False
         return abs(number - true) <= (DEFAULT_TOLERANCE * abs(true) if self.tolerance is None else self.tolerance)
 
     def canonical_answer(self, answer: Any) -> Any:
-        """Rows in CSV have it as text."""
+        """As a number; rows in CSV have it as text."""
         return number_of(answer)
 
     def sample_answers(self) -> list[str]:
@@ -99,13 +98,13 @@ class EstimateTask(AuditedTask):
 
 
 def ranges_of(scores: Mapping[str, float]) -> Ranges:
-    """From the scores of a NumberPlan."""
+    """The ranges that the scores of a NumberPlan are named after."""
     ends = (map(float, name.split("..")) for name in scores)
     return [(start, end, chance) for (start, end), chance in zip(ends, scores.values(), strict=True)]
 
 
 def quantile(ranges: Ranges, share: float) -> float:
-    """The number below which this share of the true ones is expected, to a thousandth of its range."""
+    """The number below which this share of the true ones is expected, rounded to a thousandth of its range."""
     below = 0.0
     for start, end, chance in ranges:
         if chance > 0 and below + chance >= share:

@@ -1,4 +1,4 @@
-"""What tasks have in common whose model may read the fields of an input, as one of `edge-convert train` does."""
+"""What tasks have in common if a trained model, which reads the fields of an input, may answer them."""
 
 from typing import Annotated, Literal
 
@@ -10,11 +10,11 @@ from edge_agent.core.pipe import Finished
 
 class FieldsTask(TaskBase):
     outside: Literal["refuse", "answer"] = "refuse"
-    """What a trained model does with an input that is not as its training was, which `degraded` says. `refuse`:
-    `output` is null. `answer`: it is answered all the same."""
+    """What a trained model does with an input that is unlike its training. `refuse`: `output` is null. `answer`: the
+    input is answered anyway. In either case `degraded` says so."""
     required: tuple[str, ...] | None = Field(default=None, strict=False)
-    """Fields that a trained model expects in each input; an input without one is not as its training was. Default:
-    those that every row of the training had."""
+    """The fields without which an input is unlike a model's training. Default: those that every row of the training
+    had."""
 
     def refuses(self, event: Finished) -> bool:
         return self.outside == "refuse" and super().refuses(event)

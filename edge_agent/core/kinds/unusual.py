@@ -17,7 +17,7 @@ MAX_FALSE_ALARMS = 0.1
 _MIN_FALSE_ALARMS = 1e-5
 _RATE = re.compile(r"(\d{1,6}) per (?:(\d{1,7}) readings|(hour|day|week|month))")
 _SECONDS = {"hour": 3600, "day": 86_400, "week": 604_800, "month": 2_592_000}
-# What the model writes; `output_of` makes the caller's output of it.
+# What the model writes, from which `output_of` makes the caller's output.
 PLAN = SchemaPlan(
     schema={
         "type": "object",
@@ -28,9 +28,9 @@ PLAN = SchemaPlan(
 
 
 class UnusualTask(TaskBase):
-    """Says whether a reading is unusual, as a small model knows from usual readings alone. It needs no labels.
+    """Says whether a reading is unusual, by a small model that has learnt from usual readings alone, without labels.
 
-    `edge-convert train` makes that model of rows without answers, and the bundle's large model is never asked.
+    `edge-convert train` makes that model from rows without answers. The bundle's large model is never asked.
     """
 
     kind: Literal["unusual"]
@@ -41,15 +41,15 @@ class UnusualTask(TaskBase):
     reading_interval_s: Annotated[float, Field(gt=0, le=2_592_000)] | None = None
     """How often each machine is read, in seconds. Default: none."""
     usual: Annotated[tuple[str, ...], Field(min_length=1, max_length=20, strict=False)] = (USUAL, "normal")
-    """The answers of labelled rows that are usual, in any case. Rows without an answer are, too; those with another
-    one only judge the model."""
+    """The answers that mark labelled rows as usual, in upper or lower case. Rows without an answer are usual, too; all
+    others only judge the model."""
 
     @field_validator("false_alarms")
     @classmethod
     def _check_rate(cls, rate: str) -> str:
         match = _RATE.fullmatch(rate)
         if match is None or not int(match[1]) or match[2] == "0":
-            raise ValueError("should be such as `1 per week` or `1 per 1000 readings`")
+            raise ValueError("should be a rate such as `1 per week` or `1 per 1000 readings`")
         return rate
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class UnusualTask(TaskBase):
 
     def answer_fault(self, answer: object) -> str | None:
         is_text = isinstance(answer, str) and answer.strip()
-        return None if is_text else f"answer: should be `{USUAL}`, or any text that names what it was"
+        return None if is_text else f"answer: should be `{USUAL}`, or any text that says what the reading was"
 
     def is_right(self, output: object, answer: object) -> bool:
         return isinstance(output, dict) and output["unusual"] is not self.is_usual(str(answer))
