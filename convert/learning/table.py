@@ -43,11 +43,8 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     outliers = {field.name: Counter(outliers_of(field, values[field.name])) for field in fields}
     counts = sum(outliers.values(), Counter[ErrorCode]())
     codes = tuple(code for code, count in counts.most_common(MAX_CODES) if count >= MIN_CODE_ROWS)
-    # The code of one field may be an ordinary number of others, or say that they are broken, such as 0.
-    shared = {code for code in codes if sum(code in counter for counter in outliers.values()) > 1}
-    known = {
-        name: tuple(code for code in codes if code in shared | counter.keys()) for name, counter in outliers.items()
-    }
+    # In other fields, a code says that a sensor is broken whose state no row shows.
+    known = {name: tuple(code for code in codes if code in counter) for name, counter in outliers.items()}
     fields = [field.model_copy(update={"codes": known[field.name] if field.bins else None}) for field in fields]
     tasks = {name: _task_fields(task_rows, fields, codes) for name, task_rows in by_task(rows).items()}
     return FieldTable(tasks=tasks, fields=tuple(fields), codes=codes)

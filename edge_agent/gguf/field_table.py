@@ -66,8 +66,7 @@ class InputField(_Checked):
     accepted: tuple[_Number, _Number] | None = None
     """The range beyond which a number is odd: all ordinary ones, and a margin. None: as for `usual`."""
     codes: tuple[ErrorCode, ...] | None = None
-    """Of the table's codes, those that are not odd in this field: rows had them in it, or in several others. None: all
-    of them, or a text."""
+    """Of the table's codes, those that rows had in this field; the others are odd. None: all of them, or a text."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

@@ -362,11 +362,22 @@ def test_codes_and_stray_numbers_leave_the_bins_and_the_ranges(tmp_path: Path) -
     assert (table.tasks["sound"].required, table.tasks["sound"].min_numbers) == (("rms",), 1)
     prompts = [" ".join(map(str, table.parts("sound", json.dumps({"rms": rms})))) for rms in (-99, 65535, 300, 2)]
     assert ["code" in prompt for prompt in prompts] == [True, True, False, False]
-    # A code of several fields is one in all, but that of one field is odd in others.
-    odd = [
-        [each.field for each in table.odd_fields("sound", json.dumps({"rms": 2, "amps": amps}))] for amps in (0, -99)
+
+
+def test_a_code_is_odd_in_a_field_that_no_row_had_it_in(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    names = ("rms", "amps", "bar")
+    rows: list[dict[str, Any]] = [
+        {"input": {name: draw.uniform(60, 140) for name in names}, "answer": LABELS[at % 2]} for at in range(400)
     ]
-    assert odd == [[], ["amps"]]
+    for number, (field, code) in enumerate([("rms", -99), ("amps", -99), ("amps", 0)] * 3):
+        rows[number]["input"][field] = code
+    table = build_table(read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows)))
+    odd = {
+        code: {each.field: each.why for each in table.odd_fields("sound", json.dumps(dict.fromkeys(names, code)))}
+        for code in (-99, 0)
+    }
+    assert odd == {-99: {"bar": "out-of-range"}, 0: {"rms": "out-of-range", "bar": "out-of-range"}}
 
 
 def test_margins_are_narrow_where_rows_are_many_and_wide_where_they_drift(tmp_path: Path) -> None:
