@@ -46,28 +46,22 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     # In other fields, a code says that a sensor is broken whose state no row shows.
     known = {name: tuple(code for code in codes if code in counter) for name, counter in outliers.items()}
     fields = [field.model_copy(update={"codes": known[field.name] if field.bins else None}) for field in fields]
-    tasks = {name: _task_fields(task_rows, fields, codes) for name, task_rows in by_task(rows).items()}
+    tasks = {name: _task_fields(task_rows, fields) for name, task_rows in by_task(rows).items()}
     return FieldTable(tasks=tasks, fields=tuple(fields), codes=codes)
 
 
-def _task_fields(rows: Sequence[Row], fields: Sequence[InputField], codes: Sequence[ErrorCode]) -> TaskFields:
+def _task_fields(rows: Sequence[Row], fields: Sequence[InputField]) -> TaskFields:
     """Of one task. The limits of what is unlike training come from rows that are held out, later."""
     config = rows[0].task.config
     names = tuple(dict.fromkeys(name for row in rows for name in row.values))
-    by_name = {field.name: field for field in fields if field.name in names}
-    numbers = {name for name, field in by_name.items() if field.bins}
-    # A text in a number says no more than a missing one, unless it is a code.
-    known = [
-        {name for name, value in row.values.items() if name not in numbers or _is_read(by_name[name], value, codes)}
-        for row in rows
-    ]
+    numbers = {field.name for field in fields if field.bins and field.name in names}
     return TaskFields(
         kind=config.kind,
         labels=config.choices,
         fields=names,
         most_log_odds=0.0 if config.choices and numbers else None,
-        required=tuple(name for name in names if all(name in read for read in known)),
-        min_numbers=min(len(read & numbers) for read in known),
+        required=tuple(name for name in names if all(name in row.values for row in rows)),
+        min_numbers=min(len(row.values.keys() & numbers) for row in rows),
         number=_number_bins([row.answer for row in rows]) if config.is_number else None,
         template=config.template,
         learnt=fingerprints_of(row.text for row in rows),
@@ -88,10 +82,6 @@ def _number_bins(answers: Sequence[float]) -> NumberBins:
         raise ConvertError(f"answers from {edges[0]:g} to {edges[-1]:g} are too near one another to tell them apart")
     short = [float(f"{edge:.6g}") for edge in edges.tolist()]
     return NumberBins(edges=tuple(short if len({*short}) == len(edges) else edges.tolist()))
-
-
-def _is_read(field: InputField, value: Any, codes: Sequence[ErrorCode]) -> bool:
-    return number_of(value) is not None or field.code_of(value, codes) is not None
 
 
 def _input_field(name: str, ordinary: Numbers | None, fields: int, widening: float) -> InputField:

@@ -189,7 +189,7 @@ class TaskFields(_Checked):
     """An input is taken for one that is unlike training if UNLIKE has higher log-odds against the labels."""
     most_strangeness: _Limit = None  # The same for an input whose texts are stranger than this.
     required: tuple[str, ...] = ()  # The fields that every row of the training had.
-    min_numbers: int = 0  # The fewest fields with a number that a row of the training had.
+    min_numbers: int = 0  # The fewest fields of numbers that a row of the training had.
     number: NumberBins | None = None  # Of its answers, where they are numbers.
     template: str | None = None
     """The task's template in training, without which the fields mean something else. None: an older bundle's."""
