@@ -9,11 +9,10 @@ from typing import Any
 from ..agent import FieldTable, number_of, shown
 from ..errors import escaped
 from .outliers import code_text, outliers_of
+from .report import FEW_ROWS
 from .table import build_table
 from .training_rows import Row, by_task
 
-# Fewer rows of a label say little about it, and less about how often it is right.
-FEW_ROWS = 10
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 # A text field with at least this share of numbers is probably meant as a number.
 _MIN_NUMBER_SHARE = 0.5

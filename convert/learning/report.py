@@ -11,6 +11,8 @@ from ..write.manifest import canonical_json
 SCHEMA = 1
 # The share of the bundle's own training rows that a judged model learns from, see study.py.
 _JUDGED_SHARE = 0.8
+# Fewer rows of a label say little about it, and less about how often it is right.
+FEW_ROWS = 10
 # In a confusion matrix, stands for no label: the best one is below `min_score`, or the input is unlike training.
 UNSURE = "(unsure)"
 
@@ -104,6 +106,16 @@ class TaskQuality:
     )
     teacher: TeacherQuality | None = None
     number: NumberQuality | None = None  # None unless answers are numbers.
+
+    @property
+    def judged_by_label(self) -> dict[str, int]:
+        """The number of held-out rows of each label."""
+        return {label: sum(counts.values()) for label, counts in self.confusion.items()}
+
+    @property
+    def hardly_judged(self) -> dict[str, int]:
+        """The labels with too few held-out rows to say how often they are right, and how many they have."""
+        return {label: count for label, count in self.judged_by_label.items() if count < FEW_ROWS}
 
     @property
     def is_teacher_doubtful(self) -> bool:

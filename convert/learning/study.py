@@ -7,11 +7,10 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from ..errors import ConvertError
 from .quality import AnsweredRow
-from .report import TeacherQuality
+from .report import FEW_ROWS, TeacherQuality
 from .teacher import Teacher
 from .training_rows import Row, by_task, in_order_of_time
 
@@ -20,7 +19,8 @@ PARTS = 5
 MANY_ROWS = 1000
 # The same for answers that are numbers, whose intervals need more held-out rows.
 MANY_NUMBERS = 5000
-# Of many rows, parts are held out until they have this many groups, because a group may say as little as one row.
+# Of many rows, parts are held out until they have this many groups, because a group may say as little as one row; and,
+# if there are so many, FEW_ROWS rows of each label.
 MIN_GROUPS = 10
 
 
@@ -118,13 +118,11 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     has_many = len(rows) >= (MANY_NUMBERS if is_number else MANY_ROWS)
     if any(row.group is not None for row in rows):
         parts = _parts_by_group(rows, seed)
-        groups = [len(_by_group(part)) for part in parts]
-        count = len(parts)
-        if has_many:
-            count = next((number for number, total in enumerate(accumulate(groups), 1) if total >= MIN_GROUPS), count)
+        enough = (count for count in range(1, len(parts)) if has_many and _is_enough(parts, count))
+        count = next(enough, len(parts))
         folds = _folds(parts, count)
-        judged = sum(len(fold.held_out) for fold in folds)
-        words = f"{judged} rows of {sum(groups[:count])} groups, each by a model that has not seen its group"
+        judged = [row for fold in folds for row in fold.held_out]
+        words = f"{len(judged):,} rows of {len(_by_group(judged))} groups, each by a model that has not seen its group"
     # If many times were equal, the order of the file would decide.
     elif len({row.time for row in rows}) > PARTS:
         last = len(rows) - len(rows) // PARTS
@@ -141,6 +139,17 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         if any(name not in side for side in sides):
             raise ConvertError(f"task {name}: has too few rows, or all from about one time; it is judged on {words}")
     return folds, words
+
+
+def _is_enough(parts: Sequence[list[Row]], count: int) -> bool:
+    """Whether the first `count` parts have enough groups, and enough rows of each label or all of them."""
+    judged, all_rows = ([row for part in some for row in part] for some in (parts[:count], parts))
+    of_label, of_all = (
+        Counter((row.task.name, row.answer_text) for row in rows if row.task.config.choices)
+        for rows in (judged, all_rows)
+    )
+    has_labels = all(of_label[label] >= min(FEW_ROWS, total) for label, total in of_all.items())
+    return len(_by_group(judged)) >= MIN_GROUPS and has_labels
 
 
 def _folds(parts: Sequence[list[Row]], count: int) -> list[Fold]:

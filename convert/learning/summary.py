@@ -53,8 +53,12 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
             print(f"  always the most frequent answer: {percent(task.most_frequent / task.judged)}")
         if task.unlike is not None:
             worst = max(task.unlike_by_label.items(), key=lambda item: item[1])
-            by_label = f", {percent(worst[1])} of those with {escaped(worst[0])}" if worst[1] > task.unlike else ""
+            rows = f"{task.judged_by_label[worst[0]]:,} with {escaped(worst[0])}"
+            by_label = f", {percent(worst[1])} of the {rows}" if worst[1] > task.unlike else ""
             print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows{by_label}")
+        if task.hardly_judged:
+            few = ", ".join(f"{escaped(label)} {count}" for label, count in task.hardly_judged.items())
+            print(f"  hardly judged, because few of the held-out rows have the label: {few}")
         if task.suspects:
             first = escaped(task.suspects[0].where)
             print(f"  rows whose answers may be wrong: {task.suspects_total}, the most certain {first}")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from convert.evaluate.requests import read_tasks
-from convert.learning import doubts, quality, recipe, runs, study, table, training_rows
+from convert.learning import quality, recipe, report, runs, study, table, training_rows
 from convert.learning.commands import TRAINING
 from convert.learning.report import Baseline, ReadField, Suspect, TaskQuality, TeacherQuality, Training
 from convert.learning.summary import print_training
@@ -108,9 +108,9 @@ def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path:
         f"at most {quality.MAX_SUSPECTS}, with file and line",
         f"each training has {TRAINING.parser().get_default('steps'):,} steps",
         f"at least {recipe.MIN_STEPS}",
-        f"fewer than {doubts.FEW_ROWS} rows of a label",
+        f"fewer than {report.FEW_ROWS} rows of a label",
         f"{runs.MIN_BLOCKS} to {runs.MAX_BLOCKS} blocks, {runs.BLOCK_LENGTH} times as long",
-        f"at least {study.MIN_GROUPS} groups",
+        f"at least {study.MIN_GROUPS} groups, and {report.FEW_ROWS} rows of each label",
     ],
 )
 def test_figures_are_those_of_the_source(words: str) -> None:
@@ -125,7 +125,7 @@ def test_figures_of_a_teacher_are_those_of_the_source() -> None:
 
 def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.findall(r"^\| `([^`]+)` \|", section("training", "How right is it?"), flags=re.MULTILINE)
-    assert len(shown) == 8
+    assert len(shown) == 9
     for method in ("gradient boosting", "logistic regression"):
         print_training(trained(method), Path("pump-model"), is_signed=False)
     printed = capsys.readouterr().out
@@ -148,7 +148,7 @@ def trained(method: str) -> Training:
     task = TaskQuality(
         name="pump-state", kind="classify", rows=100, judged=20, right=18, most_frequent=9,
         baseline=Baseline(name=method, right=17), unlike=0.02, unlike_by_label={"a": 0.02}, calibration_error=0.1,
-        independent=9, is_useless=False, confusion={}, suspects_total=1,
+        independent=9, is_useless=False, confusion={"a": {"a": 18}, "b": {"a": 2}}, suspects_total=1,
         suspects=(Suspect(where="rows.csv:2", answer="Normal", model_answer="Cavitation", score=0.99),),
         fields=tuple(
             ReadField(name=name, low=low, high=low, missing=0.0, outliers={})

@@ -145,6 +145,14 @@ def test_of_many_rows_as_many_groups_are_held_out_as_an_interval_needs(tmp_path:
     for groups, count in ((20, 3), (100, 1), (4, 4)):
         rows, _ = in_groups(read(tmp_path, lines(1000, group=lambda at, groups=groups: at % groups)))
         assert len(folds_of(rows, 0)[0]) == count
+    # Only the last two of 60 groups are loud, and they are held out in different parts.
+    of_calm = lines(1160, group=lambda at: at % 58).replace("loud", "calm")
+    of_loud = lines(14, group=lambda at: f"loud {at % 2}").replace("calm", "loud")
+    rows, _ = in_groups(read(tmp_path, of_calm + of_loud))
+    folds, words = folds_of(rows, 0)
+    judged = [row for fold in folds for row in fold.held_out]
+    assert words.startswith(f"{len(judged):,} rows of ")
+    assert sum(row.answer == "loud" for row in judged) >= 10
     rows, _ = in_groups(read(tmp_path, lines(60, group=lambda _: "all")))
     with pytest.raises(ConvertError, match="task sound: has too few rows"):
         folds_of(rows, 0)
@@ -454,6 +462,10 @@ def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Pa
     low, high = quality.interval
     assert (quality.right, quality.judged, quality.most_frequent) == (99, 100, 50)
     assert 0.94 < low < 0.99 < high < 1
+    assert not quality.hardly_judged
+    few = task_quality(rows, build_table(rows), answered([*rows[:5], *rows[10:20]], []), None)
+    assert few.hardly_judged == {"loud": 5}
+    assert "says little about labels with so few held-out rows:\nloud 5." in page_of(few)
     assert quality.confusion == {"calm": {"calm": 49, "loud": 1}, "loud": {"calm": 0, "loud": 50}}
     [suspect] = quality.suspects
     assert (suspect.answer, suspect.model_answer, suspect.score) == ("calm", "loud", 0.96)
