@@ -152,7 +152,7 @@ def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generato
     """Readings unlike the rows, with the token that says so. Without end, or none where no task has numbers."""
     table = vocabulary.table
     sources = [
-        Noise(table, [list(table.parts(name, row.text)) for row in task_rows], draw)
+        Noise(table, [list(table.parts(name, row.values)) for row in task_rows], draw)
         for name, task_rows in by_task(rows).items()
         if table.tasks[name].most_log_odds is not None
     ]

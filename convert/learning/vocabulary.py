@@ -49,7 +49,7 @@ class Vocabulary:
 
     def encode(self, row: Row, weight: float) -> list[EncodedExample]:
         """The row with each answer that it may have; they share its weight by their chances."""
-        prompt = self.prompt_ids(self.table.parts(row.task.name, row.text))
+        prompt = self.prompt_ids(self.table.parts(row.task.name, row.values))
         if (token := self.table.answer_token(row.task.name, row.answer)) is not None:
             return [EncodedExample(prompt, [self.id_of(token)], weight)]
         chances = {row.answer_text: 1.0} if row.chances is None else row.chances
@@ -70,7 +70,7 @@ class Vocabulary:
         fields = (field for field in self.table.fields if field.name in task.fields)
         if not task.is_scored or not any(field.edges is None for field in fields):
             return None
-        texts = [part for part in self.table.parts(row.task.name, row.text) if isinstance(part, str)]
+        texts = [part for part in self.table.parts(row.task.name, row.values) if isinstance(part, str)]
         # A character of a byte-level token is a byte.
         tokens = (token for text in texts for token in self.tokenizer.encode(text, add_special_tokens=False).tokens)
         return strangeness(map(len, tokens))
@@ -124,4 +124,4 @@ def train_bpe(texts: Iterable[str], size: int, special: Iterable[str]) -> Tokeni
 
 
 def _texts(table: FieldTable, row: Row) -> list[str]:
-    return [part for part in table.parts(row.task.name, row.text) if isinstance(part, str)]
+    return [part for part in table.parts(row.task.name, row.values) if isinstance(part, str)]

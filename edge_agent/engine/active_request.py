@@ -90,15 +90,20 @@ class RequestBuilder:
         if self.chat.is_reasoning and isinstance(engine_request.plan, TextPlan):
             engine_request = self._with_reasoning_defaults(engine_request)
         thinks = isinstance(engine_request.plan, TextPlan) and engine_request.max_reasoning_tokens != 0
-        prompt, is_open = self.chat.prompt(engine_request, thinks=thinks)
+        read, is_open = None, False
+        if isinstance(self.chat, FieldPrompts):
+            read = self.chat.read(engine_request)
+            prompt = read.prompt
+        else:
+            prompt, is_open = self.chat.prompt(engine_request, thinks=thinks)
         answer = self._answer(engine_request, prompt, is_open=is_open)
         return ActiveRequest(
             engine_request=engine_request,
             prompt=prompt,
             prompt_tokens=len(prompt),
             answer=answer,
-            odd_fields=self.chat.odd_fields(engine_request) if isinstance(self.chat, FieldPrompts) else (),
-            rare_fields=self.chat.rare_fields(engine_request) if isinstance(self.chat, FieldPrompts) else None,
+            odd_fields=() if read is None else read.odd_fields,
+            rare_fields=None if read is None else read.rare_fields,
             branches_left=list(answer.branches),
         )
 

@@ -310,32 +310,31 @@ class FieldTable(_Checked):
         number = self.tasks[task].number
         return None if number is None else self.answer_bins(task)[number.bin_of(answer)]
 
-    def parts(self, task: str, text: str) -> Iterator[ControlToken | str]:
-        """The prompt of one of `tasks`, for an input as its template prints it. Raises Refusal(bad_field)."""
-        task_fields, values = self.tasks[task], values_of(text)
-        check_has_field(task_fields.fields, values, text)
+    def parts(self, task: str, values: Mapping[str, Any]) -> Iterator[ControlToken | str]:
+        """The prompt of one of `tasks`. values: those of the input, from `values_of`."""
         yield _task_control(task)
-        for name in task_fields.fields:
+        for name in self.tasks[task].fields:
             yield from self._by_name[name].parts(values.get(name), self.codes)
         yield ControlToken(ANSWER)
 
-    def odd_fields(self, task: str, text: str, required: Sequence[str] | None = None) -> list[OddField]:
+    def odd_fields(
+        self, task: str, values: Mapping[str, Any], required: Sequence[str] | None = None
+    ) -> tuple[OddField, ...]:
         """The fields of an input that are as in no row of the training. required: instead of the task's."""
-        task_fields, values = self.tasks[task], values_of(text)
+        task_fields = self.tasks[task]
         fields = [self._by_name[name] for name in task_fields.fields]
         odd = {each.name: why for each in fields if (why := each.oddity(values.get(each.name), self.codes))}
         numbers = [each.name for each in fields if each.edges is not None]
         missing = list(task_fields.required if required is None else required)
         if sum(name in values for name in numbers) < task_fields.min_numbers:
             missing += numbers
-        return [
+        return (
             *(self._odd_field(name, values[name], why) for name, why in odd.items()),
             *(self._odd_field(name, None, "missing") for name in dict.fromkeys(missing) if name not in values),
-        ]
+        )
 
-    def rare_fields(self, task: str, text: str) -> dict[str, str]:
+    def rare_fields(self, task: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Of the numbers of an input, those that have no usual value, and what they have instead."""
-        values = values_of(text)
         fields = (self._by_name[name] for name in self.tasks[task].fields)
         states = {
             each.name: each.rarity(values.get(each.name), self.codes) for each in fields if each.usual is not None

@@ -12,6 +12,8 @@ from rigs.fuzz.malformed import MAX_PAYLOAD_BYTES, TEMPLATED, Message
 
 CODES = {("ok", None), *((code.status, code) for code in Code)}
 _REPLY = Draft202012Validator(json_schema("reply"))
+# What `degraded` says of the inputs whose fields the reply names.
+_ODD = {"out-of-range", "missing-fields"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # A broker may refuse longer, deeper or unprintable topics: then the reply may go to the default topic.
 _LONGEST_TOPIC, _DEEPEST_TOPIC = 4096, 100
@@ -76,6 +78,22 @@ def is_reply(document: Any) -> bool:
     return isinstance(document, dict) and {"id", "task", "status"} <= document.keys()
 
 
+def _is_number(output: Any) -> bool:
+    return isinstance(output, int | float)
+
+
+def _is_interval(interval: Any) -> bool:
+    return interval is not None and len(interval) == 2 and interval[0] <= interval[1]
+
+
+def _is_unusual(output: dict[str, Any]) -> bool:
+    """Whether it has the form of an answer of the kind `unusual`."""
+    if output.keys() != {"unusual", "rarity", "because"}:
+        return False
+    is_explained = all(named.keys() == {"field", "value", "usual"} for named in output["because"])
+    return isinstance(output["unusual"], bool) and 0 <= output["rarity"] <= 1 and is_explained
+
+
 def fault(reply: dict[str, Any], topic: str, base: str) -> str | None:
     """What is wrong with the form of a terminal reply, or None."""
     if (error := next(_REPLY.iter_errors(reply), None)) is not None:
@@ -88,7 +106,11 @@ def fault(reply: dict[str, Any], topic: str, base: str) -> str | None:
         "device": reply["device"] == base.rsplit("/", 1)[-1],
         "ts": reply["ts"] is None or bool(_TIME.fullmatch(reply["ts"])),
         "task": f"/{reply['task']}/response" in topic or "/infer/" not in topic,
-        "output": (reply["output"] is None) if status != "ok" else isinstance(reply["output"], (str, dict)),
+        "output": (reply["output"] is None) == (status != "ok" or "unsure" in reply["degraded"]),
+        "interval": _is_interval(reply.get("interval")) if _is_number(reply["output"]) else not reply.get("interval"),
+        "fields": bool(reply.get("fields")) == bool(_ODD & {*reply["degraded"]}),
+        "unusual": not (reply["finish"] == "model" and isinstance(reply["output"], dict))
+        or _is_unusual(reply["output"]),
         "scores": reply["scores"] is None or abs(sum(reply["scores"].values()) - 1) <= 0.001,
         "finish": reply["finish"] in ({"stop", "length", "labels", "schema", "model"} if status == "ok" else {None}),
         "model": status != "ok" or {"name", "sha256", "quantization"} <= reply["model"].keys(),

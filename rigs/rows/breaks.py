@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.agent import FieldTable, ScoreMap, compact_json
+from convert.agent import FieldTable, ScoreMap, compact_json, values_of
 from convert.learning.table import build_table
 from edge_agent.learning.facts import INPUT_DRIFT
 from edge_agent.learning.maths.assessment import Answer, assess
@@ -95,7 +95,9 @@ def check_drift(seeds: Sequence[int]) -> Iterator[bool]:
             table, newest = learnt(rows[:MAX_ROWS]), rows[-260:]
             newest = [row | {"outlet_bar": row["outlet_bar"] * factor} for row in newest]
             kept = [
-                Answer(scores={"a": 1.0}, output="a", rare_fields=table.rare_fields("state", compact_json(row)))
+                Answer(
+                    scores={"a": 1.0}, output="a", rare_fields=table.rare_fields("state", values_of(compact_json(row)))
+                )
                 for row in [*rows[MAX_ROWS:-260], *newest]
             ]
             shifts.append(
@@ -126,7 +128,7 @@ def learnt(rows: Sequence[Reading]) -> FieldTable:
 
 
 def odd_of(table: FieldTable, row: Reading) -> list[str]:
-    return [odd.field for odd in table.odd_fields("state", compact_json(row))]
+    return [odd.field for odd in table.odd_fields("state", values_of(compact_json(row)))]
 
 
 def excess(table: FieldTable, row: Reading) -> float:

@@ -89,7 +89,7 @@ def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama
     llama = engine._llama
     tree = engine._builder.tree(LABELS.labels)
     assert tree.branches, "these labels are meant to share their first tokens"
-    prompt, _ = engine._builder.chat.prompt(asking(messages("noise at P-1")), thinks=False)
+    prompt = engine._builder.build(asking(messages("noise at P-1"))).prompt
 
     def logits_after(path: tuple[int, ...]) -> Any:
         tokens = [*prompt, *path]
@@ -141,7 +141,7 @@ def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_ba
     )
     engine = open_llama(tasks=tasks, context_tokens=512)
     assert engine._prefixes.cells > 100
-    prompt = len(engine._builder.chat.prompt(asking(messages("big")), thinks=True)[0])
+    prompt = len(engine._builder.build(asking(messages("big"))).prompt)
 
     big = run(1, "big", max_tokens=512 - prompt)
     small, again = (run(n, "x", LABELS, task="t1", messages=messages("x", tasks[1])) for n in (2, 3))

@@ -24,7 +24,7 @@ def engine(open_llama: OpenLlama, r1_path: Path) -> LlamaEngine:
 
 def prompt(engine: LlamaEngine, *messages: ChatMessage) -> list[bytes]:
     """What the prompt's tokens stand for."""
-    tokens, _ = engine._builder.chat.prompt(asking(messages), thinks=True)
+    tokens = engine._builder.build(asking(messages)).prompt
     return [engine._llama.piece(token) for token in tokens]
 
 

@@ -22,6 +22,14 @@ REPLY: dict[str, Any] = {
 }  # fmt: skip
 TOPIC, MARKED = f"{BASE}/infer/triage/request", {"CorrelationData": mark(1)}
 ASKED = Message(number=1, kind="odd field", topic=TOPIC, payload=b"{", properties=MARKED)
+OK = {
+    "status": "ok", "output": "normal", "finish": "labels", "error": None,
+    "model": {"name": "m", "sha256": "0", "quantization": "Q8_0"},
+    "usage": {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 0, "energy_j": None},
+}  # fmt: skip
+ODD = {"output": None, "degraded": ["unsure", "out-of-range"]}
+NAMED = {"field": "oil_c", "value": 1000, "usual": [41.0, 88.0]}
+UNUSUAL = {"unusual": True, "rarity": 0.002, "because": [NAMED]}
 ANSWER = default_topic(ASKED, BASE)
 
 
@@ -89,6 +97,16 @@ def test_a_message_is_the_same_each_time_and_unlike_the_next() -> None:
         ([(ANSWER, {"output": "x"})], "output"),
         ([(ANSWER, {"timing": {}})], "timing"),
         ([(ANSWER, {"task": "generate"})], "task"),
+        ([(ANSWER, OK)], None),
+        ([(ANSWER, OK | {"output": None})], "output"),
+        ([(ANSWER, OK | ODD | {"fields": [NAMED]})], None),
+        ([(ANSWER, OK | ODD)], "fields"),
+        ([(ANSWER, OK | {"fields": [NAMED]})], "fields"),
+        ([(ANSWER, OK | {"finish": "model", "output": 41.5, "interval": [30.0, 55.0]})], None),
+        ([(ANSWER, OK | {"finish": "model", "output": 41.5, "interval": [55.0, 30.0]})], "interval"),
+        ([(ANSWER, OK | {"interval": [30.0, 55.0]})], "interval"),
+        ([(ANSWER, OK | {"finish": "model", "output": UNUSUAL})], None),
+        ([(ANSWER, OK | {"finish": "model", "output": UNUSUAL | {"rarity": 2}})], "unusual"),
     ],
 )
 def test_the_book_sees_what_is_wrong(answers: list[tuple[str, dict[str, Any]]], fault: str | None) -> None:

@@ -13,7 +13,7 @@ from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.kinds.task import template_sha256
 from edge_agent.core.pipe import EngineRequest, LabelsPlan, OddField, TaskPrefix, TextPlan
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.gguf.field_table import UNLIKE, ControlToken, FieldTable, strangeness
+from edge_agent.gguf.field_table import UNLIKE, ControlToken, FieldTable, check_has_field, strangeness, values_of
 from edge_agent.gguf.model import FIELDS_KEY
 
 if TYPE_CHECKING:
@@ -29,8 +29,17 @@ class OutOfDistribution:
     max_log_odds: float = 0.0  # The log-odds of that token against the labels, above which it counts.
 
 
+@dataclass(frozen=True, slots=True)
+class ReadInput:
+    """What a model of fields reads of an input."""
+
+    prompt: list[int]
+    odd_fields: tuple[OddField, ...]  # See Finished.
+    rare_fields: dict[str, str]  # See Finished.
+
+
 class FieldPrompts:
-    """Prompts by a field table, used as a Chat. Raises ValueError for one that does not fit the model's vocabulary."""
+    """Prompts by a field table. Raises ValueError for one that does not fit the model's vocabulary."""
 
     is_reasoning = False
     is_timeless = True
@@ -48,26 +57,21 @@ class FieldPrompts:
                 raise ValueError(f"{FIELDS_KEY}: the vocabulary has no token {shown(control.text)}")
             self._ids[control.text] = tokens[0]
 
-    def prompt(self, request: EngineRequest, *, thinks: bool) -> tuple[list[int], bool]:  # noqa: ARG002 - it never thinks
+    def read(self, request: EngineRequest) -> ReadInput:
         """Raises Refusal for a task or an input that the model is not trained for."""
         self._check_task(request)
-        tokens = list[int]()
-        for part in self.table.parts(request.task, request.messages[-1].content):
+        task, text = request.task, request.messages[-1].content
+        values, tokens = values_of(text), list[int]()
+        check_has_field(self.table.tasks[task].fields, values, text)
+        for part in self.table.parts(task, values):
             if isinstance(part, str):
                 # As in training, and as a Chat does.
                 tokens += self._llama.tokenize(unicodedata.normalize("NFC", part), parse_special=False)
             else:
                 tokens.append(self.id_of(part))
-        return tokens, False
-
-    def odd_fields(self, request: EngineRequest) -> tuple[OddField, ...]:
-        """Fields of the input that are as in no row of the training. request: one that `prompt` takes."""
         required = None if isinstance(request.plan, TextPlan) else request.plan.required
-        return tuple(self.table.odd_fields(request.task, request.messages[-1].content, required))
-
-    def rare_fields(self, request: EngineRequest) -> dict[str, str]:
-        """See Finished. request: one that `prompt` takes."""
-        return self.table.rare_fields(request.task, request.messages[-1].content)
+        odd_fields = self.table.odd_fields(task, values, required)
+        return ReadInput(tokens, odd_fields, self.table.rare_fields(task, values))
 
     def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution:
         task_fields, excess, control = self.table.tasks[task], None, None

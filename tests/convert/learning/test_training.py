@@ -369,7 +369,7 @@ def test_codes_and_stray_numbers_leave_the_bins_and_the_ranges(tmp_path: Path) -
         assert field.accepted[0] < field.edges[0] < field.edges[-1] < field.accepted[1] < 1.2 * high
     # A stray text in a number is no missing field.
     assert (table.tasks["sound"].required, table.tasks["sound"].min_numbers) == (("rms", "amps"), 2)
-    prompts = [" ".join(map(str, table.parts("sound", json.dumps({"rms": rms})))) for rms in (-99, 65535, 300, 2)]
+    prompts = [" ".join(map(str, table.parts("sound", {"rms": rms}))) for rms in (-99, 65535, 300, 2)]
     assert ["code" in prompt for prompt in prompts] == [True, True, False, False]
 
 
@@ -383,7 +383,7 @@ def test_a_code_is_odd_in_a_field_that_no_row_had_it_in(tmp_path: Path) -> None:
         rows[number]["input"][field] = code
     table = build_table(read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows)))
     odd = {
-        code: {each.field: each.why for each in table.odd_fields("sound", json.dumps(dict.fromkeys(names, code)))}
+        code: {each.field: each.why for each in table.odd_fields("sound", dict.fromkeys(names, code))}
         for code in (-99, 0)
     }
     assert odd == {-99: {"bar": "out-of-range"}, 0: {"rms": "out-of-range", "bar": "out-of-range"}}
@@ -410,7 +410,7 @@ def test_numbers_that_stay_clear_of_0_do_not_accept_it(tmp_path: Path) -> None:
     values = [value | {"vacuum": -value["bar"], "dew": value["hours"] - 9} for value in values]
     rows = [{"input": value, "answer": LABELS[at % 2]} for at, value in enumerate(values)]
     table = build_table(read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows)))
-    odd = {odd.field for odd in table.odd_fields("sound", '{"bar": 0, "hours": 0, "vacuum": 0, "dew": 0}')}
+    odd = {odd.field for odd in table.odd_fields("sound", {"bar": 0, "hours": 0, "vacuum": 0, "dew": 0})}
     assert odd == {"bar", "vacuum"}
 
 
@@ -506,7 +506,7 @@ def mixed(number: int) -> str:
 def test_noise_changes_numbers_alone_and_keeps_each_in_its_field(tmp_path: Path) -> None:
     rows = read(tmp_path, mixed(60))
     table = build_table(rows)
-    prompts = [list(table.parts("sound", row.text)) for row in rows]
+    prompts = [list(table.parts("sound", row.values)) for row in rows]
     noise = Noise(table, prompts, np.random.default_rng(0))
     drawn = [noise.prompt() for _ in range(300)]
     controls = {field.name: {*field.controls} for field in table.fields}

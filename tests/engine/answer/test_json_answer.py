@@ -78,7 +78,7 @@ def test_a_string_is_chosen_with_the_tokens_that_the_tokenizer_makes_of_it(open_
 
 def test_forced_tokens_count_as_written(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    prompt = len(engine._builder.chat.prompt(asking(messages("7 mm/s")), thinks=False)[0])
+    prompt = len(engine._builder.build(asking(messages("7 mm/s"))).prompt)
     before = engine.progress()
 
     answer = finished(engine, run(1, "7 mm/s", SchemaPlan(schema=CHOICES), max_tokens=100))[1]
