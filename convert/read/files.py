@@ -59,8 +59,8 @@ def read_user_file(path: Path) -> tuple[bytes, str]:
 
 @contextmanager
 def user_rows() -> Iterator[None]:
-    """Reads a user's rows: the first fault is raised as ConvertError."""
+    """Reads a user's rows: their faults are raised as ConvertError, each on a line."""
     try:
         yield
     except RowsError as error:
-        raise ConvertError(escaped(error.faults[0], limit=1000)) from None
+        raise ConvertError("\n".join(escaped(fault, limit=1000) for fault in error.faults)) from None

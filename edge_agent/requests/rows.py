@@ -52,14 +52,19 @@ def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> li
     """Lines of `{"task": …, "input": …, "answer": …}`, or CSV; `read_values` says which columns are what.
 
     `task` may be missing where there is one task besides the built-in one. Labelled rows have an answer that their task
-    can give. Other keys are kept in `fields`. Raises RowsError, which names up to _MAX_FAULTS faulty rows.
+    can give. Other keys are kept in `fields`. Raises RowsError, which names up to _MAX_FAULTS faults, each by its first
+    row and the number of its rows.
     """
-    rows, faults = list[TaskRow](), list[str]()
+    rows, places = list[TaskRow](), dict[str, list[str]]()
     for where, value in read_values(path, is_labelled=is_labelled):
         try:
             rows.append(_row(where, value, tasks, is_labelled=is_labelled))
         except RowsError as error:
-            faults += (f"{where}: {fault}" for fault in error.faults)
+            for fault in error.faults:
+                places.setdefault(fault, []).append(where)
+    faults = [
+        f"{where[0]}: {fault}{f', in {len(where):,} rows' if len(where) > 1 else ''}" for fault, where in places.items()
+    ]
     if len(faults) > _MAX_FAULTS:
         faults[_MAX_FAULTS:] = [f"{printable(str(path))}: {len(faults) - _MAX_FAULTS} more faults"]
     if faults or not rows:

@@ -143,9 +143,19 @@ def test_a_fault_of_csv_names_its_line(tmp_path: Path, text: str, fault: str) ->
 
 def test_all_faults_of_rows_are_told_up_to_a_number(tmp_path: Path) -> None:
     with pytest.raises(RowsError) as caught:
-        read(tmp_path, "a.jsonl", lines(*({**GOOD, "answer": "bad"} for _ in range(23))))
+        read(tmp_path, "a.jsonl", lines(*({**GOOD, "answer": f"bad {number}"} for number in range(23))))
     assert len(caught.value.faults) == 21
     assert caught.value.faults[-1] == f"{tmp_path}/a.jsonl: 3 more faults"
+
+
+def test_equal_faults_are_told_once_with_the_number_of_rows(tmp_path: Path) -> None:
+    with pytest.raises(RowsError) as caught:
+        read(tmp_path, "a.csv", "db,answer\n1,Calm\n2,\n3,calm\n4,Calm\n5,\n6,\n")
+    rule = "answer: should be one of calm, défaut"
+    assert caught.value.faults == [
+        f'{tmp_path}/a.csv:2: {rule} (got "Calm"), in 2 rows',
+        f'{tmp_path}/a.csv:3: {rule} (got ""), in 3 rows',
+    ]
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -252,6 +252,18 @@ def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     assert len(document["doubts"]) == len(doubts)
 
 
+def test_all_answers_that_the_task_cannot_give_are_listed_at_once(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "config.toml").write_text(TASKS, "utf-8")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("rms,answer\n" + "1,calm\n2,Loud\n3,\n" * 30, "utf-8")
+    done = cli("train", "--tasks", tmp_path / "config.toml", "--labelled", rows, "--check")
+    rule = "answer: should be one of calm, loud"
+    assert (
+        done.stderr
+        == f'edge-convert: {rows}:3: {rule} (got "Loud"), in 30 rows\n{rows}:4: {rule} (got ""), in 30 rows\n'
+    )
+
+
 def test_a_folder_that_exists_is_noticed_before_anything_is_read(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.MonkeyPatch.context() as patch:
