@@ -32,21 +32,23 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """
     groups, notes = dict[int, str](), list[str]()
     for name, task_rows in by_task(rows).items():
-        if any(row.group is not None for row in task_rows):
-            ungrouped = sum(row.group is None for row in task_rows)
-            if ungrouped:
-                notes.append(f"task {name}: {ungrouped} rows have no group; each counts as a group of its own")
-            groups |= {
-                id(row): f"row {number}" if row.group is None else row.group for number, row in enumerate(task_rows)
-            }
-        elif (alike := _what_is_alike(task_rows)) is not None:
-            count = _count_blocks(task_rows)
-            groups |= {id(row): f"block {block}" for block, row in _blocks(task_rows, count)}
-            order = "in time" if task_rows[0].time is not None else "in the file"
+        groups |= {id(row): row.group for row in task_rows if row.group is not None}
+        ungrouped = [row for row in task_rows if row.group is None]
+        are_all = len(ungrouped) == len(task_rows)
+        alike = _what_is_alike(ungrouped) if are_all else None
+        if not ungrouped or (are_all and alike is None):
+            continue
+        blocks = _blocks(ungrouped, _count_blocks(ungrouped))
+        groups |= {id(row): f"block {block}" for block, row in blocks}
+        order = "in time" if task_rows[0].time is not None else "in the file"
+        stand_in = f"{len({block for block, _ in blocks})} blocks of neighbours {order} stand in for groups"
+        if alike is None:
+            # Rows of a board come in runs, too, but are too few to show it.
+            notes.append(f"task {name}: {len(ungrouped)} of {len(task_rows)} rows have no group: {stand_in}")
+        else:
             notes.append(
                 f"task {name}: {alike} of neighbouring rows {order} are alike, so the rows are not independent: "
-                f"{count} blocks of neighbours stand in for groups. It is better to give each row a `group`, "
-                "such as an episode, a batch or a day"
+                f"{stand_in}. A `group`, such as an episode, a batch or a day, is better where it is known"
             )
     return [replace(row, group=groups.get(id(row))) for row in rows], notes
 

@@ -116,16 +116,25 @@ def test_equal_times_are_none(tmp_path: Path) -> None:
 
 
 def test_whole_groups_are_held_out(tmp_path: Path) -> None:
-    # The groups of the first label are first; the last row has none, so it is one by itself.
+    # The groups of the first label are first; the last row has none, so it is a block by itself.
     text = lines(100, group=lambda at: f"day {at % 10}") + lines(1).replace("0.0", "0.5")
     rows, notes = in_groups(read(tmp_path, text))
-    assert notes == ["task sound: 1 rows have no group; each counts as a group of its own"]
+    assert notes == ["task sound: 1 of 101 rows have no group: 1 blocks of neighbours in the file stand in for groups"]
     folds, words = folds_of(rows, 0)
     assert words == "101 rows of 11 groups, each by a model that has not seen its group"
     assert sorted(row.request.where for fold in folds for row in fold.held_out) == sorted(map(where, rows))
     for fold in folds:
         assert not {row.group for row in fold.train} & {row.group for row in fold.held_out}
         assert {row.answer for row in fold.held_out} == {*LABELS}
+
+
+def test_rows_without_a_group_beside_others_become_blocks_of_time(tmp_path: Path) -> None:
+    text = lines(200, group=lambda at: f"day {at % 10}", ts=lambda at: at) + lines(60, ts=lambda at: 1000 - at)
+    rows, notes = in_groups(read(tmp_path, text))
+    assert notes == ["task sound: 60 of 260 rows have no group: 7 blocks of neighbours in time stand in for groups"]
+    blocks = [(row.group, row.time) for row in rows[200:]]
+    assert len(blocks) == 60
+    assert [group for group, _ in blocks] == sorted(f"block {number * 7 // 60}" for number in range(60))
 
 
 def test_rows_of_a_task_without_groups_are_spread_over_the_parts(tmp_path: Path) -> None:
