@@ -119,7 +119,7 @@ def _fit(exports: Sequence[Export]) -> FittedMap:
     labels = next(export.labels for export in exports if export.answers)
     try:
         fit = shared_map(
-            [row for of_board in rows.values() for row in of_board],
+            [row for board_rows in rows.values() for row in board_rows],
             ScoreMap.identity(labels) if start is None else start.map_of("prior"),
         )
     except ValueError as error:
@@ -138,16 +138,16 @@ def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> tuple
     files = dict[str, Path]()
     for path in students:
         model, where = verify_bundle(path), escaped(str(path))
-        for name, (file, of_student) in _students_of(model, where).items():
+        for name, (file, student_tasks) in _students_of(model, where).items():
             if file.suffix == ".gguf" and (large.tokens is None or model_facts(large.path).fields is not None):
                 raise ConvertError(f"{escaped(str(bundle))}: is itself a model that `edge-convert train` made")
             if name in files:
                 raise ConvertError(f"{where}: should have another name than the other students (got {name})")
-            if lost := sorted(set(tasks.get(name, ())) - {*of_student}):
+            if lost := sorted(set(tasks.get(name, ())) - {*student_tasks}):
                 rule = f"would replace {name}, and does not answer its task {escaped(lost[0])}; give it another --name"
                 raise ConvertError(f"{where}: {rule}")
-            files[name], tasks[name] = file, of_student
-    all_tasks = [task for of_student in tasks.values() for task in of_student]
+            files[name], tasks[name] = file, student_tasks
+    all_tasks = [task for student_tasks in tasks.values() for task in student_tasks]
     if repeated := sorted({task for task in all_tasks if all_tasks.count(task) > 1}):
         names = ", ".join(map(escaped, repeated))
         hint = "train it with the --name of the old one to replace that"

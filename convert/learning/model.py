@@ -118,15 +118,15 @@ class _Embedding:
         self.tokens = model.get_input_embeddings().weight
         numbers = [field for field in vocabulary.table.fields if field.bins]
         bins = [[vocabulary.id_of(control) for control in field.bins] for field in numbers]
-        self._ids = torch.tensor([token for of_field in bins for token in of_field])
-        self._field = torch.tensor([number for number, of_field in enumerate(bins) for _ in of_field])
-        self._places = torch.tensor([(at + 0.5) / len(of_field) for of_field in bins for at in range(len(of_field))])
+        self._ids = torch.tensor([token for tokens in bins for token in tokens])
+        self._field = torch.tensor([field for field, tokens in enumerate(bins) for _ in tokens])
+        self._places = torch.tensor([(place + 0.5) / len(tokens) for tokens in bins for place in range(len(tokens))])
         self._rates = torch.arange(1, recipe.cosines + 1)
         self._points = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.width))
         self._weights = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.cosines, recipe.width))
         # Less and more than all rows may lie off the curve: such a value is a reason to be unlike the rows.
-        ends = {token for of_field in bins for token in (of_field[0], of_field[-1])}
-        self._ends = torch.tensor([at for at, id_ in enumerate(self._ids.tolist()) if id_ in ends])
+        ends = {token for tokens in bins for token in (tokens[0], tokens[-1])}
+        self._ends = torch.tensor([index for index, id_ in enumerate(self._ids.tolist()) if id_ in ends])
         self._offsets = torch.nn.Parameter(torch.zeros(len(ends), recipe.width))
 
     @property

@@ -12,8 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 from rigs.bench.figures import processor, verdict
-from rigs.demo_train import STATE, labelled_row
-from rigs.training.readings import FAULTS
+from rigs.demo_train import FAULTS, STATE, labelled_row
 
 MAX_MINUTES = 6.0
 
