@@ -74,7 +74,10 @@ def _number_bins(answers: Sequence[float]) -> NumberBins:
     if len(edges) > ANSWER_BINS:
         edges = np.unique(np.quantile(answers, np.linspace(0, 1, ANSWER_BINS + 1)))
     else:
-        edges = np.array([edges[0], *(edges[:-1] + edges[1:]) / 2, edges[-1]])
+        # Each in the middle of its bin, also the first and the last one, so that intervals hold them.
+        middles = (edges[:-1] + edges[1:]) / 2
+        ends = (2 * edges[0] - middles[0], 2 * edges[-1] - middles[-1]) if len(middles) else (edges[0], edges[0])
+        edges = np.array([ends[0], *middles, ends[1]])
     if len(edges) == 2:
         # Nearly all answers are the same one.
         edges = np.array([edges[0], edges.mean(), edges[-1]])

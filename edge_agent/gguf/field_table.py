@@ -149,7 +149,7 @@ class NumberBins(_Checked):
     """The bins of a number that is an answer, and how its distributions are corrected."""
 
     edges: Annotated[tuple[_Answer, ...], Field(min_length=3, max_length=_MAX_EDGES)]
-    """Rising, from the least to the greatest answer of training."""
+    """Rising, from the least to the greatest answer of training, and beyond where there are few different ones."""
     levels: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)] = (0.0, 1.0)
     """Below these levels of the model's distributions, in equal steps, 0 % to 100 % of the held-out answers lay."""
 

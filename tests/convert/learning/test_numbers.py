@@ -86,8 +86,8 @@ def test_bins_have_equally_many_rows_or_one_answer_each(tmp_path: Path) -> None:
     many = edges([float(at**2) for at in range(320)])
     assert (len(many), many[0], many[-1]) == (33, 0, 319**2)
     assert many[16] == pytest.approx(159.5**2, rel=0.01)
-    assert edges([1.0, 2.0, 4.0] * 20) == (1, 1.5, 3, 4)
-    assert edges([0.0] * 199 + [8.0]) == (0, 4, 8)
+    assert edges([1.0, 2.0, 4.0] * 20) == (0.5, 1.5, 3, 5)
+    assert edges([0.0] * 199 + [8.0]) == (-4, 4, 12)
     with pytest.raises(ConvertError, match="answers from 1 to 1 are too near one another"):
         edges([1.0, math.nextafter(1.0, 2.0)] * 30)
 
