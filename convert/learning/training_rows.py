@@ -186,5 +186,6 @@ def _time(request: TaskRow) -> float | None:
             return float(time)
         parsed = datetime.fromisoformat(time)
     except (TypeError, ValueError, OverflowError):
-        raise row_error(request, f"{key}: should be a number or a time of ISO 8601 (got {shown(time)})") from None
+        rule = "should be a number or a time of ISO 8601, such as 2026-11-02T06:00:00Z"
+        raise row_error(request, f"{key}: {rule} (got {shown(time)})") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

@@ -55,7 +55,9 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise RowsError([f"{printable(str(path))}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
-        raise RowsError([f"{printable(str(path))}: is not UTF-8: {error.reason} at byte {error.start}"]) from error
+        hint = 'save it as UTF-8, which Excel calls "CSV UTF-8"'
+        fault = f"is not UTF-8: {error.reason} at byte {error.start}; {hint}"
+        raise RowsError([f"{printable(str(path))}: {fault}"]) from error
 
 
 def text_lines(text: str, name: str) -> Iterator[tuple[str, str]]:
@@ -79,6 +81,11 @@ def _csv_values(text: str, name: str, *, is_labelled: bool) -> Iterator[tuple[st
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
+        joined = ",".join(header)
+        for separator, words in ((";", "semicolons"), ("\t", "tabs")):
+            if joined.count(separator) > joined.count(","):
+                rule = f"should be separated by commas, and decimals have a point; here, {words} separate the columns"
+                raise RowsError([f"{name}:1: {rule} (got {shown(header)})"])
         if not header or len(set(header)) < len(header):
             rule = "should be a header of distinct names separated by commas"
             raise RowsError([f"{name}:1: {rule} (got {shown(header)})"])

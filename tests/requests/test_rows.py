@@ -127,6 +127,11 @@ def test_a_fault_of_a_line_names_it(tmp_path: Path, line: object, fault: str) ->
     [
         ("db,db\n", ":1: should be a header of distinct names separated by commas"),
         ("", ":1: should be a header"),
+        (
+            "ts;db;answer\n02.11.2026;1,5;calm\n",
+            ":1: should be separated by commas, and decimals have a point; here, semi",
+        ),
+        ("db\tanswer\n1,5\tcalm\n", ":1: should be separated by commas, and decimals have a point; here, tabs"),
         ("db,speed\n1,2\n", ":1: should have a column answer or label, but not both"),
         ("db,answer,label\n1,calm,calm\n", ":1: should have a column answer or label, but not both"),
         ("db,answer\n1\n", ":2: should have 2 cells"),
@@ -162,5 +167,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(RowsError, match=r"a\.jsonl: cannot be read: No such file"):
         read_rows(tmp_path / "a.jsonl", tasks(tmp_path), is_labelled=True)
     (tmp_path / "a.jsonl").write_bytes(b"\xff")
-    with pytest.raises(RowsError, match=r"a\.jsonl: is not UTF-8: .* at byte 0"):
+    with pytest.raises(RowsError, match=r"a\.jsonl: is not UTF-8: .* at byte 0; save it as UTF-8"):
         read_rows(tmp_path / "a.jsonl", tasks(tmp_path), is_labelled=True)

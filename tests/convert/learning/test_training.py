@@ -74,7 +74,10 @@ def test_rows_come_from_json_lines_and_csv(tmp_path: Path) -> None:
         (lines(49), r"should have at least 50 rows \(got 49\)"),
         ('{"input": {"a\\u0000": 1}, "answer": "calm"}\n', "input: names should be printable"),
         ('{"input": {"ts": 1}, "answer": "calm"}\n', "rows.jsonl:1: input: should have a field besides"),
-        (lines(1, ts=lambda _: "soon"), r'ts: should be a number or a time of ISO 8601 \(got "soon"\)'),
+        (
+            lines(1, ts=lambda _: "02.11.2026 06:00"),
+            r'ISO 8601, such as 2026-11-02T06:00:00Z \(got "02.11.2026 06:00"\)',
+        ),
         (lines(1, ts=lambda _: 10**400), "rows.jsonl:1: ts: should be a number or a time"),
         (lines(50).replace("loud", "calm"), "should have at least two different answers"),
     ],
