@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..agent import FieldTable, number_of, shown
+from ..agent import ROW_KEYS, FieldTable, number_of, shown
 from ..errors import escaped
 from .outliers import code_text, outliers_of
 from .report import FEW_ROWS
 from .table import build_table
 from .training_rows import Row, by_task
 
+_TIME = re.compile(r"\s*(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T,].*)?|\d{1,2}:\d{2}(:.*)?)\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
-# A text field with at least this share of numbers is probably meant as a number.
+# A text field with at least this share of numbers is probably meant as a number, or with this share of times as a time.
 _MIN_NUMBER_SHARE = 0.5
 _MAX_SHOWN_CODES = 6
 
@@ -64,6 +65,9 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
     for field in (*read.numbers, *read.texts):
         values = [row.values[field] for row in rows if field in row.values]
         name = f"the field {escaped(field)}" if field else "the whole text"
+        if field.casefold() in ROW_KEYS:
+            key = field.casefold()
+            yield f"{name} is read by the model; call it {key} if it belongs to the row, not to the reading"
         if len(set(map(repr, values))) == 1:
             yield f"{name} is always {shown(values[0])}, so nothing is learnt from it"
         elif field in read.texts:
@@ -78,11 +82,18 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
 
 
 def _text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
-    """Why a text field may be meant as a number."""
+    """Why a text field may be meant as something else, such as a number."""
+    words = [value for value in values if isinstance(value, str)]
+    if sum(_TIME.fullmatch(word) is not None for word in words) > _MIN_NUMBER_SHARE * len(values):
+        yield f"{name} looks like a time, such as {shown(words[0])}, but the model reads it; call it ts if it is one"
+        return
     commas = [value for value in values if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)]
     if len(commas) > _MIN_NUMBER_SHARE * len(values):
         rule = f"{len(commas)} values such as {shown(commas[0])} have a decimal comma; write a point"
         yield f"{name} is read as a text: {rule}"
+        return
+    if len(set(words)) == len(values) and not any(" " in word.strip() for word in words):
+        yield f"{name} differs in every row, such as {shown(words[0])}; leave it out if it is an identifier"
         return
     others = [value for value in values if number_of(value) is None]
     if len(others) < (1 - _MIN_NUMBER_SHARE) * len(values):

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -262,6 +262,22 @@ def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     document = json.loads(cli("train", *files, "--check", "--json").stdout)
     assert document["tasks"][0]["labels"] == {"calm": 31, "loud": 31, "shrill": 0}
     assert len(document["doubts"]) == len(doubts)
+
+
+def test_a_field_that_seems_to_belong_to_the_row_is_a_doubt(tmp_path: Path) -> None:
+    def doubts(name: str, value: Callable[[int], Any]) -> list[str]:
+        rows = [{"input": {"rms": at, name: value(at)}, "answer": LABELS[at % 2]} for at in range(60)]
+        return [doubt.removeprefix("task sound: the field ") for doubt in read_as(read(tmp_path, as_text(rows)))[1]]
+
+    of_row = "is read by the model; call it {} if it belongs to the row, not to the reading"
+    assert doubts("Timestamp", lambda at: 1e9 + at % 50) == [f"Timestamp {of_row.format('timestamp')}"]
+    assert doubts("MACHINE", lambda at: f"K {at % 3}") == [f"MACHINE {of_row.format('machine')}"]
+    for name, form in (("Zeit", "06:00:{}"), ("Datum", "09.11.20{}"), ("when", "2026-11-09T06:{}:00Z")):
+        assert doubts(name, form.format)[0].startswith(f"{name} looks like a time")
+    assert doubts("id", lambda at: f"A-{at}") == [
+        'id differs in every row, such as "A-0"; leave it out if it is an identifier'
+    ]
+    assert doubts("remark", lambda at: f"remark {at}") == doubts("mode", lambda at: f"mode{at % 9}") == []
 
 
 def test_all_answers_that_the_task_cannot_give_are_listed_at_once(tmp_path: Path, cli: Cli) -> None:
