@@ -114,7 +114,7 @@ _PORT = _number(int, 1, 65535, "a port, 1 to 65535")
 _CONFIG = _value("--config FILE", "the configuration (default: %(default)s)", Path, default=DEFAULT_PATH)
 _JSON = _flag("--json", "prints one JSON object instead")
 _FORCE = _flag("--force", "replaces an existing file")
-_CLASSIFY_TASK = _value("task TASK", "a task of the kind classify")
+_CLASSIFY = "a task of the kind classify"
 _SIGNING_KEY = _value(
     "--command-key FILE",
     "the file of the key that signs the command (default: the configuration's commands.key_file)",
@@ -263,7 +263,7 @@ def _command(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _CLASSIFY_TASK,
+    _value("task TASK", f"{_CLASSIFY} or estimate"),
     _JSON,
     _value("--html FILE", "also writes a page with figures", Path),
     _value("--out FILE", "also writes the answers as JSON, for `edge-convert extend`", Path),
@@ -286,7 +286,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _CLASSIFY_TASK,
+    _value("task TASK", f"{_CLASSIFY}, estimate or unusual"),
     _CONFIG,
     _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
     _FORCE,
@@ -460,7 +460,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _CLASSIFY_TASK,
+    _value("task TASK", _CLASSIFY),
     _value(
         "--labelled FILE",
         'lines of {"input": …, "answer": "label"}; or a .csv with a column answer, and input or other columns',

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class TaskRows:
     rows: int
     groups: int | None  # None if its rows are taken for independent.
     labels: dict[str, int]  # The number of rows of each label; empty if the task's answers are not labels.
+    answers: tuple[float, float] | None  # The least and the greatest answer; None unless answers are numbers.
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
 
@@ -42,19 +43,26 @@ def read_as(rows: Sequence[Row]) -> tuple[list[TaskRows], list[str]]:
     texts = {field.name for field in table.fields if field.edges is None}
     for name, task_rows in by_task(rows).items():
         counts = Counter(row.answer_text for row in task_rows)
+        config = task_rows[0].task.config
         fields, groups = table.tasks[name].fields, {row.group for row in task_rows}
         read.append(
             TaskRows(
                 name=name,
                 rows=len(task_rows),
                 groups=None if groups == {None} else len(groups),
-                labels={label: counts[label] for label in task_rows[0].task.config.choices},
+                labels={label: counts[label] for label in config.choices},
+                answers=_range(row.answer for row in task_rows) if config.is_number else None,
                 numbers=tuple(field for field in fields if field not in texts),
                 texts=tuple(field for field in fields if field in texts),
             )
         )
         doubts += (f"task {name}: {doubt}" for doubt in _doubts(task_rows, read[-1], table))
     return read, doubts
+
+
+def _range(answers: Iterable[float]) -> tuple[float, float]:
+    ordered = sorted(answers)
+    return ordered[0], ordered[-1]
 
 
 def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[str]:
@@ -77,7 +85,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
                 f"{count} row{' has' if count == 1 else 's have'} {escaped(code)}"
                 for code, count in codes.most_common(_MAX_SHOWN_CODES)
             ]
-            yield f"{name}: {', '.join(counts)}: an error code?"
+            yield f"{name}: {', '.join(counts)}: an error code, or a state such as off?"
     yield from _contradictions(rows, has_labels=bool(read.labels))
 
 

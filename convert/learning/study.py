@@ -126,14 +126,14 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
     # If many times were equal, the order of the file would decide.
     elif len({row.time for row in rows}) > PARTS:
         last = len(rows) - len(rows) // PARTS
-        folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last} rows"
+        folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last:,} rows"
     else:
         parts = _parts_by_answer(rows, seed)
         count = 1 if has_many else PARTS
         folds = _folds(parts, count)
         words = f"all rows, each by a model that has not seen its part of {100 // PARTS} %"
         if count == 1:
-            words = f"{len(folds[0].held_out)} rows, drawn at random from those of each answer"
+            words = f"{len(folds[0].held_out):,} rows, drawn at random from those of each answer"
     sides = [by_task(side) for fold in folds for side in (fold.train, fold.held_out)]
     for name in by_task(rows):
         if any(name not in side for side in sides):

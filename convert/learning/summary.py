@@ -15,8 +15,10 @@ from .report import NumberQuality, TaskQuality, Training
 def print_rows(read: Sequence[TaskRows]) -> None:
     for task in read:
         groups = "" if task.groups is None else f" in {task.groups:,} groups"
-        labels = ", ".join(f"{escaped(label)} {count:,}" for label, count in task.labels.items())
-        print(f"{task.name}: {task.rows:,} rows{groups}{': ' if labels else ''}{labels}")
+        answers = ", ".join(f"{escaped(label)} {count:,}" for label, count in task.labels.items())
+        if task.answers is not None:
+            answers = "answers from {:g} to {:g}".format(*task.answers)
+        print(f"{task.name}: {task.rows:,} rows{groups}{': ' if answers else ''}{answers}")
         for kind, names in (("numbers", task.numbers), ("texts", task.texts)):
             if names:
                 print(f"  reads as {kind}: {', '.join(escaped(name or '(the whole text)') for name in names)}")

@@ -12,11 +12,12 @@ import pytest
 from convert.agent import NumberBins
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
+from convert.learning.doubts import read_as
 from convert.learning.numbers import levels_of, number_quality, with_levels, with_number
 from convert.learning.quality import AnsweredRow, task_quality
 from convert.learning.report import Baseline, TaskQuality, Training, render_training
 from convert.learning.study import folds_of
-from convert.learning.summary import print_training
+from convert.learning.summary import print_rows, print_training
 from convert.learning.table import build_table
 from convert.learning.training_rows import Row, read_training_rows, read_unlabelled
 
@@ -65,6 +66,12 @@ def test_rows_of_a_group_take_the_levels_of_other_groups_and_say_less(tmp_path: 
     assert len({one.row.group for one in grouped}) == 10
     (low, high), (lower, higher) = (quality.holds_interval for quality in qualities)
     assert higher - lower > high - low
+
+
+def test_the_range_of_the_answers_is_printed_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read, _ = read_as(rows_of(tmp_path, [0.5 + at for at in range(60)]))
+    print_rows(read)
+    assert capsys.readouterr().out.splitlines()[0] == "hours: 60 rows: answers from 0.5 to 59.5"
 
 
 def test_levels_rise_where_many_answers_are_the_least(tmp_path: Path) -> None:

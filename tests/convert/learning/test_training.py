@@ -473,8 +473,8 @@ def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> N
     doubts = [doubt for doubt in read_as(rows)[1] if "code" in doubt]
     rms = "4 rows have -99, 4 rows have 65535, 4 rows have 0, 1 row has 300"
     assert doubts == [
-        f"task sound: the field rms: {rms}: an error code?",
-        'task sound: the field amps: 4 rows have 0, 2 rows have "ERR": an error code?',
+        f"task sound: the field rms: {rms}: an error code, or a state such as off?",
+        'task sound: the field amps: 4 rows have 0, 2 rows have "ERR": an error code, or a state such as off?',
     ]
     quality = task_quality(rows, build_table(rows), answered(rows, []), None)
     assert quality.fields[0].outliers == {"-99": 4, "65535": 4, "0": 4, "300": 1}
