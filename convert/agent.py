@@ -41,7 +41,7 @@ from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
-from edge_agent.engine.usual import SCORE_DIGITS, RarityModel, compress, value_text
+from edge_agent.engine.usual import SCORE_DIGITS, Comparison, NamedField, RarityModel, compress, value_text
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.field_table import (
     MAX_CODES,
@@ -63,6 +63,7 @@ from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY
 from edge_agent.gguf.usual_readings import (
     MAX_BYTES,
     MAX_FIELDS,
+    UNSEEN,
     Component,
     NumberField,
     Tail,

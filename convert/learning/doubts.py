@@ -79,7 +79,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
         if len(set(map(repr, values))) == 1:
             yield f"{name} is always {shown(values[0])}, so nothing is learnt from it"
         elif field in read.texts:
-            yield from _text_doubts(name, values)
+            yield from text_doubts(name, values)
         elif codes := Counter(map(code_text, outliers_of(by_name[field], values))):
             counts = [
                 f"{count} row{' has' if count == 1 else 's have'} {escaped(code)}"
@@ -89,7 +89,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
     yield from _contradictions(rows, has_labels=bool(read.labels))
 
 
-def _text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
+def text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
     """Why a text field may be meant as something else, such as a number."""
     words = [value for value in values if isinstance(value, str)]
     if sum(_TIME.fullmatch(word) is not None for word in words) > _MIN_NUMBER_SHARE * len(values):

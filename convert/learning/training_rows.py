@@ -63,6 +63,11 @@ class Row:
         return _text_of(self.request, MACHINE_KEY)
 
     @cached_property
+    def time_text(self) -> str | None:
+        """The time as the file has it."""
+        return next((text for key in TIME_KEYS if (text := _text_of(self.request, key)) is not None), None)
+
+    @cached_property
     def answer_text(self) -> str:
         return self.answer if isinstance(self.answer, str) else compact_json(self.answer)
 

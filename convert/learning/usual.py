@@ -18,6 +18,8 @@ from threadpoolctl import threadpool_limits
 
 from ..agent import (
     MAX_BYTES,
+    UNSEEN,
+    Comparison,
     Component,
     NumberField,
     RarityModel,
@@ -41,10 +43,12 @@ _MIN_DISTINCT = 3
 _MIN_COMPLETE_SHARE = 0.5
 # The values of a categorical field that are kept; all others count together.
 _MAX_VALUES = 100
-# How probable gaps, texts and values are that no row has: so little that a sensor that says "ERR" is always unusual.
-_UNSEEN = 1e-12
 # The error codes that are kept, the most frequent ones.
 _MAX_CODES = 20
+# A gap between the numbers of a field is wide if it is this share of their spread, and so many times as wide as others.
+_WIDE_SHARE, _WIDE_TIMES = 0.1, 10.0
+# A state has at least so many rows. Up to this share, its rows are in all parts.
+_MIN_STATE_ROWS, _MAX_STATE_SHARE = 10, 1 / 3
 _COMPONENTS = (1, 2, 4, 8)
 _SHRINKAGES = (0.01, 0.1, 0.3)
 _MIN_ROWS_PER_COMPONENT = 10
@@ -99,27 +103,37 @@ def learn_usual(rows: Sequence[Values], blocks: Sequence[int] | None = None, see
     Args:
         blocks: For each row the number of its group, whose rows are held out together. None: the parts are random.
     """
+    return learn_and_find_rarest(rows, blocks, seed, count=0)[0]
+
+
+def learn_and_find_rarest(
+    rows: Sequence[Values], blocks: Sequence[int] | None, seed: int, *, count: int
+) -> tuple[UsualReadings, list[tuple[int, Comparison]]]:
+    """Learns, and finds the places of so many rows that are the rarest for models that have not seen them."""
     draw = np.random.default_rng(seed)
     parts = draw.permutation(len(rows)) % _PARTS if blocks is None else np.array(blocks) % _PARTS
     with threadpool_limits(1):
-        numbers = _with_codes([_number_field(name, rows) for name in _names(rows) if _is_number(name, rows)], rows)
-        values = tuple(_value_field(name, rows) for name in _names(rows) if not _is_number(name, rows))
-        z, is_fitted, is_clean = _matrix(rows, numbers)
+        names = [name for name in _names(rows) if _is_number(name, rows)]
+        in_state = _in_other_states(names, rows)
+        parts = _spread_out(in_state, parts)
+        numbers = [_number_field(name, rows, in_state) for name in names]
+        values = tuple(_value_field(name, rows) for name in _names(rows) if name not in names)
+        z, is_fitted, is_clean = _matrix(rows, numbers, in_state)
         components, shrinkage = _choose(z[is_fitted], draw, seed) if numbers else (0, 0.0)
         models = [
             _readings(numbers, values, _fit(z[chosen], components, shrinkage, seed), z[chosen])
             for chosen in (is_fitted & (parts != part) for part in range(_PARTS + 1))
         ]
-        scores = sorted(
-            score
-            for part in range(_PARTS)
-            for score in _scores(models[part], rows, np.flatnonzero(is_clean & (parts == part)))
-        )
+        held_out = [RarityModel(model) for model in models]
+        by_row = np.array([held_out[part].score(row) for part, row in zip(parts, rows, strict=True)])
+    scores = np.sort(by_row[is_clean]).tolist()
     if len(scores) > _MAX_SCORES:
         scores = [scores[index] for index in np.linspace(0, len(scores) - 1, _MAX_SCORES).astype(int)]
     # Rounded up, so that a reading that comes again is at most as rare as it was.
     rounded = tuple(math.ceil(score * 10_000) / 10_000 for score in scores)
-    return models[-1].model_copy(update={"scores": rounded, "tail": _tail(scores)})
+    *others, learnt = (model.model_copy(update={"scores": rounded, "tail": _tail(scores)}) for model in models)
+    rarest = np.argsort(-by_row, kind="stable")[:count].tolist()
+    return learnt, [(at, RarityModel(others[parts[at]]).compare(rows[at])) for at in rarest]
 
 
 def _names(rows: Sequence[Values]) -> list[str]:
@@ -132,10 +146,51 @@ def _is_number(name: str, rows: Sequence[Values]) -> bool:
     return len(numbers) >= MIN_NUMBER_SHARE * len(values) and len(set(numbers)) >= _MIN_DISTINCT
 
 
-def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
+def _in_other_states(names: Sequence[str], rows: Sequence[Values]) -> Bools:
+    """Which rows are from another state of the machine than most, such as off: several numbers are apart from the rest.
+
+    Beside one that is apart, gaps count, too. A single one is rather a broken sensor.
+    """
+    apart, missing = np.zeros((2, len(rows)), dtype=int)
+    for name in names:
+        numbers = _numbers(name, rows)
+        known = numbers[~np.isnan(numbers)]
+        distinct = np.unique(known)
+        low, high = np.quantile(ordinary_numbers(np.sort(known)), (0.05, 0.95))
+        gaps = np.diff(distinct)
+        is_wide = (gaps > _WIDE_SHARE * (high - low)) & (gaps > _WIDE_TIMES * np.median(gaps))
+        cluster = np.searchsorted(distinct[1:][is_wide], numbers, side="right")
+        is_main = cluster == np.argmax(np.bincount(cluster[~np.isnan(numbers)]))
+        apart += ~is_main & ~np.isnan(numbers)
+        missing += np.isnan(numbers)
+    in_state: Bools = (apart > 0) & (apart + missing > 1)
+    return in_state & (in_state.sum() >= _MIN_STATE_ROWS)
+
+
+def _numbers(name: str, rows: Sequence[Values]) -> Floats:
+    """Of each row; NaN where it has none."""
+    return np.array([math.nan if (number := number_of(row.get(name))) is None else number for row in rows])
+
+
+def _spread_out(in_state: Bools, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The parts; a state in few rows is in each of them, because a model that has never seen it says nothing of it."""
+    spread = parts.copy()
+    if in_state.mean() <= _MAX_STATE_SHARE:
+        spread[in_state] = np.arange(np.count_nonzero(in_state)) % _PARTS
+    return spread
+
+
+def _number_field(name: str, rows: Sequence[Values], in_state: Bools) -> NumberField:
+    """Numbers far from all others of their field, and of another state, are codes, such as -99, if several rows do."""
     given = [row[name] for row in rows if name in row]
-    numbers = np.sort([number for value in given if (number := number_of(value)) is not None])
+    by_row = _numbers(name, rows)
+    numbers = np.sort(by_row[~np.isnan(by_row)])
     ordinary = ordinary_numbers(numbers)
+    of_state = by_row[in_state & ~np.isnan(by_row)]
+    usual = [*ordinary[[0, -1]], *(ordinary_numbers(np.sort(of_state))[[0, -1]] if len(of_state) else ())]
+    least, greatest = float(min(usual)), float(max(usual))
+    far = Counter(value_text(number) for number in numbers.tolist() if not least <= number <= greatest)
+    codes = [code for code, count in far.most_common(_MAX_CODES) if count > 1]
     low, center, high = np.quantile(ordinary, [0.25, 0.5, 0.75])
     deviation = float(ordinary.std())
     scale = float(high - low) / 1.349
@@ -145,45 +200,18 @@ def _number_field(name: str, rows: Sequence[Values]) -> NumberField:
         name=name,
         center=float(center),
         scale=scale,
-        low=float(ordinary[0]),
-        high=float(ordinary[-1]),
+        low=least,
+        high=greatest,
         missing=_share(len(rows) - len(given), len(rows)),
         odd=_share(len(given) - len(numbers), len(rows)),
         expected=0.0,
+        codes={code: _share(far[code], len(rows)) for code in codes},
     )
 
 
 def _share(count: int, rows: int) -> float:
     """How probable a state is that `count` of the rows have."""
-    return (count + 0.5) / (rows + 1) if count else _UNSEEN
-
-
-def _with_codes(numbers: Sequence[NumberField], rows: Sequence[Values]) -> list[NumberField]:
-    """With codes: numbers such as -99, far from the others of their field, that two rows have in any field."""
-    far = {field.name: Counter[str]() for field in numbers}
-    for field in numbers:
-        for row in rows:
-            number = number_of(row.get(field.name))
-            if number is not None and not field.low <= number <= field.high:
-                far[field.name][value_text(number)] += 1
-    total = sum(far.values(), Counter[str]())
-    codes = [code for code, count in total.most_common(_MAX_CODES) if count > 1]
-    return [
-        field.model_copy(
-            update={
-                "codes": {
-                    code: (far[field.name][code] + 0.5) / (len(rows) + 1)
-                    for code in codes
-                    if not _is_ordinary(field, code)
-                }
-            }
-        )
-        for field in numbers
-    ]
-
-
-def _is_ordinary(field: NumberField, code: str) -> bool:
-    return field.low <= float(code) <= field.high
+    return (count + 0.5) / (rows + 1) if count else UNSEEN
 
 
 def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
@@ -199,23 +227,25 @@ def _value_field(name: str, rows: Sequence[Values]) -> ValueField:
     return ValueField(name=name, values=shares, other=other, missing=missing, expected=expected)
 
 
-def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField]) -> tuple[Floats, Bools, Bools]:
+def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField], in_state: Bools) -> tuple[Floats, Bools, Bools]:
     """The z-scores [rows, numbers], missing ones as 0; the rows to fit the mixture to; and those without a glitch.
 
-    A glitch, a stray number that no other row has, is neither learnt from nor judged on: all else would look usual.
+    The mixture is fitted to rows that have all numbers, or are from another state. A glitch, a stray number that no
+    other row has, is neither learnt from nor judged on: all else would look usual.
     """
     z = np.zeros((len(rows), len(numbers)))
-    is_complete, is_clean = np.ones((2, len(rows)), dtype=np.bool_)
+    is_fitted, is_clean = np.ones((2, len(rows)), dtype=np.bool_)
     for column, field in enumerate(numbers):
         for index, row in enumerate(rows):
             number = number_of(row.get(field.name))
             if number is not None and field.low <= number <= field.high:
                 z[index, column] = (number - field.center) / field.scale
             else:
-                is_complete[index] = False
+                is_fitted[index] = False
                 is_clean[index] &= number is None or value_text(number) in field.codes
+    is_fitted |= in_state & is_clean
     # If most rows lack a number, too few would be complete.
-    return compress(z), is_complete if is_complete.mean() >= _MIN_COMPLETE_SHARE else is_clean, is_clean
+    return compress(z), is_fitted if is_fitted.mean() >= _MIN_COMPLETE_SHARE else is_clean, is_clean
 
 
 def _choose(z: Floats, draw: np.random.Generator, seed: int) -> tuple[int, float]:
@@ -293,11 +323,6 @@ def _expected_surprisals(mixture: _Mixture, z: Floats) -> Iterator[float]:
     variances = [1 / np.diagonal(np.linalg.inv(covariance)) for covariance in mixture.covariances]
     weights = mixture.responsibilities(z).mean(axis=0)
     yield from (weights @ (0.5 * (1 + np.log(2 * np.pi * np.array(variances))))).tolist()
-
-
-def _scores(readings: UsualReadings, rows: Sequence[Values], chosen: npt.NDArray[np.intp]) -> Iterator[float]:
-    usual = RarityModel(readings)
-    return (usual.score(rows[index]) for index in chosen)
 
 
 def _tail(scores: Sequence[float]) -> Tail | None:

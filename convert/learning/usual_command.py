@@ -29,6 +29,7 @@ from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle
 
 # A task of the kind `classify` can be made where an answer has this many rows.
 ENOUGH_ROWS = 20
+_SHOWN_RAREST = 5
 
 
 def is_unusual_training(given: argparse.Namespace, tasks: Mapping[str, Task]) -> bool:
@@ -58,6 +59,9 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
         with new_bundle(given.out, replace=given.force) as folder:
             training = write_unusual_bundle(job, folder)
             verify_bundle(folder)
+    for task in training.tasks:
+        for warning in task.warnings:
+            complain(f"warning: task {task.name}: {warning}")
     if given.json:
         print_json({"bundle": given.out and str(given.out), "signed": sign is not None} | training.as_json())
     else:
@@ -89,7 +93,10 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
         for row, answer in zip(rows, answers, strict=True)
         if answer in labels
     ]
-    return classified, [f"answers with fewer than {ENOUGH_ROWS} rows are left out: {', '.join(few)}"] if few else []
+    notes = [f"answers with fewer than {ENOUGH_ROWS} rows are left out: {', '.join(few)}"] if few else []
+    if USUAL not in labels:
+        notes.append(f"no label is {USUAL}, so each ordinary reading gets another one; add usual rows by --unlabelled")
+    return classified, notes
 
 
 def print_task(task: Task) -> None:
@@ -126,10 +133,12 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
     for task in training.tasks:
         low, high = map(percent, task.interval)
         alarms = f"{percent(task.judged.unusual / task.judged.rows)} of {task.judged.rows:,} usual rows"
+        asked = f"{task.false_alarms}, {percent(task.asked, '.3g')}"
         print(f"{task.name}: learnt from {task.rows:,} usual rows, judged on {task.held_out}")
-        print(
-            f"  false alarms: {alarms}, 95 % interval {low} to {high}; asked for {task.false_alarms}, {task.asked:.3%}"
-        )
+        print(f"  false alarms: {alarms}, 95 % interval {low} to {high}; asked for {asked}")
+        if task.jumped.rows:
+            share = percent(task.jumped.unusual / task.jumped.rows)
+            print(f"  simulated faults: {share} of {task.jumped.rows:,} jumps of one number are taken for unusual")
         for answer, noticed in task.answers.items():
             print(f"  {escaped(answer)}: {noticed.unusual:,} of {noticed.rows:,} rows are taken for unusual")
         for kind, is_number in (("numbers", True), ("values", False)):
@@ -142,5 +151,9 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
                 print(f"  reads as {kind}: {', '.join(names)}")
         if named := [escaped(answer) for answer, noticed in task.answers.items() if noticed.rows >= ENOUGH_ROWS]:
             print(f"  enough rows to tell apart: {', '.join(named)}; --classify NAME makes a task that names them")
+        print("  rarest rows, for models that have not seen them:")
+        for row in task.rarest[:_SHOWN_RAREST]:
+            place = ", ".join(escaped(text) for text in (row.where, row.time, row.machine) if text is not None)
+            print(f"    {place}: {row.reasons}")
     if folder is not None:
         print(f"more in {escaped(str(folder / PAGE_FILE))}")

@@ -5,10 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import page_environment, percent, share_interval
+from ..agent import NamedField, page_environment, percent, share_interval, shown
+from ..errors import escaped
 from ..write.manifest import canonical_json
 
 SCHEMA = 1
+# A share of false alarms is far above what was asked for if it is so many times as high, and of more than so many rows.
+_MANY_TIMES, _FEW_ALARMS = 10, 2
+# Fewer jumps of a number that are noticed are a reason to look at the rows.
+_MIN_NOTICED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,21 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RareRow:
+    """A usual row that is rare for a model which has not seen it: of a fault that nobody has noticed, perhaps."""
+
+    where: str  # File and line.
+    time: str | None
+    machine: str | None
+    rarity: float
+    because: tuple[NamedField, ...]
+
+    @property
+    def reasons(self) -> str:
+        return ", ".join(_reason(field) for field in self.because)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnusualQuality:
     """What a task says of usual rows that were held out, and of rows that have another answer."""
 
@@ -39,6 +59,27 @@ class UnusualQuality:
     independent: float  # The effective sample size of `judged`.
     answers: Mapping[str, Noticed]  # The rows that are not usual, by their answer.
     fields: tuple[WatchedField, ...]
+    jumps: Mapping[str, Noticed]  # Of each number: rows with this number moved by the range that it has on the page.
+    rarest: tuple[RareRow, ...]  # The rarest first.
+    doubts: tuple[str, ...]  # About the rows.
+
+    @property
+    def jumped(self) -> Noticed:
+        jumps = self.jumps.values()
+        return Noticed(rows=sum(jump.rows for jump in jumps), unusual=sum(jump.unusual for jump in jumps))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is doubtful about the rows, and about what was learnt from them."""
+        warnings = list(self.doubts)
+        look = "look at the rarest rows, and remove those of a fault"
+        if self.judged.unusual > max(_MANY_TIMES * self.asked * self.judged.rows, _FEW_ALARMS):
+            share, more = percent(self.judged.unusual / self.judged.rows), "or collect for longer"
+            warnings.append(f"false alarms are far more frequent than asked for, {share} of the rows: {look}, {more}")
+        if self.jumped.unusual < _MIN_NOTICED * self.jumped.rows:
+            noticed = f"{self.jumped.unusual:,} of {self.jumped.rows:,} simulated faults are taken for unusual"
+            warnings.append(f"only {noticed}: {look}, or accept more false alarms")
+        return tuple(warnings)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -57,7 +98,7 @@ class UnusualTraining:
     tasks: tuple[UnusualQuality, ...]
 
     def as_json(self) -> dict[str, Any]:
-        tasks = [asdict(task) | {"interval": list(task.interval)} for task in self.tasks]
+        tasks = [asdict(task) | {"interval": list(task.interval), "warnings": task.warnings} for task in self.tasks]
         return {"schema": SCHEMA, "kind": "unusual"} | asdict(self) | {"tasks": tasks}
 
     def encode(self) -> bytes:
@@ -67,3 +108,9 @@ class UnusualTraining:
 def render_unusual(training: UnusualTraining) -> str:
     template = page_environment(Path(__file__).parent).get_template("unusual.html.jinja")
     return template.render(training=training, percent=percent)
+
+
+def _reason(field: NamedField) -> str:
+    usual = "" if field.usual is None else f" (usual {field.usual[0]:g} to {field.usual[1]:g})"
+    value = "missing" if field.value is None else shown(field.value)
+    return f"{escaped(field.field or 'the whole text')} {value}{usual}"

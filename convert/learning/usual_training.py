@@ -1,9 +1,11 @@
 """From rows without answers to a bundle for tasks of the kind `unusual`, which needs no large model and no PyTorch."""
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,24 +16,30 @@ from ..agent import (
     MAX_FIELDS,
     SCORE_DIGITS,
     SIGNATURE_FILE,
+    Comparison,
     RarityModel,
     UnusualTask,
     UsualReadings,
     UsualReadingsFile,
     __version__,
     number_of,
+    shown,
 )
 from ..agent import canaries as canary_format
-from ..errors import ConvertError
+from ..errors import ConvertError, escaped
 from ..write.bundle import student_name
 from ..write.manifest import PAGE_FILE, QUALITY_FILE, TRAINED_SCHEMA, canonical_json, describe_files, versions
+from .doubts import text_doubts
 from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
-from .usual import learn_usual
-from .usual_report import Noticed, UnusualQuality, UnusualTraining, WatchedField, render_unusual
+from .usual import learn_and_find_rarest, learn_usual
+from .usual_report import Noticed, RareRow, UnusualQuality, UnusualTraining, WatchedField, render_unusual
 
 _CANARIES = 20
+_RAREST = 20
+# In so many rows, each number jumps.
+_JUMP_ROWS = 200
 _MAX_SHOWN = 8
 
 
@@ -57,8 +65,9 @@ def judge_unusual(job: UnusualJob) -> tuple[UnusualTraining, dict[str, UsualRead
             raise ConvertError(f"task {name}: should have at least {MIN_ROWS} usual rows (got {len(usual)})")
         if (fields := len({field for row in usual for field in row.values})) > MAX_FIELDS:
             raise ConvertError(f"task {name}: its rows should have at most {MAX_FIELDS} fields (got {fields})")
-        learnt[name] = _learn(usual, job.seed)
-        qualities.append(_judge(usual, others, learnt[name], job.seed))
+        readings, rarest = learn_and_find_rarest(_values(usual), _blocks(usual), job.seed, count=_RAREST)
+        learnt[name] = readings.model_copy(update={"template": usual[0].task.config.template})
+        qualities.append(_judge(usual, others, learnt[name], rarest, job.seed))
     training = UnusualTraining(
         name=job.name, version=job.version, licence=job.licence, seed=job.seed, tasks=tuple(qualities)
     )
@@ -104,18 +113,19 @@ def _config(row: Row) -> UnusualTask:
     return config
 
 
-def _learn(rows: Sequence[Row], seed: int) -> UsualReadings:
-    learnt = learn_usual([row.values for row in rows], _blocks(rows), seed)
-    return learnt.model_copy(update={"template": rows[0].task.config.template})
-
-
 def _blocks(rows: Sequence[Row]) -> list[int] | None:
     """The number of each row's group; None if there are fewer groups than parts to hold out."""
     groups = {group: number for number, group in enumerate(dict.fromkeys(row.group for row in rows))}
     return None if len(groups) < PARTS else [groups[row.group] for row in rows]
 
 
-def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, seed: int) -> UnusualQuality:
+def _judge(
+    usual: Sequence[Row],
+    others: Sequence[Row],
+    learnt: UsualReadings,
+    rarest: Sequence[tuple[int, Comparison]],
+    seed: int,
+) -> UnusualQuality:
     """False alarms come from models that have not seen the rows. `others` are judged by the written one.
 
     No model learns from `others`.
@@ -126,11 +136,14 @@ def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, s
     are_alarms = [
         is_unusual
         for fold in folds
-        for is_unusual in _are_unusual(RarityModel(_learn(fold.train, seed)), fold.held_out, config.max_rarity)
+        for is_unusual in _are_unusual(_learnt_from(fold.train, seed), _values(fold.held_out), config.max_rarity)
     ]
     by_answer: dict[str, list[bool]] = {}
-    for row, is_unusual in zip(others, _are_unusual(RarityModel(learnt), others, config.max_rarity), strict=True):
+    for row, is_unusual in zip(
+        others, _are_unusual(RarityModel(learnt), _values(others), config.max_rarity), strict=True
+    ):
         by_answer.setdefault(row.answer_text, []).append(is_unusual)
+    fields = tuple(_watched_fields(usual, learnt))
     return UnusualQuality(
         name=usual[0].task.name,
         rows=len(usual),
@@ -140,12 +153,69 @@ def _judge(usual: Sequence[Row], others: Sequence[Row], learnt: UsualReadings, s
         judged=Noticed(rows=len(judged), unusual=sum(are_alarms)),
         independent=effective_rows(judged, are_alarms),
         answers={answer: Noticed(rows=len(noticed), unusual=sum(noticed)) for answer, noticed in by_answer.items()},
-        fields=tuple(_watched_fields(usual, learnt)),
+        fields=fields,
+        jumps=_judge_jumps(usual, fields, RarityModel(learnt), config.max_rarity),
+        rarest=tuple(
+            RareRow(
+                where=usual[at].request.where,
+                time=usual[at].time_text,
+                machine=usual[at].machine,
+                rarity=compared.rarity,
+                because=tuple(compared.because),
+            )
+            for at, compared in rarest
+        ),
+        doubts=tuple(_doubts(usual, learnt)),
     )
 
 
-def _are_unusual(usual: RarityModel, rows: Sequence[Row], max_rarity: float) -> Iterator[bool]:
-    return (usual.rarity_of(usual.score(row.values)) <= max_rarity for row in rows)
+def _learnt_from(rows: Sequence[Row], seed: int) -> RarityModel:
+    return RarityModel(learn_usual(_values(rows), _blocks(rows), seed))
+
+
+def _values(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [row.values for row in rows]
+
+
+def _judge_jumps(
+    rows: Sequence[Row], fields: Sequence[WatchedField], usual: RarityModel, max_rarity: float
+) -> dict[str, Noticed]:
+    """Whether rows are noticed in which a usual number is moved up or down by the range of 98 % of its numbers."""
+    chosen, noticed = rows[:: -(-len(rows) // _JUMP_ROWS)], dict[str, Noticed]()
+    for field in fields:
+        if field.low is None or field.high is None:
+            continue
+        size = field.high - field.low
+        moved = [
+            row.values | {field.name: number + (size if at % 2 else -size)}
+            for at, row in enumerate(chosen)
+            if (number := number_of(row.values.get(field.name))) is not None and field.low < number < field.high
+        ]
+        noticed[field.name] = Noticed(rows=len(moved), unusual=sum(_are_unusual(usual, moved, max_rarity)))
+    return noticed
+
+
+def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
+    for number in learnt.numbers:
+        values = [row.values[number.name] for row in rows if number.name in row.values]
+        odd = Counter(
+            shown(value)
+            for value in values
+            if (given := number_of(value)) is None or not number.low <= given <= number.high
+        )
+        if odd:
+            counts = [
+                f"{count} row{' has' if count == 1 else 's have'} {value}"
+                for value, count in odd.most_common(_MAX_SHOWN)
+            ]
+            yield f"the field {escaped(number.name)}: {', '.join(counts)}: an error code?"
+    for field in learnt.values:
+        name = f"the field {escaped(field.name)}" if field.name else "the whole text"
+        yield from text_doubts(name, [row.values[field.name] for row in rows if field.name in row.values])
+
+
+def _are_unusual(usual: RarityModel, readings: Sequence[dict[str, Any]], max_rarity: float) -> Iterator[bool]:
+    return (usual.compare(reading, max_rarity=0.0).rarity <= max_rarity for reading in readings)
 
 
 def _watched_fields(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[WatchedField]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edge_agent.core.strict_json import compact_json, number_of
 from edge_agent.core.wording import cut
-from edge_agent.gguf.usual_readings import UsualReadings
+from edge_agent.gguf.usual_readings import UNSEEN, NumberField, UsualReadings
 
 Floats = npt.NDArray[np.float64]
 
@@ -118,20 +118,20 @@ class RarityModel:
 
     def compare(self, values: Mapping[str, Any], *, max_rarity: float = 1.0) -> Comparison:
         """How rare a reading is; if its rarity is at most `max_rarity`, also the fields that make it rare."""
-        surprisals, known, z = self._read(values)
+        surprisals, unseen, known, z = self._read(values)
         score = self._score(surprisals, known, _log_density(self._marginal(known), z))
-        rarity = self.rarity_of(score)
+        rarity = MIN_RARITY if unseen else self.rarity_of(score)
         because = [] if rarity > max_rarity else self._explain(values, score)
         return Comparison(score, rarity, because)
 
     def _explain(self, values: Mapping[str, Any], score: float) -> list[NamedField]:
         """The fields without which the reading would be usual, each the most surprising one given those left."""
-        surprisals, known, z = self._read(values)
+        surprisals, unseen, known, z = self._read(values)
         marginal, numbers = self._marginal(known), list(known)
         named = list[str]()
         while len(named) < _MAX_NAMED and (surprisals or numbers):
-            name, index = max(surprisals, key=surprisals.__getitem__, default=""), None
-            if numbers:
+            name, index = max(surprisals, key=lambda name: (name in unseen, surprisals[name]), default=""), None
+            if numbers and name not in unseen:
                 excess = _conditional_surprisals(marginal, z) - self._expected[numbers]
                 most = int(np.argmax(excess))
                 if not surprisals or excess[most] > surprisals[name]:
@@ -144,41 +144,52 @@ class RarityModel:
                 marginal, z = marginal.without(index), np.delete(z, index)
                 del numbers[index]
             score -= surprisal
-            if self.rarity_of(score) >= _MIN_ORDINARY_RARITY:
+            if self.rarity_of(score) >= _MIN_ORDINARY_RARITY and unseen.isdisjoint(surprisals):
                 break
         return [self._named(name, values, numbers, marginal, z) for name in named]
 
     def score(self, values: Mapping[str, Any]) -> float:
-        surprisals, known, z = self._read(values)
+        surprisals, _, known, z = self._read(values)
         return self._score(surprisals, known, _log_density(self._marginal(known), z))
 
     def conditional_surprisals(self, values: Mapping[str, Any]) -> dict[str, float]:
         """The surprisal of each number, given all others."""
-        _, known, z = self._read(values)
+        _, _, known, z = self._read(values)
         surprisals = _conditional_surprisals(self._marginal(known), z)
         return {
             self.usual.numbers[index].name: float(surprisal) for index, surprisal in zip(known, surprisals, strict=True)
         }
 
-    def _read(self, values: Mapping[str, Any]) -> tuple[dict[str, float], tuple[int, ...], Floats]:
-        """The surprisals of values and gaps, less their means; the indices of the known numbers, and their z-scores."""
-        surprisals, known, numbers = dict[str, float](), list[int](), list[float]()
+    def _read(self, values: Mapping[str, Any]) -> tuple[dict[str, float], set[str], tuple[int, ...], Floats]:
+        """The surprisals of values and gaps, less their means, and which of them no row of the training has.
+
+        Also the indices of the known numbers, and their z-scores.
+        """
+        surprisals, unseen, known, numbers = dict[str, float](), set[str](), list[int](), list[float]()
         for index, field in enumerate(self.usual.numbers):
-            value = values.get(field.name)
-            number = number_of(value)
-            code = field.codes.get(value_text(value)) if field.codes and number is not None else None
-            if number is None or code is not None:
-                surprisals[field.name] = -math.log(code or (field.missing if value is None else field.odd))
+            number = number_of(value := values.get(field.name))
+            if number is None:
+                share = field.missing if value is None else field.odd
+            elif field.codes and (code := field.codes.get(value_text(number))) is not None:
+                share = code
+            elif _is_beyond(field, number):
+                share = UNSEEN
             else:
                 known.append(index)
                 numbers.append(number)
+                continue
+            surprisals[field.name] = -math.log(share)
+            if share <= UNSEEN:
+                unseen.add(field.name)
         for category in self.usual.values:
             value = values.get(category.name)
             share = category.missing if value is None else category.values.get(value_text(value), category.other)
             surprisals[category.name] = -math.log(share) - category.expected
+            if share <= UNSEEN:
+                unseen.add(category.name)
         with np.errstate(over="ignore"):
             z = (np.array(numbers) - self._centers[known]) / self._scales[known] if known else np.zeros(0)
-        return surprisals, tuple(known), compress(z)
+        return surprisals, unseen, tuple(known), compress(z)
 
     def _score(self, surprisals: Mapping[str, float], known: Sequence[int], log_density: float) -> float:
         unknown = float(self._expected.sum() - self._expected[list(known)].sum())
@@ -209,6 +220,11 @@ class RarityModel:
         if low <= field.high and high >= field.low:
             low, high = max(low, field.low), min(high, field.high)
         return NamedField(name, _as_shown(values.get(name)), (_rounded(low), _rounded(high)))
+
+
+def _is_beyond(field: NumberField, number: float) -> bool:
+    """Whether it is farther from the numbers of the training than these are from one another."""
+    return not 2 * field.low - field.high <= number <= 2 * field.high - field.low
 
 
 def compress(z: Floats) -> Floats:

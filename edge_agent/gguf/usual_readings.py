@@ -15,6 +15,8 @@ MAX_FIELDS = 400
 MAX_COMPONENTS = 16
 MAX_SCORES = 20_000
 MAX_CODES = 100
+# The share of gaps, texts and values that no row of the training has: a reading with one is always unusual.
+UNSEEN = 1e-12
 # Sums of these are finite.
 _Number = Annotated[float, Field(ge=-1e200, le=1e200)]
 _Positive = Annotated[float, Field(gt=0, le=1e200)]

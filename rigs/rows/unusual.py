@@ -16,6 +16,8 @@ from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, com
 # The number of readings per false alarm that the simulated plant asks for.
 ASKED = (100, 1000)
 MAX_FALSE_ALARMS, MIN_NAMED = 1.5, 0.9
+# The machine is off in such shares of the rows. Of jumps, so many are noticed as if it never were.
+STANDSTILLS, MIN_AS_EVER = (0.02, 0.1, 0.2, 0.3), 0.9
 MAX_MS, MAX_BYTES = 1.0, 1_000_000
 
 
@@ -31,6 +33,7 @@ def main(words: Sequence[str]) -> int:
         check_detectors(range(given.seeds)),
         *check_alarms(range(given.seeds), rows=2000, later=20_000),
         *check_alarms(range(given.seeds), rows=2000, later=20_000, codes=0.003),
+        *check_standstills(range(given.seeds), rows=1000, later=4000),
         check_board(),
     ]
     print(f"{verdicts.count(True)} of {len(verdicts)} targets are met")
@@ -76,6 +79,42 @@ def check_alarms(
         print(f"sensor {kind}: {count / counts[kind]:.0%} noticed, of them {share:.1%} named first", end=": ")
         print(verdict(share >= MIN_NAMED))
         yield share >= MIN_NAMED
+
+
+def check_standstills(seeds: Sequence[int], *, rows: int, later: int) -> Iterator[bool]:
+    """Whether jumps are noticed although the machine was off for a part of the time, all of it in one stretch.
+
+    Some of its sensors then say exactly 0, which is far from all of their other numbers.
+    """
+    for share in (0.0, *STANDSTILLS):
+        noticed, alarms = list[float](), list[float]()
+        for seed in seeds:
+            draw = np.random.default_rng(seed)
+            running, off = _running_and_off(draw, 10 * rows + 20 * later)
+            count = round(share * rows)
+            learnt_from = np.insert(running[: rows - count], [rows // 3] * count, off[:count], axis=0)
+            learnt = learn_usual(readings(learnt_from), [5 * at // rows for at in range(rows)], seed)
+            usual, (ordinary, jumping) = RarityModel(learnt), np.split(running[rows : rows + 2 * later], 2)
+            moved, _, kind = break_sensors(draw, jumping, ordinary)
+            ordinary = np.concatenate([ordinary, off[rows : rows + round(share * later)]])
+            for found, values in ((noticed, moved[kind == SENSORS.index("jumped")]), (alarms, ordinary)):
+                rarities = np.array([usual.compare(reading, max_rarity=0).rarity for reading in readings(values)])
+                found.append(float((rarities <= 1 / ASKED[1]).mean()))
+        mean, more = float(np.mean(noticed)), ASKED[1] * float(np.mean(alarms))
+        if share == 0:
+            as_ever = mean
+            print(f"never off: {mean:.1%} of jumps noticed at 1 in {ASKED[1]}, {more:.2f} times the false alarms")
+            continue
+        is_met = mean >= MIN_AS_EVER * as_ever
+        print(f"off in {share:.0%} of {rows} rows: {mean:.1%} noticed, {more:.2f} times: {verdict(is_met)}")
+        yield is_met
+
+
+def _running_and_off(draw: np.random.Generator, count: int) -> tuple[Floats, Floats]:
+    rows = compressor(draw, count)
+    is_off = rows[:, COMPRESSOR.index("current_a")] < 10
+    rows[np.ix_(is_off, [COMPRESSOR.index(name) for name in ("flow_m3_min", "vibration_mm_s", "power_kw")])] = 0
+    return rows[~is_off], rows[is_off]
 
 
 def _broken(draw: np.random.Generator, ordinary: Floats, count: int) -> tuple[list[dict[str, float]], Any, Any]:

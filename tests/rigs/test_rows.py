@@ -8,11 +8,12 @@ from rigs.rows.breaks import check_drift, check_set, simulated
 from rigs.rows.estimate import filter_hours, pump_power
 from rigs.rows.runs import SOURCES, read
 from rigs.rows.unlike import drawn, mixture_scores, share_noticed
-from rigs.rows.unusual import check_alarms, check_board
+from rigs.rows.unusual import check_alarms, check_board, check_standstills
 
 
 def test_unusual_names_broken_sensors_gives_few_false_alarms_and_costs_little() -> None:
     assert all(check_alarms(range(3), rows=1000, later=2000, broken=200, codes=0.003, asked_for=[100]))
+    assert all(check_standstills(range(1), rows=500, later=500))
     assert check_board()
 
 

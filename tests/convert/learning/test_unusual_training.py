@@ -189,6 +189,37 @@ def test_readings_that_come_again_are_usual(folder: Path, tmp_path: Path, cli: C
     assert "false alarms: 0.0 % of 210 usual rows" in done.stdout
 
 
+def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    rows = [{"ts": at, "machine": "p1", **row} for at, row in enumerate(pump(400))]
+    for at in range(200, 210):
+        rows[at] |= {"current": rows[at]["current"] + 4, "group": "shift 2"}
+    (tmp_path / "week.jsonl").write_text(lines(rows), "utf-8")
+    train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "week.jsonl")
+    done = cli(*train, "--out", tmp_path / "out")
+    first = done.stdout.partition("rarest rows")[2].splitlines()[1:6]
+    assert {int(line.partition("week.jsonl:")[2].partition(",")[0]) for line in first} <= {*range(201, 211)}, first
+    assert all(", p1: " in line and "current" in line for line in first)
+    assert "simulated faults are taken for unusual: look at the rarest rows" in done.stderr
+    assert "week.jsonl:20" in (tmp_path / "out" / "quality.html").read_text("utf-8")
+    (tmp_path / "week.jsonl").write_text(lines(rows[:200] + rows[210:]), "utf-8")
+    done = cli(*train, "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "simulated faults: 9" in done.stdout
+
+
+def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    values = [{"temperature": f"{60 + at % 9},{at % 10}"} for at in range(100)]
+    (tmp_path / "rows.jsonl").write_text(lines(values), "utf-8")
+    train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--check")
+    done = cli(*train)
+    assert (done.returncode, '100 values such as "60,0" have a decimal comma' in done.stderr) == (0, True)
+    codes = [row | ({} if at % 100 else {"speed": -99, "current": "Bad Input"}) for at, row in enumerate(pump(400))]
+    (tmp_path / "rows.jsonl").write_text(lines(codes), "utf-8")
+    done = cli(*train)
+    assert "the field speed: 4 rows have -99: an error code?" in done.stderr
+    assert 'the field current: 4 rows have "Bad Input": an error code?' in done.stderr
+
+
 def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     folder: Path, tmp_path: Path, cli: Cli
 ) -> None:
@@ -203,10 +234,14 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     done = cli(*rows, "--classify", "pump-state")
     assert "pump-state: 70 rows: cooler 30, usual 40" in done.stdout
     assert "answers with fewer than 20 rows are left out: belt 3" in done.stderr
+    assert "no label is usual" not in done.stderr
     assert cli(*rows, "--classify", "pump state").returncode == 2
     (tmp_path / "found.jsonl").write_text("".join(lines(pump(20), answer=f"fault {at}") for at in range(201)))
     refused = cli(*rows, "--classify", "pump-state")
     assert (refused.returncode, "at most 200 labels (got 201" in refused.stderr) == (1, True)
+    other = lines([value | {"current": 40.0} for value in pump(30, seed=5)], answer="belt")
+    (tmp_path / "found.jsonl").write_text(hot + other)
+    assert "no label is usual, so each ordinary reading gets another one" in cli(*rows, "--classify", "fault").stderr
     (tmp_path / "found.jsonl").write_text(hot)
     refused = cli(*rows, "--classify", "pump-state")
     assert (refused.returncode, "needs 50 rows, and two answers" in refused.stderr) == (1, True)

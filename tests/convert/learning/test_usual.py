@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convert.agent import RarityModel, Tail, UsualReadings, UsualReadingsFile, read_usual_readings
-from convert.learning.usual import learn_usual
+from convert.learning.usual import learn_and_find_rarest, learn_usual
 
 LEARNT = 600
 
@@ -150,6 +150,63 @@ def test_error_codes_and_a_glitch_among_the_rows_do_not_make_other_values_usual(
     assert glitch.rarity < 0.001
     assert code.because[0].usual == glitch.because[0].usual
     assert usual.compare(ordinary()).rarity > 0.2
+
+
+def with_standstill(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The pump is off for so many rows in one stretch: its speed is exactly 0, and its current and power nearly."""
+    draw = np.random.default_rng(1)
+    off = [
+        {"speed": 0, "current": abs(at[0]), "power": abs(at[1]) / 2, "temperature": 20 + at[2], "mode": "off"}
+        for at in draw.normal(0, 0.2, (count, 3)).tolist()
+    ]
+    middle = len(rows) // 2
+    return [*rows[:middle], *off, *rows[middle:]]
+
+
+@pytest.mark.parametrize("count", [12, 60, 120, 250])
+def test_a_machine_that_was_off_for_a_while_is_watched_as_if_it_had_not_been(count: int) -> None:
+    rows = with_standstill(pump(LEARNT), count)
+    usual = RarityModel(learn_usual(rows, [5 * at // len(rows) for at in range(len(rows))]))
+    off = rows[LEARNT // 2 + count // 2]
+    for reading in (ordinary() | {"temperature": 80.0}, ordinary() | {"current": 28.0}, off | {"current": 5.0}):
+        assert usual.compare(reading).rarity < 0.001
+    assert usual.compare(ordinary()).rarity > 0.2
+    assert usual.compare(off).rarity > 0.01
+
+
+def test_a_standstill_without_some_numbers_is_learnt_as_well() -> None:
+    rows = [
+        row if row["mode"] != "off" else {name: row[name] for name in ("current", "temperature", "mode")}
+        for row in with_standstill(pump(LEARNT), 60)
+    ]
+    usual = RarityModel(learn_usual(rows, [5 * at // len(rows) for at in range(len(rows))]))
+    assert usual.compare(rows[LEARNT // 2 + 30]).rarity > 0.05
+    assert usual.compare(ordinary() | {"current": 28.0}).rarity < 0.001
+
+
+@pytest.mark.parametrize("value", [None, "ERR", "43,5", -99, 0, 65535])
+def test_a_dead_sensor_is_named_whatever_false_alarms_are_accepted(readings: UsualReadings, value: Any) -> None:
+    tail = Tail(threshold=0.0, share=0.1, scale=1e6, shape=0.9)
+    usual = RarityModel(readings.model_copy(update={"tail": tail}))
+    reading = {name: given for name, given in ordinary().items() if name != "speed"}
+    compared = usual.compare(reading | ({} if value is None else {"speed": value}), max_rarity=0.01)
+    assert (compared.rarity, compared.because[0].field) == (1e-6, "speed")
+
+
+def test_a_sensor_that_was_dead_in_a_share_of_the_rows_is_as_rare_as_that() -> None:
+    rows = [row if at % 20 else {**row, "speed": "ERR"} for at, row in enumerate(pump(LEARNT))]
+    usual = RarityModel(learn_usual(rows))
+    assert usual.compare(ordinary() | {"speed": "ERR"}).rarity > 0.01
+    assert usual.compare({name: value for name, value in ordinary().items() if name != "speed"}).rarity == 1e-6
+
+
+def test_the_rarest_rows_are_those_of_a_fault_among_them() -> None:
+    rows = pump(LEARNT)
+    for at in range(200, 208):
+        rows[at] = rows[at] | {"temperature": 75.0 + at % 2}
+    _, rarest = learn_and_find_rarest(rows, [5 * at // LEARNT for at in range(LEARNT)], 0, count=8)
+    assert {at for at, _ in rarest} == {*range(200, 208)}
+    assert {compared.because[0].field for _, compared in rarest} == {"temperature"}
 
 
 def test_readings_without_numbers_are_compared_by_their_values() -> None:
