@@ -181,7 +181,10 @@ def _spread_out(in_state: Bools, parts: npt.NDArray[np.int64]) -> npt.NDArray[np
 
 
 def _number_field(name: str, rows: Sequence[Values], in_state: Bools) -> NumberField:
-    """Numbers far from all others of their field, and of another state, are codes, such as -99, if several rows do."""
+    """Texts, and numbers far from all others of their field and of another state, are codes if several rows have them.
+
+    A text that only one row has counts as an unknown one.
+    """
     given = [row[name] for row in rows if name in row]
     by_row = _numbers(name, rows)
     numbers = np.sort(by_row[~np.isnan(by_row)])
@@ -190,7 +193,9 @@ def _number_field(name: str, rows: Sequence[Values], in_state: Bools) -> NumberF
     usual = [*ordinary[[0, -1]], *(ordinary_numbers(np.sort(of_state))[[0, -1]] if len(of_state) else ())]
     least, greatest = float(min(usual)), float(max(usual))
     far = Counter(value_text(number) for number in numbers.tolist() if not least <= number <= greatest)
-    codes = [code for code, count in far.most_common(_MAX_CODES) if count > 1]
+    texts = Counter(value_text(value) for value in given if number_of(value) is None)
+    codes = {code: count for code, count in (far + texts).most_common(_MAX_CODES) if count > 1}
+    unknown = sum(count for text, count in texts.items() if text not in codes)
     low, center, high = np.quantile(ordinary, [0.25, 0.5, 0.75])
     deviation = float(ordinary.std())
     scale = float(high - low) / 1.349
@@ -203,9 +208,9 @@ def _number_field(name: str, rows: Sequence[Values], in_state: Bools) -> NumberF
         low=least,
         high=greatest,
         missing=_share(len(rows) - len(given), len(rows)),
-        odd=_share(len(given) - len(numbers), len(rows)),
+        odd=_share(unknown, len(rows)),
         expected=0.0,
-        codes={code: _share(far[code], len(rows)) for code in codes},
+        codes={code: _share(count, len(rows)) for code, count in codes.items()},
     )
 
 

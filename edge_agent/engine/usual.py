@@ -168,10 +168,12 @@ class RarityModel:
         surprisals, unseen, known, numbers = dict[str, float](), set[str](), list[int](), list[float]()
         for index, field in enumerate(self.usual.numbers):
             number = number_of(value := values.get(field.name))
-            if number is None:
-                share = field.missing if value is None else field.odd
-            elif field.codes and (code := field.codes.get(value_text(number))) is not None:
+            if value is None:
+                share = field.missing
+            elif field.codes and (code := field.codes.get(value_text(value))) is not None:
                 share = code
+            elif number is None:
+                share = field.odd
             elif _is_beyond(field, number):
                 share = UNSEEN
             else:

@@ -42,9 +42,9 @@ class NumberField(_Field):
     scale: _Positive
     low: _Number  # The least ordinary number of the training.
     high: _Number  # The greatest one.
-    odd: _Share  # How probable a value is that is not a number.
+    odd: _Share  # How probable a value is that is neither a number nor a code.
     codes: Annotated[dict[str, _Share], Field(max_length=MAX_CODES)] = {}
-    """How probable each error code is, such as -99, as `value_text` spells it."""
+    """How probable each error code is, such as -99 or "Bad Input", as `value_text` spells it."""
 
 
 class ValueField(_Field):

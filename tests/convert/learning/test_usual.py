@@ -197,6 +197,7 @@ def test_a_sensor_that_was_dead_in_a_share_of_the_rows_is_as_rare_as_that() -> N
     rows = [row if at % 20 else {**row, "speed": "ERR"} for at, row in enumerate(pump(LEARNT))]
     usual = RarityModel(learn_usual(rows))
     assert usual.compare(ordinary() | {"speed": "ERR"}).rarity > 0.01
+    assert usual.compare(ordinary() | {"speed": "n/a"}).rarity == 1e-6
     assert usual.compare({name: value for name, value in ordinary().items() if name != "speed"}).rarity == 1e-6
 
 
