@@ -100,7 +100,8 @@ def text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
         rule = f"{len(commas)} values such as {shown(commas[0])} have a decimal comma; write a point"
         yield f"{name} is read as a text: {rule}"
         return
-    if len(set(words)) == len(values) and not any(" " in word.strip() for word in words):
+    are_short = not any(" " in word.strip() for word in words)
+    if are_short and len(set(words)) == len(values) >= FEW_ROWS:
         yield f"{name} differs in every row, such as {shown(words[0])}; leave it out if it is an identifier"
         return
     others = [value for value in values if number_of(value) is None]
