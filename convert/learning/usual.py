@@ -114,7 +114,7 @@ def learn_and_find_rarest(
     parts = draw.permutation(len(rows)) % _PARTS if blocks is None else np.array(blocks) % _PARTS
     with threadpool_limits(1):
         names = [name for name in _names(rows) if _is_number(name, rows)]
-        in_state = _in_other_states(names, rows)
+        in_state = in_other_states(names, rows)
         parts = _spread_out(in_state, parts)
         numbers = [_number_field(name, rows, in_state) for name in names]
         values = tuple(_value_field(name, rows) for name in _names(rows) if name not in names)
@@ -146,7 +146,7 @@ def _is_number(name: str, rows: Sequence[Values]) -> bool:
     return len(numbers) >= MIN_NUMBER_SHARE * len(values) and len(set(numbers)) >= _MIN_DISTINCT
 
 
-def _in_other_states(names: Sequence[str], rows: Sequence[Values]) -> Bools:
+def in_other_states(names: Sequence[str], rows: Sequence[Values]) -> Bools:
     """Which rows are from another state of the machine than most, such as off: several numbers are apart from the rest.
 
     Beside one that is apart, gaps count, too. A single one is rather a broken sensor.

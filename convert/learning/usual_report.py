@@ -56,6 +56,7 @@ class UnusualQuality:
     false_alarms: str  # The task's key.
     asked: float  # The share of readings that this allows.
     judged: Noticed  # The usual rows that were held out.
+    alarms_in_states: int  # Those of them that are from a state of the machine such as off.
     independent: float  # The effective sample size of `judged`.
     answers: Mapping[str, Noticed]  # The rows that are not usual, by their answer.
     fields: tuple[WatchedField, ...]
@@ -73,9 +74,15 @@ class UnusualQuality:
         """What is doubtful about the rows, and about what was learnt from them."""
         warnings = list(self.doubts)
         look = "look at the rarest rows, and remove those of a fault"
-        if self.judged.unusual > max(_MANY_TIMES * self.asked * self.judged.rows, _FEW_ALARMS):
-            share, more = percent(self.judged.unusual / self.judged.rows), "or collect for longer"
+        many = max(_MANY_TIMES * self.asked * self.judged.rows, _FEW_ALARMS)
+        if self.judged.unusual - self.alarms_in_states > many:
+            share = percent((self.judged.unusual - self.alarms_in_states) / self.judged.rows)
+            more = "or collect for longer"
             warnings.append(f"false alarms are far more frequent than asked for, {share} of the rows: {look}, {more}")
+        if self.alarms_in_states > many:
+            counts = f"{self.alarms_in_states:,} of {self.judged.unusual:,} false alarms"
+            rule = "a model that has not seen it cannot know it, so collect it at several times"
+            warnings.append(f"{counts} are of a state, such as off, that the machine had only once or twice: {rule}")
         if self.jumped.unusual < _MIN_NOTICED * self.jumped.rows:
             noticed = f"{self.jumped.unusual:,} of {self.jumped.rows:,} simulated faults are taken for unusual"
             warnings.append(f"only {noticed}: {look}, or accept more false alarms")

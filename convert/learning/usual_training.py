@@ -33,7 +33,7 @@ from .doubts import text_doubts
 from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
-from .usual import learn_and_find_rarest, learn_usual
+from .usual import in_other_states, learn_and_find_rarest, learn_usual
 from .usual_report import Noticed, RareRow, UnusualQuality, UnusualTraining, WatchedField, render_unusual
 
 _CANARIES = 20
@@ -138,6 +138,8 @@ def _judge(
         for fold in folds
         for is_unusual in _are_unusual(_learnt_from(fold.train, seed), _values(fold.held_out), config.max_rarity)
     ]
+    is_in_state = in_other_states([field.name for field in learnt.numbers], _values(usual))
+    in_state = {id(row) for row, is_other in zip(usual, is_in_state, strict=True) if is_other}
     by_answer: dict[str, list[bool]] = {}
     for row, is_unusual in zip(
         others, _are_unusual(RarityModel(learnt), _values(others), config.max_rarity), strict=True
@@ -151,6 +153,7 @@ def _judge(
         false_alarms=config.false_alarms,
         asked=config.max_rarity,
         judged=Noticed(rows=len(judged), unusual=sum(are_alarms)),
+        alarms_in_states=sum(alarm and id(row) in in_state for row, alarm in zip(judged, are_alarms, strict=True)),
         independent=effective_rows(judged, are_alarms),
         answers={answer: Noticed(rows=len(noticed), unusual=sum(noticed)) for answer, noticed in by_answer.items()},
         fields=fields,

@@ -21,7 +21,7 @@ from edge_agent.requests.tasks import Task
 from edge_agent.worker.client import WorkerClient, started
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.conversions import Cli, convert, run
-from tests.convert.learning.test_usual import ordinary, pump
+from tests.convert.learning.test_usual import ordinary, pump, with_standstill
 from tests.helpers.bundles import relist
 
 TASKS = """
@@ -205,6 +205,17 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     done = cli(*train, "--check")
     assert (done.returncode, done.stderr) == (0, "")
     assert "simulated faults: 9" in done.stdout
+
+
+def test_false_alarms_of_a_standstill_that_was_only_once_are_said_to_be_that(
+    folder: Path, tmp_path: Path, cli: Cli
+) -> None:
+    rows = with_standstill(pump(400), 60)
+    groups = [{"group": "weekend" if row["mode"] == "off" else f"day {at // 50}", **row} for at, row in enumerate(rows)]
+    (tmp_path / "week.jsonl").write_text(lines(groups), "utf-8")
+    done = cli("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "week.jsonl", "--check")
+    assert "false alarms are of a state, such as off, that the machine had only once or twice" in done.stderr
+    assert "far more frequent" not in done.stderr
 
 
 def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path, tmp_path: Path, cli: Cli) -> None:
