@@ -263,7 +263,7 @@ def _command(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("task TASK", f"{_CLASSIFY} or estimate"),
+    _value("task TASK", f"{_CLASSIFY}, or one whose answers are numbers"),
     _JSON,
     _value("--html FILE", "also writes a page with figures", Path),
     _value("--out FILE", "also writes the answers as JSON, for `edge-convert extend`", Path),
@@ -286,7 +286,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("task TASK", f"{_CLASSIFY}, estimate or unusual"),
+    _value("task TASK", "a task whose answers get feedback"),
     _CONFIG,
     _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
     _FORCE,
