@@ -45,7 +45,6 @@ from edge_agent.engine.usual import SCORE_DIGITS, Comparison, NamedField, Rarity
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.field_table import (
     MAX_CODES,
-    UNLIKE,
     USUAL_SHARES,
     ControlToken,
     ErrorCode,
@@ -62,6 +61,7 @@ from edge_agent.gguf.header import STRING, HeaderError, TensorInfo, read_header,
 from edge_agent.gguf.model import ALL_TOKENS_KEY, FIELDS_KEY, MODELS, TOKENS_KEY, ModelFacts, read_model_facts
 from edge_agent.gguf.usual_readings import (
     MAX_BYTES,
+    MAX_COMPONENTS,
     MAX_FIELDS,
     UNSEEN,
     Component,

@@ -2,9 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from ..agent import UNLIKE, ControlToken, FieldTable
+from ..agent import ControlToken, FieldTable
 from ..evaluate.requests import row_error
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
-from .noise import Noise
 from .recipe import MAX_TOKENS, Recipe
 from .table import build_table
-from .training_rows import Row, by_task
+from .training_rows import Row
 from .vocabulary import END_OF_TEXT, EncodedExample, Vocabulary, build_vocabulary
 
 _Tokens = npt.NDArray[np.int64]
@@ -43,15 +41,6 @@ class TrainedModel:
     @property
     def table(self) -> FieldTable:
         return self.vocabulary.table
-
-    def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> "TrainedModel":
-        """With limits of what is unlike training, by task, see FieldTable."""
-        known = {
-            # A task without log odds has no token for them, although a field of it may be a number in one of the folds.
-            name: (None if self.table.tasks[name].most_log_odds is None else log_odds, strangeness)
-            for name, (log_odds, strangeness) in limits.items()
-        }
-        return self.with_table(self.table.with_limits(known))
 
     def with_table(self, table: FieldTable) -> "TrainedModel":
         """table: with the same tokens."""
@@ -82,7 +71,7 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
             raise row_error(row.request, f"input and answer: should take at most {MAX_TOKENS} tokens (got {length})")
         examples += encoded
     model = _new_model(vocabulary, recipe, max(example.length for example in examples))
-    _fit(model, vocabulary, _Batches(vocabulary, rows, examples, recipe), recipe, progress)
+    _fit(model, vocabulary, _Batches(vocabulary, examples, recipe), recipe, progress)
     return TrainedModel(vocabulary, model.to(torch.bfloat16))
 
 
@@ -124,7 +113,7 @@ class _Embedding:
         self._rates = torch.arange(1, recipe.cosines + 1)
         self._points = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.width))
         self._weights = torch.nn.Parameter(_SPREAD * torch.randn(len(bins), recipe.cosines, recipe.width))
-        # Less and more than all rows may lie off the curve: such a value is a reason to be unlike the rows.
+        # Less and more than all rows may lie off the curve, because few rows or none have such a value.
         ends = {token for tokens in bins for token in (tokens[0], tokens[-1])}
         self._ends = torch.tensor([index for index, id_ in enumerate(self._ids.tolist()) if id_ in ends])
         self._offsets = torch.nn.Parameter(torch.zeros(len(ends), recipe.width))
@@ -148,26 +137,10 @@ class _Embedding:
             self.tokens.copy_(self.vectors())
 
 
-def _noise(vocabulary: Vocabulary, rows: Sequence[Row], draw: np.random.Generator) -> Iterator[EncodedExample]:
-    """Readings unlike the rows, with the token that says so. Without end, or none where no task has numbers."""
-    table = vocabulary.table
-    sources = [
-        Noise(table, [list(table.parts(name, row.values)) for row in task_rows], draw)
-        for name, task_rows in by_task(rows).items()
-        if table.tasks[name].most_log_odds is not None
-    ]
-    while sources:
-        source = sources[draw.integers(len(sources))]
-        yield EncodedExample(vocabulary.prompt_ids(source.prompt()), [vocabulary.id_of(ControlToken(UNLIKE))])
-
-
 class _Batches:
-    def __init__(
-        self, vocabulary: Vocabulary, rows: Sequence[Row], examples: Sequence[EncodedExample], recipe: Recipe
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, examples: Sequence[EncodedExample], recipe: Recipe) -> None:
         self._examples, self._recipe = examples, recipe
         self._draw = np.random.default_rng(recipe.seed)
-        self._noise = _noise(vocabulary, rows, np.random.default_rng([recipe.seed, 1]))
         # A teacher's answers drawn by their chances have, on average, the gradient of the divergence from the teacher.
         weights = np.array([example.weight for example in examples])
         self._shares = weights / weights.sum()
@@ -177,7 +150,7 @@ class _Batches:
     def next(self) -> tuple[_Tokens, _Tokens]:
         draw, recipe = self._draw, self._recipe
         chosen = [self._examples[index] for index in draw.choice(len(self._examples), recipe.batch, p=self._shares)]
-        ids, targets = batch_of([*chosen, *islice(self._noise, recipe.noise)])
+        ids, targets = batch_of(chosen)
         ids = np.where(draw.random(ids.shape) < recipe.mask_share, self._masked[ids], ids)
         return np.where(draw.random(ids.shape) < self._chances[ids], self._beyond[ids], ids), targets
 

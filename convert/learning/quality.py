@@ -17,7 +17,7 @@ UNLIKELY, SURE = 0.05, 0.9
 MAX_SUSPECTS = 20
 # The share of the held-out rows, all of which are ordinary, that may be taken for unlike training.
 UNLIKE_SHARE = 0.02
-# The most log-odds and the most strangeness of a task's ordinary inputs, see TaskFields.
+# The greatest score of the numbers and the greatest strangeness of a task's ordinary inputs, see TaskFields.
 Limits = tuple[float | None, float | None]
 # See TaskFields.held_out.
 HeldOutCounts = tuple[tuple[float, int, int], ...]
@@ -30,7 +30,7 @@ class AnsweredRow:
     row: Row
     output: Any  # None where it is taken for unlike training, too.
     scores: Mapping[str, float] | None  # By label; None if the task has none.
-    unlike: float | None = None  # See Finished.
+    unlike: float | None = None  # The score of its numbers, or how far that of its numbers or texts is above a limit.
     strangeness: float | None = None  # See TaskFields.
     is_odd: bool = False  # Whether a field is unlike those of all training rows.
     is_unlike: bool = False  # Whether the input gets no label, because it is unlike training or has an odd field.
@@ -51,7 +51,7 @@ def task_quality(
     """The quality of one task. rows: all of the task's. judged: the answers to those that were held out."""
     task = rows[0].task
     labelled = sum(row.chances is None for row in rows)
-    labels = task.config.choices
+    labels, is_scored = task.config.choices, table.tasks[task.name].is_scored
     suspects = _suspects(judged) if labels else []
     most_frequent = Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1]
     is_useless = sum(map(_is_best_label_right, judged)) <= most_frequent
@@ -65,7 +65,7 @@ def task_quality(
         most_frequent=most_frequent,
         is_useless=is_useless,
         baseline=baseline,
-        unlike=sum(answered.is_unlike for answered in judged) / len(judged) if labels else None,
+        unlike=sum(answered.is_unlike for answered in judged) / len(judged) if is_scored else None,
         unlike_by_label=_unlike_by_label(judged, labels),
         calibration_error=score_error(judged) if labels else None,
         confusion=_confusion(judged, labels),
@@ -158,18 +158,18 @@ def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
 
 
 def limits_of(answers: Sequence[AnsweredRow], known_strangeness: float | None = None) -> Limits:
-    """The limits of one task, from answers of a model without limits. With two limits, each takes half of the share.
+    """The limits of one task, from answers of models without limits. With two limits, each takes half of the share.
 
     known_strangeness: that of the strangest text that several rows have, which is never unlike training.
     """
     ordinary = [answered for answered in answers if not answered.is_odd]
-    log_odds = [answered.unlike for answered in ordinary if answered.unlike is not None]
+    scores = [answered.unlike for answered in ordinary if answered.unlike is not None]
     strangeness = [answered.strangeness for answered in ordinary if answered.strangeness is not None]
-    share = UNLIKE_SHARE / (bool(log_odds) + bool(strangeness) or 1)
+    share = UNLIKE_SHARE / (bool(scores) + bool(strangeness) or 1)
     max_strangeness = _limit(strangeness, share)
     if max_strangeness is not None and known_strangeness is not None:
         max_strangeness = max(max_strangeness, known_strangeness)
-    return _limit(log_odds, share), max_strangeness
+    return _limit(scores, share), max_strangeness
 
 
 def with_limits(answers: Sequence[AnsweredRow], limits: Limits) -> list[AnsweredRow]:

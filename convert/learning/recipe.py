@@ -24,6 +24,5 @@ class Recipe:
     attention_dropout: float = 0.1
     label_smoothing: float = 0.02
     mask_share: float = 0.03  # The share of numbers that a step hides, so that the model can do without any of them.
-    noise: int = 8  # Readings unlike the rows that each step adds to its rows.
     labelled_weight: float = 4.0  # How much more often a labelled row is drawn than one that a teacher answered.
     seed: int = 0  # Decides the first weights, the batches and the masking.

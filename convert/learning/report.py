@@ -94,7 +94,8 @@ class TaskQuality:
     most_frequent: int  # How many of them have the most frequent answer of all.
     is_useless: bool  # Whether always giving one answer, the most frequent one or the median, is as good.
     baseline: Baseline | None
-    unlike: float | None  # The share of them that gets no label: unlike training, or an odd field. None without labels.
+    unlike: float | None
+    """The share of them that gets no answer: unlike training, or an odd field. None for answers that are written."""
     unlike_by_label: Mapping[str, float]  # The same share of the rows with each label.
     calibration_error: float | None  # The expected calibration error; None without labels.
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.

@@ -59,7 +59,6 @@ def _task_fields(rows: Sequence[Row], fields: Sequence[InputField]) -> TaskField
         kind=config.kind,
         labels=config.choices,
         fields=names,
-        most_log_odds=0.0 if config.choices and numbers else None,
         required=tuple(name for name in names if all(name in row.values for row in rows)),
         min_numbers=min(len(row.values.keys() & numbers) for row in rows),
         number=_number_bins([row.answer for row in rows]) if config.is_number else None,

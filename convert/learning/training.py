@@ -8,7 +8,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from ..agent import MODEL_FILE, Finished, percent
+from ..agent import MODEL_FILE, Finished, UsualReadings, percent
 from ..conversion import Job, decide_types, open_source, write_bundle
 from ..errors import ConvertError, escaped
 from ..evaluate.requests import Requests
@@ -27,6 +27,7 @@ from .recipe import MAX_NUMBER_EPOCHS, MIN_STEPS, Recipe
 from .report import TaskQuality, Training, render_training
 from .study import Fold, Study
 from .teacher import Teacher
+from .together import learn_numbers, with_held_out, with_scores
 from .training_rows import Row, by_task
 
 CANARIES = 20
@@ -133,9 +134,15 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     ]
     model = train_model(study.rows, recipe, parts[-1])
     qualities, limits, levels = list[TaskQuality](), dict[str, Limits](), dict[str, tuple[float, ...]]()
+    together = dict[str, UsualReadings]()
     held_out, odd = dict[str, HeldOutCounts](), dict[str, tuple[int, int]]()
     for name, task_rows in by_task(study.rows).items():
         judged = [answered for fold_answers in answers for answered in study.judged(name, fold_answers)]
+        if (readings := learn_numbers(task_rows, model.table, recipe.seed)) is None:
+            # A field of it may be a number in one of the folds.
+            judged = [replace(answered, unlike=None) for answered in judged]
+        else:
+            together[name] = with_held_out(readings, judged)
         limits[name] = limits_of(judged, model.vocabulary.known_strangeness(task_rows))
         held_out[name] = held_out_counts(judged) if task_rows[0].task.config.choices else ()
         if task_rows[0].task.config.is_number:
@@ -151,8 +158,8 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
             teacher=study.teacher_quality(name, answers[0]),
         )
         qualities.append(with_number(quality, number_quality(task_rows, judged)) if name in levels else quality)
-    model = model.with_limits(limits)
-    model = model.with_table(model.table.with_levels(levels).with_held_out(held_out, odd))
+    table = model.table.with_together(together).with_limits(limits).with_levels(levels).with_held_out(held_out, odd)
+    model = model.with_table(table)
     return Result(model, recipe, study.held_out, tuple(qualities), warnings)
 
 
@@ -183,7 +190,8 @@ def _seconds_per_step(recipe: Recipe, rows: Sequence[Row]) -> float:
 def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[AnsweredRow]:
     """Trains on a fold and answers the rows that it holds out. Raises ConvertError."""
     model = train_model(fold.train, recipe, part_of(progress, 0.0, 0.9))
-    return answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
+    answers = answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
+    return with_scores(answers, fold.train, model.table, recipe.seed)
 
 
 def answers_of(
@@ -209,6 +217,6 @@ def answers_of(
                     continue
                 output = row.task.output_of(replace(event, unlike=None, odd_fields=()))
                 strangeness = model.vocabulary.strangeness(row)
-                is_odd = bool(event.odd_fields)
+                is_odd = any(odd.why != "together" for odd in event.odd_fields)
                 answers.append(AnsweredRow(row, output, event.scores, event.unlike, strangeness, is_odd))
     return answers

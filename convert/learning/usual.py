@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from ..agent import (
     MAX_BYTES,
+    MAX_COMPONENTS,
     UNSEEN,
     Comparison,
     Component,
@@ -35,6 +36,7 @@ from .table import MIN_NUMBER_SHARE
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
 Values = Mapping[str, Any]  # The fields of a reading.
 
 # A field of numbers with fewer distinct values is categorical, such as a switch.
@@ -97,17 +99,32 @@ class _Mixture:
         return np.stack(columns, axis=1)
 
 
-def learn_usual(rows: Sequence[Values], blocks: Sequence[int] | None = None, seed: int = 0) -> UsualReadings:
+def learn_usual(
+    rows: Sequence[Values],
+    blocks: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    labels: Sequence[str] | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> UsualReadings:
     """Learns from usual readings, in the order of time if they have one.
 
     Args:
         blocks: For each row the number of its group, whose rows are held out together. None: the parts are random.
+        labels: Each row's. Components begin with rows of one label, where they are not too many.
+        max_bytes: Of the result, about; but there is one component at least.
     """
-    return learn_and_find_rarest(rows, blocks, seed, count=0)[0]
+    return learn_and_find_rarest(rows, blocks, seed, labels=labels, max_bytes=max_bytes, count=0)[0]
 
 
 def learn_and_find_rarest(
-    rows: Sequence[Values], blocks: Sequence[int] | None, seed: int, *, count: int
+    rows: Sequence[Values],
+    blocks: Sequence[int] | None,
+    seed: int,
+    *,
+    labels: Sequence[str] | None = None,
+    max_bytes: int = MAX_BYTES,
+    count: int,
 ) -> tuple[UsualReadings, list[tuple[int, Comparison]]]:
     """Learns, and finds the places of so many rows that are the rarest for models that have not seen them."""
     draw = np.random.default_rng(seed)
@@ -119,9 +136,11 @@ def learn_and_find_rarest(
         numbers = [_number_field(name, rows, in_state) for name in names]
         values = tuple(_value_field(name, rows) for name in _names(rows) if name not in names)
         z, is_fitted, is_clean = _matrix(rows, numbers, in_state)
-        components, shrinkage = _choose(z[is_fitted], draw, seed) if numbers else (0, 0.0)
+        max_count = min(MAX_COMPONENTS, max_bytes // (max(len(numbers), 1) ** 2 * _COVARIANCE_BYTES))
+        starts = _starts(labels, max_count) if labels is not None else np.zeros(len(rows), dtype=int)
+        components, shrinkage = _choose(z[is_fitted], starts[is_fitted], max_count, draw, seed) if numbers else (0, 0.0)
         models = [
-            _readings(numbers, values, _fit(z[chosen], components, shrinkage, seed), z[chosen])
+            _readings(numbers, values, _fit(z[chosen], starts[chosen], components, shrinkage, seed), z[chosen])
             for chosen in (is_fitted & (parts != part) for part in range(_PARTS + 1))
         ]
         held_out = [RarityModel(model) for model in models]
@@ -172,7 +191,7 @@ def _numbers(name: str, rows: Sequence[Values]) -> Floats:
     return np.array([math.nan if (number := number_of(row.get(name))) is None else number for row in rows])
 
 
-def _spread_out(in_state: Bools, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _spread_out(in_state: Bools, parts: Indices) -> Indices:
     """The parts; a state in few rows is in each of them, because a model that has never seen it says nothing of it."""
     spread = parts.copy()
     if in_state.mean() <= _MAX_STATE_SHARE:
@@ -253,33 +272,53 @@ def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField], in_state: Bo
     return compress(z), is_fitted if is_fitted.mean() >= _MIN_COMPLETE_SHARE else is_clean, is_clean
 
 
-def _choose(z: Floats, draw: np.random.Generator, seed: int) -> tuple[int, float]:
+def _starts(labels: Sequence[str], max_count: int) -> Indices:
+    """For each row the number of its label, that of all rare labels together; all 0 if there are too many labels."""
+    counts = Counter(labels)
+    frequent = [label for label, count in counts.items() if count >= _MIN_ROWS_PER_COMPONENT]
+    if len(frequent) + 1 > max_count:
+        return np.zeros(len(labels), dtype=int)
+    numbers = {label: number for number, label in enumerate(frequent)}
+    return np.array([numbers.get(label, len(frequent)) for label in labels])
+
+
+def _choose(z: Floats, starts: Indices, max_count: int, draw: np.random.Generator, seed: int) -> tuple[int, float]:
     """The number of components and the shrinkage that give held-out rows, but the rarest 1 %, the highest density."""
-    z = z[np.sort(draw.permutation(len(z))[:_CHOOSING_ROWS])]
+    chosen = np.sort(draw.permutation(len(z))[:_CHOOSING_ROWS])
+    z, starts = z[chosen], starts[chosen]
     parts = draw.permutation(len(z)) % _CHOOSING_PARTS
 
     def density(components: int, shrinkage: float) -> float:
         densities = [
-            _fit(z[parts != part], components, shrinkage, seed).log_densities(z[parts == part])
+            _fit(z[parts != part], starts[parts != part], components, shrinkage, seed).log_densities(z[parts == part])
             for part in range(_CHOOSING_PARTS)
         ]
         return float(np.sort(np.concatenate(densities))[len(z) // 100 :].mean())
 
-    max_count = min(len(z) // _MIN_ROWS_PER_COMPONENT, MAX_BYTES // (z.shape[1] ** 2 * _COVARIANCE_BYTES))
+    max_count = min(max_count, len(z) // _MIN_ROWS_PER_COMPONENT) // len(np.unique(starts))
     fitting = [count for count in _COMPONENTS if count == 1 or count <= max_count]
     candidates = [(count, shrinkage) for count in fitting for shrinkage in _SHRINKAGES]
     return max(candidates, key=lambda candidate: density(*candidate))
 
 
-def _fit(z: Floats, components: int, shrinkage: float, seed: int) -> _Mixture:
-    """Fits the mixture by expectation maximization, starting from k-means clusters."""
+def _clusters(z: Floats, starts: Indices, components: int, seed: int) -> Indices:
+    """For each row the number of its k-means cluster: so many of the rows of each start."""
+    clusters = np.zeros(len(z), dtype=int)
+    for number, start in enumerate(np.unique(starts)):
+        rows = z[starts == start]
+        with warnings.catch_warnings(action="ignore"):  # Where many rows are equal, clusters may be empty.
+            _, nearest = kmeans2(rows, min(components, len(rows)), minit="++", rng=np.random.default_rng(seed))
+        clusters[starts == start] = number * components + nearest
+    return clusters
+
+
+def _fit(z: Floats, starts: Indices, components: int, shrinkage: float, seed: int) -> _Mixture:
+    """Fits the mixture by expectation maximization, starting from clusters."""
     if not components:
         return _Mixture(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0, 0)))
     pooled = np.cov(z.T, bias=True).reshape(z.shape[1], z.shape[1])
     target = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diagonal(pooled)) + _MIN_VARIANCE * np.eye(z.shape[1])
-    with warnings.catch_warnings(action="ignore"):  # Where many rows are equal, clusters may be empty.
-        _, nearest = kmeans2(z, components, minit="++", rng=np.random.default_rng(seed))
-    shares = np.eye(components)[nearest]
+    shares = np.eye(components * len(np.unique(starts)))[_clusters(z, starts, components, seed)]
     before = -math.inf
     for _ in range(_MAX_EM_STEPS):
         mixture = _maximize(z, shares, target, shrinkage)

@@ -270,17 +270,19 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OddField:
-    """A field of an input that is as in no row of the training."""
+    """A field of an input that is as in no row of the training, by itself or beside the other fields."""
 
     field: str
     value: Any  # As it came, or a text that shows it; None for a missing one.
-    why: Literal["out-of-range", "not-a-number", "missing"]
-    usual: tuple[float, float] | None  # From the 1st to the 99th percentile of the training rows; None for a text.
+    why: Literal["out-of-range", "not-a-number", "missing", "together"]
+    usual: tuple[float, float] | None
+    """From the 1st to the 99th percentile of the training rows; if it is odd only together with other fields, the range
+    that they suggest; None for a text."""
 
     @property
     def mark(self) -> str:
         """What `degraded` says of it."""
-        return "missing-fields" if self.why == "missing" else "out-of-range"
+        return {"missing": "missing-fields", "together": "unlike-training"}.get(self.why, "out-of-range")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +320,8 @@ class Finished:
     @property
     def marks(self) -> list[str]:
         """What `degraded` says of the input."""
-        return [*(["unlike-training"] if self.is_unlike else []), *dict.fromkeys(odd.mark for odd in self.odd_fields)]
+        of_input = ["unlike-training"] if self.is_unlike else []
+        return [*dict.fromkeys([*of_input, *(odd.mark for odd in self.odd_fields)])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import MeasuredRequest
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
-from edge_agent.engine.prompt.field_prompts import FieldPrompts, OutOfDistribution
+from edge_agent.engine.prompt.field_prompts import FieldPrompts
 from edge_agent.engine.prompt.task_prefixes import Prefix
 from edge_agent.engine.step.cache_sequence import CacheSequence
 from edge_agent.gguf.model import FIELDS_KEY
@@ -37,6 +37,7 @@ class ActiveRequest(MeasuredRequest):
     answer: Answer
     odd_fields: tuple[OddField, ...] = ()  # See Finished.
     rare_fields: dict[str, str] | None = None  # See Finished.
+    unlike: float | None = None  # See Finished.
     sequence: CacheSequence | None = None  # Its place in the cache; None while it waits.
     reserved_cells: int = 0  # Of the KV cache.
     prefix: Prefix | None = None  # The one that it shares cells with.
@@ -96,7 +97,7 @@ class RequestBuilder:
             prompt = read.prompt
         else:
             prompt, is_open = self.chat.prompt(engine_request, thinks=thinks)
-        answer = self._answer(engine_request, prompt, is_open=is_open)
+        answer = self._answer(engine_request, is_open=is_open)
         return ActiveRequest(
             engine_request=engine_request,
             prompt=prompt,
@@ -104,6 +105,7 @@ class RequestBuilder:
             answer=answer,
             odd_fields=() if read is None else read.odd_fields,
             rare_fields=None if read is None else read.rare_fields,
+            unlike=None if read is None else read.unlike,
             branches_left=list(answer.branches),
         )
 
@@ -118,17 +120,13 @@ class RequestBuilder:
             limit = max(0, engine_request.max_tokens - len(self._close_thought)) // 2
         return replace(engine_request, sampling=sampling, max_reasoning_tokens=limit)
 
-    def _answer(self, engine_request: EngineRequest, prompt: Sequence[int], *, is_open: bool) -> Answer:
+    def _answer(self, engine_request: EngineRequest, *, is_open: bool) -> Answer:
         """A new kind of task with a plan of its own has a case here."""
         match engine_request.plan:
             case LabelsPlan(labels=labels):
-                # What a chat model was trained on is unknown, so it has no limits.
-                ood = OutOfDistribution()
-                if isinstance(self.chat, FieldPrompts):
-                    ood = self.chat.out_of_distribution(engine_request.task, prompt)
-                return LabelAnswer(self._llama.logits, self.tree(labels), ood)
+                return LabelAnswer(self._llama.logits, self.tree(labels))
             case NumberPlan():
-                return self._numbers.begin(engine_request.task, prompt)
+                return self._numbers.begin(engine_request.task)
             case SchemaPlan(schema=schema):
                 # Not sorted: the schema's order is the order of the answer's keys.
                 return self._schema(json.dumps(schema)).answer(engine_request)

@@ -300,6 +300,7 @@ class LlamaEngine(Engine):
                 prompt_crc32=self._builder.prompt_crc32(request.prompt),
                 odd_fields=request.odd_fields,
                 rare_fields=request.rare_fields,
+                unlike=request.unlike,
                 **result,
             )
             events.append(finished)

@@ -1,4 +1,6 @@
-"""Answers tasks of the kind `unusual`: how rare a reading is among usual ones, and which fields make it so.
+"""How rare a reading is among usual ones, and which fields make it so: the answers of tasks of the kind `unusual`.
+
+A trained task asks the same of its inputs.
 
 A Gaussian mixture models the numbers of usual readings; each categorical value and each gap has a probability.
 A reading's score is its negative log density. A field that is left out counts by the mean surprisal of its values, so

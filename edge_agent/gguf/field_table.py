@@ -21,12 +21,11 @@ from edge_agent.core.labelled import ROW_KEYS
 from edge_agent.core.pipe import LabelsPlan, NumberPlan, OddField, Plan, SchemaPlan, TextPlan
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.wording import cut, shown
+from edge_agent.gguf.usual_readings import UsualReadings
 
 # The field of an input that is a text. No key of an object is empty here.
 WHOLE_TEXT = ""
 ANSWER = "<|answer|>"
-# In place of an answer: the input is unlike all rows of the training.
-UNLIKE = "<|unlike|>"
 _MAX_EDGES = 255
 MAX_CODES = 16
 MAX_HELD_OUT = 1_000_000
@@ -185,9 +184,13 @@ class TaskFields(_Checked):
     kind: str
     labels: tuple[str, ...]  # The answers that it scores; none where it writes an answer.
     fields: Annotated[tuple[str, ...], Field(min_length=1)]  # Their names, in the order of the prompt.
-    most_log_odds: _Limit = None
-    """An input is taken for one that is unlike training if UNLIKE has higher log-odds against the labels."""
+    together: UsualReadings | None = None
+    """How the numbers of its rows go together. None: it has no such numbers, or an older bundle."""
+    max_score: _Limit = None
+    """An input is taken for one that is unlike training if the score of its numbers by `together` is higher."""
     most_strangeness: _Limit = None  # The same for an input whose texts are stranger than this.
+    most_log_odds: _Limit = Field(default=None, exclude=True)
+    """Of an older bundle, which has a token for inputs unlike training; it has no effect."""
     required: tuple[str, ...] = ()  # The fields that every row of the training had.
     min_numbers: int = 0  # The fewest fields of numbers that a row of the training had.
     number: NumberBins | None = None  # Of its answers, where they are numbers.
@@ -249,10 +252,17 @@ class FieldTable(_Checked):
         return {input_field.name: input_field for input_field in self.fields}
 
     def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> FieldTable:
-        """With other limits: for each task, `most_log_odds` and `most_strangeness`."""
+        """With other limits: for each task, `max_score` and `most_strangeness`."""
         changed = {
-            name: self.tasks[name].model_copy(update={"most_log_odds": log_odds, "most_strangeness": strange})
-            for name, (log_odds, strange) in limits.items()
+            name: self.tasks[name].model_copy(update={"max_score": score, "most_strangeness": strange})
+            for name, (score, strange) in limits.items()
+        }
+        return self.model_copy(update={"tasks": self.tasks | changed})
+
+    def with_together(self, together: Mapping[str, UsualReadings]) -> FieldTable:
+        """With what says how the numbers of some tasks go together."""
+        changed = {
+            name: self.tasks[name].model_copy(update={"together": readings}) for name, readings in together.items()
         }
         return self.model_copy(update={"tasks": self.tasks | changed})
 
@@ -294,10 +304,9 @@ class FieldTable(_Checked):
     def controls(self) -> list[ControlToken]:
         """All control tokens that a prompt or an answer may hold, in a fixed order."""
         tasks = map(_task_control, self.tasks)
-        unlike = [ControlToken(UNLIKE)] if any(task.most_log_odds is not None for task in self.tasks.values()) else []
         fields = (control for input_field in self.fields for control in input_field.controls)
         answers = (control for name in self.tasks for control in self.answer_bins(name))
-        return [ControlToken(ANSWER), *unlike, *tasks, *map(code_control, range(len(self.codes))), *fields, *answers]
+        return [ControlToken(ANSWER), *tasks, *map(code_control, range(len(self.codes))), *fields, *answers]
 
     def answer_bins(self, task: str) -> list[ControlToken]:
         """The tokens of a number that is the task's answer, one for each bin; none where it is no number."""
@@ -332,6 +341,18 @@ class FieldTable(_Checked):
             *(self._odd_field(name, values[name], why) for name, why in odd.items()),
             *(self._odd_field(name, None, "missing") for name in dict.fromkeys(missing) if name not in values),
         )
+
+    def ordinary_numbers(self, task: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of an input that are numbers, and neither odd nor codes."""
+        fields = (self._by_name[name] for name in self.tasks[task].fields)
+        return {
+            each.name: value
+            for each in fields
+            if each.edges is not None
+            and number_of(value := values.get(each.name)) is not None
+            and each.oddity(value, self.codes) is None
+            and each.code_of(value, self.codes) is None
+        }
 
     def rare_fields(self, task: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Of the numbers of an input, those that have no usual value, and what they have instead."""

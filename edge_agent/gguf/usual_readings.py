@@ -1,6 +1,7 @@
 """What usual readings look like, for tasks of the kind `unusual`: the content of a bundle's student-NAME.json.
 
-`edge-convert train` writes it; numbers and names only. engine/usual.py compares readings with it.
+A field table has the same of the rows that a trained task has learnt from. `edge-convert train` writes it; numbers and
+names only. engine/usual.py compares readings with it.
 """
 
 from typing import Annotated, Literal, Self
@@ -12,7 +13,7 @@ from edge_agent.core.strict_json import parse_json
 
 MAX_BYTES = 4_000_000
 MAX_FIELDS = 400
-MAX_COMPONENTS = 16
+MAX_COMPONENTS = 32
 MAX_SCORES = 20_000
 MAX_CODES = 100
 # The share of gaps, texts and values that no row of the training has: a reading with one is always unusual.

@@ -4,8 +4,7 @@ breaks: each field broken in turn: whether it is named, and how many ordinary ro
 codes: rows with error codes among them. Needs the extra `train`.
 runs: whether stated intervals hold the share of right answers to rows of other runs. Needs the extra `train`.
 bundle: minutes from rows to a bundle, and whether the same rows and seed give the same bytes. Needs the extra `train`.
-unlike: how many strange readings a trained model notices, beside the mixture of the kind `unusual`. Needs the extra
-`train`.
+unlike: how many strange readings a trained model notices.
 unusual: the kind `unusual` beside other detectors, its false alarms, and the fields that it names.
 estimate: the kind `estimate` beside gradient boosting, and how often its intervals hold later numbers. Needs the extra
 `train`.

@@ -7,7 +7,7 @@ from convert.learning.runs import MAX_BLOCKS, MIN_BLOCKS
 from rigs.rows.breaks import check_drift, check_set, simulated
 from rigs.rows.estimate import filter_hours, pump_power
 from rigs.rows.runs import SOURCES, read
-from rigs.rows.unlike import drawn, mixture_scores, share_noticed
+from rigs.rows.unlike import check
 from rigs.rows.unusual import check_alarms, check_board, check_standstills
 
 
@@ -38,7 +38,7 @@ def test_what_breaks_in_a_field_is_named_and_ordinary_rows_are_not() -> None:
     assert all(check_drift(range(2)))
 
 
-def test_the_mixture_of_unusual_notices_readings_whose_numbers_do_not_go_together() -> None:
-    learnt, ordinary, strange = drawn("pump", 0)
-    assert share_noticed(mixture_scores(learnt, [ordinary, strange])) > 0.6
-    assert share_noticed(mixture_scores(learnt, [ordinary, ordinary])) <= 0.02
+def test_a_trained_model_notices_readings_whose_numbers_do_not_go_together() -> None:
+    shares = check("pump", 0)
+    assert shares["each number from another row"] > 0.8
+    assert shares["ordinary"] < 0.03

@@ -4,9 +4,6 @@ The score of a label is its probability under a model that can write only labels
 token, it is the softmax over those tokens; along a label these are multiplied. Where one label is the beginning of
 another, the end-of-turn token is one of the choices. So scores sum to 1 without normalization by length. Where the
 first tokens differ, one pass over the prompt is enough.
-
-A trained model may have one more token there, for an input that is unlike its training. Its score is its log-odds
-against the first tokens of all labels.
 """
 
 import math
@@ -20,7 +17,6 @@ import numpy.typing as npt
 
 from edge_agent.core.pipe import Finish
 from edge_agent.engine.answer.answer import Answer, Continuation
-from edge_agent.engine.prompt.field_prompts import OutOfDistribution
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
 TokenPath = tuple[int, ...]
@@ -40,9 +36,9 @@ class LabelTree:
             for length, token in enumerate(path):
                 indices = following.setdefault(path[:length], {})
                 indices.setdefault(token, len(indices))
-        tokens_of = {path: np.array(list(indices), dtype=np.intp) for path, indices in following.items()}
-        self._first_tokens = tokens_of[()]
-        self._choices = {path: tokens for path, tokens in tokens_of.items() if len(tokens) > 1}
+        self._choices = {
+            path: np.array(list(indices), dtype=np.intp) for path, indices in following.items() if len(indices) > 1
+        }
         label_counts = Counter(paths.values())
         # For each choice on a label's path, the index of its token there; and how many labels have the same tokens.
         self._choices_of_label = {
@@ -65,13 +61,6 @@ class LabelTree:
     def is_complete(self, logits: Mapping[TokenPath, LogitsRow]) -> bool:
         """Whether `scores` has all that it needs."""
         return len(logits) == len(self._choices)
-
-    def log_odds(self, token: int, row: LogitsRow) -> float:
-        """The log-odds of a token that no label begins with against all labels. row: [vocabulary], after the prompt."""
-        others = (row[self._first_tokens] - row[token]).tolist()
-        highest = max(others)
-        odds: float = -highest - math.log(sum(math.exp(other - highest) for other in others))
-        return odds
 
     def choice_logits(self, path: TokenPath, row: LogitsRow) -> LogitsRow:
         """The logits of this path's choices, copied from a row [vocabulary]."""
@@ -104,13 +93,11 @@ class LabelAnswer(Answer):
 
     end = Finish.LABELS
 
-    def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree, ood: OutOfDistribution) -> None:
+    def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree) -> None:
         """`logits` gives those of a row of the last batch."""
         self.branches = tree.branches
         self._logits = logits
         self._tree = tree
-        self._ood = ood
-        self._excess = ood.text_excess
         self._read: dict[TokenPath, LogitsRow] = {}
 
     def max_cells(self, parallel_branches: int) -> int:
@@ -120,20 +107,14 @@ class LabelAnswer(Answer):
     def read(self, sequence: CacheSequence, rows: Sequence[int]) -> None:
         for row in rows:
             path = sequence.path
-            is_choice, token = self._tree.has_choice(path), None if path else self._ood.token
-            if is_choice or token is not None:
-                logits = self._logits(row)
-                if is_choice:
-                    self._read[path] = self._tree.choice_logits(path, logits)
-                if token is not None:
-                    excess = self._tree.log_odds(token, logits) - self._ood.max_log_odds
-                    self._excess = excess if self._excess is None else max(self._excess, excess)
+            if self._tree.has_choice(path):
+                self._read[path] = self._tree.choice_logits(path, self._logits(row))
             sequence.outputs_read += 1
         if rows and self._tree.is_complete(self._read):
             self.finish = self.end
 
     def result(self) -> dict[str, Any]:
-        return {"scores": self._tree.scores(self._read), "unlike": self._excess}
+        return {"scores": self._tree.scores(self._read)}
 
 
 def _softmax(logits: LogitsRow) -> list[float]:

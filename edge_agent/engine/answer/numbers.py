@@ -1,6 +1,6 @@
 """Numbers as answers of a trained model: the chances of their bins, which are labels of one token each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -9,7 +9,7 @@ from edge_agent.core.pipe import Finish
 from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, LogitsRow
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import Chat
-from edge_agent.engine.prompt.field_prompts import FieldPrompts, OutOfDistribution
+from edge_agent.engine.prompt.field_prompts import FieldPrompts
 from edge_agent.gguf.field_table import NumberBins
 
 
@@ -18,15 +18,12 @@ class NumberAnswer(LabelAnswer):
 
     end = Finish.MODEL
 
-    def __init__(
-        self, logits: Callable[[int], LogitsRow], tree: LabelTree, ood: OutOfDistribution, bins: NumberBins
-    ) -> None:
-        super().__init__(logits, tree, ood)
+    def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree, bins: NumberBins) -> None:
+        super().__init__(logits, tree)
         self._bins = bins
 
     def result(self) -> dict[str, Any]:
-        result = super().result()
-        return result | {"scores": self._bins.corrected([*result["scores"].values()])}
+        return {"scores": self._bins.corrected([*super().result()["scores"].values()])}
 
 
 class NumberAnswers:
@@ -37,15 +34,14 @@ class NumberAnswers:
         self._chat = chat
         self._tree = cache(self._make_tree)
 
-    def begin(self, task: str, prompt: Sequence[int]) -> NumberAnswer:
+    def begin(self, task: str) -> NumberAnswer:
         """Raises Refusal for a model that was not trained."""
         if not isinstance(self._chat, FieldPrompts):
             message = "a number is estimated only by a model that `edge-convert train` made"
             raise Refusal(Code.UNKNOWN_TASK, message)
         bins = self._chat.table.tasks[task].number
         assert bins is not None
-        ood = self._chat.out_of_distribution(task, prompt)
-        return NumberAnswer(self._llama.logits, self._tree(self._chat, task), ood, bins)
+        return NumberAnswer(self._llama.logits, self._tree(self._chat, task), bins)
 
     def _make_tree(self, prompts: FieldPrompts, task: str) -> LabelTree:
         tokens = [prompts.id_of(control) for control in prompts.table.answer_bins(task)]

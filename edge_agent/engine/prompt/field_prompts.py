@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -13,20 +13,12 @@ from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.kinds.task import template_sha256
 from edge_agent.core.pipe import EngineRequest, LabelsPlan, OddField, TaskPrefix, TextPlan
 from edge_agent.core.wording import first_fault, shown
-from edge_agent.gguf.field_table import UNLIKE, ControlToken, FieldTable, check_has_field, strangeness, values_of
+from edge_agent.engine.usual import RarityModel
+from edge_agent.gguf.field_table import ControlToken, FieldTable, check_has_field, strangeness, values_of
 from edge_agent.gguf.model import FIELDS_KEY
 
 if TYPE_CHECKING:
     from edge_agent.engine.llama import Llama
-
-
-@dataclass(frozen=True, slots=True)
-class OutOfDistribution:
-    """How to notice that an input is unlike the model's training."""
-
-    text_excess: float | None = None  # By how much the strangeness of its texts exceeds its limit; None = it has none.
-    token: int | None = None  # The token that the model prefers to all labels then; None = it was trained without one.
-    max_log_odds: float = 0.0  # The log-odds of that token against the labels, above which it counts.
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +28,7 @@ class ReadInput:
     prompt: list[int]
     odd_fields: tuple[OddField, ...]  # See Finished.
     rare_fields: dict[str, str]  # See Finished.
+    unlike: float | None  # See Finished.
 
 
 class FieldPrompts:
@@ -50,6 +43,9 @@ class FieldPrompts:
             self.table = FieldTable.model_validate_json(table)
         except ValidationError as error:
             raise ValueError(f"{FIELDS_KEY}: {first_fault(error)}") from error
+        self._rarity = {
+            name: RarityModel(task.together) for name, task in self.table.tasks.items() if task.together is not None
+        }
         self._ids = dict[str, int]()
         for control in self.table.controls:
             tokens = llama.tokenize(control.text, parse_special=True)
@@ -71,16 +67,34 @@ class FieldPrompts:
                 tokens.append(self.id_of(part))
         required = None if isinstance(request.plan, TextPlan) else request.plan.required
         odd_fields = self.table.odd_fields(task, values, required)
-        return ReadInput(tokens, odd_fields, self.table.rare_fields(task, values))
+        numbers_excess, together = self._compare_numbers(task, values)
+        excesses = [excess for excess in (numbers_excess, self._text_excess(task, tokens)) if excess is not None]
+        return ReadInput(
+            tokens, (*odd_fields, *together), self.table.rare_fields(task, values), max(excesses, default=None)
+        )
 
-    def out_of_distribution(self, task: str, prompt: Sequence[int]) -> OutOfDistribution:
-        task_fields, excess, control = self.table.tasks[task], None, None
-        if task_fields.most_strangeness is not None:
-            lengths = [len(self._llama.piece(token)) for token in prompt if not self._llama.is_control(token)]
-            excess = strangeness(lengths) - task_fields.most_strangeness
-        if task_fields.most_log_odds is not None:
-            control = self._ids[UNLIKE]
-        return OutOfDistribution(excess, control, task_fields.most_log_odds or 0.0)
+    def _compare_numbers(self, task: str, values: Mapping[str, Any]) -> tuple[float | None, list[OddField]]:
+        """By how much the score of the numbers exceeds its limit, None if it has none; and the fields that make it so.
+
+        Odd fields and codes do not count: they are judged by themselves.
+        """
+        rarity, max_score = self._rarity.get(task), self.table.tasks[task].max_score
+        if rarity is None or max_score is None:
+            return None, []
+        numbers = self.table.ordinary_numbers(task, values)
+        if (excess := rarity.score(numbers) - max_score) <= 0:
+            return excess, []
+        because = [named for named in rarity.compare(numbers).because if named.field in numbers]
+        return excess, [
+            OddField(field=named.field, value=named.value, why="together", usual=named.usual) for named in because
+        ]
+
+    def _text_excess(self, task: str, prompt: Sequence[int]) -> float | None:
+        """By how much the strangeness of the texts exceeds its limit; None if it has none."""
+        if (limit := self.table.tasks[task].most_strangeness) is None:
+            return None
+        lengths = [len(self._llama.piece(token)) for token in prompt if not self._llama.is_control(token)]
+        return strangeness(lengths) - limit
 
     def id_of(self, control: ControlToken) -> int:
         return self._ids[control.text]

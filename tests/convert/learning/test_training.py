@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.agent import share_interval
+from convert.agent import RarityModel, share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
 from convert.learning.doubts import read_as
-from convert.learning.noise import Noise
 from convert.learning.outliers import outliers_of
 from convert.learning.quality import AnsweredRow, held_out_counts, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.runs import MIN_BLOCKS, in_groups
 from convert.learning.study import folds_of
 from convert.learning.table import build_table
+from convert.learning.together import learn_numbers, with_held_out, with_scores
 from convert.learning.training_rows import Row, read_training_rows
 from edge_agent.core import extras
 from edge_agent.gguf import field_table
@@ -538,32 +538,6 @@ def test_the_page_shows_it_and_escapes_texts(tmp_path: Path) -> None:
     assert document["tasks"][0]["interval"] == pytest.approx(quality.interval)
 
 
-def mixed(number: int) -> str:
-    """Readings of two numbers and a note; every third lacks the second number."""
-    values = [{"rms": at / 7, "note": f"n{at}"} | ({"rpm": 2 * at} if at % 3 else {}) for at in range(number)]
-    return "".join(json.dumps({"input": value, "answer": LABELS[at % 2]}) + "\n" for at, value in enumerate(values))
-
-
-def test_noise_changes_numbers_alone_and_keeps_each_in_its_field(tmp_path: Path) -> None:
-    rows = read(tmp_path, mixed(60))
-    table = build_table(rows)
-    prompts = [list(table.parts("sound", row.values)) for row in rows]
-    noise = Noise(table, prompts, np.random.default_rng(0))
-    drawn = [noise.prompt() for _ in range(300)]
-    controls = {field.name: {*field.controls} for field in table.fields}
-    for parts in drawn:
-        place = iter(parts)
-        assert next(place) == prompts[0][0]
-        for name in table.tasks["sound"].fields:
-            assert next(place) in controls[name]
-            if name == "note":
-                assert next(place) in {f"n{at}" for at in range(60)}
-    # As a rule no row has them, and some numbers are beyond all rows.
-    assert sum(parts in prompts for parts in drawn) < 30
-    beyond = {control for field in table.fields if field.bins for control in (field.bins[0], field.bins[-1])}
-    assert sum(bool(beyond & {*parts}) for parts in drawn) > 30
-
-
 def test_few_ordinary_rows_are_taken_for_unlike_training(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
     answers = [replace(one, unlike=float(at)) for at, one in enumerate(answered(rows, []))]
@@ -584,13 +558,51 @@ def test_few_ordinary_rows_are_taken_for_unlike_training(tmp_path: Path) -> None
     assert limits_of([]) == (None, None)
 
 
-def test_only_readings_of_labelled_tasks_have_noise(tmp_path: Path) -> None:
-    for text, tasks, name, limit in (
-        (lines(50), TASKS, "sound", 0.0),
-        (lines(50).replace('{"rms": ', '"a ').replace('}, "answer', '", "answer'), TASKS, "sound", None),
-        ('{"input": {"rms": 1}, "answer": {"stop": true}}\n' * 50, REPORT, "report", None),
+def related(count: int, seed: int = 0) -> str:
+    """The speed follows the load, on one line where it is calm and on another where it is loud; some rows lack it."""
+    draw = random.Random(seed)
+    rows = []
+    for at in range(count):
+        label, load = at % 2, draw.uniform(0, 10)
+        value = {"load": load, "speed": (10 - load if label else load) + draw.gauss(0, 0.2), "hall": "n" * (at % 3)}
+        rows.append({"input": value if at % 10 else {"load": load}, "answer": LABELS[label]})
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_numbers_that_do_not_go_together_are_the_rarest(tmp_path: Path) -> None:
+    rows, later = read(tmp_path, related(400)), read(tmp_path, related(200, seed=1))
+    table = build_table(rows)
+    answers = with_scores(answered(later, []), rows, table, 0)
+    limit, _ = limits_of(answers)
+    assert limit is not None
+    usual = learn_numbers(rows, table, 0)
+    assert usual is not None
+    assert [field.name for field in usual.numbers] == ["load", "speed"]
+    rarity = RarityModel(with_held_out(usual, answers))
+    # A gap and a text count for nothing, and each of these speeds is usual with one of the labels.
+    for usual_one in ({"load": 2.0, "speed": 2.0}, {"load": 2.0, "speed": 8.0}, {"load": 2.0}, {}):
+        assert rarity.score(usual_one) < limit
+    compared = rarity.compare({"load": 2.0, "speed": 5.0})
+    assert compared.score > limit
+    assert len(compared.because) == 1
+    assert usual == learn_numbers(rows, table, 0)
+
+
+def test_what_goes_together_is_learnt_for_answers_that_are_scored(tmp_path: Path) -> None:
+    hours = '[tasks.sound]\nkind = "estimate"\n'
+    as_hours = "".join(
+        json.dumps({"input": {"rms": at % 10, "rpm": at % 7}, "answer": at % 9}) + "\n" for at in range(50)
+    )
+    for text, tasks, is_learnt in (
+        (lines(50), TASKS, True),
+        (as_hours, hours, True),
+        # Texts, a switch, and answers that are written.
+        (lines(50).replace('{"rms": ', '"a ').replace('}, "answer', '", "answer'), TASKS, False),
+        ('{"input": {"on": 1}, "answer": "calm"}\n{"input": {"on": 0}, "answer": "loud"}\n' * 50, TASKS, False),
+        ('{"input": {"rms": 1}, "answer": {"stop": true}}\n' * 50, REPORT, False),
     ):
-        assert build_table(read(tmp_path, text, tasks=tasks)).tasks[name].most_log_odds == limit
+        rows = read(tmp_path, text, tasks=tasks)
+        assert (learn_numbers(rows, build_table(rows), 0) is not None) is is_learnt
 
 
 def test_the_page_keeps_a_teacher_and_its_student_apart(tmp_path: Path) -> None:

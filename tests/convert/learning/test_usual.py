@@ -223,10 +223,9 @@ def test_a_rarity_is_rounded_before_it_is_said_to_be_rare(readings: UsualReading
     assert RarityModel(readings.model_copy(update={"tail": tail})).rarity_of(1e-9) == 0.1
 
 
-def test_covariances_of_many_numbers_fit_in_the_file(readings: UsualReadings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_covariances_of_many_numbers_fit_in_the_file(readings: UsualReadings) -> None:
     assert len(readings.components) > 2
-    monkeypatch.setattr("convert.learning.usual.MAX_BYTES", 500)
-    assert len(learn_usual(pump(LEARNT)).components) <= 2
+    assert len(learn_usual(pump(LEARNT), max_bytes=500).components) <= 2
 
 
 def test_rows_of_a_run_are_held_out_together() -> None:

@@ -1,5 +1,4 @@
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import strategies as st
 
 from edge_agent.core.pipe import Finish
 from edge_agent.engine.answer.labels import LabelAnswer, LabelTree, TokenPath
-from edge_agent.engine.prompt.field_prompts import OutOfDistribution
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
 END = 0
@@ -71,31 +69,13 @@ def test_a_label_without_tokens_is_named() -> None:
         LabelTree(["a", ""], letters, END)
 
 
-def test_what_is_unlike_training_is_a_choice_beside_the_first_tokens_of_all_labels() -> None:
-    unlike = ord("u")
-    rows = [row(a=0.0, d=0.0, u=math.log(4)), row(a=0.0, u=1.0), row(b=0.0, c=0.0)]
-    in_prompt = partial(CacheSequence, 0, [1], (0,), prompt_length=1)
-    limits = OutOfDistribution(token=unlike, max_log_odds=0.5)
-    apart = LabelAnswer(rows.__getitem__, LabelTree(["ab", "ac", "d"], letters, END), limits)
-    apart.read(in_prompt(), [0])
-    assert apart.finish is None
-    apart.read(CacheSequence(1, [1, 97], (1,), prompt_length=1), [2])
-    assert apart.result()["unlike"] == pytest.approx(math.log(2) - 0.5)
-
-    limits = OutOfDistribution(token=unlike, text_excess=3.0)
-    alike = LabelAnswer(rows.__getitem__, LabelTree(["ab", "ac"], letters, END), limits)
-    alike.read(in_prompt(), [1])
-    alike.read(CacheSequence(1, [1, 97], (1,), prompt_length=1), [2])
-    assert alike.finish is Finish.LABELS
-    assert alike.result() == {"scores": pytest.approx({"ab": 0.5, "ac": 0.5}), "unlike": 3.0}
-
-
-def test_nothing_is_unlike_the_training_of_a_model_that_was_not_trained_for_it() -> None:
-    tree = LabelTree(["ab", "ac"], letters, END)
-    answer = LabelAnswer({1: row(b=0.0, c=0.0)}.__getitem__, tree, OutOfDistribution())
-    answer.read(CacheSequence(0, [1], (0,), prompt_length=1), [0])  # the prompt's logits are not needed
+def test_only_the_logits_where_labels_part_are_read() -> None:
+    answer = LabelAnswer({1: row(b=0.0, c=0.0)}.__getitem__, LabelTree(["ab", "ac"], letters, END))
+    answer.read(CacheSequence(0, [1], (0,), prompt_length=1), [0])
+    assert answer.finish is None
     answer.read(CacheSequence(1, [1, 97], (1,), prompt_length=1), [1])
-    assert answer.result()["unlike"] is None
+    assert answer.finish is Finish.LABELS
+    assert answer.result() == {"scores": pytest.approx({"ab": 0.5, "ac": 0.5})}
 
 
 @settings(deadline=None)

@@ -21,7 +21,6 @@ from edge_agent.engine.engine import Engine
 from edge_agent.engine.priors import measure_priors
 from edge_agent.gguf.field_table import (
     ANSWER,
-    UNLIKE,
     ControlToken,
     FieldTable,
     InputField,
@@ -31,6 +30,7 @@ from edge_agent.gguf.field_table import (
 )
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import FIELDS_KEY, read_model_facts
+from edge_agent.gguf.usual_readings import UsualReadings
 from edge_agent.loader import config_hints, load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.tools.doctor.model import untrained_tasks
@@ -67,6 +67,20 @@ TABLE = FieldTable.model_validate(
     }
 )
 DOCUMENT = TABLE.model_dump_json(by_alias=True)
+# The speed is a thousand times the level, within 100.
+USUAL = UsualReadings.model_validate(
+    {
+        "numbers": [
+            {"name": name, "center": center, "scale": center / 2, "low": 0, "high": 2 * center, "missing": 1, "odd": 1,
+             "expected": 0}
+            for name, center in (("rms", 1), ("motor.rpm", 1000))
+        ],
+        "values": [],
+        "components": [{"weight": 1, "mean": [0, 0], "covariance": [[1], [0.99, 1]]}],
+        "scores": [0.0, 1.0, 2.0],
+        "tail": None,
+    }
+)  # fmt: skip
 
 
 def parts(task: str, value: Any) -> list[str]:
@@ -122,7 +136,7 @@ RANGED = FieldTable.model_validate(
     {
         "tasks": {
             "sound": {
-                "kind": "classify", "labels": LABELS, "fields": ("rms", "rpm", "note"), "most_log_odds": 1e9,
+                "kind": "classify", "labels": LABELS, "fields": ("rms", "rpm", "note"), "most_log_odds": 1.0,
                 "required": ("rms",), "min_numbers": 1,
             },
         },
@@ -213,19 +227,24 @@ def run(value: object, *, task: str = "sound", labels: tuple[str, ...] = LABELS,
 
 def test_what_is_unlike_training_is_said_beside_scores(open_llama: OpenLlama, trained: Path, tmp_path: Path) -> None:
     assert finished(open_llama(model=trained, tasks=()), run({"rms": 0.7}))[1].unlike is None
-    reading, texts = ({"rms": 0.7}, {"rms": 0.7, "note": "zzz"})
-    for limits, value, is_unlike in (
-        ((-1e6, None), reading, True),
-        ((1e6, None), reading, False),
-        ((None, 0.5), reading, False),
+    reading, apart = ({"rms": 0.7, "motor.rpm": rpm} for rpm in (700, 1400))
+    texts = reading | {"note": "zzz"}
+    for limits, value, is_unlike, fields in (
+        ((10.0, None), reading, False, []),
+        ((10.0, None), apart, True, ["motor.rpm"]),
+        # A gap does not count.
+        ((10.0, None), {"rms": 0.7}, False, []),
+        ((None, 0.5), apart, False, []),
         # Each letter is a token.
-        ((None, 0.5), texts, True),
-        ((1e6, 9.0), texts, False),
+        ((None, 0.5), texts, True, []),
+        ((10.0, 9.0), texts, False, []),
     ):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        model = make_trained(folder, TABLE.with_limits({"sound": limits}))
+        model = make_trained(folder, TABLE.with_together({"sound": USUAL}).with_limits({"sound": limits}))
         answer = finished(open_llama(model=model, tasks=()), run(value))[1]
         assert answer.is_unlike is is_unlike
+        assert answer.marks == (["unlike-training"] if is_unlike else [])
+        assert [odd.field for odd in answer.odd_fields] == fields
         assert sum((answer.scores or {}).values()) == pytest.approx(1)
 
 
@@ -305,10 +324,9 @@ def config_with(tasks: dict[str, ClassifyTask]) -> Config:
 
 
 def test_limits_keep_all_else_of_a_table() -> None:
-    found = TABLE.with_limits({"sound": (2.0, None)})
-    assert ControlToken(UNLIKE) in found.controls
-    assert ControlToken(UNLIKE) not in TABLE.controls
-    assert found.with_limits({"sound": (None, None)}) == TABLE
+    limited = TABLE.with_limits({"sound": (2.0, None)})
+    assert limited.controls == TABLE.controls
+    assert limited.with_limits({"sound": (None, None)}) == TABLE
 
 
 def test_a_number_is_scored_by_its_ranges(open_llama: OpenLlama, trained: Path) -> None:
