@@ -1,0 +1,152 @@
+"""One machine: its values as they are now, their last minutes, and what makes a reading of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.core.signal_tables import MOMENTARY, SignalsTable, TriggerTable, window_name
+from edge_agent.signals.window import Window
+
+EVERY = "every"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a task is asked about a machine."""
+
+    table: str
+    machine: str
+    trigger: str
+    at: float
+    input: dict[str, dict[str, float | None]]
+
+
+class Track:
+    """One value of one machine."""
+
+    __slots__ = ("_max_age_s", "_settled_at", "arrived_at", "reference", "value", "was_above", "was_below", "window")
+
+    def __init__(self, window_s: float, max_age_s: float) -> None:
+        self.value: float | None = None  # None: it is missing.
+        self.arrived_at: float | None = None
+        self.window = Window(window_s)
+        self.reference: float | None = None  # What a change is measured against.
+        self.was_above = self.was_below = False  # Beyond a limit of the trigger, and not back yet.
+        self._max_age_s = max_age_s
+        self._settled_at = -math.inf  # Until when the window is complete.
+
+    def settle(self, now: float) -> None:
+        """The value has held until now, or until it was too old."""
+        if self.value is not None and self.arrived_at is not None:
+            expires_at = self.arrived_at + self._max_age_s
+            if (end := min(now, expires_at)) > self._settled_at:
+                self.window.hold(self.value, self._settled_at, end)
+            if now >= expires_at:
+                self.value = None
+        self._settled_at = now
+
+    def receive(self, value: float | None, now: float) -> None:
+        """A message says what the value is, or that there is none."""
+        self.settle(now)
+        self.value, self.arrived_at = value, now
+        if value is not None:
+            self.window.arrive(value, now)
+
+    def seed(self, value: float | None, now: float) -> None:
+        """A retained message says what the value was last; its window starts now."""
+        if self.value is None:
+            self.settle(now)
+            self.value, self.arrived_at = value, now
+            self.reference = value if self.reference is None else self.reference
+
+    def lose(self, now: float) -> None:
+        """From now on nobody knows the value."""
+        self.settle(now)
+        self.value = None
+
+    def restore(self, settled_at: float, arrived_at: float | None) -> None:
+        self._settled_at, self.arrived_at = settled_at, arrived_at
+
+
+class Machine:
+    def __init__(self, table: str, name: str, config: SignalsTable, now: float) -> None:
+        self.name = name
+        self.tracks = {value: Track(config.window_s, config.max_age_of(value)) for value in config.values}
+        self.heard_at = now  # The last message.
+        self.read_at = -math.inf  # The last reading.
+        self.recorded_at = -math.inf  # The last reading that was kept as a row.
+        self.waiting_trigger: str | None = None  # It came within `min_gap_s` of a reading.
+        self._table = table
+        self._config = config
+
+    def receive(self, values: dict[str, float | None], now: float) -> str | None:
+        """Takes what one message says. Gives what makes a reading of it, if anything does."""
+        self.heard_at = now
+        fired = None
+        for name, value in values.items():
+            track = self.tracks[name]
+            track.receive(value, now)
+            if value is not None:
+                cause = _fire(name, track, value, self._config.trigger)
+                fired = fired or cause
+        return fired
+
+    def lacks(self, now: float) -> list[str]:
+        """The values without which there is no reading, and those that are known for too short a part of the window."""
+        lacking = []
+        for name, value in self._config.values.items():
+            track = self.tracks[name]
+            track.settle(now)
+            if value.optional:
+                continue
+            needs_window = not MOMENTARY.issuperset(self._config.features_of(name))
+            if track.value is None or (needs_window and track.window.coverage(now) < self._config.min_coverage):
+                lacking.append(name)
+        return lacking
+
+    def read(self, trigger: str, now: float) -> Reading:
+        """To be called if nothing is lacking."""
+        self.read_at, self.waiting_trigger = now, None
+        return Reading(self._table, self.name, trigger, now, self.input(now))
+
+    def input(self, now: float) -> dict[str, dict[str, float | None]]:
+        return {name: self._features_of(name, now) for name in self.tracks}
+
+    def _features_of(self, name: str, now: float) -> dict[str, float | None]:
+        track, config = self.tracks[name], self._config
+        known: dict[str, Any] = {"last": track.value}
+        known["age_s"] = None if track.value is None or track.arrived_at is None else now - track.arrived_at
+        features = config.features_of(name)
+        if not MOMENTARY.issuperset(features):
+            window = window_name(config.window_s)
+            known |= {f"{feature}_{window}": figure for feature, figure in track.window.features(now).items()}
+        return {field: _rounded(known[field]) for field in config.fields_of(name)}
+
+
+def _fire(name: str, track: Track, value: float, trigger: TriggerTable) -> str | None:
+    """What a new value triggers."""
+    fired = None
+    if name in trigger.on_change:
+        if track.reference is None:
+            track.reference = value
+        elif abs(value - track.reference) > trigger.dead_band.get(name, 0.0):
+            track.reference, fired = value, f"{name} changed"
+    return_by = trigger.hysteresis.get(name, 0.0)
+    if (limit := trigger.above.get(name)) is not None:
+        if value > limit and not track.was_above:
+            track.was_above, fired = True, f"{name} above {limit:g}"
+        elif value <= limit - return_by:
+            track.was_above = False
+    if (limit := trigger.below.get(name)) is not None:
+        if value < limit and not track.was_below:
+            track.was_below, fired = True, f"{name} below {limit:g}"
+        elif value >= limit + return_by:
+            track.was_below = False
+    return fired
+
+
+def _rounded(figure: float | None) -> float | None:
+    """To six digits: as much as a 32-bit float carries, and the same text from every sum that should be equal."""
+    return None if figure is None else float(f"{figure:.6g}")

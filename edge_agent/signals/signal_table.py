@@ -1,0 +1,208 @@
+"""One `[signals.NAME]` table at work: messages in, readings out. It has no clock: all depends on the messages' times.
+
+So a replay of the same messages gives the same readings. Times are seconds that never go back.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_agent.core import topics
+from edge_agent.core.signal_tables import SignalsTable, machine_fault
+from edge_agent.signals import values
+from edge_agent.signals.machine import EVERY, Machine, Reading
+from edge_agent.signals.values import NotTakenError
+
+# Routes by topic; a plant that makes up topics must not fill the memory.
+_MAX_ROUTES = 10_000
+_MAX_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a message says of one machine. A value that is None is missing from now on."""
+
+    machine: str
+    values: dict[str, float | None]
+
+
+class Source(Protocol):
+    """Reads messages as one kind of source sends them."""
+
+    @property
+    def filters(self) -> frozenset[str]:
+        """The topics to subscribe to."""
+
+    def read(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> list[Update]:
+        """What the message says. Raises NotTakenError."""
+
+    def lose(self) -> None:
+        """The connection is lost."""
+
+
+class TopicSource:
+    """A topic for each value, or several values in one payload."""
+
+    def __init__(self, config: SignalsTable) -> None:
+        self.filters = frozenset(value.topic for value in config.values.values() if value.topic is not None)
+        self._config = config
+        self._routes: dict[str, dict[str, list[str]]] = {}
+
+    def read(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> list[Update]:
+        routes = self._route(topic)
+        if not routes:
+            return []
+        document, config = values.parse(payload), self._config
+        updates = []
+        for machine, names in routes.items():
+            taken: dict[str, float | None] = {}
+            for name in names:
+                if is_retained and not config.values[name].retained:
+                    continue
+                content = values.read(config.values[name], document, now, config.max_age_of(name))
+                if not isinstance(content, values.Absent):
+                    taken[name] = content
+            if taken:
+                updates.append(Update(machine, taken))
+        return updates
+
+    def lose(self) -> None:
+        pass
+
+    def _route(self, topic: str) -> dict[str, list[str]]:
+        """The values that a topic may hold, by machine."""
+        routes = self._routes.get(topic)
+        if routes is None:
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            routes = self._routes[topic] = {}
+            for name, value in self._config.values.items():
+                matched = topics.wildcard_values(value.topic or "", topic)
+                if matched is not None:
+                    machine = topics.fill_publish_pattern(self._config.machine, matched)
+                    routes.setdefault(self._config.names.get(machine, machine), []).append(name)
+        return routes
+
+
+class SignalTable:
+    def __init__(self, name: str, config: SignalsTable, source: Source) -> None:
+        self.name = name
+        self.config = config
+        self.source = source
+        self.machines: dict[str, Machine] = {}
+        self.refused: set[str] = set()  # Machines beyond `max_machines`, as far as they are counted.
+        self.not_taken = Counter[str]()  # Payloads by reason.
+        self.last_not_taken: tuple[str, str] | None = None  # The topic and the reason.
+        self.readings = 0
+        self.incomplete = 0  # Readings that were due while a value was missing.
+        self.recordings: list[Reading] = []  # To be kept as rows.
+        # When which machine is due, and whether by `every_s` instead of a trigger that had to wait.
+        self._due: list[tuple[float, int, str, bool]] = []
+        self._numbers = itertools.count()
+
+    def receive(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> Iterator[Reading]:
+        """Takes one message, which may be for another table. Gives the readings that are due by then."""
+        yield from self.advance(now)
+        try:
+            updates = self.source.read(topic, payload, is_retained=is_retained, now=now)
+        except NotTakenError as error:
+            self.not_taken[error.reason] += 1
+            self.last_not_taken = topic, error.reason
+            return
+        for update in updates:
+            machine = self._machine(update.machine, now)
+            if machine is None:
+                continue
+            if is_retained:
+                for name, value in update.values.items():
+                    machine.tracks[name].seed(value, now)
+            elif fired := machine.receive(update.values, now):
+                yield from self._trigger(machine, fired, now)
+
+    def advance(self, now: float) -> Iterator[Reading]:
+        """The readings that are due by now, each as of its time."""
+        while self._due and self._due[0][0] <= now:
+            at, _, name, is_check = heapq.heappop(self._due)
+            machine = self.machines.get(name)
+            if machine is None:
+                continue
+            if not is_check:
+                if machine.waiting_trigger is not None:
+                    yield from self._read(machine, machine.waiting_trigger, at)
+            elif at - machine.heard_at >= self.config.forget_s:
+                del self.machines[name]
+            else:
+                self._push(self._next_check(name, at), name, is_check=True)
+                if self.config.every_s:
+                    yield from self._trigger(machine, EVERY, at)
+
+    @property
+    def due_at(self) -> float | None:
+        return self._due[0][0] if self._due else None
+
+    def lose(self, now: float) -> None:
+        """The connection is lost: from now on no value is known."""
+        self.source.lose()
+        for machine in self.machines.values():
+            for track in machine.tracks.values():
+                track.lose(now)
+
+    def adopt(self, machine: Machine, now: float) -> None:
+        """Follows a machine of an earlier process."""
+        self.machines[machine.name] = machine
+        self._push(self._next_check(machine.name, now), machine.name, is_check=True)
+
+    def lacking(self, now: float) -> dict[str, list[str]]:
+        """The values that machines lack, by machine; the first few."""
+        lacks = ((name, machine.lacks(now)) for name, machine in sorted(self.machines.items()))
+        return dict(itertools.islice(((name, lacking) for name, lacking in lacks if lacking), _MAX_NAMED))
+
+    def _machine(self, name: str, now: float) -> Machine | None:
+        machine = self.machines.get(name)
+        if machine is None:
+            if machine_fault(name) or len(self.machines) >= self.config.max_machines:
+                if len(self.refused) < self.config.max_machines:
+                    self.refused.add(name)
+                return None
+            machine = Machine(self.name, name, self.config, now)
+            self.adopt(machine, now)
+        return machine
+
+    def _trigger(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
+        earliest = machine.read_at + self.config.min_gap_s
+        if now >= earliest:
+            yield from self._read(machine, trigger, now)
+        elif machine.waiting_trigger is None:
+            machine.waiting_trigger = trigger
+            self._push(earliest, machine.name, is_check=False)
+
+    def _read(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
+        machine.waiting_trigger = None
+        if machine.lacks(now):
+            self.incomplete += 1
+            return
+        self.readings += 1
+        reading = machine.read(trigger, now)
+        if self.config.record_every_s and now - machine.recorded_at >= self.config.record_every_s:
+            machine.recorded_at = now
+            self.recordings.append(reading)
+        yield reading
+
+    def _next_check(self, machine: str, now: float) -> float:
+        """When it is due after now. Machines are spread over the interval by their names, the same in each process."""
+        interval = self.config.every_s or self.config.forget_s
+        phase = zlib.crc32(machine.encode()) / 2**32 * interval
+        number = math.floor((now - phase) / interval) + 1
+        while number * interval + phase <= now:  # by rounding
+            number += 1
+        return number * interval + phase
+
+    def _push(self, at: float, machine: str, *, is_check: bool) -> None:
+        heapq.heappush(self._due, (at, next(self._numbers), machine, is_check))

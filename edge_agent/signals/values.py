@@ -1,0 +1,118 @@
+"""One payload -> the numbers in it that a table asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from edge_agent.core.clock import parse_timestamp
+from edge_agent.core.signal_tables import Path, ValueTable
+from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
+
+MAX_PAYLOAD_BYTES = 1_000_000
+_GOOD_QUALITY = 192
+_MILLISECONDS_FROM = 1e11
+
+
+class Absent(Enum):
+    """Where a payload does not have a value: it is unchanged."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+
+
+class NotTakenError(Exception):
+    """A payload that cannot be used; `reason` is a word for health."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def parse(payload: bytes) -> Any:
+    """JSON as it is, any other text as a text. Raises NotTakenError."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise NotTakenError("too-long")
+    try:
+        text = payload.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise NotTakenError("not-text") from error
+    if not text:
+        raise NotTakenError("empty")
+    try:
+        return parse_json(text)
+    except NotJsonError as error:
+        if text[0] in "{[":
+            raise NotTakenError("bad-json") from error
+        return text
+
+
+def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> float | None | Absent:
+    """The number of a value; None if the payload says that there is none, ABSENT if it says nothing.
+
+    now: seconds since 1970, if the clock is set. Raises NotTakenError.
+    """
+    content = _follow(value.path, document)
+    if isinstance(content, Absent):
+        return ABSENT
+    if value.time and _is_late(_follow(value.time, document), now, max_age_s):
+        raise NotTakenError("late")
+    if value.quality and not _is_good(_follow(value.quality, document)):
+        return None
+    return number(content, value.map)
+
+
+def number(content: Any, numbers: Mapping[str, float]) -> float | None:
+    """Raises NotTakenError."""
+    if content is None:
+        return None
+    text = content.strip() if isinstance(content, str) else str(content).lower() if isinstance(content, bool) else None
+    if text is not None and text in numbers:
+        return numbers[text]
+    if isinstance(content, bool):
+        return float(content)
+    # float() takes underscores, which no sensor writes.
+    result = None if text is not None and "_" in text else number_of(content)
+    if result is None:
+        raise NotTakenError("not-a-number")
+    return result
+
+
+def _follow(path: Path, document: Any) -> Any:
+    """What stands there; ABSENT if nothing does."""
+    for step in path:
+        if isinstance(step, dict) and isinstance(document, list):
+            elements = (
+                element
+                for element in document
+                if isinstance(element, dict) and all(element.get(key) == expected for key, expected in step.items())
+            )
+            document = next(elements, ABSENT)
+        elif isinstance(step, str) and isinstance(document, dict):
+            document = document.get(step, ABSENT)
+        elif isinstance(step, int) and isinstance(document, list) and -len(document) <= step < len(document):
+            document = document[step]
+        else:
+            return ABSENT
+    return document
+
+
+def _is_good(quality: Any) -> bool:
+    if isinstance(quality, bool):
+        return quality
+    level = number_of(quality)
+    return level is None or level >= _GOOD_QUALITY
+
+
+def _is_late(time: Any, now: float, max_age_s: float) -> bool:
+    seconds = parse_timestamp(time)
+    if seconds is None:
+        seconds = number_of(time)
+        if seconds is None:
+            return False
+        if seconds >= _MILLISECONDS_FROM:
+            seconds /= 1000
+    return now - seconds > max_age_s
