@@ -50,6 +50,7 @@ from edge_agent.worker.supervisor import CanaryAnswered, FromWorker, Supervisor
 
 if TYPE_CHECKING:
     from edge_agent.pool.link import PoolLink
+    from edge_agent.signals.feed import Feed
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Agent:
             weights_sha256=model.weights_sha256,
         )
         self._pool = _pool_link(config, self._inbox.deliver)
+        self._feed = _feed(config, self._connections)
         board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(board, self._inbox.deliver)
         self._governor = Governor(config.governor)
@@ -110,8 +112,9 @@ class Agent:
             governor=self._governor,
             energy=self._energy,
         )
-        if self._pool is not None:
-            self._status.add_part(self._pool)
+        for part in (self._pool, self._feed):
+            if part is not None:
+                self._status.add_part(part)
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
         self._revocation_watch = RevocationWatch(config, self._supervisor, self._status.alarms.set_revocations)
@@ -143,8 +146,9 @@ class Agent:
         self._supervisor.start(time.monotonic())
         self._connections.subscribe(self._commands.config)
         self._connections.start()
-        if self._pool is not None:
-            self._pool.start()
+        for part in (self._pool, self._feed):
+            if part is not None:
+                part.start()
         try:
             while self._exit_code is None:
                 self._step()
@@ -336,6 +340,9 @@ class Agent:
             self._status.publish_event("recalibration", recalibration)
             # `info` says where scores come from.
             self._status.publish_all()
+        if self._feed is not None:
+            for reading in self._feed.tick(now):
+                self._dispatcher.admission.receive(reading, now)
         if self._pool is not None:
             unable_to_reply_s = self._connections.data_lost_s(now)
             self._pool.set_places(self._dispatcher.spare_slots, unable_to_reply_s=unable_to_reply_s)
@@ -352,7 +359,7 @@ class Agent:
 
     def _stalled_part(self, now: float) -> str | None:
         return stalled_part(
-            network=self._connections.network_threads_alive,
+            network=self._connections.network_threads_alive | (self._feed.network_threads_alive if self._feed else {}),
             worker_silent_s=self._supervisor.silent_s(now),
             has_or_expects_worker=self._supervisor.has_or_expects_worker or self._model_switch.is_underway,
             monitor_silent_s=now - self._monitor.advanced_at,
@@ -402,6 +409,8 @@ class Agent:
         if self._pool is not None:
             self._pool.set_places(0)
         self._monitor.stop()
+        if self._feed is not None:
+            self._feed.stop(GOODBYE_S)
         if switch_end := self._model_switch.stop(now):
             self._on_switch_ended(switch_end, now)
         self._delivery.stop(GOODBYE_S)
@@ -415,6 +424,15 @@ class Agent:
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)
         self._renderer.stop()
+
+
+def _feed(config: Config, connections: Connections) -> Feed | None:
+    """None = the board joins no values, and pays for none."""
+    if not config.signals:
+        return None
+    from edge_agent.signals.feed import Feed  # noqa: PLC0415 - most boards get whole readings
+
+    return Feed(config, connections.control)
 
 
 def _pool_link(config: Config, deliver: Callable[[SharedRequest], object]) -> PoolLink | None:

@@ -21,6 +21,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.fields import AuditedTask
 from edge_agent.core.pipe import ECHO_MODEL
+from edge_agent.core.signal_tables import MAX_TRACKS
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.bundle import listed_weights, trained_templates
 from edge_agent.models.record import in_force, model_faults, model_refusals, revocations_hint, switched_hint
@@ -63,6 +64,7 @@ def check_document(
         *_topics_faults(config),
         *_promise_faults(config),
         *_pool_faults(config),
+        *_signals_faults(config),
         *example_faults(config.tasks),
         *(extra_checks(config) if extra_checks else ()),
     ]
@@ -164,6 +166,17 @@ def _promise_faults(config: Config) -> Iterator[str]:
             yield f"{key}: requires an `audit_rate` above 0 (got {task.min_accuracy})"
 
 
+def _signals_faults(config: Config) -> Iterator[str]:
+    """Tasks without the table that they name, and more machines and values than there is memory for."""
+    for name, task in config.tasks.items():
+        if task.signals is not None and task.signals not in config.signals:
+            rule = f"should be one of {', '.join(config.signals) or 'none'}"
+            yield f"{field_name(('tasks', name, 'signals'))}: {rule} (got {shown(task.signals)})"
+    tracks = sum(table.max_machines * len(table.values) for table in config.signals.values())
+    if tracks > MAX_TRACKS:
+        yield f"signals: machines × values of all tables should be at most {MAX_TRACKS} (got {tracks})"
+
+
 def _pool_faults(config: Config) -> Iterator[str]:
     """Topics that AMQP cannot carry: a message with one would cut each board off that gets it."""
     if config.pool_topics is None:
@@ -184,9 +197,15 @@ def _topics_faults(config: Config) -> Iterator[str]:
     for name, task in config.tasks.items():
         for number, text in enumerate(task.subscribe):
             filters.setdefault(text, field_name(("tasks", name, "subscribe", number)))
+    heard = filters | {
+        value.topic: field_name(("signals", table, "values", name))
+        for table, signals in config.signals.items()
+        for name, value in signals.values.items()
+        if value.topic is not None
+    }
     for name, task in config.tasks.items():
-        answer = topics.sample_of_publish_pattern(task.publish or "")
-        readers = [key for text, key in filters.items() if answer and topics.matches(text, answer)]
+        answer = topics.sample_of_publish_pattern(task.reply_pattern)
+        readers = [key for text, key in heard.items() if answer and topics.matches(text, answer)]
         if readers:
             reason = f"its answers would be readings of {', '.join(readers)}; use another topic"
             yield f"{field_name(('tasks', name, 'publish'))}: {reason} (got {shown(task.publish)})"

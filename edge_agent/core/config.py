@@ -27,6 +27,7 @@ from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
 from edge_agent.core.kinds.registry import TaskConfig
 from edge_agent.core.pipe import EngineSettings, is_echo
+from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.core.table import RatePerMinute, Table, TopicFilter, checked
 from edge_agent.core.topics import TaskTopics
 from edge_agent.core.wording import shown
@@ -35,6 +36,7 @@ MAX_HOSTS = 8
 MAX_PUBLIC_KEYS = 4
 # `info` describes each task.
 MAX_TASKS = 256
+MAX_SIGNALS = 64
 # Host names of images: fifty boards called "raspberrypi" would take over each other's session.
 _UNNAMED_HOSTS = {
     *("localhost", "raspberrypi", "debian", "ubuntu", "orangepi", "orangepi5", "rock-5b", "rock5b", "armbian"),
@@ -342,6 +344,7 @@ class Config(Table):
     engine: EngineSettings = EngineSettings()
     queue: QueueConfig = QueueConfig()
     tasks: Annotated[dict[Name, TaskConfig], Field(max_length=MAX_TASKS)] = Field(default_factory=dict)
+    signals: Annotated[dict[Name, SignalsTable], Field(max_length=MAX_SIGNALS)] = Field(default_factory=dict)
     feedback: FeedbackConfig = FeedbackConfig()
     commands: CommandsConfig = CommandsConfig()
     board: BoardConfig = BoardConfig()

@@ -23,6 +23,7 @@ class Message:
     content_type: str | None = None
     expiry_s: int | None = None
     received_at: float  # Seconds of the monotonic clock.
+    machine: str | None = None  # Whose reading it is, where the board has joined it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ class ValueTable(Table):
     path: Path = ()
     """Where the value stands in a payload of JSON: keys of objects, numbers of elements, or `{ id = "…" }` for the
     element of an array in which that key has that value. Default: the payload is the value."""
-    map: dict[str, _Number] = {}
+    map: dict[str, _Number] = Field(default_factory=dict)
     """Numbers for texts, such as `{ ON = 1, OFF = 0 }`."""
     max_age_s: Annotated[float, Field(ge=0, le=31_536_000, strict=False)] | None = None
     """How long a value holds after its arrival; then it is missing. 0 means until the next one. Default: `window_s`, or
@@ -71,13 +71,13 @@ class TriggerTable(Table):
 
     on_change: Annotated[tuple[ValueName, ...], Field(strict=False)] = ()
     """Values whose change makes a reading."""
-    dead_band: dict[ValueName, Annotated[float, Field(gt=0, strict=False)]] = {}
+    dead_band: dict[ValueName, Annotated[float, Field(gt=0, strict=False)]] = Field(default_factory=dict)
     """By how much a value of `on_change` must differ from that of the last such reading. Default: at all."""
-    above: dict[ValueName, _Number] = {}
+    above: dict[ValueName, _Number] = Field(default_factory=dict)
     """Makes a reading when a value rises above this number."""
-    below: dict[ValueName, _Number] = {}
+    below: dict[ValueName, _Number] = Field(default_factory=dict)
     """Makes a reading when a value falls below this number."""
-    hysteresis: dict[ValueName, Annotated[float, Field(gt=0, strict=False)]] = {}
+    hysteresis: dict[ValueName, Annotated[float, Field(gt=0, strict=False)]] = Field(default_factory=dict)
     """How far a value must return beyond `above` or `below` before it can cross again. Default: at all."""
 
 
@@ -89,7 +89,7 @@ class SignalsTable(Table):
     machine: str = "{1}"
     """A machine's name, from the topic: `{1}` is what the first wildcard of a value's filter matched. With Sparkplug,
     made of `{group}`, `{node}` and `{device}`; `{node}/{device}` if this is left out."""
-    names: dict[str, str] = {}
+    names: dict[str, str] = Field(default_factory=dict)
     """Other names for what `machine` gives, such as `{ tasmota_A1B2C3 = "pump-7" }`."""
     window_s: Annotated[float, Field(ge=1, le=604_800, strict=False)] = 600.0
     """How far back a reading looks, in seconds. The names of its fields say it, such as `mean_10m`."""

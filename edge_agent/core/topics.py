@@ -103,6 +103,11 @@ def discovery_status(prefix: str) -> str:
     return f"{prefix}/status"
 
 
+def signals_topic(table: str, machine: str) -> str:
+    """Where a reading that the board joined stands inside it, as if it had come from the bus. No client can send it."""
+    return f"$signals/{table}/{machine}"
+
+
 def ask_reply_topic(root: str, unique: str) -> str:
     """A private reply topic of one run of `edge-agent ask`."""
     return f"{root}/reply/ask/{unique}"

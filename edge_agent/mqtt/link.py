@@ -96,6 +96,7 @@ class MqttLink:
         will: Called at each attempt, because a will names its session.
         is_persistent: The broker keeps messages while this connection is down. Otherwise each connection starts clean.
         wants_retained: A subscription also delivers retained messages. At MQTT 3.1.1 it always does.
+        qos: Of its subscriptions.
         follows: While that link is connected, this one goes to the same broker.
         will_delay_s: A will waits this long for the connection to come back.
         reports_published: The outbox's results cause events. Otherwise they are taken at the next event.
@@ -110,6 +111,7 @@ class MqttLink:
         will: Callable[[], Publication] | None = None,
         is_persistent: bool = False,
         wants_retained: bool = False,
+        qos: int = 1,
         follows: MqttLink | None = None,
         will_delay_s: int = WILL_DELAY_S,
         reports_published: bool = False,
@@ -126,6 +128,7 @@ class MqttLink:
         self._will = will
         self._is_persistent = is_persistent
         self._wants_retained = wants_retained
+        self._qos = qos
         self._follows = follows
         self._will_delay_s = will_delay_s
         self._reports_published = reports_published
@@ -303,11 +306,11 @@ class MqttLink:
 
     def _subscribe(self, topic_filter: str) -> int | None:
         if not self._is_v5:
-            return self._client.subscribe(topic_filter, qos=1)[1]
+            return self._client.subscribe(topic_filter, qos=self._qos)[1]
         retained = (
             SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if self._wants_retained else SubscribeOptions.RETAIN_DO_NOT_SEND
         )
-        options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=retained)
+        options = SubscribeOptions(qos=self._qos, retainAsPublished=False, retainHandling=retained)
         return self._client.subscribe(topic_filter, options=options)[1]
 
     def _on_subscribe(self, _client: object, _data: object, number: int, reasons: list[ReasonCode], *_: object) -> None:

@@ -47,7 +47,7 @@ class RequestParser:
             return []
         readings = []
         for task in self._tasks.values():
-            for topic_filter in task.config.subscribe:
+            for topic_filter in task.config.reading_filters:
                 values = topic_names.wildcard_values(topic_filter, message.topic)
                 if values is not None:
                     readings.append(self._parse_reading(task, values, message))
@@ -100,7 +100,7 @@ class RequestParser:
 
     def _parse_reading(self, task: Task, values: tuple[str, ...], message: Message) -> Request:
         # What a wildcard stands for comes from outside: it may be empty, or lead where replies must not go.
-        reply_topic = topic_names.fill_publish_pattern(task.config.publish or "", values)
+        reply_topic = topic_names.fill_publish_pattern(task.config.reply_pattern, values)
         if topic_names.reply_topic_fault(reply_topic):
             reply_topic = self._topics.response(task.name)
         envelope, refusal = self._parse_payload(message, task, is_reading=True)
@@ -153,6 +153,7 @@ class RequestParser:
             may_be_duplicate=bool(client_key) or message.is_duplicate,
             is_redelivery=message.is_duplicate,
             arrived_at=message.received_at,
+            machine=message.machine,
             refusal=refusal,
         )
         is_bare = envelope is None or isinstance(envelope, BareInput)
@@ -162,7 +163,7 @@ class RequestParser:
             request.task, request.envelope = task, envelope
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
             request.deadline_at, request.deadline = self._deadline(task, envelope, message)
-            if task.config.keep == "latest":
+            if task.config.keeps_latest:
                 request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
         return request
 

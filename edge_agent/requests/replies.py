@@ -180,6 +180,7 @@ class Replies:
             "id": request.id,
             "task": request.task_name,
             "device": self._device,
+            "machine": request.machine,
             "ts": timestamp(),
             "status": status.value,
             "output": None,

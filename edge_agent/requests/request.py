@@ -34,6 +34,7 @@ class Request:
     may_be_duplicate: bool  # An earlier request with this key answers this one too.
     is_redelivery: bool
     arrived_at: float
+    machine: str | None = None  # Whose reading it is, where the board has joined it.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.
     task: Task | None = None

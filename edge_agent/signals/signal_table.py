@@ -10,11 +10,12 @@ import itertools
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge_agent.core import topics
+from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
 from edge_agent.signals import values
 from edge_agent.signals.machine import EVERY, Machine, Reading
@@ -46,6 +47,12 @@ class Source(Protocol):
     def lose(self) -> None:
         """The connection is lost."""
 
+    def take_requests(self, now: float) -> Sequence[Publication]:
+        """What is to be sent to the machines' side now."""
+
+    def as_health(self) -> dict[str, Any]:
+        """Its own figures."""
+
 
 class TopicSource:
     """A topic for each value, or several values in one payload."""
@@ -76,6 +83,12 @@ class TopicSource:
     def lose(self) -> None:
         pass
 
+    def take_requests(self, now: float) -> Sequence[Publication]:  # noqa: ARG002 - a Source's
+        return ()
+
+    def as_health(self) -> dict[str, Any]:
+        return {}
+
     def _route(self, topic: str) -> dict[str, list[str]]:
         """The values that a topic may hold, by machine."""
         routes = self._routes.get(topic)
@@ -103,6 +116,7 @@ class SignalTable:
         self.readings = 0
         self.incomplete = 0  # Readings that were due while a value was missing.
         self.recordings: list[Reading] = []  # To be kept as rows.
+        self._now = 0.0  # Of the last message, or of the last `advance`.
         # When which machine is due, and whether by `every_s` instead of a trigger that had to wait.
         self._due: list[tuple[float, int, str, bool]] = []
         self._numbers = itertools.count()
@@ -128,6 +142,7 @@ class SignalTable:
 
     def advance(self, now: float) -> Iterator[Reading]:
         """The readings that are due by now, each as of its time."""
+        self._now = now
         while self._due and self._due[0][0] <= now:
             at, _, name, is_check = heapq.heappop(self._due)
             machine = self.machines.get(name)
@@ -159,10 +174,21 @@ class SignalTable:
         self.machines[machine.name] = machine
         self._push(self._next_check(machine.name, now), machine.name, is_check=True)
 
-    def lacking(self, now: float) -> dict[str, list[str]]:
+    def lacking(self) -> dict[str, list[str]]:
         """The values that machines lack, by machine; the first few."""
-        lacks = ((name, machine.lacks(now)) for name, machine in sorted(self.machines.items()))
+        lacks = ((name, machine.lacks(self._now)) for name, machine in sorted(self.machines.items()))
         return dict(itertools.islice(((name, lacking) for name, lacking in lacks if lacking), _MAX_NAMED))
+
+    def as_health(self) -> dict[str, Any]:
+        return {
+            "machines": len(self.machines),
+            "refused": len(self.refused),
+            "readings_total": self.readings,
+            "incomplete_total": self.incomplete,
+            "not_taken": dict(self.not_taken),
+            "lacking": self.lacking(),
+            **self.source.as_health(),
+        }
 
     def _machine(self, name: str, now: float) -> Machine | None:
         machine = self.machines.get(name)
@@ -206,3 +232,7 @@ class SignalTable:
 
     def _push(self, at: float, machine: str, *, is_check: bool) -> None:
         heapq.heappush(self._due, (at, next(self._numbers), machine, is_check))
+
+
+def new_table(name: str, config: SignalsTable) -> SignalTable:
+    return SignalTable(name, config, TopicSource(config))

@@ -50,7 +50,7 @@ def parse(payload: bytes) -> Any:
         return text
 
 
-def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> float | None | Absent:
+def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> float | Absent | None:
     """The number of a value; None if the payload says that there is none, ABSENT if it says nothing.
 
     now: seconds since 1970, if the clock is set. Raises NotTakenError.

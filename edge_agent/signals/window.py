@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 BUCKETS = 60
 _EMPTY = bytes(8 * BUCKETS)
@@ -73,7 +73,7 @@ class Window:
     def as_state(self) -> tuple[int | None, tuple[bytes, ...]]:
         return self._newest, tuple(column.tobytes() for column in self.columns)
 
-    def restore(self, newest: int | None, columns: tuple[bytes, ...]) -> None:
+    def restore(self, newest: int | None, columns: Sequence[bytes]) -> None:
         self._newest = newest
         for column, content in zip(self.columns, columns, strict=True):
             column[:] = array("d", content)

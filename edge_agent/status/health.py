@@ -26,9 +26,10 @@ REASONS = {
     "limited": Severity.WARNING,
     "sensor-errors": Severity.WARNING,
     "promise-unproven": Severity.WARNING,
+    "signals-stale": Severity.WARNING,
 }
 # What the sections of optional parts hold on a board without these parts.
-ABSENT_SECTIONS: Mapping[str, Any] = {"pool": None, "accuracy": {}, "students": {}}
+ABSENT_SECTIONS: Mapping[str, Any] = {"pool": None, "accuracy": {}, "students": {}, "signals": {}}
 OVERALL = {Severity.NONE: "ok", Severity.WARNING: "degraded", Severity.CRITICAL: "critical"}
 
 

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS, Options, Temperature, Tokens, TopP
@@ -29,6 +29,11 @@ DEFAULT_TEMPLATE = "{{ input }}"
 def template_sha256(template: str) -> str | None:
     """In hex; None for the default template."""
     return None if template == DEFAULT_TEMPLATE else hashlib.sha256(template.encode()).hexdigest()
+
+
+def _numbered(publish: str) -> str:
+    """The machine is what the only wildcard of a task with `signals` matches."""
+    return publish.replace("{machine}", "{1}")
 
 
 class Example(Table):
@@ -68,9 +73,12 @@ class TaskBase(Table):
     subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
     """Topic filters on which sensors already publish; each message is a reading, never an envelope. The filters of two
     tasks must be the same or must not overlap."""
+    signals: Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)] | None = None
+    """The name of a table in `[signals]`, instead of `subscribe`: the readings that it makes of single values. Of those
+    that wait, the newest of each machine counts."""
     publish: str | None = None
-    """Where answers to `subscribe` go; `{1}` is what its first wildcard matched. Default:
-    `<root>/<site>/<id>/infer/<task>/response`."""
+    """Where answers to readings go; `{1}` is what the first wildcard of `subscribe` matched, `{machine}` the machine
+    of `signals`. Default: `<root>/<site>/<id>/infer/<task>/response`."""
     keep: Literal["all", "latest"] = "all"
     """`latest`: a newer reading on the same topic replaces one that waits, which ends as
     `cancelled`/`superseded`."""
@@ -81,12 +89,21 @@ class TaskBase(Table):
     @field_validator("publish")
     @classmethod
     def _check_publish(cls, publish: str | None, info: ValidationInfo) -> str | None:
-        if publish is None or "subscribe" not in info.data:
+        if publish is None or not info.data.keys() >= {"subscribe", "signals"}:
             return publish
+        if info.data["signals"] is not None:
+            return checked(topics.publish_pattern_fault(_numbered(publish), 1), publish)
         if not info.data["subscribe"]:
-            raise ValueError("requires `subscribe`: it says where answers to those topics go")
+            raise ValueError("requires `subscribe` or `signals`: it says where answers to their readings go")
         wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
         return checked(topics.publish_pattern_fault(publish, wildcards), publish)
+
+    @field_validator("signals")
+    @classmethod
+    def _check_signals(cls, signals: str | None, info: ValidationInfo) -> str | None:
+        if signals is not None and info.data.get("subscribe"):
+            raise ValueError("goes without `subscribe`: a task has readings of one kind")
+        return signals
 
     definition_fields: ClassVar[tuple[str, ...]] = (
         *("kind", "system", "template"),
@@ -95,7 +112,7 @@ class TaskBase(Table):
     """The fields that decide what an answer is."""
     info_fields: ClassVar[tuple[str, ...]] = (
         *("kind", "deadline_ms", "priority", "max_tokens"),
-        *("subscribe", "keep", "reply"),
+        *("subscribe", "signals", "keep", "reply"),
     )
     """The fields that `info` shows."""
     has_own_model: ClassVar[bool] = False  # A small model of the bundle answers, and never the large one.
@@ -110,6 +127,21 @@ class TaskBase(Table):
     """The keys that `edge-agent init` asks for, each with its default, if it has one."""
     init_system: ClassVar[str | None] = None
     """The system message that `init` suggests, over the lists among `init_keys`."""
+
+    @property
+    def reading_filters(self) -> tuple[str, ...]:
+        """The topics of its readings; one that the board joins stands on a topic of its own."""
+        return self.subscribe if self.signals is None else (topics.signals_topic(self.signals, "#"),)
+
+    @property
+    def reply_pattern(self) -> str:
+        """`publish` with a number for each wildcard."""
+        return _numbered(self.publish or "") if self.signals is not None else self.publish or ""
+
+    @property
+    def keeps_latest(self) -> bool:
+        """Whether a newer reading replaces one that waits."""
+        return self.keep == "latest" or self.signals is not None
 
     @classmethod
     def value_faults(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - for kinds

@@ -1,0 +1,170 @@
+"""START HERE: the values that come in by a connection of their own, and the readings that they make.
+
+Threads: the network's puts what arrives into a bounded buffer; the agent's empties it in `tick`. A value waits there
+for MAX_WAIT_S of the agent's loop at most, and costs it no event of its own.
+
+The connection is at QoS 0 and starts clean: after an absence, a window must see a gap and not what the broker had kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edge_agent.core.config import Config
+from edge_agent.core.messages import JSON, Message
+from edge_agent.core.strict_json import encode
+from edge_agent.core.topics import signals_topic
+from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEvent, MqttLink, Received
+from edge_agent.signals import state_file
+from edge_agent.signals.machine import Reading
+from edge_agent.signals.recorder import Recorder
+from edge_agent.signals.signal_table import SignalTable, new_table
+from edge_agent.status.alarms import Finding
+
+log = logging.getLogger(__name__)
+
+# Beyond these, what came first is dropped: the newest values count.
+MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
+SAVE_S = 900.0
+
+
+class Buffer:
+    """What has arrived, in order and with its times; None stands for a lost connection."""
+
+    def __init__(self) -> None:
+        # Wall time where it is set, so that a restart finds its place; but it never goes back.
+        self.offset = time.time() - time.monotonic()
+        self.dropped = 0
+        self._entries: deque[tuple[float, Message | None]] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        return time.monotonic() + self.offset
+
+    def put(self, message: Message | None) -> None:
+        with self._lock:
+            # The time and the place in order go together.
+            self._entries.append((self.now(), message))
+            self._bytes += _size(message)
+            while len(self._entries) > MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
+                self._bytes -= _size(self._entries.popleft()[1])
+                self.dropped += 1
+
+    def take(self) -> tuple[float, deque[tuple[float, Message | None]]]:
+        """Now, and all that arrived before."""
+        with self._lock:
+            entries, self._entries, self._bytes = self._entries, deque(), 0
+            return self.now(), entries
+
+
+class Feed:
+    """Also a part of the status."""
+
+    def __init__(self, config: Config, follows: MqttLink) -> None:
+        """follows: of several brokers, the feed uses the one of this link."""
+        prefix = f"{config.device.site}.{config.device.id}"
+        self.link = MqttLink(
+            f"{prefix}.signals", config.mqtt, self._on_link_event, wants_retained=True, follows=follows, qos=0
+        )
+        self.tables = {name: new_table(name, table) for name, table in config.signals.items()}
+        self._buffer = Buffer()
+        self._state_path = config.state_dir / state_file.FILE
+        self._recorders = {
+            name: Recorder(config.state_dir, name, table.record_mb)
+            for name, table in config.signals.items()
+            if table.record_every_s
+        }
+        self._is_stopping = False
+        self._save_at = time.monotonic() + SAVE_S
+
+    def start(self) -> None:
+        state_file.load(self._state_path, self.tables, self._buffer.now())
+        filters = {text for table in self.tables.values() for text in table.source.filters}
+        self.link.subscriptions.replace(filters)
+        self.link.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._is_stopping = True
+        self.link.stop(timeout_s)
+        now, _ = self._buffer.take()
+        for table in self.tables.values():
+            table.lose(now)
+        self._save(now)
+
+    @property
+    def network_threads_alive(self) -> dict[str, bool]:
+        """By client id, whether the network thread runs."""
+        return {self.link.client_id: self.link.is_network_thread_alive}
+
+    def tick(self, now: float) -> Iterator[Message]:
+        """Messages with the readings that are due, for `Admission.receive`."""
+        until, entries = self._buffer.take()
+        for at, message in entries:
+            for table in self.tables.values():
+                if message is None:
+                    table.lose(at)
+                else:
+                    yield from map(self._message, _received(table, message, at))
+        for name, table in self.tables.items():
+            yield from map(self._message, table.advance(until))
+            for publication in table.source.take_requests(until):
+                self.link.publish(publication)
+            if table.recordings:
+                self._recorders[name].add(table.recordings)
+                table.recordings.clear()
+        if now >= self._save_at:
+            self._save(until)
+            self._save_at = now + SAVE_S
+
+    def as_health(self, now: float) -> dict[str, Any]:  # noqa: ARG002 - a Part's
+        return {"signals": {name: table.as_health() for name, table in self.tables.items()}}
+
+    def reasons(self) -> Mapping[str, bool]:
+        lacks = any(table.lacking() for table in self.tables.values())
+        return {"signals-stale": lacks or not self.link.is_connected or bool(self.link.subscriptions.refused)}
+
+    def findings(self, now: float) -> Mapping[str, Finding | None]:  # noqa: ARG002 - a Part's
+        return {}
+
+    def _on_link_event(self, event: LinkEvent) -> None:
+        """Runs on the network's thread."""
+        match event:
+            case Received(message=message):
+                self._buffer.put(message)
+            case Connected():
+                log.info("connected client=%s", self.link.client_id)
+            case ConnectionFailed(failed_at=FailedAt.LOST, reason=reason):
+                self._buffer.put(None)
+                level = logging.INFO if self._is_stopping else logging.WARNING
+                log.log(level, "disconnected client=%s reason=%s", self.link.client_id, reason)
+
+    def _message(self, reading: Reading) -> Message:
+        return Message(
+            topic=signals_topic(reading.table, reading.machine),
+            payload=encode(reading.input),
+            qos=0,
+            packet_id=0,
+            content_type=JSON,
+            received_at=reading.at - self._buffer.offset,
+            machine=reading.machine,
+        )
+
+    def _save(self, now: float) -> None:
+        try:
+            state_file.save(self._state_path, self.tables, now)
+        except OSError as error:
+            log.warning("%s cannot be written, a restart starts with empty windows: %s", self._state_path, error)
+
+
+def _received(table: SignalTable, message: Message, at: float) -> Iterator[Reading]:
+    return table.receive(message.topic, message.payload, is_retained=message.is_retained, now=at)
+
+
+def _size(message: Message | None) -> int:
+    return 0 if message is None else len(message.payload) + len(message.topic)

@@ -1,0 +1,90 @@
+"""Windows and last values, kept over a restart. What was lost meanwhile is a hole in the windows."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.clock import timestamp
+from edge_agent.core.files import read_if_exists, write_atomically
+from edge_agent.signals.machine import Machine, Track
+from edge_agent.signals.signal_table import SignalTable
+
+log = logging.getLogger(__name__)
+
+FILE = "signals-1.json"
+
+
+def save(path: Path, tables: dict[str, SignalTable], now: float) -> None:
+    """now: seconds since 1970, if the clock is set; nothing is saved without. Raises OSError."""
+    if timestamp(now) is None:
+        return
+    document = {
+        name: {
+            "digest": _digest(table),
+            "saved_at": now,
+            "machines": {machine.name: _machine_state(machine, now) for machine in table.machines.values()},
+        }
+        for name, table in tables.items()
+    }
+    write_atomically(path, json.dumps(document).encode(), mode=0o600)
+
+
+def load(path: Path, tables: dict[str, SignalTable], now: float) -> None:
+    """Restores the tables whose definition is the same. A file that cannot be used is logged and replaced later."""
+    if timestamp(now) is None:
+        return
+    try:
+        document = json.loads(read_if_exists(path) or b"{}")
+        for name, state in document.items():
+            table = tables.get(name)
+            if table is None or state["digest"] != _digest(table) or now < state["saved_at"]:
+                continue
+            machines = [_machine(table, key, known, now) for key, known in state["machines"].items()]
+            for machine in machines[: table.config.max_machines]:
+                table.adopt(machine, now)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("%s cannot be read, windows start empty: %s", path, error)
+
+
+def _digest(table: SignalTable) -> str:
+    """Of what windows mean; what triggers a reading may change."""
+    config = table.config.model_dump_json(include={"source", "machine", "names", "window_s", "values"})
+    return hashlib.sha256(config.encode()).hexdigest()
+
+
+def _machine_state(machine: Machine, now: float) -> dict[str, Any]:
+    return {
+        "heard_at": machine.heard_at,
+        "read_at": max(machine.read_at, 0.0),
+        "recorded_at": max(machine.recorded_at, 0.0),
+        "tracks": {name: _track_state(track, now) for name, track in machine.tracks.items()},
+    }
+
+
+def _track_state(track: Track, now: float) -> dict[str, Any]:
+    track.settle(now)
+    newest, columns = track.window.as_state()
+    return {
+        "arrived_at": track.arrived_at,
+        "reference": track.reference,
+        "was_above": track.was_above,
+        "was_below": track.was_below,
+        "newest": newest,
+        "columns": [base64.b64encode(column).decode("ascii") for column in columns],
+    }
+
+
+def _machine(table: SignalTable, name: str, state: dict[str, Any], now: float) -> Machine:
+    machine = Machine(table.name, name, table.config, state["heard_at"])
+    machine.read_at, machine.recorded_at = float(state["read_at"]), float(state["recorded_at"])
+    for value, track in machine.tracks.items():
+        known = state["tracks"][value]
+        track.reference, track.was_above, track.was_below = known["reference"], known["was_above"], known["was_below"]
+        track.window.restore(known["newest"], [base64.b64decode(column) for column in known["columns"]])
+        track.restore(settled_at=now, arrived_at=known["arrived_at"])
+    return machine
