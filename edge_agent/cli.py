@@ -288,6 +288,11 @@ def _accuracy(options: argparse.Namespace) -> int:
 @_cli_command(
     _value("task TASK", "a task whose answers get feedback"),
     _CONFIG,
+    _group(
+        _flag("--recorded", "writes the readings kept by `record_every_s` instead, without answers"),
+        _value("--faults FILE", "the same, answered from this CSV: machine,from,to,answer", Path),
+    ),
+    _value("--else LABEL", "the answer of readings outside the intervals of --faults (default: they are left out)"),
     _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
     _FORCE,
     _JSON,
@@ -297,11 +302,40 @@ def _rows(options: argparse.Namespace) -> int:
 
     It reads what this board keeps with `feedback.keep_inputs`, also while the agent runs; as root or as the service's
     account. Only its owner can read the file. Of an input with several right labels, the newest answer's counts.
+    With --recorded or --faults, it reads the readings that the task's [signals] table keeps.
     Exit codes: 0 written, 1 no row or failed, 64 usage, 78 bad configuration.
     """
+    otherwise = getattr(options, "else")
+    if options.recorded or options.faults:
+        from edge_agent.signals import rows as recorded
+
+        return recorded.rows(
+            options.config, options.task, options.out, faults=options.faults, otherwise=otherwise,
+            force=options.force, as_json=options.json,
+        )  # fmt: skip
+    if otherwise is not None:
+        raise OptionError("--else: requires --faults")
     from edge_agent.learning.commands.rows import rows
 
     return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)
+
+
+@_cli_command(
+    _value("action ACTION", "replay", choices=("replay",)),
+    _value("file FILE", "what `mosquitto_sub -F '%%U %%r %%x %%t'` recorded", Path),
+    _value("--table NAME", "only this table of [signals] (default: all)"),
+    _CONFIG,
+)
+def _signals(options: argparse.Namespace) -> int:
+    """Prints the readings that [signals] makes of recorded messages, by the recording's clock.
+
+    Each line is an object with signals, trigger, ts, machine and input: the bytes of the input are those that the agent
+    would have asked with. At the end, standard error has the figures of each table.
+    Exit codes: 0 done, 1 the file or the table cannot be used, 64 usage, 78 bad configuration.
+    """
+    from edge_agent.signals.replay import replay
+
+    return replay(options.config, options.file, options.table)
 
 
 @_cli_command(

@@ -19,8 +19,11 @@ _EXPIRY = re.compile(r"\d{4}-\d\d-\d\d([Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\
 def timestamp(seconds: float | None = None) -> str | None:
     """RFC 3339 UTC with milliseconds, of now or of seconds since 1970; None while the clock is unset."""
     seconds = time.time() if seconds is None else seconds
-    if seconds < _EARLIEST:
-        return None
+    return None if seconds < _EARLIEST else rfc3339(seconds)
+
+
+def rfc3339(seconds: float) -> str:
+    """The same of any time, such as one that was recorded."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

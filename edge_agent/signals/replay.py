@@ -1,0 +1,77 @@
+"""`edge-agent signals replay`: the readings that a table makes of a recording, by the recording's clock."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from edge_agent.core.clock import rfc3339
+from edge_agent.core.strict_json import compact_json
+from edge_agent.core.terminal import fail
+from edge_agent.core.wording import printable, shown
+from edge_agent.loader import load_config
+from edge_agent.signals.machine import Reading
+from edge_agent.signals.signal_table import SignalTable, new_table
+
+# In a recording, stands for a connection that is lost.
+LOST = "lost"
+
+
+class RecordingError(Exception):
+    """The message names the line."""
+
+
+def replay(config_path: Path, recording: Path, table: str | None) -> int:
+    """Prints a line for each reading; returns the exit code. Raises ConfigError."""
+    config = load_config(config_path)
+    wanted = {name: known for name, known in config.signals.items() if table in {None, name}}
+    if not wanted:
+        return fail(f"signals: should be one of {', '.join(config.signals) or 'none'} (got {shown(table)})")
+    tables = {name: new_table(name, known) for name, known in wanted.items()}
+    try:
+        with recording.open(encoding="utf-8") as file:
+            for reading in readings_of(file, tables):
+                print(compact_json(_line(reading)))
+    except OSError as error:
+        return fail(f"{recording}: cannot be read: {error.strerror}")
+    except (RecordingError, UnicodeDecodeError) as error:
+        return fail(f"{printable(str(recording))}: {error}")
+    for name, known in tables.items():
+        print(f"{name}: {compact_json(known.as_health())}", file=sys.stderr)
+    return 0
+
+
+def _line(reading: Reading) -> dict[str, Any]:
+    row = {"ts": rfc3339(reading.at), "machine": reading.machine, "trigger": reading.trigger, "input": reading.input}
+    return {"signals": reading.table, **row}
+
+
+def readings_of(recording: TextIO, tables: Mapping[str, SignalTable]) -> Iterator[Reading]:
+    """In the order of their times, for each message. Raises RecordingError."""
+    before = 0.0
+    for number, line in enumerate(recording, start=1):
+        at, is_retained, payload, topic = _message(line.rstrip("\n"), number)
+        if at < before:
+            raise RecordingError(f"line {number}: should not be earlier than the line before (got {at})")
+        before = at
+        for table in tables.values():
+            if topic is None:
+                table.lose(at)
+            else:
+                yield from table.receive(topic, payload, is_retained=is_retained, now=at)
+
+
+def _message(line: str, number: int) -> tuple[float, bool, bytes, str | None]:
+    """The time, whether it was retained, the payload and the topic; None for a lost connection."""
+    parts = line.split(" ", 3)
+    try:
+        at = float(parts[0])
+        if parts[1:] == [LOST]:
+            return at, False, b"", None
+        time, retained, payload, topic = parts
+        return float(time), {"0": False, "1": True}[retained], bytes.fromhex(payload), topic
+    except (ValueError, KeyError):
+        rule = "should be as `mosquitto_sub -F '%U %r %x %t'` prints it"
+        raise RecordingError(f"line {number}: {rule} (got {shown(line)})") from None

@@ -1,0 +1,139 @@
+"""`edge-agent rows TASK --recorded | --faults FILE`: the readings that the board kept, as rows for training."""
+
+from __future__ import annotations
+
+import csv
+import io
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.clock import parse_timestamp
+from edge_agent.core.files import private_file
+from edge_agent.core.labelled import RowsError, read_text
+from edge_agent.core.strict_json import encode
+from edge_agent.core.terminal import fail
+from edge_agent.core.wording import printable, printable_json, shown
+from edge_agent.loader import load_config
+from edge_agent.signals.recorder import recorded_path, recorded_rows
+
+_COLUMNS = ("machine", "from", "to", "answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An interval of the maintenance book. Times are seconds since 1970; the end is infinite while it lasts."""
+
+    start: float
+    end: float
+    answer: str
+
+
+def rows(
+    config_path: Path, task: str, out: Path, *, faults: Path | None, otherwise: str | None, force: bool, as_json: bool
+) -> int:
+    """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
+    config = load_config(config_path)
+    table = config.tasks[task].signals if task in config.tasks else None
+    if table is None:
+        return fail(f"tasks: should be one with `signals` (got {shown(task)})")
+    signals = config.signals[table]
+    try:
+        book = {} if faults is None else read_faults(faults)
+        answers = {fault.answer for intervals in book.values() for fault in intervals}
+        for answer in sorted(answers | ({otherwise} if otherwise is not None else set())):
+            if fault := config.tasks[task].row_fault(answer):
+                raise RowsError([fault])
+        recorded = list(recorded_rows(config.state_dir, table))
+    except RowsError as error:
+        return fail("\n".join(error.faults))
+    except OSError as error:
+        return fail(f"{recorded_path(config.state_dir, table)}: cannot be read: {error.strerror}")
+    if not recorded:
+        off = "" if signals.record_every_s else f"; signals.{table}.record_every_s is 0: none are kept"
+        return fail(f"no rows written: no readings of {table} are kept{off}")
+    kept, left_out = [{"task": task, **row} for row in recorded], 0
+    if faults is not None:
+        kept = list(labelled(kept, book, margin_s=signals.window_s, otherwise=otherwise))
+        left_out = len(recorded) - len(kept)
+    if unknown := sorted(book.keys() - {row["machine"] for row in recorded}):
+        print(f"{faults}: no readings of {', '.join(map(shown, unknown))}")
+    if not kept:
+        return fail(f"no rows written: no kept reading is in an interval of {faults}; --else answers the others")
+    try:
+        if out.exists() and not force:
+            return fail(f"{out} exists; --force replaces it")
+        with private_file(out) as file:
+            file.writelines(encode(row) + b"\n" for row in kept)
+    except OSError as error:
+        return fail(f"{out}: cannot be written: {error.strerror}")
+    counts = Counter(row["answer"] for row in kept if "answer" in row)
+    if as_json:
+        print(printable_json({"task": task, "rows": len(kept), "labels": dict(counts), "left_out": left_out}))
+    else:
+        listed = ", ".join(f"{label} {count}" for label, count in counts.items())
+        print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
+        if left_out:
+            print(f"left out {left_out}: without an answer, or within {signals.window_s:g} s of a beginning or an end")
+    return 0
+
+
+def read_faults(path: Path) -> dict[str, list[Fault]]:
+    """The intervals of each machine, in order. Raises RowsError."""
+    name = printable(str(path))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    if tuple(reader.fieldnames or ()) != _COLUMNS:
+        raise RowsError([f"{name}:1: should be {','.join(_COLUMNS)} (got {shown(reader.fieldnames)})"])
+    book: dict[str, list[Fault]] = {}
+    faults = []
+    for line in reader:
+        where = f"{name}:{reader.line_num}"
+        start, end = _time(line["from"]), _time(line["to"]) if line["to"] else float("inf")
+        if start is None or end is None or start >= end:
+            rule = "from and to should be times such as 2026-11-30T14:00, to after from or empty while it lasts"
+            faults.append(f"{where}: {rule} (got {shown(line['from'])} and {shown(line['to'])})")
+        elif not line["machine"] or not line["answer"]:
+            faults.append(f"{where}: should have a machine and an answer")
+        else:
+            book.setdefault(line["machine"], []).append(Fault(start, end, line["answer"]))
+    for machine, intervals in book.items():
+        intervals.sort(key=lambda fault: fault.start)
+        faults += [
+            f"{name}: two intervals of {shown(machine)} overlap: {shown(one.answer)} and {shown(other.answer)}"
+            for one, other in pairwise(intervals)
+            if other.start < one.end
+        ]
+    if faults:
+        raise RowsError(faults)
+    return book
+
+
+def labelled(
+    recorded: Iterable[dict[str, Any]], book: Mapping[str, Sequence[Fault]], *, margin_s: float, otherwise: str | None
+) -> Iterator[dict[str, Any]]:
+    """The rows whose answer the book knows.
+
+    Readings within margin_s of a beginning or an end are left out: their window is of both states, and nobody saw the
+    minute. otherwise: the answer outside all intervals; None leaves those rows out.
+    """
+    for row in recorded:
+        at, intervals = parse_timestamp(row["ts"]), book.get(row["machine"], [])
+        if at is None or any(abs(at - edge) < margin_s for fault in intervals for edge in (fault.start, fault.end)):
+            continue
+        index = bisect_right([fault.start for fault in intervals], at) - 1
+        answer = intervals[index].answer if index >= 0 and at < intervals[index].end else otherwise
+        if answer is not None:
+            yield {**row, "answer": answer}
+
+
+def _time(text: str | None) -> float | None:
+    """Seconds since 1970; without an offset, the time is this computer's."""
+    try:
+        return datetime.fromisoformat((text or "").strip()).timestamp()
+    except ValueError:
+        return None

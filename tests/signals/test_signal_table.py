@@ -1,0 +1,270 @@
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edge_agent.core.signal_tables import SignalsTable
+from edge_agent.signals import state_file
+from edge_agent.signals.machine import Reading
+from edge_agent.signals.signal_table import SignalTable, new_table
+
+START = 1.8e9
+ALL = {"vib": {"topic": "plant/+/vib"}, "temp": {"topic": "plant/+/temp"}}
+
+
+def table(values: dict[str, Any] = ALL, **keys: Any) -> SignalTable:
+    config = {"window_s": 60, "every_s": 10, "min_gap_s": 0, "min_coverage": 0, **keys, "values": values}
+    return new_table("pump", SignalsTable.model_validate(config))
+
+
+def send(to: SignalTable, topic: str, payload: object, at: float, *, is_retained: bool = False) -> list[Reading]:
+    return list(to.receive(topic, str(payload).encode(), is_retained=is_retained, now=START + at))
+
+
+def triggers(readings: list[Reading]) -> list[str]:
+    return [reading.trigger for reading in readings]
+
+
+def test_values_of_two_topics_become_one_reading_per_machine() -> None:
+    pumps = table(features=["last", "mean"])
+    send(pumps, "plant/a/vib", 2, 0)
+    send(pumps, "plant/b/vib", 3, 0)
+    send(pumps, "plant/a/temp", 70, 0)
+    readings = list(pumps.advance(START + 11))
+    assert [(reading.machine, reading.trigger) for reading in readings] == [("a", "every")]
+    assert readings[0].input == {"vib": {"last": 2.0, "mean_1m": 2.0}, "temp": {"last": 70.0, "mean_1m": 70.0}}
+    assert pumps.lacking() == {"b": ["temp"]}
+    assert pumps.incomplete == 1
+
+
+def test_each_machine_is_read_once_per_interval_at_its_own_time() -> None:
+    pumps = table()
+    for name in "abcdefgh":
+        for value in ("vib", "temp"):
+            send(pumps, f"plant/{name}/{value}", 1, 0)
+    readings = list(pumps.advance(START + 30))
+    assert sorted(reading.machine for reading in readings) == sorted("abcdefgh" * 3)
+    assert [reading.at for reading in readings] == sorted(reading.at for reading in readings)
+    assert len({round(reading.at % 10, 3) for reading in readings}) == 8
+
+
+def test_a_value_holds_for_its_age_and_then_there_is_no_reading() -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp", "max_age_s": 0}})
+    send(pumps, "plant/a/temp", 70, 0)
+    send(pumps, "plant/a/vib", 2, 0)
+    ages = [reading.at - START for reading in pumps.advance(START + 100)]
+    assert ages
+    assert max(ages) < 15
+    assert pumps.lacking() == {"a": ["vib"]}
+
+
+def test_an_optional_value_is_null_where_it_is_missing() -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib"}, "temp": {"topic": "plant/+/temp", "optional": True}})
+    send(pumps, "plant/a/vib", 2, 0)
+    (reading,) = pumps.advance(START + 10)
+    assert set(reading.input["temp"].values()) == {None}
+
+
+def test_there_is_no_reading_before_enough_of_the_window_is_known() -> None:
+    pumps = table(min_coverage=0.5)
+    for second in range(60):
+        send(pumps, "plant/a/vib", 2, second)
+        send(pumps, "plant/a/temp", 2, second)
+    assert (pumps.incomplete, pumps.readings) == (3, 2)
+
+
+def test_a_change_makes_a_reading_but_the_first_value_does_not() -> None:
+    pumps = table(ALL, trigger={"on_change": ["vib"], "dead_band": {"vib": 0.5}}, every_s=0)
+    send(pumps, "plant/a/temp", 70, 0)
+    values = [2.0, 2.4, 2.5, 2.6, 2.4, 2.0]
+    fired = [triggers(send(pumps, "plant/a/vib", value, 1 + at)) for at, value in enumerate(values)]
+    # Against the value of the last reading, so that a slow drift is noticed, too.
+    assert fired == [[], [], [], ["vib changed"], [], ["vib changed"]]
+
+
+def test_a_limit_fires_once_until_the_value_has_come_back() -> None:
+    pumps = table(ALL, trigger={"above": {"vib": 7}, "below": {"vib": 1}, "hysteresis": {"vib": 0.5}}, every_s=0)
+    send(pumps, "plant/a/temp", 70, 0)
+    values = [8, 9, 6.8, 8, 6.5, 7.5, 0.5, 1.2, 0.5, 2, 0.5]
+    fired = [triggers(send(pumps, "plant/a/vib", value, 1 + at)) for at, value in enumerate(values)]
+    above, below = ["vib above 7"], ["vib below 1"]
+    assert fired == [above, [], [], [], [], above, below, [], [], [], below]
+
+
+def test_a_trigger_within_the_gap_waits_for_its_end() -> None:
+    pumps = table(ALL, trigger={"on_change": ["vib"]}, every_s=0, min_gap_s=5)
+    send(pumps, "plant/a/temp", 70, 0)
+    send(pumps, "plant/a/vib", 1, 0)
+    assert triggers(send(pumps, "plant/a/vib", 2, 1)) == ["vib changed"]
+    assert send(pumps, "plant/a/vib", 3, 2) == []
+    assert send(pumps, "plant/a/vib", 4, 3) == []
+    (reading,) = pumps.advance(START + 60)
+    assert (reading.at, reading.input["vib"]["last"]) == (START + 6, 4.0)
+
+
+def test_retained_messages_seed_a_value_that_says_so_and_trigger_nothing() -> None:
+    values = {"vib": {"topic": "plant/+/vib", "retained": True, "features": ["last", "count"]}}
+    pumps = table({**values, "temp": {"topic": "plant/+/temp"}}, trigger={"on_change": ["vib"]})
+    assert send(pumps, "plant/a/vib", 5, 0, is_retained=True) == []
+    assert send(pumps, "plant/a/temp", 70, 0, is_retained=True) == []
+    assert pumps.lacking() == {"a": ["temp"]}
+    send(pumps, "plant/a/temp", 70, 1)
+    (reading,) = pumps.advance(START + 11)
+    assert reading.input["vib"] == {"last": 5.0, "count_1m": 0.0}
+    send(pumps, "plant/a/vib", 6, 12)
+    assert send(pumps, "plant/a/vib", 1, 13, is_retained=True) == []
+    assert pumps.machines["a"].tracks["vib"].value == 6.0
+
+
+def test_a_lost_connection_ends_all_values_and_is_a_hole_in_the_window() -> None:
+    pumps = table(features=["last", "mean"])
+    for at in range(30):
+        send(pumps, "plant/a/vib", 10, at)
+        send(pumps, "plant/a/temp", 1, at)
+    pumps.lose(START + 30)
+    assert pumps.lacking() == {"a": ["vib", "temp"]}
+    send(pumps, "plant/a/vib", 20, 50)
+    send(pumps, "plant/a/temp", 1, 50)
+    reading = next(reading for reading in pumps.advance(START + 62) if reading.at > START + 50)
+    held = reading.at - START - 50
+    before = 30 - max(0.0, reading.at - START - 60)
+    expected = (10 * before + 20 * held) / (before + held)
+    assert reading.input["vib"]["mean_1m"] == pytest.approx(expected, rel=0.02)
+
+
+def test_a_known_machine_is_never_thrown_out_for_a_new_one() -> None:
+    pumps = table(max_machines=2)
+    for name in ("a", "b", "c", "d"):
+        send(pumps, f"plant/{name}/vib", 1, 0)
+    assert list(pumps.machines) == ["a", "b"]
+    assert pumps.as_health()["refused"] == 2
+
+
+def test_a_silent_machine_is_forgotten_and_makes_room() -> None:
+    pumps = table(max_machines=1, forget_s=60)
+    send(pumps, "plant/a/vib", 1, 0)
+    list(pumps.advance(START + 200))
+    send(pumps, "plant/b/vib", 1, 201)
+    assert list(pumps.machines) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["a+", "", "x" * 129, "a\x01"])
+def test_a_machine_whose_name_is_no_topic_level_is_refused(name: str) -> None:
+    pumps = table(names={"z": "pump-7"})
+    send(pumps, f"plant/{name}/vib", 1, 0)
+    send(pumps, "plant/z/vib", 1, 0)
+    assert list(pumps.machines) == ["pump-7"]
+
+
+def test_payloads_that_do_not_read_are_counted_by_reason() -> None:
+    pumps = table()
+    for payload in ("9,5", "{", "x"):
+        send(pumps, "plant/a/vib", payload, 0)
+    assert pumps.not_taken == {"not-a-number": 2, "bad-json": 1}
+    assert pumps.last_not_taken == ("plant/a/vib", "not-a-number")
+
+
+def test_several_values_of_one_payload_make_one_reading() -> None:
+    values = {name: {"topic": "tele/+/SENSOR", "path": ["E", name]} for name in ("volts", "amps")}
+    meters = table(values, every_s=0, trigger={"on_change": ["volts", "amps"]})
+    send(meters, "tele/m/SENSOR", '{"E":{"volts":230,"amps":1}}', 0)
+    (reading,) = send(meters, "tele/m/SENSOR", '{"E":{"volts":231,"amps":2}}', 1)
+    assert (reading.input["volts"]["last"], reading.input["amps"]["last"]) == (231.0, 2.0)
+    # A message with what changed alone leaves the other value as it was.
+    (reading,) = send(meters, "tele/m/SENSOR", '{"E":{"volts":232}}', 2)
+    assert reading.input["amps"]["last"] == 2.0
+
+
+def test_numbers_have_six_digits() -> None:
+    pumps = table(features=["last"])
+    send(pumps, "plant/a/vib", 7.900000095367432, 0)
+    send(pumps, "plant/a/temp", -0.00012345678, 0)
+    (reading,) = pumps.advance(START + 10)
+    assert reading.input == {"vib": {"last": 7.9}, "temp": {"last": -0.000123457}}
+
+
+def _plant(seed: int) -> list[tuple[str, str, float, bool]]:
+    """Messages of four machines with bursts, gaps, duplicates, retained ones and nonsense."""
+    dice = random.Random(seed)
+    messages, at = [], 0.0
+    while at < 3000:
+        at += dice.choice([0.0, 0.1, 1.0, 3.0]) if dice.random() < 0.99 else 90.0
+        topic = f"plant/{dice.choice('abcd')}/{dice.choice(['vib', 'temp'])}"
+        payload = dice.choice(["x", "null"]) if dice.random() < 0.02 else f"{dice.uniform(0, 10):.3f}"
+        messages += [(topic, payload, at, dice.random() < 0.02)] * (2 if dice.random() < 0.05 else 1)
+    return messages
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_restart_in_the_middle_asks_what_one_process_with_a_lost_connection_asks(tmp_path: Path, seed: int) -> None:
+    trigger = {"on_change": ["vib"], "dead_band": {"vib": 4}, "above": {"temp": 9}}
+    keys: dict[str, Any] = {"trigger": trigger, "min_gap_s": 3, "min_coverage": 0.3, "record_every_s": 60}
+    messages, path = _plant(seed), tmp_path / "state.json"
+    one, other = table(ALL, **keys), table(ALL, **keys)
+    middle = len(messages) // 2
+    for topic, payload, at, is_retained in messages[:middle]:
+        send(one, topic, payload, at, is_retained=is_retained)
+    stopped_at = START + messages[middle - 1][2] + 0.5
+    list(one.advance(stopped_at))
+    one.lose(stopped_at)
+    state_file.save(path, {"pump": one}, stopped_at)
+    state_file.load(path, {"pump": other}, stopped_at + 20)
+    later = [(topic, payload, at + 30, kept) for topic, payload, at, kept in messages[middle:]]
+    same, restarted = (
+        [reading for topic, payload, at, kept in later for reading in send(to, topic, payload, at, is_retained=kept)]
+        for to in (one, other)
+    )
+    assert len(same) > 50
+    assert [reading for reading in same if reading.at >= stopped_at + 20] == restarted
+    assert one.recordings[-1] == other.recordings[-1]
+
+
+def test_the_state_of_another_definition_or_of_the_future_is_not_used(tmp_path: Path) -> None:
+    path, pumps = tmp_path / "state.json", table()
+    send(pumps, "plant/a/vib", 1, 0)
+    state_file.save(path, {"pump": pumps}, START)
+    for other, now in ((table(window_s=61), START + 5), (table(), START - 5)):
+        state_file.load(path, {"pump": other}, now)
+        assert other.machines == {}
+    again = table()
+    state_file.load(path, {"pump": again}, START + 5)
+    assert list(again.machines) == ["a"]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"[1]", b'{"pump":{"digest":1}}', b'{"pump":null}'])
+def test_a_damaged_state_starts_empty(tmp_path: Path, content: bytes) -> None:
+    path, pumps = tmp_path / "state.json", table()
+    path.write_bytes(content)
+    state_file.load(path, {"pump": pumps}, START)
+    assert pumps.machines == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"machine": "{2}"}, "machine: does not go with values.vib.topic"),
+        ({"trigger": {"above": {"x": 1}}}, "trigger.above: should name values of this table"),
+        ({"trigger": {"on_change": ["vib"], "dead_band": {"temp": 1}}}, "dead_band: temp should be one of on_change"),
+        ({"trigger": {"hysteresis": {"vib": 1}}}, "hysteresis: vib should be in above or below"),
+        ({"every_s": 0}, "every_s: should be above 0"),
+        ({"source": "sparkplug"}, "vib: requires `metric`"),
+        ({"names": {"a": "b+"}}, "wildcards"),
+        ({"features": ["median"]}, "should be 'last', 'mean'"),
+    ],
+)
+def test_faults_of_a_table_name_the_key(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        table(ALL, **keys)
+    assert words in str(raised.value)
+
+
+def test_the_names_of_fields_say_the_window() -> None:
+    names = {90: "90s", 600: "10m", 3600: "1h", 5400: "90m", 86400: "24h"}
+    for seconds, name in names.items():
+        config = table({"v": {"topic": "+"}}, window_s=seconds, features=["last", "mean", "age_s"]).config
+        assert config.field_names() == ["v.last", f"v.mean_{name}", "v.age_s"]
+    assert math.isinf(table({"v": {"topic": "+", "max_age_s": 0}}).config.max_age_of("v"))
