@@ -15,6 +15,7 @@ from convert.learning.commands import EXTENSION, TRAINING
 from edge_agent import cli
 from edge_agent.commands.commands import LIVE_TABLES
 from edge_agent.core.kinds.registry import KINDS
+from edge_agent.core.signal_tables import SignalsTable, ValueTable
 from edge_agent.tools.schema.schema import json_schema
 
 DOCS = Path(__file__).parent
@@ -147,6 +148,60 @@ stop = { type = "boolean" }
 input = { vibration = 7.9, temperature = 81 }
 answer = { fault = "bearing", stop = true }
 
+[tasks.pump-state]
+kind = "classify"
+labels = ["Normal", "Bearing fault", "Cavitation"]
+signals = "pump"
+publish = "plant/{machine}/pump-state"
+
+[signals.pump]
+source = "topics"
+machine = "{1}"
+names = { tasmota_A1B2C3 = "pump-7" }
+window_s = 600
+features = ["last", "mean", "min", "max", "std", "slope"]
+every_s = 60
+min_gap_s = 5
+min_coverage = 0.5
+max_machines = 64
+forget_s = 86400
+record_every_s = 600
+record_mb = 20
+
+[signals.pump.values]
+vibration_mm_s = { topic = "plant/+/vibration/value" }
+
+[signals.pump.values.temperature_c]
+topic = "plant/+/plc"
+path = ["values", { id = "Temp" }, "v"]
+quality = ["values", { id = "Temp" }, "q"]
+time = ["timestamp"]
+max_age_s = 120
+
+[signals.pump.values.running]
+topic = "plant/+/running"
+map = { ON = 1, OFF = 0 }
+features = ["last", "mean"]
+retained = true
+optional = true
+
+[signals.pump.trigger]
+on_change = ["running"]
+dead_band = { running = 0.5 }
+above = { vibration_mm_s = 7.1 }
+below = { vibration_mm_s = 0.1 }
+hysteresis = { vibration_mm_s = 0.5 }
+
+[signals.line]
+source = "sparkplug"
+group = "Plant"
+node = "+"
+device = "+"
+rebirth = true
+
+[signals.line.values]
+vibration_mm_s = { metric = "Vibration" }
+
 [tasks.filter-hours]
 kind = "estimate"
 unit = "h"
@@ -212,7 +267,7 @@ def pages() -> dict[Path, str]:
 
 def _configuration() -> Iterator[str]:
     schema = json_schema("config")
-    tables = {key: table for key, table in schema["properties"].items() if key not in ("models", "tasks")}
+    tables = {key: table for key, table in schema["properties"].items() if key not in ("models", "tasks", "signals")}
     of_models = {key: _resolved(schema, table) for key, table in tables.items()}
     live = ", ".join(f"`[{name}]`" for name in LIVE_TABLES[:-1])
     yield _CONFIGURATION.format(live=f"{live} and `[{LIVE_TABLES[-1]}]`")
@@ -224,6 +279,7 @@ def _configuration() -> Iterator[str]:
             yield from _table(schema, "models.default", schema["$defs"]["ModelConfig"])
         if key == "commands":
             yield from _tasks(schema)
+            yield from _signals(schema)
         if key not in plain:
             yield from _table(schema, key, table)
     yield "\n## All keys in one file\n"
@@ -247,6 +303,14 @@ def _tasks(schema: dict[str, Any]) -> Iterator[str]:
         own = {key: value for key, value in table["properties"].items() if key not in common}
         if own:
             yield from _keys(schema, own, table["required"])
+
+
+def _signals(schema: dict[str, Any]) -> Iterator[str]:
+    table = schema["$defs"][SignalsTable.__name__]
+    values = {**schema["$defs"][ValueTable.__name__], "required": []}
+    properties = {key: value for key, value in table["properties"].items() if key != "values"}
+    yield from _table(schema, "signals.NAME", {**table, "properties": properties})
+    yield from _table(schema, "signals.NAME.values.VALUE", values)
 
 
 def _table(schema: dict[str, Any], name: str, table: dict[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from edge_agent.core import topics
 from edge_agent.core.table import Table, TopicFilter, checked
@@ -25,7 +25,14 @@ ValueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 Step = str | int | dict[str, str | int | float | bool]
 Path = Annotated[tuple[Step, ...], Field(max_length=16, strict=False)]
 _Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
-_Level = Annotated[str, StringConstraints(pattern=r"^([^+#/\x00-\x1f]+|\+)$")]
+
+
+def _check_level(level: str) -> str:
+    is_name = level in {"", "+"} or not (topics.topic_fault(level) or "/" in level)
+    return checked(None if is_name else "should be a level of a topic, or `+`", level)
+
+
+_Level = Annotated[str, AfterValidator(_check_level)]
 
 
 def window_name(seconds: float) -> str:
@@ -40,14 +47,15 @@ class ValueTable(Table):
     """Where one value comes from, and how long it holds."""
 
     topic: TopicFilter | None = None
-    """The topic filter on which it is published. Required, unless the source is `sparkplug`."""
+    """The topic filter on which it is published. Required, unless the source is `sparkplug`.
+    Default: none."""
     metric: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
-    """The name of the Sparkplug metric. Required if the source is `sparkplug`."""
+    """The name of the Sparkplug metric. Required if the source is `sparkplug`. Default: none."""
     path: Path = ()
     """Where the value stands in a payload of JSON: keys of objects, numbers of elements, or `{ id = "…" }` for the
     element of an array in which that key has that value. Default: the payload is the value."""
     map: dict[str, _Number] = Field(default_factory=dict)
-    """Numbers for texts, such as `{ ON = 1, OFF = 0 }`."""
+    """Numbers for texts, such as `{ ON = 1, OFF = 0 }`. Default: none."""
     max_age_s: Annotated[float, Field(ge=0, le=31_536_000, strict=False)] | None = None
     """How long a value holds after its arrival; then it is missing. 0 means until the next one. Default: `window_s`, or
     0 if the source is `sparkplug`, whose sessions say what holds."""
@@ -74,9 +82,9 @@ class TriggerTable(Table):
     dead_band: dict[ValueName, Annotated[float, Field(gt=0, strict=False)]] = Field(default_factory=dict)
     """By how much a value of `on_change` must differ from that of the last such reading. Default: at all."""
     above: dict[ValueName, _Number] = Field(default_factory=dict)
-    """Makes a reading when a value rises above this number."""
+    """Makes a reading when a value rises above this number. Default: none."""
     below: dict[ValueName, _Number] = Field(default_factory=dict)
-    """Makes a reading when a value falls below this number."""
+    """Makes a reading when a value falls below this number. Default: none."""
     hysteresis: dict[ValueName, Annotated[float, Field(gt=0, strict=False)]] = Field(default_factory=dict)
     """How far a value must return beyond `above` or `below` before it can cross again. Default: at all."""
 
@@ -90,7 +98,7 @@ class SignalsTable(Table):
     """A machine's name, from the topic: `{1}` is what the first wildcard of a value's filter matched. With Sparkplug,
     made of `{group}`, `{node}` and `{device}`; `{node}/{device}` if this is left out."""
     names: dict[str, str] = Field(default_factory=dict)
-    """Other names for what `machine` gives, such as `{ tasmota_A1B2C3 = "pump-7" }`."""
+    """Other names for what `machine` gives, such as `{ tasmota_A1B2C3 = "pump-7" }`. Default: none."""
     window_s: Annotated[float, Field(ge=1, le=604_800, strict=False)] = 600.0
     """How far back a reading looks, in seconds. The names of its fields say it, such as `mean_10m`."""
     features: Annotated[tuple[Feature, ...], Field(min_length=1, strict=False)] = DEFAULT_FEATURES
@@ -110,7 +118,7 @@ class SignalsTable(Table):
     """The Sparkplug group; `+` means all."""
     node: _Level = "+"
     """The Sparkplug edge node; `+` means all."""
-    device: _Level | Literal[""] = "+"
+    device: _Level = "+"
     """The Sparkplug device; `+` means all, an empty text the metrics of the node itself."""
     rebirth: bool = False
     """`true`: asks a node for its birth where that was missed, at most once a minute. It is the only thing that is ever

@@ -179,8 +179,8 @@ class Replies:
         return {
             "id": request.id,
             "task": request.task_name,
+            **({} if request.machine is None else {"machine": request.machine}),
             "device": self._device,
-            "machine": request.machine,
             "ts": timestamp(),
             "status": status.value,
             "output": None,

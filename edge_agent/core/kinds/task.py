@@ -75,7 +75,7 @@ class TaskBase(Table):
     tasks must be the same or must not overlap."""
     signals: Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)] | None = None
     """The name of a table in `[signals]`, instead of `subscribe`: the readings that it makes of single values. Of those
-    that wait, the newest of each machine counts."""
+    that wait, the newest of each machine counts. Default: none."""
     publish: str | None = None
     """Where answers to readings go; `{1}` is what the first wildcard of `subscribe` matched, `{machine}` the machine
     of `signals`. Default: `<root>/<site>/<id>/infer/<task>/response`."""
