@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edge_agent.core.config import Config
@@ -23,7 +23,7 @@ from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEven
 from edge_agent.signals import state_file
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import Recorder
-from edge_agent.signals.signal_table import SignalTable, new_table
+from edge_agent.signals.signal_table import new_table
 from edge_agent.status.alarms import Finding
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,10 @@ class Feed:
     def stop(self, timeout_s: float) -> None:
         self._is_stopping = True
         self.link.stop(timeout_s)
-        now, _ = self._buffer.take()
-        for table in self.tables.values():
-            table.lose(now)
+        self._buffer.put(None)
+        now, entries = self._buffer.take()
+        for _ in self._readings(entries):
+            pass  # Nothing is asked any more, but windows keep what has arrived.
         self._save(now)
 
     @property
@@ -105,12 +106,7 @@ class Feed:
     def tick(self, now: float) -> Iterator[Message]:
         """Messages with the readings that are due, for `Admission.receive`."""
         until, entries = self._buffer.take()
-        for at, message in entries:
-            for table in self.tables.values():
-                if message is None:
-                    table.lose(at)
-                else:
-                    yield from map(self._message, _received(table, message, at))
+        yield from map(self._message, self._readings(entries))
         for name, table in self.tables.items():
             yield from map(self._message, table.advance(until))
             for publication in table.source.take_requests(until):
@@ -144,6 +140,15 @@ class Feed:
                 level = logging.INFO if self._is_stopping else logging.WARNING
                 log.log(level, "disconnected client=%s reason=%s", self.link.client_id, reason)
 
+    def _readings(self, entries: Iterable[tuple[float, Message | None]]) -> Iterator[Reading]:
+        for at, message in entries:
+            for table in self.tables.values():
+                if message is None:
+                    table.lose(at)
+                else:
+                    is_retained = message.is_retained
+                    yield from table.receive(message.topic, message.payload, is_retained=is_retained, now=at)
+
     def _message(self, reading: Reading) -> Message:
         return Message(
             topic=signals_topic(reading.table, reading.machine),
@@ -160,10 +165,6 @@ class Feed:
             state_file.save(self._state_path, self.tables, now)
         except OSError as error:
             log.warning("%s cannot be written, a restart starts with empty windows: %s", self._state_path, error)
-
-
-def _received(table: SignalTable, message: Message, at: float) -> Iterator[Reading]:
-    return table.receive(message.topic, message.payload, is_retained=message.is_retained, now=at)
 
 
 def _size(message: Message | None) -> int:

@@ -1,0 +1,183 @@
+"""`edge-agent signals replay` and `edge-agent rows --recorded`, from a file to lines and rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.signals.machine import Reading
+from edge_agent.signals.recorder import Recorder, recorded_path, recorded_rows
+from edge_agent.signals.rows import read_faults
+from tests.helpers.processes import EdgeAgent, Ended
+
+# 2026-11-30T12:00:00Z
+START = 1_796_040_000
+CONFIG = """
+state_dir = "state"
+[device]
+site = "hall1"
+id = "board1"
+[models.default]
+path = "echo:"
+[tasks.pump]
+kind = "classify"
+labels = ["normal", "worn"]
+signals = "pump"
+[signals.pump]
+window_s = 60
+every_s = 10
+min_coverage = 0
+features = ["last", "mean"]
+record_every_s = 60
+[signals.pump.values]
+vib = { topic = "plant/+/vib" }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    (tmp_path / "state").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def line(at: float, payload: str, topic: str = "plant/pump 7/vib", retained: int = 0) -> str:
+    return f"{START + at:.9f} {retained} {payload.encode().hex()} {topic}\n"
+
+
+def replay(edge_agent: EdgeAgent, text: str) -> Ended:
+    Path("recording.txt").write_text(text, "utf-8")
+    return edge_agent("signals", "replay", "recording.txt", "--config", "config.toml")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_recording_gives_the_readings_at_their_times(edge_agent: EdgeAgent) -> None:
+    ended = replay(edge_agent, line(0, "9", retained=1) + line(0, "2") + line(5, "") + line(30, "4") + f"{START + 31} lost\n" + line(80, "5"))  # fmt: skip  # noqa: E501
+    assert ended.returncode == 0
+    lines = [json.loads(text) for text in ended.stdout.splitlines()]
+    assert [known["machine"] for known in lines] == ["pump 7"] * 3
+    assert all(known["trigger"] == "every" and known["signals"] == "pump" for known in lines)
+    assert [known["ts"][:18] for known in lines] == ["2026-11-30T12:00:0", "2026-11-30T12:00:1", "2026-11-30T12:00:2"]
+    assert {known["input"]["vib"]["last"] for known in lines} == {2.0}
+    assert '"not_taken":{"empty":1}' in ended.stderr
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1796040000 0 zz plant/a/vib\n", "line 1: should be as `mosquitto_sub"),
+        ("1796040000 2 31 plant/a/vib\n", "line 1: should be as"),
+        ("plant/a/vib 3\n", "line 1: should be as"),
+        (line(5, "1") + line(4, "1"), "line 2: should not be earlier"),
+    ],
+)
+def test_a_line_that_is_no_recording_is_named(edge_agent: EdgeAgent, text: str, words: str) -> None:
+    ended = replay(edge_agent, text)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert words in ended.stderr
+
+
+def record(folder: Path, ats: list[int], machine: str = "pump-7") -> None:
+    readings = [
+        Reading("pump", machine, "every", START + at, {"vib": {"last": float(at), "mean_1m": 1.0}}) for at in ats
+    ]
+    Recorder(folder / "state", "pump", 1.0).add(readings)
+
+
+def rows(edge_agent: EdgeAgent, *options: str) -> tuple[Ended, list[dict[str, Any]]]:
+    ended = edge_agent("rows", "pump", "--config", "config.toml", "--force", *options)
+    path = Path("rows.jsonl")
+    return ended, [json.loads(text) for text in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def test_the_book_labels_what_is_clear_of_its_edges(folder: Path, edge_agent: EdgeAgent) -> None:
+    record(folder, [0, 50, 100, 190, 230, 300, 420])
+    record(folder, [200], machine="pump-8")
+    book = "machine,from,to,answer\npump-7,2026-11-30T12:02:00Z,2026-11-30T12:05:00Z,worn\n"
+    (folder / "faults.csv").write_text(book, "utf-8")
+    ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
+    assert ended.returncode == 0
+    kept = [(row["machine"], row["input"]["vib"]["last"], row["answer"]) for row in written]
+    assert kept == [
+        ("pump-7", 0.0, "normal"),
+        ("pump-7", 50.0, "normal"),
+        ("pump-7", 190.0, "worn"),
+        ("pump-7", 230.0, "worn"),
+        ("pump-7", 420.0, "normal"),
+        ("pump-8", 200.0, "normal"),
+    ]
+    assert written[0]["ts"] == "2026-11-30T12:00:00.000Z"
+    assert "left out 2" in ended.stdout
+    ended, written = rows(edge_agent, "--faults", "faults.csv")
+    assert [row["answer"] for row in written] == ["worn", "worn"]
+
+
+def test_without_a_book_the_rows_have_no_answers(folder: Path, edge_agent: EdgeAgent) -> None:
+    record(folder, [0, 60])
+    ended, written = rows(edge_agent, "--recorded")
+    assert ended.returncode == 0
+    assert [set(row) for row in written] == [{"task", "ts", "machine", "input"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("book", "words"),
+    [
+        ("machine,from,to\n", "faults.csv:1: should be machine,from,to,answer"),
+        ("machine,from,to,answer\na,yesterday,,worn\n", "faults.csv:2: from and to should be times"),
+        ("machine,from,to,answer\na,2026-01-02,2026-01-01,worn\n", "faults.csv:2: from and to should be times"),
+        ("machine,from,to,answer\n,2026-01-02,,worn\n", "faults.csv:2: should have a machine"),
+        ("machine,from,to,answer\na,2026-01-01,,worn\na,2026-01-02,,normal\n", 'intervals of "a" overlap'),
+        ("machine,from,to,answer\na,2026-01-01,,broken\n", "answer: should be one of normal, worn"),
+    ],
+)
+def test_a_fault_of_the_book_is_named(folder: Path, edge_agent: EdgeAgent, book: str, words: str) -> None:
+    record(folder, [0])
+    (folder / "faults.csv").write_text(book, "utf-8")
+    ended, _ = rows(edge_agent, "--faults", "faults.csv")
+    assert ended.returncode == 1
+    assert words in ended.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_where_nothing_is_kept_the_key_is_named(edge_agent: EdgeAgent) -> None:
+    ended, _ = rows(edge_agent, "--recorded")
+    assert ended.returncode == 1
+    assert "no readings of pump are kept" in ended.stderr
+    assert edge_agent("rows", "pump", "--else", "normal", "--config", "config.toml").returncode == 64
+
+
+def test_kept_readings_take_no_more_of_the_disk_than_told(folder: Path) -> None:
+    recorder = Recorder(folder, "pump", 0.01)
+    for at in range(500):
+        recorder.add([Reading("pump", "a", "every", START + at, {"vib": {"last": float(at)}})])
+    path = recorded_path(folder, "pump")
+    assert sum(file.stat().st_size for file in folder.glob("signals-pump.jsonl*")) <= 11_000
+    assert path.stat().st_mode & 0o077 == 0
+    kept = [row["input"]["vib"]["last"] for row in recorded_rows(folder, "pump")]
+    assert kept == [float(at) for at in range(500 - len(kept), 500)]
+    assert len(kept) > 50
+
+
+def test_a_line_that_a_power_cut_has_damaged_is_left_out(folder: Path) -> None:
+    record(folder, [0, 60])
+    path = recorded_path(folder / "state", "pump")
+    path.write_bytes(path.read_bytes()[:-20] + b"\n\0\0\0")
+    assert len(list(recorded_rows(folder / "state", "pump"))) == 1
+
+
+def test_times_of_the_book_without_an_offset_are_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    import time  # noqa: PLC0415
+
+    time.tzset()
+    try:
+        path = tmp_path / "f.csv"
+        path.write_text("machine,from,to,answer\na,2026-11-30 13:00,2026-11-30T12:30:00Z,worn\n", "utf-8")
+        (fault,) = read_faults(path)["a"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert (fault.start, fault.end) == (START, START + 1800)
