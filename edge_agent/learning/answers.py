@@ -13,7 +13,7 @@ Select = Callable[..., list[Any]]
 
 _NAMES = (
     *("number", "id", "reply_topic", "wall_s", "scores", "tokens"),
-    *("is_audit", "input", "output", "is_marked", "label", "rare_fields"),
+    *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine"),
 )
 _COLUMNS = ", ".join(_NAMES)
 
@@ -27,6 +27,7 @@ class KeptAnswer(Answer):
     reply_topic: str
     wall_s: float
     input: bytes | None = None
+    machine: str | None = None  # Whose reading it is, where the board has joined it.
 
 
 def student_store_name(task: str, student: str) -> str:

@@ -101,7 +101,8 @@ def rows_of(task: str, answers: Sequence[KeptAnswer], config: TaskBase) -> tuple
             taken_at = timestamp(answer.wall_s)
             # Without a clock, an answer has no time.
             time = {} if taken_at is None else {"ts": taken_at}
-            row = {"task": task, **time, "input": value, "answer": label}
+            machine = {} if answer.machine is None else {"machine": answer.machine}
+            row = {"task": task, **time, **machine, "input": value, "answer": label}
             newer = newest.setdefault(json.dumps(value, sort_keys=True), row)
             if newer is row:
                 continue

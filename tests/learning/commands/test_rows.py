@@ -1,5 +1,6 @@
 """`edge-agent rows`: from what a board keeps to what a training reads."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,6 +75,14 @@ def keep(store: Store, *answers: KeptAnswer, task: str = "pump", basis: str = "b
 @pytest.fixture
 def run(edge_agent: EdgeAgent) -> EdgeAgent:
     return partial(edge_agent, "rows", "pump", "--config", "config.toml")
+
+
+def test_rows_say_whose_reading_it_was(folder: Path, store: Store, run: EdgeAgent) -> None:
+    keep(store, answer(1, machine="pump-7"), answer(2))
+    assert run("--json").returncode == 0
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()]
+    assert [row.get("machine") for row in rows] == ["pump-7", None]
+    assert all("machine" not in row["input"] for row in rows)
 
 
 def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store) -> None:
