@@ -245,6 +245,15 @@ def trained_templates(path: Path) -> dict[str, str]:
     return own | {task: template for student in students for task, template in student.templates.items()}
 
 
+def trained_fields(path: Path) -> dict[str, tuple[str, ...]]:
+    """The fields of an input that a bundle's own model reads, by task; none if it is unsound. Checks no hash."""
+    try:
+        _, facts = _check_content(path.resolve(), _TRUST_ANY, None)
+    except (ModelError, OSError):
+        return {}
+    return {} if facts.fields is None else {name: task.fields for name, task in facts.fields.tasks.items()}
+
+
 def _adapters(folder: Path, manifest: Manifest) -> tuple[Adapter, ...]:
     return tuple(
         Adapter(path=str(folder / name), sha256=manifest.files[name].sha256)

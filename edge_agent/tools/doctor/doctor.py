@@ -21,6 +21,7 @@ from edge_agent.tools.doctor import system
 from edge_agent.tools.doctor.broker import broker_checks
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good, skipped, warning
 from edge_agent.tools.doctor.model import model_checks
+from edge_agent.tools.doctor.signals import signals_checks
 from edge_agent.tools.programs import is_service_active
 
 
@@ -95,6 +96,8 @@ def checks(
         yield system.state(config.state_dir)
         yield system.files(config, config_path)
         yield from _broker_and_pool_checks(config, is_running=is_running)
+        if config.signals:
+            yield from signals_checks(config)
         if faults := signing_key_faults(config):
             yield failed("commands", "; ".join(faults), "put the key that signs commands there, or remove the setting")
     available_mb = reading.memory.available_mb

@@ -1,0 +1,178 @@
+"""Checks of `[signals]`: what is heard of each value, whether it reads, and what machines lack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edge_agent.core import topics
+from edge_agent.core.config import Config
+from edge_agent.core.messages import Message
+from edge_agent.core.signal_tables import SignalsTable
+from edge_agent.core.wording import cut, printable, shown
+from edge_agent.models.bundle import trained_fields
+from edge_agent.models.record import in_force
+from edge_agent.signals import values
+from edge_agent.signals.signal_table import SignalTable, new_table
+from edge_agent.signals.values import NotTakenError
+from edge_agent.tools.client import Client
+from edge_agent.tools.doctor.check import Check, failed, good, warning
+
+# Most plants publish each value at least once a minute.
+LISTEN_S = 60.0
+_WAIT_S = 3.0
+_MAX_NAMED = 5
+_REASONS = {
+    "not-a-number": "is no number, and `map` has no number for it",
+    "bad-json": "is no JSON",
+    "not-text": "is no text",
+    "empty": "is empty",
+    "too-long": "is too long",
+    "late": "was measured longer ago than `max_age_s`",
+}
+
+
+@dataclass(slots=True)
+class _Value:
+    """What was heard of one value."""
+
+    messages: int = 0
+    retained: int = 0
+    taken: int = 0
+    first_fault: tuple[Message, str] | None = None
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one table hears, value by value."""
+
+    config: SignalsTable
+    table: SignalTable
+    by_value: dict[str, _Value] = field(default_factory=dict)
+
+    def receive(self, message: Message, now: float) -> None:
+        for _ in self.table.receive(message.topic, message.payload, is_retained=message.is_retained, now=now):
+            pass
+        for name, value in self.config.values.items():
+            if value.topic is None or not topics.matches(value.topic, message.topic):
+                continue
+            heard = self.by_value.setdefault(name, _Value())
+            if message.is_retained and not value.retained:
+                heard.retained += 1
+                continue
+            heard.messages += 1
+            try:
+                content = values.read(value, values.parse(message.payload), now, self.config.max_age_of(name))
+            except NotTakenError as error:
+                heard.first_fault = heard.first_fault or (message, _REASONS.get(error.reason, error.reason))
+                continue
+            if isinstance(content, values.Absent):
+                heard.first_fault = heard.first_fault or (message, "has nothing at `path`")
+            else:
+                heard.taken += 1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each value was taken at least once."""
+        return all(self.by_value.get(name, _Value()).taken for name in self.config.values)
+
+
+def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Check]:
+    """Listens to all tables at once, at most for this long."""
+    heard = {name: Heard(table, new_table(name, table)) for name, table in config.signals.items()}
+    filters = {text for each in heard.values() for text in each.table.source.filters}
+    client_id = f"{config.device.site}.{config.device.id}.doctor-signals"
+    began = time.monotonic()
+    with Client(client_id, config.mqtt, filters) as client:
+        if not client.connect(_WAIT_S):
+            return
+        for message in client.messages(listen_s):
+            for each in heard.values():
+                each.receive(message, time.time())
+            if all(each.is_complete for each in heard.values()) and time.monotonic() - began > _WAIT_S:
+                break
+        refused = {text: why for text, why in client.link.subscriptions.answers.items() if why}
+    if refused:
+        text, why = next(iter(refused.items()))
+        advice = "in the broker's access list, let this user read the topics of [signals]"
+        yield failed("signals", f"may not subscribe to {shown(text)} ({why})", advice)
+    seconds = time.monotonic() - began
+    for name, each in heard.items():
+        yield from table_checks(name, each, seconds)
+    yield from trained_checks(config, trained_fields(in_force(config)))
+
+
+def table_checks(name: str, heard: Heard, seconds: float) -> Iterator[Check]:
+    key = f"signals.{name}"
+    problems = [*_value_checks(key, heard, seconds), *_machine_checks(key, heard)]
+    yield from problems
+    if not problems:
+        machines = heard.table.machines
+        yield good("signals", f"{name}: {len(machines)} machines ({_listed(sorted(machines))}), all values read")
+
+
+def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
+    for name, value in heard.config.values.items():
+        known = heard.by_value.get(name, _Value())
+        where = f"{key}.values.{name}"
+        if value.topic is None:
+            continue
+        if known.first_fault is not None and not known.taken:
+            message, why = known.first_fault
+            found = f"{where}: {shown(message.topic)} {why}: {_payload(message)}"
+            yield warning("signals", found, "correct `path` or `map`, by what the payload shows")
+        elif known.first_fault is not None:
+            message, why = known.first_fault
+            taken = f"{known.taken} of {known.messages} messages read"
+            found = f"{where}: {taken}; the first that does not: {shown(message.topic)} {why}: {_payload(message)}"
+            yield warning("signals", found, "such messages are left out, and counted in `not_taken` of `health`")
+        elif not known.messages and known.retained:
+            found = f"{where}: only retained messages on {shown(value.topic)} in {seconds:.0f} s"
+            yield warning("signals", found, "they count only with `retained = true`; or wait for a new one")
+        elif not known.messages:
+            found = f"{where}: no message on {shown(value.topic)} in {seconds:.0f} s"
+            yield warning("signals", found, "check the topic with `mosquitto_sub -v`, and the rights of this account")
+
+
+def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
+    # A value that nobody has is named by its own check.
+    known = {
+        value
+        for machine in heard.table.machines.values()
+        for value, track in machine.tracks.items()
+        if track.arrived_at
+    }
+    lacking = [
+        f"{shown(name)} has no {', '.join(missing)}"
+        for name, machine in sorted(heard.table.machines.items())
+        if (missing := [value for value, track in machine.tracks.items() if not track.arrived_at and value in known])
+    ]
+    if lacking:
+        found = f"{key}: {_listed(lacking, '; ')}"
+        advice = "give them the value, or make it `optional`; a machine that is none comes from too wide a filter"
+        yield warning("signals", found, advice)
+    if refused := sorted(heard.table.refused):
+        found = f"{key}: {len(refused)} machines are not followed: {_listed([shown(name) for name in refused])}"
+        yield warning("signals", found, "raise `max_machines`, or narrow the filters")
+
+
+def trained_checks(config: Config, trained: Mapping[str, Sequence[str]]) -> Iterator[Check]:
+    """Fields that the model of a task was trained with and that its readings do not have."""
+    for name, task in config.tasks.items():
+        if task.signals is None or name not in trained:
+            continue
+        table = config.signals[task.signals]
+        if missing := sorted(set(trained[name]) - set(table.field_names())):
+            found = f"task {name}: its model reads {_listed(missing)}, which [signals.{task.signals}] does not make"
+            advice = "restore the window, features and values of the training, or train again with rows of this table"
+            yield failed("signals", found, advice)
+
+
+def _payload(message: Message) -> str:
+    return cut(printable(message.payload.decode("utf-8", "replace")))
+
+
+def _listed(names: Sequence[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return separator.join(names[:_MAX_NAMED]) + more

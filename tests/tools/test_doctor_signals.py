@@ -1,0 +1,83 @@
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.config import Config
+from edge_agent.core.messages import Message
+from edge_agent.signals.signal_table import new_table
+from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.doctor.check import Check, Verdict
+from edge_agent.tools.doctor.signals import Heard, signals_checks, table_checks, trained_checks
+from tests.helpers.processes import Mosquitto
+from tests.helpers.support import config
+
+TABLE = """
+[signals.pump]
+max_machines = 3
+[signals.pump.values]
+vib = { topic = "plant/+/vib" }
+temp = { topic = "plant/+/temp", path = ["value"] }
+"""
+
+
+def heard_of(*messages: tuple[str, str], **more: Any) -> list[Check]:
+    settings = config(TABLE).signals["pump"]
+    heard = Heard(settings, new_table("pump", settings))
+    for topic, payload in messages:
+        message = Message(topic=topic, payload=payload.encode(), qos=0, packet_id=0, received_at=0.0, **more)
+        heard.receive(message, 1.8e9)
+    return [*table_checks("pump", heard, 60.0)]
+
+
+def found(checks: list[Check]) -> list[str]:
+    assert all(check.verdict is Verdict.WARNING and check.advice for check in checks)
+    return [check.found for check in checks]
+
+
+def test_a_plant_as_configured_is_good() -> None:
+    (check,) = heard_of(("plant/a/vib", "1"), ("plant/a/temp", '{"value":2}'))
+    assert (check.verdict, check.found) == (Verdict.GOOD, "pump: 1 machines (a), all values read")
+
+
+def test_a_topic_without_a_message_is_named() -> None:
+    assert found(heard_of(("plant/a/vib", "1"))) == [
+        'signals.pump.values.temp: no message on "plant/+/temp" in 60 s',
+    ]
+
+
+def test_a_topic_with_retained_messages_alone_says_so() -> None:
+    checks = found(heard_of(("plant/a/vib", "1"), ("plant/a/temp", '{"value":2}'), is_retained=True))
+    assert checks[0] == 'signals.pump.values.vib: only retained messages on "plant/+/vib" in 60 s'
+
+
+def test_the_first_payload_that_does_not_read_is_shown() -> None:
+    checks = found(heard_of(("plant/a/vib", "9,5"), ("plant/a/vib", "8,5"), ("plant/a/temp", '{"t":2}')))
+    assert checks == [
+        'signals.pump.values.vib: "plant/a/vib" is no number, and `map` has no number for it: 9,5',
+        'signals.pump.values.temp: "plant/a/temp" has nothing at `path`: {"t":2}',
+    ]
+    some = found(heard_of(("plant/a/vib", "1"), ("plant/a/vib", "x"), ("plant/a/temp", '{"value":2}')))
+    assert some[0].startswith("signals.pump.values.vib: 1 of 2 messages read; the first that does not:")
+
+
+def test_machines_that_lack_a_value_or_are_too_many_are_named() -> None:
+    messages = [(f"plant/{name}/vib", "1") for name in "abcd"] + [("plant/a/temp", '{"value":2}')]
+    assert found(heard_of(*messages)) == [
+        'signals.pump: "b" has no temp; "c" has no temp',
+        'signals.pump: 1 machines are not followed: "d"',
+    ]
+
+
+def test_fields_that_the_trained_model_misses_are_named() -> None:
+    settings = config(f'[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\nsignals = "pump"\n{TABLE}')
+    (check,) = trained_checks(settings, {"t": ["vib.mean_10m", "vib.mean_5m", "other.last"]})
+    assert check.verdict is Verdict.FAILED
+    assert check.found == "task t: its model reads other.last, vib.mean_5m, which [signals.pump] does not make"
+    assert not [*trained_checks(settings, {"t": ["vib.last"], "u": ["x"]})]
+
+
+def test_listening_ends_once_each_value_was_read(tmp_path: Path) -> None:
+    port = free_port()
+    with Mosquitto(tmp_path, port):
+        settings: Config = config(f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{TABLE}')
+        checks = [*signals_checks(settings, listen_s=0.5)]
+    assert [check.verdict for check in checks] == [Verdict.WARNING] * 2
