@@ -180,6 +180,11 @@ def _check_config(options: argparse.Namespace) -> int:
         _value("--publish TOPIC", "where their answers go, such as plant/{1}/triage"),
         title="task",
     ),
+    _group(
+        _value("--discover FILTER", "listens to these topics, and proposes a [signals] table for what it hears"),
+        _value("--listen S", "how long it listens, in seconds (default: %(default)s)", _SECONDS, default=60.0),
+        title="signals",
+    ),
     _bus_options(None),
 )
 def _init(options: argparse.Namespace) -> int:

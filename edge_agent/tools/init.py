@@ -2,24 +2,29 @@
 
 import argparse
 import copy
+import secrets
 import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edge_agent.core import config
+from edge_agent.core import config, topics
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
+from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.core.terminal import aligned, fail
-from edge_agent.core.wording import field_name, printable
+from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.loader import DEFAULT_PATH, check_document
+from edge_agent.signals.discovery import Proposal, propose
 from edge_agent.tools.bus import OptionError, mqtt_table, with_flags
+from edge_agent.tools.client import Client
 from edge_agent.tools.toml import toml
 
 _SCHEMA_FILE = "config.schema.json"
@@ -40,6 +45,8 @@ _KEYS = {"site": "device.site", "device": "device.id", "host": "mqtt.host", "mod
 _KIND_KEYS = tuple(key for kind in KINDS.values() for key in kind.init_keys)
 _TASK_KEYS = ("kind", "system", *_KIND_KEYS, "subscribe", "publish")
 _LISTS = ("labels", "subscribe")
+_CONNECT_S = 5.0
+_MAX_NAMED = 8
 
 
 def init(options: argparse.Namespace) -> int:
@@ -67,6 +74,7 @@ class _Form:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         # These are not asked in every case.
+        self._proposal: Proposal | None = None
         self._values: dict[str, Any] = {key: getattr(options, key, None) for key in (*_KIND_KEYS, "publish")}
 
     def fill(self) -> None:
@@ -74,6 +82,8 @@ class _Form:
         self._ask("site", _about(config.DeviceConfig, "site"))
         self._ask("device", _about(config.DeviceConfig, "id"), _host_name())
         self._ask("host", _about(config.MqttConfig, "host"), "localhost")
+        if self._options.discover is not None:
+            self._discover()
         self._ask("model", _about(config.ModelConfig, "path"), ECHO_MODEL)
         self._ask("task", f"The name of a task of yours, such as pump-triage, or `{BUILT_IN_TASK}`.")
         self._fill_task()
@@ -96,7 +106,34 @@ class _Form:
             self._ask(key, f"{about} Give the file here, or leave empty for a sample." if sample else about, sample)
         lists = {key: ", ".join(values[key]) for key in table.init_keys if isinstance(values[key], list)}
         self._ask("system", _about(table, "system"), table.init_system and table.init_system.format(**lists))
-        self._ask("subscribe", f"{_about(table, 'subscribe')} Leave empty for none.")
+        if self._proposal is None:
+            self._ask("subscribe", f"{_about(table, 'subscribe')} Leave empty for none.")
+
+    def _discover(self) -> None:
+        """Listens, and proposes the values of a [signals] table. Raises OptionError."""
+        wanted, seconds = self._options.discover, self._options.listen
+        mqtt = self._document()["mqtt"]
+        try:
+            link = config.MqttConfig.model_validate(mqtt, context={"folder": self._options.out.absolute().parent})
+            if fault := topics.filter_fault(wanted):
+                raise OptionError(f"--discover: {fault} (got {shown(wanted)})")
+        except ValidationError as error:
+            raise OptionError(first_fault(error, "mqtt")) from error
+        print(f"listening to {printable(wanted)} for {seconds:g} s …", file=sys.stderr, flush=True)
+        with Client(f"init-{secrets.token_hex(4)}", link, (wanted,)) as client:
+            if not client.connect(_CONNECT_S):
+                raise OptionError(f"--discover: {link.brokers} cannot be reached: {client.reason}")
+            messages = [*client.messages(seconds)]
+        proposal = propose(message for message in messages if not message.topic.startswith(f"{link.root}/"))
+        if proposal is None:
+            raise OptionError(f"--discover: {len(messages)} messages on {wanted}, but no value in them")
+        for line in found_lines(proposal):
+            print(printable(line))
+        if sys.stdin.isatty():
+            left_out = _comma_separated(input("\nValues to leave out, separated by commas (Enter takes all): "))
+            values = {name: value for name, value in proposal.values.items() if name not in left_out}
+            proposal = replace(proposal, values=values or proposal.values)
+        self._proposal = proposal
 
     def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:
         """Sets the option's value to what was given here or on the command line, else to the answer."""
@@ -144,6 +181,10 @@ class _Form:
             "models": {"default": table(path="model")},
             "tasks": {values["task"]: table(**{key: key for key in _TASK_KEYS})} if "task" in values else {},
         }
+        if self._proposal is not None:
+            document["signals"] = {self._proposal.name: self._proposal.table()}
+            for task in document["tasks"].values():
+                task["signals"] = self._proposal.name
         # The service has its own folder.
         is_service = self._options.out.absolute().parent == DEFAULT_PATH.parent
         return document if is_service else {"state_dir": "state", **document}
@@ -154,6 +195,9 @@ class _Form:
         ((name, task),) = document["tasks"].items()
         tls = mqtt.pop("tls", None)
         top = {key: value for key, value in document.items() if not isinstance(value, dict)}
+        suggested = _SUGGESTED_TASK
+        if self._proposal is not None:
+            suggested = {"deadline_ms": 10_000, "publish": "plant/{machine}/answer"}
         lines = [
             _HEAD,
             *_keys_of(config.Config, top),
@@ -161,7 +205,8 @@ class _Form:
             *_table("mqtt", config.MqttConfig, mqtt, _SUGGESTED_MQTT),
             *(_table("mqtt.tls", config.TlsConfig, tls) if tls is not None else ()),
             *_table("models.default", config.ModelConfig, document["models"]["default"]),
-            *_table(f"tasks.{name}", KINDS[task["kind"]], task, _SUGGESTED_TASK),
+            *_table(f"tasks.{name}", KINDS[task["kind"]], task, suggested),
+            *_signals_lines(document.get("signals", {})),
         ]
         return "\n".join(lines) + "\n"
 
@@ -179,6 +224,27 @@ class _Form:
             (f"edge-agent ask --config {file} {task} {shlex.quote(sample)}", "in another terminal"),
         ]
         print("Next:", *(f"  {printable(line)}" for line in aligned(commands, left=2)), sep="\n")
+
+
+def found_lines(proposal: Proposal) -> Iterator[str]:
+    """What was heard, as a table."""
+    names = ", ".join(proposal.machines[:_MAX_NAMED]) + (", …" if len(proposal.machines) > _MAX_NAMED else "")
+    yield f"{len(proposal.machines)} machines: {names}"
+    rows = [("value", "topic", "where", "example", "machines", "messages")]
+    for name, value in proposal.values.items():
+        where = ".".join(map(str, value.path)) or "the payload"
+        rows.append((name, value.topic, where, cut(value.example, 20), str(len(value.machines)), str(value.messages)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    for name, table in tables.items():
+        own = {key: value for key, value in table.items() if key != "values"}
+        yield from _table(f"signals.{name}", SignalsTable, own, {"window_s": 600, "every_s": 60, "record_every_s": 600})
+        yield f"\n[signals.{name}.values]"
+        yield from (f"{value} = {toml(keys)}" for value, keys in table["values"].items())
 
 
 def _comma_separated(text: str) -> list[str]:

@@ -1,6 +1,8 @@
 """`edge-agent init` writes configurations that load, and asks until it can."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.loader import load_config
 from edge_agent.tools import init
-from tests.helpers.processes import EdgeAgent
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.client import Client
+from tests.helpers.processes import EdgeAgent, Mosquitto
 from tests.helpers.support import CONFIG
 
 BOARD = ("--site", "hall1", "--device", "board1")
@@ -170,3 +174,43 @@ def test_a_closed_terminal_leaves_nothing(folder: Path, monkeypatch: pytest.Monk
     done = edge_agent("init")
     assert (done.returncode, "nothing was written" in done.stderr) == (cli.EXIT_FAILED, True)
     assert not list(folder.iterdir())
+
+
+@contextmanager
+def publishing(port: int, *messages: tuple[str, str]) -> Iterator[None]:
+    """A plant that says the same again and again."""
+    stops = threading.Event()
+
+    def publish() -> None:
+        while not stops.wait(0.05):
+            for topic, payload in messages:
+                client.publish(topic, payload, qos=0)
+
+    with closing(Client(port, "5")) as client:
+        thread = threading.Thread(target=publish)
+        thread.start()
+        yield
+        stops.set()
+        thread.join()
+
+
+def test_listening_proposes_the_values_of_a_plant(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    plant = [(f"plant/p{number}/{name}", "7.5") for number in (1, 2) for name in ("vib", "temp")]
+    with Mosquitto(tmp_path_factory.mktemp("broker"), port), publishing(port, *plant, ("edgeai/v1/x", "3")):
+        words = ("--host", "127.0.0.1", "--port", str(port), "--discover", "#", "--listen", "1")
+        whole = written(*BOARD, *TASK, *words)
+        assert whole.tasks["pump-triage"].signals == "plant"
+        assert set(whole.signals["plant"].values) == {"vib", "temp"}
+        assert "2 machines: p1, p2" in capsys.readouterr().out
+        assert (
+            cli.main(["init", *BOARD, *TASK, *words[:-3], "nobody/#", "--listen", "0.3", "--force"]) == cli.EXIT_USAGE
+        )
+        assert "no value in them" in capsys.readouterr().err
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        answering(monkeypatch, iter(["vib", "", "", ""]))
+        assert set(written(*BOARD, *TASK, *words, "--system", "x", "--force").signals["plant"].values) == {"temp"}
+    assert cli.main(["init", *BOARD, *TASK, *words, "--force"]) == cli.EXIT_USAGE
+    assert "cannot be reached" in capsys.readouterr().err
