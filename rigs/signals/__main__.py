@@ -3,6 +3,7 @@
 live: a plant with everything that goes wrong, a broker restart and an agent restart: a replay of what the agent got
 makes the bytes that it asked with, and features equal those of all held samples.
 load: 500 messages a second for 4,096 values: CPU and memory of the agent, and what other callers notice.
+right: models of windows of real data beside gradient boosting. Needs the extra `train`.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import sys
 
 from rigs.machine import parser_of
 
-COMMANDS = ("live", "load")
+COMMANDS = ("live", "load", "right")
 
 
 def main() -> int:
