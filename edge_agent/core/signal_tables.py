@@ -18,6 +18,7 @@ Feature = Literal["last", "mean", "min", "max", "std", "slope", "count", "age_s"
 DEFAULT_FEATURES: tuple[Feature, ...] = ("last", "mean", "min", "max", "std", "slope")
 # They need no window.
 MOMENTARY: frozenset[Feature] = frozenset({"last", "age_s"})
+MAX_METRIC_CHARS = 256
 _NODE_PLACEHOLDERS = ("{group}", "{node}", "{device}")
 
 ValueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
@@ -49,7 +50,7 @@ class ValueTable(Table):
     topic: TopicFilter | None = None
     """The topic filter on which it is published. Required, unless the source is `sparkplug`.
     Default: none."""
-    metric: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    metric: Annotated[str, StringConstraints(min_length=1, max_length=MAX_METRIC_CHARS)] | None = None
     """The name of the Sparkplug metric. Required if the source is `sparkplug`. Default: none."""
     path: Path = ()
     """Where the value stands in a payload of JSON: keys of objects, numbers of elements, or `{ id = "…" }` for the
@@ -96,7 +97,8 @@ class SignalsTable(Table):
     """`topics`: each value has a topic. `sparkplug`: the values are metrics of Sparkplug B."""
     machine: str = "{1}"
     """A machine's name, from the topic: `{1}` is what the first wildcard of a value's filter matched. With Sparkplug,
-    made of `{group}`, `{node}` and `{device}`; `{node}/{device}` if this is left out."""
+    made of `{group}`, `{node}` and `{device}`; `{node}/{device}` if this is left out, or `{node}` if `device` is an empty
+    text."""
     names: dict[str, str] = Field(default_factory=dict)
     """Other names for what `machine` gives, such as `{ tasmota_A1B2C3 = "pump-7" }`. Default: none."""
     window_s: Annotated[float, Field(ge=1, le=604_800, strict=False)] = 600.0
@@ -123,6 +125,9 @@ class SignalsTable(Table):
     rebirth: bool = False
     """`true`: asks a node for its birth where that was missed, at most once a minute. It is the only thing that is ever
     sent to a node."""
+    certificates: bool = False
+    """`true`: learns names and types of metrics from the births that a broker keeps below `$sparkplug/certificates`.
+    Not every broker lets one subscribe there."""
     record_every_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 0.0
     """How often a reading of each machine is kept in `state_dir` as a row without an answer, for `edge-agent rows`.
     0 means never."""
@@ -181,8 +186,9 @@ class SignalsTable(Table):
 
     @property
     def machine_pattern(self) -> str:
-        is_default = self.source == "sparkplug" and "machine" not in self.model_fields_set
-        return "{node}/{device}" if is_default else self.machine
+        if self.source == "topics" or "machine" in self.model_fields_set:
+            return self.machine
+        return "{node}/{device}" if self.device else "{node}"
 
     def features_of(self, name: str) -> tuple[Feature, ...]:
         return self.values[name].features or self.features

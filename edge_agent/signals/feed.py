@@ -22,6 +22,7 @@ from edge_agent.core.topics import signals_topic
 from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEvent, MqttLink, Received
 from edge_agent.signals import state_file
 from edge_agent.signals.machine import Reading
+from edge_agent.signals.nodes import Rebirths
 from edge_agent.signals.recorder import Recorder
 from edge_agent.signals.signal_table import new_table
 from edge_agent.status.alarms import Finding
@@ -72,7 +73,8 @@ class Feed:
         self.link = MqttLink(
             f"{prefix}.signals", config.mqtt, self._on_link_event, wants_retained=True, follows=follows, qos=0
         )
-        self.tables = {name: new_table(name, table) for name, table in config.signals.items()}
+        rebirths = Rebirths()
+        self.tables = {name: new_table(name, table, rebirths) for name, table in config.signals.items()}
         self._buffer = Buffer()
         self._state_path = config.state_dir / state_file.FILE
         self._recorders = {

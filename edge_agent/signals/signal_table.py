@@ -11,14 +11,15 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from edge_agent.core import topics
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
 from edge_agent.signals import values
 from edge_agent.signals.machine import EVERY, Machine, Reading
+from edge_agent.signals.nodes import Rebirths, SparkplugSource
+from edge_agent.signals.source import Source, Update
 from edge_agent.signals.values import NotTakenError
 
 # Routes by topic; a plant that makes up topics must not fill the memory.
@@ -26,38 +27,11 @@ _MAX_ROUTES = 10_000
 _MAX_NAMED = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a message says of one machine. A value that is None is missing from now on."""
-
-    machine: str
-    values: dict[str, float | None]
-
-
-class Source(Protocol):
-    """Reads messages as one kind of source sends them."""
-
-    @property
-    def filters(self) -> frozenset[str]:
-        """The topics to subscribe to."""
-
-    def read(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> list[Update]:
-        """What the message says. Raises NotTakenError."""
-
-    def lose(self) -> None:
-        """The connection is lost."""
-
-    def take_requests(self, now: float) -> Sequence[Publication]:
-        """What is to be sent to the machines' side now."""
-
-    def as_health(self) -> dict[str, Any]:
-        """Its own figures."""
-
-
 class TopicSource:
     """A topic for each value, or several values in one payload."""
 
     def __init__(self, config: SignalsTable) -> None:
+        self.due_at = None
         self.filters = frozenset(value.topic for value in config.values.values() if value.topic is not None)
         self._config = config
         self._routes: dict[str, dict[str, list[str]]] = {}
@@ -80,8 +54,14 @@ class TopicSource:
                 updates.append(Update(machine, taken))
         return updates
 
+    def advance(self, now: float) -> list[Update]:  # noqa: ARG002 - a Source's
+        return []
+
     def lose(self) -> None:
         pass
+
+    def holds(self, machine: str) -> bool:  # noqa: ARG002 - a Source's
+        return False
 
     def take_requests(self, now: float) -> Sequence[Publication]:  # noqa: ARG002 - a Source's
         return ()
@@ -130,20 +110,15 @@ class SignalTable:
             self.not_taken[error.reason] += 1
             self.last_not_taken = topic, error.reason
             return
-        for update in updates:
-            machine = self._machine(update.machine, now)
-            if machine is None:
-                continue
-            if is_retained:
-                for name, value in update.values.items():
-                    machine.tracks[name].seed(value, now)
-            elif fired := machine.receive(update.values, now):
-                yield from self._trigger(machine, fired, now)
+        yield from self._take(updates, now, is_retained=is_retained)
 
     def advance(self, now: float) -> Iterator[Reading]:
         """The readings that are due by now, each as of its time."""
         self._now = now
-        while self._due and self._due[0][0] <= now:
+        while (due_at := self.due_at) is not None and due_at <= now:
+            if due_at == self.source.due_at:
+                yield from self._take(self.source.advance(due_at), due_at, is_retained=False)
+                continue
             at, _, name, is_check = heapq.heappop(self._due)
             machine = self.machines.get(name)
             if machine is None:
@@ -151,7 +126,7 @@ class SignalTable:
             if not is_check:
                 if machine.waiting_trigger is not None:
                     yield from self._read(machine, machine.waiting_trigger, at)
-            elif at - machine.heard_at >= self.config.forget_s:
+            elif at - machine.heard_at >= self.config.forget_s and not self.source.holds(name):
                 del self.machines[name]
             else:
                 self._push(self._next_check(name, at), name, is_check=True)
@@ -160,7 +135,8 @@ class SignalTable:
 
     @property
     def due_at(self) -> float | None:
-        return self._due[0][0] if self._due else None
+        own, source = self._due[0][0] if self._due else None, self.source.due_at
+        return own if source is None else source if own is None else min(own, source)
 
     def lose(self, now: float) -> None:
         """The connection is lost: from now on no value is known."""
@@ -189,6 +165,17 @@ class SignalTable:
             "lacking": self.lacking(),
             **self.source.as_health(),
         }
+
+    def _take(self, updates: list[Update], now: float, *, is_retained: bool) -> Iterator[Reading]:
+        for update in updates:
+            machine = self._machine(update.machine, now)
+            if machine is None:
+                continue
+            if is_retained:
+                for name, value in update.values.items():
+                    machine.tracks[name].seed(value, now)
+            elif fired := machine.receive(update.values, now):
+                yield from self._trigger(machine, fired, now)
 
     def _machine(self, name: str, now: float) -> Machine | None:
         machine = self.machines.get(name)
@@ -234,5 +221,7 @@ class SignalTable:
         heapq.heappush(self._due, (at, next(self._numbers), machine, is_check))
 
 
-def new_table(name: str, config: SignalsTable) -> SignalTable:
-    return SignalTable(name, config, TopicSource(config))
+def new_table(name: str, config: SignalsTable, rebirths: Rebirths | None = None) -> SignalTable:
+    """rebirths: shared by all tables that may ask the same nodes."""
+    source = SparkplugSource(config, rebirths) if config.source == "sparkplug" else TopicSource(config)
+    return SignalTable(name, config, source)

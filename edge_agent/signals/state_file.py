@@ -53,8 +53,8 @@ def load(path: Path, tables: dict[str, SignalTable], now: float) -> None:
 
 def _digest(table: SignalTable) -> str:
     """Of what windows mean; what triggers a reading may change."""
-    config = table.config.model_dump_json(include={"source", "machine", "names", "window_s", "values"})
-    return hashlib.sha256(config.encode()).hexdigest()
+    keys = {"source", "machine", "names", "group", "node", "device", "window_s", "values"}
+    return hashlib.sha256(table.config.model_dump_json(include=keys).encode()).hexdigest()
 
 
 def _machine_state(machine: Machine, now: float) -> dict[str, Any]:

@@ -1,0 +1,410 @@
+"""The nodes and devices of Sparkplug B: what their births, data and deaths say of machines.
+
+A birth has every metric of a node or device with its name, type and value, and the data that follow have only what
+changed, mostly by an alias and without a type. So whoever missed a birth or a death cannot read what follows.
+
+All messages of a node except its deaths are numbered. One that comes too early waits for those before it, at most
+WAIT_S; if they do not come, they are lost. After that, as after a birth that was missed, the node may be asked for its
+births.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edge_agent.core.messages import Publication
+from edge_agent.core.signal_tables import MAX_METRIC_CHARS, SignalsTable
+from edge_agent.signals import sparkplug, values
+from edge_agent.signals.source import Update
+from edge_agent.signals.sparkplug import Metric, Payload
+from edge_agent.signals.values import NotTakenError
+
+WAIT_S = 2.0
+MAX_NODES = 256
+MAX_DEVICES = 5000
+MAX_WAITING = 64
+MAX_WAITING_BYTES = 4_000_000
+MAX_METRIC_NAMES = 5000
+# Between two requests to a node; doubled while it does not help.
+REBIRTH_S, MAX_REBIRTH_S = 60.0, 3600.0
+_NAMESPACE = "spBv1.0"
+# Where brokers that know Sparkplug keep the last births.
+_CERTIFICATES = "$sparkplug/certificates/"
+_BIRTHS = frozenset({"NBIRTH", "DBIRTH"})
+_NODE_TYPES = ("NBIRTH", "NDATA", "NDEATH")
+_DEVICE_TYPES = ("DBIRTH", "DDATA", "DDEATH")
+_SEQUENCE = 256
+
+
+class Rebirths:
+    """When which node may be asked for its births. Tables that follow the same nodes share one."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, tuple[float, float]] = {}  # By topic: when, and how long it is left alone after that.
+
+    def allow(self, topic: str, now: float) -> bool:
+        """True if the node may be asked now, which is then noted."""
+        asked_at, interval_s = self._asked.get(topic, (-MAX_REBIRTH_S, 0.0))
+        since = now - asked_at
+        if since < interval_s:
+            return False
+        if len(self._asked) >= 4 * MAX_NODES:
+            self._asked = {other: asked for other, asked in self._asked.items() if now - asked[0] < MAX_REBIRTH_S}
+        # Asked again soon: the last time did not help for long.
+        interval_s = min(2 * interval_s, MAX_REBIRTH_S) if since < 2 * interval_s else REBIRTH_S
+        self._asked[topic] = now, interval_s
+        return True
+
+
+@dataclass(slots=True)
+class _Device:
+    """A device, or the node itself as one."""
+
+    machine: str
+    is_born: bool = False
+    is_dead: bool = False
+    is_missed: bool = False
+    """It sent data, but its birth is not known."""
+    names: dict[int, str] = field(default_factory=dict)
+    """Of the table's metrics, by alias."""
+    types: dict[str, int] = field(default_factory=dict)
+    """Of the table's metrics, by name."""
+    known: set[str] = field(default_factory=set)
+    """The values that it gives at present."""
+
+    def end(self) -> Update | None:
+        """From now on it gives no value, until its next birth."""
+        known, self.known = self.known, set()
+        self.is_born = self.is_dead = self.is_missed = False
+        self.names.clear()
+        self.types.clear()
+        return Update(self.machine, dict.fromkeys(sorted(known))) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A message of a node, which may have to wait for those before it."""
+
+    expires_at: float
+    expected: int | None
+    """The number for which its node waited when it came."""
+    number: int | None
+    kind: str
+    device: str
+    payload: Payload
+    size: int
+
+
+@dataclass(slots=True)
+class _Node:
+    group: str
+    name: str
+    heard_at: float
+    is_online: bool = False
+    has_session: bool = False
+    """Its birth or death has come since the connection was made: devices without a birth are not born."""
+    bd_seq: int | None = None
+    last_bd_seq: int | None = None
+    """Of the session before."""
+    expected: int | None = None
+    """The number of its next message."""
+    waiting: list[_Message] = field(default_factory=list)
+    devices: dict[str, _Device] = field(default_factory=dict)
+    lacks_birth: bool = False
+
+    @property
+    def rebirth_topic(self) -> str:
+        return f"{_NAMESPACE}/{self.group}/NCMD/{self.name}"
+
+    def is_late_death(self, bd_seq: int | None) -> bool:
+        """True if it is the death of an earlier session. Some clients number the death one higher than the birth."""
+        if bd_seq is None or self.bd_seq is None:
+            return False
+        ahead = (bd_seq - self.bd_seq) % _SEQUENCE
+        return ahead >= _SEQUENCE // 2 or (ahead > 1 and bd_seq == self.last_bd_seq)
+
+    def end(self) -> list[Update]:
+        """It and its devices are gone."""
+        ends = [device.end() for device in self.devices.values()]
+        self.devices.clear()
+        self.waiting.clear()
+        self.is_online = self.lacks_birth = False
+        self.expected = None
+        return [end for end in ends if end is not None]
+
+
+class SparkplugSource:
+    def __init__(self, config: SignalsTable, rebirths: Rebirths | None = None) -> None:
+        self.metric_names: set[str] = set()
+        """What births call their metrics, of the nodes and devices that the table follows; the first thousands."""
+        self._config = config
+        self._rebirths = rebirths or Rebirths()
+        self._values: dict[str, list[str]] = {}  # By metric.
+        for name, value in config.values.items():
+            self._values.setdefault(value.metric or "", []).append(name)
+        self._nodes: dict[tuple[str, str], _Node] = {}
+        self._not_taken = Counter[str]()  # Metrics and messages by reason, beside what is raised.
+        self._gaps = self._missed_births = self._requests = 0
+
+    @property
+    def filters(self) -> frozenset[str]:
+        config = self._config
+        # The messages of all devices, because they are numbered with those of the node.
+        topics = {f"{_NAMESPACE}/{config.group}/{kind}/{config.node}" for kind in _NODE_TYPES}
+        topics |= {f"{_NAMESPACE}/{config.group}/{kind}/{config.node}/+" for kind in _DEVICE_TYPES}
+        if config.certificates:
+            topics |= {_CERTIFICATES + topic for topic in topics if topic.split("/")[2] in _BIRTHS}
+        return frozenset(topics)
+
+    def read(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> list[Update]:
+        address = self._address(topic)
+        if address is None:
+            return []
+        group, kind, name, device = address
+        content = sparkplug.decode(payload)
+        node = self._node(group, name, now)
+        if is_retained or topic.startswith(_CERTIFICATES):
+            # From another time: it tells names and types, but not what the values are now.
+            if kind in _BIRTHS and not node.has_session:
+                target = self._device(node, device, self._not_taken)
+                if target is not None and not target.is_born:
+                    self._learn(target, content.metrics)
+            return []
+        node.heard_at = now
+        not_taken = Counter[str]()
+        if kind == "NDEATH":
+            if node.is_late_death(content.bd_seq):
+                raise NotTakenError("late-death")
+            node.has_session = True
+            return node.end()
+        number = None if content.seq is None else content.seq % _SEQUENCE
+        message = _Message(now + WAIT_S, node.expected, number, kind, device, content, len(payload))
+        if kind == "NBIRTH":
+            updates = self._begin(node, message, not_taken)
+        else:
+            updates = self._take_in_order(node, message, not_taken)
+        if not_taken and not updates:
+            reason = next(iter(not_taken))
+            not_taken[reason] -= 1
+            self._not_taken += not_taken
+            raise NotTakenError(reason)
+        self._not_taken += not_taken
+        return updates
+
+    @property
+    def due_at(self) -> float | None:
+        """When `advance` has something to do."""
+        return min((node.waiting[0].expires_at for node in self._nodes.values() if node.waiting), default=None)
+
+    def advance(self, now: float) -> list[Update]:
+        """Messages for which nothing else is waited by now."""
+        updates = []
+        for node in self._nodes.values():
+            while node.waiting and node.waiting[0].expires_at <= now:
+                updates += self._give_up(node, self._not_taken)
+        return updates
+
+    def lose(self) -> None:
+        """What happens meanwhile is not known, and a node may number its metrics anew."""
+        for node in self._nodes.values():
+            node.end()
+            node.has_session = False
+            node.bd_seq = node.last_bd_seq = None
+
+    def holds(self, machine: str) -> bool:
+        """True if the machine's values hold, however long ago they came."""
+        devices = (device for node in self._nodes.values() for device in node.devices.values())
+        return any(device.known and device.machine == machine for device in devices)
+
+    def take_requests(self, now: float) -> Sequence[Publication]:
+        if not self._config.rebirth:
+            return ()
+        lacking = [node.rebirth_topic for node in self._nodes.values() if node.lacks_birth]
+        asked = [topic for topic in lacking if self._rebirths.allow(topic, now)]
+        self._requests += len(asked)
+        return [Publication(topic=topic, payload=sparkplug.encode_rebirth(int(now * 1000)), qos=0) for topic in asked]
+
+    def as_health(self) -> dict[str, Any]:
+        online = sum(node.is_online for node in self._nodes.values())
+        return {
+            "nodes_online": online,
+            "nodes_offline": len(self._nodes) - online,
+            "gaps_total": self._gaps,
+            "births_missed_total": self._missed_births,
+            "rebirths_asked_total": self._requests,
+            "metrics_not_taken": dict(self._not_taken),
+        }
+
+    def _address(self, topic: str) -> tuple[str, str, str, str] | None:
+        """Group, type, node and device, which is empty for the node itself; None if the topic is not of this table."""
+        namespace, *levels = topic.removeprefix(_CERTIFICATES).split("/")
+        if namespace != _NAMESPACE or not (len(levels) == 3 or (len(levels) == 4 and levels[3])):
+            return None
+        group, kind, node, *rest = levels
+        if kind not in (_DEVICE_TYPES if rest else _NODE_TYPES):
+            return None
+        is_followed = self._config.group in ("+", group) and self._config.node in ("+", node)
+        return (group, kind, node, rest[0] if rest else "") if is_followed else None
+
+    def _node(self, group: str, name: str, now: float) -> _Node:
+        """Raises NotTakenError."""
+        node = self._nodes.get((group, name))
+        if node is None:
+            if len(self._nodes) >= MAX_NODES:
+                forgotten_at = now - self._config.forget_s
+                self._nodes = {
+                    key: other for key, other in self._nodes.items() if other.is_online or other.heard_at > forgotten_at
+                }
+            if len(self._nodes) >= MAX_NODES:
+                raise NotTakenError("too-many-nodes")
+            node = self._nodes[group, name] = _Node(group, name, now)
+        return node
+
+    def _device(self, node: _Node, name: str, not_taken: Counter[str]) -> _Device | None:
+        """None if the table does not follow it."""
+        if not (name and self._config.device == "+") and self._config.device != name:
+            return None
+        device = node.devices.get(name)
+        if device is None:
+            if sum(len(other.devices) for other in self._nodes.values()) >= MAX_DEVICES:
+                not_taken["too-many-devices"] += 1
+                return None
+            parts = {"{group}": node.group, "{node}": node.name, "{device}": name}
+            machine = re.sub(r"\{(?:group|node|device)\}", lambda match: parts[match[0]], self._config.machine_pattern)
+            device = node.devices[name] = _Device(self._config.names.get(machine, machine))
+        return device
+
+    def _begin(self, node: _Node, birth: _Message, not_taken: Counter[str]) -> list[Update]:
+        """A node's birth. Its devices are not born yet, unless their births came before it."""
+        waiting = [message for message in node.waiting if _follows(message, birth)]
+        updates = node.end()
+        bd_seq = birth.payload.bd_seq
+        if bd_seq != node.bd_seq:
+            node.bd_seq, node.last_bd_seq = bd_seq, node.bd_seq
+        node.is_online = node.has_session = True
+        node.expected = None if birth.number is None else (birth.number + 1) % _SEQUENCE
+        node.waiting = [replace(message, expected=node.expected) for message in waiting]
+        updates += self._birth(node, birth, not_taken)
+        return [*updates, *self._take_next(node, not_taken)]
+
+    def _take_in_order(self, node: _Node, message: _Message, not_taken: Counter[str]) -> list[Update]:
+        if message.number is None:  # A node that does not number.
+            return self._take(node, message, not_taken)
+        if message.number == node.expected:
+            return [*self._take(node, message, not_taken), *self._take_next(node, not_taken)]
+        node.waiting.append(message)
+        size = sum(waiting.size for waiting in node.waiting)
+        is_full = len(node.waiting) > MAX_WAITING or size > MAX_WAITING_BYTES
+        return self._give_up(node, not_taken) if is_full else []
+
+    def _take_next(self, node: _Node, not_taken: Counter[str]) -> list[Update]:
+        """What waited for the message that has just come."""
+        updates = []
+        while (following := next((it for it in node.waiting if it.number == node.expected), None)) is not None:
+            node.waiting.remove(following)
+            updates += self._take(node, following, not_taken)
+        return updates
+
+    def _give_up(self, node: _Node, not_taken: Counter[str]) -> list[Update]:
+        """Takes what waits, without what it waits for."""
+        first, *others = node.waiting
+        if first.expected != node.expected:
+            # Others came in order since then, so it is a copy of one of them, or came too late.
+            not_taken["out-of-order"] += 1
+            node.waiting = others
+            return []
+        if node.expected is not None:
+            self._gaps += 1
+            node.lacks_birth = True
+        messages, node.waiting = node.waiting, []
+        start = first.number if node.expected is None else node.expected
+        messages.sort(key=lambda message: _distance(start, message.number))
+        updates = self._take(node, messages[0], not_taken)
+        for message in messages[1:]:
+            if _SEQUENCE // 2 <= _distance(node.expected, message.number) < _SEQUENCE - 1:
+                not_taken["out-of-order"] += 1
+            else:
+                updates += self._take(node, message, not_taken)
+        return updates
+
+    def _take(self, node: _Node, message: _Message, not_taken: Counter[str]) -> list[Update]:
+        """A message other than a node's birth or death, at its turn."""
+        node.is_online = True
+        if message.number is not None:
+            node.expected = (message.number + 1) % _SEQUENCE
+        if message.kind == "DBIRTH":
+            return self._birth(node, message, not_taken)
+        device = self._device(node, message.device, not_taken)
+        if device is None:
+            return []
+        if message.kind == "DDEATH":
+            end = device.end()
+            device.is_dead = True
+            return [] if end is None else [end]
+        if not device.is_born:
+            self._missed_births += not device.is_missed
+            device.is_missed = node.lacks_birth = True
+            if node.has_session or device.is_dead:
+                not_taken["no-birth"] += 1
+                return []
+        taken = self._numbers(device, message.payload.metrics, not_taken)
+        return [Update(device.machine, taken)] if taken else []
+
+    def _birth(self, node: _Node, message: _Message, not_taken: Counter[str]) -> list[Update]:
+        device = self._device(node, message.device, not_taken)
+        if device is None:
+            return []
+        end = device.end()
+        device.is_born = True
+        self._learn(device, message.payload.metrics)
+        taken = self._numbers(device, message.payload.metrics, not_taken)
+        if end is not None:
+            taken = end.values | taken
+        return [Update(device.machine, taken)] if taken else []
+
+    def _learn(self, device: _Device, metrics: Iterable[Metric]) -> None:
+        for metric in metrics:
+            if metric.name in self._values:
+                device.types[metric.name] = metric.datatype
+                if metric.alias is not None:
+                    device.names[metric.alias] = metric.name
+            if len(self.metric_names) < MAX_METRIC_NAMES and 1 <= len(metric.name) <= MAX_METRIC_CHARS:
+                self.metric_names.add(metric.name)
+
+    def _numbers(self, device: _Device, metrics: Iterable[Metric], not_taken: Counter[str]) -> dict[str, float | None]:
+        """The table's values, by name."""
+        taken: dict[str, float | None] = {}
+        for metric in metrics:
+            metric_name = metric.name or device.names.get(-1 if metric.alias is None else metric.alias, "")
+            names = self._values.get(metric_name, ())
+            if names and metric.is_historical:
+                not_taken["historical"] += 1
+                continue
+            datatype = metric.datatype or device.types.get(metric_name, 0)
+            for name in names:
+                taken[name] = None
+                if metric.is_missing:
+                    continue
+                try:
+                    taken[name] = values.number(metric.content(datatype), self._config.values[name].map)
+                except NotTakenError as error:
+                    # The value before it holds no more, even if this one cannot be read.
+                    not_taken[error.reason] += 1
+        device.known = {name for name in device.known | taken.keys() if taken.get(name, 0.0) is not None}
+        return taken
+
+
+def _distance(start: int | None, number: int | None) -> int:
+    """How many messages of a node lie between two, as far as their numbers tell."""
+    return ((number or 0) - (start or 0)) % _SEQUENCE
+
+
+def _follows(message: _Message, birth: _Message) -> bool:
+    """True if a message that came before a node's birth belongs behind it."""
+    sent_at, born_at = message.payload.timestamp, birth.payload.timestamp
+    is_older = sent_at is not None and born_at is not None and sent_at < born_at
+    return not is_older and birth.number is not None and _distance(birth.number, message.number) <= MAX_WAITING

@@ -1,0 +1,211 @@
+"""Sparkplug B on the wire: as much of its payloads as values need, and the one message that is ever sent.
+
+Protocol buffers are read by hand, because 100 lines cost a board less than a compiled package.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_agent.signals.values import MAX_PAYLOAD_BYTES, NotTakenError
+
+MAX_METRICS = 5000
+BD_SEQ = "bdSeq"
+REBIRTH = "Node Control/Rebirth"
+_COMPRESSED, _QUALITY = b"SPBV1.0_COMPRESSED", b"Quality"
+_BOOLEAN = 11
+_SIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}
+# Of 16-bit quality codes as in OPC, these are good; Sparkplug itself uses 192.
+_GOOD_QUALITIES = range(192, 256)
+_MASK_32, _MASK_64 = (1 << 32) - 1, (1 << 64) - 1
+# The kinds of fields: 0 is an integer of variable length, 2 has its length before it, these are as long as this.
+_LENGTHS = {1: 8, 5: 4}
+_FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
+
+
+@dataclass(slots=True)
+class Metric:
+    name: str = ""
+    alias: int | None = None
+    datatype: int = 0
+    """0 where the message does not say it; then that of the birth counts."""
+    is_historical: bool = False
+    is_null: bool = False
+    quality: int | None = None
+    value: float | str | bytes | None = None
+    """Integers as they travel, without a sign. Bytes stand for all that is no single value."""
+
+    @property
+    def is_missing(self) -> bool:
+        has_bad_quality = self.quality is not None and self.quality not in _GOOD_QUALITIES
+        return self.is_null or self.value is None or has_bad_quality
+
+    def content(self, datatype: int) -> float | str:
+        """The value as it is meant. datatype: 0 if it is not known. Raises NotTakenError."""
+        value = self.value
+        if value is None or isinstance(value, bytes):
+            raise NotTakenError("not-a-number")
+        if isinstance(value, int) and not isinstance(value, bool):
+            if datatype == _BOOLEAN:
+                return bool(value)
+            if bits := _SIGNED_BITS.get(datatype):
+                value &= (1 << bits) - 1
+                return value - (1 << bits) if value >> (bits - 1) else value
+            if not datatype and value >> 31:
+                raise NotTakenError("no-type")  # It may be negative.
+        return value
+
+
+@dataclass(slots=True)
+class Payload:
+    timestamp: int | None = None
+    """Milliseconds since 1970, by the node's clock."""
+    seq: int | None = None
+    metrics: list[Metric] = field(default_factory=list)
+
+    @property
+    def bd_seq(self) -> int | None:
+        """The number of the node's session, in its birth and its death."""
+        for metric in self.metrics:
+            if metric.name == BD_SEQ and isinstance(metric.value, int):
+                return metric.value
+        return None
+
+
+def decode(payload: bytes) -> Payload:
+    """Raises NotTakenError."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise NotTakenError("too-long")
+    try:
+        return _payload(payload)
+    except (ValueError, IndexError) as error:
+        raise NotTakenError("bad-sparkplug") from error
+
+
+def encode_rebirth(timestamp: int) -> bytes:
+    """The command that asks a node for its birth. timestamp: milliseconds since 1970."""
+    name = REBIRTH.encode()
+    metric = b"\x0a" + _as_varint(len(name)) + name + b"\x18" + _as_varint(timestamp) + bytes((0x20, _BOOLEAN, 0x70, 1))
+    return b"\x08" + _as_varint(timestamp) + b"\x12" + _as_varint(len(metric)) + metric
+
+
+def _payload(data: bytes) -> Payload:
+    payload = Payload()
+    for number, kind, content in _fields(data):
+        match number, kind:
+            case 1, 0:
+                payload.timestamp = content
+            case 2, 2:
+                if len(payload.metrics) >= MAX_METRICS:
+                    raise NotTakenError("too-many-metrics")
+                payload.metrics.append(_metric(content))
+            case 3, 0:
+                payload.seq = content
+            case 4, 2 if content == _COMPRESSED:
+                raise NotTakenError("compressed")
+    return payload
+
+
+def _metric(data: bytes) -> Metric:
+    metric, properties = Metric(), b""
+    for number, kind, content in _fields(data):
+        match number, kind:
+            case 1, 2:
+                metric.name = content.decode()
+            case 2, 0:
+                metric.alias = content
+            case 4, 0:
+                metric.datatype = content & _MASK_32
+            case 5, 0:
+                metric.is_historical = content != 0
+            case 7, 0:
+                metric.is_null = content != 0
+            case 9, 2:
+                properties += content
+            case 10, 0:
+                metric.value = content & _MASK_32
+            case 11, 0:
+                metric.value = content
+            case 12, 5:
+                # The digits that 32 bits carry; 7.9 would read 7.900000095367432.
+                metric.value = float(f"{_FLOAT.unpack(content)[0]:.7g}")
+            case 13, 1:
+                metric.value = _DOUBLE.unpack(content)[0]
+            case 14, 0:
+                metric.value = content != 0
+            case 15, 2:
+                metric.value = content.decode()
+            case ((16 | 17 | 18 | 19), 2):
+                metric.value = content
+    if properties:
+        metric.quality = _quality(properties)
+    return metric
+
+
+def _quality(properties: bytes) -> int | None:
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for number, kind, content in _fields(properties):
+        if (number, kind) == (1, 2):
+            keys.append(content)
+        elif (number, kind) == (2, 2):
+            values.append(content)
+    if _QUALITY not in keys[: len(values)]:
+        return None
+    quality, is_null = None, False
+    for number, kind, content in _fields(values[keys.index(_QUALITY)]):
+        match number, kind:
+            case 2, 0:
+                is_null = content != 0
+            case ((3 | 4), 0):
+                quality = content
+    return None if is_null else quality
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+    """The number of each field, its kind, and its content, an integer or bytes. Raises ValueError or IndexError."""
+    at, end = 0, len(data)
+    while at < end:
+        key, at = _varint(data, at)
+        number, kind = key >> 3, key & 7
+        if not 1 <= number < 1 << 29:
+            raise ValueError("no number of a field")
+        if kind == 0:
+            content, at = _varint(data, at)
+            yield number, kind, content
+            continue
+        if kind == 2:
+            length, at = _varint(data, at)
+        elif kind in _LENGTHS:
+            length = _LENGTHS[kind]
+        else:
+            raise ValueError("groups are not supported")
+        start, at = at, at + length
+        if at > end:
+            raise ValueError("ends early")
+        yield number, kind, data[start:at]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Its value, and where what follows starts."""
+    result = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result & _MASK_64, at
+        shift += 7
+        if shift >= 70:
+            raise ValueError("a number of more than ten bytes")
+
+
+def _as_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*encoded, value))
