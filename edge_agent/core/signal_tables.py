@@ -162,10 +162,11 @@ class SignalsTable(Table):
     def _check_whole(self) -> Self:
         if self.source == "sparkplug":
             rest = self.machine_pattern
-            for placeholder in _NODE_PLACEHOLDERS:
+            placeholders = _NODE_PLACEHOLDERS if self.device else _NODE_PLACEHOLDERS[:-1]
+            for placeholder in placeholders:
                 rest = rest.replace(placeholder, "x")
             if "{" in rest or machine_fault(rest):
-                rule = f"should be made of {', '.join(_NODE_PLACEHOLDERS)}"
+                rule = f"should be made of {', '.join(placeholders)}"
                 raise ValueError(f"machine: {rule} (got {shown(self.machine_pattern)})")
         else:
             for name, value in self.values.items():

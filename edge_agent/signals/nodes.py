@@ -99,7 +99,7 @@ class _Message:
     size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Node:
     group: str
     name: str
@@ -147,6 +147,7 @@ class SparkplugSource:
         for name, value in config.values.items():
             self._values.setdefault(value.metric or "", []).append(name)
         self._nodes: dict[tuple[str, str], _Node] = {}
+        self._blocked: dict[_Node, None] = {}  # Those of which messages wait.
         self._not_taken = Counter[str]()  # Metrics and messages by reason, beside what is raised.
         self._gaps = self._missed_births = self._requests = 0
 
@@ -187,6 +188,7 @@ class SparkplugSource:
             updates = self._begin(node, message, not_taken)
         else:
             updates = self._take_in_order(node, message, not_taken)
+        self._blocked = {blocked: None for blocked in self._blocked if blocked.waiting}
         if not_taken and not updates:
             reason = next(iter(not_taken))
             not_taken[reason] -= 1
@@ -198,12 +200,12 @@ class SparkplugSource:
     @property
     def due_at(self) -> float | None:
         """When `advance` has something to do."""
-        return min((node.waiting[0].expires_at for node in self._nodes.values() if node.waiting), default=None)
+        return min((node.waiting[0].expires_at for node in self._blocked if node.waiting), default=None)
 
     def advance(self, now: float) -> list[Update]:
         """Messages for which nothing else is waited by now."""
         updates = []
-        for node in self._nodes.values():
+        for node in self._blocked:
             while node.waiting and node.waiting[0].expires_at <= now:
                 updates += self._give_up(node, self._not_taken)
         return updates
@@ -297,6 +299,7 @@ class SparkplugSource:
         if message.number == node.expected:
             return [*self._take(node, message, not_taken), *self._take_next(node, not_taken)]
         node.waiting.append(message)
+        self._blocked[node] = None
         size = sum(waiting.size for waiting in node.waiting)
         is_full = len(node.waiting) > MAX_WAITING or size > MAX_WAITING_BYTES
         return self._give_up(node, not_taken) if is_full else []

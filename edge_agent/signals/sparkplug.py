@@ -95,51 +95,53 @@ def encode_rebirth(timestamp: int) -> bytes:
 def _payload(data: bytes) -> Payload:
     payload = Payload()
     for number, kind, content in _fields(data):
-        match number, kind:
-            case 1, 0:
-                payload.timestamp = content
-            case 2, 2:
-                if len(payload.metrics) >= MAX_METRICS:
-                    raise NotTakenError("too-many-metrics")
-                payload.metrics.append(_metric(content))
-            case 3, 0:
-                payload.seq = content
-            case 4, 2 if content == _COMPRESSED:
-                raise NotTakenError("compressed")
+        if number == 2 and kind == 2:
+            if len(payload.metrics) >= MAX_METRICS:
+                raise NotTakenError("too-many-metrics")
+            payload.metrics.append(_metric(content))
+        elif number == 1 and kind == 0:
+            payload.timestamp = content
+        elif number == 3 and kind == 0:
+            payload.seq = content
+        elif number == 4 and content == _COMPRESSED:
+            raise NotTakenError("compressed")
     return payload
 
 
 def _metric(data: bytes) -> Metric:
     metric, properties = Metric(), b""
     for number, kind, content in _fields(data):
-        match number, kind:
-            case 1, 2:
-                metric.name = content.decode()
-            case 2, 0:
-                metric.alias = content
-            case 4, 0:
-                metric.datatype = content & _MASK_32
-            case 5, 0:
-                metric.is_historical = content != 0
-            case 7, 0:
-                metric.is_null = content != 0
-            case 9, 2:
-                properties += content
-            case 10, 0:
-                metric.value = content & _MASK_32
-            case 11, 0:
-                metric.value = content
-            case 12, 5:
-                # The digits that 32 bits carry; 7.9 would read 7.900000095367432.
-                metric.value = float(f"{_FLOAT.unpack(content)[0]:.7g}")
-            case 13, 1:
-                metric.value = _DOUBLE.unpack(content)[0]
-            case 14, 0:
-                metric.value = content != 0
-            case 15, 2:
-                metric.value = content.decode()
-            case ((16 | 17 | 18 | 19), 2):
-                metric.value = content
+        if kind == 0:
+            match number:
+                case 2:
+                    metric.alias = content
+                case 4:
+                    metric.datatype = content & _MASK_32
+                case 5:
+                    metric.is_historical = content != 0
+                case 7:
+                    metric.is_null = content != 0
+                case 10:
+                    metric.value = content & _MASK_32
+                case 11:
+                    metric.value = content
+                case 14:
+                    metric.value = content != 0
+        elif kind == 2:
+            match number:
+                case 1:
+                    metric.name = content.decode()
+                case 9:
+                    properties += content
+                case 15:
+                    metric.value = content.decode()
+                case 16 | 17 | 18 | 19:
+                    metric.value = content
+        elif number == 12 and kind == 5:
+            # The digits that 32 bits carry; 7.9 would read 7.900000095367432.
+            metric.value = float(f"{_FLOAT.unpack(content)[0]:.7g}")
+        elif number == 13 and kind == 1:
+            metric.value = _DOUBLE.unpack(content)[0]
     if properties:
         metric.quality = _quality(properties)
     return metric
@@ -169,12 +171,12 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     """The number of each field, its kind, and its content, an integer or bytes. Raises ValueError or IndexError."""
     at, end = 0, len(data)
     while at < end:
-        key, at = _varint(data, at)
+        key, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
         number, kind = key >> 3, key & 7
         if not 1 <= number < 1 << 29:
             raise ValueError("no number of a field")
         if kind == 0:
-            content, at = _varint(data, at)
+            content, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
             yield number, kind, content
             continue
         if kind == 2:
