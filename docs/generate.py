@@ -198,6 +198,7 @@ group = "Plant"
 node = "+"
 device = "+"
 rebirth = true
+certificates = true
 
 [signals.line.values]
 vibration_mm_s = { metric = "Vibration" }

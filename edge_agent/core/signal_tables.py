@@ -97,8 +97,8 @@ class SignalsTable(Table):
     """`topics`: each value has a topic. `sparkplug`: the values are metrics of Sparkplug B."""
     machine: str = "{1}"
     """A machine's name, from the topic: `{1}` is what the first wildcard of a value's filter matched. With Sparkplug,
-    made of `{group}`, `{node}` and `{device}`; `{node}/{device}` if this is left out, or `{node}` if `device` is an empty
-    text."""
+    made of `{group}`, `{node}` and `{device}`; `{node}/{device}` if this is left out, or `{node}` if `device` is
+    an empty text."""
     names: dict[str, str] = Field(default_factory=dict)
     """Other names for what `machine` gives, such as `{ tasmota_A1B2C3 = "pump-7" }`. Default: none."""
     window_s: Annotated[float, Field(ge=1, le=604_800, strict=False)] = 600.0
