@@ -48,6 +48,7 @@ def test_the_table_lists_every_rig_and_nothing_else() -> None:
         "rigs.rabbitmq",
         "rigs.homeassistant",
         "rigs.container",
+        "rigs.sparkplug",
     ],
 )
 def test_a_rig_names_the_programs_that_the_machine_lacks(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
