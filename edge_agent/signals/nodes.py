@@ -170,7 +170,7 @@ class SparkplugSource:
         node = self._node(group, name, now)
         if is_retained or topic.startswith(_CERTIFICATES):
             # From another time: it tells names and types, but not what the values are now.
-            if kind in _BIRTHS and not node.has_session:
+            if kind in _BIRTHS:
                 target = self._device(node, device, self._not_taken)
                 if target is not None and not target.is_born:
                     self._learn(target, content.metrics)

@@ -49,8 +49,6 @@ class Metric:
         if value is None or isinstance(value, bytes):
             raise NotTakenError("not-a-number")
         if isinstance(value, int) and not isinstance(value, bool):
-            if datatype == _BOOLEAN:
-                return bool(value)
             if bits := _SIGNED_BITS.get(datatype):
                 value &= (1 << bits) - 1
                 return value - (1 << bits) if value >> (bits - 1) else value

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge_agent.core.signal_tables import SignalsTable
+from edge_agent.signals import nodes
 from edge_agent.signals.nodes import Rebirths, SparkplugSource
 from edge_agent.signals.signal_table import new_table
 from edge_agent.signals.values import NotTakenError
@@ -156,6 +157,7 @@ def test_historical_metrics_are_counted_and_raised_only_where_nothing_else_is_sa
     with pytest.raises(NotTakenError, match="historical"):
         plant.data(old)
     assert plant.values() == (2.5, 71.0)
+    assert plant.health["metrics_not_taken"] == {"historical": 1}
 
 
 def test_a_node_death_takes_its_devices_along_and_a_device_death_that_one() -> None:
@@ -189,6 +191,8 @@ def test_after_a_death_data_without_a_birth_are_not_taken() -> None:
         ((4, 5), 4, False),
         ((255, 0), 255, False),
         ((5, 0), 5, False),  # The node does not keep its number over a restart.
+        ((5, 0, 0), 5, False),
+        ((1, 0), 1, True),
         ((4, 5), 5, True),
         ((4, 5), 6, True),  # pysparkplug's death is one ahead of its birth.
         ((255, 255), 0, True),
@@ -238,22 +242,46 @@ def test_a_lost_connection_forgets_births_so_that_no_alias_is_read_wrongly() -> 
     plant.wait(2)
     # What names its metric reads without a birth.
     assert plant.values() == (2.5, 71.0)
+    plant.data({"alias": 1, "float_value": 8.0})
     assert plant.health["births_missed_total"] == 1
     assert plant.requests() == ["spBv1.0/Plant/NCMD/n"]
 
 
-def test_a_stored_birth_tells_names_and_types_but_no_values() -> None:
+def test_a_lost_connection_ends_waiting_and_what_is_known_of_sessions() -> None:
+    plant = Plant()
+    plant.birth(session=5)
+    plant.seq += 1
+    plant.data({"alias": 1, "float_value": 8.0})
+    plant.source.lose()
+    assert plant.source.due_at is None
+    # The node may have started to count its sessions anew.
+    plant.send("NDEATH", encoded(None, bd_seq(3)))
+    plant.data({"name": VIBRATION, "float_value": 3.0})
+    plant.wait(2)
+    assert plant.values() == (2.5, 70.0)
+    assert plant.health["metrics_not_taken"] == {"no-birth": 1}
+
+
+@pytest.mark.parametrize(
+    ("topic", "is_retained"),
+    [
+        ("$sparkplug/certificates/spBv1.0/Plant/DBIRTH/n/d", True),
+        ("$sparkplug/certificates/spBv1.0/Plant/DBIRTH/n/d", False),
+        ("spBv1.0/Plant/DBIRTH/n/d", True),
+    ],
+)
+def test_a_stored_birth_tells_names_and_types_but_no_values(topic: str, *, is_retained: bool) -> None:
     plant = Plant(certificates=True)
     assert "$sparkplug/certificates/spBv1.0/Plant/DBIRTH/+/+" in plant.source.filters
     birth = encoded(1, *birth_of(99.0, 99))
-    plant.send("DBIRTH", birth, is_retained=True, topic="$sparkplug/certificates/spBv1.0/Plant/DBIRTH/n/d")
+    plant.send("DBIRTH", birth, is_retained=is_retained, topic=topic)
     assert plant.values() == MISSING
     plant.data({"alias": 2, "int_value": 2**32 - 3})
     plant.wait(2)
     assert plant.values() == (None, -3.0)
     plant.birth(aliases=(2, 1))
     # A broker that keeps births also passes on the new ones.
-    plant.send("DBIRTH", birth, topic="$sparkplug/certificates/spBv1.0/Plant/DBIRTH/n/d")
+    plant.send("DBIRTH", birth, is_retained=is_retained, topic=topic)
     plant.data({"alias": 1, "int_value": 7})
     assert plant.values() == (2.5, 7.0)
 
@@ -310,6 +338,95 @@ def test_tables_that_share_a_node_ask_it_once_between_them() -> None:
         )
         source.advance(START + 2)
     assert [len(source.take_requests(START + 2)) for source in sources] == [1, 0]
+
+
+def test_a_new_birth_of_a_device_ends_values_and_aliases_that_it_no_longer_has() -> None:
+    plant = Plant()
+    plant.birth()
+    plant.send("DBIRTH", encoded(plant.next(), birth_of(3.0, 0, aliases=(5, 6))[0]))
+    assert plant.values() == (3.0, None)
+    plant.data({"alias": 1, "float_value": 9.0}, {"alias": 2, "int_value": 9})
+    assert plant.values() == (3.0, None)
+
+
+def test_devices_that_make_one_machine_end_only_their_own_values() -> None:
+    plant = Plant(machine="{node}")
+    vib, temp, _ = birth_of(3.0, 71)
+    plant.send("NBIRTH", encoded(0))
+    plant.send("", encoded(1, vib), topic="spBv1.0/Plant/DBIRTH/n/a")
+    plant.send("", encoded(2, temp), topic="spBv1.0/Plant/DBIRTH/n/b")
+    plant.send("", encoded(3), topic="spBv1.0/Plant/DDEATH/n/a")
+    assert plant.machines == {"n": {"vib": None, "temp": 71.0}}
+    plant.send("", encoded(4), topic="spBv1.0/Plant/DDEATH/n/b")
+    assert plant.machines == {"n": {"vib": None, "temp": None}}
+
+
+def test_a_device_that_died_is_not_read_by_name_even_if_the_node_is_not_known() -> None:
+    plant = Plant()
+    plant.send("DDEATH", encoded(5))
+    plant.send("DDATA", encoded(6, {"name": VIBRATION, "float_value": 3.0}))
+    plant.wait(2)
+    assert plant.values() == MISSING
+    assert plant.health["metrics_not_taken"] == {"no-birth": 1}
+
+
+def test_what_waits_from_before_a_birth_is_told_by_its_time() -> None:
+    plant = Plant()
+    plant.birth(session=1)
+    # Message 2 is lost; 3 is of the old session, and the new one has another 3.
+    plant.send("DDATA", encoded(3, {"alias": 1, "float_value": 99.0}, timestamp=1000))
+    plant.send("NBIRTH", encoded(0, bd_seq(2), timestamp=2000))
+    plant.send("DBIRTH", encoded(1, *birth_of(3.0, 71), timestamp=2001))
+    plant.send("DDATA", encoded(2, {"alias": 2, "int_value": 72}, timestamp=2002))
+    assert plant.values() == (3.0, 72.0)
+    plant.send("DDATA", encoded(3, {"alias": 1, "float_value": 4.0}, timestamp=2003))
+    assert plant.values() == (4.0, 72.0)
+
+
+def test_a_birth_of_a_device_that_overtook_its_node_s_counts_even_if_another_message_is_lost() -> None:
+    plant = Plant()
+    plant.birth(session=1)
+    plant.send("DBIRTH", encoded(5, *birth_of(3.0, 71), timestamp=2005))
+    plant.send("NBIRTH", encoded(3, bd_seq(2), timestamp=2003))
+    plant.wait(2)
+    assert (plant.values(), plant.health["gaps_total"]) == ((3.0, 71.0), 1)
+
+
+def test_what_waits_from_long_before_a_birth_is_not_of_its_session() -> None:
+    plant = Plant()
+    plant.birth(session=1)
+    plant.send("DDATA", encoded(200, {"alias": 1, "float_value": 99.0}))
+    plant.birth(session=2)
+    plant.wait(2)
+    assert (plant.values(), plant.health["gaps_total"]) == ((2.5, 70.0), 0)
+
+
+def test_what_waited_in_vain_is_taken_in_the_order_of_its_numbers() -> None:
+    plant = Plant()
+    plant.birth()
+    for seq in (8, 6):
+        plant.send("DDATA", encoded(seq, {"alias": 1, "float_value": float(seq)}))
+    plant.wait(2)
+    assert plant.values() == (8.0, 70.0)
+
+
+def test_a_count_that_goes_on_beyond_255_is_read() -> None:
+    plant = Plant()
+    plant.send("NBIRTH", encoded(254))
+    plant.send("DBIRTH", encoded(255, *birth_of(1.0, 1)))
+    plant.send("DDATA", encoded(256, {"alias": 1, "float_value": 2.0}))
+    plant.send("DDATA", encoded(1, {"alias": 1, "float_value": 3.0}))
+    assert plant.values() == (3.0, 1.0)
+
+
+def test_a_copy_that_waits_behind_a_gap_does_not_turn_the_count_back() -> None:
+    plant = Plant()
+    plant.birth()
+    for seq in (6, 7, 1, 8):
+        plant.send("DDATA", encoded(seq, {"alias": 1, "float_value": float(seq)}))
+    plant.wait(2)
+    plant.send("DDATA", encoded(9, {"alias": 1, "float_value": 9.0}))
+    assert (plant.values(), plant.health["gaps_total"]) == ((9.0, 70.0), 1)
 
 
 def session() -> list[tuple[str, bytes]]:
@@ -448,9 +565,14 @@ def test_more_nodes_than_fit_are_refused_until_others_are_long_gone() -> None:
     with pytest.raises(NotTakenError, match="too-many-nodes"):
         plant.send("", encoded(0, *birth_of(1.0, 1)), topic=extra)
     plant.send("", encoded(None, bd_seq(0)), topic="spBv1.0/Plant/NDEATH/7")
-    plant.wait(61)
+    plant.wait(59)
+    with pytest.raises(NotTakenError, match="too-many-nodes"):
+        plant.send("", encoded(0, *birth_of(1.0, 1)), topic=extra)
+    plant.send("", encoded(None, bd_seq(0)), topic="spBv1.0/Plant/NDEATH/8")
+    plant.wait(1)
     plant.send("", encoded(0, *birth_of(1.0, 1)), topic=extra)
     assert plant.machines["extra"] == {"vib": 1.0, "temp": 1.0}
+    assert (plant.health["nodes_online"], plant.health["nodes_offline"]) == (255, 1)
 
 
 def test_devices_that_a_node_makes_up_are_bounded() -> None:
@@ -460,6 +582,23 @@ def test_devices_that_a_node_makes_up_are_bounded() -> None:
         plant.send("", encoded(None, *birth_of(1.0, 1)), topic=f"spBv1.0/Plant/DBIRTH/n/{number}")
     with pytest.raises(NotTakenError, match="too-many-devices"):
         plant.send("", encoded(None, *birth_of(1.0, 1)), topic="spBv1.0/Plant/DBIRTH/n/extra")
+
+
+def test_bytes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "MAX_WAITING_BYTES", 40)
+    plant = Plant()
+    plant.birth()
+    plant.send("DDATA", encoded(10, {"alias": 1, "float_value": 8.0}))
+    assert plant.values() == (2.5, 70.0)
+    plant.send("DDATA", encoded(11, {"alias": 2, "name": "x" * 40}))
+    assert plant.values() == (8.0, 70.0)
+
+
+def test_nodes_that_were_asked_long_ago_are_forgotten() -> None:
+    rebirths = Rebirths()
+    for number in range(5000):
+        assert rebirths.allow(f"spBv1.0/Plant/NCMD/{number}", START + 10 * number)
+    assert len(rebirths._asked) <= 1024
 
 
 def test_messages_that_wait_are_bounded() -> None:

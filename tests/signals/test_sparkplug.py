@@ -121,6 +121,42 @@ def test_damaged_payloads_are_refused_and_nothing_else() -> None:
     assert not table.source.take_requests(20_000.0)
 
 
+def in_metric(*fields: bytes) -> bytes:
+    content = b"".join(fields)
+    return b"\x12" + bytes((len(content),)) + content
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x18" + b"\xff" * 9 + b"\x7f",  # more than 64 bits
+        in_metric(b"\x50\xff\xff\xff\xff\x7f", b"\x20\x89\x80\x80\x80\x70"),  # more than 32 bits
+        in_metric(b"\x0a\x01a\x0a\x01b", b"\x50\x01\x70\x01"),  # again: the last one counts
+        in_metric(b"\x52\x01\x07", b"\x5d" + bytes(4), b"\x0d" + bytes(4)),  # of another kind: unknown
+        in_metric(b"\xa2\x06\x03abc", b"\x08\x01", b"\x10\x03"),  # unknown fields
+        in_metric(b"\x4a\x09\x0a\x07Quality", b"\x4a\x05\x12\x03\x18\xf4\x03"),  # one property set in two parts
+    ],
+)
+def test_odd_payloads_read_as_protocol_buffers_read_them(payload: bytes) -> None:
+    theirs, ours = Payload.FromString(payload), decode(payload)
+    assert ours.seq == (theirs.seq if theirs.HasField("seq") else None)
+    assert ours.metrics == [expected_metric(metric) for metric in theirs.metrics]
+
+
+@pytest.mark.parametrize(
+    ("properties", "quality"),
+    [
+        ({"keys": ["Quality"], "values": [{"long_value": 500}]}, 500),
+        ({"keys": ["Quality"], "values": [{"int_value": 5, "is_null": True}]}, None),
+        ({"keys": ["unit", "Quality"], "values": [{"int_value": 5}]}, None),
+        ({"keys": ["Quality"], "values": [{"string_value": "good"}]}, None),
+    ],
+)
+def test_a_quality_is_a_whole_number(properties: dict[str, Any], quality: int | None) -> None:
+    (metric,) = decode(Payload(metrics=[{"properties": properties}]).SerializeToString()).metrics
+    assert metric.quality == quality
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=300)
 def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
@@ -171,6 +207,8 @@ def test_a_number_of_32_bits_keeps_the_digits_that_were_sent() -> None:
         (Payload(uuid="SPBV1.0_COMPRESSED", body=b"x").SerializeToString(), "compressed"),
         (b"\x52" + bytes(1_000_001), "too-long"),
         (b"\x13\x14", "bad-sparkplug"),
+        (b"\x18" + b"\xff" * 10 + b"\x01", "bad-sparkplug"),
+        (b"\x00\x00", "bad-sparkplug"),
     ],
 )
 def test_what_is_too_much_or_not_supported_is_refused_with_a_word(payload: bytes, reason: str) -> None:
