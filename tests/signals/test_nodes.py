@@ -396,18 +396,19 @@ def test_what_waits_from_long_before_a_birth_is_not_of_its_session() -> None:
     plant = Plant()
     plant.birth(session=1)
     plant.send("DDATA", encoded(200, {"alias": 1, "float_value": 99.0}))
-    plant.birth(session=2)
+    plant.send("NBIRTH", encoded(0, bd_seq(2)))
     plant.wait(2)
-    assert (plant.values(), plant.health["gaps_total"]) == ((2.5, 70.0), 0)
+    plant.send("DBIRTH", encoded(1, *birth_of(3.0, 71)))
+    assert (plant.values(), plant.health["gaps_total"]) == ((3.0, 71.0), 0)
 
 
 def test_what_waited_in_vain_is_taken_in_the_order_of_its_numbers() -> None:
     plant = Plant()
     plant.birth()
-    for seq in (8, 6):
-        plant.send("DDATA", encoded(seq, {"alias": 1, "float_value": float(seq)}))
+    plant.send("DDATA", encoded(8, {"alias": 1, "float_value": 8.0}))
+    plant.send("DDATA", encoded(6, {"alias": 1, "float_value": 6.0}, {"alias": 2, "int_value": 6}))
     plant.wait(2)
-    assert plant.values() == (8.0, 70.0)
+    assert plant.values() == (8.0, 6.0)
 
 
 def test_a_count_that_goes_on_beyond_255_is_read() -> None:
