@@ -8,6 +8,7 @@ from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.signals import Heard, signals_checks, table_checks, trained_checks
 from tests.helpers.processes import Mosquitto
+from tests.helpers.sparkplug import Payload
 from tests.helpers.support import config
 
 TABLE = """
@@ -81,3 +82,17 @@ def test_listening_ends_once_each_value_was_read(tmp_path: Path) -> None:
         settings: Config = config(f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{TABLE}')
         checks = [*signals_checks(settings, listen_s=0.5)]
     assert [check.verdict for check in checks] == [Verdict.WARNING] * 2
+
+
+def test_a_metric_that_no_birth_has_is_named_with_the_nearest() -> None:
+    text = '[signals.line]\nsource = "sparkplug"\n[signals.line.values]\n'
+    settings = config(f'{text}vib = {{ metric = "Vibration" }}\ntemp = {{ metric = "Temp" }}\n').signals["line"]
+    heard = Heard(settings, new_table("line", settings))
+    assert found([*table_checks("line", heard, 60.0)])[0] == "signals.line.values.vib: no birth came in 60 s"
+    metrics = [{"name": "Motor/Temp", "float_value": 70}, {"name": "Vibration", "float_value": 2.5}]
+    payload = Payload(metrics=metrics).SerializeToString()
+    heard.receive(Message(topic="spBv1.0/g/DBIRTH/n/d", payload=payload, qos=0, packet_id=0, received_at=0.0), 1.8e9)
+    assert not heard.is_complete
+    assert found([*table_checks("line", heard, 60.0)]) == [
+        'signals.line.values.temp: no birth has the metric "Temp", but one has "Motor/Temp"',
+    ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_agent.core import topics
@@ -14,6 +15,7 @@ from edge_agent.core.wording import cut, printable, shown
 from edge_agent.models.bundle import trained_fields
 from edge_agent.models.record import in_force
 from edge_agent.signals import values
+from edge_agent.signals.nodes import SparkplugSource
 from edge_agent.signals.signal_table import SignalTable, new_table
 from edge_agent.signals.values import NotTakenError
 from edge_agent.tools.client import Client
@@ -75,7 +77,13 @@ class Heard:
     @property
     def is_complete(self) -> bool:
         """Whether each value was taken at least once."""
-        return all(self.by_value.get(name, _Value()).taken for name in self.config.values)
+        return all(self.by_value.get(name, _Value()).taken or name in self.arrived for name in self.config.values)
+
+    @property
+    def arrived(self) -> set[str]:
+        """The values that some machine has had."""
+        machines = self.table.machines.values()
+        return {name for machine in machines for name, track in machine.tracks.items() if track.arrived_at}
 
 
 def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Check]:
@@ -117,8 +125,10 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
         known = heard.by_value.get(name, _Value())
         where = f"{key}.values.{name}"
         if value.topic is None:
-            continue
-        if known.first_fault is not None and not known.taken:
+            source = heard.table.source
+            if name not in heard.arrived and isinstance(source, SparkplugSource):
+                yield _metric_check(where, value.metric or "", source.metric_names, seconds)
+        elif known.first_fault is not None and not known.taken:
             message, why = known.first_fault
             found = f"{where}: {shown(message.topic)} {why}: {_payload(message)}"
             yield warning("signals", found, "correct `path` or `map`, by what the payload shows")
@@ -135,14 +145,21 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
             yield warning("signals", found, "check the topic with `mosquitto_sub -v`, and the rights of this account")
 
 
+def _metric_check(where: str, metric: str, names: Collection[str], seconds: float) -> Check:
+    """names: what births call their metrics."""
+    if not names:
+        found = f"{where}: no birth came in {seconds:.0f} s"
+        return warning("signals", found, "let a node send its births again, or set `rebirth` or `certificates`")
+    if metric in names:
+        return warning("signals", f"{where}: {shown(metric)} has only come without a value", "check it at the node")
+    near = difflib.get_close_matches(metric, names, 1, 0.4)
+    found = f"{where}: no birth has the metric {shown(metric)}{f', but one has {shown(near[0])}' if near else ''}"
+    return warning("signals", found, "correct `metric`")
+
+
 def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
     # A value that nobody has is named by its own check.
-    known = {
-        value
-        for machine in heard.table.machines.values()
-        for value, track in machine.tracks.items()
-        if track.arrived_at
-    }
+    known = heard.arrived
     lacking = [
         f"{shown(name)} has no {', '.join(missing)}"
         for name, machine in sorted(heard.table.machines.items())
