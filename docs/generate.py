@@ -112,6 +112,10 @@ subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
 keep = "latest"
 reply = "output"
+publish_on = "change"
+after = 2
+publish_every_s = 3600
+retain = true
 
 [tasks.pump-triage.score_map]
 made_for = "7c2e51f09ab34d68"

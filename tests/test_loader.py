@@ -223,6 +223,17 @@ FAULTS = [
     ("".join(f'[tasks.x{n}]\nkind = "generate"\n' for n in range(257)), "tasks: should have at most 256"),
     ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
     ('[tasks.x]\nkind = "generate"\npublish = "a"', "tasks.x.publish: requires `subscribe`"),
+    *(
+        (f'[tasks.x]\nkind = "generate"\n{key} = {value}', f"tasks.x.{key}: requires `subscribe` or `signals`")
+        for key, value in (("publish_on", '"change"'), ("retain", "true"))
+    ),
+    *(
+        (
+            f'[tasks.x]\nkind = "generate"\nsubscribe = ["a"]\n{key} = 2',
+            f'tasks.x.{key}: requires `publish_on = "change"`',
+        )
+        for key in ("after", "publish_every_s")
+    ),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic must not"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["$share/g/a"]', "tasks.x.subscribe[0]: shared subscriptions"),

@@ -49,6 +49,7 @@ class Reply:
     correlation: bytes | None = None
     output: bytes | None = None  # What is sent instead of the document, if anything is.
     content_type: str = JSON  # The type of what is sent.
+    retain: bool = False  # Not stored: when the next process sends it again, it is not retained.
 
 
 def json_publication(

@@ -64,6 +64,7 @@ class Admission:
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         self._parser = RequestParser(config, tasks, self._parser.weights_sha256)
         self._duplicates.reconfigure(config.queue.dedup_window_s)
+        self.replies.changes.clear()
 
     def on_model_replaced(self, model: Model) -> None:
         """Answers of the earlier model are no longer repeated, because a request's key includes the weights."""

@@ -77,11 +77,19 @@ class Delivery:
         """A piece of an answer: sent at once, at most once."""
         self._link.publish(publication)
 
-    def stage_reply(self, reply: Reply, *, origin: Origin, task: str, key: bytes | None) -> None:
-        """Stages a terminal reply for the next `flush`. key: the request's, if the reply may be repeated."""
+    def stage_reply(
+        self, reply: Reply, *, origin: Origin, task: str, key: bytes | None, is_published: bool = True
+    ) -> None:
+        """Stages a terminal reply for the next `flush`. key: the request's, if the reply may be repeated.
+
+        is_published: false settles the request with the same commit, and sends nothing.
+        """
         if origin.row is not None:
             self.store.store_reply(origin.row, task, reply, key, moment(time.monotonic()))
-        self._staged.append(_Outgoing(origin, reply))
+            if not is_published:
+                self.store.mark_delivered(origin.row)
+        if is_published:
+            self._staged.append(_Outgoing(origin, reply))
 
     def acknowledge_when_stored(self, received: Received) -> None:
         """The message is dealt with, and is acknowledged when that is on the disk."""
@@ -137,7 +145,8 @@ class Delivery:
         if is_too_large and document["error"] is None:
             self.stage_reply(_failure_instead_of(reply, document, topics), origin=origin, task=task, key=None)
         elif reply.topic != topics.response(task):
-            self.stage_reply(replace(reply, topic=topics.response(task)), origin=origin, task=task, key=None)
+            elsewhere = replace(reply, topic=topics.response(task), retain=False)
+            self.stage_reply(elsewhere, origin=origin, task=task, key=None)
         else:
             self.lost += 1
             log.error("reply lost task=%r: the broker accepts it on no topic", cut(task))
@@ -182,5 +191,9 @@ def _failure_instead_of(reply: Reply, document: dict[str, Any], topics: TaskTopi
 def _publication(reply: Reply) -> Publication:
     payload = reply.document if reply.output is None else reply.output
     return Publication(
-        topic=reply.topic, payload=payload, correlation=reply.correlation, content_type=reply.content_type
+        topic=reply.topic,
+        payload=payload,
+        retain=reply.retain,
+        correlation=reply.correlation,
+        content_type=reply.content_type,
     )

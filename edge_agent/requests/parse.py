@@ -104,7 +104,9 @@ class RequestParser:
         if topic_names.reply_topic_fault(reply_topic):
             reply_topic = self._topics.response(task.name)
         envelope, refusal = self._parse_payload(message, task, is_reading=True)
-        return self._request(task, task.name, reply_topic, message, envelope, topics=self._topics, refusal=refusal)
+        request = self._request(task, task.name, reply_topic, message, envelope, topics=self._topics, refusal=refusal)
+        request.reading_of = task.config
+        return request
 
     def _parse_payload(
         self, message: Message, task: Task | None, *, is_reading: bool = False

@@ -15,6 +15,7 @@ from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
 from edge_agent.requests.answerers import Answer
+from edge_agent.requests.changes import Changes, is_retained
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
@@ -43,6 +44,7 @@ class Replies:
         self.models = defaultdict[str, ModelAnswers](ModelAnswers)
         self.notable = defaultdict[str, NotableAnswers](NotableAnswers)
         self.odd_inputs = OddInputs()
+        self.changes = Changes()
         self._device = device
         self._delivery = delivery
         self._duplicates = duplicates
@@ -52,7 +54,13 @@ class Replies:
         """Answers a request with the reply of the original, now or when that ends."""
         if isinstance(original, bytes):
             reply = _reply(request, {**json.loads(original), "ts": timestamp(), "repeat": True})
-            self._delivery.stage_reply(reply, origin=request.origin, task=request.task_name, key=None)
+            self._delivery.stage_reply(
+                reply,
+                origin=request.origin,
+                task=request.task_name,
+                key=None,
+                is_published=not request.tells_changes_only,
+            )
         elif request.is_redelivery:
             if request.origin.row is not None:
                 self._delivery.store.drop(request.origin.row)
@@ -210,12 +218,14 @@ class Replies:
         # First: it forgets an older reply under this key.
         is_repeated = self._duplicates.end(request, status, reply.document, now)
         key = request.key if is_repeated else None
-        self._delivery.stage_reply(reply, origin=request.origin, task=request.task_name, key=key)
+        task, is_published = request.task_name, self.changes.is_published(request, document, now)
+        self._delivery.stage_reply(reply, origin=request.origin, task=task, key=key, is_published=is_published)
         self._followers -= len(request.followers)
         if request.followers:
             repeated = _reply(request, {**document, "repeat": True})
             for origin in request.followers:
-                self._delivery.stage_reply(repeated, origin=origin, task=request.task_name, key=None)
+                is_published = not request.tells_changes_only
+                self._delivery.stage_reply(repeated, origin=origin, task=task, key=None, is_published=is_published)
 
 
 def _has_time(request: Request, now: float) -> bool:
@@ -242,14 +252,20 @@ def failure_of(event: Failed | Cancelled) -> Error:
 def _reply(request: Request, document: dict[str, Any]) -> Reply:
     """The document as the caller gets it: whole, or the output alone."""
     topic, correlation, output = request.reply_topic, request.correlation, document["output"]
+    retain = is_retained(request, document)
     if request.error_topic is None:
-        return Reply(topic=topic, document=encode(document), correlation=correlation)
+        return Reply(topic=topic, document=encode(document), correlation=correlation, retain=retain)
     if output is None:  # all callers share this topic: it says where they wait
         whole = encode({**document, "reply_to": topic})
         return Reply(topic=request.error_topic, document=whole, correlation=correlation)
     bare, content_type = (output.encode(), TEXT) if isinstance(output, str) else (encode(output), JSON)
     return Reply(
-        topic=topic, document=encode(document), correlation=correlation, output=bare, content_type=content_type
+        topic=topic,
+        document=encode(document),
+        correlation=correlation,
+        output=bare,
+        content_type=content_type,
+        retain=retain,
     )
 
 

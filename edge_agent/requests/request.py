@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.registry import TaskConfig
 from edge_agent.core.pipe import EngineRequest
 from edge_agent.requests.origin import Origin
 from edge_agent.requests.tasks import Task
@@ -35,6 +36,7 @@ class Request:
     is_redelivery: bool
     arrived_at: float
     machine: str | None = None  # Whose reading it is, where the board has joined it.
+    reading_of: TaskConfig | None = None  # The task whose reading it is; None = its reply was asked for.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.
     task: Task | None = None
@@ -62,3 +64,8 @@ class Request:
 
     is_answered: bool = False  # Its terminal reply is made, or it was given back.
     followers: list[Origin] = field(default_factory=list)  # Of equal requests that get the same reply.
+
+    @property
+    def tells_changes_only(self) -> bool:
+        """Whether an answer is not published that says what the last one said."""
+        return self.reading_of is not None and self.reading_of.publish_on == "change"

@@ -248,6 +248,29 @@ def test_a_payload_that_is_too_long_is_refused_without_writing_it(folder: Path) 
     assert not any(b"never written" in path.read_bytes() for path in folder.iterdir())
 
 
+QUIET = """
+[tasks.quiet]
+kind = "generate"
+subscribe = ["quiet/+/hz"]
+publish_on = "change"
+"""
+
+
+def test_a_reading_whose_answer_is_unchanged_is_settled_and_does_not_come_again(folder: Path) -> None:
+    board = Board(folder, QUIET)
+    for number in (1, 2):
+        board.hear("7", topic="quiet/1/hz", packet_id=number)
+        board.answer(number)
+    while len(board.outlet.acknowledged) < 2:
+        board.hear_of_disk()
+    assert len(board.replies) == 1
+    assert [row for row, _ in undelivered(folder)] == [1]
+    board.confirm(1)
+    board = Board(folder, QUIET)
+    board.hear("7", topic="quiet/1/hz", packet_id=2, duplicate=True)
+    assert (board.replies, board.commands, stored_requests(folder)) == ([], [], [])
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_redelivery_of_a_refused_request_gets_the_refusal_again(folder: Path, *, is_killed: bool) -> None:
     board = Board(folder)

@@ -85,6 +85,15 @@ class TaskBase(Table):
     reply: Literal["full", "output"] = "full"
     """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
     full to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
+    publish_on: Literal["all", "change"] = "all"
+    """`change`: of the answers to readings, only one that differs from the last one published on its topic, or that
+    asks for feedback."""
+    after: Annotated[int, Field(ge=1, le=1000)] = 1
+    """With `publish_on = "change"`: how many times in a row a changed answer must come before it is published."""
+    publish_every_s: Annotated[float, Field(gt=0, le=31_536_000, strict=False)] | None = None
+    """With `publish_on = "change"`: an unchanged answer is published again after this time. Default: never."""
+    retain: bool = False
+    """`true`: the broker keeps the last published answer to a reading, for those who subscribe later."""
 
     @field_validator("publish")
     @classmethod
@@ -105,6 +114,21 @@ class TaskBase(Table):
             raise ValueError("goes without `subscribe`: a task has readings of one kind")
         return signals
 
+    @field_validator("publish_on", "retain")
+    @classmethod
+    def _check_has_readings(cls, value: Any, info: ValidationInfo) -> Any:
+        if value in ("change", True) and not (info.data.get("subscribe", True) or info.data.get("signals", True)):
+            raise ValueError("requires `subscribe` or `signals`: it is for answers to readings")
+        return value
+
+    @field_validator("after", "publish_every_s")
+    @classmethod
+    def _check_publish_on(cls, value: Any, info: ValidationInfo) -> Any:
+        is_set = value != cls.model_fields[str(info.field_name)].default
+        if is_set and info.data.get("publish_on") == "all":
+            raise ValueError('requires `publish_on = "change"`')
+        return value
+
     definition_fields: ClassVar[tuple[str, ...]] = (
         *("kind", "system", "template"),
         *("examples", "examples_as", "max_tokens"),
@@ -112,7 +136,7 @@ class TaskBase(Table):
     """The fields that decide what an answer is."""
     info_fields: ClassVar[tuple[str, ...]] = (
         *("kind", "deadline_ms", "priority", "max_tokens"),
-        *("subscribe", "signals", "keep", "reply"),
+        *("subscribe", "signals", "keep", "reply", "publish_on"),
     )
     """The fields that `info` shows."""
     has_own_model: ClassVar[bool] = False  # A small model of the bundle answers, and never the large one.
@@ -169,6 +193,10 @@ class TaskBase(Table):
     @abstractmethod
     def output_of(self, event: Finished) -> Any:
         """An answer as the caller gets it; None where the model is not sure enough."""
+
+    def news_in(self, output: Any) -> Any:
+        """The part of an output that makes it another answer if it differs, for `publish_on = "change"`."""
+        return output
 
     def reply_fields(self, event: Finished) -> dict[str, Any]:  # noqa: ARG002 - for kinds
         """What a reply holds besides the output."""

@@ -94,6 +94,10 @@ class UnusualTask(TaskBase):
     def is_notable(self, output: Any) -> bool:
         return output is not None and bool(output["unusual"])
 
+    def news_in(self, output: Any) -> bool:
+        """Not its rarity, which is another one each time."""
+        return bool(output["unusual"])
+
     def is_usual(self, answer: str) -> bool:
         return answer.strip().casefold() in {usual.casefold() for usual in self.usual}
 

@@ -1,0 +1,77 @@
+"""Which answers to readings are published by a task with `publish_on = "change"`, and which the broker keeps.
+
+What was published is known in memory only: after a restart, as after a reload, each answer is another one.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.core.codes import Code
+from edge_agent.core.strict_json import encode
+from edge_agent.requests.request import Request
+
+# The reply topics of which the last answers are known; the one without an answer for the longest time is forgotten.
+MAX_TOPICS = 5000
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What was answered on one reply topic. Answers are digests: an output may be long."""
+
+    latest: bytes = b""
+    in_a_row: int = 0
+    published: bytes = b""  # The last one that was published.
+    published_at: float = 0.0
+
+
+class Changes:
+    def __init__(self) -> None:
+        self._by_topic: dict[bytes, _Answers] = {}
+
+    def is_published(self, request: Request, document: dict[str, Any], now: float) -> bool:
+        """Whether this reply goes to the bus. To be called once for each reply."""
+        task = request.reading_of
+        if task is None or not request.tells_changes_only:
+            return True
+        if _is_superseded(document):
+            return False
+        error, output = document["error"], document["output"]
+        # A machine of `signals` may share its topic with others, and a task with other tasks.
+        answers = self._of_topic(_digest([request.task_name, request.machine, request.reply_topic]))
+        answer = _digest([error and error["code"], None if output is None else task.news_in(output)])
+        answers.in_a_row = answers.in_a_row + 1 if answer == answers.latest else 1
+        answers.latest = answer
+        if answer == answers.published:
+            is_due = task.publish_every_s is not None and now - answers.published_at >= task.publish_every_s
+        else:
+            is_due = answers.in_a_row >= task.after
+        if not is_due and "please_check" not in document:
+            return False
+        answers.published, answers.published_at = answer, now
+        return True
+
+    def clear(self) -> None:
+        self._by_topic.clear()
+
+    def _of_topic(self, key: bytes) -> _Answers:
+        answers = self._by_topic.pop(key, None) or _Answers()
+        self._by_topic[key] = answers
+        if len(self._by_topic) > MAX_TOPICS:
+            del self._by_topic[next(iter(self._by_topic))]
+        return answers
+
+
+def is_retained(request: Request, document: dict[str, Any]) -> bool:
+    """Whether the broker keeps this reply; a repeated one may be older than the one that it keeps."""
+    task = request.reading_of
+    return task is not None and task.retain and not document["repeat"] and not _is_superseded(document)
+
+
+def _is_superseded(document: dict[str, Any]) -> bool:
+    """The newer reading is the one that is answered."""
+    return document["error"] is not None and document["error"]["code"] == Code.SUPERSEDED
+
+
+def _digest(value: Any) -> bytes:
+    return hashlib.sha256(encode(value)).digest()[:16]
