@@ -104,7 +104,19 @@ def config_hints(config: Config) -> list[str]:
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     of_model = filter(None, (revocations_hint(config), switched_hint(config)))
     hints = [*_schema_hints(config), *_score_map_hints(config), *_template_hints(config), *_audit_hints(config)]
-    return [*hints, *refused, *of_model]
+    return [*hints, *_reading_hints(config), *refused, *of_model]
+
+
+def _reading_hints(config: Config) -> Iterator[str]:
+    """Topics whose messages, or answers, belong together or apart in another way than they are taken."""
+    for name, task in config.tasks.items():
+        if len(task.subscribe) > 1:
+            key = field_name(("tasks", name, "subscribe"))
+            yield f"{key}: each message is a reading by itself; `[signals]` joins single values of several topics"
+        has_machines = any(set("+#") & set(text) for text in task.subscribe)
+        if has_machines and (task.publish_on == "change" or task.retain) and "{" not in (task.publish or ""):
+            key = field_name(("tasks", name, "publish"))
+            yield f"{key}: has no `{{1}}`, so answers to readings of all topics replace each other on one topic"
 
 
 def _audit_hints(config: Config) -> list[str]:

@@ -98,6 +98,21 @@ def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
     assert hint.startswith("tasks.x.schema: is validated, but not enforced while writing: ")
 
 
+@pytest.mark.parametrize(
+    ("keys", "hint"),
+    [
+        ('subscribe = ["a/+/hz", "a/+/c"]', "subscribe: each message is a reading by itself"),
+        ('subscribe = ["a/+"]\npublish = "b"\npublish_on = "change"', "publish: has no `{1}`, so answers to readings"),
+        ('subscribe = ["a/+"]\nretain = true', "publish: has no `{1}`, so answers to readings"),
+        ('subscribe = ["a/+"]\npublish = "b/{1}"\npublish_on = "change"\nretain = true', None),
+        ('subscribe = ["a"]\npublish = "b"\npublish_on = "change"', None),
+    ],
+)
+def test_readings_that_are_answered_each_by_itself_are_a_hint(tmp_path: Path, keys: str, hint: str | None) -> None:
+    hints = config_hints(load(tmp_path, f'[tasks.x]\nkind = "generate"\n{keys}\n'))
+    assert [found.removeprefix("tasks.x.")[: len(hint or "")] for found in hints] == ([hint] if hint else [])
+
+
 MAPPED = """
 [tasks.x]
 kind = "classify"
