@@ -136,6 +136,7 @@ examples_as = "system"
 model = "default"
 max_tokens = 128
 deadline_ms = 10000
+time = ["ts"]
 priority = 3
 rate_per_minute = 120
 max_payload_bytes = 4096

@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from edge_agent.core.strict_json import number_of
+
 # A board without a clock battery starts in 1970 or at its image's date. An earlier time is not true.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 _DAY_S = 86_400
+# As seconds, a time in the year 5138; as milliseconds, one in 1973.
+_MILLISECONDS_FROM = 1e11
 # RFC 3339: a date, or a date with a time and its offset from UTC.
 _EXPIRY = re.compile(r"\d{4}-\d\d-\d\d([Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d))?", re.ASCII)
 
@@ -34,6 +38,24 @@ def parse_timestamp(value: object) -> float | None:
     except ValueError:
         return None
     return None if moment is None or moment.tzinfo is None else moment.timestamp()
+
+
+def measured_at(value: object) -> float | None:
+    """Seconds since 1970 of a time as devices write it: RFC 3339, or seconds or milliseconds; None if it is none."""
+    seconds = parse_timestamp(value)
+    if seconds is not None:
+        return seconds
+    number = number_of(value)
+    return number if number is None or number < _MILLISECONDS_FROM else number / 1000
+
+
+def age_s(seconds: float, monotonic_s: float) -> float | None:
+    """How long before a recent time of the monotonic clock this was, in seconds since 1970.
+
+    None where either clock was not set, or where they differ so that it was in the future.
+    """
+    wall_s = _wall_s(monotonic_s)
+    return None if min(seconds, wall_s) < _EARLIEST or seconds > wall_s else wall_s - seconds
 
 
 def expiry(text: str) -> float:
@@ -76,7 +98,11 @@ class Moment:
 
 def moment(monotonic_s: float) -> Moment:
     """The moment at a recent time of this process's monotonic clock."""
-    return Moment(_boot(), monotonic_s, time.time() - (time.monotonic() - monotonic_s))
+    return Moment(_boot(), monotonic_s, _wall_s(monotonic_s))
+
+
+def _wall_s(monotonic_s: float) -> float:
+    return time.time() - (time.monotonic() - monotonic_s)
 
 
 @cache

@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from edge_agent.core.clock import measured_at
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import first_fault, shown
@@ -86,9 +87,20 @@ class Envelope(BaseModel):
     counts. Default: the task's, otherwise `queue.default_deadline_ms`."""
     priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
     """0 is most urgent, 9 least. Default: the task's."""
+    ts: Annotated[
+        float | None,
+        WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}]}),
+    ] = None
+    """When the input was measured: RFC 3339, or seconds or milliseconds since 1970. The deadline counts from then, if
+    the board's clock is set. Default: what the task's `time` finds in the input, otherwise the arrival."""
     stream: StrictBool = False
     """Partial replies while the answer is written; `generate` alone has them."""
     options: Options = Options()
+
+    @field_validator("ts", mode="before")
+    @classmethod
+    def _check_ts(cls, value: object) -> object:
+        return None if value is None else checked_time(value)
 
     @field_validator("id", mode="before")
     @classmethod
@@ -96,6 +108,14 @@ class Envelope(BaseModel):
         if type(value) is not int and not (isinstance(value, str) and 1 <= len(value) <= 128):
             raise ValueError("should be a string of 1 to 128 characters or an integer")
         return value
+
+
+def checked_time(value: object) -> float:
+    """Seconds since 1970. Raises ValueError, which says what is allowed."""
+    seconds = measured_at(value)
+    if seconds is None:
+        raise ValueError("should be a time with its offset, such as 2027-06-30T12:00:00Z, or seconds since 1970")
+    return seconds
 
 
 class BareInput(Envelope):

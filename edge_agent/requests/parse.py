@@ -5,14 +5,15 @@ import re
 import secrets
 from contextlib import suppress
 
+from edge_agent.core import clock
 from edge_agent.core import topics as topic_names
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
-from edge_agent.core.envelope import BareInput, Envelope, is_json, parse_payload
+from edge_agent.core.envelope import BareInput, Envelope, checked_time, is_json, parse_payload
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import TaskTopics
-from edge_agent.core.wording import shown
+from edge_agent.core.wording import field_name, shown
 from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
@@ -118,9 +119,12 @@ class RequestParser:
             text = f"payload: should be at most {allowed} bytes (got {len(message.payload)})"
             return None, Error(code=Code.TOO_LONG, message=text)
         try:
-            return parse_payload(message.payload, message.content_type, is_reading=is_reading), None
+            envelope = parse_payload(message.payload, message.content_type, is_reading=is_reading)
+            if task is not None:
+                _measured(task, envelope)
         except Refusal as refused:
             return None, refused.error
+        return envelope, None
 
     def _request(
         self,
@@ -176,9 +180,37 @@ class RequestParser:
             limit_ms, source = envelope.deadline_ms, "request"
         elif task.config.deadline_ms is not None:
             limit_ms, source = task.config.deadline_ms, "task"
-        if message.expiry_s is not None and message.expiry_s * 1000 < limit_ms:
-            limit_ms, source = message.expiry_s * 1000, "message expiry"
-        return message.received_at + limit_ms / 1000, f"the deadline of {limit_ms:.0f} ms ({source})"
+        deadline_at, words = message.received_at + limit_ms / 1000, f"the deadline of {limit_ms:.0f} ms ({source})"
+        if (measured := _measured(task, envelope)) is not None:
+            field, seconds = measured
+            if (age_s := clock.age_s(seconds, message.received_at)) is not None:
+                deadline_at, words = deadline_at - age_s, f"{words} since its `{field}`"
+        if message.expiry_s is not None and message.received_at + message.expiry_s < deadline_at:
+            deadline_at = message.received_at + message.expiry_s
+            words = f"the deadline of {message.expiry_s * 1000} ms (message expiry)"
+        return deadline_at, words
+
+
+def _measured(task: Task, envelope: Envelope) -> tuple[str, float] | None:
+    """The field that says when the input was measured, and when that was, in seconds since 1970; None if none does.
+
+    Raises Refusal(bad_field).
+    """
+    if envelope.ts is not None:
+        return "ts", envelope.ts
+    path, value = task.config.time, envelope.input
+    for step in path:
+        try:
+            value = None if isinstance(value, str) else value[step]
+        except (TypeError, LookupError):
+            return None
+    if value is None or not path:
+        return None
+    field = field_name(path if isinstance(envelope, BareInput) else ("input", *path))
+    try:
+        return field, checked_time(value)
+    except ValueError as error:
+        raise Refusal(Code.BAD_FIELD, f"{field}: {error} (got {shown(value)})") from error
 
 
 def _id_of(message: Message) -> str:

@@ -5,6 +5,7 @@
 
 import gc
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.board.governor import Level, Limits
+from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Cancelled, Failed, Finish, Finished, OddField, Partial, Student, WorkerAnswer
@@ -158,6 +160,15 @@ class TestRefusals:
         assert desk.dispatcher.as_health(9.0)["queue"]["displaced_total"] == 1
 
 
+TIMED = """
+[tasks.timed]
+kind = "generate"
+deadline_ms = 8000
+time = ["d", 0]
+subscribe = ["plant/+/t"]
+"""
+
+
 class TestDeadlines:
     @pytest.mark.parametrize(
         ("task", "envelope", "expiry_s", "configured", "told"),
@@ -180,6 +191,65 @@ class TestDeadlines:
         assert desk.dispatcher.next_wake_up_at() == 100.0 + int(told.split(maxsplit=1)[0]) / 1000
         desk.dispatcher.expire_overdue(160.0)
         assert message_of(desk.reply) == f"the deadline of {told} has passed"
+
+    def test_an_input_that_says_when_it_was_measured_has_only_the_rest_of_the_time(self) -> None:
+        now = time.monotonic()
+        measured = time.time() - 5
+        payloads: list[tuple[Any, str]] = [
+            ({"d": [measured]}, "d[0]"),
+            ({"d": [measured * 1000]}, "d[0]"),
+            ({"d": [timestamp(measured)]}, "d[0]"),
+            ({"input": {"d": [f"{measured}"]}}, "input.d[0]"),
+            ({"input": "x", "ts": timestamp(measured)}, "ts"),
+            ({"input": {"d": [measured - 60]}, "ts": measured}, "ts"),
+        ]
+        for payload, field in payloads:
+            desk = Desk(tasks=TIMED)
+            desk.ask(payload, task="timed", at=now)
+            assert desk.dispatcher.next_wake_up_at() == pytest.approx(now + 3, abs=0.1)
+            desk.dispatcher.expire_overdue(now + 4)
+            assert message_of(desk.reply) == f"the deadline of 8000 ms (task) since its `{field}` has passed"
+        desk = Desk(tasks=TIMED)
+        desk.receive(inbound("plant/1/t", {"d": [measured - 4]}, at=now), now)
+        assert message_of(desk.reply) == "the deadline of 8000 ms (task) since its `d[0]` has passed"
+        desk.receive(inbound("plant/1/t", {"d": [measured]}, at=now, expiry_s=1), now)
+        assert desk.dispatcher.next_wake_up_at() == now + 1
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            {"d": [time.time() + 3600]},  # the sensor's clock is fast
+            {"d": [0]},  # and this one was never set
+            {"d": ["1970-01-01T00:00:07Z"]},
+            {"d": [None]},
+            {"d": []},
+            {"d": {"0": 1}},
+            {"d": "2026-01-01T00:00:00Z"},
+            "text",
+            [1],
+            {"input": "x", "ts": None},
+        ],
+    )
+    def test_where_no_true_time_is_said_the_deadline_counts_from_the_arrival(self, payload: Any) -> None:
+        desk = Desk(tasks=TIMED)
+        desk.ask(payload, task="timed", at=(now := time.monotonic()))
+        assert desk.dispatcher.next_wake_up_at() == now + 8
+
+    @pytest.mark.parametrize(
+        ("payload", "field"),
+        [
+            ({"d": ["2026-11-30T12:00:00"]}, "d[0]"),
+            ({"d": [True]}, "d[0]"),
+            ({"d": [{}]}, "d[0]"),
+            ({"input": {"d": ["noon"]}}, "input.d[0]"),
+            ({"input": "x", "ts": "noon"}, "ts"),
+        ],
+    )
+    def test_a_time_that_is_none_is_named(self, payload: dict[str, Any], field: str) -> None:
+        desk = Desk(tasks=TIMED)
+        desk.ask(payload, task="timed")
+        assert code_of(desk.reply) == "bad_field"
+        assert message_of(desk.reply).startswith(f"{field}: should be a time with its offset, such as 2027-06-30T12")
 
     def test_a_request_that_expires_while_running_is_cancelled_and_answered_once(self) -> None:
         desk = Desk()

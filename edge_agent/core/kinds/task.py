@@ -64,6 +64,10 @@ class TaskBase(Table):
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     """How long after its arrival an answer is of use. A request may set its own. Default:
     `queue.default_deadline_ms`."""
+    time: Annotated[tuple[str | int, ...], Field(max_length=16, strict=False)] = ()
+    """Where a reading has the time at which it was measured: keys of objects and numbers of elements, such as `["ts"]`.
+    The time is RFC 3339, or seconds or milliseconds since 1970. The deadline counts from then, if the board's clock is
+    set. Default: it counts from the arrival."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """0 is the most urgent, 9 the least. A request may set its own."""
     rate_per_minute: RatePerMinute | None = None
