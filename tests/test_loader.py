@@ -236,7 +236,7 @@ FAULTS = [
     (f'[tasks.x]\nkind = "generate"\ntemplate = "{"x" * 65_537}"', "tasks.x.template: should have at most 65536"),
     (f'[tasks.x]\nkind = "generate"\nsystem = "{"x" * 1_000_001}"', "tasks.x.system: should have at most 1000000"),
     ("".join(f'[tasks.x{n}]\nkind = "generate"\n' for n in range(257)), "tasks: should have at most 256"),
-    ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
+    ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variables are `input` and `topic`"),
     ('[tasks.x]\nkind = "generate"\npublish = "a"', "tasks.x.publish: requires `subscribe`"),
     *(
         (f'[tasks.x]\nkind = "generate"\n{key} = {value}', f"tasks.x.{key}: requires `subscribe` or `signals`")

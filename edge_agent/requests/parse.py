@@ -17,6 +17,7 @@ from edge_agent.core.wording import field_name, shown
 from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
+from edge_agent.requests.templates import names_topic
 from edge_agent.store.store import StoredRequest
 
 # A refused envelope is still read for `id` and `reply_to`, up to this size: longer ones cost too much time.
@@ -149,16 +150,19 @@ class RequestParser:
             client_key += f" {message.correlation.hex()}"
         definition = self._config_digest if refusal else self._definitions[name]
         caller = client_key or f"packet {message.packet_id}"
-        parts = (name, definition, self.weights_sha256, reply_topic, caller, message.content_type)
+        parts = [name, definition, self.weights_sha256, reply_topic, caller, message.content_type]
+        if task is not None and names_topic(task.config.template):
+            parts.append(message.topic)
         request = Request(
             task_name=name,
             reply_topic=reply_topic,
             correlation=message.correlation,
             id=_id_of(message) if given_id is None else given_id,
-            key=hashlib.sha256(f"{parts!r}\n".encode("utf-8", "surrogatepass") + message.payload).digest(),
+            key=hashlib.sha256(f"{tuple(parts)!r}\n".encode("utf-8", "surrogatepass") + message.payload).digest(),
             may_be_duplicate=bool(client_key) or message.is_duplicate,
             is_redelivery=message.is_duplicate,
             arrived_at=message.received_at,
+            topic=message.machine or message.topic,
             machine=message.machine,
             refusal=refusal,
         )

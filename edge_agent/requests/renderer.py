@@ -88,16 +88,16 @@ class Renderer:
         if request.is_answered:
             return
         try:
-            outcome: str | Exception = self.render(template, value)
+            outcome: str | Exception = self.render(template, value, request.topic)
         except Exception as error:  # noqa: BLE001 - raised where the request is answered
             outcome = error
         self._deliver(Rendered(request, outcome))
 
-    def render(self, template: str, value: object) -> str:
+    def render(self, template: str, value: object, topic: str | None = None) -> str:
         """See `templates.render`, with limits. Raises TemplateInputError; RendererError, OSError."""
         connection = self.connection()
         try:
-            connection.sendall(compact_json([template, value]).encode() + b"\n")
+            connection.sendall(compact_json([template, value, topic]).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 line = answers.readline()
         except TimeoutError:
@@ -155,12 +155,12 @@ def _serve() -> None:
         gc.collect()
 
 
-def _answer(template: str, value: object) -> dict[str, str]:
+def _answer(template: str, value: object, topic: str | None) -> dict[str, str]:
     # Once for each template, and not for the input: a large one takes more than the limits.
     compiled(template)
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
-            return {"text": render(template, value)}
+            return {"text": render(template, value, topic)}
     except TemplateInputError as error:
         return {"fault": str(error)}
     except OutOfBoundsError as error:

@@ -35,6 +35,7 @@ class Request:
     may_be_duplicate: bool  # An earlier request with this key answers this one too.
     is_redelivery: bool
     arrived_at: float
+    topic: str | None = None  # For its template: where it came from, which is the machine where there is one.
     machine: str | None = None  # Whose reading it is, where the board has joined it.
     reading_of: TaskConfig | None = None  # The task whose reading it is; None = its reply was asked for.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.

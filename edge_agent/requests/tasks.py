@@ -7,7 +7,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -107,7 +107,10 @@ class Task:
     def _content_free_runs(self) -> tuple[pipe.EngineRequest, ...]:
         """Requests with content-free inputs; none if the template needs more than a string."""
         try:
-            return tuple(self.build_engine_request(0, Envelope(input=text)) for text in CONTENT_FREE_INPUTS)
+            return tuple(
+                self.build_engine_request(0, Envelope(input=text), partial(render, topic=text))
+                for text in CONTENT_FREE_INPUTS
+            )
         except Refusal:
             return ()
 

@@ -1,4 +1,4 @@
-"""A task's user message: Jinja in the sandbox over one variable, `input`.
+"""A task's user message: Jinja in the sandbox over `input` and `topic`.
 
 A caller's input decides how much a template computes: the agent renders in a process with limits (renderer.py).
 """
@@ -13,6 +13,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
 
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import printable, shown
@@ -20,6 +21,7 @@ from edge_agent.core.wording import printable, shown
 # A text larger than any context.
 MAX_CHARACTERS = 4_000_000
 _MAX_REASON = 300
+_VARIABLES = ("input", "topic")
 
 
 class TemplateInputError(Exception):
@@ -52,6 +54,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 class _Missing(jinja2.StrictUndefined):
     @property
     def _undefined_message(self) -> str:
+        if self._undefined_obj is missing and self._undefined_name == "topic":
+            return "topic: rows and examples have none, so the task's template needs a `default(…)` for it"
         return f"input: has no {shown(self._undefined_name)}, which the task's template needs"
 
 
@@ -66,16 +70,26 @@ def compiled(template: str) -> jinja2.Template:
 def template_fault(template: str) -> str | None:
     try:
         compiled(template)
-        unknown = find_undeclared_variables(_ENVIRONMENT.parse(template)) - {"input", *_ENVIRONMENT.globals}
+        unknown = _variables(template) - {*_VARIABLES, *_ENVIRONMENT.globals}
     except (RecursionError, MemoryError):
         return "not a Jinja template: it is nested too deeply"
     except Exception as error:  # noqa: BLE001 - also of the Python code that Jinja makes
         return f"not a Jinja template: {error}"
-    return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}" if unknown else None
+    return f"the only variables are `input` and `topic`; unknown: {', '.join(sorted(unknown))}" if unknown else None
+
+
+def _variables(template: str) -> set[str]:
+    return find_undeclared_variables(_ENVIRONMENT.parse(template))
+
+
+@lru_cache(maxsize=256)
+def names_topic(template: str) -> bool:
+    """Whether a template without a fault makes another text of the same input on another topic."""
+    return "topic" in _variables(template)
 
 
 def constant_prefix(template: str) -> str:
-    """The text before the first thing that depends on the input: the same in every rendering."""
+    """The text before the first thing that depends on the message: the same in every rendering."""
     prefix = ""
     for node in _ENVIRONMENT.parse(template).body:
         if not isinstance(node, nodes.Output):
@@ -87,10 +101,14 @@ def constant_prefix(template: str) -> str:
     return prefix
 
 
-def render(template: str, value: object) -> str:
-    """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError."""
+def render(template: str, value: object, topic: str | None = None) -> str:
+    """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError.
+
+    topic: None = the input came in no message.
+    """
+    variables = {"input": value} if topic is None else {"input": value, "topic": topic}
     try:
-        text = compiled(template).render(input=value)
+        text = compiled(template).render(variables)
         if len(text) > MAX_CHARACTERS:
             raise TypeError(f"it produces more than {MAX_CHARACTERS} characters")
         text.encode()  # half of a surrogate pair, as `"%c" % 0xd800` makes one, is no text

@@ -216,7 +216,7 @@ def delivery(
 def rendered(request: Request, template: str, value: object) -> Rendered:
     """As the process of the renderer would make it."""
     try:
-        return Rendered(request, render(template, value))
+        return Rendered(request, render(template, value, request.topic))
     except TemplateInputError as error:
         return Rendered(request, error)
 

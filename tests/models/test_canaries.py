@@ -116,7 +116,7 @@ def test_requests_are_those_of_the_tasks_without_a_thought() -> None:
         ("tasks.order.schema", "/etc/passwd", "tasks.order: schema should be an object"),
         ("tasks.order.schema", {"type": "array"}, "schema.type"),
         ("tasks.state.labels", ["one"], "labels: should have at least 2 items"),
-        ("tasks.state.template", "{{ other }}", "the only variable is `input`"),
+        ("tasks.state.template", "{{ other }}", "the only variables are `input` and `topic`"),
         ("tasks", {}, "tasks: should have at least 1 item"),
     ],
 )

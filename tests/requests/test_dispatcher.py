@@ -126,6 +126,25 @@ def test_what_has_no_output_goes_whole_to_the_error_topic() -> None:
     assert desk.replies[0]["degraded"] == ["unsure"]
 
 
+def test_a_template_that_names_the_topic_makes_another_request_of_the_same_reading_elsewhere() -> None:
+    desk = Desk(
+        tasks="""
+[tasks.t]
+kind = "generate"
+template = "{{ topic }} hears {{ input }}"
+subscribe = ["plant/+/x"]
+"""
+    )
+    for topic in ("plant/1/x", "plant/2/x", "plant/2/x"):
+        desk.receive(inbound(topic, "7", correlation=b"c"))
+    desk.receive(replace(inbound("plant/3/x", "7"), machine="pump-3"))  # as if the board had joined it
+    for number in (1, 2, 3):
+        desk.dispatcher.on_worker_answer(finished(number), 1.0)
+    told = [run.messages[-1].content for run in desk.runs]
+    assert told == ["plant/1/x hears 7", "plant/2/x hears 7", "pump-3 hears 7"]
+    assert [reply["repeat"] for reply in desk.replies] == [False, False, True, False]
+
+
 class TestRefusals:
     @pytest.mark.parametrize("payload", [b'{"input": {"a": [{"b": 3}]}, "id": []}', b"{x", b"x" * 70_000])
     def test_the_message_of_a_refused_request_is_freed_at_once(self, payload: bytes) -> None:

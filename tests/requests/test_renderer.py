@@ -68,7 +68,7 @@ def test_what_a_template_makes_of_an_input_is_bounded(name: str) -> None:
     serve = "import sys, edge_agent.requests.renderer as module; module._CPU_S = float(sys.argv[1]); module._serve()"
     answer = subprocess.run(
         [sys.executable, "-c", serve, "0.1" if why == TIME else "5"],
-        input=compact_json([template, value]).encode(),
+        input=compact_json([template, value, None]).encode(),
         stdout=subprocess.PIPE,
         check=True,
     ).stdout
@@ -79,6 +79,7 @@ def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
     value = {"z": [1, -0.0, 1e308, 7**300, True, None], "a": {"": "ü轴\u2028\x00😀"}, "1": "{{ 7 * 7 }}\n"}
     for template in (DEFAULT_TEMPLATE, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
         assert renderer.render(template, value) == render(template, value)
+    assert renderer.render("{{ topic }}", value, "plant/ü") == "plant/ü"
     with pytest.raises(TemplateInputError, match='input: has no "rpm"'):
         renderer.render("{{ input.rpm }}", {"hz": 1})
 

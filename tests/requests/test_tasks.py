@@ -188,6 +188,7 @@ def test_examples_of_objects_are_compact_json() -> None:
         ('min_score = 0.5\nprior = "corrected"\n', 5),
         ('prior = "as-is"\n', 0),
         ('template = "{{ input.hz }} Hz"\n', 0),
+        ('template = "{{ topic }}: {{ input }}"\n', 5),
     ],
 )
 def test_content_free_requests_are_asked_where_the_prior_is_corrected(text: str, asked: int) -> None:

@@ -74,9 +74,24 @@ def test_the_message_of_a_misfit_is_printable_and_does_not_grow_with_the_input()
         assert len(str(caught.value)) < 400
 
 
+def test_a_template_may_name_the_topic_which_only_messages_have() -> None:
+    assert render("{{ topic }}: {{ input.hz }}", {"hz": 7}, "plant/1/hz") == "plant/1/hz: 7"
+    assert render("{{ topic | default('?') }}: {{ input }}", "7") == "?: 7"
+    with pytest.raises(TemplateInputError, match=r"^topic: rows and examples have none, so the task's"):
+        render("{{ topic }}", "7")
+
+
 @pytest.mark.parametrize(
     "template",
-    ["", "plain", "{{ range(3) | list }}", "{{ input }}", "{{ input.a | default(1) }}", "{% set x = 1 %}{{ x }}"],
+    [
+        "",
+        "plain",
+        "{{ topic }}",
+        "{{ range(3) | list }}",
+        "{{ input }}",
+        "{{ input.a | default(1) }}",
+        "{% set x = 1 %}{{ x }}",
+    ],
 )
 def test_good_templates_have_no_fault(template: str) -> None:
     assert template_fault(template) is None
@@ -103,6 +118,7 @@ def test_a_bad_template_has_a_fault_in_words(template: str, fault: str) -> None:
         ("Vibration: {{ input.hz }} Hz", "Vibration: "),
         ("{{ input }}", ""),
         ("all of it", "all of it"),
+        ("on {{ topic }}", "on "),
         ("a{# comment #}b{{ input }}", "ab"),
         ("a {% if input.x %}b{% endif %}", "a "),
         ("a {% raw %}{{ b }}{% endraw %} {{ input }}", "a {{ b }} "),

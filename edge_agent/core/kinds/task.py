@@ -51,8 +51,8 @@ class TaskBase(Table):
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
     """The system message: what the model should know and do. Default: none."""
     template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
-    """The user message, a Jinja template over `input`. A value missing from a reading is `bad_field`, unless the
-    template has a `default(…)` for it. Each rendering is limited to 0.5 s of CPU time and 64 MB."""
+    """The user message, a Jinja template over `input` and `topic`. A value missing from a reading is `bad_field`,
+    unless the template has a `default(…)` for it. Each rendering is limited to 0.5 s of CPU time and 64 MB."""
     examples: Annotated[tuple[Example, ...], Field(max_length=MAX_EXAMPLES, strict=False)] = ()
     """Inputs with their right answers, which the model sees before each request. `edge-agent tune` chooses them."""
     examples_as: Literal["turns", "system"] = "turns"
