@@ -252,7 +252,9 @@ QUIET = """
 [tasks.quiet]
 kind = "generate"
 subscribe = ["quiet/+/hz"]
+publish = "quiet/{1}/is"
 publish_on = "change"
+retain = true
 """
 
 
@@ -264,11 +266,22 @@ def test_a_reading_whose_answer_is_unchanged_is_settled_and_does_not_come_again(
     while len(board.outlet.acknowledged) < 2:
         board.hear_of_disk()
     assert len(board.replies) == 1
-    assert [row for row, _ in undelivered(folder)] == [1]
+    # The flag is not stored.
+    assert [(row, reply.retain) for row, reply in undelivered(folder)] == [(1, False)]
+    assert board.outlet.sent[0].retain
     board.confirm(1)
     board = Board(folder, QUIET)
     board.hear("7", topic="quiet/1/hz", packet_id=2, duplicate=True)
     assert (board.replies, board.commands, stored_requests(folder)) == ([], [], [])
+
+
+def test_on_the_topic_that_all_replies_share_nothing_is_retained(folder: Path) -> None:
+    board = Board(folder, QUIET)
+    board.hear("7", topic="quiet/1/hz")
+    board.answer(1)
+    board.learn(1, PublishResult.FORBIDDEN)
+    found = [(one.topic, one.retain) for one in board.outlet.sent]
+    assert found == [("quiet/1/is", True), (f"{BASE}/infer/quiet/response", False)]
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
