@@ -134,6 +134,7 @@ class SignalsTable(Table):
     record_mb: Annotated[float, Field(gt=0, le=10_000, strict=False)] = 20.0
     """How much of the disk these rows may take (10⁶ bytes). The oldest half goes first."""
     values: Annotated[dict[ValueName, ValueTable], Field(min_length=1, max_length=MAX_VALUES)]
+    """What a reading is made of. The names become those of its fields."""
     trigger: TriggerTable = TriggerTable()
 
     @field_validator("names")
