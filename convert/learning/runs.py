@@ -11,12 +11,13 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ..agent import effective_sample_size, number_of
+from ..agent import effective_sample_size, number_of, shown
 from .training_rows import Row, by_task
 
 # The length of a block of time, as a multiple of the lag up to which rows are alike.
 BLOCK_LENGTH = 4
 MIN_BLOCKS, MAX_BLOCKS = 5, 20
+MIN_MACHINES = 3
 # Neighbours are alike if their distance is below this share of that of two random rows with the same answer,
 _MAX_DISTANCE_SHARE = 0.8
 # or if their answers agree more often than by chance, by at least this much on a scale up to 1 (Cohen's kappa).
@@ -26,7 +27,7 @@ _MIN_STANDARD_ERRORS = 5.0
 
 
 def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """Each row with a group if its task's rows have groups or come in runs; and warnings.
+    """Each row with a group if its task's rows have groups, are of several machines or come in runs; and warnings.
 
     rows: in the order of time if they have times, otherwise in that of the file.
     """
@@ -35,6 +36,15 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         groups |= {id(row): row.group for row in task_rows if row.group is not None}
         ungrouped = [row for row in task_rows if row.group is None]
         are_all = len(ungrouped) == len(task_rows)
+        if are_all and (machines := _machines(task_rows)):
+            groups |= {id(row): row.machine or "" for row in task_rows}
+            alone = [label for label, of in machines.items() if len(of) < 2]
+            if alone:
+                notes.append(
+                    f"task {name}: {', '.join(map(shown, alone))}: rows of one machine alone, so a model that has not "
+                    "seen it never learns them; where groups within machines are known, name them in `group`"
+                )
+            continue
         alike = _what_is_alike(ungrouped) if are_all else None
         if not ungrouped or (are_all and alike is None):
             continue
@@ -51,6 +61,22 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
                 f"{stand_in}. A `group`, such as an episode, a batch or a day, is better where it is known"
             )
     return [replace(row, group=groups.get(id(row))) for row in rows], notes
+
+
+def _machines(rows: Sequence[Row]) -> dict[str, set[str]]:
+    """The machines of each answer, if there are enough of them to hold whole ones out; otherwise none.
+
+    A model of usual readings is for the machines that it knows.
+    """
+    if rows[0].task.config.has_own_model or any(row.machine is None for row in rows):
+        return {}
+    if len({row.machine for row in rows}) < MIN_MACHINES:
+        return {}
+    machines = defaultdict[str, set[str]](set)
+    for row in rows:
+        machines[_label(row)].add(row.machine or "")
+    # With most answers of one machine alone, the figures would say nothing of the next reading of that machine.
+    return machines if sum(len(of) > 1 for of in machines.values()) * 2 > len(machines) else {}
 
 
 def sums_by_group(rows: Sequence[Row], values: Sequence[float]) -> list[tuple[float, int]]:

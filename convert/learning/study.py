@@ -122,7 +122,10 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         count = next(enough, len(parts))
         folds = _folds(parts, count)
         judged = [row for fold in folds for row in fold.held_out]
-        words = f"{len(judged):,} rows of {len(_by_group(judged))} groups, each by a model that has not seen its group"
+        what = "machine" if all(row.group == row.machine for row in rows) else "group"
+        words = (
+            f"{len(judged):,} rows of {len(_by_group(judged))} {what}s, each by a model that has never seen its {what}"
+        )
     # If many times were equal, the order of the file would decide.
     elif len({row.time for row in rows}) > PARTS:
         last = len(rows) - len(rows) // PARTS

@@ -124,11 +124,38 @@ def test_whole_groups_are_held_out(tmp_path: Path) -> None:
     rows, notes = in_groups(read(tmp_path, text))
     assert notes == ["task sound: 1 of 101 rows have no group: 1 blocks of neighbours in the file stand in for groups"]
     folds, words = folds_of(rows, 0)
-    assert words == "101 rows of 11 groups, each by a model that has not seen its group"
+    assert words == "101 rows of 11 groups, each by a model that has never seen its group"
     assert sorted(row.request.where for fold in folds for row in fold.held_out) == sorted(map(where, rows))
     for fold in folds:
         assert not {row.group for row in fold.train} & {row.group for row in fold.held_out}
         assert {row.answer for row in fold.held_out} == {*LABELS}
+
+
+def test_whole_machines_are_held_out_where_there_are_several(tmp_path: Path) -> None:
+    rows, notes = in_groups(read(tmp_path, lines(120, machine=lambda at: f"pump-{at % 4}", ts=lambda at: at)))
+    assert not notes
+    folds, words = folds_of(rows, 0)
+    assert words == "120 rows of 4 machines, each by a model that has never seen its machine"
+    for fold in folds:
+        assert not {row.machine for row in fold.train} & {row.machine for row in fold.held_out}
+
+
+def test_a_fault_of_one_machine_alone_is_named_where_others_are_of_several(tmp_path: Path) -> None:
+    text = lines(120, machine=lambda at: f"pump-{at % 4}")
+    only = [json.loads(line) for line in text.splitlines()]
+    mixed = "".join(json.dumps(row) + "\n" for row in only if row["machine"] == "pump-1" or row["answer"] == "calm")
+    rows, _ = in_groups(read(tmp_path, mixed))
+    assert not any(row.group == row.machine for row in rows)
+    three = TASKS.replace('"loud"]', '"loud", "odd"]')
+    more = json.dumps({**only[0], "machine": "pump-1", "answer": "odd"}) + "\n"
+    rows, [note] = in_groups(read(tmp_path, text + more * 3, tasks=three))
+    assert all(row.group == row.machine for row in rows)
+    assert note.startswith('task sound: "odd": rows of one machine alone')
+
+
+def test_two_machines_are_too_few_to_hold_one_out(tmp_path: Path) -> None:
+    rows, _ = in_groups(read(tmp_path, lines(120, machine=lambda at: f"pump-{at % 2}")))
+    assert not any(row.group == row.machine for row in rows)
 
 
 def test_rows_without_a_group_beside_others_become_blocks_of_time(tmp_path: Path) -> None:
