@@ -40,7 +40,7 @@ def parse_timestamp(value: object) -> float | None:
     return None if moment is None or moment.tzinfo is None else moment.timestamp()
 
 
-def measured_at(value: object) -> float | None:
+def parse_device_time(value: object) -> float | None:
     """Seconds since 1970 of a time as devices write it: RFC 3339, or seconds or milliseconds; None if it is none."""
     seconds = parse_timestamp(value)
     if seconds is not None:

@@ -15,7 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from edge_agent.core.clock import measured_at
+from edge_agent.core.clock import parse_device_time
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import first_fault, shown
@@ -112,7 +112,7 @@ class Envelope(BaseModel):
 
 def checked_time(value: object) -> float:
     """Seconds since 1970. Raises ValueError, which says what is allowed."""
-    seconds = measured_at(value)
+    seconds = parse_device_time(value)
     if seconds is None:
         raise ValueError("should be a time with its offset, such as 2027-06-30T12:00:00Z, or seconds since 1970")
     return seconds

@@ -32,14 +32,14 @@ class Changes:
     def is_published(self, request: Request, document: dict[str, Any], now: float) -> bool:
         """Whether this reply goes to the bus. To be called once for each reply."""
         task = request.reading_of
-        if task is None or not request.tells_changes_only:
+        if task is None or not request.reports_on_change:
             return True
         if _is_superseded(document):
             return False
         error, output = document["error"], document["output"]
         # A machine of `signals` may share its topic with others, and a task with other tasks.
         answers = self._of_topic(_digest([request.task_name, request.machine, request.reply_topic]))
-        answer = _digest([error and error["code"], None if output is None else task.news_in(output)])
+        answer = _digest([error and error["code"], None if output is None else task.change_key(output)])
         answers.in_a_row = answers.in_a_row + 1 if answer == answers.latest else 1
         answers.latest = answer
         if answer == answers.published:

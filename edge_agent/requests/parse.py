@@ -122,7 +122,7 @@ class RequestParser:
         try:
             envelope = parse_payload(message.payload, message.content_type, is_reading=is_reading)
             if task is not None:
-                _measured(task, envelope)
+                _measured_at(task, envelope)
         except Refusal as refused:
             return None, refused.error
         return envelope, None
@@ -185,7 +185,7 @@ class RequestParser:
         elif task.config.deadline_ms is not None:
             limit_ms, source = task.config.deadline_ms, "task"
         deadline_at, words = message.received_at + limit_ms / 1000, f"the deadline of {limit_ms:.0f} ms ({source})"
-        if (measured := _measured(task, envelope)) is not None:
+        if (measured := _measured_at(task, envelope)) is not None:
             field, seconds = measured
             if (age_s := clock.age_s(seconds, message.received_at)) is not None:
                 deadline_at, words = deadline_at - age_s, f"{words} since its `{field}`"
@@ -195,7 +195,7 @@ class RequestParser:
         return deadline_at, words
 
 
-def _measured(task: Task, envelope: Envelope) -> tuple[str, float] | None:
+def _measured_at(task: Task, envelope: Envelope) -> tuple[str, float] | None:
     """The field that says when the input was measured, and when that was, in seconds since 1970; None if none does.
 
     Raises Refusal(bad_field).

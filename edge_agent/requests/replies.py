@@ -59,7 +59,7 @@ class Replies:
                 origin=request.origin,
                 task=request.task_name,
                 key=None,
-                is_published=not request.tells_changes_only,
+                is_published=not request.reports_on_change,
             )
         elif request.is_redelivery:
             if request.origin.row is not None:
@@ -224,7 +224,7 @@ class Replies:
         if request.followers:
             repeated = _reply(request, {**document, "repeat": True})
             for origin in request.followers:
-                is_published = not request.tells_changes_only
+                is_published = not request.reports_on_change
                 self._delivery.stage_reply(repeated, origin=origin, task=task, key=None, is_published=is_published)
 
 

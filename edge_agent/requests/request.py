@@ -67,6 +67,6 @@ class Request:
     followers: list[Origin] = field(default_factory=list)  # Of equal requests that get the same reply.
 
     @property
-    def tells_changes_only(self) -> bool:
+    def reports_on_change(self) -> bool:
         """Whether an answer is not published that says what the last one said."""
         return self.reading_of is not None and self.reading_of.publish_on == "change"

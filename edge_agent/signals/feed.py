@@ -22,7 +22,7 @@ from edge_agent.core.topics import signals_topic
 from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEvent, MqttLink, Received
 from edge_agent.signals import state_file
 from edge_agent.signals.machine import Reading
-from edge_agent.signals.nodes import Rebirths
+from edge_agent.signals.nodes import RebirthLimiter
 from edge_agent.signals.recorder import Recorder
 from edge_agent.signals.signal_table import new_table
 from edge_agent.status.alarms import Finding
@@ -73,8 +73,8 @@ class Feed:
         self.link = MqttLink(
             f"{prefix}.signals", config.mqtt, self._on_link_event, wants_retained=True, follows=follows, qos=0
         )
-        rebirths = Rebirths()
-        self.tables = {name: new_table(name, table, rebirths) for name, table in config.signals.items()}
+        limiter = RebirthLimiter()
+        self.tables = {name: new_table(name, table, limiter) for name, table in config.signals.items()}
         self._buffer = Buffer()
         self._state_path = config.state_dir / state_file.FILE
         self._recorders = {
@@ -146,7 +146,7 @@ class Feed:
         for at, message in entries:
             for table in self.tables.values():
                 if message is None:
-                    table.lose(at)
+                    table.on_connection_lost(at)
                 else:
                     is_retained = message.is_retained
                     yield from table.receive(message.topic, message.payload, is_retained=is_retained, now=at)

@@ -52,7 +52,7 @@ class Track:
         self.settle(now)
         self.value, self.arrived_at = value, now
         if value is not None:
-            self.window.arrive(value, now)
+            self.window.sample(value, now)
 
     def seed(self, value: float | None, now: float) -> None:
         """A retained message says what the value was last; its window starts now."""
@@ -61,7 +61,7 @@ class Track:
             self.value, self.arrived_at = value, now
             self.reference = value if self.reference is None else self.reference
 
-    def lose(self, now: float) -> None:
+    def invalidate(self, now: float) -> None:
         """From now on nobody knows the value."""
         self.settle(now)
         self.value = None
@@ -93,7 +93,7 @@ class Machine:
                 fired = fired or cause
         return fired
 
-    def lacks(self, now: float) -> list[str]:
+    def lacking(self, now: float) -> list[str]:
         """The values without which there is no reading, and those that are known for too short a part of the window."""
         lacking = []
         for name, value in self._config.values.items():

@@ -40,7 +40,7 @@ _DEVICE_TYPES = ("DBIRTH", "DDATA", "DDEATH")
 _SEQUENCE = 256
 
 
-class Rebirths:
+class RebirthLimiter:
     """When which node may be asked for its births. Tables that follow the same nodes share one."""
 
     def __init__(self) -> None:
@@ -138,11 +138,11 @@ class _Node:
 
 
 class SparkplugSource:
-    def __init__(self, config: SignalsTable, rebirths: Rebirths | None = None) -> None:
+    def __init__(self, config: SignalsTable, limiter: RebirthLimiter | None = None) -> None:
         self.metric_names: set[str] = set()
         """What births call their metrics, of the nodes and devices that the table follows; the first thousands."""
         self._config = config
-        self._rebirths = rebirths or Rebirths()
+        self._limiter = limiter or RebirthLimiter()
         self._values: dict[str, list[str]] = {}  # By metric.
         for name, value in config.values.items():
             self._values.setdefault(value.metric or "", []).append(name)
@@ -210,14 +210,14 @@ class SparkplugSource:
                 updates += self._give_up(node, self._not_taken)
         return updates
 
-    def lose(self) -> None:
+    def on_connection_lost(self) -> None:
         """What happens meanwhile is not known, and a node may number its metrics anew."""
         for node in self._nodes.values():
             node.end()
             node.has_session = False
             node.bd_seq = node.last_bd_seq = None
 
-    def holds(self, machine: str) -> bool:
+    def keeps_alive(self, machine: str) -> bool:
         """True if the machine's values hold, however long ago they came."""
         devices = (device for node in self._nodes.values() for device in node.devices.values())
         return any(device.known and device.machine == machine for device in devices)
@@ -226,7 +226,7 @@ class SparkplugSource:
         if not self._config.rebirth:
             return ()
         lacking = [node.rebirth_topic for node in self._nodes.values() if node.lacks_birth]
-        asked = [topic for topic in lacking if self._rebirths.allow(topic, now)]
+        asked = [topic for topic in lacking if self._limiter.allow(topic, now)]
         self._requests += len(asked)
         return [Publication(topic=topic, payload=sparkplug.encode_rebirth(int(now * 1000)), qos=0) for topic in asked]
 

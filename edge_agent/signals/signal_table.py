@@ -10,78 +10,17 @@ import itertools
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from edge_agent.core import topics
-from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
-from edge_agent.signals import values
 from edge_agent.signals.machine import EVERY, Machine, Reading
-from edge_agent.signals.nodes import Rebirths, SparkplugSource
+from edge_agent.signals.nodes import RebirthLimiter, SparkplugSource
 from edge_agent.signals.source import Source, Update
+from edge_agent.signals.topic_source import TopicSource
 from edge_agent.signals.values import NotTakenError
 
-# Routes by topic; a plant that makes up topics must not fill the memory.
-_MAX_ROUTES = 10_000
 _MAX_NAMED = 10
-
-
-class TopicSource:
-    """A topic for each value, or several values in one payload."""
-
-    def __init__(self, config: SignalsTable) -> None:
-        self.due_at = None
-        self.filters = frozenset(value.topic for value in config.values.values() if value.topic is not None)
-        self._config = config
-        self._routes: dict[str, dict[str, list[str]]] = {}
-
-    def read(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> list[Update]:
-        routes = self._route(topic)
-        if not routes:
-            return []
-        document, config = values.parse(payload), self._config
-        updates = []
-        for machine, names in routes.items():
-            taken: dict[str, float | None] = {}
-            for name in names:
-                if is_retained and not config.values[name].retained:
-                    continue
-                content = values.read(config.values[name], document, now, config.max_age_of(name))
-                if not isinstance(content, values.Absent):
-                    taken[name] = content
-            if taken:
-                updates.append(Update(machine, taken))
-        return updates
-
-    def advance(self, now: float) -> list[Update]:  # noqa: ARG002 - a Source's
-        return []
-
-    def lose(self) -> None:
-        pass
-
-    def holds(self, machine: str) -> bool:  # noqa: ARG002 - a Source's
-        return False
-
-    def take_requests(self, now: float) -> Sequence[Publication]:  # noqa: ARG002 - a Source's
-        return ()
-
-    def as_health(self) -> dict[str, Any]:
-        return {}
-
-    def _route(self, topic: str) -> dict[str, list[str]]:
-        """The values that a topic may hold, by machine."""
-        routes = self._routes.get(topic)
-        if routes is None:
-            if len(self._routes) >= _MAX_ROUTES:
-                self._routes.clear()
-            routes = self._routes[topic] = {}
-            for name, value in self._config.values.items():
-                matched = topics.wildcard_values(value.topic or "", topic)
-                if matched is not None:
-                    machine = topics.fill_publish_pattern(self._config.machine, matched)
-                    routes.setdefault(self._config.names.get(machine, machine), []).append(name)
-        return routes
 
 
 class SignalTable:
@@ -92,7 +31,6 @@ class SignalTable:
         self.machines: dict[str, Machine] = {}
         self.refused: set[str] = set()  # Machines beyond `max_machines`, as far as they are counted.
         self.not_taken = Counter[str]()  # Payloads by reason.
-        self.last_not_taken: tuple[str, str] | None = None  # The topic and the reason.
         self.readings = 0
         self.incomplete = 0  # Readings that were due while a value was missing.
         self.recordings: list[Reading] = []  # To be kept as rows.
@@ -108,7 +46,6 @@ class SignalTable:
             updates = self.source.read(topic, payload, is_retained=is_retained, now=now)
         except NotTakenError as error:
             self.not_taken[error.reason] += 1
-            self.last_not_taken = topic, error.reason
             return
         yield from self._take(updates, now, is_retained=is_retained)
 
@@ -126,7 +63,7 @@ class SignalTable:
             if not is_check:
                 if machine.waiting_trigger is not None:
                     yield from self._read(machine, machine.waiting_trigger, at)
-            elif at - machine.heard_at >= self.config.forget_s and not self.source.holds(name):
+            elif at - machine.heard_at >= self.config.forget_s and not self.source.keeps_alive(name):
                 del self.machines[name]
             else:
                 self._push(self._next_check(name, at), name, is_check=True)
@@ -138,12 +75,12 @@ class SignalTable:
         own, source = self._due[0][0] if self._due else None, self.source.due_at
         return own if source is None else source if own is None else min(own, source)
 
-    def lose(self, now: float) -> None:
+    def on_connection_lost(self, now: float) -> None:
         """The connection is lost: from now on no value is known."""
-        self.source.lose()
+        self.source.on_connection_lost()
         for machine in self.machines.values():
             for track in machine.tracks.values():
-                track.lose(now)
+                track.invalidate(now)
 
     def adopt(self, machine: Machine, now: float) -> None:
         """Follows a machine of an earlier process."""
@@ -152,7 +89,7 @@ class SignalTable:
 
     def lacking(self) -> dict[str, list[str]]:
         """The values that machines lack, by machine; the first few."""
-        lacks = ((name, machine.lacks(self._now)) for name, machine in sorted(self.machines.items()))
+        lacks = ((name, machine.lacking(self._now)) for name, machine in sorted(self.machines.items()))
         return dict(itertools.islice(((name, lacking) for name, lacking in lacks if lacking), _MAX_NAMED))
 
     def as_health(self) -> dict[str, Any]:
@@ -198,7 +135,7 @@ class SignalTable:
 
     def _read(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
         machine.waiting_trigger = None
-        if machine.lacks(now):
+        if machine.lacking(now):
             self.incomplete += 1
             return
         self.readings += 1
@@ -221,7 +158,7 @@ class SignalTable:
         heapq.heappush(self._due, (at, next(self._numbers), machine, is_check))
 
 
-def new_table(name: str, config: SignalsTable, rebirths: Rebirths | None = None) -> SignalTable:
+def new_table(name: str, config: SignalsTable, limiter: RebirthLimiter | None = None) -> SignalTable:
     """rebirths: shared by all tables that may ask the same nodes."""
-    source = SparkplugSource(config, rebirths) if config.source == "sparkplug" else TopicSource(config)
+    source = SparkplugSource(config, limiter) if config.source == "sparkplug" else TopicSource(config)
     return SignalTable(name, config, source)

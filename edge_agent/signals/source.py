@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,10 @@ class Source(Protocol):
     """Reads messages as one kind of source sends them."""
 
     @property
+    def metric_names(self) -> Collection[str]:
+        """The names that this source has heard of, for a source that announces them; for `edge-agent doctor`."""
+
+    @property
     def filters(self) -> frozenset[str]:
         """The topics to subscribe to."""
 
@@ -34,10 +38,10 @@ class Source(Protocol):
     def advance(self, now: float) -> list[Update]:
         """What messages say that had to wait until now."""
 
-    def lose(self) -> None:
+    def on_connection_lost(self) -> None:
         """The connection is lost."""
 
-    def holds(self, machine: str) -> bool:
+    def keeps_alive(self, machine: str) -> bool:
         """True if the source knows that a machine's values still hold, however long ago they came."""
 
     def take_requests(self, now: float) -> Sequence[Publication]:

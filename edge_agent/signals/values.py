@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from edge_agent.core.clock import parse_timestamp
+from edge_agent.core.clock import parse_device_time
 from edge_agent.core.signal_tables import Path, ValueTable
 from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 
 MAX_PAYLOAD_BYTES = 1_000_000
 _GOOD_QUALITY = 192
-_MILLISECONDS_FROM = 1e11
 
 
 class Absent(Enum):
@@ -108,11 +107,5 @@ def _is_good(quality: Any) -> bool:
 
 
 def _is_late(time: Any, now: float, max_age_s: float) -> bool:
-    seconds = parse_timestamp(time)
-    if seconds is None:
-        seconds = number_of(time)
-        if seconds is None:
-            return False
-        if seconds >= _MILLISECONDS_FROM:
-            seconds /= 1000
-    return now - seconds > max_age_s
+    seconds = parse_device_time(time)
+    return seconds is not None and now - seconds > max_age_s

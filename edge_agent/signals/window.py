@@ -25,7 +25,7 @@ class Window:
 
     def hold(self, value: float, start: float, end: float) -> None:
         """The value held from start to end."""
-        newest = self._turn_to(end)
+        newest = self._advance_to(end)
         at = max(start, (newest - BUCKETS + 1) * self._bucket_s)
         number = math.floor(at / self._bucket_s)
         while at < end:
@@ -35,21 +35,21 @@ class Window:
                 at = until
             number += 1
 
-    def arrive(self, value: float, at: float) -> None:
+    def sample(self, value: float, at: float) -> None:
         """A message with the value came. Even if the next one comes at once, `min` and `max` keep it."""
-        index = self._turn_to(at) % BUCKETS
+        index = self._advance_to(at) % BUCKETS
         self._widen(index, value)
         self.columns[5][index] += 1
 
     def coverage(self, now: float) -> float:
         """The share of the window for which a value is known."""
-        newest = self._turn_to(now)
+        newest = self._advance_to(now)
         # The newest bucket is not over yet.
         return sum(self.columns[0]) / (now - (newest - BUCKETS + 1) * self._bucket_s)
 
     def features(self, now: float) -> dict[str, float | None]:
         """By name, of the values known until now; None where nothing is known."""
-        newest = self._turn_to(now)
+        newest = self._advance_to(now)
         held, means, squares, minima, maxima, counts = self.columns
         known = [i for i in range(BUCKETS) if held[i] > 0 or counts[i] > 0]
         total = sum(held)
@@ -95,7 +95,7 @@ class Window:
         else:
             minima[index] = maxima[index] = value
 
-    def _turn_to(self, now: float) -> int:
+    def _advance_to(self, now: float) -> int:
         """Empties the buckets that the window has left; returns the number of the newest one."""
         number = math.floor(now / self._bucket_s)
         if self._newest is None or number > self._newest:

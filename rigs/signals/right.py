@@ -74,7 +74,7 @@ def windows(series: np.ndarray, names: Sequence[str], rate: float, window_s: flo
             list(table.receive(f"m/{name}", f"{value:.6g}".encode(), is_retained=False, now=at))
         if (number + 1) % per_window == 0:
             machine = table.machines["m"]
-            if not machine.lacks(at + 0.5 / rate):
+            if not machine.lacking(at + 0.5 / rate):
                 yield machine.input(at + 0.5 / rate)
 
 

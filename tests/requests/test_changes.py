@@ -150,8 +150,8 @@ def test_of_unusual_the_rarity_does_not_count() -> None:
         {"unusual": is_unusual, "rarity": rarity, "because": []}
         for is_unusual, rarity in ((True, 0.001), (True, 0.0001), (False, 0.5))
     )
-    assert task.news_in(rare) == task.news_in(rarer)
-    assert task.news_in(rare) != task.news_in(usual)
+    assert task.change_key(rare) == task.change_key(rarer)
+    assert task.change_key(rare) != task.change_key(usual)
 
 
 def test_after_a_reload_each_answer_is_published_again() -> None:

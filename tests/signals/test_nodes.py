@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import nodes
-from edge_agent.signals.nodes import Rebirths, SparkplugSource
+from edge_agent.signals.nodes import RebirthLimiter, SparkplugSource
 from edge_agent.signals.signal_table import new_table
 from edge_agent.signals.values import NotTakenError
 from tests.helpers.sparkplug import Payload
@@ -236,7 +236,7 @@ def test_a_birth_of_the_node_makes_devices_wait_for_their_own() -> None:
 def test_a_lost_connection_forgets_births_so_that_no_alias_is_read_wrongly() -> None:
     plant = Plant(rebirth=True)
     plant.birth()
-    plant.source.lose()
+    plant.source.on_connection_lost()
     assert plant.health["nodes_offline"] == 1
     plant.data({"alias": 1, "float_value": 8.0}, {"name": TEMP, "datatype": INT16, "int_value": 71})
     plant.wait(2)
@@ -252,7 +252,7 @@ def test_a_lost_connection_ends_waiting_and_what_is_known_of_sessions() -> None:
     plant.birth(session=5)
     plant.seq += 1
     plant.data({"alias": 1, "float_value": 8.0})
-    plant.source.lose()
+    plant.source.on_connection_lost()
     assert plant.source.due_at is None
     # The node may have started to count its sessions anew.
     plant.send("NDEATH", encoded(None, bd_seq(3)))
@@ -330,8 +330,8 @@ def test_nothing_is_asked_unless_it_is_allowed() -> None:
 
 
 def test_tables_that_share_a_node_ask_it_once_between_them() -> None:
-    rebirths = Rebirths()
-    sources = [SparkplugSource(config(rebirth=True), rebirths) for _ in range(2)]
+    limiter = RebirthLimiter()
+    sources = [SparkplugSource(config(rebirth=True), limiter) for _ in range(2)]
     for source in sources:
         source.read(
             "spBv1.0/Plant/DDATA/n/d", encoded(3, {"alias": 1, "float_value": 1.0}), is_retained=False, now=START
@@ -596,10 +596,10 @@ def test_bytes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nodes_that_were_asked_long_ago_are_forgotten() -> None:
-    rebirths = Rebirths()
+    limiter = RebirthLimiter()
     for number in range(5000):
-        assert rebirths.allow(f"spBv1.0/Plant/NCMD/{number}", START + 10 * number)
-    assert len(rebirths._asked) <= 1024
+        assert limiter.allow(f"spBv1.0/Plant/NCMD/{number}", START + 10 * number)
+    assert len(limiter._asked) <= 1024
 
 
 def test_messages_that_wait_are_bounded() -> None:

@@ -82,7 +82,7 @@ def test_a_window_takes_three_and_a_half_kilobytes_however_many_values_come() ->
     window = Window(600.0)
     for number in range(10_000):
         window.hold(float(number), START + number, START + number + 1)
-        window.arrive(float(number), START + number)
+        window.sample(float(number), START + number)
     assert sum(column.itemsize * len(column) for column in window.columns) <= 3500
     assert window.features(START + 10_000)["count"] is not None
     assert len(window.columns[0]) == BUCKETS

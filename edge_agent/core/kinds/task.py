@@ -31,7 +31,7 @@ def template_sha256(template: str) -> str | None:
     return None if template == DEFAULT_TEMPLATE else hashlib.sha256(template.encode()).hexdigest()
 
 
-def _numbered(publish: str) -> str:
+def _machine_as_wildcard(publish: str) -> str:
     """The machine is what the only wildcard of a task with `signals` matches."""
     return publish.replace("{machine}", "{1}")
 
@@ -105,7 +105,7 @@ class TaskBase(Table):
         if publish is None or not info.data.keys() >= {"subscribe", "signals"}:
             return publish
         if info.data["signals"] is not None:
-            return checked(topics.publish_pattern_fault(_numbered(publish), 1), publish)
+            return checked(topics.publish_pattern_fault(_machine_as_wildcard(publish), 1), publish)
         if not info.data["subscribe"]:
             raise ValueError("requires `subscribe` or `signals`: it says where answers to their readings go")
         wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
@@ -164,7 +164,7 @@ class TaskBase(Table):
     @property
     def reply_pattern(self) -> str:
         """`publish` with a number for each wildcard."""
-        return _numbered(self.publish or "") if self.signals is not None else self.publish or ""
+        return _machine_as_wildcard(self.publish or "") if self.signals is not None else self.publish or ""
 
     @property
     def keeps_latest(self) -> bool:
@@ -198,7 +198,7 @@ class TaskBase(Table):
     def output_of(self, event: Finished) -> Any:
         """An answer as the caller gets it; None where the model is not sure enough."""
 
-    def news_in(self, output: Any) -> Any:
+    def change_key(self, output: Any) -> Any:
         """The part of an output that makes it another answer if it differs, for `publish_on = "change"`."""
         return output
 

@@ -94,7 +94,7 @@ class UnusualTask(TaskBase):
     def is_notable(self, output: Any) -> bool:
         return output is not None and bool(output["unusual"])
 
-    def news_in(self, output: Any) -> bool:
+    def change_key(self, output: Any) -> bool:
         """Not its rarity, which is another one each time."""
         return bool(output["unusual"])
 

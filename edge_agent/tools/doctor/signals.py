@@ -15,7 +15,6 @@ from edge_agent.core.wording import cut, printable, shown
 from edge_agent.models.bundle import trained_fields
 from edge_agent.models.record import in_force
 from edge_agent.signals import values
-from edge_agent.signals.nodes import SparkplugSource
 from edge_agent.signals.signal_table import SignalTable, new_table
 from edge_agent.signals.values import NotTakenError
 from edge_agent.tools.client import Client
@@ -124,10 +123,9 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
     for name, value in heard.config.values.items():
         known = heard.by_value.get(name, _Value())
         where = f"{key}.values.{name}"
-        if value.topic is None:
-            source = heard.table.source
-            if name not in heard.arrived and isinstance(source, SparkplugSource):
-                yield _metric_check(where, value.metric or "", source.metric_names, seconds)
+        if value.metric is not None:
+            if name not in heard.arrived:
+                yield _metric_check(where, value.metric, heard.table.source.metric_names, seconds)
         elif known.first_fault is not None and not known.taken:
             message, why = known.first_fault
             found = f"{where}: {shown(message.topic)} {why}: {_payload(message)}"
