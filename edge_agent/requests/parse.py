@@ -9,7 +9,7 @@ from edge_agent.core import clock
 from edge_agent.core import topics as topic_names
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
-from edge_agent.core.envelope import BareInput, Envelope, checked_time, is_json, parse_payload
+from edge_agent.core.envelope import BareInput, Envelope, is_json, parse_payload
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import TaskTopics
@@ -211,10 +211,11 @@ def _measured_at(task: Task, envelope: Envelope) -> tuple[str, float] | None:
     if value is None or not path:
         return None
     field = field_name(path if isinstance(envelope, BareInput) else ("input", *path))
-    try:
-        return field, checked_time(value)
-    except ValueError as error:
-        raise Refusal(Code.BAD_FIELD, f"{field}: {error} (got {shown(value)})") from error
+    seconds = clock.parse_device_time(value)
+    if seconds is None:
+        rule = "should be a time with its offset, such as 2027-06-30T12:00:00Z, or seconds since 1970"
+        raise Refusal(Code.BAD_FIELD, f"{field}: {rule} (got {shown(value)})")
+    return field, seconds
 
 
 def _id_of(message: Message) -> str:
