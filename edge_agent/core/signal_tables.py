@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from edge_agent.core import topics
+from edge_agent.core.strict_json import MAX_NUMBER
 from edge_agent.core.table import Table, TopicFilter, checked
 from edge_agent.core.wording import shown
 
@@ -25,7 +26,7 @@ ValueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 # A key of an object, the number of an element, or the element of an array in which a key has a value.
 Step = str | int | dict[str, str | int | float | bool]
 Path = Annotated[tuple[Step, ...], Field(max_length=16, strict=False)]
-_Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+_Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)]
 
 
 def _check_level(level: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_agent.core.clock import parse_device_time
 from edge_agent.core.signal_tables import Path, ValueTable
-from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
+from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, number_of, parse_json
 
 MAX_PAYLOAD_BYTES = 1_000_000
 _GOOD_QUALITY = 192
@@ -77,6 +77,8 @@ def number(content: Any, numbers: Mapping[str, float]) -> float | None:
     result = None if text is not None and "_" in text else number_of(content)
     if result is None:
         raise NotTakenError("not-a-number")
+    if abs(result) > MAX_NUMBER:
+        raise NotTakenError("too-large")
     return result
 
 

@@ -249,6 +249,7 @@ def test_a_damaged_state_starts_empty(tmp_path: Path, content: bytes) -> None:
         ({"trigger": {"above": {"x": 1}}}, "trigger.above: should name values of this table"),
         ({"trigger": {"on_change": ["vib"], "dead_band": {"temp": 1}}}, "dead_band: temp should be one of on_change"),
         ({"trigger": {"hysteresis": {"vib": 1}}}, "hysteresis: vib should be in above or below"),
+        ({"trigger": {"above": {"vib": 1e308}}}, "trigger.above.vib"),
         ({"every_s": 0}, "every_s: should be above 0"),
         ({"source": "sparkplug"}, "vib: requires `metric`"),
         ({"names": {"a": "b+"}}, "wildcards"),

@@ -89,6 +89,7 @@ def test_payloads_of_each_source_are_read(name: str) -> None:
         (b"1_000", "not-a-number"),
         (b"NaN", "not-a-number"),
         (b"1e999", "not-a-number"),
+        (b"-1e308", "too-large"),
         (b'{"a":', "bad-json"),
         (b'{"a":1}', "not-a-number"),
         (b"\xff\xfe", "not-text"),
