@@ -58,14 +58,17 @@ class Window:
         features["max"] = max((maxima[i] for i in known), default=None)
         if total <= 0:
             return features
-        mean = sum(held[i] * means[i] for i in known) / total
+        # From a mean of the window, so that a value that does not change has no spread by rounding.
+        known = [i for i in known if held[i] > 0]
+        base = means[known[0]]
+        mean = base + sum(held[i] * (means[i] - base) for i in known) / total
         within = sum(squares[i] + held[i] * (means[i] - mean) ** 2 for i in known)
         features["mean"], features["std"] = mean, math.sqrt(within / total)
         # A regression over the means of buckets, each at its number in the window.
         ages = [(newest - i) % BUCKETS for i in range(BUCKETS)]
         centre = sum(held[i] * ages[i] for i in known) / total
         spread = sum(held[i] * (ages[i] - centre) ** 2 for i in known)
-        if spread > 0:
+        if len(known) > 1:
             rise = sum(held[i] * (centre - ages[i]) * (means[i] - mean) for i in known)
             features["slope"] = rise / spread / self._bucket_s * 60
         return features
@@ -85,7 +88,7 @@ class Window:
         self._widen(index, value)
         held[index] = before + seconds
         difference = value - means[index]
-        means[index] += difference * seconds / held[index]
+        means[index] += difference * (seconds / held[index])
         squares[index] += difference * difference * before * seconds / held[index]
 
     def _widen(self, index: int, value: float) -> None:

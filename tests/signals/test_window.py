@@ -64,6 +64,18 @@ def test_a_spike_between_two_messages_of_one_moment_is_the_maximum() -> None:
     assert track.window.features(START + 5)["max"] == 99.0
 
 
+@given(st.floats(-1e6, 1e6), st.lists(st.floats(0.001, 30), min_size=2, max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_a_value_that_does_not_change_has_no_spread_and_no_slope(value: float, gaps: list[float]) -> None:
+    track, now = Track(60.0, math.inf), START
+    for gap in gaps:
+        now += gap
+        track.receive(value, now)
+    features = track.window.features(now)
+    assert (features["mean"], features["std"]) == (value, 0)
+    assert features["slope"] in {None, 0}
+
+
 def test_what_left_the_window_is_forgotten() -> None:
     window = Window(60.0)
     window.hold(5.0, START, START + 10)
