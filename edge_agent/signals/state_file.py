@@ -31,7 +31,8 @@ def save(path: Path, tables: dict[str, SignalTable], now: float) -> None:
         }
         for name, table in tables.items()
     }
-    write_atomically(path, json.dumps(document).encode(), mode=0o600)
+    content = json.dumps(document).encode()
+    write_atomically(path, _checksum(content) + b"\n" + content, mode=0o600)
 
 
 def load(path: Path, tables: dict[str, SignalTable], now: float) -> None:
@@ -39,16 +40,25 @@ def load(path: Path, tables: dict[str, SignalTable], now: float) -> None:
     if timestamp(now) is None:
         return
     try:
-        document = json.loads(read_if_exists(path) or b"{}")
-        for name, state in document.items():
+        stored = read_if_exists(path)
+        if stored is None:
+            return
+        checksum, _, content = stored.partition(b"\n")
+        if checksum != _checksum(content):
+            raise ValueError("it is damaged")
+        for name, state in json.loads(content).items():
             table = tables.get(name)
             if table is None or state["digest"] != _digest(table) or now < state["saved_at"]:
                 continue
             machines = [_machine(table, key, known, now) for key, known in state["machines"].items()]
             for machine in machines[: table.config.max_machines]:
                 table.adopt(machine, now)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         log.warning("%s cannot be read, windows start empty: %s", path, error)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _digest(table: SignalTable) -> str:
