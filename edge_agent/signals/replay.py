@@ -17,6 +17,8 @@ from edge_agent.signals.signal_table import SignalTable, new_table
 
 # In a recording, stands for a connection that is lost.
 LOST = "lost"
+# A later time is in milliseconds, or none at all.
+_MAX_TIME = 1e11
 
 
 class RecordingError(Exception):
@@ -68,10 +70,12 @@ def _message(line: str, number: int) -> tuple[float, bool, bytes, str | None]:
     parts = line.split(" ", 3)
     try:
         at = float(parts[0])
+        if not 0 <= at < _MAX_TIME:
+            raise ValueError(at)
         if parts[1:] == [LOST]:
             return at, False, b"", None
-        time, retained, payload, topic = parts
-        return float(time), {"0": False, "1": True}[retained], bytes.fromhex(payload), topic
+        _, retained, payload, topic = parts
+        return at, {"0": False, "1": True}[retained], bytes.fromhex(payload), topic
     except (ValueError, KeyError):
         rule = "should be as `mosquitto_sub -F '%U %r %x %t'` prints it"
         raise RecordingError(f"line {number}: {rule} (got {shown(line)})") from None

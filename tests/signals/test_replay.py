@@ -71,6 +71,8 @@ def test_a_recording_gives_the_readings_at_their_times(edge_agent: EdgeAgent) ->
         ("1796040000 0 zz plant/a/vib\n", "line 1: should be as `mosquitto_sub"),
         ("1796040000 2 31 plant/a/vib\n", "line 1: should be as"),
         ("plant/a/vib 3\n", "line 1: should be as"),
+        ("nan 0 31 plant/a/vib\n", "line 1: should be as"),
+        ("1796040000000 0 31 plant/a/vib\n", "line 1: should be as"),
         (line(5, "1") + line(4, "1"), "line 2: should not be earlier"),
     ],
 )
