@@ -15,6 +15,8 @@ from edge_agent.core.wording import shown
 # A ring of buckets takes 3.5 kB for each value of each machine.
 MAX_TRACKS = 4096
 MAX_VALUES = 32
+# The agent's loop turns four times a second.
+MIN_EVERY_S = 0.1
 Feature = Literal["last", "mean", "min", "max", "std", "slope", "count", "age_s"]
 DEFAULT_FEATURES: tuple[Feature, ...] = ("last", "mean", "min", "max", "std", "slope")
 # They need no window.
@@ -108,7 +110,7 @@ class SignalsTable(Table):
     """What a reading holds of each value: `last`; over the window, weighed by the time for which a value held, `mean`,
     `min`, `max`, `std` and `slope` (per minute); `count` of messages; `age_s`, the seconds since the last one."""
     every_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 60.0
-    """How often each machine is read. 0 means only when a trigger says so."""
+    """How often each machine is read, at least 0.1. 0 means only when a trigger says so."""
     min_gap_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 5.0
     """The shortest time between two readings of one machine; a trigger that comes earlier waits."""
     min_coverage: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.5
@@ -183,6 +185,8 @@ class SignalsTable(Table):
             raise ValueError(f"trigger.dead_band: {without[0]} should be one of on_change")
         if without := sorted(trigger.hysteresis.keys() - trigger.above.keys() - trigger.below.keys()):
             raise ValueError(f"trigger.hysteresis: {without[0]} should be in above or below")
+        if 0 < self.every_s < MIN_EVERY_S:
+            raise ValueError(f"every_s: should be 0, or at least {MIN_EVERY_S} (got {self.every_s:g})")
         if not self.every_s and not (trigger.on_change or trigger.above or trigger.below):
             raise ValueError("every_s: should be above 0, or there should be a trigger")
         return self

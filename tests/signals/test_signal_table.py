@@ -256,6 +256,7 @@ def test_a_damaged_state_starts_empty(tmp_path: Path) -> None:
         ({"trigger": {"on_change": ["vib"], "dead_band": {"temp": 1}}}, "dead_band: temp should be one of on_change"),
         ({"trigger": {"hysteresis": {"vib": 1}}}, "hysteresis: vib should be in above or below"),
         ({"trigger": {"above": {"vib": 1e308}}}, "trigger.above.vib"),
+        ({"every_s": 1e-6}, "every_s: should be 0, or at least 0.1"),
         ({"every_s": 0}, "every_s: should be above 0"),
         ({"source": "sparkplug"}, "vib: requires `metric`"),
         ({"names": {"a": "b+"}}, "wildcards"),
