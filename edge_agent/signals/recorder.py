@@ -50,7 +50,7 @@ def recorded_rows(state_dir: Path, table: str) -> Iterator[dict[str, Any]]:
     path = recorded_path(state_dir, table)
     for file in (_older(path), path):
         with suppress(FileNotFoundError):
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
                 with suppress(NotJsonError):
                     row = parse_json(line)
                     if isinstance(row, dict) and row.keys() >= {"ts", "machine", "input"}:

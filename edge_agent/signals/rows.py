@@ -86,7 +86,13 @@ def rows(
 def read_faults(path: Path) -> dict[str, list[Fault]]:
     """The intervals of each machine, in order. Raises RowsError."""
     name = printable(str(path))
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        return _intervals(name, csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise RowsError([f"{name}: {error}"]) from error
+
+
+def _intervals(name: str, reader: csv.DictReader[str]) -> dict[str, list[Fault]]:
     if tuple(reader.fieldnames or ()) != _COLUMNS:
         raise RowsError([f"{name}:1: should be {','.join(_COLUMNS)} (got {shown(reader.fieldnames)})"])
     book: dict[str, list[Fault]] = {}
@@ -97,8 +103,8 @@ def read_faults(path: Path) -> dict[str, list[Fault]]:
         if start is None or end is None or start >= end:
             rule = "from and to should be times such as 2026-11-30T14:00, to after from or empty while it lasts"
             faults.append(f"{where}: {rule} (got {shown(line['from'])} and {shown(line['to'])})")
-        elif not line["machine"] or not line["answer"]:
-            faults.append(f"{where}: should have a machine and an answer")
+        elif not line["machine"] or not line["answer"] or None in line:
+            faults.append(f"{where}: should have a machine and an answer, and no more columns")
         else:
             book.setdefault(line["machine"], []).append(Fault(start, end, line["answer"]))
     for machine, intervals in book.items():
@@ -121,12 +127,18 @@ def labelled(
     Readings within margin_s of a beginning or an end are left out: their window is of both states, and nobody saw the
     minute. otherwise: the answer outside all intervals; None leaves those rows out.
     """
+    # Beginnings and ends alternate, so an odd number of edges before a reading means that it is inside an interval.
+    edges = {
+        machine: [edge for fault in faults for edge in (fault.start, fault.end)] for machine, faults in book.items()
+    }
     for row in recorded:
-        at, intervals = parse_timestamp(row["ts"]), book.get(row["machine"], [])
-        if at is None or any(abs(at - edge) < margin_s for fault in intervals for edge in (fault.start, fault.end)):
+        at, known = parse_timestamp(row["ts"]), edges.get(row["machine"], [])
+        if at is None:
             continue
-        index = bisect_right([fault.start for fault in intervals], at) - 1
-        answer = intervals[index].answer if index >= 0 and at < intervals[index].end else otherwise
+        before = bisect_right(known, at)
+        if any(abs(at - edge) < margin_s for edge in known[max(before - 1, 0) : before + 1]):
+            continue
+        answer = book[row["machine"]][before // 2].answer if before % 2 else otherwise
         if answer is not None:
             yield {**row, "answer": answer}
 

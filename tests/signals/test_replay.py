@@ -1,14 +1,17 @@
 """`edge-agent signals replay` and `edge-agent rows --recorded`, from a file to lines and rows."""
 
 import json
+import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_agent.core.clock import parse_timestamp, rfc3339
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import Recorder, recorded_path, recorded_rows
-from edge_agent.signals.rows import read_faults
+from edge_agent.signals.rows import Fault, labelled, read_faults
 from tests.helpers.processes import EdgeAgent, Ended
 
 # 2026-11-30T12:00:00Z
@@ -133,6 +136,8 @@ def test_without_a_book_the_rows_have_no_answers(folder: Path, edge_agent: EdgeA
         ("machine,from,to,answer\n,2026-01-02,,worn\n", "faults.csv:2: should have a machine"),
         ("machine,from,to,answer\na,2026-01-01,,worn\na,2026-01-02,,normal\n", 'intervals of "a" overlap'),
         ("machine,from,to,answer\na,2026-01-01,,broken\n", "answer: should be one of normal, worn"),
+        ("machine,from,to,answer\na,2026-01-01,,worn, badly\n", "faults.csv:2: should have a machine and an answer"),
+        (f'machine,from,to,answer\na,2026-01-01,,"{"x" * 200_000}', "faults.csv: field larger than field limit"),
     ],
 )
 def test_a_fault_of_the_book_is_named(folder: Path, edge_agent: EdgeAgent, book: str, words: str) -> None:
@@ -163,6 +168,28 @@ def test_kept_readings_take_no_more_of_the_disk_than_told(folder: Path) -> None:
     assert len(kept) > 50
 
 
+def test_a_book_of_thousands_of_lines_labels_thousands_of_readings_in_seconds() -> None:
+    dice = random.Random(5)
+    edges = sorted(dice.sample(range(START, START + 10_000_000), 8000))
+    spans = [*zip(edges[::2], edges[1::2], strict=True)]
+    book = {"a": [Fault(start, end, str(start)) for start, end in spans]}
+    recorded = [{"ts": rfc3339(START + at * 500), "machine": "a"} for at in range(20_000)]
+    started_at = time.monotonic()
+    answers = [row["answer"] for row in labelled(recorded, book, margin_s=60, otherwise="-")]
+    assert time.monotonic() - started_at < 3
+    expected = []
+    for row in recorded[:500]:
+        at = parse_timestamp(row["ts"]) or 0.0
+        if all(abs(at - edge) >= 60 for edge in edges[:1000]):
+            expected.append(next((str(start) for start, end in spans[:500] if start <= at < end), "-"))
+    assert answers[: len(expected)] == expected
+
+
+def test_a_machine_may_have_any_character_that_a_topic_may_have(folder: Path) -> None:
+    record(folder, [0], machine="pump\u20287")
+    assert [row["machine"] for row in recorded_rows(folder / "state", "pump")] == ["pump\u20287"]
+
+
 def test_a_line_that_a_power_cut_has_damaged_is_left_out(folder: Path) -> None:
     record(folder, [0, 60])
     path = recorded_path(folder / "state", "pump")
@@ -172,8 +199,6 @@ def test_a_line_that_a_power_cut_has_damaged_is_left_out(folder: Path) -> None:
 
 def test_times_of_the_book_without_an_offset_are_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
-    import time  # noqa: PLC0415
-
     time.tzset()
     try:
         path = tmp_path / "f.csv"
