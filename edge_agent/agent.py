@@ -427,7 +427,7 @@ class Agent:
 
 
 def _feed(config: Config, connections: Connections) -> Feed | None:
-    """None = the board joins no values, and pays for none."""
+    """None if no table of `[signals]` is configured; then its modules are not even imported."""
     if not config.signals:
         return None
     from edge_agent.signals.feed import Feed  # noqa: PLC0415 - most boards get whole readings

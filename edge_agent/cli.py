@@ -181,7 +181,7 @@ def _check_config(options: argparse.Namespace) -> int:
         title="task",
     ),
     _group(
-        _value("--discover FILTER", "listens to these topics, and proposes a [signals] table for what it hears"),
+        _value("--discover FILTER", "listens to these topics, and proposes a [signals] table"),
         _value("--listen S", "how long it listens, in seconds (default: %(default)s)", _SECONDS, default=60.0),
         title="signals",
     ),
@@ -294,10 +294,10 @@ def _accuracy(options: argparse.Namespace) -> int:
     _value("task TASK", "a task whose answers get feedback"),
     _CONFIG,
     _group(
-        _flag("--recorded", "writes the readings kept by `record_every_s` instead, without answers"),
-        _value("--faults FILE", "the same, answered from this CSV: machine,from,to,answer", Path),
+        _flag("--recorded", "writes the readings that `record_every_s` recorded instead, without answers"),
+        _value("--faults FILE", "the same, with answers from this CSV file: machine,from,to,answer", Path),
     ),
-    _value("--else LABEL", "the answer of readings outside the intervals of --faults (default: they are left out)"),
+    _value("--else LABEL", "the answer for readings outside the intervals of --faults (default: they are left out)"),
     _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
     _FORCE,
     _JSON,
@@ -307,7 +307,7 @@ def _rows(options: argparse.Namespace) -> int:
 
     It reads what this board keeps with `feedback.keep_inputs`, also while the agent runs; as root or as the service's
     account. Only its owner can read the file. Of an input with several right labels, the newest answer's counts.
-    With --recorded or --faults, it reads the readings that the task's [signals] table keeps.
+    With --recorded or --faults, it writes the readings that the task's [signals] table recorded.
     Exit codes: 0 written, 1 no row or failed, 64 usage, 78 bad configuration.
     """
     otherwise = getattr(options, "else")
@@ -334,8 +334,8 @@ def _rows(options: argparse.Namespace) -> int:
 def _signals(options: argparse.Namespace) -> int:
     """Prints the readings that [signals] makes of recorded messages, by the recording's clock.
 
-    Each line is an object with signals, trigger, ts, machine and input: the bytes of the input are those that the agent
-    would have asked with. At the end, standard error has the figures of each table.
+    Each line is an object with signals, ts, machine, trigger and input. The input has the bytes that the agent would
+    have asked with. At the end, standard error gets the figures that `health` would have of each table.
     Exit codes: 0 done, 1 the file or the table cannot be used, 64 usage, 78 bad configuration.
     """
     from edge_agent.signals.replay import replay

@@ -108,15 +108,15 @@ def config_hints(config: Config) -> list[str]:
 
 
 def _reading_hints(config: Config) -> Iterator[str]:
-    """Topics whose messages, or answers, belong together or apart in another way than they are taken."""
+    """Tasks that take each of several topics as a reading, or that answer all machines on one topic."""
     for name, task in config.tasks.items():
         if len(task.subscribe) > 1:
             key = field_name(("tasks", name, "subscribe"))
-            yield f"{key}: each message is a reading by itself; `[signals]` joins single values of several topics"
+            yield f"{key}: every message is a reading of its own; `[signals]` joins single values instead"
         has_machines = any(set("+#") & set(text) for text in task.subscribe)
         if has_machines and (task.publish_on == "change" or task.retain) and "{" not in (task.publish or ""):
             key = field_name(("tasks", name, "publish"))
-            yield f"{key}: has no `{{1}}`, so answers to readings of all topics replace each other on one topic"
+            yield f"{key}: has no `{{1}}`, so answers to readings of different topics replace each other"
 
 
 def _audit_hints(config: Config) -> list[str]:
@@ -179,7 +179,7 @@ def _promise_faults(config: Config) -> Iterator[str]:
 
 
 def _signals_faults(config: Config) -> Iterator[str]:
-    """Tasks without the table that they name, and more machines and values than there is memory for."""
+    """Tasks that name an unknown table, and tables that would take too much memory."""
     for name, task in config.tasks.items():
         if task.signals is not None and task.signals not in config.signals:
             rule = f"should be one of {', '.join(config.signals) or 'none'}"

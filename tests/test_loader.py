@@ -101,7 +101,7 @@ def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "hint"),
     [
-        ('subscribe = ["a/+/hz", "a/+/c"]', "subscribe: each message is a reading by itself"),
+        ('subscribe = ["a/+/hz", "a/+/c"]', "subscribe: every message is a reading of its own"),
         ('subscribe = ["a/+"]\npublish = "b"\npublish_on = "change"', "publish: has no `{1}`, so answers to readings"),
         ('subscribe = ["a/+"]\nretain = true', "publish: has no `{1}`, so answers to readings"),
         ('subscribe = ["a/+"]\npublish = "b/{1}"\npublish_on = "change"\nretain = true', None),

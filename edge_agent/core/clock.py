@@ -27,7 +27,7 @@ def timestamp(seconds: float | None = None) -> str | None:
 
 
 def rfc3339(seconds: float) -> str:
-    """The same of any time, such as one that was recorded."""
+    """RFC 3339 UTC with milliseconds, also of times at which a clock was unset, as in a recording."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -41,7 +41,7 @@ def parse_timestamp(value: object) -> float | None:
 
 
 def parse_device_time(value: object) -> float | None:
-    """Seconds since 1970 of a time as devices write it: RFC 3339, or seconds or milliseconds; None if it is none."""
+    """Seconds since 1970 of a time as devices write it: RFC 3339, seconds or milliseconds; None if it is not a time."""
     seconds = parse_timestamp(value)
     if seconds is not None:
         return seconds
@@ -50,9 +50,9 @@ def parse_device_time(value: object) -> float | None:
 
 
 def age_s(seconds: float, monotonic_s: float) -> float | None:
-    """How long before a recent time of the monotonic clock this was, in seconds since 1970.
+    """The age of a time since 1970 at a recent time of the monotonic clock.
 
-    None where either clock was not set, or where they differ so that it was in the future.
+    None if either clock was unset, or if that time was in the future.
     """
     wall_s = _wall_s(monotonic_s)
     return None if min(seconds, wall_s) < _EARLIEST or seconds > wall_s else wall_s - seconds

@@ -345,7 +345,7 @@ class Config(Table):
     queue: QueueConfig = QueueConfig()
     tasks: Annotated[dict[Name, TaskConfig], Field(max_length=MAX_TASKS)] = Field(default_factory=dict)
     signals: Annotated[dict[Name, SignalsTable], Field(max_length=MAX_SIGNALS)] = Field(default_factory=dict)
-    """How single values of a plant become readings (docs/signals.md). Default: none."""
+    """How single values of a plant are joined into readings (docs/signals.md). Default: none."""
     feedback: FeedbackConfig = FeedbackConfig()
     commands: CommandsConfig = CommandsConfig()
     board: BoardConfig = BoardConfig()

@@ -87,10 +87,7 @@ class Envelope(BaseModel):
     counts. Default: the task's, otherwise `queue.default_deadline_ms`."""
     priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
     """0 is most urgent, 9 least. Default: the task's."""
-    ts: Annotated[
-        float | None,
-        WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}]}),
-    ] = None
+    ts: Annotated[float | None, WithJsonSchema({})] = None
     """When the input was measured: RFC 3339, or seconds or milliseconds since 1970. The deadline counts from then, if
     the board's clock is set. Anything else is ignored. Default: what the task's `time` finds in the input, otherwise
     the arrival."""
@@ -100,8 +97,8 @@ class Envelope(BaseModel):
 
     @field_validator("ts", mode="before")
     @classmethod
-    def _check_ts(cls, value: object) -> object:
-        # Callers have always been free to send keys of their own.
+    def _parse_ts(cls, value: object) -> object:
+        # Earlier versions ignored this key, so callers may use it for something else.
         return parse_device_time(value)
 
     @field_validator("id", mode="before")

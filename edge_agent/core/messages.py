@@ -23,7 +23,7 @@ class Message:
     content_type: str | None = None
     expiry_s: int | None = None
     received_at: float  # Seconds of the monotonic clock.
-    machine: str | None = None  # Whose reading it is, where the board has joined it.
+    machine: str | None = None  # The machine, if the reading is one of `[signals]`.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Reply:
     correlation: bytes | None = None
     output: bytes | None = None  # What is sent instead of the document, if anything is.
     content_type: str = JSON  # The type of what is sent.
-    retain: bool = False  # Not stored: when the next process sends it again, it is not retained.
+    retain: bool = False  # It is not stored, so what the next process sends again is not retained.
 
 
 def json_publication(

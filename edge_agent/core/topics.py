@@ -104,7 +104,7 @@ def discovery_status(prefix: str) -> str:
 
 
 def signals_topic(table: str, machine: str) -> str:
-    """Where a reading that the board joined stands inside it, as if it had come from the bus. No client can send it."""
+    """The topic of a reading of `[signals]`, as if it had come from the bus. No client can publish to it."""
     return f"$signals/{table}/{machine}"
 
 

@@ -27,7 +27,7 @@ class KeptAnswer(Answer):
     reply_topic: str
     wall_s: float
     input: bytes | None = None
-    machine: str | None = None  # Whose reading it is, where the board has joined it.
+    machine: str | None = None  # The machine, if the reading is one of `[signals]`.
 
 
 def student_store_name(task: str, student: str) -> str:

@@ -246,7 +246,7 @@ def trained_templates(path: Path) -> dict[str, str]:
 
 
 def trained_fields(path: Path) -> dict[str, tuple[str, ...]]:
-    """The fields of an input that a bundle's own model reads, by task; none if it is unsound. Checks no hash."""
+    """The fields that a bundle's small model reads, by task; none if the bundle is unsound. Checks no hashes."""
     try:
         _, facts = _check_content(path.resolve(), _TRUST_ANY, None)
     except (ModelError, OSError):

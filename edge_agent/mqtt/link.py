@@ -96,7 +96,7 @@ class MqttLink:
         will: Called at each attempt, because a will names its session.
         is_persistent: The broker keeps messages while this connection is down. Otherwise each connection starts clean.
         wants_retained: A subscription also delivers retained messages. At MQTT 3.1.1 it always does.
-        qos: Of its subscriptions.
+        qos: The QoS of its subscriptions.
         follows: While that link is connected, this one goes to the same broker.
         will_delay_s: A will waits this long for the connection to come back.
         reports_published: The outbox's results cause events. Otherwise they are taken at the next event.

@@ -1,6 +1,6 @@
-"""Which answers to readings are published by a task with `publish_on = "change"`, and which the broker keeps.
+"""Report on change: which answers a task with `publish_on = "change"` publishes, and which ones are retained.
 
-What was published is known in memory only: after a restart, as after a reload, each answer is another one.
+The last answers are kept in memory only, so after a restart or a reload each answer counts as changed.
 """
 
 import hashlib
@@ -11,17 +11,17 @@ from edge_agent.core.codes import Code
 from edge_agent.core.strict_json import encode
 from edge_agent.requests.request import Request
 
-# The reply topics of which the last answers are known; the one without an answer for the longest time is forgotten.
+# How many reply topics are remembered; the one answered least recently is forgotten first.
 MAX_TOPICS = 5000
 
 
 @dataclass(slots=True)
 class _Answers:
-    """What was answered on one reply topic. Answers are digests: an output may be long."""
+    """The last answers on one reply topic, as digests, because an output may be long."""
 
     latest: bytes = b""
-    in_a_row: int = 0
-    published: bytes = b""  # The last one that was published.
+    in_a_row: int = 0  # How often the latest one has come in a row.
+    published: bytes = b""
     published_at: float = 0.0
 
 
@@ -30,14 +30,14 @@ class Changes:
         self._by_topic: dict[bytes, _Answers] = {}
 
     def is_published(self, request: Request, document: dict[str, Any], now: float) -> bool:
-        """Whether this reply goes to the bus. To be called once for each reply."""
+        """Whether to publish this reply. Counts the answer, so call it once for each reply."""
         task = request.reading_of
         if task is None or not request.reports_on_change:
             return True
         if _is_superseded(document):
             return False
         error, output = document["error"], document["output"]
-        # A machine of `signals` may share its topic with others, and a task with other tasks.
+        # Machines of `signals` may share a reply topic, and so may tasks.
         answers = self._of_topic(_digest([request.task_name, request.machine, request.reply_topic]))
         answer = _digest([error and error["code"], None if output is None else task.change_key(output)])
         answers.in_a_row = answers.in_a_row + 1 if answer == answers.latest else 1
@@ -63,13 +63,13 @@ class Changes:
 
 
 def is_retained(request: Request, document: dict[str, Any]) -> bool:
-    """Whether the broker keeps this reply; a repeated one may be older than the one that it keeps."""
+    """Whether the broker should retain this reply. A repeated one may be older than the one that is retained."""
     task = request.reading_of
     return task is not None and task.retain and not document["repeat"] and not _is_superseded(document)
 
 
 def _is_superseded(document: dict[str, Any]) -> bool:
-    """The newer reading is the one that is answered."""
+    """Whether a newer reading replaced this one, which therefore has no answer of its own."""
     return document["error"] is not None and document["error"]["code"] == Code.SUPERSEDED
 
 

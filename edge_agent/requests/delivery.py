@@ -82,7 +82,7 @@ class Delivery:
     ) -> None:
         """Stages a terminal reply for the next `flush`. key: the request's, if the reply may be repeated.
 
-        is_published: false settles the request with the same commit, and sends nothing.
+        is_published: if false, nothing is sent, and the same commit settles the request.
         """
         if origin.row is not None:
             self.store.store_reply(origin.row, task, reply, key, moment(time.monotonic()))

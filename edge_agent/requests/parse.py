@@ -196,7 +196,7 @@ class RequestParser:
 
 
 def _measured_at(task: Task, envelope: Envelope) -> tuple[str, float] | None:
-    """The field that says when the input was measured, and when that was, in seconds since 1970; None if none does.
+    """The field that has the time of the measurement, and that time in seconds since 1970; None if there is none.
 
     Raises Refusal(bad_field).
     """
@@ -213,7 +213,7 @@ def _measured_at(task: Task, envelope: Envelope) -> tuple[str, float] | None:
     field = field_name(path if isinstance(envelope, BareInput) else ("input", *path))
     seconds = clock.parse_device_time(value)
     if seconds is None:
-        rule = "should be a time with its offset, such as 2027-06-30T12:00:00Z, or seconds since 1970"
+        rule = "should be a time with an offset, such as 2027-06-30T12:00:00Z, or seconds since 1970"
         raise Refusal(Code.BAD_FIELD, f"{field}: {rule} (got {shown(value)})")
     return field, seconds
 

@@ -35,9 +35,9 @@ class Request:
     may_be_duplicate: bool  # An earlier request with this key answers this one too.
     is_redelivery: bool
     arrived_at: float
-    topic: str | None = None  # For its template: where it came from, which is the machine where there is one.
-    machine: str | None = None  # Whose reading it is, where the board has joined it.
-    reading_of: TaskConfig | None = None  # The task whose reading it is; None = its reply was asked for.
+    topic: str | None = None  # The template's `topic`: the machine for a reading of `[signals]`.
+    machine: str | None = None  # The machine, if the reading is one of `[signals]`.
+    reading_of: TaskConfig | None = None  # The task, if this is a reading; None if a caller asked for the reply.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.
     task: Task | None = None
@@ -68,5 +68,5 @@ class Request:
 
     @property
     def reports_on_change(self) -> bool:
-        """Whether an answer is not published that says what the last one said."""
+        """Whether an answer is published only if it has changed."""
         return self.reading_of is not None and self.reading_of.publish_on == "change"

@@ -55,7 +55,7 @@ class _Missing(jinja2.StrictUndefined):
     @property
     def _undefined_message(self) -> str:
         if self._undefined_obj is missing and self._undefined_name == "topic":
-            return "topic: rows and examples have none, so the task's template needs a `default(…)` for it"
+            return "topic: rows and examples have none, so the task's template needs a `default(…)`"
         return f"input: has no {shown(self._undefined_name)}, which the task's template needs"
 
 
@@ -84,7 +84,7 @@ def _variables(template: str) -> set[str]:
 
 @lru_cache(maxsize=256)
 def names_topic(template: str) -> bool:
-    """Whether a template without a fault makes another text of the same input on another topic."""
+    """Whether a valid template depends on the topic, so that equal inputs on two topics are different requests."""
     return "topic" in _variables(template)
 
 
@@ -104,7 +104,7 @@ def constant_prefix(template: str) -> str:
 def render(template: str, value: object, topic: str | None = None) -> str:
     """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError.
 
-    topic: None = the input came in no message.
+    topic: None if the input did not come in a message.
     """
     variables = {"input": value} if topic is None else {"input": value, "topic": topic}
     try:

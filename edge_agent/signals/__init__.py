@@ -1,1 +1,1 @@
-"""Values of several topics -> one reading for each machine, with its last minutes."""
+"""Joins single values of a plant into one reading for each machine, with the features of a sliding window."""

@@ -1,4 +1,4 @@
-"""What a plant publishes -> a `[signals]` table that reads it, for `edge-agent init --discover`."""
+"""Proposes a `[signals]` table for what a plant publishes, for `edge-agent init --discover`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_agent.core.signal_tables import MAX_VALUES
 from edge_agent.core.strict_json import number_of
 from edge_agent.signals.values import NotTakenError, parse
 
-# A text with more different values than this is no state.
+# With more different texts than this, or longer ones, a value is not a state.
 _MAX_STATES, _MAX_STATE_CHARS = 6, 24
 _MAX_DEPTH = 6
 _OFF_WORDS = {"off", "false", "no", "stopped", "stop", "closed", "idle", "inactive", "standby"}
@@ -20,14 +20,14 @@ _PAIRS = (("off", "on"), ("false", "true"), ("no", "yes"), ("closed", "open"), (
 _TIME_KEYS = {"ts", "time", "timestamp", "t", "datetime", "date"}
 _QUALITY_KEYS = {"q", "quality"}
 _ID_KEYS = ("id", "name")
-# Names that only hold others together.
+# Keys that only wrap others, so they do not name a value.
 _WRAPPERS = {"v", "value", "val", "values", "tags", "fields", "params", "payload", "data", "metrics"}
 _Path = tuple[Any, ...]
 
 
 @dataclass(slots=True)
 class _Heard:
-    """What stood at one place of one topic."""
+    """What was heard at one path of one topic's payloads."""
 
     topic: str
     path: _Path
@@ -36,7 +36,7 @@ class _Heard:
 
 @dataclass(slots=True)
 class Candidate:
-    """A value that may be taken: where it stands, and what was heard of it."""
+    """A value that the table may have: where it was found, and what was heard."""
 
     name: str
     topic: str
@@ -52,7 +52,7 @@ class Candidate:
         if self.path:
             table["path"] = list(self.path)
         if self.states:
-            # States are sent when they change, which may be days ago.
+            # States are reported on change, which may be days ago.
             table |= {"map": numbered(self.states), "max_age_s": 0, "retained": True}
         return table
 
@@ -60,13 +60,13 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class Proposal:
     machine: str
-    """As the key `machine`."""
+    """The key `machine` of the table."""
     values: dict[str, Candidate]
     machines: list[str]
 
     @property
     def name(self) -> str:
-        """A name for the table: how the topics begin."""
+        """A name for the table: the first level of the topics."""
         first = min((value.topic.split("/")[0] for value in self.values.values()), default="")
         return re.sub(r"[^A-Za-z0-9_-]", "", first)[:64] or "machines"
 
@@ -76,9 +76,9 @@ class Proposal:
 
 
 def propose(messages: Iterable[Message]) -> Proposal | None:
-    """None if nothing that was heard is a number or a state.
+    """A table for these messages; None if they have neither numbers nor states.
 
-    A machine is what differs between topics that end alike, or between topics whose payloads are alike objects.
+    The levels that differ between topics of the same value name the machine.
     """
     heard: dict[tuple[str, str], _Heard] = {}
     for message in messages:
@@ -95,7 +95,7 @@ def propose(messages: Iterable[Message]) -> Proposal | None:
     for value in kept:
         parts = value.topic.split("/")
         if levels and levels[-1] >= len(parts):
-            continue  # It has no place for the machine's name.
+            continue  # The topic is too short to name a machine.
         pattern = "/".join("+" if level in levels else part for level, part in enumerate(parts))
         machine = "/".join(parts[level] for level in levels) or parts[0]
         new = Candidate(_name(pattern, value.path), pattern, value.path, str(value.contents[0]))
@@ -107,7 +107,7 @@ def propose(messages: Iterable[Message]) -> Proposal | None:
     if not candidates:
         return None
     values = dict[str, Candidate]()
-    # What most machines have comes first, if there are more than a table takes.
+    # If there are more values than a table takes, those of the most machines are kept.
     for candidate in sorted(candidates.values(), key=lambda one: (-len(one.machines), one.topic, str(one.path))):
         if len(values) < MAX_VALUES:
             name = _unused(candidate.name, values)
@@ -117,7 +117,7 @@ def propose(messages: Iterable[Message]) -> Proposal | None:
 
 
 def numbered(states: Iterable[str]) -> dict[str, int]:
-    """A number for each state: 0 for what means off, or for the first one. Of a pair, one may not have been heard."""
+    """A number for each state, 0 for one that means off. A known pair is completed if only one of it was heard."""
     known = set(states)
     for off, on in _PAIRS:
         for change in (str.lower, str.upper, str.capitalize):
@@ -128,7 +128,7 @@ def numbered(states: Iterable[str]) -> dict[str, int]:
 
 
 def _leaves(document: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """Each number and text, with its path."""
+    """The numbers, booleans and texts in a document, each with its path."""
     if isinstance(document, dict) and len(path) < _MAX_DEPTH:
         for key, content in document.items():
             if key.casefold() not in _TIME_KEYS | _QUALITY_KEYS and key not in _ID_KEYS:
@@ -153,11 +153,11 @@ def _is_state(content: Any) -> bool:
 
 
 def _machine_levels(values: Iterable[_Heard]) -> list[int]:
-    """The levels of topics that name the machine; none if they cannot be told from the rest."""
+    """The levels of the topics that name the machine; empty if none can be told apart."""
     groups: dict[tuple[int, str], set[tuple[str, ...]]] = {}
     for value in values:
         levels = tuple(value.topic.split("/"))
-        # A topic of a single value ends in the value's name, and one of an object may end in the machine's.
+        # The topic of a bare value ends in the value's name; that of an object may end in the machine's.
         groups.setdefault((len(levels), repr(value.path) if value.path else levels[-1]), set()).add(levels)
     varying = {
         level
@@ -165,7 +165,7 @@ def _machine_levels(values: Iterable[_Heard]) -> list[int]:
         for level, parts in enumerate(zip(*topics, strict=True))
         if len(set(parts)) > 1
     }
-    if not varying:  # A single machine: its name has a digit, or stands before the value's.
+    if not varying:  # There is one machine: its level has a digit, or is the last but one.
         topics = [topic for group in groups.values() for topic in group]
         numbered_levels = {level for topic in topics for level, part in enumerate(topic[:-1]) if re.search(r"\d", part)}
         depth = min(map(len, topics), default=0)

@@ -1,9 +1,13 @@
-"""START HERE: the values that come in by a connection of their own, and the readings that they make.
+"""START HERE: one connection for the values of all tables, and what the agent's thread does with them.
 
-Threads: the network's puts what arrives into a bounded buffer; the agent's empties it in `tick`. A value waits there
-for MAX_WAIT_S of the agent's loop at most, and costs it no event of its own.
+    message -> Feed -> SignalTable -> Source: which machine, which values -> Machine -> Track -> Window
+                                   <- Reading, where one is due, which the agent admits like any other message
 
-The connection is at QoS 0 and starts clean: after an absence, a window must see a gap and not what the broker had kept.
+The network thread puts messages into a bounded buffer, which the agent's thread empties in `tick`, at least every
+MAX_WAIT_S of its loop. So a message costs the inbox no event.
+
+The connection is at QoS 0 with a clean session: after an outage, a window must show a gap instead of what the broker
+queued meanwhile.
 """
 
 from __future__ import annotations
@@ -29,16 +33,16 @@ from edge_agent.status.alarms import Finding
 
 log = logging.getLogger(__name__)
 
-# Beyond these, what came first is dropped: the newest values count.
+# Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
 SAVE_S = 900.0
 
 
 class Buffer:
-    """What has arrived, in order and with its times; None stands for a lost connection."""
+    """Messages in the order of their arrival, with its times. None stands for a lost connection."""
 
     def __init__(self) -> None:
-        # Wall time where it is set, so that a restart finds its place; but it never goes back.
+        # The monotonic clock, which never goes back, moved to wall time so that a window can outlive the process.
         self.offset = time.time() - time.monotonic()
         self.dropped = 0
         self._entries: deque[tuple[float, Message | None]] = deque()
@@ -50,7 +54,7 @@ class Buffer:
 
     def put(self, message: Message | None) -> None:
         with self._lock:
-            # The time and the place in order go together.
+            # The time is taken under the lock, so that entries are in the order of their times.
             self._entries.append((self.now(), message))
             self._bytes += _size(message)
             while len(self._entries) > MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
@@ -58,17 +62,17 @@ class Buffer:
                 self.dropped += 1
 
     def take(self) -> tuple[float, deque[tuple[float, Message | None]]]:
-        """Now, and all that arrived before."""
+        """The present time, and everything that arrived before it."""
         with self._lock:
             entries, self._entries, self._bytes = self._entries, deque(), 0
             return self.now(), entries
 
 
 class Feed:
-    """Also a part of the status."""
+    """Connects the tables of `[signals]` to the broker and to the agent. It is a `Part` of the status."""
 
     def __init__(self, config: Config, follows: MqttLink) -> None:
-        """follows: of several brokers, the feed uses the one of this link."""
+        """follows: where several brokers are configured, the feed uses the one that this link is connected to."""
         prefix = f"{config.device.site}.{config.device.id}"
         self.link = MqttLink(
             f"{prefix}.signals", config.mqtt, self._on_link_event, wants_retained=True, follows=follows, qos=0
@@ -97,16 +101,16 @@ class Feed:
         self._buffer.put(None)
         now, entries = self._buffer.take()
         for _ in self._readings(entries):
-            pass  # Nothing is asked any more, but windows keep what has arrived.
+            pass  # It is too late to ask, but the saved windows should have what has arrived.
         self._save(now)
 
     @property
     def network_threads_alive(self) -> dict[str, bool]:
-        """By client id, whether the network thread runs."""
+        """Whether the network thread runs, by client ID."""
         return {self.link.client_id: self.link.is_network_thread_alive}
 
     def tick(self, now: float) -> Iterator[Message]:
-        """Messages with the readings that are due, for `Admission.receive`."""
+        """The readings that are due, as messages for `Admission.receive`."""
         until, entries = self._buffer.take()
         yield from map(self._message, self._readings(entries))
         for name, table in self.tables.items():
@@ -166,7 +170,7 @@ class Feed:
         try:
             state_file.save(self._state_path, self.tables, now)
         except OSError as error:
-            log.warning("%s cannot be written, a restart starts with empty windows: %s", self._state_path, error)
+            log.warning("%s cannot be written, so windows would be empty after a restart: %s", self._state_path, error)
 
 
 def _size(message: Message | None) -> int:

@@ -1,4 +1,4 @@
-"""One machine: its values as they are now, their last minutes, and what makes a reading of it."""
+"""One machine: its values, each with its window, and the triggers that make a reading of them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Reading:
 
 
 class Track:
-    """One value of one machine."""
+    """One value of one machine: sample and hold, until `max_age_s` makes it stale."""
 
     __slots__ = ("_max_age_s", "_settled_at", "arrived_at", "reference", "value", "was_above", "was_below", "window")
 
     def __init__(self, window_s: float, max_age_s: float) -> None:
-        self.value: float | None = None  # None: it is missing.
+        self.value: float | None = None  # None while it is missing.
         self.arrived_at: float | None = None
         self.window = Window(window_s)
-        self.reference: float | None = None  # What a change is measured against.
-        self.was_above = self.was_below = False  # Beyond a limit of the trigger, and not back yet.
+        self.reference: float | None = None  # The centre of the dead band: a change is measured from here.
+        self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
         self._max_age_s = max_age_s
-        self._settled_at = -math.inf  # Until when the window is complete.
+        self._settled_at = -math.inf  # The window is complete up to this time.
 
     def settle(self, now: float) -> None:
-        """The value has held until now, or until it was too old."""
+        """Brings the window up to now: the value has held until now, or until it became stale."""
         if self.value is not None and self.arrived_at is not None:
             expires_at = self.arrived_at + self._max_age_s
             if (end := min(now, expires_at)) > self._settled_at:
@@ -48,21 +48,21 @@ class Track:
         self._settled_at = now
 
     def receive(self, value: float | None, now: float) -> None:
-        """A message says what the value is, or that there is none."""
+        """Takes the value that a message has; None if the message says that there is none."""
         self.settle(now)
         self.value, self.arrived_at = value, now
         if value is not None:
             self.window.sample(value, now)
 
     def seed(self, value: float | None, now: float) -> None:
-        """A retained message says what the value was last; its window starts now."""
+        """Takes a retained value unless a newer one is known. It holds from now on, but is no sample of the window."""
         if self.value is None:
             self.settle(now)
             self.value, self.arrived_at = value, now
             self.reference = value if self.reference is None else self.reference
 
     def invalidate(self, now: float) -> None:
-        """From now on nobody knows the value."""
+        """The value is missing from now on."""
         self.settle(now)
         self.value = None
 
@@ -74,15 +74,15 @@ class Machine:
     def __init__(self, table: str, name: str, config: SignalsTable, now: float) -> None:
         self.name = name
         self.tracks = {value: Track(config.window_s, config.max_age_of(value)) for value in config.values}
-        self.heard_at = now  # The last message.
-        self.read_at = -math.inf  # The last reading.
-        self.recorded_at = -math.inf  # The last reading that was kept as a row.
-        self.waiting_trigger: str | None = None  # It came within `min_gap_s` of a reading.
+        self.heard_at = now  # When its last message came.
+        self.read_at = -math.inf  # When its last reading was made.
+        self.recorded_at = -math.inf  # When a reading was last kept as a row.
+        self.waiting_trigger: str | None = None  # A trigger that came within `min_gap_s` of the last reading.
         self._table = table
         self._config = config
 
     def receive(self, values: dict[str, float | None], now: float) -> str | None:
-        """Takes what one message says. Gives what makes a reading of it, if anything does."""
+        """Takes the values of one message. Returns the trigger that fired, if any did."""
         self.heard_at = now
         fired = None
         for name, value in values.items():
@@ -94,7 +94,7 @@ class Machine:
         return fired
 
     def lacking(self, now: float) -> list[str]:
-        """The values without which there is no reading, and those that are known for too short a part of the window."""
+        """The values that prevent a reading: required ones that are missing or cover too little of their window."""
         lacking = []
         for name, value in self._config.values.items():
             track = self.tracks[name]
@@ -107,7 +107,7 @@ class Machine:
         return lacking
 
     def read(self, trigger: str, now: float) -> Reading:
-        """To be called if nothing is lacking."""
+        """Makes a reading. Call it only if nothing is lacking."""
         self.read_at, self.waiting_trigger = now, None
         return Reading(self._table, self.name, trigger, now, self.input(now))
 
@@ -126,7 +126,7 @@ class Machine:
 
 
 def _fire(name: str, track: Track, value: float, trigger: TriggerTable) -> str | None:
-    """What a new value triggers."""
+    """The trigger that a new value fires, for a message; None if it fires none."""
     fired = None
     if name in trigger.on_change:
         if track.reference is None:
@@ -148,5 +148,5 @@ def _fire(name: str, track: Track, value: float, trigger: TriggerTable) -> str |
 
 
 def _rounded(figure: float | None) -> float | None:
-    """To six digits: as much as a 32-bit float carries, and the same text from every sum that should be equal."""
+    """Six significant digits: a 32-bit float has as many, and rounding errors of sums do not reach the text."""
     return None if figure is None else float(f"{figure:.6g}")

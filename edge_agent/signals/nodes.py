@@ -1,11 +1,11 @@
-"""The nodes and devices of Sparkplug B: what their births, data and deaths say of machines.
+"""The source `sparkplug`: sessions of Sparkplug B nodes, with their births, data and deaths.
 
-A birth has every metric of a node or device with its name, type and value, and the data that follow have only what
-changed, mostly by an alias and without a type. So whoever missed a birth or a death cannot read what follows.
+A birth has every metric of a node or device with its name, type and value. The data that follow report by exception,
+mostly by alias and without a type, so whoever missed a birth cannot read them.
 
-All messages of a node except its deaths are numbered. One that comes too early waits for those before it, at most
-WAIT_S; if they do not come, they are lost. After that, as after a birth that was missed, the node may be asked for its
-births.
+All messages of a node except its deaths have a sequence number. One that comes too early waits in a reorder buffer for
+those before it, for WAIT_S at most; if they do not come, they are lost. After such a gap, as after a missed birth, the
+node may be asked for a rebirth.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MAX_DEVICES = 5000
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 4_000_000
 MAX_METRIC_NAMES = 5000
-# Between two requests to a node; doubled while it does not help.
+# The time between two requests to a node: a back-off that doubles while they do not help.
 REBIRTH_S, MAX_REBIRTH_S = 60.0, 3600.0
 _NAMESPACE = "spBv1.0"
-# Where brokers that know Sparkplug keep the last births.
+# Where brokers that are aware of Sparkplug keep the last births.
 _CERTIFICATES = "$sparkplug/certificates/"
 _BIRTHS = frozenset({"NBIRTH", "DBIRTH"})
 _NODE_TYPES = ("NBIRTH", "NDATA", "NDEATH")
@@ -41,20 +41,20 @@ _SEQUENCE = 256
 
 
 class RebirthLimiter:
-    """When which node may be asked for its births. Tables that follow the same nodes share one."""
+    """Limits how often each node is asked for a rebirth. Tables that follow the same nodes share one."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, tuple[float, float]] = {}  # By topic: when, and how long it is left alone after that.
+        self._asked: dict[str, tuple[float, float]] = {}  # By topic: when it was asked, and the back-off since.
 
     def allow(self, topic: str, now: float) -> bool:
-        """True if the node may be asked now, which is then noted."""
+        """True if the node may be asked now; the request then counts as sent."""
         asked_at, interval_s = self._asked.get(topic, (-MAX_REBIRTH_S, 0.0))
         since = now - asked_at
         if since < interval_s:
             return False
         if len(self._asked) >= 4 * MAX_NODES:
             self._asked = {other: asked for other, asked in self._asked.items() if now - asked[0] < MAX_REBIRTH_S}
-        # Asked again soon: the last time did not help for long.
+        # Being due again so soon, the last request did not help for long.
         interval_s = min(2 * interval_s, MAX_REBIRTH_S) if since < 2 * interval_s else REBIRTH_S
         self._asked[topic] = now, interval_s
         return True
@@ -67,19 +67,19 @@ class _Device:
     machine: str
     is_born: bool = False
     is_dead: bool = False
-    is_missed: bool = False
-    """It sent data, but its birth is not known."""
+    has_missed_birth: bool = False
+    """It has sent data although its birth is not known."""
     names: dict[int, str] = field(default_factory=dict)
-    """Of the table's metrics, by alias."""
+    """The names of the table's metrics, by alias."""
     types: dict[str, int] = field(default_factory=dict)
-    """Of the table's metrics, by name."""
+    """The types of the table's metrics, by name."""
     known: set[str] = field(default_factory=set)
-    """The values that it gives at present."""
+    """The names of the table's values that it currently gives."""
 
     def end(self) -> Update | None:
-        """From now on it gives no value, until its next birth."""
+        """Ends its session: it gives no value until its next birth."""
         known, self.known = self.known, set()
-        self.is_born = self.is_dead = self.is_missed = False
+        self.is_born = self.is_dead = self.has_missed_birth = False
         self.names.clear()
         self.types.clear()
         return Update(self.machine, dict.fromkeys(sorted(known))) if known else None
@@ -87,12 +87,14 @@ class _Device:
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """A message of a node, which may have to wait for those before it."""
+    """A message of a node, which may have to wait in the reorder buffer."""
 
     expires_at: float
+    """When the messages before it are given up."""
     expected: int | None
-    """The number for which its node waited when it came."""
+    """The number that its node expected when it came."""
     number: int | None
+    """Its sequence number; None if its node does not number messages."""
     kind: str
     device: str
     payload: Payload
@@ -106,29 +108,32 @@ class _Node:
     heard_at: float
     is_online: bool = False
     has_session: bool = False
-    """Its birth or death has come since the connection was made: devices without a birth are not born."""
+    """Its birth or death has come over this connection, so a device whose birth has not come is not born."""
     bd_seq: int | None = None
+    """The number of its session."""
     last_bd_seq: int | None = None
-    """Of the session before."""
+    """The number of the session before."""
     expected: int | None = None
-    """The number of its next message."""
+    """The sequence number of its next message."""
     waiting: list[_Message] = field(default_factory=list)
+    """The reorder buffer, in the order of arrival."""
     devices: dict[str, _Device] = field(default_factory=dict)
     lacks_birth: bool = False
+    """A rebirth would help: a birth or other messages were missed."""
 
     @property
     def rebirth_topic(self) -> str:
         return f"{_NAMESPACE}/{self.group}/NCMD/{self.name}"
 
     def is_late_death(self, bd_seq: int | None) -> bool:
-        """True if it is the death of an earlier session. Some clients number the death one higher than the birth."""
+        """True for the death of an earlier session. Some clients number a death one higher than its birth."""
         if bd_seq is None or self.bd_seq is None:
             return False
         ahead = (bd_seq - self.bd_seq) % _SEQUENCE
         return ahead >= _SEQUENCE // 2 or (ahead > 1 and bd_seq == self.last_bd_seq)
 
     def end(self) -> list[Update]:
-        """It and its devices are gone."""
+        """Ends its session and those of its devices."""
         ends = [device.end() for device in self.devices.values()]
         self.devices.clear()
         self.waiting.clear()
@@ -140,21 +145,23 @@ class _Node:
 class SparkplugSource:
     def __init__(self, config: SignalsTable, limiter: RebirthLimiter | None = None) -> None:
         self.metric_names: set[str] = set()
-        """What births call their metrics, of the nodes and devices that the table follows; the first thousands."""
+        """The metrics' names in births of the nodes and devices that the table follows, MAX_METRIC_NAMES at most."""
         self._config = config
         self._limiter = limiter or RebirthLimiter()
-        self._values: dict[str, list[str]] = {}  # By metric.
+        self._values: dict[str, list[str]] = {}  # The names of values, by metric.
         for name, value in config.values.items():
             self._values.setdefault(value.metric or "", []).append(name)
         self._nodes: dict[tuple[str, str], _Node] = {}
-        self._blocked: dict[_Node, None] = {}  # Those of which messages wait.
-        self._not_taken = Counter[str]()  # Metrics and messages by reason, beside what is raised.
+        self._blocked: dict[_Node, None] = {}  # The nodes with waiting messages, as an ordered set.
+        # What was not taken but raised no NotTakenError, by reason: metrics of messages that were taken, and messages
+        # that waited in vain.
+        self._not_taken = Counter[str]()
         self._gaps = self._missed_births = self._requests = 0
 
     @property
     def filters(self) -> frozenset[str]:
         config = self._config
-        # The messages of all devices, because they are numbered with those of the node.
+        # All devices, whichever the table follows: their messages share the sequence numbers of the node.
         topics = {f"{_NAMESPACE}/{config.group}/{kind}/{config.node}" for kind in _NODE_TYPES}
         topics |= {f"{_NAMESPACE}/{config.group}/{kind}/{config.node}/+" for kind in _DEVICE_TYPES}
         if config.certificates:
@@ -169,7 +176,7 @@ class SparkplugSource:
         content = sparkplug.decode(payload)
         node = self._node(group, name, now)
         if is_retained or topic.startswith(_CERTIFICATES):
-            # From another time: it tells names and types, but not what the values are now.
+            # It may be old: names and types still hold, but values do not.
             if kind in _BIRTHS:
                 target = self._device(node, device, self._not_taken)
                 if target is not None and not target.is_born:
@@ -203,7 +210,7 @@ class SparkplugSource:
         return min((node.waiting[0].expires_at for node in self._blocked if node.waiting), default=None)
 
     def advance(self, now: float) -> list[Update]:
-        """Messages for which nothing else is waited by now."""
+        """Takes the messages that have waited long enough."""
         updates = []
         for node in self._blocked:
             while node.waiting and node.waiting[0].expires_at <= now:
@@ -211,14 +218,14 @@ class SparkplugSource:
         return updates
 
     def on_connection_lost(self) -> None:
-        """What happens meanwhile is not known, and a node may number its metrics anew."""
+        """Ends all sessions: deaths may be missed, and a new birth may assign other aliases."""
         for node in self._nodes.values():
             node.end()
             node.has_session = False
             node.bd_seq = node.last_bd_seq = None
 
     def keeps_alive(self, machine: str) -> bool:
-        """True if the machine's values hold, however long ago they came."""
+        """True while a device of the machine is in session: it reports by exception, so silence means no change."""
         devices = (device for node in self._nodes.values() for device in node.devices.values())
         return any(device.known and device.machine == machine for device in devices)
 
@@ -242,7 +249,7 @@ class SparkplugSource:
         }
 
     def _address(self, topic: str) -> tuple[str, str, str, str] | None:
-        """Group, type, node and device, which is empty for the node itself; None if the topic is not of this table."""
+        """The group, type, node and device, which is "" for the node itself; None if the table does not follow it."""
         namespace, *levels = topic.removeprefix(_CERTIFICATES).split("/")
         if namespace != _NAMESPACE or not (len(levels) == 3 or (len(levels) == 4 and levels[3])):
             return None
@@ -281,7 +288,7 @@ class SparkplugSource:
         return device
 
     def _begin(self, node: _Node, birth: _Message, not_taken: Counter[str]) -> list[Update]:
-        """A node's birth. Its devices are not born yet, unless their births came before it."""
+        """Takes a node's birth. Its devices are not born yet, unless their births overtook it."""
         waiting = [message for message in node.waiting if _follows(message, birth)]
         updates = node.end()
         bd_seq = birth.payload.bd_seq
@@ -294,7 +301,7 @@ class SparkplugSource:
         return [*updates, *self._take_next(node, not_taken)]
 
     def _take_in_order(self, node: _Node, message: _Message, not_taken: Counter[str]) -> list[Update]:
-        if message.number is None:  # A node that does not number.
+        if message.number is None:  # Its node does not number messages.
             return self._take(node, message, not_taken)
         if message.number == node.expected:
             return [*self._take(node, message, not_taken), *self._take_next(node, not_taken)]
@@ -305,7 +312,7 @@ class SparkplugSource:
         return self._give_up(node, not_taken) if is_full else []
 
     def _take_next(self, node: _Node, not_taken: Counter[str]) -> list[Update]:
-        """What waited for the message that has just come."""
+        """Takes the messages that waited for the one that has just come."""
         updates = []
         while (following := next((it for it in node.waiting if it.number == node.expected), None)) is not None:
             node.waiting.remove(following)
@@ -313,10 +320,10 @@ class SparkplugSource:
         return updates
 
     def _give_up(self, node: _Node, not_taken: Counter[str]) -> list[Update]:
-        """Takes what waits, without what it waits for."""
+        """Takes the waiting messages, and gives up those that they wait for."""
         first, *others = node.waiting
         if first.expected != node.expected:
-            # Others came in order since then, so it is a copy of one of them, or came too late.
+            # The sequence has moved on since it came, so it is a duplicate or too late.
             not_taken["out-of-order"] += 1
             node.waiting = others
             return []
@@ -335,7 +342,7 @@ class SparkplugSource:
         return updates
 
     def _take(self, node: _Node, message: _Message, not_taken: Counter[str]) -> list[Update]:
-        """A message other than a node's birth or death, at its turn."""
+        """Takes a message other than a node's birth or death, when it is its turn."""
         node.is_online = True
         if message.number is not None:
             node.expected = (message.number + 1) % _SEQUENCE
@@ -349,8 +356,8 @@ class SparkplugSource:
             device.is_dead = True
             return [] if end is None else [end]
         if not device.is_born:
-            self._missed_births += not device.is_missed
-            device.is_missed = node.lacks_birth = True
+            self._missed_births += not device.has_missed_birth
+            device.has_missed_birth = node.lacks_birth = True
             if node.has_session or device.is_dead:
                 not_taken["no-birth"] += 1
                 return []
@@ -379,7 +386,7 @@ class SparkplugSource:
                 self.metric_names.add(metric.name)
 
     def _numbers(self, device: _Device, metrics: Iterable[Metric], not_taken: Counter[str]) -> dict[str, float | None]:
-        """The table's values, by name."""
+        """The numbers of the table's values, by name."""
         taken: dict[str, float | None] = {}
         for metric in metrics:
             metric_name = metric.name or device.names.get(-1 if metric.alias is None else metric.alias, "")
@@ -395,19 +402,19 @@ class SparkplugSource:
                 try:
                     taken[name] = values.number(metric.content(datatype), self._config.values[name].map)
                 except NotTakenError as error:
-                    # The value before it holds no more, even if this one cannot be read.
+                    # Even if the new value cannot be read, the old one no longer holds.
                     not_taken[error.reason] += 1
         device.known = {name for name in device.known | taken.keys() if taken.get(name, 0.0) is not None}
         return taken
 
 
 def _distance(start: int | None, number: int | None) -> int:
-    """How many messages of a node lie between two, as far as their numbers tell."""
+    """How far a sequence number is ahead of another, modulo 256."""
     return ((number or 0) - (start or 0)) % _SEQUENCE
 
 
 def _follows(message: _Message, birth: _Message) -> bool:
-    """True if a message that came before a node's birth belongs behind it."""
+    """True if a message that overtook a node's birth belongs after it."""
     sent_at, born_at = message.payload.timestamp, birth.payload.timestamp
     is_older = sent_at is not None and born_at is not None and sent_at < born_at
     return not is_older and birth.number is not None and _distance(birth.number, message.number) <= MAX_WAITING

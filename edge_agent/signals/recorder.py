@@ -1,4 +1,4 @@
-"""Readings kept as rows without answers, in two files of which the older one goes first."""
+"""Readings kept as rows without answers, in two files. When the newer one is full, it replaces the older one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recorder:
         self._has_failed = False
 
     def add(self, readings: Sequence[Reading]) -> None:
-        """A power cut may cost the last of them."""
+        """Appends the readings. They are not synced, so a power cut may cost the last ones."""
         try:
             with suppress(FileNotFoundError):
                 if self._path.stat().st_size >= self._max_bytes:
@@ -36,17 +36,17 @@ class Recorder:
                 file.writelines(compact_json(row_of(reading)) + "\n" for reading in readings)
         except OSError as error:
             if not self._has_failed:
-                log.warning("%s cannot be written, readings are not kept: %s", self._path, error)
+                log.warning("%s cannot be written, so readings are not kept: %s", self._path, error)
             self._has_failed = True
 
 
 def row_of(reading: Reading) -> dict[str, Any]:
-    """Time and machine belong to the row, never to its input."""
+    """The time and the machine stay out of the input, because a model would learn them."""
     return {"ts": timestamp(reading.at), "machine": reading.machine, "input": reading.input}
 
 
 def recorded_rows(state_dir: Path, table: str) -> Iterator[dict[str, Any]]:
-    """The oldest first; a line that a power cut has damaged is left out. Raises OSError."""
+    """The kept rows, the oldest first, without lines that a power cut has damaged. Raises OSError."""
     path = recorded_path(state_dir, table)
     for file in (_older(path), path):
         with suppress(FileNotFoundError):

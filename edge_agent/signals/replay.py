@@ -1,4 +1,4 @@
-"""`edge-agent signals replay`: the readings that a table makes of a recording, by the recording's clock."""
+"""`edge-agent signals replay`: the readings that tables make of recorded messages, by the recording's clock."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edge_agent.loader import load_config
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.signal_table import SignalTable, new_table
 
-# In a recording, stands for a connection that is lost.
+# A line of a recording that stands for a lost connection.
 LOST = "lost"
 # A later time is in milliseconds, or none at all.
 _MAX_TIME = 1e11
 
 
 class RecordingError(Exception):
-    """The message names the line."""
+    """A recording that cannot be read. The message names the line."""
 
 
 def replay(config_path: Path, recording: Path, table: str | None) -> int:
@@ -51,7 +51,7 @@ def _line(reading: Reading) -> dict[str, Any]:
 
 
 def readings_of(recording: TextIO, tables: Mapping[str, SignalTable]) -> Iterator[Reading]:
-    """In the order of their times, for each message. Raises RecordingError."""
+    """The readings in the order in which the agent would ask. Raises RecordingError."""
     before = 0.0
     for number, line in enumerate(recording, start=1):
         at, is_retained, payload, topic = _message(line.rstrip("\n"), number)
@@ -66,7 +66,7 @@ def readings_of(recording: TextIO, tables: Mapping[str, SignalTable]) -> Iterato
 
 
 def _message(line: str, number: int) -> tuple[float, bool, bytes, str | None]:
-    """The time, whether it was retained, the payload and the topic; None for a lost connection."""
+    """The time, whether the message was retained, its payload and its topic, which is None for a lost connection."""
     parts = line.split(" ", 3)
     try:
         at = float(parts[0])
@@ -77,5 +77,5 @@ def _message(line: str, number: int) -> tuple[float, bool, bytes, str | None]:
         _, retained, payload, topic = parts
         return at, {"0": False, "1": True}[retained], bytes.fromhex(payload), topic
     except (ValueError, KeyError):
-        rule = "should be as `mosquitto_sub -F '%U %r %x %t'` prints it"
+        rule = "should be a line of `mosquitto_sub -F '%U %r %x %t'`"
         raise RecordingError(f"line {number}: {rule} (got {shown(line)})") from None

@@ -1,4 +1,4 @@
-"""`edge-agent rows TASK --recorded | --faults FILE`: the readings that the board kept, as rows for training."""
+"""`edge-agent rows --recorded` and `--faults`: the readings that the board recorded, as rows for training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = ("machine", "from", "to", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An interval of the maintenance book. Times are seconds since 1970; the end is infinite while it lasts."""
+    """An interval of the maintenance log. Times are seconds since 1970; the end is infinite while the fault lasts."""
 
     start: float
     end: float
@@ -44,8 +44,8 @@ def rows(
         return fail(f"tasks: should be one with `signals` (got {shown(task)})")
     signals = config.signals[table]
     try:
-        book = {} if faults is None else read_faults(faults)
-        answers = {fault.answer for intervals in book.values() for fault in intervals}
+        logbook = {} if faults is None else read_faults(faults)
+        answers = {fault.answer for intervals in logbook.values() for fault in intervals}
         for answer in sorted(answers | ({otherwise} if otherwise is not None else set())):
             if fault := config.tasks[task].row_fault(answer):
                 raise RowsError([fault])
@@ -55,16 +55,16 @@ def rows(
     except OSError as error:
         return fail(f"{recorded_path(config.state_dir, table)}: cannot be read: {error.strerror}")
     if not recorded:
-        off = "" if signals.record_every_s else f"; signals.{table}.record_every_s is 0: none are kept"
-        return fail(f"no rows written: no readings of {table} are kept{off}")
+        off = "" if signals.record_every_s else f"; signals.{table}.record_every_s is 0"
+        return fail(f"no rows written: no readings of [signals.{table}] are recorded{off}")
     kept, left_out = [{"task": task, **row} for row in recorded], 0
     if faults is not None:
-        kept = list(labelled(kept, book, margin_s=signals.window_s, otherwise=otherwise))
+        kept = list(labelled(kept, logbook, margin_s=signals.window_s, otherwise=otherwise))
         left_out = len(recorded) - len(kept)
-    if unknown := sorted(book.keys() - {row["machine"] for row in recorded}):
-        print(f"{faults}: no readings of {', '.join(map(shown, unknown))}")
+    if unknown := sorted(logbook.keys() - {row["machine"] for row in recorded}):
+        print(f"{faults}: no readings are recorded for {', '.join(map(shown, unknown))}")
     if not kept:
-        return fail(f"no rows written: no kept reading is in an interval of {faults}; --else answers the others")
+        return fail(f"no rows written: no reading is in an interval of {faults}; --else gives the others an answer")
     try:
         if out.exists() and not force:
             return fail(f"{out} exists; --force replaces it")
@@ -79,12 +79,12 @@ def rows(
         listed = ", ".join(f"{label} {count}" for label, count in counts.items())
         print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
         if left_out:
-            print(f"left out {left_out}: without an answer, or within {signals.window_s:g} s of a beginning or an end")
+            print(f"left out {left_out}: without an answer, or within {signals.window_s:g} s of a start or an end")
     return 0
 
 
 def read_faults(path: Path) -> dict[str, list[Fault]]:
-    """The intervals of each machine, in order. Raises RowsError."""
+    """The intervals of each machine, in the order of their times. Raises RowsError."""
     name = printable(str(path))
     try:
         return _intervals(name, csv.DictReader(io.StringIO(read_text(path), newline="")))
@@ -95,19 +95,19 @@ def read_faults(path: Path) -> dict[str, list[Fault]]:
 def _intervals(name: str, reader: csv.DictReader[str]) -> dict[str, list[Fault]]:
     if tuple(reader.fieldnames or ()) != _COLUMNS:
         raise RowsError([f"{name}:1: should be {','.join(_COLUMNS)} (got {shown(reader.fieldnames)})"])
-    book: dict[str, list[Fault]] = {}
+    logbook: dict[str, list[Fault]] = {}
     faults = []
     for line in reader:
         where = f"{name}:{reader.line_num}"
         start, end = _time(line["from"]), _time(line["to"]) if line["to"] else float("inf")
         if start is None or end is None or start >= end:
-            rule = "from and to should be times such as 2026-11-30T14:00, to after from or empty while it lasts"
+            rule = "from and to should be times such as 2026-11-30T14:00, to later than from, or empty while it lasts"
             faults.append(f"{where}: {rule} (got {shown(line['from'])} and {shown(line['to'])})")
         elif not line["machine"] or not line["answer"] or None in line:
             faults.append(f"{where}: should have a machine and an answer, and no more columns")
         else:
-            book.setdefault(line["machine"], []).append(Fault(start, end, line["answer"]))
-    for machine, intervals in book.items():
+            logbook.setdefault(line["machine"], []).append(Fault(start, end, line["answer"]))
+    for machine, intervals in logbook.items():
         intervals.sort(key=lambda fault: fault.start)
         faults += [
             f"{name}: two intervals of {shown(machine)} overlap: {shown(one.answer)} and {shown(other.answer)}"
@@ -116,20 +116,24 @@ def _intervals(name: str, reader: csv.DictReader[str]) -> dict[str, list[Fault]]
         ]
     if faults:
         raise RowsError(faults)
-    return book
+    return logbook
 
 
 def labelled(
-    recorded: Iterable[dict[str, Any]], book: Mapping[str, Sequence[Fault]], *, margin_s: float, otherwise: str | None
+    recorded: Iterable[dict[str, Any]],
+    logbook: Mapping[str, Sequence[Fault]],
+    *,
+    margin_s: float,
+    otherwise: str | None,
 ) -> Iterator[dict[str, Any]]:
-    """The rows whose answer the book knows.
+    """The rows for which the log has an answer.
 
-    Readings within margin_s of a beginning or an end are left out: their window is of both states, and nobody saw the
-    minute. otherwise: the answer outside all intervals; None leaves those rows out.
+    Readings within margin_s of a start or an end are left out, because their windows cover both states and nobody noted
+    the exact minute. otherwise: the answer outside all intervals; None leaves those rows out.
     """
-    # Beginnings and ends alternate, so an odd number of edges before a reading means that it is inside an interval.
+    # Starts and ends alternate, so a reading after an odd number of them is inside an interval.
     edges = {
-        machine: [edge for fault in faults for edge in (fault.start, fault.end)] for machine, faults in book.items()
+        machine: [edge for fault in faults for edge in (fault.start, fault.end)] for machine, faults in logbook.items()
     }
     for row in recorded:
         at, known = parse_timestamp(row["ts"]), edges.get(row["machine"], [])
@@ -138,13 +142,13 @@ def labelled(
         before = bisect_right(known, at)
         if any(abs(at - edge) < margin_s for edge in known[max(before - 1, 0) : before + 1]):
             continue
-        answer = book[row["machine"]][before // 2].answer if before % 2 else otherwise
+        answer = logbook[row["machine"]][before // 2].answer if before % 2 else otherwise
         if answer is not None:
             yield {**row, "answer": answer}
 
 
 def _time(text: str | None) -> float | None:
-    """Seconds since 1970; without an offset, the time is this computer's."""
+    """Seconds since 1970; without an offset, the text is this computer's local time. None if it is not a time."""
     try:
         return datetime.fromisoformat((text or "").strip()).timestamp()
     except ValueError:

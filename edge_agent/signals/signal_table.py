@@ -1,6 +1,7 @@
-"""One `[signals.NAME]` table at work: messages in, readings out. It has no clock: all depends on the messages' times.
+"""One `[signals.NAME]` table at work: messages in, readings out.
 
-So a replay of the same messages gives the same readings. Times are seconds that never go back.
+It reads no clock but takes the time as an argument, so a replay of the same messages makes the same readings. Times are
+seconds that never go back.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ class SignalTable:
         self.config = config
         self.source = source
         self.machines: dict[str, Machine] = {}
-        self.refused: set[str] = set()  # Machines beyond `max_machines`, as far as they are counted.
-        self.not_taken = Counter[str]()  # Payloads by reason.
+        self.refused: set[str] = set()  # Machines that are not followed; the first `max_machines` of them are counted.
+        self.not_taken = Counter[str]()  # How many payloads could not be used, by reason.
         self.readings = 0
         self.incomplete = 0  # Readings that were due while a value was missing.
-        self.recordings: list[Reading] = []  # To be kept as rows.
-        self._now = 0.0  # Of the last message, or of the last `advance`.
-        # When which machine is due, and whether by `every_s` instead of a trigger that had to wait.
+        self.recordings: list[Reading] = []  # Readings to keep as rows, which the feed takes.
+        self._now = 0.0  # The time of the last message or `advance`.
+        # A heap: when a machine is due, a number that breaks ties, its name, and whether it is due for its regular
+        # check or because of a trigger that had to wait.
         self._due: list[tuple[float, int, str, bool]] = []
         self._numbers = itertools.count()
 
     def receive(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> Iterator[Reading]:
-        """Takes one message, which may be for another table. Gives the readings that are due by then."""
+        """Takes one message, which may be for another table. Yields the readings that are due by then."""
         yield from self.advance(now)
         try:
             updates = self.source.read(topic, payload, is_retained=is_retained, now=now)
@@ -50,7 +52,7 @@ class SignalTable:
         yield from self._take(updates, now, is_retained=is_retained)
 
     def advance(self, now: float) -> Iterator[Reading]:
-        """The readings that are due by now, each as of its time."""
+        """Yields the readings that are due by now, each with the values of the moment when it was due."""
         self._now = now
         while (due_at := self.due_at) is not None and due_at <= now:
             if due_at == self.source.due_at:
@@ -76,19 +78,19 @@ class SignalTable:
         return own if source is None else source if own is None else min(own, source)
 
     def on_connection_lost(self, now: float) -> None:
-        """The connection is lost: from now on no value is known."""
+        """Nobody knows what changes while the connection is lost, so all values are missing until they come again."""
         self.source.on_connection_lost()
         for machine in self.machines.values():
             for track in machine.tracks.values():
                 track.invalidate(now)
 
     def adopt(self, machine: Machine, now: float) -> None:
-        """Follows a machine of an earlier process."""
+        """Follows a machine: a new one, or one that an earlier process followed."""
         self.machines[machine.name] = machine
         self._push(self._next_check(machine.name, now), machine.name, is_check=True)
 
     def lacking(self) -> dict[str, list[str]]:
-        """The values that machines lack, by machine; the first few."""
+        """The values that machines lack, by machine, for the first machines that lack any."""
         lacks = ((name, machine.lacking(self._now)) for name, machine in sorted(self.machines.items()))
         return dict(itertools.islice(((name, lacking) for name, lacking in lacks if lacking), _MAX_NAMED))
 
@@ -146,11 +148,11 @@ class SignalTable:
         yield reading
 
     def _next_check(self, machine: str, now: float) -> float:
-        """When it is due after now. Machines are spread over the interval by their names, the same in each process."""
+        """When a machine is next due after now. A hash of its name, the same in each process, is its phase."""
         interval = self.config.every_s or self.config.forget_s
         phase = zlib.crc32(machine.encode()) / 2**32 * interval
         number = math.floor((now - phase) / interval) + 1
-        while number * interval + phase <= now:  # by rounding
+        while number * interval + phase <= now:  # where floor() met a rounding error
             number += 1
         return number * interval + phase
 
@@ -159,6 +161,6 @@ class SignalTable:
 
 
 def new_table(name: str, config: SignalsTable, limiter: RebirthLimiter | None = None) -> SignalTable:
-    """rebirths: shared by all tables that may ask the same nodes."""
+    """limiter: shared by all tables, because they may ask the same nodes."""
     source = SparkplugSource(config, limiter) if config.source == "sparkplug" else TopicSource(config)
     return SignalTable(name, config, source)

@@ -1,4 +1,4 @@
-"""What a table's messages say of machines, whatever kind of source sends them."""
+"""What a table needs from each kind of source: updates of machines' values."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from edge_agent.core.messages import Publication
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a message says of one machine. A value that is None is missing from now on."""
+    """The values that a message has for one machine. None means that the value is missing from now on."""
 
     machine: str
     values: dict[str, float | None]
 
 
 class Source(Protocol):
-    """Reads messages as one kind of source sends them."""
+    """Reads the messages of one kind of source."""
 
     @property
     def metric_names(self) -> Collection[str]:
-        """The names that this source has heard of, for a source that announces them; for `edge-agent doctor`."""
+        """The names of the metrics that were announced, if the source announces any."""
 
     @property
     def filters(self) -> frozenset[str]:
         """The topics to subscribe to."""
 
     def read(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> list[Update]:
-        """What the message says. Raises NotTakenError."""
+        """The updates that a message makes. Raises NotTakenError."""
 
     @property
     def due_at(self) -> float | None:
-        """When `advance` is to be called, even if no message comes."""
+        """When `advance` has something to do, even if no message comes."""
 
     def advance(self, now: float) -> list[Update]:
-        """What messages say that had to wait until now."""
+        """The updates of messages that had to wait until now."""
 
     def on_connection_lost(self) -> None:
-        """The connection is lost."""
+        """Forgets what may have changed by the time the connection is back."""
 
     def keeps_alive(self, machine: str) -> bool:
-        """True if the source knows that a machine's values still hold, however long ago they came."""
+        """True if the machine must not be forgotten, however long it has been silent."""
 
     def take_requests(self, now: float) -> Sequence[Publication]:
-        """What is to be sent to the machines' side now."""
+        """Requests to publish to the sources of the values now."""
 
     def as_health(self) -> dict[str, Any]:
-        """Its own figures."""
+        """The figures of this kind of source."""

@@ -1,6 +1,6 @@
-"""Sparkplug B on the wire: as much of its payloads as values need, and the one message that is ever sent.
+"""Sparkplug B on the wire: decodes as much of a payload as values need, and encodes the request for a rebirth.
 
-Protocol buffers are read by hand, because 100 lines cost a board less than a compiled package.
+Protocol buffers are decoded by hand, because 100 lines cost a board less than a compiled package.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ REBIRTH = "Node Control/Rebirth"
 _COMPRESSED, _QUALITY = b"SPBV1.0_COMPRESSED", b"Quality"
 _BOOLEAN = 11
 _SIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}
-# Of 16-bit quality codes as in OPC, these are good; Sparkplug itself uses 192.
+# The good ones of OPC's quality codes; Sparkplug itself uses 192.
 _GOOD_QUALITIES = range(192, 256)
 _MASK_32, _MASK_64 = (1 << 32) - 1, (1 << 64) - 1
-# The kinds of fields: 0 is an integer of variable length, 2 has its length before it, these are as long as this.
-_LENGTHS = {1: 8, 5: 4}
+# Wire types of protocol buffers.
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_FIXED_LENGTHS = {1: 8, 5: 4}
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
 
 
@@ -31,12 +32,12 @@ class Metric:
     name: str = ""
     alias: int | None = None
     datatype: int = 0
-    """0 where the message does not say it; then that of the birth counts."""
+    """0 if the message does not say it; then the birth's counts."""
     is_historical: bool = False
     is_null: bool = False
     quality: int | None = None
     value: float | str | bytes | None = None
-    """Integers as they travel, without a sign. Bytes stand for all that is no single value."""
+    """Integers are unsigned, as on the wire. Bytes stand for everything that is not a single value."""
 
     @property
     def is_missing(self) -> bool:
@@ -44,7 +45,7 @@ class Metric:
         return self.is_null or self.value is None or has_bad_quality
 
     def content(self, datatype: int) -> float | str:
-        """The value as it is meant. datatype: 0 if it is not known. Raises NotTakenError."""
+        """The value, with its sign. datatype: 0 if it is not known. Raises NotTakenError."""
         value = self.value
         if value is None or isinstance(value, bytes):
             raise NotTakenError("not-a-number")
@@ -53,7 +54,7 @@ class Metric:
                 value &= (1 << bits) - 1
                 return value - (1 << bits) if value >> (bits - 1) else value
             if not datatype and value >> 31:
-                raise NotTakenError("no-type")  # It may be negative.
+                raise NotTakenError("no-type")  # It might be negative.
         return value
 
 
@@ -74,7 +75,7 @@ class Payload:
 
 
 def decode(payload: bytes) -> Payload:
-    """Raises NotTakenError."""
+    """The message of a payload. Raises NotTakenError."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise NotTakenError("too-long")
     try:
@@ -84,7 +85,7 @@ def decode(payload: bytes) -> Payload:
 
 
 def encode_rebirth(timestamp: int) -> bytes:
-    """The command that asks a node for its birth. timestamp: milliseconds since 1970."""
+    """The command that asks a node for a rebirth. timestamp: milliseconds since 1970."""
     name = REBIRTH.encode()
     metric = b"\x0a" + _as_varint(len(name)) + name + b"\x18" + _as_varint(timestamp) + bytes((0x20, _BOOLEAN, 0x70, 1))
     return b"\x08" + _as_varint(timestamp) + b"\x12" + _as_varint(len(metric)) + metric
@@ -92,14 +93,14 @@ def encode_rebirth(timestamp: int) -> bytes:
 
 def _payload(data: bytes) -> Payload:
     payload = Payload()
-    for number, kind, content in _fields(data):
-        if number == 2 and kind == 2:
+    for number, wire_type, content in _fields(data):
+        if number == 2 and wire_type == _LENGTH_DELIMITED:
             if len(payload.metrics) >= MAX_METRICS:
                 raise NotTakenError("too-many-metrics")
             payload.metrics.append(_metric(content))
-        elif number == 1 and kind == 0:
+        elif number == 1 and wire_type == _VARINT:
             payload.timestamp = content
-        elif number == 3 and kind == 0:
+        elif number == 3 and wire_type == _VARINT:
             payload.seq = content
         elif number == 4 and content == _COMPRESSED:
             raise NotTakenError("compressed")
@@ -108,8 +109,8 @@ def _payload(data: bytes) -> Payload:
 
 def _metric(data: bytes) -> Metric:
     metric, properties = Metric(), b""
-    for number, kind, content in _fields(data):
-        if kind == 0:
+    for number, wire_type, content in _fields(data):
+        if wire_type == _VARINT:
             match number:
                 case 2:
                     metric.alias = content
@@ -125,7 +126,7 @@ def _metric(data: bytes) -> Metric:
                     metric.value = content
                 case 14:
                     metric.value = content != 0
-        elif kind == 2:
+        elif wire_type == _LENGTH_DELIMITED:
             match number:
                 case 1:
                     metric.name = content.decode()
@@ -135,10 +136,10 @@ def _metric(data: bytes) -> Metric:
                     metric.value = content.decode()
                 case 16 | 17 | 18 | 19:
                     metric.value = content
-        elif number == 12 and kind == 5:
+        elif number == 12 and wire_type == 5:
             # The digits that 32 bits carry; 7.9 would read 7.900000095367432.
             metric.value = float(f"{_FLOAT.unpack(content)[0]:.7g}")
-        elif number == 13 and kind == 1:
+        elif number == 13 and wire_type == 1:
             metric.value = _DOUBLE.unpack(content)[0]
     if properties:
         metric.quality = _quality(properties)
@@ -148,16 +149,16 @@ def _metric(data: bytes) -> Metric:
 def _quality(properties: bytes) -> int | None:
     keys: list[bytes] = []
     values: list[bytes] = []
-    for number, kind, content in _fields(properties):
-        if (number, kind) == (1, 2):
+    for number, wire_type, content in _fields(properties):
+        if (number, wire_type) == (1, 2):
             keys.append(content)
-        elif (number, kind) == (2, 2):
+        elif (number, wire_type) == (2, 2):
             values.append(content)
     if _QUALITY not in keys[: len(values)]:
         return None
     quality, is_null = None, False
-    for number, kind, content in _fields(values[keys.index(_QUALITY)]):
-        match number, kind:
+    for number, wire_type, content in _fields(values[keys.index(_QUALITY)]):
+        match number, wire_type:
             case 2, 0:
                 is_null = content != 0
             case ((3 | 4), 0):
@@ -166,31 +167,31 @@ def _quality(properties: bytes) -> int | None:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
-    """The number of each field, its kind, and its content, an integer or bytes. Raises ValueError or IndexError."""
+    """Each field's number, wire type and content, an integer or bytes. Raises ValueError or IndexError."""
     at, end = 0, len(data)
     while at < end:
         key, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
-        number, kind = key >> 3, key & 7
+        number, wire_type = key >> 3, key & 7
         if not 1 <= number < 1 << 29:
-            raise ValueError("no number of a field")
-        if kind == 0:
+            raise ValueError("not a field number")
+        if wire_type == _VARINT:
             content, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
-            yield number, kind, content
+            yield number, wire_type, content
             continue
-        if kind == 2:
+        if wire_type == _LENGTH_DELIMITED:
             length, at = _varint(data, at)
-        elif kind in _LENGTHS:
-            length = _LENGTHS[kind]
+        elif wire_type in _FIXED_LENGTHS:
+            length = _FIXED_LENGTHS[wire_type]
         else:
             raise ValueError("groups are not supported")
         start, at = at, at + length
         if at > end:
             raise ValueError("ends early")
-        yield number, kind, data[start:at]
+        yield number, wire_type, data[start:at]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Its value, and where what follows starts."""
+    """The value, and the offset of what follows it."""
     result = shift = 0
     while True:
         byte = data[at]
@@ -200,7 +201,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return result & _MASK_64, at
         shift += 7
         if shift >= 70:
-            raise ValueError("a number of more than ten bytes")
+            raise ValueError("a varint of more than ten bytes")
 
 
 def _as_varint(value: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Windows and last values, kept over a restart. What was lost meanwhile is a hole in the windows."""
+"""Keeps windows across a restart. The time in between is a gap in them, and no value is known until it comes again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ FILE = "signals-1.json"
 
 
 def save(path: Path, tables: dict[str, SignalTable], now: float) -> None:
-    """now: seconds since 1970, if the clock is set; nothing is saved without. Raises OSError."""
+    """Saves all windows, unless the clock is unset, because no later process could tell their age. Raises OSError.
+
+    now: seconds since 1970.
+    """
     if timestamp(now) is None:
         return
     document = {
@@ -36,7 +39,7 @@ def save(path: Path, tables: dict[str, SignalTable], now: float) -> None:
 
 
 def load(path: Path, tables: dict[str, SignalTable], now: float) -> None:
-    """Restores the tables whose definition is the same. A file that cannot be used is logged and replaced later."""
+    """Restores the tables whose definition has not changed. A file that cannot be used is logged."""
     if timestamp(now) is None:
         return
     try:
@@ -54,7 +57,7 @@ def load(path: Path, tables: dict[str, SignalTable], now: float) -> None:
             for machine in machines[: table.config.max_machines]:
                 table.adopt(machine, now)
     except (OSError, ValueError) as error:
-        log.warning("%s cannot be read, windows start empty: %s", path, error)
+        log.warning("%s cannot be read, so windows start empty: %s", path, error)
 
 
 def _checksum(content: bytes) -> bytes:
@@ -62,7 +65,7 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _digest(table: SignalTable) -> str:
-    """Of what windows mean; what triggers a reading may change."""
+    """A digest of the keys that give windows their meaning. Others, such as triggers, may change."""
     keys = {"source", "machine", "names", "group", "node", "device", "window_s", "values"}
     return hashlib.sha256(table.config.model_dump_json(include=keys).encode()).hexdigest()
 

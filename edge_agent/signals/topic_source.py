@@ -57,7 +57,7 @@ class TopicSource:
         return {}
 
     def _route(self, topic: str) -> dict[str, list[str]]:
-        """The values that a topic may hold, by machine."""
+        """The names of the values that a topic may have, by machine."""
         routes = self._routes.get(topic)
         if routes is None:
             if len(self._routes) >= _MAX_ROUTES:

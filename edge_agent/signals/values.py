@@ -1,4 +1,4 @@
-"""One payload -> the numbers in it that a table asks for."""
+"""Reads the numbers that a table asks for from one payload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GOOD_QUALITY = 192
 
 
 class Absent(Enum):
-    """Where a payload does not have a value: it is unchanged."""
+    """Stands for a value that a payload does not have, which leaves it unchanged. None would make it missing."""
 
     ABSENT = "absent"
 
@@ -24,7 +24,7 @@ ABSENT = Absent.ABSENT
 
 
 class NotTakenError(Exception):
-    """A payload that cannot be used; `reason` is a word for health."""
+    """A payload that cannot be used. `health` counts it by `reason`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class NotTakenError(Exception):
 
 
 def parse(payload: bytes) -> Any:
-    """JSON as it is, any other text as a text. Raises NotTakenError."""
+    """The payload as JSON, or as text if it is not JSON. Raises NotTakenError."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise NotTakenError("too-long")
     try:
@@ -50,7 +50,7 @@ def parse(payload: bytes) -> Any:
 
 
 def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> float | Absent | None:
-    """The number of a value; None if the payload says that there is none, ABSENT if it says nothing.
+    """The number that the document has for a value; None if it says that there is none, ABSENT if it does not say.
 
     now: seconds since 1970, if the clock is set. Raises NotTakenError.
     """
@@ -65,7 +65,7 @@ def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> floa
 
 
 def number(content: Any, numbers: Mapping[str, float]) -> float | None:
-    """Raises NotTakenError."""
+    """The content as a number; texts may be mapped to numbers. Raises NotTakenError."""
     if content is None:
         return None
     text = content.strip() if isinstance(content, str) else str(content).lower() if isinstance(content, bool) else None
@@ -73,7 +73,7 @@ def number(content: Any, numbers: Mapping[str, float]) -> float | None:
         return numbers[text]
     if isinstance(content, bool):
         return float(content)
-    # float() takes underscores, which no sensor writes.
+    # float() accepts 1_000, which no sensor means as a number.
     result = None if text is not None and "_" in text else number_of(content)
     if result is None:
         raise NotTakenError("not-a-number")
@@ -83,7 +83,7 @@ def number(content: Any, numbers: Mapping[str, float]) -> float | None:
 
 
 def _follow(path: Path, document: Any) -> Any:
-    """What stands there; ABSENT if nothing does."""
+    """The content at a path; ABSENT if the document does not have it."""
     for step in path:
         if isinstance(step, dict) and isinstance(document, list):
             elements = (

@@ -1,7 +1,7 @@
-"""The last minutes of one value: what it was, weighed by the time for which it held.
+"""The sliding window of one value: time-weighted features over a ring buffer.
 
-Times are seconds on one clock that never goes back. The window is a ring of buckets: the newest one, which is filling,
-and the BUCKETS - 1 whole ones before it. So it forgets exactly, and its size does not depend on how often values come.
+Times are seconds on one clock that never goes back. The ring has the newest bucket, which is filling, and the
+BUCKETS - 1 whole ones before it, so its size does not depend on how often values come.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Window:
     def __init__(self, window_s: float) -> None:
         self._bucket_s = window_s / BUCKETS
         self._newest: int | None = None  # The number of the newest bucket, counted from time 0.
-        # Of each bucket: held seconds, mean, sum of squared differences from it, minimum, maximum, messages.
+        # For each bucket: seconds held, mean, sum of squared deviations from it, minimum, maximum, number of samples.
         self.columns = tuple(array("d", _EMPTY) for _ in range(6))
 
     def hold(self, value: float, start: float, end: float) -> None:
@@ -36,7 +36,7 @@ class Window:
             number += 1
 
     def sample(self, value: float, at: float) -> None:
-        """A message with the value came. Even if the next one comes at once, `min` and `max` keep it."""
+        """Counts a sample. `min` and `max` include it even if the next one replaces it at once."""
         index = self._advance_to(at) % BUCKETS
         self._widen(index, value)
         self.columns[5][index] += 1
@@ -44,11 +44,11 @@ class Window:
     def coverage(self, now: float) -> float:
         """The share of the window for which a value is known."""
         newest = self._advance_to(now)
-        # The newest bucket is not over yet.
+        # The newest bucket counts only up to now.
         return sum(self.columns[0]) / (now - (newest - BUCKETS + 1) * self._bucket_s)
 
     def features(self, now: float) -> dict[str, float | None]:
-        """By name, of the values known until now; None where nothing is known."""
+        """The features by name, up to now; None where the window has no value."""
         newest = self._advance_to(now)
         held, means, squares, minima, maxima, counts = self.columns
         known = [i for i in range(BUCKETS) if held[i] > 0 or counts[i] > 0]
@@ -64,7 +64,7 @@ class Window:
         mean = base + sum(held[i] * (means[i] - base) for i in known) / total
         within = sum(squares[i] + held[i] * (means[i] - mean) ** 2 for i in known)
         features["mean"], features["std"] = mean, math.sqrt(within / total)
-        # A regression over the means of buckets, each at its number in the window.
+        # A weighted linear regression over the means of the buckets.
         ages = [(newest - i) % BUCKETS for i in range(BUCKETS)]
         centre = sum(held[i] * ages[i] for i in known) / total
         spread = sum(held[i] * (ages[i] - centre) ** 2 for i in known)
@@ -99,7 +99,7 @@ class Window:
             minima[index] = maxima[index] = value
 
     def _advance_to(self, now: float) -> int:
-        """Empties the buckets that the window has left; returns the number of the newest one."""
+        """Clears the buckets that have left the window; returns the number of the newest one."""
         number = math.floor(now / self._bucket_s)
         if self._newest is None or number > self._newest:
             for index in _indexes(self._newest, number):

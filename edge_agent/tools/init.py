@@ -73,8 +73,8 @@ class _Form:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        # These are not asked in every case.
         self._proposal: Proposal | None = None
+        # These are not asked in every case.
         self._values: dict[str, Any] = {key: getattr(options, key, None) for key in (*_KIND_KEYS, "publish")}
 
     def fill(self) -> None:
@@ -110,7 +110,7 @@ class _Form:
             self._ask("subscribe", f"{_about(table, 'subscribe')} Leave empty for none.")
 
     def _discover(self) -> None:
-        """Listens, and proposes the values of a [signals] table. Raises OptionError."""
+        """Listens to the plant, and proposes a [signals] table. Raises OptionError."""
         wanted, seconds = self._options.discover, self._options.listen
         mqtt = self._document()["mqtt"]
         try:
@@ -126,11 +126,11 @@ class _Form:
             messages = [*client.messages(seconds)]
         proposal = propose(message for message in messages if not message.topic.startswith(f"{link.root}/"))
         if proposal is None:
-            raise OptionError(f"--discover: {len(messages)} messages on {wanted}, but no value in them")
+            raise OptionError(f"--discover: no values in the {len(messages)} messages on {shown(wanted)}")
         for line in found_lines(proposal):
             print(printable(line))
         if sys.stdin.isatty():
-            left_out = _comma_separated(input("\nValues to leave out, separated by commas (Enter takes all): "))
+            left_out = _comma_separated(input("\nValues to leave out, separated by commas (Enter keeps all): "))
             values = {name: value for name, value in proposal.values.items() if name not in left_out}
             proposal = replace(proposal, values=values or proposal.values)
         self._proposal = proposal
@@ -227,12 +227,12 @@ class _Form:
 
 
 def found_lines(proposal: Proposal) -> Iterator[str]:
-    """What was heard, as a table."""
+    """The machines and values that were heard, as a table."""
     names = ", ".join(proposal.machines[:_MAX_NAMED]) + (", …" if len(proposal.machines) > _MAX_NAMED else "")
-    yield f"{len(proposal.machines)} machines: {names}"
-    rows = [("value", "topic", "where", "example", "machines", "messages")]
+    yield f"machines ({len(proposal.machines)}): {names}"
+    rows = [("value", "topic", "path", "example", "machines", "messages")]
     for name, value in proposal.values.items():
-        where = ".".join(map(str, value.path)) or "the payload"
+        where = ".".join(map(str, value.path)) or "(payload)"
         rows.append((name, value.topic, where, cut(value.example, 20), str(len(value.machines)), str(value.messages)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

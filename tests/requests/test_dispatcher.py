@@ -269,7 +269,7 @@ class TestDeadlines:
         desk = Desk(tasks=TIMED)
         desk.ask(payload, task="timed")
         assert code_of(desk.reply) == "bad_field"
-        assert message_of(desk.reply).startswith(f"{field}: should be a time with its offset, such as 2027-06-30T12")
+        assert message_of(desk.reply).startswith(f"{field}: should be a time with an offset, such as 2027-06-30T12")
 
     def test_a_request_that_expires_while_running_is_cancelled_and_answered_once(self) -> None:
         desk = Desk()

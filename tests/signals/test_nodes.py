@@ -542,7 +542,7 @@ def test_a_topic_tells_the_machine(keys: dict[str, Any], topic: str, machine: st
 
 
 def test_a_node_that_gives_no_device_cannot_name_a_machine_after_one() -> None:
-    with pytest.raises(ValidationError, match=r"machine: should be made of \{group\}, \{node\} \(got"):
+    with pytest.raises(ValidationError, match=r"machine: should be made from \{group\}, \{node\} \(got"):
         config(device="", machine="{node}/{device}")
 
 

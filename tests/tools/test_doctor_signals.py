@@ -36,7 +36,7 @@ def found(checks: list[Check]) -> list[str]:
 
 def test_a_plant_as_configured_is_good() -> None:
     (check,) = heard_of(("plant/a/vib", "1"), ("plant/a/temp", '{"value":2}'))
-    assert (check.verdict, check.found) == (Verdict.GOOD, "pump: 1 machines (a), all values read")
+    assert (check.verdict, check.found) == (Verdict.GOOD, "pump: all values were read; machines: a")
 
 
 def test_a_topic_without_a_message_is_named() -> None:
@@ -53,18 +53,18 @@ def test_a_topic_with_retained_messages_alone_says_so() -> None:
 def test_the_first_payload_that_does_not_read_is_shown() -> None:
     checks = found(heard_of(("plant/a/vib", "9,5"), ("plant/a/vib", "8,5"), ("plant/a/temp", '{"t":2}')))
     assert checks == [
-        'signals.pump.values.vib: "plant/a/vib" is no number, and `map` has no number for it: 9,5',
+        'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it: 9,5',
         'signals.pump.values.temp: "plant/a/temp" has nothing at `path`: {"t":2}',
     ]
     some = found(heard_of(("plant/a/vib", "1"), ("plant/a/vib", "x"), ("plant/a/temp", '{"value":2}')))
-    assert some[0].startswith("signals.pump.values.vib: 1 of 2 messages read; the first that does not:")
+    assert some[0].startswith("signals.pump.values.vib: 1 of 2 messages could be read; the first of the others:")
 
 
 def test_machines_that_lack_a_value_or_are_too_many_are_named() -> None:
     messages = [(f"plant/{name}/vib", "1") for name in "abcd"] + [("plant/a/temp", '{"value":2}')]
     assert found(heard_of(*messages)) == [
         'signals.pump: "b" has no temp; "c" has no temp',
-        'signals.pump: 1 machines are not followed: "d"',
+        'signals.pump: machines that are not followed: "d"',
     ]
 
 
@@ -72,7 +72,7 @@ def test_fields_that_the_trained_model_misses_are_named() -> None:
     settings = config(f'[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\nsignals = "pump"\n{TABLE}')
     (check,) = trained_checks(settings, {"t": ["vib.mean_10m", "vib.mean_5m", "other.last"]})
     assert check.verdict is Verdict.FAILED
-    assert check.found == "task t: its model reads other.last, vib.mean_5m, which [signals.pump] does not make"
+    assert check.found == "task t: its model reads other.last, vib.mean_5m, which [signals.pump] does not have"
     assert not [*trained_checks(settings, {"t": ["vib.last"], "u": ["x"]})]
 
 

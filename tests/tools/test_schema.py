@@ -90,7 +90,7 @@ def test_the_schema_of_an_extract_task_may_be_a_files_name(schema: dict[str, Any
         ({"input": [1], "unknown": 1}, True),
         ({"input": "x", "ts": "2026-11-30T12:00:00Z"}, True),
         ({"input": "x", "ts": 1764504000}, True),
-        ({"input": "x", "ts": True}, False),
+        ({"input": "x", "ts": True}, True),
         ({"id": 7}, False),
         ({"input": "x", "id": ""}, False),
         ({"input": "x", "deadline_ms": 0}, False),

@@ -32,7 +32,7 @@ def template_sha256(template: str) -> str | None:
 
 
 def _machine_as_wildcard(publish: str) -> str:
-    """The machine is what the only wildcard of a task with `signals` matches."""
+    """With `signals`, readings come on topics whose only wildcard matches the machine."""
     return publish.replace("{machine}", "{1}")
 
 
@@ -65,9 +65,9 @@ class TaskBase(Table):
     """How long after its arrival an answer is of use. A request may set its own. Default:
     `queue.default_deadline_ms`."""
     time: Annotated[tuple[str | int, ...], Field(max_length=16, strict=False)] = ()
-    """Where a reading has the time at which it was measured: keys of objects and numbers of elements, such as `["ts"]`.
-    The time is RFC 3339, or seconds or milliseconds since 1970. The deadline counts from then, if the board's clock is
-    set. Default: it counts from the arrival."""
+    """Where a reading has the time of its measurement: keys of objects and indexes of elements, such as `["ts"]`. The
+    time is RFC 3339, or seconds or milliseconds since 1970. The deadline counts from then, if the board's clock is set.
+    Default: it counts from the arrival."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """0 is the most urgent, 9 the least. A request may set its own."""
     rate_per_minute: RatePerMinute | None = None
@@ -78,8 +78,8 @@ class TaskBase(Table):
     """Topic filters on which sensors already publish; each message is a reading, never an envelope. The filters of two
     tasks must be the same or must not overlap."""
     signals: Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)] | None = None
-    """The name of a table in `[signals]`, instead of `subscribe`: the readings that it makes of single values. Of those
-    that wait, the newest of each machine counts. Default: none."""
+    """The table in `[signals]` whose readings the task answers, instead of `subscribe`. A newer reading of a machine
+    replaces one that waits. Default: none."""
     publish: str | None = None
     """Where answers to readings go; `{1}` is what the first wildcard of `subscribe` matched, `{machine}` the machine
     of `signals`. Default: `<root>/<site>/<id>/infer/<task>/response`."""
@@ -90,10 +90,11 @@ class TaskBase(Table):
     """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
     full to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
     publish_on: Literal["all", "change"] = "all"
-    """`change`: of the answers to readings, only one that differs from the last one published on its topic, or that
-    asks for feedback."""
+    """`change`: an answer to a reading is published only if it differs from the last one published on its topic, or if
+    it asks for feedback."""
     after: Annotated[int, Field(ge=1, le=1000)] = 1
-    """With `publish_on = "change"`: how many times in a row a changed answer must come before it is published."""
+    """A debounce for `publish_on = "change"`: how many times in a row a changed answer must come before it is
+    published."""
     publish_every_s: Annotated[float, Field(gt=0, le=31_536_000, strict=False)] | None = None
     """With `publish_on = "change"`: an unchanged answer is published again after this time. Default: never."""
     retain: bool = False
@@ -115,7 +116,7 @@ class TaskBase(Table):
     @classmethod
     def _check_signals(cls, signals: str | None, info: ValidationInfo) -> str | None:
         if signals is not None and info.data.get("subscribe"):
-            raise ValueError("goes without `subscribe`: a task has readings of one kind")
+            raise ValueError("cannot be combined with `subscribe`")
         return signals
 
     @field_validator("publish_on", "retain")
@@ -158,12 +159,12 @@ class TaskBase(Table):
 
     @property
     def reading_filters(self) -> tuple[str, ...]:
-        """The topics of its readings; one that the board joins stands on a topic of its own."""
+        """The filters of the topics of its readings. Readings of `signals` have topics that only exist in the board."""
         return self.subscribe if self.signals is None else (topics.signals_topic(self.signals, "#"),)
 
     @property
     def reply_pattern(self) -> str:
-        """`publish` with a number for each wildcard."""
+        """`publish`, with `{machine}` as a numbered wildcard."""
         return _machine_as_wildcard(self.publish or "") if self.signals is not None else self.publish or ""
 
     @property
@@ -199,7 +200,7 @@ class TaskBase(Table):
         """An answer as the caller gets it; None where the model is not sure enough."""
 
     def change_key(self, output: Any) -> Any:
-        """The part of an output that makes it another answer if it differs, for `publish_on = "change"`."""
+        """The part of an output that decides whether an answer has changed, for `publish_on = "change"`."""
         return output
 
     def reply_fields(self, event: Finished) -> dict[str, Any]:  # noqa: ARG002 - for kinds

@@ -95,7 +95,7 @@ class UnusualTask(TaskBase):
         return output is not None and bool(output["unusual"])
 
     def change_key(self, output: Any) -> bool:
-        """Not its rarity, which is another one each time."""
+        """The rarity is left out, because it differs each time."""
         return bool(output["unusual"])
 
     def is_usual(self, answer: str) -> bool:

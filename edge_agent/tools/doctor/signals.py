@@ -1,4 +1,4 @@
-"""Checks of `[signals]`: what is heard of each value, whether it reads, and what machines lack."""
+"""Checks of `[signals]`: which values arrive, which payloads cannot be read, and which values machines lack."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from edge_agent.signals.values import NotTakenError
 from edge_agent.tools.client import Client
 from edge_agent.tools.doctor.check import Check, failed, good, warning
 
-# Most plants publish each value at least once a minute.
+# Most plants publish every value at least once a minute.
 LISTEN_S = 60.0
 _WAIT_S = 3.0
 _MAX_NAMED = 5
 _REASONS = {
-    "not-a-number": "is no number, and `map` has no number for it",
-    "bad-json": "is no JSON",
-    "not-text": "is no text",
+    "not-a-number": "is not a number, and `map` has none for it",
+    "bad-json": "is not JSON",
+    "not-text": "is not UTF-8 text",
     "empty": "is empty",
     "too-long": "is too long",
-    "late": "was measured longer ago than `max_age_s`",
+    "late": "was measured more than `max_age_s` ago",
 }
 
 
 @dataclass(slots=True)
 class _Value:
-    """What was heard of one value."""
+    """The messages that were heard for one value."""
 
     messages: int = 0
     retained: int = 0
@@ -46,7 +46,7 @@ class _Value:
 
 @dataclass(slots=True)
 class Heard:
-    """What one table hears, value by value."""
+    """The messages that one table hears, value by value."""
 
     config: SignalsTable
     table: SignalTable
@@ -80,13 +80,13 @@ class Heard:
 
     @property
     def arrived(self) -> set[str]:
-        """The values that some machine has had."""
+        """The values that at least one machine has had."""
         machines = self.table.machines.values()
         return {name for machine in machines for name, track in machine.tracks.items() if track.arrived_at}
 
 
 def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Check]:
-    """Listens to all tables at once, at most for this long."""
+    """Listens to the topics of all tables at once, for listen_s at most."""
     heard = {name: Heard(table, new_table(name, table)) for name, table in config.signals.items()}
     filters = {text for each in heard.values() for text in each.table.source.filters}
     client_id = f"{config.device.site}.{config.device.id}.doctor-signals"
@@ -102,7 +102,7 @@ def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Ch
         refused = {text: why for text, why in client.link.subscriptions.answers.items() if why}
     if refused:
         text, why = next(iter(refused.items()))
-        advice = "in the broker's access list, let this user read the topics of [signals]"
+        advice = "in the broker's access list, allow this user to read the topics of [signals]"
         yield failed("signals", f"may not subscribe to {shown(text)} ({why})", advice)
     seconds = time.monotonic() - began
     for name, each in heard.items():
@@ -116,7 +116,7 @@ def table_checks(name: str, heard: Heard, seconds: float) -> Iterator[Check]:
     yield from problems
     if not problems:
         machines = heard.table.machines
-        yield good("signals", f"{name}: {len(machines)} machines ({_listed(sorted(machines))}), all values read")
+        yield good("signals", f"{name}: all values were read; machines: {_listed(sorted(machines))}")
 
 
 def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
@@ -129,34 +129,34 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
         elif known.first_fault is not None and not known.taken:
             message, why = known.first_fault
             found = f"{where}: {shown(message.topic)} {why}: {_payload(message)}"
-            yield warning("signals", found, "correct `path` or `map`, by what the payload shows")
+            yield warning("signals", found, "correct `path` or `map` to match the payload")
         elif known.first_fault is not None:
             message, why = known.first_fault
-            taken = f"{known.taken} of {known.messages} messages read"
-            found = f"{where}: {taken}; the first that does not: {shown(message.topic)} {why}: {_payload(message)}"
-            yield warning("signals", found, "such messages are left out, and counted in `not_taken` of `health`")
+            taken = f"{known.taken} of {known.messages} messages could be read"
+            found = f"{where}: {taken}; the first of the others: {shown(message.topic)} {why}: {_payload(message)}"
+            yield warning("signals", found, "such messages are not taken, and `not_taken` in `health` counts them")
         elif not known.messages and known.retained:
             found = f"{where}: only retained messages on {shown(value.topic)} in {seconds:.0f} s"
-            yield warning("signals", found, "they count only with `retained = true`; or wait for a new one")
+            yield warning("signals", found, "set `retained = true` to take them, or wait for a new message")
         elif not known.messages:
             found = f"{where}: no message on {shown(value.topic)} in {seconds:.0f} s"
-            yield warning("signals", found, "check the topic with `mosquitto_sub -v`, and the rights of this account")
+            yield warning("signals", found, "check the topic with `mosquitto_sub -v`, and the access list")
 
 
 def _metric_check(where: str, metric: str, names: Collection[str], seconds: float) -> Check:
-    """names: what births call their metrics."""
+    """The check of a metric that no machine has had. names: the metrics of the births that came."""
     if not names:
         found = f"{where}: no birth came in {seconds:.0f} s"
-        return warning("signals", found, "let a node send its births again, or set `rebirth` or `certificates`")
+        return warning("signals", found, "have a node send its births again, or set `rebirth` or `certificates`")
     if metric in names:
-        return warning("signals", f"{where}: {shown(metric)} has only come without a value", "check it at the node")
+        return warning("signals", f"{where}: {shown(metric)} never had a usable value", "check it at the node")
     near = difflib.get_close_matches(metric, names, 1, 0.4)
     found = f"{where}: no birth has the metric {shown(metric)}{f', but one has {shown(near[0])}' if near else ''}"
     return warning("signals", found, "correct `metric`")
 
 
 def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
-    # A value that nobody has is named by its own check.
+    # A value that no machine has is reported by its own check.
     known = heard.arrived
     lacking = [
         f"{shown(name)} has no {', '.join(missing)}"
@@ -165,22 +165,22 @@ def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
     ]
     if lacking:
         found = f"{key}: {_listed(lacking, '; ')}"
-        advice = "give them the value, or make it `optional`; a machine that is none comes from too wide a filter"
+        advice = "publish the value, or make it `optional`; if it is not a machine at all, a filter is too wide"
         yield warning("signals", found, advice)
     if refused := sorted(heard.table.refused):
-        found = f"{key}: {len(refused)} machines are not followed: {_listed([shown(name) for name in refused])}"
+        found = f"{key}: machines that are not followed: {_listed([shown(name) for name in refused])}"
         yield warning("signals", found, "raise `max_machines`, or narrow the filters")
 
 
 def trained_checks(config: Config, trained: Mapping[str, Sequence[str]]) -> Iterator[Check]:
-    """Fields that the model of a task was trained with and that its readings do not have."""
+    """Fields that a task's model was trained with but its readings do not have."""
     for name, task in config.tasks.items():
         if task.signals is None or name not in trained:
             continue
         table = config.signals[task.signals]
         if missing := sorted(set(trained[name]) - set(table.field_names())):
-            found = f"task {name}: its model reads {_listed(missing)}, which [signals.{task.signals}] does not make"
-            advice = "restore the window, features and values of the training, or train again with rows of this table"
+            found = f"task {name}: its model reads {_listed(missing)}, which [signals.{task.signals}] does not have"
+            advice = "restore the window, features and values of the training, or train again on rows of this table"
             yield failed("signals", found, advice)
 
 
