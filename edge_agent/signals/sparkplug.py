@@ -87,8 +87,8 @@ def decode(payload: bytes) -> Payload:
 def encode_rebirth(timestamp: int) -> bytes:
     """The command that asks a node for a rebirth. timestamp: milliseconds since 1970."""
     name = REBIRTH.encode()
-    metric = b"\x0a" + _as_varint(len(name)) + name + b"\x18" + _as_varint(timestamp) + bytes((0x20, _BOOLEAN, 0x70, 1))
-    return b"\x08" + _as_varint(timestamp) + b"\x12" + _as_varint(len(metric)) + metric
+    metric = b"\x0a" + as_varint(len(name)) + name + b"\x18" + as_varint(timestamp) + bytes((0x20, _BOOLEAN, 0x70, 1))
+    return b"\x08" + as_varint(timestamp) + b"\x12" + as_varint(len(metric)) + metric
 
 
 def _payload(data: bytes) -> Payload:
@@ -204,7 +204,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a varint of more than ten bytes")
 
 
-def _as_varint(value: int) -> bytes:
+def as_varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

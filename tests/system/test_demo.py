@@ -13,14 +13,15 @@ import pytest
 
 from edge_agent.tools.demo import broker as broker_module
 from edge_agent.tools.demo.broker import BrokerError, start_broker
-from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, chosen_readings, demo
+from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, TOPICS, chosen_readings, demo
 from tests.conftest import NEEDS_CLIENTS
+from tests.docs.pages import sample
 from tests.helpers.processes import Mosquitto, wait_until
 
 
 def test_a_reading_names_the_pump_of_its_topic() -> None:
     names = [json.loads(reading.payload)["machine"] for reading in chosen_readings()]
-    assert names == [*PUMPS] * READINGS_PER_PUMP
+    assert names == [pump.name for pump in PUMPS] * READINGS_PER_PUMP
 
 
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
@@ -58,17 +59,22 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         start_broker(other.getsockname()[1], tmp_path)
 
 
-def test_sensors_are_answered(
+def test_pumps_are_answered_rightly_however_they_publish(
     kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert demo(None, cache / "edge-agent" / "demo", keep=False) == 0
     printed = capsys.readouterr().out
     assert ("mosquitto" if kind == "mosquitto" else "rumqttd") in printed
+    shown = sample("quickstart", "text", "12 readings")
+    start = printed.index("12 readings")
+    assert printed[start : printed.index("\npump ", start)] in shown
     header, *rows = [line for line in printed.splitlines() if line.startswith("pump")]
-    assert len(rows) == len(PUMPS) * READINGS_PER_PUMP
+    assert [row.split()[1] for row in rows] == [pump.publishes for pump in PUMPS] * READINGS_PER_PUMP
+    assert header.split() in [line.split() for line in shown.splitlines()]
     own, seen = (header.index(word) + len(word) for word in ("agent", "sensor"))
     for row in rows:
+        assert row.split()[-3] == "yes"
         assert 0 < float(row[:own].split()[-1]) < float(row[:seen].split()[-1])
 
 
@@ -85,8 +91,8 @@ def test_the_commands_that_it_prints_work_as_printed_until_a_signal_ends_agent_a
     try:
         wait_until(lambda: "until Ctrl-C" in printed.read_text("utf-8"), "the demonstration stays up", 120)
         lines = printed.read_text("utf-8").split("In another terminal:")[1].splitlines()
-        listen, publish, request, ask = (line.strip() for line in lines if line.strip())
-        listener = subprocess.Popen(["bash", "-c", f"{listen} -C 1 -W 30"], stdout=subprocess.PIPE, text=True)
+        listen, publish, count, request, ask = (line.strip() for line in lines if line.strip())
+        listener = subprocess.Popen(["bash", "-c", f"{listen} -C 2 -W 30"], stdout=subprocess.PIPE, text=True)
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         environment = {**os.environ, "PATH": path}
         for line in (request, ask):
@@ -94,9 +100,15 @@ def test_the_commands_that_it_prints_work_as_printed_until_a_signal_ends_agent_a
                 ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True, env=environment
             )
             assert json.loads(done.stdout)["status"] == "ok"
-        subprocess.run(["bash", "-c", publish], check=True, timeout=60)
+        for line in (publish, count):
+            subprocess.run(["bash", "-c", line], check=True, timeout=60)
         heard, _ = listener.communicate(timeout=60)
-        assert json.loads(heard.split(" ", 1)[1])["status"] == "ok"
+        topics_and_replies = [line.split(" ", 1) for line in heard.splitlines()]
+        assert {topic.rpartition("/")[0] for topic, _ in topics_and_replies} == {
+            f"{TOPICS.base}/infer/machine-triage",
+            "plant/pump-1",
+        }
+        assert {json.loads(reply)["status"] for _, reply in topics_and_replies} == {"ok"}
 
         started = psutil.Process(process.pid).children(recursive=True)
         if kind == "mosquitto":

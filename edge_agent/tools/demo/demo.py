@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,15 +18,18 @@ from edge_agent.core.messages import Publication
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import end_of_log, printable
+from edge_agent.signals.state_file import FILE as WINDOWS
 from edge_agent.store.database import FILE as DATABASE
 from edge_agent.tools.client import Client
+from edge_agent.tools.demo import pumps
 from edge_agent.tools.demo.broker import Broker, BrokerError, local_mqtt, start_broker
+from edge_agent.tools.demo.pumps import VALUES, Pump, SparkplugPump, TopicPump
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
 
 SITE, DEVICE = "demo", "board1"
 TOPICS = Topics("edgeai/v1", SITE, DEVICE)
 READINGS = "plant/+/reading"
-PUMPS = ("pump-1", "pump-2", "pump-3", "pump-4")
+PUMPS = (TopicPump("pump-1"), TopicPump("pump-2"), SparkplugPump("pump-3"), Pump("pump-4"))
 READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
@@ -35,13 +38,7 @@ TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine
 CHECK, CHECK_LABELS = "machine-check", ("normal", "fault")
 # A new map is judged after every few corrections, not after the last: the demonstration waits until LEARNT are used.
 CHECKED, CORRECTIONS, LEARNT = 12, 40, 30
-_COLUMNS = {
-    "vibration_mm_s": "mm/s",
-    "temperature_c": "°C",
-    "current_a": "A",
-    "pressure_bar": "bar",
-    "speed_rpm": "rpm",
-}
+_UNITS = ("mm/s", "°C", "A", "bar", "rpm")
 
 
 class DemoError(Exception):
@@ -57,8 +54,12 @@ class _Sensors:
 
     def send(self, topic: str, payload: str) -> float:
         """Publishes the payload, and returns the time."""
+        return self.publish([Publication(topic=topic, payload=payload.encode())])
+
+    def publish(self, publications: Iterable[Publication]) -> float:
         sent_at = time.monotonic()
-        self.client.link.publish(Publication(topic=topic, payload=payload.encode()))
+        for publication in publications:
+            self.client.link.publish(publication)
         return sent_at
 
     def wait_for(self, topic: str, timeout_s: float = ANSWER_TIMEOUT_S) -> tuple[dict[str, Any], float]:
@@ -132,11 +133,12 @@ def _config(bundle: Path, port: int) -> str:
         f'[device]\nsite = "{SITE}"\nid = "{DEVICE}"',
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}',
         f"[models.default]\npath = {json.dumps(str(bundle))}",
-        "[health]\ninterval_s = 2.0\n[feedback]\nenabled = true",
+        "[health]\ninterval_s = 1.0\n[feedback]\nenabled = true",
         '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
         f'[tasks.{CHECK}]\nkind = "classify"\nsystem = {system}\nlabels = {json.dumps(CHECK_LABELS)}',
     ]
-    for name, task in tasks().items():
+    joined = {"pump-triage": pumps.TOPICS, "line-triage": pumps.SPARKPLUG}
+    for name, task in {**tasks(), **dict.fromkeys(joined, tasks()[TRIAGE])}.items():
         lines += [f"[tasks.{name}]", f'kind = "{task["kind"]}"', f"system = {json.dumps(task['system'])}"]
         if "labels" in task:
             # The model was trained for these labels.
@@ -145,13 +147,18 @@ def _config(bundle: Path, port: int) -> str:
             lines += ['schema = "diagnosis.schema.json"']
         if name == TRIAGE:
             lines += [f'subscribe = ["{READINGS}"]', 'publish = "plant/{1}/triage"']
+        elif name in joined:
+            lines += [f'signals = "{joined[name]}"', f"template = '{pumps.template()}'"]
+            lines += ['publish = "plant/{machine}/triage"']
+    lines += pumps.signals_tables()
     return "\n".join(lines) + "\n"
 
 
 def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
     """Configuration and logs are in the folder."""
-    # The agent's measurements are kept for the next demonstration, but not what it learns.
-    for path in (bundle.parent / "state").glob(f"{DATABASE}*"):
+    # The agent's measurements are kept for the next demonstration, but not what it learns and hears.
+    state = bundle.parent / "state"
+    for path in (*state.glob(f"{DATABASE}*"), *state.glob(WINDOWS)):
         path.unlink()
     broker = start_broker(port, folder)
     try:
@@ -165,6 +172,7 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
             sensors = _Sensors(client)
             _wait_until_online(sensors, agent, config)
             _print(f"agent      {TOPICS.base} is online\n")
+            _switch_on(sensors)
             are_all_ok = _triage(sensors)
             are_all_ok &= _details(sensors)
             are_all_ok &= _learning(sensors)
@@ -210,38 +218,65 @@ def chosen_readings() -> list[HeldOutReading]:
         is_plain = row.variant == "standard" and not row.borderline
         if is_plain and sum(other.fault == row.fault for other in chosen) < 2:
             pump = PUMPS[len(chosen) % len(PUMPS)]
-            payload = {**json.loads(row.payload), "machine": pump}
+            payload = {**json.loads(row.payload), "machine": pump.name}
             chosen.append(replace(row, payload=json.dumps(payload, separators=(",", ":"))))
     return chosen[: len(PUMPS) * READINGS_PER_PUMP]
 
 
+def _switch_on(sensors: _Sensors) -> None:
+    """Publishes the pumps' births and first values until the board hears them. Raises DemoError.
+
+    A board may be online before its connection for values is there.
+    """
+    starts = [pump.start(reading.payload) for pump, reading in zip(PUMPS, chosen_readings(), strict=False)]
+    expected = sum(1 for start in starts if start)
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    heard = 0
+    while heard < expected:
+        if time.monotonic() > give_up_at:
+            raise DemoError(f"the board has not heard the pumps' values within {START_TIMEOUT_S:.0f} s")
+        for start in starts:
+            sensors.publish(start)
+        health, _ = sensors.wait_for(TOPICS.health)
+        heard = sum(table["machines"] for table in health["signals"].values())
+
+
 def _triage(sensors: _Sensors) -> bool:
-    """Four sensors publish bare readings at once, and each waits for its answer before the next one."""
+    """Four pumps publish at once, and each waits for its answer before the next reading."""
     readings = chosen_readings()
-    what = f"{len(readings)} readings from {len(PUMPS)} sensors"
-    _print(f"{what} on plant/<pump>/reading, answered on …/triage; ms: in the agent, and as the sensor saw it")
-    rows = [("pump", *_COLUMNS.values(), "answer", "probability", "is right", "agent", "sensor", "batch")]
+    what = f"{len(readings)} readings of {len(PUMPS)} pumps"
+    _print(f"{what}, answered on plant/<pump>/triage; ms: in the agent, and as the sensor saw it")
+    ways = {pump.publishes: pump.topics for pump in PUMPS}
+    _print("\n".join(aligned([(f"  {way}", topics) for way, topics in ways.items()], left=2)))
+    header = ("pump", "publishes", *_UNITS, "answer", "probability", "is right", "agent", "sensor")
+    rows: list[tuple[str, ...]] = [header]
     are_all_ok = True
-    for first in range(0, len(readings), len(PUMPS)):
-        asked = dict(zip(PUMPS, readings[first:], strict=False))
-        sent_at = {pump: sensors.send(f"plant/{pump}/reading", reading.payload) for pump, reading in asked.items()}
+    for cycle in range(1, READINGS_PER_PUMP + 1):
+        asked = dict(zip(PUMPS, readings[(cycle - 1) * len(PUMPS) :], strict=False))
+        last = {}
         for pump, reading in asked.items():
-            reply, received_at = sensors.wait_for(f"plant/{pump}/triage")
+            *others, last[pump] = pump.publications(reading.payload, cycle)
+            sensors.publish(others)
+        # MQTT keeps the order of a topic, and not every broker that of several.
+        sensors.client.wait_until_sent(ANSWER_TIMEOUT_S)
+        sent_at = {pump: sensors.publish([publication]) for pump, publication in last.items()}
+        for pump, reading in asked.items():
+            reply, received_at = sensors.wait_for(f"plant/{pump.name}/triage")
             are_all_ok &= reply["status"] == "ok"
             values = json.loads(reading.payload)
             cells = _answer_cells(reading, reply, received_at - sent_at[pump])
-            rows.append((pump, *(str(values[name]) for name in _COLUMNS), *cells))
-    _print("\n".join(aligned(rows)))
+            rows.append((pump.name, pump.publishes, *(str(values[name]) for name in VALUES), *cells))
+    _print("\n".join(aligned(rows, left=2)))
     return are_all_ok
 
 
 def _answer_cells(reading: HeldOutReading, reply: dict[str, Any], waited_s: float) -> tuple[str, ...]:
     if reply["status"] != "ok":
-        return (_failure(reply), "", "", "", "", "")
+        return (_failure(reply), "", "", "", "")
     answer, timing = reply["output"], reply["timing"]
     right = "yes" if answer == reading.fault else f"no: {reading.fault}"
     times = f"{timing['total_ms']:.1f}", f"{1000 * waited_s:.1f}"
-    return answer, f"{reply['scores'][answer]:.3f}", right, *times, str(timing["batch"])
+    return answer, f"{reply['scores'][answer]:.3f}", right, *times
 
 
 def _details(sensors: _Sensors) -> bool:
@@ -310,6 +345,7 @@ def _stay_up(agent: subprocess.Popen[bytes], config: Path, broker: Broker) -> No
     _print(f"\nIt stays up until Ctrl-C. Its configuration is {config}. In another terminal:")
     _print(f"  mosquitto_sub {options} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
     _print(f"  mosquitto_pub {options} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
+    _print(f"  mosquitto_pub {options} -t plant/{PUMPS[0].name}/cycle -m $(date +%s)")
     _print(f"  mosquitto_rr {options} -q 1 -t {TOPICS.request(TRIAGE)} -e {TOPICS.root}/reply/me -m '{reading}'")
     _print(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
     try:

@@ -1,0 +1,119 @@
+"""What the demonstration's pumps publish: whole readings, a topic for each value, or Sparkplug B."""
+
+import json
+import struct
+import time
+
+from edge_agent.core.messages import Publication
+from edge_agent.signals.sparkplug import BD_SEQ, REBIRTH, as_varint
+
+VALUES = ("vibration_mm_s", "temperature_c", "current_a", "pressure_bar", "speed_rpm")
+# Counts readings. It comes last, so that its change says that the values of a reading are complete.
+_CYCLE = "cycle"
+_METRICS = ("Vibration", "Motor/Temperature", "Motor/Current", "Pressure", "Speed", "Cycle")
+_METRIC_OF = dict(zip((*VALUES, _CYCLE), _METRICS, strict=True))
+# The tables of `[signals]`.
+TOPICS, SPARKPLUG = "pump", "line"
+_GROUP, _NODE = "Plant", "line-1"
+# Sparkplug's numbers of types.
+_INT64, _DOUBLE, _BOOLEAN = 4, 10, 11
+
+
+class Pump:
+    """Publishes whole readings."""
+
+    publishes = "reading"
+    topics = "plant/<pump>/reading"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def start(self, reading: str) -> list[Publication]:  # noqa: ARG002 - other pumps need it
+        """What it publishes once it is switched on. Nothing is asked about that."""
+        return []
+
+    def publications(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it
+        """A reading, of which the last one makes the board ask. cycle: 1 for the first reading after `start`."""
+        return [Publication(topic=f"plant/{self.name}/reading", payload=reading.encode())]
+
+
+class TopicPump(Pump):
+    """Publishes each value on a topic of its own."""
+
+    publishes = "topics"
+    topics = f"plant/<pump>/{VALUES[0]} and four more, then plant/<pump>/{_CYCLE}, which makes a reading"
+
+    def start(self, reading: str) -> list[Publication]:
+        return self.publications(reading, 0)
+
+    def publications(self, reading: str, cycle: int) -> list[Publication]:
+        values = _values(reading, cycle)
+        return [
+            Publication(topic=f"plant/{self.name}/{name}", payload=str(value).encode())
+            for name, value in values.items()
+        ]
+
+
+class SparkplugPump(Pump):
+    """Is a device of a Sparkplug node: births with names and types, then data with aliases."""
+
+    publishes = "Sparkplug"
+    topics = f"spBv1.0/{_GROUP}/DDATA/{_NODE}/<pump>"
+
+    def start(self, reading: str) -> list[Publication]:
+        node = [
+            _field(1, BD_SEQ.encode()) + _field(4, _INT64) + _field(11, 0),
+            _field(1, REBIRTH.encode()) + _field(4, _BOOLEAN) + _field(14, 0),
+        ]
+        device = [
+            _field(1, _METRIC_OF[name].encode()) + _field(2, alias) + _field(4, _DOUBLE) + _field(13, float(value))
+            for alias, (name, value) in enumerate(_values(reading, 0).items())
+        ]
+        return [
+            _sparkplug(f"spBv1.0/{_GROUP}/NBIRTH/{_NODE}", node, 0),
+            _sparkplug(f"spBv1.0/{_GROUP}/DBIRTH/{_NODE}/{self.name}", device, 1),
+        ]
+
+    def publications(self, reading: str, cycle: int) -> list[Publication]:
+        values = _values(reading, cycle).values()
+        metrics = [_field(2, alias) + _field(13, float(value)) for alias, value in enumerate(values)]
+        return [_sparkplug(f"spBv1.0/{_GROUP}/DDATA/{_NODE}/{self.name}", metrics, 1 + cycle)]
+
+
+def signals_tables() -> list[str]:
+    """Lines of a configuration: the tables that join what the pumps publish."""
+    topics = {name: f'topic = "plant/+/{name}", max_age_s = 0' for name in _METRIC_OF}
+    metrics = {name: f'metric = "{metric}"' for name, metric in _METRIC_OF.items()}
+    source = f'source = "sparkplug"\ngroup = "{_GROUP}"\nmachine = "{{device}}"'
+    lines = []
+    for table, head, values in ((TOPICS, 'machine = "{1}"', topics), (SPARKPLUG, source, metrics)):
+        lines += [f"[signals.{table}]", head, 'features = ["last"]\nevery_s = 0\nmin_gap_s = 0']
+        lines += [f"[signals.{table}.values]", *(f"{name} = {{ {keys} }}" for name, keys in values.items())]
+        lines += [f"[signals.{table}.trigger]", f'on_change = ["{_CYCLE}"]']
+    return lines
+
+
+def template() -> str:
+    """Makes a joined reading one as the model knows them."""
+    values = ",".join(f'"{name}":{{{{ input.{name}.last }}}}' for name in VALUES)
+    return f'{{"machine":"{{{{ topic }}}}",{values}}}'
+
+
+def _values(reading: str, cycle: int) -> dict[str, float]:
+    values = json.loads(reading)
+    return {**{name: values[name] for name in VALUES}, _CYCLE: cycle}
+
+
+def _sparkplug(topic: str, metrics: list[bytes], seq: int) -> Publication:
+    milliseconds = int(time.time() * 1000)
+    payload = _field(1, milliseconds) + b"".join(_field(2, metric) for metric in metrics) + _field(3, seq)
+    return Publication(topic=topic, payload=payload, qos=0)
+
+
+def _field(number: int, content: float | bytes) -> bytes:
+    """A field of a protocol buffer, whose number is at most 15: a double, an integer or bytes."""
+    if isinstance(content, float):
+        return bytes((number << 3 | 1,)) + struct.pack("<d", content)
+    if isinstance(content, bytes):
+        return bytes((number << 3 | 2,)) + as_varint(len(content)) + content
+    return bytes((number << 3,)) + as_varint(content)
