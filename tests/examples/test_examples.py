@@ -13,6 +13,7 @@ import jinja2
 import pytest
 
 from edge_agent.loader import config_hints, load_config
+from edge_agent.signals.signal_table import new_table
 from edge_agent.tools.demo.broker import free_port
 from tests.conftest import NO_MOSQUITTO
 from tests.helpers.client import Client
@@ -30,6 +31,20 @@ ESP32_BUFFER = 256
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("**/*.toml")), ids=lambda path: path.stem)
 def test_configurations_load_without_hints_but_for_the_model(path: Path) -> None:
     assert not list(config_hints(load_config(path)))
+
+
+def test_the_values_at_the_head_of_the_signals_example_make_a_reading() -> None:
+    path = EXAMPLES / "pump-signals.toml"
+    signals = new_table("pump", load_config(path).signals["pump"])
+    messages = re.findall(r"^#   (\S+) +(.+)$", path.read_text("utf-8"), flags=re.MULTILINE)
+    for topic, payload in messages:
+        assert not list(signals.receive(topic, payload.encode(), is_retained=False, now=0.0))
+    reading = next(signals.advance(600.0))
+    last = {name: figures["last"] for name, figures in reading.input.items()}
+    assert (reading.machine, last) == (
+        "pump-1",
+        {"vibration_mm_s": 7.9, "temperature_c": 81.5, "current_a": 11.2, "running": 1.0},
+    )
 
 
 @contextmanager

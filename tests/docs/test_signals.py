@@ -1,0 +1,33 @@
+"""docs/signals.md: each payload of its tables reads as the page says, and its first table makes the input shown."""
+
+import json
+import re
+import tomllib
+
+from edge_agent.core.signal_tables import SignalsTable, ValueTable
+from edge_agent.signals import values
+from tests.docs.pages import sample, samples, table
+
+
+def ways_to_read(payloads: str, keys: str) -> list[tuple[str, str]]:
+    """The payloads of a row, each with its keys as TOML. A row without keys reads them all alike."""
+    shown = re.findall(r"`([^`]+)`", re.sub(r"\([^)]*\)", "", payloads))
+    written = "\n".join(re.findall(r"`(\w+ = [^`]+)`", keys))
+    each = re.split(r"\n(?=path)", written)
+    return list(zip(shown, each if len(each) == len(shown) else [written] * len(shown), strict=True))
+
+
+def test_the_payloads_of_each_source_are_read_with_the_keys_beside_them() -> None:
+    found = []
+    for payloads, keys in table("signals", "Where values stand"):
+        for payload, text in ways_to_read(payloads, keys):
+            value = ValueTable.model_validate({"topic": "t", **tomllib.loads(text)})
+            found.append(values.read(value, values.parse(payload.encode()), 0.0, 60.0))
+    assert found == [7.9, 7.9, 1.0, 1.0, 81.5, 3.2, 27.3, 21.0, 21.0, 21.0, 91.5]
+
+
+def test_the_input_that_is_shown_has_the_fields_of_the_first_table() -> None:
+    config = tomllib.loads(samples("signals", "toml")[0])["signals"]["pump"]
+    shown = json.loads(sample("signals", "json", "slope_10m"))
+    fields = [f"{name}.{field}" for name, figures in shown.items() for field in figures]
+    assert fields == SignalsTable.model_validate(config).field_names()
