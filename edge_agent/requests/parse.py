@@ -173,7 +173,7 @@ class RequestParser:
             request.task, request.envelope = task, envelope
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
             request.deadline_at, request.deadline = self._deadline(task, envelope, message)
-            if task.config.keeps_latest:
+            if task.config.keep == "latest":
                 request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
         return request
 

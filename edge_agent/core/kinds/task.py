@@ -83,9 +83,9 @@ class TaskBase(Table):
     publish: str | None = None
     """Where answers to readings go; `{1}` is what the first wildcard of `subscribe` matched, `{machine}` the machine
     of `signals`. Default: `<root>/<site>/<id>/infer/<task>/response`."""
-    keep: Literal["all", "latest"] = "all"
+    keep: Literal["all", "latest"] = Field(default="all", validate_default=True)
     """`latest`: a newer reading on the same topic replaces one that waits, which ends as
-    `cancelled`/`superseded`."""
+    `cancelled`/`superseded`. With `signals` it is always so, for each machine."""
     reply: Literal["full", "output"] = "full"
     """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
     full to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
@@ -111,6 +111,11 @@ class TaskBase(Table):
             raise ValueError("requires `subscribe` or `signals`: it says where answers to their readings go")
         wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
         return checked(topics.publish_pattern_fault(publish, wildcards), publish)
+
+    @field_validator("keep")
+    @classmethod
+    def _keep_latest_signals(cls, keep: Literal["all", "latest"], info: ValidationInfo) -> Literal["all", "latest"]:
+        return keep if info.data.get("signals") is None else "latest"
 
     @field_validator("signals")
     @classmethod
@@ -166,11 +171,6 @@ class TaskBase(Table):
     def reply_pattern(self) -> str:
         """`publish`, with `{machine}` as a numbered wildcard."""
         return _machine_as_wildcard(self.publish or "") if self.signals is not None else self.publish or ""
-
-    @property
-    def keeps_latest(self) -> bool:
-        """Whether a newer reading replaces one that waits."""
-        return self.keep == "latest" or self.signals is not None
 
     @classmethod
     def value_faults(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - for kinds
