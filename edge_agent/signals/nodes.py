@@ -377,8 +377,11 @@ class SparkplugSource:
         return [Update(device.machine, taken)] if taken else []
 
     def _learn(self, device: _Device, metrics: Iterable[Metric]) -> None:
+        device.names.clear()
+        device.types.clear()
         for metric in metrics:
-            if metric.name in self._values:
+            # The first alias of a name: a birth that repeats one must not fill the memory.
+            if metric.name in self._values and metric.name not in device.types:
                 device.types[metric.name] = metric.datatype
                 if metric.alias is not None:
                     device.names[metric.alias] = metric.name

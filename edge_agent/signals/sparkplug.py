@@ -5,6 +5,7 @@ Protocol buffers are decoded by hand, because 100 lines cost a board less than a
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES, NotTakenError
 
 MAX_METRICS = 5000
+# Of all levels together. A whole birth of 5000 metrics with properties has 75,000.
+MAX_FIELDS = 100_000
 BD_SEQ = "bdSeq"
 REBIRTH = "Node Control/Rebirth"
 _COMPRESSED, _QUALITY = b"SPBV1.0_COMPRESSED", b"Quality"
@@ -92,12 +95,12 @@ def encode_rebirth(timestamp: int) -> bytes:
 
 
 def _payload(data: bytes) -> Payload:
-    payload = Payload()
-    for number, wire_type, content in _fields(data):
+    payload, count = Payload(), itertools.count()
+    for number, wire_type, content in _fields(data, count):
         if number == 2 and wire_type == _LENGTH_DELIMITED:
             if len(payload.metrics) >= MAX_METRICS:
                 raise NotTakenError("too-many-metrics")
-            payload.metrics.append(_metric(content))
+            payload.metrics.append(_metric(content, count))
         elif number == 1 and wire_type == _VARINT:
             payload.timestamp = content
         elif number == 3 and wire_type == _VARINT:
@@ -107,9 +110,10 @@ def _payload(data: bytes) -> Payload:
     return payload
 
 
-def _metric(data: bytes) -> Metric:
-    metric, properties = Metric(), b""
-    for number, wire_type, content in _fields(data):
+def _metric(data: bytes, count: Iterator[int]) -> Metric:
+    metric = Metric()
+    properties: list[bytes] = []
+    for number, wire_type, content in _fields(data, count):
         if wire_type == _VARINT:
             match number:
                 case 2:
@@ -131,7 +135,7 @@ def _metric(data: bytes) -> Metric:
                 case 1:
                     metric.name = content.decode()
                 case 9:
-                    properties += content
+                    properties.append(content)
                 case 15:
                     metric.value = content.decode()
                 case 16 | 17 | 18 | 19:
@@ -142,14 +146,14 @@ def _metric(data: bytes) -> Metric:
         elif number == 13 and wire_type == 1:
             metric.value = _DOUBLE.unpack(content)[0]
     if properties:
-        metric.quality = _quality(properties)
+        metric.quality = _quality(b"".join(properties), count)
     return metric
 
 
-def _quality(properties: bytes) -> int | None:
+def _quality(properties: bytes, count: Iterator[int]) -> int | None:
     keys: list[bytes] = []
     values: list[bytes] = []
-    for number, wire_type, content in _fields(properties):
+    for number, wire_type, content in _fields(properties, count):
         if (number, wire_type) == (1, 2):
             keys.append(content)
         elif (number, wire_type) == (2, 2):
@@ -157,7 +161,7 @@ def _quality(properties: bytes) -> int | None:
     if _QUALITY not in keys[: len(values)]:
         return None
     quality, is_null = None, False
-    for number, wire_type, content in _fields(values[keys.index(_QUALITY)]):
+    for number, wire_type, content in _fields(values[keys.index(_QUALITY)], count):
         match number, wire_type:
             case 2, 0:
                 is_null = content != 0
@@ -166,10 +170,15 @@ def _quality(properties: bytes) -> int | None:
     return None if is_null else quality
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Each field's number, wire type and content, an integer or bytes. Raises ValueError or IndexError."""
+def _fields(data: bytes, count: Iterator[int]) -> Iterator[tuple[int, int, Any]]:
+    """Each field's number, wire type and content, an integer or bytes.
+
+    count: Of the fields of the whole message. Raises ValueError, IndexError or NotTakenError.
+    """
     at, end = 0, len(data)
     while at < end:
+        if next(count) >= MAX_FIELDS:
+            raise NotTakenError("too-many-fields")
         key, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
         number, wire_type = key >> 3, key & 7
         if not 1 <= number < 1 << 29:

@@ -286,6 +286,16 @@ def test_a_stored_birth_tells_names_and_types_but_no_values(topic: str, *, is_re
     assert plant.values() == (2.5, 7.0)
 
 
+@pytest.mark.parametrize("is_retained", [True, False])
+def test_births_that_change_an_alias_again_and_again_do_not_fill_the_memory(*, is_retained: bool) -> None:
+    plant = Plant()
+    for seq in range(100):
+        metrics = ({"name": VIBRATION, "alias": seq * 100 + number, "datatype": FLOAT} for number in range(100))
+        plant.send("DBIRTH", encoded(seq, *metrics), is_retained=is_retained)
+    (node,) = plant.source._nodes.values()
+    assert [device.names for device in node.devices.values()] == [{9900: VIBRATION}]
+
+
 def test_a_gap_asks_for_a_rebirth_once_a_minute_and_less_often_while_it_does_not_help() -> None:
     plant = Plant(rebirth=True)
     plant.birth()

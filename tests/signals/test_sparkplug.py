@@ -204,6 +204,8 @@ def test_a_number_of_32_bits_keeps_the_digits_that_were_sent() -> None:
     ("payload", "reason"),
     [
         (Payload(metrics=[{}] * 5001).SerializeToString(), "too-many-metrics"),
+        (b"\x48\x00" * 100_001, "too-many-fields"),
+        (Payload(metrics=[{}, {"datatype": 1}]).SerializeToString() * 1000 + b"\x4a\x00" * 99_000, "too-many-fields"),
         (Payload(uuid="SPBV1.0_COMPRESSED", body=b"x").SerializeToString(), "compressed"),
         (b"\x52" + bytes(1_000_001), "too-long"),
         (b"\x13\x14", "bad-sparkplug"),
