@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from edge_agent.core.config import Config
@@ -29,6 +30,7 @@ from edge_agent.signals.machine import Reading
 from edge_agent.signals.nodes import RebirthLimiter
 from edge_agent.signals.recorder import Recorder
 from edge_agent.signals.signal_table import new_table
+from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 from edge_agent.status.alarms import Finding
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 # Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
 SAVE_S = 900.0
+# How long signals may hold the agent's thread at a time. After that, they leave it to others for three times as long.
+MAX_TURN_S = 0.05
 
 
 class Buffer:
@@ -53,6 +57,7 @@ class Buffer:
         return time.monotonic() + self.offset
 
     def put(self, message: Message | None) -> None:
+        message = _shortened(message)
         with self._lock:
             # The time is taken under the lock, so that entries are in the order of their times.
             self._entries.append((self.now(), message))
@@ -61,11 +66,21 @@ class Buffer:
                 self._bytes -= _size(self._entries.popleft()[1])
                 self.dropped += 1
 
-    def take(self) -> tuple[float, deque[tuple[float, Message | None]]]:
-        """The present time, and everything that arrived before it."""
+    def take(self, seconds: float) -> Iterator[tuple[float, Message | None]]:
+        """What has arrived, the oldest first, for at most this time; the rest stays."""
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at:
+            with self._lock:
+                if not self._entries:
+                    return
+                at, message = self._entries.popleft()
+                self._bytes -= _size(message)
+            yield at, message
+
+    def taken_until(self) -> float:
+        """The time before which nothing is left."""
         with self._lock:
-            entries, self._entries, self._bytes = self._entries, deque(), 0
-            return self.now(), entries
+            return self._entries[0][0] if self._entries else self.now()
 
 
 class Feed:
@@ -87,6 +102,7 @@ class Feed:
             if table.record_every_s
         }
         self._is_stopping = False
+        self._resumes_at = 0.0
         self._save_at = time.monotonic() + SAVE_S
 
     def start(self) -> None:
@@ -99,10 +115,9 @@ class Feed:
         self._is_stopping = True
         self.link.stop(timeout_s)
         self._buffer.put(None)
-        now, entries = self._buffer.take()
-        for _ in self._readings(entries):
+        for _ in self._readings(self._buffer.take(timeout_s)):
             pass  # It is too late to ask, but the saved windows should have what has arrived.
-        self._save(now)
+        self._save(self._buffer.taken_until())
 
     @property
     def network_threads_alive(self) -> dict[str, bool]:
@@ -111,8 +126,11 @@ class Feed:
 
     def tick(self, now: float) -> Iterator[Message]:
         """The readings that are due, as messages for `Admission.receive`."""
-        until, entries = self._buffer.take()
-        yield from map(self._message, self._readings(entries))
+        started_at = time.monotonic()
+        if started_at < self._resumes_at:
+            return
+        yield from map(self._message, self._readings(self._buffer.take(MAX_TURN_S)))
+        until = self._buffer.taken_until()
         for name, table in self.tables.items():
             yield from map(self._message, table.advance(until))
             for publication in table.source.take_requests(until):
@@ -123,9 +141,12 @@ class Feed:
         if now >= self._save_at:
             self._save(until)
             self._save_at = now + SAVE_S
+        ended_at = time.monotonic()
+        self._resumes_at = ended_at + 3 * (ended_at - started_at)
 
     def as_health(self, now: float) -> dict[str, Any]:  # noqa: ARG002 - a Part's
-        return {"signals": {name: table.as_health() for name, table in self.tables.items()}}
+        dropped = {"dropped_total": self._buffer.dropped}
+        return {"signals": {name: table.as_health() | dropped for name, table in self.tables.items()}}
 
     def reasons(self) -> Mapping[str, bool]:
         lacks = any(table.lacking() for table in self.tables.values())
@@ -171,6 +192,13 @@ class Feed:
             state_file.save(self._state_path, self.tables, now)
         except OSError as error:
             log.warning("%s cannot be written, so windows would be empty after a restart: %s", self._state_path, error)
+
+
+def _shortened(message: Message | None) -> Message | None:
+    """A payload that is too long is refused, but must not push others out until then."""
+    if message is None or len(message.payload) <= MAX_PAYLOAD_BYTES:
+        return message
+    return replace(message, payload=message.payload[: MAX_PAYLOAD_BYTES + 1])
 
 
 def _size(message: Message | None) -> int:

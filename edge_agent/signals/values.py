@@ -11,6 +11,8 @@ from edge_agent.core.signal_tables import Path, ValueTable
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, number_of, parse_json
 
 MAX_PAYLOAD_BYTES = 1_000_000
+# Each value of a table may search an array.
+MAX_COMMAS = 50_000
 _GOOD_QUALITY = 192
 
 
@@ -33,7 +35,7 @@ class NotTakenError(Exception):
 
 def parse(payload: bytes) -> Any:
     """The payload as JSON, or as text if it is not JSON. Raises NotTakenError."""
-    if len(payload) > MAX_PAYLOAD_BYTES:
+    if len(payload) > MAX_PAYLOAD_BYTES or payload.count(b",") > MAX_COMMAS:
         raise NotTakenError("too-long")
     try:
         text = payload.decode("utf-8").strip()

@@ -95,6 +95,7 @@ def test_payloads_of_each_source_are_read(name: str) -> None:
         (b"\xff\xfe", "not-text"),
         (b"  ", "empty"),
         (b"1" * 1_000_001, "too-long"),
+        (b"[" + b"1," * 50_001 + b"1]", "too-long"),
     ],
 )
 def test_what_is_no_number_is_not_taken(payload: bytes, reason: str) -> None:

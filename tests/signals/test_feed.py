@@ -1,0 +1,108 @@
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.core.messages import Message
+from edge_agent.loader import load_config
+from edge_agent.mqtt.link import MqttLink, Received
+from edge_agent.signals.feed import MAX_TURN_S, MAX_WAITING, Feed
+from edge_agent.signals.values import MAX_PAYLOAD_BYTES
+
+CONFIG = """
+state_dir = "state"
+[device]
+site = "hall1"
+id = "board1"
+[models.default]
+path = "echo:"
+[signals.pump]
+window_s = 60
+every_s = 0
+min_gap_s = 0
+features = ["last"]
+[signals.pump.values]
+vib = { topic = "plant/+/vib", path = ["value"] }
+[signals.pump.trigger]
+on_change = ["vib"]
+"""
+
+
+class Plant:
+    """A feed without a broker."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "config.toml").write_text(CONFIG, "utf-8")
+        config = load_config(folder / "config.toml")
+        self.feed = Feed(config, MqttLink("control", config.mqtt, lambda _: None))
+
+    def send(self, payload: bytes, topic: str = "plant/a/vib") -> None:
+        message = Message(topic=topic, payload=payload, qos=0, packet_id=0, received_at=time.monotonic())
+        self.feed._on_link_event(Received(link=self.feed.link, epoch=1, message=message))
+
+    def readings(self) -> list[Any]:
+        return [json.loads(reading.payload) for reading in self.feed.tick(time.monotonic())]
+
+    @property
+    def health(self) -> dict[str, Any]:
+        health: dict[str, Any] = self.feed.as_health(0.0)["signals"]["pump"]
+        return health
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    return Plant(tmp_path)
+
+
+def test_a_flood_takes_its_turn_of_the_thread_and_no_more_until_others_had_theirs(plant: Plant) -> None:
+    payload = b'{"value":1,"x":[' + b",".join([b"1.5"] * 49_000) + b"]}"
+    for _ in range(60):
+        plant.send(payload)
+    started_at = time.monotonic()
+    plant.readings()
+    turn_s = time.monotonic() - started_at
+    assert turn_s < MAX_TURN_S + 0.5
+    assert 0 < len(plant.feed._buffer._entries) < 60
+    waiting = len(plant.feed._buffer._entries)
+    plant.readings()
+    assert len(plant.feed._buffer._entries) == waiting
+    time.sleep(3 * turn_s)
+    plant.readings()
+    assert len(plant.feed._buffer._entries) < waiting
+
+
+def test_all_that_arrived_is_read_in_its_order(plant: Plant) -> None:
+    lasts: list[float] = []
+    for number in range(2000):
+        plant.send(b'{"value":%d}' % number)
+    ends_at = time.monotonic() + 10
+    while len(lasts) < 1999 and time.monotonic() < ends_at:
+        lasts += [reading["vib"]["last"] for reading in plant.readings()]
+    assert lasts == list(range(1, 2000))
+
+
+def test_what_comes_too_fast_is_dropped_and_counted(plant: Plant) -> None:
+    for number in range(MAX_WAITING + 7):
+        plant.send(b'{"value":%d}' % number)
+    assert plant.health["dropped_total"] == 7
+
+
+def test_a_payload_that_is_too_long_pushes_no_others_out(plant: Plant) -> None:
+    plant.send(b'{"value":1}')
+    plant.send(b"1" * 20 * MAX_PAYLOAD_BYTES)
+    plant.send(b'{"value":2}')
+    assert [reading["vib"]["last"] for reading in plant.readings()] == [2]
+    assert plant.health["not_taken"] == {"too-long": 1}
+
+
+@pytest.mark.parametrize("number", ["1e308", "-1e308", "1e400", "NaN", "Infinity", "-1e155", '"1e200"', "1" * 400])
+def test_no_number_of_a_plant_stops_the_readings(plant: Plant, number: str) -> None:
+    lasts = []
+    for text in ("1", number, "2", number, "3"):
+        plant.send(f'{{"value":{text}}}'.encode())
+    lasts += [reading["vib"]["last"] for reading in plant.readings()]
+    assert lasts == [2, 3]
+    assert all(map(math.isfinite, lasts))
