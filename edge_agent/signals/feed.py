@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 # Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
 SAVE_S = 900.0
-# How long signals may hold the agent's thread at a time. After that, they leave it to others for three times as long.
+# How long signals may hold the agent's thread at a time. Afterwards they leave it alone for three times as long.
 MAX_TURN_S = 0.05
 
 
@@ -67,7 +67,7 @@ class Buffer:
                 self.dropped += 1
 
     def take(self, seconds: float) -> Iterator[tuple[float, Message | None]]:
-        """What has arrived, the oldest first, for at most this time; the rest stays."""
+        """Takes what has arrived, the oldest first, for this many seconds at most; the rest stays."""
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
             with self._lock:
@@ -78,7 +78,7 @@ class Buffer:
             yield at, message
 
     def taken_until(self) -> float:
-        """The time before which nothing is left."""
+        """The time up to which everything has been taken."""
         with self._lock:
             return self._entries[0][0] if self._entries else self.now()
 
@@ -195,7 +195,7 @@ class Feed:
 
 
 def _shortened(message: Message | None) -> Message | None:
-    """A payload that is too long is refused, but must not push others out until then."""
+    """Cuts a payload that will be refused as too long, so that it pushes no others out of the buffer."""
     if message is None or len(message.payload) <= MAX_PAYLOAD_BYTES:
         return message
     return replace(message, payload=message.payload[: MAX_PAYLOAD_BYTES + 1])

@@ -11,7 +11,7 @@ from edge_agent.core.signal_tables import Path, ValueTable
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, number_of, parse_json
 
 MAX_PAYLOAD_BYTES = 1_000_000
-# Each value of a table may search an array.
+# Bounds the work, because each value of a table may search an array.
 MAX_COMMAS = 50_000
 _GOOD_QUALITY = 192
 
