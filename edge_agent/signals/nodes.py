@@ -19,7 +19,7 @@ from typing import Any
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import MAX_METRIC_CHARS, SignalsTable
 from edge_agent.signals import sparkplug, values
-from edge_agent.signals.source import Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, Update
 from edge_agent.signals.sparkplug import Metric, Payload
 from edge_agent.signals.values import NotTakenError
 
@@ -172,6 +172,8 @@ class SparkplugSource:
         address = self._address(topic)
         if address is None:
             return []
+        if len(topic) > MAX_TOPIC_CHARS:
+            raise NotTakenError("too-long")
         group, kind, name, device = address
         content = sparkplug.decode(payload)
         node = self._node(group, name, now)

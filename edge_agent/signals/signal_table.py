@@ -11,13 +11,13 @@ import itertools
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
 from edge_agent.signals.machine import EVERY, Machine, Reading
 from edge_agent.signals.nodes import RebirthLimiter, SparkplugSource
-from edge_agent.signals.source import Source, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, Source, Update
 from edge_agent.signals.topic_source import TopicSource
 from edge_agent.signals.values import NotTakenError
 
@@ -45,10 +45,10 @@ class SignalTable:
         """Takes one message, which may be for another table. Yields the readings that are due by then."""
         yield from self.advance(now)
         try:
-            updates = self.source.read(topic, payload, is_retained=is_retained, now=now)
+            updates: Sequence[Update] = self.source.read(topic, payload, is_retained=is_retained, now=now)
         except NotTakenError as error:
             self.not_taken[error.reason] += 1
-            return
+            updates = error.updates
         yield from self._take(updates, now, is_retained=is_retained)
 
     def advance(self, now: float) -> Iterator[Reading]:
@@ -105,7 +105,7 @@ class SignalTable:
             **self.source.as_health(),
         }
 
-    def _take(self, updates: list[Update], now: float, *, is_retained: bool) -> Iterator[Reading]:
+    def _take(self, updates: Sequence[Update], now: float, *, is_retained: bool) -> Iterator[Reading]:
         for update in updates:
             machine = self._machine(update.machine, now)
             if machine is None:
@@ -121,7 +121,7 @@ class SignalTable:
         if machine is None:
             if machine_fault(name) or len(self.machines) >= self.config.max_machines:
                 if len(self.refused) < self.config.max_machines:
-                    self.refused.add(name)
+                    self.refused.add(name[:MAX_TOPIC_CHARS])
                 return None
             machine = Machine(self.name, name, self.config, now)
             self.adopt(machine, now)

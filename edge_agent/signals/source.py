@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from edge_agent.core.messages import Publication
 
+# What is kept of a longer topic could fill the memory.
+MAX_TOPIC_CHARS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Update:

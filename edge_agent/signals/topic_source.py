@@ -9,7 +9,8 @@ from edge_agent.core import topics
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import values
-from edge_agent.signals.source import Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, Update
+from edge_agent.signals.values import NotTakenError
 
 # A plant that makes up new topics must not fill the memory.
 _MAX_ROUTES = 10_000
@@ -28,17 +29,24 @@ class TopicSource:
         if not routes:
             return []
         document, config = values.parse(payload), self._config
-        updates = []
+        updates: list[Update] = []
+        reason = None
         for machine, names in routes.items():
             taken: dict[str, float | None] = {}
             for name in names:
                 if is_retained and not config.values[name].retained:
                     continue
-                content = values.read(config.values[name], document, now, config.max_age_of(name))
+                try:
+                    content = values.read(config.values[name], document, now, config.max_age_of(name))
+                except NotTakenError as error:
+                    reason = reason or error.reason
+                    continue
                 if not isinstance(content, values.Absent):
                     taken[name] = content
             if taken:
                 updates.append(Update(machine, taken))
+        if reason is not None:
+            raise NotTakenError(reason, updates)
         return updates
 
     def advance(self, now: float) -> list[Update]:  # noqa: ARG002 - a Source's
@@ -62,7 +70,9 @@ class TopicSource:
         if routes is None:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
-            routes = self._routes[topic] = {}
+            routes = {}
+            if len(topic) <= MAX_TOPIC_CHARS:
+                self._routes[topic] = routes
             for name, value in self._config.values.items():
                 matched = topics.wildcard_values(value.topic or "", topic)
                 if matched is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 from edge_agent.core.clock import parse_device_time
 from edge_agent.core.signal_tables import Path, ValueTable
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, number_of, parse_json
+from edge_agent.signals.source import Update
 
 MAX_PAYLOAD_BYTES = 1_000_000
 # Bounds the work, because each value of a table may search an array.
@@ -26,11 +27,13 @@ ABSENT = Absent.ABSENT
 
 
 class NotTakenError(Exception):
-    """A payload that cannot be used. `health` counts it by `reason`."""
+    """A payload, or a value in it, that cannot be used. `health` counts it by `reason`."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, updates: Sequence[Update] = ()) -> None:
+        """updates: What could be used of the payload nevertheless."""
         super().__init__(reason)
         self.reason = reason
+        self.updates = updates
 
 
 def parse(payload: bytes) -> Any:

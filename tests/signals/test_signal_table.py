@@ -1,5 +1,6 @@
 import math
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,32 @@ def test_several_values_of_one_payload_make_one_reading() -> None:
     # A message with what changed alone leaves the other value as it was.
     (reading,) = send(meters, "tele/m/SENSOR", '{"E":{"volts":232}}', 2)
     assert reading.input["amps"]["last"] == 2.0
+
+
+def test_a_value_that_does_not_read_leaves_the_others_of_its_payload() -> None:
+    values = {name: {"topic": "tele/+/SENSOR", "path": [name]} for name in ("volts", "amps")}
+    meters = table(values, features=["last"])
+    send(meters, "tele/m/SENSOR", '{"volts":230,"amps":1}', 0)
+    send(meters, "tele/m/SENSOR", '{"volts":"unavailable","amps":2}', 1)
+    (reading,) = meters.advance(START + 10)
+    assert reading.input == {"volts": {"last": 230.0}, "amps": {"last": 2.0}}
+    assert meters.not_taken == {"not-a-number": 1}
+
+
+@pytest.mark.parametrize("source", ["topics", "sparkplug"])
+def test_made_up_topics_do_not_fill_the_memory(source: str) -> None:
+    value = {"metric": "V"} if source == "sparkplug" else {"topic": "plant/+/vib"}
+    pumps, readings = table({"vib": value}, source=source), list[Reading]()
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            name = f"{number}{'x' * 30_000}"
+            topic = f"spBv1.0/Plant/DDATA/node/{name}" if source == "sparkplug" else f"plant/{name}/vib"
+            readings += pumps.receive(topic, b"\x18\x01", is_retained=False, now=START)
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert (readings, pumps.machines) == ([], {})
 
 
 def test_numbers_have_six_digits() -> None:
