@@ -19,7 +19,7 @@ def ways_to_read(payloads: str, keys: str) -> list[tuple[str, str]]:
 
 def test_the_payloads_of_each_source_are_read_with_the_keys_beside_them() -> None:
     found = []
-    for payloads, keys in table("signals", "Where values stand"):
+    for payloads, keys in table("signals", "Where a payload has its value"):
         for payload, text in ways_to_read(payloads, keys):
             value = ValueTable.model_validate({"topic": "t", **tomllib.loads(text)})
             found.append(values.read(value, values.parse(payload.encode()), 0.0, 60.0))
