@@ -39,7 +39,7 @@ def hear(site: Site, *texts: str) -> list[bytes]:
     return [message.payload for message in site.client.on(f"plant/changes/p{site.protocol}/is")]
 
 
-def test_who_listens_hears_what_changes_and_who_comes_later_the_last_answer(
+def test_subscribers_get_changed_answers_and_late_ones_the_retained_answer(
     start_site: StartSite, connect: Connect, protocol: str
 ) -> None:
     site = start_site(protocol, more=PUMP)

@@ -1,4 +1,4 @@
-"""docs/signals.md: each payload of its tables reads as the page says, and its first table makes the input shown."""
+"""docs/signals.md: its payloads have the values that it says, and its input is that of its first table."""
 
 import json
 import re

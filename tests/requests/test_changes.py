@@ -57,7 +57,7 @@ def test_an_answer_is_published_if_it_differs_from_the_last_one() -> None:
     assert plant.desk.dispatcher.as_health(0.0)["inference"]["requests_total"] == 6
 
 
-def test_no_output_and_each_code_is_an_answer_of_its_own() -> None:
+def test_no_output_and_each_error_code_are_answers_of_their_own() -> None:
     plant = Plant()
     plant.read(GOOD, UNSURE, UNSURE, failed, failed, GOOD)
     plant.desk.dispatcher.admission.is_draining = True
@@ -105,7 +105,7 @@ def test_an_unchanged_answer_is_published_again_after_a_time() -> None:
     assert plant.told == 3 * ["good"]
 
 
-def test_who_asks_is_always_answered() -> None:
+def test_replies_to_requests_are_always_published() -> None:
     plant = Plant()
     plant.read(GOOD)
     payloads: tuple[str | dict[str, Any], ...] = ("x", {"input": "x", "id": 1})
@@ -115,7 +115,7 @@ def test_who_asks_is_always_answered() -> None:
     assert [one.topic for one in plant.desk.publications] == ["plant/1/is", *2 * [f"{BASE}/infer/pump/response"]]
 
 
-def test_a_reading_that_a_newer_one_replaces_is_no_answer() -> None:
+def test_a_reading_that_a_newer_one_replaces_does_not_count_as_an_answer() -> None:
     plant = Plant('keep = "latest"\n')
     plant.read(GOOD)
     for number in range(2, 6):  # the first of them runs, the last waits
@@ -136,7 +136,7 @@ def test_a_repeated_reading_is_not_answered_again() -> None:
     assert plant.desk.dispatcher.replies.duplicates_total == 2
 
 
-def test_of_more_topics_than_are_remembered_the_oldest_is_published_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_topic_answered_least_recently_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "MAX_TOPICS", 2)
     plant = Plant()
     for pump in "1213121":  # 2 goes for 3, 3 for 2
@@ -144,7 +144,7 @@ def test_of_more_topics_than_are_remembered_the_oldest_is_published_again(monkey
     assert [one.topic[6] for one in plant.desk.publications] == ["1", "2", "3", "2"]
 
 
-def test_of_unusual_the_rarity_does_not_count() -> None:
+def test_the_rarity_of_an_unusual_reading_does_not_count() -> None:
     task = UnusualTask(kind="unusual")
     rare, rarer, usual = (
         {"unusual": is_unusual, "rarity": rarity, "because": []}

@@ -92,7 +92,7 @@ def test_the_proposal_is_a_configuration() -> None:
     }
 
 
-def test_what_is_no_value_is_left_out() -> None:
+def test_texts_that_are_neither_numbers_nor_states_are_left_out() -> None:
     assert propose(heard()) is None
     assert (
         propose(heard(*((f"plant/a/log{n}", f"pump started at {n} by somebody in a hurry") for n in range(9)))) is None
@@ -100,7 +100,7 @@ def test_what_is_no_value_is_left_out() -> None:
     assert propose(heard(("a/b", "\0"), ("a/b", "{"))) is None
 
 
-def test_no_more_is_proposed_than_a_table_takes_and_names_are_unique() -> None:
+def test_a_proposal_fits_into_a_table_and_its_names_are_unique() -> None:
     pairs = [(f"plant/p{number}/x{value}/temp", "1") for number in (1, 2) for value in range(40)]
     proposal = propose(heard(*pairs))
     assert proposal is not None

@@ -57,7 +57,7 @@ def plant(tmp_path: Path) -> Plant:
     return Plant(tmp_path)
 
 
-def test_a_flood_takes_its_turn_of_the_thread_and_no_more_until_others_had_theirs(plant: Plant) -> None:
+def test_a_flood_takes_a_turn_of_the_thread_and_then_waits_for_others(plant: Plant) -> None:
     payload = b'{"value":1,"x":[' + b",".join([b"1.5"] * 49_000) + b"]}"
     for _ in range(60):
         plant.send(payload)
@@ -74,7 +74,7 @@ def test_a_flood_takes_its_turn_of_the_thread_and_no_more_until_others_had_their
     assert len(plant.feed._buffer._entries) < waiting
 
 
-def test_all_that_arrived_is_read_in_its_order(plant: Plant) -> None:
+def test_messages_are_read_in_the_order_of_their_arrival(plant: Plant) -> None:
     lasts: list[float] = []
     for number in range(2000):
         plant.send(b'{"value":%d}' % number)
@@ -84,13 +84,13 @@ def test_all_that_arrived_is_read_in_its_order(plant: Plant) -> None:
     assert lasts == list(range(1, 2000))
 
 
-def test_what_comes_too_fast_is_dropped_and_counted(plant: Plant) -> None:
+def test_messages_that_come_too_fast_are_dropped_and_counted(plant: Plant) -> None:
     for number in range(MAX_WAITING + 7):
         plant.send(b'{"value":%d}' % number)
     assert plant.health["dropped_total"] == 7
 
 
-def test_a_payload_that_is_too_long_pushes_no_others_out(plant: Plant) -> None:
+def test_a_payload_that_is_too_long_does_not_push_others_out(plant: Plant) -> None:
     plant.send(b'{"value":1}')
     plant.send(b"1" * 20 * MAX_PAYLOAD_BYTES)
     plant.send(b'{"value":2}')

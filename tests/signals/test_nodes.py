@@ -130,7 +130,7 @@ def test_devices_of_one_node_may_use_the_same_aliases() -> None:
         {"bytes_value": b"12"},
     ],
 )
-def test_null_bad_quality_and_what_is_no_number_make_a_value_missing(metric: dict[str, Any]) -> None:
+def test_null_bad_quality_and_text_that_is_not_a_number_make_a_value_missing(metric: dict[str, Any]) -> None:
     plant = Plant()
     plant.birth()
     plant.data({"alias": 1, **metric})
@@ -147,7 +147,7 @@ def test_good_quality_and_mapped_texts_are_values() -> None:
     assert plant.values() == (3.0, 1.0)
 
 
-def test_historical_metrics_are_counted_and_raised_only_where_nothing_else_is_said() -> None:
+def test_historical_metrics_are_counted_and_raised_only_if_a_message_has_nothing_else() -> None:
     plant = Plant()
     plant.birth()
     old = {"alias": 1, "float_value": 99.0, "is_historical": True}
@@ -160,7 +160,7 @@ def test_historical_metrics_are_counted_and_raised_only_where_nothing_else_is_sa
     assert plant.health["metrics_not_taken"] == {"historical": 1}
 
 
-def test_a_node_death_takes_its_devices_along_and_a_device_death_that_one() -> None:
+def test_the_death_of_a_node_ends_its_devices_and_that_of_a_device_only_this_one() -> None:
     plant = Plant()
     plant.birth()
     plant.send("DDEATH", encoded(plant.next()))
@@ -214,7 +214,7 @@ def test_only_the_death_of_an_earlier_session_is_ignored(
     assert plant.values() == (MISSING if is_taken else (2.5, 70.0))
 
 
-def test_a_node_that_comes_back_may_number_its_metrics_anew() -> None:
+def test_a_node_that_comes_back_may_assign_other_aliases() -> None:
     plant = Plant()
     plant.birth(session=1)
     plant.send("NDEATH", encoded(None, bd_seq(1)))
@@ -233,7 +233,7 @@ def test_a_birth_of_the_node_makes_devices_wait_for_their_own() -> None:
     assert plant.values() == (3.0, None)
 
 
-def test_a_lost_connection_forgets_births_so_that_no_alias_is_read_wrongly() -> None:
+def test_a_lost_connection_forgets_births_so_that_no_alias_is_misread() -> None:
     plant = Plant(rebirth=True)
     plant.birth()
     plant.source.on_connection_lost()
@@ -247,7 +247,7 @@ def test_a_lost_connection_forgets_births_so_that_no_alias_is_read_wrongly() -> 
     assert plant.requests() == ["spBv1.0/Plant/NCMD/n"]
 
 
-def test_a_lost_connection_ends_waiting_and_what_is_known_of_sessions() -> None:
+def test_a_lost_connection_empties_the_reorder_buffer_and_forgets_sessions() -> None:
     plant = Plant()
     plant.birth(session=5)
     plant.seq += 1
@@ -270,7 +270,7 @@ def test_a_lost_connection_ends_waiting_and_what_is_known_of_sessions() -> None:
         ("spBv1.0/Plant/DBIRTH/n/d", True),
     ],
 )
-def test_a_stored_birth_tells_names_and_types_but_no_values(topic: str, *, is_retained: bool) -> None:
+def test_a_stored_birth_gives_names_and_types_but_no_values(topic: str, *, is_retained: bool) -> None:
     plant = Plant(certificates=True)
     assert "$sparkplug/certificates/spBv1.0/Plant/DBIRTH/+/+" in plant.source.filters
     birth = encoded(1, *birth_of(99.0, 99))
@@ -315,7 +315,7 @@ def test_a_gap_asks_for_a_rebirth_once_a_minute_and_less_often_while_it_does_not
     assert plant.requests() == []
 
 
-def test_a_node_that_loses_messages_for_ever_is_asked_at_most_once_a_minute() -> None:
+def test_a_node_that_keeps_losing_messages_is_asked_at_most_once_a_minute() -> None:
     plant = Plant(rebirth=True)
     plant.birth()
     asked: list[int] = []
@@ -330,7 +330,7 @@ def test_a_node_that_loses_messages_for_ever_is_asked_at_most_once_a_minute() ->
     assert min(later - earlier for earlier, later in itertools.pairwise(asked)) >= 60
 
 
-def test_nothing_is_asked_unless_it_is_allowed() -> None:
+def test_no_rebirth_is_requested_unless_it_is_allowed() -> None:
     plant = Plant()
     plant.birth()
     plant.seq += 5
@@ -380,7 +380,7 @@ def test_a_device_that_died_is_not_read_by_name_even_if_the_node_is_not_known() 
     assert plant.health["metrics_not_taken"] == {"no-birth": 1}
 
 
-def test_what_waits_from_before_a_birth_is_told_by_its_time() -> None:
+def test_the_timestamp_tells_whether_a_waiting_message_is_older_than_a_birth() -> None:
     plant = Plant()
     plant.birth(session=1)
     # Message 2 is lost; 3 is of the old session, and the new one has another 3.
@@ -393,7 +393,7 @@ def test_what_waits_from_before_a_birth_is_told_by_its_time() -> None:
     assert plant.values() == (4.0, 72.0)
 
 
-def test_a_birth_of_a_device_that_overtook_its_node_s_counts_even_if_another_message_is_lost() -> None:
+def test_the_birth_of_a_device_that_overtook_its_nodes_counts_even_if_another_message_is_lost() -> None:
     plant = Plant()
     plant.birth(session=1)
     plant.send("DBIRTH", encoded(5, *birth_of(3.0, 71), timestamp=2005))
@@ -402,7 +402,7 @@ def test_a_birth_of_a_device_that_overtook_its_node_s_counts_even_if_another_mes
     assert (plant.values(), plant.health["gaps_total"]) == ((3.0, 71.0), 1)
 
 
-def test_what_waits_from_long_before_a_birth_is_not_of_its_session() -> None:
+def test_a_message_that_waits_from_long_before_a_birth_is_of_an_earlier_session() -> None:
     plant = Plant()
     plant.birth(session=1)
     plant.send("DDATA", encoded(200, {"alias": 1, "float_value": 99.0}))
@@ -412,7 +412,7 @@ def test_what_waits_from_long_before_a_birth_is_not_of_its_session() -> None:
     assert (plant.values(), plant.health["gaps_total"]) == ((3.0, 71.0), 0)
 
 
-def test_what_waited_in_vain_is_taken_in_the_order_of_its_numbers() -> None:
+def test_messages_that_waited_in_vain_are_taken_in_the_order_of_their_numbers() -> None:
     plant = Plant()
     plant.birth()
     plant.send("DDATA", encoded(8, {"alias": 1, "float_value": 8.0}))
@@ -421,7 +421,7 @@ def test_what_waited_in_vain_is_taken_in_the_order_of_its_numbers() -> None:
     assert plant.values() == (8.0, 6.0)
 
 
-def test_a_count_that_goes_on_beyond_255_is_read() -> None:
+def test_a_node_whose_sequence_does_not_wrap_at_255_is_read() -> None:
     plant = Plant()
     plant.send("NBIRTH", encoded(254))
     plant.send("DBIRTH", encoded(255, *birth_of(1.0, 1)))
@@ -430,7 +430,7 @@ def test_a_count_that_goes_on_beyond_255_is_read() -> None:
     assert plant.values() == (3.0, 1.0)
 
 
-def test_a_copy_that_waits_behind_a_gap_does_not_turn_the_count_back() -> None:
+def test_a_duplicate_that_waits_behind_a_gap_does_not_turn_the_sequence_back() -> None:
     plant = Plant()
     plant.birth()
     for seq in (6, 7, 1, 8):
@@ -483,7 +483,7 @@ def test_messages_out_of_order_give_the_same_values(*, delays: list[int], is_kno
     assert (shuffled.values(), shuffled.health) == (ordered.values(), ordered.health)
 
 
-def test_a_message_that_comes_twice_or_far_too_late_is_not_taken() -> None:
+def test_duplicates_and_messages_that_come_far_too_late_are_not_taken() -> None:
     plant = Plant()
     plant.birth()
     plant.data({"alias": 1, "float_value": 3.0})
@@ -496,7 +496,7 @@ def test_a_message_that_comes_twice_or_far_too_late_is_not_taken() -> None:
     assert (plant.health["gaps_total"], plant.health["metrics_not_taken"]) == (0, {"out-of-order": 1})
 
 
-def test_a_node_that_does_not_count_or_counts_wrongly_is_read_all_the_same() -> None:
+def test_a_node_with_no_or_wrong_sequence_numbers_is_read_anyway() -> None:
     plant = Plant()
     plant.send("NBIRTH", encoded(None, bd_seq(0)))
     plant.send("DBIRTH", encoded(None, *birth_of(1.0, 1)))
@@ -509,7 +509,7 @@ def test_a_node_that_does_not_count_or_counts_wrongly_is_read_all_the_same() -> 
     assert (plant.values(), plant.health["gaps_total"]) == ((3.0, 1.0), 1)
 
 
-def test_a_node_that_starts_counting_anew_without_a_birth_is_a_gap() -> None:
+def test_a_sequence_that_restarts_without_a_birth_is_a_gap() -> None:
     plant = Plant()
     plant.birth()
     plant.seq = 199
@@ -543,7 +543,7 @@ def test_a_node_that_starts_counting_anew_without_a_birth_is_a_gap() -> None:
         ({}, "plant/pump-7/vibration", None),
     ],
 )
-def test_a_topic_tells_the_machine(keys: dict[str, Any], topic: str, machine: str | None) -> None:
+def test_the_topic_names_the_machine(keys: dict[str, Any], topic: str, machine: str | None) -> None:
     plant = Plant(**keys)
     payload = encoded(0, *birth_of(1.0, 1))
     plant.send("", payload, topic=topic)
@@ -551,12 +551,12 @@ def test_a_topic_tells_the_machine(keys: dict[str, Any], topic: str, machine: st
     assert list(plant.machines) == ([] if machine is None else [machine])
 
 
-def test_a_node_that_gives_no_device_cannot_name_a_machine_after_one() -> None:
+def test_metrics_of_nodes_cannot_name_a_machine_after_a_device() -> None:
     with pytest.raises(ValidationError, match=r"machine: should be made from \{group\}, \{node\} \(got"):
         config(device="", machine="{node}/{device}")
 
 
-def test_the_messages_of_all_devices_are_heard_because_the_node_numbers_them_together() -> None:
+def test_all_devices_are_subscribed_to_because_they_share_the_sequence_of_their_node() -> None:
     source = SparkplugSource(config(node="n", device="d"))
     assert source.filters == {
         *(f"spBv1.0/Plant/{kind}/n" for kind in ("NBIRTH", "NDATA", "NDEATH")),
@@ -568,7 +568,7 @@ def test_the_messages_of_all_devices_are_heard_because_the_node_numbers_them_tog
     assert source.due_at is None
 
 
-def test_more_nodes_than_fit_are_refused_until_others_are_long_gone() -> None:
+def test_too_many_nodes_are_refused_until_others_are_long_gone() -> None:
     plant = Plant(device="", forget_s=60)
     for number in range(256):
         plant.send("", encoded(0, bd_seq(0)), topic=f"spBv1.0/Plant/NBIRTH/{number}")
@@ -595,7 +595,7 @@ def test_devices_that_a_node_makes_up_are_bounded() -> None:
         plant.send("", encoded(None, *birth_of(1.0, 1)), topic="spBv1.0/Plant/DBIRTH/n/extra")
 
 
-def test_bytes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_of_the_reorder_buffer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "MAX_WAITING_BYTES", 40)
     plant = Plant()
     plant.birth()
@@ -605,14 +605,14 @@ def test_bytes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plant.values() == (8.0, 70.0)
 
 
-def test_nodes_that_were_asked_long_ago_are_forgotten() -> None:
+def test_the_limiter_forgets_nodes_that_were_asked_long_ago() -> None:
     limiter = RebirthLimiter()
     for number in range(5000):
         assert limiter.allow(f"spBv1.0/Plant/NCMD/{number}", START + 10 * number)
     assert len(limiter._asked) <= 1024
 
 
-def test_messages_that_wait_are_bounded() -> None:
+def test_the_messages_of_the_reorder_buffer_are_bounded() -> None:
     plant = Plant()
     plant.birth()
     for seq in range(10, 80):
@@ -621,7 +621,7 @@ def test_messages_that_wait_are_bounded() -> None:
     assert plant.source.due_at is None
 
 
-def test_a_table_reads_what_had_to_wait_at_its_time_and_keeps_a_machine_that_is_quiet() -> None:
+def test_a_table_takes_waiting_messages_on_time_and_keeps_a_machine_that_is_silent() -> None:
     keys: dict[str, Any] = {"every_s": 0, "min_gap_s": 0, "min_coverage": 0, "forget_s": 60, "features": ["last"]}
     table = new_table("line", config(**keys, trigger={"above": {"vib": 5}}))
 

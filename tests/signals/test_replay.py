@@ -79,7 +79,7 @@ def test_a_recording_gives_the_readings_at_their_times(edge_agent: EdgeAgent) ->
         (line(5, "1") + line(4, "1"), "line 2: should not be earlier"),
     ],
 )
-def test_a_line_that_is_no_recording_is_named(edge_agent: EdgeAgent, text: str, words: str) -> None:
+def test_a_line_that_cannot_be_read_is_named(edge_agent: EdgeAgent, text: str, words: str) -> None:
     ended = replay(edge_agent, text)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert words in ended.stderr
@@ -98,7 +98,7 @@ def rows(edge_agent: EdgeAgent, *options: str) -> tuple[Ended, list[dict[str, An
     return ended, [json.loads(text) for text in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
-def test_the_book_labels_what_is_clear_of_its_edges(folder: Path, edge_agent: EdgeAgent) -> None:
+def test_the_logbook_labels_readings_whose_window_is_clear_of_its_edges(folder: Path, edge_agent: EdgeAgent) -> None:
     record(folder, [0, 50, 100, 190, 230, 300, 420])
     record(folder, [200], machine="pump-8")
     book = "machine,from,to,answer\npump-7,2026-11-30T12:02:00Z,2026-11-30T12:05:00Z,worn\n"
@@ -120,7 +120,7 @@ def test_the_book_labels_what_is_clear_of_its_edges(folder: Path, edge_agent: Ed
     assert [row["answer"] for row in written] == ["worn", "worn"]
 
 
-def test_without_a_book_the_rows_have_no_answers(folder: Path, edge_agent: EdgeAgent) -> None:
+def test_without_a_logbook_the_rows_have_no_answers(folder: Path, edge_agent: EdgeAgent) -> None:
     record(folder, [0, 60])
     ended, written = rows(edge_agent, "--recorded")
     assert ended.returncode == 0
@@ -140,7 +140,7 @@ def test_without_a_book_the_rows_have_no_answers(folder: Path, edge_agent: EdgeA
         (f'machine,from,to,answer\na,2026-01-01,,"{"x" * 200_000}', "faults.csv: field larger than field limit"),
     ],
 )
-def test_a_fault_of_the_book_is_named(folder: Path, edge_agent: EdgeAgent, book: str, words: str) -> None:
+def test_a_fault_in_the_logbook_is_named(folder: Path, edge_agent: EdgeAgent, book: str, words: str) -> None:
     record(folder, [0])
     (folder / "faults.csv").write_text(book, "utf-8")
     ended, _ = rows(edge_agent, "--faults", "faults.csv")
@@ -149,14 +149,14 @@ def test_a_fault_of_the_book_is_named(folder: Path, edge_agent: EdgeAgent, book:
 
 
 @pytest.mark.usefixtures("folder")
-def test_where_nothing_is_kept_the_key_is_named(edge_agent: EdgeAgent) -> None:
+def test_if_nothing_is_recorded_the_key_is_named(edge_agent: EdgeAgent) -> None:
     ended, _ = rows(edge_agent, "--recorded")
     assert ended.returncode == 1
     assert "no readings of [signals.pump] are recorded" in ended.stderr
     assert edge_agent("rows", "pump", "--else", "normal", "--config", "config.toml").returncode == 64
 
 
-def test_kept_readings_take_no_more_of_the_disk_than_told(folder: Path) -> None:
+def test_recorded_readings_take_no_more_disk_than_allowed(folder: Path) -> None:
     recorder = Recorder(folder, "pump", 0.01)
     for at in range(500):
         recorder.add([Reading("pump", "a", "every", START + at, {"vib": {"last": float(at)}})])
@@ -168,7 +168,7 @@ def test_kept_readings_take_no_more_of_the_disk_than_told(folder: Path) -> None:
     assert len(kept) > 50
 
 
-def test_a_book_of_thousands_of_lines_labels_thousands_of_readings_in_seconds() -> None:
+def test_a_logbook_of_thousands_of_lines_labels_thousands_of_readings_in_seconds() -> None:
     dice = random.Random(5)
     edges = sorted(dice.sample(range(START, START + 10_000_000), 8000))
     spans = [*zip(edges[::2], edges[1::2], strict=True)]
@@ -197,7 +197,7 @@ def test_a_line_that_a_power_cut_has_damaged_is_left_out(folder: Path) -> None:
     assert len(list(recorded_rows(folder / "state", "pump"))) == 1
 
 
-def test_times_of_the_book_without_an_offset_are_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_of_the_logbook_without_an_offset_are_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:

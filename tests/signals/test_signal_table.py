@@ -52,7 +52,7 @@ def test_each_machine_is_read_once_per_interval_at_its_own_time() -> None:
     assert len({round(reading.at % 10, 3) for reading in readings}) == 8
 
 
-def test_a_value_holds_for_its_age_and_then_there_is_no_reading() -> None:
+def test_a_value_holds_for_max_age_and_then_prevents_a_reading() -> None:
     pumps = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp", "max_age_s": 0}})
     send(pumps, "plant/a/temp", 70, 0)
     send(pumps, "plant/a/vib", 2, 0)
@@ -62,7 +62,7 @@ def test_a_value_holds_for_its_age_and_then_there_is_no_reading() -> None:
     assert pumps.lacking() == {"a": ["vib"]}
 
 
-def test_an_optional_value_is_null_where_it_is_missing() -> None:
+def test_an_optional_value_is_null_while_it_is_missing() -> None:
     pumps = table({"vib": {"topic": "plant/+/vib"}, "temp": {"topic": "plant/+/temp", "optional": True}})
     send(pumps, "plant/a/vib", 2, 0)
     (reading,) = pumps.advance(START + 10)
@@ -86,7 +86,7 @@ def test_a_change_makes_a_reading_but_the_first_value_does_not() -> None:
     assert fired == [[], [], [], ["vib changed"], [], ["vib changed"]]
 
 
-def test_a_limit_fires_once_until_the_value_has_come_back() -> None:
+def test_a_limit_fires_once_until_the_value_has_returned_by_the_hysteresis() -> None:
     pumps = table(ALL, trigger={"above": {"vib": 7}, "below": {"vib": 1}, "hysteresis": {"vib": 0.5}}, every_s=0)
     send(pumps, "plant/a/temp", 70, 0)
     values = [8, 9, 6.8, 8, 6.5, 7.5, 0.5, 1.2, 0.5, 2, 0.5]
@@ -120,7 +120,7 @@ def test_retained_messages_seed_a_value_that_says_so_and_trigger_nothing() -> No
     assert pumps.machines["a"].tracks["vib"].value == 6.0
 
 
-def test_a_lost_connection_ends_all_values_and_is_a_hole_in_the_window() -> None:
+def test_a_lost_connection_ends_all_values_and_is_a_gap_in_the_window() -> None:
     pumps = table(features=["last", "mean"])
     for at in range(30):
         send(pumps, "plant/a/vib", 10, at)
@@ -136,7 +136,7 @@ def test_a_lost_connection_ends_all_values_and_is_a_hole_in_the_window() -> None
     assert reading.input["vib"]["mean_1m"] == pytest.approx(expected, rel=0.02)
 
 
-def test_a_known_machine_is_never_thrown_out_for_a_new_one() -> None:
+def test_a_known_machine_is_never_evicted_for_a_new_one() -> None:
     pumps = table(max_machines=2)
     for name in ("a", "b", "c", "d"):
         send(pumps, f"plant/{name}/vib", 1, 0)
@@ -153,14 +153,14 @@ def test_a_silent_machine_is_forgotten_and_makes_room() -> None:
 
 
 @pytest.mark.parametrize("name", ["a+", "", "x" * 129, "a\x01"])
-def test_a_machine_whose_name_is_no_topic_level_is_refused(name: str) -> None:
+def test_a_machine_whose_name_cannot_be_a_topic_level_is_refused(name: str) -> None:
     pumps = table(names={"z": "pump-7"})
     send(pumps, f"plant/{name}/vib", 1, 0)
     send(pumps, "plant/z/vib", 1, 0)
     assert list(pumps.machines) == ["pump-7"]
 
 
-def test_payloads_that_do_not_read_are_counted_by_reason() -> None:
+def test_payloads_that_cannot_be_used_are_counted_by_reason() -> None:
     pumps = table()
     for payload in ("9,5", "{", "x"):
         send(pumps, "plant/a/vib", payload, 0)
@@ -178,7 +178,7 @@ def test_several_values_of_one_payload_make_one_reading() -> None:
     assert reading.input["amps"]["last"] == 2.0
 
 
-def test_a_value_that_does_not_read_leaves_the_others_of_its_payload() -> None:
+def test_a_value_that_cannot_be_read_leaves_the_others_of_its_payload() -> None:
     values = {name: {"topic": "tele/+/SENSOR", "path": [name]} for name in ("volts", "amps")}
     meters = table(values, features=["last"])
     send(meters, "tele/m/SENSOR", '{"volts":230,"amps":1}', 0)
@@ -204,7 +204,7 @@ def test_made_up_topics_do_not_fill_the_memory(source: str) -> None:
     assert (readings, pumps.machines) == ([], {})
 
 
-def test_numbers_have_six_digits() -> None:
+def test_numbers_have_six_significant_digits() -> None:
     pumps = table(features=["last"])
     send(pumps, "plant/a/vib", 7.900000095367432, 0)
     send(pumps, "plant/a/temp", -0.00012345678, 0)
@@ -225,7 +225,7 @@ def _plant(seed: int) -> list[tuple[str, str, float, bool]]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_restart_in_the_middle_asks_what_one_process_with_a_lost_connection_asks(tmp_path: Path, seed: int) -> None:
+def test_a_restart_makes_the_same_readings_as_a_lost_connection(tmp_path: Path, seed: int) -> None:
     trigger = {"on_change": ["vib"], "dead_band": {"vib": 4}, "above": {"temp": 9}}
     keys: dict[str, Any] = {"trigger": trigger, "min_gap_s": 3, "min_coverage": 0.3, "record_every_s": 60}
     messages, path = _plant(seed), tmp_path / "state.json"

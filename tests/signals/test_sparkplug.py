@@ -100,7 +100,7 @@ def test_payloads_read_as_protocol_buffers_read_them() -> None:
     assert metrics > 9000
 
 
-def test_damaged_payloads_are_refused_and_nothing_else() -> None:
+def test_damaged_payloads_are_refused_without_any_other_effect() -> None:
     source = random.Random(7)
     config = {"source": "sparkplug", "values": {"vibration": {"metric": "Vibration"}, "temp": {"metric": "Motor/Temp"}}}
     table = new_table("line", SignalsTable.model_validate(config))
@@ -164,7 +164,7 @@ def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
         decode(payload)
 
 
-def test_a_rebirth_request_reads_as_the_specification_wants_it() -> None:
+def test_a_rebirth_request_is_what_the_specification_demands() -> None:
     payload = Payload.FromString(sparkplug.encode_rebirth(1_764_500_000_123))
     assert (payload.timestamp, payload.HasField("seq"), len(payload.metrics)) == (1_764_500_000_123, False, 1)
     (metric,) = payload.metrics
@@ -192,7 +192,7 @@ def test_a_large_integer_without_a_type_is_not_taken() -> None:
         Metric(value=2**32 - 12).content(0)
 
 
-def test_a_number_of_32_bits_keeps_the_digits_that_were_sent() -> None:
+def test_a_32_bit_float_keeps_the_digits_that_were_sent() -> None:
     for text in ("7.9", "0.1", "81.53125", "1e-05", "-123456.7"):
         (metric,) = decode(Payload(metrics=[{"float_value": float(text)}]).SerializeToString()).metrics
         assert metric.content(FLOAT) == float(text)
@@ -213,6 +213,6 @@ def test_a_number_of_32_bits_keeps_the_digits_that_were_sent() -> None:
         (b"\x00\x00", "bad-sparkplug"),
     ],
 )
-def test_what_is_too_much_or_not_supported_is_refused_with_a_word(payload: bytes, reason: str) -> None:
+def test_payloads_that_are_too_large_or_not_supported_are_refused_with_a_reason(payload: bytes, reason: str) -> None:
     with pytest.raises(NotTakenError, match=reason):
         decode(payload)

@@ -98,7 +98,7 @@ def test_payloads_of_each_source_are_read(name: str) -> None:
         (b"[" + b"1," * 50_001 + b"1]", "too-long"),
     ],
 )
-def test_what_is_no_number_is_not_taken(payload: bytes, reason: str) -> None:
+def test_text_that_is_not_a_number_is_not_taken(payload: bytes, reason: str) -> None:
     with pytest.raises(NotTakenError) as raised:
         read(payload, {})
     assert raised.value.reason == reason
@@ -113,5 +113,5 @@ def test_a_value_that_was_measured_too_long_ago_is_late(time: object) -> None:
 
 
 @pytest.mark.parametrize("time", [NOW + 500, "yesterday", None])
-def test_a_time_that_says_nothing_leaves_the_arrival(time: object) -> None:
+def test_without_a_valid_time_the_arrival_counts(time: object) -> None:
     assert read(json.dumps({"v": 1, "ts": time}).encode(), {"path": ["v"], "time": ["ts"]}) == 1.0

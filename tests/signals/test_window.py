@@ -45,7 +45,7 @@ def test_features_equal_those_of_all_held_samples(
             assert known == pytest.approx(figure, abs=1e-6 * max(scale, 1.0)), name
 
 
-def test_a_step_that_is_sent_on_change_has_the_mean_of_time_and_not_of_messages() -> None:
+def test_the_mean_of_a_value_that_is_reported_on_change_is_weighted_by_time() -> None:
     track = Track(600.0, math.inf)
     track.receive(50.0, START)
     track.receive(80.0, START + 540)
@@ -76,7 +76,7 @@ def test_a_value_that_does_not_change_has_no_spread_and_no_slope(value: float, g
     assert features["slope"] in {None, 0}
 
 
-def test_what_left_the_window_is_forgotten() -> None:
+def test_values_that_have_left_the_window_are_forgotten() -> None:
     window = Window(60.0)
     window.hold(5.0, START, START + 10)
     assert window.features(START + 59)["mean"] == 5.0
@@ -84,7 +84,7 @@ def test_what_left_the_window_is_forgotten() -> None:
     assert window.coverage(START + 200) == 0.0
 
 
-def test_coverage_is_the_share_that_is_known() -> None:
+def test_coverage_is_the_share_of_the_window_that_is_known() -> None:
     window = Window(60.0)
     window.hold(5.0, START + 30, START + 60)
     assert window.coverage(START + 60) == pytest.approx(30 / 59, abs=0.02)

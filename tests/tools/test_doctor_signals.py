@@ -34,7 +34,7 @@ def found(checks: list[Check]) -> list[str]:
     return [check.found for check in checks]
 
 
-def test_a_plant_as_configured_is_good() -> None:
+def test_a_plant_that_matches_its_table_is_good() -> None:
     (check,) = heard_of(("plant/a/vib", "1"), ("plant/a/temp", '{"value":2}'))
     assert (check.verdict, check.found) == (Verdict.GOOD, "pump: all values were read; machines: a")
 
@@ -45,12 +45,12 @@ def test_a_topic_without_a_message_is_named() -> None:
     ]
 
 
-def test_a_topic_with_retained_messages_alone_says_so() -> None:
+def test_a_topic_with_only_retained_messages_is_named() -> None:
     checks = found(heard_of(("plant/a/vib", "1"), ("plant/a/temp", '{"value":2}'), is_retained=True))
     assert checks[0] == 'signals.pump.values.vib: only retained messages on "plant/+/vib" in 60 s'
 
 
-def test_the_first_payload_that_does_not_read_is_shown() -> None:
+def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     checks = found(heard_of(("plant/a/vib", "9,5"), ("plant/a/vib", "8,5"), ("plant/a/temp", '{"t":2}')))
     assert checks == [
         'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it: 9,5',
