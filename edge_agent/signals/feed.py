@@ -171,6 +171,7 @@ class Feed:
         for at, message in entries:
             for table in self.tables.values():
                 if message is None:
+                    yield from table.advance(at)
                     table.on_connection_lost(at)
                 else:
                     is_retained = message.is_retained

@@ -60,6 +60,7 @@ def readings_of(recording: TextIO, tables: Mapping[str, SignalTable]) -> Iterato
         before = at
         for table in tables.values():
             if topic is None:
+                yield from table.advance(at)
                 table.on_connection_lost(at)
             else:
                 yield from table.receive(topic, payload, is_retained=is_retained, now=at)

@@ -68,6 +68,12 @@ def test_a_recording_gives_the_readings_at_their_times(edge_agent: EdgeAgent) ->
 
 
 @pytest.mark.usefixtures("folder")
+def test_readings_that_were_due_before_a_lost_connection_are_made(edge_agent: EdgeAgent) -> None:
+    ended = replay(edge_agent, line(0, "2") + f"{START + 31} lost\n")
+    assert len(ended.stdout.splitlines()) == 3
+
+
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
