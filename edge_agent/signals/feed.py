@@ -136,7 +136,10 @@ class Feed:
             for publication in table.source.take_requests(until):
                 self.link.publish(publication)
             if table.recordings:
-                self._recorders[name].add(table.recordings)
+                # The clock may have been set since the start.
+                shift_s = time.time() - self._buffer.now()
+                rows = [replace(reading, at=reading.at + shift_s) for reading in table.recordings]
+                self._recorders[name].add(rows)
                 table.recordings.clear()
         if now >= self._save_at:
             self._save(until)

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
 from edge_agent.loader import load_config
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.signals.feed import MAX_TURN_S, MAX_WAITING, Feed
+from edge_agent.signals.recorder import recorded_rows
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 
 CONFIG = """
@@ -23,6 +25,7 @@ path = "echo:"
 window_s = 60
 every_s = 0
 min_gap_s = 0
+record_every_s = 0.000001
 features = ["last"]
 [signals.pump.values]
 vib = { topic = "plant/+/vib", path = ["value"] }
@@ -36,6 +39,7 @@ class Plant:
 
     def __init__(self, folder: Path) -> None:
         (folder / "config.toml").write_text(CONFIG, "utf-8")
+        (folder / "state").mkdir()
         config = load_config(folder / "config.toml")
         self.feed = Feed(config, MqttLink("control", config.mqtt, lambda _: None))
 
@@ -82,6 +86,16 @@ def test_messages_are_read_in_the_order_of_their_arrival(plant: Plant) -> None:
     while len(lasts) < 1999 and time.monotonic() < ends_at:
         lasts += [reading["vib"]["last"] for reading in plant.readings()]
     assert lasts == list(range(1, 2000))
+
+
+@pytest.mark.parametrize("start_off_s", [0, -3600, 3600, -1.8e9])
+def test_rows_have_the_time_of_day_even_if_the_clock_was_set_after_the_start(plant: Plant, start_off_s: float) -> None:
+    plant.feed._buffer.offset += start_off_s
+    for payload in (b'{"value":1}', b'{"value":2}'):
+        plant.send(payload)
+    assert len(plant.readings()) == 1
+    (row,) = recorded_rows(plant.feed._state_path.parent, "pump")
+    assert parse_timestamp(row["ts"]) == pytest.approx(time.time(), abs=5)
 
 
 def test_messages_that_come_too_fast_are_dropped_and_counted(plant: Plant) -> None:
