@@ -3,11 +3,12 @@
 import csv
 import io
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.files import private_file
+from edge_agent.core.strict_json import NotJsonError, encode, parse_json
 from edge_agent.core.wording import printable, shown
 
 # Say when a row was taken. They belong to the row, not to its input, and so do the other keys of ROW_KEYS.
@@ -46,6 +47,17 @@ def read_values(path: Path, *, is_labelled: bool) -> Iterator[tuple[str, Any]]:
         yield from _csv_values(read_text(path), name, is_labelled=is_labelled)
     else:
         yield from json_values(read_text(path), name)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], *, force: bool) -> None:
+    """Writes rows as JSON lines, into a file that only its owner can read. Raises RowsError."""
+    try:
+        if path.exists() and not force:
+            raise RowsError([f"{path} exists; --force replaces it"])
+        with private_file(path) as file:
+            file.writelines(encode(row) + b"\n" for row in rows)
+    except OSError as error:
+        raise RowsError([f"{path}: cannot be written: {error.strerror}"]) from error
 
 
 def read_text(path: Path) -> str:

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import parse_timestamp
-from edge_agent.core.files import private_file
-from edge_agent.core.labelled import RowsError, read_text
-from edge_agent.core.strict_json import encode
+from edge_agent.core.labelled import RowsError, read_text, write_rows
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import load_config
@@ -66,12 +64,9 @@ def rows(
     if not kept:
         return fail(f"no rows written: no reading is in an interval of {faults}; --else gives the others an answer")
     try:
-        if out.exists() and not force:
-            return fail(f"{out} exists; --force replaces it")
-        with private_file(out) as file:
-            file.writelines(encode(row) + b"\n" for row in kept)
-    except OSError as error:
-        return fail(f"{out}: cannot be written: {error.strerror}")
+        write_rows(out, kept, force=force)
+    except RowsError as error:
+        return fail("\n".join(error.faults))
     counts = Counter(row["answer"] for row in kept if "answer" in row)
     if as_json:
         print(printable_json({"task": task, "rows": len(kept), "labels": dict(counts), "left_out": left_out}))

@@ -25,8 +25,8 @@ _SIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}
 _GOOD_QUALITIES = range(192, 256)
 _MASK_32, _MASK_64 = (1 << 32) - 1, (1 << 64) - 1
 # Wire types of protocol buffers.
-_VARINT, _LENGTH_DELIMITED = 0, 2
-_FIXED_LENGTHS = {1: 8, 5: 4}
+_VARINT, _FIXED_64, _LENGTH_DELIMITED, _FIXED_32 = 0, 1, 2, 5
+_FIXED_LENGTHS = {_FIXED_64: 8, _FIXED_32: 4}
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
 
 
@@ -89,9 +89,17 @@ def decode(payload: bytes) -> Payload:
 
 def encode_rebirth(timestamp: int) -> bytes:
     """The command that asks a node for a rebirth. timestamp: milliseconds since 1970."""
-    name = REBIRTH.encode()
-    metric = b"\x0a" + as_varint(len(name)) + name + b"\x18" + as_varint(timestamp) + bytes((0x20, _BOOLEAN, 0x70, 1))
-    return b"\x08" + as_varint(timestamp) + b"\x12" + as_varint(len(metric)) + metric
+    metric = (field_of(1, REBIRTH.encode()), field_of(3, timestamp), field_of(4, _BOOLEAN), field_of(14, 1))
+    return field_of(1, timestamp) + field_of(2, b"".join(metric))
+
+
+def field_of(number: int, content: float | bytes) -> bytes:
+    """A field of a message. number: 15 at most. content: an unsigned integer, a double (as a float) or bytes."""
+    if isinstance(content, float):
+        return bytes((number << 3 | _FIXED_64,)) + _DOUBLE.pack(content)
+    if isinstance(content, bytes):
+        return bytes((number << 3 | _LENGTH_DELIMITED,)) + _as_varint(len(content)) + content
+    return bytes((number << 3 | _VARINT,)) + _as_varint(content)
 
 
 def _payload(data: bytes) -> Payload:
@@ -140,10 +148,10 @@ def _metric(data: bytes, count: Iterator[int]) -> Metric:
                     metric.value = content.decode()
                 case 16 | 17 | 18 | 19:
                     metric.value = content
-        elif number == 12 and wire_type == 5:
+        elif number == 12 and wire_type == _FIXED_32:
             # The digits that 32 bits carry; 7.9 would read 7.900000095367432.
             metric.value = float(f"{_FLOAT.unpack(content)[0]:.7g}")
-        elif number == 13 and wire_type == 1:
+        elif number == 13 and wire_type == _FIXED_64:
             metric.value = _DOUBLE.unpack(content)[0]
     if properties:
         metric.quality = _quality(b"".join(properties), count)
@@ -213,7 +221,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a varint of more than ten bytes")
 
 
-def as_varint(value: int) -> bytes:
+def _as_varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

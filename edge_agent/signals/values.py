@@ -30,7 +30,7 @@ class NotTakenError(Exception):
     """A payload, or a value in it, that cannot be used. `health` counts it by `reason`."""
 
     def __init__(self, reason: str, updates: Sequence[Update] = ()) -> None:
-        """updates: What could be used of the payload nevertheless."""
+        """updates: what could be used of the payload in spite of it."""
         super().__init__(reason)
         self.reason = reason
         self.updates = updates

@@ -1,9 +1,9 @@
 """Signals over a real mosquitto; each command is a module of this package, and checks a promise.
 
-live: a plant with everything that goes wrong, a broker restart and an agent restart: a replay of what the agent got
-makes the bytes that it asked with, and features equal those of all held samples.
-load: 500 messages a second for 4,096 values: CPU and memory of the agent, and what other callers notice.
-right: models of windows of real data beside gradient boosting. Needs the extra `train`.
+live: a plant where everything goes wrong, with restarts of the broker and the agent: a replay of the recorded messages
+gives the bytes that the agent asked with, and features equal those computed from all samples.
+load: the CPU time and memory of 500 messages a second for 4,096 values, and their effect on other callers.
+right: models of windows of real data, compared with gradient boosting. Needs the extra `train`.
 """
 
 import importlib

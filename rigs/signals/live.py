@@ -1,6 +1,6 @@
-"""A plant of many machines that does everything wrong, an agent that asks about it, and a replay of the same messages.
+"""A plant of many machines where everything goes wrong, an agent that asks about it, and a replay of the messages.
 
-Bursts, gaps, duplicates, retained and late messages, payloads that do not read, a broker restart and an agent restart.
+Bursts, gaps, duplicates, retained and late messages, unreadable payloads, restarts of the broker and the agent.
 The model echoes, so a reply holds the bytes that the task was asked with.
 """
 
@@ -65,7 +65,7 @@ above = {{ vibration = 9 }}
 hysteresis = {{ vibration = 1 }}
 """
 AGES = {"vibration": None, "temperature": 30.0, "pressure": None, "running": float("inf")}
-# An agent that stops no longer asks what became due within its last steps.
+# An agent that stops, or loses its connection, may not ask about readings that became due within its last steps.
 LAST_STEP_S = 0.5
 
 
@@ -77,7 +77,7 @@ class Publication:
 
 
 def plant(dice: random.Random, machines: int) -> Iterator[list[Publication]]:
-    """What is published at once, a tenth of a second after another."""
+    """The messages of each tenth of a second."""
     states = ["OFF"] * machines
     while True:
         messages = []
@@ -170,7 +170,7 @@ class Run:
 
 
 def compare(run: Run, heard: dict[str, list[bytes]], replayed: list[Reading]) -> tuple[int, int, int]:
-    """How many readings are equal, how many were not asked any more because a stop came, and how many differ."""
+    """How many readings are equal, how many were no longer asked because of a stop, and how many differ."""
     equal = stopped = different = 0
     ends = [float(line.split()[0]) for line in run.recording.read_text("utf-8").splitlines() if line.endswith(LOST)]
     by_machine = defaultdict(list)
@@ -192,7 +192,7 @@ def compare(run: Run, heard: dict[str, list[bytes]], replayed: list[Reading]) ->
 
 
 def furthest(run: Run, replayed: list[Reading], count: int, dice: random.Random) -> float:
-    """The greatest difference of a feature from that of all held samples, as a share of what the window spans."""
+    """The greatest relative difference between a feature and the same computed from all samples."""
     config = load_config(run.config).signals["pump"]
     samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for line in run.recording.read_text("utf-8").splitlines():

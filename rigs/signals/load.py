@@ -1,7 +1,7 @@
-"""What 500 values a second of 4,096 cost the agent, and the callers that ask it meanwhile.
+"""What 500 messages a second for 4,096 values cost the agent, and the callers that ask it meanwhile.
 
-Two agents of the same model run in turns, one with signals and one without. A plant publishes to the broker of each all
-the time, so both share the machine with it. Exit code 1 if a figure misses its target.
+Two agents with the same model are measured in turn, one with signals and one without. A plant publishes to both brokers
+all the time, so both agents share the machine with it. Exit code 1 if a figure misses its target.
 """
 
 import argparse

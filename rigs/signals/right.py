@@ -1,4 +1,4 @@
-"""How right a model is that learnt windows of real data, beside gradient boosting on the same features.
+"""How often a model of windows of real data is right, compared with gradient boosting on the same features.
 
 watch: the motion of 10 persons' wrists in 7 exercises, at 50 Hz, windows of 2 s (seglearn's data, BSD-3); three whole
 persons are held out. trace: transients of an instrument in 4 states, a window each (tslearn's copy of UCR's Trace,

@@ -1,8 +1,8 @@
-"""Sparkplug B as others send it: every value that two independent publishers give is what a task is asked with.
+"""Sparkplug B as others send it: tasks are asked with exactly the values of two independent publishers.
 
 The npm package sparkplug-client and the Python package pysparkplug, each in its own process, send to an agent through
-mosquitto: births, data by alias and by name, null, deaths, lost connections, numbers that are left out, an agent that
-comes late. A death of an earlier session is slipped in. After that all that they sent is read again, out of order.
+mosquitto: births, data by alias and by name, null, deaths, lost connections, gaps in the sequence, an agent that starts
+late, and the death of an earlier session. Afterwards all their messages are read again, out of order.
 Exit code 1 if a value differs, or if the agent sends anything but requests for a rebirth, at most one a minute.
 """
 
@@ -57,7 +57,7 @@ Values = dict[str, float | None]
 
 
 class Publisher:
-    """One node, and what its devices should say."""
+    """One node, and the values that its devices should have."""
 
     def __init__(self, node: str, command: list[str], source: random.Random) -> None:
         self.node = node
@@ -118,7 +118,7 @@ class Publisher:
 
 
 class Watch:
-    """What the agent is asked with, and what is sent below the namespace."""
+    """What tasks are asked with, and what is published in the namespace of Sparkplug."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -127,7 +127,7 @@ class Watch:
         client.subscribe("values/#", "spBv1.0/#")
 
     def expect(self, what: str, *publishers: Publisher) -> None:
-        """Waits until new answers of all machines hold the values, or ends."""
+        """Waits until new answers for all machines have the values, or exits."""
         expected = {machine: values for publisher in publishers for machine, values in publisher.expected.items()}
         rounded = {machine: _rounded(values) for machine, values in expected.items()}
         started = time.monotonic()
@@ -148,7 +148,7 @@ class Watch:
         raise SystemExit(f"{what}: (sent, asked with) differ after {VALUE_S:g} s: {differing}")
 
     def _answers(self, since: float) -> dict[str, Values]:
-        """The newest by machine."""
+        """The newest answer of each machine."""
         answers: dict[str, Values] = {}
         for message in reversed(tuple(self.client.messages)):
             if message.at < since:
@@ -160,7 +160,7 @@ class Watch:
         return answers
 
     def wait_for(self, kind: str, count: int) -> None:
-        """Waits until there are more messages of a kind, or ends."""
+        """Waits until there are more than count messages of a kind, or exits."""
         until = time.monotonic() + VALUE_S
         while len(self.sent(kind)) <= count:
             if time.monotonic() > until:
@@ -168,13 +168,13 @@ class Watch:
             time.sleep(0.05)
 
     def sent(self, *kinds: str) -> list[Message]:
-        """The messages below the namespace of some kinds, or of all."""
+        """The messages in the namespace, of these kinds or of all."""
         messages = [message for message in tuple(self.client.messages) if message.topic.startswith("spBv1.0/")]
         return [message for message in messages if not kinds or message.topic.split("/")[2] in kinds]
 
 
 def _rounded(values: Values) -> Values:
-    """As readings are."""
+    """The values as readings round them."""
     return {name: None if value is None else float(f"{value:.6g}") for name, value in values.items()}
 
 
@@ -269,7 +269,7 @@ def _live(watch: Watch, publishers: list[Publisher], steps: int) -> None:
 
 
 def _late(watch: Watch, publishers: list[Publisher]) -> None:
-    """The agent missed the births."""
+    """Checks an agent that missed the births."""
     for publisher in publishers:
         for device in DEVICES:
             publisher.data(device, 1)
@@ -297,7 +297,7 @@ def _late_death(watch: Watch, node: str) -> bytes:
 
 
 def _check_requests(sent: list[Message], first: int) -> None:
-    """first: how many requests are of the first agent."""
+    """Exits unless the agents asked for rebirths and nothing else. first: how many requests the first agent sent."""
     others = {message.topic for message in sent if message.topic.split("/")[2] in ("STATE", "DCMD")}
     if others:
         raise SystemExit(f"the agent sends more than requests for a rebirth: {others}")
@@ -312,7 +312,7 @@ def _check_requests(sent: list[Message], first: int) -> None:
         print(
             f"{node}: asked for a rebirth {len(times)} times, {', '.join(f'{gap:.1f}' for gap in gaps) or '-'} s apart"
         )
-        # The broker's way may differ by as much.
+        # The delay through the broker may differ by as much.
         if not times or min(gaps, default=REBIRTH_S) < REBIRTH_S - 1:
             raise SystemExit(f"{node}: was not asked, or more than once a minute")
 
@@ -320,7 +320,7 @@ def _check_requests(sent: list[Message], first: int) -> None:
 def _check_out_of_order(
     sent: list[Message], publishers: list[Publisher], source: random.Random, count: int = 100
 ) -> int:
-    """Each message at most a second late gives the values of the right order, up to the first number left out."""
+    """Exits unless messages that are up to a second late give the values of the right order, until the first gap."""
     messages = [message for message in sent if message.topic.split("/")[2] != "NCMD"]
     ends = [index for index, message in enumerate(messages) if "/NDEATH/" in message.topic]
     messages = messages[: ends[0]]

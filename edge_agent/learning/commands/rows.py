@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import timestamp
-from edge_agent.core.files import private_file
 from edge_agent.core.kinds.task import TaskBase
-from edge_agent.core.strict_json import encode, parse_json
+from edge_agent.core.labelled import RowsError, write_rows
+from edge_agent.core.strict_json import parse_json
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer, Select, read_answers
@@ -70,12 +70,9 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
         off = "" if config.feedback.keep_inputs else "; feedback.keep_inputs is false: no inputs are kept"
         return fail(f"no rows written: no kept answer of task {task} has {needs}{off}")
     try:
-        if out.exists() and not force:
-            return fail(f"{out} exists; --force replaces it")
-        with private_file(out) as file:
-            file.writelines(encode(row) + b"\n" for row in kept)
-    except OSError as error:
-        return fail(f"{out}: cannot be written: {error.strerror}")
+        write_rows(out, kept, force=force)
+    except RowsError as error:
+        return fail("\n".join(error.faults))
     counts = Counter(row["answer"] for row in kept if isinstance(row["answer"], str))
     by_label = {label: counts[label] for label in table.choices or counts}
     if as_json:

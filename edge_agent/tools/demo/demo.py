@@ -156,7 +156,7 @@ def _config(bundle: Path, port: int) -> str:
 
 def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
     """Configuration and logs are in the folder."""
-    # The agent's measurements are kept for the next demonstration, but not what it learns and hears.
+    # The agent's measurements are kept for the next demonstration, but not what it has learned or heard.
     state = bundle.parent / "state"
     for path in (*state.glob(f"{DATABASE}*"), *state.glob(WINDOWS)):
         path.unlink()
@@ -226,7 +226,7 @@ def chosen_readings() -> list[HeldOutReading]:
 def _switch_on(sensors: _Sensors) -> None:
     """Publishes the pumps' births and first values until the board hears them. Raises DemoError.
 
-    A board may be online before its connection for values is there.
+    The board may be online before its connection for values is.
     """
     starts = [pump.start(reading.payload) for pump, reading in zip(PUMPS, chosen_readings(), strict=False)]
     expected = sum(1 for start in starts if start)
@@ -257,7 +257,7 @@ def _triage(sensors: _Sensors) -> bool:
         for pump, reading in asked.items():
             *others, last[pump] = pump.publications(reading.payload, cycle)
             sensors.publish(others)
-        # MQTT keeps the order of a topic, and not every broker that of several.
+        # Not every broker keeps the order of messages on several topics.
         sensors.client.wait_until_sent(ANSWER_TIMEOUT_S)
         sent_at = {pump: sensors.publish([publication]) for pump, publication in last.items()}
         for pump, reading in asked.items():

@@ -1,21 +1,20 @@
 """What the demonstration's pumps publish: whole readings, a topic for each value, or Sparkplug B."""
 
 import json
-import struct
 import time
 
 from edge_agent.core.messages import Publication
-from edge_agent.signals.sparkplug import BD_SEQ, REBIRTH, as_varint
+from edge_agent.signals.sparkplug import BD_SEQ, REBIRTH, field_of
 
 VALUES = ("vibration_mm_s", "temperature_c", "current_a", "pressure_bar", "speed_rpm")
-# Counts readings. It comes last, so that its change says that the values of a reading are complete.
+# A counter of readings. It is published last, so that its change means that the values of a reading are complete.
 _CYCLE = "cycle"
 _METRICS = ("Vibration", "Motor/Temperature", "Motor/Current", "Pressure", "Speed", "Cycle")
 _METRIC_OF = dict(zip((*VALUES, _CYCLE), _METRICS, strict=True))
 # The tables of `[signals]`.
 TOPICS, SPARKPLUG = "pump", "line"
 _GROUP, _NODE = "Plant", "line-1"
-# Sparkplug's numbers of types.
+# Data types of Sparkplug.
 _INT64, _DOUBLE, _BOOLEAN = 4, 10, 11
 
 
@@ -29,11 +28,14 @@ class Pump:
         self.name = name
 
     def start(self, reading: str) -> list[Publication]:  # noqa: ARG002 - other pumps need it
-        """What it publishes once it is switched on. Nothing is asked about that."""
+        """What it publishes when it is switched on. That makes no reading yet."""
         return []
 
     def publications(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it
-        """A reading, of which the last one makes the board ask. cycle: 1 for the first reading after `start`."""
+        """What it publishes for a reading, which the last publication completes.
+
+        cycle: the number of the reading, from 1.
+        """
         return [Publication(topic=f"plant/{self.name}/reading", payload=reading.encode())]
 
 
@@ -55,18 +57,21 @@ class TopicPump(Pump):
 
 
 class SparkplugPump(Pump):
-    """Is a device of a Sparkplug node: births with names and types, then data with aliases."""
+    """A device of a Sparkplug node: it publishes births with names and types, then data by alias."""
 
     publishes = "Sparkplug"
     topics = f"spBv1.0/{_GROUP}/DDATA/{_NODE}/<pump>"
 
     def start(self, reading: str) -> list[Publication]:
         node = [
-            _field(1, BD_SEQ.encode()) + _field(4, _INT64) + _field(11, 0),
-            _field(1, REBIRTH.encode()) + _field(4, _BOOLEAN) + _field(14, 0),
+            field_of(1, BD_SEQ.encode()) + field_of(4, _INT64) + field_of(11, 0),
+            field_of(1, REBIRTH.encode()) + field_of(4, _BOOLEAN) + field_of(14, 0),
         ]
         device = [
-            _field(1, _METRIC_OF[name].encode()) + _field(2, alias) + _field(4, _DOUBLE) + _field(13, float(value))
+            field_of(1, _METRIC_OF[name].encode())
+            + field_of(2, alias)
+            + field_of(4, _DOUBLE)
+            + field_of(13, float(value))
             for alias, (name, value) in enumerate(_values(reading, 0).items())
         ]
         return [
@@ -76,12 +81,12 @@ class SparkplugPump(Pump):
 
     def publications(self, reading: str, cycle: int) -> list[Publication]:
         values = _values(reading, cycle).values()
-        metrics = [_field(2, alias) + _field(13, float(value)) for alias, value in enumerate(values)]
+        metrics = [field_of(2, alias) + field_of(13, float(value)) for alias, value in enumerate(values)]
         return [_sparkplug(f"spBv1.0/{_GROUP}/DDATA/{_NODE}/{self.name}", metrics, 1 + cycle)]
 
 
 def signals_tables() -> list[str]:
-    """Lines of a configuration: the tables that join what the pumps publish."""
+    """The lines of the configuration's tables that join what the pumps publish."""
     topics = {name: f'topic = "plant/+/{name}", max_age_s = 0' for name in _METRIC_OF}
     metrics = {name: f'metric = "{metric}"' for name, metric in _METRIC_OF.items()}
     source = f'source = "sparkplug"\ngroup = "{_GROUP}"\nmachine = "{{device}}"'
@@ -94,7 +99,7 @@ def signals_tables() -> list[str]:
 
 
 def template() -> str:
-    """Makes a joined reading one as the model knows them."""
+    """A template that turns a joined reading into one like those that the model was trained on."""
     values = ",".join(f'"{name}":{{{{ input.{name}.last }}}}' for name in VALUES)
     return f'{{"machine":"{{{{ topic }}}}",{values}}}'
 
@@ -106,14 +111,5 @@ def _values(reading: str, cycle: int) -> dict[str, float]:
 
 def _sparkplug(topic: str, metrics: list[bytes], seq: int) -> Publication:
     milliseconds = int(time.time() * 1000)
-    payload = _field(1, milliseconds) + b"".join(_field(2, metric) for metric in metrics) + _field(3, seq)
+    payload = field_of(1, milliseconds) + b"".join(field_of(2, metric) for metric in metrics) + field_of(3, seq)
     return Publication(topic=topic, payload=payload, qos=0)
-
-
-def _field(number: int, content: float | bytes) -> bytes:
-    """A field of a protocol buffer, whose number is at most 15: a double, an integer or bytes."""
-    if isinstance(content, float):
-        return bytes((number << 3 | 1,)) + struct.pack("<d", content)
-    if isinstance(content, bytes):
-        return bytes((number << 3 | 2,)) + as_varint(len(content)) + content
-    return bytes((number << 3,)) + as_varint(content)
