@@ -10,7 +10,8 @@ from typing import Any
 from edge_agent.core.messages import Message
 from edge_agent.core.signal_tables import MAX_VALUES
 from edge_agent.core.strict_json import number_of
-from edge_agent.signals.values import NotTakenError, parse
+from edge_agent.signals.source import NotTakenError
+from edge_agent.signals.values import parse
 
 # With more different texts than this, or longer ones, a value is not a state.
 _MAX_STATES, _MAX_STATE_CHARS = 6, 24

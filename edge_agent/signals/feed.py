@@ -3,8 +3,8 @@
     message -> Feed -> SignalTable -> Source: which machine, which values -> Machine -> Track -> Window
                                    <- Reading, where one is due, which the agent admits like any other message
 
-The network thread puts messages into a bounded buffer, which the agent's thread empties in `tick`, at least every
-MAX_WAIT_S of its loop. So a message costs the inbox no event.
+The network thread puts messages into a bounded buffer, so they cost the inbox no event. The agent's thread takes them
+in `tick`, in turns of limited length, so that a flood of values does not hold up requests.
 
 The connection is at QoS 0 with a clean session: after an outage, a window must show a gap instead of what the broker
 queued meanwhile.

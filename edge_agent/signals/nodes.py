@@ -19,9 +19,8 @@ from typing import Any
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import MAX_METRIC_CHARS, SignalsTable
 from edge_agent.signals import sparkplug, values
-from edge_agent.signals.source import MAX_TOPIC_CHARS, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Update
 from edge_agent.signals.sparkplug import Metric, Payload
-from edge_agent.signals.values import NotTakenError
 
 WAIT_S = 2.0
 MAX_NODES = 256

@@ -17,9 +17,8 @@ from typing import Any
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
 from edge_agent.signals.machine import EVERY, Machine, Reading
 from edge_agent.signals.nodes import RebirthLimiter, SparkplugSource
-from edge_agent.signals.source import MAX_TOPIC_CHARS, Source, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Source, Update
 from edge_agent.signals.topic_source import TopicSource
-from edge_agent.signals.values import NotTakenError
 
 _MAX_NAMED = 10
 
@@ -74,8 +73,9 @@ class SignalTable:
 
     @property
     def due_at(self) -> float | None:
-        own, source = self._due[0][0] if self._due else None, self.source.due_at
-        return own if source is None else source if own is None else min(own, source)
+        """When `advance` has something to do next."""
+        times = (self._due[0][0] if self._due else None, self.source.due_at)
+        return min((at for at in times if at is not None), default=None)
 
     def on_connection_lost(self, now: float) -> None:
         """Nobody knows what changes while the connection is lost, so all values are missing until they come again."""
@@ -91,8 +91,8 @@ class SignalTable:
 
     def lacking(self) -> dict[str, list[str]]:
         """The values that machines lack, by machine, for the first machines that lack any."""
-        lacks = ((name, machine.lacking(self._now)) for name, machine in sorted(self.machines.items()))
-        return dict(itertools.islice(((name, lacking) for name, lacking in lacks if lacking), _MAX_NAMED))
+        by_name = ((name, machine.lacking(self._now)) for name, machine in sorted(self.machines.items()))
+        return dict(itertools.islice(((name, lacking) for name, lacking in by_name if lacking), _MAX_NAMED))
 
     def as_health(self) -> dict[str, Any]:
         return {
@@ -117,6 +117,7 @@ class SignalTable:
                 yield from self._trigger(machine, fired, now)
 
     def _machine(self, name: str, now: float) -> Machine | None:
+        """A machine, which is followed from now on if there is room; None if it is refused."""
         machine = self.machines.get(name)
         if machine is None:
             if machine_fault(name) or len(self.machines) >= self.config.max_machines:
@@ -128,6 +129,7 @@ class SignalTable:
         return machine
 
     def _trigger(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
+        """Makes a reading now, or when `min_gap_s` has passed."""
         earliest = machine.read_at + self.config.min_gap_s
         if now >= earliest:
             yield from self._read(machine, trigger, now)
@@ -136,6 +138,7 @@ class SignalTable:
             self._push(earliest, machine.name, is_check=False)
 
     def _read(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
+        """Makes a reading, unless a value is lacking."""
         machine.waiting_trigger = None
         if machine.lacking(now):
             self.incomplete += 1

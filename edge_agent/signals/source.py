@@ -20,6 +20,16 @@ class Update:
     values: dict[str, float | None]
 
 
+class NotTakenError(Exception):
+    """A payload, or a value in it, that cannot be used. `health` counts it by `reason`."""
+
+    def __init__(self, reason: str, updates: Sequence[Update] = ()) -> None:
+        """updates: what could be used of the payload in spite of it."""
+        super().__init__(reason)
+        self.reason = reason
+        self.updates = updates
+
+
 class Source(Protocol):
     """Reads the messages of one kind of source."""
 

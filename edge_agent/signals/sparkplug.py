@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.signals.values import MAX_PAYLOAD_BYTES, NotTakenError
+from edge_agent.signals.source import NotTakenError
+from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 
 MAX_METRICS = 5000
 # Of all levels together. A whole birth of 5000 metrics with properties has 75,000.

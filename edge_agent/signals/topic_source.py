@@ -9,8 +9,7 @@ from edge_agent.core import topics
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import values
-from edge_agent.signals.source import MAX_TOPIC_CHARS, Update
-from edge_agent.signals.values import NotTakenError
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Update
 
 # A plant that makes up new topics must not fill the memory.
 _MAX_ROUTES = 10_000

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 from edge_agent.core.clock import parse_device_time
 from edge_agent.core.signal_tables import Path, ValueTable
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, number_of, parse_json
-from edge_agent.signals.source import Update
+from edge_agent.signals.source import NotTakenError
 
 MAX_PAYLOAD_BYTES = 1_000_000
 # Bounds the work, because each value of a table may search an array.
@@ -24,16 +24,6 @@ class Absent(Enum):
 
 
 ABSENT = Absent.ABSENT
-
-
-class NotTakenError(Exception):
-    """A payload, or a value in it, that cannot be used. `health` counts it by `reason`."""
-
-    def __init__(self, reason: str, updates: Sequence[Update] = ()) -> None:
-        """updates: what could be used of the payload in spite of it."""
-        super().__init__(reason)
-        self.reason = reason
-        self.updates = updates
 
 
 def parse(payload: bytes) -> Any:

@@ -36,7 +36,7 @@ class Window:
             number += 1
 
     def sample(self, value: float, at: float) -> None:
-        """Counts a sample. `min` and `max` include it even if the next one replaces it at once."""
+        """Counts a sample. `min` and `max` include it even if the next one replaces it immediately."""
         index = self._advance_to(at) % BUCKETS
         self._widen(index, value)
         self.columns[5][index] += 1

@@ -12,7 +12,7 @@ from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import nodes
 from edge_agent.signals.nodes import RebirthLimiter, SparkplugSource
 from edge_agent.signals.signal_table import new_table
-from edge_agent.signals.values import NotTakenError
+from edge_agent.signals.source import NotTakenError
 from tests.helpers.sparkplug import Payload
 
 START = 1.8e9

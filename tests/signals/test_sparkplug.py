@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import sparkplug
 from edge_agent.signals.signal_table import new_table
+from edge_agent.signals.source import NotTakenError
 from edge_agent.signals.sparkplug import Metric, decode
-from edge_agent.signals.values import NotTakenError
 from tests.helpers.sparkplug import Payload
 
 INT8, INT16, INT32, INT64, UINT32, FLOAT, BOOLEAN = 1, 2, 3, 4, 7, 9, 11

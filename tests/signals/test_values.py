@@ -5,7 +5,8 @@ import pytest
 
 from edge_agent.core.signal_tables import ValueTable
 from edge_agent.signals import values
-from edge_agent.signals.values import ABSENT, NotTakenError
+from edge_agent.signals.source import NotTakenError
+from edge_agent.signals.values import ABSENT
 
 NOW = 1_800_000_000.0
 # Payloads as the documentation of each source has them, with where the value stands and what it is.

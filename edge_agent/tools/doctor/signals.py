@@ -16,7 +16,7 @@ from edge_agent.models.bundle import trained_fields
 from edge_agent.models.record import in_force
 from edge_agent.signals import values
 from edge_agent.signals.signal_table import SignalTable, new_table
-from edge_agent.signals.values import NotTakenError
+from edge_agent.signals.source import NotTakenError
 from edge_agent.tools.client import Client
 from edge_agent.tools.doctor.check import Check, failed, good, warning
 
