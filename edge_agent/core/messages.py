@@ -24,6 +24,7 @@ class Message:
     expiry_s: int | None = None
     received_at: float  # Seconds of the monotonic clock.
     machine: str | None = None  # The machine, if the reading is one of `[signals]`.
+    fault: str | None = None  # Why there is no reading to ask about, where the board would have joined one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

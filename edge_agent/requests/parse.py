@@ -113,6 +113,8 @@ class RequestParser:
     def _parse_payload(
         self, message: Message, task: Task | None, *, is_reading: bool = False
     ) -> tuple[Envelope | None, Error | None]:
+        if message.fault is not None:
+            return None, Error(code=Code.BAD_FIELD, message=message.fault)
         allowed = self._config.queue.max_payload_bytes
         if task is not None and task.config.max_payload_bytes is not None:
             allowed = min(allowed, task.config.max_payload_bytes)

@@ -181,6 +181,7 @@ class Feed:
                     yield from table.receive(message.topic, message.payload, is_retained=is_retained, now=at)
 
     def _message(self, reading: Reading) -> Message:
+        fault = f"{', '.join(reading.lacking)}: missing, or known for too short a time" if reading.lacking else None
         return Message(
             topic=signals_topic(reading.table, reading.machine),
             payload=encode(reading.input),
@@ -189,6 +190,7 @@ class Feed:
             content_type=JSON,
             received_at=reading.at - self._buffer.offset,
             machine=reading.machine,
+            fault=fault,
         )
 
     def _save(self, now: float) -> None:

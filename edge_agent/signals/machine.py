@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class Reading:
     trigger: str
     at: float
     input: dict[str, dict[str, float | None]]
+    lacking: tuple[str, ...] = ()  # The values without which nothing can be asked; `input` is empty then.
 
 
 class Track:
@@ -77,6 +79,7 @@ class Machine:
         self.heard_at = now  # When its last message came.
         self.read_at = -math.inf  # When its last reading was made.
         self.recorded_at = -math.inf  # When a reading was last kept as a row.
+        self.was_complete = False  # Whether nothing was lacking when it was last due.
         self.waiting_trigger: str | None = None  # A trigger that came within `min_gap_s` of the last reading.
         self._table = table
         self._config = config
@@ -108,8 +111,13 @@ class Machine:
 
     def read(self, trigger: str, now: float) -> Reading:
         """Makes a reading. Call it only if nothing is lacking."""
-        self.read_at, self.waiting_trigger = now, None
+        self.read_at, self.waiting_trigger, self.was_complete = now, None, True
         return Reading(self._table, self.name, trigger, now, self.input(now))
+
+    def without(self, lacking: Sequence[str], trigger: str, now: float) -> Reading:
+        """Instead of a reading, what keeps it from being made."""
+        self.was_complete = False
+        return Reading(self._table, self.name, trigger, now, {}, tuple(lacking))
 
     def input(self, now: float) -> dict[str, dict[str, float | None]]:
         return {name: self._features_of(name, now) for name in self.tracks}

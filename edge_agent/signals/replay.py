@@ -35,7 +35,8 @@ def replay(config_path: Path, recording: Path, table: str | None) -> int:
     try:
         with recording.open(encoding="utf-8") as file:
             for reading in readings_of(file, tables):
-                print(compact_json(_line(reading)))
+                if not reading.lacking:
+                    print(compact_json(_line(reading)))
     except OSError as error:
         return fail(f"{recording}: cannot be read: {error.strerror}")
     except (RecordingError, UnicodeDecodeError) as error:

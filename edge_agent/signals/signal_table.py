@@ -140,8 +140,10 @@ class SignalTable:
     def _read(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
         """Makes a reading, unless a value is lacking."""
         machine.waiting_trigger = None
-        if machine.lacking(now):
+        if lacking := machine.lacking(now):
             self.incomplete += 1
+            if machine.was_complete:  # Its last answer would be taken for one that still holds.
+                yield machine.without(lacking, trigger, now)
             return
         self.readings += 1
         reading = machine.read(trigger, now)

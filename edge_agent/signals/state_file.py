@@ -74,6 +74,7 @@ def _machine_state(machine: Machine, now: float) -> dict[str, Any]:
     return {
         "heard_at": machine.heard_at,
         "read_at": max(machine.read_at, 0.0),
+        "was_complete": machine.was_complete,
         "recorded_at": max(machine.recorded_at, 0.0),
         "tracks": {name: _track_state(track, now) for name, track in machine.tracks.items()},
     }
@@ -94,6 +95,7 @@ def _track_state(track: Track, now: float) -> dict[str, Any]:
 
 def _machine(table: SignalTable, name: str, state: dict[str, Any], now: float) -> Machine:
     machine = Machine(table.name, name, table.config, state["heard_at"])
+    machine.was_complete = bool(state["was_complete"])
     machine.read_at, machine.recorded_at = float(state["read_at"]), float(state["recorded_at"])
     for value, track in machine.tracks.items():
         known = state["tracks"][value]

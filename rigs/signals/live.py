@@ -166,7 +166,7 @@ class Run:
         config = load_config(self.config)
         tables = {name: new_table(name, table) for name, table in config.signals.items()}
         with self.recording.open(encoding="utf-8") as file:
-            return list(readings_of(file, tables))
+            return [reading for reading in readings_of(file, tables) if not reading.lacking]
 
 
 def compare(run: Run, heard: dict[str, list[bytes]], replayed: list[Reading]) -> tuple[int, int, int]:

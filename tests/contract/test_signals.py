@@ -65,6 +65,22 @@ def test_a_machine_that_lacks_a_value_is_named_and_not_asked_about(site: Site) -
     assert not site.client.on("plant/answers/p8")
 
 
+def test_a_value_that_goes_missing_is_told_once_where_answers_go(site: Site) -> None:
+    site.client.publish("plant/pumps/p9/temp", {"value": 70}, qos=0)
+    for value in ("1", "2"):
+        site.client.publish("plant/pumps/p9/vib", value, qos=0)
+    site.client.wait("plant/answers/p9")
+    site.client.publish("plant/pumps/p9/temp", {"value": None}, qos=0)
+    wait_until(lambda: health_of_signals(site)["lacking"].get("p9") == ["temp"], "the value is missing")
+    for value in ("3", "4"):
+        site.client.publish("plant/pumps/p9/vib", value, qos=0)
+    _, told = site.client.wait("plant/answers/p9", count=2)
+    assert (told.json["status"], told.json["error"]["code"], told.json["machine"]) == ("invalid", "bad_field", "p9")
+    assert told.json["error"]["message"] == "temp: missing, or known for too short a time"
+    wait_until(lambda: health_of_signals(site)["incomplete_total"] >= 2, "the second one was due, too")
+    assert len(site.client.on("plant/answers/p9")) == 2
+
+
 def test_a_restart_keeps_the_window_but_no_value(start_site: StartSite, tmp_path: Path) -> None:
     site = start_site("5", more=MORE)
     site.client.publish("plant/pumps/r1/temp", {"value": 70}, qos=0)

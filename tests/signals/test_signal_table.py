@@ -56,10 +56,14 @@ def test_a_value_holds_for_max_age_and_then_prevents_a_reading() -> None:
     pumps = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp", "max_age_s": 0}})
     send(pumps, "plant/a/temp", 70, 0)
     send(pumps, "plant/a/vib", 2, 0)
-    ages = [reading.at - START for reading in pumps.advance(START + 100)]
-    assert ages
-    assert max(ages) < 15
+    *made, told = pumps.advance(START + 100)
+    assert made
+    assert all(reading.at < START + 15 for reading in made)
+    assert (told.input, told.lacking, told.at < START + 26) == ({}, ("vib",), True)
     assert pumps.lacking() == {"a": ["vib"]}
+    # It is told once, and again after it had been complete.
+    send(pumps, "plant/a/vib", 2, 101)
+    assert [reading.lacking for reading in pumps.advance(START + 200)][-2:] == [(), ("vib",)]
 
 
 def test_an_optional_value_is_null_while_it_is_missing() -> None:
@@ -240,7 +244,12 @@ def test_a_restart_makes_the_same_readings_as_a_lost_connection(tmp_path: Path, 
     state_file.load(path, {"pump": other}, stopped_at + 20)
     later = [(topic, payload, at + 30, kept) for topic, payload, at, kept in messages[middle:]]
     same, restarted = (
-        [reading for topic, payload, at, kept in later for reading in send(to, topic, payload, at, is_retained=kept)]
+        [
+            reading
+            for topic, payload, at, kept in later
+            for reading in send(to, topic, payload, at, is_retained=kept)
+            if not reading.lacking
+        ]
         for to in (one, other)
     )
     assert len(same) > 50
