@@ -198,6 +198,7 @@ class SparkplugSource:
             updates = self._take_in_order(node, message, not_taken)
         self._blocked = {blocked: None for blocked in self._blocked if blocked.waiting}
         if not_taken and not updates:
+            # Nothing in the message could be used, so it counts as a whole.
             reason = next(iter(not_taken))
             not_taken[reason] -= 1
             self._not_taken += not_taken
@@ -261,7 +262,7 @@ class SparkplugSource:
         return (group, kind, node, rest[0] if rest else "") if is_followed else None
 
     def _node(self, group: str, name: str, now: float) -> _Node:
-        """Raises NotTakenError."""
+        """A node, which is known from now on. Raises NotTakenError if there are too many."""
         node = self._nodes.get((group, name))
         if node is None:
             if len(self._nodes) >= MAX_NODES:
@@ -275,7 +276,7 @@ class SparkplugSource:
         return node
 
     def _device(self, node: _Node, name: str, not_taken: Counter[str]) -> _Device | None:
-        """None if the table does not follow it."""
+        """A device, which is known from now on; None if the table does not follow it, or if there are too many."""
         if not (name and self._config.device == "+") and self._config.device != name:
             return None
         device = node.devices.get(name)
