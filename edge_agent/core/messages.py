@@ -24,7 +24,7 @@ class Message:
     expiry_s: int | None = None
     received_at: float  # Seconds of the monotonic clock.
     machine: str | None = None  # The machine, if the reading is one of `[signals]`.
-    fault: str | None = None  # Why there is no reading to ask about, where the board would have joined one.
+    fault: str | None = None  # Why the board could not make this reading of `[signals]`, which is then refused.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

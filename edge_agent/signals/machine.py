@@ -22,7 +22,7 @@ class Reading:
     trigger: str
     at: float
     input: dict[str, dict[str, float | None]]
-    lacking: tuple[str, ...] = ()  # The values without which nothing can be asked; `input` is empty then.
+    lacking: tuple[str, ...] = ()  # The values that prevented it; `input` is then empty.
 
 
 class Track:
@@ -79,7 +79,7 @@ class Machine:
         self.heard_at = now  # When its last message came.
         self.read_at = -math.inf  # When its last reading was made.
         self.recorded_at = -math.inf  # When a reading was last kept as a row.
-        self.was_complete = False  # Whether nothing was lacking when it was last due.
+        self.was_complete = False  # Whether the last reading that was due could be made.
         self.waiting_trigger: str | None = None  # A trigger that came within `min_gap_s` of the last reading.
         self._table = table
         self._config = config
@@ -114,8 +114,8 @@ class Machine:
         self.read_at, self.waiting_trigger, self.was_complete = now, None, True
         return Reading(self._table, self.name, trigger, now, self.input(now))
 
-    def without(self, lacking: Sequence[str], trigger: str, now: float) -> Reading:
-        """Instead of a reading, what keeps it from being made."""
+    def incomplete_reading(self, lacking: Sequence[str], trigger: str, now: float) -> Reading:
+        """Stands for a reading that cannot be made, so that it is refused with the reason."""
         self.was_complete = False
         return Reading(self._table, self.name, trigger, now, {}, tuple(lacking))
 

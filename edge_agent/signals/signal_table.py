@@ -138,12 +138,12 @@ class SignalTable:
             self._push(earliest, machine.name, is_check=False)
 
     def _read(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
-        """Makes a reading, unless a value is lacking."""
+        """Makes a reading. If a value is lacking, the first one is refused and the others are left out."""
         machine.waiting_trigger = None
         if lacking := machine.lacking(now):
             self.incomplete += 1
-            if machine.was_complete:  # Its last answer would be taken for one that still holds.
-                yield machine.without(lacking, trigger, now)
+            if machine.was_complete:  # Otherwise its last answer would still look current.
+                yield machine.incomplete_reading(lacking, trigger, now)
             return
         self.readings += 1
         reading = machine.read(trigger, now)

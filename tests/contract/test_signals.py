@@ -65,7 +65,7 @@ def test_a_machine_that_lacks_a_value_is_named_and_not_asked_about(site: Site) -
     assert not site.client.on("plant/answers/p8")
 
 
-def test_a_value_that_goes_missing_is_told_once_where_answers_go(site: Site) -> None:
+def test_a_value_that_goes_missing_is_reported_once_on_the_topic_of_answers(site: Site) -> None:
     site.client.publish("plant/pumps/p9/temp", {"value": 70}, qos=0)
     for value in ("1", "2"):
         site.client.publish("plant/pumps/p9/vib", value, qos=0)

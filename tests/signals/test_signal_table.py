@@ -61,7 +61,7 @@ def test_a_value_holds_for_max_age_and_then_prevents_a_reading() -> None:
     assert all(reading.at < START + 15 for reading in made)
     assert (told.input, told.lacking, told.at < START + 26) == ({}, ("vib",), True)
     assert pumps.lacking() == {"a": ["vib"]}
-    # It is told once, and again after it had been complete.
+    # The lack is reported once, and again after a complete reading.
     send(pumps, "plant/a/vib", 2, 101)
     assert [reading.lacking for reading in pumps.advance(START + 200)][-2:] == [(), ("vib",)]
 
