@@ -98,7 +98,7 @@ def propose(messages: Iterable[Message]) -> Proposal | None:
         if levels and levels[-1] >= len(parts):
             continue  # The topic is too short to name a machine.
         pattern = "/".join("+" if level in levels else part for level, part in enumerate(parts))
-        machine = "/".join(parts[level] for level in levels) or parts[0]
+        machine = "/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine"
         new = Candidate(_name(pattern, value.path), pattern, value.path, str(value.contents[0]))
         candidate = candidates.setdefault((pattern, repr(value.path)), new)
         candidate.messages += len(value.contents)
@@ -136,7 +136,8 @@ def _leaves(document: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
                 yield from _leaves(content, (*path, key))
     elif isinstance(document, list):
         for element in document:
-            key = next((key for key in _ID_KEYS if isinstance(element, dict) and key in element), None)
+            known = element if isinstance(element, dict) else {}
+            key = next((key for key in _ID_KEYS if isinstance(known.get(key), str | int | float)), None)
             if key is not None:
                 yield from _leaves(element, (*path, {key: element[key]}) if len(path) < _MAX_DEPTH else path)
     elif document is not None:

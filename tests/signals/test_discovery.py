@@ -92,6 +92,21 @@ def test_the_proposal_is_a_configuration() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("/temperature", "7"),
+        ("$SYS/load", "7"),
+        ("plant/tags", '[{"id":[1],"name":"speed","v":7}]'),
+        ("plant/tags", '{"level":1,"tags":[{"id":null,"v":7}]}'),
+    ],
+)
+def test_odd_topics_and_payloads_give_a_table_that_is_valid(topic: str, payload: str) -> None:
+    proposal = propose(heard((topic, payload)))
+    assert proposal is not None
+    SignalsTable.model_validate(proposal.table())
+
+
 def test_texts_that_are_neither_numbers_nor_states_are_left_out() -> None:
     assert propose(heard()) is None
     assert (
