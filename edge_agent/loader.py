@@ -64,7 +64,7 @@ def check_document(
         *_topics_faults(config),
         *_promise_faults(config),
         *_pool_faults(config),
-        *_signals_faults(config),
+        *_signals_faults(config, raw.get("signals", {})),
         *example_faults(config.tasks),
         *(extra_checks(config) if extra_checks else ()),
     ]
@@ -104,7 +104,7 @@ def config_hints(config: Config) -> list[str]:
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     of_model = filter(None, (revocations_hint(config), switched_hint(config)))
     hints = [*_schema_hints(config), *_score_map_hints(config), *_template_hints(config), *_audit_hints(config)]
-    return [*hints, *_reading_hints(config), *refused, *of_model]
+    return [*hints, *_reading_hints(config), *_signals_hints(config), *refused, *of_model]
 
 
 def _reading_hints(config: Config) -> Iterator[str]:
@@ -117,6 +117,15 @@ def _reading_hints(config: Config) -> Iterator[str]:
         if has_machines and (task.publish_on == "change" or task.retain) and "{" not in (task.publish or ""):
             key = field_name(("tasks", name, "publish"))
             yield f"{key}: has no `{{1}}`, so answers to readings of different topics replace each other"
+
+
+def _signals_hints(config: Config) -> Iterator[str]:
+    """Tables whose readings nobody uses."""
+    used = {task.signals for task in config.tasks.values()}
+    for name, table in config.signals.items():
+        if name not in used and not table.record_every_s:
+            key = field_name(("signals", name))
+            yield f"{key}: is not used: no task has `signals = {shown(name)}`, and `record_every_s` is 0"
 
 
 def _audit_hints(config: Config) -> list[str]:
@@ -178,11 +187,14 @@ def _promise_faults(config: Config) -> Iterator[str]:
             yield f"{key}: requires an `audit_rate` above 0 (got {task.min_accuracy})"
 
 
-def _signals_faults(config: Config) -> Iterator[str]:
-    """Tasks that name an unknown table, and tables that would take too much memory."""
+def _signals_faults(config: Config, tables: Any) -> Iterator[str]:
+    """Tasks that name an unknown table, and tables that would take too much memory.
+
+    tables: those of the document; `config` lacks them if one has faults.
+    """
     for name, task in config.tasks.items():
-        if task.signals is not None and task.signals not in config.signals:
-            rule = f"should be one of {', '.join(config.signals) or 'none'}"
+        if task.signals is not None and isinstance(tables, dict) and task.signals not in tables:
+            rule = f"should be one of {', '.join(tables)}" if tables else "requires a table in `[signals]`"
             yield f"{field_name(('tasks', name, 'signals'))}: {rule} (got {shown(task.signals)})"
     tracks = sum(table.max_machines * len(table.values) for table in config.signals.values())
     if tracks > MAX_TRACKS:

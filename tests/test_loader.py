@@ -113,6 +113,25 @@ def test_readings_that_are_answered_each_by_itself_are_a_hint(tmp_path: Path, ke
     assert [found.removeprefix("tasks.x.")[: len(hint or "")] for found in hints] == ([hint] if hint else [])
 
 
+VALUE = '[signals.pump.values]\nv = { topic = "a/+" }\n'
+USER = '[tasks.x]\nkind = "generate"\nsignals = "pump"\n'
+
+
+def test_a_table_of_signals_that_nothing_uses_is_a_hint(tmp_path: Path) -> None:
+    (hint,) = config_hints(load(tmp_path, VALUE))
+    assert hint.startswith('signals.pump: is not used: no task has `signals = "pump"`')
+    assert config_hints(load(tmp_path, VALUE + USER)) == []
+    assert config_hints(load(tmp_path, f"[signals.pump]\nrecord_every_s = 60\n{VALUE}")) == []
+
+
+def test_a_fault_of_a_table_of_signals_is_no_fault_of_its_task(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"[signals.pump]\nwindow = 1\n{VALUE}{USER}{USER.replace('x', 'y').replace('pump', 'pmp')}")
+    first, second = caught.value.faults
+    assert first.startswith("signals.pump.window: unknown key (got 1); allowed: certificates, ")
+    assert second == 'tasks.y.signals: should be one of pump (got "pmp")'
+
+
 MAPPED = """
 [tasks.x]
 kind = "classify"
@@ -228,6 +247,19 @@ FAULTS = [
         ),
         "tasks.x.score_map.shift: unknown key (got 1); allowed: bias, made_for, scale",
     ),
+    (
+        '[signals.x.values.v]\ntopic = "a"\npth = ["v"]',
+        'signals.x.values.v.pth: unknown key (got ["v"]); allowed: features, ',
+    ),
+    (
+        '[signals.x.trigger]\nat = 1\n[signals.x.values.v]\ntopic = "a"',
+        "signals.x.trigger.at: unknown key (got 1); allowed: above",
+    ),
+    (
+        '[signals.x]\nmachine = "{2}"\n[signals.x.values.v]\ntopic = "a/+"',
+        '{n} stands for the n-th wildcard of every filter, with n from 1 to 1 (got "{2}")',
+    ),
+    ('[tasks.x]\nkind = "generate"\nsignals = "p"', 'tasks.x.signals: requires a table in `[signals]` (got "p")'),
     ("tasks = 5", "tasks: should be a table of named values (got 5)"),
     ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
     ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),

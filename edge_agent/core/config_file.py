@@ -12,6 +12,7 @@ from edge_agent.core.files import TooLongError, read_bounded
 from edge_agent.core.kinds.classify import ScoreMapTable
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.kinds.task import Example
+from edge_agent.core.signal_tables import SignalsTable, TriggerTable, ValueTable
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import fault_text, field_name, shown
 
@@ -86,6 +87,12 @@ def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str
             model = ScoreMapTable
         case ("tasks", _, "examples", _):
             model = Example
+        case ("signals", _):
+            model = SignalsTable
+        case ("signals", _, "values", _):
+            model = ValueTable
+        case ("signals", _, "trigger"):
+            model = TriggerTable
         case ("models", _):
             model = ModelConfig
         case ("mqtt", "tls"):

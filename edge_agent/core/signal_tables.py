@@ -177,7 +177,9 @@ class SignalsTable(Table):
             for name, value in self.values.items():
                 wildcards = len(re.findall(r"[+#]", value.topic or ""))
                 if fault := topics.publish_pattern_fault(self.machine, wildcards):
-                    raise ValueError(f"machine: does not match values.{name}.topic: {fault}")
+                    raise ValueError(
+                        f"machine: does not match values.{name}.topic: {fault} (got {shown(self.machine)})"
+                    )
         trigger = self.trigger
         for key in ("on_change", "dead_band", "above", "below", "hysteresis"):
             if unknown := sorted(set(getattr(trigger, key)) - self.values.keys()):

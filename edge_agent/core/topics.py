@@ -186,7 +186,7 @@ def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
         return fault
     for number in _PLACEHOLDER.findall(pattern):
         if not 1 <= int(number) <= wildcards:
-            return f"{{n}} stands for the n-th wildcard of every subscribe filter, with n from 1 to {wildcards}"
+            return f"{{n}} stands for the n-th wildcard of every filter, with n from 1 to {wildcards}"
     return None
 
 

@@ -102,7 +102,9 @@ def fault_text(error: ErrorDetails, name: str) -> str:
     if error["type"] == "missing":
         return f"{name}: required, but missing"
     reason = _REASONS.get(error["type"]) or _PYTHONS_WORDS.sub("", error["msg"])
-    return f"{name}{': ' if name else ''}{reason} (got {shown(error['input'])})"
+    # A fault of what keys mean together names the one value that is wrong, instead of the whole table.
+    got = "" if " (got " in reason else f" (got {shown(error['input'])})"
+    return f"{name}{': ' if name else ''}{reason}{got}"
 
 
 def first_fault(error: ValidationError, prefix: str = "", allowed_keys: Iterable[str] = ()) -> str:
