@@ -29,8 +29,8 @@ class Changes:
     def __init__(self) -> None:
         self._by_topic: dict[bytes, _Answers] = {}
 
-    def is_published(self, request: Request, document: dict[str, Any], now: float) -> bool:
-        """Whether to publish this reply. Counts the answer, so call it once for each reply."""
+    def record(self, request: Request, document: dict[str, Any], now: float) -> bool:
+        """Records the answer of a reply, and returns whether to publish it. Call it once for each reply."""
         task = request.reading_of
         if task is None or not request.reports_on_change:
             return True

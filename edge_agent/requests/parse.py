@@ -124,7 +124,7 @@ class RequestParser:
         try:
             envelope = parse_payload(message.payload, message.content_type, is_reading=is_reading)
             if task is not None:
-                _measured_at(task, envelope)
+                _measured_at(task, envelope)  # Refuses a time that cannot be read.
         except Refusal as refused:
             return None, refused.error
         return envelope, None

@@ -218,13 +218,13 @@ class Replies:
         # First: it forgets an older reply under this key.
         is_repeated = self._duplicates.end(request, status, reply.document, now)
         key = request.key if is_repeated else None
-        task, is_published = request.task_name, self.changes.is_published(request, document, now)
-        self._delivery.stage_reply(reply, origin=request.origin, task=task, key=key, is_published=is_published)
+        task, has_changed = request.task_name, self.changes.record(request, document, now)
+        self._delivery.stage_reply(reply, origin=request.origin, task=task, key=key, is_published=has_changed)
         self._followers -= len(request.followers)
         if request.followers:
             repeated = _reply(request, {**document, "repeat": True})
+            is_published = not request.reports_on_change
             for origin in request.followers:
-                is_published = not request.reports_on_change
                 self._delivery.stage_reply(repeated, origin=origin, task=task, key=None, is_published=is_published)
 
 

@@ -30,6 +30,7 @@ _REASONS = {
     "not-text": "is not UTF-8 text",
     "empty": "is empty",
     "too-long": "is too long",
+    "too-large": "is too large a number",
     "late": "was measured more than `max_age_s` ago",
 }
 
