@@ -218,8 +218,8 @@ class Replies:
         # First: it forgets an older reply under this key.
         is_repeated = self._duplicates.end(request, status, reply.document, now)
         key = request.key if is_repeated else None
-        task, has_changed = request.task_name, self.changes.record(request, document, now)
-        self._delivery.stage_reply(reply, origin=request.origin, task=task, key=key, is_published=has_changed)
+        task, should_publish = request.task_name, self.changes.record(request, document, now)
+        self._delivery.stage_reply(reply, origin=request.origin, task=task, key=key, is_published=should_publish)
         self._followers -= len(request.followers)
         if request.followers:
             repeated = _reply(request, {**document, "repeat": True})
