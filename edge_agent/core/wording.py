@@ -102,7 +102,7 @@ def fault_text(error: ErrorDetails, name: str) -> str:
     if error["type"] == "missing":
         return f"{name}: required, but missing"
     reason = _REASONS.get(error["type"]) or _PYTHONS_WORDS.sub("", error["msg"])
-    # A fault of what keys mean together names the one value that is wrong, instead of the whole table.
+    # The fault of a combination of keys shows the one value that is wrong instead of the whole table.
     got = "" if " (got " in reason else f" (got {shown(error['input'])})"
     return f"{name}{': ' if name else ''}{reason}{got}"
 
