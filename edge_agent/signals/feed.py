@@ -62,9 +62,14 @@ class Buffer:
             # The time is taken under the lock, so that entries are in the order of their times.
             self._entries.append((self.now(), message))
             self._bytes += _size(message)
+            lost_at = None
             while len(self._entries) > MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
-                self._bytes -= _size(self._entries.popleft()[1])
-                self.dropped += 1
+                at, dropped = self._entries.popleft()
+                self._bytes -= _size(dropped)
+                self.dropped += dropped is not None
+                lost_at = at if dropped is None else lost_at
+            if lost_at is not None:  # A lost connection must not be overlooked: no value is known after it.
+                self._entries.appendleft((lost_at, None))
 
     def take(self, seconds: float) -> Iterator[tuple[float, Message | None]]:
         """Takes what has arrived, the oldest first, for this many seconds at most; the rest stays."""

@@ -98,6 +98,19 @@ def test_rows_have_the_time_of_day_even_if_the_clock_was_set_after_the_start(pla
     assert parse_timestamp(row["ts"]) == pytest.approx(time.time(), abs=5)
 
 
+def test_a_lost_connection_is_noticed_however_many_messages_come_after_it(plant: Plant) -> None:
+    plant.send(b'{"value":1}')
+    plant.readings()
+    plant.feed._buffer.put(None)
+    for _ in range(MAX_WAITING + 7):
+        plant.send(b'{"value":1}', topic="plant/b/vib")
+    assert plant.health["dropped_total"] == 7
+    ends_at = time.monotonic() + 10
+    while plant.feed._buffer._entries and time.monotonic() < ends_at:
+        plant.readings()
+    assert plant.health["lacking"] == {"a": ["vib"]}
+
+
 def test_messages_that_come_too_fast_are_dropped_and_counted(plant: Plant) -> None:
     for number in range(MAX_WAITING + 7):
         plant.send(b'{"value":%d}' % number)
