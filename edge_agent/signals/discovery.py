@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.core.messages import Message
-from edge_agent.core.signal_tables import MAX_VALUES
+from edge_agent.core.signal_tables import MAX_METRIC_CHARS, MAX_VALUES
 from edge_agent.core.strict_json import number_of
+from edge_agent.core.wording import shown
+from edge_agent.signals import nodes, sparkplug
 from edge_agent.signals.source import NotTakenError
-from edge_agent.signals.values import parse
+from edge_agent.signals.values import GOOD_QUALITY, parse
 
 # With more different texts than this, or longer ones, a value is not a state.
 _MAX_STATES, _MAX_STATE_CHARS = 6, 24
 _MAX_DEPTH = 6
+_MAX_NAMED = 8
 _OFF_WORDS = {"off", "false", "no", "stopped", "stop", "closed", "idle", "inactive", "standby"}
-_PAIRS = (("off", "on"), ("false", "true"), ("no", "yes"), ("closed", "open"), ("stopped", "running"))
+_PAIRS = (
+    ("off", "on"), ("false", "true"), ("no", "yes"), ("closed", "open"), ("stopped", "running"), ("offline", "online"),
+)  # fmt: skip
+# A date, a time of day, a duration, a version or an address.
+_NO_STATE = re.compile(r"[-+]?\d+[,.:T/-]\d")
 _TIME_KEYS = {"ts", "time", "timestamp", "t", "datetime", "date"}
 _QUALITY_KEYS = {"q", "quality"}
 _ID_KEYS = ("id", "name")
 # Keys that only wrap others, so they do not name a value.
 _WRAPPERS = {"v", "value", "val", "values", "tags", "fields", "params", "payload", "data", "metrics"}
+# What replies of an edge-agent have: a board may answer below the same prefix.
+_REPLY_KEYS = {"task", "status", "device"}
+# Metrics that every node has.
+_OWN_METRICS = re.compile(r"bdSeq$|(?:Node|Device) (?:Control|Info)/")
 _Path = tuple[Any, ...]
 
 
@@ -32,6 +44,7 @@ class _Heard:
 
     topic: str
     path: _Path
+    quality: _Path = ()
     contents: list[Any] = field(default_factory=list)
 
 
@@ -40,81 +53,201 @@ class Candidate:
     """A value that the table may have: where it was found, and what was heard."""
 
     name: str
-    topic: str
-    path: _Path
-    example: str
+    topic: str = ""
+    metric: str | None = None
+    """The Sparkplug metric, instead of a topic."""
+    path: _Path = ()
+    quality: _Path = ()
+    example: str = ""
     machines: set[str] = field(default_factory=set)
     messages: int = 0
+    has_numbers: bool = False
+    has_decimal_comma: bool = False
     states: set[str] = field(default_factory=set)
+    is_optional: bool = False
+
+    def add(self, machine: str, contents: Iterable[Any]) -> None:
+        for content in contents:
+            self.example = self.example or (content if isinstance(content, str) else json.dumps(content))
+            self.machines.add(machine)
+            self.messages += 1
+            if _is_number(content):
+                self.has_numbers = True
+            elif _has_decimal_comma(content):
+                self.has_decimal_comma = True
+            else:
+                self.states.add(content)
+
+    @property
+    def is_value(self) -> bool:
+        """True if it has numbers, or states of which at least two are known."""
+        return self.has_numbers or (len(self.states) <= _MAX_STATES and len(numbered(self.states)) > 1)
 
     @property
     def table(self) -> dict[str, Any]:
-        table: dict[str, Any] = {"topic": self.topic}
+        table: dict[str, Any] = {"topic": self.topic} if self.metric is None else {"metric": self.metric}
         if self.path:
             table["path"] = list(self.path)
-        if self.states:
-            # States are reported on change, which may be days ago.
-            table |= {"map": numbered(self.states), "max_age_s": 0, "retained": True}
-        return table
+        if self.quality:
+            table["quality"] = list(self.quality)
+        if not self.has_numbers:
+            table["map"] = numbered(self.states)
+            if self.metric is None:
+                # States are reported on change, which may be days ago.
+                table |= {"max_age_s": 0, "retained": True}
+        return table | ({"optional": True} if self.is_optional else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    machine: str
-    """The key `machine` of the table."""
+    keys: dict[str, Any]
+    """The keys of the table other than `values`."""
     values: dict[str, Candidate]
     machines: list[str]
+    left_out: list[str]
+    """What was heard but is not proposed, and why, in sentences."""
 
     @property
     def name(self) -> str:
-        """A name for the table: the first level of the topics."""
-        first = min((value.topic.split("/")[0] for value in self.values.values()), default="")
-        return re.sub(r"[^A-Za-z0-9_-]", "", first)[:64] or "machines"
+        """A name for the table: the first level of the topics, or the Sparkplug group."""
+        topics = [value.topic for value in self.values.values() if value.topic]
+        first = min(topics, default=self.keys.get("group", "")).split("/")[0]
+        return re.sub(r"[^A-Za-z0-9_-]", "", first)[:64] or self.keys.get("source", "machines")
 
     def table(self) -> dict[str, Any]:
-        machine = {} if self.machine == "{1}" else {"machine": self.machine}
-        return {**machine, "values": {name: value.table for name, value in self.values.items()}}
+        return {**self.keys, "values": {name: value.table for name, value in self.values.items()}}
 
 
-def propose(messages: Iterable[Message]) -> Proposal | None:
-    """A table for these messages; None if they have neither numbers nor states.
+def propose(messages: Iterable[Message]) -> Proposal:
+    """A table for these messages, without values if they have neither numbers nor states.
 
-    The levels that differ between topics of the same value name the machine.
+    It is of topics or of Sparkplug metrics; if both were heard, of topics.
     """
+    plain, of_nodes = list[Message](), list[Message]()
+    for message in messages:
+        (of_nodes if nodes.is_sparkplug(message.topic) else plain).append(message)
+    proposal = _of_topics(plain)
+    if not of_nodes:
+        return proposal
+    if not proposal.values:
+        return _of_sparkplug(of_nodes)
+    proposal.left_out.append("Sparkplug: `--discover 'spBv1.0/#'` proposes a table for it")
+    return proposal
+
+
+def _of_topics(messages: Iterable[Message]) -> Proposal:
+    """The levels that differ between topics of the same value name the machine."""
     heard: dict[tuple[str, str], _Heard] = {}
     for message in messages:
         try:
             document = parse(message.payload)
         except NotTakenError:
             continue
-        for path, content in _leaves(document):
-            heard.setdefault((message.topic, repr(path)), _Heard(message.topic, path)).contents.append(content)
-    kept = [value for value in heard.values() if _is_value(value.contents)]
+        if isinstance(document, dict) and document.keys() >= _REPLY_KEYS:
+            continue
+        for path, content, quality in _leaves(document):
+            value = heard.setdefault((message.topic, repr(path)), _Heard(message.topic, path))
+            value.contents.append(content)
+            value.quality = value.quality or quality
+    kept = [value for value in heard.values() if _may_be_value(value.contents)]
     levels = _machine_levels(kept)
     candidates: dict[tuple[str, str], Candidate] = {}
-    machines = set[str]()
     for value in kept:
         parts = value.topic.split("/")
         if levels and levels[-1] >= len(parts):
             continue  # The topic is too short to name a machine.
         pattern = "/".join("+" if level in levels else part for level, part in enumerate(parts))
-        machine = "/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine"
-        new = Candidate(_name(pattern, value.path), pattern, value.path, str(value.contents[0]))
+        new = Candidate(_name(pattern, value.path), pattern, path=value.path)
         candidate = candidates.setdefault((pattern, repr(value.path)), new)
-        candidate.messages += len(value.contents)
-        candidate.machines.add(machine)
-        candidate.states |= {text for text in value.contents if _is_state(text) and number_of(text) is None}
-        machines.add(machine)
-    if not candidates:
-        return None
-    values = dict[str, Candidate]()
+        candidate.quality = candidate.quality or value.quality
+        candidate.add("/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine", value.contents)
+    values, machines, left_out = _chosen(candidates.values())
+    machine = "/".join(f"{{{number}}}" for number in range(1, len(levels) + 1)) or min(machines, default="")
+    return Proposal({} if machine == "{1}" else {"machine": machine}, values, machines, left_out)
+
+
+def _of_sparkplug(messages: Iterable[Message]) -> Proposal:
+    """A value for each number in births, and in other messages with names. If devices have any, it is of devices."""
+    heard: dict[tuple[str, str, str], dict[str, list[Any]]] = {}  # By group, node and device, and by metric.
+    for message in messages:
+        address = nodes.address_of(message.topic)
+        if address is None:
+            continue
+        group, _, node, device = address
+        contents = heard.setdefault((group, node, device), {})
+        try:
+            payload = sparkplug.decode(message.payload)
+        except NotTakenError:
+            continue
+        for name, content in _metrics(payload):
+            contents.setdefault(name, []).append(content)
+    is_of_devices = any(device for (_, _, device), contents in heard.items() if contents)
+    followed = [levels for levels in heard if bool(levels[2]) == is_of_devices]
+    group, node, device = map(_common, zip(*followed, strict=True)) if followed else ("+", "+", "+")
+    candidates: dict[str, Candidate] = {}
+    for levels in followed:
+        machine = "/".join(level for level in levels[0 if group == "+" else 1 :] if level)
+        for name, known in heard[levels].items():
+            if _may_be_value(known):
+                candidates.setdefault(name, Candidate(_name("", (name,)), metric=name)).add(machine, known)
+    values, machines, left_out = _chosen(candidates.values())
+    if not values:
+        left_out.append(
+            "Sparkplug nodes, because no birth with numbers came: have them send their births again, or listen longer"
+        )
+    elif any(contents for levels, contents in heard.items() if levels not in followed):
+        left_out.append('metrics of the nodes themselves: they need a table of their own, with `device = ""`')
+    keys = {"source": "sparkplug", "group": group, "node": node, "device": device}
+    if group == "+":
+        keys["machine"] = "{group}/{node}/{device}" if is_of_devices else "{group}/{node}"
+    return Proposal(keys, values, machines, left_out)
+
+
+def _metrics(payload: sparkplug.Payload) -> Iterator[tuple[str, Any]]:
+    """The names and contents of the metrics that may be values."""
+    for metric in payload.metrics:
+        is_named = 1 <= len(metric.name) <= MAX_METRIC_CHARS and not _OWN_METRICS.match(metric.name)
+        if is_named and not metric.is_missing and not metric.is_historical:
+            try:
+                yield metric.name, metric.content(metric.datatype)
+            except NotTakenError:
+                continue
+
+
+def _common(levels: Iterable[str]) -> str:
+    """The filter for these names of groups, nodes or devices."""
+    known = set(levels)
+    return known.pop() if len(known) == 1 else "+"
+
+
+def _chosen(candidates: Iterable[Candidate]) -> tuple[dict[str, Candidate], list[str], list[str]]:
+    """The values by name, their machines, and what is left out."""
+    good, left_out = list[Candidate](), list[str]()
+    for candidate in candidates:
+        if candidate.has_decimal_comma:
+            where = shown(candidate.metric or candidate.topic)
+            left_out.append(f"{where}: {shown(candidate.example)} has a decimal comma; have the sender write a point")
+        elif candidate.is_value:
+            good.append(candidate)
+    # Such as the bridge of a gateway.
+    shared = {machine for candidate in good if len(candidate.machines) > 1 for machine in candidate.machines}
+    if shared and (alone := {machine for candidate in good for machine in candidate.machines} - shared):
+        good = [candidate for candidate in good if candidate.machines & shared]
+        left_out.append(f"{_listed(sorted(alone))}: shares no value with other machines")
+    machines = sorted({machine for candidate in good for machine in candidate.machines})
+    values: dict[str, Candidate] = {}
     # If there are more values than a table takes, those of the most machines are kept.
-    for candidate in sorted(candidates.values(), key=lambda one: (-len(one.machines), one.topic, str(one.path))):
-        if len(values) < MAX_VALUES:
-            name = _unused(candidate.name, values)
-            values[name] = candidate
-    machine = "/".join(f"{{{number}}}" for number in range(1, len(levels) + 1)) or min(machines)
-    return Proposal(machine, dict(sorted(values.items())), sorted(machines))
+    good.sort(key=lambda one: (-len(one.machines), one.topic, one.metric or "", str(one.path)))
+    for candidate in good[:MAX_VALUES]:
+        candidate.is_optional = len(candidate.machines) < len(machines)
+        values[_unused(candidate.name, values)] = candidate
+    if over := [candidate.name for candidate in good[MAX_VALUES:]]:
+        left_out.append(f"{len(over)} of {len(good)} values, because a table takes {MAX_VALUES}: {_listed(over)}")
+    return dict(sorted(values.items())), machines, left_out
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
 
 
 def numbered(states: Iterable[str]) -> dict[str, int]:
@@ -128,33 +261,46 @@ def numbered(states: Iterable[str]) -> dict[str, int]:
     return {text: number for number, text in enumerate(ordered)}
 
 
-def _leaves(document: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """The numbers, booleans and texts in a document, each with its path."""
+def _leaves(document: Any, path: _Path = (), quality: _Path = ()) -> Iterator[tuple[_Path, Any, _Path]]:
+    """The numbers, booleans and texts in a document, each with its path and that of the quality beside it."""
     if isinstance(document, dict) and len(path) < _MAX_DEPTH:
+        beside = next((key for key in document if key.casefold() in _QUALITY_KEYS and _is_good(document[key])), None)
         for key, content in document.items():
-            if key.casefold() not in _TIME_KEYS | _QUALITY_KEYS and key not in _ID_KEYS:
-                yield from _leaves(content, (*path, key))
+            if key.casefold() not in {*_TIME_KEYS, *_QUALITY_KEYS, *_ID_KEYS}:
+                yield from _leaves(content, (*path, key), () if beside is None else (*path, beside))
     elif isinstance(document, list):
         for element in document:
             known = element if isinstance(element, dict) else {}
             key = next((key for key in _ID_KEYS if isinstance(known.get(key), str | int | float)), None)
             if key is not None:
                 yield from _leaves(element, (*path, {key: element[key]}) if len(path) < _MAX_DEPTH else path)
-    elif document is not None:
-        yield path, document
+    elif isinstance(document, str | int | float):
+        yield path, document, quality
 
 
-def _is_value(contents: list[Any]) -> bool:
-    if all(isinstance(content, bool) or number_of(content) is not None for content in contents):
-        return True
-    return all(map(_is_state, contents)) and len(set(contents)) <= _MAX_STATES
+def _is_good(quality: Any) -> bool:
+    """True for a quality that a table reads as good, so that it is known to be one."""
+    return quality is True or (number_of(quality) or 0) >= GOOD_QUALITY
 
 
-def _is_state(content: Any) -> bool:
-    return isinstance(content, str) and content.isprintable() and 0 < len(content) <= _MAX_STATE_CHARS
+def _is_number(content: Any) -> bool:
+    return isinstance(content, bool) or number_of(content) is not None
 
 
-def _machine_levels(values: Iterable[_Heard]) -> list[int]:
+def _may_be_value(contents: list[Any]) -> bool:
+    texts = {text for text in contents if not (_is_number(text) or _has_decimal_comma(text))}
+    return len(texts) <= _MAX_STATES and all(isinstance(text, str) and _is_state(text) for text in texts)
+
+
+def _has_decimal_comma(content: Any) -> bool:
+    return isinstance(content, str) and re.fullmatch(r"[-+]?\d+,\d+", content) is not None
+
+
+def _is_state(text: str) -> bool:
+    return text.isprintable() and 0 < len(text) <= _MAX_STATE_CHARS and not _NO_STATE.match(text)
+
+
+def _machine_levels(values: Sequence[_Heard]) -> list[int]:
     """The levels of the topics that name the machine; empty if none can be told apart."""
     groups: dict[tuple[int, str], set[tuple[str, ...]]] = {}
     for value in values:
@@ -167,6 +313,9 @@ def _machine_levels(values: Iterable[_Heard]) -> list[int]:
         for level, parts in enumerate(zip(*topics, strict=True))
         if len(set(parts)) > 1
     }
+    # A level that most topics do not have names no machine, such as that of `availability` below a device's topic.
+    lengths = [len(value.topic.split("/")) for value in values]
+    varying = {level for level in varying if 2 * sum(length > level for length in lengths) >= len(lengths)}
     if not varying:  # There is one machine: its level has a digit, or is the last but one.
         topics = [topic for group in groups.values() for topic in group]
         numbered_levels = {level for topic in topics for level, part in enumerate(topic[:-1]) if re.search(r"\d", part)}

@@ -39,6 +39,21 @@ _DEVICE_TYPES = ("DBIRTH", "DDATA", "DDEATH")
 _SEQUENCE = 256
 
 
+def is_sparkplug(topic: str) -> bool:
+    return topic.removeprefix(_CERTIFICATES).startswith(f"{_NAMESPACE}/")
+
+
+def address_of(topic: str) -> tuple[str, str, str, str] | None:
+    """The group, type, node and device, which is "" for the node itself; None for any other topic."""
+    namespace, *levels = topic.removeprefix(_CERTIFICATES).split("/")
+    if namespace != _NAMESPACE or not (len(levels) == 3 or (len(levels) == 4 and levels[3])):
+        return None
+    group, kind, node, *rest = levels
+    if kind not in (_DEVICE_TYPES if rest else _NODE_TYPES):
+        return None
+    return group, kind, node, rest[0] if rest else ""
+
+
 class RebirthLimiter:
     """Limits how often each node is asked for a rebirth. Tables that follow the same nodes share one."""
 
@@ -251,15 +266,11 @@ class SparkplugSource:
         }
 
     def _address(self, topic: str) -> tuple[str, str, str, str] | None:
-        """The group, type, node and device, which is "" for the node itself; None if the table does not follow it."""
-        namespace, *levels = topic.removeprefix(_CERTIFICATES).split("/")
-        if namespace != _NAMESPACE or not (len(levels) == 3 or (len(levels) == 4 and levels[3])):
+        """The same as `address_of`; None also if the table does not follow the node."""
+        address = address_of(topic)
+        if address is None or self._config.group not in ("+", address[0]) or self._config.node not in ("+", address[2]):
             return None
-        group, kind, node, *rest = levels
-        if kind not in (_DEVICE_TYPES if rest else _NODE_TYPES):
-            return None
-        is_followed = self._config.group in ("+", group) and self._config.node in ("+", node)
-        return (group, kind, node, rest[0] if rest else "") if is_followed else None
+        return address
 
     def _node(self, group: str, name: str, now: float) -> _Node:
         """A node, which is known from now on. Raises NotTakenError if there are too many."""

@@ -14,7 +14,7 @@ from edge_agent.signals.source import NotTakenError
 MAX_PAYLOAD_BYTES = 1_000_000
 # Bounds the work, because each value of a table may search an array.
 MAX_COMMAS = 50_000
-_GOOD_QUALITY = 192
+GOOD_QUALITY = 192
 
 
 class Absent(Enum):
@@ -100,7 +100,7 @@ def _is_good(quality: Any) -> bool:
     if isinstance(quality, bool):
         return quality
     level = number_of(quality)
-    return level is None or level >= _GOOD_QUALITY
+    return level is None or level >= GOOD_QUALITY
 
 
 def _is_late(time: Any, now: float, max_age_s: float) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import json
 import secrets
 import shlex
 import sys
@@ -19,6 +20,7 @@ from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
 from edge_agent.core.signal_tables import SignalsTable
+from edge_agent.core.strict_json import number_of
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.loader import DEFAULT_PATH, check_document
@@ -125,8 +127,11 @@ class _Form:
                 raise OptionError(f"--discover: {link.brokers} cannot be reached: {client.reason}")
             messages = [*client.messages(seconds)]
         proposal = propose(message for message in messages if not message.topic.startswith(f"{link.root}/"))
-        if proposal is None:
-            raise OptionError(f"--discover: no values in the {len(messages)} messages on {shown(wanted)}")
+        if not messages:
+            raise OptionError(f"--discover: no message on {shown(wanted)} in {seconds:g} s")
+        if not proposal.values:
+            fault = f"--discover: no values in {len(messages)} messages on {shown(wanted)}"
+            raise OptionError("; left out: ".join((fault, *proposal.left_out)))
         for line in found_lines(proposal):
             print(printable(line))
         if sys.stdin.isatty():
@@ -214,6 +219,9 @@ class _Form:
         """What to do with the file."""
         file, task = shlex.quote(str(self._options.out)), self._values["task"]
         sample = "hello" if KINDS[self._values["kind"]].is_text else '{"temperature_c": 81.5}'
+        if self._proposal is not None:
+            name, value = next(iter(self._proposal.values.items()))
+            sample = json.dumps({name: {"last": number_of(value.example) or 0.0}})
         print(printable(f"{self._options.out} written"))
         if is_echo(self._values["model"]):
             print(f"`{ECHO_MODEL}` is a test model without weights: its answers mean nothing.")
@@ -224,25 +232,34 @@ class _Form:
             (f"edge-agent ask --config {file} {task} {shlex.quote(sample)}", "in another terminal"),
         ]
         print("Next:", *(f"  {printable(line)}" for line in aligned(commands, left=2)), sep="\n")
+        if self._proposal is not None or self._values["subscribe"]:
+            root = self._document()["mqtt"].get("root", config.MqttConfig().root)
+            own = topics.Topics(root, self._values["site"], self._values["device"])
+            print(printable(f"Answers to readings come on {self._values['publish'] or own.response(task)}."))
 
 
 def found_lines(proposal: Proposal) -> Iterator[str]:
     """The machines and values that were heard, as a table."""
     names = ", ".join(proposal.machines[:_MAX_NAMED]) + (", …" if len(proposal.machines) > _MAX_NAMED else "")
     yield f"machines ({len(proposal.machines)}): {names}"
-    rows = [("value", "topic", "path", "example", "machines", "messages")]
+    rows = [("value", "from", "path", "example", "machines", "messages")]
     for name, value in proposal.values.items():
-        where = ".".join(map(str, value.path)) or "(payload)"
-        rows.append((name, value.topic, where, cut(value.example, 20), str(len(value.machines)), str(value.messages)))
+        path = toml(value.path) if value.path else ""
+        where = value.metric or value.topic
+        rows.append((name, where, path, cut(value.example, 20), str(len(value.machines)), str(value.messages)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from (f"left out: {text}" for text in proposal.left_out)
 
 
 def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     for name, table in tables.items():
         own = {key: value for key, value in table.items() if key != "values"}
-        yield from _table(f"signals.{name}", SignalsTable, own, {"window_s": 600, "every_s": 60, "record_every_s": 600})
+        suggested = {"window_s": 600, "every_s": 60, "record_every_s": 600}
+        if "source" in own:
+            suggested["rebirth"] = True
+        yield from _table(f"signals.{name}", SignalsTable, own, suggested)
         yield f"\n[signals.{name}.values]"
         yield from (f"{value} = {toml(keys)}" for value, keys in table["values"].items())
 

@@ -1,4 +1,6 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from edge_agent.core.signal_tables import MAX_VALUES, SignalsTable
 from edge_agent.signals.discovery import numbered, propose
 from edge_agent.signals.signal_table import new_table
 from edge_agent.tools.toml import toml
+from tests.helpers.sparkplug import Payload as SparkplugPayload
 from tests.helpers.support import config
 
 PLAIN = [
@@ -40,6 +43,16 @@ def heard(*messages: tuple[str, str]) -> Iterator[Message]:
             {"zigbee2mqtt/+"},
         ),
         (
+            [
+                *((f"zigbee2mqtt/{name}", '{"humidity":44.7,"linkquality":90}') for name in ("hall", "yard")),
+                *((f"zigbee2mqtt/{name}/availability", '{"state":"online"}') for name in ("hall", "yard")),
+                ("zigbee2mqtt/bridge/state", '{"state":"online"}'),
+            ],
+            "{1}",
+            ["hall", "yard"],
+            {"zigbee2mqtt/+", "zigbee2mqtt/+/availability"},
+        ),
+        (
             [("tele/tasmota_A/SENSOR", '{"Time":"2017","ENERGY":{"Current":3.1}}'), ("stat/tasmota_A/POWER", "ON")],
             "{1}",
             ["tasmota_A"],
@@ -58,14 +71,13 @@ def heard(*messages: tuple[str, str]) -> Iterator[Message]:
             {"iotgateway"},
         ),
     ],
-    ids=["two machines", "one machine", "no digits", "Zigbee2MQTT", "Tasmota", "two levels", "Kepware"],
+    ids=["two machines", "one machine", "no digits", "Zigbee2MQTT", "its bridge", "Tasmota", "two levels", "Kepware"],
 )
 def test_a_table_is_proposed_that_reads_what_was_heard(
     messages: list[tuple[str, str]], machine: str, machines: list[str], topics: set[str]
 ) -> None:
     proposal = propose(heard(*messages))
-    assert proposal is not None
-    assert (proposal.machine, proposal.machines) == (machine, machines)
+    assert (proposal.keys.get("machine", "{1}"), proposal.machines) == (machine, machines)
     assert {value.topic for value in proposal.values.values()} == topics
     table = new_table("t", SignalsTable.model_validate({**proposal.table(), "min_coverage": 0}))
     for number, message in enumerate(heard(*messages)):
@@ -80,7 +92,6 @@ def test_a_table_is_proposed_that_reads_what_was_heard(
 
 def test_the_proposal_is_a_configuration() -> None:
     proposal = propose(heard(*PLAIN))
-    assert proposal is not None
     tables = "".join(f"{name} = {toml(value)}\n" for name, value in proposal.table()["values"].items())
     settings: Config = config(f"[signals.{proposal.name}]\n[signals.{proposal.name}.values]\n{tables}")
     assert settings.signals["plant"].field_names()[:2] == ["state.last", "state.mean_10m"]
@@ -103,23 +114,110 @@ def test_the_proposal_is_a_configuration() -> None:
 )
 def test_odd_topics_and_payloads_give_a_table_that_is_valid(topic: str, payload: str) -> None:
     proposal = propose(heard((topic, payload)))
-    assert proposal is not None
     SignalsTable.model_validate(proposal.table())
 
 
-def test_texts_that_are_neither_numbers_nor_states_are_left_out() -> None:
-    assert propose(heard()) is None
-    assert (
-        propose(heard(*((f"plant/a/log{n}", f"pump started at {n} by somebody in a hurry") for n in range(9)))) is None
-    )
-    assert propose(heard(("a/b", "\0"), ("a/b", "{"))) is None
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (),
+        [(f"plant/a/log{n}", f"pump started at {n} by somebody in a hurry") for n in range(9)],
+        [("a/b", "\0"), ("a/b", "{")],
+        [("plant/p1/start", "2026-01-01T00:00:00"), ("plant/p1/start", "2026-01-02T00:00:00")],
+        [("plant/p1/uptime", "1T02:03:04"), ("plant/p1/uptime", "1T02:03:05")],
+        [("plant/p1/unit", "C"), ("plant/p2/unit", "C")],
+        [("plant/p1/info", '{"Id":"0119","Name":"7"}')],
+        [(f"plant/p1/{n}", '{"task":"t","device":"d","status":"ok","output":"a","timing":{"ms":1}}') for n in (1, 2)],
+    ],
+    ids=["nothing", "logs", "no text", "dates", "durations", "one text", "names", "replies of a board"],
+)
+def test_what_is_neither_a_number_nor_a_state_is_left_out(messages: Sequence[tuple[str, str]]) -> None:
+    proposal = propose(heard(*messages))
+    assert (proposal.values, proposal.left_out) == ({}, [])
 
 
-def test_a_proposal_fits_into_a_table_and_its_names_are_unique() -> None:
-    pairs = [(f"plant/p{number}/x{value}/temp", "1") for number in (1, 2) for value in range(40)]
-    proposal = propose(heard(*pairs))
-    assert proposal is not None
+def test_a_decimal_comma_is_named_instead_of_numbered() -> None:
+    proposal = propose(heard(*PLAIN, *((f"plant/pump-{n}/oil", text) for n in (7, 8) for text in ("9,5", "10"))))
+    assert "oil" not in proposal.values
+    assert proposal.left_out == ['"plant/+/oil": "9,5" has a decimal comma; have the sender write a point']
+
+
+def test_a_text_among_numbers_gets_no_number() -> None:
+    proposal = propose(heard(("plant/p1/temp", "7.5"), ("plant/p1/temp", "unavailable")))
+    assert proposal.values["temp"].table == {"topic": "plant/+/temp"}
+
+
+def test_a_quality_that_is_known_to_be_good_is_proposed() -> None:
+    qualities = {"a": "true", "b": "192", "c": "0", "d": '"ok"'}
+    tags = ",".join(f'{{"id":"{name}","v":1,"q":{quality}}}' for name, quality in qualities.items())
+    proposal = propose(heard(("iotgateway", f'{{"values":[{tags}]}}')))
+    proposed = {name: value.table["quality"] for name, value in proposal.values.items() if value.quality}
+    assert proposed == {name: ["values", {"id": name}, "q"] for name in ("a", "b")}
+
+
+def test_what_only_some_machines_have_is_optional_and_what_shares_nothing_is_no_machine() -> None:
+    proposal = propose(heard(*PLAIN, ("plant/pump-7/flow", "3"), ("plant/bridge/version", "2")))
+    assert [name for name, value in proposal.values.items() if value.table.get("optional")] == ["flow"]
+    assert proposal.machines == ["pump-7", "pump-8"]
+    assert proposal.left_out == ["bridge: shares no value with other machines"]
+
+
+def test_a_proposal_fits_into_a_table_and_says_what_does_not() -> None:
+    proposal = propose(heard(*((f"plant/p{number}/x{value}/temp", "1") for number in (1, 2) for value in range(40))))
     assert len(proposal.values) <= MAX_VALUES
+    proposal = propose(heard(*((f"plant/p{number}/x{value}", "1") for number in (1, 2) for value in range(34))))
+    assert len(proposal.values) == MAX_VALUES
+    assert proposal.left_out == ["2 of 34 values, because a table takes 32: x8, x9"]
+
+
+TEMP, RUNS = {"name": "Motor/Temp", "float_value": 7.5}, {"name": "Runs", "boolean_value": True}
+OTHERS = ({"name": "bdSeq", "long_value": 1}, {"name": "Node Control/Rebirth", "boolean_value": False})
+TEXT, NULL = {"name": "Serial", "string_value": "A-1"}, {"name": "Null", "is_null": True}
+
+
+def births(*addresses: str, metrics: Sequence[dict[str, Any]] = (*OTHERS, TEXT, NULL, TEMP, RUNS)) -> list[Message]:
+    payload = bytes(SparkplugPayload(metrics=metrics).SerializeToString())
+    return [replace(message, payload=payload) for message in heard(*((f"spBv1.0/{at}", "") for at in addresses))]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "keys", "machines"),
+    [
+        (["P/NBIRTH/n", "P/DBIRTH/n/a", "P/DBIRTH/n/b"], {"group": "P", "node": "n", "device": "+"}, ["n/a", "n/b"]),
+        (["P/DBIRTH/n/a"], {"group": "P", "node": "n", "device": "a"}, ["n/a"]),
+        (["P/NBIRTH/m", "P/NBIRTH/n"], {"group": "P", "node": "+", "device": ""}, ["m", "n"]),
+        (
+            ["P/DBIRTH/n/a", "Q/DBIRTH/n/a"],
+            {"group": "+", "node": "n", "device": "a", "machine": "{group}/{node}/{device}"},
+            ["P/n/a", "Q/n/a"],
+        ),
+    ],
+    ids=["devices", "one device", "nodes", "groups"],
+)
+def test_births_of_sparkplug_give_a_table_of_their_metrics(
+    addresses: list[str], keys: dict[str, str], machines: list[str]
+) -> None:
+    messages = births(*addresses)
+    proposal = propose(messages)
+    assert proposal.keys == {"source": "sparkplug", **keys}
+    assert {name: value.table for name, value in proposal.values.items()} == {
+        "motor_temp": {"metric": "Motor/Temp"},
+        "runs": {"metric": "Runs"},
+    }
+    table = new_table("t", SignalsTable.model_validate({**proposal.table(), "min_coverage": 0}))
+    for message in messages:
+        list(table.receive(message.topic, message.payload, is_retained=False, now=1.8e9))
+    assert sorted(table.machines) == proposal.machines == machines
+
+
+def test_sparkplug_without_births_or_beside_topics_is_named() -> None:
+    data = births("P/NDATA/n", metrics=[{"alias": 1, "float_value": 7.5}])
+    (left_out,) = propose(data).left_out
+    assert left_out.startswith("Sparkplug nodes, because no birth with numbers came")
+    assert propose([*data, *births("P/NBIRTH/m")]).keys["node"] == "+"
+    proposal = propose([*heard(*PLAIN), *births("P/NBIRTH/n"), *heard(("spBv1.0/STATE/h", '{"timestamp":1,"up":1}'))])
+    assert set(proposal.values) == {"vibration", "temperature", "state"}
+    assert proposal.left_out == ["Sparkplug: `--discover 'spBv1.0/#'` proposes a table for it"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +225,7 @@ def test_a_proposal_fits_into_a_table_and_its_names_are_unique() -> None:
     [
         ({"ON"}, {"OFF": 0, "ON": 1}),
         ({"Open", "Closed"}, {"Closed": 0, "Open": 1}),
+        ({"Online"}, {"Offline": 0, "Online": 1}),
         ({"run", "idle", "fault"}, {"idle": 0, "fault": 1, "run": 2}),
     ],
 )

@@ -204,11 +204,14 @@ def test_listening_proposes_the_values_of_a_plant(
         whole = written(*BOARD, *TASK, *words)
         assert whole.tasks["pump-triage"].signals == "plant"
         assert set(whole.signals["plant"].values) == {"vib", "temp"}
-        assert "machines (2): p1, p2" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "machines (2): p1, p2" in out
+        assert """pump-triage '{"temp": {"last": 7.5}}'""" in out
+        assert "Answers to readings come on edgeai/v1/hall1/board1/infer/pump-triage/response." in out
         assert (
             cli.main(["init", *BOARD, *TASK, *words[:-3], "nobody/#", "--listen", "0.3", "--force"]) == cli.EXIT_USAGE
         )
-        assert "no values in the " in capsys.readouterr().err
+        assert 'no message on "nobody/#" in 0.3 s' in capsys.readouterr().err
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         answering(monkeypatch, iter(["vib", "", "", ""]))
         assert set(written(*BOARD, *TASK, *words, "--system", "x", "--force").signals["plant"].values) == {"temp"}
