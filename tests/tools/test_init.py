@@ -199,7 +199,10 @@ def test_listening_proposes_the_values_of_a_plant(
 ) -> None:
     port = free_port()
     plant = [(f"plant/p{number}/{name}", "7.5") for number in (1, 2) for name in ("vib", "temp")]
-    with Mosquitto(tmp_path_factory.mktemp("broker"), port), publishing(port, *plant, ("edgeai/v1/x", "3")):
+    with (
+        Mosquitto(tmp_path_factory.mktemp("broker"), port),
+        publishing(port, *plant, ("edgeai/v1/x", "3"), ("fac/x", "9,5")),
+    ):
         words = ("--host", "127.0.0.1", "--port", str(port), "--discover", "#", "--listen", "1")
         whole = written(*BOARD, *TASK, *words)
         assert whole.tasks["pump-triage"].signals == "plant"
@@ -212,6 +215,8 @@ def test_listening_proposes_the_values_of_a_plant(
             cli.main(["init", *BOARD, *TASK, *words[:-3], "nobody/#", "--listen", "0.3", "--force"]) == cli.EXIT_USAGE
         )
         assert 'no message on "nobody/#" in 0.3 s' in capsys.readouterr().err
+        assert cli.main(["init", *BOARD, *TASK, *words[:-3], "fac/#", "--listen", "1", "--force"]) == cli.EXIT_USAGE
+        assert '"fac/x": "9,5" has a decimal comma' in capsys.readouterr().err
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         answering(monkeypatch, iter(["vib", "", "", ""]))
         assert set(written(*BOARD, *TASK, *words, "--system", "x", "--force").signals["plant"].values) == {"temp"}
