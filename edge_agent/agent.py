@@ -205,6 +205,9 @@ class Agent:
                 self._connections.on_connected(link, now)
                 if link is self._connections.control:
                     self._status.on_connected(now)
+                else:
+                    # The broker may have lost what it retained.
+                    self._dispatcher.admission.replies.changes.clear()
             case ConnectionFailed() as failed:
                 self._connections.on_connection_failed(failed, now)
                 if failed.reason == TAKEN_OVER:

@@ -26,7 +26,7 @@ from edge_agent.status.presence import State
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.facts import READY
-from tests.helpers.support import BASE, config, inbound, received, with_model
+from tests.helpers.support import BASE, config, inbound, labelled, received, with_model
 from tests.helpers.workers import KILLED, FakeProcess, fake_processes
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 
@@ -160,6 +160,24 @@ def test_a_worker_that_leaks_is_replaced_between_requests(monkeypatch: pytest.Mo
 
 def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker:
     return FromWorker(cast("WorkerProcess", process), event)
+
+
+def test_after_a_lost_connection_an_unchanged_answer_is_published_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent(
+        '[tasks.pump]\nkind = "classify"\nlabels = ["good", "bad"]\nsubscribe = ["plant/+/hz"]\npublish_on = "change"\n'
+    )
+    process = with_worker(monkeypatch, agent)
+    published: list[bool] = []
+    monkeypatch.setattr(agent._delivery, "stage_reply", lambda *_, is_published, **__: published.append(is_published))
+    for number in range(1, 7):
+        at = float(number)
+        if number == 4:
+            for link in (agent._connections.control, agent._connections.data):
+                agent._handle(Connected(link=link), at)
+        agent._handle(received(inbound("plant/1/hz", f"{number}", at=at, packet_id=number)), at)
+        agent._dispatcher.fill_slots(at)
+        agent._handle(from_worker(process, labelled(number, good=0.9, bad=0.1)), at)
+    assert published == [True, False, False, True, False, False]
 
 
 @pytest.mark.expects_warning

@@ -1,6 +1,7 @@
 """Report on change: which answers a task with `publish_on = "change"` publishes, and which ones are retained.
 
-The last answers are kept in memory only, so after a restart or a reload each answer counts as changed.
+The last answers are kept in memory only, so after a restart, a reload or a new
+connection to the broker, which may have lost what it retained, each answer counts as changed.
 """
 
 import hashlib
