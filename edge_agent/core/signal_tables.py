@@ -73,8 +73,9 @@ class ValueTable(Table):
     """Where the payload has the value's quality. `false`, or a number below 192 as in OPC, makes the value missing.
     Default: every value is good."""
     time: Path = ()
-    """Where the payload has the time of the measurement: RFC 3339, or seconds or milliseconds since 1970. A value older
-    than `max_age_s` is not taken. Default: only the arrival counts."""
+    """Where the payload has the time of the measurement: RFC 3339 with an offset, or seconds or milliseconds since
+    1970. A value older than `max_age_s`, or whose time cannot be read, is not taken. Default: only the arrival
+    counts."""
 
 
 class TriggerTable(Table):

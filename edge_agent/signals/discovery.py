@@ -14,7 +14,7 @@ from edge_agent.core.strict_json import number_of
 from edge_agent.core.wording import shown
 from edge_agent.signals import nodes, sparkplug
 from edge_agent.signals.source import NotTakenError
-from edge_agent.signals.values import GOOD_QUALITY, parse
+from edge_agent.signals.values import GOOD_QUALITY, has_decimal_comma, parse
 
 # With more different texts than this, or longer ones, a value is not a state.
 _MAX_STATES, _MAX_STATE_CHARS = 6, 24
@@ -73,7 +73,7 @@ class Candidate:
             self.messages += 1
             if _is_number(content):
                 self.has_numbers = True
-            elif _has_decimal_comma(content):
+            elif has_decimal_comma(content):
                 self.has_decimal_comma = True
             else:
                 self.states.add(content)
@@ -288,12 +288,8 @@ def _is_number(content: Any) -> bool:
 
 
 def _may_be_value(contents: list[Any]) -> bool:
-    texts = {text for text in contents if not (_is_number(text) or _has_decimal_comma(text))}
+    texts = {text for text in contents if not (_is_number(text) or has_decimal_comma(text))}
     return len(texts) <= _MAX_STATES and all(isinstance(text, str) and _is_state(text) for text in texts)
-
-
-def _has_decimal_comma(content: Any) -> bool:
-    return isinstance(content, str) and re.fullmatch(r"[-+]?\d+,\d+", content) is not None
 
 
 def _is_state(text: str) -> bool:

@@ -106,6 +106,7 @@ class Feed:
             for name, table in config.signals.items()
             if table.record_every_s
         }
+        self._unread = set(self.tables)  # The tables that have made no reading yet.
         self._is_stopping = False
         self._resumes_at = 0.0
         self._save_at = time.monotonic() + SAVE_S
@@ -138,6 +139,9 @@ class Feed:
         until = self._buffer.taken_until()
         for name, table in self.tables.items():
             yield from map(self._message, table.advance(until))
+            if table.readings and name in self._unread:
+                self._unread.discard(name)
+                log.info("first reading table=%s", name)
             for publication in table.source.take_requests(until):
                 self.link.publish(publication)
             if table.recordings:

@@ -80,6 +80,7 @@ class Machine:
         self.read_at = -math.inf  # When its last reading was made.
         self.recorded_at = -math.inf  # When a reading was last kept as a row.
         self.was_complete = False  # Whether the last reading that was due could be made.
+        self.complete_by = math.inf  # Until then it may lack values without a fault; -inf once it had a reading.
         self.waiting_trigger: str | None = None  # A trigger that came within `min_gap_s` of the last reading.
         self._table = table
         self._config = config
@@ -112,6 +113,7 @@ class Machine:
     def read(self, trigger: str, now: float) -> Reading:
         """Makes a reading. Call it only if nothing is lacking."""
         self.read_at, self.waiting_trigger, self.was_complete = now, None, True
+        self.complete_by = -math.inf
         return Reading(self._table, self.name, trigger, now, self.input(now))
 
     def incomplete_reading(self, lacking: Sequence[str], trigger: str, now: float) -> Reading:

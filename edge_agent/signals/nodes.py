@@ -160,6 +160,8 @@ class SparkplugSource:
     def __init__(self, config: SignalsTable, limiter: RebirthLimiter | None = None) -> None:
         self.metric_names: set[str] = set()
         """The metrics' names in births of the nodes and devices that the table follows, MAX_METRIC_NAMES at most."""
+        self.metric_faults: dict[str, tuple[str, str]] = {}
+        """For each value of which a metric was not taken: why, and the first such content."""
         self._config = config
         self._limiter = limiter or RebirthLimiter()
         self._values: dict[str, list[str]] = {}  # The names of values, by metric.
@@ -420,6 +422,7 @@ class SparkplugSource:
                 except NotTakenError as error:
                     # Even if the new value cannot be read, the old one no longer holds.
                     not_taken[error.reason] += 1
+                    self.metric_faults.setdefault(name, (error.reason, str(metric.value)[:MAX_TOPIC_CHARS]))
         device.known = {name for name in device.known | taken.keys() if taken.get(name, 0.0) is not None}
         return taken
 

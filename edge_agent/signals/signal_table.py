@@ -21,6 +21,8 @@ from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Source, Up
 from edge_agent.signals.topic_source import TopicSource
 
 _MAX_NAMED = 10
+# The share of the window that a machine may take beyond `min_coverage` until its first reading.
+_START_MARGIN = 0.1
 
 
 class SignalTable:
@@ -34,7 +36,7 @@ class SignalTable:
         self.readings = 0
         self.incomplete = 0  # Readings that were due while a value was missing.
         self.recordings: list[Reading] = []  # Readings to keep as rows, which the feed takes.
-        self._now = 0.0  # The time of the last message or `advance`.
+        self.now = 0.0  # The time of the last message or `advance`.
         # A heap: when a machine is due, a number that breaks ties, its name, and whether it is due for its regular
         # check or because of a trigger that had to wait.
         self._due: list[tuple[float, int, str, bool]] = []
@@ -52,7 +54,7 @@ class SignalTable:
 
     def advance(self, now: float) -> Iterator[Reading]:
         """Yields the readings that are due by now, each with the values of the moment when it was due."""
-        self._now = now
+        self.now = now
         while (due_at := self.due_at) is not None and due_at <= now:
             if due_at == self.source.due_at:
                 yield from self._take(self.source.advance(due_at), due_at, is_retained=False)
@@ -86,13 +88,20 @@ class SignalTable:
 
     def adopt(self, machine: Machine, now: float) -> None:
         """Follows a machine: a new one, or one that an earlier process followed."""
+        machine.complete_by = now + (self.config.min_coverage + _START_MARGIN) * self.config.window_s
         self.machines[machine.name] = machine
         self._push(self._next_check(machine.name, now), machine.name, is_check=True)
 
     def lacking(self) -> dict[str, list[str]]:
-        """The values that machines lack, by machine, for the first machines that lack any."""
-        by_name = ((name, machine.lacking(self._now)) for name, machine in sorted(self.machines.items()))
+        """The values that machines lack, by machine, for the first machines that lack any and do not wait."""
+        machines = sorted((name, machine) for name, machine in self.machines.items() if machine.complete_by <= self.now)
+        by_name = ((name, machine.lacking(self.now)) for name, machine in machines)
         return dict(itertools.islice(((name, lacking) for name, lacking in by_name if lacking), _MAX_NAMED))
+
+    def waiting(self) -> int:
+        """How many machines have been heard for too short a time to be complete."""
+        now = self.now
+        return sum(machine.complete_by > now and bool(machine.lacking(now)) for machine in self.machines.values())
 
     def as_health(self) -> dict[str, Any]:
         return {
@@ -101,6 +110,7 @@ class SignalTable:
             "readings_total": self.readings,
             "incomplete_total": self.incomplete,
             "not_taken": dict(self.not_taken),
+            "waiting": self.waiting(),
             "lacking": self.lacking(),
             **self.source.as_health(),
         }

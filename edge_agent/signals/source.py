@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,6 +36,10 @@ class Source(Protocol):
     @property
     def metric_names(self) -> Collection[str]:
         """The names of the metrics that were announced, if the source announces any."""
+
+    @property
+    def metric_faults(self) -> Mapping[str, tuple[str, str]]:
+        """For each value of which a metric was not taken: why, and the first such content."""
 
     @property
     def filters(self) -> frozenset[str]:

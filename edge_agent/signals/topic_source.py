@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from edge_agent.core import topics
@@ -19,6 +19,7 @@ class TopicSource:
     def __init__(self, config: SignalsTable) -> None:
         self.due_at = None
         self.metric_names: Collection[str] = ()
+        self.metric_faults: Mapping[str, tuple[str, str]] = {}
         self.filters = frozenset(value.topic for value in config.values.values() if value.topic is not None)
         self._config = config
         self._routes: dict[str, dict[str, list[str]]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -71,10 +72,14 @@ def number(content: Any, numbers: Mapping[str, float]) -> float | None:
     # float() accepts 1_000, which no sensor means as a number.
     result = None if text is not None and "_" in text else number_of(content)
     if result is None:
-        raise NotTakenError("not-a-number")
+        raise NotTakenError("decimal-comma" if has_decimal_comma(text) else "not-a-number")
     if abs(result) > MAX_NUMBER:
         raise NotTakenError("too-large")
     return result
+
+
+def has_decimal_comma(content: Any) -> bool:
+    return isinstance(content, str) and re.fullmatch(r"[-+]?\d+,\d+", content, re.ASCII) is not None
 
 
 def _follow(path: Path, document: Any) -> Any:
@@ -104,5 +109,10 @@ def _is_good(quality: Any) -> bool:
 
 
 def _is_late(time: Any, now: float, max_age_s: float) -> bool:
+    """Whether the value was measured too long ago; the arrival counts if the document has no time."""
+    if time is None or isinstance(time, Absent):
+        return False
     seconds = parse_device_time(time)
-    return seconds is not None and now - seconds > max_age_s
+    if seconds is None:
+        raise NotTakenError("bad-time")
+    return now - seconds > max_age_s

@@ -81,6 +81,29 @@ def test_there_is_no_reading_before_enough_of_the_window_is_known() -> None:
     assert (pumps.incomplete, pumps.readings) == (3, 2)
 
 
+def test_a_machine_that_was_heard_for_too_short_a_time_waits_and_lacks_nothing() -> None:
+    pumps = table(min_coverage=0.5)
+    for second in range(30):
+        send(pumps, "plant/a/vib", 2, second)
+        send(pumps, "plant/b/vib", 2, second)
+        send(pumps, "plant/b/temp", 2, second)
+    assert (pumps.waiting(), pumps.lacking()) == (2, {})
+    list(pumps.advance(START + 35))
+    assert (pumps.waiting(), pumps.lacking()) == (1, {})
+    # Half of the window, and the tenth that is left to spare.
+    list(pumps.advance(START + 37))
+    assert (pumps.waiting(), pumps.lacking()) == (0, {"a": ["temp"]})
+
+
+def test_a_machine_that_had_a_reading_lacks_what_is_missing_at_once() -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib", "max_age_s": 5}}, every_s=1, window_s=600)
+    send(pumps, "plant/a/vib", 2, 0)
+    list(pumps.advance(START + 4))
+    assert pumps.lacking() == {}
+    list(pumps.advance(START + 6))
+    assert (pumps.waiting(), pumps.lacking()) == (0, {"a": ["vib"]})
+
+
 def test_a_change_makes_a_reading_but_the_first_value_does_not() -> None:
     pumps = table(ALL, trigger={"on_change": ["vib"], "dead_band": {"vib": 0.5}}, every_s=0)
     send(pumps, "plant/a/temp", 70, 0)
@@ -115,7 +138,7 @@ def test_retained_messages_seed_a_value_that_says_so_and_trigger_nothing() -> No
     pumps = table({**values, "temp": {"topic": "plant/+/temp"}}, trigger={"on_change": ["vib"]})
     assert send(pumps, "plant/a/vib", 5, 0, is_retained=True) == []
     assert send(pumps, "plant/a/temp", 70, 0, is_retained=True) == []
-    assert pumps.lacking() == {"a": ["temp"]}
+    assert pumps.waiting() == 1
     send(pumps, "plant/a/temp", 70, 1)
     (reading,) = pumps.advance(START + 11)
     assert reading.input["vib"] == {"last": 5.0, "count_1m": 0.0}
@@ -168,7 +191,7 @@ def test_payloads_that_cannot_be_used_are_counted_by_reason() -> None:
     pumps = table()
     for payload in ("9,5", "{", "x"):
         send(pumps, "plant/a/vib", payload, 0)
-    assert pumps.not_taken == {"not-a-number": 2, "bad-json": 1}
+    assert pumps.not_taken == {"decimal-comma": 1, "not-a-number": 1, "bad-json": 1}
 
 
 def test_several_values_of_one_payload_make_one_reading() -> None:

@@ -85,7 +85,9 @@ def test_payloads_of_each_source_are_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (b"9,5", "not-a-number"),
+        (b"9,5", "decimal-comma"),
+        (b'"-20,25"', "decimal-comma"),
+        (b"9,5,1", "not-a-number"),
         (b"unavailable", "not-a-number"),
         (b"1_000", "not-a-number"),
         (b"NaN", "not-a-number"),
@@ -113,6 +115,12 @@ def test_a_value_that_was_measured_too_long_ago_is_late(time: object) -> None:
     assert read(payload, {"path": ["v"], "time": ["ts"]}, max_age_s=62.0) == 1.0
 
 
-@pytest.mark.parametrize("time", [NOW + 500, "yesterday", None])
-def test_without_a_valid_time_the_arrival_counts(time: object) -> None:
-    assert read(json.dumps({"v": 1, "ts": time}).encode(), {"path": ["v"], "time": ["ts"]}) == 1.0
+@pytest.mark.parametrize("payload", [{"v": 1, "ts": NOW + 500}, {"v": 1, "ts": None}, {"v": 1}])
+def test_without_a_time_in_the_past_the_arrival_counts(payload: object) -> None:
+    assert read(json.dumps(payload).encode(), {"path": ["v"], "time": ["ts"]}) == 1.0
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-11-30T19:00:00", "", True, {}])
+def test_a_value_whose_time_cannot_be_read_is_not_taken(time: object) -> None:
+    with pytest.raises(NotTakenError, match="bad-time"):
+        read(json.dumps({"v": 1, "ts": time}).encode(), {"path": ["v"], "time": ["ts"]})

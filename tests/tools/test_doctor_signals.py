@@ -1,9 +1,13 @@
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edge_agent.core.config import Config
-from edge_agent.core.messages import Message
+from edge_agent.core.messages import Message, Publication
 from edge_agent.signals.signal_table import new_table
+from edge_agent.tools.client import Client
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.signals import Heard, signals_checks, table_checks, trained_checks
@@ -53,9 +57,11 @@ def test_a_topic_with_only_retained_messages_is_named() -> None:
 def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     checks = found(heard_of(("plant/a/vib", "9,5"), ("plant/a/vib", "8,5"), ("plant/a/temp", '{"t":2}')))
     assert checks == [
-        'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it: 9,5',
+        'signals.pump.values.vib: "plant/a/vib" has a decimal comma: 9,5',
         'signals.pump.values.temp: "plant/a/temp" has nothing at `path`: {"t":2}',
     ]
+    some = found(heard_of(("plant/a/vib", "x")))
+    assert some[0] == 'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it: x'
     some = found(heard_of(("plant/a/vib", "1"), ("plant/a/vib", "x"), ("plant/a/temp", '{"value":2}')))
     assert some[0].startswith("signals.pump.values.vib: 1 of 2 messages could be read; the first of the others:")
 
@@ -84,14 +90,84 @@ def test_listening_ends_once_each_value_was_read(tmp_path: Path) -> None:
     assert [check.verdict for check in checks] == [Verdict.WARNING] * 2
 
 
-def test_a_metric_that_no_birth_has_is_named_with_the_nearest() -> None:
-    text = '[signals.line]\nsource = "sparkplug"\n[signals.line.values]\n'
+def sparkplug_table(more: str = "") -> Heard:
+    text = f'[signals.line]\nsource = "sparkplug"\n{more}\n[signals.line.values]\n'
     settings = config(f'{text}vib = {{ metric = "Vibration" }}\ntemp = {{ metric = "Temp" }}\n').signals["line"]
-    heard = Heard(settings, new_table("line", settings))
-    assert found([*table_checks("line", heard, 60.0)])[0] == "signals.line.values.vib: no birth came in 60 s"
-    metrics = [{"name": "Motor/Temp", "float_value": 70}, {"name": "Vibration", "float_value": 2.5}]
+    return Heard(settings, new_table("line", settings))
+
+
+def birth(heard: Heard, *metrics: dict[str, Any], kind: str = "DBIRTH") -> None:
     payload = Payload(metrics=metrics).SerializeToString()
-    heard.receive(Message(topic="spBv1.0/g/DBIRTH/n/d", payload=payload, qos=0, packet_id=0, received_at=0.0), 1.8e9)
+    heard.receive(Message(topic=f"spBv1.0/g/{kind}/n/d", payload=payload, qos=0, packet_id=0, received_at=0.0), 1.8e9)
+
+
+@pytest.mark.parametrize(
+    ("keys", "advice"),
+    [
+        ("", "set `rebirth` or `certificates`"),
+        ("certificates = true", "births again, or set `rebirth`"),
+        ("rebirth = true", "unlike doctor, the agent will ask"),
+    ],
+)
+def test_the_advice_on_a_missing_birth_does_not_name_what_is_set(keys: str, advice: str) -> None:
+    heard = sparkplug_table(keys)
+    birth(heard, {"alias": 1, "float_value": 70}, kind="DDATA")
+    checks = [*table_checks("line", heard, 60.0)]
+    assert found(checks)[0] == "signals.line.values.vib: no birth came in 60 s"
+    assert advice in (checks[0].advice or "")
+
+
+def test_a_metric_with_a_text_that_the_map_lacks_is_shown() -> None:
+    heard = sparkplug_table()
+    birth(heard, {"name": "Temp", "string_value": "RUN"}, {"name": "Vibration", "string_value": "2,5"})
+    assert found([*table_checks("line", heard, 60.0)]) == [
+        'signals.line.values.vib: "Vibration" has a decimal comma: 2,5',
+        'signals.line.values.temp: "Temp" is not a number, and `map` has none for it: RUN',
+    ]
+
+
+def test_nodes_of_other_groups_are_named_if_a_table_hears_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    with Mosquitto(tmp_path, port):
+        mqtt = f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n'
+        table = '[signals.line]\nsource = "sparkplug"\ngroup = "plant"\n[signals.line.values]\nv = { metric = "V" }\n'
+        settings = config(mqtt + table)
+        sender = Client("sender", settings.mqtt, ())
+        with sender:
+            assert sender.connect(5.0)
+            is_done = threading.Event()
+
+            def send() -> None:
+                while not is_done.wait(0.1):
+                    sender.link.publish(Publication(topic="spBv1.0/Plant/NDATA/line1", payload=b"", qos=0))
+
+            thread = threading.Thread(target=send)
+            thread.start()
+            checks = [*signals_checks(settings, listen_s=0.5)]
+            is_done.set()
+            thread.join()
+    assert [(check.found.split(" came")[0], check.found.split(", but ")[1]) for check in checks] == [
+        ("signals.line: no Sparkplug message of plant/+", "of Plant/line1"),
+    ]
+    assert capsys.readouterr().err == "listening to the topics of [signals] for up to 0.5 s …\n"
+
+
+def test_a_time_that_cannot_be_read_is_shown() -> None:
+    table = TABLE.replace('path = ["value"]', 'path = ["value"], time = ["at"]')
+    settings = config(table).signals["pump"]
+    heard = Heard(settings, new_table("pump", settings))
+    payload = b'{"value":1,"at":"2026-11-30T19:00:00"}'
+    heard.receive(Message(topic="plant/a/temp", payload=payload, qos=0, packet_id=0, received_at=0.0), 1.8e9)
+    check = [*table_checks("pump", heard, 60.0)][1]
+    assert "has no time at `time` that can be read: " in check.found
+    assert "with an offset" in (check.advice or "")
+
+
+def test_a_metric_that_no_birth_has_is_named_with_the_nearest() -> None:
+    heard = sparkplug_table()
+    birth(heard, {"name": "Motor/Temp", "float_value": 70}, {"name": "Vibration", "float_value": 2.5})
     assert not heard.is_complete
     assert found([*table_checks("line", heard, 60.0)]) == [
         'signals.line.values.temp: no birth has the metric "Temp", but one has "Motor/Temp"',

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_agent.core import topics
@@ -23,15 +24,26 @@ from edge_agent.tools.doctor.check import Check, failed, good, warning
 # Most plants publish every value at least once a minute.
 LISTEN_S = 60.0
 _WAIT_S = 3.0
+# For the nodes of other groups, if a table hears none of its own.
+_NODES_S = 10.0
 _MAX_NAMED = 5
+_ABSENT = "absent"
 _REASONS = {
     "not-a-number": "is not a number, and `map` has none for it",
+    "decimal-comma": "has a decimal comma",
     "bad-json": "is not JSON",
     "not-text": "is not UTF-8 text",
     "empty": "is empty",
     "too-long": "is too long",
     "too-large": "is too large a number",
     "late": "was measured more than `max_age_s` ago",
+    "bad-time": "has no time at `time` that can be read",
+    _ABSENT: "has nothing at `path`",
+}
+_ADVICE = {
+    "decimal-comma": "have the sender write a decimal point",
+    "late": "check the sender's clock, or raise `max_age_s`",
+    "bad-time": "have the sender write RFC 3339 with an offset, or seconds since 1970; or remove `time`",
 }
 
 
@@ -52,6 +64,8 @@ class Heard:
     config: SignalsTable
     table: SignalTable
     by_value: dict[str, _Value] = field(default_factory=dict)
+    other_nodes: Sequence[str] = ()
+    """Sparkplug nodes that other groups or filters have, if the table hears none."""
 
     def receive(self, message: Message, now: float) -> None:
         for _ in self.table.receive(message.topic, message.payload, is_retained=message.is_retained, now=now):
@@ -67,10 +81,10 @@ class Heard:
             try:
                 content = values.read(value, values.parse(message.payload), now, self.config.max_age_of(name))
             except NotTakenError as error:
-                heard.first_fault = heard.first_fault or (message, _REASONS.get(error.reason, error.reason))
+                heard.first_fault = heard.first_fault or (message, error.reason)
                 continue
             if isinstance(content, values.Absent):
-                heard.first_fault = heard.first_fault or (message, "has nothing at `path`")
+                heard.first_fault = heard.first_fault or (message, _ABSENT)
             else:
                 heard.taken += 1
 
@@ -78,6 +92,12 @@ class Heard:
     def is_complete(self) -> bool:
         """Whether each value was taken at least once."""
         return all(self.by_value.get(name, _Value()).taken or name in self.arrived for name in self.config.values)
+
+    @property
+    def lacks_nodes(self) -> bool:
+        """Whether the source is Sparkplug, and no node was heard."""
+        figures = self.table.source.as_health()
+        return self.config.source == "sparkplug" and not figures["nodes_online"] + figures["nodes_offline"]
 
     @property
     def arrived(self) -> set[str]:
@@ -91,6 +111,7 @@ def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Ch
     heard = {name: Heard(table, new_table(name, table)) for name, table in config.signals.items()}
     filters = {text for each in heard.values() for text in each.table.source.filters}
     client_id = f"{config.device.site}.{config.device.id}.doctor-signals"
+    print(f"listening to the topics of [signals] for up to {listen_s:g} s …", file=sys.stderr, flush=True)
     began = time.monotonic()
     with Client(client_id, config.mqtt, filters) as client:
         if not client.connect(_WAIT_S):
@@ -106,9 +127,25 @@ def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Ch
         advice = "in the broker's access list, allow this user to read the topics of [signals]"
         yield failed("signals", f"may not subscribe to {shown(text)} ({why})", advice)
     seconds = time.monotonic() - began
+    if any(each.lacks_nodes for each in heard.values()):
+        nodes = _sparkplug_nodes(client_id, config, min(listen_s, _NODES_S))
+        for each in heard.values():
+            each.other_nodes = nodes
     for name, each in heard.items():
         yield from table_checks(name, each, seconds)
     yield from trained_checks(config, trained_fields(in_force(config)))
+
+
+def _sparkplug_nodes(client_id: str, config: Config, listen_s: float) -> list[str]:
+    """The group and node of each message of any Sparkplug node."""
+    nodes = set()
+    with Client(client_id, config.mqtt, {"spBv1.0/#"}) as client:
+        if client.connect(_WAIT_S):
+            for message in client.messages(listen_s):
+                _, group, kind, node, *_ = [*message.topic.split("/"), "", "", ""]
+                if kind[1:] in ("BIRTH", "DATA", "DEATH"):
+                    nodes.add(f"{group}/{node}")
+    return sorted(nodes)
 
 
 def table_checks(name: str, heard: Heard, seconds: float) -> Iterator[Check]:
@@ -121,18 +158,21 @@ def table_checks(name: str, heard: Heard, seconds: float) -> Iterator[Check]:
 
 
 def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
+    if heard.lacks_nodes:
+        yield _no_node_check(key, heard, seconds)
+        return
     for name, value in heard.config.values.items():
         known = heard.by_value.get(name, _Value())
         where = f"{key}.values.{name}"
         if value.metric is not None:
-            if name not in heard.arrived:
-                yield _metric_check(where, value.metric, heard.table.source.metric_names, seconds)
+            yield from _metric_checks(where, name, value.metric, heard, seconds)
         elif known.first_fault is not None and not known.taken:
-            message, why = known.first_fault
-            found = f"{where}: {shown(message.topic)} {why}: {_payload(message)}"
-            yield warning("signals", found, "correct `path` or `map` to match the payload")
+            message, reason = known.first_fault
+            found = f"{where}: {shown(message.topic)} {_why(reason)}: {_payload(message)}"
+            yield warning("signals", found, _advice(reason))
         elif known.first_fault is not None:
-            message, why = known.first_fault
+            message, reason = known.first_fault
+            why = _why(reason)
             taken = f"{known.taken} of {known.messages} messages could be read"
             found = f"{where}: {taken}; the first of the others: {shown(message.topic)} {why}: {_payload(message)}"
             yield warning("signals", found, "such messages are not taken, and `not_taken` in `health` counts them")
@@ -144,21 +184,48 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
             yield warning("signals", found, "check the topic with `mosquitto_sub -v`, and the access list")
 
 
-def _metric_check(where: str, metric: str, names: Collection[str], seconds: float) -> Check:
-    """The check of a metric that no machine has had. names: the metrics of the births that came."""
-    if not names:
-        found = f"{where}: no birth came in {seconds:.0f} s"
-        return warning("signals", found, "have a node send its births again, or set `rebirth` or `certificates`")
-    if metric in names:
-        return warning("signals", f"{where}: {shown(metric)} never had a usable value", "check it at the node")
-    near = difflib.get_close_matches(metric, names, 1, 0.4)
-    found = f"{where}: no birth has the metric {shown(metric)}{f', but one has {shown(near[0])}' if near else ''}"
-    return warning("signals", found, "correct `metric`")
+def _why(reason: str) -> str:
+    return _REASONS.get(reason, reason)
+
+
+def _advice(reason: str) -> str:
+    return _ADVICE.get(reason, "correct `path` or `map` to match the payload")
+
+
+def _no_node_check(key: str, heard: Heard, seconds: float) -> Check:
+    found = f"{key}: no Sparkplug message of {heard.config.group}/{heard.config.node} came in {seconds:.0f} s"
+    if not heard.other_nodes:
+        return warning("signals", found, "check that the nodes publish, and that the access list lets this user read")
+    return warning("signals", f"{found}, but of {_listed(heard.other_nodes)}", "correct `group` or `node`")
+
+
+def _metric_checks(where: str, name: str, metric: str, heard: Heard, seconds: float) -> Iterator[Check]:
+    """The checks of a value that is a metric. Its name may be announced by births, which came or not."""
+    names = heard.table.source.metric_names
+    if name in heard.table.source.metric_faults:
+        reason, content = heard.table.source.metric_faults[name]
+        advice = _ADVICE.get(reason, "correct `metric` or `map`")
+        yield warning("signals", f"{where}: {shown(metric)} {_why(reason)}: {cut(printable(content))}", advice)
+    elif name in heard.arrived:
+        return
+    elif not names:
+        advice = "have a node send its births again, or set `rebirth` or `certificates`"
+        if heard.config.certificates:
+            advice = "have a node send its births again, or set `rebirth`"
+        if heard.config.rebirth:
+            advice = "none is needed: unlike doctor, the agent will ask for a rebirth"
+        yield warning("signals", f"{where}: no birth came in {seconds:.0f} s", advice)
+    elif metric in names:
+        yield warning("signals", f"{where}: {shown(metric)} never had a usable value", "check it at the node")
+    else:
+        near = difflib.get_close_matches(metric, names, 1, 0.4)
+        found = f"{where}: no birth has the metric {shown(metric)}{f', but one has {shown(near[0])}' if near else ''}"
+        yield warning("signals", found, "correct `metric`")
 
 
 def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
     # A value that no machine has is reported by its own check.
-    known = heard.arrived
+    known = heard.arrived - heard.table.source.metric_faults.keys()
     lacking = [
         f"{shown(name)} has no {', '.join(missing)}"
         for name, machine in sorted(heard.table.machines.items())
