@@ -37,13 +37,33 @@ def replay(config_path: Path, recording: Path, table: str | None) -> int:
             for reading in readings_of(file, tables):
                 if not reading.lacking:
                     print(compact_json(_line(reading)))
+    except BrokenPipeError:
+        raise  # The reader of the output has ended.
     except OSError as error:
         return fail(f"{recording}: cannot be read: {error.strerror}")
     except (RecordingError, UnicodeDecodeError) as error:
         return fail(f"{printable(str(recording))}: {error}")
     for name, known in tables.items():
         print(f"{name}: {compact_json(known.as_health())}", file=sys.stderr)
+        if not known.readings:
+            print(f"{name}: no reading: {_why_none(known)}", file=sys.stderr)
     return 0
+
+
+def _why_none(table: SignalTable) -> str:
+    """Why a table made no reading."""
+    if table.not_taken and not table.machines:
+        return "no payload could be read, see `not_taken`"
+    if not table.machines:
+        return "no message gives a value: compare the topics of the recording with those of the table"
+    for name, machine in table.machines.items():
+        lacking = machine.lacking(table.now)
+        if missing := [value for value in lacking if machine.tracks[value].value is None]:
+            return f"at the end, {shown(name)} has no {', '.join(missing)}"
+        if lacking:
+            seconds = table.config.min_coverage * table.config.window_s
+            return f"values must be known for {seconds:g} s first (`min_coverage` of `window_s`)"
+    return "none was due while all values were known"
 
 
 def _line(reading: Reading) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import load_config
 from edge_agent.signals.recorder import recorded_path, recorded_rows
 
+_MAX_NAMED = 10
 _COLUMNS = ("machine", "from", "to", "answer")
 
 
@@ -59,8 +61,15 @@ def rows(
     if faults is not None:
         kept = list(labelled(kept, logbook, margin_s=signals.window_s, otherwise=otherwise))
         left_out = len(recorded) - len(kept)
-    if unknown := sorted(logbook.keys() - {row["machine"] for row in recorded}):
-        print(f"{faults}: no readings are recorded for {', '.join(map(shown, unknown))}")
+    machines = {row["machine"] for row in recorded}
+    if unknown := sorted(logbook.keys() - machines):
+        found = f"{faults}: no readings are recorded for {', '.join(map(shown, unknown))}"
+        if otherwise is not None:
+            # The readings of a fault whose machine is mistyped would get the answer of the others.
+            near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)} or machines)
+            some = ", ".join(map(shown, near[:_MAX_NAMED]))
+            return fail(f"{found}, but for {some}; correct the names, or remove these lines: --else requires it")
+        print(found)
     if not kept:
         return fail(f"no rows written: no reading is in an interval of {faults}; --else gives the others an answer")
     try:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from edge_agent.core.clock import parse_timestamp, rfc3339
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import Recorder, recorded_path, recorded_rows
 from edge_agent.signals.rows import Fault, labelled, read_faults
-from tests.helpers.processes import EdgeAgent, Ended
+from tests.helpers.processes import EDGE_AGENT, EdgeAgent, Ended
 
 # 2026-11-30T12:00:00Z
 START = 1_796_040_000
@@ -73,6 +74,35 @@ def test_readings_that_were_due_before_a_lost_connection_are_made(edge_agent: Ed
     assert len(ended.stdout.splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (line(0, "1", topic="plant/vib"), "pump: no reading: no message gives a value"),
+        (line(0, "x"), "pump: no reading: no payload could be read"),
+        (line(0, "1") + line(1, ""), "pump: no reading: values must be known for 30 s first"),
+        (line(0, "1") + f"{START + 1} lost\n", 'pump: no reading: at the end, "pump 7" has no vib'),
+        (line(0, "1") + line(59, "1"), "pump: no reading: none was due"),
+    ],
+)
+def test_a_recording_without_a_reading_says_why(folder: Path, edge_agent: EdgeAgent, text: str, words: str) -> None:
+    more = CONFIG.replace("min_coverage = 0", "").replace("every_s = 10", "every_s = 86400")
+    (folder / "config.toml").write_text(more, "utf-8")
+    ended = replay(edge_agent, text)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert words in ended.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_reader_that_ends_early_ends_the_replay_without_a_word() -> None:
+    Path("recording.txt").write_text("".join(line(30 * number, "2") for number in range(300)), "utf-8")
+    command = [*EDGE_AGENT, "signals", "replay", "recording.txt", "--config", "config.toml"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("text", "words"),
@@ -124,6 +154,17 @@ def test_the_logbook_labels_readings_whose_window_is_clear_of_its_edges(folder: 
     assert "left out 2" in ended.stdout
     ended, written = rows(edge_agent, "--faults", "faults.csv")
     assert [row["answer"] for row in written] == ["worn", "worn"]
+
+
+def test_a_mistyped_machine_does_not_make_its_fault_one_of_the_others(folder: Path, edge_agent: EdgeAgent) -> None:
+    record(folder, [0, 190])
+    (folder / "faults.csv").write_text("machine,from,to,answer\npump7,2026-11-30T12:02:00Z,,worn\n", "utf-8")
+    ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
+    assert (ended.returncode, written) == (1, [])
+    assert 'no readings are recorded for "pump7", but for "pump-7"' in ended.stderr
+    record(folder, [240], machine="pump7")
+    ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
+    assert ended.returncode == 0
 
 
 def test_without_a_logbook_the_rows_have_no_answers(folder: Path, edge_agent: EdgeAgent) -> None:
