@@ -64,6 +64,8 @@ def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     assert some[0] == 'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it: x'
     some = found(heard_of(("plant/a/vib", "1"), ("plant/a/vib", "x"), ("plant/a/temp", '{"value":2}')))
     assert some[0].startswith("signals.pump.values.vib: 1 of 2 messages could be read; the first of the others:")
+    mixed = heard_of(("plant/a/vib", "1"), ("plant/b/vib", "9,5"), ("plant/a/temp", '{"value":2}'))
+    assert mixed[0].advice == "have the sender write a decimal point"
 
 
 def test_machines_that_lack_a_value_or_are_too_many_are_named() -> None:

@@ -175,7 +175,8 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
             why = _why(reason)
             taken = f"{known.taken} of {known.messages} messages could be read"
             found = f"{where}: {taken}; the first of the others: {shown(message.topic)} {why}: {_payload(message)}"
-            yield warning("signals", found, "such messages are not taken, and `not_taken` in `health` counts them")
+            advice = "such messages are not taken, and `not_taken` in `health` counts them"
+            yield warning("signals", found, _ADVICE.get(reason, advice))
         elif not known.messages and known.retained:
             found = f"{where}: only retained messages on {shown(value.topic)} in {seconds:.0f} s"
             yield warning("signals", found, "set `retained = true` to take them, or wait for a new message")
