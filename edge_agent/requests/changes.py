@@ -38,7 +38,7 @@ class Changes:
         if _is_superseded(document):
             return False
         error, output = document["error"], document["output"]
-        # Machines of `signals` may share a reply topic, and so may tasks.
+        # Machines may share a reply topic, and so may tasks.
         answers = self._of_topic(_digest([request.task_name, request.machine, request.reply_topic]))
         answer = _digest([error and error["code"], None if output is None else task.change_key(output)])
         answers.in_a_row = answers.in_a_row + 1 if answer == answers.latest else 1

@@ -35,8 +35,8 @@ class Request:
     may_be_duplicate: bool  # An earlier request with this key answers this one too.
     is_redelivery: bool
     arrived_at: float
-    topic: str | None = None  # The template's `topic`: the machine for a reading of `[signals]`.
-    machine: str | None = None  # The machine, if the reading is one of `[signals]`.
+    topic: str | None = None  # As templates name it: the machine, for a joined reading.
+    machine: str | None = None  # The machine of a joined reading.
     reading_of: TaskConfig | None = None  # The task, if this is a reading; None if a caller asked for the reply.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.

@@ -12,7 +12,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.signal_tables import MAX_METRIC_CHARS, MAX_VALUES
 from edge_agent.core.strict_json import number_of
 from edge_agent.core.wording import shown
-from edge_agent.signals import nodes, sparkplug
+from edge_agent.signals import sparkplug, sparkplug_source
 from edge_agent.signals.source import NotTakenError
 from edge_agent.signals.values import GOOD_QUALITY, has_decimal_comma, parse
 
@@ -125,7 +125,7 @@ def propose(messages: Iterable[Message]) -> Proposal:
     """
     plain, of_nodes = list[Message](), list[Message]()
     for message in messages:
-        (of_nodes if nodes.is_sparkplug(message.topic) else plain).append(message)
+        (of_nodes if sparkplug_source.is_sparkplug(message.topic) else plain).append(message)
     proposal = _of_topics(plain)
     if not of_nodes:
         return proposal
@@ -170,7 +170,7 @@ def _of_sparkplug(messages: Iterable[Message]) -> Proposal:
     """A value for each number in births, and in other messages with names. If devices have any, it is of devices."""
     heard: dict[tuple[str, str, str], dict[str, list[Any]]] = {}  # By group, node and device, and by metric.
     for message in messages:
-        address = nodes.address_of(message.topic)
+        address = sparkplug_source.address_of(message.topic)
         if address is None:
             continue
         group, _, node, device = address

@@ -27,9 +27,9 @@ from edge_agent.core.topics import signals_topic
 from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEvent, MqttLink, Received
 from edge_agent.signals import state_file
 from edge_agent.signals.machine import Reading
-from edge_agent.signals.nodes import RebirthLimiter
 from edge_agent.signals.recorder import Recorder
 from edge_agent.signals.signal_table import new_table
+from edge_agent.signals.sparkplug_source import RebirthLimiter
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 from edge_agent.status.alarms import Finding
 

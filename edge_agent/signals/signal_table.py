@@ -16,8 +16,8 @@ from typing import Any
 
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
 from edge_agent.signals.machine import EVERY, Machine, Reading
-from edge_agent.signals.nodes import RebirthLimiter, SparkplugSource
 from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Source, Update
+from edge_agent.signals.sparkplug_source import RebirthLimiter, SparkplugSource
 from edge_agent.signals.topic_source import TopicSource
 
 _MAX_NAMED = 10

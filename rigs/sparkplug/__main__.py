@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edge_agent.core.signal_tables import SignalsTable
-from edge_agent.signals.nodes import SparkplugSource
+from edge_agent.signals.sparkplug_source import SparkplugSource
 from edge_agent.tools.demo.broker import free_port
 from rigs.llama_sources import make_environment, run_program
 from rigs.machine import ROOT, parser_of, require

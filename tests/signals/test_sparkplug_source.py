@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge_agent.core.signal_tables import SignalsTable
-from edge_agent.signals import nodes
-from edge_agent.signals.nodes import RebirthLimiter, SparkplugSource
+from edge_agent.signals import sparkplug_source
 from edge_agent.signals.signal_table import new_table
 from edge_agent.signals.source import NotTakenError
+from edge_agent.signals.sparkplug_source import RebirthLimiter, SparkplugSource
 from tests.helpers.sparkplug import Payload
 
 START = 1.8e9
@@ -596,7 +596,7 @@ def test_devices_that_a_node_makes_up_are_bounded() -> None:
 
 
 def test_the_bytes_of_the_reorder_buffer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "MAX_WAITING_BYTES", 40)
+    monkeypatch.setattr(sparkplug_source, "MAX_WAITING_BYTES", 40)
     plant = Plant()
     plant.birth()
     plant.send("DDATA", encoded(10, {"alias": 1, "float_value": 8.0}))
