@@ -234,7 +234,8 @@ def _numbers(topic: str, text: str, at: float) -> dict[str, float | None]:
     if topic == "plc":
         document = json.loads(text)
         known = {"temperature": document["t"]} if at - document["ts"] <= AGES["temperature"] else {}
-        return known | ({"pressure": document["p"]} if "p" in document and known else {})
+        # Only the temperature has a `time`.
+        return known | ({"pressure": document["p"]} if "p" in document else {})
     return {}
 
 
