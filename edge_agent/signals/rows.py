@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ def rows(
             near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)} or machines)
             some = ", ".join(map(shown, near[:_MAX_NAMED]))
             return fail(f"{found}, but for {some}; correct the names, or remove these lines: --else requires it")
-        print(found)
+        print(found, file=sys.stderr)
     if not kept:
         return fail(f"no rows written: no reading is in an interval of {faults}; --else gives the others an answer")
     try:
