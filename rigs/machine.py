@@ -1,12 +1,13 @@
 """What a rig needs of the machine that it runs on."""
 
 import argparse
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"python -m {module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def run_command(package: str, description: str | None, commands: Sequence[str]) -> int:
+    """`python -m PACKAGE COMMAND …`: the exit code of the module of that name, which reads the other arguments."""
+    parser = parser_of(package, description)
+    parser.add_argument("command", choices=commands)
+    given = parser.parse_args(sys.argv[1:2])
+    return int(importlib.import_module(f"{package}.{given.command}").main(sys.argv[2:]))
 
 
 def checkpoint_path(text: str) -> Path:

@@ -38,7 +38,7 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         are_all = len(ungrouped) == len(task_rows)
         if are_all and (machines := _machines(task_rows)):
             groups |= {id(row): row.machine or "" for row in task_rows}
-            alone = [label for label, of in machines.items() if len(of) < 2]
+            alone = [label for label, names in machines.items() if len(names) < 2]
             if alone:
                 notes.append(
                     f"task {name}: {', '.join(map(shown, alone))}: rows of one machine alone, so a model that has not "
@@ -76,7 +76,7 @@ def _machines(rows: Sequence[Row]) -> dict[str, set[str]]:
     for row in rows:
         machines[_label(row)].add(row.machine or "")
     # With most answers of one machine alone, the figures would say nothing of the next reading of that machine.
-    return machines if sum(len(of) > 1 for of in machines.values()) * 2 > len(machines) else {}
+    return machines if sum(len(names) > 1 for names in machines.values()) * 2 > len(machines) else {}
 
 
 def sums_by_group(rows: Sequence[Row], values: Sequence[float]) -> list[tuple[float, int]]:

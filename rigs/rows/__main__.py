@@ -11,21 +11,11 @@ estimate: the kind `estimate` beside gradient boosting, and how often its interv
 judge: how many kept audits judge a new model before its first answer. Needs the extra `train`.
 """
 
-import importlib
 import sys
 
-from rigs.machine import parser_of
+from rigs.machine import run_command
 
 COMMANDS = ("breaks", "codes", "runs", "bundle", "unlike", "unusual", "estimate", "judge")
 
-
-def main() -> int:
-    parser = parser_of("rigs.rows", __doc__)
-    parser.add_argument("command", choices=COMMANDS)
-    given, words = parser.parse_known_args(sys.argv[1:2])
-    module = importlib.import_module(f"rigs.rows.{given.command}")
-    return int(module.main([*words, *sys.argv[2:]]))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("rigs.rows", __doc__, COMMANDS))

@@ -18,6 +18,7 @@ from edge_agent.models.record import in_force
 from edge_agent.signals import values
 from edge_agent.signals.signal_table import SignalTable, new_table
 from edge_agent.signals.source import NotTakenError
+from edge_agent.signals.sparkplug_source import address_of
 from edge_agent.tools.client import Client
 from edge_agent.tools.doctor.check import Check, failed, good, warning
 
@@ -142,8 +143,8 @@ def _sparkplug_nodes(client_id: str, config: Config, listen_s: float) -> list[st
     with Client(client_id, config.mqtt, {"spBv1.0/#"}) as client:
         if client.connect(_WAIT_S):
             for message in client.messages(listen_s):
-                _, group, kind, node, *_ = [*message.topic.split("/"), "", "", ""]
-                if kind[1:] in ("BIRTH", "DATA", "DEATH"):
+                if (address := address_of(message.topic)) is not None:
+                    group, _, node, _ = address
                     nodes.add(f"{group}/{node}")
     return sorted(nodes)
 
