@@ -39,6 +39,15 @@ id = "board1"
 [models.default]
 path = "model.gguf"
 """
+# Of an agent without a broker, whose model echoes; its state is in the folder of the file.
+ECHO_CONFIG = """
+state_dir = "state"
+[device]
+site = "hall1"
+id = "board1"
+[models.default]
+path = "echo:"
+"""
 TASKS = """
 [tasks.triage]
 kind = "classify"

@@ -13,15 +13,11 @@ from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.signals.feed import MAX_TURN_S, MAX_WAITING, Feed
 from edge_agent.signals.recorder import recorded_rows
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
+from tests.helpers.support import ECHO_CONFIG
 
-CONFIG = """
-state_dir = "state"
-[device]
-site = "hall1"
-id = "board1"
-[models.default]
-path = "echo:"
-[signals.pump]
+CONFIG = (
+    ECHO_CONFIG
+    + """[signals.pump]
 window_s = 60
 every_s = 0
 min_gap_s = 0
@@ -32,6 +28,7 @@ vib = { topic = "plant/+/vib", path = ["value"] }
 [signals.pump.trigger]
 on_change = ["vib"]
 """
+)
 
 
 class Plant:

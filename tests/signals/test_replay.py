@@ -14,17 +14,13 @@ from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import Recorder, recorded_path, recorded_rows
 from edge_agent.signals.rows import Fault, labelled, read_faults
 from tests.helpers.processes import EDGE_AGENT, EdgeAgent, Ended
+from tests.helpers.support import ECHO_CONFIG
 
 # 2026-11-30T12:00:00Z
 START = 1_796_040_000
-CONFIG = """
-state_dir = "state"
-[device]
-site = "hall1"
-id = "board1"
-[models.default]
-path = "echo:"
-[tasks.pump]
+CONFIG = (
+    ECHO_CONFIG
+    + """[tasks.pump]
 kind = "classify"
 labels = ["normal", "worn"]
 signals = "pump"
@@ -37,6 +33,7 @@ record_every_s = 60
 [signals.pump.values]
 vib = { topic = "plant/+/vib" }
 """
+)
 
 
 @pytest.fixture
@@ -165,6 +162,15 @@ def test_a_mistyped_machine_does_not_make_its_fault_one_of_the_others(folder: Pa
     record(folder, [240], machine="pump7")
     ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
     assert ended.returncode == 0
+
+
+def test_a_machine_without_readings_is_named_beside_the_json_object(folder: Path, edge_agent: EdgeAgent) -> None:
+    record(folder, [190])
+    logbook = "machine,from,to,answer\npump-7,2026-11-30T12:02:00Z,,worn\npump-8,2026-11-30T12:02:00Z,,worn\n"
+    (folder / "faults.csv").write_text(logbook, "utf-8")
+    ended, _ = rows(edge_agent, "--faults", "faults.csv", "--json")
+    assert ended.document["labels"] == {"worn": 1}
+    assert 'no readings are recorded for "pump-8"' in ended.stderr
 
 
 def test_without_a_logbook_the_rows_have_no_answers(folder: Path, edge_agent: EdgeAgent) -> None:

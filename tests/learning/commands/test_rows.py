@@ -18,18 +18,14 @@ from edge_agent.learning.commands.rows import rows_of
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from tests.helpers.processes import EdgeAgent
+from tests.helpers.support import ECHO_CONFIG
 
 PUMP = ClassifyTask(kind="classify", labels=("normal", "worn"))
 
 AT = 1_800_000_000.0
-CONFIG = """
-state_dir = "state"
-[device]
-site = "hall1"
-id = "board1"
-[models.default]
-path = "echo:"
-[feedback]
+CONFIG = (
+    ECHO_CONFIG
+    + """[feedback]
 enabled = true
 keep_inputs = true
 [tasks.pump]
@@ -39,6 +35,7 @@ labels = ["normal", "worn"]
 kind = "extract"
 schema = { type = "object" }
 """
+)
 
 
 def answer(number: int, label: str | None = "worn", **more: Any) -> KeptAnswer:
