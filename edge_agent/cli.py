@@ -513,7 +513,7 @@ def _bench(options: argparse.Namespace) -> int:
         "--max-slower PERCENT",
         "how much more time a request may take, in percent (default: %(default)s)",
         _PERCENT,
-        default=5.0,
+        default=50.0,
     ),
     _value("--out FILE", "where to write the keys (default: standard output)", Path),
     _FORCE,

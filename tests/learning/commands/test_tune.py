@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -23,7 +24,8 @@ from edge_agent.learning.commands.tune.judge import (
     log_loss_gain,
 )
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, Results
-from edge_agent.learning.commands.tune.report import fragment
+from edge_agent.learning.commands.tune.report import fragment, words
+from edge_agent.learning.commands.tune.search import Search
 from edge_agent.learning.commands.tune.tune import read_inputs, read_labelled
 from edge_agent.loader import load_config
 from edge_agent.requests.rows import TaskRow
@@ -234,6 +236,7 @@ def test_it_prints_a_table_and_writes_keys(tmp_path: Path, tune: EdgeAgent, monk
     words = ("sound", "--labelled", echo_rows(tmp_path), "--minutes", "5")
     printed = tune(*words, "--out", out).stdout
     assert f"·  {AS_CONFIGURED}" in printed
+    assert "before  log loss  calibration error" in printed
     assert "2 examples, turns, choice 1" in printed
     assert tomllib.loads(out.read_text("utf-8"))["tasks"]["sound"]["score_map"]["scale"].keys() == set(LABELS)
     done = tune(*words, "--out", out)
@@ -242,6 +245,35 @@ def test_it_prints_a_table_and_writes_keys(tmp_path: Path, tune: EdgeAgent, monk
     assert document["rows"] == 30
     assert {one["correction"] for one in document["tried"]} == {"as-is", "prior", "map", "map of prior"}
     assert tomllib.loads(document["fragment"])["tasks"]["sound"]
+    assert document["untried"] == []
+
+
+class SlowTrial(PromptTrial):
+    slowdown = 1.19
+
+
+def test_a_better_prompt_that_is_too_slow_is_named_with_the_option_to_get_it() -> None:
+    search = Search(
+        worker=MagicMock(),
+        task=Task("sound", TASK),
+        rows=[sound(number, answer) for number, answer in enumerate(ANSWERS)],
+        weights_sha256="weights",
+        until=0,
+        max_slower=5,
+        say=print,
+    )
+    plain = trial([0.5 + noise for noise in NOISE])
+    good = trial([0.1 if answer == "calm" else 0.9 for answer in ANSWERS], name="4 examples")
+    slow = SlowTrial(good.prompt, "d", None, good.scores)
+    for one in (plain, slow):
+        one.pairs_ms.append((480, 480))
+        search._trials[one.prompt.name] = one
+        search._tried[one.prompt.name] = candidates(one, ANSWERS, None)
+    search.chosen = search.reference
+    (line,) = [line for line in words(search, max_slower=5) if "takes 19% more time" in line]
+    assert "4 examples, map, right on 100% of its rows; the chosen one is right on 5" in line
+    assert line.endswith("To get it: --max-slower 20.")
+    assert [limit for limit, _ in search.slower_choices()] == [20]
 
 
 def test_ctrl_c_ends_with_what_is_known(tmp_path: Path, tune: EdgeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +324,8 @@ def test_a_real_model_is_tuned_within_its_time(demo_bundle: Path, tmp_path: Path
     rows = [(reading.payload, reading.fault) for reading in readings.held_out()[:20]]
     labelled = written(tmp_path / "rows.jsonl", lines(rows))
     words = ("--labelled", labelled, "--config", config, "--minutes", "0.01", "--json")
-    first = edge_agent("tune", "pump", *words).document["tried"][0]
+    document = edge_agent("tune", "pump", *words).document
+    first = document["tried"][0]
     assert first["accuracy"] >= 0.8
     assert first["ms"] > 0
+    assert document["untried"], "there is no time for any other prompt"

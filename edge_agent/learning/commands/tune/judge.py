@@ -85,6 +85,10 @@ class Candidate:
         return interval(count_right(self.judged), len(self.judged))
 
     @property
+    def log_loss(self) -> float:
+        return statistics.fmean(judged.log_loss for judged in self.judged)
+
+    @property
     def calibration_error(self) -> float:
         return calibration_error(self.judged)
 
@@ -137,7 +141,7 @@ def log_loss_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
     return _gain(candidate, over, lambda judged: -judged.log_loss)
 
 
-def _accuracy_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
+def accuracy_gain(candidate: Candidate, over: Candidate) -> tuple[float, float]:
     return _gain(candidate, over, lambda judged: float(judged.is_right))
 
 
@@ -160,16 +164,16 @@ def choose(candidates: Sequence[Candidate], reference: Candidate) -> Candidate:
         by_prompt.setdefault(candidate.trial.prompt.name, []).append(candidate)
     leaders = sorted(map(_leader, by_prompt.values()), key=lambda candidate: candidate.trial.prompt.complexity)
     best = max(leaders, key=lambda candidate: log_loss_gain(candidate, leaders[0])[0])
-    most_right = max(leaders, key=lambda candidate: _accuracy_gain(candidate, leaders[0])[0])
+    most_right = max(leaders, key=lambda candidate: accuracy_gain(candidate, leaders[0])[0])
     max_lead = luck(len(leaders))
     alike = (
         candidate
         for candidate in leaders
         if _is_within(log_loss_gain(best, candidate), max_lead)
-        and _is_within(_accuracy_gain(most_right, candidate), _CLEAR_LEAD)
+        and _is_within(accuracy_gain(most_right, candidate), _CLEAR_LEAD)
     )
     corrected = by_prompt[next(alike, best).trial.prompt.name]
-    right = [candidate for candidate in corrected if _is_within(_accuracy_gain(reference, candidate), 1.0)]
+    right = [candidate for candidate in corrected if _is_within(accuracy_gain(reference, candidate), 1.0)]
     return _leader(right) if right else reference
 
 
@@ -179,7 +183,7 @@ def luck(prompts: int) -> float:
 
 
 def _leader(of_prompt: Sequence[Candidate]) -> Candidate:
-    return min(of_prompt, key=lambda candidate: statistics.fmean(judged.log_loss for judged in candidate.judged))
+    return min(of_prompt, key=lambda candidate: candidate.log_loss)
 
 
 def _is_within(difference: tuple[float, float], errors: float) -> bool:

@@ -1,5 +1,6 @@
 """What `tune` found: as text, as a document, and as keys for the configuration."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,9 @@ def document(result: Search) -> dict[str, Any]:
         "chosen": _row(result, result.chosen),
         "is_proved": result.is_proved(),
         "tried": [_row(result, candidate) for candidate in result.tried],
+        "slower": [{"max_slower": limit, **_row(result, candidate)} for limit, candidate in result.slower_choices()],
         "skipped": result.skipped,
+        "untried": result.untried,
     }
 
 
@@ -33,6 +36,7 @@ def _row(result: Search, candidate: Candidate) -> dict[str, Any]:
         "accuracy": round(candidate.accuracy, 4),
         "accuracy_before": round(result.accuracy_before(candidate), 4),
         "accuracy_95": [round(limit, 4) for limit in candidate.interval],
+        "log_loss": round(candidate.log_loss, 4),
         "calibration_error": round(candidate.calibration_error, 4),
         "log_loss_gain": round(log_loss_gain(candidate, result.reference)[0], 4),
         "prefix_tokens": candidate.trial.prefix_tokens,
@@ -54,7 +58,7 @@ def table(result: Search) -> list[str]:
     shown += [candidate for name, candidate in others.items() if name != AS_CONFIGURED]
     if result.chosen not in shown:
         shown.append(result.chosen)
-    head = ("", "prompt", "scores", "rows", "right", "95 %", "before", "calibration error", "prefix", "ms")
+    head = ("", "prompt", "scores", "rows", "right", "95 %", "before", "log loss", "calibration error", "prefix", "ms")
     rows = [
         (
             "*" if candidate is result.chosen else "·" if candidate is result.reference else "",
@@ -64,6 +68,7 @@ def table(result: Search) -> list[str]:
             f"{candidate.accuracy:.0%}",
             "{:.0%} – {:.0%}".format(*candidate.interval),
             f"{result.accuracy_before(candidate):.0%}",
+            f"{candidate.log_loss:.2f}",
             f"{candidate.calibration_error:.2f}",
             str(candidate.trial.prefix_tokens),
             f"{result.ms(candidate):.0f}",
@@ -76,6 +81,8 @@ def table(result: Search) -> list[str]:
 def words(result: Search, max_slower: float) -> Iterator[str]:
     yield "· marks what is in force, * what is chosen. No prompt is judged on rows that it shows as examples."
     yield "`before`: how often what is in force is right on the same rows."
+    yield "`log loss`: how little the scores expect the right labels; less is better. It decides between corrections."
+    yield "Of prompts, the simplest is chosen that no other beats by more than chance, in log loss or right answers."
     yield "`prefix`: tokens that requests share. `ms`: the median of a request that runs alone."
     chosen, reference = result.chosen, result.reference
     if chosen is reference:
@@ -94,17 +101,30 @@ def words(result: Search, max_slower: float) -> Iterator[str]:
         yield f"No row is labelled {', '.join(missing)}, so the choice may never give that answer."
     if result.judged < _FEW_ROWS:
         yield f"With {_FEW_ROWS} rows or more the choice is more certain."
-    slow = result.best_of_all()
-    if slow is not chosen and slow.trial.slowdown > 1 + max_slower / 100:
+    for limit, slow in result.slower_choices():
         yield (
             f"Not chosen because it takes {slow.trial.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
-            f"{slow.trial.prompt.name}, {slow.correction}, right on {slow.accuracy:.0%} of its rows; what is in force "
-            f"is right on {result.accuracy_before(slow):.0%} of them."
+            f"{_compared(result, slow)} To get it: --max-slower {limit}."
         )
+    if (lucky := result.luckiest()) is not None:
+        yield f"Right more often, perhaps by chance: {_compared(result, lucky)} More rows would tell."
     if any(candidate.correction is Correction.MEAN for candidate in result.tried):
         yield f"`{Correction.MEAN}` assumes that all labels are equally frequent."
     for name, reason in result.skipped.items():
         yield f"Skipped: {name}: {reason}"
+    if result.untried:
+        minutes = math.ceil(len(result.untried) * result.prompt_s / 60)
+        yield (
+            f"No time was left for {len(result.untried)} prompts, such as {result.untried[0]}. "
+            f"They need about {minutes} more minutes (--minutes)."
+        )
+
+
+def _compared(result: Search, candidate: Candidate) -> str:
+    return (
+        f"{candidate.trial.prompt.name}, {candidate.correction}, right on {candidate.accuracy:.0%} of its rows; the "
+        f"chosen one is right on {result.accuracy_of_chosen(candidate):.0%} of them."
+    )
 
 
 def shares(corrected: dict[str, list[str]], labels: tuple[str, ...]) -> list[str]:

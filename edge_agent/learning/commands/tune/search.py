@@ -1,8 +1,9 @@
 """Tries one prompt after another while there is time, and chooses one."""
 
+import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -17,6 +18,7 @@ from edge_agent.learning.commands.tune.judge import (
     Candidate,
     Correction,
     PromptTrial,
+    accuracy_gain,
     candidates,
     choose,
     dividing_by_mean,
@@ -59,6 +61,8 @@ class Search:
     wordings: Sequence[str] = ()
     chosen: Candidate = field(init=False)  # What the agent should do.
     skipped: dict[str, str] = field(default_factory=dict)  # Prompts that the model cannot be asked with, and why.
+    untried: list[str] = field(default_factory=list)  # Prompts for which there was no time.
+    prompt_s: float = 0.0  # What the last prompt took.
     _judged: Sequence[int] = ()
     _trials: dict[str, PromptTrial] = field(default_factory=dict)
     _tried: dict[str, list[Candidate]] = field(default_factory=dict)
@@ -78,12 +82,15 @@ class Search:
         self._judged = range(self._affordable_rows())
         rest = range(len(self._judged), len(self.rows))
         pool = rest if len(rest) >= len(self._judged) else range(len(self.rows))
+        examples = [number for number in pool if can_be_example(self.rows[number].input)]
+        prompts = Plan(self._configured.config, self.rows, examples, self.wordings).prompts(self)
         try:
-            self._ask_while_there_is_time([number for number in pool if can_be_example(self.rows[number].input)])
+            self._ask_while_there_is_time(prompts)
         except KeyboardInterrupt:
             # What is known by now is the result.
             if not self._tried:
                 raise
+        self.untried += [prompt.name for prompt in prompts]
         self.chosen = self._best_fast()
 
     @property
@@ -102,12 +109,29 @@ class Search:
         return self._best_fast().trial.prompt
 
     def _best_fast(self) -> Candidate:
-        fast = [candidate for candidate in self.tried if self.is_fast_enough(candidate.trial.prompt)]
+        return self._best_within(self.max_slower)
+
+    def _best_within(self, max_slower: float) -> Candidate:
+        fast = [candidate for candidate in self.tried if candidate.trial.slowdown <= 1 + max_slower / 100]
         return choose(fast, self.reference)
 
-    def best_of_all(self) -> Candidate:
-        """What would be chosen without regard to time."""
-        return choose(self.tried, self.reference)
+    def slower_choices(self) -> list[tuple[int, Candidate]]:
+        """What would be chosen with a higher `max_slower`, each with such a value, the lowest first."""
+        percents = (100 * (trial.slowdown - 1) for trial in self._trials.values())
+        # The next ten, because the next run measures other times.
+        limits = sorted({10 * (math.floor(percent / 10) + 1) for percent in percents if percent > self.max_slower})
+        found, last = list[tuple[int, Candidate]](), self.chosen
+        for limit in limits:
+            if (best := self._best_within(limit)) is not last:
+                found.append((limit, best))
+                last = best
+        return found
+
+    def luckiest(self) -> Candidate | None:
+        """The fast prompt that is right most often, if that is more often than the chosen one on the same rows."""
+        fast = [candidate for candidate in self.tried if self.is_fast_enough(candidate.trial.prompt)]
+        best = max(fast, key=lambda candidate: accuracy_gain(candidate, self.chosen)[0])
+        return best if accuracy_gain(best, self.chosen)[0] > 0 else None
 
     @property
     def judged(self) -> int:
@@ -120,7 +144,11 @@ class Search:
 
     def accuracy_before(self, candidate: Candidate) -> float:
         """That of the reference on the same rows."""
-        return share_right(list(self.reference.judged_on(candidate.rows).values()))
+        return _accuracy_on(candidate.rows, self.reference)
+
+    def accuracy_of_chosen(self, candidate: Candidate) -> float:
+        """That of the chosen one on those of these rows that it does not show."""
+        return _accuracy_on(candidate.rows & self.chosen.rows, self.chosen)
 
     def ms(self, candidate: Candidate) -> float:
         return self._base_ms * candidate.trial.slowdown
@@ -130,11 +158,11 @@ class Search:
         mean, error = log_loss_gain(self.chosen, self.reference)
         return mean > 2 * error
 
-    def _ask_while_there_is_time(self, pool: Sequence[int]) -> None:
-        took_s = 0.0
-        for prompt in Plan(self._configured.config, self.rows, pool, self.wordings).prompts(self):
+    def _ask_while_there_is_time(self, prompts: Iterator[Prompt]) -> None:
+        for prompt in prompts:
+            self.untried = [prompt.name]
             # What is left is for the last measurements of time.
-            if self._trials and monotonic() + 1.2 * took_s > self.until - 2 * _PAIRS * self._base_ms / 1000:
+            if self._trials and monotonic() + 1.2 * self.prompt_s > self.until - 2 * _PAIRS * self._base_ms / 1000:
                 break
             began = monotonic()
             try:
@@ -143,7 +171,7 @@ class Search:
                 if prompt.name == AS_CONFIGURED:
                     raise
                 self.skipped[prompt.name] = str(error)
-            took_s = monotonic() - began
+            self.prompt_s, self.untried = monotonic() - began, []
         while (unsure := self._unsure_of_time()) is not None and monotonic() < self.until:
             self._time(unsure, _PAIRS - len(unsure.pairs_ms))
 
@@ -209,7 +237,7 @@ class Search:
 
     def _unsure_of_time(self) -> PromptTrial | None:
         """A prompt that would be chosen if it is fast enough, but was timed too rarely to tell."""
-        for candidate in (self.best_of_all(), self._best_fast()):
+        for candidate in (choose(self.tried, self.reference), self._best_fast()):
             if candidate.trial.prompt.name != AS_CONFIGURED and len(candidate.trial.pairs_ms) < _PAIRS:
                 return candidate.trial
         return None
@@ -225,6 +253,10 @@ class Search:
     def _say_progress(self, prompt: Prompt, position: str) -> None:
         left_s = max(self.until - monotonic(), 0)
         self.say(f"{prompt.name}: {position}, {left_s / 60:.0f} min left")
+
+
+def _accuracy_on(rows: frozenset[int], candidate: Candidate) -> float:
+    return share_right(list(candidate.judged_on(rows).values()))
 
 
 def best_labels(
