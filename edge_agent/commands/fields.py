@@ -54,7 +54,7 @@ class ReleaseFields(CommandFields):
 
 
 class RollbackFields(CommandFields):
-    model: Literal["default"]
+    model: Literal["default"] = "default"
     """The name of a [models.NAME] table, of which there is one."""
 
 
