@@ -24,10 +24,12 @@ from edge_agent.commands.commands import Commands
 from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
-from edge_agent.core.model import Model
-from edge_agent.core.wording import cut
+from edge_agent.core.model import Model, ModelError
+from edge_agent.core.wording import cut, shown_path
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
+from edge_agent.models.model_retry import ModelRetry
+from edge_agent.models.record import in_force
 from edge_agent.models.revocation_watch import RevocationWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
@@ -56,8 +58,6 @@ log = logging.getLogger(__name__)
 
 # A signal wakes no one: the loop notices it after at most this long.
 MAX_WAIT_S = 0.25
-# Time to publish that the model cannot be loaded, before the agent ends.
-GIVE_UP_AFTER_S = 3.0
 # Each connection and the worker get this long to end.
 GOODBYE_S = 5.0
 
@@ -65,7 +65,8 @@ GOODBYE_S = 5.0
 class Agent:
     """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
 
-    def __init__(self, config: Config, config_path: Path, model: Model) -> None:
+    def __init__(self, config: Config, config_path: Path, model: Model, model_fault: str | None = None) -> None:
+        """model_fault: why there is no model that can be used; `model` only stands for it then."""
         tasks = with_built_in(config.tasks)
         self._inbox = Inbox()
         self._presence = Presence(config.topics)
@@ -130,20 +131,24 @@ class Agent:
         )
         self._watchdog = Watchdog()
         self._signals: deque[int] = deque()
-        # Both None while the agent serves.
-        self._give_up_at: float | None = None
+        self._model_retry = ModelRetry(config)
+        self._model_fault = model_fault
+        # None while the agent serves.
         self._exit_code: int | None = None
 
     def run(self) -> int:
-        """Runs until a signal has drained the agent, or the model cannot be loaded."""
+        """Runs until a signal has drained the agent, or the model's files have changed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self._renderer.start(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
         self._learn_if_needed()
+        if self._model_fault is not None:
+            self._do_without_model(self._model_fault, time.monotonic())
         self._dispatcher.admission.recover(moment(time.monotonic()))
         self._monitor.start()
-        self._supervisor.start(time.monotonic())
+        if self._model_fault is None:
+            self._supervisor.start(time.monotonic())
         self._connections.subscribe(self._commands.config)
         self._connections.start()
         for part in (self._pool, self._feed):
@@ -293,6 +298,9 @@ class Agent:
 
     def _put_into_service(self, ready: pipe.Ready, now: float, *, was_asked: bool = False) -> None:
         """A new worker answers requests from now on. was_asked: a switch has just asked its canaries."""
+        self._model_retry.stop()
+        self._model_fault = self._dispatcher.admission.gave_up_because = None
+        self._status.alarms.set_model_fault(None)
         self._canary_watch.on_worker_ready(now, was_asked=was_asked)
         self._governor.set_capacity(ready)
         # It starts without limits.
@@ -309,9 +317,36 @@ class Agent:
     def _on_load_failed(self, message: str, now: float) -> None:
         self._supervisor.on_load_failed(message)
         if self._supervisor.has_given_up:
-            self._status.publish_state(State.OFFLINE, f"model-load-failed: {message}")
-            self._dispatcher.give_up(f"the model cannot be loaded: {message}", now)
-            self._give_up_at = now + GIVE_UP_AFTER_S
+            self._do_without_model(message, now)
+
+    def _do_without_model(self, fault: str, now: float) -> None:
+        """Says why no model can be used, to callers and on the bus, and tries again later."""
+        self._model_retry.schedule(now)
+        if fault == self._model_fault and self._dispatcher.admission.gave_up_because is not None:
+            return
+        self._model_fault = fault
+        log.error("no model can be used, trying again: %s", fault)
+        path = shown_path(in_force(self._commands.config))
+        self._status.alarms.set_model_fault(f"the model at {path} cannot be used: {fault}")
+        self._dispatcher.give_up(f"the model cannot be loaded: {fault}", now)
+        self._status.publish_state(State.OFFLINE, f"model-load-failed: {fault}")
+        # The service runs and tells what is wrong; to end it would only hide that.
+        notify("READY=1")
+
+    def _try_model_again(self, now: float) -> None:
+        if self._model_switch.is_underway:
+            return
+        match self._model_retry.tick(now):
+            case Model() as model:
+                log.info("the model opens now: %s", shown_path(model.source))
+                self._dispatcher.on_model_replaced(model)
+                self._learn_if_needed()
+                try:
+                    self._supervisor.load(model, now)
+                except OSError as error:
+                    self._do_without_model(f"no worker can be started: {error}", now)
+            case ModelError() as error:
+                self._do_without_model(str(error), now)
 
     def _on_worker_end(self, how: str, now: float) -> None:
         """Queues its requests again and reports its end; the supervisor starts the next worker."""
@@ -336,6 +371,7 @@ class Agent:
             self._exit_code = 1
         if switch_end := self._model_switch.tick(now):
             self._on_switch_ended(switch_end, now)
+        self._try_model_again(now)
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._revocation_watch.tick(now)
         self._canary_watch.tick(now, is_idle=is_idle)
@@ -357,14 +393,14 @@ class Agent:
         self._commands.tick(now)
         if self._commands.is_stopped:
             self._exit_code = 0
-        elif self._give_up_at is not None and now >= self._give_up_at:
-            self._exit_code = 1
 
     def _stalled_part(self, now: float) -> str | None:
         return stalled_part(
             network=self._connections.network_threads_alive | (self._feed.network_threads_alive if self._feed else {}),
             worker_silent_s=self._supervisor.silent_s(now),
-            has_or_expects_worker=self._supervisor.has_or_expects_worker or self._model_switch.is_underway,
+            has_or_expects_worker=self._supervisor.has_or_expects_worker
+            or self._model_switch.is_underway
+            or self._model_fault is not None,
             monitor_silent_s=now - self._monitor.advanced_at,
         )
 

@@ -25,7 +25,7 @@ from edge_agent.core.terminal import fail
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import printable, printable_json, shown
-from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config
+from edge_agent.loader import DEFAULT_PATH, all_file_faults, config_hints, file_faults, load_config
 from edge_agent.tools.bus import NoAnswerError, OptionError, add_bus_options, bus_of, refuse_without_host
 from edge_agent.tools.schema import SCHEMAS
 
@@ -126,8 +126,9 @@ _SIGNING_KEY = _value(
 def _run(options: argparse.Namespace) -> int:
     """Serves requests until it is stopped.
 
-    SIGTERM: it refuses new requests, finishes what runs and ends. SIGHUP: it reloads the configuration.
-    Exit codes: 0 stopped, 1 failed, 64 usage, 78 bad configuration, or no model at the configured path.
+    SIGTERM: it refuses new requests, finishes what runs and ends. SIGHUP: it reloads the configuration. Without a model
+    that it can use, it says so on the bus, refuses requests with the reason, and tries again every minute.
+    Exit codes: 0 stopped, 1 failed, 64 usage, 78 bad configuration.
     """
     # Until the agent handles signals itself (its model is being checked), a stop ends it and a reload is ignored.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -135,10 +136,9 @@ def _run(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent
     from edge_agent.core.environment import keep_heap_small
-    from edge_agent.core.model import ModelError
     from edge_agent.core.pipe import is_echo
     from edge_agent.core.state_lock import StateInUseError, locked
-    from edge_agent.models.record import in_force, open_in_force
+    from edge_agent.models.record import in_force, open_or_stand_in
 
     path: Path = options.config
     keep_heap_small()
@@ -150,8 +150,8 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
     try:
         with locked(config.state_dir):
-            return Agent(config, path, open_in_force(config)).run()
-    except (StateInUseError, ModelError) as error:
+            return Agent(config, path, *open_or_stand_in(config)).run()
+    except StateInUseError as error:
         return fail(str(error))
 
 
@@ -606,7 +606,7 @@ def _say_new_name(words: str) -> None:
 
 def _list_faults(path: Path) -> int:
     config = load_config(path)
-    needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
+    needed = [f"{fault}; `run` needs it" for fault in all_file_faults(config)]
     for hint in (*config_hints(config), *needed):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from edge_agent.core.config import Config, DeviceConfig
 from edge_agent.core.config_file import ConfigError
-from edge_agent.loader import config_hints, file_faults, load_config, signing_key_faults
+from edge_agent.loader import all_file_faults, config_hints, file_faults, load_config, signing_key_faults
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.tasks import Task
 from tests.helpers.keys import write_keys
@@ -47,7 +47,8 @@ def test_a_minimal_configuration_has_the_defaults_of_the_contract(tmp_path: Path
     assert config.board.root == Path("/")
     assert config.health.interval_s == 10.0
     assert config.tasks == {}
-    assert [fault.partition(":")[0] for fault in file_faults(config)] == ["models.default.path"]
+    assert file_faults(config) == []
+    assert [fault.partition(":")[0] for fault in all_file_faults(config)] == ["models.default.path"]
 
 
 def test_relative_paths_start_at_the_configurations_folder_and_each_missing_file_is_a_fault(tmp_path: Path) -> None:
@@ -78,14 +79,14 @@ def test_relative_paths_start_at_the_configurations_folder_and_each_missing_file
         "mqtt.tls.cert_file": Path("/etc/ssl/board.pem"),
         "mqtt.tls.key_file": tmp_path / "board.key",
         "commands.key_file": tmp_path / "commands.key",
-        "models.default.path": tmp_path / "models/demo",
         "models.default.public_key": tmp_path / "signer.pub.pem",
+        "models.default.path": tmp_path / "models/demo",
     }
-    found = file_faults(config)
+    found = all_file_faults(config)
     assert [fault.split(":")[0] for fault in found] == list(places)
     assert all(str(place) in fault for place, fault in zip(places.values(), found, strict=True))
     (tmp_path / "commands.key").write_text("x", encoding="utf-8")
-    assert len(file_faults(config)) == len(found) - 1
+    assert len(all_file_faults(config)) == len(found) - 1
 
 
 def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     """
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_config(tmp_path / "config.toml", file_faults)
+        load_config(tmp_path / "config.toml", all_file_faults)
     found = {name: text for name, _, text in (line.partition(": ") for line in caught.value.faults)}
     assert set(found) == {
         *("frobnicate", "mqtt.port", "mqtt.hots", "models.second", "models.default.path", "tasks.a.priority"),

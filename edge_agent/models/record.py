@@ -114,6 +114,27 @@ def open_in_force(config: Config) -> Model:
     return _marked_as_fallback(model, faults)
 
 
+def open_or_stand_in(config: Config) -> tuple[Model, str | None]:
+    """The model to run; or one that stands for it, which nothing can load, and why it does not open."""
+    try:
+        return open_in_force(config), None
+    except ModelError as error:
+        path = in_force(config)
+        # No file has these stamps, so a switch to the same path is a switch.
+        stand_in = Model(
+            key="default",
+            source=path,
+            path=path,
+            bundle_name=path.name,
+            sha256="",
+            quantization="none",
+            size_bytes=0,
+            warning=str(error),
+            stamps=(),
+        )
+        return stand_in, str(error)
+
+
 def _marked_as_fallback(model: Model, faults: list[str]) -> Model:
     if not faults:
         return model
@@ -138,12 +159,17 @@ def remove_other_engine_states(state_dir: Path, models: list[Model]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def model_faults(config: Config) -> Iterator[str]:
-    """Models that cannot be read and keys that cannot be used."""
+def path_faults(config: Config) -> Iterator[str]:
+    """Paths where there is no model."""
     for name, model in config.models.items():
         # After a switch the configured bundle may have been removed.
         if (fault := path_fault(model.path)) and path_fault(in_force(config)):
             yield f"{field_name(('models', name, 'path'))}: {fault}"
+
+
+def key_faults(config: Config) -> Iterator[str]:
+    """Keys that cannot be used."""
+    for name, model in config.models.items():
         for field, file in model.key_files.items():
             if key := file_fault(f"{field_name(('models', name))}.{field}", file, public_key_fault):
                 yield key

@@ -150,6 +150,16 @@ def _worker_crash_loop(alarms: Alarms) -> Finding | None:
     return Finding(Severity.CRITICAL, message, len(alarms.worker_ends))
 
 
+def _model_load_failed(alarms: Alarms) -> Finding | None:
+    if alarms.model_fault is None:
+        return None
+    message = (
+        f"{alarms.model_fault}; copy the bundle there again, or correct models.default.path and restart: the agent "
+        "tries the files again every minute"
+    )
+    return Finding(Severity.CRITICAL, message)
+
+
 def _model_quality(alarms: Alarms) -> Finding | None:
     if alarms.quality_fault is None:
         return UNKNOWN
@@ -217,6 +227,7 @@ ALARMS = (
     AlarmRule("memory-low", _memory_low, raise_after_s=10.0, clear_after_s=120.0),
     AlarmRule("disk-low", _disk_low, raise_after_s=10.0, clear_after_s=120.0),
     AlarmRule("worker-crash-loop", _worker_crash_loop),
+    AlarmRule("model-load-failed", _model_load_failed),
     AlarmRule("model-quality", _model_quality),
     AlarmRule("model-expired", _model_expired),
     AlarmRule("revocations", _revocations),
@@ -283,6 +294,8 @@ class Alarms:
         self._foreign_session: tuple[str, float] | None = None
         # How many requests were refused for overload before each of the last updates.
         self.refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
+        # Why no model can be used, with its path; None = one answers, or is loading.
+        self.model_fault: str | None = None
         # None = the model in force was not asked its canaries; "" = it answers as recorded.
         self.quality_fault: str | None = None
         # Of the model in force; None = never.
@@ -311,6 +324,10 @@ class Alarms:
 
     def on_taken_over(self, now: float) -> None:
         self.takeovers.append(now)
+
+    def set_model_fault(self, fault: str | None) -> None:
+        """Why no model can be used, with its path; None = one answers."""
+        self.model_fault = fault
 
     def set_quality_fault(self, fault: str | None) -> None:
         """Why the model's answers differ from the recorded ones; "" = they do not, None = it was not asked."""

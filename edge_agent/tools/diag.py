@@ -29,7 +29,7 @@ from edge_agent.core.environment import cores
 from edge_agent.core.files import private_file
 from edge_agent.core.terminal import StatusLine, fail
 from edge_agent.core.wording import printable
-from edge_agent.loader import config_hints, file_faults, load_config
+from edge_agent.loader import all_file_faults, config_hints, load_config
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE
 from edge_agent.mqtt.credentials import credential_faults
@@ -165,7 +165,7 @@ def _configuration(path: Path, config: Config | ConfigError) -> Files:
     if isinstance(config, ConfigError):
         document["faults"] = list(map(without_value, config.faults))
     else:
-        document["faults"] = list(map(without_value, file_faults(config)))
+        document["faults"] = list(map(without_value, all_file_faults(config)))
         document["hints"] = list(map(without_value, config_hints(config)))
         document["set"] = config.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
     yield "configuration.json", document

@@ -105,7 +105,7 @@ class Supervisor:
         self.last_end: str | None = None
         # When the next worker is started; None = there is one, or there will be none.
         self.restart_at: float | None = None
-        # The first worker could not load the model; another one could not, either.
+        # The first worker could not load the model; another one could not, either, until `load`.
         self.has_given_up = False
         # The model's files are not those that were verified: the next start of the agent verifies them.
         self.has_changed_files = False
@@ -184,6 +184,11 @@ class Supervisor:
         process = WorkerProcess(load, lambda process, event: self._deliver(FromWorker(process, event)))
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
         self._current, self.restart_at = _CurrentWorker(process, heard_at=now, started_at=now), None
+
+    def load(self, model: Model, now: float) -> None:
+        """Starts a worker with this model, after it has given up or had none. Raises OSError."""
+        self.model, self.has_given_up = model, False
+        self.start(now)
 
     def load_command(self, model: Model) -> pipe.Load:
         """The command that makes a worker load this model and the tasks' prefixes."""

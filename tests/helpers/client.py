@@ -141,5 +141,13 @@ class Client(Caller):
         assert isinstance(found, Message)
         return found
 
+    def wait_for_alarm(self, base: str, name: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
+        """An alarm as it is raised; an empty message, which says that it is not, may come before."""
+        topic = f"{base}/alarm/{name}"
+        with self._arrived:
+            is_there = self._arrived.wait_for(lambda: any(message.payload for message in self.on(topic)), timeout_s)
+        assert is_there, f"no {topic} within {timeout_s} s"
+        return next(message.json for message in self.on(topic) if message.payload)
+
     def on(self, topic: str) -> list[Message]:
         return [message for message in self.messages if message.topic == topic]

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.core.config import Config
 from edge_agent.core.model import ModelError
-from edge_agent.loader import file_faults, load_config
+from edge_agent.loader import all_file_faults, load_config
 from edge_agent.models.record import (
     FILE,
     Record,
@@ -139,9 +139,9 @@ def test_a_record_of_an_older_agent_has_no_least_version(configured: Configured,
 def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_it_counts(configured: Configured, tmp_path: Path) -> None:
     config = configured("a")
     shutil.rmtree(tmp_path / "a")
-    assert len(file_faults(config)) == 1
+    assert len(all_file_faults(config)) == 1
     switched(config, "b", None)
-    assert file_faults(config) == []
+    assert all_file_faults(config) == []
 
 
 @pytest.mark.expects_warning

@@ -17,18 +17,47 @@ def worker_pid(site: Site) -> int:
     return pid
 
 
-def test_model_that_llama_cpp_cannot_load_ends_the_agent_and_says_so_on_the_bus(
+def test_a_model_that_llama_cpp_cannot_load_is_told_on_the_bus_and_to_callers(
     tmp_path: Path, start_agent: StartAgent, connect: Connect
 ) -> None:
     (tmp_path / "broken.gguf").write_bytes(changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}))
+    base = "edgeai/v1/test/broken"
     client = connect("5")
-    client.subscribe("edgeai/v1/test/broken/state")
+    client.subscribe(f"{base}/#")
     agent = start_agent(site_config("broken", client.port, "5", "broken.gguf"))
-    assert agent.wait(30) == 1
-    assert "the model cannot be loaded" in agent.log
-    states = [message.json for message in client.on("edgeai/v1/test/broken/state")]
-    assert {state["state"] for state in states} == {"offline"}
-    assert any((state["reason"] or "").startswith("model-load-failed") for state in states)
+    state = client.wait_for(f"{base}/state", lambda state: (state["reason"] or "").startswith("model-load-failed"))
+    assert state.json["state"] == "offline"
+    alarm = client.wait_for_alarm(base, "model-load-failed")
+    assert f'the model at "{tmp_path / "broken.gguf"}" cannot be used: ' in alarm["message"]
+    client.publish(f"{base}/infer/generate/request", b"text")
+    reply = client.wait(f"{base}/infer/generate/response")[0].json
+    assert (reply["status"], reply["error"]["code"]) == ("busy", "loading")
+    assert agent.stop() == 0
+
+
+def test_a_board_without_its_model_says_so_and_answers_once_the_bundle_is_copied(
+    tmp_path: Path, demo_bundle: Path, start_agent: StartAgent, connect: Connect
+) -> None:
+    base = "edgeai/v1/test/bare"
+    client = connect("5")
+    client.subscribe(f"{base}/#")
+    agent = start_agent(site_config("bare", client.port, "5", "model.gguf"))
+    client.wait_for(
+        f"{base}/state", lambda state: (state["reason"] or "").startswith("model-load-failed: models.default.path: ")
+    )
+    assert "does not exist" in client.wait_for_alarm(base, "model-load-failed")["message"]
+    client.publish(f"{base}/infer/generate/request", {"input": "text", "id": 1})
+    error = client.wait(f"{base}/infer/generate/response")[0].json["error"]
+    assert error["code"] == "loading"
+    assert str(tmp_path / "model.gguf") in error["message"]
+
+    (tmp_path / "model.gguf").symlink_to(demo_bundle / "model.gguf")
+
+    client.wait_for(f"{base}/state", lambda state: state["state"] == "online", timeout_s=60)
+    wait_until(lambda: not client.on(f"{base}/alarm/model-load-failed")[-1].payload, "the end of the alarm", 10)
+    client.publish(f"{base}/infer/generate/request", {"input": "text", "id": 2, "options": {"max_tokens": 1}})
+    assert client.wait(f"{base}/infer/generate/response", count=2)[1].json["status"] == "ok"
+    assert agent.stop() == 0
 
 
 def test_a_worker_that_dies_before_its_first_load_ends_is_started_again_and_the_state_says_so(
@@ -77,9 +106,7 @@ def test_while_workers_die_callers_get_a_time_to_retry(start_site: StartSite) ->
         (pid,) = set(workers(site.agent.process.pid)) - seen
         seen.add(pid)
         os.kill(pid, signal.SIGKILL)
-    topic = f"{site.base}/alarm/worker-crash-loop"
-    wait_until(lambda: any(message.payload for message in site.client.on(topic)), "the alarm", 10)
-    alarm = site.client.on(topic)[-1].json
+    alarm = site.client.wait_for_alarm(site.base, "worker-crash-loop", 10)
     assert alarm["severity"] == "critical"
     assert alarm["message"].startswith("the worker ended 3 times within 10 minutes, most recently killed by SIGKILL: ")
 
