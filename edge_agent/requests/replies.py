@@ -213,6 +213,8 @@ class Replies:
 
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
         request.is_answered = True
+        if request.input is not None and (request.echoes_all or "please_check" in document):
+            document["input"] = request.input
         status, reply = Status(document["status"]), _reply(request, document)
         self.ended[status] += 1
         # First: it forgets an older reply under this key.

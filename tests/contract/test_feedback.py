@@ -23,6 +23,7 @@ keep_inputs = true
 kind = "classify"
 labels = ["good", "bad"]
 audit_rate = 1
+echo_input = "audits"
 """
 
 
@@ -64,7 +65,8 @@ def test_corrections_change_the_next_answer(site: Site) -> None:
 def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
     reply = site.ask("audited", {"input": "good", "id": 1})
     assert reply["please_check"] is True
-    assert set(reply) == {*REPLY_FIELDS, "please_check"}
+    assert set(reply) == {*REPLY_FIELDS, "please_check", "input"}
+    assert reply["input"] == "good"
     assert feedback(site, "audited", {"id": 1, "correct": False})["data"]["answer"] == "bad"
     site.client.wait_for(f"{site.base}/health", lambda health: health["accuracy"]["audited"]["audits"] == 1)
 

@@ -99,6 +99,9 @@ class TaskBase(Table):
     """With `publish_on = "change"`: an unchanged answer is published again after this time. Default: never."""
     retain: bool = False
     """`true`: the broker keeps the last published answer to a reading, for those who subscribe later."""
+    echo_input: Literal["off", "audits", "all"] = "off"
+    """Which full replies have the `input`, for whoever reads replies without knowing the requests. `audits`: those that
+    ask for feedback."""
 
     @field_validator("publish")
     @classmethod
@@ -146,7 +149,7 @@ class TaskBase(Table):
     """The fields that decide what an answer is."""
     info_fields: ClassVar[tuple[str, ...]] = (
         *("kind", "deadline_ms", "priority", "max_tokens"),
-        *("subscribe", "signals", "keep", "reply", "publish_on"),
+        *("subscribe", "signals", "publish", "keep", "reply", "publish_on", "echo_input"),
     )
     """The fields that `info` shows."""
     has_own_model: ClassVar[bool] = False  # A small model of the bundle answers, and never the large one.
