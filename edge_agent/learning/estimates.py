@@ -76,7 +76,7 @@ class Estimates(Keeper):
         if fault := task.config.answer_fault(mark.answer):
             raise CommandError(CommandCode.BAD_FIELD, f"{fault} (got {shown(mark.answer)})")
         number = number_of(mark.answer)
-        self._table.set_label(kept.number, compact_json(number))
+        self._table.set_label(kept.number, compact_json(number), mark.by)
         self._measured.pop(task.name, None)
         output = number_of(kept.output)
         is_right = task.config.is_right(output, number)
@@ -158,4 +158,5 @@ def _exported(kept: KeptAnswer) -> dict[str, Any]:
         "label": number_of(kept.label),
         "is_marked": kept.is_marked,
         "is_audit": kept.is_audit,
+        "by": kept.marked_by,
     }

@@ -156,6 +156,7 @@ class Learning(Answerers):
                 data = keeper.mark(known, mark)
             else:
                 data = self._feedback.mark(task, mark, now)
+            data["by"] = mark.by
         except CommandError as refused:
             error = refused.code, refused.message
             log.info("feedback refused task=%r code=%s", cut(task), refused.code)

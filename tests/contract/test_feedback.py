@@ -79,6 +79,8 @@ def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
         ("triage", {"id": 1, "answer": "normal", "correct": True}, "bad_field"),
         ("triage", {"id": True, "answer": "normal"}, "bad_field"),
         ("triage", {"answer": "normal"}, "bad_field"),
+        ("triage", {"id": 1, "answer": "normal", "by": ""}, "bad_field"),
+        ("triage", {"id": 1, "answer": "normal", "by": "x" * 65}, "bad_field"),
         ("triage", "{", "bad_json"),
         ("generate", {"id": 1, "correct": True}, "unknown_task"),
         ("nosuch", {"id": 1, "correct": True}, "unknown_task"),
@@ -92,7 +94,7 @@ def test_feedback_that_cannot_be_taken_is_refused(site: Site, task: str, payload
 def test_kept_answers_are_exported_page_by_page_without_what_callers_sent(site: Site) -> None:
     for number in range(3):
         site.ask("vibration", {"input": {"vibration": number, "note": "SECRET"}, "id": f"SECRET-{number}"})
-    feedback(site, "vibration", {"id": "SECRET-1", "answer": "bearing fault"})
+    feedback(site, "vibration", {"id": "SECRET-1", "answer": "bearing fault", "by": "Ana"})
     pages, after = [], 0
     while after is not None:
         result = site.command("feedback-export", {"task": "vibration", "after": after, "limit": 2})
@@ -103,6 +105,7 @@ def test_kept_answers_are_exported_page_by_page_without_what_callers_sent(site: 
     answers = [one for page in pages for one in page["answers"]]
     assert [one["label"] for one in answers] == [None, "bearing fault", None]
     assert [one["is_marked"] for one in answers] == [False, True, False]
+    assert [one["by"] for one in answers] == [None, "Ana", None]
     assert all(sum(one["scores"].values()) == pytest.approx(1, abs=1e-6) for one in answers)
     assert pages[0]["definition"] == pages[1]["definition"]
 

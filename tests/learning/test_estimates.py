@@ -50,8 +50,9 @@ def test_true_numbers_of_audits_measure_the_error_and_the_intervals(tmp_path: Pa
     bench = Bench(tmp_path)
     assert bench.accuracy["mean_error"] is None
     assert [bench.answer(number) for number in range(6)] == [True] * 6
-    assert bench.mark(0, answer=22)["data"] == {"task": "t", "output": 20, "answer": 22, "is_right": True}
-    assert bench.mark(1, answer="30.5")["data"] == {"task": "t", "output": 20, "answer": 30.5, "is_right": False}
+    assert bench.mark(0, answer=22)["data"] == {"task": "t", "output": 20, "answer": 22, "is_right": True, "by": None}
+    result = bench.mark(1, answer="30.5", by="Ana")
+    assert result["data"] == {"task": "t", "output": 20, "answer": 30.5, "is_right": False, "by": "Ana"}
     bench.mark(3, answer=45)
     known = bench.accuracy
     assert known["mean_error"] == pytest.approx((2 + 10.5 + 25) / 3)

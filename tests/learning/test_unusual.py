@@ -51,18 +51,19 @@ def test_any_text_names_it_and_becomes_a_row(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     for number, rarity in ((1, 0.0005), (2, 0.4), (3, 0.0002), (4, 0.0001)):
         bench.answer(number, rarity)
-    assert bench.mark(1, answer=" bearing ")["data"] == {
-        "task": "t", "output": "unusual", "answer": "bearing", "is_right": True,
+    assert bench.mark(1, answer=" bearing ", by="Ana")["data"] == {
+        "task": "t", "output": "unusual", "answer": "bearing", "is_right": True, "by": "Ana",
     }  # fmt: skip
     assert bench.mark(2, answer="bearing")["data"]["is_right"] is False
     assert bench.mark(3, answer="Normal")["data"] == {
-        "task": "t", "output": "unusual", "answer": "usual", "is_right": False,
+        "task": "t", "output": "unusual", "answer": "usual", "is_right": False, "by": None,
     }  # fmt: skip
     rows, left_out = rows_of("t", bench.kept(), UnusualTask(kind="unusual"))
     assert [(row["input"], row["answer"]) for row in rows] == [
         ({"n": 1}, "bearing"), ({"n": 2}, "bearing"), ({"n": 3}, "usual"),
     ]  # fmt: skip
     assert left_out == {"no_feedback": 1}
+    assert [answer.marked_by for answer in bench.kept()] == ["Ana", None, None, None]
 
 
 def test_whether_it_was_right_says_what_it_was_only_if_it_was_usual(tmp_path: Path) -> None:
