@@ -64,8 +64,7 @@ class Estimates(Keeper):
         if not self._config.enabled or output is None or event.scores is None:
             return False
         low, high = config.interval_of(event.scores)
-        # A bare output has no room for the question.
-        is_audit = request.error_topic is None and _random.random() < config.audit_rate
+        is_audit = _random.random() < config.audit_rate
         answer = {"tokens": event.prompt_tokens, "is_audit": is_audit, "output": compact_json(output)}
         self._keep(task.name, self._basis(task), request, wall_s, value, scores={"low": low, "high": high}, **answer)
         return is_audit

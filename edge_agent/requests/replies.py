@@ -257,9 +257,10 @@ def _reply(request: Request, document: dict[str, Any]) -> Reply:
     retain = is_retained(request, document)
     if request.error_topic is None:
         return Reply(topic=topic, document=encode(document), correlation=correlation, retain=retain)
-    if output is None:  # all callers share this topic: it says where they wait
-        whole = encode({**document, "reply_to": topic})
-        return Reply(topic=request.error_topic, document=whole, correlation=correlation)
+    if output is None or "please_check" in document:  # all callers share the topic of these: it says where they wait
+        document = {**document, "reply_to": topic}
+    if output is None:
+        return Reply(topic=request.error_topic, document=encode(document), correlation=correlation)
     bare, content_type = (output.encode(), TEXT) if isinstance(output, str) else (encode(output), JSON)
     return Reply(
         topic=topic,

@@ -24,6 +24,12 @@ kind = "classify"
 labels = ["good", "bad"]
 audit_rate = 1
 echo_input = "audits"
+[tasks.bare]
+kind = "classify"
+labels = ["good", "bad"]
+min_score = 0.8
+reply = "output"
+audit_rate = 1
 """
 
 
@@ -69,6 +75,18 @@ def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
     assert reply["input"] == "good"
     assert feedback(site, "audited", {"id": 1, "correct": False})["data"]["answer"] == "bad"
     site.client.wait_for(f"{site.base}/health", lambda health: health["accuracy"]["audited"]["audits"] == 1)
+
+
+@pytest.mark.parametrize(("text", "is_sure"), [("good", True), ("strange", False)])
+def test_feedback_finds_the_audit_of_a_bare_reply(site: Site, text: str, is_sure: bool) -> None:  # noqa: FBT001
+    site.client.publish(site.request("bare"), text, response_topic=f"edgeai/v1/reply/{text}")
+    question = site.client.wait_for(
+        f"{site.base}/infer/bare/audit", lambda reply: reply["reply_to"] == f"edgeai/v1/reply/{text}"
+    ).json
+    assert (question["output"], question["please_check"]) == (text if is_sure else None, True)
+    site.client.wait(question["reply_to"] if is_sure else f"{site.base}/infer/bare/error")
+    mark = {"id": question["id"], "reply_to": question["reply_to"], "answer": "good"}
+    assert feedback(site, "bare", mark)["data"]["is_right"] is is_sure
 
 
 @pytest.mark.parametrize(

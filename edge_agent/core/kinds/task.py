@@ -88,7 +88,8 @@ class TaskBase(Table):
     `cancelled`/`superseded`. With `signals` it is always so, for each machine."""
     reply: Literal["full", "output"] = "full"
     """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
-    full to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
+    full to `<root>/<site>/<id>/infer/<task>/error`, and one that asks for feedback also to `…/audit`. An envelope
+    always gets the full reply."""
     publish_on: Literal["all", "change"] = "all"
     """`change`: an answer to a reading is published only if it differs from the last one published on its topic, or if
     it asks for feedback."""
