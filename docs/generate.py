@@ -116,6 +116,7 @@ publish_on = "change"
 after = 2
 publish_every_s = 3600
 retain = true
+echo_input = "audits"
 
 [tasks.pump-triage.score_map]
 made_for = "7c2e51f09ab34d68"

@@ -362,6 +362,37 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
+    _value("--listen ADDRESS:PORT", "where browsers reach it (default: %(default)s)", default="127.0.0.1:8780"),
+    _value(
+        "--name HOST",
+        "a name under which browsers may reach it, besides localhost; may be repeated",
+        action="append",
+        default=[],
+    ),
+    _value("--web-cert-file FILE", "HTTPS with this certificate and its chain (PEM)", Path),
+    _value("--web-key-file FILE", "the key of --web-cert-file (PEM; default: it is in that file)", Path),
+    _value(
+        "--behind-proxy ADDRESS",
+        "the IP address or network of a proxy that does HTTPS; no other may connect; may be repeated",
+        action="append",
+        default=[],
+    ),
+    _value("--users FILE", "the people and programs that may log in; without it, all may do all", Path),
+    _bus_options(has_device=False),
+    extra="web",
+)
+def _web(options: argparse.Namespace) -> int:
+    """Serves a page on which people see the boards of a site.
+
+    It listens on this machine alone, unless --users, and HTTPS by a certificate or a proxy, protect it.
+    Exit codes: 0 stopped, 1 failed, 64 usage, 78 bad configuration.
+    """
+    from edge_agent.web.web import web
+
+    return web(options, bus_of(options))
+
+
+@_cli_command(
     _value("action ACTION", "declare, status", choices=("declare", "status")),
     _CONFIG,
     _value(

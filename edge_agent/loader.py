@@ -108,7 +108,7 @@ def config_hints(config: Config) -> list[str]:
     """What is allowed, but likely not meant, and what `run` would refuse."""
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     of_model = filter(None, (revocations_hint(config), switched_hint(config)))
-    hints = [*_schema_hints(config), *_score_map_hints(config), *_template_hints(config), *_audit_hints(config)]
+    hints = [*_schema_hints(config), *_score_map_hints(config), *_template_hints(config)]
     return [*hints, *_reading_hints(config), *_signals_hints(config), *refused, *of_model]
 
 
@@ -131,15 +131,6 @@ def _signals_hints(config: Config) -> Iterator[str]:
         if name not in used and not table.record_every_s:
             key = field_name(("signals", name))
             yield f"{key}: is not used: no task has `signals = {shown(name)}`, and `record_every_s` is 0"
-
-
-def _audit_hints(config: Config) -> list[str]:
-    """Audits that are never asked for."""
-    return [
-        f'{field_name(("tasks", name, "audit_rate"))}: bare replies of `reply = "output"` are never audited'
-        for name, task in config.tasks.items()
-        if isinstance(task, AuditedTask) and task.audit_rate and task.reply == "output"
-    ]
 
 
 def _score_map_hints(config: Config) -> Iterator[str]:

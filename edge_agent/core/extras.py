@@ -13,6 +13,7 @@ _MODULES = {
     "pool": ("pika",),
     "recover": (*_CONVERT, "torch", "transformers"),
     "train": (*_CONVERT, "torch", "transformers", "tokenizers", "sklearn"),
+    "web": ("starlette", "uvicorn"),
 }
 
 

@@ -67,6 +67,10 @@ class Topics(TaskTopics):
     def event(self, name: str) -> str:
         return f"{self.base}/event/{name}"
 
+    def audit(self, task: str) -> str:
+        """For replies that ask for feedback, of a task with `reply = "output"`."""
+        return f"{self.base}/infer/{task}/audit"
+
     def feedback(self, task: str) -> str:
         return f"{self.base}/infer/{task}/feedback"
 

@@ -13,7 +13,7 @@ Select = Callable[..., list[Any]]
 
 _NAMES = (
     *("number", "id", "reply_topic", "wall_s", "scores", "tokens"),
-    *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine"),
+    *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine", "marked_by"),
 )
 _COLUMNS = ", ".join(_NAMES)
 
@@ -28,6 +28,7 @@ class KeptAnswer(Answer):
     wall_s: float
     input: bytes | None = None
     machine: str | None = None  # The machine, if the reading is one of `[signals]`.
+    marked_by: str | None = None  # Who gave the feedback, as far as it says so.
 
 
 def student_store_name(task: str, student: str) -> str:
@@ -65,9 +66,10 @@ class AnswerTable:
         )  # fmt: skip
         return [(basis, answer) for basis, *columns in rows if (answer := _answer(columns)) is not None]
 
-    def set_label(self, number: int, label: str | None) -> None:
+    def set_label(self, number: int, label: str | None, by: str | None) -> None:
         """Records feedback on an answer. label: the right one; None if it is only known that the output is wrong."""
-        self._store.write("UPDATE answers SET is_marked = 1, label = ? WHERE number = ?", label, number)
+        statement = "UPDATE answers SET is_marked = 1, label = ?, marked_by = ? WHERE number = ?"
+        self._store.write(statement, label, by, number)
 
     def all_for(self, basis: str, *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
         """The answers in the order of time. limit: negative for all."""

@@ -64,8 +64,7 @@ class Estimates(Keeper):
         if not self._config.enabled or output is None or event.scores is None:
             return False
         low, high = config.interval_of(event.scores)
-        # A bare output has no room for the question.
-        is_audit = request.error_topic is None and _random.random() < config.audit_rate
+        is_audit = _random.random() < config.audit_rate
         answer = {"tokens": event.prompt_tokens, "is_audit": is_audit, "output": compact_json(output)}
         self._keep(task.name, self._basis(task), request, wall_s, value, scores={"low": low, "high": high}, **answer)
         return is_audit
@@ -76,7 +75,7 @@ class Estimates(Keeper):
         if fault := task.config.answer_fault(mark.answer):
             raise CommandError(CommandCode.BAD_FIELD, f"{fault} (got {shown(mark.answer)})")
         number = number_of(mark.answer)
-        self._table.set_label(kept.number, compact_json(number))
+        self._table.set_label(kept.number, compact_json(number), mark.by)
         self._measured.pop(task.name, None)
         output = number_of(kept.output)
         is_right = task.config.is_right(output, number)
@@ -158,4 +157,5 @@ def _exported(kept: KeptAnswer) -> dict[str, Any]:
         "label": number_of(kept.label),
         "is_marked": kept.is_marked,
         "is_audit": kept.is_audit,
+        "by": kept.marked_by,
     }

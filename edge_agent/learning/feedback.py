@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, StringConstraints, model_validator
 
 from edge_agent.commands.fields import CommandFields
 from edge_agent.core.clock import timestamp
@@ -54,6 +54,7 @@ class Mark(CommandFields):
     reply_to: StrictStr | None = None  # Required where several callers used the id.
     answer: StrictStr | StrictInt | StrictFloat | None = None  # The right label, or the true number.
     correct: StrictBool | None = None  # Whether the output was right, instead of the label.
+    by: Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)] | None = None  # Who says so.
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -228,7 +229,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         _, kept = matches[0]
         label = _label(kept, mark)
         for basis, answer in matches:
-            self._table.set_label(answer.number, label)
+            self._table.set_label(answer.number, label, mark.by)
             self._students.on_feedback(basis)
             for tracked in self._tracked.values():
                 if tracked.basis == basis:
@@ -382,4 +383,4 @@ def page_of(
 
 def _exported(kept: KeptAnswer) -> dict[str, Any]:
     fields = ("number", "scores", "output", "label", "is_marked", "is_audit")
-    return {"at": timestamp(kept.wall_s), **{name: getattr(kept, name) for name in fields}}
+    return {"at": timestamp(kept.wall_s), **{name: getattr(kept, name) for name in fields}, "by": kept.marked_by}

@@ -101,12 +101,10 @@ class Learning(Answerers):
         config = request.task.config
         if (keeper := self._keepers.get(type(config))) is not None:
             may_ask = keeper.keep(request, event, output, moment(now).wall_s, notes.input)
-            return Answer(scored, output, please_check=may_ask and request.error_topic is None)
+            return Answer(scored, output, please_check=may_ask)
         if not isinstance(config, ClassifyTask):
             return Answer(scored, output)
-        # A bare output has no room for the question.
-        may_ask = self._config.feedback.enabled and request.error_topic is None
-        is_audit = may_ask and self._random.random() < config.audit_rate
+        is_audit = self._config.feedback.enabled and self._random.random() < config.audit_rate
         # One time for both: a caller's feedback is joined to the newest answers.
         wall_s = moment(now).wall_s
         may_ask_about_student = self._students.keep(request, event, output, wall_s, notes, is_audit=is_audit)
@@ -156,6 +154,7 @@ class Learning(Answerers):
                 data = keeper.mark(known, mark)
             else:
                 data = self._feedback.mark(task, mark, now)
+            data["by"] = mark.by
         except CommandError as refused:
             error = refused.code, refused.message
             log.info("feedback refused task=%r code=%s", cut(task), refused.code)

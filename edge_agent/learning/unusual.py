@@ -38,7 +38,7 @@ class UnusualReadings(Keeper):
         assert isinstance(config, UnusualTask)
         kept = self._find(task, mark)
         label = _label(config, kept, mark)
-        self._table.set_label(kept.number, label)
+        self._table.set_label(kept.number, label, mark.by)
         is_right = config.is_usual(label) == (kept.output == USUAL)
         return {"task": task.name, "output": kept.output, "answer": label, "is_right": is_right}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edge_agent.core.clock import moment
 from edge_agent.core.codes import Code, Status
-from edge_agent.core.messages import Publication, Reply
+from edge_agent.core.messages import Publication, Reply, json_publication
 from edge_agent.core.strict_json import encode
 from edge_agent.core.topics import TaskTopics, Topics
 from edge_agent.core.wording import cut
@@ -120,12 +120,24 @@ class Delivery:
         staged, self._staged = self._staged, []
         for outgoing in staged:
             publication = _publication(outgoing.reply)
+            if (question := self._question(outgoing.reply)) is not None:
+                # PUBACKs come in order: a broker that has confirmed the reply has taken the question.
+                self._link.publish(question)
             if not self._link.outbox.can_send(publication):
                 self._send_fallback(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
                 self._sent[number] = outgoing
             elif not outgoing.origin.give_back():  # dropped and logged by the outbox
                 outgoing.origin.settle()
+
+    def _question(self, reply: Reply) -> Publication | None:
+        """The whole reply once more, if it asks for feedback and its caller gets the output alone."""
+        if b'"please_check":true' not in reply.document:
+            return None
+        document = json.loads(reply.document)
+        if "please_check" not in document or "reply_to" not in document:
+            return None
+        return json_publication(self._topics.audit(document["task"]), reply.document)
 
     def _on_result(self, outgoing: _Outgoing, result: PublishResult, now: float) -> None:
         outgoing.tries += 1
@@ -180,6 +192,8 @@ def _failure_instead_of(reply: Reply, document: dict[str, Any], topics: TaskTopi
     size = len(_publication(reply).payload)
     message = f"the reply of {size} bytes cannot be sent: the broker accepts no message of this size"
     document |= {"status": Status.FAILED.value, "degraded": []}
+    for name in ("input", "please_check"):
+        document.pop(name, None)
     document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
     document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
     topic = reply.topic

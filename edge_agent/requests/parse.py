@@ -173,6 +173,7 @@ class RequestParser:
             request.error_topic = topics.error(name)
         if refusal is None and task is not None and envelope is not None:
             request.task, request.envelope = task, envelope
+            request.input = None if task.config.echo_input == "off" else envelope.input
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
             request.deadline_at, request.deadline = self._deadline(task, envelope, message)
             if task.config.keep == "latest":

@@ -213,6 +213,8 @@ class Replies:
 
     def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
         request.is_answered = True
+        if request.input is not None and (request.echoes_all or "please_check" in document):
+            document["input"] = request.input
         status, reply = Status(document["status"]), _reply(request, document)
         self.ended[status] += 1
         # First: it forgets an older reply under this key.
@@ -255,9 +257,10 @@ def _reply(request: Request, document: dict[str, Any]) -> Reply:
     retain = is_retained(request, document)
     if request.error_topic is None:
         return Reply(topic=topic, document=encode(document), correlation=correlation, retain=retain)
-    if output is None:  # all callers share this topic: it says where they wait
-        whole = encode({**document, "reply_to": topic})
-        return Reply(topic=request.error_topic, document=whole, correlation=correlation)
+    if output is None or "please_check" in document:  # all callers share the topic of these: it says where they wait
+        document = {**document, "reply_to": topic}
+    if output is None:
+        return Reply(topic=request.error_topic, document=encode(document), correlation=correlation)
     bare, content_type = (output.encode(), TEXT) if isinstance(output, str) else (encode(output), JSON)
     return Reply(
         topic=topic,

@@ -42,6 +42,7 @@ class Request:
     refusal: Error | None = None  # Why the request cannot be run.
     task: Task | None = None
     envelope: Envelope | None = None
+    input: Any = None  # For the reply, if the task's `echo_input` may put it there.
     priority: int = 5
     deadline_at: float = 0.0
     deadline: str = ""  # The deadline for the caller's eyes, with its source.
@@ -65,6 +66,11 @@ class Request:
 
     is_answered: bool = False  # Its terminal reply is made, or it was given back.
     followers: list[Origin] = field(default_factory=list)  # Of equal requests that get the same reply.
+
+    @property
+    def echoes_all(self) -> bool:
+        """Whether each reply has the input, and not only those that ask for feedback."""
+        return self.task is not None and self.task.config.echo_input == "all"
 
     @property
     def reports_on_change(self) -> bool:

@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT N
 CREATE TABLE IF NOT EXISTS answers (
   number INTEGER PRIMARY KEY, task TEXT NOT NULL, basis TEXT NOT NULL, id TEXT NOT NULL, reply_topic TEXT NOT NULL,
   wall_s REAL NOT NULL, scores TEXT NOT NULL, tokens INTEGER NOT NULL, is_audit INTEGER NOT NULL, input BLOB,
-  output TEXT, is_marked INTEGER NOT NULL DEFAULT 0, label TEXT, rare_fields TEXT, machine TEXT
+  output TEXT, is_marked INTEGER NOT NULL DEFAULT 0, label TEXT, rare_fields TEXT, machine TEXT,
+  marked_by TEXT
 ) STRICT;
 CREATE INDEX IF NOT EXISTS answers_by_id ON answers (task, id);
 CREATE TABLE IF NOT EXISTS accuracy (basis TEXT PRIMARY KEY, task TEXT NOT NULL, document TEXT NOT NULL) STRICT;
@@ -108,7 +109,7 @@ def _open_sound(path: Path) -> sqlite3.Connection:
 def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.executescript(_SCHEMA)
     known = connection.execute("SELECT name FROM pragma_table_info('answers')").fetchall()
-    for column in ("rare_fields", "machine"):
+    for column in ("rare_fields", "machine", "marked_by"):
         if (column,) not in known:
             connection.execute(f"ALTER TABLE answers ADD COLUMN {column} TEXT")  # of an earlier 0.2.0
     return connection

@@ -23,6 +23,13 @@ keep_inputs = true
 kind = "classify"
 labels = ["good", "bad"]
 audit_rate = 1
+echo_input = "audits"
+[tasks.bare]
+kind = "classify"
+labels = ["good", "bad"]
+min_score = 0.8
+reply = "output"
+audit_rate = 1
 """
 
 
@@ -64,9 +71,22 @@ def test_corrections_change_the_next_answer(site: Site) -> None:
 def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
     reply = site.ask("audited", {"input": "good", "id": 1})
     assert reply["please_check"] is True
-    assert set(reply) == {*REPLY_FIELDS, "please_check"}
+    assert set(reply) == {*REPLY_FIELDS, "please_check", "input"}
+    assert reply["input"] == "good"
     assert feedback(site, "audited", {"id": 1, "correct": False})["data"]["answer"] == "bad"
     site.client.wait_for(f"{site.base}/health", lambda health: health["accuracy"]["audited"]["audits"] == 1)
+
+
+@pytest.mark.parametrize(("text", "is_sure"), [("good", True), ("strange", False)])
+def test_feedback_finds_the_audit_of_a_bare_reply(site: Site, text: str, is_sure: bool) -> None:  # noqa: FBT001
+    site.client.publish(site.request("bare"), text, response_topic=f"edgeai/v1/reply/{text}")
+    question = site.client.wait_for(
+        f"{site.base}/infer/bare/audit", lambda reply: reply["reply_to"] == f"edgeai/v1/reply/{text}"
+    ).json
+    assert (question["output"], question["please_check"]) == (text if is_sure else None, True)
+    site.client.wait(question["reply_to"] if is_sure else f"{site.base}/infer/bare/error")
+    mark = {"id": question["id"], "reply_to": question["reply_to"], "answer": "good"}
+    assert feedback(site, "bare", mark)["data"]["is_right"] is is_sure
 
 
 @pytest.mark.parametrize(
@@ -77,6 +97,8 @@ def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
         ("triage", {"id": 1, "answer": "normal", "correct": True}, "bad_field"),
         ("triage", {"id": True, "answer": "normal"}, "bad_field"),
         ("triage", {"answer": "normal"}, "bad_field"),
+        ("triage", {"id": 1, "answer": "normal", "by": ""}, "bad_field"),
+        ("triage", {"id": 1, "answer": "normal", "by": "x" * 65}, "bad_field"),
         ("triage", "{", "bad_json"),
         ("generate", {"id": 1, "correct": True}, "unknown_task"),
         ("nosuch", {"id": 1, "correct": True}, "unknown_task"),
@@ -90,7 +112,7 @@ def test_feedback_that_cannot_be_taken_is_refused(site: Site, task: str, payload
 def test_kept_answers_are_exported_page_by_page_without_what_callers_sent(site: Site) -> None:
     for number in range(3):
         site.ask("vibration", {"input": {"vibration": number, "note": "SECRET"}, "id": f"SECRET-{number}"})
-    feedback(site, "vibration", {"id": "SECRET-1", "answer": "bearing fault"})
+    feedback(site, "vibration", {"id": "SECRET-1", "answer": "bearing fault", "by": "Ana"})
     pages, after = [], 0
     while after is not None:
         result = site.command("feedback-export", {"task": "vibration", "after": after, "limit": 2})
@@ -101,6 +123,7 @@ def test_kept_answers_are_exported_page_by_page_without_what_callers_sent(site: 
     answers = [one for page in pages for one in page["answers"]]
     assert [one["label"] for one in answers] == [None, "bearing fault", None]
     assert [one["is_marked"] for one in answers] == [False, True, False]
+    assert [one["by"] for one in answers] == [None, "Ana", None]
     assert all(sum(one["scores"].values()) == pytest.approx(1, abs=1e-6) for one in answers)
     assert pages[0]["definition"] == pages[1]["definition"]
 

@@ -109,9 +109,9 @@ def test_the_table_of_topics_is_complete() -> None:
     shown = set(re.findall(r"^\| `<base>/([^`]+)`", section("mqtt-api", "Topics"), flags=re.MULTILINE))
     topics = Topics("r", "s", "d")
     ours = {
-        topics.request("<task>"), topics.response("<task>"), topics.error("<task>"), topics.feedback("<task>"),
-        topics.feedback_result("<task>"), topics.state, topics.info, topics.health, topics.alarm("<name>"),
-        topics.event("<name>"), topics.command("<op>"), topics.command_result("<op>"),
+        topics.request("<task>"), topics.response("<task>"), topics.error("<task>"), topics.audit("<task>"),
+        topics.feedback("<task>"), topics.feedback_result("<task>"), topics.state, topics.info, topics.health,
+        topics.alarm("<name>"), topics.event("<name>"), topics.command("<op>"), topics.command_result("<op>"),
     }  # fmt: skip
     assert {f"{topics.base}/{name}" for name in shown} == ours
 
@@ -121,7 +121,7 @@ def test_the_tables_of_requests_and_replies_are_complete() -> None:
     assert envelope == list(Envelope.model_fields)
     assert [names(first)[0] for first, *_ in rows(subsection("Requests", "Options"))] == list(Options.model_fields)
     replies = {name.split(".")[0] for first, *_ in rows(subsection("Replies", "Answers")) for name in names(first)}
-    assert replies == {*REPLY_FIELDS, "interval", "machine", "please_check"}
+    assert replies == {*REPLY_FIELDS, "interval", "machine", "please_check", "input"}
 
 
 def test_every_error_code_stands_beside_its_status() -> None:

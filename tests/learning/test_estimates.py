@@ -32,9 +32,9 @@ class Bench(LearningBench):
     def __init__(self, folder: Path, text: str = TASK) -> None:
         super().__init__(folder, text)
 
-    def answer(self, number: int, *, unlike: float | None = None, error_topic: str | None = None) -> bool:
+    def answer(self, number: int, *, unlike: float | None = None) -> bool:
         """Whether the caller is asked to check it."""
-        request = self.request(number, error_topic)
+        request = self.request(number)
         assert self.learning.first(request, is_large_refused=False) == LARGE
         request.answerer = LARGE
         event = finished(1, finish=Finish.MODEL, text=None, scores=SCORES, unlike=unlike)
@@ -50,8 +50,9 @@ def test_true_numbers_of_audits_measure_the_error_and_the_intervals(tmp_path: Pa
     bench = Bench(tmp_path)
     assert bench.accuracy["mean_error"] is None
     assert [bench.answer(number) for number in range(6)] == [True] * 6
-    assert bench.mark(0, answer=22)["data"] == {"task": "t", "output": 20, "answer": 22, "is_right": True}
-    assert bench.mark(1, answer="30.5")["data"] == {"task": "t", "output": 20, "answer": 30.5, "is_right": False}
+    assert bench.mark(0, answer=22)["data"] == {"task": "t", "output": 20, "answer": 22, "is_right": True, "by": None}
+    result = bench.mark(1, answer="30.5", by="Ana")
+    assert result["data"] == {"task": "t", "output": 20, "answer": 30.5, "is_right": False, "by": "Ana"}
     bench.mark(3, answer=45)
     known = bench.accuracy
     assert known["mean_error"] == pytest.approx((2 + 10.5 + 25) / 3)
@@ -106,13 +107,17 @@ def test_what_is_known_outlives_the_process(tmp_path: Path) -> None:
     assert bench.accuracy["mean_error"] == 2
 
 
-def test_bare_outputs_and_inputs_unlike_training_are_no_audits(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    assert not bench.answer(1, error_topic="e")
-    assert not bench.answer(2, unlike=1.0)
+def test_feedback_that_was_not_asked_for_is_no_audit(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TASK.replace("audit_rate = 1\n", ""))
+    assert not bench.answer(1)
     bench.mark(1, answer=22)
     assert (bench.accuracy["audits"], bench.accuracy["feedback"]) == (0, 1)
-    assert bench.mark(2, answer=22)["error"]["code"] == "not_found"
+
+
+def test_an_input_unlike_training_has_no_answer_to_judge(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert not bench.answer(1, unlike=1.0)
+    assert bench.mark(1, answer=22)["error"]["code"] == "not_found"
 
 
 @pytest.mark.parametrize("answer", [-1, "soon", True])

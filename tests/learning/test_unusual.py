@@ -20,9 +20,9 @@ class Bench(LearningBench):
     def __init__(self, folder: Path, text: str = TASK) -> None:
         super().__init__(folder, text)
 
-    def answer(self, number: int, rarity: float, *, error_topic: str | None = None) -> bool:
+    def answer(self, number: int, rarity: float) -> bool:
         """Whether the caller is asked to check it."""
-        request = self.request(number, error_topic)
+        request = self.request(number)
         with pytest.raises(Exception, match="has no model for task t"):
             self.learning.first(request, is_large_refused=False)
         request.answerer = "student-watch"
@@ -35,13 +35,9 @@ class Bench(LearningBench):
         return read_answers(self.store.select, "t")
 
 
-def test_an_unusual_reading_is_asked_about_where_there_is_room_for_the_question(tmp_path: Path) -> None:
+def test_an_unusual_reading_is_asked_about(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert [bench.answer(1, 0.0005), bench.answer(2, 0.4), bench.answer(3, 0.0005, error_topic="e")] == [
-        True,
-        False,
-        False,
-    ]
+    assert [bench.answer(1, 0.0005), bench.answer(2, 0.4)] == [True, False]
     off = Bench(tmp_path / "off", TASK.replace("enabled = true\nkeep_inputs = true", "enabled = false"))
     assert not off.answer(1, 0.0005)
     assert off.kept() == []
@@ -51,18 +47,19 @@ def test_any_text_names_it_and_becomes_a_row(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     for number, rarity in ((1, 0.0005), (2, 0.4), (3, 0.0002), (4, 0.0001)):
         bench.answer(number, rarity)
-    assert bench.mark(1, answer=" bearing ")["data"] == {
-        "task": "t", "output": "unusual", "answer": "bearing", "is_right": True,
+    assert bench.mark(1, answer=" bearing ", by="Ana")["data"] == {
+        "task": "t", "output": "unusual", "answer": "bearing", "is_right": True, "by": "Ana",
     }  # fmt: skip
     assert bench.mark(2, answer="bearing")["data"]["is_right"] is False
     assert bench.mark(3, answer="Normal")["data"] == {
-        "task": "t", "output": "unusual", "answer": "usual", "is_right": False,
+        "task": "t", "output": "unusual", "answer": "usual", "is_right": False, "by": None,
     }  # fmt: skip
     rows, left_out = rows_of("t", bench.kept(), UnusualTask(kind="unusual"))
     assert [(row["input"], row["answer"]) for row in rows] == [
         ({"n": 1}, "bearing"), ({"n": 2}, "bearing"), ({"n": 3}, "usual"),
     ]  # fmt: skip
     assert left_out == {"no_feedback": 1}
+    assert [answer.marked_by for answer in bench.kept()] == ["Ana", None, None, None]
 
 
 def test_whether_it_was_right_says_what_it_was_only_if_it_was_usual(tmp_path: Path) -> None:

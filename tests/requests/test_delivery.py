@@ -374,9 +374,12 @@ BARE = '[tasks.t]\nkind = "extract"\nreply = "output"\nschema = { type = "object
 OUTPUT = {"stop": True}
 
 
-def answered_barely(folder: Path) -> Board:
-    """One whose first reply is an output alone."""
+def answered_barely(folder: Path, *, asks: bool = False) -> Board:
+    """One whose first reply is an output alone. asks: the reply asks for feedback."""
     board = Board(folder, BARE)
+    answerers = board.dispatcher.admission.answerers
+    answer_of = answerers.final_answer
+    answerers.final_answer = lambda *given: replace(answer_of(*given), please_check=asks)  # type: ignore[method-assign]
     board.hear("7 mm/s", task="t", packet_id=9, correlation=b"c", content_type="text/plain")
     answer = finished(1, finish=Finish.SCHEMA, text=json.dumps(OUTPUT))
     board.dispatcher.on_worker_answer(answer, time.monotonic())
@@ -394,6 +397,18 @@ def test_an_output_alone_outlives_the_process_and_is_repeated(folder: Path) -> N
     assert again.outlet.sent == [sent, sent]
 
 
+def test_an_output_that_is_to_be_checked_is_also_sent_whole_and_neither_is_lost_in_a_crash(folder: Path) -> None:
+    plain = answered_barely(folder / "plain").outlet.sent
+    question, bare = answered_barely(folder / "audited", asks=True).outlet.sent
+    assert [bare] == plain
+    assert question.topic == f"{BASE}/infer/t/audit"
+    document = json.loads(question.payload)
+    assert (document["please_check"], document["output"], document["reply_to"]) == (True, OUTPUT, bare.topic)
+    again = Board(folder / "audited", BARE)
+    again.flush()
+    assert again.outlet.sent == [question, bare]
+
+
 @pytest.mark.expects_warning
 def test_an_output_that_cannot_be_sent_fails_on_the_error_topic(folder: Path) -> None:
     board = answered_barely(folder)
@@ -408,14 +423,14 @@ def test_an_output_that_cannot_be_sent_fails_on_the_error_topic(folder: Path) ->
 
 @pytest.mark.expects_warning
 def test_a_rejected_reply_becomes_a_short_one(folder: Path) -> None:
-    board = Board(folder)
+    board = Board(folder, '[tasks.generate]\nkind = "generate"\necho_input = "all"\n')
     board.hear(envelope("a"))
     board.answer(1)
     board.learn(1, PublishResult.UNSENDABLE)
     whole, short = board.replies
     assert (whole["status"], short["status"], short["output"]) == ("ok", "failed", None)
     assert [short[name] for name in ("id", "task", "timing")] == [whole[name] for name in ("id", "task", "timing")]
-    assert set(short) == set(whole)
+    assert set(short) == set(whole) - {"input"}
     assert code_of(short) == "internal"
     # On record too; and not made shorter for ever.
     assert [json.loads(reply.document)["status"] for _, reply in undelivered(folder)] == ["failed"]

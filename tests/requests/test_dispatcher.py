@@ -22,6 +22,7 @@ from edge_agent.core.pipe import Cancelled, Failed, Finish, Finished, OddField, 
 from edge_agent.learning.learning import Learning
 from edge_agent.learning.students import UNREACHABLE, StudentChoice
 from edge_agent.requests import replies
+from edge_agent.requests.answerers import Answer
 from edge_agent.requests.quarantine import fingerprint
 from edge_agent.requests.request import Request
 from edge_agent.requests.score_maps import ScoreMaps
@@ -105,6 +106,31 @@ reply = "output"
 subscribe = ["plant/+/x"]
 publish = "plant/{1}/y"
 """
+
+
+def test_a_full_reply_has_the_input_as_the_task_got_it() -> None:
+    desk = Desk(tasks=f'{BARE_TASK}echo_input = "all"\n', slots=9)
+    for _ in range(2):
+        desk.ask({"input": [7, "x"], "id": 1}, task="t")
+    desk.receive(inbound("plant/7/x", '{"hz": 50}'), 0.0)
+    desk.ask({"input": "x", "deadline_ms": 1}, task="t")
+    desk.dispatcher.on_worker_answer(labelled(1, a=0.9, b=0.1), 0.0)
+    desk.dispatcher.on_worker_answer(labelled(2, a=0.6, b=0.4), 0.0)  # unsure
+    desk.dispatcher.expire_overdue(0.1)
+    desk.ask({"input": [7, "x"], "id": 1}, task="t")
+    desk.ask({"input": "x", "priority": 12}, task="t")
+    assert [reply["input"] for reply in desk.replies[:-1]] == [[7, "x"], [7, "x"], {"hz": 50}, "x", [7, "x"]]
+    assert "input" not in desk.replies[-1]  # it could not be read
+
+
+def test_only_audits_have_the_input_if_the_task_says_so() -> None:
+    desk = Desk(tasks=f'{BARE_TASK}echo_input = "audits"\n', slots=9)
+    for please_check in (False, True):
+        asks = Answer(SURE, "a", please_check=please_check)
+        desk.dispatcher.admission.answerers.final_answer = lambda *_, asks=asks: asks  # type: ignore[method-assign]
+        desk.ask({"input": "x"}, task="t")
+        desk.dispatcher.on_worker_answer(replace(SURE, id=desk.runs[-1].id), 0.0)
+    assert [reply.get("input") for reply in desk.replies] == [None, "x"]
 
 
 def test_what_has_no_output_goes_whole_to_the_error_topic() -> None:

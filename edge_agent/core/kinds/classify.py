@@ -71,7 +71,7 @@ class ClassifyTask(AuditedTask):
         return score_map
 
     definition_fields = (*AuditedTask.definition_fields, "labels")
-    info_fields = (*AuditedTask.info_fields, "labels", "min_score", "top_scores")
+    info_fields = (*AuditedTask.info_fields, "labels", "min_score", "min_accuracy", "confidence", "top_scores")
     writes = False
     takes_feedback = True
     canary_part = "scores"

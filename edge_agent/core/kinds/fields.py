@@ -22,5 +22,7 @@ class FieldsTask(TaskBase):
 
 class AuditedTask(FieldsTask):
     audit_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The share of full replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
+    """The share of replies, chosen at random, that ask the caller for feedback by `"please_check": true`. Needs
     `feedback.enabled`."""
+
+    info_fields = (*FieldsTask.info_fields, "audit_rate")

@@ -88,7 +88,8 @@ class TaskBase(Table):
     `cancelled`/`superseded`. With `signals` it is always so, for each machine."""
     reply: Literal["full", "output"] = "full"
     """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
-    full to `<root>/<site>/<id>/infer/<task>/error`. An envelope always gets the full reply."""
+    full to `<root>/<site>/<id>/infer/<task>/error`, and one that asks for feedback also to `…/audit`. An envelope
+    always gets the full reply."""
     publish_on: Literal["all", "change"] = "all"
     """`change`: an answer to a reading is published only if it differs from the last one published on its topic, or if
     it asks for feedback."""
@@ -99,6 +100,9 @@ class TaskBase(Table):
     """With `publish_on = "change"`: an unchanged answer is published again after this time. Default: never."""
     retain: bool = False
     """`true`: the broker keeps the last published answer to a reading, for those who subscribe later."""
+    echo_input: Literal["off", "audits", "all"] = "off"
+    """Which full replies have the `input`, for whoever reads replies without knowing the requests. `audits`: those that
+    ask for feedback."""
 
     @field_validator("publish")
     @classmethod
@@ -146,7 +150,7 @@ class TaskBase(Table):
     """The fields that decide what an answer is."""
     info_fields: ClassVar[tuple[str, ...]] = (
         *("kind", "deadline_ms", "priority", "max_tokens"),
-        *("subscribe", "signals", "keep", "reply", "publish_on"),
+        *("subscribe", "signals", "publish", "keep", "reply", "publish_on", "echo_input"),
     )
     """The fields that `info` shows."""
     has_own_model: ClassVar[bool] = False  # A small model of the bundle answers, and never the large one.

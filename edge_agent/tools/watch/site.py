@@ -22,6 +22,8 @@ SETTLE_S = 3.0
 CLOCK_TOLERANCE_S = 2.0
 _STATES = ("online", "draining", "stopped", "offline")
 _MAX_TEXT, _MAX_LIST, _MAX_NUMBER = 300, 20, 1e10
+# Of one board: its state, info, health, and an alarm for each cause.
+_MAX_DOCUMENTS = 64
 Document = dict[str, Any]
 
 
@@ -56,22 +58,29 @@ class Row:
 
 
 class Site:
-    """Receives every message that matches `filters`."""
+    """Receives every message that matches `filters`, from at most `max_boards` boards: the others leave no trace."""
 
-    def __init__(self, root: str, site: str) -> None:
+    def __init__(self, root: str, site: str, max_boards: int | None = None) -> None:
         every = Topics(root, site, "+")
         self.filters = (every.state, every.health, every.info, every.alarm("+"))
         self._base = f"{root}/{site}/"
+        self._max_boards = max_boards
         self._boards: dict[str, WatchedBoard] = {}
+        self.is_full = False
+        """True once a board was left out."""
 
-    def receive(self, message: Message, wall: float) -> None:
-        """Takes a message that came at `wall`, in seconds since 1970."""
+    def receive(self, message: Message, wall: float) -> bool:
+        """Takes a message that came at `wall`, in seconds since 1970; False if it is of no board of this site."""
         if not any(wildcard_values(pattern, message.topic) for pattern in self.filters):
-            return
+            return False
         device, topic = message.topic.removeprefix(self._base).split("/", 1)
         if device not in self._boards:
+            if self._max_boards is not None and len(self._boards) >= self._max_boards:
+                self.is_full = True
+                return True
             self._boards[device] = WatchedBoard(device, message.received_at)
         self._boards[device].receive(topic, message, wall)
+        return True
 
     def rows(self, now: float) -> list[Row]:
         """The boards at `now`, in seconds of the monotonic clock."""
@@ -93,6 +102,9 @@ class WatchedBoard:
 
     def receive(self, topic: str, message: Message, wall: float) -> None:
         """A document that cannot be read is reported and leaves the one before it in place."""
+        known = self._documents.keys() | self._faults.keys()
+        if topic not in known and len(known) >= _MAX_DOCUMENTS:
+            return
         self._faults.pop(topic, None)
         if not message.payload:
             self._documents.pop(topic, None)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
+from edge_agent.core.messages import Message
 from edge_agent.core.terminal import fail
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import printable, printable_json
@@ -58,12 +59,15 @@ def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: 
 class Feed:
     """A site's messages from the broker. The site starts empty after each connection: the broker sends it again."""
 
-    def __init__(self, mqtt: MqttConfig, site: str) -> None:
-        self._root, self.name = mqtt.root, site
-        self._site = Site(mqtt.root, site)
-        self.client = Client(f"watch-{secrets.token_hex(8)}", mqtt, self._site.filters)
+    def __init__(self, mqtt: MqttConfig, site: str, *, program: str = "watch", max_boards: int | None = None) -> None:
+        self._root, self.name, self._max_boards = mqtt.root, site, max_boards
+        self._site = Site(mqtt.root, site, max_boards)
+        self.also: frozenset[str] = frozenset()
+        """What is subscribed to besides the site's own topics."""
+        self.client = Client(f"{program}-{secrets.token_hex(8)}", mqtt, self._site.filters)
         self._connections = 0
-        self._gets_retained = False
+        self._was_connected = self._gets_retained = False
+        self._asked_by_name: frozenset[str] = frozenset()
         self._lost_at = self._heard_at = time.monotonic()
 
     @property
@@ -73,6 +77,11 @@ class Feed:
     @property
     def rows(self) -> list[Row]:
         return self._site.rows(time.monotonic())
+
+    @property
+    def is_full(self) -> bool:
+        """True if there are more boards than `max_boards`, so some are not shown."""
+        return self._site.is_full
 
     @property
     def no_boards_text(self) -> str:
@@ -105,29 +114,42 @@ class Feed:
         return is_quiet and bool(rows) and not is_waiting
 
     def receive(self, timeout_s: float) -> None:
-        """Takes the messages that arrive in this time.
+        """Takes the messages that arrive in this time."""
+        give_up_at = time.monotonic() + timeout_s
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            self.take(self.client.receive(left_s))
+        self.subscribe()
+
+    def take(self, message: Message | None) -> None:
+        """Takes what the client has received: None may mean that the connection came up or went down."""
+        if self._was_connected and not self.client.is_connected:
+            self._lost_at = time.monotonic()
+        self._was_connected = self.client.is_connected
+        if self.client.connections != self._connections:
+            self._connections = self.client.connections
+            self._site = Site(self._root, self.name, self._max_boards)
+            self._gets_retained, self._asked_by_name = False, frozenset()
+            self._replace_subscriptions()
+        if message is not None:
+            self._heard_at = time.monotonic()
+            is_of_site = self._site.receive(message, time.time())
+            self._gets_retained |= message.is_retained and is_of_site and not self._asked_by_name
+
+    def subscribe(self) -> None:
+        """Subscribes to what is wanted by now.
 
         RabbitMQ sends what it retains to a topic's own name: there, each board that is heard is asked for by name.
         """
-        subscriptions, filters = self.client.link.subscriptions, {*self._site.filters}
-        was_connected = self.client.is_connected
-        give_up_at = time.monotonic() + timeout_s
-        while (left_s := give_up_at - time.monotonic()) > 0:
-            message = self.client.receive(left_s)
-            if self.client.connections != self._connections:
-                self._connections = self.client.connections
-                self._site = Site(self._root, self.name)
-                self._gets_retained = False
-                subscriptions.replace(filters)
-            if message is not None:
-                self._heard_at = time.monotonic()
-                self._site.receive(message, time.time())
-                self._gets_retained |= message.is_retained and subscriptions.wanted == filters
         if not self._gets_retained:
             named = (Topics(self._root, self.name, row.device) for row in self.rows)
-            subscriptions.replace({*filters, *(topic for topics in named for topic in (topics.state, topics.info))})
-        if was_connected and not self.client.is_connected:
-            self._lost_at = time.monotonic()
+            self._asked_by_name = frozenset(topic for topics in named for topic in (topics.state, topics.info))
+        self._replace_subscriptions()
+
+    def _replace_subscriptions(self) -> None:
+        subscriptions = self.client.link.subscriptions
+        wanted = self.also.union(self._site.filters, self._asked_by_name)
+        if wanted != subscriptions.wanted:
+            subscriptions.replace(wanted)
 
     def view(self, console: Console) -> RenderableType:
         from edge_agent.tools.watch.table import site_view  # noqa: PLC0415 - needs rich

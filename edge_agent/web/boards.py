@@ -1,0 +1,170 @@
+"""Rows of the site as the page reads them: each is encoded once when it changes, and viewers get what is new to them.
+
+A cursor counts changes. It starts at the process's start, so the cursor of another process is never mistaken for ours.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from edge_agent.core.strict_json import compact_json, encode
+from edge_agent.core.wording import printable
+from edge_agent.tools.watch.site import DEFAULT_INTERVAL_S, Document, Row, is_critical, number_at, text_at, time_at
+
+# Of one board, in its row.
+_MAX_ALARMS = 20
+# A viewer who has missed more boards that went gets everything again.
+_MAX_GONE = 1000
+# A time of health is computed from its age, by two clocks that do not run quite alike.
+_SAME_TIME_S = 0.5
+_CHANGES_PER_S = 1_000_000
+
+
+@dataclass(slots=True, kw_only=True)
+class _Board:
+    level: str
+    since: float | None
+    version: int = 0
+    health_at: float | None = None
+    document: Document = field(default_factory=dict)
+    encoded: bytes = b""
+
+
+class Boards:
+    """Owned by whoever holds the lock of `live.Live`.
+
+    Args:
+        started_at: Seconds since 1970.
+    """
+
+    def __init__(self, started_at: float) -> None:
+        self._first = self.cursor = int(started_at) * _CHANGES_PER_S
+        self._boards: dict[str, _Board] = {}
+        self._gone: dict[str, int] = {}
+        self._gone_from = self._first
+        self._summary = b""
+
+    def update(
+        self, rows: Iterable[Row], wall: float, *, is_first: bool, open_checks: Callable[[str], int], more: Document
+    ) -> None:
+        """Takes the rows of now, worst first.
+
+        Args:
+            is_first: The levels may have been so for long.
+            open_checks: How many audits a board waits for.
+            more: Fields of `changes` beside those of rows.
+        """
+        rows = list(rows)
+        next_cursor = self.cursor + 1
+        is_changed = False
+        for row in rows:
+            board = self._boards.get(row.device)
+            level = row.level.name.lower()
+            if board is None:
+                self._gone.pop(row.device, None)
+                board = self._boards[row.device] = _Board(level=level, since=None if is_first else wall)
+            elif board.level != level:
+                board.level, board.since = level, wall
+            board.health_at = _health_at(row, wall, board.health_at)
+            document = _board_document(row, board, open_checks(row.device))
+            if document != board.document:
+                board.document, board.encoded, board.version = document, encode(document), next_cursor
+                is_changed = True
+        for device in self._boards.keys() - {row.device for row in rows}:
+            del self._boards[device]
+            self._gone[device] = next_cursor
+            is_changed = True
+        while len(self._gone) > _MAX_GONE:
+            device = next(iter(self._gone))
+            self._gone_from = self._gone.pop(device)
+        if is_changed:
+            self.cursor = next_cursor
+        self._summary = compact_json(
+            {
+                "counts": dict(Counter(row.level.name.lower() for row in rows)),
+                "order": [printable(row.device) for row in rows],
+                "pools": _pools(rows),
+                **more,
+            }
+        )[1:-1].encode()
+
+    def document(self, device: str) -> Document | None:
+        """A board's row; None where there is no such board."""
+        board = self._boards.get(device)
+        return None if board is None else board.document
+
+    def changes(self, after: int | None, now: Document) -> bytes:
+        """What changed after a cursor, as JSON; everything if the cursor is unknown. `now`: what is never the same."""
+        is_whole = after is None or not self._gone_from <= after <= self.cursor or after == self._first
+        since = self._first if is_whole or after is None else after
+        boards = b",".join(board.encoded for board in self._boards.values() if board.version > since)
+        gone = [] if is_whole else [printable(device) for device, version in self._gone.items() if version > since]
+        head = compact_json({**now, "cursor": self.cursor, "is_whole": is_whole, "gone": gone})[:-1].encode()
+        summary = b"," + self._summary if self._summary else b""
+        return b"".join((head, summary, b',"boards":[', boards, b"]}"))
+
+
+def _health_at(row: Row, wall: float, before: float | None) -> float | None:
+    if row.health_age_s is None:
+        return None
+    at = round(wall - row.health_age_s, 1)
+    return before if before is not None and abs(at - before) < _SAME_TIME_S else at
+
+
+def _board_document(row: Row, board: _Board, open_checks: int) -> Document:
+    health = row.health
+    depth = number_at(health, "queue.depth")
+    return {
+        "device": printable(row.device),
+        "level": board.level,
+        "why": [printable(phrase) for phrase in row.why],
+        "since": board.since,
+        "alarms": [_alarm_document(name, alarm) for name, alarm in row.alarms[:_MAX_ALARMS]],
+        "health_at": board.health_at,
+        "health_interval_s": number_at(row.info, "limits.health_interval_s") or DEFAULT_INTERVAL_S,
+        "model": _printable(" ".join(filter(None, (row.model, text_at(row.info, "models.0.quantization")))) or None),
+        "queue": None if depth is None else [depth, number_at(health, "queue.capacity")],
+        "soc_c": number_at(health, "thermal.soc_c"),
+        "headroom_c": number_at(health, "thermal.headroom_c"),
+        "p95_ms": number_at(health, "inference.latency_ms.p95"),
+        "tok_s": number_at(health, "inference.decode_tok_s"),
+        "watts": number_at(health, "power.watts"),
+        "pool": _printable(text_at(health, "pool.name")),
+        "open_checks": open_checks,
+    }
+
+
+def _alarm_document(name: str, alarm: Document) -> Document:
+    return {
+        "name": printable(name[:64]),
+        "severity": "critical" if is_critical(alarm) else "warning",
+        "message": _printable(text_at(alarm, "message")),
+        "since": time_at(alarm, "since"),
+    }
+
+
+def _printable(text: str | None) -> str | None:
+    return None if text is None else printable(text)
+
+
+def _pools(rows: Iterable[Row]) -> list[Document]:
+    """The pools that boards with fresh health name, with sums over these boards; null where none says the figure."""
+    pools: dict[str, list[Row]] = {}
+    for row in rows:
+        if (name := text_at(row.health, "pool.name")) is not None:
+            pools.setdefault(name, []).append(row)
+    return [
+        {
+            "name": printable(name),
+            "boards": len(boards),
+            "places": _sum(boards, "pool.places"),
+            "per_minute": _sum(boards, "pool.per_minute"),
+            "waiting": None,
+        }
+        for name, boards in sorted(pools.items())
+    ]
+
+
+def _sum(rows: Iterable[Row], path: str) -> float | None:
+    known = [value for row in rows if (value := number_at(row.health, path)) is not None]
+    return sum(known) if known else None

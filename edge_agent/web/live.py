@@ -1,0 +1,159 @@
+"""The bus thread: one connection to the broker feeds the boards' rows and every `Part`.
+
+All of it is behind one lock, which nobody holds while waiting: HTTP handlers take it for short turns.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from edge_agent.core.config import MqttConfig
+from edge_agent.core.messages import Publication
+from edge_agent.core.wording import printable
+from edge_agent.tools.watch.site import SETTLE_S, Document, Row
+from edge_agent.tools.watch.watch import Feed
+from edge_agent.web.boards import Boards
+from edge_agent.web.parts import Part
+
+log = logging.getLogger(__name__)
+
+MAX_BOARDS = 1000
+_TURN_S = 0.1
+_TICK_S = 0.25
+_ROWS_S = 0.5
+# After a connection, what the broker retains comes at once; until then there are no boards, which is not so.
+_RETAINED_S = 1.0
+_STOP_S = 2.0
+
+
+class Live:
+    """What is known of a site now. Everything but `start` and `stop` needs `lock`.
+
+    Args:
+        failed: Called in the bus thread if an error ends it.
+    """
+
+    def __init__(self, mqtt: MqttConfig, site: str, failed: Callable[[], object] = lambda: None) -> None:
+        self.lock = threading.Lock()
+        self.root, self.site = mqtt.root, site
+        self.rows: dict[str, Row] = {}
+        """The boards of the last half second by name, worst first."""
+        self.open_checks: Callable[[str], int] = lambda _device: 0
+        """How many audits of a board wait for a person; set by the part that knows."""
+        self.boards = Boards(time.time())
+        self._feed = Feed(mqtt, site, program="web", max_boards=MAX_BOARDS)
+        self._parts: list[Part] = []
+        self._failed = failed
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
+        self._connections = 0
+        self._connected_at: float | None = None
+        self._lost_wall: float | None = None
+        self._has_settled = False
+
+    def add(self, part: Part) -> None:
+        self._parts.append(part)
+
+    def publish(self, publication: Publication) -> int | None:
+        """Sends a message, without waiting. Gives its number for `Part.sent`; None if it cannot be sent.
+
+        While there is no connection it would wait for one: look at `is_connected` first.
+        """
+        return self._feed.client.link.publish(publication)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._feed.client.is_connected
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(_STOP_S)
+
+    def changes(self, after: int | None) -> bytes:
+        """The answer to `GET /api/v1/changes`."""
+        return self.boards.changes(after, {"now": round(time.time(), 3), "broker": self._broker()})
+
+    def _broker(self) -> Document:
+        feed = self._feed
+        trouble = feed.trouble
+        if not self.is_connected:
+            hint = None
+        elif not self.rows and self._is_settled(time.monotonic()):
+            hint = feed.no_boards_text
+        elif feed.is_full:
+            hint = f"there are more than {MAX_BOARDS} boards: the others are not shown"
+        else:
+            hint = feed.hint
+        return {
+            "is_connected": self.is_connected,
+            "name": printable(feed.broker),
+            "trouble": None if trouble is None else printable(trouble),
+            "since": self._lost_wall,
+            "hint": None if hint is None else printable(hint),
+        }
+
+    def _is_settled(self, now: float) -> bool:
+        """True if the broker has had the time to send what it retains."""
+        return self._connected_at is not None and now - self._connected_at >= SETTLE_S
+
+    def _run(self) -> None:
+        try:
+            with self._feed.client:
+                self._serve()
+        except Exception:
+            log.exception("the connection to the broker has ended")
+            self._failed()
+
+    def _serve(self) -> None:
+        next_tick = next_rows = time.monotonic()
+        while not self._stopping.is_set():
+            message = self._feed.client.receive(_TURN_S)
+            with self.lock:
+                now, wall = time.monotonic(), time.time()
+                self._feed.take(message)
+                self._note_connection(now, wall)
+                if message is not None:
+                    for part in self._parts:
+                        part.receive(message, wall)
+                if now >= next_tick:
+                    next_tick = now + _TICK_S
+                    self._tick(now)
+                if now >= next_rows:
+                    next_rows = now + _ROWS_S
+                    self._update_rows(now, wall)
+
+    def _tick(self, now: float) -> None:
+        for number, result in self._feed.client.link.outbox.take_results():
+            for part in self._parts:
+                part.sent(number, result)
+        for part in self._parts:
+            part.tick(now)
+
+    def _note_connection(self, now: float, wall: float) -> None:
+        connections = self._feed.client.connections
+        if connections != self._connections:
+            self._connections = connections
+            self._connected_at, self._lost_wall = now, None
+        if not self.is_connected and self._lost_wall is None:
+            self._connected_at, self._lost_wall = None, wall
+
+    def _update_rows(self, now: float, wall: float) -> None:
+        """While there is no connection the last rows stay; the page shows that they are old."""
+        self._feed.also = frozenset(topic_filter for part in self._parts for topic_filter in part.filters)
+        self._feed.subscribe()
+        if self._connected_at is None or now - self._connected_at < _RETAINED_S:
+            return
+        rows = self._feed.rows
+        self.rows = {row.device: row for row in rows}
+        self.boards.update(
+            rows,
+            wall,
+            is_first=not self._has_settled,
+            open_checks=self.open_checks,
+            more={"open_checks": sum(self.open_checks(row.device) for row in rows), "alarms_last_hour": 0},
+        )
+        self._has_settled |= self._is_settled(now)

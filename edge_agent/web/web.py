@@ -1,0 +1,149 @@
+"""`edge-agent web`. START HERE: options -> parts -> the bus thread and the HTTP server -> a clean stop."""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import re
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from edge_agent.core.log_limit import BoundedHandler
+from edge_agent.core.terminal import fail
+from edge_agent.core.wording import file_fault, printable, shown
+from edge_agent.tools.bus import Bus, OptionError
+from edge_agent.web.guard import Door, Network, address_of, host_name
+from edge_agent.web.live import Live
+from edge_agent.web.server import application
+
+DEFAULT_LISTEN = "127.0.0.1:8780"
+# Of all viewers together: browsers keep two or three open.
+_MAX_CONNECTIONS = 512
+_MAX_HEADER_BYTES = 16 * 1024
+_KEEP_ALIVE_S = 15
+_STOP_S = 1
+_BACKLOG = 128
+
+
+def web(options: argparse.Namespace, bus: Bus) -> int:
+    """Serves the page until it is stopped. Returns the exit code. Raises OptionError."""
+    door, port = door_of(options)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
+    try:
+        listener = _listener(door, port)
+    except OSError as error:
+        return fail(f"cannot listen on {options.listen}: {error.strerror}")
+    with listener:
+        return asyncio.run(_serve(options, bus, door, listener))
+
+
+def door_of(options: argparse.Namespace) -> tuple[Door, int]:
+    """How the page is reached, and the port. Raises OptionError."""
+    faults = [
+        fault
+        for flag, file in (("--web-cert-file", options.web_cert_file), ("--web-key-file", options.web_key_file))
+        if (fault := file_fault(flag, file))
+    ]
+    if options.web_key_file and not options.web_cert_file:
+        faults.append("--web-key-file: requires --web-cert-file")
+    name, _, port = options.listen.rpartition(":")
+    host = host_name(options.listen)
+    address = address_of("127.0.0.1" if host == "localhost" else host or "")
+    if address is None or not name or not 0 <= int(port) <= 65535:
+        faults.append(f"--listen: should be ADDRESS:PORT, such as {DEFAULT_LISTEN} (got {shown(options.listen)})")
+    bad_names = [name for name in options.name if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", name)]
+    faults += [f"--name: should be a host name, without a port (got {shown(name)})" for name in bad_names]
+    proxies = list[Network]()
+    for text in options.behind_proxy:
+        try:
+            proxies.append(ipaddress.ip_network(text))
+        except ValueError:
+            faults.append(f"--behind-proxy: should be the proxy's IP address (got {shown(text)})")
+    if faults or address is None:
+        raise OptionError("; ".join(faults))
+    if options.users is None and proxies:
+        raise OptionError("--behind-proxy: requires --users, because a proxy makes the page reachable for others")
+    if not address.is_loopback and (options.users is None or not (options.web_cert_file or proxies)):
+        raise OptionError(
+            f"--listen: an address that other machines reach requires --users, and either --web-cert-file or "
+            f"--behind-proxy (got {shown(options.listen)})"
+        )
+    door = Door(
+        listens_on=address,
+        names=frozenset(name.lower() for name in options.name),
+        proxies=tuple(proxies),
+        has_tls=options.web_cert_file is not None,
+    )
+    if door.has_tls:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                options.web_cert_file, options.web_key_file
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise OptionError(f"--web-cert-file: cannot be used: {printable(str(error))}") from error
+    return door, int(port)
+
+
+def _listener(door: Door, port: int) -> socket.socket:
+    family = socket.AF_INET6 if door.listens_on.version == 6 else socket.AF_INET
+    return socket.create_server((str(door.listens_on), port), family=family, backlog=_BACKLOG)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `_serve`: uvicorn would end the process by the signal instead of with an exit code."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(options: argparse.Namespace, bus: Bus, door: Door, listener: socket.socket) -> int:
+    loop = asyncio.get_running_loop()
+    has_failed = False
+
+    def stop(*, failed: bool = False) -> None:
+        nonlocal has_failed
+        has_failed |= failed
+        server.should_exit = True
+
+    # Called in the bus thread.
+    live = Live(bus.mqtt, bus.site, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
+    server = _Server(_config(application(live, door), options.web_cert_file, options.web_key_file))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    live.start()
+    try:
+        address = listener.getsockname()
+        host = f"[{address[0]}]" if door.listens_on.version == 6 else address[0]
+        scheme = "https" if door.has_tls else "http"
+        print(printable(f"{bus.site}: {scheme}://{host}:{address[1]}/"), flush=True)
+        await server.serve(sockets=[listener])
+    finally:
+        live.stop()
+    return 1 if has_failed else 0
+
+
+def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_STOP_S,
+        ssl_certfile=cert_file,
+        ssl_keyfile=key_file,
+    )

@@ -1,0 +1,74 @@
+"""The page without a broker: boards say what a test gives them, and a client asks as a browser would."""
+
+import asyncio
+import ipaddress
+import time
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp
+
+from edge_agent.core.config import MqttConfig
+from edge_agent.core.messages import Message
+from edge_agent.tools.watch.site import Site
+from edge_agent.web.guard import Door
+from edge_agent.web.live import Live
+from edge_agent.web.server import application
+
+HOST = "127.0.0.1:8780"
+WRITE = {"X-Edge-Agent": "1"}
+LOOPBACK = ipaddress.ip_address("127.0.0.1")
+
+
+def said(topic: str, payload: bytes, *, is_retained: bool = False) -> Message:
+    """A message of the site hall1, such as of `press-04/state`."""
+    return Message(
+        topic=f"edgeai/v1/hall1/{topic}",
+        payload=payload,
+        qos=1,
+        packet_id=1,
+        is_retained=is_retained,
+        received_at=time.monotonic(),
+    )
+
+
+class Browser:
+    """Asks the application without a network, one request after the other, and keeps its cookies."""
+
+    def __init__(self, app: ASGIApp, address: str = "127.0.0.1", scheme: str = "http") -> None:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(address, 50000))
+        self._client = httpx.AsyncClient(transport=transport, base_url=f"{scheme}://{HOST}")
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return asyncio.run(self._client.request(method, path, **more))
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, document: Any = None, **more: Any) -> httpx.Response:
+        """A write as the page sends it, unless `more` says otherwise."""
+        content = {} if "content" in more else {"json": document}
+        return self.request("POST", path, **{"headers": WRITE, **content, **more})
+
+
+class Page:
+    def __init__(self, **door: Any) -> None:
+        self.live = Live(MqttConfig(), "hall1")
+        self.site = Site("edgeai/v1", "hall1")
+        self.door = Door(**{"listens_on": LOOPBACK, **door})
+        self.app = application(self.live, self.door)
+        self.client = Browser(self.app)
+
+    def hear(self, *messages: Message) -> None:
+        """The boards say this, and the rows follow."""
+        for message in messages:
+            self.site.receive(message, time.time())
+        self.update()
+
+    def update(self) -> None:
+        rows = self.site.rows(time.monotonic())
+        self.live.rows = {row.device: row for row in rows}
+        self.live.boards.update(rows, time.time(), is_first=False, open_checks=self.live.open_checks, more={})
+
+    def changes(self, after: int | None = None) -> Any:
+        return self.client.get("/api/v1/changes", params={} if after is None else {"after": after}).json()

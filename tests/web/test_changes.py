@@ -1,0 +1,83 @@
+"""What the page polls: rows of the boards that have changed."""
+
+import time
+
+from tests.tools.watch import boards
+from tests.web.pages import Page, said
+
+
+def of_board(device: str, **health: object) -> list[object]:
+    return [said(f"{device}/state", boards.state()), said(f"{device}/health", boards.health(at=time.time(), **health))]
+
+
+def page_of(*devices: str) -> Page:
+    page = Page()
+    page.hear(*(message for device in devices for message in of_board(device)))  # type: ignore[arg-type]
+    return page
+
+
+def test_the_worst_board_is_first_and_each_level_is_counted() -> None:
+    page = page_of("a", "b")
+    page.hear(said("b/health", boards.health(at=time.time(), overall="critical", reasons=["overheating"])))
+    changes = page.changes()
+    assert changes["order"] == ["b", "a"]
+    assert changes["counts"] == {"critical": 1, "ok": 1}
+    rows = {row["device"]: row for row in changes["boards"]}
+    assert rows["b"]["level"] == "critical"
+    assert rows["b"]["why"] == ["overheating"]
+    assert rows["a"]["queue"] == [2, 64]
+    assert rows["a"]["soc_c"] == 61.5
+
+
+def test_a_viewer_gets_only_boards_that_have_changed_since_its_cursor() -> None:
+    page = page_of("a", "b")
+    first = page.changes()
+    assert first["is_whole"]
+    page.update()
+    assert page.changes(first["cursor"])["boards"] == []
+    page.hear(said("b/health", boards.health(at=time.time(), thermal__soc_c=70)))
+    second = page.changes(first["cursor"])
+    assert not second["is_whole"]
+    assert [row["device"] for row in second["boards"]] == ["b"]
+
+
+def test_a_board_that_went_is_named_once() -> None:
+    page = page_of("a", "b")
+    first = page.changes()
+    page.site = page_of("a").site
+    page.update()
+    second = page.changes(first["cursor"])
+    assert second["gone"] == ["b"]
+    assert second["order"] == ["a"]
+    assert page.changes(second["cursor"])["gone"] == []
+
+
+def test_a_cursor_of_another_process_gets_everything() -> None:
+    page = page_of("a")
+    cursor = page.changes()["cursor"]
+    for other in (0, cursor - 1_000_000_000, cursor + 1):
+        changes = page.changes(other)
+        assert changes["is_whole"]
+        assert len(changes["boards"]) == 1
+
+
+def test_a_stale_board_has_no_figures() -> None:
+    page = Page()
+    page.hear(said("a/state", boards.state()), said("a/health", boards.health(at=time.time() - 100), is_retained=True))
+    row = page.changes()["boards"][0]
+    assert row["level"] == "stale"
+    assert (row["queue"], row["soc_c"], row["watts"]) == (None, None, None)
+
+
+def test_the_begin_of_a_level_is_known_once_it_has_changed() -> None:
+    page = page_of("a")
+    assert page.changes()["boards"][0]["since"] is not None
+    before = time.time()
+    page.hear(said("a/health", boards.health(at=time.time(), overall="degraded", reasons=["thermal"])))
+    assert page.changes()["boards"][0]["since"] >= before
+
+
+def test_control_and_bidi_characters_of_a_board_arrive_escaped() -> None:
+    page = page_of("a")
+    page.hear(said("a/health", boards.health(at=time.time(), overall="degraded", reasons=["\x1b[31m\u202eevil"])))
+    assert page.changes()["boards"][0]["why"] == ["\\x1b[31m\\u202eevil"]
