@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..agent import ControlToken, FieldTable
 from ..evaluate.requests import row_error
 from ..progress import OnProgress
 from ..read.model import FIELDS_FILE
+from .pace import Pace
 from .recipe import MAX_TOKENS, Recipe
 from .table import build_table
 from .training_rows import Row
@@ -37,6 +39,7 @@ class TrainedModel:
 
     vocabulary: Vocabulary
     model: Any
+    steps: int  # That it was trained for.
 
     @property
     def table(self) -> FieldTable:
@@ -58,8 +61,14 @@ class TrainedModel:
         (folder / FIELDS_FILE).write_text(self.table.model_dump_json(by_alias=True), "utf-8")
 
 
-def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> TrainedModel:
-    """Equal rows, recipes, numbers of threads and machines give equal models. Raises ConvertError for a long row."""
+def train_model(
+    rows: Sequence[Row], recipe: Recipe, progress: OnProgress, *, seconds: float = math.inf
+) -> TrainedModel:
+    """Equal rows, recipes, numbers of threads and machines give equal models, unless `seconds` ends the training.
+
+    Raises ConvertError for a long row.
+    """
+    pace = Pace(recipe.steps, seconds, monotonic())
     transformers_logging.disable_progress_bar()
     torch.use_deterministic_algorithms(mode=True)
     torch.manual_seed(recipe.seed)
@@ -71,8 +80,8 @@ def train_model(rows: Sequence[Row], recipe: Recipe, progress: OnProgress) -> Tr
             raise row_error(row.request, f"input and answer: should take at most {MAX_TOKENS} tokens (got {length})")
         examples += encoded
     model = _new_model(vocabulary, recipe, max(example.length for example in examples))
-    _fit(model, vocabulary, _Batches(vocabulary, examples, recipe), recipe, progress)
-    return TrainedModel(vocabulary, model.to(torch.bfloat16))
+    steps = _fit(model, vocabulary, _Batches(vocabulary, examples, recipe), recipe, progress, pace)
+    return TrainedModel(vocabulary, model.to(torch.bfloat16), steps)
 
 
 def _new_model(vocabulary: Vocabulary, recipe: Recipe, longest: int) -> Any:
@@ -155,19 +164,22 @@ class _Batches:
         return np.where(draw.random(ids.shape) < self._chances[ids], self._beyond[ids], ids), targets
 
 
-def _fit(model: Any, vocabulary: Vocabulary, batches: _Batches, recipe: Recipe, progress: OnProgress) -> None:
-    """AdamW with a warm-up, then a cosine down to nothing; only the tokens of answers count."""
+def _fit(
+    model: Any, vocabulary: Vocabulary, batches: _Batches, recipe: Recipe, progress: OnProgress, pace: Pace
+) -> int:
+    """AdamW with a warm-up, then a cosine down to nothing; only the tokens of answers count. Returns the steps."""
     embedding = _Embedding(model, vocabulary, recipe)
     parameters = [*model.parameters(), *embedding.parameters]
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
-    warm_up = max(recipe.steps // 20, 1)
+    done, steps = 0, recipe.steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / recipe.steps))
+        optimizer,
+        lambda step: min((step + 1) / max(steps // 20, 1), 0.5 + 0.5 * math.cos(math.pi * step / steps)),
     )
     model.train()
-    for step in range(recipe.steps):
+    while done < steps:
         ids, targets = batches.next()
         vectors, is_answer = embedding.vectors(), torch.from_numpy(targets[:, 1:] != _IGNORED)
         read = functional.embedding(torch.from_numpy(ids), vectors)
@@ -182,10 +194,13 @@ def _fit(model: Any, vocabulary: Vocabulary, batches: _Batches, recipe: Recipe, 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        done += 1
+        steps = pace.steps(done, monotonic())
         schedule.step()
-        progress("training", (step + 1) / recipe.steps)
+        progress("training", done / steps)
     embedding.write()
     model.eval()
+    return done
 
 
 def batch_of(chosen: Sequence[EncodedExample]) -> tuple[_Tokens, _Tokens]:

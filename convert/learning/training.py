@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
 
@@ -22,6 +20,7 @@ from ..write.manifest import PAGE_FILE, QUALITY_FILE
 from .baselines import baseline_of
 from .model import TrainedModel, train_model
 from .numbers import levels_of, number_quality, with_levels, with_number
+from .pace import TimeLimit
 from .quality import AnsweredRow, HeldOutCounts, Limits, held_out_counts, limits_of, task_quality, with_limits
 from .recipe import MAX_NUMBER_EPOCHS, MIN_STEPS, Recipe
 from .report import TaskQuality, Training, render_training
@@ -31,10 +30,6 @@ from .together import learn_numbers, with_held_out, with_scores
 from .training_rows import Row, by_task
 
 CANARIES = 20
-# Their median time says how many steps `minutes` allows.
-_TIMED_STEPS = 20
-# Answering the held-out rows takes the rest of `minutes`.
-_TRAINING_SHARE = 0.9
 _OVERRIDE = "--any-accuracy writes it anyway"
 
 
@@ -44,7 +39,7 @@ class TrainingJob:
     teacher: Teacher | None = None
     quantization: Quantization
     recipe: Recipe
-    minutes: float | None = None  # Limits all trainings together, which then have as many steps as fit.
+    minutes: float | None = None  # Limits all trainings together, which then have as many steps as there is time for.
     allows_any_accuracy: bool = False  # Whether a model is written that is no better than always giving one answer.
     name: str
     version: int
@@ -126,13 +121,14 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     """Trains a model on all rows, and one on each fold, which say how right the recipe is. Raises ConvertError."""
     study = Study.of(job.rows, job.teacher, job.recipe.seed)
     trainings = len(study.folds) + 1
-    recipe, warnings = _bounded_recipe(job, study.rows, trainings)
+    recipe = _recipe_for(job, study.rows)
+    limit = TimeLimit(job.minutes, trainings, monotonic())
     parts = [part_of(progress, number / trainings, (number + 1) / trainings) for number in range(trainings)]
     answers = [
-        _evaluate_fold(study.with_teacher_answers(fold), recipe, job.quantization, part)
+        _evaluate_fold(study.with_teacher_answers(fold), recipe, limit, job.quantization, part)
         for fold, part in zip(study.folds, parts, strict=False)
     ]
-    model = train_model(study.rows, recipe, parts[-1])
+    model = _train(study.rows, recipe, limit, parts[-1])
     qualities, limits, levels = list[TaskQuality](), dict[str, Limits](), dict[str, tuple[float, ...]]()
     together = dict[str, UsualReadings]()
     held_out, odd = dict[str, HeldOutCounts](), dict[str, tuple[int, int]]()
@@ -160,36 +156,30 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
         qualities.append(with_number(quality, number_quality(task_rows, judged)) if name in levels else quality)
     table = model.table.with_together(together).with_limits(limits).with_levels(levels).with_held_out(held_out, odd)
     model = model.with_table(table)
+    recipe, warnings = replace(recipe, steps=model.steps), limit.warnings(recipe.steps)
     return Result(model, recipe, study.held_out, tuple(qualities), warnings)
 
 
-def _bounded_recipe(job: TrainingJob, rows: Sequence[Row], trainings: int) -> tuple[Recipe, list[str]]:
-    """The job's recipe with as many steps as few rows of numbers and `minutes` allow; and warnings."""
-    steps = job.recipe.steps
-    if all(row.task.config.is_number for row in rows):
-        steps = min(steps, max(MAX_NUMBER_EPOCHS * len(rows) // job.recipe.batch, MIN_STEPS))
-    if job.minutes is None:
-        return replace(job.recipe, steps=steps), []
-    affordable = int(_TRAINING_SHARE * 60 * job.minutes / trainings / _seconds_per_step(job.recipe, rows))
-    bounded = replace(job.recipe, steps=min(steps, max(affordable, MIN_STEPS)))
-    if bounded.steps == steps:
-        return bounded, []
-    warning = (
-        f"--minutes {job.minutes:g} allows each training only {bounded.steps:,} of {steps:,} steps on this machine: "
-        "the model may be right less often, and another run will not give the same bytes"
+def _recipe_for(job: TrainingJob, rows: Sequence[Row]) -> Recipe:
+    """The job's recipe, with fewer steps for few rows of numbers."""
+    if not all(row.task.config.is_number for row in rows):
+        return job.recipe
+    return replace(
+        job.recipe, steps=min(job.recipe.steps, max(MAX_NUMBER_EPOCHS * len(rows) // job.recipe.batch, MIN_STEPS))
     )
-    return bounded, [warning]
 
 
-def _seconds_per_step(recipe: Recipe, rows: Sequence[Row]) -> float:
-    times = list[float]()
-    train_model(rows, replace(recipe, steps=_TIMED_STEPS), lambda _what, _share: times.append(monotonic()))
-    return median(after - before for before, after in pairwise(times))
+def _train(rows: Sequence[Row], recipe: Recipe, limit: TimeLimit, progress: OnProgress) -> TrainedModel:
+    model = train_model(rows, recipe, progress, seconds=limit.seconds(monotonic()))
+    limit.count(model.steps)
+    return model
 
 
-def _evaluate_fold(fold: Fold, recipe: Recipe, quantization: Quantization, progress: OnProgress) -> list[AnsweredRow]:
+def _evaluate_fold(
+    fold: Fold, recipe: Recipe, limit: TimeLimit, quantization: Quantization, progress: OnProgress
+) -> list[AnsweredRow]:
     """Trains on a fold and answers the rows that it holds out. Raises ConvertError."""
-    model = train_model(fold.train, recipe, part_of(progress, 0.0, 0.9))
+    model = _train(fold.train, recipe, limit, part_of(progress, 0.0, 0.9))
     answers = answers_of(model, fold.held_out, quantization, part_of(progress, 0.9, 1.0))
     return with_scores(answers, fold.train, model.table, recipe.seed)
 

@@ -1,0 +1,47 @@
+"""`edge-convert train --minutes`: trainings use the time that they were given, whatever the machine does meanwhile."""
+
+import math
+
+from convert.learning.pace import Pace, TimeLimit
+from convert.learning.recipe import MIN_STEPS
+
+
+def trained(pace: Pace, *, began: float, slow_until: float) -> tuple[int, float]:
+    """A training whose step takes 1 s while the machine is busy, and 0.1 s after; its steps, and when it ends."""
+    done, now = 0, began
+    while done < pace.steps(done, now):
+        now += 1.0 if now < slow_until else 0.1
+        done += 1
+    return done, now
+
+
+def test_without_a_limit_a_training_has_all_steps() -> None:
+    assert trained(Pace(1600, math.inf, 0.0), began=0.0, slow_until=1e6)[0] == 1600
+
+
+def test_a_busy_moment_at_the_start_does_not_decide_the_steps() -> None:
+    steps, ended = trained(Pace(1600, 100.0, 0.0), began=0.0, slow_until=20.0)
+    assert 815 <= steps <= 820, "20 slow steps, and then ten a second"
+    assert ended > 99
+
+
+def test_a_training_has_some_steps_however_short_the_time() -> None:
+    assert trained(Pace(1600, 1.0, 0.0), began=0.0, slow_until=1e6)[0] == MIN_STEPS
+    assert trained(Pace(50, 1.0, 0.0), began=0.0, slow_until=1e6)[0] == 50
+
+
+def test_a_training_gets_its_part_of_what_the_others_left() -> None:
+    limit = TimeLimit(10, 6, 0.0)
+    assert limit.seconds(0.0) == 90
+    limit.count(1600)
+    assert limit.seconds(50.0) == 99, "the first one needed less"
+    limit.count(812)
+    (warning,) = limit.warnings(1600)
+    assert "--minutes 10 allowed each training only 812 to 1,600 of 1,600 steps" in warning
+
+
+def test_trainings_with_all_steps_warn_of_nothing() -> None:
+    limit = TimeLimit(None, 1, 0.0)
+    assert limit.seconds(0.0) == math.inf
+    limit.count(1600)
+    assert not limit.warnings(1600)
