@@ -176,6 +176,7 @@ def _check_config(options: argparse.Namespace) -> int:
         _value("--labels A,B,…", "the labels to choose from, such as normal,worn,broken"),
         _value("--schema FILE", "a JSON Schema of the answers (default of --kind extract: a sample to edit)"),
         _value("--system TEXT", "what the model should know and do"),
+        _value("--example LABEL=INPUT", "an input with its label; give it several times", action="append"),
         _value("--subscribe TOPIC,…", "topics where sensors publish readings, such as plant/+/vibration"),
         _value("--publish TOPIC", "where their answers go, such as plant/{1}/triage"),
         title="task",

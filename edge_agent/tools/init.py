@@ -7,7 +7,7 @@ import secrets
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from pydantic import BaseModel, ValidationError
 from edge_agent.core import config, topics
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
-from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, TaskBase
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
 from edge_agent.core.signal_tables import SignalsTable
-from edge_agent.core.strict_json import number_of
+from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.loader import DEFAULT_PATH, check_document
@@ -47,6 +47,10 @@ _KEYS = {"site": "device.site", "device": "device.id", "host": "mqtt.host", "mod
 _KIND_KEYS = tuple(key for kind in KINDS.values() for key in kind.init_keys)
 _TASK_KEYS = ("kind", "system", *_KIND_KEYS, "subscribe", "publish")
 _LISTS = ("labels", "subscribe")
+_SAMPLE_EXAMPLE = "a remark or a reading with this answer"
+_NUMBERS = """\
+These are readings of numbers, of which a model that is not trained for them understands little. `edge-convert train`
+makes one from a few hundred rows with their labels: docs/training.md."""
 _CONNECT_S = 5.0
 _MAX_NAMED = 8
 
@@ -78,9 +82,12 @@ class _Form:
         self._proposal: Proposal | None = None
         # These are not asked in every case.
         self._values: dict[str, Any] = {key: getattr(options, key, None) for key in (*_KIND_KEYS, "publish")}
+        self._examples = list[dict[str, Any]]()
 
     def fill(self) -> None:
         """Raises OptionError, EOFError."""
+        if sys.stdin.isatty():
+            print("Enter takes what is in brackets. Ctrl-C leaves, and nothing is written.")
         self._ask("site", _about(config.DeviceConfig, "site"))
         self._ask("device", _about(config.DeviceConfig, "id"), _host_name())
         self._ask("host", _about(config.MqttConfig, "host"), "localhost")
@@ -108,8 +115,33 @@ class _Form:
             self._ask(key, f"{about} Give the file here, or leave empty for a sample." if sample else about, sample)
         lists = {key: ", ".join(values[key]) for key in table.init_keys if isinstance(values[key], list)}
         self._ask("system", _about(table, "system"), table.init_system and table.init_system.format(**lists))
+        self._fill_examples(values.get("labels") or ())
         if self._proposal is None:
             self._ask("subscribe", f"{_about(table, 'subscribe')} Leave empty for none.")
+
+    def _fill_examples(self, labels: Sequence[str]) -> None:
+        """Those given as options, or for each label what is typed. Raises OptionError, EOFError."""
+        for given in self._options.example or ():
+            label = next((label for label in labels if given.startswith(f"{label}=")), given.partition("=")[0])
+            self._examples.append({"input": _input_of(given.removeprefix(label)[1:]), "answer": label})
+        if faults := self._faults("example"):
+            raise OptionError("; ".join(faults))
+        if self._examples or not labels or self._proposal is not None or not sys.stdin.isatty():
+            return
+        about = "Small models need an example of each label: a text, or a reading as JSON. Leave empty for none."
+        print("", textwrap.fill(about, 80), sep="\n")
+        for label in labels:
+            while text := input(f"example of {printable(label)}: ").strip():
+                self._examples.append({"input": _input_of(text), "answer": label})
+                if not (faults := self._faults("example")):
+                    break
+                self._examples.pop()
+                print(*map(printable, faults), sep="\n")
+
+    @property
+    def _reads_numbers(self) -> bool:
+        inputs = [example["input"] for example in self._examples]
+        return self._proposal is not None or (bool(inputs) and all(map(_is_of_numbers, inputs)))
 
     def _discover(self) -> None:
         """Listens to the plant, and proposes a [signals] table. Raises OptionError."""
@@ -167,6 +199,7 @@ class _Form:
             return ["--task: required, but missing"]
         keys = {**_KEYS, "task": field_name(("tasks", name))}
         keys |= {key: field_name(("tasks", name, key)) for key in _TASK_KEYS}
+        keys["example"] = field_name(("tasks", name, "examples"))
         try:
             check_document(copy.deepcopy(self._document()), self._options.out)
         except ConfigError as error:
@@ -186,6 +219,8 @@ class _Form:
             "models": {"default": table(path="model")},
             "tasks": {values["task"]: table(**{key: key for key in _TASK_KEYS})} if "task" in values else {},
         }
+        if self._examples:
+            document["tasks"][values["task"]]["examples"] = self._examples
         if self._proposal is not None:
             document["signals"] = {self._proposal.name: self._proposal.table()}
             for task in document["tasks"].values():
@@ -198,7 +233,7 @@ class _Form:
         document = self._document()
         mqtt = document["mqtt"]
         ((name, task),) = document["tasks"].items()
-        tls = mqtt.pop("tls", None)
+        tls, examples = mqtt.pop("tls", None), task.pop("examples", ())
         top = {key: value for key, value in document.items() if not isinstance(value, dict)}
         suggested = _SUGGESTED_TASK
         if self._proposal is not None:
@@ -211,6 +246,7 @@ class _Form:
             *(_table("mqtt.tls", config.TlsConfig, tls) if tls is not None else ()),
             *_table("models.default", config.ModelConfig, document["models"]["default"]),
             *_table(f"tasks.{name}", KINDS[task["kind"]], task, suggested),
+            *_examples_lines(name, examples, () if self._proposal is not None else task.get("labels", ())),
             *_signals_lines(document.get("signals", {})),
         ]
         return "\n".join(lines) + "\n"
@@ -219,12 +255,21 @@ class _Form:
         """What to do with the file."""
         file, task = shlex.quote(str(self._options.out)), self._values["task"]
         sample = "hello" if KINDS[self._values["kind"]].is_text else '{"temperature_c": 81.5}'
+        if self._examples:
+            first = self._examples[0]["input"]
+            sample = first if isinstance(first, str) else json.dumps(first, ensure_ascii=False)
         if self._proposal is not None:
             name, value = next(iter(self._proposal.values.items()))
             sample = json.dumps({name: {"last": number_of(value.example) or 0.0}})
         print(printable(f"{self._options.out} written"))
         if is_echo(self._values["model"]):
             print(f"`{ECHO_MODEL}` is a test model without weights: its answers mean nothing.")
+        if self._reads_numbers:
+            print(_NUMBERS)
+        elif self._values.get("labels") and not self._examples:
+            print(
+                f"Small models need an example of each label: put them into the [[tasks.{task}.examples]] of the file."
+            )
         commands = [
             (f"edge-agent doctor --config-only {file}", "lists faults, and files that do not exist yet"),
             (f"edge-agent doctor --config {file}", "tries the board, the broker and the model"),
@@ -262,6 +307,32 @@ def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         yield from _table(f"signals.{name}", SignalsTable, own, suggested)
         yield f"\n[signals.{name}.values]"
         yield from (f"{value} = {toml(keys)}" for value, keys in table["values"].items())
+
+
+def _examples_lines(task: str, examples: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Iterator[str]:
+    mark = "" if examples else "#"
+    shown = examples or [{"input": _SAMPLE_EXAMPLE, "answer": label} for label in labels]
+    for number, example in enumerate(shown):
+        yield ""
+        if not number:
+            yield f"# {_about(TaskBase, 'examples')}"
+        yield f"{mark}[[tasks.{task}.examples]]"
+        yield from (f"{mark}{key} = {toml(value)}" for key, value in example.items())
+
+
+def _input_of(text: str) -> Any:
+    """An object or array where it is one, as in a request; else the text."""
+    try:
+        value = parse_json(text)
+    except NotJsonError:
+        return text
+    return value if isinstance(value, dict | list) else text
+
+
+def _is_of_numbers(value: Any) -> bool:
+    """Whether this input is a number, or an object of which most values are numbers."""
+    values = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return 2 * sum(number_of(one) is not None for one in values) > len(values)
 
 
 def _comma_separated(text: str) -> list[str]:

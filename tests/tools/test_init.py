@@ -74,6 +74,30 @@ def test_suggestions_load_when_they_are_taken() -> None:
     assert load_config(path).tasks["pump-triage"].publish
 
 
+def test_examples_become_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("normal=runs smoothly", 'worn={"note": "squeals", "db": 71.5}', "broken=a=b")
+    config = written(*BOARD, *TASK, *(word for text in given for word in ("--example", text)))
+    (task,) = (task for task in config.tasks.values() if isinstance(task, ClassifyTask))
+    assert [(example.input, example.answer) for example in task.examples] == [
+        ("runs smoothly", "normal"),
+        ({"note": "squeals", "db": 71.5}, "worn"),
+        ("a=b", "broken"),
+    ]
+    told = capsys.readouterr().out
+    assert "pump-triage 'runs smoothly'" in told
+    assert "Small models" not in told
+    assert "readings of numbers" not in told
+    written(*BOARD, *TASK, "--force")
+    assert "put them into the [[tasks.pump-triage.examples]] of the file" in capsys.readouterr().out
+
+
+def test_readings_of_numbers_are_sent_to_training(capsys: pytest.CaptureFixture[str]) -> None:
+    written(*BOARD, *TASK, "--example", 'worn={"machine": "M7", "vibration_mm_s": 7.9, "temperature_c": 81.5}')
+    assert "`edge-convert train`" in capsys.readouterr().out
+    written(*BOARD, *TASK, "--example", "worn=7.9", "--force")
+    assert "`edge-convert train`" in capsys.readouterr().out
+
+
 def test_without_a_model_the_test_model_answers_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = written(*BOARD, "--task", "generate")
     assert (str(config.models["default"].path), config.state_dir) == ("echo:", folder / "state")
@@ -109,6 +133,7 @@ def test_the_service_keeps_its_own_state_folder(folder: Path, monkeypatch: pytes
         ((*BOARD, *TASK, "--publish", "a"), "--publish: requires `subscribe`"),
         (("--site", "hall 1"), "--site: should match pattern"),
         ((*BOARD, *TASK, "--model", "\udcff"), "options should be UTF-8"),
+        ((*BOARD, *TASK, "--example", "calm=a hum"), "--example[0].answer: should be one of normal, worn, broken"),
     ],
 )
 def test_without_a_terminal_the_option_is_named(
@@ -154,15 +179,17 @@ def test_a_terminal_is_asked_until_the_loader_is_content(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = ["hall 1", "hall1", "", "", ""]
-    answers = [*site, "pump-triage", "clasify", "classify", "normal", "normal,worn", "", "a/#/b", "a/+"]
+    examples = ["runs smoothly", ""]
+    answers = [*site, "pump-triage", "clasify", "classify", "normal", "normal,worn", "", *examples, "a/#/b", "a/+"]
     prompts = answering(monkeypatch, iter(answers))
     config = written("--device", "board1")
     assert prompts == [
         *("site", "site", "host", "model", "task", "task", "kind", "kind", "labels", "labels", "system"),
-        *("subscribe", "subscribe"),
+        *("example of normal", "example of worn", "subscribe", "subscribe"),
     ]
     assert (config.device.site, config.mqtt.hosts) == ("hall1", ("localhost",))
     assert config.tasks["pump-triage"].subscribe == ("a/+",)
+    assert [example.answer for example in config.tasks["pump-triage"].examples] == ["normal"]
     told = capsys.readouterr().out
     for fault in ("site: should match", "task: required", "kind: should be one of", "labels: should have at least"):
         assert f"\n--{fault}" in told
