@@ -30,6 +30,8 @@ TAKEOVERS_WINDOW_S = 120.0
 REFUSALS_WINDOW_S = 10
 
 CRASH_LOOP_ENDS = 3
+# A worker that has answered for longer is no longer in a loop.
+RECOVERED_AFTER_S = 60.0
 HEADROOM_LOW_C = 3.0
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
 # An alarm whose figures change is published again after this long.
@@ -142,12 +144,28 @@ def _disk_low(alarms: Alarms) -> Finding | None:
 def _worker_crash_loop(alarms: Alarms) -> Finding | None:
     if len(alarms.worker_ends) < CRASH_LOOP_ENDS:
         return None
-    message = (
+    ends = (
         f"the worker ended {len(alarms.worker_ends)} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, "
-        f"most recently {alarms.last_worker_end}: "
-        "read the log, free memory, run `edge-agent doctor`, or roll back the model"
+        f"most recently {alarms.last_worker_end}"
     )
-    return Finding(Severity.CRITICAL, message, len(alarms.worker_ends))
+    advice = "read the log, free memory, run `edge-agent doctor`, or roll back the model"
+    since = alarms.worker_ready_since
+    if since is None or alarms.now - since < RECOVERED_AFTER_S:
+        return Finding(Severity.CRITICAL, f"{ends}: {advice}", len(alarms.worker_ends))
+    # The time of day may be unset.
+    clock = timestamp(time.time() - (alarms.now - since))
+    again = "it answers again" + (f" since {clock[11:16]} UTC" if clock else "")
+    return Finding(Severity.WARNING, f"{ends}; {again}: if it goes on, {advice}", len(alarms.worker_ends))
+
+
+def _worker_silent(alarms: Alarms) -> Finding | None:
+    if not alarms.is_worker_silent:
+        return None
+    message = (
+        "the worker owes an answer and says nothing, so no request is answered: wait, because after 2 minutes the "
+        "agent ends it and starts another; if it happens again, free memory and send a diag"
+    )
+    return Finding(Severity.CRITICAL, message)
 
 
 def _model_load_failed(alarms: Alarms) -> Finding | None:
@@ -227,6 +245,7 @@ ALARMS = (
     AlarmRule("memory-low", _memory_low, raise_after_s=10.0, clear_after_s=120.0),
     AlarmRule("disk-low", _disk_low, raise_after_s=10.0, clear_after_s=120.0),
     AlarmRule("worker-crash-loop", _worker_crash_loop),
+    AlarmRule("worker-silent", _worker_silent),
     AlarmRule("model-load-failed", _model_load_failed),
     AlarmRule("model-quality", _model_quality),
     AlarmRule("model-expired", _model_expired),
@@ -290,6 +309,10 @@ class Alarms:
         self.reading = BoardReading()
         self.worker_ends: list[float] = []
         self.last_worker_end = ""
+        # None while no worker answers.
+        self.worker_ready_since: float | None = None
+        self.is_worker_silent = False
+        self.now = 0.0
         self.takeovers: list[float] = []
         self._foreign_session: tuple[str, float] | None = None
         # How many requests were refused for overload before each of the last updates.
@@ -356,9 +379,12 @@ class Alarms:
         expires: str | None,
         queue_depth: int,
         overloaded_total: int,
+        worker_ready_since: float | None = None,
+        is_worker_silent: bool = False,
         odd_inputs: OddShare | None = None,
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
+        self.now, self.worker_ready_since, self.is_worker_silent = now, worker_ready_since, is_worker_silent
         self.reading, self.findings, self.expires, self.odd_inputs = reading, findings, expires, odd_inputs
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)

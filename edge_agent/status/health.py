@@ -15,7 +15,6 @@ REASONS = {
     "data-connection-lost": Severity.CRITICAL,
     "model-not-loaded": Severity.CRITICAL,
     "model-fallback": Severity.WARNING,
-    "worker-silent": Severity.WARNING,
     "connection-unstable": Severity.WARNING,
     "publishing-refused": Severity.WARNING,
     "subscription-refused": Severity.WARNING,
@@ -47,7 +46,12 @@ class Part(Protocol):
 
 
 def health_document(
-    parts: list[dict[str, Any]], *, reasons: Mapping[str, bool], alarms: Mapping[str, str], unmeasured: set[str]
+    parts: list[dict[str, Any]],
+    *,
+    reasons: Mapping[str, bool],
+    alarms: Mapping[str, str],
+    unmeasured: set[str],
+    is_loading: bool = False,
 ) -> dict[str, Any]:
     """Parts that report fields of the same section share it.
 
@@ -56,9 +60,11 @@ def health_document(
         reasons: Whether each reason of REASONS holds; those of a part that the board does not have are missing.
         alarms: The severity of each alarm that is raised, by name.
         unmeasured: The alarms whose cause this board cannot find.
+        is_loading: The start of the agent or a switch loads a model, so that none answers is no fault.
     """
+    severities = {**REASONS, "model-not-loaded": Severity.WARNING} if is_loading else REASONS
     known = {
-        **{name: severity if reasons.get(name) else Severity.NONE for name, severity in REASONS.items()},
+        **{name: severity if reasons.get(name) else Severity.NONE for name, severity in severities.items()},
         **{rule.name: Severity.NONE for rule in ALARMS if rule.name not in unmeasured},
         **{name: Severity[word.upper()] for name, word in alarms.items()},
     }

@@ -9,6 +9,8 @@ from edge_agent.core.messages import Publication, json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import Topics
 
+STARTING = "starting"
+
 
 class State(StrEnum):
     ONLINE = "online"
@@ -31,7 +33,12 @@ class Presence:
         # The session's id, and when it began; None = the clock was unset.
         self._session: tuple[str, str | None] = ("", None)
         self.state = State.OFFLINE
-        self.reason: str | None = "starting"
+        self.reason: str | None = STARTING
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the first load of the model goes on as it should."""
+        return (self.state, self.reason) == (State.OFFLINE, STARTING)
 
     @property
     def session(self) -> str:

@@ -203,6 +203,8 @@ class StatusPublisher:
             expires=self._supervisor.model.expires,
             queue_depth=self._dispatcher.waiting,
             overloaded_total=self._dispatcher.replies.overloaded_total,
+            worker_ready_since=self._supervisor.ready_since,
+            is_worker_silent=self._supervisor.is_silent(now, owes_answer=self._dispatcher.active > 0),
             odd_inputs=self._dispatcher.replies.odd_inputs.worst(self._supervisor.model.held_out_odd),
         )
         if has_changed:
@@ -233,7 +235,7 @@ class StatusPublisher:
             ],
             reasons={
                 **self._connections.reasons(now),
-                **self._supervisor.reasons(now, owes_answer=self._dispatcher.active > 0),
+                **self._supervisor.reasons(),
                 **self._dispatcher.reasons(),
                 **{reason: holds for part in self._parts for reason, holds in part.reasons().items()},
                 "limited": limits.level is not Level.NORMAL,
@@ -241,6 +243,7 @@ class StatusPublisher:
             },
             alarms=self.alarms.severities,
             unmeasured=self.alarms.unmeasured,
+            is_loading=self._presence.is_starting or self._model_switch.is_underway,
         )
 
 

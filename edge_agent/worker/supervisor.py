@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 RESTART_AFTER_S = (1.0, 30.0)
 # A worker that was ready for longer is restarted at once.
 STABLE_AFTER_S = 60.0
-# A worker that owes an answer and is silent for longer is a reason of health; it is killed only much later. The longest
+# A worker that owes an answer and is silent for longer raises an alarm; it is killed only much later. The longest
 # step, a full batch of a 3B model on a Pi 4, may come near.
 SILENT_AFTER_S = 30.0
 # How much memory a worker may hold beyond all that it had allocated when it became ready. Answers need less.
@@ -127,6 +127,11 @@ class Supervisor:
         return None if self._current is None else self._current.ready
 
     @property
+    def ready_since(self) -> float | None:
+        """Since when the current worker answers; None while none does."""
+        return self._current.ready_at if self._current is not None and self._current.ready is not None else None
+
+    @property
     def has_or_expects_worker(self) -> bool:
         """Whether a process is there, or will be."""
         return self.restart_at is not None or (self._current is not None and self._current.process.is_running)
@@ -166,13 +171,16 @@ class Supervisor:
             "memory": {"worker_rss_mb": ready and resident_mb(ready.pid)},
         }
 
-    def reasons(self, now: float, *, owes_answer: bool) -> dict[str, bool]:
+    def reasons(self) -> dict[str, bool]:
         """Whether each of its health reasons holds."""
         return {
             "model-not-loaded": self.ready is None,
             "model-fallback": self.model.is_fallback,
-            "worker-silent": owes_answer and (self.silent_s(now) or 0.0) >= SILENT_AFTER_S,
         }
+
+    def is_silent(self, now: float, *, owes_answer: bool) -> bool:
+        """Whether it answers nothing for so long that it is likely to hang."""
+        return owes_answer and (self.silent_s(now) or 0.0) >= SILENT_AFTER_S
 
     def silent_s(self, now: float) -> float | None:
         """None while no worker is ready."""

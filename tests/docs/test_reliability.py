@@ -16,7 +16,7 @@ from tests.docs.pages import page
     "words",
     [
         f"after {process.ANSWER_SILENCE_S:g} s of silence",
-        f"reason `worker-silent` after {supervisor.SILENT_AFTER_S:g} s",
+        f"alarm `worker-silent` after {supervisor.SILENT_AFTER_S:g} s",
         f"a load makes no progress for {LOAD_SILENCE_S:g} s",
         f"a pause of {supervisor.RESTART_AFTER_S[0]:g} s, 2 s, … {supervisor.RESTART_AFTER_S[1]:g} s",
         f"it holds {supervisor.GROWTH_MIB:g} MiB more",

@@ -76,6 +76,8 @@ class Bus:
         depth: int = 0,
         refused_each: int = 0,
         odd_inputs: OddShare | None = None,
+        ready_since: float | None = None,
+        is_silent: bool = False,
     ) -> Bus:
         for _ in range(round(seconds)):
             before = self.alarms.severities
@@ -89,6 +91,8 @@ class Bus:
                 queue_depth=depth,
                 overloaded_total=self.refused,
                 odd_inputs=odd_inputs,
+                worker_ready_since=ready_since,
+                is_worker_silent=is_silent,
             )
             after = self.alarms.severities
             assert has_changed == (before != after)
@@ -201,10 +205,20 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
     hot = reading(90.0, 1.0, disk_mb=1.0, throttle=throttle)
     drifted = {"triage": TaskAccuracy(dropped_from=0.97, shift=0.4)}
-    bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1, pool=BACKLOG)
+    bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1, pool=BACKLOG, is_silent=True)
     assert "pool-backlog" in bus.retained
     odd = OddShare("triage", 0.4, None, expected=0.01, is_high=True)
-    bus.run(20, hot, accuracy=drifted, depth=5, refused_each=1, pool=LOST, expires="2026-01-01", odd_inputs=odd)
+    bus.run(
+        20,
+        hot,
+        accuracy=drifted,
+        depth=5,
+        refused_each=1,
+        pool=LOST,
+        expires="2026-01-01",
+        odd_inputs=odd,
+        is_silent=True,
+    )
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
     assert "(it was 97%)" in bus.retained["accuracy-low"]["message"]
@@ -212,6 +226,26 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     assert bus.retained["model-quality"]["severity"] == "critical"
     bus.alarms.set_quality_fault(None)
     assert "model-quality" not in bus.run(1).alarms.severities
+
+
+def test_a_crash_loop_is_told_in_the_past_and_eases_once_the_worker_answers_again(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0 + bus.now - 100.0)  # 08:00 UTC at 100
+    for now in (97.0, 98.0, 99.0):
+        bus.alarms.on_worker_ended("not started: no such file", now)
+    assert bus.run(61, ready_since=100.0).told == ["critical", "warning"]
+    message = bus.retained["worker-crash-loop"]["message"]
+    assert "most recently not started: no such file; it answers again since 08:00 UTC: if it goes on, " in message
+    # It ends once more.
+    assert bus.run(1).told[-1] == "critical"
+    assert "answers again" not in bus.retained["worker-crash-loop"]["message"]
+
+
+def test_a_worker_that_hangs_is_critical_until_it_speaks(bus: Bus) -> None:
+    assert bus.run(2, is_silent=True).alarms.severities == {"worker-silent": "critical"}
+    assert "no request is answered: wait" in bus.retained["worker-silent"]["message"]
+    assert bus.run(1).alarms.severities == {}
 
 
 def test_a_model_expires_only_by_a_clock_that_is_set(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,12 @@ def test_what_holds_is_a_reason_and_decides_the_whole(
     assert ["ok", "degraded", "critical"][max(document["severity"].values())] == overall
 
 
+def test_a_model_that_is_being_loaded_is_no_critical_fault() -> None:
+    document = health(holds={"model-not-loaded", "sensor-errors"}, is_loading=True)
+    assert (document["overall"], document["severity"]["model-not-loaded"]) == ("degraded", 1)
+    assert health(holds={"data-connection-lost"}, is_loading=True)["overall"] == "critical"
+
+
 def test_an_alarm_whose_cause_cannot_be_found_is_null_and_not_0() -> None:
     document = health(unmeasured={"overheating", "model-quality"})
     assert (document["overall"], document["reasons"]) == ("ok", [])

@@ -237,21 +237,25 @@ def test_words_of_an_unknown_worker_are_ignored_and_are_no_sign_of_life(nursery:
     assert one.silent_s(9.0) == 9.0
 
 
-def test_reasons_of_health_are_no_worker_silence_that_counts_and_a_fallback(nursery: Nursery) -> None:
+def test_no_worker_and_a_fallback_are_reasons_and_silence_counts_while_an_answer_is_due(nursery: Nursery) -> None:
     one = nursery.supervisor
     one.start(0.0)
 
-    def holds(now: float, *, owes_answer: bool) -> set[str]:
-        return {name for name, is_so in one.reasons(now, owes_answer=owes_answer).items() if is_so}
+    def holds() -> set[str]:
+        return {name for name, is_so in one.reasons().items() if is_so}
 
-    assert holds(0.5, owes_answer=False) == {"model-not-loaded"}
+    assert holds() == {"model-not-loaded"}
+    assert one.ready_since is None
     assert one.as_health()["worker"]["pid"] is None
     one.on_ready(READY, 1.0)
     nursery.say(Progress(), 1.0)
-    assert holds(1.0 + SILENT_AFTER_S, owes_answer=False) == holds(0.9 + SILENT_AFTER_S, owes_answer=True) == set()
-    assert holds(1.0 + SILENT_AFTER_S, owes_answer=True) == {"worker-silent"}
+    assert holds() == set()
+    assert one.ready_since == 1.0
+    assert not one.is_silent(1.0 + SILENT_AFTER_S, owes_answer=False)
+    assert not one.is_silent(0.9 + SILENT_AFTER_S, owes_answer=True)
+    assert one.is_silent(1.0 + SILENT_AFTER_S, owes_answer=True)
     one.model = replace(one.model, is_fallback=True)
-    assert holds(1.0, owes_answer=True) == {"model-fallback"}
+    assert holds() == {"model-fallback"}
     worker = one.as_health()["worker"]
     assert (worker["pid"], worker["repacked_mb"]) == (READY.pid, pytest.approx(104.858, abs=0.001))
 
