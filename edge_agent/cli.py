@@ -35,6 +35,7 @@ from edge_agent.tools.schema import SCHEMAS
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_OTHER_STATUS = 2
+EXIT_NOT_OK = 3
 EXIT_USAGE = 64
 EXIT_CONFIG = 78
 
@@ -348,18 +349,26 @@ def _signals(options: argparse.Namespace) -> int:
     _flag("--once", "a snapshot; the default without a terminal"),
     _flag("--json", "a snapshot as a JSON object"),
     _value("--wait S", "seconds that a snapshot may take (default: %(default)s)", _SECONDS, default=5.0),
+    _value("--expect FILE", "the boards that there should be: an Ansible inventory, or a name per line", Path),
     _bus_options(has_device=False),
 )
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
 
     The worst board is first. q or Ctrl-C ends it. --once also shows the boards that do not fit on the screen.
-    Exit codes: 0 ended, 1 no broker, or a snapshot without a board, 64 usage, 78 bad configuration.
+    Exit codes: 0 ended, or each board of a snapshot is ok, 1 no broker, or a snapshot without a board, 2 a board of a
+    snapshot is missing, offline, stale or critical, 3 one is in any other state, 64 usage, 78 bad configuration.
     """
+    from edge_agent.tools.watch.expected import expected_boards
     from edge_agent.tools.watch.watch import watch
 
     bus = bus_of(options)
-    return watch(bus.mqtt, bus.site, is_once=options.once, as_json=options.json, wait_s=options.wait)
+    try:
+        expected = [] if options.expect is None else expected_boards(options.expect, bus.site)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--expect: {options.expect}: {error}") from error
+    once = {"is_once": options.once, "as_json": options.json, "wait_s": options.wait}
+    return watch(bus.mqtt, bus.site, expected=expected, **once)
 
 
 @_cli_command(

@@ -99,9 +99,12 @@ def test_an_operator_sees_the_boards_live(
         lines = terminal.wait_for(lambda lines: lines[1].startswith("no connection to the broker"), "the loss is shown")
         assert row_of(lines, "conveyor-01")[1] == "ok"
         hall.broker.start()
+        terminal.resize(120, 20)
         terminal.wait_for(lambda lines: not lines[1].startswith("no connection"), "connected again")
-        # The broker came back without what it had retained: nothing tells of these boards any more.
-        terminal.wait_for(lambda lines: not row_of(lines, "evil"), "forgotten")
+        # The broker came back without what it had retained, and the agent does not.
+        lines = terminal.wait_for(lambda lines: "its broker has lost" in " ".join(lines), "the agent is kept")
+        assert row_of(lines, "agent")[1] == "OFFLINE"
+        assert "RabbitMQ" not in " ".join(lines)
 
         terminal.press("q")
         assert terminal.process.wait(10) == 0
@@ -145,7 +148,7 @@ def test_scripts_get_json(hall: Hall, edge_agent: EdgeAgent, start_site: StartSi
     hall.say("forgotten", "state", boards.state())
     hall.say("forgotten", "health", boards.health(at=time.time() - 100))
     done = edge_agent("watch", *hall.flags, "--once", "--json")
-    assert (done.returncode, done.stderr, done.document["site"]) == (0, "", "test")
+    assert (done.returncode, done.stderr, done.document["site"]) == (2, "", "test")
     by_name = {board["device"]: board for board in done.document["boards"]}
     assert set(by_name) == {"press-04", "agent", "forgotten"}
     assert (by_name["forgotten"]["level"], by_name["forgotten"]["health"]) == ("stale", None)
@@ -168,6 +171,18 @@ def test_without_a_terminal_it_looks_once(hall: Hall, edge_agent: EdgeAgent) -> 
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_an_expected_board_that_is_not_heard_is_missing(hall: Hall, edge_agent: EdgeAgent, tmp_path: Path) -> None:
+    hall.play("press-04")
+    (tmp_path / "boards").write_text("press-04\npress-05\n", "utf-8")
+    done = edge_agent("watch", *hall.flags, "--once", "--expect", tmp_path / "boards")
+    assert done.returncode == 2
+    lines = done.stdout.splitlines()
+    assert (row_of(lines, "press-05")[1], row_of(lines, "press-04")[1]) == ("MISSING", "ok")
+    refused = edge_agent("watch", *hall.flags, "--expect", tmp_path / "none")
+    assert (refused.returncode, "--expect" in refused.stderr) == (64, True)
+
+
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_a_terminal_without_colours_or_unicode_shows_it_too(hall: Hall) -> None:
     hall.play("press-04", thermal__throttled_now=True)
     with Terminal(["watch", *hall.flags], NO_COLOR="1") as terminal:
@@ -176,7 +191,7 @@ def test_a_terminal_without_colours_or_unicode_shows_it_too(hall: Hall) -> None:
     command = [sys.executable, "-m", "edge_agent", "watch", *hall.flags, "--once"]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=ascii_only)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (3, "")
     assert row_of(done.stdout.splitlines(), "press-04")[1] == "degraded"
 
 

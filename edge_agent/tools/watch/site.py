@@ -3,7 +3,7 @@
 Anybody may publish anything on these topics: a field that is missing, of another type or absurd is unknown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -13,6 +13,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import shown
 from edge_agent.tools.client import object_of
+from edge_agent.tools.watch.advice import advice_on
 
 STALE_AFTER_INTERVALS = 3
 DEFAULT_INTERVAL_S = 10.0
@@ -30,15 +31,20 @@ Document = dict[str, Any]
 class BoardLevel(IntEnum):
     """The condition of a board, worst first."""
 
-    CRITICAL = 0
+    MISSING = 0
     OFFLINE = 1
     STALE = 2
-    DEGRADED = 3
-    UNKNOWN = 4
-    STARTING = 5
-    DRAINING = 6
-    STOPPED = 7
-    OK = 8
+    CRITICAL = 3
+    DEGRADED = 4
+    UNKNOWN = 5
+    STARTING = 6
+    DRAINING = 7
+    STOPPED = 8
+    OK = 9
+
+
+# A board of these levels answers no requests, or not as it should.
+URGENT = (BoardLevel.MISSING, BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,7 @@ class Row:
     device: str
     level: BoardLevel
     why: tuple[str, ...]  # What is wrong, a phrase each.
+    level_age_s: float | None  # How long it has had this level; None if it had it when it was first seen.
     state: Document
     info: Document
     health: Document  # Empty unless it is fresh.
@@ -54,20 +61,35 @@ class Row:
 
     @property
     def model(self) -> str | None:
+        """The bundle in force, or what the configuration calls the model."""
+        folder, version = text_at(self.info, "models.0.folder"), number_at(self.info, "models.0.version")
+        if bundle := folder or text_at(self.info, "models.0.bundle"):
+            return bundle + (f" v{version:g}" if version is not None else "")
         return text_at(self.info, "models.0.name") or text_at(self.health, "worker.model")
 
 
 class Site:
-    """Receives every message that matches `filters`, from at most `max_boards` boards: the others leave no trace."""
+    """Receives every message that matches `filters`. It keeps each board that it has heard, and those expected.
 
-    def __init__(self, root: str, site: str, max_boards: int | None = None) -> None:
+    It hears at most `max_boards` boards: the others leave no trace.
+    """
+
+    def __init__(self, root: str, site: str, max_boards: int | None = None, expected: Iterable[str] = ()) -> None:
         every = Topics(root, site, "+")
         self.filters = (every.state, every.health, every.info, every.alarm("+"))
         self._base = f"{root}/{site}/"
         self._max_boards = max_boards
+        self._expected = {*expected}
+        self._connected_at: float | None = None
         self._boards: dict[str, WatchedBoard] = {}
         self.is_full = False
         """True once a board was left out."""
+
+    def on_connected(self, now: float) -> None:
+        """A broker sends what it retains again; what it does not send soon it has lost."""
+        self._connected_at = now
+        for board in self._boards.values():
+            board.on_connected(now)
 
     def receive(self, message: Message, wall: float) -> bool:
         """Takes a message that came at `wall`, in seconds since 1970; False if it is of no board of this site."""
@@ -85,7 +107,19 @@ class Site:
     def rows(self, now: float) -> list[Row]:
         """The boards at `now`, in seconds of the monotonic clock."""
         self._boards = {device: board for device, board in self._boards.items() if not board.is_gone(now)}
-        return sorted((board.row(now) for board in self._boards.values()), key=lambda row: (row.level, row.device))
+        rows = [board.row(now) for board in self._boards.values()]
+        rows += [self._unheard(device, now) for device in self._expected - self._boards.keys()]
+        return sorted(rows, key=lambda row: (row.level, row.device))
+
+    def _unheard(self, device: str, now: float) -> Row:
+        """A board that is expected and that nothing tells of."""
+        is_missing = self._connected_at is not None and now - self._connected_at >= SETTLE_S
+        level = BoardLevel.MISSING if is_missing else BoardLevel.UNKNOWN
+        unknown: Document = {}
+        return Row(
+            device=device, level=level, why=("nothing heard of it",), level_age_s=None, state=unknown, info=unknown,
+            health=unknown, health_age_s=None, alarms=(),
+        )  # fmt: skip
 
 
 class WatchedBoard:
@@ -99,6 +133,20 @@ class WatchedBoard:
         # The message with the health, and how old it was then by its own time.
         self._health_message: Message | None = None
         self._age_at_receipt_s: float | None = None
+        self._heard_at = now
+        # Since when it has its level, which it had at the first look if there is no time.
+        self._level: BoardLevel | None = None
+        self._level_since: float | None = None
+        # Whether somebody removed its state from the broker, as for a board that is no more.
+        self._is_removed = False
+        # Topics that the broker has not sent again since the last connection, and when it should have.
+        self._unconfirmed: set[str] = set()
+        self._confirm_by = 0.0
+
+    def on_connected(self, now: float) -> None:
+        # Health says how old it is, and info hardly changes.
+        self._unconfirmed = {*self._documents, *self._faults} - {"health", "info"}
+        self._confirm_by = now + SETTLE_S
 
     def receive(self, topic: str, message: Message, wall: float) -> None:
         """A document that cannot be read is reported and leaves the one before it in place."""
@@ -106,9 +154,14 @@ class WatchedBoard:
         if topic not in known and len(known) >= _MAX_DOCUMENTS:
             return
         self._faults.pop(topic, None)
+        self._unconfirmed.discard(topic)
         if not message.payload:
             self._documents.pop(topic, None)
+            self._is_removed |= topic == "state"
             return
+        self._is_removed = False
+        if not message.is_retained:
+            self._heard_at = message.received_at
         try:
             document = object_of(message.payload)
         except ValueError as error:
@@ -147,17 +200,31 @@ class WatchedBoard:
         return self._documents["health"] if is_fresh else {}
 
     def is_gone(self, now: float) -> bool:
-        """True if the broker retains nothing of this board, and it says nothing."""
-        return not (self._documents.keys() - {"health"} or self._faults or self._fresh_health(now))
+        """True if somebody has removed it from the broker, and it says nothing."""
+        return self._is_removed and not (self._documents.keys() - {"health"} or self._faults or self._fresh_health(now))
+
+    def _is_lost(self, now: float) -> bool:
+        """True if the broker came back without its state, and it says nothing: it may have died with the broker."""
+        is_settled = 0 < self._confirm_by <= now
+        return is_settled and not ("state" in self._documents or self._faults or self._fresh_health(now))
 
     def row(self, now: float) -> Row:
+        if now >= self._confirm_by:
+            for topic in self._unconfirmed:
+                self._documents.pop(topic, None)
+                self._faults.pop(topic, None)
+            self._unconfirmed = set()
         alarms = self._active_alarms()
-        level = self._level(now, alarms)
+        level = self._level_at(now, alarms)
+        if level is not self._level:
+            self._level_since = None if self._level in (None, BoardLevel.UNKNOWN) else now
+            self._level = level
         is_silent = level in (BoardLevel.OFFLINE, BoardLevel.STOPPED)
         return Row(
             device=self._device,
             level=level,
             why=tuple(self._why(level, alarms, now)),
+            level_age_s=None if self._level_since is None else now - self._level_since,
             state=self._documents.get("state", {}),
             info=self._documents.get("info", {}),
             health={} if is_silent else self._fresh_health(now),
@@ -176,12 +243,12 @@ class WatchedBoard:
         ]
         return tuple(sorted(active, key=lambda named: (not is_critical(named[1]), named[0])))
 
-    def _level(self, now: float, alarms: tuple[tuple[str, Document], ...]) -> BoardLevel:
+    def _level_at(self, now: float, alarms: tuple[tuple[str, Document], ...]) -> BoardLevel:
         state = self._documents.get("state", {})
         name = state.get("state")
         if name == "stopped":
             return BoardLevel.STOPPED
-        if name == "offline" and state.get("reason") != "starting":
+        if (name == "offline" and state.get("reason") != "starting") or self._is_lost(now):
             return BoardLevel.OFFLINE
         health = self._fresh_health(now)
         if not health:
@@ -200,6 +267,9 @@ class WatchedBoard:
         return BoardLevel.OK if overall == "ok" and name is not None else BoardLevel.UNKNOWN
 
     def _why(self, level: BoardLevel, alarms: tuple[tuple[str, Document], ...], now: float) -> Iterator[str]:
+        if self._is_lost(now):
+            yield f"last heard {duration(now - self._heard_at)} ago, and its broker has lost what it said"
+            return
         state = self._documents.get("state", {})
         if not state and "state" not in self._faults:
             yield "nothing on its topic state"
@@ -284,9 +354,7 @@ def _at(document: Document, path: str) -> Any:
 
 
 def duration(length_s: float) -> str:
-    """`0 s`, `0.5 s`, `45 s`, `12 min`, `5 h`, `3 d`."""
-    if length_s < 1:
-        return f"{length_s:.1g} s"
+    """`0 s`, `45 s`, `12 min`, `5 h`, `3 d`."""
     for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
         if length_s < 120 * size:
             return f"{length_s / size:.0f} {unit}"
@@ -299,6 +367,8 @@ def row_document(row: Row) -> Document:
         "device": row.device,
         "level": row.level.name.lower(),
         "why": list(row.why),
+        "advice": [advice for phrase in (*row.why, row.level.name.lower()) if (advice := advice_on(phrase))],
+        "level_age_s": None if row.level_age_s is None else round(row.level_age_s, 1),
         "health_age_s": None if row.health_age_s is None else round(row.health_age_s, 1),
         "state": row.state,
         "info": row.info,

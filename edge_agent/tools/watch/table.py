@@ -4,18 +4,30 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from edge_agent.core.terminal import UNKNOWN
 from edge_agent.core.wording import printable
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, duration, is_critical, number_at, text_at, time_at
+from edge_agent.tools.watch.advice import advised
+from edge_agent.tools.watch.site import (
+    URGENT,
+    BoardLevel,
+    Document,
+    Row,
+    duration,
+    is_critical,
+    number_at,
+    text_at,
+    time_at,
+)
 
 STYLES = {
-    BoardLevel.CRITICAL: "bold white on red",
+    BoardLevel.MISSING: "bold white on red",
     BoardLevel.OFFLINE: "bold white on red",
     BoardLevel.STALE: "bold black on yellow",
+    BoardLevel.CRITICAL: "bold white on red",
     BoardLevel.DEGRADED: "bold yellow",
     BoardLevel.UNKNOWN: "magenta",
     BoardLevel.STARTING: "cyan",
@@ -23,8 +35,6 @@ STYLES = {
     BoardLevel.STOPPED: "dim",
     BoardLevel.OK: "green",
 }
-# Capitals are seen without colours too.
-URGENT = (BoardLevel.CRITICAL, BoardLevel.OFFLINE, BoardLevel.STALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +43,24 @@ class Column:
     cell: Callable[[Row], str | Text | None]
     needs_width: int = 0  # How many columns a terminal has to have for this one to be shown.
     is_number: bool = True
+    min_width: int = 0  # So that what stands beside it does not move.
 
 
 def site_view(
-    rows: Sequence[Row], *, site: str, broker: str, trouble: str | None, width: int, wall: float, clock: str
+    rows: Sequence[Row],
+    *,
+    site: str,
+    broker: str,
+    trouble: str | None,
+    width: int,
+    wall: float,
+    clock: str,
+    is_compact: bool = False,
 ) -> RenderableType:
-    """The whole view, with any trouble above the table. `wall` is in seconds since 1970, `clock` the time of day."""
+    """The whole view, with any trouble above the table. `wall` is in seconds since 1970, `clock` the time of day.
+
+    is_compact: each board takes one line, and what does not fit into it is cut off.
+    """
     left = Text.assemble((printable(site), "bold"), f"  {len(rows)} board{'' if len(rows) == 1 else 's'}")
     for level, count in sorted(Counter(row.level for row in rows).items()):
         left.append("  ").append(f"{count} {level_word(level)}", STYLES[level])
@@ -49,14 +71,17 @@ def site_view(
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold dim")
     columns = [column for column in TABLE_COLUMNS if width >= column.needs_width]
     for column in columns:
-        table.add_column(column.title, justify="right" if column.is_number else "left", no_wrap=True)
-    table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow="fold")
+        justify: JustifyMethod = "right" if column.is_number else "left"
+        table.add_column(column.title, justify=justify, no_wrap=True, min_width=column.min_width)
+    overflow: OverflowMethod = "ellipsis" if is_compact else "fold"
+    table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow=overflow, no_wrap=is_compact)
     for row in rows:
-        table.add_row(*(_cell(column.cell(row)) for column in columns), _wrong(row, wall))
+        table.add_row(*(_cell(column.cell(row)) for column in columns), _wrong(row, wall, "; " if is_compact else "\n"))
     return Group(head, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
 
 
 def level_word(level: BoardLevel) -> str:
+    """Capitals are seen without colours too."""
     return level.name if level in URGENT else level.name.lower()
 
 
@@ -66,12 +91,15 @@ def _cell(value: str | Text | None) -> Text:
     return Text(printable(value)) if isinstance(value, str) else value
 
 
-def _wrong(row: Row, wall: float) -> Text:
+def _wrong(row: Row, wall: float, separator: str) -> Text:
     lines = [
         Text(printable(_alarm_words(name, alarm, wall)), "bold red" if is_critical(alarm) else "yellow")
         for name, alarm in row.alarms
     ]
-    return Text("\n").join([*lines, *([Text(printable("; ".join(row.why)))] if row.why else [])])
+    why = "; ".join(advised(row.why, row.level.name.lower()))
+    if why and row.level_age_s is not None:
+        why = f"for {duration(row.level_age_s)}: {why}"
+    return Text(separator).join([*lines, *([Text(printable(why))] if why else [])])
 
 
 def _alarm_words(name: str, alarm: Document, wall: float) -> str:
@@ -116,12 +144,12 @@ def _model(row: Row) -> str | None:
 
 TABLE_COLUMNS = (
     Column("BOARD", lambda row: Text(printable(row.device)[:64], "bold"), is_number=False),
-    Column("STATE", lambda row: Text(level_word(row.level), STYLES[row.level]), is_number=False),
-    Column("TEMP", _temperature),
-    Column("QUEUE", _queue),
-    Column("TOK/S", _figure("inference.decode_tok_s")),
-    Column("P95 MS", _figure("inference.latency_ms.p95"), needs_width=100),
-    Column("WATTS", _watts, needs_width=100),
+    Column("STATE", lambda row: Text(level_word(row.level), STYLES[row.level]), is_number=False, min_width=8),
+    Column("TEMP", _temperature, min_width=4),
+    Column("QUEUE", _queue, min_width=5),
+    Column("TOK/S", _figure("inference.decode_tok_s"), min_width=5),
+    Column("P95 MS", _figure("inference.latency_ms.p95"), needs_width=100, min_width=6),
+    Column("WATTS", _watts, needs_width=100, min_width=5),
     Column("MODEL", _model, needs_width=130, is_number=False),
-    Column("AGE", lambda row: None if row.health_age_s is None else duration(row.health_age_s)),
+    Column("AGE", lambda row: None if row.health_age_s is None else duration(row.health_age_s), min_width=6),
 )

@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from edge_agent.core.terminal import fail
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.tools.client import Client
-from edge_agent.tools.watch.site import BoardLevel, Row, Site, duration, row_document
+from edge_agent.tools.watch.site import URGENT, BoardLevel, Row, Site, duration, row_document
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -31,18 +31,22 @@ CONNECT_S = 10.0
 # The messages that a broker has retained follow each other at once.
 QUIET_S = 0.5
 TURN_S = 0.2
-# A board of these levels may still say how old its health is.
-AGE_UNKNOWN = (BoardLevel.UNKNOWN, BoardLevel.STALE)
+# A board of these levels may still be heard, or say how old its health is.
+MAY_CHANGE = (BoardLevel.MISSING, BoardLevel.UNKNOWN, BoardLevel.STALE)
+# Also what a shell or Nagios takes for critical, and for neither fine nor critical.
+EXIT_URGENT, EXIT_NOT_OK = 2, 3
 # On a small board that answers requests meanwhile, drawing is not free.
 REDRAW_S = 0.5
 
 
-def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: float) -> int:
+def watch(
+    mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: float, expected: Iterable[str] = ()
+) -> int:
     """Shows a site until `q` or Ctrl-C. With is_once, as_json, or without a terminal it shows a snapshot.
 
-    Returns the exit code.
+    Boards of `expected` are shown even if nothing is heard of them. Returns the exit code.
     """
-    feed = Feed(mqtt, site)
+    feed = Feed(mqtt, site, expected=expected)
     if as_json:
         return _print_once(feed, wait_s, None)
     from rich.console import Console  # noqa: PLC0415 - JSON needs none of it
@@ -57,16 +61,26 @@ def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: 
 
 
 class Feed:
-    """A site's messages from the broker. The site starts empty after each connection: the broker sends it again."""
+    """A site's messages from the broker."""
 
-    def __init__(self, mqtt: MqttConfig, site: str, *, program: str = "watch", max_boards: int | None = None) -> None:
-        self._root, self.name, self._max_boards = mqtt.root, site, max_boards
-        self._site = Site(mqtt.root, site, max_boards)
+    def __init__(
+        self,
+        mqtt: MqttConfig,
+        site: str,
+        *,
+        program: str = "watch",
+        max_boards: int | None = None,
+        expected: Iterable[str] = (),
+    ) -> None:
+        self._root, self.name = mqtt.root, site
+        self._site = Site(mqtt.root, site, max_boards, expected)
         self.also: frozenset[str] = frozenset()
         """What is subscribed to besides the site's own topics."""
         self.client = Client(f"{program}-{secrets.token_hex(8)}", mqtt, self._site.filters)
         self._connections = 0
-        self._was_connected = self._gets_retained = False
+        self._was_connected = False
+        # Whether the broker has ever sent what it retains to a subscription with wildcards.
+        self._gets_retained = False
         self._asked_by_name: frozenset[str] = frozenset()
         self._lost_at = self._heard_at = time.monotonic()
 
@@ -95,7 +109,10 @@ class Feed:
         """What may be missing although there are boards."""
         if not self.rows or self._gets_retained:
             return None
-        return "the broker, like RabbitMQ, retains nothing for wildcards: a board that publishes nothing is not shown"
+        return (
+            "the broker has sent nothing retained, because it has just started or, like RabbitMQ, sends none for "
+            "wildcards: a board that publishes nothing is shown only with --expect"
+        )
 
     @property
     def trouble(self) -> str | None:
@@ -110,7 +127,7 @@ class Feed:
     def is_settled(self) -> bool:
         """True if there are boards, each said how it is, and the broker sends nothing more."""
         rows, is_quiet = self.rows, time.monotonic() - self._heard_at > QUIET_S
-        is_waiting = any(row.level in AGE_UNKNOWN and row.health_age_s is None for row in rows)
+        is_waiting = any(row.level in MAY_CHANGE and row.health_age_s is None for row in rows)
         return is_quiet and bool(rows) and not is_waiting
 
     def receive(self, timeout_s: float) -> None:
@@ -127,8 +144,8 @@ class Feed:
         self._was_connected = self.client.is_connected
         if self.client.connections != self._connections:
             self._connections = self.client.connections
-            self._site = Site(self._root, self.name, self._max_boards)
-            self._gets_retained, self._asked_by_name = False, frozenset()
+            self._site.on_connected(time.monotonic())
+            self._asked_by_name = frozenset()
             self._replace_subscriptions()
         if message is not None:
             self._heard_at = time.monotonic()
@@ -151,7 +168,7 @@ class Feed:
         if wanted != subscriptions.wanted:
             subscriptions.replace(wanted)
 
-    def view(self, console: Console) -> RenderableType:
+    def view(self, console: Console, *, is_compact: bool = False) -> RenderableType:
         from edge_agent.tools.watch.table import site_view  # noqa: PLC0415 - needs rich
 
         return site_view(
@@ -162,11 +179,14 @@ class Feed:
             width=console.width,
             wall=time.time(),
             clock=time.strftime("%H:%M:%S"),
+            is_compact=is_compact,
         )
 
 
 def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
-    """A snapshot, as a table or, without a console, as JSON. Returns 1 if there is no broker or no board."""
+    """A snapshot, as a table or, without a console, as JSON. Returns 1 if there is no broker or no board, else a code
+    of the worst level.
+    """
     with feed.client:
         feed.client.connect(CONNECT_S)
         give_up_at = time.monotonic() + wait_s
@@ -182,7 +202,10 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
         print(printable_json({"ts": timestamp(), "site": feed.name, "broker": feed.broker, "boards": boards}))
     elif rows:
         console.print(feed.view(console))
-    return 0 if rows else fail(feed.no_boards_text)
+    if not rows:
+        return fail(feed.no_boards_text)
+    worst = rows[0].level
+    return EXIT_URGENT if worst in URGENT else 0 if worst is BoardLevel.OK else EXIT_NOT_OK
 
 
 def _show_live(feed: Feed, console: Console) -> None:
@@ -197,7 +220,10 @@ def _show_live(feed: Feed, console: Console) -> None:
     live = Live(console=console, screen=True, auto_refresh=False)
     with suppress(KeyboardInterrupt), feed.client, _keys_without_echo(), live:
         while not _is_quit_pressed():
-            live.update(feed.view(console), refresh=True)
+            view = feed.view(console)
+            if len(console.render_lines(view)) > console.height:
+                view = feed.view(console, is_compact=True)
+            live.update(view, refresh=True)
             feed.receive(REDRAW_S)
 
 

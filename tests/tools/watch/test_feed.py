@@ -56,6 +56,15 @@ def test_a_board_that_is_heard_is_asked_for_by_name_and_the_others_are_said_to_b
     assert "RabbitMQ" in str(feed.hint)
 
 
+def test_a_broker_that_has_sent_retained_messages_before_is_not_taken_for_rabbitmq() -> None:
+    feed, broker = feed_with(said("state", boards.state(), is_retained=True))
+    broker.connections = 2
+    broker.messages.append(said("health", boards.health(at=time.time()), is_retained=False))
+    feed.receive(0.01)
+    assert [row.device for row in feed.rows] == ["press-04"]
+    assert feed.hint is None
+
+
 def test_a_broker_that_brings_retained_messages_is_asked_for_nothing_more() -> None:
     feed, broker = feed_with(said("state", boards.state(), is_retained=True))
     assert not any(BASE in topic for topic in broker.subscribed)

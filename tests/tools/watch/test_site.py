@@ -1,6 +1,7 @@
 """Messages of a site go in, rows of its boards come out."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,8 +28,8 @@ FIELDS = [
 class Bus:
     """A site whose boards say something at a time, in seconds since the connection."""
 
-    def __init__(self) -> None:
-        self.site = Site("edgeai/v1", "hall1")
+    def __init__(self, expected: Sequence[str] = ()) -> None:
+        self.site = Site("edgeai/v1", "hall1", expected=expected)
 
     def say(self, at: float, topic: str, payload: bytes, *, device: str = "board1", **properties: Any) -> None:
         self.say_on(at, f"edgeai/v1/hall1/{device}/{topic}", payload, **properties)
@@ -193,6 +194,65 @@ def test_a_reason_that_is_an_alarm_is_shown_once(bus: Bus) -> None:
     assert bus.row(2).why == ()
 
 
+def test_a_board_is_kept_when_its_broker_comes_back_without_it(bus: Bus) -> None:
+    online(bus)
+    bus.say(1, "info", boards.info())
+    bus.say(1, "alarm/disk-low", boards.alarm("3 MB"))
+    bus.site.on_connected(1100.0)
+    assert [row.device for row in bus.site.rows(1100.0)] == ["board1"]
+    row = bus.row(104)
+    assert (row.level, row.alarms, row.model) == (BoardLevel.OFFLINE, (), "qwen2.5-0.5b")
+    assert row.why == ("last heard 103 s ago, and its broker has lost what it said",)
+    online(bus, 105)
+    assert bus.level(106) is BoardLevel.OK
+
+
+def test_a_living_board_is_not_offline_while_its_broker_comes_back(bus: Bus) -> None:
+    online(bus)
+    bus.site.on_connected(1005.0)
+    assert [bus.level(at) for at in (6, 9, 31)] == [BoardLevel.OK, BoardLevel.UNKNOWN, BoardLevel.OFFLINE]
+
+
+def test_what_the_broker_sends_again_stays(bus: Bus) -> None:
+    online(bus)
+    bus.site.on_connected(1005.0)
+    bus.say(5, "state", boards.state(), retained=True)
+    assert (bus.level(9), bus.level(31)) == (BoardLevel.OK, BoardLevel.STALE)
+
+
+def test_a_silent_board_without_a_state_is_kept_as_stale(bus: Bus) -> None:
+    bus.say(0, "health", boards.health())
+    assert bus.level(40) is BoardLevel.STALE
+
+
+def test_expected_boards_are_missing_until_they_are_heard() -> None:
+    bus = Bus(expected=["board1", "board2"])
+    assert {row.level for row in bus.site.rows(1000.0)} == {BoardLevel.UNKNOWN}
+    bus.site.on_connected(1000.0)
+    online(bus)
+    assert bus.devices(4) == ["board2", "board1"]
+    missing, heard = bus.site.rows(1004.0)
+    assert (missing.level, heard.level) == (BoardLevel.MISSING, BoardLevel.OK)
+    assert row_document(missing)["why"] == ["nothing heard of it"]
+    for topic in ("state", "health"):
+        bus.say(5, topic, b"")
+    assert {row.level for row in bus.site.rows(1006.0)} == {BoardLevel.MISSING}
+
+
+def test_the_time_of_a_level_counts_from_its_change(bus: Bus) -> None:
+    online(bus)
+    assert bus.row(1).level_age_s is None
+    bus.say(5, "state", boards.will())
+    assert bus.row(5).level_age_s == 0
+    assert bus.row(65).level_age_s == 60
+
+
+def test_the_model_is_the_bundle_in_force(bus: Bus) -> None:
+    online(bus)
+    bus.say(0, "info", boards.encoded({"models": [{"name": "default", "folder": "pumps-2", "version": 2}]}))
+    assert bus.row(1).model == "pumps-2 v2"
+
+
 def test_a_board_whose_topics_were_cleared_is_gone(bus: Bus) -> None:
     online(bus)
     bus.say(1, "info", boards.info())
@@ -236,7 +296,7 @@ def test_the_worst_board_comes_first_then_by_name(bus: Bus) -> None:
         bus.say(0, "state", boards.state(), device=device)
         bus.say(0, "health", boards.health(overall=overall), device=device)
     bus.say(0, "state", boards.will(), device="off")
-    assert bus.devices(1) == ["m", "off", "d", "a", "board1", "z"]
+    assert bus.devices(1) == ["off", "m", "d", "a", "board1", "z"]
 
 
 def test_other_topics_and_other_sites_are_ignored(bus: Bus) -> None:

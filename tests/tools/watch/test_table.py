@@ -12,14 +12,33 @@ from tests.tools.watch.scenes import mixed_site, plain, play, row_of, say
 
 def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
     lines = plain(mixed_site(), 140)
-    assert lines[0].startswith("hall1  6 boards  1 CRITICAL  1 OFFLINE  1 STALE  1 degraded  2 ok")
+    assert lines[0].startswith("hall1  6 boards  1 OFFLINE  1 STALE  1 CRITICAL  1 degraded  2 ok")
     assert [line.split()[0] for line in lines[2:] if not line.startswith(" ")] == [
-        *("press-04", "oven-2", "lathe-01", "press-05", "cabinet", "conveyor-01")
+        *("oven-2", "lathe-01", "press-04", "press-05", "cabinet", "conveyor-01")
     ]
-    text = "\n".join(lines)
+    text = " ".join(" ".join(lines).split())
     assert "!! overheating for 4 min: 84.4 °C, the limit is" in text
-    assert "connection-lost; last health 110 s ago" in text
+    assert "connection-lost: check its power and network" in text
+    assert "last health 110 s ago" in text
     assert "last health 90 s ago, due every 10 s" in text
+
+
+def test_nothing_moves_while_ages_and_figures_change() -> None:
+    def column_of_wrong(**changes: Any) -> int:
+        site = Site("r", "hall1")
+        play(site, "b", **changes)
+        return plain(site)[1].index("WHAT")
+
+    quiet = column_of_wrong(queue__depth=2, inference__decode_tok_s=3.2)
+    assert column_of_wrong(queue__depth=57, inference__decode_tok_s=643, at=200.0) == quiet
+
+
+def test_a_board_of_a_compact_view_takes_one_line() -> None:
+    lines = plain(mixed_site(), is_compact=True)
+    assert [line.split()[0] for line in lines[2:]] == [
+        *("oven-2", "lathe-01", "press-04", "press-05", "cabinet", "conveyor-01")
+    ]
+    assert lines[2].endswith("…")
 
 
 def test_unknown_is_a_dash_and_zero_is_zero() -> None:

@@ -1,0 +1,64 @@
+"""What an operator should do, a sentence each, by the names that boards and `watch` use."""
+
+from collections.abc import Sequence
+
+ADVICE = {
+    # Levels of `watch`, where no reason says more
+    "missing": "check its power, its network and its `device.id`",
+    "offline": "check its power and network, then `systemctl status edge-agent` on it",
+    "stale": "it hangs, or lost power together with the broker: check its power, then restart edge-agent",
+    "unknown": "wait three intervals, then check whether your user may read its topics",
+    "starting": "its model is loading: wait, which takes minutes on a slow card",
+    "stopped": "`systemctl start edge-agent` on it, unless this is intended",
+    # Reasons of `state`
+    "connection-lost": "check its power and network, then `systemctl status edge-agent` on it",
+    "model-load-failed": "follow the reason, then run `edge-agent doctor` on it",
+    "model-changed": "wait: it restarts and verifies the files",
+    "drain command": "send `edge-agent command resume`, unless this is intended",
+    "stopping": "wait: it finishes its requests",
+    # Reasons of `health`
+    "data-connection-lost": "no requests reach it: look for `cannot connect` in its log",
+    "model-not-loaded": "no model answers: wait a minute, then run `edge-agent doctor`",
+    "model-fallback": "the switched bundle does not open: copy it again, then send `model-switch`",
+    "worker-silent": "an answer is overdue: wait, the worker is ended after 120 s",
+    "connection-unstable": "look for a second agent of this name, or a bad radio link",
+    "publishing-refused": "its log names the topic: let its user write",
+    "subscription-refused": "its log names the topic: let its user read",
+    "requests-in-memory-only": "its disk is full, broken or read-only: free or replace it, then restart edge-agent",
+    "requests-lost": "its database was damaged: check the card, then restart edge-agent",
+    "draining": "send `edge-agent command resume`, unless this is intended",
+    "queue-full": "send fewer requests, or add a board",
+    "limited": "it slows itself down: look at temperature, power supply and memory",
+    "sensor-errors": "a sensor of the board cannot be read: see `dmesg`",
+    "promise-unproven": "it gives no answers: answer its audits, or remove `min_accuracy` for now",
+    "signals-stale": "a machine lacks a value: look at its sensors, and at `signals` in the board's health",
+    # Alarms, whose own messages are longer
+    "overheating": "cool it, or send fewer requests",
+    "throttled": "check its cooling and power supply",
+    "undervoltage": "use a stronger power supply and a shorter cable",
+    "memory-low": "stop other programs, lower `engine.context_tokens`, or use a smaller model",
+    "disk-low": "remove old models and logs",
+    "worker-crash-loop": "read its log, free memory, run `edge-agent doctor`, or roll the model back",
+    "model-quality": "do not trust its answers: run `edge-agent doctor`, copy the bundle again",
+    "model-expired": "switch to a newer bundle",
+    "revocations": "copy the newest list, its signature and the keys to it, or switch to another bundle",
+    "accuracy-low": "look at the inputs of the task, and answer its audits",
+    "input-drift": "look at the inputs of the task, and answer some audits",
+    "odd-inputs": "look at the sensor that the message names",
+    "duplicate-client-id": "give each board its own `device.id`",
+    "queue-overload": "send fewer requests, add a board, or set priorities",
+    "pool-unreachable": "run `edge-agent doctor`; meanwhile other boards answer",
+    "pool-backlog": "add a board, or send fewer requests",
+}
+
+
+def advice_on(phrase: str) -> str | None:
+    """What to do about a phrase such as `connection-lost` or `model-load-failed: no such file`."""
+    return ADVICE.get(phrase) or ADVICE.get(phrase.split(":", maxsplit=1)[0])
+
+
+def advised(phrases: Sequence[str], level: str) -> list[str]:
+    """What is wrong, each phrase with what to do about it; that of the level where no phrase has any."""
+    if level in ADVICE and not any(map(advice_on, phrases)):
+        return [": ".join(("; ".join(phrases), ADVICE[level])) if phrases else ADVICE[level]]
+    return [f"{phrase}: {advice}" if (advice := advice_on(phrase)) else phrase for phrase in phrases]

@@ -1,0 +1,55 @@
+"""Which boards a site should have, from an Ansible inventory or a plain list."""
+
+import re
+from pathlib import Path
+
+from edge_agent.core.topics import NAME_PATTERN
+from edge_agent.core.wording import shown
+
+_RANGE = re.compile(r"\[(\d+):(\d+)\]")
+_MAX_BOARDS = 10_000
+
+
+def expected_boards(path: Path, site: str) -> list[str]:
+    """The boards that the file names for the site. Raises OSError; ValueError with the reason.
+
+    Of an inventory in YAML, these are the hosts of the group with the site's name, or all hosts if there is no such
+    group. Any other file has a name per line.
+    """
+    lines = [line.split(" #")[0].rstrip() for line in path.read_text("utf-8").splitlines()]
+    lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#") and line != "---"]
+    is_inventory = any(line.strip() == "hosts:" for line in lines)
+    names = _hosts(lines, site) if is_inventory else [line.strip() for line in lines]
+    boards = list(dict.fromkeys(board for name in names for board in _expanded(name)))
+    if wrong := next((board for board in boards if not re.fullmatch(NAME_PATTERN, board)), None):
+        raise ValueError(f"should name boards, each by 1 to 64 letters, digits, _ or - (got {shown(wrong)})")
+    if not 1 <= len(boards) <= _MAX_BOARDS:
+        raise ValueError(f"should name 1 to {_MAX_BOARDS} boards of the site {site} (got {len(boards)})")
+    return boards
+
+
+def _hosts(lines: list[str], site: str) -> list[str]:
+    """The keys right below `hosts:`. Block mappings alone nest groups and hosts, so indentation is all that counts."""
+    # The open keys, each with its indentation, from the outermost one.
+    parents: list[tuple[int, str]] = []
+    found: list[tuple[str, bool]] = []
+    has_group = False
+    for line in lines:
+        indent, key = len(line) - len(line.lstrip()), line.strip().split(": ")[0].removesuffix(":").strip("'\"")
+        parents = [parent for parent in parents if parent[0] < indent]
+        groups = [name for _, name in parents]
+        if groups[-1:] == ["hosts"]:
+            found.append((key, site in groups))
+        has_group |= key == site and groups[-1:] in ([], ["children"])
+        parents.append((indent, key))
+    return [host for host, is_of_site in found if is_of_site or not has_group]
+
+
+def _expanded(name: str) -> list[str]:
+    """Ansible's `press-[01:50]` as its names."""
+    bounds = _RANGE.search(name)
+    if bounds is None:
+        return [name]
+    first, last = bounds.groups()
+    numbers = range(int(first), min(int(last), int(first) + _MAX_BOARDS) + 1)
+    return [f"{name[: bounds.start()]}{number:0{len(first)}d}{name[bounds.end() :]}" for number in numbers]
