@@ -464,9 +464,10 @@ def _doctor(options: argparse.Namespace) -> int:
     """Checks whether this board can serve its configuration.
 
     Each line says what to do. As root it also checks what the service's account may read and write. It loads the model
-    in a worker of its own, and asks the canaries of its bundle; a running agent is not asked.
-    With --host it reads no configuration and checks only whether that broker accepts that board; --config-only and
-    --bundle do not go with it. --json does not go with --config-only.
+    in a worker of its own, and asks the canaries of its bundle. Of a running agent it reports state, health and alarms,
+    except with --broker.
+    With --host it reads no configuration: it checks whether that broker accepts that board, and reports on its agent.
+    --config-only and --bundle do not go with it. --json does not go with --config-only.
     Exit codes: 0 good, 1 a check failed, 64 usage, 78 bad configuration, with --config-only.
     """
     if options.host is None:

@@ -14,6 +14,21 @@ class StateInUseError(Exception):
     """Another process has the folder."""
 
 
+def is_locked(state_dir: Path) -> bool:
+    """Whether a process uses the folder now; False where that cannot be told."""
+    try:
+        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(folder)
+    return False
+
+
 @contextmanager
 def locked(state_dir: Path) -> Iterator[None]:
     """One agent per `state_dir`: a second one would answer, and forget, the requests of the first.

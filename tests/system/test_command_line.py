@@ -109,6 +109,7 @@ def test_ask_prints_the_reply_and_returns_its_exit_code(
     checked = edge_agent("doctor", *board, "--device", site.base.split("/")[-1])
     assert checked.returncode == 0, checked.stdout
     assert next(line.split()[1] for line in checked.stdout.splitlines()) == "broker"
+    assert re.search(r"^\w+ +agent +it is online, ", checked.stdout, re.MULTILINE)
     assert "configuration" not in checked.stdout
     bad = ask("triage", '{"note": normal}')
     assert bad.returncode == 64

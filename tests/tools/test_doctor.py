@@ -15,6 +15,7 @@ from edge_agent.board.monitor import read_with_rates
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.pipe import Student, TaskPrefix
+from edge_agent.core.state_lock import is_locked, locked
 from edge_agent.loader import load_config
 from edge_agent.models.canaries import RenderedCanaries
 from edge_agent.models.record import Record, write_record
@@ -23,6 +24,7 @@ from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, system
 from edge_agent.tools.doctor.broker import (
+    agent_check,
     connection_check,
     features_check,
     name_check,
@@ -278,10 +280,49 @@ def test_a_faulty_list_of_revocations_is_warned_of_also_where_only_the_broker_is
 
 
 def test_another_board_of_this_name_is_warned_of() -> None:
-    assert name_check(b'{"state": "online"}', "b", is_running=False).verdict is Verdict.WARNING
-    assert name_check(b'{"state": "online"}', "b", is_running=True).verdict is Verdict.GOOD
-    assert name_check(b'{"state": "offline"}', "b", is_running=False).verdict is Verdict.GOOD
-    assert name_check(b"\xff", "b", is_running=False).verdict is Verdict.GOOD
+    assert name_check({"state": "online"}, "b", is_running=False).verdict is Verdict.WARNING
+    assert name_check({"state": "online"}, "b", is_running=True).verdict is Verdict.GOOD
+    assert name_check({"state": "offline"}, "b", is_running=False).verdict is Verdict.GOOD
+    assert name_check({}, "b", is_running=False).verdict is Verdict.GOOD
+
+
+def test_an_agent_with_this_state_folder_is_the_own_one(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path / "none")
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+
+
+ONLINE = {"state": "online", "session": "s1", "reason": None}
+LOOP = {"session": "s1", "message": "the worker ended 3 times: read the log"}
+CRITICAL = {"session": "s1", "overall": "critical", "reasons": ["worker-crash-loop", "model-not-loaded"]}
+UNLOADED = {"state": "offline", "session": "s1", "reason": "model-load-failed: cut off"}
+
+
+@pytest.mark.parametrize(
+    ("retained", "verdict", "found"),
+    [
+        ({}, None, ""),
+        ({"state": {"state": "stopped"}}, None, ""),
+        ({"state": {"state": "offline", "reason": "connection-lost"}}, Verdict.WARNING, "offline (connection-lost)"),
+        ({"state": {"state": "offline", "reason": "starting"}}, Verdict.WARNING, "offline (starting)"),
+        ({"state": ONLINE, "health": {"session": "s1", "overall": "ok", "reasons": []}}, Verdict.GOOD, "online, ok"),
+        (
+            {"state": ONLINE, "health": CRITICAL, "alarm/worker-crash-loop": LOOP, "alarm/disk-low": {}},
+            Verdict.FAILED,
+            "online, critical; worker-crash-loop: the worker ended 3 times: read the log; model-not-loaded",
+        ),
+        # Of an earlier process.
+        ({"state": ONLINE, "alarm/disk-low": {**LOOP, "session": "s0"}}, Verdict.WARNING, "online, without health"),
+        ({"state": UNLOADED, "health": CRITICAL}, Verdict.FAILED, "offline (model-load-failed: cut off), critical"),
+    ],
+)
+def test_what_the_agent_says_of_itself_is_reported(
+    retained: dict[str, Any], verdict: Verdict | None, found: str
+) -> None:
+    checks = list(agent_check(retained))
+    assert [check.verdict for check in checks] == ([] if verdict is None else [verdict])
+    assert all(check.found.startswith(f"it is {found}") for check in checks)
 
 
 BOARD_1 = 'username = "board1"'

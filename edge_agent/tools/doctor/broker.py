@@ -9,8 +9,8 @@ from typing import Any
 
 from edge_agent.core.config import Config, MqttConfig
 from edge_agent.core.messages import clear_retained, json_publication
-from edge_agent.core.topics import Topics
-from edge_agent.core.wording import shown
+from edge_agent.core.topics import Topics, matches
+from edge_agent.core.wording import cut, shown
 from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.mqtt.link import KEEPALIVE_S, FailedAt
 from edge_agent.tools.client import Client, object_or_empty
@@ -38,14 +38,24 @@ _TLS_ADVICE = {
     "self-signed": _OTHER_CA_ADVICE,
     "issuer certificate": _OTHER_CA_ADVICE,
 }
+_STATE_ADVICE = {
+    "starting": "wait until its model is loaded; on a slow card the first load takes minutes",
+    "connection-lost": "look at its log: journalctl -u edge-agent",
+}
+_REASON_ADVICE = "what to do about each is in the tables Reasons and Alarms of the page Troubleshooting"
 _LISTENER_ADVICE = (
     "check that mqtt.port is the broker's TLS listener (usually 8883), that mqtt.tls.ca_file is the authority of "
     "its certificate and that mqtt.host is a name in it; or remove [mqtt.tls]"
 )
 
 
-def broker_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
-    """Checks each broker, then sends messages through the first that accepts. is_running: whether the service runs."""
+def broker_checks(config: Config, *, is_running: bool, reports_agent: bool) -> Iterator[Check]:
+    """Checks each broker, then sends messages through the first that accepts.
+
+    Args:
+        is_running: Whether the agent runs.
+        reports_agent: Whether what the agent says of itself is to be reported, too.
+    """
     client_id = f"{config.device.site}.{config.device.id}.doctor"
     is_accepted = False
     for host in config.mqtt.hosts:
@@ -53,7 +63,7 @@ def broker_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
         is_accepted |= check.verdict is Verdict.GOOD
         yield check
     if is_accepted:
-        yield from traffic_checks(config, client_id, is_running=is_running)
+        yield from traffic_checks(config, client_id, is_running=is_running, reports_agent=reports_agent)
 
 
 def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
@@ -86,14 +96,15 @@ def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
     return failed("broker", found, f"check mqtt.protocol, and whether the broker's listener requires {also}")
 
 
-def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterator[Check]:
+def traffic_checks(config: Config, client_id: str, *, is_running: bool, reports_agent: bool = False) -> Iterator[Check]:
     """Publishes events on `event/doctor`, and one message below `<root>/reply`.
 
     Requests that arrive meanwhile are not answered.
     """
     topics, token = config.topics, secrets.token_hex(8)
     event_topic = topics.event("doctor")
-    wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *config.reading_filters}
+    own = {topics.state, topics.health, topics.alarm("+")}
+    wanted = {topics.all_requests, topics.all_commands, event_topic, *own, *config.reading_filters}
     with Client(client_id, config.mqtt, wanted) as board:
         if not board.connect(WAIT_S):
             return
@@ -101,10 +112,12 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
         if config.mqtt.protocol == "5":
             yield features_check(link.limits, config.queue.max_payload_bytes)
         link.publish(json_publication(event_topic, {"token": token}))
-        state, is_back = b"", False
+        # What the agent of this board last said of itself.
+        retained: dict[str, dict[str, Any]] = {}
+        is_back = False
         for message in board.messages(WAIT_S):
-            if message.topic == topics.state:
-                state = message.payload
+            if any(matches(text, message.topic) for text in own):
+                retained[message.topic.removeprefix(f"{topics.base}/")] = object_or_empty(message.payload)
             elif message.topic == event_topic and token.encode() in message.payload:
                 is_back = True
                 break
@@ -112,13 +125,15 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool) -> Itera
         refused += [(f"publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
         yield rights_check(refused, topics.base, is_back=is_back)
         if not is_back:
-            yield name_check(state, topics.base, is_running=is_running)
+            yield name_check(retained.get("state", {}), topics.base, is_running=is_running)
             return
         shared_replies = f"{config.mqtt.root}/reply"
         if config.mqtt.protocol == "5" and f"{shared_replies}/#" in config.reply_topics:
             yield replies_check(board, shared_replies)
         yield _unless_lost(board, retained_check(board, topics))
-        yield name_check(state, topics.base, is_running=is_running)
+        yield name_check(retained.get("state", {}), topics.base, is_running=is_running)
+        if reports_agent:
+            yield from agent_check(retained)
         with Client(f"{client_id}.caller", config.mqtt, ()) as caller:
             yield _round_trip(board, caller, topics)
 
@@ -181,16 +196,48 @@ def replies_check(board: Client, place: str) -> Check:
     )
 
 
-def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
+def name_check(state: dict[str, Any], base: str, *, is_running: bool) -> Check:
     """Whether another board uses this name, by the state that the broker retains of this board."""
-    current = object_or_empty(state).get("state")
+    current = state.get("state")
     if current in ("online", "draining") and not is_running:
         return warning(
             "name",
-            f"an agent is {current} as {base}, although no service runs here",
-            "if no agent was started here by hand, another board has this device.id: give each its own",
+            f"an agent is {current} as {base}, although none runs here with this state_dir",
+            "if it runs in a container or with another state_dir, all is well; otherwise another board has this "
+            "device.id: give each its own",
         )
     return good("name", f"{base} is {shown(current) if current else 'not known to the broker yet'}")
+
+
+def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
+    """What the agent of this board says of itself. retained: its state, health and alarms by the end of the topic."""
+    state, health = retained.get("state", {}), retained.get("health", {})
+    current, reason = state.get("state"), state.get("reason")
+    if not isinstance(current, str) or current == "stopped":
+        return
+    told = cut(current if reason is None else f"{current} ({reason})")
+    if current == "offline" and reason in ("starting", "connection-lost"):
+        yield warning("agent", f"it is {told}", _STATE_ADVICE[reason])
+        return
+    alarms = {
+        topic.removeprefix("alarm/"): cut(str(document.get("message")))
+        for topic, document in retained.items()
+        if topic.startswith("alarm/") and document and document.get("session") == state.get("session")
+    }
+    reasons = [name for name in object_list(health.get("reasons")) if name not in alarms]
+    faults = [*(f"{name}: {message}" for name, message in alarms.items()), *map(cut, reasons)]
+    overall = health.get("overall") if health.get("session") == state.get("session") else None
+    found = "; ".join([f"it is {told}" + (f", {cut(str(overall))}" if overall else ", without health"), *faults])
+    is_critical = current == "offline" or overall == "critical"
+    if overall == "ok" and not is_critical:
+        yield good("agent", found)
+    else:
+        yield (failed if is_critical else warning)("agent", found, _REASON_ADVICE)
+
+
+def object_list(value: Any) -> list[str]:
+    """The texts of a list that a message holds; none where it holds none."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def retained_check(board: Client, topics: Topics) -> Check:

@@ -13,6 +13,7 @@ from edge_agent.core.config import Config, DeviceConfig, ModelConfig
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.pipe import ECHO_MODEL
+from edge_agent.core.state_lock import is_locked
 from edge_agent.core.wording import printable
 from edge_agent.loader import DEFAULT_PATH, load_config, signing_key_faults
 from edge_agent.models.record import revocations_hint
@@ -48,12 +49,12 @@ def bus_checks(bus: Bus) -> Iterator[Check]:
     """What the board would find at this broker. Its service may run, elsewhere."""
     device = DeviceConfig(site=bus.site, id=bus.device)
     config = Config(device=device, mqtt=bus.mqtt, models={"default": ModelConfig(path=Path(ECHO_MODEL))})
-    yield from broker_checks(config, is_running=True)
+    yield from broker_checks(config, is_running=True, reports_agent=True)
 
 
-def _broker_and_pool_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
+def _broker_and_pool_checks(config: Config, *, is_running: bool, reports_agent: bool) -> Iterator[Check]:
     """The broker, and the pool if there is one."""
-    yield from broker_checks(config, is_running=is_running)
+    yield from broker_checks(config, is_running=is_running, reports_agent=reports_agent)
     if config.pool is not None:
         yield pool_check(config)
 
@@ -80,11 +81,12 @@ def checks(
         yield skipped("configuration", f"{config_path} does not exist, so the bundle is checked with defaults")
     root = config.board.root
     board = Board(root, config.models_dir)
-    is_running = is_service_active()
+    is_running = is_service_active() or is_locked(config.state_dir)
     if bundle is None and (hint := revocations_hint(config)):
         yield warning("revocations", hint, "copy your newest list, its signature and the keys to the board")
     if is_broker_only:
-        yield from _broker_and_pool_checks(config, is_running=is_running)
+        # A board must be able to get another configuration whatever its agent says.
+        yield from _broker_and_pool_checks(config, is_running=is_running, reports_agent=False)
         return
     reading = read_with_rates(board)
     if bundle is None:
@@ -95,7 +97,7 @@ def checks(
         yield system.disk(config.models_dir, reading)
         yield system.state(config.state_dir)
         yield system.files(config, config_path)
-        yield from _broker_and_pool_checks(config, is_running=is_running)
+        yield from _broker_and_pool_checks(config, is_running=is_running, reports_agent=True)
         if config.signals:
             yield from signals_checks(config)
         if faults := signing_key_faults(config):
