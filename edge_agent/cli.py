@@ -227,8 +227,9 @@ def _schema(options: argparse.Namespace) -> int:
 def _ask(options: argparse.Namespace) -> int:
     """Sends one request and prints the reply.
 
-    Exit codes: 0 the reply is ok, 1 no broker or no reply in time, 2 the reply has another status, 64 usage, 78 bad
-    configuration.
+    It reads the board's state first, and sends nothing to a board that is stopped, cut off or unknown to the broker.
+    Exit codes: 0 the reply is ok, 1 no broker, no board or no reply in time, 2 the reply has another status, 64 usage,
+    78 bad configuration.
     """
     from edge_agent.tools.ask import ask, parse_input
 

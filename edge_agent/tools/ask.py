@@ -1,6 +1,7 @@
 """`edge-agent ask`: one request over MQTT, as any client would send it."""
 
 import secrets
+import time
 from typing import Any
 
 from edge_agent.core.envelope import is_json
@@ -13,6 +14,8 @@ from edge_agent.tools.client import Client, object_or_empty
 
 # A reply that says `expired` may arrive this long after the deadline.
 GRACE_S = 5.0
+# A retained state comes with the subscription.
+STATE_WAIT_S = 3.0
 
 
 def parse_input(text: str) -> Any:
@@ -25,6 +28,7 @@ def ask(
 ) -> dict[str, Any]:
     """Asks the board, or a pool of the site, and returns the terminal reply. Raises NoAnswerError.
 
+    A board that is not there, by its state, is not asked.
     `fields` are further fields of the envelope.
     """
     mqtt, state_topic = bus.mqtt, bus.topics.state
@@ -33,25 +37,50 @@ def ask(
     reply_topic = ask_reply_topic(mqtt.root, request_id)
     envelope = {**fields, "id": request_id, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
     timeout_s = deadline_ms / 1000 + GRACE_S
-    state = ""
+    state: dict[str, Any] = {}
     # A board that refuses this reply topic says so on the task's default one.
     filters = {reply_topic, topics.response(task), *({state_topic} if pool is None else ())}
     with Client(f"ask-{request_id}", mqtt, filters) as client:
         if not client.connect(timeout_s):
             raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
+        if pool is None:
+            state = _state_of_board(client, bus)
         client.link.publish(json_publication(topics.request(task), envelope))
-        for message in client.messages(timeout_s):
+        give_up_at = time.monotonic() + timeout_s
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            message = client.receive(left_s)
+            if not client.is_connected:
+                lost = f"the connection to the broker {mqtt.brokers} was lost: {client.reason}"
+                raise NoAnswerError(f"{lost}; {topics.base} may have the request all the same")
+            if message is None:
+                continue
             document = object_or_empty(message.payload)
             if message.topic == state_topic:
-                state = _state_words(document)
+                state = document
             elif document.get("id") == request_id and document.get("status") != "partial":
                 return document
-    raise NoAnswerError(f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers}){state}")
+    words = "" if state.get("state") == "online" else _words(state)
+    raise NoAnswerError(f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers}){words}")
 
 
-def _state_words(document: dict[str, Any]) -> str:
-    """Why there may be no reply: the board's own state, unless it is online."""
+def _state_of_board(client: Client, bus: Bus) -> dict[str, Any]:
+    """The state of a board that may answer. Raises NoAnswerError if it is away, or is not known to the broker."""
+    where = f"{bus.topics.base} (broker {bus.mqtt.brokers})"
+    for message in client.messages(STATE_WAIT_S):
+        if message.topic == bus.topics.state and message.payload:
+            state = object_or_empty(message.payload)
+            if state.get("state") == "stopped" or state.get("reason") == "connection-lost":
+                raise NoAnswerError(f"{where} cannot answer{_words(state)}, so nothing was sent")
+            return state
+    raise NoAnswerError(
+        f"the broker has no state of {where}, so nothing was sent: check site and device, and whether this account may "
+        f"read {bus.topics.state}"
+    )
+
+
+def _words(document: dict[str, Any]) -> str:
+    """Why there may be no reply: the board's own state."""
     state, reason = document.get("state"), document.get("reason")
-    if state == "online" or not isinstance(state, str):
+    if not isinstance(state, str):
         return ""
     return cut(f"; it is {state} ({reason})" if isinstance(reason, str) else f"; it is {state}")
