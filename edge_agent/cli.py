@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -146,9 +147,14 @@ def _run(options: argparse.Namespace) -> int:
     config = load_config(path, file_faults)
     if not is_echo(in_force(config)) and (missing := missing_extra("engine")):
         return fail(missing)
-    # journald and docker add the time themselves.
-    handlers = [BoundedHandler(sys.stderr)]
-    logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
+    # journald adds the time itself. Its stream is a socket, also in a container, which has no JOURNAL_STREAM.
+    when = "" if stat.S_ISSOCK(os.fstat(sys.stderr.fileno()).st_mode) else "%(asctime)s "
+    logging.basicConfig(
+        level=config.log.level,
+        format=f"{when}%(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+        handlers=[BoundedHandler(sys.stderr)],
+    )
     try:
         with locked(config.state_dir):
             return Agent(config, path, *open_or_stand_in(config)).run()

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -189,7 +190,7 @@ def agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFa
     with running_site(tmp_path_factory.mktemp("agent"), broker_port(protocol), protocol) as site:
         yield site
     log = site.agent.log.splitlines()
-    bad = [line for line in log if line.startswith(("WARNING", "ERROR")) or "Traceback" in line]
+    bad = [line for line in log if re.match(r"(\d\S+ )?(WARNING|ERROR)\b", line) or "Traceback" in line]
     assert not bad, bad
 
 

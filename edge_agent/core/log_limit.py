@@ -14,7 +14,7 @@ MAX_KINDS = 1000
 
 
 class BoundedHandler(logging.StreamHandler[TextIO]):
-    """Writes MAX_LINES of a kind in PERIOD_S; the first one after that says how many were left out.
+    """Writes MAX_LINES of a kind in PERIOD_S. The last one says so, the first one after that how many were left out.
 
     It changes that record, so it must be the only handler.
     """
@@ -35,6 +35,11 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
         self._lines[kind] += 1
         if self._lines[kind] > MAX_LINES:
             return
+        notes = []
         if left_out := self._left_out.pop(kind, 0):
-            record.msg, record.args = f"{record.getMessage()} ({left_out} similar lines were left out)", None
+            notes.append(f"{left_out} similar lines were left out")
+        if self._lines[kind] == MAX_LINES:
+            notes.append(f"further similar lines are left out for {self._ends_at - now:.0f} s")
+        if notes:
+            record.msg, record.args = f"{record.getMessage()} ({'; '.join(notes)})", None
         super().emit(record)

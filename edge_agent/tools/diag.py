@@ -304,7 +304,8 @@ def without_value(fault: str) -> str:
 _ENTRY = re.compile(r"(?P<head>\S+ \S+ (?P<program>[^\s\[]+)\[\d+\]: )(?P<text>.*)")
 # The agent's log as cli.py sets it, the frames of a traceback, and faults that end a start.
 _AGENT_LINE = re.compile(
-    r"(?:INFO|WARNING|ERROR|CRITICAL) edge_agent\.[\w.]+: .*|\s*File \"[^\"]+\", line \d+, in \S+|"
+    r"(?:\d{4}-\d\d-\d\dT[\d:+-]+ )?(?:INFO|WARNING|ERROR|CRITICAL) edge_agent\.[\w.]+: .*|"
+    r"\s*File \"[^\"]+\", line \d+, in \S+|"
     r"Traceback \(most recent call last\):|(?:edge-agent|/\S+\.toml): .*"
 )
 _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning))(?::.*)?")

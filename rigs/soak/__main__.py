@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.out / "agent.log").write_text(log, encoding="utf-8")
     lines = "".join(f"{json.dumps(asdict(one))}\n" for one in samples)
     (options.out / "samples.jsonl").write_text(lines, encoding="utf-8")
-    errors = sum(line.startswith("ERROR") or "Traceback" in line for line in log.splitlines())
+    errors = sum(" ERROR " in line or "Traceback" in line for line in log.splitlines())
     others = {"torn streams": load.torn_streams, "errors in the log": errors, "exit code": exit_code}
     checks = verdict(samples, load.ledger.counts() | others)
     print("asked: " + ", ".join(f"{count} {kind}" for kind, count in sorted(load.asked.items())))

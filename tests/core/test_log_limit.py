@@ -24,10 +24,13 @@ def log() -> Log:
     return Log()
 
 
-def test_a_flood_is_a_bounded_number_of_lines_and_says_how_many_were_left_out(log: Log) -> None:
+def test_a_flood_is_a_bounded_number_of_lines_that_say_when_it_stops_and_how_many_were_left_out(log: Log) -> None:
+    log.now = 100.0
     for number in range(10_000):
         log.logger.info("request refused id=%r", number)
-    assert log.lines == [f"request refused id={number}" for number in range(MAX_LINES)]
+    assert log.lines[:-1] == [f"request refused id={number}" for number in range(MAX_LINES - 1)]
+    last = f"request refused id={MAX_LINES - 1} (further similar lines are left out for {PERIOD_S - 100:.0f} s)"
+    assert log.lines[-1] == last
     log.logger.error("worker ended: %s", "killed by SIGKILL")
     assert log.lines[MAX_LINES:] == ["worker ended: killed by SIGKILL"]
     log.now += PERIOD_S

@@ -210,6 +210,7 @@ def test_what_the_broker_retains_is_in_it(board: Path, broker_port: BrokerPort) 
 OURS = "edge_agent.requests.answers: request"
 LOG_LINES = {
     "INFO edge_agent.retained: state=online reason=None": "INFO edge_agent.retained: state=online reason=None",
+    "2026-11-30T22:18:07+0000 INFO edge_agent.x: ready": "2026-11-30T22:18:07+0000 INFO edge_agent.x: ready",
     f"INFO {OURS} ended task='t' id='a b' status=failed code=internal: it said \"x\"": (
         f"INFO {OURS} ended task=(left out) id=(left out) status=failed code=internal (left out)"
     ),
