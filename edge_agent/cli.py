@@ -98,6 +98,12 @@ def _number(kind: type[int | float], min_value: float, max_value: float, rule: s
     return parse
 
 
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= 64:
+        raise argparse.ArgumentTypeError(f"should be 1 to 64 characters (got {len(text)})")
+    return text
+
+
 def _json_object(text: str) -> dict[str, object]:
     try:
         value = parse_json(text)
@@ -260,6 +266,7 @@ def _ask(options: argparse.Namespace) -> int:
     _value("operation OP", ", ".join(OPERATIONS), choices=OPERATIONS),
     _value("fields FIELDS", "a JSON object, such as '{\"timeout_s\": 5}'", _json_object, nargs="?", default={}),
     _value("--timeout S", "seconds to wait for the result (default: 60, for a model switch 900)", _SECONDS),
+    _value("--by NAME", "who sends it, for events and `info` (default: the account and host)", _name),
     _SIGNING_KEY,
     _bus_options(),
 )
@@ -273,7 +280,7 @@ def _command(options: argparse.Namespace) -> int:
 
     bus = bus_of(options)
     timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
-    return _print_reply(send_command(bus, options.operation, options.fields, timeout_s=timeout_s))
+    return _print_reply(send_command(bus, options.operation, options.fields, timeout_s=timeout_s, by=options.by))
 
 
 @_cli_command(

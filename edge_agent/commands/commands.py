@@ -42,6 +42,8 @@ _QUOTING_CODES = {
 }
 # An empty payload also clears a retained command, which must not carry it out.
 _ALLOWED_EMPTY = ("ping", "health")
+# Operations that change what the board does, apart from model switches, which have events of their own.
+_TOLD = ("drain", "resume", "reload", "quarantine-release")
 # What a reload applies; everything else needs a restart.
 LIVE_TABLES = ("tasks", "queue", "health", "feedback", "commands", "governor", "homeassistant", "log")
 
@@ -109,6 +111,8 @@ class Commands:
             # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
+            if operation in _TOLD:
+                self._status.publish_event("command", {"op": operation, "by": fields.get("by")})
         except CommandError as error:
             reason = "its result says why" if error.code in _QUOTING_CODES else error.message
             log.info("command refused op=%r code=%s: %s", cut(operation), error.code, reason)
@@ -159,11 +163,13 @@ class Commands:
             case "model-switch":
                 wanted = parse_fields(SwitchFields, fields)
                 self._check_can_switch()
-                is_started = self._model_switch.start(wanted.bundle, allow_downgrade=wanted.allow_downgrade)
+                is_started = self._model_switch.start(
+                    wanted.bundle, allow_downgrade=wanted.allow_downgrade, by=wanted.by
+                )
             case "model-rollback":
-                parse_fields(RollbackFields, fields)
+                by = parse_fields(RollbackFields, fields).by
                 self._check_can_switch()
-                is_started = self._model_switch.roll_back()
+                is_started = self._model_switch.roll_back(by=by)
             case "feedback-export":
                 page = parse_fields(ExportFields, fields)
                 return self._dispatcher.admission.answerers.export(page.task, after=page.after, limit=page.limit)

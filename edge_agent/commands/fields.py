@@ -11,6 +11,8 @@ from edge_agent.core.wording import first_fault, shown
 
 # A result holds the command's `id`, and waits for a broker that may be away.
 MAX_COMMAND_BYTES = 1 << 16
+# The most characters in who sends it.
+MAX_BY = 64
 
 
 class CommandFields(BaseModel):
@@ -18,6 +20,8 @@ class CommandFields(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: Any = None
+    by: Annotated[StrictStr, Field(min_length=1, max_length=MAX_BY)] | None = None
+    """Who sends it, as far as it says so."""
     ts: Any = None
     nonce: Any = None
     hmac: Any = None

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, StringConstraints, model_validator
+from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from edge_agent.commands.fields import CommandFields
 from edge_agent.core.clock import timestamp
@@ -54,7 +54,6 @@ class Mark(CommandFields):
     reply_to: StrictStr | None = None  # Required where several callers used the id.
     answer: StrictStr | StrictInt | StrictFloat | None = None  # The right label, or the true number.
     correct: StrictBool | None = None  # Whether the output was right, instead of the label.
-    by: Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)] | None = None  # Who says so.
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -36,6 +36,10 @@ class Record(BaseModel):
     """What a rollback returns to."""
     least_version: int = 0
     """The version that the last switch or rollback put in force; 0 in a file of 0.1.0."""
+    changed_at: str | None = None
+    """When that was; None in a file of 0.1.0, or if the clock was unset."""
+    changed_by: str | None = None
+    """Who sent the command, as far as it said so."""
 
 
 def read_record(config: Config) -> Record | None:

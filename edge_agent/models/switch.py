@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from edge_agent.board.process import resident_mb
 from edge_agent.core.background import in_background
-from edge_agent.core.clock import is_expired
+from edge_agent.core.clock import is_expired, timestamp
 from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError, RevokedError
@@ -64,6 +64,10 @@ class _Attempt:
     source: Path
     how: Literal["switch", "rollback"]
     allow_downgrade: bool
+    by: str | None
+    """Who sent the command, as far as it said so."""
+    changed_at: str | None = None
+    """When the new model was recorded."""
     worker: WorkerClient | None = None
     """The new model's."""
     runs_beside: bool = True
@@ -90,6 +94,7 @@ class ModelSwitch:
         self._previous = None if last is None else last.previous
         # The version that the last switch or rollback put in force; it may not be the one that runs.
         self._min_version = 0 if last is None else last.least_version
+        self._changed = (None, None) if last is None else (last.changed_at, last.changed_by)
 
     @property
     def is_underway(self) -> bool:
@@ -100,7 +105,13 @@ class ModelSwitch:
         """What a rollback returns to; None after a start that fell back to it."""
         return None if self._previous == self._supervisor.model.source else self._previous
 
-    def start(self, bundle: str, *, allow_downgrade: bool) -> bool:
+    def describe(self) -> dict[str, Any]:
+        """What the model's entry in `info` says of switches."""
+        changed_at, changed_by = (None, None) if self._supervisor.model.is_fallback else self._changed
+        previous = self.previous and self.previous.name
+        return {"previous": previous, "changed_at": changed_at, "changed_by": changed_by}
+
+    def start(self, bundle: str, *, allow_downgrade: bool, by: str | None = None) -> bool:
         """Starts a switch to a folder in models_dir. False: this model runs already. Raises CommandError."""
         source = self._config.models_dir / bundle
         # Path.is_dir raises for a name that is too long.
@@ -110,13 +121,13 @@ class ModelSwitch:
             raise CommandError(
                 CommandCode.NOT_FOUND, f"bundle: should be a folder in models_dir: {available} (got {shown(bundle)})"
             )
-        return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
+        return self._start(_Attempt(source.resolve(), "switch", allow_downgrade, by))
 
-    def roll_back(self) -> bool:
+    def roll_back(self, *, by: str | None = None) -> bool:
         """As `start`, to the model that was in force before the last switch."""
         if self.previous is None:
             raise CommandError(CommandCode.NO_PREVIOUS, "there is no switch to undo")
-        return self._start(_Attempt(self.previous, "rollback", allow_downgrade=True))
+        return self._start(_Attempt(self.previous, "rollback", allow_downgrade=True, by=by))
 
     def _start(self, attempt: _Attempt) -> bool:
         if self._attempt is not None:
@@ -237,11 +248,14 @@ class ModelSwitch:
 
     def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
         """From its end on, a start of the agent takes the new model."""
+        attempt.changed_at = timestamp()
         after = record.Record(
             configured=self._config.models["default"].path,
             current=model.source,
             previous=self._previous_after(attempt),
             least_version=model.version or 0,
+            changed_at=attempt.changed_at,
+            changed_by=attempt.by,
         )
         old = self._supervisor.model
 
@@ -271,6 +285,7 @@ class ModelSwitch:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
         self._min_version = model.version or 0
+        self._changed = (attempt.changed_at, attempt.by)
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
         self._dispatcher.on_model_replaced(model)
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))
@@ -278,7 +293,7 @@ class ModelSwitch:
             {"name": each.bundle_name, "folder": each.folder, "version": each.version, "sha256": each.sha256}
             for each in (old, model)
         )
-        event = {"model": model.key, "how": attempt.how, "old": before, "new": after}
+        event = {"model": model.key, "how": attempt.how, "old": before, "new": after, "by": attempt.by}
         data = {"changed": True, **event, "canaries": canary_count, "is_beside": attempt.runs_beside}
         return Switched(ready, event, data)
 
@@ -295,7 +310,7 @@ class ModelSwitch:
         self._dispatcher.is_paused = False
         self._dispatcher.fill_slots(self._now)
         bundle = printable(attempt.source.name)
-        event = {"how": attempt.how, "bundle": bundle, "code": error.code, "message": error.message}
+        event = {"how": attempt.how, "bundle": bundle, "code": error.code, "message": error.message, "by": attempt.by}
         return SwitchFailed(error, event)
 
 

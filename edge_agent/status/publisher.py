@@ -140,7 +140,7 @@ class StatusPublisher:
 
     def _info(self) -> dict[str, Any]:
         """What this board is and what it can do. What only a worker knows is null until one is ready."""
-        ready, previous = self._supervisor.ready, self._model_switch.previous
+        ready = self._supervisor.ready
         return {
             "schema": 1,
             "ts": timestamp(),
@@ -152,7 +152,7 @@ class StatusPublisher:
                 name: {**task.describe(), **self._dispatcher.admission.answerers.describe(task)}
                 for name, task in self._tasks.items()
             },
-            "models": [{**self._supervisor.model.describe(), "previous": previous.name if previous else None}],
+            "models": [{**self._supervisor.model.describe(), **self._model_switch.describe()}],
             "limits": {
                 **{name: getattr(ready, name, None) for name in ("context_tokens", "max_active")},
                 "queue_capacity": self._config.queue.capacity,

@@ -1,18 +1,26 @@
 """`edge-agent command`: one command over MQTT to a board, and its result."""
 
+import getpass
+import os
 import secrets
+import socket
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 from edge_agent.commands.authority import sign
+from edge_agent.commands.fields import MAX_BY
 from edge_agent.core.messages import json_publication
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.client import Client, object_or_empty
 
 
-def send_command(bus: Bus, operation: str, fields: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+def send_command(
+    bus: Bus, operation: str, fields: dict[str, Any], *, timeout_s: float, by: str | None = None
+) -> dict[str, Any]:
     """Sends a command once the board is on the bus, signed where a key is named, and returns the result.
+
+    It says that it is from `by`, or from this account and host.
 
     It is sent once: after a NoAnswerError the command may have been carried out. Raises OSError if the key cannot be
     read.
@@ -41,10 +49,21 @@ def send_command(bus: Bus, operation: str, fields: dict[str, Any], *, timeout_s:
             current = _session(document)
             if session is None and current is not None:
                 session, missing = current, f"no result from {topics.base}"
+                if not str(document.get("version")).startswith("0.1."):  # which refuses this field
+                    fields = {"by": by or _account()[:MAX_BY], **fields}
                 client.link.publish(json_publication(topics.command(operation), _signed(operation, fields, key)))
             elif session is not None and current != session:
                 raise NoAnswerError(f"{missing}, which left the bus or returned to it in the meantime")
     raise NoAnswerError(f"{missing} within {timeout_s:g} s")
+
+
+def _account() -> str:
+    """Who runs this, such as `ana@pc-7`."""
+    try:
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # an account without a name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 def _signed(operation: str, fields: dict[str, Any], key: bytes | None) -> dict[str, Any]:

@@ -25,12 +25,24 @@ class Switch:
 
     def __init__(self) -> None:
         self.is_started: bool | CommandError = True
+        self.by: str | None = None
 
-    def start(self, _bundle: str, *, allow_downgrade: bool) -> bool:
+    def start(self, _bundle: str, *, allow_downgrade: bool, by: str | None) -> bool:
         assert not allow_downgrade
+        self.by = by
         if isinstance(self.is_started, CommandError):
             raise self.is_started
         return self.is_started
+
+
+class Status:
+    """Stands for the StatusPublisher."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def publish_event(self, name: str, document: dict[str, Any]) -> None:
+        self.events.append((name, document))
 
 
 class Office:
@@ -40,6 +52,7 @@ class Office:
         self.published: list[Publication] = []
         self.applied: list[Config] = []
         self.switch = Switch()
+        self.status = Status()
         self.desk = Desk()
         self.commands = Commands(
             settings,
@@ -49,7 +62,7 @@ class Office:
             presence=Presence(settings.topics),
             dispatcher=self.desk.dispatcher,
             model_switch=cast("ModelSwitch", self.switch),
-            status=cast("StatusPublisher", None),
+            status=cast("StatusPublisher", self.status),
         )
 
     def send(self, operation: str, payload: Any) -> None:
@@ -90,6 +103,21 @@ def test_a_switch_is_answered_once_at_its_end() -> None:
     office.switch.is_started = CommandError(CommandCode.SWITCHING, "m")
     office.send("model-switch", {"id": 4, **SWITCH})
     assert office.results == [(1, "ok"), (2, "canaries_differ"), (3, "ok"), (4, "switching")]
+
+
+def test_an_event_says_who_changed_what_a_board_does() -> None:
+    office = Office(ALLOWED)
+    office.send("ping", {"by": "ana"})
+    office.send("drain", {"by": "ana"})
+    office.send("resume", {"id": 1})
+    office.send("drain", {"by": ""})
+    assert office.status.events == [
+        ("command", {"op": "drain", "by": "ana"}),
+        ("command", {"op": "resume", "by": None}),
+    ]
+    assert office.results[-1] == (None, "bad_field")
+    office.send("model-switch", {"by": "ana", **SWITCH})
+    assert office.switch.by == "ana"
 
 
 def test_a_drain_is_answered_at_its_end_or_by_the_next_one() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.clock import parse_timestamp
 from edge_agent.loader import load_config
 from edge_agent.requests.tasks import with_built_in
 from tests.helpers.bundles import BAD, changed, sha256_of
@@ -107,13 +108,13 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
     assert model_of_answer(shared) == one
     pid = worker_pid(shared)
 
-    result = switch(shared, "two")
+    result = switch(shared, "two", by="ana")
 
     old, new = (
         {"name": "pump-demo", "folder": folder, "version": version, "sha256": sha256}
         for folder, version, sha256 in (("one", 1, one), ("two", 2, two))
     )
-    told = {"model": "default", "how": "switch", "old": old, "new": new}
+    told = {"model": "default", "how": "switch", "old": old, "new": new, "by": "ana"}
     assert (result["status"], result["data"]) == (
         "ok", {"changed": True, **told, "canaries": 6, "is_beside": True},
     )  # fmt: skip
@@ -123,6 +124,8 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
     assert model_of_answer(shared) == two
     wait_until(lambda: info(shared)["sha256"] == two, "info tells")
     assert (info(shared)["folder"], info(shared)["previous"], info(shared)["version"]) == ("two", "one", 2)
+    assert parse_timestamp(info(shared)["changed_at"])
+    assert info(shared)["changed_by"] == "ana"
     assert worker_pid(shared) != pid
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the old worker is gone")
 

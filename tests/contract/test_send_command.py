@@ -111,6 +111,20 @@ def test_it_waits_for_a_board_that_is_away_and_ignores_other_results(board: Boar
     assert len(board.client.on(f"{board.base}/cmd/ping")) == 1
 
 
+@pytest.mark.parametrize(("version", "by"), [("0.2.0", "ana@pc-7"), ("0.1.0", None)])
+def test_it_says_who_sends_it_to_boards_that_take_this(
+    board: Board, monkeypatch: pytest.MonkeyPatch, version: str, by: str | None
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "ana")
+    monkeypatch.setattr("socket.gethostname", lambda: "pc-7")
+    document = {"state": "online", "session": "one", "version": version}
+    board.client.publish(f"{board.base}/state", document, retain=True)
+    thread, _ = commanded(board)
+    assert board.hears().get("by") == by
+    board.says("stopped", "one")
+    thread.join()
+
+
 @pytest.mark.parametrize("last", [None, ("offline", "one", "connection-lost"), ("stopped", "one")])
 def test_nothing_is_sent_to_an_absent_board(board: Board, last: tuple[str, ...] | None) -> None:
     if last:

@@ -177,5 +177,5 @@ def test_signing_sample_is_accepted() -> None:
 
 def test_every_event_is_in_the_table() -> None:
     shown = {names(first)[0] for first, *_ in rows(section("mqtt-api", "Events"))}
-    code = (PACKAGE / "agent.py").read_text("utf-8")
+    code = "".join((PACKAGE / name).read_text("utf-8") for name in ("agent.py", "commands/commands.py"))
     assert shown == {*re.findall(r"""publish_event\("([\w-]+)\"""", code), "doctor"}

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import Cancelled, Command, EngineRequest, Event, LoadFailed, SetTasks
@@ -90,7 +91,7 @@ class Board:
             process.deliver(self.answers.get(command.id, right(command.id)))
 
     def ask(self, name: str, **fields: Any) -> None:
-        assert self.switch.start(name, allow_downgrade=fields.get("allow_downgrade", False))
+        assert self.switch.start(name, **{"allow_downgrade": False, **fields})
 
     def tick(self, now: float) -> Switched | SwitchFailed | None:
         """As the agent does."""
@@ -172,8 +173,14 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
     end = board.tick_until(lambda: False, 8.0)
 
     assert isinstance(end, Switched)
-    assert read_record(board.config) == Record(
-        configured=board.folder / "old", current=board.folder / "new", previous=board.folder / "old", least_version=4
+    recorded = read_record(board.config)
+    assert recorded is not None
+    assert recorded == Record(
+        configured=board.folder / "old",
+        current=board.folder / "new",
+        previous=board.folder / "old",
+        least_version=4,
+        changed_at=recorded.changed_at,
     )
     assert (board.worker, old.kills) == (new, 1)
     assert (end.data["canaries"], end.data["is_beside"], end.data["how"]) == (2, True, "switch")
@@ -311,6 +318,20 @@ def test_a_start_that_fell_back_to_the_previous_model_has_no_previous_one(board:
     board.supervisor.model = open_in_force(board.config)
     again = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: None)
     assert again.previous is None
+
+
+def test_who_switched_and_when_outlives_the_agent_but_not_a_fallback(board: Board) -> None:
+    assert board.switch.describe() == {"previous": None, "changed_at": None, "changed_by": None}
+    board.run("plain", by="ana")
+    before = board.switch.describe()
+    assert parse_timestamp(before["changed_at"])
+    assert before == {"previous": "old", "changed_at": before["changed_at"], "changed_by": "ana"}
+    again = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: None)
+    assert again.describe() == before
+    (board.folder / "plain" / "model.gguf").unlink()
+    board.supervisor.model = open_in_force(board.config)
+    again = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: None)
+    assert again.describe() == {"previous": None, "changed_at": None, "changed_by": None}
 
 
 def test_the_new_worker_gets_the_tasks_of_a_reload_that_came_meanwhile(board: Board) -> None:
