@@ -593,7 +593,7 @@ def _tune(options: argparse.Namespace) -> int:
     _value("--port PORT", "the broker's port on 127.0.0.1 (default: a free one)", _PORT),
     _value("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
     _flag("--keep", "keeps it running until Ctrl-C"),
-    extra="demo",
+    extra="engine",
 )
 def _demo(options: argparse.Namespace) -> int:
     """Runs broker, model, agent and sensors on this machine.

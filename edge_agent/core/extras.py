@@ -4,11 +4,9 @@ from importlib.util import find_spec
 
 _ENGINE = ("llama_cpp", "llguidance", "numpy", "cryptography")
 _CONVERT = (*_ENGINE, "gguf", "scipy", "threadpoolctl", "matplotlib")
-# The demonstration finds out by itself whether there is a broker.
 _MODULES = {
     "engine": _ENGINE,
     "convert": _CONVERT,
-    "demo": _CONVERT,
     "plots": ("matplotlib",),
     "pool": ("pika",),
     "recover": (*_CONVERT, "torch", "transformers"),

@@ -1,5 +1,6 @@
 """`edge-agent demo`: broker, converter, agent and sensors on this machine; prints their messages as tables."""
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edge_agent.core.extras import missing_extra
 from edge_agent.core.messages import Publication
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.topics import Topics
@@ -106,15 +108,15 @@ def _print(text: str) -> None:
 
 
 def _convert(work: Path) -> Path:
-    """The bundle of the bundled checkpoint; converted again when the checkpoint is newer."""
+    """The bundle of the bundled checkpoint, unless it was converted before, as in a release. Raises DemoError."""
     bundle = work / f"pump-{QUANTIZATION}"
-    command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
-    command += ["--type", QUANTIZATION, "--name", "pump-demo", "--licence", "apache-2.0", "--no-canaries", "--force"]
-    manifest = bundle / "manifest.json"
-    newest = max(file.stat().st_mtime for file in checkpoint_folder().iterdir())
-    if manifest.is_file() and manifest.stat().st_mtime > newest:
+    if _is_converted(bundle):
         _print(f"model      {bundle} (converted before)")
         return bundle
+    if missing := missing_extra("convert"):
+        raise DemoError(missing)
+    command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
+    command += ["--type", QUANTIZATION, "--name", "pump-demo", "--licence", "apache-2.0", "--no-canaries", "--force"]
     _print(f"converting {checkpoint_folder()} to {QUANTIZATION.upper()}")
     started = time.monotonic()
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -123,6 +125,16 @@ def _convert(work: Path) -> Path:
     size_mb = (bundle / "model.gguf").stat().st_size / 1e6
     _print(f"model      {bundle} ({size_mb:.1f} MB, {time.monotonic() - started:.1f} s)")
     return bundle
+
+
+def _is_converted(bundle: Path) -> bool:
+    """Whether the bundle was made from this very checkpoint."""
+    try:
+        source = json.loads((bundle / "manifest.json").read_bytes())["source"]["files"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    here = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in checkpoint_folder().iterdir()}
+    return bool(source == here)
 
 
 def _config(bundle: Path, port: int) -> str:
