@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--time", required=True, type=int, help="seconds since 1970")
     given = parser.parse_args()
     if given.source.is_dir():
-        components = [component_of(wheel) for wheel in sorted(given.source.glob("*.whl"))]
+        components = [component_of(wheel) for wheel in sorted(given.source.rglob("*.whl"))]
     else:
         components = list(image_components(given.source))
     print(sbom(components, given.name, given.time))

@@ -1,8 +1,10 @@
-"""All wheels that boards need, for Python 3.11, 3.12 and 3.13: `wheelhouse.py aarch64|x86_64` → dist/wheelhouse/<arch>.
+"""All wheels of boards and PCs for Python 3.11 to 3.13: `wheelhouse.py aarch64|x86_64` → dist/wheelhouse/<arch>.
 
 lock.txt has their versions and hashes. `wheelhouse.py lock` writes it anew with the newest that all boards can install.
 The folder's `requirements.txt` names each by version and hash. A board without a package index installs exactly these:
 `pip install --no-index --find-links DIR --require-hashes --requirement DIR/requirements.txt`.
+The folder `pc` in it has what a PC needs besides, for the page and the demonstration, and the demonstration's model;
+`demo.sh` beside it installs both and runs the demonstration.
 Needs the wheel of llama-cpp-python in dist/, which `make wheelhouse` builds. Exit code 1 if a wheel is missing.
 """
 
@@ -17,7 +19,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -25,6 +27,8 @@ from packaging.metadata import Metadata
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
+
+from edge_agent.tools.demo.demo import convert_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "ansible" / "wheels" / "lock.txt"
@@ -39,6 +43,8 @@ _GLIBC_MINOR = 35
 _EPOCH = "315532800"
 # What a board may need of the agent's extras: llama.cpp, and RabbitMQ's client for a pool.
 EXTRAS = ("engine", "pool")
+# What a PC may need: the page, and a broker for the demonstration.
+PC_EXTRAS = ("engine", "web", "broker")
 
 
 def main() -> int:
@@ -59,7 +65,7 @@ def _lock(work: Path) -> int:
     llama = _stand_in_for_llama(work)
     for arch in ARCHITECTURES:
         for python in PYTHONS:
-            _download(work, arch, python, agent)
+            _download(work, arch, python, agent, {*EXTRAS, *PC_EXTRAS})
     wheels = [wheel for wheel in work.glob("*.whl") if wheel not in (agent, llama)]
     LOCK.write_text(requirements(wheels), encoding="utf-8")
     shutil.rmtree(work)
@@ -83,21 +89,31 @@ def _wheelhouse(work: Path, arch: str) -> int:
     target = ROOT / "dist" / "wheelhouse" / arch
     agent = _agent_wheel(work)
     llama = Path(shutil.copy(_llama_wheel(arch), work))
-    lock = LOCK.read_text("utf-8")
+    lock, pc = LOCK.read_text("utf-8"), work / "pc"
+    locked = re.findall(r"^\S+==\S+", lock, flags=re.MULTILINE)
     for python in PYTHONS:
-        _download(work, arch, python, agent, re.findall(r"^\S+==\S+", lock, flags=re.MULTILINE))
-    wheels = sorted(work.glob("*.whl"))
-    faults = [fault for python in PYTHONS for fault in missing(wheels, arch, python)]
-    faults += unlocked([wheel for wheel in wheels if wheel not in (agent, llama)], lock)
+        _download(work, arch, python, agent, EXTRAS, locked)
+    boards = sorted(work.glob("*.whl"))
+    for python in PYTHONS:
+        _download(pc, arch, python, agent, PC_EXTRAS, locked, beside=work)
+    on_pc = sorted(pc.glob("*.whl"))
+    faults = [fault for python in PYTHONS for fault in missing(boards, arch, python)]
+    faults += [fault for python in PYTHONS for fault in missing(on_pc, arch, python, PC_EXTRAS)]
+    faults += unlocked([wheel for wheel in (*boards, *on_pc) if wheel.name not in (agent.name, llama.name)], lock)
     if faults:
         print(*faults, sep="\n", file=sys.stderr)
         return 1
-    (work / "requirements.txt").write_text(requirements(wheels), encoding="utf-8")
+    (work / "requirements.txt").write_text(requirements(boards), encoding="utf-8")
+    (pc / "requirements.txt").write_text(requirements(on_pc), encoding="utf-8")
+    for wheel in boards:
+        (pc / wheel.name).unlink(missing_ok=True)
+    convert_checkpoint(pc)
+    shutil.copy(ROOT / "ansible" / "wheels" / "demo.sh", work)
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     work.rename(target)
-    size_mb = sum(wheel.stat().st_size for wheel in target.glob("*.whl")) / 1e6
-    print(f"{target.relative_to(ROOT)}: {len(wheels)} wheels, {size_mb:.1f} MB")
+    size_mb = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
+    print(f"{target.relative_to(ROOT)}: {len(boards)} wheels for boards, {size_mb:.1f} MB in all")
     return 0
 
 
@@ -130,8 +146,20 @@ def _llama_wheel(arch: str) -> Path:
     return found[-1]
 
 
-def _download(work: Path, arch: str, python: tuple[int, int], agent: Path, locked: Sequence[str] = ()) -> None:
-    """Keeps the versions that were downloaded for an earlier Python, and those that are locked."""
+def _download(
+    work: Path,
+    arch: str,
+    python: tuple[int, int],
+    agent: Path,
+    extras: Iterable[str],
+    locked: Sequence[str] = (),
+    beside: Path | None = None,
+) -> None:
+    """Keeps the versions that were downloaded for an earlier Python, and those that are locked.
+
+    beside: a folder with wheels that need not be downloaded again.
+    """
+    work.mkdir(exist_ok=True)
     constraints = work / "constraints.txt"
     there = {parse_wheel_filename(path.name)[:2] for path in work.glob("*.whl")}
     lines = {*locked, *(f"{name}=={version}" for name, version in there)}
@@ -139,9 +167,9 @@ def _download(work: Path, arch: str, python: tuple[int, int], agent: Path, locke
     platforms = [word for platform in _platforms(arch) for word in ("--platform", platform)]
     version = ".".join(map(str, python))
     _pip(
-        *("download", "--dest", str(work), "--find-links", str(work), "--constraint", str(constraints)),
+        *("download", "--dest", str(work), "--find-links", str(beside or work), "--constraint", str(constraints)),
         *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms),
-        f"{agent}[{','.join(EXTRAS)}]",
+        f"{agent}[{','.join(sorted(extras))}]",
     )
     constraints.unlink()
 
@@ -156,7 +184,7 @@ def _pip(*words: str) -> None:
     subprocess.run(command, check=True, env={**os.environ, **_TOOLS, "SOURCE_DATE_EPOCH": _EPOCH})
 
 
-def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[str]:
+def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int], extras: Sequence[str] = EXTRAS) -> list[str]:
     """Requirements that no wheel meets on a board. pip itself would check for the Python that it runs in."""
     platforms = _platforms(arch)
     tags = {*cpython_tags(python, platforms=platforms), *compatible_tags(python, platforms=platforms)}
@@ -175,7 +203,7 @@ def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[
     for name, path in sorted(here.items()):
         for requirement in _metadata(path).requires_dist or []:
             marker = requirement.marker
-            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in EXTRAS):
+            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in extras):
                 needed = canonicalize_name(requirement.name)
                 found = here.get(needed)
                 if found is None or parse_wheel_filename(found.name)[1] not in requirement.specifier:

@@ -81,7 +81,7 @@ def demo(port: int | None, work: Path | None, *, keep: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        bundle = _convert(_work_folder(work))
+        bundle = convert_checkpoint(_work_folder(work))
         with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder:
             return _run(bundle, Path(folder), port, keep=keep)
     except (DemoError, BrokerError, OSError) as error:
@@ -107,7 +107,7 @@ def _print(text: str) -> None:
     print(text, flush=True)
 
 
-def _convert(work: Path) -> Path:
+def convert_checkpoint(work: Path) -> Path:
     """The bundle of the bundled checkpoint, unless it was converted before, as in a release. Raises DemoError."""
     bundle = work / f"pump-{QUANTIZATION}"
     if _is_converted(bundle):
