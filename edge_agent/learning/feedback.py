@@ -17,6 +17,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import CommandCode, CommandError
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.labelled import label_of
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.score_map import ScoreMap
@@ -353,16 +354,23 @@ def find_marked(table: AnswerTable, config: FeedbackConfig, names: Iterable[str]
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:
     """The right label; None if it is only known that the output is wrong. Raises CommandError."""
     if mark.answer is not None:
-        if not isinstance(mark.answer, str) or mark.answer not in kept.scores:
+        label = label_of(mark.answer, tuple(kept.scores)) or _in_any_case(mark.answer, kept.scores)
+        if label is None:
             words = ", ".join(kept.scores)
             raise CommandError(CommandCode.BAD_FIELD, f"answer: should be one of {words} (got {shown(mark.answer)})")
-        return mark.answer
+        return label
     if kept.output is None:
         raise CommandError(CommandCode.BAD_FIELD, "correct: the reply had no output; send the right label as `answer`")
     if mark.correct:
         return kept.output
     others = [label for label in kept.scores if label != kept.output]
     return others[0] if len(others) == 1 else None
+
+
+def _in_any_case(answer: object, labels: Iterable[str]) -> str | None:
+    """The label that somebody typed, unless labels differ by their case alone."""
+    same = [label for label in labels if isinstance(answer, str) and label.casefold() == answer.strip().casefold()]
+    return same[0] if len(same) == 1 else None
 
 
 def page_of(

@@ -93,6 +93,13 @@ def test_feedback_says_what_it_marked() -> None:
     assert bench.mark(7, correct=False) == {"task": "t", "output": "a", "answer": None, "is_right": False}
 
 
+def test_a_label_may_be_typed_in_any_case_unless_two_labels_differ_by_it_alone() -> None:
+    bench = Bench(text=ON + '[tasks.t]\nkind = "classify"\nlabels = ["Worn", "ok", "OK"]\n')
+    bench.answer(7, {"Worn": 0.2, "ok": 0.5, "OK": 0.3})
+    assert [bench.mark(7, text)["answer"] for text in ("worn", " WORN ", "OK")] == ["Worn", "Worn", "OK"]
+    assert refusal(lambda: bench.mark(7, "Ok"))[0] == "bad_field"
+
+
 def test_of_two_labels_the_other_one_is_right() -> None:
     bench = Bench(text=ON + '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\n')
     bench.answer("x", {"a": 0.8, "b": 0.2})
