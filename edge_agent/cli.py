@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,6 +103,13 @@ def _name(text: str) -> str:
     if not 1 <= len(text) <= 64:
         raise argparse.ArgumentTypeError(f"should be 1 to 64 characters (got {len(text)})")
     return text
+
+
+def _moment(text: str) -> float:
+    with suppress(ValueError):
+        return datetime.fromisoformat(text).timestamp()
+    rule = "should be a date, or a date with a time, such as 2026-11-30T22:00"
+    raise argparse.ArgumentTypeError(f"{rule} (got {shown(text)})")
 
 
 def _json_object(text: str) -> dict[str, object]:
@@ -414,6 +422,30 @@ def _web(options: argparse.Namespace) -> int:
     from edge_agent.web.web import web
 
     return web(options, bus_of(options))
+
+
+@_cli_command(
+    _value(
+        "folder FOLDER",
+        "the folder that `edge-agent web` keeps, its --data (default: the default of that)",
+        Path,
+        nargs="?",
+    ),
+    _value("--since TIME", "from this date, or date and time, on (default: the last 24 hours)", _moment),
+    _value("--until TIME", "up to this date, or date and time", _moment),
+    _value("--device DEVICE", "only this board, and what concerns all boards"),
+    _JSON,
+)
+def _history(options: argparse.Namespace) -> int:
+    """Prints what happened at a site: levels and alarms as they began and ended, events, feedback, and who did it.
+
+    It reads the journal that `edge-agent web` keeps while it runs. Times are those of this machine's clock.
+    Exit codes: 0 done, 1 no journal, 64 usage.
+    """
+    from edge_agent.tools.history import default_folder, history
+
+    times = {"since": options.since, "until": options.until}
+    return history(options.folder or default_folder(), **times, device=options.device, as_json=options.json)
 
 
 @_cli_command(

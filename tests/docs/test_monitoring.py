@@ -11,7 +11,7 @@ from tests.tools.watch.scenes import mixed_site, plain
 
 
 def test_the_sample_of_watch_is_its_output() -> None:
-    (sample,) = samples("monitoring", "text")
+    sample, _ = samples("monitoring", "text")
     assert sample.splitlines() == plain(mixed_site())
 
 
