@@ -24,14 +24,17 @@ def check(folder: Path, port: int, protocol: str) -> None:
         found = {one.name: one for one in checks(config, is_broker_only=True)}
         for one in found.values():
             print(f"MQTT {protocol}: {one.verdict} {one.name}: {one.found}")
-        assert {name for name, one in found.items() if one.verdict is not Verdict.GOOD} == {"retained", "name"}
+        assert {name for name, one in found.items() if one.verdict is not Verdict.GOOD} == {"retained"}
         assert "as with RabbitMQ" in found["retained"].found
-        assert "an agent is online" in found["name"].found
         command = [*EDGE_AGENT, "watch", "--config", str(config), "--json", "--wait", "15"]
         seen = subprocess.run(command, check=True, capture_output=True, text=True)
         (board,) = json.loads(seen.stdout)["boards"]
         print(f"MQTT {protocol}: watch: {board['level']}, {seen.stderr.strip()}")
         assert (board["level"], board["why"]) == ("ok", [])
+        (folder / "boards").write_text(f"{board['device']}\nabsent\n", "utf-8")
+        expecting = [*command, "--expect", str(folder / "boards")]
+        missing = json.loads(subprocess.run(expecting, check=False, capture_output=True, text=True).stdout)["boards"]
+        assert [(one["device"], one["level"]) for one in missing] == [("absent", "missing"), (board["device"], "ok")]
         assert "like RabbitMQ" in seen.stderr
 
 
