@@ -174,7 +174,7 @@ class Learning(Answerers):
 
     def as_health(self, now: float) -> dict[str, Any]:
         kept = {task: figures for keeper in self._keepers.values() for task, figures in keeper.facts().items()}
-        return facts.as_health(self._feedback.facts(), self._students.facts(), kept)
+        return facts.as_health(self._feedback.facts(), self._feedback.asked(), self._students.facts(), kept)
 
     def reasons(self) -> Mapping[str, bool]:
         return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}
