@@ -167,7 +167,7 @@ def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) 
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
     assert bench.label_of(a=0.2, b=0.1, c=0.7) == "c"
     assert bench.events[0]["new_map"]
-    assert bench.learning.describe(bench.task) == {"scores_from": "feedback"}
+    assert bench.learning.describe(bench.task)["scores_from"] == "feedback"
     bench.store.commit()
     bench.store.close()
 
