@@ -52,7 +52,7 @@ class Row:
     device: str
     level: BoardLevel
     why: tuple[str, ...]  # What is wrong, a phrase each.
-    level_age_s: float | None  # How long it has had this level; None if it had it when it was first seen.
+    level_age_s: float | None = None  # How long it has had this level; None if it had it when it was first seen.
     state: Document
     info: Document
     health: Document  # Empty unless it is fresh.
