@@ -27,12 +27,12 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
         entries = list(map(_entry, found))
         print(printable_json({"task": task, "labels": list(table.choices) or None, "open": entries}))
         return 0
-    print(printable(f"{task}: {len(found)} open audits"))
+    print(printable(f"open audits of {task}: {len(found)}"))
     if not found:
         return 0
     print("\n".join(map(printable, _table(found, time.time()))))
     labels = f", where ANSWER is one of: {', '.join(table.choices)}" if table.choices else ""
-    print(printable(f"\nanswer each with: edge-agent feedback {task} ID ANSWER --by NAME{labels}"))
+    print(printable(f"answer each with: edge-agent feedback {task} ID ANSWER --by NAME{labels}"))
     if not config.feedback.keep_inputs:
         print("feedback.keep_inputs is false: no inputs are kept; `echo_input` puts them into replies instead")
     return 0

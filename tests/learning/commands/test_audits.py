@@ -40,7 +40,7 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     listed = edge_agent("audits", "pump", "--config", "config.toml")
     assert listed.returncode == 0
     first, head, *rows = listed.stdout.splitlines()
-    assert (first, head.split()) == ("pump: 2 open audits", ["ID", "AGE", "MACHINE", "INPUT"])
+    assert (first, head.split()) == ("open audits of pump: 2", ["ID", "AGE", "MACHINE", "INPUT"])
     assert [row.split()[0] for row in rows[:2]] == ["reading-1", "17"]
     assert '{"hz":50}' in rows[0]
     assert rows[-1].endswith("edge-agent feedback pump ID ANSWER --by NAME, where ANSWER is one of: normal, worn")
