@@ -43,6 +43,8 @@ _STATE_ADVICE = {
     "starting": "wait until its model is loaded; on a slow card the first load takes minutes",
     "connection-lost": "look at its log: journalctl -u edge-agent",
 }
+# Of an alarm or a state: paths are long.
+_MAX_WORDS = 400
 _REASON_ADVICE = "see what its alarms and its log say"
 _LISTENER_ADVICE = (
     "check that mqtt.port is the broker's TLS listener (usually 8883), that mqtt.tls.ca_file is the authority of "
@@ -216,12 +218,12 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
     current, reason = state.get("state"), state.get("reason")
     if not isinstance(current, str) or current == "stopped":
         return
-    told = cut(current if reason is None else f"{current} ({reason})")
+    told = cut(current if reason is None else f"{current} ({reason})", _MAX_WORDS)
     if current == "offline" and reason in ("starting", "connection-lost"):
         yield warning("agent", f"it is {told}", _STATE_ADVICE[reason])
         return
     alarms = {
-        topic.removeprefix("alarm/"): cut(str(document.get("message")))
+        topic.removeprefix("alarm/"): cut(str(document.get("message")), _MAX_WORDS)
         for topic, document in retained.items()
         if topic.startswith("alarm/") and document and document.get("session") == state.get("session")
     }
