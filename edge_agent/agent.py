@@ -84,7 +84,7 @@ class Agent:
             self._delivery,
             self._supervisor.send,
             self._renderer.ask,
-            answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}"), model),
+            answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}", self._store), model),
             weights_sha256=model.weights_sha256,
         )
         self._pool = _pool_link(config, self._inbox.deliver)

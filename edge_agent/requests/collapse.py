@@ -21,8 +21,9 @@ _BEGINS_UP_TO, _ENDS_ABOVE = 0.55, 0.6
 class Collapse:
     """Counts the answers of a task."""
 
-    def __init__(self) -> None:
-        self.found: str | None = None
+    def __init__(self, found: str | None = None) -> None:
+        """found: as an earlier process left it."""
+        self.found = found
         """Why the answers are to be corrected, in words; None if they are not."""
         self._answers = self._preferred = self._still_preferred = 0
 

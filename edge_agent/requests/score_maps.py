@@ -10,6 +10,7 @@ from edge_agent.core.pipe import Finished
 from edge_agent.core.score_map import ScoreMap, score_map_for
 from edge_agent.requests.collapse import MIN_ANSWERS, Collapse
 from edge_agent.requests.tasks import Task
+from edge_agent.store.store import Store
 
 
 class ScoreMaps:
@@ -18,9 +19,9 @@ class ScoreMaps:
     Priors stay although a reload drops their definition, because running requests may still have it.
     """
 
-    def __init__(self, model: Model, board: str) -> None:
-        """board: `<site>/<device>`, for which a bundle may hold maps of its own."""
-        self._board = board
+    def __init__(self, model: Model, board: str, store: Store | None = None) -> None:
+        """board: `<site>/<device>`, for which a bundle may hold maps of its own. store: keeps what collapses."""
+        self._board, self._store = board, store
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
@@ -37,7 +38,24 @@ class ScoreMaps:
         prior = self.prior_map(task)
         if prior is None or event.scores is None or not task.config.measures_prior:
             return False
-        return self._collapses.setdefault(task.definition, Collapse()).add(event.scores, prior)
+        collapse = self._collapse(task)
+        has_changed = collapse.add(event.scores, prior)
+        if has_changed and self._store is not None:
+            entry = self._key(task), f"collapse/{task.name}", collapse.found or ""
+            self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", *entry)
+        return has_changed
+
+    def _collapse(self, task: Task) -> Collapse:
+        if (known := self._collapses.get(task.definition)) is not None:
+            return known
+        kept = None
+        if self._store is not None:
+            kept = self._store.select("SELECT document FROM accuracy WHERE basis = ?", self._key(task))
+        collapse = self._collapses[task.definition] = Collapse((kept[0][0] or None) if kept else None)
+        return collapse
+
+    def _key(self, task: Task) -> str:
+        return f"collapse/{task.basis_for(self._weights_sha256)}"
 
     def prior_map(self, task: Task) -> ScoreMap | None:
         """The map that divides by the model's prior."""
@@ -66,8 +84,7 @@ class ScoreMaps:
         config = task.config
         if isinstance(config, ClassifyTask) and config.corrects_prior:
             return "prior is corrected"
-        collapse = self._collapses.get(task.definition)
-        return collapse.found if collapse is not None and config.measures_prior else None
+        return self._collapse(task).found if config.measures_prior else None
 
     def in_force(self, task: Task) -> ScoreMap | None:
         """Without one, callers get the model's own scores."""

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from edge_agent.requests.answerers import Answer, Answerers
 from edge_agent.requests.collapse import MIN_ANSWERS
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import Task, with_built_in
+from edge_agent.store.store import Store
 from tests.helpers.support import MODEL, config, finished, request
 
 AUTO = '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\n'
@@ -79,6 +81,22 @@ def test_the_prior_is_corrected_once_the_answers_collapse_to_the_preferred_label
     assert source(scoring, auto) == "model"
     scoring.set_model(model("v"))
     assert "not measured" in scoring.describe(auto)["scores_because"]
+
+
+def test_the_next_process_knows_which_answers_collapse(tmp_path: Path) -> None:
+    auto = task(AUTO)
+    for collapsed in (True, False):
+        for is_next in (False, True):
+            store = Store(tmp_path / "state.db", lambda _: None)
+            store.start()
+            found = model("w")
+            scoring = Answerers(ScoreMaps(found, "", store), found)
+            scoring.set_priors({auto.definition: PREFERS_A})
+            if not is_next:
+                after(scoring, auto, *[answer(a=0.6, b=0.4) if collapsed else answer(a=0.1, b=0.9)] * 200)
+            assert source(scoring, auto) == ("prior" if collapsed else "model")
+            store.commit()
+            store.close()
 
 
 @pytest.mark.parametrize(
