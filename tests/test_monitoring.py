@@ -53,7 +53,7 @@ def test_every_metric_is_named_after_a_field_of_health_or_state() -> None:
         part, *_ = path.split(".")
         shown = {"severity": part, "accuracy": path.replace(f".{TASK}.", "_")}.get(part, path.replace(".", "_"))
         assert name == f"edge_agent_{shown}"
-    assert EXPORTER.count(f"mqtt_name: accuracy.{TASK}.") == EXPORTER.count(f"{{task: {TASK}}}") == 4
+    assert EXPORTER.count(f"mqtt_name: accuracy.{TASK}.") == EXPORTER.count(f"{{task: {TASK}}}") == 5
     reasons = re.findall(r"mqtt_name: severity\.([\w-]+)[^}]*\{reason: ([\w-]+)\}", EXPORTER)
     assert [name for name, _ in reasons] == [label for _, label in reasons]
     assert {name for name, _ in reasons} == set(document["severity"])

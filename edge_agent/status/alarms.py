@@ -154,7 +154,7 @@ def _worker_crash_loop(alarms: Alarms) -> Finding | None:
         return Finding(Severity.CRITICAL, f"{ends}: {advice}", len(alarms.worker_ends))
     # The time of day may be unset.
     clock = timestamp(time.time() - (alarms.now - since))
-    again = "it answers again" + (f" since {clock[11:16]} UTC" if clock else "")
+    again = "it has answered again" + (f" since {clock[11:16]} UTC" if clock else "")
     return Finding(Severity.WARNING, f"{ends}; {again}: if it goes on, {advice}", len(alarms.worker_ends))
 
 
