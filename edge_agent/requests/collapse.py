@@ -5,7 +5,8 @@ division is probably right as often: then the answers stay as they are. The limi
 docs/tasks.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Self
 
 from edge_agent.core.score_map import ScoreMap
 
@@ -29,15 +30,12 @@ class Collapse:
 
     def add(self, scores: Mapping[str, float], by_prior: ScoreMap) -> bool:
         """Takes the model's own scores of an answer; returns whether `found` has come or gone."""
-        label = min(zip(by_prior.biases, by_prior.labels, strict=True))[1]
-        self._answers += 1
-        self._preferred += max(scores, key=scores.__getitem__) == label
-        self._still_preferred += by_prior.best(scores)[0] == label
+        self._count(scores, by_prior)
         if self._answers < MIN_ANSWERS:
             return False
-        before, share = self.found, self._preferred / self._answers
-        corrected_share = self._still_preferred / self._answers
-        if before is None and share >= _BEGINS_AT and corrected_share <= _BEGINS_UP_TO:
+        before, (share, corrected_share) = self.found, self._shares
+        if before is None and self.begins:
+            label = _preferred(by_prior)
             self.found = f"{share:.0%} of {self._answers} answers were {label}, the label that the model prefers"
         elif before is not None and (share < _ENDS_BELOW or corrected_share > _ENDS_ABOVE):
             self.found = None
@@ -47,10 +45,33 @@ class Collapse:
             self._still_preferred //= 2
         return (before is None) != (self.found is None)
 
+    def _count(self, scores: Mapping[str, float], by_prior: ScoreMap) -> None:
+        label = _preferred(by_prior)
+        self._answers += 1
+        self._preferred += max(scores, key=scores.__getitem__) == label
+        self._still_preferred += by_prior.best(scores)[0] == label
 
-def is_collapsed(answers: Iterable[Mapping[str, float]], by_prior: ScoreMap) -> bool:
-    """Whether a board would correct the answers with these scores, after the last one."""
-    collapse = Collapse()
-    for scores in answers:
-        collapse.add(scores, by_prior)
-    return collapse.found is not None
+    @property
+    def _shares(self) -> tuple[float, float]:
+        return self._preferred / self._answers, self._still_preferred / self._answers
+
+    @property
+    def begins(self) -> bool:
+        share, corrected_share = self._shares
+        return share >= _BEGINS_AT and corrected_share <= _BEGINS_UP_TO
+
+    @classmethod
+    def of(cls, answers: Iterable[Mapping[str, float]], by_prior: ScoreMap) -> Self:
+        collapse = cls()
+        for scores in answers:
+            collapse._count(scores, by_prior)
+        return collapse
+
+
+def _preferred(by_prior: ScoreMap) -> str:
+    return min(zip(by_prior.biases, by_prior.labels, strict=True))[1]
+
+
+def is_collapsed(answers: Collection[Mapping[str, float]], by_prior: ScoreMap) -> bool:
+    """Whether a board would correct answers with such scores, once there are enough of them."""
+    return bool(answers) and Collapse.of(answers, by_prior).begins

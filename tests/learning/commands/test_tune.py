@@ -248,12 +248,8 @@ def test_it_prints_a_table_and_writes_keys(tmp_path: Path, tune: EdgeAgent, monk
     assert document["untried"] == []
 
 
-class SlowTrial(PromptTrial):
-    slowdown = 1.19
-
-
-def test_a_better_prompt_that_is_too_slow_is_named_with_the_option_to_get_it() -> None:
-    search = Search(
+def new_search() -> Search:
+    return Search(
         worker=MagicMock(),
         task=Task("sound", TASK),
         rows=[sound(number, answer) for number, answer in enumerate(ANSWERS)],
@@ -262,6 +258,22 @@ def test_a_better_prompt_that_is_too_slow_is_named_with_the_option_to_get_it() -
         max_slower=5,
         say=print,
     )
+
+
+@pytest.mark.parametrize(("prior", "correction"), [(0.85, Correction.PRIOR), (0.5, Correction.AS_IS)])
+def test_what_is_in_force_depends_on_whether_the_answers_collapse(prior: float, correction: Correction) -> None:
+    search = new_search()
+    prefers = trial(PREFERS, prior=prior)
+    search._trials[AS_CONFIGURED], search._tried[AS_CONFIGURED] = prefers, candidates(prefers, ANSWERS, None)
+    assert search.reference.correction is correction
+
+
+class SlowTrial(PromptTrial):
+    slowdown = 1.19
+
+
+def test_a_better_prompt_that_is_too_slow_is_named_with_the_option_to_get_it() -> None:
+    search = new_search()
     plain = trial([0.5 + noise for noise in NOISE])
     good = trial([0.1 if answer == "calm" else 0.9 for answer in ANSWERS], name="4 examples")
     slow = SlowTrial(good.prompt, "d", None, good.scores)
@@ -270,6 +282,7 @@ def test_a_better_prompt_that_is_too_slow_is_named_with_the_option_to_get_it() -
         search._trials[one.prompt.name] = one
         search._tried[one.prompt.name] = candidates(one, ANSWERS, None)
     search.chosen = search.reference
+    assert search.reference.correction is Correction.AS_IS
     (line,) = [line for line in words(search, max_slower=5) if "takes 19% more time" in line]
     assert "4 examples, map, right on 100% of its rows; the chosen one is right on 5" in line
     assert line.endswith("To get it: --max-slower 20.")

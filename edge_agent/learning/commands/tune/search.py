@@ -108,7 +108,7 @@ class Search:
 
     @property
     def _is_prior_corrected(self) -> bool:
-        """As on a board that has answered the rows."""
+        """As on a board that has answered many such rows."""
         config, trial = self._configured.config, self._trials[AS_CONFIGURED]
         if config.corrects_prior or not config.measures_prior or trial.prior is None:
             return config.corrects_prior
