@@ -11,17 +11,15 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from edge_agent import __version__
-from edge_agent.core.wording import printable
 from edge_agent.web.guard import Door, Guard
 from edge_agent.web.live import Live
 from edge_agent.web.problem import ProblemError, json_response
-from edge_agent.web.sessions import Access, viewer_of
+from edge_agent.web.sessions import Access, Sessions
 
 STATIC = Path(__file__).parent / "static"
 
 
-def application(live: Live, door: Door, routes: Iterable[BaseRoute] = ()) -> ASGIApp:
+def application(live: Live, door: Door, sessions: Sessions, routes: Iterable[BaseRoute] = ()) -> ASGIApp:
     """The whole page.
 
     Args:
@@ -31,13 +29,14 @@ def application(live: Live, door: Door, routes: Iterable[BaseRoute] = ()) -> ASG
     """
     app = Starlette(
         routes=[
+            *sessions.routes(live.site),
             *_Site(live).routes,
             *routes,
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         exception_handlers={ProblemError: _problem, HTTPException: _http_exception, Exception: _internal},
     )
-    return Guard(Access(app), door)
+    return Guard(Access(app, sessions), door)
 
 
 class _Site:
@@ -46,22 +45,8 @@ class _Site:
     def __init__(self, live: Live) -> None:
         self._live = live
         self.routes = [
-            Route("/api/v1/session", self._session),
             Route("/api/v1/changes", self._changes),
         ]
-
-    async def _session(self, request: Request) -> Response:
-        viewer = viewer_of(request)
-        return json_response(
-            {
-                "user": viewer.user,
-                "roles": sorted(viewer.roles),
-                "has_users": False,
-                "writes_until": viewer.writes_until,
-                "site": printable(self._live.site),
-                "version": __version__,
-            }
-        )
 
     async def _changes(self, request: Request) -> Response:
         after = request.query_params.get("after", "")

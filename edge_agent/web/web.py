@@ -17,11 +17,13 @@ import uvicorn
 
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.terminal import fail
-from edge_agent.core.wording import file_fault, printable, shown
+from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
 from edge_agent.web.guard import Door, Network, address_of, host_name
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
+from edge_agent.web.sessions import Sessions
+from edge_agent.web.users import Users, UsersError
 
 DEFAULT_LISTEN = "127.0.0.1:8780"
 # Of all viewers together: browsers keep two or three open.
@@ -35,13 +37,28 @@ _BACKLOG = 128
 def web(options: argparse.Namespace, bus: Bus) -> int:
     """Serves the page until it is stopped. Returns the exit code. Raises OptionError."""
     door, port = door_of(options)
+    users = _users_of(options)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
     try:
         listener = _listener(door, port)
     except OSError as error:
         return fail(f"cannot listen on {options.listen}: {error.strerror}")
     with listener:
-        return asyncio.run(_serve(options, bus, door, listener))
+        return asyncio.run(_serve(options, bus, door, users, listener))
+
+
+def _users_of(options: argparse.Namespace) -> Users | None:
+    """Raises OptionError."""
+    if options.users is None:
+        if options.public_view:
+            raise OptionError("--public-view: requires --users; without it, all may see and do all")
+        return None
+    if fault := file_fault("--users", options.users):
+        raise OptionError(f"{fault}: `edge-agent web user add` writes it")
+    try:
+        return Users(options.users)
+    except (UsersError, OSError) as error:
+        raise OptionError(f"--users: {error} (got {shown_path(options.users)})") from error
 
 
 def door_of(options: argparse.Namespace) -> tuple[Door, int]:
@@ -104,7 +121,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(options: argparse.Namespace, bus: Bus, door: Door, listener: socket.socket) -> int:
+async def _serve(
+    options: argparse.Namespace, bus: Bus, door: Door, users: Users | None, listener: socket.socket
+) -> int:
     loop = asyncio.get_running_loop()
     has_failed = False
 
@@ -115,7 +134,8 @@ async def _serve(options: argparse.Namespace, bus: Bus, door: Door, listener: so
 
     # Called in the bus thread.
     live = Live(bus.mqtt, bus.site, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
-    server = _Server(_config(application(live, door), options.web_cert_file, options.web_key_file))
+    sessions = Sessions(users, is_public=options.public_view, is_secure=door.is_secure)
+    server = _Server(_config(application(live, door, sessions), options.web_cert_file, options.web_key_file))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     live.start()

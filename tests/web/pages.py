@@ -14,6 +14,8 @@ from edge_agent.tools.watch.site import Site
 from edge_agent.web.guard import Door
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
+from edge_agent.web.sessions import Sessions
+from edge_agent.web.users import Users
 
 HOST = "127.0.0.1:8780"
 WRITE = {"X-Edge-Agent": "1"}
@@ -42,6 +44,10 @@ class Browser:
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         return asyncio.run(self._client.request(method, path, **more))
 
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return self._client.cookies
+
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.request("GET", path, **more)
 
@@ -52,11 +58,13 @@ class Browser:
 
 
 class Page:
-    def __init__(self, **door: Any) -> None:
+    def __init__(self, users: Users | None = None, *, is_public: bool = False, **door: Any) -> None:
+        self.now = 1000.0
         self.live = Live(MqttConfig(), "hall1")
         self.site = Site("edgeai/v1", "hall1")
         self.door = Door(**{"listens_on": LOOPBACK, **door})
-        self.app = application(self.live, self.door)
+        self.sessions = Sessions(users, is_public=is_public, is_secure=self.door.is_secure, clock=lambda: self.now)
+        self.app = application(self.live, self.door, self.sessions)
         self.client = Browser(self.app)
 
     def hear(self, *messages: Message) -> None:
