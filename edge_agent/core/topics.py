@@ -61,6 +61,10 @@ class Topics(TaskTopics):
         # Where replies may go unless the configuration says otherwise.
         self.default_reply_topics = (self.all_responses, f"{root}/reply/#")
 
+    def signals(self, table: str) -> str:
+        """For the latest values of a table of `[signals]`."""
+        return f"{self.base}/signals/{table}"
+
     def alarm(self, name: str) -> str:
         return f"{self.base}/alarm/{name}"
 
