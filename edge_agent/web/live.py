@@ -125,6 +125,9 @@ class Live:
                 if now >= next_rows:
                     next_rows = now + _ROWS_S
                     self._update_rows(now, wall)
+        with self.lock:
+            for part in self._parts:
+                part.stop()
 
     def _tick(self, now: float) -> None:
         for number, result in self._feed.client.link.outbox.take_results():

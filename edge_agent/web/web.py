@@ -21,6 +21,7 @@ from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
 from edge_agent.web.guard import Door, Network, address_of, host_name
 from edge_agent.web.live import Live
+from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from edge_agent.web.users import Users, UsersError
@@ -135,7 +136,8 @@ async def _serve(
     # Called in the bus thread.
     live = Live(bus.mqtt, bus.site, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
     sessions = Sessions(users, is_public=options.public_view, is_secure=door.is_secure)
-    server = _Server(_config(application(live, door, sessions), options.web_cert_file, options.web_key_file))
+    app = application(live, door, sessions, add_parts(live))
+    server = _Server(_config(app, options.web_cert_file, options.web_key_file))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     live.start()
