@@ -381,6 +381,11 @@ def _watch(options: argparse.Namespace) -> int:
         default=[],
     ),
     _value("--users FILE", "the people and programs that may log in; without it, all may do all", Path),
+    _value(
+        "--data DIR",
+        "keeps the journal of the last 90 days (default: edge-agent/web/SITE in $XDG_STATE_HOME or ~/.local/state)",
+        Path,
+    ),
     _flag("--public-view", "shows the boards without a login; only who writes logs in"),
     _group(
         _value(

@@ -6,13 +6,24 @@ A cursor counts changes. It starts at the process's start, so the cursor of anot
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_agent.core.strict_json import compact_json, encode
 from edge_agent.core.wording import printable
-from edge_agent.tools.watch.site import DEFAULT_INTERVAL_S, Document, Row, is_critical, number_at, text_at, time_at
+from edge_agent.tools.watch.site import (
+    DEFAULT_INTERVAL_S,
+    Document,
+    Row,
+    is_critical,
+    number_at,
+    row_document,
+    text_at,
+    time_at,
+)
 
 # Of one board, in its row.
 _MAX_ALARMS = 20
+_MAX_TASKS = 64
 # A viewer who has missed more boards that went gets everything again.
 _MAX_GONE = 1000
 # A time of health is computed from its age, by two clocks that do not run quite alike.
@@ -102,6 +113,46 @@ class Boards:
         head = compact_json({**now, "cursor": self.cursor, "is_whole": is_whole, "gone": gone})[:-1].encode()
         summary = b"," + self._summary if self._summary else b""
         return b"".join((head, summary, b',"boards":[', boards, b"]}"))
+
+
+def escaped(value: Any) -> Any:
+    """A value from the bus for the page: control and bidirectional characters are escaped."""
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
+    if isinstance(value, dict):
+        return {escaped(name): escaped(item) for name, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list) else value
+
+
+def board_details(row: Row, promise: Callable[[str, str], Document | None]) -> Document:
+    """What only the screen of a board shows: its documents and tasks.
+
+    Args:
+        promise: What a task's promise still takes, by board and task.
+    """
+    return {"document": escaped(row_document(row)), "tasks": [_task(row, *task, promise) for task in tasks_of(row)]}
+
+
+def tasks_of(row: Row) -> list[tuple[str, Document]]:
+    """The tasks that `info` names."""
+    tasks = row.info.get("tasks")
+    named = list(tasks.items())[:_MAX_TASKS] if isinstance(tasks, dict) else []
+    return [(name, task) for name, task in named if isinstance(task, dict)]
+
+
+def _task(row: Row, name: str, task: Document, promise: Callable[[str, str], Document | None]) -> Document:
+    accuracy = row.health.get("accuracy")
+    entry = accuracy.get(name) if isinstance(accuracy, dict) else None
+    labels = task.get("labels")
+    return {
+        "name": printable(name[:64]),
+        "kind": _printable(text_at(task, "kind")),
+        "labels": escaped([label for label in labels if isinstance(label, str)]) if isinstance(labels, list) else None,
+        "publish": _printable(text_at(task, "publish")),
+        **{key: number_at(task, key) for key in ("audit_rate", "min_accuracy", "confidence")},
+        "accuracy": escaped(entry) if isinstance(entry, dict) else None,
+        "promise": promise(row.device, name),
+    }
 
 
 def _health_at(row: Row, wall: float, before: float | None) -> float | None:

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import re
 import signal
 import socket
@@ -16,10 +17,12 @@ from pathlib import Path
 import uvicorn
 
 from edge_agent.core.log_limit import BoundedHandler
+from edge_agent.core.state_lock import StateInUseError, locked
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
 from edge_agent.web.guard import Door, Network, address_of, host_name
+from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
 from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
@@ -40,12 +43,30 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
     door, port = door_of(options)
     users = _users_of(options)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
+    folder = options.data or _default_folder(bus.site)
     try:
-        listener = _listener(door, port)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return fail(f"--data: {shown_path(folder)} cannot be made: {error.strerror}")
+    try:
+        with locked(folder):
+            return _listen(options, bus, door, port, users, Journal(folder))
+    except StateInUseError:
+        return fail(f"--data: {shown_path(folder)} is in use by another process: each needs its own")
+
+
+def _default_folder(site: str) -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edge-agent" / "web" / site
+
+
+def _listen(options: argparse.Namespace, bus: Bus, door: Door, port: int, users: Users | None, journal: Journal) -> int:
+    try:
+        family = socket.AF_INET6 if door.listens_on.version == 6 else socket.AF_INET
+        listener = socket.create_server((str(door.listens_on), port), family=family, backlog=_BACKLOG)
     except OSError as error:
         return fail(f"cannot listen on {options.listen}: {error.strerror}")
     with listener:
-        return asyncio.run(_serve(options, bus, door, users, listener))
+        return asyncio.run(_serve(options, bus, door, users, journal, listener))
 
 
 def _users_of(options: argparse.Namespace) -> Users | None:
@@ -109,11 +130,6 @@ def door_of(options: argparse.Namespace) -> tuple[Door, int]:
     return door, int(port)
 
 
-def _listener(door: Door, port: int) -> socket.socket:
-    family = socket.AF_INET6 if door.listens_on.version == 6 else socket.AF_INET
-    return socket.create_server((str(door.listens_on), port), family=family, backlog=_BACKLOG)
-
-
 class _Server(uvicorn.Server):
     """Leaves signals to `_serve`: uvicorn would end the process by the signal instead of with an exit code."""
 
@@ -123,7 +139,12 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    options: argparse.Namespace, bus: Bus, door: Door, users: Users | None, listener: socket.socket
+    options: argparse.Namespace,
+    bus: Bus,
+    door: Door,
+    users: Users | None,
+    journal: Journal,
+    listener: socket.socket,
 ) -> int:
     loop = asyncio.get_running_loop()
     has_failed = False
@@ -134,7 +155,7 @@ async def _serve(
         server.should_exit = True
 
     # Called in the bus thread.
-    live = Live(bus.mqtt, bus.site, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
+    live = Live(bus.mqtt, bus.site, journal, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
     sessions = Sessions(users, is_public=options.public_view, is_secure=door.is_secure)
     app = application(live, door, sessions, add_parts(live))
     server = _Server(_config(app, options.web_cert_file, options.web_key_file))

@@ -11,12 +11,11 @@ import pytest
 from edge_agent.web import sessions
 from edge_agent.web.sessions import Failures
 from edge_agent.web.users import User, Users, hashed_password, hashed_token, write_users
-from tests.web.pages import HOST, WRITE, Browser, Page
+from tests.web.pages import HOST, ORIGIN, WRITE, Browser, Page
 
 PASSWORD = "correct horse"
 SECRET = hashed_password(PASSWORD)
 TOKEN = "a-token-of-a-program"
-ORIGIN = {**WRITE, "Origin": f"http://{HOST}"}
 
 
 @pytest.fixture

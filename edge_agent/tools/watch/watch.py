@@ -66,7 +66,9 @@ class Feed:
         """What is subscribed to besides the site's own topics."""
         self.client = Client(f"{program}-{secrets.token_hex(8)}", mqtt, self._site.filters)
         self._connections = 0
-        self._was_connected = self._gets_retained = False
+        self._was_connected = False
+        self.gets_retained = False
+        """True if the broker sends what it retains to subscriptions with wildcards, as far as is known."""
         self._asked_by_name: frozenset[str] = frozenset()
         self._lost_at = self._heard_at = time.monotonic()
 
@@ -93,7 +95,7 @@ class Feed:
     @property
     def hint(self) -> str | None:
         """What may be missing although there are boards."""
-        if not self.rows or self._gets_retained:
+        if not self.rows or self.gets_retained:
             return None
         return "the broker, like RabbitMQ, retains nothing for wildcards: a board that publishes nothing is not shown"
 
@@ -128,19 +130,19 @@ class Feed:
         if self.client.connections != self._connections:
             self._connections = self.client.connections
             self._site = Site(self._root, self.name, self._max_boards)
-            self._gets_retained, self._asked_by_name = False, frozenset()
+            self.gets_retained, self._asked_by_name = False, frozenset()
             self._replace_subscriptions()
         if message is not None:
             self._heard_at = time.monotonic()
             is_of_site = self._site.receive(message, time.time())
-            self._gets_retained |= message.is_retained and is_of_site and not self._asked_by_name
+            self.gets_retained |= message.is_retained and is_of_site and not self._asked_by_name
 
     def subscribe(self) -> None:
         """Subscribes to what is wanted by now.
 
         RabbitMQ sends what it retains to a topic's own name: there, each board that is heard is asked for by name.
         """
-        if not self._gets_retained:
+        if not self.gets_retained:
             named = (Topics(self._root, self.name, row.device) for row in self.rows)
             self._asked_by_name = frozenset(topic for topics in named for topic in (topics.state, topics.info))
         self._replace_subscriptions()
