@@ -71,10 +71,6 @@ class Topics(TaskTopics):
     def event(self, name: str) -> str:
         return f"{self.base}/event/{name}"
 
-    def signals(self, table: str) -> str:
-        """For the latest values of a table of `[signals]`."""
-        return f"{self.base}/signals/{table}"
-
     def audit(self, task: str) -> str:
         """For replies that ask for feedback, of a task with `reply = "output"`."""
         return f"{self.base}/infer/{task}/audit"

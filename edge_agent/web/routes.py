@@ -27,6 +27,7 @@ def add_parts(live: Live, on_kept: Callable[[Mark], object] = lambda _mark: None
     """
     answers, asks = Answers(live), Asks(live)
     live.open_checks = answers.open_checks
+    live.promise = lambda device, task: next(iter(answers.promises(device, task)), None)
     for part in (answers, Feedback(live, answers, on_kept), asks):
         live.add(part)
     return [*_routes(live, answers), *asks.routes]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel, Row
 from edge_agent.web.answers import Mark
 from edge_agent.web.guard import Door
+from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
 from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
@@ -36,7 +38,7 @@ class FakeLive(Live):
     """Without a broker: what is published is kept, with a number for each."""
 
     def __init__(self) -> None:
-        super().__init__(MqttConfig(), "hall1")
+        super().__init__(MqttConfig(), "hall1", Journal(Path("/nowhere")))
         self.is_up = True
         self.published: list[Publication] = []
         self.on_publish: Callable[[Publication], object] = lambda _: None
