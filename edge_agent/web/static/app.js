@@ -91,7 +91,7 @@ function head() {
     h("ul", { class: "counts", "aria-label": t("counts"), key: "counts" }, LEVELS.filter((level) => live.counts[level]).map((level) =>
       h("li", { key: level }, link(`boards?level=${level}`, { class: `count ${level}` }, h("b", null, live.counts[level]), " ", levelMark(level))))),
     h("span", { class: "as-of", key: "as-of" }, asOf),
-    isWall ? null : button({ key: "pause", class: "quiet", "aria-pressed": live.isPaused ? "true" : "false", onclick: () => site.setPaused(!live.isPaused) }, t("pause")),
+    isWall ? null : button({ key: "pause", class: "quiet pause", "aria-pressed": live.isPaused ? "true" : "false", onclick: () => site.setPaused(!live.isPaused) }, t("pause")),
     isWall ? null : Object.entries(LANGUAGES).filter(([name]) => name !== language).map(([name, word]) =>
       button({ key: name, class: "quiet", lang: name, onclick: () => chooseLanguage(name) }, word)),
     isWall ? null : userView());

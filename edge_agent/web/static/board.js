@@ -7,7 +7,7 @@ import { ageOf, live, may } from "./live.js";
 import { signedBy } from "./person.js";
 import { alarmAdvice, figure, levelMark, link, note, severityMark, since, writeButton } from "./show.js";
 import { queueText } from "./boards.js";
-import { clock, duration, has, number, percent, t, UNKNOWN } from "./words.js";
+import { clock, duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
 
 const AGAIN_AFTER_S = 5;
 
@@ -87,8 +87,8 @@ function tasks(all, device) {
     all.length ? h("ul", { class: "tasks" }, all.map((task) => h("li", { key: task.name },
       h("p", null, h("b", null, task.name), " ", h("span", { class: "quiet" }, has(`kind.${task.kind}`) ? t(`kind.${task.kind}`) : task.kind ?? "")),
       h("p", { class: "accuracy" }, accuracyWords(task)),
-      h("p", null, link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(device)}`, { key: "answers" }, t("tab.answers")), " · ",
-        link(`try/${encodeURIComponent(device)}/${encodeURIComponent(task.name)}`, { key: "try" }, t("tab.try")))))) : note("board.no_tasks"));
+      h("p", { class: "buttons" }, link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(device)}`, { key: "answers", class: "button" }, t("tab.answers")),
+        link(`try/${encodeURIComponent(device)}/${encodeURIComponent(task.name)}`, { key: "try", class: "button" }, t("tab.try")))))) : note("board.no_tasks"));
 }
 
 // What audits say of a task, in whole sentences; what is not known is said with its reason.
@@ -118,12 +118,8 @@ function signals(all) {
         h("caption", null, machine.machine, machine.lacking?.length ? h("span", { class: "quiet" }, ` – ${t("signals.lacking", { names: machine.lacking.join(", ") })}`) : null),
         h("thead", null, h("tr", null, h("th", { scope: "col" }, t("column.value")), h("th", { scope: "col", class: "number" }, t("column.now")), h("th", { scope: "col", class: "number" }, t("column.age")))),
         h("tbody", null, (machine.values ?? []).map((one) => h("tr", { key: one.name },
-          h("th", { scope: "row" }, one.name), h("td", { class: "number" }, one.value == null ? UNKNOWN : number(one.value, digitsOf(one.value))),
+          h("th", { scope: "row" }, one.name), h("td", { class: "number" }, measured(one.value)),
           h("td", { class: "number" }, one.age_s == null ? UNKNOWN : duration(one.age_s + (ageOf(table.at) ?? 0)))))))))));
-}
-
-function digitsOf(value) {
-  return Number.isInteger(value) ? 0 : Math.min(6, Math.max(1, 3 - Math.floor(Math.log10(Math.abs(value) || 1))));
 }
 
 function journal(entries) {

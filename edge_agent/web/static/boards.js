@@ -47,10 +47,11 @@ export function boardsScreen({ route, redraw }) {
         h("nav", { "aria-label": t("filters") }, Object.keys(FILTERS).map(filterLink), level() in FILTERS ? null : filterLink(level())),
         h("label", { class: "find" }, t("find"), h("input", { type: "search", oninput: (event) => { find = event.target.value; sort(); redraw(); } }))),
       groups(),
-      h("div", { class: "resort", key: "resort" }, count ? button({ onclick: () => { sort(); document.querySelector("h1").focus(); redraw(); } }, t("resort", { n: count })) : null),
+      h("div", { class: "resort", key: "resort" }, live.alarmsLastHour ? h("span", { class: "quiet", key: "hour" }, t("alarms_last_hour", { n: live.alarmsLastHour })) : null,
+        count ? button({ onclick: () => { sort(); document.querySelector("h1").focus(); redraw(); } }, t("resort", { n: count })) : null),
       h("div", { class: "boards-list", key: "list" },
         rows.length ? table(rows) : emptyNote(boards.length),
-        calm.length ? h("section", { class: "calm", key: "calm" }, h("h2", null, levelMark("ok"), ` ${t("n_boards", { n: calm.length })}`),
+        calm.length ? h("section", { class: "calm", key: "calm" }, h("h2", null, t("boards.calm", { n: calm.length })),
           h("ul", null, calm.map((board) => h("li", { key: board.device }, link(boardAddress(board.device), {}, board.device))))) : null),
       pools(),
     ];
@@ -81,8 +82,7 @@ function groups() {
   return h("ul", { class: "groups", key: "groups" },
     many.map(([name, alarms]) => h("li", { key: name },
       severityMark(alarms.some((one) => one.severity !== "warning") ? "critical" : "warning"),
-      ` ${name}: ${t("n_boards", { n: alarms.length })} `, link("alarms", {}, t("show")))),
-    live.alarmsLastHour ? h("li", { key: "#hour", class: "quiet" }, t("alarms_last_hour", { n: live.alarmsLastHour })) : null);
+      ` ${name}: ${t("n_boards", { n: alarms.length })} `, link("alarms", {}, t("show")))));
 }
 
 function table(rows) {

@@ -32,7 +32,7 @@ export function key(name) {
 function numberForm(item, choose) {
   return h("form", { class: "say", key: "number", onsubmit: (event) => sent(event, (text) => numberOf(text), choose) },
     h("label", null, item.unit ? t("choices.number_in", { unit: item.unit }) : t("choices.number"),
-      h("input", { name: "said", inputmode: "decimal", autocomplete: "off", required: true, pattern: "\\s*[-+]?[0-9]*[.,]?[0-9]+([eE][-+]?[0-9]+)?\\s*", title: t("choices.number.how") })),
+      h("input", { name: "said", inputmode: "decimal", autocomplete: "off", required: true, pattern: "\\s*[+\\-]?[0-9]*[.,]?[0-9]+([eE][+\\-]?[0-9]+)?\\s*", title: t("choices.number.how") })),
     submitButton());
 }
 

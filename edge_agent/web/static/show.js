@@ -11,7 +11,7 @@ const SHAPES = { critical: "■", offline: "■", stale: "▲", degraded: "▲",
 
 // Shape and word together: a colour alone says nothing.
 export function levelMark(level) {
-  return h("span", { class: `level ${level}` }, shape(SHAPES[level] ?? " "), " ", h("span", { class: "word" }, t(`level.${level}`)));
+  return h("span", { class: `level ${level}` }, shape(SHAPES[level] ?? ""), " ", h("span", { class: "word" }, t(`level.${level}`)));
 }
 
 export function severityMark(severity) {
@@ -62,8 +62,9 @@ export function since(at) {
 }
 
 export function figure(name, value, unit = "", digits = 0) {
-  const text = value == null ? UNKNOWN : `${typeof value === "number" ? number(value, digits) : value}${unit && ` ${unit}`}`;
-  return h("div", { class: "figure", key: name }, h("dt", null, name), h("dd", null, text));
+  const text = typeof value === "number" ? number(value, digits) : value ?? UNKNOWN;
+  return h("div", { class: "figure", key: name }, h("dt", null, name),
+    h("dd", null, text, value == null || !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
 }
 
 export function alarmAdvice(name) {

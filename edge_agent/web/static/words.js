@@ -7,10 +7,11 @@ export const UNKNOWN = "–";
 
 export const language = chosen();
 const words = await (await fetch(`words/${language}.json`)).json();
+const place = navigator.languages.find((name) => name.startsWith(language)) ?? language;
 const plural = new Intl.PluralRules(language);
-const clockFormat = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const dayFormat = new Intl.DateTimeFormat(language, { weekday: "short", day: "numeric", month: "long", year: "numeric" });
-const shortDayFormat = new Intl.DateTimeFormat(language, { day: "numeric", month: "short" });
+const clockFormat = new Intl.DateTimeFormat(place, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const dayFormat = new Intl.DateTimeFormat(place, { weekday: "short", day: "numeric", month: "long", year: "numeric" });
+const shortDayFormat = new Intl.DateTimeFormat(place, { day: "numeric", month: "short" });
 const UNITS = [[1, "s"], [60, "min"], [3600, "h"]];
 
 export function chooseLanguage(name) {
@@ -36,7 +37,12 @@ export function has(key) {
 
 export function number(value, digits = 0) {
   if (value == null) return UNKNOWN;
-  return value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return value.toLocaleString(place, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+// A measured value, without digits that nobody measured.
+export function measured(value) {
+  return typeof value === "number" ? value.toLocaleString(place, { maximumSignificantDigits: 6 }) : UNKNOWN;
 }
 
 // Rounded down, so no promise looks better than it is.
