@@ -36,9 +36,13 @@ export async function post(path, body) {
 }
 
 export async function postText(path, text, type, patience = ASK_PATIENCE_MS) {
-  const send = () => request(`api/v1/${path}`, {
-    method: "POST", body: text, headers: { "Content-Type": type, "X-Edge-Agent": "1" }, signal: AbortSignal.timeout(patience),
-  });
+  const send = () =>
+    request(`api/v1/${path}`, {
+      method: "POST",
+      body: text,
+      headers: { "Content-Type": type, "X-Edge-Agent": "1" },
+      signal: AbortSignal.timeout(patience),
+    });
   try {
     return await send();
   } catch (error) {

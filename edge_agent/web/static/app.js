@@ -17,8 +17,13 @@ import { chooseLanguage, clock, language, LANGUAGES, moment, t } from "./words.j
 const { live } = site;
 const STATUS_EVERY_MS = 60_000;
 const SCREENS = {
-  boards: boardsScreen, board: boardScreen, alarms: alarmsScreen, check: checksScreen, answers: answersScreen,
-  try: tryScreen, login: loginScreen,
+  boards: boardsScreen,
+  board: boardScreen,
+  alarms: alarmsScreen,
+  check: checksScreen,
+  answers: answersScreen,
+  try: tryScreen,
+  login: loginScreen,
 };
 
 let screen;
@@ -30,7 +35,12 @@ let critical = null; // The boards that were critical at the last drawing.
 function readAddress() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const parts = path.split("/").filter(Boolean).map(decodeSafely);
-  return { name: parts[0] in SCREENS ? parts[0] : "boards", parts: parts.slice(1), values: new URLSearchParams(query), hash: location.hash };
+  return {
+    name: parts[0] in SCREENS ? parts[0] : "boards",
+    parts: parts.slice(1),
+    values: new URLSearchParams(query),
+    hash: location.hash,
+  };
 }
 
 function decodeSafely(text) {
@@ -62,22 +72,23 @@ function open() {
 function redraw() {
   document.documentElement.className = `${isWall ? "wall" : ""} ${site.isOld() && live.at != null ? "old" : ""}`;
   const needsLogin = live.mayNotView && route.name !== "login";
-  const shown = needsLogin ? loginView : screen;
+  const shown = needsLogin ? loginView : live.session ? screen : nothingYet;
   document.title = `${shown.title()} – ${live.session?.site ?? "edge-agent"}`;
   noticeCritical();
   draw(document.body,
     h("a", { class: "skip", href: "#main", onclick: skip, key: "skip" }, t("skip")),
     h("header", { key: "head" }, head(), isWall || needsLogin ? null : tabs()),
     h("div", { class: "bars", key: "bars" }, bars()),
-    h("main", { id: "main", tabindex: "-1", key: "main" }, h("div", { class: `screen ${route.name}`, key: screenKey(needsLogin) }, shown.view())),
+    h("main", { id: "main", tabindex: "-1", key: "main" },
+      h("div", { class: `screen ${route.name}`, key: screenKey(needsLogin) }, shown.view())),
     isWall ? null : h("footer", { key: "foot" }, foot()),
     h("div", { class: "for-readers", role: "status", key: "status" }, statusText()),
-    h("div", { class: "for-readers", role: "alert", key: "alert" }, heard),
-  );
+    h("div", { class: "for-readers", role: "alert", key: "alert" }, heard));
 }
 
 const loginView = loginScreen({ redraw });
-const screenKey = (needsLogin) => (needsLogin ? "login" : `${route.name}/${route.parts.join("/")}`);
+const nothingYet = { title: () => t("as_of.none"), view: () => h("p", { class: "note" }, t("waiting")) };
+const screenKey = (needsLogin) => (needsLogin ? "login" : !live.session ? "" : `${route.name}/${route.parts.join("/")}`);
 
 function skip(event) {
   event.preventDefault();
@@ -88,19 +99,41 @@ function head() {
   const asOf = live.at == null ? t("as_of.none") : t("as_of", { time: clock(live.at) });
   return h("div", { class: "head", key: "head" },
     h("span", { class: "site", key: "site" }, live.session?.site ?? "edge-agent"),
-    h("ul", { class: "counts", "aria-label": t("counts"), key: "counts" }, LEVELS.filter((level) => live.counts[level]).map((level) =>
-      h("li", { key: level }, link(`boards?level=${level}`, { class: `count ${level}` }, h("b", null, live.counts[level]), " ", levelMark(level))))),
+    h("ul", { class: "counts", "aria-label": t("counts"), key: "counts" },
+      LEVELS.filter((level) => live.counts[level]).map((level) =>
+        h("li", { key: level },
+          link(`boards?level=${level}`,
+            { class: `count ${level}` },
+            h("b", null, live.counts[level]),
+            " ",
+            levelMark(level))))),
     h("span", { class: "as-of", key: "as-of" }, asOf),
-    isWall ? null : button({ key: "pause", class: "quiet pause", "aria-pressed": live.isPaused ? "true" : "false", onclick: () => site.setPaused(!live.isPaused) }, t("pause")),
-    isWall ? null : Object.entries(LANGUAGES).filter(([name]) => name !== language).map(([name, word]) =>
-      button({ key: name, class: "quiet", lang: name, onclick: () => chooseLanguage(name) }, word)),
+    isWall
+      ? null
+      : button(
+          {
+            key: "pause",
+            class: "quiet pause",
+            "aria-pressed": live.isPaused ? "true" : "false",
+            onclick: () => site.setPaused(!live.isPaused),
+          },
+          t("pause")),
+    isWall
+      ? null
+      : Object.entries(LANGUAGES)
+          .filter(([name]) => name !== language)
+          .map(([name, word]) =>
+            button({ key: name, class: "quiet", lang: name, onclick: () => chooseLanguage(name) }, word)),
     isWall ? null : userView());
 }
 
 function userView() {
   if (!live.session?.has_users) return null;
   if (!live.session.user) return link("login", { key: "user", class: "quiet user" }, t("login"));
-  return h("span", { key: "user", class: "user" }, live.session.user, " ", button({ class: "quiet", onclick: logOut }, t("logout")));
+  return h("span", { key: "user", class: "user" },
+    live.session.user,
+    " ",
+    button({ class: "quiet", onclick: logOut }, t("logout")));
 }
 
 async function logOut() {
@@ -112,32 +145,50 @@ async function logOut() {
 
 function tabs() {
   const counts = { check: live.openChecks };
-  return h("nav", { "aria-label": t("tabs"), key: "tabs" }, h("ul", null, ["boards", "alarms", "check", "answers", "try"].map((name) =>
-    h("li", { key: name }, link(name, { "aria-current": name === route.name || (name === "boards" && route.name === "board") ? "page" : null },
-      t(`tab.${name}`), counts[name] ? h("span", { class: "number" }, ` ${counts[name]}`) : "")))));
+  return h("nav", { "aria-label": t("tabs"), key: "tabs" },
+    h("ul", null,
+      ["boards", "alarms", "check", "answers", "try"].map((name) =>
+        h("li", { key: name },
+          link(name,
+            { "aria-current": name === route.name || (name === "boards" && route.name === "board") ? "page" : null },
+            t(`tab.${name}`),
+            counts[name] ? h("span", { class: "number" }, ` ${counts[name]}`) : "")))));
 }
 
 // What is true for the whole page stands above it until it is over.
 function bars() {
   const { broker } = live;
   if (site.isLost())
-    return h("p", { class: "bar critical", key: "lost" }, live.at == null ? t("bar.never") : t("bar.lost", { time: clock(live.at) }));
+    return h("p", { class: "bar critical", key: "lost" },
+      live.at == null ? t("bar.never") : t("bar.lost", { time: clock(live.at) }));
   if (live.isPaused)
-    return h("p", { class: "bar", key: "paused" }, t("bar.paused", { time: clock(live.at) }), " ", button({ onclick: () => site.setPaused(false) }, t("go_on")));
+    return h("p", { class: "bar", key: "paused" },
+      t("bar.paused", { time: clock(live.at) }),
+      " ",
+      button({ onclick: () => site.setPaused(false) }, t("go_on")));
   if (live.at != null && !broker.is_connected)
-    return h("p", { class: "bar critical", key: "broker" }, t(broker.since == null ? "bar.broker.never" : "bar.broker", {
-      name: broker.name, time: moment(broker.since, site.now()), trouble: broker.trouble ?? t("bar.broker.trouble") }));
+    return h("p", { class: "bar critical", key: "broker" },
+      t(broker.since == null ? "bar.broker.never" : "bar.broker", {
+        name: broker.name,
+        time: moment(broker.since, site.now()),
+        trouble: broker.trouble ?? t("bar.broker.trouble"),
+      }));
   return broker.hint ? h("p", { class: "bar", key: "hint" }, broker.hint) : null;
 }
 
 function foot() {
-  return h("p", { class: "quiet", key: "foot" }, `edge-agent ${live.session?.version ?? ""} · ${live.broker.name ?? ""} · `,
-    h("a", { href: "boards.txt" }, "boards.txt"), " · ", h("a", { href: "?wall#/boards" }, t("wall")));
+  return h("p", { class: "quiet", key: "foot" },
+    `edge-agent ${live.session?.version ?? ""} · ${live.broker.name ?? ""} · `,
+    h("a", { href: "boards.txt" }, "boards.txt"),
+    " · ",
+    h("a", { href: "?wall#/boards" }, t("wall")));
 }
 
 // Screen readers hear the counts at most once a minute.
 function statusText() {
-  const text = LEVELS.filter((level) => live.counts[level]).map((level) => `${live.counts[level]} ${t(`level.${level}`)}`).join(", ");
+  const text = LEVELS.filter((level) => live.counts[level])
+    .map((level) => `${live.counts[level]} ${t(`level.${level}`)}`)
+    .join(", ");
   if (text !== status.text && performance.now() - status.at > STATUS_EVERY_MS) status = { text, at: performance.now() };
   return status.text;
 }

@@ -7,7 +7,19 @@ import { h } from "./dom.js";
 import * as keys from "./keys.js";
 import { ageOf, isOld, live, now } from "./live.js";
 import { nameField, signedBy } from "./person.js";
-import { boardAddress, button, inputView, lacks, link, note, outputWords, plain, reasons, roleNote, writeButton } from "./show.js";
+import {
+  boardAddress,
+  button,
+  inputView,
+  lacks,
+  link,
+  note,
+  outputWords,
+  plain,
+  reasons,
+  roleNote,
+  writeButton,
+} from "./show.js";
 import { duration, has, moment, number, t } from "./words.js";
 
 // A second touch within this time was meant for the audit before.
@@ -30,6 +42,8 @@ export function checksScreen({ route, redraw }) {
     try {
       data = await get("checks", { ...Object.fromEntries(route().values), limit: 20 });
       trouble = null;
+      // What the server no longer lists needs no hiding here; it comes back if somebody takes the answer back.
+      for (const key of said) if (!data.checks.some((check) => check.key === key)) said.delete(key);
     } catch (error) {
       trouble = error;
     }
@@ -43,7 +57,6 @@ export function checksScreen({ route, redraw }) {
     if (check?.key !== current?.key) {
       shownAt = performance.now();
       find = "";
-      failed = null;
     }
     current = check ?? null;
   }
@@ -64,6 +77,7 @@ export function checksScreen({ route, redraw }) {
     if (!current || isOld() || performance.now() - shownAt < GUARD_MS) return;
     const check = current;
     said.add(check.key);
+    failed = null;
     show(next(check));
     refocus();
     try {
@@ -72,7 +86,7 @@ export function checksScreen({ route, redraw }) {
     } catch (error) {
       said.delete(check.key);
       show(check);
-      failed = { answer, error };
+      failed = { check, answer, error };
     }
     redraw();
   }
@@ -100,14 +114,21 @@ export function checksScreen({ route, redraw }) {
       show(open().find((check) => check.key === mark.key) ?? current);
       refocus();
     } catch (error) {
-      failed = error.status === 409 ? null : { answer: null, error };
+      failed = { check: null, error };
       read();
     }
   }
 
   function setKeys() {
-    const actions = { 0: pass, u: () => undo(data?.marks.find((mark) => mark.state === "waiting")), j: () => move(1), k: () => move(-1) };
-    (current ? labelsOf(current) : []).slice(0, 9).forEach((label, at) => { actions[at + 1] = () => canAnswer(current) && choose(label); });
+    const actions = {
+      0: pass,
+      u: () => undo(data?.marks.find((mark) => mark.state === "waiting")),
+      j: () => move(1),
+      k: () => move(-1),
+    };
+    (current ? labelsOf(current) : []).slice(0, 9).forEach((label, at) => {
+      actions[at + 1] = () => canAnswer(current) && choose(label);
+    });
     keys.setKeys(actions);
   }
 
@@ -117,11 +138,15 @@ export function checksScreen({ route, redraw }) {
     setKeys();
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.check")),
-      data == null ? note(trouble ? "trouble.server" : "waiting") : h("div", { class: "two", key: "two" },
-        h("div", { key: "ask" }, h("p", { class: "quiet", key: "count" }, t("checks.open", { n: data.open })), card(),
-          h("div", { class: "tools", key: "tools" }, lacks("feedback") ? null : nameField(), keySwitch())),
-        h("div", { key: "said" }, marks(), needs())),
-    ];
+      data == null
+        ? note(trouble ? "trouble.server" : "waiting")
+        : h("div", { class: "two", key: "two" },
+            h("div", { key: "ask" },
+              h("p", { class: "quiet", key: "count" }, t("checks.open", { n: data.open })),
+              failure(),
+              card(),
+              h("div", { class: "tools", key: "tools" }, lacks("feedback") ? null : nameField(), keySwitch())),
+            h("div", { key: "said" }, marks(), needs()))];
   }
 
   function card() {
@@ -129,47 +154,126 @@ export function checksScreen({ route, redraw }) {
     const title = [current.id && plain(current.id), current.machine].filter(Boolean).join(" · ") || current.task;
     return h("article", { class: "card", key: current.key, "aria-labelledby": "check-title" },
       h("h2", { id: "check-title", tabindex: "-1" }, title),
-      h("p", { class: "quiet" }, link(boardAddress(current.device), {}, current.device), ` · ${current.task} · ${moment(current.at, now())} (${t("ago", { length: duration(ageOf(current.at)) })})`),
+      h("p", { class: "quiet" },
+        link(boardAddress(current.device), {}, current.device),
+        ` · ${current.task} · ${moment(current.at, now())} (${t("ago", { length: duration(ageOf(current.at)) })})`),
       inputView(current.input),
-      current.unusual ? h("div", { class: "unusual", key: "unusual" }, h("h3", null, t("unusual.title")), reasons(current.unusual.because)) : null,
+      current.unusual
+        ? h("div", { class: "unusual", key: "unusual" },
+            h("h3", null, t("unusual.title")),
+            reasons(current.unusual.because))
+        : null,
       lacks("feedback") ? roleNote("feedback") : canAnswer(current) ? question() : note("checks.no_input"),
-      failed ? h("p", { class: "trouble", role: "alert", key: "failed" }, t("checks.failed", { why: troubleWords(failed.error) }), " ",
-        failed.answer == null ? null : writeButton({ onclick: () => { const { answer } = failed; failed = null; choose(answer); } }, t("again", { answer: failed.answer }))) : null,
       h("p", { class: "buttons" },
-        lacks("feedback") ? null : button({ key: "pass", onclick: pass }, keys.areOn ? key("0") : null, t("checks.pass")),
-        left().length > 1 ? [button({ key: "k", onclick: () => move(-1) }, keys.areOn ? key("k") : null, t("checks.before")), button({ key: "j", onclick: () => move(1) }, keys.areOn ? key("j") : null, t("checks.next"))] : null),
+        lacks("feedback")
+          ? null
+          : button({ key: "pass", onclick: pass }, keys.areOn ? key("0") : null, t("checks.pass")),
+        left().length > 1
+          ? [
+              button({ key: "k", onclick: () => move(-1) }, keys.areOn ? key("k") : null, t("checks.before")),
+              button({ key: "j", onclick: () => move(1) }, keys.areOn ? key("j") : null, t("checks.next"))]
+          : null),
       h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")));
   }
 
+  function failure() {
+    if (!failed) return null;
+    const { check, answer, error } = failed;
+    const sendAgain = () => {
+      show(check);
+      shownAt = -Infinity;
+      choose(answer);
+    };
+    return h("p", { class: "trouble", role: "alert", key: "failed" },
+      t("checks.failed", { why: troubleWords(error) }),
+      " ",
+      check && open().includes(check) ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer })) : null);
+  }
+
   function question() {
-    return h("div", { key: "question" }, h("h3", null, t(current.kind === "unusual" ? "checks.question.unusual" : current.kind === "estimate" ? "checks.question.estimate" : "checks.question")),
-      choices(current, { choose, find, onFind: (text) => { find = text; redraw(); }, withKeys: keys.areOn }));
+    return h("div", { key: "question" },
+      h("h3", null,
+        t(
+          current.kind === "unusual"
+            ? "checks.question.unusual"
+            : current.kind === "estimate"
+              ? "checks.question.estimate"
+              : "checks.question")),
+      choices(current, {
+        choose,
+        find,
+        onFind: (text) => {
+          find = text;
+          redraw();
+        },
+        withKeys: keys.areOn,
+      }));
   }
 
   function nothing() {
     const skipped = open().length;
     return h("div", { class: "card", key: "none" },
       h("h2", { id: "check-title", tabindex: "-1" }, t(skipped ? "checks.all_passed" : "checks.none", { n: skipped })),
-      h("p", null, skipped ? button({ onclick: () => { passed.clear(); redraw(); } }, t("checks.show_again")) : data.reason ?? t("checks.none.why")));
+      h("p", null,
+        skipped
+          ? button(
+              {
+                onclick: () => {
+                  passed.clear();
+                  redraw();
+                },
+              },
+              t("checks.show_again"))
+          : (data.reason ?? t("checks.none.why"))));
   }
 
   function marks() {
-    return h("section", { key: "marks", "aria-labelledby": "marks" }, h("h2", { id: "marks" }, t("marks")),
-      data.marks?.length ? h("ol", { class: "marks" }, data.marks.map((mark) => h("li", { key: mark.mark, class: mark.state },
-        h("p", null, t("marks.said", { answer: plain(mark.answer), who: mark.by ?? t("you") }), " ", h("span", { class: "quiet" }, stateWords(mark)),
-          mark.state === "waiting" ? [" ", writeButton({ key: "undo", onclick: () => undo(mark) }, keys.areOn ? key("u") : null, t("undo"))] : null),
-        boardSaid(mark), h("p", { class: "quiet small" }, `${mark.device} · ${mark.task} · ${moment(mark.at, now())}`)))) : note("marks.none"));
+    return h("section", { key: "marks", "aria-labelledby": "marks" },
+      h("h2", { id: "marks" }, t("marks")),
+      data.marks?.length
+        ? h("ol", { class: "marks" },
+            data.marks.map((mark) =>
+              h("li", { key: mark.mark, class: mark.state },
+                h("p", null,
+                  t("marks.said", { answer: saidWords(mark.answer), who: mark.by ?? t("you") }),
+                  " ",
+                  h("span", { class: "quiet" }, stateWords(mark)),
+                  mark.state === "waiting"
+                    ? [
+                        " ",
+                        writeButton({ key: "undo", onclick: () => undo(mark) },
+                          keys.areOn ? key("u") : null,
+                          t("undo"))]
+                    : null),
+                boardSaid(mark),
+                h("p", { class: "quiet small" }, `${mark.device} · ${mark.task} · ${moment(mark.at, now())}`))))
+        : note("marks.none"));
   }
 
   function needs() {
     if (!data.needs?.length) return null;
-    return h("section", { key: "needs", "aria-labelledby": "needs" }, h("h2", { id: "needs" }, t("needs")),
-      h("ul", { class: "needs" }, data.needs.map((need) => h("li", { key: `${need.device} ${need.task}` }, h("b", null, `${need.task} · ${need.device}`), h("br"),
-        need.asked == null ? null : `${t("accuracy.answered", { n: need.answered, asked: need.asked })} `, promiseWords(need)))));
+    return h("section", { key: "needs", "aria-labelledby": "needs" },
+      h("h2", { id: "needs" }, t("needs")),
+      h("ul", { class: "needs" },
+        data.needs.map((need) =>
+          h("li", { key: `${need.device} ${need.task} ${need.target}` },
+            h("b", null, `${need.task} · ${need.device}`),
+            h("br"),
+            need.asked == null ? null : `${t("accuracy.answered", { n: need.answered, asked: need.asked })} `,
+            promiseWords(need)))));
   }
 
   function keySwitch() {
-    return h("label", { class: "check", key: "keys" }, h("input", { type: "checkbox", checked: keys.areOn, onchange: () => { keys.switchKeys(); redraw(); } }), t("keys"));
+    return h("label", { class: "check", key: "keys" },
+      h("input", {
+        type: "checkbox",
+        checked: keys.areOn,
+        onchange: () => {
+          keys.switchKeys();
+          redraw();
+        },
+      }),
+      t("keys"));
   }
 
   return { title: () => t("tab.check"), view, stop: () => keys.setKeys({}) };
@@ -180,10 +284,16 @@ function canAnswer(check) {
   return check.input != null;
 }
 
-export function stateWords(mark) {
-  if (mark.state === "waiting") return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
-  if (mark.state === "refused") return t("mark.refused", { why: has(`error.${mark.error}`) ? t(`error.${mark.error}`) : mark.error ?? "" });
+function stateWords(mark) {
+  if (mark.state === "waiting")
+    return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
+  if (mark.state === "refused") return t("mark.refused", { why: mark.error ?? "" });
+  if (mark.state === "unanswered" && mark.error) return `${t("mark.unanswered")} ${mark.error}`;
   return t(`mark.${mark.state}`);
+}
+
+function saidWords(answer) {
+  return typeof answer === "boolean" ? t(answer ? "right" : "wrong") : answer === "usual" ? t("output.usual") : plain(answer);
 }
 
 function boardSaid(mark) {

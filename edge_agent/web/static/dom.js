@@ -6,7 +6,11 @@
 const described = new WeakMap();
 
 export function h(tag, props, ...children) {
-  return { tag, props: props ?? {}, children: children.flat(Infinity).filter((child) => child != null && child !== false) };
+  return {
+    tag,
+    props: props ?? {},
+    children: children.flat(Infinity).filter((child) => child != null && child !== false),
+  };
 }
 
 // Makes the children of `parent` what `children` describe.

@@ -10,11 +10,19 @@ export function journalList(entries, { withDevice }) {
     const name = day(entry.at);
     days.set(name, [...(days.get(name) ?? []), entry]);
   }
-  return [...days].map(([name, those]) => h("div", { key: name, class: "day" }, h("h3", null, name),
-    h("ol", { class: "journal" }, those.map((entry, at) => h("li", { key: `${entry.at} ${entry.device} ${entry.what} ${entry.name} ${at - those.length}`, class: gapOrNot(entry) },
-      h("time", null, timeOf(entry)),
-      withDevice && entry.device ? link(boardAddress(entry.device), { key: "device" }, entry.device) : null,
-      h("span", { class: "entry" }, words(entry)))))));
+  return [...days].map(([name, those]) =>
+    h("div", { key: name, class: "day" },
+      h("h3", null, name),
+      h("ol", { class: "journal" },
+        those.map((entry, at) =>
+          h("li",
+            {
+              key: `${entry.at} ${entry.device} ${entry.what} ${entry.name} ${at - those.length}`,
+              class: gapOrNot(entry),
+            },
+            h("time", null, timeOf(entry)),
+            withDevice && entry.device ? link(boardAddress(entry.device), { key: "device" }, entry.device) : null,
+            h("span", { class: "entry" }, words(entry)))))));
 }
 
 function gapOrNot(entry) {
@@ -27,7 +35,9 @@ function timeOf(entry) {
 }
 
 function words(entry) {
-  const name = entry.what === "level" && has(`level.${entry.name}`) ? t(`level.${entry.name}`) : entry.name ?? "";
+  const name = entry.what === "level" && has(`level.${entry.name}`) ? t(`level.${entry.name}`) : (entry.name ?? "");
   const key = `entry.${entry.what}`;
-  return [has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`, entry.text].filter(Boolean).join(": ");
+  return [has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`, entry.text]
+    .filter(Boolean)
+    .join(": ");
 }

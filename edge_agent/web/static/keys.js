@@ -15,7 +15,8 @@ export function switchKeys() {
 }
 
 document.addEventListener("keydown", (event) => {
-  const isTyping = event.target.matches("input:not([type=checkbox]), textarea, select") || event.target.closest("dialog");
+  const isTyping =
+    event.target.matches("input:not([type=checkbox]), textarea, select") || event.target.closest("dialog");
   if (!areOn || isTyping || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
   const action = actions[event.key];
   if (!action) return;

@@ -88,7 +88,12 @@ function take(changes) {
   for (const board of changes.boards) live.boards.set(board.device, board);
   for (const device of changes.gone ?? []) live.boards.delete(device);
   Object.assign(live, {
-    at: changes.now, order: changes.order, counts: changes.counts ?? {}, pools: changes.pools ?? [],
-    broker: changes.broker, openChecks: changes.open_checks, alarmsLastHour: changes.alarms_last_hour,
+    at: changes.now,
+    order: changes.order,
+    counts: changes.counts ?? {},
+    pools: changes.pools ?? [],
+    broker: changes.broker,
+    openChecks: changes.open_checks,
+    alarmsLastHour: changes.alarms_last_hour,
   });
 }

@@ -29,11 +29,10 @@ export function loginScreen({ redraw }) {
       live.session && !live.session.has_users
         ? h("p", { class: "note", key: "none" }, t("login.no_users"))
         : h("form", { class: "login", key: "form", onsubmit: send },
-          field("username", { autocomplete: "username", autocapitalize: "none", spellcheck: "false" }),
-          field("password", { type: "password", autocomplete: "current-password" }),
-          h("p", { class: "trouble", role: "alert" }, trouble),
-          h("button", { class: "main", disabled: isSending }, t("login"))),
-    ],
+            field("username", { autocomplete: "username", autocapitalize: "none", spellcheck: "false" }),
+            field("password", { type: "password", autocomplete: "current-password" }),
+            h("p", { class: "trouble", role: "alert" }, trouble),
+            h("button", { class: "main", disabled: isSending }, t("login")))],
   };
 }
 
@@ -58,16 +57,24 @@ export function passwordDialog() {
   return new Promise((resolve) => {
     const holder = document.createDocumentFragment();
     let trouble = null;
-    const describe = () => h("dialog", { class: "again", "aria-labelledby": "again-title" },
-      h("form", { onsubmit: send },
-        h("h2", { id: "again-title" }, t("again.title")),
-        h("p", null, t("again.why", { name: live.session?.user ?? "" })),
-        h("input", { type: "text", name: "username", autocomplete: "username", value: live.session?.user ?? "", hidden: true, readonly: true }),
-        field("password", { type: "password", autocomplete: "current-password" }),
-        h("p", { class: "trouble", role: "alert" }, trouble),
-        h("p", { class: "buttons" },
-          h("button", { class: "main" }, t("again.go_on")),
-          h("button", { type: "button", onclick: () => dialog.close() }, t("cancel")))));
+    const describe = () =>
+      h("dialog", { class: "again", "aria-labelledby": "again-title" },
+        h("form", { onsubmit: send },
+          h("h2", { id: "again-title" }, t("again.title")),
+          h("p", null, t("again.why", { name: live.session?.user ?? "" })),
+          h("input", {
+            type: "text",
+            name: "username",
+            autocomplete: "username",
+            value: live.session?.user ?? "",
+            hidden: true,
+            readonly: true,
+          }),
+          field("password", { type: "password", autocomplete: "current-password" }),
+          h("p", { class: "trouble", role: "alert" }, trouble),
+          h("p", { class: "buttons" },
+            h("button", { class: "main" }, t("again.go_on")),
+            h("button", { type: "button", onclick: () => dialog.close() }, t("cancel")))));
     draw(holder, describe());
     const dialog = holder.firstChild;
     document.documentElement.append(dialog);

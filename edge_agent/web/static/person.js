@@ -12,6 +12,12 @@ export function signedBy() {
 
 export function nameField() {
   if (live.session?.has_users) return null;
-  return h("label", { class: "name", key: "name" }, t("your_name"),
-    h("input", { autocomplete: "name", maxlength: "64", value: saved("name") ?? "", onchange: (event) => save("name", event.target.value) }));
+  return h("label", { class: "name", key: "name" },
+    t("your_name"),
+    h("input", {
+      autocomplete: "name",
+      maxlength: "64",
+      value: saved("name") ?? "",
+      onchange: (event) => save("name", event.target.value),
+    }));
 }

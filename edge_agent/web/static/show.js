@@ -7,16 +7,31 @@ import { duration, has, moment, number, t, UNKNOWN } from "./words.js";
 export const isWall = new URLSearchParams(location.search).has("wall");
 export const LEVELS = ["critical", "offline", "stale", "degraded", "unknown", "starting", "draining", "stopped", "ok"];
 export const URGENT = ["critical", "offline", "stale"];
-const SHAPES = { critical: "■", offline: "■", stale: "▲", degraded: "▲", unknown: "?", starting: "○", draining: "○", stopped: "○" };
+const SHAPES = {
+  critical: "■",
+  offline: "■",
+  stale: "▲",
+  degraded: "▲",
+  unknown: "?",
+  starting: "○",
+  draining: "○",
+  stopped: "○",
+};
 
 // Shape and word together: a colour alone says nothing.
 export function levelMark(level) {
-  return h("span", { class: `level ${level}` }, shape(SHAPES[level] ?? ""), " ", h("span", { class: "word" }, t(`level.${level}`)));
+  return h("span", { class: `level ${level}` },
+    shape(SHAPES[level] ?? ""),
+    " ",
+    h("span", { class: "word" }, t(`level.${level}`)));
 }
 
 export function severityMark(severity) {
   const level = severity === "warning" ? "degraded" : "critical";
-  return h("span", { class: `level ${level}` }, shape(SHAPES[level]), " ", t(`severity.${severity === "warning" ? "warning" : "critical"}`));
+  return h("span", { class: `level ${level}` },
+    shape(SHAPES[level]),
+    " ",
+    t(`severity.${severity === "warning" ? "warning" : "critical"}`));
 }
 
 function shape(mark) {
@@ -62,8 +77,9 @@ export function since(at) {
 }
 
 export function figure(name, value, unit = "", digits = 0) {
-  const text = typeof value === "number" ? number(value, digits) : value ?? UNKNOWN;
-  return h("div", { class: "figure", key: name }, h("dt", null, name),
+  const text = typeof value === "number" ? number(value, digits) : (value ?? UNKNOWN);
+  return h("div", { class: "figure", key: name },
+    h("dt", null, name),
     h("dd", null, text, value == null || !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
 }
 
@@ -76,8 +92,8 @@ export function inputView(input) {
   if (input === null || input === undefined) return h("p", { class: "note" }, t("input.unknown"));
   if (typeof input !== "object") return h("p", { class: "input-text" }, String(input));
   const fields = Array.isArray(input) ? input.map((value, at) => [at + 1, value]) : Object.entries(input);
-  return h("dl", { class: "fields" }, fields.map(([name, value]) =>
-    h("div", { key: name }, h("dt", null, name), h("dd", null, plain(value)))));
+  return h("dl", { class: "fields" },
+    fields.map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, plain(value)))));
 }
 
 export function plain(value) {
@@ -88,7 +104,9 @@ export function plain(value) {
 export function inputLine(input) {
   if (input == null) return t("input.unknown.short");
   if (typeof input !== "object") return String(input);
-  return Object.entries(input).map(([name, value]) => `${name} ${plain(value)}`).join("   ");
+  return Object.entries(input)
+    .map(([name, value]) => `${name} ${plain(value)}`)
+    .join("   ");
 }
 
 // What a board answered, in words: a label, a number, text, or what is unusual.
@@ -99,9 +117,12 @@ export function outputWords(output) {
 }
 
 export function reasons(because) {
-  return h("ul", { class: "because" }, (because ?? []).map((one) => h("li", { key: one.field },
-    h("b", null, plain(one.field)), ` ${plain(one.value)}`,
-    one.usual ? ` ${t("unusual.range", { low: plain(one.usual[0]), high: plain(one.usual[1]) })}` : "")));
+  return h("ul", { class: "because" },
+    (because ?? []).map((one) =>
+      h("li", { key: one.field },
+        h("b", null, plain(one.field)),
+        ` ${plain(one.value)}`,
+        one.usual ? ` ${t("unusual.range", { low: plain(one.usual[0]), high: plain(one.usual[1]) })}` : "")));
 }
 
 // True while somebody points at this list, has its focus or touches it: then nothing in it may move.

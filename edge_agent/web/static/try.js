@@ -75,24 +75,59 @@ export function tryScreen({ route, redraw }) {
     const at = targets.find((one) => one.target === target);
     const chosen = at?.tasks.find((one) => one.name === task);
     if (chosen && input === undefined) input = chosen.input ?? null;
-    return [heading,
+    return [
+      heading,
       h("div", { class: "filters", key: "where" },
-        select("target", targets.map((one) => one.target), target, (name) => `try/${encodeURIComponent(name)}`),
-        at ? select("task", at.tasks.map((one) => one.name), task, (name) => `try/${encodeURIComponent(target)}/${encodeURIComponent(name)}`) : null),
-      !targets.length ? note("try.no_targets") : target && !at ? note("try.unknown_target", { target }) : at && !at.tasks.length ? note("try.no_tasks", { target })
-        : task && !chosen ? note("try.unknown_task", { target, task }) : chosen ? form(chosen) : note("try.choose"),
-      chosen ? h("section", { class: "result", key: "result", "aria-live": "polite" }, isAsking ? note("try.asking") : result ? resultView(result) : null) : null,
-    ];
+        select(
+          "target",
+          targets.map((one) => one.target),
+          target,
+          (name) => `try/${encodeURIComponent(name)}`),
+        at
+          ? select(
+              "task",
+              at.tasks.map((one) => one.name),
+              task,
+              (name) => `try/${encodeURIComponent(target)}/${encodeURIComponent(name)}`)
+          : null),
+      !targets.length
+        ? note("try.no_targets")
+        : target && !at
+          ? note("try.unknown_target", { target })
+          : at && !at.tasks.length
+            ? note("try.no_tasks", { target })
+            : task && !chosen
+              ? note("try.unknown_task", { target, task })
+              : chosen
+                ? form(chosen)
+                : note("try.choose"),
+      chosen
+        ? h("section", { class: "result", key: "result", "aria-live": "polite" },
+            isAsking ? note("try.asking") : result ? resultView(result) : null)
+        : null];
   }
 
   function form(chosen) {
     const hasFields = input !== null && typeof input === "object" && !Array.isArray(input) && !isText;
     return h("form", { class: "ask", key: hasFields ? "fields" : "text", onsubmit: ask },
       h("p", { class: "quiet", key: "from" }, t(input === null ? "try.no_input" : "try.from_last"), " ", t("try.cost")),
-      hasFields ? Object.entries(input).map(([name, value]) => h("label", { key: name }, name, field(name, value)))
-        : h("label", { key: "whole" }, t("try.text"), h("textarea", { name: "whole", rows: "6", spellcheck: "false", value: wholeText() })),
-      h("p", { class: "buttons" }, h("button", { class: "main", "aria-disabled": isAsking || isOld() ? "true" : null }, t("try.ask")),
-        input !== null && typeof input === "object" && !Array.isArray(input) ? button({ onclick: () => { isText = !isText; redraw(); } }, t(isText ? "try.as_fields" : "try.as_text")) : null));
+      hasFields
+        ? Object.entries(input).map(([name, value]) => h("label", { key: name }, name, field(name, value)))
+        : h("label", { key: "whole" },
+            t("try.text"),
+            h("textarea", { name: "whole", rows: "6", spellcheck: "false", value: wholeText() })),
+      h("p", { class: "buttons" },
+        h("button", { class: "main", "aria-disabled": isAsking || isOld() ? "true" : null }, t("try.ask")),
+        input !== null && typeof input === "object" && !Array.isArray(input)
+          ? button(
+              {
+                onclick: () => {
+                  isText = !isText;
+                  redraw();
+                },
+              },
+              t(isText ? "try.as_fields" : "try.as_text"))
+          : null));
   }
 
   function wholeText() {
@@ -100,16 +135,27 @@ export function tryScreen({ route, redraw }) {
   }
 
   function select(name, options, value, address) {
-    return h("label", { key: name }, t(`try.${name}`), h("select", { value: value ?? "", onchange: (event) => { location.hash = `#/${address(event.target.value)}`; } },
-      value ? null : h("option", { key: "none", value: "", selected: true }, t("try.choose_one")),
-      options.map((option) => h("option", { key: `=${option}`, value: option, selected: option === value }, option))));
+    return h("label", { key: name },
+      t(`try.${name}`),
+      h("select",
+        {
+          value: value ?? "",
+          onchange: (event) => {
+            location.hash = `#/${address(event.target.value)}`;
+          },
+        },
+        value ? null : h("option", { key: "none", value: "", selected: true }, t("try.choose_one")),
+        options.map((option) => h("option", { key: `=${option}`, value: option, selected: option === value }, option))),
+    );
   }
 
   return { title: () => t("tab.try"), view };
 }
 
 function field(name, value) {
-  if (typeof value === "boolean") return h("select", { name }, ["true", "false"].map((word) => h("option", { value: word, selected: word === String(value), key: word }, word)));
+  if (typeof value === "boolean")
+    return h("select", { name },
+      ["true", "false"].map((word) => h("option", { value: word, selected: word === String(value), key: word }, word)));
   const isNumber = typeof value === "number";
   const text = isNumber ? String(value) : typeof value === "string" ? value : JSON.stringify(value);
   return h("input", { name, value: text, autocomplete: "off", inputmode: isNumber ? "decimal" : null });
@@ -136,28 +182,52 @@ function resultView({ words, error, reply }) {
   if (words) return h("p", { class: "trouble" }, words);
   return [
     reply?.status === "ok" ? answer(reply) : h("p", { class: "trouble", key: "trouble" }, refusalWords(error, reply)),
-    reply ? h("details", { key: "whole" }, h("summary", null, t("try.whole")), h("pre", { tabindex: "0" }, JSON.stringify(reply, null, 2))) : null,
-  ];
+    reply
+      ? h("details", { key: "whole" },
+          h("summary", null, t("try.whole")),
+          h("pre", { tabindex: "0" }, JSON.stringify(reply, null, 2)))
+      : null];
 }
 
 function answer(reply) {
   const isUnsure = reply.output == null;
-  const details = [reply.device, reply.timing?.total_ms == null ? null : `${number(reply.timing.total_ms)} ms`, reply.model?.name].filter(Boolean);
+  const details = [
+    reply.device,
+    reply.timing?.total_ms == null ? null : `${number(reply.timing.total_ms)} ms`,
+    reply.model?.name,
+  ].filter(Boolean);
   return h("div", { key: "answer" },
-    h("p", { class: "big" }, isUnsure ? t(reply.degraded?.includes("unsure") ? "try.unsure" : "output.none") : typeof reply.output === "object" && !("unusual" in reply.output) ? h("code", null, JSON.stringify(reply.output)) : outputWords(reply.output)),
-    reply.interval ? h("p", { key: "interval" }, t("try.interval", { low: plain(reply.interval[0]), high: plain(reply.interval[1]) })) : null,
+    h("p", { class: "big" },
+      isUnsure
+        ? t(reply.degraded?.includes("unsure") ? "try.unsure" : "output.none")
+        : typeof reply.output === "object" && !("unusual" in reply.output)
+          ? h("code", null, JSON.stringify(reply.output))
+          : outputWords(reply.output)),
+    reply.interval
+      ? h("p", { key: "interval" },
+          t("try.interval", { low: plain(reply.interval[0]), high: plain(reply.interval[1]) }))
+      : null,
     reply.output?.because?.length ? reasons(reply.output.because) : null,
-    (reply.degraded ?? []).map((name) => h("p", { class: "quiet", key: name }, has(`degraded.${name}`) ? t(`degraded.${name}`) : name)),
+    (reply.degraded ?? []).map((name) =>
+      h("p", { class: "quiet", key: name }, has(`degraded.${name}`) ? t(`degraded.${name}`) : name)),
     reply.scores ? scores(reply.scores) : null,
     h("p", { class: "quiet", key: "details" }, details.join(" · ")));
 }
 
 function scores(all) {
   const sorted = Object.entries(all).sort((one, other) => other[1] - one[1]);
-  return h("table", { class: "scores", key: "scores" }, h("caption", null, t("try.scores")),
-    h("thead", { class: "for-readers" }, h("tr", null, h("th", { scope: "col" }, t("column.label")), h("th", { scope: "col" }, t("column.score")))),
-    h("tbody", null, sorted.map(([label, score]) => h("tr", { key: label }, h("th", { scope: "row" }, label),
-      h("td", null, h("span", { class: "score" }, h("span", { class: "scale", "aria-hidden": "true", share: score }), number(score, score > 0 && score < 0.01 ? 4 : 2)))))));
+  return h("table", { class: "scores", key: "scores" },
+    h("caption", null, t("try.scores")),
+    h("thead", { class: "for-readers" },
+      h("tr", null, h("th", { scope: "col" }, t("column.label")), h("th", { scope: "col" }, t("column.score")))),
+    h("tbody", null,
+      sorted.map(([label, score]) =>
+        h("tr", { key: label },
+          h("th", { scope: "row" }, label),
+          h("td", null,
+            h("span", { class: "score" },
+              h("span", { class: "scale", "aria-hidden": "true", share: score }),
+              number(score, score > 0 && score < 0.01 ? 4 : 2)))))));
 }
 
 // Why no answer came, and what to do, in words.
@@ -166,7 +236,7 @@ function refusalWords(error, reply) {
   const seconds = error?.retryAfter ?? reply?.error?.retry_after_s;
   const status = reply?.status;
   const key = [`try.code.${code}`, `try.status.${status}`].find(has);
-  const why = key ? t(key) : reply?.error?.message ?? error?.message ?? t("trouble.server");
+  const why = key ? t(key) : (reply?.error?.message ?? error?.message ?? t("trouble.server"));
   const message = key && reply?.error?.message ? ` (${reply.error.message})` : "";
   if (error && !error.status) return t(error.name === "TimeoutError" ? "try.status.expired" : "trouble.server");
   return why + message + (seconds == null ? "" : ` ${t("try.come_back", { n: Math.ceil(seconds) })}`);

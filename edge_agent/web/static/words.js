@@ -9,10 +9,18 @@ export const language = chosen();
 const words = await (await fetch(`words/${language}.json`)).json();
 const place = navigator.languages.find((name) => name.startsWith(language)) ?? language;
 const plural = new Intl.PluralRules(language);
-const clockFormat = new Intl.DateTimeFormat(place, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const clockFormat = new Intl.DateTimeFormat(place, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
 const dayFormat = new Intl.DateTimeFormat(place, { weekday: "short", day: "numeric", month: "long", year: "numeric" });
 const shortDayFormat = new Intl.DateTimeFormat(place, { day: "numeric", month: "short" });
-const UNITS = [[1, "s"], [60, "min"], [3600, "h"]];
+const UNITS = [
+  [1, "s"],
+  [60, "min"],
+  [3600, "h"]];
 
 export function chooseLanguage(name) {
   save("language", name);
@@ -27,7 +35,7 @@ function chosen() {
 // The text of `key`; a value `n` chooses between its forms for one and for several.
 export function t(key, values = {}) {
   const found = words[key] ?? key;
-  const text = typeof found === "string" ? found : found[plural.select(values.n)] ?? found.other;
+  const text = typeof found === "string" ? found : (found[plural.select(values.n)] ?? found.other);
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
