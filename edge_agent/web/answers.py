@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -329,14 +330,15 @@ class Answers(Part):
         }
 
     def _needs(self, device: str | None, task: str | None) -> list[Document]:
-        needs = [
+        # Only as many as are shown: each takes a while, and a site has thousands of tasks.
+        needs = (
             {"device": each_device, "task": each_task, **promise}
             for each_device, each_task in self._tasks
             if device in (None, each_device) and task in (None, each_task)
             for promise in self.promises(each_device, each_task)
             if promise["words_key"] != "not_asked" or promise["min_accuracy"] is not None
-        ]
-        return needs[:MAX_NEEDS]
+        )
+        return list(islice(needs, MAX_NEEDS))
 
     def promises(self, device: str, task: str) -> list[Document]:
         """What each promise of a task takes."""

@@ -4,7 +4,7 @@ A cursor counts changes. It starts at the process's start, so the cursor of anot
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,16 +56,14 @@ class Boards:
         self._summary = b""
 
     def update(
-        self, rows: Iterable[Row], wall: float, *, is_first: bool, open_checks: Callable[[str], int], more: Document
+        self, rows: Sequence[Row], wall: float, *, is_first: bool, open_checks: Mapping[str, int], alarms_last_hour: int
     ) -> None:
         """Takes the rows of now, worst first.
 
         Args:
             is_first: The levels may have been so for long.
-            open_checks: How many audits a board waits for.
-            more: Fields of `changes` beside those of rows.
+            open_checks: How many audits each board waits for.
         """
-        rows = list(rows)
         next_cursor = self.cursor + 1
         is_changed = False
         for row in rows:
@@ -77,7 +75,7 @@ class Boards:
             elif board.level != level:
                 board.level, board.since = level, wall
             board.health_at = _health_at(row, wall, board.health_at)
-            document = _board_document(row, board, open_checks(row.device))
+            document = _board_document(row, board, open_checks[row.device])
             if document != board.document:
                 board.document, board.encoded, board.version = document, encode(document), next_cursor
                 is_changed = True
@@ -95,7 +93,8 @@ class Boards:
                 "counts": dict(Counter(row.level.name.lower() for row in rows)),
                 "order": [printable(row.device) for row in rows],
                 "pools": _pools(rows),
-                **more,
+                "open_checks": sum(open_checks.values()),
+                "alarms_last_hour": alarms_last_hour,
             }
         )[1:-1].encode()
 

@@ -191,9 +191,6 @@ class Live:
             rows,
             wall,
             is_first=not self._has_settled,
-            open_checks=self.open_checks,
-            more={
-                "open_checks": sum(self.open_checks(row.device) for row in rows),
-                "alarms_last_hour": self.journal.alarms_since(wall - 3600),
-            },
+            open_checks={row.device: self.open_checks(row.device) for row in rows},
+            alarms_last_hour=self.journal.alarms_since(wall - 3600),
         )
