@@ -53,7 +53,7 @@ class Boards:
         self._boards: dict[str, _Board] = {}
         self._gone: dict[str, int] = {}
         self._gone_from = self._first
-        self._summary = b""
+        self._summarize((), {}, 0)
 
     def update(
         self, rows: Sequence[Row], wall: float, *, is_first: bool, open_checks: Mapping[str, int], alarms_last_hour: int
@@ -88,6 +88,10 @@ class Boards:
             self._gone_from = self._gone.pop(device)
         if is_changed:
             self.cursor = next_cursor
+        self._summarize(rows, open_checks, alarms_last_hour)
+
+    def _summarize(self, rows: Sequence[Row], open_checks: Mapping[str, int], alarms_last_hour: int) -> None:
+        """Encodes what is of all boards together."""
         self._summary = compact_json(
             {
                 "counts": dict(Counter(row.level.name.lower() for row in rows)),
@@ -110,8 +114,7 @@ class Boards:
         boards = b",".join(board.encoded for board in self._boards.values() if board.version > since)
         gone = [] if is_whole else [printable(device) for device, version in self._gone.items() if version > since]
         head = compact_json({**now, "cursor": self.cursor, "is_whole": is_whole, "gone": gone})[:-1].encode()
-        summary = b"," + self._summary if self._summary else b""
-        return b"".join((head, summary, b',"boards":[', boards, b"]}"))
+        return b"".join((head, b",", self._summary, b',"boards":[', boards, b"]}"))
 
 
 def escaped(value: Any) -> Any:

@@ -24,7 +24,7 @@ from edge_agent.core.terminal import fail
 from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
 from edge_agent.web.answers import Mark
-from edge_agent.web.guard import Door, Network, address_of, host_name
+from edge_agent.web.guard import MAX_HEADER_BYTES, Door, Network, address_of, host_name
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.live import Live
 from edge_agent.web.routes import add_parts
@@ -35,7 +35,6 @@ from edge_agent.web.users import Users, UsersError
 DEFAULT_LISTEN = "127.0.0.1:8780"
 # Of all viewers together: browsers keep two or three open.
 _MAX_CONNECTIONS = 512
-_MAX_HEADER_BYTES = 16 * 1024
 _KEEP_ALIVE_S = 15
 _STOP_S = 1
 _BACKLOG = 128
@@ -194,7 +193,7 @@ def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvico
         proxy_headers=False,
         server_header=False,
         limit_concurrency=_MAX_CONNECTIONS,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_STOP_S,
         ssl_certfile=cert_file,
