@@ -85,7 +85,7 @@ export function boardScreen({ route, redraw }) {
           h("p", { key: "message" }, alarm.message ?? t("alarm.no_message")),
           h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(alarm.name)),
           may("feedback")
-            ? h("p", { key: "seen" },
+            ? h("p", { key: "seen", class: "seen" },
                 seenBy(alarm.name),
                 " ",
                 writeButton(
