@@ -32,7 +32,7 @@ export function alarmsScreen({ route, redraw }) {
     askedFor = route().hash;
     try {
       const answer = await get("journal", { ...wish(), limit: MAX_ENTRIES });
-      entries = answer.journal ?? answer.entries ?? answer;
+      entries = answer.journal;
       trouble = null;
     } catch (error) {
       trouble = error;

@@ -43,7 +43,8 @@ export function answersScreen({ route, redraw }) {
       newest = await get("answers", values);
       newest.rows.forEach((row) => row.task && tasks.add(row.task));
       // How many came since the last time and are not among the newest; of a choice of answers nobody counts that.
-      const missed = cursor == null || "task" in values || "device" in values ? 0 : newest.cursor - cursor - newest.rows.length;
+      const missed =
+        cursor == null || "task" in values || "device" in values ? 0 : newest.cursor - cursor - newest.rows.length;
       newest.skipped = Math.max(0, missed);
       const marks = new Map(newest.rows.map((row) => [row.key, row.mark]));
       for (const row of rows) row.mark = marks.get(row.key) ?? row.mark;

@@ -88,7 +88,8 @@ function redraw() {
 
 const loginView = loginScreen({ redraw });
 const nothingYet = { title: () => t("as_of.none"), view: () => h("p", { class: "note" }, t("waiting")) };
-const screenKey = (needsLogin) => (needsLogin ? "login" : !live.session ? "" : `${route.name}/${route.parts.join("/")}`);
+const screenKey = (needsLogin) =>
+  needsLogin ? "login" : !live.session ? "" : `${route.name}/${route.parts.join("/")}`;
 
 function skip(event) {
   event.preventDefault();

@@ -125,7 +125,7 @@ function figures(board) {
     figure(t("figure.headroom"), board.headroom_c, "°C", 1),
     figure(t("figure.queue"), board.queue?.[0] == null ? null : queueText(board.queue)),
     figure(t("figure.p95"), board.p95_ms, "ms"),
-    figure(t("figure.speed"), board.tok_s, t("unit.tokens"), 1),
+    figure(t("figure.speed"), board.tok_s, t("unit.tokens"), board.tok_s < 100 ? 1 : 0),
     figure(t("figure.watts"), board.watts, "W", 1));
 }
 
@@ -172,7 +172,9 @@ export function promiseWords(promise) {
   const target = number(promise.target, 2);
   const why = has(`promise.${promise.words_key}`) ? ` ${t(`promise.${promise.words_key}`, { target })}` : "";
   if (promise.more == null) return `${t("promise.unknown", { target })}${why}`;
-  return promise.more === 0 ? t("promise.proven", { target }) : `${t("promise.more", { n: promise.more, target })}${why}`;
+  return promise.more === 0
+    ? t("promise.proven", { target })
+    : `${t("promise.more", { n: promise.more, target })}${why}`;
 }
 
 function signals(all) {
@@ -186,30 +188,31 @@ function signals(all) {
           " ",
           h("span", { class: "quiet" },
             table.at == null ? t("signals.never") : t("ago", { length: duration(ageOf(table.at)) }))),
-        (table.machines ?? []).map((machine) =>
-          h("table", { key: machine.machine },
-            h("caption", null,
-              machine.machine,
-              machine.lacking?.length
-                ? h("span", { class: "quiet" }, ` – ${t("signals.lacking", { names: machine.lacking.join(", ") })}`)
-                : null),
-            h("thead", null,
-              h("tr", null,
-                h("th", { scope: "col" }, t("column.value")),
-                h("th", { scope: "col", class: "number" }, t("column.now")),
-                h("th", { scope: "col", class: "number" }, t("column.age")))),
-            h("tbody", null,
-              (machine.values ?? []).map((one) =>
-                h("tr", { key: one.name },
-                  h("th", { scope: "row" }, one.name),
-                  h("td", { class: "number" }, measured(one.value)),
-                  h("td", { class: "number" },
-                    one.age_s == null ? UNKNOWN : duration(one.age_s + (ageOf(table.at) ?? 0)))))))))));
+        h("div", { class: "machines" },
+          (table.machines ?? []).map((machine) =>
+            h("table", { key: machine.machine },
+              h("caption", null,
+                machine.machine,
+                machine.lacking?.length
+                  ? h("span", { class: "quiet" }, ` – ${t("signals.lacking", { names: machine.lacking.join(", ") })}`)
+                  : null),
+              h("thead", null,
+                h("tr", null,
+                  h("th", { scope: "col" }, t("column.value")),
+                  h("th", { scope: "col", class: "number" }, t("column.now")),
+                  h("th", { scope: "col", class: "number" }, t("column.age")))),
+              h("tbody", null,
+                (machine.values ?? []).map((one) =>
+                  h("tr", { key: one.name },
+                    h("th", { scope: "row" }, one.name),
+                    h("td", { class: "number" }, measured(one.value)),
+                    h("td", { class: "number" },
+                      one.age_s == null ? UNKNOWN : duration(one.age_s + (ageOf(table.at) ?? 0))))))))))));
 }
 
 function journal(entries) {
   return h("section", { key: "journal", "aria-labelledby": "day" },
     h("h2", { id: "day" }, t("board.day")),
     entries.length ? journalList(entries, { withDevice: false }) : note("journal.empty"),
-    h("p", null, link("alarms", {}, t("journal.all"))));
+    h("p", { class: "buttons" }, link("alarms", { class: "button" }, t("journal.all"))));
 }

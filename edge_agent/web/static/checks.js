@@ -187,7 +187,9 @@ export function checksScreen({ route, redraw }) {
     return h("p", { class: "trouble", role: "alert", key: "failed" },
       t("checks.failed", { why: troubleWords(error) }),
       " ",
-      check && open().includes(check) ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer })) : null);
+      check && open().includes(check)
+        ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer }))
+        : null);
   }
 
   function question() {
@@ -293,11 +295,16 @@ function stateWords(mark) {
 }
 
 function saidWords(answer) {
-  return typeof answer === "boolean" ? t(answer ? "right" : "wrong") : answer === "usual" ? t("output.usual") : plain(answer);
+  return typeof answer === "boolean"
+    ? t(answer ? "right" : "wrong")
+    : answer === "usual"
+      ? t("output.usual")
+      : plain(answer);
 }
 
 function boardSaid(mark) {
-  if (mark.output == null) return null;
+  if (mark.state !== "kept") return null;
+  if (mark.output == null) return h("p", { key: "said" }, t("marks.board_unsure"));
   const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;
   const verdict = mark.is_right == null ? "" : ` ${t(mark.is_right ? "mark.right" : "mark.wrong")}`;
   return h("p", { key: "said" }, t("marks.board", { output: outputWords(mark.output) + score }), verdict);

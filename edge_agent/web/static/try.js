@@ -208,8 +208,9 @@ function answer(reply) {
           t("try.interval", { low: plain(reply.interval[0]), high: plain(reply.interval[1]) }))
       : null,
     reply.output?.because?.length ? reasons(reply.output.because) : null,
-    (reply.degraded ?? []).map((name) =>
-      h("p", { class: "quiet", key: name }, has(`degraded.${name}`) ? t(`degraded.${name}`) : name)),
+    (reply.degraded ?? [])
+      .filter((name) => name !== "unsure")
+      .map((name) => h("p", { class: "quiet", key: name }, has(`degraded.${name}`) ? t(`degraded.${name}`) : name)),
     reply.scores ? scores(reply.scores) : null,
     h("p", { class: "quiet", key: "details" }, details.join(" · ")));
 }
@@ -227,7 +228,7 @@ function scores(all) {
           h("td", null,
             h("span", { class: "score" },
               h("span", { class: "scale", "aria-hidden": "true", share: score }),
-              number(score, score > 0 && score < 0.01 ? 4 : 2)))))));
+              score > 0 && score < 0.01 ? `< ${number(0.01, 2)}` : number(score, 2)))))));
 }
 
 // Why no answer came, and what to do, in words.
