@@ -52,7 +52,7 @@ class Row:
     device: str
     level: BoardLevel
     why: tuple[str, ...]  # What is wrong, a phrase each.
-    level_age_s: float | None  # How long it has had this level; None if it had it when it was first seen.
+    level_age_s: float | None = None  # How long it has had this level; None if it had it when it was first seen.
     state: Document
     info: Document
     health: Document  # Empty unless it is fresh.
@@ -103,6 +103,11 @@ class Site:
             self._boards[device] = WatchedBoard(device, message.received_at)
         self._boards[device].receive(topic, message, wall)
         return True
+
+    @property
+    def devices(self) -> list[str]:
+        """The boards that have said anything, and those expected."""
+        return [*self._boards, *(self._expected - self._boards.keys())]
 
     def rows(self, now: float) -> list[Row]:
         """The boards at `now`, in seconds of the monotonic clock."""
