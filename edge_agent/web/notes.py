@@ -110,14 +110,14 @@ class Events(Part):
         if values is None or values[0] not in self._rows:
             return
         device, name = values
-        self._journal.add(
-            Entry(at=wall, what="event", device=device, name=name[:64], text=_event_text(message.payload))
-        )
+        document = object_or_empty(message.payload)
+        by = text_at(document, "by")
+        entry = Entry(at=wall, what="event", device=device, name=name[:64], text=_event_text(document), by=by)
+        self._journal.add(entry)
 
 
-def _event_text(payload: bytes) -> str | None:
-    document = object_or_empty(payload)
-    document.pop("ts", None)
+def _event_text(document: Document) -> str | None:
+    document = {key: value for key, value in document.items() if key not in ("ts", "by")}
     words = [f"{key[:64]}: {_words(value)}" for key, value in list(document.items())[:_MAX_EVENT_FIELDS]]
     return "; ".join(words) or None
 
