@@ -29,7 +29,7 @@ from edge_agent.core.wording import cut, shown_path
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.model_retry import ModelRetry
-from edge_agent.models.record import in_force
+from edge_agent.models.record import in_force, without_key
 from edge_agent.models.revocation_watch import RevocationWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
@@ -84,7 +84,7 @@ class Agent:
             self._delivery,
             self._supervisor.send,
             self._renderer.ask,
-            answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}"), model),
+            answerers=Answerers(ScoreMaps(model, f"{config.device.site}/{config.device.id}", self._store), model),
             weights_sha256=model.weights_sha256,
         )
         self._pool = _pool_link(config, self._inbox.deliver)
@@ -327,7 +327,7 @@ class Agent:
         self._model_fault = fault
         log.error("no model can be used, trying again: %s", fault)
         path = shown_path(in_force(self._commands.config))
-        self._status.alarms.set_model_fault(f"the model at {path} cannot be used: {fault}")
+        self._status.alarms.set_model_fault(fault if path in fault else f"{path}: {fault}")
         self._dispatcher.give_up(f"the model cannot be loaded: {fault}", now)
         self._status.publish_state(State.OFFLINE, f"model-load-failed: {fault}")
         # The service runs and tells what is wrong; to end it would only hide that.
@@ -346,7 +346,7 @@ class Agent:
                 except OSError as error:
                     self._do_without_model(f"no worker can be started: {error}", now)
             case ModelError() as error:
-                self._do_without_model(str(error), now)
+                self._do_without_model(without_key(error), now)
 
     def _on_worker_end(self, how: str, now: float) -> None:
         """Queues its requests again and reports its end; the supervisor starts the next worker."""

@@ -349,6 +349,52 @@ def _rows(options: argparse.Namespace) -> int:
     return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)
 
 
+@_cli_command(_value("task TASK", "a task whose answers get feedback"), _CONFIG, _JSON)
+def _audits(options: argparse.Namespace) -> int:
+    """Lists the answers that a board asked to have checked and that nobody has checked yet.
+
+    It reads what this board keeps, also while the agent runs; as root or as the service's account. Inputs are there
+    with `feedback.keep_inputs`. The answers are not shown, because they would bias whoever checks them. Audits of an
+    earlier model or text are listed, too, although they no longer count.
+    Exit codes: 0 done, 1 failed, 64 usage, 78 bad configuration.
+    """
+    from edge_agent.learning.commands.audits import audits
+
+    return audits(options.config, options.task, as_json=options.json)
+
+
+@_cli_command(
+    _value("task TASK", "the task that gave the answer"),
+    _value("id ID", "the id of its request, as in the reply and in `edge-agent audits`"),
+    _value(
+        "answer ANSWER",
+        "the right label, in any case; the true number; or what the reading was",
+        nargs="?",
+    ),
+    _group(_flag("--right", "the answer was right"), _flag("--wrong", "the answer was wrong")),
+    _value("--by NAME", "who says so"),
+    _value("--reply-to TOPIC", "the reply topic, where several callers used the id"),
+    _value("--timeout S", "seconds to wait for the result (default: %(default)s)", _SECONDS, default=10.0),
+    _bus_options(),
+)
+def _feedback(options: argparse.Namespace) -> int:
+    """Tells a board whether an answer was right, and prints the result.
+
+    It needs ANSWER, or one of --right and --wrong.
+    Exit codes: 0 kept, 1 no broker, no board or no result in time, 2 refused, 64 usage, 78 bad configuration.
+    """
+    from edge_agent.tools.feedback import send_feedback
+
+    if not re.fullmatch(NAME_PATTERN, options.task):
+        return fail(f"TASK should be 1 to 64 letters, digits, _ or - (got {shown(options.task)})", EXIT_USAGE)
+    if (options.answer is None) == (not options.right and not options.wrong):
+        return fail("ANSWER, --right or --wrong: one of them is required, and no more", EXIT_USAGE)
+    said = {"answer": options.answer} if options.answer is not None else {"correct": options.right}
+    more = {"by": options.by, "reply_to": options.reply_to}
+    said |= {name: value for name, value in more.items() if value is not None}
+    return _print_reply(send_feedback(bus_of(options), options.task, options.id, said, timeout_s=options.timeout))
+
+
 @_cli_command(
     _value("action ACTION", "replay", choices=("replay",)),
     _value("file FILE", "what `mosquitto_sub -F '%%U %%r %%x %%t'` recorded", Path),

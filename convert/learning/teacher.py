@@ -13,6 +13,7 @@ from ..agent import (
     Task,
     WorkerClient,
     compact_json,
+    is_collapsed,
     shared_map,
     weights_sha256,
 )
@@ -108,7 +109,8 @@ def ask_teacher(
                 warnings.append(f"the teacher does not answer {len(failed)} of {len(rows)} rows{first_failure}")
             answers |= answered
             if isinstance(task.config, ClassifyTask):
-                maps[name] = _starting_map(task, task.config, weights, priors.get(task.definition))
+                given = [scores for row in rows if isinstance(scores := answered.get(_key(row)), dict)]
+                maps[name] = _starting_map(task, task.config, weights, priors.get(task.definition), given)
     teacher = Teacher(weights, [row for row in unlabelled if _key(row) in answers], answers, maps)
     _check_varied(teacher, labelled)
     return teacher, warnings
@@ -144,11 +146,20 @@ def _ask(
     return {key: kept[digest] for key, digest in hashes.items() if digest in kept}, failed
 
 
-def _starting_map(task: Task, config: ClassifyTask, weights: str, prior: Mapping[str, float] | None) -> ScoreMap:
-    """What a board corrects this model's scores with."""
+def _starting_map(
+    task: Task,
+    config: ClassifyTask,
+    weights: str,
+    prior: Mapping[str, float] | None,
+    answers: Sequence[Mapping[str, float]],
+) -> ScoreMap:
+    """What a board that has given these answers corrects this model's scores with."""
     if task.score_map is not None and task.has_map_for(weights):
         return task.score_map
-    return ScoreMap.identity(config.labels) if prior is None else ScoreMap.dividing_by(prior)
+    by_prior = None if prior is None else ScoreMap.dividing_by(prior)
+    if by_prior is None or not (config.corrects_prior or is_collapsed(answers, by_prior)):
+        return ScoreMap.identity(config.labels)
+    return by_prior
 
 
 def _without_examples(rows: Sequence[Row]) -> list[Row]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.core.clock import timestamp
 from edge_agent.learning.maths.assessment import Answer
 from edge_agent.store.store import Store
 
@@ -29,6 +30,16 @@ class KeptAnswer(Answer):
     input: bytes | None = None
     machine: str | None = None  # The machine, if the reading is one of `[signals]`.
     marked_by: str | None = None  # Who gave the feedback, as far as it says so.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedAudits:
+    """How many callers were asked, and whether they answer."""
+
+    asked: int = 0
+    missed: int = 0  # Without an answer, and asked before one that has an answer.
+    open: int = 0  # All without an answer.
+    open_since: str | None = None  # When the oldest of these was asked.
 
 
 def student_store_name(task: str, student: str) -> str:
@@ -95,6 +106,17 @@ class AnswerTable:
             basis,
         )
         return [answer for columns in rows if (answer := _answer(columns)) is not None]
+
+    def asked_audits(self, basis: str, *, after: int = 0) -> AskedAudits:
+        """after: the number of the answer before the audits that count."""
+        rows = self._store.select(
+            "SELECT is_marked, wall_s FROM answers WHERE basis = ? AND is_audit = 1 AND number > ? ORDER BY number",
+            basis, after,
+        )  # fmt: skip
+        open_at = [wall_s for is_marked, wall_s in rows if not is_marked]
+        newest = next((number for number, (is_marked, _) in enumerate(reversed(rows)) if is_marked), len(rows))
+        since = timestamp(open_at[0]) if open_at else None
+        return AskedAudits(asked=len(rows), missed=len(open_at) - newest, open=len(open_at), open_since=since)
 
     def newest_wall_s(self, basis: str) -> float:
         """0 without an answer."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_agent.learning.answers import AskedAudits
 from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
 # A population stability index of at least this is commonly called a major shift.
@@ -18,7 +19,7 @@ class TaskAccuracy:
     accuracy: float | None = None
     lower_bound: float | None = None  # The lower bound on the share of right answers, given or not.
     promised: float | None = None
-    asked: int = 0  # Audits up to the last answered one.
+    asked: int = 0  # Audits up to the last answered one; `health` has all that were asked.
     audits: int = 0  # Those of them that are answered.
     earlier: int = 0  # Those of them that an earlier model was asked first, and this one before it came into force.
     held_out: int = 0  # Rows that training held out which count for a promise, too.
@@ -50,10 +51,14 @@ _OF_HEALTH = (
 
 def as_health(
     accuracy: Mapping[str, TaskAccuracy],
+    asked: Mapping[str, AskedAudits],
     students: Mapping[str, StudentFacts],
     of_other_kinds: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    of_labels = {task: {name: getattr(facts, name) for name in _OF_HEALTH} for task, facts in accuracy.items()}
+    of_labels = {
+        task: {**{name: getattr(facts, name) for name in _OF_HEALTH}, **asdict(asked.get(task, AskedAudits()))}
+        for task, facts in accuracy.items()
+    }
     return {
         "accuracy": {**of_labels, **of_other_kinds},
         "students": {task: asdict(facts) for task, facts in students.items()},

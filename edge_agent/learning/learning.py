@@ -94,6 +94,7 @@ class Learning(Answerers):
         # A request may be older than a reload that switched learning on.
         notes: RequestNotes = request.notes or RequestNotes(None)
         if request.answerer == LARGE:
+            self._note(request, event)
             scored, output = self._maps.scored(request.task, event)
         else:
             # A student's scores are its own.
@@ -138,10 +139,15 @@ class Learning(Answerers):
 
     def tick(self, now: float) -> dict[str, Any] | None:
         self._students.tick(now)
+        if (corrected := super().tick(now)) is not None:
+            self._feedback.on_priors()
+            return corrected
         return self._feedback.tick(now)
 
     def describe(self, task: Task) -> dict[str, str]:
-        return {"scores_from": "feedback"} if self._maps.has_fitted(task) else super().describe(task)
+        if self._maps.has_fitted(task):
+            return {"scores_from": "feedback", "scores_because": "a map fitted to feedback is right more often"}
+        return super().describe(task)
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:
         fields: dict[str, Any] = {}
@@ -174,7 +180,7 @@ class Learning(Answerers):
 
     def as_health(self, now: float) -> dict[str, Any]:
         kept = {task: figures for keeper in self._keepers.values() for task, figures in keeper.facts().items()}
-        return facts.as_health(self._feedback.facts(), self._students.facts(), kept)
+        return facts.as_health(self._feedback.facts(), self._feedback.asked(), self._students.facts(), kept)
 
     def reasons(self) -> Mapping[str, bool]:
         return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}

@@ -136,7 +136,12 @@ def open_or_stand_in(config: Config) -> tuple[Model, str | None]:
             warning=str(error),
             stamps=(),
         )
-        return stand_in, str(error)
+        return stand_in, without_key(error)
+
+
+def without_key(error: ModelError) -> str:
+    """What is wrong with the model, whichever key or switch named it."""
+    return str(error).removeprefix("models.default.path: ")
 
 
 def _marked_as_fallback(model: Model, faults: list[str]) -> Model:

@@ -1,5 +1,7 @@
 """Which model answers a request, and what the caller gets of its answer."""
 
+import logging
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +16,8 @@ from edge_agent.requests.forecast import cost_class_of
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.score_maps import ScoreMaps, with_map
 from edge_agent.requests.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Answerers:
     def __init__(self, score_maps: ScoreMaps, model: Model) -> None:
         self.score_maps = score_maps
         self._model = model
+        self._recalibrations = deque[dict[str, Any]]()
 
     def first(self, request: Request, *, is_large_refused: bool) -> str:
         """Which model to ask first.
@@ -66,8 +71,17 @@ class Answerers:
     def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
         """The accepted answer as the caller gets it, with its score map applied."""
         assert request.task is not None
+        self._note(request, event)
         event = with_map(event, self.score_maps.in_force(request.task))
         return Answer(event, request.task.output_of(event))
+
+    def _note(self, request: Request, event: Finished) -> None:
+        """Takes an answer of the large model, with its own scores: whether they need a correction."""
+        assert request.task is not None
+        if self.score_maps.note(request.task, event):
+            facts = {"task": request.task.name, "new_map": True, "has_dropped": False, "feedback": 0, "audits": 0}
+            self._recalibrations.append(facts)
+            log.info("task %s: scores from %s", request.task.name, self.score_maps.source(request.task))
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         """priors: by the task's definition, the scores that the model gives to inputs without content."""
@@ -90,10 +104,13 @@ class Answerers:
 
     def tick(self, now: float) -> dict[str, Any] | None:
         """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
+        return self._recalibrations.popleft() if self._recalibrations else None
 
     def describe(self, task: Task) -> dict[str, str]:
         """For `info`."""
-        return {"scores_from": self.score_maps.source(task)} if isinstance(task.config, ClassifyTask) else {}
+        if not isinstance(task.config, ClassifyTask):
+            return {}
+        return {"scores_from": self.score_maps.source(task), "scores_because": self.score_maps.why(task)}
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:
         """Takes a caller's feedback on an answer. False: this board takes none."""

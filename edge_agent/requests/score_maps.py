@@ -8,27 +8,54 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished
 from edge_agent.core.score_map import ScoreMap, score_map_for
+from edge_agent.requests.collapse import MIN_ANSWERS, Collapse
 from edge_agent.requests.tasks import Task
+from edge_agent.store.store import Store
 
 
 class ScoreMaps:
-    """A task's map is the configured one, else the bundle's, else it divides by the model's prior.
+    """A task's map is the configured one, else the bundle's, else one that divides by the model's prior if it should.
 
     Priors stay although a reload drops their definition, because running requests may still have it.
     """
 
-    def __init__(self, model: Model, board: str) -> None:
-        """board: `<site>/<device>`, for which a bundle may hold maps of its own."""
-        self._board = board
+    def __init__(self, model: Model, board: str, store: Store | None = None) -> None:
+        """board: `<site>/<device>`, for which a bundle may hold maps of its own. store: keeps what collapses."""
+        self._board, self._store = board, store
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
         self._weights_sha256 = model.weights_sha256
         self._bundled: Mapping[str, Any] = model.score_maps
         self._priors: dict[str, ScoreMap] = {}
+        self._collapses: dict[str, Collapse] = {}
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
+
+    def note(self, task: Task, event: Finished) -> bool:
+        """Takes an answer of the model with its own scores; returns whether the task's map may now be another one."""
+        prior = self.prior_map(task)
+        if prior is None or event.scores is None or not task.config.measures_prior:
+            return False
+        collapse = self._collapse(task)
+        has_changed = collapse.add(event.scores, prior)
+        if has_changed and self._store is not None:
+            entry = self._key(task), f"collapse/{task.name}", collapse.found or ""
+            self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", *entry)
+        return has_changed
+
+    def _collapse(self, task: Task) -> Collapse:
+        if (known := self._collapses.get(task.definition)) is not None:
+            return known
+        kept = None
+        if self._store is not None:
+            kept = self._store.select("SELECT document FROM accuracy WHERE basis = ?", self._key(task))
+        collapse = self._collapses[task.definition] = Collapse((kept[0][0] or None) if kept else None)
+        return collapse
+
+    def _key(self, task: Task) -> str:
+        return f"collapse/{task.basis_for(self._weights_sha256)}"
 
     def prior_map(self, task: Task) -> ScoreMap | None:
         """The map that divides by the model's prior."""
@@ -50,7 +77,14 @@ class ScoreMaps:
         """The maps with their names in `info`; the first that exists is in force."""
         yield "configuration", task.score_map if task.has_map_for(self._weights_sha256) else None
         yield "bundle", self._bundled_map(task)
-        yield "prior", self.prior_map(task)
+        yield "prior", self.prior_map(task) if self._why_corrected(task) else None
+
+    def _why_corrected(self, task: Task) -> str | None:
+        """Why scores are to be divided by the prior, in words; None if they are not."""
+        config = task.config
+        if isinstance(config, ClassifyTask) and config.corrects_prior:
+            return "prior is corrected"
+        return self._collapse(task).found if config.measures_prior else None
 
     def in_force(self, task: Task) -> ScoreMap | None:
         """Without one, callers get the model's own scores."""
@@ -59,6 +93,20 @@ class ScoreMaps:
     def source(self, task: Task) -> str:
         """For `info`: where the scores that callers get come from."""
         return next((name for name, score_map in self._candidates(task) if score_map is not None), "model")
+
+    def why(self, task: Task) -> str:
+        """For `info`: why they come from there."""
+        assert isinstance(task.config, ClassifyTask)
+        match self.source(task):
+            case "configuration":
+                return "the task has a score_map for this model"
+            case "bundle":
+                return "the bundle has a map for this task"
+            case "prior":
+                return self._why_corrected(task) or ""
+        if self.prior_map(task) is None:
+            return "the model's preferences are not measured for this task"
+        return f"the answers do not collapse to one label, or there are fewer than {MIN_ANSWERS}"
 
 
 def with_map(event: Finished, score_map: ScoreMap | None) -> Finished:

@@ -97,7 +97,7 @@ class Task:
             messages=self.leading_messages,
             user_prefix=unicodedata.normalize("NFC", constant_prefix(self.config.template)),
             has_schema=isinstance(self.config.plan(Options()), pipe.SchemaPlan),
-            content_free=self._content_free_runs() if self.config.corrects_prior else (),
+            content_free=self._content_free_runs() if self.config.measures_prior else (),
         )
 
     def with_prior_correction(self) -> Task:

@@ -172,8 +172,8 @@ def _model_load_failed(alarms: Alarms) -> Finding | None:
     if alarms.model_fault is None:
         return None
     message = (
-        f"{alarms.model_fault}; copy the bundle there again, or correct models.default.path and restart: the agent "
-        "tries the files again every minute"
+        f"no model can be used: {alarms.model_fault}; copy the bundle there again, or correct models.default.path and "
+        "restart: the agent tries the files again every minute"
     )
     return Finding(Severity.CRITICAL, message)
 

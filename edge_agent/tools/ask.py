@@ -44,7 +44,7 @@ def ask(
         if not client.connect(timeout_s):
             raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
         if pool is None:
-            state = _state_of_board(client, bus)
+            state = state_of_board(client, bus)
         client.link.publish(json_publication(topics.request(task), envelope))
         give_up_at = time.monotonic() + timeout_s
         while (left_s := give_up_at - time.monotonic()) > 0:
@@ -63,7 +63,7 @@ def ask(
     raise NoAnswerError(f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers}){words}")
 
 
-def _state_of_board(client: Client, bus: Bus) -> dict[str, Any]:
+def state_of_board(client: Client, bus: Bus) -> dict[str, Any]:
     """The state of a board that may answer. Raises NoAnswerError if it is away, or is not known to the broker."""
     where = f"{bus.topics.base} (broker {bus.mqtt.brokers})"
     for message in client.messages(STATE_WAIT_S):

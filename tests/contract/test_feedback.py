@@ -77,6 +77,22 @@ def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
     site.client.wait_for(f"{site.base}/health", lambda health: health["accuracy"]["audited"]["audits"] == 1)
 
 
+def test_feedback_is_given_on_a_terminal(site: Site, edge_agent: EdgeAgent) -> None:
+    board = ("--host", "127.0.0.1", "--port", str(site.port), "--site", "test", "--device", site.base.split("/")[-1])
+    for request_id in ("terminal", 4711):
+        site.ask("audited", {"input": "good", "id": request_id})
+        done = edge_agent("feedback", "audited", str(request_id), "BAD", "--by", "Ana", *board)
+        assert done.returncode == 0, done.stderr
+        data = json.loads(done.stdout)["data"]
+        assert (data["answer"], data["is_right"], data["by"]) == ("bad", False, "Ana")
+    assert (
+        json.loads(edge_agent("feedback", "audited", "terminal", "--right", *board).stdout)["data"]["answer"] == "good"
+    )
+    unknown = edge_agent("feedback", "audited", "nobody", "good", *board)
+    assert (unknown.returncode, json.loads(unknown.stdout)["error"]["code"]) == (2, "not_found")
+    assert edge_agent("feedback", "audited", "terminal", *board).returncode == 64
+
+
 @pytest.mark.parametrize(("text", "is_sure"), [("good", True), ("strange", False)])
 def test_feedback_finds_the_audit_of_a_bare_reply(site: Site, text: str, is_sure: bool) -> None:  # noqa: FBT001
     site.client.publish(site.request("bare"), text, response_topic=f"edgeai/v1/reply/{text}")

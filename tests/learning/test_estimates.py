@@ -57,7 +57,8 @@ def test_true_numbers_of_audits_measure_the_error_and_the_intervals(tmp_path: Pa
     known = bench.accuracy
     assert known["mean_error"] == pytest.approx((2 + 10.5 + 25) / 3)
     assert known["holds"] == pytest.approx(2 / 3)
-    assert (known["asked"], known["audits"], known["feedback"]) == (4, 3, 0)
+    assert (known["asked"], known["audits"], known["feedback"]) == (6, 3, 0)
+    assert (known["open"], known["missed"]) == (3, 1)
     # The newest feedback counts.
     bench.mark(3, answer=20)
     assert bench.accuracy["holds"] == 1

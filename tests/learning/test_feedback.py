@@ -100,6 +100,24 @@ def test_a_label_may_be_typed_in_any_case_unless_two_labels_differ_by_it_alone()
     assert refusal(lambda: bench.mark(7, "Ok"))[0] == "bad_field"
 
 
+def test_health_says_how_many_audits_wait_for_an_answer_and_since_when() -> None:
+    bench = Bench(text=ON + TASK + "audit_rate = 1\n")
+
+    def counts() -> tuple[int, int, int, bool]:
+        health = bench.learning.as_health(0.0)["accuracy"]["t"]
+        return health["asked"], health["open"], health["missed"], health["open_since"] is not None
+
+    assert counts() == (0, 0, 0, False)
+    for number in range(3):
+        assert bench.answer(number)
+    assert counts() == (3, 3, 0, True)
+    bench.mark(1, "a")
+    assert counts() == (3, 2, 1, True)
+    bench.mark(0, "a")
+    bench.mark(2, "a")
+    assert counts() == (3, 0, 0, False)
+
+
 def test_of_two_labels_the_other_one_is_right() -> None:
     bench = Bench(text=ON + '[tasks.t]\nkind = "classify"\nlabels = ["a", "b"]\n')
     bench.answer("x", {"a": 0.8, "b": 0.2})
@@ -149,7 +167,7 @@ def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) 
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
     assert bench.label_of(a=0.2, b=0.1, c=0.7) == "c"
     assert bench.events[0]["new_map"]
-    assert bench.learning.describe(bench.task) == {"scores_from": "feedback"}
+    assert bench.learning.describe(bench.task)["scores_from"] == "feedback"
     bench.store.commit()
     bench.store.close()
 

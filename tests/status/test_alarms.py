@@ -200,7 +200,7 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
         bus.alarms.on_worker_ended("exit code 1", now)
     bus.alarms.on_taken_over(100.0)
     bus.alarms.set_quality_fault("canary 3 differs: go back")
-    bus.alarms.set_model_fault("the model at /m cannot be used: it is cut off")
+    bus.alarms.set_model_fault("/m: it is cut off")
     bus.alarms.set_revocations("the list is cut", None)
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
     hot = reading(90.0, 1.0, disk_mb=1.0, throttle=throttle)

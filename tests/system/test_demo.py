@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -91,7 +92,7 @@ def test_the_commands_that_it_prints_work_as_printed_until_a_signal_ends_agent_a
     try:
         wait_until(lambda: "until Ctrl-C" in printed.read_text("utf-8"), "the demonstration stays up", 120)
         lines = printed.read_text("utf-8").split("In another terminal:")[1].splitlines()
-        listen, publish, count, request, ask = (line.strip() for line in lines if line.strip())
+        listen, publish, count, request, ask, watch = (line.strip() for line in lines if line.strip())
         listener = subprocess.Popen(["bash", "-c", f"{listen} -C 2 -W 30"], stdout=subprocess.PIPE, text=True)
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         environment = {**os.environ, "PATH": path}
@@ -100,6 +101,10 @@ def test_the_commands_that_it_prints_work_as_printed_until_a_signal_ends_agent_a
                 ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True, env=environment
             )
             assert json.loads(done.stdout)["status"] == "ok"
+        seen = subprocess.run(
+            ["bash", "-c", watch], capture_output=True, text=True, timeout=60, check=False, env=environment
+        )
+        assert re.search(r"^board1 +(ok|degraded) ", seen.stdout, re.MULTILINE)
         for line in (publish, count):
             subprocess.run(["bash", "-c", line], check=True, timeout=60)
         heard, _ = listener.communicate(timeout=60)

@@ -35,6 +35,7 @@ from edge_agent.tools.doctor.broker import (
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.model import canaries_check, kernels, memory, missing_models, preferences, repack
 from edge_agent.tools.doctor.system import clock, disk, files, is_allowed, memory_limit, sensors, state
+from edge_agent.tools.watch.advice import ADVICE
 from edge_agent.worker.client import WorkerClient
 from tests.helpers.boards.trees import load, read
 from tests.helpers.keys import write_keys
@@ -323,6 +324,8 @@ def test_what_the_agent_says_of_itself_is_reported(
     checks = list(agent_check(retained))
     assert [check.verdict for check in checks] == ([] if verdict is None else [verdict])
     assert all(check.found.startswith(f"it is {found}") for check in checks)
+    if "model-not-loaded" in found:
+        assert checks[0].advice == f"model-not-loaded: {ADVICE['model-not-loaded']}"
 
 
 BOARD_1 = 'username = "board1"'

@@ -35,8 +35,8 @@ class ClassifyTask(AuditedTask):
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
     """If the best label is below this probability, `output` is null, and `degraded` says `unsure`."""
     prior: Literal["corrected", "as-is"] | None = None
-    """`corrected`: the scores are divided by what the model prefers when the input says nothing. Default: `corrected`,
-    or `as-is` with `min_score`."""
+    """`corrected`: the scores are divided by what the model prefers when the input says nothing. Default: `corrected`
+    while most answers would otherwise be the label that it prefers, or `as-is` with `min_score` or `min_accuracy`."""
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of the given answers that must be right. Less certain answers are not given, as with `min_score`. Until
     there are enough audits to prove it, no answer is given. Needs `audit_rate`. Default: no promise."""
@@ -79,8 +79,13 @@ class ClassifyTask(AuditedTask):
     init_system = "Name the condition that the reading shows: {labels}."
 
     @property
+    def measures_prior(self) -> bool:
+        return self.corrects_prior or (self.prior is None and not self.min_score and self.min_accuracy is None)
+
+    @property
     def corrects_prior(self) -> bool:
-        return self.prior == "corrected" or (self.prior is None and not self.min_score)
+        """Whatever the answers are; otherwise their collapse to one label decides, if the prior is measured."""
+        return self.prior == "corrected"
 
     @property
     def choices(self) -> tuple[str, ...]:

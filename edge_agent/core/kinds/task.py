@@ -182,7 +182,7 @@ class TaskBase(Table):
         yield from ()
 
     @property
-    def corrects_prior(self) -> bool:
+    def measures_prior(self) -> bool:
         """Whether its answers need to know what the model prefers where an input says nothing."""
         return False
 

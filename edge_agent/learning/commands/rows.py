@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import timestamp
+from edge_agent.core.config import Config
 from edge_agent.core.kinds.task import TaskBase
 from edge_agent.core.labelled import RowsError, write_rows
 from edge_agent.core.strict_json import parse_json
@@ -38,29 +39,42 @@ _REASONS = {
 }
 
 
-def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
-    """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
-    config = load_config(config_path)
+class NotReadError(Exception):
+    """No kept answers can be read; the message says why."""
+
+
+def read_kept(config: Config, task: str) -> tuple[TaskBase, list[KeptAnswer]]:
+    """The task, and the answers to it that this board keeps. Raises NotReadError."""
     table: TaskBase | None = config.tasks.get(task)
     try:
         if table is None or not table.takes_feedback:
             table = classify_task(config, task)
     except TaskError as error:
-        return fail(str(error))
+        raise NotReadError(str(error)) from error
     if not config.feedback.enabled:
-        return fail("feedback.enabled is false: the board keeps no answers")
+        raise NotReadError("feedback.enabled is false: the board keeps no answers")
     if config.queue.journal == "memory":
-        return fail('queue.journal is "memory": no answers are kept on disk')
+        raise NotReadError('queue.journal is "memory": no answers are kept on disk')
     path = config.state_dir / FILE
     try:
         with snapshot(path) as select:
-            answers = read_answers(select, task)
-    except FileNotFoundError:
-        return fail(f"{path}: there is no database yet; the agent creates it when it runs")
-    except PermissionError:
-        return fail(f"{path}: this account may not read it; run this as root or as the service's account")
+            return table, read_answers(select, task)
+    except FileNotFoundError as error:
+        raise NotReadError(f"{path}: there is no database yet; the agent creates it when it runs") from error
+    except PermissionError as error:
+        words = "this account may not read it; run this as root or as the service's account"
+        raise NotReadError(f"{path}: {words}") from error
     except STORE_ERRORS as error:
-        return fail(f"{path}: cannot be read: {error}")
+        raise NotReadError(f"{path}: cannot be read: {error}") from error
+
+
+def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
+    """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
+    config = load_config(config_path)
+    try:
+        table, answers = read_kept(config, task)
+    except NotReadError as error:
+        return fail(str(error))
     kept, left_out = rows_of(task, answers, table)
     for reason, words in _REASONS.items():
         if count := left_out[reason]:
@@ -92,7 +106,7 @@ def rows_of(task: str, answers: Sequence[KeptAnswer], config: TaskBase) -> tuple
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
     for answer in reversed(answers):
-        label, value = config.canonical_answer(answer.label), _input(answer)
+        label, value = config.canonical_answer(answer.label), kept_input(answer)
         reason = _lack(answer, label, value)
         if reason is None:
             taken_at = timestamp(answer.wall_s)
@@ -119,7 +133,7 @@ def _lack(answer: KeptAnswer, label: Any, value: Any) -> str | None:
     return "no_input" if value is None else None
 
 
-def _input(answer: KeptAnswer) -> Any:
+def kept_input(answer: KeptAnswer) -> Any:
     """None where it was not kept, or damage has changed it."""
     try:
         return None if answer.input is None else parse_json(answer.input.decode())

@@ -360,6 +360,7 @@ def _stay_up(agent: subprocess.Popen[bytes], config: Path, broker: Broker) -> No
     _print(f"  mosquitto_pub {options} -t plant/{PUMPS[0].name}/cycle -m $(date +%s)")
     _print(f"  mosquitto_rr {options} -q 1 -t {TOPICS.request(TRIAGE)} -e {TOPICS.root}/reply/me -m '{reading}'")
     _print(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
+    _print(f"  edge-agent watch --config {config}")
     try:
         code = agent.wait()
     except KeyboardInterrupt:  # a terminal sends Ctrl-C to the agent, too

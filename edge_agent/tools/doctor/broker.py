@@ -15,6 +15,7 @@ from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.mqtt.link import KEEPALIVE_S, FailedAt
 from edge_agent.tools.client import Client, object_or_empty
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good, skipped, warning
+from edge_agent.tools.watch.advice import advice_on
 
 TIMEOUT_S = 5.0
 WAIT_S = 3.0
@@ -42,7 +43,9 @@ _STATE_ADVICE = {
     "starting": "wait until its model is loaded; on a slow card the first load takes minutes",
     "connection-lost": "look at its log: journalctl -u edge-agent",
 }
-_REASON_ADVICE = "what to do about each is in the tables Reasons and Alarms of the page Troubleshooting"
+# Of an alarm or a state: paths are long.
+_MAX_WORDS = 400
+_REASON_ADVICE = "see what its alarms and its log say"
 _LISTENER_ADVICE = (
     "check that mqtt.port is the broker's TLS listener (usually 8883), that mqtt.tls.ca_file is the authority of "
     "its certificate and that mqtt.host is a name in it; or remove [mqtt.tls]"
@@ -215,12 +218,12 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
     current, reason = state.get("state"), state.get("reason")
     if not isinstance(current, str) or current == "stopped":
         return
-    told = cut(current if reason is None else f"{current} ({reason})")
+    told = cut(current if reason is None else f"{current} ({reason})", _MAX_WORDS)
     if current == "offline" and reason in ("starting", "connection-lost"):
         yield warning("agent", f"it is {told}", _STATE_ADVICE[reason])
         return
     alarms = {
-        topic.removeprefix("alarm/"): cut(str(document.get("message")))
+        topic.removeprefix("alarm/"): cut(str(document.get("message")), _MAX_WORDS)
         for topic, document in retained.items()
         if topic.startswith("alarm/") and document and document.get("session") == state.get("session")
     }
@@ -232,7 +235,9 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
     if overall == "ok" and not is_critical:
         yield good("agent", found)
     else:
-        yield (failed if is_critical else warning)("agent", found, _REASON_ADVICE)
+        # An alarm's message says what to do.
+        advice = "; ".join(f"{cut(name)}: {words}" for name in reasons if (words := advice_on(name)))
+        yield (failed if is_critical else warning)("agent", found, advice or _REASON_ADVICE)
 
 
 def object_list(value: Any) -> list[str]:

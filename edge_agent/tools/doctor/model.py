@@ -142,7 +142,7 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
     """Tasks where the model gives one label to anything, and nothing corrects that. Raises WorkerError."""
     tasks = {}
     for name, table in config.tasks.items():
-        is_corrected = not isinstance(table, ClassifyTask) or table.corrects_prior
+        is_corrected = not isinstance(table, ClassifyTask) or table.measures_prior
         if table.enabled and not is_corrected and not Task(name, table).has_map_for(model.weights_sha256):
             tasks[name] = Task(name, table).with_prior_correction()
     priors = worker.set_tasks(prefixes_of(tasks.values())) if tasks else {}

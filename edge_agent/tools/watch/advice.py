@@ -12,13 +12,13 @@ ADVICE = {
     "stopped": "`systemctl start edge-agent` on it, unless this is intended",
     # Reasons of `state`
     "connection-lost": "check its power and network, then `systemctl status edge-agent` on it",
-    "model-load-failed": "follow the reason, then run `edge-agent doctor` on it",
+    "model-load-failed": "copy its bundle there again, or send `model-switch`: it tries again every minute",
     "model-changed": "wait: it restarts and verifies the files",
     "drain command": "send `edge-agent command resume`, unless this is intended",
     "stopping": "wait: it finishes its requests",
     # Reasons of `health`
     "data-connection-lost": "no requests reach it: look for `cannot connect` in its log",
-    "model-not-loaded": "no model answers: wait a minute, then run `edge-agent doctor`",
+    "model-not-loaded": "no model answers: wait a minute, then look at its other reasons and its log",
     "model-fallback": "the switched bundle does not open: copy it again, then send `model-switch`",
     "worker-silent": "an answer is overdue: wait, the worker is ended after 120 s",
     "connection-unstable": "look for a second agent of this name, or a bad radio link",

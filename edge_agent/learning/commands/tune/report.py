@@ -161,7 +161,7 @@ def _prior(now: ClassifyTask, correction: Correction) -> str | None:
     """The value of `prior` that puts the correction in force; None if it can stay as it is."""
     if correction is Correction.PRIOR and not now.corrects_prior:
         return "corrected"
-    return "as-is" if correction is Correction.AS_IS and now.corrects_prior else None
+    return "as-is" if correction is Correction.AS_IS and now.measures_prior else None
 
 
 def _score_map(name: str, chosen: Candidate, made_for: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ from edge_agent.learning.commands.tune.judge import (
 )
 from edge_agent.learning.commands.tune.prompts import AS_CONFIGURED, Plan, Prompt, can_be_example
 from edge_agent.learning.maths.calibration import share_right
+from edge_agent.requests.collapse import is_collapsed
 from edge_agent.requests.rows import TaskRow
 from edge_agent.requests.tasks import Task, prefixes_of
 from edge_agent.worker.client import WorkerClient
@@ -102,8 +103,16 @@ class Search:
     def reference(self) -> Candidate:
         """What the agent does now."""
         corrected = {candidate.correction: candidate for candidate in self._tried[AS_CONFIGURED]}
-        in_force = Correction.PRIOR if self._configured.config.corrects_prior else Correction.AS_IS
+        in_force = Correction.PRIOR if self._is_prior_corrected else Correction.AS_IS
         return corrected.get(Correction.CONFIGURED) or corrected.get(in_force) or corrected[Correction.AS_IS]
+
+    @property
+    def _is_prior_corrected(self) -> bool:
+        """As on a board that has answered the rows."""
+        config, trial = self._configured.config, self._trials[AS_CONFIGURED]
+        if config.corrects_prior or not config.measures_prior or trial.prior is None:
+            return config.corrects_prior
+        return is_collapsed(trial.scores.values(), ScoreMap.dividing_by(trial.prior))
 
     def best(self) -> Prompt:
         return self._best_fast().trial.prompt

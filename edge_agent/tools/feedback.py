@@ -1,0 +1,41 @@
+"""`edge-agent feedback`: tells a board over MQTT whether an answer was right."""
+
+import secrets
+from typing import Any
+
+from edge_agent.core.codes import CommandCode
+from edge_agent.core.messages import json_publication
+from edge_agent.tools.ask import state_of_board
+from edge_agent.tools.bus import Bus, NoAnswerError
+from edge_agent.tools.client import Client, object_or_empty
+
+
+def send_feedback(bus: Bus, task: str, request_id: str, said: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    """Returns the board's result. said: the other fields of the feedback. Raises NoAnswerError.
+
+    An id of digits may be a text or a number: if no answer with the text is kept, the number is tried.
+    """
+    result = _send(bus, task, {"id": request_id, **said}, timeout_s)
+    code = (result.get("error") or {}).get("code")
+    is_number = request_id.removeprefix("-").isdecimal() and request_id.isascii()
+    if code == CommandCode.NOT_FOUND and is_number:
+        return _send(bus, task, {"id": int(request_id), **said}, timeout_s)
+    return result
+
+
+def _send(bus: Bus, task: str, fields: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    topics, token = bus.topics, secrets.token_hex(8)
+    with Client(f"feedback-{token}", bus.mqtt, {topics.state, topics.feedback_result(task)}) as client:
+        if not client.connect(timeout_s):
+            raise NoAnswerError(f"no connection to the broker {bus.mqtt.brokers}: {client.reason or 'no answer'}")
+        state_of_board(client, bus)
+        client.link.publish(json_publication(topics.feedback(task), fields, correlation=token.encode()))
+        for message in client.messages(timeout_s):
+            document = object_or_empty(message.payload)
+            is_ours = message.correlation in (None, token.encode()) and document.get("id") == fields["id"]
+            if message.topic == topics.feedback_result(task) and is_ours and not message.is_retained:
+                return document
+    raise NoAnswerError(
+        f"no result from {topics.base} within {timeout_s:g} s: check its `feedback.enabled`, and whether this account "
+        f"may write {topics.feedback(task)}"
+    )

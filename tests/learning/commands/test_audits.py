@@ -1,0 +1,61 @@
+"""`edge-agent audits`: what waits for somebody's judgement."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.store.database import FILE
+from edge_agent.store.store import Store
+from tests.helpers.processes import EdgeAgent
+from tests.learning.commands.test_rows import AT, CONFIG, answer
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Of an agent that runs here."""
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "state" / FILE, lambda _: None)
+    store.start()
+    yield store
+    store.stop(5.0)
+    store.close()
+
+
+def asked(number: int, text: str = "null") -> KeptAnswer:
+    fields = {
+        field: getattr(answer(number), field) for field in ("number", "reply_topic", "wall_s", "scores", "tokens")
+    }
+    return KeptAnswer(**fields, id=text, output="normal", is_audit=True, machine="pump-7", input=b'{"hz":50}')
+
+
+def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store: Store, edge_agent: EdgeAgent) -> None:
+    table = AnswerTable(store)
+    for one in (asked(1, '"reading-1"'), asked(2, "17"), answer(3), answer(4, is_marked=False)):
+        table.keep("pump", "b", one)
+    store.commit()
+    listed = edge_agent("audits", "pump", "--config", "config.toml")
+    assert listed.returncode == 0
+    first, head, *rows = listed.stdout.splitlines()
+    assert (first, head.split()) == ("open audits of pump: 2", ["ID", "AGE", "MACHINE", "INPUT"])
+    assert [row.split()[0] for row in rows[:2]] == ["reading-1", "17"]
+    assert '{"hz":50}' in rows[0]
+    assert rows[-1].endswith("edge-agent feedback pump ID ANSWER --by NAME, where ANSWER is one of: normal, worn")
+    assert "normal" not in "".join(rows[:2])
+    document = json.loads(edge_agent("audits", "pump", "--config", "config.toml", "--json").stdout)
+    assert [one["id"] for one in document["open"]] == ["reading-1", 17]
+    assert document["open"][0] == {
+        "id": "reading-1", "reply_to": "r", "at": document["open"][0]["at"], "machine": "pump-7", "input": {"hz": 50},
+    }  # fmt: skip
+    assert document["open"][0]["at"].startswith("2027-01-15T08:00:01")
+    assert AT == 1_800_000_000.0
+
+
+@pytest.mark.usefixtures("store")
+def test_a_task_without_feedback_has_no_audits(edge_agent: EdgeAgent) -> None:
+    done = edge_agent("audits", "note", "--config", "config.toml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "should be a task of the kind classify" in done.stderr
