@@ -440,6 +440,9 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
+    _value("action ACTION", "user: changes the file of --users instead", nargs="?", choices=("user",)),
+    _value("step STEP", "add, list, remove", nargs="?", choices=("add", "list", "remove")),
+    _value("user NAME", "the user to add or remove", nargs="?"),
     _value("--listen ADDRESS:PORT", "where browsers reach it (default: %(default)s)", default="127.0.0.1:8780"),
     _value(
         "--name HOST",
@@ -456,6 +459,24 @@ def _watch(options: argparse.Namespace) -> int:
         default=[],
     ),
     _value("--users FILE", "the people and programs that may log in; without it, all may do all", Path),
+    _value(
+        "--data DIR",
+        "keeps the journal of the last 90 days (default: edge-agent/web/SITE in $XDG_STATE_HOME or ~/.local/state)",
+        Path,
+    ),
+    _flag("--public-view", "shows the boards without a login; only who writes logs in"),
+    _group(
+        _value(
+            "--role ROLE",
+            "feedback: answers audits; try: asks tasks; may be repeated; all users see the boards",
+            action="append",
+            default=[],
+            choices=("feedback", "try"),
+        ),
+        _flag("--token", "a token for a program, which is printed, instead of a password"),
+        _flag("--force", "replaces a user that is there"),
+        title="user add",
+    ),
     _bus_options(has_device=False),
     extra="web",
 )
@@ -463,8 +484,14 @@ def _web(options: argparse.Namespace) -> int:
     """Serves a page on which people see the boards of a site.
 
     It listens on this machine alone, unless --users, and HTTPS by a certificate or a proxy, protect it.
-    Exit codes: 0 stopped, 1 failed, 64 usage, 78 bad configuration.
+    `edge-agent web user add NAME --users FILE` makes a user, with the password on standard input or asked for.
+    Exit codes: 0 stopped or done, 1 failed, 64 usage, 78 bad configuration.
     """
+    if options.action == "user":
+        from edge_agent.web.users import change_users
+
+        named = {"is_program": options.token, "force": options.force}
+        return change_users(options.step, options.user, options.users, options.role, **named)
     from edge_agent.web.web import web
 
     return web(options, bus_of(options))

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.config import Config
-from edge_agent.core.topics import Topics, ask_reply_topic
+from edge_agent.core.topics import Topics, ask_reply_topic, pool_topics
 from edge_agent.models.record import FILE, open_in_force
 from rigs.deploy.fleet import ANSIBLE, ANSIBLE_BIN, Broker, password_file
 from tests.conftest import NO_MOSQUITTO
@@ -149,6 +149,7 @@ def test_what_is_on_a_board_is_read_without_an_agent_and_with_one(
 
 
 BOARD, OTHER = Topics("edgeai/v1", "hall1", "press-04"), Topics("edgeai/v1", "hall2", "lathe-01")
+POOL = pool_topics("edgeai/v1", "hall1", "presses")
 ASKED = ask_reply_topic("edgeai/v1", "0123456789abcdef")
 SENSORS = "edgeai/v1/reply/sensors/7"
 # Publisher, topic, listener, and whether the message arrives.
@@ -182,6 +183,13 @@ ACCESS = [
     ("sensors", BOARD.command("drain"), "press-04", False),
     ("sensors", BOARD.state, "monitoring", False),
     ("monitoring", BOARD.request("triage"), "press-04", False),
+    ("press-04", BOARD.audit("triage"), "web", True),
+    ("press-04", "plant/7/triage", "web", True),
+    ("web", BOARD.request("triage"), "press-04", True),
+    ("web", POOL.request("triage"), "operator", True),
+    ("web", BOARD.feedback("triage"), "press-04", True),
+    ("web", BOARD.command("ping"), "press-04", False),
+    ("web", BOARD.state, "press-04", False),
     ("operator", BOARD.command("drain"), "press-04", True),
     ("press-04", BOARD.command("model-switch"), "press-04", True),
     ("press-04", BOARD.command_result("model-switch"), "press-04", True),
@@ -196,7 +204,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client
     if not Mosquitto.is_installed():
         pytest.skip(NO_MOSQUITTO)
     folder = tmp_path_factory.mktemp("broker") / "broker"
-    names = ("press-04", "lathe-01", "sensors", "monitoring", "homeassistant", "operator")
+    names = ("press-04", "lathe-01", "sensors", "monitoring", "web", "homeassistant", "operator")
     with Broker(folder, {name: f"of {name}" for name in names}) as broker:
         users = {name: Client(broker.port, "5", (name, f"of {name}"), folder / "ca.pem") for name in names}
         yield users
@@ -287,7 +295,9 @@ def test_no_board_gets_the_account_of_another_one_or_of_a_user(tmp_path: Path) -
 def test_one_play_makes_passwords_and_rights_and_a_later_one_keeps_them(tmp_path: Path) -> None:
     technician = Technician(tmp_path)
     shown, first = technician.make_accounts("--diff", "-vvv"), technician.passwords()
-    assert {"press-04", "press-05", "lathe-01", "sensors", "operator", "monitoring", "homeassistant"} == set(first)
+    assert {"press-04", "press-05", "lathe-01", "sensors", "operator", "monitoring", "web", "homeassistant"} == set(
+        first
+    )
     assert not [password for password in first.values() if password in shown]
     before = technician.files()
     technician.make_accounts()

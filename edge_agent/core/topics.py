@@ -61,6 +61,10 @@ class Topics(TaskTopics):
         # Where replies may go unless the configuration says otherwise.
         self.default_reply_topics = (self.all_responses, f"{root}/reply/#")
 
+    def signals(self, table: str) -> str:
+        """For the latest values of a table of `[signals]`."""
+        return f"{self.base}/signals/{table}"
+
     def alarm(self, name: str) -> str:
         return f"{self.base}/alarm/{name}"
 
@@ -95,6 +99,11 @@ class Topics(TaskTopics):
 def pool_topics(root: str, site: str, pool: str) -> TaskTopics:
     """The topics that all boards of a pool answer."""
     return TaskTopics(f"{root}/{site}/pool/{pool}")
+
+
+def is_name(text: str) -> bool:
+    """Whether a site, a device, a task or a pool may have this name."""
+    return re.fullmatch(NAME_PATTERN, text) is not None
 
 
 def discovery_config(prefix: str, object_id: str) -> str:
@@ -202,6 +211,14 @@ def sample_of_publish_pattern(pattern: str) -> str:
 def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
     """`plant/{1}/triage` with the values of the wildcards put in."""
     return _PLACEHOLDER.sub(lambda match: values[int(match.group(1)) - 1], pattern)
+
+
+def publish_filter(pattern: str) -> str | None:
+    """What to subscribe to for the topics that the pattern produces; None if it is faulty.
+
+    What a placeholder stands for counts as one level, although `#` matches several.
+    """
+    return None if topic_fault(pattern) else "/".join("+" if "{" in level else level for level in pattern.split("/"))
 
 
 def reply_topic_fault(topic: str, allowed: tuple[str, ...] = ("#",)) -> str | None:

@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
-from edge_agent.core.messages import JSON, Message
+from edge_agent.core.messages import JSON, Message, Publication
 from edge_agent.core.strict_json import encode
 from edge_agent.core.topics import signals_topic
 from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEvent, MqttLink, Received
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 # Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
 SAVE_S = 900.0
+# Of the machines in a message with the latest values, which has 64 kB with the fields around them.
+_MAX_LATEST_BYTES = 65_000
 # How long signals may hold the agent's thread at a time. Afterwards they leave it alone for three times as long.
 MAX_TURN_S = 0.05
 
@@ -110,6 +113,8 @@ class Feed:
         self._is_stopping = False
         self._resumes_at = 0.0
         self._save_at = time.monotonic() + SAVE_S
+        self._topics, self._interval_s = config.topics, config.health.interval_s
+        self._publish_at = 0.0
 
     def start(self) -> None:
         state_file.load(self._state_path, self.tables, self._buffer.now())
@@ -153,6 +158,9 @@ class Feed:
         if now >= self._save_at:
             self._save(until)
             self._save_at = now + SAVE_S
+        if now >= self._publish_at and self.link.is_connected:
+            self._publish_latest(until)
+            self._publish_at = now + self._interval_s
         ended_at = time.monotonic()
         self._resumes_at = ended_at + 3 * (ended_at - started_at)
 
@@ -201,6 +209,12 @@ class Feed:
             machine=reading.machine,
             fault=fault,
         )
+
+    def _publish_latest(self, until: float) -> None:
+        for name, table in self.tables.items():
+            document = {"ts": timestamp(), **table.latest(until, _MAX_LATEST_BYTES)}
+            topic = self._topics.signals(name)
+            self.link.publish(Publication(topic=topic, payload=encode(document), qos=0, content_type=JSON))
 
     def _save(self, now: float) -> None:
         try:

@@ -56,6 +56,13 @@ class Track:
         if value is not None:
             self.window.sample(value, now)
 
+    def latest(self, now: float) -> tuple[float | None, float | None]:
+        """The value, None while it is missing, and the seconds since it was last heard of. It changes no window."""
+        if self.arrived_at is None:
+            return None, None
+        age_s = now - self.arrived_at
+        return None if age_s >= self._max_age_s else _rounded(self.value), round(age_s, 1)
+
     def seed(self, value: float | None, now: float) -> None:
         """Takes a retained value unless a newer one is known. It holds from now on, but is no sample of the window."""
         if self.value is None:

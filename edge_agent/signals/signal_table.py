@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
+from edge_agent.core.strict_json import encode
 from edge_agent.signals.machine import EVERY, Machine, Reading
 from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Source, Update
 from edge_agent.signals.sparkplug_source import RebirthLimiter, SparkplugSource
@@ -102,6 +103,18 @@ class SignalTable:
         """How many machines have been heard for too short a time to be complete."""
         now = self.now
         return sum(machine.complete_by > now and bool(machine.lacking(now)) for machine in self.machines.values())
+
+    def latest(self, now: float, max_bytes: int) -> dict[str, Any]:
+        """The latest values of the machines, as many as fit, by name."""
+        shown: dict[str, Any] = {}
+        nbytes = 0
+        for name, machine in sorted(self.machines.items()):
+            values = {value: track.latest(now) for value, track in machine.tracks.items()}
+            nbytes += len(encode({name: values}))
+            if nbytes > max_bytes:
+                break
+            shown[name] = values
+        return {"machines": shown, "left_out": len(self.machines) - len(shown)}
 
     def as_health(self) -> dict[str, Any]:
         return {

@@ -4,15 +4,26 @@ A cursor counts changes. It starts at the process's start, so the cursor of anot
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_agent.core.strict_json import compact_json, encode
 from edge_agent.core.wording import printable
-from edge_agent.tools.watch.site import DEFAULT_INTERVAL_S, Document, Row, is_critical, number_at, text_at, time_at
+from edge_agent.tools.watch.site import (
+    DEFAULT_INTERVAL_S,
+    Document,
+    Row,
+    is_critical,
+    number_at,
+    row_document,
+    text_at,
+    time_at,
+)
 
 # Of one board, in its row.
 _MAX_ALARMS = 20
+_MAX_TASKS = 64
 # A viewer who has missed more boards that went gets everything again.
 _MAX_GONE = 1000
 # A time of health is computed from its age, by two clocks that do not run quite alike.
@@ -42,19 +53,17 @@ class Boards:
         self._boards: dict[str, _Board] = {}
         self._gone: dict[str, int] = {}
         self._gone_from = self._first
-        self._summary = b""
+        self._summarize((), {}, 0)
 
     def update(
-        self, rows: Iterable[Row], wall: float, *, is_first: bool, open_checks: Callable[[str], int], more: Document
+        self, rows: Sequence[Row], wall: float, *, is_first: bool, open_checks: Mapping[str, int], alarms_last_hour: int
     ) -> None:
         """Takes the rows of now, worst first.
 
         Args:
             is_first: The levels may have been so for long.
-            open_checks: How many audits a board waits for.
-            more: Fields of `changes` beside those of rows.
+            open_checks: How many audits each board waits for.
         """
-        rows = list(rows)
         next_cursor = self.cursor + 1
         is_changed = False
         for row in rows:
@@ -66,7 +75,7 @@ class Boards:
             elif board.level != level:
                 board.level, board.since = level, wall
             board.health_at = _health_at(row, wall, board.health_at)
-            document = _board_document(row, board, open_checks(row.device))
+            document = _board_document(row, board, open_checks[row.device])
             if document != board.document:
                 board.document, board.encoded, board.version = document, encode(document), next_cursor
                 is_changed = True
@@ -79,12 +88,17 @@ class Boards:
             self._gone_from = self._gone.pop(device)
         if is_changed:
             self.cursor = next_cursor
+        self._summarize(rows, open_checks, alarms_last_hour)
+
+    def _summarize(self, rows: Sequence[Row], open_checks: Mapping[str, int], alarms_last_hour: int) -> None:
+        """Encodes what is of all boards together."""
         self._summary = compact_json(
             {
                 "counts": dict(Counter(row.level.name.lower() for row in rows)),
                 "order": [printable(row.device) for row in rows],
                 "pools": _pools(rows),
-                **more,
+                "open_checks": sum(open_checks.values()),
+                "alarms_last_hour": alarms_last_hour,
             }
         )[1:-1].encode()
 
@@ -100,8 +114,47 @@ class Boards:
         boards = b",".join(board.encoded for board in self._boards.values() if board.version > since)
         gone = [] if is_whole else [printable(device) for device, version in self._gone.items() if version > since]
         head = compact_json({**now, "cursor": self.cursor, "is_whole": is_whole, "gone": gone})[:-1].encode()
-        summary = b"," + self._summary if self._summary else b""
-        return b"".join((head, summary, b',"boards":[', boards, b"]}"))
+        return b"".join((head, b",", self._summary, b',"boards":[', boards, b"]}"))
+
+
+def escaped(value: Any) -> Any:
+    """A value from the bus for the page: control and bidirectional characters are escaped."""
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
+    if isinstance(value, dict):
+        return {escaped(name): escaped(item) for name, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list) else value
+
+
+def board_details(row: Row, promise: Callable[[str, str], Document | None]) -> Document:
+    """What only the screen of a board shows: its documents and tasks.
+
+    Args:
+        promise: What a task's promise still takes, by board and task.
+    """
+    return {"document": escaped(row_document(row)), "tasks": [_task(row, *task, promise) for task in tasks_of(row)]}
+
+
+def tasks_of(row: Row) -> list[tuple[str, Document]]:
+    """The tasks that `info` names."""
+    tasks = row.info.get("tasks")
+    named = list(tasks.items())[:_MAX_TASKS] if isinstance(tasks, dict) else []
+    return [(name, task) for name, task in named if isinstance(task, dict)]
+
+
+def _task(row: Row, name: str, task: Document, promise: Callable[[str, str], Document | None]) -> Document:
+    accuracy = row.health.get("accuracy")
+    entry = accuracy.get(name) if isinstance(accuracy, dict) else None
+    labels = task.get("labels")
+    return {
+        "name": printable(name[:64]),
+        "kind": _printable(text_at(task, "kind")),
+        "labels": escaped([label for label in labels if isinstance(label, str)]) if isinstance(labels, list) else None,
+        "publish": _printable(text_at(task, "publish")),
+        **{key: number_at(task, key) for key in ("audit_rate", "min_accuracy", "confidence")},
+        "accuracy": escaped(entry) if isinstance(entry, dict) else None,
+        "promise": promise(row.device, name),
+    }
 
 
 def _health_at(row: Row, wall: float, before: float | None) -> float | None:

@@ -14,6 +14,8 @@ from edge_agent.web.problem import JSON_TYPE, ProblemError
 
 # An input of 64 kB in its envelope.
 MAX_BODY_BYTES = 72 * 1024
+# uvicorn bounds only what has not come whole yet.
+MAX_HEADER_BYTES = 16 * 1024
 _BODY_S = 10.0
 _READS = ("GET", "HEAD")
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::[0-9]{1,5})?")
@@ -119,6 +121,8 @@ class Guard:
         """Notes the client's address in the scope. Raises ProblemError."""
         headers, door = Headers(scope=scope), self._door
         scope["client"] = (self._client(scope, headers), 0)
+        if sum(len(name) + len(value) for name, value in headers.raw) + len(scope["query_string"]) > MAX_HEADER_BYTES:
+            raise ProblemError(431, "too_long", f"headers and query may have at most {MAX_HEADER_BYTES} bytes")
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not door.admits(host):
             raise ProblemError(

@@ -6,7 +6,7 @@ All of it is behind one lock, which nobody holds while waiting: HTTP handlers ta
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Publication
@@ -14,7 +14,10 @@ from edge_agent.core.wording import printable
 from edge_agent.tools.watch.site import SETTLE_S, Document, Row
 from edge_agent.tools.watch.watch import Feed
 from edge_agent.web.boards import Boards
+from edge_agent.web.journal import Entry, Journal
+from edge_agent.web.notes import Events, Notes
 from edge_agent.web.parts import Part
+from edge_agent.web.signals import Signals
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +37,23 @@ class Live:
         failed: Called in the bus thread if an error ends it.
     """
 
-    def __init__(self, mqtt: MqttConfig, site: str, failed: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, mqtt: MqttConfig, site: str, journal: Journal, failed: Callable[[], object] = lambda: None
+    ) -> None:
         self.lock = threading.Lock()
         self.root, self.site = mqtt.root, site
         self.rows: dict[str, Row] = {}
-        """The boards of the last half second by name, worst first."""
+        """The boards of the last half second by name, worst first. It stays this object."""
         self.open_checks: Callable[[str], int] = lambda _device: 0
         """How many audits of a board wait for a person; set by the part that knows."""
+        self.promise: Callable[[str, str], Document | None] = lambda _device, _task: None
+        """What a task's promise still takes, by board and task; set by the part that knows."""
         self.boards = Boards(time.time())
+        self.journal = journal
+        self.signals = Signals(self.root, site, self.rows)
         self._feed = Feed(mqtt, site, program="web", max_boards=MAX_BOARDS)
-        self._parts: list[Part] = []
+        self._notes = Notes(journal)
+        self._parts: list[Part] = [Events(self.root, site, self.rows, journal), self.signals]
         self._failed = failed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
@@ -67,15 +77,24 @@ class Live:
         return self._feed.client.is_connected
 
     def start(self) -> None:
+        self._notes.restore()
+        self.journal.start(time.time())
         self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join(_STOP_S)
+        with self.lock:
+            self.journal.stop(time.time())
 
     def changes(self, after: int | None) -> bytes:
         """The answer to `GET /api/v1/changes`."""
         return self.boards.changes(after, {"now": round(time.time(), 3), "broker": self._broker()})
+
+    def table(self) -> tuple[list[Row], str, str | None]:
+        """The rows of now, the broker, and what is wrong with it, as `site_view` takes them."""
+        broker = self._broker()
+        return list(self.rows.values()), broker["name"], broker["trouble"] or broker["hint"]
 
     def _broker(self) -> Document:
         feed = self._feed
@@ -125,6 +144,9 @@ class Live:
                 if now >= next_rows:
                     next_rows = now + _ROWS_S
                     self._update_rows(now, wall)
+        with self.lock:
+            for part in self._parts:
+                part.stop()
 
     def _tick(self, now: float) -> None:
         for number, result in self._feed.client.link.outbox.take_results():
@@ -132,14 +154,22 @@ class Live:
                 part.sent(number, result)
         for part in self._parts:
             part.tick(now)
+        self.journal.tick(time.time())
 
     def _note_connection(self, now: float, wall: float) -> None:
         connections = self._feed.client.connections
         if connections != self._connections:
             self._connections = connections
+            if self._lost_wall is not None:
+                self.journal.add(Entry(at=wall, what="broker-back", name=self._feed.broker))
             self._connected_at, self._lost_wall = now, None
-        if not self.is_connected and self._lost_wall is None:
+            self._notes.on_connected()
+        # Before the first attempt has ended nobody knows.
+        has_failed = self._feed.client.failed_at is not None
+        if has_failed and self._lost_wall is None:
             self._connected_at, self._lost_wall = None, wall
+            reason = self._feed.client.reason or None
+            self.journal.add(Entry(at=wall, what="broker-lost", name=self._feed.broker, text=reason))
 
     def _update_rows(self, now: float, wall: float) -> None:
         """While there is no connection the last rows stay; the page shows that they are old."""
@@ -148,12 +178,19 @@ class Live:
         if self._connected_at is None or now - self._connected_at < _RETAINED_S:
             return
         rows = self._feed.rows
-        self.rows = {row.device: row for row in rows}
+        self.take_rows(rows, wall)
+        if self._is_settled(now):
+            self._has_settled = True
+            self._notes.update(rows, wall, gets_retained=self._feed.gets_retained)
+
+    def take_rows(self, rows: Sequence[Row], wall: float) -> None:
+        """Makes these the boards of now, worst first."""
+        self.rows.clear()
+        self.rows.update((row.device, row) for row in rows)
         self.boards.update(
             rows,
             wall,
             is_first=not self._has_settled,
-            open_checks=self.open_checks,
-            more={"open_checks": sum(self.open_checks(row.device) for row in rows), "alarms_last_hour": 0},
+            open_checks={row.device: self.open_checks(row.device) for row in rows},
+            alarms_last_hour=self.journal.alarms_since(wall - 3600),
         )
-        self._has_settled |= self._is_settled(now)

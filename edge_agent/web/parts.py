@@ -31,3 +31,6 @@ class Part:
 
     def sent(self, number: int, result: PublishResult) -> None:
         """The broker has taken or refused what `live.publish` gave this number for; also called for other parts'."""
+
+    def stop(self) -> None:
+        """Comes last, while what is published still reaches the broker."""

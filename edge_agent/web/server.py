@@ -1,9 +1,14 @@
 """The ASGI application: routes, static files, the form of errors."""
 
+import asyncio
+import io
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.console import Console
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,17 +16,26 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from edge_agent import __version__
-from edge_agent.core.wording import printable
+from edge_agent.core.strict_json import number_of
+from edge_agent.core.wording import printable, shown
+from edge_agent.tools.watch.site import Row
+from edge_agent.tools.watch.table import site_view
+from edge_agent.web.boards import board_details
 from edge_agent.web.guard import Door, Guard
+from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
-from edge_agent.web.problem import ProblemError, json_response
-from edge_agent.web.sessions import Access, viewer_of
+from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
+from edge_agent.web.sessions import Access, Sessions, author_of
 
 STATIC = Path(__file__).parent / "static"
+_DAY_S = 86_400
+_DEFAULT_ENTRIES, _MAX_ENTRIES = 500, 10_000
+# A time in the year 9999.
+_LATEST = 253_402_000_000
+_TABLE_WIDTH = 160
 
 
-def application(live: Live, door: Door, routes: Iterable[BaseRoute] = ()) -> ASGIApp:
+def application(live: Live, door: Door, sessions: Sessions, routes: Iterable[BaseRoute] = ()) -> ASGIApp:
     """The whole page.
 
     Args:
@@ -31,13 +45,14 @@ def application(live: Live, door: Door, routes: Iterable[BaseRoute] = ()) -> ASG
     """
     app = Starlette(
         routes=[
+            *sessions.routes(live.site),
             *_Site(live).routes,
             *routes,
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         exception_handlers={ProblemError: _problem, HTTPException: _http_exception, Exception: _internal},
     )
-    return Guard(Access(app), door)
+    return Guard(Access(app, sessions), door)
 
 
 class _Site:
@@ -46,28 +61,108 @@ class _Site:
     def __init__(self, live: Live) -> None:
         self._live = live
         self.routes = [
-            Route("/api/v1/session", self._session),
             Route("/api/v1/changes", self._changes),
+            Route("/api/v1/boards/{device}", self._board),
+            Route("/api/v1/journal", self._journal),
+            Route("/api/v1/seen", self._seen, methods=["POST"]),
+            Route("/boards.txt", self._table),
         ]
-
-    async def _session(self, request: Request) -> Response:
-        viewer = viewer_of(request)
-        return json_response(
-            {
-                "user": viewer.user,
-                "roles": sorted(viewer.roles),
-                "has_users": False,
-                "writes_until": viewer.writes_until,
-                "site": printable(self._live.site),
-                "version": __version__,
-            }
-        )
+        # A reading of the whole journal takes a second of CPU time.
+        self._reading = asyncio.Semaphore(1)
 
     async def _changes(self, request: Request) -> Response:
         after = request.query_params.get("after", "")
         cursor = int(after) if after.isascii() and after.isdecimal() and len(after) <= 20 else None
         with self._live.lock:
             return json_response(self._live.changes(cursor))
+
+    async def _board(self, request: Request) -> Response:
+        live, now = self._live, time.time()
+        with live.lock:
+            row = self._row(request.path_params["device"])
+            board = live.boards.document(row.device)
+            details = board_details(row, live.promise)
+            signals = live.signals.of_board(row)
+            entries = live.journal.recent(now - _DAY_S, printable(row.device))
+        journal = [entry.as_json() for entry in entries]
+        return json_response({"now": now, "board": board, **details, "signals": signals, "journal": journal})
+
+    def _row(self, device: str) -> Row:
+        """A board by the name that the page knows it by. Raises ProblemError."""
+        row = self._live.rows.get(device)
+        if row is None:
+            row = next((row for name, row in self._live.rows.items() if printable(name) == device), None)
+        if row is None:
+            raise ProblemError(404, "unknown_board", f"there is no board {shown(device)}")
+        return row
+
+    async def _journal(self, request: Request) -> Response:
+        query = request.query_params
+        limit = min(int(_number(query, "limit") or _DEFAULT_ENTRIES), _MAX_ENTRIES)
+        is_csv = query.get("format") == "csv"
+        async with self._reading:
+            entries = await asyncio.to_thread(
+                self._live.journal.read,
+                since=_number(query, "from"),
+                until=_number(query, "to"),
+                device=query.get("device") or None,
+                what=frozenset(filter(None, query.get("what", "").split(","))),
+                limit=_MAX_ENTRIES if is_csv and "limit" not in query else limit,
+            )
+            if is_csv:
+                content = await asyncio.to_thread(as_csv, entries)
+                headers = {"Content-Disposition": 'attachment; filename="journal.csv"'}
+                return Response(content, media_type="text/csv", headers=headers)
+            return json_response({"now": time.time(), "journal": [entry.as_json() for entry in entries]})
+
+    async def _seen(self, request: Request) -> Response:
+        """Notes that a person has seen an alarm, which stays until it ends."""
+        document = await object_of(request)
+        device, alarm = text_of(document, "device"), text_of(document, "alarm")
+        by = author_of(request, document.get("by"))
+        with self._live.lock:
+            row = self._row(device)
+            name = next((name for name, _ in row.alarms if printable(name[:64]) == alarm), None)
+            if name is None:
+                raise ProblemError(404, "unknown_alarm", f"{printable(row.device)} has no alarm {shown(alarm)} now")
+            entry = Entry(at=time.time(), what="seen", device=row.device, name=name[:64], by=by)
+            self._live.journal.add(entry)
+        return json_response(entry.as_json())
+
+    async def _table(self, _request: Request) -> Response:
+        with self._live.lock:
+            rows, broker, trouble = self._live.table()
+        text = await asyncio.to_thread(_plain_table, self._live.site, rows, broker, trouble)
+        return Response(text, media_type="text/plain")
+
+
+def _number(query: QueryParams, name: str) -> float | None:
+    """Raises ProblemError."""
+    text = query.get(name)
+    if not text:
+        return None
+    value = number_of(text)
+    if value is None or not 0 <= value <= _LATEST:
+        raise ProblemError(400, "invalid", f"{name}: should be a number, not below 0 (got {shown(text)})")
+    return value
+
+
+def _plain_table(site: str, rows: list[Row], broker: str, trouble: str | None) -> str:
+    """The table of `edge-agent watch`."""
+    console = Console(file=io.StringIO(), width=_TABLE_WIDTH, color_system=None, highlight=False)
+    console.print(
+        site_view(
+            rows,
+            site=site,
+            broker=broker,
+            trouble=trouble,
+            width=_TABLE_WIDTH,
+            wall=time.time(),
+            clock=time.strftime("%H:%M:%S"),
+        )
+    )
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 async def _problem(_request: Request, error: Exception) -> Response:

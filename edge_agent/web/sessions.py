@@ -1,45 +1,59 @@
-"""Who sends a request, and what they may do."""
+"""Who sends a request, and what they may do: cookies, tokens, roles, and the limit on failed logins."""
 
+import asyncio
+import hashlib
+import math
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edge_agent.web.problem import ProblemError
+from edge_agent import __version__
+from edge_agent.core.wording import printable
+from edge_agent.web.guard import address_of
+from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
+from edge_agent.web.users import MAX_PASSWORD, ROLES, User, Users, is_password_of
 
-ROLES = ("view", "feedback", "try")
+MAX_SESSIONS = 200
+# On a shared screen the next person is not the one who logged in.
+WRITES_S = 3600.0
+MAX_FAILURES, FAILURES_S = 10, 300.0
+_MAX_ADDRESSES = 1000
+# Logins that wait for the one whose password is being hashed.
+_MAX_WAITING = 20
+# Who may write what, by the beginning of the path. What is not here cannot be written to.
+_WRITES = {
+    "/api/v1/login": None,
+    "/api/v1/logout": None,
+    "/api/v1/ask/": "try",
+    "/api/v1/feedback": "feedback",
+    "/api/v1/seen": "feedback",
+}
+# What can be read without the role view: files that are in every installation, and how to log in.
+_OPEN = ("/api/v1/session", "/api/v1/login", "/api/v1/logout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewer:
+    """Who sends a request."""
+
     user: str | None
     roles: frozenset[str]
     writes_until: float | None = None
     """Seconds since 1970; None if there is no end."""
+    has_cookie: bool = False
 
 
-# Who may write what. A path that is not here cannot be written to.
-_WRITES = {"/api/v1/ask/": "try", "/api/v1/feedback": "feedback", "/api/v1/seen": "feedback"}
-
-
-class Access:
-    """ASGI middleware inside `guard.Guard`. It lets in only who may, so handlers ask nothing."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["viewer"] = Viewer(user=None, roles=frozenset(ROLES))
-        try:
-            self._check(scope)
-        except ProblemError as problem:
-            await problem.response()(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _check(self, scope: Scope) -> None:
-        if scope["method"] == "POST" and not any(scope["path"].startswith(path) for path in _WRITES):
-            raise ProblemError(405, "method", "nothing can be written there", {"Allow": "GET, HEAD"})
+_EVERYBODY = Viewer(user=None, roles=frozenset(ROLES))
+_PUBLIC = Viewer(user=None, roles=frozenset({"view"}))
+_STRANGER = Viewer(user=None, roles=frozenset())
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -55,3 +69,230 @@ def author_of(request: Request, given: object) -> str | None:
     if not isinstance(given, str) or not 1 <= len(given) <= 64 or not given.isprintable():
         raise ProblemError(400, "invalid", "by: should be a name of 1 to 64 printable characters")
     return given
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    name: str
+    secret: str
+    """As it was at the login: another password ends the session."""
+    password_at: float
+    """In seconds of the monotonic clock."""
+
+
+class Sessions:
+    """Only the HTTP thread uses it.
+
+    Args:
+        users: None: there is no login, and everybody may do everything.
+        is_public: The boards are shown without a login.
+    """
+
+    def __init__(
+        self,
+        users: Users | None,
+        *,
+        is_public: bool = False,
+        is_secure: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._users = users
+        self._is_public = is_public
+        self._is_secure = is_secure
+        self._clock = clock
+        # By the hash of the cookie's value, the one that was not used for longest first.
+        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
+        self._failures = Failures(clock)
+        self._hashing = asyncio.Semaphore(1)
+        self._waiting = 0
+        # A browser sends a cookie of this name only if it was set over https for this very host.
+        self._cookie = "__Host-edge-agent" if is_secure else "edge-agent"
+
+    def viewer(self, headers: Headers, cookie: str | None) -> Viewer:
+        """Raises ProblemError for a token that nobody has."""
+        if self._users is None:
+            return _EVERYBODY
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            program = self._users.with_token(token.strip())
+            if program is None:
+                raise ProblemError(401, "login", "nobody has this token")
+            return Viewer(user=program.name, roles=program.roles)
+        session, user = self._session(cookie)
+        if session is None or user is None:
+            return _PUBLIC if self._is_public else _STRANGER
+        left_s = session.password_at + WRITES_S - self._clock()
+        return Viewer(user=user.name, roles=user.roles, writes_until=round(time.time() + left_s, 1), has_cookie=True)
+
+    def _session(self, cookie: str | None) -> tuple[_Session | None, User | None]:
+        key = _key(cookie or "")
+        session = self._sessions.get(key)
+        if session is None or self._users is None:
+            return None, None
+        user = self._users.named(session.name)
+        if user is None or user.secret != session.secret:
+            del self._sessions[key]
+            return None, None
+        self._sessions.move_to_end(key)
+        return session, user
+
+    def cookie_in(self, request: Request) -> str | None:
+        return request.cookies.get(self._cookie)
+
+    async def login(self, name: str, password: str, address: str) -> tuple[str, User]:
+        """The value of a new cookie, and whose it is. Raises ProblemError."""
+        if self._users is None:
+            raise ProblemError(404, "not_found", "there are no users, so there is no login")
+        wait_s = self._failures.count(address)
+        if wait_s is not None:
+            self._refuse(wait_s)
+        if self._waiting >= _MAX_WAITING:
+            self._failures.forgive(address)
+            self._refuse(1.0)
+        self._waiting += 1
+        try:
+            async with self._hashing:
+                user = self._users.person(name)
+                is_right = await asyncio.to_thread(is_password_of, user, password)
+        finally:
+            self._waiting -= 1
+        if user is None or not is_right:
+            raise ProblemError(401, "login", "the name or the password is wrong")
+        self._failures.forgive(address)
+        value = secrets.token_urlsafe(32)
+        self._sessions[_key(value)] = _Session(name=user.name, secret=user.secret, password_at=self._clock())
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return value, user
+
+    def _refuse(self, wait_s: float) -> None:
+        seconds = str(math.ceil(wait_s))
+        raise ProblemError(429, "too_many_logins", f"too many logins: wait {seconds} s", {"Retry-After": seconds})
+
+    def logout(self, cookie: str | None) -> None:
+        self._sessions.pop(_key(cookie or ""), None)
+
+    def set_cookie(self, response: Response, value: str | None) -> None:
+        """None takes it away."""
+        response.set_cookie(
+            self._cookie,
+            value or "",
+            max_age=None if value else 0,
+            httponly=True,
+            secure=self._is_secure,
+            samesite="strict",
+        )
+
+    def routes(self, site: str) -> list[Route]:
+        def session(viewer: Viewer) -> Response:
+            return json_response(
+                {
+                    "user": viewer.user,
+                    "roles": sorted(viewer.roles),
+                    "has_users": self._users is not None,
+                    "writes_until": viewer.writes_until,
+                    "site": printable(site),
+                    "version": __version__,
+                }
+            )
+
+        async def get_session(request: Request) -> Response:
+            return session(viewer_of(request))
+
+        async def login(request: Request) -> Response:
+            document = await object_of(request)
+            name, password = text_of(document, "user", 64), text_of(document, "password", MAX_PASSWORD)
+            value, _ = await self.login(name, password, request.client.host if request.client else "")
+            self.logout(self.cookie_in(request))
+            response = session(self.viewer(Headers(), value))
+            self.set_cookie(response, value)
+            return response
+
+        async def logout(request: Request) -> Response:
+            self.logout(self.cookie_in(request))
+            response = session(self.viewer(Headers(), None))
+            self.set_cookie(response, None)
+            return response
+
+        return [
+            Route("/api/v1/session", get_session),
+            Route("/api/v1/login", login, methods=["POST"]),
+            Route("/api/v1/logout", logout, methods=["POST"]),
+        ]
+
+
+def _key(cookie: str) -> bytes:
+    """A hash, so that neither memory nor the time of a look-up tells a cookie's value."""
+    return hashlib.sha256(cookie.encode("utf-8", "replace")).digest()
+
+
+class Failures:
+    """Failed logins by address. An attempt counts as failed until it has succeeded, so a burst gains nothing."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._failed: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def count(self, address: str) -> float | None:
+        """Counts an attempt; instead gives the seconds to wait, if there were too many."""
+        now, network = self._clock(), _network(address)
+        failed = self._failed.setdefault(network, deque(maxlen=MAX_FAILURES))
+        self._failed.move_to_end(network)
+        while failed and now - failed[0] >= FAILURES_S:
+            failed.popleft()
+        if len(failed) >= MAX_FAILURES:
+            return failed[0] + FAILURES_S - now
+        failed.append(now)
+        if len(self._failed) > _MAX_ADDRESSES:
+            self._failed.popitem(last=False)
+        return None
+
+    def forgive(self, address: str) -> None:
+        """The latest attempt has not failed."""
+        if failed := self._failed.get(_network(address)):
+            failed.pop()
+
+
+def _network(address: str) -> str:
+    """One machine has many addresses of IPv6: those that begin alike count together."""
+    parsed = address_of(address)
+    return address if parsed is None or parsed.version == 4 else parsed.exploded[:19]
+
+
+class Access:
+    """ASGI middleware inside `guard.Guard`. It lets in only who may, so handlers need not ask."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self._app, self._sessions = app, sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            request = Request(scope)
+            viewer = scope["viewer"] = self._sessions.viewer(request.headers, self._sessions.cookie_in(request))
+            _check(viewer, request)
+        except ProblemError as problem:
+            await problem.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _check(viewer: Viewer, request: Request) -> None:
+    path = request.url.path
+    if request.method != "POST":
+        is_open = path in _OPEN or not (path.startswith("/api/") or path == "/boards.txt")
+        role = None if is_open else "view"
+    else:
+        known = next((beginning for beginning in _WRITES if path.startswith(beginning)), None)
+        if known is None:
+            raise ProblemError(405, "method", "nothing can be written there", {"Allow": "GET, HEAD"})
+        role = _WRITES[known]
+        if viewer.has_cookie and "origin" not in request.headers:
+            raise ProblemError(403, "origin", "a browser's write needs the header Origin")
+    if role is None:
+        return
+    if role not in viewer.roles:
+        if viewer.user is None:
+            raise ProblemError(401, "login", "please log in")
+        raise ProblemError(403, "role", f"{printable(viewer.user)} has not the role {role}")
+    if role != "view" and viewer.writes_until is not None and viewer.writes_until <= time.time():
+        raise ProblemError(403, "login_again", "please give your password again: the last time is over an hour ago")

@@ -5,28 +5,36 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import re
 import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 
 from edge_agent.core.log_limit import BoundedHandler
+from edge_agent.core.state_lock import StateInUseError, locked
+from edge_agent.core.strict_json import compact_json
 from edge_agent.core.terminal import fail
-from edge_agent.core.wording import file_fault, printable, shown
+from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
-from edge_agent.web.guard import Door, Network, address_of, host_name
+from edge_agent.web.answers import Mark
+from edge_agent.web.guard import MAX_HEADER_BYTES, Door, Network, address_of, host_name
+from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.live import Live
+from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
+from edge_agent.web.sessions import Sessions
+from edge_agent.web.users import Users, UsersError
 
 DEFAULT_LISTEN = "127.0.0.1:8780"
 # Of all viewers together: browsers keep two or three open.
 _MAX_CONNECTIONS = 512
-_MAX_HEADER_BYTES = 16 * 1024
 _KEEP_ALIVE_S = 15
 _STOP_S = 1
 _BACKLOG = 128
@@ -35,13 +43,46 @@ _BACKLOG = 128
 def web(options: argparse.Namespace, bus: Bus) -> int:
     """Serves the page until it is stopped. Returns the exit code. Raises OptionError."""
     door, port = door_of(options)
+    users = _users_of(options)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
+    folder = options.data or _default_folder(bus.site)
     try:
-        listener = _listener(door, port)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return fail(f"--data: {shown_path(folder)} cannot be made: {error.strerror}")
+    try:
+        with locked(folder):
+            return _listen(options, bus, door, port, users, Journal(folder))
+    except StateInUseError:
+        return fail(f"--data: {shown_path(folder)} is in use by another process: each needs its own")
+
+
+def _default_folder(site: str) -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edge-agent" / "web" / site
+
+
+def _listen(options: argparse.Namespace, bus: Bus, door: Door, port: int, users: Users | None, journal: Journal) -> int:
+    try:
+        family = socket.AF_INET6 if door.listens_on.version == 6 else socket.AF_INET
+        listener = socket.create_server((str(door.listens_on), port), family=family, backlog=_BACKLOG)
     except OSError as error:
         return fail(f"cannot listen on {options.listen}: {error.strerror}")
     with listener:
-        return asyncio.run(_serve(options, bus, door, listener))
+        return asyncio.run(_serve(options, bus, door, users, journal, listener))
+
+
+def _users_of(options: argparse.Namespace) -> Users | None:
+    """Raises OptionError."""
+    if options.users is None:
+        if options.public_view:
+            raise OptionError("--public-view: requires --users; without it, all may see and do all")
+        return None
+    if fault := file_fault("--users", options.users):
+        raise OptionError(f"{fault}: `edge-agent web user add` writes it")
+    try:
+        return Users(options.users)
+    except (UsersError, OSError) as error:
+        raise OptionError(f"--users: {error} (got {shown_path(options.users)})") from error
 
 
 def door_of(options: argparse.Namespace) -> tuple[Door, int]:
@@ -91,11 +132,6 @@ def door_of(options: argparse.Namespace) -> tuple[Door, int]:
     return door, int(port)
 
 
-def _listener(door: Door, port: int) -> socket.socket:
-    family = socket.AF_INET6 if door.listens_on.version == 6 else socket.AF_INET
-    return socket.create_server((str(door.listens_on), port), family=family, backlog=_BACKLOG)
-
-
 class _Server(uvicorn.Server):
     """Leaves signals to `_serve`: uvicorn would end the process by the signal instead of with an exit code."""
 
@@ -104,7 +140,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(options: argparse.Namespace, bus: Bus, door: Door, listener: socket.socket) -> int:
+async def _serve(
+    options: argparse.Namespace,
+    bus: Bus,
+    door: Door,
+    users: Users | None,
+    journal: Journal,
+    listener: socket.socket,
+) -> int:
     loop = asyncio.get_running_loop()
     has_failed = False
 
@@ -114,8 +157,10 @@ async def _serve(options: argparse.Namespace, bus: Bus, door: Door, listener: so
         server.should_exit = True
 
     # Called in the bus thread.
-    live = Live(bus.mqtt, bus.site, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
-    server = _Server(_config(application(live, door), options.web_cert_file, options.web_key_file))
+    live = Live(bus.mqtt, bus.site, journal, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
+    sessions = Sessions(users, is_public=options.public_view, is_secure=door.is_secure)
+    app = application(live, door, sessions, add_parts(live, lambda mark: journal.add(_entry_of(mark))))
+    server = _Server(_config(app, options.web_cert_file, options.web_key_file))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     live.start()
@@ -130,6 +175,13 @@ async def _serve(options: argparse.Namespace, bus: Bus, door: Door, listener: so
     return 1 if has_failed else 0
 
 
+def _entry_of(mark: Mark) -> Entry:
+    said = mark.said.get("answer", mark.said.get("correct"))
+    text = said if isinstance(said, str) else compact_json(said)
+    answer = mark.answer
+    return Entry(at=time.time(), what="feedback", device=answer.device, name=answer.task, text=text, by=mark.by)
+
+
 def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
@@ -141,7 +193,7 @@ def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvico
         proxy_headers=False,
         server_header=False,
         limit_concurrency=_MAX_CONNECTIONS,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_STOP_S,
         ssl_certfile=cert_file,

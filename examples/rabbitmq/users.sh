@@ -53,6 +53,10 @@ account bridge "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$
 account monitoring "$queues" "$queues" "$queues|^amq\.topic$" \
   '^$' "^$root\.$site\.[^.]+\.(state|info|health|alarm|event)"
 
+# Shows what boards say and answer, asks them and pools, and sends people's feedback: `edge-agent web`.
+account web "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" \
+  "$ask|^$root\.$site\.[^.]+\.infer\.[A-Za-z0-9_-]{1,64}\.request$" "^$root\.$site\.|^$root\.reply\."
+
 # Commands boards, asks them, and clears what a removed board has left retained.
 account operator "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" \
   "^$root\.$site\.[^.]+\.(cmd\.[^.]+|infer\.[^.]+\.(request|feedback)|state|info|health|alarm\.[^.]+)$" \

@@ -11,6 +11,8 @@ from tests.helpers.processes import BrokerPort, wait_until
 from tests.helpers.site import Site, StartSite, running_site
 
 MORE = """
+[health]
+interval_s = 1
 [tasks.pump]
 kind = "classify"
 labels = ["normal", "worn"]
@@ -52,6 +54,14 @@ def test_values_of_two_topics_are_asked_about_and_answered_to_their_machine(site
     site.client.publish("plant/pumps/p7/vib", "2", qos=0)
     site.command("ping")
     assert len(site.client.on("plant/answers/p7")) == 1
+
+
+def test_the_latest_values_are_published_for_people_with_their_ages(site: Site) -> None:
+    site.client.publish("plant/pumps/p6/vib", "1.5", qos=0)
+    told = site.client.wait_for(f"{site.base}/signals/pump", lambda latest: "p6" in latest["machines"])
+    (value, age_s), unheard = (told.json["machines"]["p6"][name] for name in ("vib", "temp"))
+    assert (value, 0 <= age_s < 60, unheard) == (1.5, True, [None, None])
+    assert told.json["left_out"] == 0
 
 
 def test_a_machine_that_lacks_a_value_is_named_and_not_asked_about(site: Site) -> None:

@@ -111,7 +111,8 @@ def test_the_table_of_topics_is_complete() -> None:
     ours = {
         topics.request("<task>"), topics.response("<task>"), topics.error("<task>"), topics.audit("<task>"),
         topics.feedback("<task>"), topics.feedback_result("<task>"), topics.state, topics.info, topics.health,
-        topics.alarm("<name>"), topics.event("<name>"), topics.command("<op>"), topics.command_result("<op>"),
+        topics.signals("<table>"), topics.alarm("<name>"), topics.event("<name>"), topics.command("<op>"),
+        topics.command_result("<op>"),
     }  # fmt: skip
     assert {f"{topics.base}/{name}" for name in shown} == ours
 

@@ -66,6 +66,27 @@ def test_a_value_holds_for_max_age_and_then_prevents_a_reading() -> None:
     assert [reading.lacking for reading in pumps.advance(START + 200)][-2:] == [(), ("vib",)]
 
 
+def test_the_latest_values_have_their_ages_and_asking_for_them_changes_nothing() -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp"}})
+    unasked = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp"}})
+    for each in (pumps, unasked):
+        send(each, "plant/a/vib", 7.9000001, 0)
+    assert pumps.latest(START + 14.96, 1000) == {
+        "machines": {"a": {"vib": (7.9, 15.0), "temp": (None, None)}}, "left_out": 0,
+    }  # fmt: skip
+    assert pumps.latest(START + 20, 1000)["machines"]["a"]["vib"] == (None, 20.0)
+    windows = [each.machines["a"].tracks["vib"].window.as_state() for each in (pumps, unasked)]
+    assert windows[0] == windows[1]
+
+
+def test_the_latest_values_of_machines_that_do_not_fit_are_left_out() -> None:
+    pumps = table(max_machines=9)
+    for name in "cab":
+        send(pumps, f"plant/{name}/vib", 1, 0)
+    shown = pumps.latest(START, len('{"a":{"vib":[1.0,0.0],"temp":[null,null]}}') * 2)
+    assert (list(shown["machines"]), shown["left_out"]) == (["a", "b"], 1)
+
+
 def test_an_optional_value_is_null_while_it_is_missing() -> None:
     pumps = table({"vib": {"topic": "plant/+/vib"}, "temp": {"topic": "plant/+/temp", "optional": True}})
     send(pumps, "plant/a/vib", 2, 0)

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,11 +13,15 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message
 from edge_agent.tools.watch.site import Site
 from edge_agent.web.guard import Door
+from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
+from edge_agent.web.sessions import Sessions
+from edge_agent.web.users import Users
 
 HOST = "127.0.0.1:8780"
 WRITE = {"X-Edge-Agent": "1"}
+ORIGIN = {**WRITE, "Origin": f"http://{HOST}"}
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
 
@@ -42,6 +47,10 @@ class Browser:
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         return asyncio.run(self._client.request(method, path, **more))
 
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return self._client.cookies
+
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.request("GET", path, **more)
 
@@ -52,11 +61,16 @@ class Browser:
 
 
 class Page:
-    def __init__(self, **door: Any) -> None:
-        self.live = Live(MqttConfig(), "hall1")
+    def __init__(
+        self, users: Users | None = None, *, is_public: bool = False, folder: Path | None = None, **door: Any
+    ) -> None:
+        """folder: where the journal is kept; without it, there is none on the disk."""
+        self.now = 1000.0
+        self.live = Live(MqttConfig(), "hall1", Journal(folder or Path("/nowhere")))
         self.site = Site("edgeai/v1", "hall1")
         self.door = Door(**{"listens_on": LOOPBACK, **door})
-        self.app = application(self.live, self.door)
+        self.sessions = Sessions(users, is_public=is_public, is_secure=self.door.is_secure, clock=lambda: self.now)
+        self.app = application(self.live, self.door, self.sessions)
         self.client = Browser(self.app)
 
     def hear(self, *messages: Message) -> None:
@@ -66,9 +80,7 @@ class Page:
         self.update()
 
     def update(self) -> None:
-        rows = self.site.rows(time.monotonic())
-        self.live.rows = {row.device: row for row in rows}
-        self.live.boards.update(rows, time.time(), is_first=False, open_checks=self.live.open_checks, more={})
+        self.live.take_rows(self.site.rows(time.monotonic()), time.time())
 
     def changes(self, after: int | None = None) -> Any:
         return self.client.get("/api/v1/changes", params={} if after is None else {"after": after}).json()

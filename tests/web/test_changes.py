@@ -2,6 +2,7 @@
 
 import time
 
+from edge_agent.tools.watch.site import Site
 from tests.tools.watch import boards
 from tests.web.pages import Page, said
 
@@ -14,6 +15,30 @@ def page_of(*devices: str) -> Page:
     page = Page()
     page.hear(*(message for device in devices for message in of_board(device)))  # type: ignore[arg-type]
     return page
+
+
+def test_before_the_first_board_there_are_none() -> None:
+    changes = Page().changes()
+    assert (changes["boards"], changes["order"], changes["counts"], changes["pools"]) == ([], [], {}, [])
+
+
+def test_the_figures_of_a_pool_are_those_of_its_boards_together() -> None:
+    page = page_of("a")
+    for device, places in (("b", 4), ("c", 2)):
+        pool = {"name": "presses", "places": places, "per_minute": None if device == "b" else 30}
+        page.hear(*of_board(device, pool=pool))  # type: ignore[arg-type]
+    assert page.changes()["pools"] == [{"name": "presses", "boards": 2, "places": 6, "per_minute": 30, "waiting": None}]
+
+
+def test_more_boards_than_the_page_shows_leave_no_trace() -> None:
+    site = Site("edgeai/v1", "hall1", 2)
+    for device in "abc":
+        site.receive(said(f"{device}/state", boards.state()), time.time())
+    assert site.devices == ["a", "b"]
+    assert site.is_full
+    for number in range(100):
+        site.receive(said(f"a/alarm/x{number}", b"{}"), time.time())
+    assert len(site._boards["a"]._documents) <= 64
 
 
 def test_the_worst_board_is_first_and_each_level_is_counted() -> None:
@@ -71,7 +96,7 @@ def test_a_stale_board_has_no_figures() -> None:
 
 def test_the_begin_of_a_level_is_known_once_it_has_changed() -> None:
     page = page_of("a")
-    assert page.changes()["boards"][0]["since"] is not None
+    assert page.changes()["boards"][0]["since"] is None
     before = time.time()
     page.hear(said("a/health", boards.health(at=time.time(), overall="degraded", reasons=["thermal"])))
     assert page.changes()["boards"][0]["since"] >= before

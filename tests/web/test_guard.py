@@ -2,10 +2,12 @@
 
 import ipaddress
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from tests.web.pages import HOST, WRITE, Page
+from edge_agent.web.users import Users, write_users
+from tests.web.pages import HOST, WRITE, Browser, Page
 
 ANY = ipaddress.ip_address("0.0.0.0")
 PROXY = (ipaddress.ip_network("10.0.0.7"),)
@@ -107,7 +109,48 @@ def test_a_body_is_bounded_whatever_it_says_of_its_length() -> None:
     assert page.client.post("/api/v1/seen", content=chunks(), headers=headers).status_code == 413
 
 
+def test_headers_and_queries_are_bounded() -> None:
+    client = Page().client
+    assert client.get("/", headers={"X-Padding": "x" * 20_000}).status_code == 431
+    assert client.get("/?" + "x" * 20_000).status_code == 431
+
+
 def test_behind_a_proxy_no_other_machine_may_connect() -> None:
     page = Page(listens_on=ANY, names=frozenset({"hall1.example"}), proxies=PROXY)
     response = page.client.get("/", headers={"Host": "hall1.example", "X-Forwarded-For": "10.0.0.7"})
     assert response.json()["error"]["code"] == "not_the_proxy"
+    through_it = Browser(page.app, "10.0.0.7")
+    assert through_it.get("/", headers={"Host": "hall1.example"}).status_code == 200
+    mapped = Browser(page.app, "::ffff:10.0.0.7")
+    assert mapped.get("/", headers={"Host": "hall1.example"}).status_code == 200
+
+
+def test_behind_a_proxy_a_failed_login_counts_for_the_address_that_the_proxy_saw(tmp_path: Path) -> None:
+    file = tmp_path / "users.json"
+    write_users(file, [])
+    page = Page(Users(file), names=frozenset({"hall1.example"}), proxies=PROXY)
+    client = Browser(page.app, "10.0.0.7")
+    body = {"user": "ana", "password": "wrong horse"}
+
+    def login(forwarded: str) -> int:
+        headers = {**WRITE, "Host": "hall1.example", "X-Forwarded-For": forwarded}
+        return client.post("/api/v1/login", body, headers=headers).status_code
+
+    assert {login(f"192.0.2.{number}, 198.51.100.1") for number in range(10)} == {401}
+    assert login("192.0.2.99, 198.51.100.1") == 429
+    assert login("198.51.100.2") == 401
+
+
+def test_behind_a_proxy_the_origin_is_its_public_name_over_https(tmp_path: Path) -> None:
+    file = tmp_path / "users.json"
+    write_users(file, [])
+    page = Page(Users(file), names=frozenset({"hall1.example"}), proxies=PROXY)
+    client = Browser(page.app, "10.0.0.7")
+
+    def status(origin: str) -> int:
+        headers = {**WRITE, "Host": HOST, "Origin": origin}
+        return client.post("/api/v1/logout", {}, headers=headers).status_code
+
+    assert status("https://hall1.example") == 200
+    assert status("http://hall1.example") == 403
+    assert status("https://hall1.example:444") == 403

@@ -6,10 +6,13 @@ as Wilson's hold that often only on average, and less often where nearly all ans
 """
 
 import math
+from bisect import bisect_left
 
 CONFIDENCE = 0.95
 
 _BISECTIONS = 50
+# Far more than a board keeps. If answers are not right often enough, no number of audits proves the target.
+_MAX_MISSING = 1 << 20
 # A continued fraction ends when a step changes the result by less than this share.
 _PRECISION = 1e-14
 _TINY = 1e-300
@@ -39,6 +42,15 @@ def lower_bound(right: float, total: float, confidence: float) -> float:
 def upper_bound(right: float, total: float, confidence: float) -> float:
     """As `lower_bound`, from above."""
     return 1 - lower_bound(total - right, total, confidence)
+
+
+def missing_audits(right: int, total: int, target: float, confidence: float) -> int:
+    """How many more right answers lift the lower bound to the target."""
+    return bisect_left(
+        range(_MAX_MISSING),
+        True,
+        key=lambda more: chance_of_at_least(right + more, total + more, target) <= 1 - confidence,
+    )
 
 
 def chance_of_at_least(right: float, total: float, chance: float) -> float:

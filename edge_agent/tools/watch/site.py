@@ -104,6 +104,11 @@ class Site:
         self._boards[device].receive(topic, message, wall)
         return True
 
+    @property
+    def devices(self) -> list[str]:
+        """The boards that have said anything, and those expected."""
+        return [*self._boards, *(self._expected - self._boards.keys())]
+
     def rows(self, now: float) -> list[Row]:
         """The boards at `now`, in seconds of the monotonic clock."""
         self._boards = {device: board for device, board in self._boards.items() if not board.is_gone(now)}

@@ -31,6 +31,8 @@ CONNECT_S = 10.0
 # The messages that a broker has retained follow each other at once.
 QUIET_S = 0.5
 TURN_S = 0.2
+# What is retained under a name has come by then.
+ASK_AGAIN_S = 5.0
 # A board of these levels may still be heard, or say how old its health is.
 MAY_CHANGE = (BoardLevel.MISSING, BoardLevel.UNKNOWN, BoardLevel.STALE)
 # Also what a shell or Nagios takes for critical, and for neither fine nor critical.
@@ -79,9 +81,11 @@ class Feed:
         self.client = Client(f"{program}-{secrets.token_hex(8)}", mqtt, self._site.filters)
         self._connections = 0
         self._was_connected = False
-        # Whether the broker has ever sent what it retains to a subscription with wildcards.
-        self._gets_retained = False
+        self.gets_retained = False
+        """True if the broker has ever sent what it retains to a subscription with wildcards."""
         self._asked_by_name: frozenset[str] = frozenset()
+        self._asked_at = 0.0
+        self._is_asked_again = False
         self._lost_at = self._heard_at = time.monotonic()
 
     @property
@@ -107,7 +111,7 @@ class Feed:
     @property
     def hint(self) -> str | None:
         """What may be missing although there are boards."""
-        if not self.rows or self._gets_retained:
+        if not self.rows or self.gets_retained:
             return None
         return (
             "the broker has sent nothing retained, because it has just started or, like RabbitMQ, sends none for "
@@ -145,21 +149,29 @@ class Feed:
         if self.client.connections != self._connections:
             self._connections = self.client.connections
             self._site.on_connected(time.monotonic())
-            self._asked_by_name = frozenset()
+            self._asked_by_name, self._is_asked_again = frozenset(), False
             self._replace_subscriptions()
         if message is not None:
             self._heard_at = time.monotonic()
             is_of_site = self._site.receive(message, time.time())
-            self._gets_retained |= message.is_retained and is_of_site and not self._asked_by_name
+            is_by_wildcard = self._is_asked_again or not self._asked_by_name
+            self.gets_retained |= message.is_retained and is_of_site and is_by_wildcard
 
     def subscribe(self) -> None:
         """Subscribes to what is wanted by now.
 
-        RabbitMQ sends what it retains to a topic's own name: there, each board that is heard is asked for by name.
+        RabbitMQ sends what it retains to a topic's own name: there, each board that is heard is asked for by name. It
+        may also be that nothing was retained yet. So once the names have been answered, the wildcard is asked again.
         """
-        if not self._gets_retained:
-            named = (Topics(self._root, self.name, row.device) for row in self.rows)
-            self._asked_by_name = frozenset(topic for topics in named for topic in (topics.state, topics.info))
+        now = time.monotonic()
+        topics = [Topics(self._root, self.name, device) for device in self._site.devices if not self.gets_retained]
+        named = frozenset(topic for board in topics for topic in (board.state, board.info))
+        if named != self._asked_by_name:
+            self._asked_by_name, self._asked_at, self._is_asked_again = named, now, False
+        elif named and not self._is_asked_again and now - self._asked_at >= ASK_AGAIN_S:
+            self._is_asked_again = True
+            subscriptions = self.client.link.subscriptions
+            subscriptions.replace(subscriptions.wanted - {self._site.filters[0]})
         self._replace_subscriptions()
 
     def _replace_subscriptions(self) -> None:

@@ -3,9 +3,12 @@
 import time
 from types import SimpleNamespace
 
+import pytest
+
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message
 from edge_agent.mqtt.subscriptions import Subscriptions
+from edge_agent.tools.watch import watch
 from edge_agent.tools.watch.watch import Feed
 from tests.tools.watch import boards
 
@@ -68,6 +71,18 @@ def test_a_broker_that_has_sent_retained_messages_before_is_not_taken_for_rabbit
 def test_a_broker_that_brings_retained_messages_is_asked_for_nothing_more() -> None:
     feed, broker = feed_with(said("state", boards.state(), is_retained=True))
     assert not any(BASE in topic for topic in broker.subscribed)
+    assert feed.hint is None
+
+
+def test_a_board_that_is_new_to_a_broker_that_retains_is_found_to_be_retained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "ASK_AGAIN_S", 0.0)
+    feed, broker = feed_with(said("state", boards.state(), is_retained=False))
+    broker.messages.append(said("state", boards.state(), is_retained=True))
+    feed.receive(0.01)
+    assert broker.subscribed[-1] == "edgeai/v1/hall1/+/state"
+    assert "RabbitMQ" in str(feed.hint)
+    broker.messages.append(said("state", boards.state(), is_retained=True))
+    feed.receive(0.01)
     assert feed.hint is None
 
 

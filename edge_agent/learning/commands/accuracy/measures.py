@@ -4,7 +4,6 @@ Also as tables of text, for the terminal and the page.
 """
 
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +20,11 @@ from edge_agent.learning.maths.calibration import (
 )
 from edge_agent.learning.maths.export import Export, ExportedAnswer
 from edge_agent.learning.maths.promise import Promise
-from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
+from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound, missing_audits
 
 UNSURE, ANOTHER = "(unsure)", "(another)"
 _SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _PROMISES = (0.9, 0.95, 0.99)
-# Far more than a board keeps. If answers are not right often enough, no number of audits proves the promise.
-_MAX_MISSING = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +188,8 @@ def _possible_promise(
     for at in _SCORES:
         reach = [answer for answer in judged if answer.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
-            missing.append(math.ceil(_missing(count_right(reach), len(reach), target, confidence) / share))
+            missing.append(math.ceil(missing_audits(count_right(reach), len(reach), target, confidence) / share))
     return PossiblePromise(target, None, None, max(1, min(missing)))
-
-
-def _missing(right: int, total: int, target: float, confidence: float) -> int:
-    """How many more right audits lift the lower bound to the target."""
-    return bisect_left(
-        range(_MAX_MISSING), target, key=lambda more: lower_bound(right + more, total + more, confidence)
-    )
 
 
 def evidence_words(measures: Measures) -> str:

@@ -1,0 +1,568 @@
+"""What boards answer, which of it waits for a person's judgement, and what people said.
+
+An answer is kept as its bytes and read when a viewer gets it: several hundred may come in a second.
+"""
+
+import json
+import math
+import re
+import secrets
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Any
+from weakref import WeakValueDictionary
+
+from edge_agent.core.kinds.registry import KINDS
+from edge_agent.core.messages import Message
+from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
+from edge_agent.core.wording import printable
+from edge_agent.tools.client import object_or_empty
+from edge_agent.tools.watch.site import Document, number_at, text_at
+from edge_agent.web.live import Live
+from edge_agent.web.parts import Part
+from edge_agent.web.problem import ProblemError
+from edge_agent.web.promise import promises
+
+UNDO_S = 10.0
+MAX_ANSWERS, MAX_BYTES = 2000, 16_000_000
+MAX_QUESTIONS, MAX_QUESTION_BYTES = 1000, 16_000_000
+# A larger answer is not shown.
+MAX_ANSWER_BYTES = 128_000
+MAX_MARKS = 100
+# At most so many in one response.
+MAX_ROWS, MAX_CHECKS, MAX_NEEDS = 20, 100, 200
+_MAX_WORDS = 64
+# A task that sends its output alone sends the question about it at the same time.
+_SAME_TIME_S = 5.0
+_MAX_TOPICS = 5000
+_MAX_EXAMPLES, _MAX_EXAMPLE_BYTES = 2000, 8_000
+_HEAD_BYTES = 1024
+_DEVICE, _TASK = (re.compile(rb'"%s":\s*"([A-Za-z0-9_-]{1,64})"' % name) for name in (b"device", b"task"))
+_NAME = re.compile(NAME_PATTERN)
+_KINDS_WITH_FEEDBACK = {name for name, kind in KINDS.items() if kind.takes_feedback}
+
+
+class MarkState(StrEnum):
+    WAITING = "waiting"  # It can be undone.
+    SENT = "sent"
+    KEPT = "kept"
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+    UNDONE = "undone"
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True, kw_only=True)
+class Answer:
+    """A reply, or an output alone, as it came."""
+
+    key: str
+    at: float
+    topic: str
+    payload: bytes
+    device: str | None
+    task: str | None
+    is_reply_topic: bool
+    """Whether the board knows this topic as the answer's reply topic."""
+    is_retained: bool
+    is_question: bool = False
+    """Whether it asks to be checked."""
+    is_judged: bool = False
+    """Whether the board has what people said of it, or wants it no longer."""
+    mark: "Mark | None" = None
+    """The newest thing said of it here, unless that was undone."""
+
+    def document(self) -> Document:
+        """The reply; empty for an output alone."""
+        document = object_or_empty(self.payload)
+        return document if "status" in document else {}
+
+    def reply_to(self, document: Document) -> str | None:
+        """The reply topic as the board knows it."""
+        return self.topic if self.is_reply_topic else text_at(document, "reply_to")
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Mark:
+    """What a person said of an answer."""
+
+    name: str
+    answer: Answer
+    said: Document
+    """`answer` or `correct`, as the board gets it."""
+    by: str | None
+    at: float
+    due_at: float
+    """When it is sent, in seconds of the monotonic clock."""
+    state: MarkState = MarkState.WAITING
+    output: Any = None
+    score: float | None = None
+    is_right: bool | None = None
+    error: str | None = None
+
+    def as_json(self) -> Document:
+        return {
+            "mark": self.name,
+            "key": self.answer.key,
+            "device": self.answer.device,
+            "task": self.answer.task,
+            "answer": safe(self.said.get("answer", self.said.get("correct"))),
+            "by": safe(self.by),
+            "at": self.at,
+            "sends_at": self.at + UNDO_S,
+            "state": self.state.value,
+            "output": safe(self.output),
+            "score": self.score,
+            "is_right": self.is_right,
+            "error": safe(self.error),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a topic says of the answers on it."""
+
+    device: str | None
+    task: str | None
+    is_reply_topic: bool
+
+
+_Identity = tuple[str, str, str, str | None]
+
+
+class Answers(Part):
+    """An audit that waits for its judgement is blind: nothing here gives its output or scores away."""
+
+    def __init__(self, live: Live) -> None:
+        self.marks: deque[Mark] = deque(maxlen=MAX_MARKS)
+        self._live = live
+        self._every, self._pools = Topics(live.root, live.site, "+"), pool_topics(live.root, live.site, "+")
+        self._shared_replies = self._every.default_reply_topics[-1]
+        self._tasks: dict[tuple[str, str], Document] = {}
+        # Filters of the topics that tasks publish to, with the tasks that do.
+        self._publish: dict[str, set[tuple[str, str]]] = {}
+        self._origins: dict[str, _Origin | None] = {}
+        self._process = secrets.token_hex(4)
+        self._count = 0
+        self._ring: deque[tuple[int, Answer]] = deque()
+        self._ring_bytes = 0
+        self._questions: dict[_Identity, Answer] = {}
+        self._question_bytes = 0
+        self._by_key: WeakValueDictionary[str, Answer] = WeakValueDictionary()
+        self._last_inputs: dict[tuple[str, str], bytes] = {}
+        self._without_input: set[str] = set()
+        self._open: Counter[tuple[str, str]] = Counter()
+        self._heard_at: float | None = None
+
+    @property
+    def filters(self) -> Iterable[str]:
+        audits_and_errors = (self._every.audit("+"), self._every.error("+"), self._pools.error("+"))
+        return (*self._every.default_reply_topics, self._pools.all_responses, *audits_and_errors, *self._publish)
+
+    def tick(self, now: float) -> None:  # noqa: ARG002 - of Part
+        """Learns from `info` which tasks there are, and where they publish."""
+        tasks: dict[tuple[str, str], Document] = {}
+        publish: dict[str, set[tuple[str, str]]] = {}
+        for device, row in self._live.rows.items():
+            for name, task in _tasks_of(row.info):
+                tasks[device, name] = task
+                if (pattern := text_at(task, "publish")) and (topic_filter := publish_filter(pattern)):
+                    publish.setdefault(topic_filter, set()).add((device, name))
+        self._tasks = tasks
+        if publish != self._publish:
+            self._publish = publish
+            self._origins.clear()
+        self._open = Counter((answer.device or "", answer.task or "") for answer, _ in self._offered())
+
+    def receive(self, message: Message, wall: float) -> None:
+        origin = self._origin(message.topic)
+        payload = message.payload
+        if origin is None or not 0 < len(payload) <= MAX_ANSWER_BYTES:
+            return
+        head = payload[:_HEAD_BYTES]
+        if b'"partial"' in head and object_or_empty(payload).get("status") == "partial":
+            return
+        self._heard_at = wall
+        self._count += 1
+        answer = Answer(
+            key=f"{self._process}-{self._count}",
+            at=wall,
+            topic=message.topic,
+            payload=payload,
+            device=origin.device or _named(_DEVICE, head),
+            task=origin.task or _named(_TASK, head),
+            is_reply_topic=origin.is_reply_topic,
+            is_retained=message.is_retained,
+        )
+        if b'"please_check"' in payload:
+            answer = self._ask(answer)
+        elif b'"input"' in payload:
+            self._note_input(answer)
+        self._by_key[answer.key] = answer
+        self._ring.append((self._count, answer))
+        self._ring_bytes += len(answer.payload)
+        while len(self._ring) > MAX_ANSWERS or self._ring_bytes > MAX_BYTES:
+            self._ring_bytes -= len(self._ring.popleft()[1].payload)
+
+    def _origin(self, topic: str) -> _Origin | None:
+        if topic not in self._origins:
+            if len(self._origins) >= _MAX_TOPICS:
+                self._origins.clear()
+            self._origins[topic] = self._find_origin(topic)
+        return self._origins[topic]
+
+    def _find_origin(self, topic: str) -> _Origin | None:
+        every, pools = self._every, self._pools
+        for topics, pattern, is_reply_topic in (
+            (every, every.all_responses, True),
+            (every, every.error("+"), False),
+            (every, every.audit("+"), False),
+            (pools, pools.all_responses, True),
+            (pools, pools.error("+"), False),
+        ):
+            if values := wildcard_values(pattern, topic):
+                device, task = (value if _NAME.fullmatch(value) else None for value in values[:2])
+                return _Origin(device if topics is every else None, task, is_reply_topic)
+        owners = {owner for pattern, owners in self._publish.items() if matches(pattern, topic) for owner in owners}
+        if len(owners) == 1:
+            return _Origin(*owners.pop(), True)
+        is_known = bool(owners) or matches(self._shared_replies, topic)
+        return _Origin(None, None, True) if is_known else None
+
+    def _ask(self, answer: Answer) -> Answer:
+        """Takes a reply that may ask to be checked. Gives the same question if it came before."""
+        document = answer.document()
+        if document.get("please_check") is not True or not answer.device or not answer.task:
+            return answer
+        answer.is_question = True
+        identity = (answer.device, answer.task, json.dumps(document.get("id")), answer.reply_to(document))
+        before = self._questions.get(identity)
+        if before is not None and (document.get("repeat") is True or before.payload == answer.payload):
+            return before
+        if before is not None:
+            self._drop_question(identity)
+        if "input" in document:
+            self._note_input(answer)
+        elif not answer.is_retained:
+            self._without_input.add(answer.task)
+        self._questions[identity] = answer
+        self._question_bytes += len(answer.payload)
+        while len(self._questions) > MAX_QUESTIONS or self._question_bytes > MAX_QUESTION_BYTES:
+            self._drop_question(next(iter(self._questions)))
+        return answer
+
+    def _drop_question(self, identity: _Identity) -> None:
+        self._question_bytes -= len(self._questions.pop(identity).payload)
+
+    def _note_input(self, answer: Answer) -> None:
+        names = wildcard_values(self._pools.all_responses, answer.topic)
+        target = f"pool/{names[0]}" if names else answer.device
+        is_known = target in self._live.rows or names is not None
+        if target and answer.task and is_known and len(answer.payload) <= _MAX_EXAMPLE_BYTES:
+            self._last_inputs[target, answer.task] = answer.payload
+            if len(self._last_inputs) > _MAX_EXAMPLES:
+                self._last_inputs.pop(next(iter(self._last_inputs)))
+
+    @property
+    def tasks(self) -> Mapping[tuple[str, str], Document]:
+        """What `info` says of each task of each board."""
+        return self._tasks
+
+    def last_input(self, target: str, task: str) -> Any:
+        """The input that came last with an answer of a board, or `pool/NAME`; None if none did."""
+        payload = self._last_inputs.get((target, task))
+        return None if payload is None else safe(object_or_empty(payload).get("input"))
+
+    def task_of(self, answer: Answer) -> Document:
+        """What `info` says of the answer's task; empty while it is unknown."""
+        return self._tasks.get((answer.device or "", answer.task or ""), {})
+
+    def is_blind(self, answer: Answer) -> bool:
+        """Whether the answer must not be told, because a person has still to judge it. Of unknown tasks as well."""
+        is_open = answer.is_question and not answer.is_judged
+        return is_open and text_at(self.task_of(answer), "kind") != "unusual"
+
+    def _offered(self, *, device: str | None = None, task: str | None = None) -> Iterator[tuple[Answer, Document]]:
+        """The questions that a person can answer here, oldest first."""
+        for answer in self._questions.values():
+            if answer.is_judged or answer.is_retained or answer.mark is not None:
+                continue
+            if device not in (None, answer.device) or task not in (None, answer.task):
+                continue
+            if text_at(self.task_of(answer), "kind") in _KINDS_WITH_FEEDBACK and b'"input"' in answer.payload:
+                yield answer, self.task_of(answer)
+
+    def open_checks(self, device: str) -> int:
+        """How many questions of a board a person could answer at the last tick."""
+        return sum(count for (each, _), count in self._open.items() if each == device)
+
+    def checks(self, device: str | None, task: str | None, limit: int) -> Document:
+        """The answer to `GET /api/v1/checks`."""
+        offered = list(self._offered(device=device, task=task))
+        checks = [self._check(*each) for each in offered[: min(limit, MAX_CHECKS)]]
+        return {
+            "open": len(offered),
+            "checks": checks,
+            "marks": [mark.as_json() for mark in reversed(self.marks)][:MAX_ROWS],
+            "needs": self._needs(device, task),
+            "reason": None if checks else self._reason(),
+        }
+
+    def _check(self, answer: Answer, task: Document) -> Document:
+        document = answer.document()
+        output = document.get("output")
+        unusual = output if text_at(task, "kind") == "unusual" and isinstance(output, dict) else None
+        return {
+            "key": answer.key,
+            "device": answer.device,
+            "task": answer.task,
+            "kind": text_at(task, "kind"),
+            "at": answer.at,
+            "id": safe(document.get("id")),
+            "machine": safe(text_at(document, "machine")),
+            "input": safe(document.get("input")),
+            "labels": safe(_labels(task)),
+            "unit": safe(text_at(task, "unit")),
+            "unusual": unusual and safe({name: unusual.get(name) for name in ("rarity", "because")}),
+        }
+
+    def _needs(self, device: str | None, task: str | None) -> list[Document]:
+        # Only as many as are shown: each takes a while, and a site has thousands of tasks.
+        needs = (
+            {"device": each_device, "task": each_task, **promise}
+            for each_device, each_task in self._tasks
+            if device in (None, each_device) and task in (None, each_task)
+            for promise in self.promises(each_device, each_task)
+            if promise["words_key"] != "not_asked" or promise["min_accuracy"] is not None
+        )
+        return list(islice(needs, MAX_NEEDS))
+
+    def promises(self, device: str, task: str) -> list[Document]:
+        """What each promise of a task takes."""
+        row = self._live.rows.get(device)
+        known = self._tasks.get((device, task))
+        if row is None or known is None:
+            return []
+        accuracy = _object_at(_object_at(row.health, "accuracy"), task)
+        return promises(known, accuracy, self._open[device, task])
+
+    def _reason(self) -> str | None:
+        """Why there is nothing to check; None if all is answered."""
+        asking = [
+            name
+            for (_, name), task in self._tasks.items()
+            if number_at(task, "audit_rate") or text_at(task, "kind") == "unusual"
+        ]
+        if not self._tasks:
+            return "no board has said yet which tasks it has"
+        if not asking:
+            return "no task asks to be checked: set `audit_rate`, and `enabled = true` in [feedback]"
+        if self._without_input:
+            tasks = ", ".join(sorted(self._without_input)[:5])
+            return f'audits come without their input and cannot be judged: set `echo_input = "audits"` for {tasks}'
+        if self._heard_at is None:
+            return "no answer heard since this page started. May the account `web` read there?"
+        return None
+
+    def rows(self, after: int | None, device: str | None, task: str | None) -> Document:
+        """The answer to `GET /api/v1/answers`: the newest first."""
+        since = after if after is not None and after <= self._count else None
+        rows: list[Document] = []
+        skipped = 0
+        for number, answer in reversed(self._ring):
+            if since is not None and number <= since:
+                break
+            if device in (None, answer.device) and task in (None, answer.task):
+                if len(rows) < MAX_ROWS:
+                    rows.append(self._row(answer))
+                else:
+                    skipped += 1
+        if since is not None and device is None and task is None:
+            skipped = self._count - since - len(rows)  # also those that are no longer kept
+        return {"cursor": self._count, "rows": rows, "skipped": 0 if since is None else skipped}
+
+    def _row(self, answer: Answer) -> Document:
+        document, task = answer.document(), self.task_of(answer)
+        is_blind = self.is_blind(answer)
+        output = document.get("output") if document else _bare_output(answer.payload)
+        is_hidden = is_blind or (not document and self._is_asked_about(answer))
+        degraded = document.get("degraded")
+        error = _object_at(document, "error")
+        return {
+            "key": answer.key,
+            "at": answer.at,
+            "device": answer.device,
+            "task": answer.task,
+            "kind": text_at(task, "kind"),
+            "machine": safe(text_at(document, "machine")),
+            "id": safe(document.get("id")),
+            "status": safe(text_at(document, "status") or "ok"),
+            "output": None if is_hidden else safe(output),
+            "score": None if is_hidden else _score(document, output),
+            "degraded": safe(degraded[:MAX_ROWS]) if isinstance(degraded, list) and not is_hidden else [],
+            "input": safe(document.get("input")),
+            "labels": safe(_labels(task)),
+            "error": safe({name: text_at(error, name) for name in ("code", "message")}) if error else None,
+            "is_open_audit": is_blind,
+            "mark": None if answer.mark is None else answer.mark.state.value,
+            "can_mark": not is_hidden and self._mark_fault(answer, document) is None,
+        }
+
+    def _is_asked_about(self, bare: Answer) -> bool:
+        """Whether an output that came alone may be the one that an open audit asks about."""
+        for answer in reversed(self._questions.values()):
+            if answer.at < bare.at - _SAME_TIME_S:
+                return False
+            is_same = bare.device in (None, answer.device) and bare.task in (None, answer.task)
+            if is_same and answer.at <= bare.at + _SAME_TIME_S and self.is_blind(answer):
+                return True
+        return False
+
+    def _mark_fault(self, answer: Answer, document: Document) -> ProblemError | None:
+        """Why nothing can be said of an answer."""
+        kind = text_at(self.task_of(answer), "kind")
+        if document.get("status") != "ok" or document.get("id") is None or not answer.device:
+            return ProblemError(409, "not_markable", "only an answer with an id can be judged")
+        if kind not in _KINDS_WITH_FEEDBACK:
+            return ProblemError(409, "not_markable", "the board takes no feedback on this task")
+        row = self._live.rows.get(answer.device)
+        tells_accuracy = row is not None and "accuracy" in row.health and kind != "unusual"
+        if row is not None and tells_accuracy and answer.task not in _object_at(row.health, "accuracy"):
+            return ProblemError(409, "feedback_off", "this board keeps no answers: set `enabled = true` in [feedback]")
+        mark = answer.mark
+        if mark is not None and (answer.is_question or mark.state in (MarkState.WAITING, MarkState.SENT)):
+            return ProblemError(409, "already_answered", f"{mark.by or 'somebody'} has already answered this")
+        if answer.is_question and answer.is_judged:
+            return ProblemError(409, "already_answered", "somebody else has already answered this")
+        return None
+
+    def judge(self, key: str, said: Document, by: str | None, wall: float, now: float) -> Mark:
+        """Takes what a person says of an answer; it is sent after UNDO_S. Raises ProblemError."""
+        answer = self._by_key.get(key)
+        if answer is None:
+            raise ProblemError(404, "unknown_answer", "this answer is too old for this page, or of another process")
+        document = answer.document()
+        if fault := self._mark_fault(answer, document):
+            raise fault
+        if self.is_blind(answer) and "answer" not in said:
+            raise ProblemError(400, "invalid", "answer: required, because this answer is not shown before it is judged")
+        if len(self.marks) == MAX_MARKS and self.marks[0].state is MarkState.WAITING:
+            raise ProblemError(429, "too_many", "too many answers wait to be sent", {"Retry-After": "10"})
+        mark = Mark(
+            name=secrets.token_hex(8),
+            answer=answer,
+            said=_checked(said, self.task_of(answer)),
+            by=by,
+            at=wall,
+            due_at=now + UNDO_S,
+        )
+        answer.mark = mark
+        self.marks.append(mark)
+        return mark
+
+    def undo(self, name: str) -> Mark:
+        """Raises ProblemError."""
+        mark = next((mark for mark in self.marks if mark.name == name), None)
+        if mark is None:
+            raise ProblemError(404, "unknown_mark", "this is too long ago, or of another process")
+        if mark.state is not MarkState.WAITING:
+            raise ProblemError(409, "already_sent", "the board has it already")
+        mark.state, mark.answer.mark = MarkState.UNDONE, None
+        return mark
+
+    def end(self, mark: Mark, state: MarkState, *, data: Document | None = None, error: str | None = None) -> None:
+        """Takes what became of a mark that was sent.
+
+        Its output is told once the board has kept it, or keeps the answer no longer; otherwise it can be asked again.
+        """
+        answer = mark.answer
+        mark.state, mark.error = state, error
+        if data is None:
+            answer.mark = None if answer.mark is mark else answer.mark
+            return
+        answer.is_judged, answer.mark = True, answer.mark or mark
+        document = answer.document()
+        mark.output = document.get("output")
+        mark.score = _score(document, mark.output)
+        is_right = data.get("is_right")
+        mark.is_right = is_right if isinstance(is_right, bool) else None
+
+    def close(self, device: str, task: str, request_id: Any) -> None:
+        """Somebody else has judged an answer. With several of that id it is not known which."""
+        known = (device, task, json.dumps(request_id))
+        meant = [answer for identity, answer in self._questions.items() if identity[:3] == known]
+        if len(meant) == 1 and meant[0].mark is None:
+            meant[0].is_judged = True
+
+
+def safe(value: Any) -> Any:
+    """A value from the bus for the page: control and bidirectional characters are escaped."""
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
+    if isinstance(value, dict):
+        return {safe(name): safe(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [safe(item) for item in value]
+    return value
+
+
+def _named(pattern: re.Pattern[bytes], head: bytes) -> str | None:
+    found = pattern.search(head)
+    return None if found is None else found[1].decode()
+
+
+def _tasks_of(info: Document) -> Iterator[tuple[str, Document]]:
+    for name, task in _object_at(info, "tasks").items():
+        if isinstance(task, dict) and _NAME.fullmatch(name):
+            yield name, task
+
+
+def _object_at(document: Document, name: str) -> Document:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _labels(task: Document) -> list[str] | None:
+    labels = task.get("labels")
+    return [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else None
+
+
+def _score(document: Document, output: Any) -> float | None:
+    return (
+        number_at({"score": _object_at(document, "scores").get(output)}, "score") if isinstance(output, str) else None
+    )
+
+
+def _bare_output(payload: bytes) -> Any:
+    text = payload.decode("utf-8", "replace")
+    try:
+        return parse_json(text)
+    except NotJsonError:
+        return text
+
+
+def _checked(said: Document, task: Document) -> Document:
+    """What the board gets. Raises ProblemError."""
+    if ("answer" in said) == ("correct" in said):
+        raise ProblemError(400, "invalid", "should have one of `answer` and `correct`")
+    if "correct" in said:
+        if not isinstance(said["correct"], bool):
+            raise ProblemError(400, "invalid", "correct: should be true or false")
+        return {"correct": said["correct"]}
+    answer, labels = said["answer"], _labels(task)
+    if labels is not None:
+        # The page shows labels with control characters escaped.
+        label = next((label for label in labels if answer in (label, safe(label))), None)
+        if label is None:
+            raise ProblemError(400, "invalid", f"answer: should be one of {', '.join(safe(labels))}")
+        return {"answer": label}
+    if text_at(task, "kind") == "unusual":
+        if not isinstance(answer, str) or not answer.strip() or len(answer) > _MAX_WORDS:
+            raise ProblemError(400, "invalid", f"answer: should be 1 to {_MAX_WORDS} characters, such as `usual`")
+        return {"answer": answer.strip()}
+    if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
+        raise ProblemError(400, "invalid", "answer: should be a number")
+    return {"answer": answer}

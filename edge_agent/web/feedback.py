@@ -1,0 +1,140 @@
+"""Sends what people said of answers to the boards that gave them, and hears what became of it."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from edge_agent.core.codes import CommandCode
+from edge_agent.core.messages import Message, json_publication
+from edge_agent.core.topics import Topics, wildcard_values
+from edge_agent.core.wording import cut
+from edge_agent.mqtt.outbox import PublishResult
+from edge_agent.tools.client import object_or_empty
+from edge_agent.tools.watch.site import BoardLevel, Document, text_at
+from edge_agent.web.answers import Answers, Mark, MarkState
+from edge_agent.web.live import Live
+from edge_agent.web.parts import Part
+
+RESULT_S = 5.0
+_MAX_ERROR = 300
+_SILENT = (BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    mark: Mark
+    request_id: str
+    number: int | None
+    sent_at: float
+
+
+class Feedback(Part):
+    """Args:
+    on_kept: Called with each mark that a board has kept.
+    """
+
+    def __init__(self, live: Live, answers: Answers, on_kept: Callable[[Mark], object] = lambda _mark: None) -> None:
+        self._live, self._answers, self._on_kept = live, answers, on_kept
+        self._results = Topics(live.root, live.site, "+").feedback_result("+")
+        self._sent: dict[str, _Sent] = {}
+
+    @property
+    def filters(self) -> Iterable[str]:
+        return (self._results,)
+
+    def tick(self, now: float) -> None:
+        """Sends what can no longer be undone. Without a broker it waits, and can still be undone."""
+        if self._live.is_connected:
+            for mark in self._answers.marks:
+                if mark.state is MarkState.WAITING and now >= mark.due_at:
+                    self._send(mark, now)
+        for sent in list(self._sent.values()):
+            if now - sent.sent_at > RESULT_S and sent.mark.state is MarkState.SENT:
+                # A result that comes late still counts.
+                self._answers.end(sent.mark, MarkState.UNANSWERED, error=self._silence_words(sent.mark))
+
+    def stop(self) -> None:
+        """Sends what waits, because nobody can undo it any more."""
+        for mark in self._answers.marks:
+            if mark.state is MarkState.WAITING:
+                self._send(mark, mark.due_at)
+
+    def _send(self, mark: Mark, now: float) -> None:
+        answer = mark.answer
+        assert answer.device is not None
+        assert answer.task is not None
+        document = answer.document()
+        reply_to = answer.reply_to(document)
+        feedback: Document = {
+            "id": document["id"],
+            **mark.said,
+            **({} if reply_to is None else {"reply_to": reply_to}),
+            **({} if mark.by is None else {"by": mark.by}),
+        }
+        topic = Topics(self._live.root, self._live.site, answer.device).feedback(answer.task)
+        publication = json_publication(topic, feedback, correlation=mark.name.encode())
+        number = self._live.publish(publication)
+        mark.state = MarkState.SENT
+        self._sent[mark.name] = _Sent(mark, json.dumps(document["id"]), number, now)
+        if number is None:
+            self._end(mark, "it cannot be sent")
+        known = {mark.name for mark in self._answers.marks}
+        self._sent = {name: sent for name, sent in self._sent.items() if name in known}
+
+    def _silence_words(self, mark: Mark) -> str:
+        row = self._live.rows.get(mark.answer.device or "")
+        why = f"the board is {row.level.name.lower()}" if row and row.level in _SILENT else None
+        return f"no result within {RESULT_S:.0f} s: {why or 'may the account `web` write there?'}"
+
+    def sent(self, number: int, result: PublishResult) -> None:
+        """A broker of MQTT 5 says at once that it refuses a message."""
+        refused = next((sent for sent in self._sent.values() if sent.number == number), None)
+        if refused is None or result is PublishResult.CONFIRMED:
+            return
+        words = {
+            PublishResult.FORBIDDEN: "the broker refuses it: the account `web` may not write there",
+            PublishResult.UNSENDABLE: "the broker refuses it: the message is too large or its topic invalid",
+        }
+        self._end(refused.mark, words.get(result, "the broker refuses it for now"))
+
+    def _end(self, mark: Mark, words: str) -> None:
+        if mark.state is MarkState.SENT:
+            self._answers.end(mark, MarkState.REFUSED, error=words)
+
+    def receive(self, message: Message, wall: float) -> None:  # noqa: ARG002 - of Part
+        names = wildcard_values(self._results, message.topic)
+        if names is None:
+            return
+        device, task = names
+        result = object_or_empty(message.payload)
+        data = result.get("data") if isinstance(result.get("data"), dict) else {}
+        sent = self._sent_of(message, device, task, result)
+        if sent is None:
+            if result.get("status") == "ok":
+                self._answers.close(device, task, result.get("id"))
+            return
+        del self._sent[sent.mark.name]
+        if result.get("status") == "ok":
+            self._answers.end(sent.mark, MarkState.KEPT, data=data)
+            self._on_kept(sent.mark)
+            return
+        words = cut(text_at(result, "error.message") or "the board does not say why", _MAX_ERROR)
+        if text_at(result, "error.code") == CommandCode.NOT_FOUND:
+            # The board no longer counts on it, so it need not stay blind.
+            words = f"too old for this board: {words}"
+            self._answers.end(sent.mark, MarkState.REFUSED, data={}, error=words)
+        else:
+            self._answers.end(sent.mark, MarkState.REFUSED, error=words)
+
+    def _sent_of(self, message: Message, device: str, task: str, result: Document) -> _Sent | None:
+        """Which of our messages a result answers: by its correlation, or at MQTT 3.1.1 the first with its id."""
+        if message.correlation is not None:
+            sent = self._sent.get(message.correlation.decode("ascii", "replace"))
+            return sent if sent and (sent.mark.answer.device, sent.mark.answer.task) == (device, task) else None
+        request_id = json.dumps(result.get("id"))
+        matching = (
+            sent
+            for sent in self._sent.values()
+            if (sent.mark.answer.device, sent.mark.answer.task, sent.request_id) == (device, task, request_id)
+        )
+        return next(matching, None)

@@ -1,0 +1,234 @@
+"""What has happened at the site while this process ran, and when it did not: JSON lines in files that are bounded.
+
+The bus thread adds entries under the lock of `live.Live`. Anybody may read the files meanwhile, without the lock.
+"""
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.clock import rfc3339
+from edge_agent.core.strict_json import compact_json, encode
+from edge_agent.core.wording import printable
+
+log = logging.getLogger(__name__)
+
+MAX_DAYS = 90
+MAX_BYTES = 50_000_000
+_MAX_FILE_BYTES = 5_000_000
+_DAY_S = 86_400
+# Kept in memory as well: what boards show, and how many alarms there were within the hour.
+_MAX_RECENT = 5_000
+# Of one board, or of none: a board that says something all the time would push out what all others said.
+MAX_PER_MINUTE = 30
+_ALIVE_S = 60.0
+_MAX_TEXT = 300
+_FILE = re.compile(r"(\d{4}-\d\d-\d\d)-\d{4}\.jsonl")
+# A spreadsheet takes these for the begin of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Texts are as boards and people said them: whoever shows an entry takes `as_json`."""
+
+    at: float
+    """Seconds since 1970, by the clock of this machine."""
+    what: str
+    """level, alarm, alarm-end, event, feedback, seen, page-started, page-was-off, broker-lost or broker-back."""
+    device: str | None = None
+    name: str | None = None
+    text: str | None = None
+    severity: str | None = None
+    by: str | None = None
+    until: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            key: printable(value[:_MAX_TEXT]) if isinstance(value, str) else value
+            for key, value in asdict(self).items()
+        }
+
+
+class Journal:
+    """Files of at most MAX_FILE_BYTES each, named by their day in UTC and a number.
+
+    Once the disk fails, entries stay in memory alone, and the log says so.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, max_file_bytes: int = _MAX_FILE_BYTES) -> None:
+        self.folder = folder
+        self._max_bytes, self._max_file_bytes = max_bytes, max_file_bytes
+        self._recent: deque[Entry] = deque(maxlen=_MAX_RECENT)
+        self._alive = folder / "alive"
+        self._alive_at = 0.0
+        self._minute = 0
+        self._in_minute: Counter[str | None] = Counter()
+        self._has_failed = False
+
+    def start(self, wall: float) -> None:
+        """Notes since when no process has run here, and that one does now."""
+        self._recent.extend(self.read(since=wall - _DAY_S, limit=_MAX_RECENT)[::-1])
+        try:
+            was_alive_at: float | None = self._alive.stat().st_mtime
+        except OSError:
+            was_alive_at = None
+        if was_alive_at is not None and was_alive_at <= wall:
+            self.add(Entry(at=was_alive_at, what="page-was-off", until=wall))
+        self.add(Entry(at=wall, what="page-started"))
+        self.tick(wall)
+
+    def tick(self, wall: float) -> None:
+        """Says on the disk once a minute that this process is alive, and removes what is too old."""
+        if 0 <= wall - self._alive_at < _ALIVE_S:
+            return
+        self._alive_at = wall
+        try:
+            self._alive.touch(mode=0o600)
+            os.utime(self._alive, (wall, wall))
+            self._prune(wall)
+        except OSError as error:
+            self._fail(error)
+
+    def stop(self, wall: float) -> None:
+        self._alive_at = 0.0
+        self.tick(wall)
+
+    def add(self, entry: Entry) -> None:
+        if (minute := int(entry.at // 60)) != self._minute:
+            self._minute = minute
+            self._in_minute.clear()
+        self._in_minute[entry.device] += 1
+        if self._in_minute[entry.device] > MAX_PER_MINUTE and entry.by is None:
+            if self._in_minute[entry.device] > MAX_PER_MINUTE + 1:
+                return
+            text = f"more than {MAX_PER_MINUTE} entries in this minute: the others are left out"
+            entry = Entry(at=entry.at, what="event", device=entry.device, name="left-out", text=text)
+        self._recent.append(entry)
+        line = encode(entry.as_json()) + b"\n"
+        try:
+            path = self._file_for(entry.until or entry.at, len(line))
+            with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                # After a power failure the last line may lack its end.
+                file.write(line if file.tell() == 0 or _ends_a_line(path) else b"\n" + line)
+            self._has_failed = False
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if not self._has_failed:
+            log.warning("the journal cannot be written in %s: %s", self.folder, error.strerror)
+        self._has_failed = True
+
+    def _file_for(self, at: float, more_bytes: int) -> Path:
+        day = rfc3339(at)[:10]
+        number = 1
+        for path in self._files():
+            name = _FILE.fullmatch(path.name)
+            if name is not None and name[1] == day:
+                number = int(path.stem[-4:])
+                number += path.stat().st_size + more_bytes > self._max_file_bytes
+        return self.folder / f"{day}-{number:04}.jsonl"
+
+    def _files(self) -> list[Path]:
+        """Oldest first."""
+        try:
+            return sorted(path for path in self.folder.iterdir() if _FILE.fullmatch(path.name))
+        except OSError:
+            return []
+
+    def _prune(self, wall: float) -> None:
+        """Raises OSError."""
+        oldest_day = rfc3339(max(0.0, wall - MAX_DAYS * _DAY_S))[:10]
+        files = self._files()
+        sizes = {path: path.stat().st_size for path in files}
+        # One more file can be filled before this is called again.
+        while files and (files[0].name < oldest_day or sum(sizes.values()) > self._max_bytes - self._max_file_bytes):
+            path = files.pop(0)
+            del sizes[path]
+            path.unlink()
+
+    def recent(self, since: float, device: str | None = None) -> list[Entry]:
+        """Entries of the last day that are still in memory, newest first; of one board with those of none."""
+        return [
+            entry
+            for entry in reversed(self._recent)
+            if (entry.until or entry.at) >= since and (device is None or entry.device in (device, None))
+        ]
+
+    def alarms_since(self, since: float) -> int:
+        return sum(entry.what == "alarm" and entry.at >= since for entry in self._recent)
+
+    def read(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        device: str | None = None,
+        what: frozenset[str] = frozenset(),
+        limit: int,
+    ) -> list[Entry]:
+        """Entries from the files, newest first."""
+        # Most lines are of other boards: those are not parsed.
+        needle = b"" if device is None else compact_json(device).encode()
+        entries = (
+            entry
+            for entry in self._entries(since, until, needle)
+            if device in (None, entry.device) and (not what or entry.what in what)
+        )
+        return list(islice(entries, limit))
+
+    def _entries(self, since: float | None, until: float | None, needle: bytes) -> Iterator[Entry]:
+        for path in reversed(self._files()):
+            if since is not None and path.name < rfc3339(max(0.0, since))[:10]:
+                return
+            try:
+                lines = path.read_bytes().splitlines()
+            except OSError:  # removed meanwhile
+                continue
+            for line in reversed(lines):
+                entry = _entry_of(line) if needle in line else None
+                if entry is None or (since is not None and (entry.until or entry.at) < since):
+                    continue
+                if until is None or entry.at < until:
+                    yield entry
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, io.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+_KEYS = {field.name for field in fields(Entry)}
+
+
+def _entry_of(line: bytes) -> Entry | None:
+    """None for a line that was not written whole."""
+    try:
+        document = json.loads(line)
+        return Entry(**{key: value for key, value in document.items() if key in _KEYS})
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def as_csv(entries: list[Entry]) -> str:
+    """With times as spreadsheets read them, and no cell that they would calculate."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["at", "until", "device", "what", "name", "text", "severity", "by"])
+    for entry in entries:
+        shown = entry.as_json()
+        times = (rfc3339(entry.at), "" if entry.until is None else rfc3339(entry.until))
+        rest = (shown[key] or "" for key in ("device", "what", "name", "text", "severity", "by"))
+        writer.writerow([*times, *(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in rest)])
+    return text.getvalue()

@@ -1,0 +1,128 @@
+"""What of the rows and events is worth an entry in the journal: only what begins or ends."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from edge_agent.core.messages import Message
+from edge_agent.core.topics import Topics, wildcard_values
+from edge_agent.core.wording import cut
+from edge_agent.tools.client import object_or_empty
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, text_at
+from edge_agent.web.journal import Entry, Journal
+from edge_agent.web.parts import Part
+
+_MAX_KNOWN = 2000
+_MAX_EVENT_FIELDS = 8
+
+
+@dataclass(slots=True)
+class _Known:
+    level: str | None = None
+    alarms: set[str] = field(default_factory=set)
+
+
+class Notes:
+    """Compares the rows of now with what the journal says last, so what began while no process ran is found, too."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._boards: dict[str, _Known] = {}
+        # Of this connection, by board and name.
+        self._heard: set[tuple[str, str]] = set()
+
+    def restore(self) -> None:
+        """Takes what earlier processes wrote."""
+        for entry in reversed(self._journal.read(what=frozenset({"level", "alarm", "alarm-end"}), limit=1_000_000)):
+            if entry.device is None or entry.name is None:
+                continue
+            known = self._known(entry.device)
+            if entry.what == "level":
+                known.level = entry.name
+            elif entry.what == "alarm":
+                known.alarms.add(entry.name)
+            else:
+                known.alarms.discard(entry.name)
+
+    def _known(self, device: str) -> _Known:
+        known = self._boards.pop(device, None) or _Known()
+        self._boards[device] = known
+        if len(self._boards) > _MAX_KNOWN:
+            del self._boards[next(iter(self._boards))]
+        return known
+
+    def on_connected(self) -> None:
+        self._heard.clear()
+
+    def update(self, rows: Iterable[Row], wall: float, *, gets_retained: bool) -> None:
+        """Takes rows that have settled.
+
+        Args:
+            gets_retained: The broker has sent all alarms that it retains. Otherwise only those that were heard since
+                the connection can be known to have ended.
+        """
+        for row in rows:
+            known = self._known(row.device)
+            self._note_level(row, known, wall)
+            raised = dict(row.alarms)
+            for name, alarm in row.alarms:
+                self._heard.add((row.device, name))
+                if name not in known.alarms:
+                    known.alarms.add(name)
+                    self._add(row, wall, "alarm", name, text_at(alarm, "message"), alarm)
+            for name in sorted(known.alarms - raised.keys()):
+                if gets_retained or (row.device, name) in self._heard:
+                    known.alarms.remove(name)
+                    self._heard.discard((row.device, name))
+                    self._add(row, wall, "alarm-end", name)
+
+    def _note_level(self, row: Row, known: _Known, wall: float) -> None:
+        level = row.level.name.lower()
+        # A board that has only just been heard has no level yet.
+        if row.level is BoardLevel.UNKNOWN or level == known.level:
+            return
+        if known.level is not None:
+            self._add(row, wall, "level", level, "; ".join(row.why) or None)
+        known.level = level
+
+    def _add(
+        self, row: Row, wall: float, what: str, name: str, text: str | None = None, alarm: Document | None = None
+    ) -> None:
+        severity = None if alarm is None else "critical" if is_critical(alarm) else "warning"
+        self._journal.add(Entry(at=wall, what=what, device=row.device, name=name[:64], text=text, severity=severity))
+
+
+class Events(Part):
+    """What boards publish once, such as that a worker was restarted."""
+
+    def __init__(self, root: str, site: str, rows: Mapping[str, Row], journal: Journal) -> None:
+        self._filter = Topics(root, site, "+").event("+")
+        self._rows, self._journal = rows, journal
+
+    @property
+    def filters(self) -> Iterable[str]:
+        return (self._filter,)
+
+    def receive(self, message: Message, wall: float) -> None:
+        if "/event/" not in message.topic or message.is_retained:
+            return
+        values = wildcard_values(self._filter, message.topic)
+        # A board that is not on the page has nothing to say there, which also bounds how many do.
+        if values is None or values[0] not in self._rows:
+            return
+        device, name = values
+        document = object_or_empty(message.payload)
+        by = text_at(document, "by")
+        entry = Entry(at=wall, what="event", device=device, name=name[:64], text=_event_text(document), by=by)
+        self._journal.add(entry)
+
+
+def _event_text(document: Document) -> str | None:
+    document = {key: value for key, value in document.items() if key not in ("ts", "by")}
+    words = [f"{key[:64]}: {_words(value)}" for key, value in list(document.items())[:_MAX_EVENT_FIELDS]]
+    return "; ".join(words) or None
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        value = value.get("name") or value.get("folder") or "…"
+    return cut(value if isinstance(value, str) else str(value))

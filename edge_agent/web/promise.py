@@ -1,0 +1,77 @@
+"""What a promise still takes: how many more audits of a task must be right, by the board's own test."""
+
+import math
+from functools import lru_cache
+
+from edge_agent.learning.maths.assessment import MIN_ANSWERED
+from edge_agent.learning.maths.shares import CONFIDENCE, missing_audits
+from edge_agent.tools.watch.site import Document, number_at
+
+# What is counted to for a task that promises nothing yet.
+TARGETS = (0.9, 0.95)
+# No board keeps nearly as many, and the test of more would take long.
+_MAX_AUDITS = 100_000
+
+_missing_audits = lru_cache(maxsize=1024)(missing_audits)
+
+
+def promises(task: Document, accuracy: Document, open_audits: int = 0) -> list[Document]:
+    """What each promise takes: that of `min_accuracy`, otherwise those of TARGETS. Empty where none can be made.
+
+    Args:
+        task: What `info` says of it.
+        accuracy: What `health.accuracy` says of it.
+        open_audits: How many audits can still be answered here.
+    """
+    asked, answered = _count(accuracy, "asked"), _count(accuracy, "audits")
+    if asked is None or answered is None or answered > asked or "labels" not in task:
+        return []
+    share = _share(accuracy, "accuracy")
+    known = {
+        "asked": asked,
+        "answered": answered,
+        "right": 0 if not answered else None if share is None else round(share * answered),
+        "min_accuracy": _share(task, "min_accuracy"),
+    }
+    targets = TARGETS if known["min_accuracy"] is None else (known["min_accuracy"],)
+    return [_promise(known, target, task, accuracy, open_audits) for target in targets]
+
+
+def _promise(known: Document, target: float, task: Document, accuracy: Document, open_audits: int) -> Document:
+    answered, right, more = known["answered"], known["right"], None
+    too_few_answered = MIN_ANSWERED * known["asked"] - answered
+    if (_share(accuracy, "promised") or 0) >= target:
+        more = 0
+    elif right is not None:
+        # Rows that training held out count like audits; how many of them were right is not told: perhaps all.
+        held_out = _count(accuracy, "held_out") or 0
+        confidence = _share(task, "confidence") or CONFIDENCE
+        by_bound = _missing_audits(right + held_out, answered + held_out, target, confidence)
+        by_share = _to_answer(too_few_answered, min(open_audits, known["asked"] - answered))
+        # A promise that the board does not make yet takes one at least.
+        more = max(by_bound, by_share, int(known["min_accuracy"] is not None))
+    if more == 0:
+        words_key = "proven"
+    elif not number_at(task, "audit_rate"):
+        words_key = "not_asked"
+    else:
+        words_key = "too_few_answered" if too_few_answered > 0 else "audits"
+    return {**known, "target": target, "more": more, "words_key": words_key}
+
+
+def _to_answer(lacking: float, late: int) -> int:
+    """How many answers make up for the lacking ones: a late one adds to the answered, a new one also to the asked."""
+    if lacking > late:
+        lacking = late + (lacking - late) / (1 - MIN_ANSWERED)
+    # The last digits of a product of shares are no audit.
+    return max(0, math.ceil(round(lacking, 6)))
+
+
+def _count(document: Document, name: str) -> int | None:
+    number = number_at(document, name)
+    return int(number) if number is not None and 0 <= number <= _MAX_AUDITS else None
+
+
+def _share(document: Document, name: str) -> float | None:
+    number = number_at(document, name)
+    return number if number is not None and 0 <= number <= 1 else None

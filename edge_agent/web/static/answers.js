@@ -1,0 +1,183 @@
+// The newest answers, for who wants to watch them and correct one. The list stands still while it is held.
+
+import { get, post } from "./api.js";
+import { troubleWords } from "./checks.js";
+import { choices } from "./choices.js";
+import { h } from "./dom.js";
+import { live, now } from "./live.js";
+import { signedBy } from "./person.js";
+import {
+  boardAddress,
+  button,
+  inputLine,
+  isHeld,
+  lacks,
+  link,
+  note,
+  outputWords,
+  roleNote,
+  writeButton,
+} from "./show.js";
+import { moment, number, t } from "./words.js";
+
+const AGAIN_AFTER_MS = 950;
+const LIST = ".answers-list";
+
+export function answersScreen({ route, redraw }) {
+  let newest = null;
+  let rows = [];
+  let trouble = null;
+  let asked = -Infinity;
+  let askedFor = null;
+  let open = null; // The answer whose other labels are shown.
+  let find = "";
+  let failed = null;
+  const tasks = new Set();
+
+  async function read() {
+    asked = performance.now();
+    askedFor = route().hash;
+    try {
+      const values = Object.fromEntries(route().values);
+      const cursor = newest?.cursor;
+      newest = await get("answers", values);
+      newest.rows.forEach((row) => row.task && tasks.add(row.task));
+      // How many came since the last time and are not among the newest; of a choice of answers nobody counts that.
+      const missed =
+        cursor == null || "task" in values || "device" in values ? 0 : newest.cursor - cursor - newest.rows.length;
+      newest.skipped = Math.max(0, missed);
+      const marks = new Map(newest.rows.map((row) => [row.key, row.mark]));
+      for (const row of rows) row.mark = marks.get(row.key) ?? row.mark;
+      trouble = null;
+    } catch (error) {
+      trouble = error;
+    }
+    redraw();
+  }
+
+  async function say(row, what) {
+    open = null;
+    try {
+      const mark = await post("feedback", { key: row.key, ...what, ...signedBy() });
+      row.mark = mark.state;
+      failed = null;
+    } catch (error) {
+      failed = { key: row.key, error };
+    }
+    redraw();
+  }
+
+  function view() {
+    const isOther = askedFor !== route().hash;
+    if ((performance.now() - asked > AGAIN_AFTER_MS && !live.isPaused) || isOther) read();
+    const isStill = (isHeld(LIST) || open) && rows.length && !isOther;
+    if (newest && !isStill) take();
+    const waiting = isStill ? newest.rows.filter((row) => !rows.some((one) => one.key === row.key)).length : 0;
+    return [
+      h("h1", { tabindex: "-1", key: "title" }, t("tab.answers")),
+      h("div", { class: "filters", key: "filters" },
+        select("task", [...tasks].sort()),
+        select("device", [...live.boards.keys()].sort())),
+      lacks("feedback") ? roleNote("feedback") : null,
+      h("div", { class: "resort", key: "resort" },
+        waiting
+          ? button(
+              {
+                onclick: () => {
+                  open = null;
+                  take();
+                  document.querySelector("h1").focus();
+                  redraw();
+                },
+              },
+              t("answers.waiting", { n: waiting }))
+          : newest?.skipped
+            ? h("span", { class: "quiet" }, t("answers.skipped", { n: newest.skipped }))
+            : null),
+      newest == null
+        ? note(trouble ? "trouble.server" : "waiting")
+        : rows.length
+          ? h("ol", { class: "answers-list", key: "list" }, rows.map(line))
+          : h("p", { class: "note", key: "none" }, newest.reason ?? t("answers.none"))];
+  }
+
+  function take() {
+    rows = newest.rows;
+  }
+
+  function line(row) {
+    return h("li", { key: row.key },
+      h("p", { class: "answer" },
+        h("time", null, moment(row.at, now())),
+        " ",
+        row.device ? link(boardAddress(row.device), {}, row.device) : null,
+        " ",
+        h("span", { class: "quiet" }, [row.task, row.machine].filter(Boolean).join(" · "))),
+      h("p", { class: "output" },
+        h("b", null,
+          row.is_open_audit ? t("answers.open_audit") : row.error ? errorWords(row) : outputWords(row.output)),
+        " ",
+        row.score == null || row.is_open_audit ? null : number(row.score, 2),
+        row.degraded?.length ? h("span", { class: "quiet" }, ` ${row.degraded.join(", ")}`) : null),
+      h("p", { class: "quiet input-line" }, inputLine(row.input)),
+      h("div", { class: "buttons" }, actions(row)),
+      open === row.key
+        ? h("div", { key: "open" },
+            choices(row, {
+              choose: (answer) => say(row, { answer }),
+              find,
+              onFind: (text) => {
+                find = text;
+                redraw();
+              },
+            }))
+        : null,
+      failed?.key === row.key
+        ? h("p", { class: "trouble", role: "alert", key: "failed" }, troubleWords(failed.error))
+        : null);
+  }
+
+  function actions(row) {
+    if (row.is_open_audit) return link("check", { class: "button" }, t("answers.to_check"));
+    if (row.mark) return h("span", { class: "quiet" }, t(`marked.${row.mark}`));
+    if (!row.can_mark || lacks("feedback")) return null;
+    return [
+      row.output == null || row.kind !== "classify"
+        ? null
+        : writeButton({ key: "right", onclick: () => say(row, { correct: true }) }, t("answers.right")),
+      writeButton(
+        {
+          key: "other",
+          "aria-expanded": open === row.key ? "true" : "false",
+          onclick: () => {
+            open = open === row.key ? null : row.key;
+            find = "";
+            redraw();
+          },
+        },
+        t(row.output == null || row.kind !== "classify" ? "answers.it_is" : "answers.other"))];
+  }
+
+  function select(name, options) {
+    const value = route().values.get(name) ?? "";
+    const all = options.includes(value) || !value ? options : [value, ...options];
+    return h("label", { key: name },
+      t(`filter.${name}`),
+      h("select", { value, onchange: (event) => change(name, event.target.value) },
+        h("option", { value: "", key: "" }, t("filter.all")),
+        all.map((option) => h("option", { key: `=${option}`, value: option, selected: option === value }, option))));
+  }
+
+  function change(name, value) {
+    const values = new URLSearchParams(route().values);
+    if (value) values.set(name, value);
+    else values.delete(name);
+    location.hash = `#/answers${values.size ? `?${values}` : ""}`;
+  }
+
+  return { title: () => t("tab.answers"), view };
+}
+
+function errorWords(row) {
+  return `${row.status}: ${row.error.message ?? row.error.code ?? ""}`;
+}

@@ -1,0 +1,218 @@
+// One board: its alarms with what to do, its figures with their age, its tasks, signals and last 24 hours.
+
+import { get, post } from "./api.js";
+import { h } from "./dom.js";
+import { journalList } from "./journal.js";
+import { ageOf, live, may } from "./live.js";
+import { signedBy } from "./person.js";
+import { alarmAdvice, figure, levelMark, link, note, severityMark, since, writeButton } from "./show.js";
+import { queueText } from "./boards.js";
+import { clock, duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
+
+const AGAIN_AFTER_S = 5;
+
+export function boardScreen({ route, redraw }) {
+  const [device] = route().parts;
+  let details = null;
+  let trouble = null;
+  let asked = -Infinity;
+  const seen = new Set(); // Alarms that somebody here has just marked.
+
+  async function read() {
+    asked = performance.now() / 1000;
+    try {
+      details = await get(`boards/${encodeURIComponent(device)}`);
+      trouble = null;
+    } catch (error) {
+      trouble = error;
+    }
+    redraw();
+  }
+
+  async function markSeen(alarm) {
+    await post("seen", { device, alarm, ...signedBy() });
+    seen.add(alarm);
+    read();
+  }
+
+  function view() {
+    if (performance.now() / 1000 - asked > AGAIN_AFTER_S && !live.isPaused) read();
+    const board = live.boards.get(device) ?? details?.board;
+    live.fresh.delete(device);
+    const back = link("boards", { class: "back", key: "back" }, `‹ ${t("tab.boards")}`);
+    if (!board)
+      return [
+        back,
+        h("h1", { tabindex: "-1", key: "title" }, device),
+        trouble?.status === 404 ? note("board.unknown", { device }) : note(trouble ? "trouble.server" : "waiting")];
+    return [
+      back,
+      h("div", { class: "board-head", key: "title" },
+        h("h1", { tabindex: "-1" }, board.device),
+        levelMark(board.level),
+        h("span", { class: "quiet" },
+          [
+            board.since == null ? null : since(board.since),
+            board.model,
+            board.pool && t("in_pool", { name: board.pool })]
+            .filter(Boolean)
+            .join(" · "))),
+      h("section", { key: "alarms", class: "board-alarms" },
+        alarms(board),
+        board.why?.length ? h("p", { key: "#why", class: "why" }, board.why.join("; ")) : null),
+      h("section", { key: "figures", "aria-labelledby": "figures" },
+        h("h2", { id: "figures" }, t("board.figures"), " ", h("span", { class: "quiet" }, healthWords(board))),
+        figures(board)),
+      details
+        ? [tasks(details.tasks ?? [], device), signals(details.signals ?? []), journal(details.journal ?? [])]
+        : note(trouble ? "trouble.server" : "waiting")];
+  }
+
+  function alarms(board) {
+    const isDoubtful = board.level === "stale";
+    if (!board.alarms?.length)
+      return board.level === "stale" || board.level === "offline" ? null : note("board.no_alarms");
+    return h("ul", { class: `alarms ${isDoubtful ? "doubtful" : ""}` },
+      board.alarms.map((alarm) =>
+        h("li", { key: alarm.name, class: alarm.severity === "warning" ? "warning" : "critical" },
+          h("p", { class: "alarm-name" },
+            severityMark(alarm.severity),
+            " ",
+            h("b", null, alarm.name),
+            " ",
+            h("span", { class: "quiet" }, since(alarm.since))),
+          isDoubtful ? h("p", { class: "quiet", key: "doubt" }, t("alarm.doubtful")) : null,
+          h("p", { key: "message" }, alarm.message ?? t("alarm.no_message")),
+          h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(alarm.name)),
+          may("feedback")
+            ? h("p", { key: "seen", class: "seen" },
+                seenBy(alarm.name),
+                " ",
+                writeButton(
+                  {
+                    onclick: () =>
+                      markSeen(alarm.name).catch((error) => {
+                        trouble = error;
+                        redraw();
+                      }),
+                  },
+                  t("seen.do")))
+            : null)));
+  }
+
+  function seenBy(alarm) {
+    const entry = details?.journal?.find((one) => one.what === "seen" && one.name === alarm);
+    return entry
+      ? t("seen.by", { name: entry.by ?? t("somebody"), time: clock(entry.at) })
+      : seen.has(alarm)
+        ? t("seen.now")
+        : null;
+  }
+
+  return { title: () => device, view };
+}
+
+function healthWords(board) {
+  const age = ageOf(board.health_at);
+  return age == null
+    ? t("board.no_health")
+    : t("board.health_age", { age: duration(age), interval: duration(board.health_interval_s) });
+}
+
+function figures(board) {
+  return h("dl", { class: "figures" },
+    figure(t("figure.temperature"), board.soc_c, "°C", 1),
+    figure(t("figure.headroom"), board.headroom_c, "°C", 1),
+    figure(t("figure.queue"), board.queue?.[0] == null ? null : queueText(board.queue)),
+    figure(t("figure.p95"), board.p95_ms, "ms"),
+    figure(t("figure.speed"), board.tok_s, t("unit.tokens"), board.tok_s < 100 ? 1 : 0),
+    figure(t("figure.watts"), board.watts, "W", 1));
+}
+
+function tasks(all, device) {
+  return h("section", { key: "tasks", "aria-labelledby": "tasks" },
+    h("h2", { id: "tasks" }, t("board.tasks")),
+    all.length
+      ? h("ul", { class: "tasks" },
+          all.map((task) =>
+            h("li", { key: task.name },
+              h("p", null,
+                h("b", null, task.name),
+                " ",
+                h("span", { class: "quiet" }, has(`kind.${task.kind}`) ? t(`kind.${task.kind}`) : (task.kind ?? ""))),
+              h("p", { class: "accuracy" }, accuracyWords(task)),
+              h("p", { class: "buttons" },
+                link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(device)}`,
+                  { key: "answers", class: "button" },
+                  t("tab.answers")),
+                link(`try/${encodeURIComponent(device)}/${encodeURIComponent(task.name)}`,
+                  { key: "try", class: "button" },
+                  t("tab.try"))))))
+      : note("board.no_tasks"));
+}
+
+// What audits say of a task, in whole sentences; what is not known is said with its reason.
+export function accuracyWords(task) {
+  const entry = task.accuracy;
+  if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
+  if (task.kind === "estimate")
+    return entry.mean_error == null
+      ? t("accuracy.no_audits")
+      : t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds), n: entry.audits });
+  if (!entry.audits) return t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate");
+  const parts = [
+    t("accuracy.right", { share: percent(entry.accuracy), bound: percent(entry.lower_bound) }),
+    t("accuracy.answered", { n: entry.audits, asked: entry.asked })];
+  if (entry.promised != null) parts.push(t("accuracy.promised", { share: number(entry.promised, 2) }));
+  else parts.push(...[task.promise ?? []].flat().map(promiseWords));
+  return parts.join(" ");
+}
+
+export function promiseWords(promise) {
+  const target = number(promise.target, 2);
+  const why = has(`promise.${promise.words_key}`) ? ` ${t(`promise.${promise.words_key}`, { target })}` : "";
+  if (promise.more == null) return `${t("promise.unknown", { target })}${why}`;
+  return promise.more === 0
+    ? t("promise.proven", { target })
+    : `${t("promise.more", { n: promise.more, target })}${why}`;
+}
+
+function signals(all) {
+  if (!all.length) return null;
+  return h("section", { key: "signals", "aria-labelledby": "signals" },
+    h("h2", { id: "signals" }, t("board.signals")),
+    all.map((table) =>
+      h("div", { key: table.name, class: "signal" },
+        h("h3", null,
+          table.name,
+          " ",
+          h("span", { class: "quiet" },
+            table.at == null ? t("signals.never") : t("ago", { length: duration(ageOf(table.at)) }))),
+        h("div", { class: "machines" },
+          (table.machines ?? []).map((machine) =>
+            h("table", { key: machine.machine },
+              h("caption", null,
+                machine.machine,
+                machine.lacking?.length
+                  ? h("span", { class: "quiet" }, ` – ${t("signals.lacking", { names: machine.lacking.join(", ") })}`)
+                  : null),
+              h("thead", null,
+                h("tr", null,
+                  h("th", { scope: "col" }, t("column.value")),
+                  h("th", { scope: "col", class: "number" }, t("column.now")),
+                  h("th", { scope: "col", class: "number" }, t("column.age")))),
+              h("tbody", null,
+                (machine.values ?? []).map((one) =>
+                  h("tr", { key: one.name },
+                    h("th", { scope: "row" }, one.name),
+                    h("td", { class: "number" }, measured(one.value)),
+                    h("td", { class: "number" },
+                      one.age_s == null ? UNKNOWN : duration(one.age_s + (ageOf(table.at) ?? 0))))))))))));
+}
+
+function journal(entries) {
+  return h("section", { key: "journal", "aria-labelledby": "day" },
+    h("h2", { id: "day" }, t("board.day")),
+    entries.length ? journalList(entries, { withDevice: false }) : note("journal.empty"),
+    h("p", { class: "buttons" }, link("alarms", { class: "button" }, t("journal.all"))));
+}

@@ -1,0 +1,174 @@
+// All boards, worst first. The order never changes under a pointer, a finger or the focus.
+
+import { h } from "./dom.js";
+import { ageOf, live } from "./live.js";
+import { boardAddress, button, isHeld, isWall, levelMark, link, note, severityMark, URGENT } from "./show.js";
+import { duration, number, t, UNKNOWN } from "./words.js";
+
+const FILTERS = {
+  urgent: (board) => URGENT.includes(board.level),
+  bad: (board) => board.level !== "ok",
+  all: () => true,
+};
+const LIST = ".boards-list";
+
+export function boardsScreen({ route, redraw }) {
+  let shown = []; // Devices in the order of the last sorting.
+  let levels = new Map(); // Their levels then.
+  let sortedFor = null;
+  let find = "";
+
+  const level = () => route().values.get("level") ?? "bad";
+  const passes = (board) => (FILTERS[level()] ?? ((one) => one.level === level()))(board);
+  const isFound = (board) => board.device.toLowerCase().includes(find.toLowerCase());
+
+  function sort() {
+    shown = live.order.filter((device) => live.boards.has(device));
+    levels = new Map(shown.map((device) => [device, live.boards.get(device).level]));
+    sortedFor = level();
+  }
+
+  function changed() {
+    const names = new Set([...live.order, ...shown]);
+    return [...names].filter((device) => live.boards.get(device)?.level !== levels.get(device)).length;
+  }
+
+  function view() {
+    const isHere = isHeld(LIST);
+    if (!isHere || sortedFor !== level()) sort();
+    const boards = shown.map(
+      (device) => live.boards.get(device) ?? { device, isGone: true, level: "unknown", why: [], alarms: [] });
+    // While the list is held, a board that no longer passes the filter keeps its place.
+    const rows = boards.filter(
+      (board) => isFound(board) && (isHere ? passes({ ...board, level: levels.get(board.device) }) : passes(board)));
+    const calm = level() === "bad" && !find ? boards.filter((board) => levels.get(board.device) === "ok") : [];
+    const count = isHere ? changed() : 0;
+    return [
+      h("h1", { tabindex: "-1", key: "title", class: isWall ? "for-readers" : null }, t("tab.boards")),
+      h("div", { class: "filters", key: "filters" },
+        h("nav", { "aria-label": t("filters") },
+          Object.keys(FILTERS).map(filterLink),
+          level() in FILTERS ? null : filterLink(level())),
+        h("label", { class: "find" },
+          t("find"),
+          h("input", {
+            type: "search",
+            oninput: (event) => {
+              find = event.target.value;
+              sort();
+              redraw();
+            },
+          }))),
+      groups(),
+      h("div", { class: "resort", key: "resort" },
+        live.alarmsLastHour
+          ? h("span", { class: "quiet", key: "hour" }, t("alarms_last_hour", { n: live.alarmsLastHour }))
+          : null,
+        count
+          ? button(
+              {
+                onclick: () => {
+                  sort();
+                  document.querySelector("h1").focus();
+                  redraw();
+                },
+              },
+              t("resort", { n: count }))
+          : null),
+      h("div", { class: "boards-list", key: "list" },
+        rows.length ? table(rows) : emptyNote(boards.length),
+        calm.length
+          ? h("section", { class: "calm", key: "calm" },
+              h("h2", null, t("boards.calm", { n: calm.length })),
+              h("ul", null,
+                calm.map((board) => h("li", { key: board.device }, link(boardAddress(board.device), {}, board.device))),
+              ))
+          : null),
+      pools()];
+  }
+
+  function filterLink(name) {
+    const test = FILTERS[name] ?? ((board) => board.level === name);
+    const word = name in FILTERS ? t(`filter.${name}`) : t(`level.${name}`);
+    return link(`boards?level=${name}`,
+      { key: name, "aria-current": name === level() ? "true" : null },
+      word,
+      " ",
+      h("b", null, [...live.boards.values()].filter(test).length));
+  }
+
+  function emptyNote(total) {
+    if (live.at == null) return note("boards.waiting");
+    if (!total) return note("boards.none", { site: live.session?.site });
+    return note(find ? "boards.none_found" : level() === "bad" ? "boards.all_ok" : "boards.none_here", { find });
+  }
+
+  return { title: () => t("tab.boards"), view };
+}
+
+// One cause on many boards is one line.
+function groups() {
+  const named = new Map();
+  for (const board of live.boards.values())
+    for (const alarm of board.alarms ?? []) named.set(alarm.name, [...(named.get(alarm.name) ?? []), alarm]);
+  const many = [...named].filter(([, alarms]) => alarms.length > 1);
+  return h("ul", { class: "groups", key: "groups" },
+    many.map(([name, alarms]) =>
+      h("li", { key: name },
+        severityMark(alarms.some((one) => one.severity !== "warning") ? "critical" : "warning"),
+        ` ${name}: ${t("n_boards", { n: alarms.length })} `,
+        link("alarms", {}, t("show")))));
+}
+
+function table(rows) {
+  const columns = ["temperature", "queue", "p95", "age"];
+  return h("table", { class: "boards", key: "table" },
+    h("caption", { class: "for-readers" }, t("boards.caption")),
+    h("thead", null,
+      h("tr", null,
+        ["level", "board", "why"].map((name) => h("th", { scope: "col", key: name }, t(`column.${name}`))),
+        columns.map((name) => h("th", { scope: "col", class: "number", key: name }, t(`column.${name}`))))),
+    h("tbody", null, rows.map(row)));
+}
+
+function row(board) {
+  const cell = (name, text) => h("td", { class: `number ${name}`, key: name, "data-name": t(`column.${name}`) }, text);
+  return h("tr", { key: board.device, class: board.level },
+    h("td", { class: "level-cell" },
+      levelMark(board.level),
+      live.fresh.has(board.device) ? h("span", { class: "new" }, t("new")) : null),
+    h("th", { scope: "row" }, link(boardAddress(board.device), {}, board.device)),
+    h("td", { class: "why" }, whyLines(board)),
+    cell("temperature", board.soc_c == null ? UNKNOWN : `${number(board.soc_c)} °C`),
+    cell("queue", queueText(board.queue)),
+    cell("p95", board.p95_ms == null ? UNKNOWN : `${number(board.p95_ms)} ms`),
+    cell("age", duration(ageOf(board.health_at))));
+}
+
+export function queueText(queue) {
+  return queue?.[0] == null ? UNKNOWN : `${queue[0]}/${queue[1] ?? UNKNOWN}`;
+}
+
+function whyLines(board) {
+  if (board.isGone) return t("boards.gone");
+  return [
+    (board.alarms ?? []).map((alarm) =>
+      h("p", { key: alarm.name, class: alarm.severity === "warning" ? "" : "urgent" },
+        alarm.name,
+        alarm.since == null ? "" : ` ${t("for", { length: duration(ageOf(alarm.since)) })}`,
+        alarm.message ? `: ${alarm.message}` : "")),
+    board.why?.length ? h("p", { key: "#why" }, board.why.join("; ")) : null];
+}
+
+function pools() {
+  return h("ul", { class: "pools", key: "pools" },
+    live.pools.map((pool) =>
+      h("li", { key: pool.name },
+        t("pool", {
+          name: pool.name,
+          n: pool.boards,
+          places: pool.places ?? UNKNOWN,
+          rate: pool.per_minute == null ? UNKNOWN : number(pool.per_minute),
+        }),
+        pool.waiting == null ? "" : `, ${t("pool.waiting", { n: pool.waiting })}`)));
+}

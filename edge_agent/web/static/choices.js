@@ -1,0 +1,82 @@
+// What a person can say about an answer: one of the labels, a number, or, of an unusual reading, any words.
+
+import { h } from "./dom.js";
+import { writeButton } from "./show.js";
+import { t } from "./words.js";
+
+const MAX_BUTTONS = 12;
+const MAX_KEYS = 9;
+
+export function labelsOf(item) {
+  return item.kind === "unusual" ? ["usual", ...(item.labels ?? [])] : (item.labels ?? []);
+}
+
+// `find` is what somebody typed to search among many labels; `choose` takes what is to be sent.
+export function choices(item, { choose, find, onFind, withKeys }) {
+  const labels = labelsOf(item);
+  const isLong = labels.length > MAX_BUTTONS;
+  const isFound = (label) => !isLong || label.toLowerCase().includes((find ?? "").toLowerCase());
+  return [
+    isLong
+      ? h("label", { class: "find", key: "find" },
+          t("choices.find", { n: labels.length }),
+          h("input", { type: "search", oninput: (event) => onFind(event.target.value) }))
+      : null,
+    labels.length
+      ? h("div",
+          { class: `choices ${isLong ? "long" : ""}`, key: "choices", role: "group", "aria-label": t("choices") },
+          labels.map((label, at) =>
+            isFound(label)
+              ? writeButton({ key: label, class: "choice", onclick: () => choose(label) },
+                  withKeys && at < MAX_KEYS ? key(at + 1) : null,
+                  h("span", null, label))
+              : null))
+      : null,
+    item.kind === "estimate" ? numberForm(item, choose) : null,
+    item.kind === "unusual" ? textForm(choose) : null];
+}
+
+export function key(name) {
+  return h("kbd", { key: "kbd", "aria-hidden": "true" }, name);
+}
+
+function numberForm(item, choose) {
+  return h("form", { class: "say", key: "number", onsubmit: (event) => sent(event, (text) => numberOf(text), choose) },
+    h("label", null,
+      item.unit ? t("choices.number_in", { unit: item.unit }) : t("choices.number"),
+      h("input", {
+        name: "said",
+        inputmode: "decimal",
+        autocomplete: "off",
+        required: true,
+        pattern: "\\s*[+\\-]?[0-9]*[.,]?[0-9]+([eE][+\\-]?[0-9]+)?\\s*",
+        title: t("choices.number.how"),
+      })),
+    submitButton());
+}
+
+function textForm(choose) {
+  return h("form",
+    { class: "say", key: "text", onsubmit: (event) => sent(event, (text) => text.trim() || null, choose) },
+    h("label", null,
+      t("choices.text"),
+      h("input", { name: "said", maxlength: "200", autocomplete: "off", required: true })),
+    submitButton());
+}
+
+function submitButton() {
+  const { props, ...rest } = writeButton({});
+  return { ...rest, props: { ...props, type: "submit", key: "send" }, children: [t("send")] };
+}
+
+function sent(event, read, choose) {
+  event.preventDefault();
+  if (event.target.querySelector("[aria-disabled]")) return;
+  const said = read(new FormData(event.target).get("said"));
+  if (said != null) choose(said);
+}
+
+export function numberOf(text) {
+  const value = Number(text.trim().replace(",", "."));
+  return text.trim() && Number.isFinite(value) ? value : null;
+}

@@ -1,0 +1,43 @@
+// Entries of the journal as a list by day; times when nobody wrote it are entries, too.
+
+import { h } from "./dom.js";
+import { boardAddress, link } from "./show.js";
+import { clock, day, has, moment, t } from "./words.js";
+
+export function journalList(entries, { withDevice }) {
+  const days = new Map();
+  for (const entry of entries) {
+    const name = day(entry.at);
+    days.set(name, [...(days.get(name) ?? []), entry]);
+  }
+  return [...days].map(([name, those]) =>
+    h("div", { key: name, class: "day" },
+      h("h3", null, name),
+      h("ol", { class: "journal" },
+        those.map((entry, at) =>
+          h("li",
+            {
+              key: `${entry.at} ${entry.device} ${entry.what} ${entry.name} ${at - those.length}`,
+              class: gapOrNot(entry),
+            },
+            h("time", null, timeOf(entry)),
+            withDevice && entry.device ? link(boardAddress(entry.device), { key: "device" }, entry.device) : null,
+            h("span", { class: "entry" }, words(entry)))))));
+}
+
+function gapOrNot(entry) {
+  if (entry.what === "page-was-off" || entry.what === "broker-lost") return "gap";
+  return entry.what === "alarm" && entry.severity !== "warning" ? "critical" : "";
+}
+
+function timeOf(entry) {
+  return entry.until == null ? clock(entry.at) : `${clock(entry.at)} – ${moment(entry.until, entry.at)}`;
+}
+
+function words(entry) {
+  const name = entry.what === "level" && has(`level.${entry.name}`) ? t(`level.${entry.name}`) : (entry.name ?? "");
+  const key = `entry.${entry.what}`;
+  return [has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`, entry.text]
+    .filter(Boolean)
+    .join(": ");
+}

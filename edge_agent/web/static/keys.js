@@ -1,0 +1,25 @@
+// Single keys of the screen. They are printed on the buttons, and can be switched off.
+
+import { save, saved } from "./saved.js";
+
+export let areOn = saved("keys") !== "off";
+let actions = {};
+
+export function setKeys(named) {
+  actions = named;
+}
+
+export function switchKeys() {
+  areOn = !areOn;
+  save("keys", areOn ? "on" : "off");
+}
+
+document.addEventListener("keydown", (event) => {
+  const isTyping =
+    event.target.matches("input:not([type=checkbox]), textarea, select") || event.target.closest("dialog");
+  if (!areOn || isTyping || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  const action = actions[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});

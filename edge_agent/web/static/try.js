@@ -1,0 +1,244 @@
+// A form that asks a board or a pool one task, and what came back.
+
+import { get, postText } from "./api.js";
+import { h } from "./dom.js";
+import { isOld, live } from "./live.js";
+import { button, lacks, note, outputWords, plain, reasons, roleNote, writeButton } from "./show.js";
+import { has, number, t } from "./words.js";
+
+const AGAIN_AFTER_S = 30;
+const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/;
+
+export function tryScreen({ route, redraw }) {
+  const [target, task] = route().parts;
+  let targets = null;
+  let trouble = null;
+  let asked = -Infinity;
+  let input; // The input that the form is made from; it stays the same while somebody fills it in.
+  let isText = false;
+  let isAsking = false;
+  let result = null;
+
+  async function read() {
+    asked = performance.now() / 1000;
+    try {
+      ({ targets } = await get("tasks"));
+      trouble = null;
+    } catch (error) {
+      trouble = error;
+    }
+    redraw();
+  }
+
+  async function ask(event) {
+    event.preventDefault();
+    if (isAsking || isOld()) return;
+    const [text, type] = bodyOf(event.target);
+    if (text == null) {
+      result = { words: t("try.bad", { name: type }) };
+      return redraw();
+    }
+    isAsking = true;
+    result = null;
+    redraw();
+    const path = `ask/${target.split("/").map(encodeURIComponent).join("/")}/${encodeURIComponent(task)}`;
+    try {
+      result = { reply: await postText(path, text, type) };
+    } catch (error) {
+      result = { error, reply: error.body?.status ? error.body : null };
+    }
+    isAsking = false;
+    redraw();
+  }
+
+  // The request's body and its type; null and the name of the field that cannot be read.
+  function bodyOf(form) {
+    const fields = [...form.elements].filter((one) => one.name);
+    if (form.elements.whole) {
+      const { value } = form.elements.whole;
+      return isJson(value) ? [value, "application/json"] : [value, "text/plain"];
+    }
+    const parts = [];
+    for (const field of fields) {
+      const json = jsonOf(field.value, input[field.name]);
+      if (json == null) return [null, field.name];
+      parts.push(`${JSON.stringify(field.name)}: ${json}`);
+    }
+    return [`{${parts.join(", ")}}`, "application/json"];
+  }
+
+  function view() {
+    if (performance.now() / 1000 - asked > AGAIN_AFTER_S && !live.isPaused) read();
+    const heading = h("h1", { tabindex: "-1", key: "title" }, t("tab.try"));
+    if (lacks("try")) return [heading, roleNote("try")];
+    if (targets == null) return [heading, note(trouble ? "trouble.server" : "waiting")];
+    const at = targets.find((one) => one.target === target);
+    const chosen = at?.tasks.find((one) => one.name === task);
+    if (chosen && input === undefined) input = chosen.input ?? null;
+    return [
+      heading,
+      h("div", { class: "filters", key: "where" },
+        select(
+          "target",
+          targets.map((one) => one.target),
+          target,
+          (name) => `try/${encodeURIComponent(name)}`),
+        at
+          ? select(
+              "task",
+              at.tasks.map((one) => one.name),
+              task,
+              (name) => `try/${encodeURIComponent(target)}/${encodeURIComponent(name)}`)
+          : null),
+      !targets.length
+        ? note("try.no_targets")
+        : target && !at
+          ? note("try.unknown_target", { target })
+          : at && !at.tasks.length
+            ? note("try.no_tasks", { target })
+            : task && !chosen
+              ? note("try.unknown_task", { target, task })
+              : chosen
+                ? form(chosen)
+                : note("try.choose"),
+      chosen
+        ? h("section", { class: "result", key: "result", "aria-live": "polite" },
+            isAsking ? note("try.asking") : result ? resultView(result) : null)
+        : null];
+  }
+
+  function form(chosen) {
+    const hasFields = input !== null && typeof input === "object" && !Array.isArray(input) && !isText;
+    return h("form", { class: "ask", key: hasFields ? "fields" : "text", onsubmit: ask },
+      h("p", { class: "quiet", key: "from" }, t(input === null ? "try.no_input" : "try.from_last"), " ", t("try.cost")),
+      hasFields
+        ? Object.entries(input).map(([name, value]) => h("label", { key: name }, name, field(name, value)))
+        : h("label", { key: "whole" },
+            t("try.text"),
+            h("textarea", { name: "whole", rows: "6", spellcheck: "false", value: wholeText() })),
+      h("p", { class: "buttons" },
+        h("button", { class: "main", "aria-disabled": isAsking || isOld() ? "true" : null }, t("try.ask")),
+        input !== null && typeof input === "object" && !Array.isArray(input)
+          ? button(
+              {
+                onclick: () => {
+                  isText = !isText;
+                  redraw();
+                },
+              },
+              t(isText ? "try.as_fields" : "try.as_text"))
+          : null));
+  }
+
+  function wholeText() {
+    return input === null ? "" : typeof input === "string" ? input : JSON.stringify(input, null, 2);
+  }
+
+  function select(name, options, value, address) {
+    return h("label", { key: name },
+      t(`try.${name}`),
+      h("select",
+        {
+          value: value ?? "",
+          onchange: (event) => {
+            location.hash = `#/${address(event.target.value)}`;
+          },
+        },
+        value ? null : h("option", { key: "none", value: "", selected: true }, t("try.choose_one")),
+        options.map((option) => h("option", { key: `=${option}`, value: option, selected: option === value }, option))),
+    );
+  }
+
+  return { title: () => t("tab.try"), view };
+}
+
+function field(name, value) {
+  if (typeof value === "boolean")
+    return h("select", { name },
+      ["true", "false"].map((word) => h("option", { value: word, selected: word === String(value), key: word }, word)));
+  const isNumber = typeof value === "number";
+  const text = isNumber ? String(value) : typeof value === "string" ? value : JSON.stringify(value);
+  return h("input", { name, value: text, autocomplete: "off", inputmode: isNumber ? "decimal" : null });
+}
+
+// A field's text as JSON of the kind that the last input had. A number stays as it was typed: 7.90 is not 7.9.
+function jsonOf(text, before) {
+  if (typeof before === "string") return JSON.stringify(text);
+  const number = text.trim().replace(",", ".");
+  if (typeof before === "number") return NUMBER.test(number) ? number : text.trim() === "" ? "null" : null;
+  return isJson(text) ? text : before === null ? JSON.stringify(text) : null;
+}
+
+function isJson(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function resultView({ words, error, reply }) {
+  if (words) return h("p", { class: "trouble" }, words);
+  return [
+    reply?.status === "ok" ? answer(reply) : h("p", { class: "trouble", key: "trouble" }, refusalWords(error, reply)),
+    reply
+      ? h("details", { key: "whole" },
+          h("summary", null, t("try.whole")),
+          h("pre", { tabindex: "0" }, JSON.stringify(reply, null, 2)))
+      : null];
+}
+
+function answer(reply) {
+  const isUnsure = reply.output == null;
+  const details = [
+    reply.device,
+    reply.timing?.total_ms == null ? null : `${number(reply.timing.total_ms)} ms`,
+    reply.model?.name,
+  ].filter(Boolean);
+  return h("div", { key: "answer" },
+    h("p", { class: "big" },
+      isUnsure
+        ? t(reply.degraded?.includes("unsure") ? "try.unsure" : "output.none")
+        : typeof reply.output === "object" && !("unusual" in reply.output)
+          ? h("code", null, JSON.stringify(reply.output))
+          : outputWords(reply.output)),
+    reply.interval
+      ? h("p", { key: "interval" },
+          t("try.interval", { low: plain(reply.interval[0]), high: plain(reply.interval[1]) }))
+      : null,
+    reply.output?.because?.length ? reasons(reply.output.because) : null,
+    (reply.degraded ?? [])
+      .filter((name) => name !== "unsure")
+      .map((name) => h("p", { class: "quiet", key: name }, has(`degraded.${name}`) ? t(`degraded.${name}`) : name)),
+    reply.scores ? scores(reply.scores) : null,
+    h("p", { class: "quiet", key: "details" }, details.join(" · ")));
+}
+
+function scores(all) {
+  const sorted = Object.entries(all).sort((one, other) => other[1] - one[1]);
+  return h("table", { class: "scores", key: "scores" },
+    h("caption", null, t("try.scores")),
+    h("thead", { class: "for-readers" },
+      h("tr", null, h("th", { scope: "col" }, t("column.label")), h("th", { scope: "col" }, t("column.score")))),
+    h("tbody", null,
+      sorted.map(([label, score]) =>
+        h("tr", { key: label },
+          h("th", { scope: "row" }, label),
+          h("td", null,
+            h("span", { class: "score" },
+              h("span", { class: "scale", "aria-hidden": "true", share: score }),
+              score > 0 && score < 0.01 ? `< ${number(0.01, 2)}` : number(score, 2)))))));
+}
+
+// Why no answer came, and what to do, in words.
+function refusalWords(error, reply) {
+  const code = reply?.error?.code ?? error?.code;
+  const seconds = error?.retryAfter ?? reply?.error?.retry_after_s;
+  const status = reply?.status;
+  const key = [`try.code.${code}`, `try.status.${status}`].find(has);
+  const why = key ? t(key) : (reply?.error?.message ?? error?.message ?? t("trouble.server"));
+  const message = key && reply?.error?.message ? ` (${reply.error.message})` : "";
+  if (error && !error.status) return t(error.name === "TimeoutError" ? "try.status.expired" : "trouble.server");
+  return why + message + (seconds == null ? "" : ` ${t("try.come_back", { n: Math.ceil(seconds) })}`);
+}

@@ -1,0 +1,413 @@
+"""Answers on the page, the audits among them, and what people say of them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from edge_agent.mqtt.outbox import PublishResult
+from edge_agent.tools.watch.site import BoardLevel
+from edge_agent.web import answers
+from tests.web.answering import INPUT, LABELS, TASKS, Bench
+
+FEEDBACK = "edgeai/v1/hall1/press-04/infer/triage/feedback"
+RESPONSE = "edgeai/v1/hall1/press-04/infer/triage/response"
+
+
+def test_an_answer_is_shown_with_its_score_and_can_be_judged() -> None:
+    bench = Bench()
+    bench.reply(number="reading-17", machine="M7")
+    (row,) = bench.rows()
+    assert (row["device"], row["task"], row["kind"], row["id"], row["machine"]) == (
+        "press-04", "triage", "classify", "reading-17", "M7",
+    )  # fmt: skip
+    assert (row["output"], row["score"], row["labels"]) == ("bearing fault", 0.97, LABELS)
+    assert (row["is_open_audit"], row["can_mark"], row["mark"]) == (False, True, None)
+
+
+def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kept_the_judgement() -> None:
+    bench = Bench()
+    key = bench.audit(degraded=["unsure-because-bearing"])
+
+    def all_text() -> str:
+        paths = ("checks", "answers", "changes", "tasks")
+        texts = [bench.browser.get(f"/api/v1/{path}").text for path in paths]
+        return "".join(texts).replace(json.dumps(LABELS, separators=(",", ":")), "")
+
+    assert "bearing" not in all_text()
+    assert "0.97" not in all_text()
+    (check,) = bench.checks()["checks"]
+    assert (check["key"], check["input"], check["labels"], check["unusual"]) == (key, INPUT, LABELS, None)
+    (row,) = bench.rows()
+    assert (row["output"], row["score"], row["is_open_audit"], row["can_mark"]) == (None, None, True, False)
+
+    waiting = bench.judge(key, answer="imbalance", by="Ana")
+    assert waiting.status_code == 202
+    assert "bearing" not in waiting.text + all_text()
+    bench.tick(answers.UNDO_S)
+    assert "bearing" not in all_text()
+    bench.result(data={"output": "bearing fault", "answer": "imbalance", "is_right": False})
+    (mark,) = bench.marks()
+    assert mark["state"] == "kept"
+    assert (mark["output"], mark["score"], mark["is_right"]) == ("bearing fault", 0.97, False)
+    assert bench.rows()[0]["output"] == "bearing fault"
+    assert [mark.by for mark in bench.kept] == ["Ana"]
+
+
+def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> None:
+    bench = Bench()
+    mark = bench.judge(bench.audit(), answer="imbalance", by="Ana").json()
+    assert mark["sends_at"] == mark["at"] + 10
+    bench.tick(answers.UNDO_S - 1)
+    assert bench.sent == []
+    bench.tick(1)
+    assert bench.sent == [(FEEDBACK, {"id": 1, "answer": "imbalance", "reply_to": RESPONSE, "by": "Ana"})]
+
+
+def test_an_audit_whose_judgement_is_undone_is_open_and_blind_again() -> None:
+    bench = Bench()
+    key = bench.audit()
+    mark = bench.judge(key, answer="imbalance").json()
+    assert bench.checks()["open"] == 0
+    undone = bench.undo(mark["mark"])
+    assert (undone.status_code, undone.json()["state"], undone.json()["output"]) == (200, "undone", None)
+    bench.tick(answers.UNDO_S)
+    assert bench.sent == []
+    assert [check["key"] for check in bench.checks()["checks"]] == [key]
+
+
+def test_what_was_sent_cannot_be_undone() -> None:
+    bench = Bench()
+    mark = bench.judge(bench.audit(), answer="imbalance").json()
+    bench.tick(answers.UNDO_S)
+    assert bench.undo(mark["mark"]).status_code == 409
+    assert bench.undo("nosuch").status_code == 404
+
+
+def test_without_a_broker_a_judgement_waits_and_can_still_be_undone() -> None:
+    bench = Bench()
+    mark = bench.judge(bench.audit(), answer="imbalance").json()
+    bench.live.is_up = False
+    bench.tick(60)
+    assert bench.sent == []
+    assert bench.undo(mark["mark"]).status_code == 200
+
+
+def test_a_stop_sends_what_waits() -> None:
+    bench = Bench()
+    bench.judge(bench.audit(), answer="imbalance")
+    for part in bench.live._parts:
+        part.stop()
+    assert len(bench.sent) == 1
+
+
+def test_a_second_person_hears_who_was_first() -> None:
+    bench = Bench()
+    key = bench.audit()
+    bench.judge(key, answer="imbalance", by="Ana")
+    second = bench.judge(key, answer="normal", by="Ben")
+    assert second.status_code == 409
+    assert second.json()["error"] == {"code": "already_answered", "message": "Ana has already answered this"}
+
+
+@pytest.mark.parametrize("correlation", [None, "mark"])
+def test_a_result_is_joined_by_its_correlation_or_its_id(correlation: str | None) -> None:
+    bench = Bench()
+    bench.judge(bench.audit(number="x"), answer="imbalance")
+    bench.tick(answers.UNDO_S)
+    sent = bench.live.published[0].correlation
+    bench.result(id="y", correlation=None)
+    assert bench.marks()[0]["state"] == "sent"
+    bench.result(id="x", correlation=sent if correlation else None)
+    assert bench.marks()[0]["state"] == "kept"
+
+
+def test_no_result_within_five_seconds_is_said_and_the_audit_is_asked_again() -> None:
+    bench = Bench()
+    key = bench.audit()
+    bench.judge(key, answer="imbalance")
+    bench.tick(answers.UNDO_S)
+    bench.tick(5.5)
+    (mark,) = bench.marks()
+    assert mark["state"] == "unanswered"
+    assert mark["error"] == "no result within 5 s: may the account `web` write there?"
+    assert (mark["output"], mark["score"]) == (None, None)
+    assert [check["key"] for check in bench.checks()["checks"]] == [key]
+    # A result that is late counts.
+    bench.result()
+    assert (bench.marks()[0]["state"], bench.checks()["open"]) == ("kept", 0)
+
+
+def test_no_result_of_a_board_that_is_offline_names_that_cause() -> None:
+    bench = Bench()
+    bench.judge(bench.audit(), answer="imbalance")
+    bench.tick(answers.UNDO_S)
+    bench.board("press-04", BoardLevel.OFFLINE)
+    bench.tick(5.5)
+    assert bench.marks()[0]["error"] == "no result within 5 s: the board is offline"
+
+
+def test_a_board_that_no_longer_has_the_answer_closes_the_audit() -> None:
+    bench = Bench()
+    bench.judge(bench.audit(), answer="imbalance")
+    bench.tick(answers.UNDO_S)
+    bench.result(status="failed", data=None, error={"code": "not_found", "message": "no answer with this id is kept"})
+    (mark,) = bench.marks()
+    assert (mark["state"], mark["output"]) == ("refused", "bearing fault")
+    assert mark["error"] == "too old for this board: no answer with this id is kept"
+    assert bench.checks()["open"] == 0
+
+
+def test_another_refusal_leaves_the_audit_open_and_blind() -> None:
+    bench = Bench()
+    bench.judge(bench.audit(), answer="imbalance")
+    bench.tick(answers.UNDO_S)
+    bench.result(status="failed", data=None, error={"code": "bad_field", "message": "answer: should be …"})
+    (mark,) = bench.marks()
+    assert (mark["state"], mark["output"], mark["error"]) == ("refused", None, "answer: should be …")
+    assert bench.checks()["open"] == 1
+
+
+def test_a_broker_that_forbids_it_is_named_at_once() -> None:
+    bench = Bench()
+    bench.judge(bench.audit(), answer="imbalance")
+    bench.tick(answers.UNDO_S)
+    bench.refuse(1, PublishResult.FORBIDDEN)
+    (mark,) = bench.marks()
+    assert mark["state"] == "refused"
+    assert mark["error"] == "the broker refuses it: the account `web` may not write there"
+
+
+def test_feedback_of_somebody_else_closes_an_open_audit() -> None:
+    bench = Bench()
+    key = bench.audit()
+    bench.result()
+    assert bench.checks()["open"] == 0
+    assert bench.judge(key, answer="normal").json()["error"]["message"] == "somebody else has already answered this"
+    assert bench.rows()[0]["output"] == "bearing fault"
+
+
+def test_audits_without_their_input_are_not_offered_and_the_page_says_what_is_missing() -> None:
+    bench = Bench()
+    bench.reply(please_check=True)
+    checks = bench.checks()
+    assert (checks["open"], checks["checks"]) == (0, [])
+    assert 'set `echo_input = "audits"` for triage' in checks["reason"]
+    assert bench.rows()[0]["output"] is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ({}, "no board has said yet which tasks it has"),
+        ({"remark": TASKS["remark"]}, "no task asks to be checked"),
+        (TASKS, "no answer heard since this page started. May the account `web` read there?"),
+    ],
+)
+def test_an_empty_list_says_why(tasks: dict[str, Any], words: str) -> None:
+    assert words in Bench(tasks).checks()["reason"]
+
+
+def test_a_list_that_is_worked_off_needs_no_reason() -> None:
+    bench = Bench()
+    bench.reply()
+    assert bench.checks()["reason"] is None
+
+
+def test_a_retained_answer_is_not_offered_because_somebody_may_have_judged_it() -> None:
+    bench = Bench()
+    bench.audit(is_retained=True)
+    assert bench.checks()["open"] == 0
+    assert bench.rows()[0]["output"] is None
+
+
+def test_an_estimate_takes_a_number() -> None:
+    bench = Bench()
+    key = bench.audit("hours", output=41.5, scores=None)
+    (check,) = bench.checks()["checks"]
+    assert (check["labels"], check["unit"]) == (None, "h")
+    for faulty in ("41", True, None):
+        assert bench.judge(key, answer=faulty).status_code == 400
+    assert bench.judge(key, answer=40).status_code == 202
+
+
+def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
+    bench = Bench()
+    output = {"unusual": True, "rarity": 0.0004, "because": [{"field": "vibration_mm_s"}]}
+    key = bench.audit("odd", output=output, scores=None)
+    (check,) = bench.checks()["checks"]
+    assert check["unusual"] == {"rarity": 0.0004, "because": [{"field": "vibration_mm_s"}]}
+    assert bench.rows()[0]["output"] == output
+    for faulty in (" ", 3, "x" * 65):
+        assert bench.judge(key, answer=faulty).status_code == 400
+    assert bench.judge(key, answer="belt slips").status_code == 202
+
+
+@pytest.mark.parametrize("said", [{}, {"answer": "nosuch"}, {"correct": True}, {"correct": 1}, {"answer": 3}])
+def test_a_blind_audit_takes_only_one_of_its_labels(said: dict[str, Any]) -> None:
+    bench = Bench()
+    assert bench.judge(bench.audit(), **said).status_code == 400
+
+
+def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> None:
+    bench = Bench()
+    key = bench.reply()
+    bench.judge(key, correct=True)
+    bench.tick(answers.UNDO_S)
+    assert bench.judge(key, answer="normal").status_code == 409
+    bench.result()
+    assert bench.judge(key, answer="normal").status_code == 202
+    bench.tick(answers.UNDO_S)
+    assert [feedback for _, feedback in bench.sent] == [
+        {"id": 1, "correct": True, "reply_to": RESPONSE},
+        {"id": 1, "answer": "normal", "reply_to": RESPONSE},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("topic", "more", "reply_to"),
+    [
+        ("edgeai/v1/reply/mcu-7", {}, "edgeai/v1/reply/mcu-7"),
+        (
+            "edgeai/v1/hall1/pool/presses/infer/triage/response",
+            {},
+            "edgeai/v1/hall1/pool/presses/infer/triage/response",
+        ),
+        ("edgeai/v1/hall1/press-04/infer/triage/response/x", {}, "edgeai/v1/hall1/press-04/infer/triage/response/x"),
+        ("edgeai/v1/hall1/press-04/infer/triage/audit", {"reply_to": "plant/x"}, "plant/x"),
+    ],
+)
+def test_the_reply_topic_is_told_as_the_board_knows_it(topic: str, more: dict[str, Any], reply_to: str) -> None:
+    bench = Bench()
+    bench.judge(bench.audit(topic=topic, **more), answer="normal")
+    bench.tick(answers.UNDO_S)
+    ((sent_to, feedback),) = bench.sent
+    assert (sent_to, feedback["reply_to"]) == (FEEDBACK, reply_to)
+
+
+def test_an_answer_on_a_topic_of_the_plant_is_known_by_what_info_says() -> None:
+    bench = Bench()
+    bench.hear("plant/pump-1/label", b"bearing fault")
+    (row,) = bench.rows()
+    assert (row["device"], row["task"], row["output"], row["can_mark"]) == ("press-04", "label", "bearing fault", False)
+    bench.hear("plant/pump-1/other", b"bearing fault")
+    assert len(bench.rows()) == 1
+
+
+def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:
+    bench = Bench()
+    key = bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
+    bench.hear("plant/pump-1/label", b"bearing fault")
+    assert [row["output"] for row in bench.rows()] == [None, None]
+    bench.judge(key, answer="normal")
+    bench.tick(answers.UNDO_S)
+    bench.result("label")
+    assert [row["output"] for row in bench.rows()] == ["bearing fault", "bearing fault"]
+
+
+def test_the_same_question_twice_is_one_check_and_another_with_its_id_replaces_it() -> None:
+    bench = Bench()
+    bench.audit()
+    bench.audit()
+    bench.audit(repeat=True)
+    assert bench.checks()["open"] == 1
+    key = bench.audit(input={"vibration_mm_s": 2.0})
+    assert [check["key"] for check in bench.checks()["checks"]] == [key]
+
+
+def test_viewers_get_the_twenty_newest_and_how_many_they_missed() -> None:
+    bench = Bench()
+    bench.reply()
+    first = bench.browser.get("/api/v1/answers").json()
+    for number in range(50):
+        bench.hear(RESPONSE, {"id": number, "status": "ok", "task": "triage", "device": "press-04"})
+    second = bench.browser.get("/api/v1/answers", params={"after": first["cursor"]}).json()
+    assert [row["id"] for row in second["rows"]] == [*range(49, 29, -1)]
+    assert second["skipped"] == 30
+    assert bench.rows(after=second["cursor"]) == []
+    assert bench.rows(task="hours") == []
+    assert len(bench.rows(task="triage", device="press-04")) == 20
+
+
+def test_only_the_newest_answers_are_kept_and_audits_apart_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_ANSWERS", 10)
+    bench = Bench()
+    key = bench.reply(number="old")
+    bench.audit(number="question")
+    for number in range(20):
+        bench.reply(number=number)
+    assert bench.judge(key, correct=True).status_code == 404
+    assert bench.checks()["open"] == 1
+    monkeypatch.setattr(answers, "MAX_QUESTIONS", 3)
+    for number in range(5):
+        bench.audit(number=f"q{number}")
+    assert [check["id"] for check in bench.checks()["checks"]] == ["q2", "q3", "q4"]
+
+
+def test_the_bytes_of_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_BYTES", 5_000)
+    bench = Bench()
+    for number in range(10):
+        bench.reply(number=number, reasoning="x" * 1000)
+    assert 0 < len(bench.rows()) <= 4
+    bench.hear(RESPONSE, b"x" * (answers.MAX_ANSWER_BYTES + 1))
+    assert bench.rows()[0]["id"] == 9
+
+
+def test_what_a_board_writes_arrives_escaped_and_its_labels_still_fit() -> None:
+    tasks = {"triage": {**TASKS["triage"], "labels": ["a\u202eb", "c"]}}
+    bench = Bench(tasks)
+    key = bench.audit(input={"\x1b[31m": "\u202e"})
+    (check,) = bench.checks()["checks"]
+    assert (check["input"], check["labels"]) == ({"\\x1b[31m": "\\u202e"}, ["a\\u202eb", "c"])
+    bench.judge(key, answer="a\\u202eb")
+    bench.tick(answers.UNDO_S)
+    assert bench.sent[0][1]["answer"] == "a\u202eb"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"{", b"[]", b"\xff", b'{"please_check":true}', b'{"status":1,"please_check":true,"id":{}}', b'"status"'],
+)
+def test_nonsense_on_a_reply_topic_harms_nobody(payload: bytes) -> None:
+    bench = Bench()
+    for topic in (RESPONSE, "edgeai/v1/reply/x", "edgeai/v1/hall1//infer//response", f"{FEEDBACK}/result"):
+        bench.hear(topic, payload)
+    bench.tick()
+    assert bench.checks()["checks"] == []
+    assert all(row["can_mark"] is False for row in bench.rows())
+
+
+def test_partial_replies_are_no_answers() -> None:
+    bench = Bench()
+    bench.hear(RESPONSE, {"id": 1, "task": "triage", "status": "partial", "seq": 0, "delta": "x"})
+    assert bench.rows() == []
+
+
+def test_tasks_come_with_their_last_input() -> None:
+    bench = Bench()
+    bench.board("press-05", health={"pool": {"name": "presses"}})
+    bench.reply(input=INPUT)
+    bench.reply(topic="edgeai/v1/hall1/pool/presses/infer/triage/response", input={"n": 1})
+    targets = {target["target"]: target for target in bench.browser.get("/api/v1/tasks").json()["targets"]}
+    inputs = {
+        name: {task["name"]: task["input"] for task in target["tasks"]}["triage"] for name, target in targets.items()
+    }
+    assert inputs == {"press-04": INPUT, "press-05": None, "pool/presses": {"n": 1}}
+    assert targets["pool/presses"]["level"] == "ok"
+
+
+def test_needs_say_what_each_promise_takes() -> None:
+    bench = Bench()
+    needs = bench.checks(task="triage")["needs"]
+    assert [(need["device"], need["task"], need["target"], need["more"]) for need in needs] == [
+        ("press-04", "triage", 0.9, 29),
+        ("press-04", "triage", 0.95, 59),
+    ]
+
+
+def test_each_board_says_how_many_checks_are_open() -> None:
+    bench = Bench()
+    bench.audit()
+    assert bench.live.open_checks("press-04") == 1
+    assert bench.live.open_checks("press-05") == 0

@@ -1,0 +1,262 @@
+"""What has happened at the site: entries on the disk, within bounds, and the time in which nobody watched."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.tools.watch.site import Row, Site
+from edge_agent.web.journal import MAX_PER_MINUTE, Entry, Journal, as_csv
+from edge_agent.web.notes import Events, Notes
+from tests.helpers.processes import EdgeAgent
+from tests.tools.watch import boards
+from tests.web.pages import ORIGIN, Page, said
+
+WALL = boards.WALL
+DAY_S = 86_400
+
+
+class Plant:
+    """A board and the notes that are taken of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = Journal(folder)
+        self.notes = Notes(self.journal)
+        self.notes.restore()
+        self.site = Site("edgeai/v1", "hall1")
+        self.wall = WALL
+
+    def say(self, topic: str, payload: bytes, *, gets_retained: bool = True) -> None:
+        self.site.receive(said(f"press-04/{topic}", payload), self.wall)
+        self.look(gets_retained=gets_retained)
+
+    def look(self, *, gets_retained: bool = True) -> None:
+        self.wall += 1
+        self.notes.update(self.site.rows(time.monotonic()), self.wall, gets_retained=gets_retained)
+
+    @property
+    def entries(self) -> list[tuple[str, str | None, str | None]]:
+        return [(entry.what, entry.name, entry.text) for entry in self.journal.read(limit=100)[::-1]]
+
+
+def online(folder: Path) -> Plant:
+    plant = Plant(folder)
+    plant.say("state", boards.state())
+    plant.say("health", boards.health())
+    return plant
+
+
+def alarm(message: str = "84.4 °C") -> bytes:
+    document = {"severity": "critical", "message": message, "session": "s1", "since": boards.ts(WALL)}
+    return json.dumps(document).encode()
+
+
+def test_only_a_change_of_a_level_is_an_entry(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    plant.look()
+    assert plant.entries == []
+    plant.say("health", boards.health(overall="degraded", reasons=["thermal"]))
+    plant.say("health", boards.health(overall="degraded", reasons=["thermal"]))
+    assert plant.entries == [("level", "degraded", "thermal")]
+
+
+def test_an_alarm_is_an_entry_when_it_is_raised_and_when_it_ends(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    plant.say("alarm/overheating", alarm())
+    plant.look()
+    plant.say("alarm/overheating", b"")
+    assert [entry for entry in plant.entries if entry[0] != "level"] == [
+        ("alarm", "overheating", "84.4 °C"),
+        ("alarm-end", "overheating", None),
+    ]
+
+
+def test_another_process_goes_on_from_what_the_journal_says(tmp_path: Path) -> None:
+    online(tmp_path).say("alarm/overheating", alarm())
+    later = online(tmp_path)
+    later.notes.on_connected()
+    assert [name for what, name, _ in later.entries if what == "alarm-end"] == ["overheating"]
+    assert [name for what, name, _ in later.entries if what == "level"] == ["critical", "ok"]
+    before = later.entries
+    assert online(tmp_path).entries == before
+
+
+def test_where_the_broker_sends_no_retained_alarms_one_that_was_not_heard_has_not_ended(tmp_path: Path) -> None:
+    online(tmp_path).say("alarm/overheating", alarm())
+    later = Plant(tmp_path)
+    later.say("state", boards.state(), gets_retained=False)
+    later.say("health", boards.health(), gets_retained=False)
+    assert not any(what == "alarm-end" for what, _, _ in later.entries)
+    later.say("alarm/overheating", alarm(), gets_retained=False)
+    later.say("alarm/overheating", b"", gets_retained=False)
+    assert ("alarm-end", "overheating", None) in later.entries
+
+
+def test_a_time_without_a_process_is_an_entry_with_its_begin_and_end(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    first.start(WALL)
+    first.stop(WALL + 100)
+    second = Journal(tmp_path)
+    second.start(WALL + 700)
+    gap = next(entry for entry in second.read(limit=10) if entry.what == "page-was-off")
+    assert (gap.at, gap.until) == (WALL + 100, WALL + 700)
+    assert [entry.what for entry in second.recent(0)] == ["page-started", "page-was-off", "page-started"]
+
+
+def test_a_process_that_was_killed_was_there_within_a_minute_before(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    first.start(WALL)
+    for second in range(0, 130, 10):
+        first.tick(WALL + second)
+    after = Journal(tmp_path)
+    after.start(WALL + 1000)
+    gap = next(entry for entry in after.read(limit=10) if entry.what == "page-was-off")
+    assert gap.at == WALL + 120
+
+
+def test_a_clock_that_was_set_back_makes_no_gap(tmp_path: Path) -> None:
+    Journal(tmp_path).start(WALL)
+    later = Journal(tmp_path)
+    later.start(WALL - 5000)
+    assert all(entry.what == "page-started" for entry in later.read(limit=10))
+
+
+def test_entries_are_read_by_time_board_and_kind_newest_first(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for number in range(10):
+        what = "alarm" if number % 2 else "level"
+        journal.add(Entry(at=WALL + number * DAY_S / 2, what=what, device=f"b{number % 3}", name=str(number)))
+
+    def names(**query: Any) -> list[str | None]:
+        return [entry.name for entry in journal.read(**{"limit": 100, **query})]
+
+    assert names() == list("9876543210")
+    assert names(limit=2) == ["9", "8"]
+    assert names(device="b1") == ["7", "4", "1"]
+    assert names(what=frozenset({"alarm"}), device="b0") == ["9", "3"]
+    assert names(since=WALL + DAY_S, until=WALL + 2 * DAY_S) == ["3", "2"]
+
+
+def test_days_and_bytes_are_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, max_bytes=50_000, max_file_bytes=5_000)
+    for day in range(120):
+        at = WALL + day * DAY_S
+        journal.add(Entry(at=at, what="level", device="a", name=str(day)))
+        journal.tick(at)
+    days = [entry.name for entry in journal.read(limit=1000)]
+    assert days[0] == "119"
+    assert len(days) == 91
+    for number in range(2000):
+        at = WALL + 120 * DAY_S + 60 * number
+        journal.add(Entry(at=at, what="event", device="a", text="x" * 200))
+        journal.tick(at)
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.jsonl"))
+    assert 30_000 < size <= 50_000
+
+
+def test_a_board_that_says_something_all_the_time_leaves_room_for_others(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for _ in range(1000):
+        journal.add(Entry(at=WALL, what="event", device="noisy", name="x"))
+    journal.add(Entry(at=WALL, what="event", device="calm", name="x"))
+    entries = journal.read(limit=10_000)
+    assert entries[0].device == "calm"
+    assert entries[1].name == "left-out"
+    assert len(entries) == MAX_PER_MINUTE + 2
+
+
+def test_a_line_that_a_power_failure_cut_is_skipped_and_followed_by_a_whole_one(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add(Entry(at=WALL, what="level", device="a", name="1"))
+    (file,) = tmp_path.glob("*.jsonl")
+    file.write_bytes(file.read_bytes() + b'{"at": 17')
+    journal.add(Entry(at=WALL, what="level", device="a", name="2"))
+    assert [entry.name for entry in Journal(tmp_path).read(limit=10)] == ["2", "1"]
+
+
+@pytest.mark.expects_warning
+def test_a_full_disk_is_said_once_and_entries_stay_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(tmp_path / "gone")
+    for number in range(3):
+        journal.add(Entry(at=WALL, what="level", device="a", name=str(number)))
+    assert [entry.name for entry in journal.recent(0)] == ["2", "1", "0"]
+    assert len(caplog.records) == 1
+
+
+def test_history_on_a_terminal_reads_what_the_page_wrote(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    journal = Journal(tmp_path)
+    rows: dict[str, Row] = {row.device: row for row in online(tmp_path / "other").site.rows(time.monotonic())}
+    events = Events("edgeai/v1", "hall1", rows, journal)
+    events.receive(said("press-04/event/command", b'{"ts":"x","op":"drain","by":"ana"}'), WALL)
+    journal.add(Entry(at=WALL + 1, what="level", device="press-04", name="draining"))
+    done = edge_agent("history", tmp_path, "--since", "2026-11-24")
+    assert [line.split("  ")[1:] for line in done.stdout.splitlines()] == [
+        ["press-04", "command by ana: op: drain"],
+        ["press-04", "is draining"],
+    ]
+
+
+def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    rows: dict[str, Row] = {row.device: row for row in online(tmp_path).site.rows(time.monotonic())}
+    events = Events("edgeai/v1", "hall1", rows, journal)
+    payload = b'{"ts": "2026-11-28T09:52:30.148Z", "restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}'
+    events.receive(said("press-04/event/worker-restarted", payload), WALL)
+    events.receive(said("press-99/event/worker-restarted", payload), WALL)
+    (entry,) = journal.read(limit=10)
+    assert (entry.device, entry.name) == ("press-04", "worker-restarted")
+    assert entry.text == "restarts: 1; pid: 3588; reason: killed by SIGKILL"
+
+
+def test_no_cell_of_the_csv_is_a_formula_and_control_characters_are_escaped() -> None:
+    text = as_csv([Entry(at=WALL, what="event", device="a", name="=1+1", text="\x1b[31m\nred", by="@ana")])
+    assert text.splitlines()[1] == "2026-11-25T12:00:00.000Z,,a,event,'=1+1,\\x1b[31m\\nred,,'@ana"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    page = Page(folder=tmp_path)
+    page.hear(said("press-04/state", boards.state()), said("press-04/health", boards.health(at=time.time())))
+    page.hear(said("press-04/alarm/overheating", alarm()))
+    return page
+
+
+def test_who_has_seen_an_alarm_is_kept_and_the_alarm_stays(page: Page) -> None:
+    body = {"device": "press-04", "alarm": "overheating", "by": "Ana"}
+    response = page.client.post("/api/v1/seen", body, headers=ORIGIN)
+    assert response.status_code == 200
+    (entry,) = page.client.get("/api/v1/journal").json()["journal"]
+    assert (entry["what"], entry["device"], entry["name"], entry["by"]) == ("seen", "press-04", "overheating", "Ana")
+    assert page.changes()["boards"][0]["alarms"][0]["name"] == "overheating"
+    assert page.client.get("/api/v1/boards/press-04").json()["journal"] == [entry]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"device": "press-04", "alarm": "none"}, 404),
+        ({"device": "press-99", "alarm": "overheating"}, 404),
+        ({"device": "press-04"}, 400),
+        ({"device": "press-04", "alarm": 1}, 400),
+        ({"device": "press-04", "alarm": "overheating", "by": "\u202e"}, 400),
+        ({"device": "press-04", "alarm": "overheating", "by": "x" * 65}, 400),
+    ],
+)
+def test_what_is_no_alarm_cannot_be_seen(page: Page, body: dict[str, Any], status: int) -> None:
+    assert page.client.post("/api/v1/seen", body, headers=ORIGIN).status_code == status
+    assert page.client.get("/api/v1/journal").json()["journal"] == []
+
+
+def test_the_journal_can_be_taken_as_csv(page: Page) -> None:
+    page.client.post("/api/v1/seen", {"device": "press-04", "alarm": "overheating"}, headers=ORIGIN)
+    response = page.client.get("/api/v1/journal", params={"format": "csv"})
+    assert response.headers["Content-Type"].startswith("text/csv")
+    assert "attachment" in response.headers["Content-Disposition"]
+    assert ",press-04,seen,overheating," in response.text
+
+
+@pytest.mark.parametrize("query", ["from=x", "to=-1", "limit=nan", "from=1e99"])
+def test_a_query_that_means_nothing_is_refused(page: Page, query: str) -> None:
+    assert page.client.get(f"/api/v1/journal?{query}").status_code == 400

@@ -1,0 +1,64 @@
+"""What the browser gets: the same words in each language, those of `edge-agent watch`, and no markup from texts."""
+
+import json
+import re
+
+import pytest
+
+from edge_agent.status.alarms import ALARMS
+from edge_agent.tools.watch.site import BoardLevel
+from edge_agent.tools.watch.table import level_word
+from edge_agent.web.server import STATIC
+
+WORDS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((STATIC / "words").glob("*.json"))}
+LANGUAGES = sorted(WORDS)
+
+
+def test_every_language_has_the_same_keys() -> None:
+    assert LANGUAGES == ["de", "en"]
+    assert list(WORDS["de"]) == list(WORDS["en"])
+
+
+def test_both_languages_fill_in_the_same_values() -> None:
+    for key in WORDS["en"]:
+        placeholders = [set(re.findall(r"\{\w+\}", json.dumps(WORDS[language][key]))) for language in LANGUAGES]
+        assert placeholders[0] == placeholders[1], key
+        assert type(WORDS["de"][key]) is type(WORDS["en"][key]), key
+
+
+def test_levels_are_named_as_in_watch() -> None:
+    for level in BoardLevel:
+        assert WORDS["en"][f"level.{level.name.lower()}"] == level_word(level)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_urgent_levels_are_in_capitals_in_every_language(language: str) -> None:
+    for level in BoardLevel:
+        assert WORDS[language][f"level.{level.name.lower()}"].isupper() == level_word(level).isupper()
+
+
+def test_each_alarm_has_advice() -> None:
+    advised = {key.removeprefix("todo.") for key in WORDS["en"] if key.startswith("todo.")}
+    assert advised - {"other"} == {rule.name for rule in ALARMS}
+
+
+def test_each_word_that_a_screen_names_exists() -> None:
+    named = {
+        key
+        for path in STATIC.glob("*.js")
+        for key in re.findall(r'\b(?:t|note)\(\s*"([^"]+)"', path.read_text("utf-8"))
+    }
+    assert named
+    assert named <= set(WORDS["en"])
+
+
+def test_only_dom_js_creates_elements_and_nothing_takes_markup() -> None:
+    for path in STATIC.glob("*.js"):
+        text = path.read_text("utf-8")
+        assert path.name == "dom.js" or "createElement" not in text, path
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacent|DOMParser|document\.write|eval\(|srcdoc", text), path
+
+
+def test_no_style_or_script_stands_in_the_page() -> None:
+    page = (STATIC / "index.html").read_text("utf-8")
+    assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*\ssrc=)|https?:", page)
