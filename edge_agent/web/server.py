@@ -20,12 +20,13 @@ from edge_agent.core.strict_json import number_of
 from edge_agent.core.wording import printable, shown
 from edge_agent.tools.watch.site import Row
 from edge_agent.tools.watch.table import site_view
-from edge_agent.web.boards import board_details
+from edge_agent.web.boards import board_details, tasks_of
 from edge_agent.web.guard import Door, Guard
 from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
 from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
 from edge_agent.web.sessions import Access, Sessions, author_of
+from edge_agent.web.signals import signals_document
 
 STATIC = Path(__file__).parent / "static"
 _DAY_S = 86_400
@@ -81,9 +82,11 @@ class _Site:
         with live.lock:
             row = self._row(request.path_params["device"])
             board = live.boards.document(row.device)
-            details = board_details(row, live.promise)
-            signals = live.signals.of_board(row)
+            promises = {name: live.promise(row.device, name) for name, _ in tasks_of(row)}
+            heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
+        # A board may send a megabyte, which takes a while to escape.
+        details, signals = await asyncio.to_thread(lambda: (board_details(row, promises), signals_document(row, heard)))
         journal = [entry.as_json() for entry in entries]
         return json_response({"now": now, "board": board, **details, "signals": signals, "journal": journal})
 

@@ -101,6 +101,16 @@ def test_it_ends_within_two_seconds_also_while_browsers_are_connected(tmp_path: 
         assert page.process.communicate()[1] == ""
 
 
+def test_a_connection_that_brings_no_request_is_closed(tmp_path: Path) -> None:
+    with web(tmp_path, free_port()) as page:
+        silent, slow = (socket.create_connection(("127.0.0.1", page.port)) for _ in range(2))
+        with silent, slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            for connection in (silent, slow):
+                connection.settimeout(30)
+                assert connection.recv(1) == b""
+
+
 def test_the_journal_of_the_next_process_names_the_time_without_one(tmp_path: Path) -> None:
     with web(tmp_path, free_port()) as page:
         page.process.kill()
