@@ -227,10 +227,11 @@ class Answers(Part):
                 device, task = (value if _NAME.fullmatch(value) else None for value in values[:2])
                 return _Origin(device if topics is every else None, task, is_reply_topic)
         owners = {owner for pattern, owners in self._publish.items() if matches(pattern, topic) for owner in owners}
-        if len(owners) == 1:
-            return _Origin(*owners.pop(), True)
-        is_known = bool(owners) or matches(self._shared_replies, topic)
-        return _Origin(None, None, True) if is_known else None
+        if not owners and not matches(self._shared_replies, topic):
+            return None
+        # Several boards may publish there.
+        devices, tasks = ({owner[place] for owner in owners} for place in (0, 1))
+        return _Origin(_only(devices), _only(tasks), is_reply_topic=True)
 
     def _ask(self, answer: Answer) -> Answer:
         """Takes a reply that may ask to be checked. Gives the same question if it came before."""
@@ -507,6 +508,10 @@ def safe(value: Any) -> Any:
     if isinstance(value, list):
         return [safe(item) for item in value]
     return value
+
+
+def _only(names: set[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 else None
 
 
 def _named(pattern: re.Pattern[bytes], head: bytes) -> str | None:

@@ -292,6 +292,9 @@ def test_an_answer_on_a_topic_of_the_plant_is_known_by_what_info_says() -> None:
     assert (row["device"], row["task"], row["output"], row["can_mark"]) == ("press-04", "label", "bearing fault", False)
     bench.hear("plant/pump-1/other", b"bearing fault")
     assert len(bench.rows()) == 1
+    bench.board("press-05")
+    bench.hear("plant/pump-1/label", b"bearing fault")
+    assert (bench.rows()[0]["device"], bench.rows()[0]["task"]) == (None, "label")
 
 
 def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:
