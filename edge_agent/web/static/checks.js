@@ -34,13 +34,17 @@ export function checksScreen({ route, redraw }) {
   let shownAt = 0;
   let find = "";
   let failed = null; // The choice that could not be sent, and why.
+  let writes = 0; // What was asked for before the last one tells an older state.
   const passed = new Set(); // Audits that somebody here cannot tell.
   const said = new Set(); // Audits answered here that the server may still list.
 
   async function read() {
     asked = performance.now();
+    const before = writes;
     try {
-      data = await get("checks", { ...Object.fromEntries(route().values), limit: 20 });
+      const got = await get("checks", { ...Object.fromEntries(route().values), limit: 20 });
+      if (before !== writes) return;
+      data = got;
       trouble = null;
       // What the server no longer lists needs no hiding here; it comes back if somebody takes the answer back.
       for (const key of said) if (!data.checks.some((check) => check.key === key)) said.delete(key);
@@ -82,6 +86,7 @@ export function checksScreen({ route, redraw }) {
     refocus();
     try {
       const mark = await post("feedback", { key: check.key, answer, ...signedBy() });
+      writes += 1;
       data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
     } catch (error) {
       said.delete(check.key);
@@ -108,6 +113,7 @@ export function checksScreen({ route, redraw }) {
     if (!mark) return;
     try {
       await post("feedback/undo", { mark: mark.mark });
+      writes += 1;
       mark.state = "undone";
       said.delete(mark.key);
       await read();
