@@ -77,7 +77,6 @@ class Live:
         return self._feed.client.is_connected
 
     def start(self) -> None:
-        self._notes.restore()
         self.journal.start(time.time())
         self._thread.start()
 
@@ -121,6 +120,7 @@ class Live:
 
     def _run(self) -> None:
         try:
+            self._notes.restore()
             with self._feed.client:
                 self._serve()
         except Exception:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +28,8 @@ from edge_agent.web.live import Live
 from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
 from edge_agent.web.sessions import Access, Sessions, author_of
 from edge_agent.web.signals import signals_document
+
+log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 _DAY_S = 86_400
@@ -181,5 +184,6 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
     return problem.response()
 
 
-async def _internal(_request: Request, _error: Exception) -> Response:
+async def _internal(request: Request, error: Exception) -> Response:
+    log.error("a request has failed: %s %s", request.method, shown(request.url.path), exc_info=error)
     return ProblemError(500, "internal", "this is a fault of edge-agent web; its log says more").response()

@@ -47,6 +47,8 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
     door, port = door_of(options)
     users = _users_of(options)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
+    # It warns of each request that is no HTTP; failures of our own are logged in `server`.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     folder = options.data or _default_folder(bus.site)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
