@@ -18,8 +18,10 @@ import {
   plain,
   reasons,
   roleNote,
+  troubleWords,
   writeButton,
 } from "./show.js";
+import { source } from "./source.js";
 import { duration, has, moment, number, t } from "./words.js";
 
 // A second touch within this time was meant for the audit before.
@@ -28,31 +30,23 @@ const AGAIN_AFTER_MS = 950;
 
 export function checksScreen({ route, redraw }) {
   let data = null;
-  let trouble = null;
-  let asked = -Infinity;
   let current = null;
   let shownAt = 0;
   let find = "";
   let failed = null; // The choice that could not be sent, and why.
-  let writes = 0; // What was asked for before the last one tells an older state.
   const passed = new Set(); // Audits that somebody here cannot tell.
   const said = new Set(); // Audits answered here that the server may still list.
 
-  async function read() {
-    asked = performance.now();
-    const before = writes;
-    try {
-      const got = await get("checks", { ...Object.fromEntries(route().values), limit: 20 });
-      if (before !== writes) return;
-      data = got;
-      trouble = null;
+  const checks = source({
+    everyMs: AGAIN_AFTER_MS,
+    ask: () => get("checks", { ...Object.fromEntries(route().values), limit: 20 }),
+    take: (answer) => {
+      data = answer;
       // What the server no longer lists needs no hiding here; it comes back if somebody takes the answer back.
       for (const key of said) if (!data.checks.some((check) => check.key === key)) said.delete(key);
-    } catch (error) {
-      trouble = error;
-    }
-    redraw();
-  }
+    },
+    redraw,
+  });
 
   const open = () => (data?.checks ?? []).filter((check) => !said.has(check.key));
   const left = () => open().filter((check) => !passed.has(check.key));
@@ -86,8 +80,8 @@ export function checksScreen({ route, redraw }) {
     refocus();
     try {
       const mark = await post("feedback", { key: check.key, answer, ...signedBy() });
-      writes += 1;
       data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
+      checks.read(); // What was asked for before tells an older state.
     } catch (error) {
       said.delete(check.key);
       show(check);
@@ -113,15 +107,14 @@ export function checksScreen({ route, redraw }) {
     if (!mark) return;
     try {
       await post("feedback/undo", { mark: mark.mark });
-      writes += 1;
       mark.state = "undone";
       said.delete(mark.key);
-      await read();
+      await checks.read();
       show(open().find((check) => check.key === mark.key) ?? current);
       refocus();
     } catch (error) {
       failed = { check: null, error };
-      read();
+      checks.read();
     }
   }
 
@@ -139,13 +132,13 @@ export function checksScreen({ route, redraw }) {
   }
 
   function view() {
-    if (performance.now() - asked > AGAIN_AFTER_MS && !live.isPaused) read();
+    checks.keep(route().hash);
     if (!left().some((check) => check.key === current?.key)) show(left()[0]);
     setKeys();
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.check")),
       data == null
-        ? note(trouble ? "trouble.server" : "waiting")
+        ? note(checks.trouble ? "trouble.server" : "waiting")
         : h("div", { class: "two", key: "two" },
             h("div", { key: "ask" },
               h("p", { class: "quiet", key: "count" }, t("checks.open", { n: data.open })),
@@ -314,9 +307,4 @@ function boardSaid(mark) {
   const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;
   const verdict = mark.is_right == null ? "" : ` ${t(mark.is_right ? "mark.right" : "mark.wrong")}`;
   return h("p", { key: "said" }, t("marks.board", { output: outputWords(mark.output) + score }), verdict);
-}
-
-export function troubleWords(error) {
-  if (error.code === "login_again" || error.status === 401) return t("trouble.login");
-  return error.status ? error.message : t("trouble.server");
 }

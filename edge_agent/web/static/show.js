@@ -130,3 +130,9 @@ export function isHeld(selector) {
   const node = document.querySelector(selector);
   return node !== null && node.matches(":hover, :focus-within");
 }
+
+// Why a write did not go through.
+export function troubleWords(error) {
+  if (error.code === "login_again" || error.status === 401) return t("trouble.login");
+  return error.status ? error.message : t("trouble.server");
+}
