@@ -55,7 +55,7 @@ def agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFa
 
 
 @contextmanager
-def page(folder: Path, port: int, protocol: str, device: str) -> Iterator[ASGIApp]:
+def page(folder: Path, client: Client, port: int, protocol: str, device: str) -> Iterator[ASGIApp]:
     """The page of the site, once it shows the board and hears its answers on the plant's topics."""
     mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
     live = Live(mqtt, "test", Journal(folder))
@@ -64,13 +64,12 @@ def page(folder: Path, port: int, protocol: str, device: str) -> Iterator[ASGIAp
     live.start()
     try:
         app = application(live, Door(listens_on=LOOPBACK), sessions, routes)
-        with closing(Client(port, protocol)) as client:
 
-            def hears() -> Any:
-                client.publish("plant/probe/quality", "good")
-                return device in live.rows and Browser(app).get("/api/v1/answers").json()["rows"]
+        def hears() -> Any:
+            client.publish("plant/probe/quality", "good")
+            return device in live.rows and Browser(app).get("/api/v1/answers").json()["rows"]
 
-            wait_until(hears, "the page hears answers", every_s=0.1)
+        wait_until(hears, "the page hears answers", every_s=0.1)
         yield app
     finally:
         live.stop()
@@ -84,7 +83,7 @@ def device(site: Site) -> str:
 @pytest.fixture
 def app(site: Site, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ASGIApp]:
     monkeypatch.setattr(answers, "UNDO_S", 0.3)
-    with page(tmp_path, site.port, site.protocol, device) as app:
+    with page(tmp_path, site.client, site.port, site.protocol, device) as app:
         yield app
 
 
@@ -134,6 +133,16 @@ def test_an_audit_of_a_bare_answer_is_judged_by_its_question(site: Site, browser
     assert (mark["state"], mark["is_right"]) == ("kept", True)
     rows = browser.get("/api/v1/answers", params=query).json()["rows"]
     assert [row["output"] for row in rows].count("bad") == 2
+
+
+def test_a_stop_sends_what_could_still_be_undone(site: Site, device: str, tmp_path: Path) -> None:
+    with page(tmp_path, site.client, site.port, site.protocol, device) as app:
+        site.ask("audited", {"input": "good", "id": 9})
+        browser = Browser(app)
+        key = first_check(browser, "audited")["key"]
+        assert browser.post("/api/v1/feedback", {"key": key, "answer": "bad"}).json()["state"] == "waiting"
+    result = site.client.wait_for(f"{site.base}/infer/audited/feedback/result", lambda result: result["id"] == 9)
+    assert result.json["data"]["answer"] == "bad"
 
 
 def test_feedback_of_another_client_closes_the_audit(site: Site, browser: Browser) -> None:
@@ -196,7 +205,7 @@ def test_a_broker_that_lets_the_page_only_read_is_named(tmp_path: Path, monkeypa
     ):
         client.publish(f"{base}/state", boards.state(), retain=True)
         client.publish(f"{base}/info", json.dumps({"tasks": tasks}), retain=True)
-        with page(tmp_path, port, "5", "b") as app:
+        with page(tmp_path, client, port, "5", "b") as app:
             browser = Browser(app)
             reply = {
                 "id": 1,
