@@ -8,6 +8,7 @@ import { signedBy } from "./person.js";
 import {
   boardAddress,
   button,
+  degradedWords,
   inputLine,
   isHeld,
   lacks,
@@ -113,7 +114,9 @@ export function answersScreen({ route, redraw }) {
           row.is_open_audit ? t("answers.open_audit") : row.error ? errorWords(row) : outputWords(row.output)),
         " ",
         row.score == null || row.is_open_audit ? null : number(row.score, 2),
-        row.degraded?.length ? h("span", { class: "quiet" }, ` ${row.degraded.join(", ")}`) : null),
+        row.degraded?.length && !row.is_open_audit
+          ? h("span", { class: "quiet" }, ` ${row.degraded.map(degradedWords).join(", ")}`)
+          : null),
       h("p", { class: "quiet input-line" }, inputLine(row.input)),
       h("div", { class: "buttons" }, actions(row)),
       open === row.key

@@ -49,6 +49,7 @@ export function checksScreen({ route, redraw }) {
   });
 
   const open = () => (data?.checks ?? []).filter((check) => !said.has(check.key));
+  const waiting = () => data?.marks.find((mark) => mark.state === "waiting");
   const left = () => open().filter((check) => !passed.has(check.key));
 
   function show(check) {
@@ -119,12 +120,7 @@ export function checksScreen({ route, redraw }) {
   }
 
   function setKeys() {
-    const actions = {
-      0: pass,
-      u: () => undo(data?.marks.find((mark) => mark.state === "waiting")),
-      j: () => move(1),
-      k: () => move(-1),
-    };
+    const actions = { 0: pass, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
     (current ? labelsOf(current) : []).slice(0, 9).forEach((label, at) => {
       actions[at + 1] = () => canAnswer(current) && choose(label);
     });
@@ -243,7 +239,7 @@ export function checksScreen({ route, redraw }) {
                     ? [
                         " ",
                         writeButton({ key: "undo", onclick: () => undo(mark) },
-                          keys.areOn ? key("u") : null,
+                          keys.areOn && mark === waiting() ? key("u") : null,
                           t("undo"))]
                     : null),
                 boardSaid(mark),
@@ -253,15 +249,19 @@ export function checksScreen({ route, redraw }) {
 
   function needs() {
     if (!data.needs?.length) return null;
+    const named = new Map();
+    for (const need of data.needs) {
+      const name = `${need.task} · ${need.device}`;
+      named.set(name, [...(named.get(name) ?? []), need]);
+    }
     return h("section", { key: "needs", "aria-labelledby": "needs" },
       h("h2", { id: "needs" }, t("needs")),
       h("ul", { class: "needs" },
-        data.needs.map((need) =>
-          h("li", { key: `${need.device} ${need.task} ${need.target}` },
-            h("b", null, `${need.task} · ${need.device}`),
-            h("br"),
-            need.asked == null ? null : `${t("accuracy.answered", { n: need.answered, asked: need.asked })} `,
-            promiseWords(need)))));
+        [...named].map(([name, those]) =>
+          h("li", { key: name },
+            h("p", null, h("b", null, name)),
+            h("p", null, t("accuracy.answered", { n: those[0].answered, asked: those[0].asked })),
+            those.map((need) => h("p", { key: need.target }, promiseWords(need)))))));
   }
 
   function keySwitch() {

@@ -131,6 +131,11 @@ export function isHeld(selector) {
   return node !== null && node.matches(":hover, :focus-within");
 }
 
+// What limits an answer, in words.
+export function degradedWords(name) {
+  return has(`degraded.${name}`) ? t(`degraded.${name}`) : name;
+}
+
 // Why a write did not go through.
 export function troubleWords(error) {
   if (error.code === "login_again" || error.status === 401) return t("trouble.login");

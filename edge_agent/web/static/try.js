@@ -3,7 +3,7 @@
 import { get, postText } from "./api.js";
 import { h } from "./dom.js";
 import { isOld, live } from "./live.js";
-import { button, lacks, note, outputWords, plain, reasons, roleNote } from "./show.js";
+import { button, degradedWords, lacks, note, outputWords, plain, reasons, roleNote } from "./show.js";
 import { source } from "./source.js";
 import { has, number, t } from "./words.js";
 
@@ -205,7 +205,7 @@ function answer(reply) {
     reply.output?.because?.length ? reasons(reply.output.because) : null,
     (reply.degraded ?? [])
       .filter((name) => name !== "unsure")
-      .map((name) => h("p", { class: "quiet", key: name }, has(`degraded.${name}`) ? t(`degraded.${name}`) : name)),
+      .map((name) => h("p", { class: "quiet", key: name }, degradedWords(name))),
     reply.scores ? scores(reply.scores) : null,
     h("p", { class: "quiet", key: "details" }, details.join(" · ")));
 }
