@@ -62,7 +62,6 @@ function open() {
     setKeys({});
     screen = SCREENS[route.name]({ route: () => route, redraw });
   }
-  screen.opened?.();
   redraw();
   if (before && !isSame) {
     scrollTo(0, 0);

@@ -147,7 +147,7 @@ function tasks(all, device) {
 }
 
 // What audits say of a task, in whole sentences; what is not known is said with its reason.
-export function accuracyWords(task) {
+function accuracyWords(task) {
   const entry = task.accuracy;
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
   if (task.kind === "estimate")
