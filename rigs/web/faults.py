@@ -29,6 +29,17 @@ BAR_S = 5.0
 # The page polls once a second, and its process draws rows twice a second.
 PATIENCE_S = BAR_S + 1.5
 ACCOUNTS = "allow_anonymous false\npassword_file {folder}/passwords\nacl_file {folder}/acl\n"
+_IS_GREYED = """() => {
+  const page = document.documentElement;
+  if (!page.classList.contains("old")) return false;
+  const marked = [...document.querySelectorAll("main, main .level.critical")];
+  const colours = () => marked.map((e) => getComputedStyle(e).color);
+  const old = colours();
+  page.classList.remove("old");
+  const current = colours();
+  page.classList.add("old");
+  return new Set(old).size === 1 && old.every((colour, at) => colour !== current[at]);
+}"""
 
 
 class Cases:
@@ -45,8 +56,9 @@ class Cases:
         self.targets.append(
             Target(case, f"after {took_s:.1f} s" if holds else "never", f"within {within_s:g} s", holds)
         )
+        print(f"{'ok  ' if holds else 'FAIL'} {took_s:4.1f} s  {case}", flush=True)
         if not holds:
-            print(f"--- {case}; the page says:\n{shown(page)[:1500]}\n---", flush=True)
+            print(f"--- the page says:\n{shown(page)[:1500]}\n---", flush=True)
 
 
 def bar(page: Page) -> str:
@@ -54,14 +66,8 @@ def bar(page: Page) -> str:
 
 
 def is_greyed(page: Page) -> bool:
-    """True if the page is marked as old, and its main part looks it."""
-    return bool(
-        page.evaluate("""() => document.documentElement.classList.contains("old")
-      && (getComputedStyle(document.querySelector("main > *")).opacity < 1
-        || getComputedStyle(document.querySelector("main")).opacity < 1
-        || getComputedStyle(document.querySelector("main")).filter !== "none"
-        || getComputedStyle(document.querySelector("main > *")).filter !== "none")""")
-    )
+    """True if the page is marked as old, and its text and levels have lost their colours."""
+    return bool(page.evaluate(_IS_GREYED))
 
 
 def main(words: list[str]) -> int:
@@ -79,6 +85,8 @@ def main(words: list[str]) -> int:
             rabbitmq(browser, cases)
         else:
             print("left out: RabbitMQ (apt-get install rabbitmq-server)")
+    # While a process is off or has just begun, a browser says so itself.
+    complaints = [one for one in complaints if not one.startswith("Failed to load resource")]
     return verdict([*cases.targets, none_of("complaints in the console", complaints)])
 
 
@@ -88,11 +96,12 @@ def broker_and_process(browser: Browser, cases: Cases) -> None:
         broker.start()
         stack.callback(broker.stop)
         page = PageProcess(Path(name), broker.port)
-        page.start()
-        with staged(broker.port), tab(browser) as view:
+        with staged(broker.port) as stage, tab(browser) as view:
+            page.start()
             view.goto(f"{page.url}/#/boards")
             view.get_by_text("press-04").first.wait_for()
             cases.expect("at first there is no bar", view, lambda: not bar(view) and not is_greyed(view))
+            stage.audits(2)
             broker.stop()
             cases.expect("broker killed: a bar names it", view, lambda: str(broker.port) in bar(view))
             cases.expect("broker killed: figures are grey", view, lambda: is_greyed(view))
@@ -118,7 +127,7 @@ def was_off(page: PageProcess) -> bool:
 
 
 def enabled_choices(view: Page) -> int:
-    return view.locator(".labels button:not([aria-disabled=true]), .choices button:not([aria-disabled=true])").count()
+    return view.locator(".choice:not([aria-disabled=true])").count()
 
 
 def boards_and_clocks(browser: Browser, cases: Cases) -> list[str]:
@@ -194,13 +203,14 @@ def permissions(browser: Browser, cases: Cases) -> None:
         ):
             view.goto(f"{page.url}/#/check")
             stage.audits(2)
-            choice = view.locator(".labels button, .choices button").first
+            choice = view.locator(".choice").first
             choice.wait_for()
+            view.wait_for_timeout(1000)  # a touch that comes sooner was meant for the audit before
             choice.click()
             cases.expect(
                 "no permission to give feedback: said in words",
                 view,
-                lambda: "not authorized" in shown(view).lower(),
+                lambda: "may not write there" in shown(view),
                 within_s=30,
             )
 
@@ -231,9 +241,10 @@ def accounts(acl: str) -> Iterator[tuple[Path, int]]:
 
 
 def rabbitmq(browser: Browser, cases: Cases) -> None:
-    with tempfile.TemporaryDirectory() as name, Cluster(Path(name) / "rabbit") as cluster:
+    with tempfile.TemporaryDirectory() as name, Cluster(Path(name)) as cluster:
         port = cluster.nodes[0].mqtt_port
-        with PageProcess(Path(name), port) as page, staged(port) as stage, tab(browser) as view:
+        (Path(name) / "web").mkdir()
+        with PageProcess(Path(name) / "web", port) as page, staged(port) as stage, tab(browser) as view:
             view.goto(f"{page.url}/#/boards")
             cases.expect(
                 "RabbitMQ: boards appear with their next health",

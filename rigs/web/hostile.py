@@ -85,6 +85,11 @@ def main(words: list[str]) -> int:
             is_alive = page.process is not None and page.process.poll() is None
             faults += [line for line in page.log.splitlines() if "Traceback" in line or line.startswith("ERROR")]
             ana = page.login("ana")
+            site.state(DEVICE)
+            site.health(DEVICE)
+            wait_until(
+                lambda: ana.get(f"boards/{DEVICE}")["board"]["level"] not in ("stale", "offline"), "it speaks again"
+            )
             answered = ana.post(f"ask/{DEVICE}/{TRIAGE}", {"input": {"vibration_mm_s": 7.9}}).status_code
             rightful = len([message for message in heard.messages if message.topic.endswith("/request")])
     print("statuses: " + ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items())))

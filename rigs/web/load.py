@@ -40,7 +40,7 @@ APPEARS = """(text) => new Promise((done) => {
 })"""
 UNDER_POINTER = """([x, y]) => {
   const row = document.elementFromPoint(x, y)?.closest("li, tr, article");
-  return row && [row.textContent.slice(0, 40), Math.round(row.getBoundingClientRect().top)];
+  return row && [(row.querySelector("th, .answer") ?? row).textContent, Math.round(row.getBoundingClientRect().top)];
 }"""
 
 
@@ -74,6 +74,8 @@ def main(words: list[str]) -> int:
         while time.monotonic() - began < options.seconds:
             ages.append(seconds_until_shown(shown, played, number=1000 + len(ages)))
             meter.sample()
+            for device in PLAYED[1:]:
+                played.health(device)
             # Not in step with the page's polls.
             shown.wait_for_timeout(300 + 137 * (len(ages) % 7))
         share = meter.share_of_core(time.monotonic())

@@ -49,9 +49,11 @@ SCREENS = {
 }
 LANGUAGES = ("en-GB", "de-DE")
 SHOTS = {
-    "boards": "page-boards", f"board/{CRITICAL}": "page-board", "alarms": "page-alarms", "check": "page-check",
-    "answers": "page-answers", f"try/{FINE[0]}/machine-triage": "page-try",
-}  # fmt: skip
+    "boards": "page-boards",
+    f"board/{CRITICAL}": "page-board",
+    "check": "page-check",
+    f"try/{FINE[0]}/machine-triage": "page-try",
+}
 
 
 def main(words: list[str]) -> int:

@@ -138,6 +138,11 @@ class SimulatedSite:
         properties = {"MessageExpiryInterval": expiry_s} if expires else {}
         self.publish(f"{self.base(device)}/health", document, retain=True, **properties)
 
+    def signals(self, device: str, table: str, **machines: Document) -> None:
+        """machines: name to the value and the age of each signal."""
+        document = {"ts": timestamp(), "machines": machines, "left_out": 0}
+        self.publish(f"{self.base(device)}/signals/{table}", document)
+
     def alarm(self, device: str, name: str, severity: str = "critical", message: str | None = None) -> None:
         sample = self._samples["alarm/duplicate-client-id"]
         document = {"ts": timestamp(), "since": timestamp(), "severity": severity, "session": self._sessions[device]}

@@ -64,6 +64,8 @@ class Stage:
         if device == CRITICAL:
             queue = {"depth": 57, "oldest_ms": 12_000.0}
             self.site.health(device, overall="critical", reasons=["overheating"], thermal=hot, queue=queue)
+            values = {"vibration_mm_s": [7.9, 0.4], "temperature_c": [81.5, 2.0], "pressure_bar": [None, None]}
+            self.site.signals(device, "pump", M7=values)
         elif device == LIMITED:
             self.site.health(device, overall="degraded", reasons=["undervoltage"], power={"undervoltage_now": True})
         else:

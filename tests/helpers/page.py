@@ -31,7 +31,7 @@ class Person:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._client = httpx.Client(base_url=f"{url}/api/v1/", timeout=30)
+        self._client = httpx.Client(base_url=f"{url}/api/v1/", headers={"Origin": url}, timeout=30)
 
     def get(self, path: str, **query: Any) -> Any:
         """The document of an address below /api/v1."""
