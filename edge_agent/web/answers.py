@@ -198,7 +198,8 @@ class Answers(Part):
             is_retained=message.is_retained,
         )
         if b'"please_check"' in payload:
-            answer = self._ask(answer)
+            if self._ask(answer) is not answer:  # it came before
+                return
         elif b'"input"' in payload:
             self._note_input(answer)
         self._by_key[answer.key] = answer

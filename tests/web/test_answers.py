@@ -318,6 +318,7 @@ def test_the_same_question_twice_is_one_check_and_another_with_its_id_replaces_i
     bench.audit()
     bench.audit(repeat=True)
     assert bench.checks()["open"] == 1
+    assert len(bench.rows()) == 1
     key = bench.audit(input={"vibration_mm_s": 2.0})
     assert [check["key"] for check in bench.checks()["checks"]] == [key]
 
