@@ -698,6 +698,7 @@ def _tune(options: argparse.Namespace) -> int:
     _value("--port PORT", "the broker's port on 127.0.0.1 (default: a free one)", _PORT),
     _value("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
     _flag("--keep", "keeps it running until Ctrl-C"),
+    _flag("--web", "with --keep: keeps the pumps running, too, and opens the page on which people see all of it"),
     extra="engine",
 )
 def _demo(options: argparse.Namespace) -> int:
@@ -708,7 +709,11 @@ def _demo(options: argparse.Namespace) -> int:
     """
     from edge_agent.tools.demo.demo import demo
 
-    return demo(options.port, options.work, keep=options.keep)
+    if options.web and not options.keep:
+        raise OptionError("--web: requires --keep")
+    if options.web and (missing := missing_extra("web")):
+        return fail(missing)
+    return demo(options.port, options.work, keep=options.keep, web=options.web)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,9 +19,9 @@ from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
-from edge_agent.core.wording import printable
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, number_at, text_at
+from edge_agent.web.boards import escaped
 from edge_agent.web.live import Live
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
@@ -109,15 +109,15 @@ class Mark:
             "key": self.answer.key,
             "device": self.answer.device,
             "task": self.answer.task,
-            "answer": safe(self.said.get("answer", self.said.get("correct"))),
-            "by": safe(self.by),
+            "answer": escaped(self.said.get("answer", self.said.get("correct"))),
+            "by": escaped(self.by),
             "at": self.at,
             "sends_at": self.at + UNDO_S,
             "state": self.state.value,
-            "output": safe(self.output),
+            "output": escaped(self.output),
             "score": self.score,
             "is_right": self.is_right,
-            "error": safe(self.error),
+            "error": escaped(self.error),
         }
 
 
@@ -198,7 +198,8 @@ class Answers(Part):
             is_retained=message.is_retained,
         )
         if b'"please_check"' in payload:
-            answer = self._ask(answer)
+            if self._ask(answer) is not answer:  # it came before
+                return
         elif b'"input"' in payload:
             self._note_input(answer)
         self._by_key[answer.key] = answer
@@ -227,10 +228,11 @@ class Answers(Part):
                 device, task = (value if _NAME.fullmatch(value) else None for value in values[:2])
                 return _Origin(device if topics is every else None, task, is_reply_topic)
         owners = {owner for pattern, owners in self._publish.items() if matches(pattern, topic) for owner in owners}
-        if len(owners) == 1:
-            return _Origin(*owners.pop(), True)
-        is_known = bool(owners) or matches(self._shared_replies, topic)
-        return _Origin(None, None, True) if is_known else None
+        if not owners and not matches(self._shared_replies, topic):
+            return None
+        # Several boards may publish there.
+        devices, tasks = ({owner[place] for owner in owners} for place in (0, 1))
+        return _Origin(_only(devices), _only(tasks), is_reply_topic=True)
 
     def _ask(self, answer: Answer) -> Answer:
         """Takes a reply that may ask to be checked. Gives the same question if it came before."""
@@ -274,7 +276,7 @@ class Answers(Part):
     def last_input(self, target: str, task: str) -> Any:
         """The input that came last with an answer of a board, or `pool/NAME`; None if none did."""
         payload = self._last_inputs.get((target, task))
-        return None if payload is None else safe(object_or_empty(payload).get("input"))
+        return None if payload is None else escaped(object_or_empty(payload).get("input"))
 
     def task_of(self, answer: Answer) -> Document:
         """What `info` says of the answer's task; empty while it is unknown."""
@@ -321,12 +323,12 @@ class Answers(Part):
             "task": answer.task,
             "kind": text_at(task, "kind"),
             "at": answer.at,
-            "id": safe(document.get("id")),
-            "machine": safe(text_at(document, "machine")),
-            "input": safe(document.get("input")),
-            "labels": safe(_labels(task)),
-            "unit": safe(text_at(task, "unit")),
-            "unusual": unusual and safe({name: unusual.get(name) for name in ("rarity", "because")}),
+            "id": escaped(document.get("id")),
+            "machine": escaped(text_at(document, "machine")),
+            "input": escaped(document.get("input")),
+            "labels": escaped(_labels(task)),
+            "unit": escaped(text_at(task, "unit")),
+            "unusual": unusual and escaped({name: unusual.get(name) for name in ("rarity", "because")}),
         }
 
     def _needs(self, device: str | None, task: str | None) -> list[Document]:
@@ -363,9 +365,13 @@ class Answers(Part):
         if self._without_input:
             tasks = ", ".join(sorted(self._without_input)[:5])
             return f'audits come without their input and cannot be judged: set `echo_input = "audits"` for {tasks}'
-        if self._heard_at is None:
-            return "no answer heard since this page started. May the account `web` read there?"
-        return None
+        return self._silence()
+
+    def _silence(self) -> str | None:
+        """What may be wrong if no answer was ever heard."""
+        if self._heard_at is not None:
+            return None
+        return "no answer heard since this page started. May the account `web` read there?"
 
     def rows(self, after: int | None, device: str | None, task: str | None) -> Document:
         """The answer to `GET /api/v1/answers`: the newest first."""
@@ -382,7 +388,12 @@ class Answers(Part):
                     skipped += 1
         if since is not None and device is None and task is None:
             skipped = self._count - since - len(rows)  # also those that are no longer kept
-        return {"cursor": self._count, "rows": rows, "skipped": 0 if since is None else skipped}
+        return {
+            "cursor": self._count,
+            "rows": rows,
+            "skipped": 0 if since is None else skipped,
+            "reason": self._silence(),
+        }
 
     def _row(self, answer: Answer) -> Document:
         document, task = answer.document(), self.task_of(answer)
@@ -397,15 +408,15 @@ class Answers(Part):
             "device": answer.device,
             "task": answer.task,
             "kind": text_at(task, "kind"),
-            "machine": safe(text_at(document, "machine")),
-            "id": safe(document.get("id")),
-            "status": safe(text_at(document, "status") or "ok"),
-            "output": None if is_hidden else safe(output),
+            "machine": escaped(text_at(document, "machine")),
+            "id": escaped(document.get("id")),
+            "status": escaped(text_at(document, "status") or "ok"),
+            "output": None if is_hidden else escaped(output),
             "score": None if is_hidden else _score(document, output),
-            "degraded": safe(degraded[:MAX_ROWS]) if isinstance(degraded, list) and not is_hidden else [],
-            "input": safe(document.get("input")),
-            "labels": safe(_labels(task)),
-            "error": safe({name: text_at(error, name) for name in ("code", "message")}) if error else None,
+            "degraded": escaped(degraded[:MAX_ROWS]) if isinstance(degraded, list) and not is_hidden else [],
+            "input": escaped(document.get("input")),
+            "labels": escaped(_labels(task)),
+            "error": escaped({name: text_at(error, name) for name in ("code", "message")}) if error else None,
             "is_open_audit": is_blind,
             "mark": None if answer.mark is None else answer.mark.state.value,
             "can_mark": not is_hidden and self._mark_fault(answer, document) is None,
@@ -498,15 +509,8 @@ class Answers(Part):
             meant[0].is_judged = True
 
 
-def safe(value: Any) -> Any:
-    """A value from the bus for the page: control and bidirectional characters are escaped."""
-    if isinstance(value, str):
-        return value if value.isprintable() else printable(value)
-    if isinstance(value, dict):
-        return {safe(name): safe(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [safe(item) for item in value]
-    return value
+def _only(names: set[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 else None
 
 
 def _named(pattern: re.Pattern[bytes], head: bytes) -> str | None:
@@ -555,9 +559,9 @@ def _checked(said: Document, task: Document) -> Document:
     answer, labels = said["answer"], _labels(task)
     if labels is not None:
         # The page shows labels with control characters escaped.
-        label = next((label for label in labels if answer in (label, safe(label))), None)
+        label = next((label for label in labels if answer in (label, escaped(label))), None)
         if label is None:
-            raise ProblemError(400, "invalid", f"answer: should be one of {', '.join(safe(labels))}")
+            raise ProblemError(400, "invalid", f"answer: should be one of {', '.join(escaped(labels))}")
         return {"answer": label}
     if text_at(task, "kind") == "unusual":
         if not isinstance(answer, str) or not answer.strip() or len(answer) > _MAX_WORDS:

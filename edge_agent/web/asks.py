@@ -8,7 +8,6 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -62,6 +61,8 @@ class _Ask:
 
 
 class Asks(Part):
+    """`Answers` subscribes to all topics of replies: a broker may deliver twice what two filters match."""
+
     def __init__(self, live: Live) -> None:
         self._live = live
         self._prefix = ask_reply_topic(live.root, f"web-{secrets.token_hex(8)}")
@@ -74,10 +75,6 @@ class Asks(Part):
             Route("/api/v1/ask/pool/{pool}/{task}", self._handle, methods=["POST"]),
             Route("/api/v1/ask/{device}/{task}", self._handle, methods=["POST"]),
         ]
-
-    @property
-    def filters(self) -> Iterable[str]:
-        return (f"{self._prefix}/+", *self._responses)
 
     async def _handle(self, request: Request) -> Response:
         names, body = request.path_params, await request.body()

@@ -4,7 +4,7 @@ A cursor counts changes. It starts at the process's start, so the cursor of anot
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,7 @@ class Boards:
                 self._gone.pop(row.device, None)
                 board = self._boards[row.device] = _Board(level=level, since=None if is_first else wall)
             elif board.level != level:
-                board.level, board.since = level, wall
+                board.level, board.since = level, None if is_first else wall
             board.health_at = _health_at(row, wall, board.health_at)
             document = _board_document(row, board, open_checks[row.device])
             if document != board.document:
@@ -126,13 +126,13 @@ def escaped(value: Any) -> Any:
     return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
-def board_details(row: Row, promise: Callable[[str, str], Document | None]) -> Document:
-    """What only the screen of a board shows: its documents and tasks.
+def board_details(row: Row, promises: Mapping[str, Document | None]) -> Document:
+    """What only the screen of a board shows: its documents and tasks. It may take a while, and needs no lock.
 
     Args:
-        promise: What a task's promise still takes, by board and task.
+        promises: What the promise of each task still takes.
     """
-    return {"document": escaped(row_document(row)), "tasks": [_task(row, *task, promise) for task in tasks_of(row)]}
+    return {"document": escaped(row_document(row)), "tasks": [_task(row, *task, promises) for task in tasks_of(row)]}
 
 
 def tasks_of(row: Row) -> list[tuple[str, Document]]:
@@ -142,7 +142,7 @@ def tasks_of(row: Row) -> list[tuple[str, Document]]:
     return [(name, task) for name, task in named if isinstance(task, dict)]
 
 
-def _task(row: Row, name: str, task: Document, promise: Callable[[str, str], Document | None]) -> Document:
+def _task(row: Row, name: str, task: Document, promises: Mapping[str, Document | None]) -> Document:
     accuracy = row.health.get("accuracy")
     entry = accuracy.get(name) if isinstance(accuracy, dict) else None
     labels = task.get("labels")
@@ -153,7 +153,7 @@ def _task(row: Row, name: str, task: Document, promise: Callable[[str, str], Doc
         "publish": _printable(text_at(task, "publish")),
         **{key: number_at(task, key) for key in ("audit_rate", "min_accuracy", "confidence")},
         "accuracy": escaped(entry) if isinstance(entry, dict) else None,
-        "promise": promise(row.device, name),
+        "promise": promises.get(name),
     }
 
 

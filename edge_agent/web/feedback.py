@@ -83,8 +83,13 @@ class Feedback(Part):
 
     def _silence_words(self, mark: Mark) -> str:
         row = self._live.rows.get(mark.answer.device or "")
-        why = f"the board is {row.level.name.lower()}" if row and row.level in _SILENT else None
-        return f"no result within {RESULT_S:.0f} s: {why or 'may the account `web` write there?'}"
+        if not self._live.is_connected:
+            why = "the connection to the broker was lost"
+        elif row is not None and row.level in _SILENT:
+            why = f"the board is {row.level.name.lower()}"
+        else:
+            why = "may the account `web` write there?"
+        return f"no result within {RESULT_S:.0f} s: {why}"
 
     def sent(self, number: int, result: PublishResult) -> None:
         """A broker of MQTT 5 says at once that it refuses a message."""

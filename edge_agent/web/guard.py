@@ -109,6 +109,8 @@ class Guard:
         try:
             self._check(scope)
             body = None if scope["method"] in _READS else await _read_body(Headers(scope=scope), receive)
+        except _GoneError:
+            return
         except ProblemError as problem:
             response = problem.response()
             # What is left of the body would be taken for the next request.
@@ -159,8 +161,12 @@ def _is_in(address: Address, networks: Iterable[Network]) -> bool:
     return any((mapped or address) in network for network in networks)
 
 
+class _GoneError(Exception):
+    """Nobody waits for a response."""
+
+
 async def _read_body(headers: Headers, receive: Receive) -> bytes:
-    """The whole body, which is bounded in length and time. Raises ProblemError."""
+    """The whole body, which is bounded in length and time. Raises ProblemError, _GoneError."""
     too_long = ProblemError(413, "too_long", f"a body may have at most {MAX_BODY_BYTES} bytes")
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > MAX_BODY_BYTES:
@@ -171,7 +177,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ProblemError(400, "invalid", "the body has ended early")
+                    raise _GoneError
                 chunks.append(message.get("body", b""))
                 size += len(chunks[-1])
                 if size > MAX_BODY_BYTES:

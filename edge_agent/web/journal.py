@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -186,6 +187,15 @@ class Journal:
             if device in (None, entry.device) and (not what or entry.what in what)
         )
         return list(islice(entries, limit))
+
+    def changes(self) -> Iterator[Entry]:
+        """All changes of levels and alarms, oldest first. They are not all in memory at a time."""
+        for path in self._files():
+            with suppress(OSError), path.open("rb") as file:
+                for line in file:
+                    entry = _entry_of(line) if b'"level"' in line or b'"alarm' in line else None
+                    if entry is not None and entry.what in ("level", "alarm", "alarm-end"):
+                        yield entry
 
     def _entries(self, since: float | None, until: float | None, needle: bytes) -> Iterator[Entry]:
         for path in reversed(self._files()):

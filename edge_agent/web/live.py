@@ -25,7 +25,7 @@ MAX_BOARDS = 1000
 _TURN_S = 0.1
 _TICK_S = 0.25
 _ROWS_S = 0.5
-# After a connection, what the broker retains comes at once; until then there are no boards, which is not so.
+# After a connection, what the broker retains comes at once; until then there are fewer boards than there are.
 _RETAINED_S = 1.0
 _STOP_S = 2.0
 
@@ -77,7 +77,6 @@ class Live:
         return self._feed.client.is_connected
 
     def start(self) -> None:
-        self._notes.restore()
         self.journal.start(time.time())
         self._thread.start()
 
@@ -102,7 +101,7 @@ class Live:
         if not self.is_connected:
             hint = None
         elif not self.rows and self._is_settled(time.monotonic()):
-            hint = feed.no_boards_text
+            hint = feed.no_boards_text.removesuffix(" (--wait 15)")
         elif feed.is_full:
             hint = f"there are more than {MAX_BOARDS} boards: the others are not shown"
         else:
@@ -121,6 +120,7 @@ class Live:
 
     def _run(self) -> None:
         try:
+            self._notes.restore()
             with self._feed.client:
                 self._serve()
         except Exception:
@@ -177,20 +177,22 @@ class Live:
         self._feed.subscribe()
         if self._connected_at is None or now - self._connected_at < _RETAINED_S:
             return
-        rows = self._feed.rows
-        self.take_rows(rows, wall)
-        if self._is_settled(now):
+        rows, is_settled = self._feed.rows, self._is_settled(now)
+        if len(rows) < len(self.rows) and not is_settled:
+            return
+        self.take_rows(rows, wall, is_first=not self._has_settled)
+        if is_settled:
             self._has_settled = True
             self._notes.update(rows, wall, gets_retained=self._feed.gets_retained)
 
-    def take_rows(self, rows: Sequence[Row], wall: float) -> None:
+    def take_rows(self, rows: Sequence[Row], wall: float, *, is_first: bool = False) -> None:
         """Makes these the boards of now, worst first."""
         self.rows.clear()
         self.rows.update((row.device, row) for row in rows)
         self.boards.update(
             rows,
             wall,
-            is_first=not self._has_settled,
+            is_first=is_first,
             open_checks={row.device: self.open_checks(row.device) for row in rows},
             alarms_last_hour=self.journal.alarms_since(wall - 3600),
         )

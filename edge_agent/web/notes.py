@@ -32,7 +32,7 @@ class Notes:
 
     def restore(self) -> None:
         """Takes what earlier processes wrote."""
-        for entry in reversed(self._journal.read(what=frozenset({"level", "alarm", "alarm-end"}), limit=1_000_000)):
+        for entry in self._journal.changes():
             if entry.device is None or entry.name is None:
                 continue
             known = self._known(entry.device)

@@ -9,8 +9,9 @@ from starlette.routing import Route
 
 from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import MAX_CHECKS, Answers, Mark, safe
+from edge_agent.web.answers import MAX_CHECKS, Answers, Mark
 from edge_agent.web.asks import Asks
+from edge_agent.web.boards import escaped
 from edge_agent.web.feedback import Feedback
 from edge_agent.web.live import Live
 from edge_agent.web.problem import json_response, object_of, text_of
@@ -96,8 +97,8 @@ def _targets_of(live: Live, answers: Answers) -> list[Document]:
             "tasks": [
                 {
                     "name": name,
-                    "kind": safe(text_at(task, "kind")),
-                    "labels": safe(task.get("labels")),
+                    "kind": escaped(text_at(task, "kind")),
+                    "labels": escaped(task.get("labels")),
                     "input": answers.last_input(target, name),
                 }
                 for name, task in tasks.items()

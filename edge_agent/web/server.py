@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,12 +21,15 @@ from edge_agent.core.strict_json import number_of
 from edge_agent.core.wording import printable, shown
 from edge_agent.tools.watch.site import Row
 from edge_agent.tools.watch.table import site_view
-from edge_agent.web.boards import board_details
+from edge_agent.web.boards import board_details, tasks_of
 from edge_agent.web.guard import Door, Guard
 from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
 from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
 from edge_agent.web.sessions import Access, Sessions, author_of
+from edge_agent.web.signals import signals_document
+
+log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 _DAY_S = 86_400
@@ -81,9 +85,11 @@ class _Site:
         with live.lock:
             row = self._row(request.path_params["device"])
             board = live.boards.document(row.device)
-            details = board_details(row, live.promise)
-            signals = live.signals.of_board(row)
+            promises = {name: live.promise(row.device, name) for name, _ in tasks_of(row)}
+            heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
+        # A board may send a megabyte, which takes a while to escape.
+        details, signals = await asyncio.to_thread(lambda: (board_details(row, promises), signals_document(row, heard)))
         journal = [entry.as_json() for entry in entries]
         return json_response({"now": now, "board": board, **details, "signals": signals, "journal": journal})
 
@@ -178,5 +184,6 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
     return problem.response()
 
 
-async def _internal(_request: Request, _error: Exception) -> Response:
+async def _internal(request: Request, error: Exception) -> Response:
+    log.error("a request has failed: %s %s", request.method, shown(request.url.path), exc_info=error)
     return ProblemError(500, "internal", "this is a fault of edge-agent web; its log says more").response()

@@ -13,6 +13,8 @@ from edge_agent.web.parts import Part
 _MAX_TABLES = 16
 _MAX_MACHINES, _MAX_VALUES = 256, 64
 _MAX_BYTES = 64 * 1024
+# By table, when its newest message came, in seconds since 1970, and its payload.
+Heard = dict[str, tuple[float, bytes]]
 
 
 class Signals(Part):
@@ -21,7 +23,7 @@ class Signals(Part):
     def __init__(self, root: str, site: str, rows: Mapping[str, Row]) -> None:
         self._filter = Topics(root, site, "+").signals("+")
         self._rows = rows
-        self._tables: dict[str, dict[str, tuple[float, bytes]]] = {}
+        self._tables: dict[str, Heard] = {}
 
     @property
     def filters(self) -> Iterable[str]:
@@ -42,12 +44,15 @@ class Signals(Part):
         if len(self._tables) > len(self._rows):
             self._tables = {device: tables for device, tables in self._tables.items() if device in self._rows}
 
-    def of_board(self, row: Row) -> list[Document]:
-        """Also the tables that the board's health names but that were not heard yet: `at` is null."""
-        heard = self._tables.get(row.device, {})
-        known = row.health.get("signals")
-        names = sorted({*heard, *(texts_at(row.health, "signals") if isinstance(known, dict) else ())})[:_MAX_TABLES]
-        return [_table(name, heard.get(name), known) for name in names]
+    def heard_of(self, device: str) -> Heard:
+        return dict(self._tables.get(device, {}))
+
+
+def signals_document(row: Row, heard: Heard) -> list[Document]:
+    """A board's tables, also those that its health names but that were not heard yet: `at` is null. Needs no lock."""
+    known = row.health.get("signals")
+    names = sorted({*heard, *(texts_at(row.health, "signals") if isinstance(known, dict) else ())})[:_MAX_TABLES]
+    return [_table(name, heard.get(name), known) for name in names]
 
 
 def _table(name: str, message: tuple[float, bytes] | None, known: Any) -> Document:

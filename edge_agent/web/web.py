@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.state_lock import StateInUseError, locked
@@ -36,6 +37,7 @@ DEFAULT_LISTEN = "127.0.0.1:8780"
 # Of all viewers together: browsers keep two or three open.
 _MAX_CONNECTIONS = 512
 _KEEP_ALIVE_S = 15
+_FIRST_REQUEST_S = 10.0
 _STOP_S = 1
 _BACKLOG = 128
 
@@ -45,6 +47,8 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
     door, port = door_of(options)
     users = _users_of(options)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
+    # It warns of each request that is no HTTP; failures of our own are logged in `server`.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     folder = options.data or _default_folder(bus.site)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,6 +136,18 @@ def door_of(options: argparse.Namespace) -> tuple[Door, int]:
     return door, int(port)
 
 
+class _Protocol(H11Protocol):
+    """Closes a connection that brings no request: uvicorn would keep it, and so many that nobody else comes in."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_FIRST_REQUEST_S, self._close_unless_asked)
+
+    def _close_unless_asked(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to `_serve`: uvicorn would end the process by the signal instead of with an exit code."""
 
@@ -185,7 +201,7 @@ def _entry_of(mark: Mark) -> Entry:
 def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,6 +1,7 @@
 """The files of examples/ load, and their clients are answered by an agent that runs examples/pump-triage.toml."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,15 +10,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jinja2
 import pytest
 
 from edge_agent.loader import config_hints, load_config
 from edge_agent.signals.signal_table import new_table
 from edge_agent.tools.demo.broker import free_port
-from tests.conftest import NO_MOSQUITTO
+from tests.conftest import NO_MOSQUITTO, needs
 from tests.helpers.client import Client
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import EDGE_AGENT, Mosquitto, wait_until
 from tests.helpers.site import online
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -106,8 +108,8 @@ def test_the_sketch_publishes_readings_and_prints_the_answers(port: int, tmp_pat
         running.kill()  # it would end by itself at the next reading, 10 s later
 
 
-def nodes_of_node_red() -> dict[str, dict[str, Any]]:
-    return {node["id"]: node for node in json.loads((EXAMPLES / "node-red" / "pump-triage.json").read_text("utf-8"))}
+def nodes_of_node_red(name: str = "pump-triage") -> dict[str, dict[str, Any]]:
+    return {node["id"]: node for node in json.loads((EXAMPLES / "node-red" / f"{name}.json").read_text("utf-8"))}
 
 
 def test_the_flow_of_node_red_is_wired() -> None:
@@ -129,6 +131,54 @@ def test_the_buttons_of_node_red_ask_and_mark_the_answer(port: int) -> None:
             told = client.wait(nodes[listener]["topic"])[-1].json
             assert (told["id"], told["status"]) == ("check-1", "ok")
         assert told["data"]["answer"] == "Cavitation"
+
+
+@pytest.fixture
+def web(port: int, tmp_path: Path) -> Iterator[str]:
+    """The address of a page that shows the board."""
+    bus = ("--host", "127.0.0.1", "--port", str(port), "--site", "hall1")
+    command = [*EDGE_AGENT, "web", *bus, "--listen", "127.0.0.1:0", "--data", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[-1].rstrip("/")
+            wait_until(
+                lambda: "board1" in httpx.get(f"{address}/api/v1/changes").json().get("order", []),
+                "the page shows the board",
+            )
+            yield address
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+@needs("curl", "curl")
+def test_curl_asks_over_http(web: str) -> None:
+    def ask(task: str) -> subprocess.CompletedProcess[str]:
+        script = EXAMPLES / "curl" / "ask.sh"
+        return subprocess.run(
+            [script, "board1", task, READING],
+            env={**os.environ, "WEB": web},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert json.loads(ask("pump-triage").stdout)["output"] in LABELS
+    refused = ask("nosuch")
+    assert refused.returncode
+    assert json.loads(refused.stdout)["error"]["code"] == "unknown_task"
+
+
+def test_node_red_asks_over_http(web: str) -> None:
+    nodes = nodes_of_node_red("ask-over-http")
+    assert {target for node in nodes.values() for wires in node.get("wires", []) for target in wires} <= set(nodes)
+    ask = nodes["ask"]
+    headers = {header["keyValue"]: header["valueValue"] for header in ask["headers"]}
+    url = ask["url"].replace("http://localhost:8780", web)
+    reply = httpx.request(ask["method"], url, content=nodes["reading"]["payload"], headers=headers)
+    assert reply.status_code == 200
+    assert reply.json()["output"] in LABELS
 
 
 def test_home_assistant_would_mark_the_last_answer(port: int) -> None:

@@ -16,7 +16,7 @@ from rigs.deploy.fleet import Broker
 from tests.examples.test_examples import EXAMPLES, LABELS, pump_triage
 from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, wait_until
+from tests.helpers.processes import EDGE_AGENT, AgentProcess, wait_until
 from tests.helpers.site import StartSite
 from tests.test_monitoring import EXPORTER, FOLDER, METRICS, NUMBERS, RULES, at, expressions, health
 
@@ -65,6 +65,27 @@ def test_node_red_shows_the_label_and_marks_an_answer(tmp_path: Path) -> None:
                 with urllib.request.urlopen(f"http://127.0.0.1:{red_port}/inject/{button}", b"", timeout=5) as done:
                     assert done.status == 200
                 wait_until(lambda told=told: told in log.read_text("utf-8"), told, 20)
+
+
+def test_node_red_asks_over_http(tmp_path: Path) -> None:
+    log, web_log = tmp_path / "node-red.log", tmp_path / "web.log"
+    web_port, red_port = free_port(), free_port()
+    with pump_triage(tmp_path) as port:
+        bus = ("--host", "127.0.0.1", "--port", str(port), "--site", "hall1", "--data", tmp_path)
+        flow = (EXAMPLES / "node-red" / "ask-over-http.json").read_text("utf-8").replace(":8780", f":{web_port}")
+        (tmp_path / "flow.json").write_text(flow, encoding="utf-8")
+        red = ("node", NODE / "node_modules/node-red/red.js", "--userDir", tmp_path, "--port", str(red_port))
+        with (
+            program(*EDGE_AGENT, "web", *bus, "--listen", f"127.0.0.1:{web_port}", output=web_log),
+            program(*red, tmp_path / "flow.json", output=log),
+        ):
+            wait_until(lambda: "board1" in get(f"http://127.0.0.1:{web_port}/api/v1/changes"), "the board", 30)
+            wait_until(lambda: "Started flows" in log.read_text("utf-8"), "Node-RED", 60)
+            with urllib.request.urlopen(f"http://127.0.0.1:{red_port}/inject/reading", b"", timeout=5) as done:
+                assert done.status == 200
+            wait_until(
+                lambda: any(f"[debug:label] {label}" in log.read_text("utf-8") for label in LABELS), "a label", 20
+            )
 
 
 def get(url: str) -> str:

@@ -138,13 +138,15 @@ def test_no_result_within_five_seconds_is_said_and_the_audit_is_asked_again() ->
     assert (bench.marks()[0]["state"], bench.checks()["open"]) == ("kept", 0)
 
 
-def test_no_result_of_a_board_that_is_offline_names_that_cause() -> None:
+@pytest.mark.parametrize("why", ["the board is offline", "the connection to the broker was lost"])
+def test_no_result_of_a_board_that_is_offline_or_without_a_broker_names_that_cause(why: str) -> None:
     bench = Bench()
     bench.judge(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
+    bench.live.is_up = "board" in why
     bench.board("press-04", BoardLevel.OFFLINE)
     bench.tick(5.5)
-    assert bench.marks()[0]["error"] == "no result within 5 s: the board is offline"
+    assert bench.marks()[0]["error"] == f"no result within 5 s: {why}"
 
 
 def test_a_board_that_no_longer_has_the_answer_closes_the_audit() -> None:
@@ -205,7 +207,9 @@ def test_audits_without_their_input_are_not_offered_and_the_page_says_what_is_mi
     ],
 )
 def test_an_empty_list_says_why(tasks: dict[str, Any], words: str) -> None:
-    assert words in Bench(tasks).checks()["reason"]
+    bench = Bench(tasks)
+    assert words in bench.checks()["reason"]
+    assert "no answer heard" in bench.browser.get("/api/v1/answers").json()["reason"]
 
 
 def test_a_list_that_is_worked_off_needs_no_reason() -> None:
@@ -292,6 +296,9 @@ def test_an_answer_on_a_topic_of_the_plant_is_known_by_what_info_says() -> None:
     assert (row["device"], row["task"], row["output"], row["can_mark"]) == ("press-04", "label", "bearing fault", False)
     bench.hear("plant/pump-1/other", b"bearing fault")
     assert len(bench.rows()) == 1
+    bench.board("press-05")
+    bench.hear("plant/pump-1/label", b"bearing fault")
+    assert (bench.rows()[0]["device"], bench.rows()[0]["task"]) == (None, "label")
 
 
 def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:
@@ -311,6 +318,7 @@ def test_the_same_question_twice_is_one_check_and_another_with_its_id_replaces_i
     bench.audit()
     bench.audit(repeat=True)
     assert bench.checks()["open"] == 1
+    assert len(bench.rows()) == 1
     key = bench.audit(input={"vibration_mm_s": 2.0})
     assert [check["key"] for check in bench.checks()["checks"]] == [key]
 

@@ -94,8 +94,11 @@ def test_a_stale_board_has_no_figures() -> None:
     assert (row["queue"], row["soc_c"], row["watts"]) == (None, None, None)
 
 
-def test_the_begin_of_a_level_is_known_once_it_has_changed() -> None:
-    page = page_of("a")
+def test_the_begin_of_a_level_is_known_unless_it_began_before_the_process() -> None:
+    page = Page()
+    for message in of_board("a"):
+        page.site.receive(message, time.time())  # type: ignore[arg-type]
+    page.live.take_rows(page.site.rows(time.monotonic()), time.time(), is_first=True)
     assert page.changes()["boards"][0]["since"] is None
     before = time.time()
     page.hear(said("a/health", boards.health(at=time.time(), overall="degraded", reasons=["thermal"])))

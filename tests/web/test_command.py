@@ -101,6 +101,29 @@ def test_it_ends_within_two_seconds_also_while_browsers_are_connected(tmp_path: 
         assert page.process.communicate()[1] == ""
 
 
+def test_a_connection_that_brings_no_request_is_closed(tmp_path: Path) -> None:
+    with web(tmp_path, free_port()) as page:
+        silent, slow = (socket.create_connection(("127.0.0.1", page.port)) for _ in range(2))
+        with silent, slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            for connection in (silent, slow):
+                connection.settimeout(30)
+                assert connection.recv(1) == b""
+
+
+def test_what_is_no_http_is_neither_answered_nor_logged(tmp_path: Path) -> None:
+    start = b"POST /api/v1/seen HTTP/1.1\r\nHost: localhost\r\nX-Edge-Agent: 1\r\nContent-Type: application/json\r\n"
+    with web(tmp_path, free_port()) as page:
+        for request in (b"\x16\x03\x01 nonsense\r\n\r\n", start + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n"):
+            with socket.create_connection(("127.0.0.1", page.port)) as connection:
+                connection.sendall(request)
+                connection.settimeout(30)
+                answer = connection.makefile("rb").read()
+            assert not answer or answer.startswith(b"HTTP/1.1 400 ")
+        page.process.terminate()
+        assert page.process.communicate()[1] == ""
+
+
 def test_the_journal_of_the_next_process_names_the_time_without_one(tmp_path: Path) -> None:
     with web(tmp_path, free_port()) as page:
         page.process.kill()

@@ -109,6 +109,18 @@ def test_a_body_is_bounded_whatever_it_says_of_its_length() -> None:
     assert page.client.post("/api/v1/seen", content=chunks(), headers=headers).status_code == 413
 
 
+@pytest.mark.expects_warning
+def test_a_fault_of_ours_tells_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
+    page = Page()
+    page.live.boards = None  # type: ignore[assignment]
+    response = page.client.get("/api/v1/changes")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal"
+    assert "NoneType" not in response.text
+    assert "Content-Security-Policy" in response.headers
+    assert "NoneType" in caplog.text
+
+
 def test_headers_and_queries_are_bounded() -> None:
     client = Page().client
     assert client.get("/", headers={"X-Padding": "x" * 20_000}).status_code == 431

@@ -1,6 +1,7 @@
 """`edge-agent demo`: broker, converter, agent and sensors on this machine; prints their messages as tables."""
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -8,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import webbrowser
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ READINGS = "plant/+/reading"
 PUMPS = (TopicPump("pump-1"), TopicPump("pump-2"), SparkplugPump("pump-3"), Pump("pump-4"))
 READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
+# On the page: the seconds between two readings, and the share of pump-4's answers that a person is asked to check.
+INTERVAL_S, AUDIT_RATE = 2.0, 0.5
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
 # A question that the model was not trained for. Corrections teach the board.
@@ -75,7 +79,7 @@ class _Sensors:
         return self.received[topic].pop(0)
 
 
-def demo(port: int | None, work: Path | None, *, keep: bool) -> int:
+def demo(port: int | None, work: Path | None, *, keep: bool, web: bool = False) -> int:
     """Runs the demonstration; returns 0 if every reading was answered `ok`."""
     # Closing the terminal ends it as Ctrl-C does, with its agent and its broker.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -83,7 +87,7 @@ def demo(port: int | None, work: Path | None, *, keep: bool) -> int:
     try:
         bundle = convert_checkpoint(_work_folder(work))
         with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder:
-            return _run(bundle, Path(folder), port, keep=keep)
+            return _run(bundle, Path(folder), port, keep=keep, web=web)
     except (DemoError, BrokerError, OSError) as error:
         return fail(str(error))
     except KeyboardInterrupt:
@@ -137,8 +141,11 @@ def _is_converted(bundle: Path) -> bool:
     return bool(source == here)
 
 
-def _config(bundle: Path, port: int) -> str:
-    """The configuration of the demonstration's agent, as a user would write it."""
+def _config(bundle: Path, port: int, *, web: bool = False) -> str:
+    """The configuration of the demonstration's agent, as a user would write it.
+
+    web: a person answers its audits on the page.
+    """
     system = json.dumps(tasks()[TRIAGE]["system"])
     lines = [
         f"state_dir = {json.dumps(str(bundle.parent / 'state'))}",
@@ -159,14 +166,15 @@ def _config(bundle: Path, port: int) -> str:
             lines += ['schema = "diagnosis.schema.json"']
         if name == TRIAGE:
             lines += [f'subscribe = ["{READINGS}"]', 'publish = "plant/{1}/triage"']
+            lines += ['echo_input = "all"', f"audit_rate = {AUDIT_RATE}"] if web else []
         elif name in joined:
             lines += [f'signals = "{joined[name]}"', f"template = '{pumps.template()}'"]
-            lines += ['publish = "plant/{machine}/triage"']
+            lines += ['publish = "plant/{machine}/triage"', *(['echo_input = "all"'] if web else [])]
     lines += pumps.signals_tables()
     return "\n".join(lines) + "\n"
 
 
-def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
+def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool) -> int:
     """Configuration and logs are in the folder."""
     # The agent's measurements are kept for the next demonstration, but not what it has learned or heard.
     state = bundle.parent / "state"
@@ -175,7 +183,7 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
     broker = start_broker(port, folder)
     try:
         config = folder / "config.toml"
-        config.write_text(_config(bundle, broker.port), encoding="utf-8")
+        config.write_text(_config(bundle, broker.port, web=web), encoding="utf-8")
         schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
         (folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
         _print(f"broker     {broker.name} on 127.0.0.1:{broker.port}")
@@ -190,7 +198,9 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool) -> int:
             are_all_ok &= _learning(sensors)
             _print_health(sensors)
             if keep:
-                _stay_up(agent, config, broker)
+                _print_commands(config, broker)
+                with _page(broker.port, folder) if web else nullcontext():
+                    _stay_up(agent, sensors if web else None)
             return 0 if are_all_ok else 1
     finally:
         broker.stop()
@@ -351,7 +361,7 @@ def _print_health(sensors: _Sensors) -> None:
     )
 
 
-def _stay_up(agent: subprocess.Popen[bytes], config: Path, broker: Broker) -> None:
+def _print_commands(config: Path, broker: Broker) -> None:
     reading = chosen_readings()[0].payload
     options = f"-V 5 -p {broker.port}"
     _print(f"\nIt stays up until Ctrl-C. Its configuration is {config}. In another terminal:")
@@ -361,9 +371,40 @@ def _stay_up(agent: subprocess.Popen[bytes], config: Path, broker: Broker) -> No
     _print(f"  mosquitto_rr {options} -q 1 -t {TOPICS.request(TRIAGE)} -e {TOPICS.root}/reply/me -m '{reading}'")
     _print(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
     _print(f"  edge-agent watch --config {config}")
+
+
+@contextmanager
+def _page(port: int, folder: Path) -> Iterator[None]:
+    """The page of this site, in the browser where there is a screen. Raises DemoError."""
+    command = [sys.executable, "-m", "edge_agent", "web", "--host", "127.0.0.1", "--port", str(port), "--site", SITE]
+    page = subprocess.Popen([*command, "--data", str(folder / "page")], stdout=subprocess.PIPE, text=True)
     try:
-        code = agent.wait()
-    except KeyboardInterrupt:  # a terminal sends Ctrl-C to the agent, too
-        _print("")
-        return
-    raise DemoError(f"the agent has ended with {code}")
+        assert page.stdout is not None
+        if not (line := page.stdout.readline()):
+            raise DemoError("the page did not start")
+        address = line.split()[-1]
+        _print(f"\nThe page is at {address}; it asks you to check answers about pump-4.")
+        if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+            webbrowser.open(address)
+        yield
+    finally:
+        page.terminate()
+        page.wait()
+
+
+def _stay_up(agent: subprocess.Popen[bytes], sensors: _Sensors | None) -> None:
+    """Until Ctrl-C. sensors: their pumps go on publishing. Raises DemoError."""
+    readings = itertools.cycle(row.payload for row in held_out() if row.variant == "standard")
+    pumps = itertools.cycle(PUMPS)
+    with suppress(KeyboardInterrupt):  # a terminal sends Ctrl-C to the agent, too
+        for cycle in itertools.count(READINGS_PER_PUMP + 1):
+            with suppress(subprocess.TimeoutExpired):
+                code = agent.wait(INTERVAL_S)
+                raise DemoError(f"the agent has ended with {code}")
+            if sensors is not None:
+                pump = next(pumps)
+                reading = {**json.loads(next(readings)), "machine": pump.name}
+                sensors.publish(pump.publications(json.dumps(reading), cycle))
+                for _ in sensors.client.messages(0):  # nobody waits for them
+                    pass
+    _print("")

@@ -5,17 +5,15 @@ import { h } from "./dom.js";
 import { journalList } from "./journal.js";
 import { live } from "./live.js";
 import { alarmAdvice, boardAddress, link, note, severityMark, since } from "./show.js";
+import { source } from "./source.js";
 import { t } from "./words.js";
 
-const AGAIN_AFTER_S = 10;
+const AGAIN_AFTER_MS = 10_000;
 const MAX_ENTRIES = 500;
 const WHATS = ["alarm", "level", "event", "feedback", "seen"];
 
 export function alarmsScreen({ route, redraw }) {
   let entries = null;
-  let trouble = null;
-  let asked = -Infinity;
-  let askedFor = null;
 
   // What the address asks for, as values of the request.
   function wish() {
@@ -27,18 +25,12 @@ export function alarmsScreen({ route, redraw }) {
     return { ...values, day: null, from: start.getTime() / 1000, to: end.getTime() / 1000 };
   }
 
-  async function read() {
-    asked = performance.now() / 1000;
-    askedFor = route().hash;
-    try {
-      const answer = await get("journal", { ...wish(), limit: MAX_ENTRIES });
-      entries = answer.journal;
-      trouble = null;
-    } catch (error) {
-      trouble = error;
-    }
-    redraw();
-  }
+  const journal = source({
+    everyMs: AGAIN_AFTER_MS,
+    ask: () => get("journal", { ...wish(), limit: MAX_ENTRIES }),
+    take: (answer) => (entries = answer.journal),
+    redraw,
+  });
 
   function change(name, value) {
     const values = new URLSearchParams(route().values);
@@ -48,8 +40,7 @@ export function alarmsScreen({ route, redraw }) {
   }
 
   function view() {
-    const isDue = performance.now() / 1000 - asked > AGAIN_AFTER_S && !live.isPaused;
-    if (isDue || askedFor !== route().hash) read();
+    journal.keep(route().hash);
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.alarms")),
       h("section", { key: "now", "aria-labelledby": "now" },
@@ -61,7 +52,7 @@ export function alarmsScreen({ route, redraw }) {
       h("section", { key: "journal", "aria-labelledby": "journal" },
         h("h2", { id: "journal" }, t("journal")),
         filters(),
-        trouble
+        journal.trouble
           ? note("trouble.server")
           : entries == null
             ? note("waiting")

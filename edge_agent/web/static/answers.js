@@ -1,7 +1,6 @@
 // The newest answers, for who wants to watch them and correct one. The list stands still while it is held.
 
 import { get, post } from "./api.js";
-import { troubleWords } from "./checks.js";
 import { choices } from "./choices.js";
 import { h } from "./dom.js";
 import { live, now } from "./live.js";
@@ -9,6 +8,7 @@ import { signedBy } from "./person.js";
 import {
   boardAddress,
   button,
+  degradedWords,
   inputLine,
   isHeld,
   lacks,
@@ -16,8 +16,10 @@ import {
   note,
   outputWords,
   roleNote,
+  troubleWords,
   writeButton,
 } from "./show.js";
+import { source } from "./source.js";
 import { moment, number, t } from "./words.js";
 
 const AGAIN_AFTER_MS = 950;
@@ -26,34 +28,26 @@ const LIST = ".answers-list";
 export function answersScreen({ route, redraw }) {
   let newest = null;
   let rows = [];
-  let trouble = null;
-  let asked = -Infinity;
-  let askedFor = null;
+  let shownFor = null;
   let open = null; // The answer whose other labels are shown.
   let find = "";
   let failed = null;
   const tasks = new Set();
 
-  async function read() {
-    asked = performance.now();
-    askedFor = route().hash;
-    try {
-      const values = Object.fromEntries(route().values);
-      const cursor = newest?.cursor;
-      newest = await get("answers", values);
-      newest.rows.forEach((row) => row.task && tasks.add(row.task));
+  const answers = source({
+    everyMs: AGAIN_AFTER_MS,
+    ask: () => get("answers", Object.fromEntries(route().values)),
+    take: (answer) => {
+      answer.rows.forEach((row) => row.task && tasks.add(row.task));
       // How many came since the last time and are not among the newest; of a choice of answers nobody counts that.
-      const missed =
-        cursor == null || "task" in values || "device" in values ? 0 : newest.cursor - cursor - newest.rows.length;
-      newest.skipped = Math.max(0, missed);
+      const isChoice = route().values.has("task") || route().values.has("device");
+      answer.missed = newest == null || isChoice ? 0 : Math.max(0, answer.cursor - newest.cursor - answer.rows.length);
+      newest = answer;
       const marks = new Map(newest.rows.map((row) => [row.key, row.mark]));
       for (const row of rows) row.mark = marks.get(row.key) ?? row.mark;
-      trouble = null;
-    } catch (error) {
-      trouble = error;
-    }
-    redraw();
-  }
+    },
+    redraw,
+  });
 
   async function say(row, what) {
     open = null;
@@ -65,13 +59,15 @@ export function answersScreen({ route, redraw }) {
       failed = { key: row.key, error };
     }
     redraw();
+    document.getElementById(row.key)?.focus({ preventScroll: true });
   }
 
   function view() {
-    const isOther = askedFor !== route().hash;
-    if ((performance.now() - asked > AGAIN_AFTER_MS && !live.isPaused) || isOther) read();
+    answers.keep(route().hash);
+    const isOther = shownFor !== route().hash;
     const isStill = (isHeld(LIST) || open) && rows.length && !isOther;
     if (newest && !isStill) take();
+    shownFor = route().hash;
     const waiting = isStill ? newest.rows.filter((row) => !rows.some((one) => one.key === row.key)).length : 0;
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.answers")),
@@ -91,11 +87,11 @@ export function answersScreen({ route, redraw }) {
                 },
               },
               t("answers.waiting", { n: waiting }))
-          : newest?.skipped
-            ? h("span", { class: "quiet" }, t("answers.skipped", { n: newest.skipped }))
+          : newest?.missed
+            ? h("span", { class: "quiet" }, t("answers.skipped", { n: newest.missed }))
             : null),
       newest == null
-        ? note(trouble ? "trouble.server" : "waiting")
+        ? note(answers.trouble ? "trouble.server" : "waiting")
         : rows.length
           ? h("ol", { class: "answers-list", key: "list" }, rows.map(line))
           : h("p", { class: "note", key: "none" }, newest.reason ?? t("answers.none"))];
@@ -106,7 +102,7 @@ export function answersScreen({ route, redraw }) {
   }
 
   function line(row) {
-    return h("li", { key: row.key },
+    return h("li", { key: row.key, id: row.key, tabindex: "-1" },
       h("p", { class: "answer" },
         h("time", null, moment(row.at, now())),
         " ",
@@ -118,7 +114,9 @@ export function answersScreen({ route, redraw }) {
           row.is_open_audit ? t("answers.open_audit") : row.error ? errorWords(row) : outputWords(row.output)),
         " ",
         row.score == null || row.is_open_audit ? null : number(row.score, 2),
-        row.degraded?.length ? h("span", { class: "quiet" }, ` ${row.degraded.join(", ")}`) : null),
+        row.degraded?.length && !row.is_open_audit
+          ? h("span", { class: "quiet" }, ` ${row.degraded.map(degradedWords).join(", ")}`)
+          : null),
       h("p", { class: "quiet input-line" }, inputLine(row.input)),
       h("div", { class: "buttons" }, actions(row)),
       open === row.key

@@ -6,7 +6,7 @@ const ASK_PATIENCE_MS = 600_000;
 
 let askAgain = async () => false;
 
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(status, error, retryAfter, body) {
     super(error?.message ?? `HTTP ${status}`);
     this.status = status;

@@ -30,6 +30,7 @@ let screen;
 let route;
 let status = { text: "", at: -Infinity };
 let heard = ""; // What an assistive program speaks at once.
+let drawnAt = 0;
 let critical = null; // The boards that were critical at the last drawing.
 
 function readAddress() {
@@ -61,7 +62,6 @@ function open() {
     setKeys({});
     screen = SCREENS[route.name]({ route: () => route, redraw });
   }
-  screen.opened?.();
   redraw();
   if (before && !isSame) {
     scrollTo(0, 0);
@@ -70,6 +70,8 @@ function open() {
 }
 
 function redraw() {
+  drawnAt = performance.now();
+  const focused = document.activeElement;
   document.documentElement.className = `${isWall ? "wall" : ""} ${site.isOld() && live.at != null ? "old" : ""}`;
   const needsLogin = live.mayNotView && route.name !== "login";
   const shown = needsLogin ? loginView : live.session ? screen : nothingYet;
@@ -84,6 +86,8 @@ function redraw() {
     isWall ? null : h("footer", { key: "foot" }, foot()),
     h("div", { class: "for-readers", role: "status", key: "status" }, statusText()),
     h("div", { class: "for-readers", role: "alert", key: "alert" }, heard));
+  // What had the focus may be gone, such as a button that was pressed.
+  if (!focused?.isConnected) document.querySelector("#check-title, h1")?.focus({ preventScroll: true });
 }
 
 const loginView = loginScreen({ redraw });
@@ -210,4 +214,4 @@ onLoginAgain(passwordDialog);
 addEventListener("hashchange", open);
 open();
 site.start(redraw);
-setInterval(redraw, 1000);
+setInterval(() => performance.now() - drawnAt < 900 || redraw(), 1000);

@@ -5,38 +5,40 @@ import { h } from "./dom.js";
 import { journalList } from "./journal.js";
 import { ageOf, live, may } from "./live.js";
 import { signedBy } from "./person.js";
-import { alarmAdvice, figure, levelMark, link, note, severityMark, since, writeButton } from "./show.js";
+import { alarmAdvice, figure, levelMark, link, note, severityMark, since, troubleWords, writeButton } from "./show.js";
+import { source } from "./source.js";
 import { queueText } from "./boards.js";
 import { clock, duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
 
-const AGAIN_AFTER_S = 5;
+const AGAIN_AFTER_MS = 5000;
 
 export function boardScreen({ route, redraw }) {
   const [device] = route().parts;
   let details = null;
-  let trouble = null;
-  let asked = -Infinity;
   const seen = new Set(); // Alarms that somebody here has just marked.
-
-  async function read() {
-    asked = performance.now() / 1000;
-    try {
-      details = await get(`boards/${encodeURIComponent(device)}`);
-      trouble = null;
-    } catch (error) {
-      trouble = error;
-    }
-    redraw();
-  }
+  let refusal = null; // Why that did not work.
+  const reading = source({
+    everyMs: AGAIN_AFTER_MS,
+    ask: () => get(`boards/${encodeURIComponent(device)}`),
+    take: (answer) => (details = answer),
+    redraw,
+  });
 
   async function markSeen(alarm) {
-    await post("seen", { device, alarm, ...signedBy() });
-    seen.add(alarm);
-    read();
+    try {
+      await post("seen", { device, alarm, ...signedBy() });
+      seen.add(alarm);
+      refusal = null;
+    } catch (error) {
+      refusal = error;
+    }
+    reading.read();
   }
 
   function view() {
-    if (performance.now() / 1000 - asked > AGAIN_AFTER_S && !live.isPaused) read();
+    reading.keep();
+    const { trouble } = reading;
+    if (trouble?.status === 404) details = null;
     const board = live.boards.get(device) ?? details?.board;
     live.fresh.delete(device);
     const back = link("boards", { class: "back", key: "back" }, `‹ ${t("tab.boards")}`);
@@ -88,15 +90,8 @@ export function boardScreen({ route, redraw }) {
             ? h("p", { key: "seen", class: "seen" },
                 seenBy(alarm.name),
                 " ",
-                writeButton(
-                  {
-                    onclick: () =>
-                      markSeen(alarm.name).catch((error) => {
-                        trouble = error;
-                        redraw();
-                      }),
-                  },
-                  t("seen.do")))
+                writeButton({ onclick: () => markSeen(alarm.name) }, t("seen.do")),
+                refusal ? h("span", { class: "trouble", role: "alert", key: "refusal" }, troubleWords(refusal)) : null)
             : null)));
   }
 
@@ -152,7 +147,7 @@ function tasks(all, device) {
 }
 
 // What audits say of a task, in whole sentences; what is not known is said with its reason.
-export function accuracyWords(task) {
+function accuracyWords(task) {
   const entry = task.accuracy;
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
   if (task.kind === "estimate")

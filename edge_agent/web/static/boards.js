@@ -14,7 +14,8 @@ const LIST = ".boards-list";
 
 export function boardsScreen({ route, redraw }) {
   let shown = []; // Devices in the order of the last sorting.
-  let levels = new Map(); // Their levels then.
+  let then = new Map(); // Their rows then.
+  let causes = null;
   let sortedFor = null;
   let find = "";
 
@@ -24,24 +25,31 @@ export function boardsScreen({ route, redraw }) {
 
   function sort() {
     shown = live.order.filter((device) => live.boards.has(device));
-    levels = new Map(shown.map((device) => [device, live.boards.get(device).level]));
+    then = new Map(shown.map((device) => [device, { ...live.boards.get(device), isFresh: live.fresh.has(device) }]));
+    causes = groups();
     sortedFor = level();
   }
 
   function changed() {
     const names = new Set([...live.order, ...shown]);
-    return [...names].filter((device) => live.boards.get(device)?.level !== levels.get(device)).length;
+    return [...names].filter((device) => live.boards.get(device)?.level !== then.get(device)?.level).length;
   }
 
   function view() {
-    const isHere = isHeld(LIST);
+    const isHere = !isWall && isHeld(LIST);
     if (!isHere || sortedFor !== level()) sort();
-    const boards = shown.map(
-      (device) => live.boards.get(device) ?? { device, isGone: true, level: "unknown", why: [], alarms: [] });
-    // While the list is held, a board that no longer passes the filter keeps its place.
+    // While the list is held, levels and figures change, but nothing that would move a row.
+    const boards = shown.map((device) => {
+      const { why, alarms, isFresh } = then.get(device);
+      const board = live.boards.get(device);
+      return board
+        ? { ...board, why, alarms, isFresh }
+        : { device, isFresh, level: "unknown", why: [t("boards.gone")] };
+    });
     const rows = boards.filter(
-      (board) => isFound(board) && (isHere ? passes({ ...board, level: levels.get(board.device) }) : passes(board)));
-    const calm = level() === "bad" && !find ? boards.filter((board) => levels.get(board.device) === "ok") : [];
+      (board) => isFound(board) && (isHere ? passes({ ...board, level: then.get(board.device).level }) : passes(board)),
+    );
+    const calm = level() === "bad" && !find ? boards.filter((board) => then.get(board.device).level === "ok") : [];
     const count = isHere ? changed() : 0;
     return [
       h("h1", { tabindex: "-1", key: "title", class: isWall ? "for-readers" : null }, t("tab.boards")),
@@ -59,7 +67,7 @@ export function boardsScreen({ route, redraw }) {
               redraw();
             },
           }))),
-      groups(),
+      causes,
       h("div", { class: "resort", key: "resort" },
         live.alarmsLastHour
           ? h("span", { class: "quiet", key: "hour" }, t("alarms_last_hour", { n: live.alarmsLastHour }))
@@ -136,7 +144,7 @@ function row(board) {
   return h("tr", { key: board.device, class: board.level },
     h("td", { class: "level-cell" },
       levelMark(board.level),
-      live.fresh.has(board.device) ? h("span", { class: "new" }, t("new")) : null),
+      board.isFresh ? h("span", { class: "new" }, t("new")) : null),
     h("th", { scope: "row" }, link(boardAddress(board.device), {}, board.device)),
     h("td", { class: "why" }, whyLines(board)),
     cell("temperature", board.soc_c == null ? UNKNOWN : `${number(board.soc_c)} °C`),
@@ -150,7 +158,6 @@ export function queueText(queue) {
 }
 
 function whyLines(board) {
-  if (board.isGone) return t("boards.gone");
   return [
     (board.alarms ?? []).map((alarm) =>
       h("p", { key: alarm.name, class: alarm.severity === "warning" ? "" : "urgent" },

@@ -18,8 +18,10 @@ import {
   plain,
   reasons,
   roleNote,
+  troubleWords,
   writeButton,
 } from "./show.js";
+import { source } from "./source.js";
 import { duration, has, moment, number, t } from "./words.js";
 
 // A second touch within this time was meant for the audit before.
@@ -28,8 +30,6 @@ const AGAIN_AFTER_MS = 950;
 
 export function checksScreen({ route, redraw }) {
   let data = null;
-  let trouble = null;
-  let asked = -Infinity;
   let current = null;
   let shownAt = 0;
   let find = "";
@@ -37,20 +37,19 @@ export function checksScreen({ route, redraw }) {
   const passed = new Set(); // Audits that somebody here cannot tell.
   const said = new Set(); // Audits answered here that the server may still list.
 
-  async function read() {
-    asked = performance.now();
-    try {
-      data = await get("checks", { ...Object.fromEntries(route().values), limit: 20 });
-      trouble = null;
+  const checks = source({
+    everyMs: AGAIN_AFTER_MS,
+    ask: () => get("checks", { ...Object.fromEntries(route().values), limit: 20 }),
+    take: (answer) => {
+      data = answer;
       // What the server no longer lists needs no hiding here; it comes back if somebody takes the answer back.
       for (const key of said) if (!data.checks.some((check) => check.key === key)) said.delete(key);
-    } catch (error) {
-      trouble = error;
-    }
-    redraw();
-  }
+    },
+    redraw,
+  });
 
   const open = () => (data?.checks ?? []).filter((check) => !said.has(check.key));
+  const waiting = () => data?.marks.find((mark) => mark.state === "waiting");
   const left = () => open().filter((check) => !passed.has(check.key));
 
   function show(check) {
@@ -83,6 +82,7 @@ export function checksScreen({ route, redraw }) {
     try {
       const mark = await post("feedback", { key: check.key, answer, ...signedBy() });
       data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
+      checks.read(); // What was asked for before tells an older state.
     } catch (error) {
       said.delete(check.key);
       show(check);
@@ -110,22 +110,17 @@ export function checksScreen({ route, redraw }) {
       await post("feedback/undo", { mark: mark.mark });
       mark.state = "undone";
       said.delete(mark.key);
-      await read();
+      await checks.read();
       show(open().find((check) => check.key === mark.key) ?? current);
       refocus();
     } catch (error) {
       failed = { check: null, error };
-      read();
+      checks.read();
     }
   }
 
   function setKeys() {
-    const actions = {
-      0: pass,
-      u: () => undo(data?.marks.find((mark) => mark.state === "waiting")),
-      j: () => move(1),
-      k: () => move(-1),
-    };
+    const actions = { 0: pass, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
     (current ? labelsOf(current) : []).slice(0, 9).forEach((label, at) => {
       actions[at + 1] = () => canAnswer(current) && choose(label);
     });
@@ -133,13 +128,13 @@ export function checksScreen({ route, redraw }) {
   }
 
   function view() {
-    if (performance.now() - asked > AGAIN_AFTER_MS && !live.isPaused) read();
+    checks.keep(route().hash);
     if (!left().some((check) => check.key === current?.key)) show(left()[0]);
     setKeys();
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.check")),
       data == null
-        ? note(trouble ? "trouble.server" : "waiting")
+        ? note(checks.trouble ? "trouble.server" : "waiting")
         : h("div", { class: "two", key: "two" },
             h("div", { key: "ask" },
               h("p", { class: "quiet", key: "count" }, t("checks.open", { n: data.open })),
@@ -244,7 +239,7 @@ export function checksScreen({ route, redraw }) {
                     ? [
                         " ",
                         writeButton({ key: "undo", onclick: () => undo(mark) },
-                          keys.areOn ? key("u") : null,
+                          keys.areOn && mark === waiting() ? key("u") : null,
                           t("undo"))]
                     : null),
                 boardSaid(mark),
@@ -254,15 +249,19 @@ export function checksScreen({ route, redraw }) {
 
   function needs() {
     if (!data.needs?.length) return null;
+    const named = new Map();
+    for (const need of data.needs) {
+      const name = `${need.task} · ${need.device}`;
+      named.set(name, [...(named.get(name) ?? []), need]);
+    }
     return h("section", { key: "needs", "aria-labelledby": "needs" },
       h("h2", { id: "needs" }, t("needs")),
       h("ul", { class: "needs" },
-        data.needs.map((need) =>
-          h("li", { key: `${need.device} ${need.task} ${need.target}` },
-            h("b", null, `${need.task} · ${need.device}`),
-            h("br"),
-            need.asked == null ? null : `${t("accuracy.answered", { n: need.answered, asked: need.asked })} `,
-            promiseWords(need)))));
+        [...named].map(([name, those]) =>
+          h("li", { key: name },
+            h("p", null, h("b", null, name)),
+            h("p", null, t("accuracy.answered", { n: those[0].answered, asked: those[0].asked })),
+            those.map((need) => h("p", { key: need.target }, promiseWords(need)))))));
   }
 
   function keySwitch() {
@@ -308,9 +307,4 @@ function boardSaid(mark) {
   const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;
   const verdict = mark.is_right == null ? "" : ` ${t(mark.is_right ? "mark.right" : "mark.wrong")}`;
   return h("p", { key: "said" }, t("marks.board", { output: outputWords(mark.output) + score }), verdict);
-}
-
-export function troubleWords(error) {
-  if (error.code === "login_again" || error.status === 401) return t("trouble.login");
-  return error.status ? error.message : t("trouble.server");
 }

@@ -76,7 +76,7 @@ function sent(event, read, choose) {
   if (said != null) choose(said);
 }
 
-export function numberOf(text) {
+function numberOf(text) {
   const value = Number(text.trim().replace(",", "."));
   return text.trim() && Number.isFinite(value) ? value : null;
 }

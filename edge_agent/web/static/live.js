@@ -76,9 +76,9 @@ export async function poll() {
   } catch (error) {
     if (error.status === 401 || error.status === 403) live.session = null;
   }
-  listener();
   clearTimeout(timer);
   timer = setTimeout(poll, document.hidden ? HIDDEN_MS : VISIBLE_MS);
+  listener();
 }
 
 function take(changes) {

@@ -131,3 +131,14 @@ export function isHeld(selector) {
   const node = document.querySelector(selector);
   return node !== null && node.matches(":hover, :focus-within");
 }
+
+// What limits an answer, in words.
+export function degradedWords(name) {
+  return has(`degraded.${name}`) ? t(`degraded.${name}`) : name;
+}
+
+// Why a write did not go through.
+export function troubleWords(error) {
+  if (error.code === "login_again" || error.status === 401) return t("trouble.login");
+  return error.status ? error.message : t("trouble.server");
+}

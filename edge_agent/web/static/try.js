@@ -3,32 +3,27 @@
 import { get, postText } from "./api.js";
 import { h } from "./dom.js";
 import { isOld, live } from "./live.js";
-import { button, lacks, note, outputWords, plain, reasons, roleNote, writeButton } from "./show.js";
+import { button, degradedWords, lacks, note, outputWords, plain, reasons, roleNote } from "./show.js";
+import { source } from "./source.js";
 import { has, number, t } from "./words.js";
 
-const AGAIN_AFTER_S = 30;
+const AGAIN_AFTER_MS = 30_000;
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/;
 
 export function tryScreen({ route, redraw }) {
   const [target, task] = route().parts;
   let targets = null;
-  let trouble = null;
-  let asked = -Infinity;
   let input; // The input that the form is made from; it stays the same while somebody fills it in.
   let isText = false;
   let isAsking = false;
   let result = null;
 
-  async function read() {
-    asked = performance.now() / 1000;
-    try {
-      ({ targets } = await get("tasks"));
-      trouble = null;
-    } catch (error) {
-      trouble = error;
-    }
-    redraw();
-  }
+  const tasks = source({
+    everyMs: AGAIN_AFTER_MS,
+    ask: () => get("tasks"),
+    take: (answer) => ({ targets } = answer),
+    redraw,
+  });
 
   async function ask(event) {
     event.preventDefault();
@@ -68,10 +63,10 @@ export function tryScreen({ route, redraw }) {
   }
 
   function view() {
-    if (performance.now() / 1000 - asked > AGAIN_AFTER_S && !live.isPaused) read();
+    tasks.keep();
     const heading = h("h1", { tabindex: "-1", key: "title" }, t("tab.try"));
     if (lacks("try")) return [heading, roleNote("try")];
-    if (targets == null) return [heading, note(trouble ? "trouble.server" : "waiting")];
+    if (targets == null) return [heading, note(tasks.trouble ? "trouble.server" : "waiting")];
     const at = targets.find((one) => one.target === target);
     const chosen = at?.tasks.find((one) => one.name === task);
     if (chosen && input === undefined) input = chosen.input ?? null;
@@ -210,7 +205,7 @@ function answer(reply) {
     reply.output?.because?.length ? reasons(reply.output.because) : null,
     (reply.degraded ?? [])
       .filter((name) => name !== "unsure")
-      .map((name) => h("p", { class: "quiet", key: name }, has(`degraded.${name}`) ? t(`degraded.${name}`) : name)),
+      .map((name) => h("p", { class: "quiet", key: name }, degradedWords(name))),
     reply.scores ? scores(reply.scores) : null,
     h("p", { class: "quiet", key: "details" }, details.join(" · ")));
 }

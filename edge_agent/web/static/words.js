@@ -57,7 +57,7 @@ export function measured(value) {
 export function percent(share) {
   if (share == null) return UNKNOWN;
   const digits = share > 0.99 && share < 1 ? 1 : 0;
-  return `${number(Math.floor(share * 100 * 10 ** digits + 1e-6) / 10 ** digits, digits)} %`;
+  return `${number(Math.floor(share * 100 * 10 ** digits + 1e-6) / 10 ** digits, digits)}\u00a0%`;
 }
 
 export function duration(length) {

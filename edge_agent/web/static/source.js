@@ -1,0 +1,38 @@
+// What a screen reads again and again: one request at a time, seldom while nobody looks, never while paused.
+
+import { live } from "./live.js";
+
+const HIDDEN_MS = 10_000;
+
+export function source({ everyMs, ask, take, redraw }) {
+  let askedAt = -Infinity;
+  let askedFor;
+  let turn = 0;
+  let isAsking = false;
+  const self = {
+    trouble: null,
+
+    // Reads if what is known is too old, or belongs to another address.
+    keep(address = "") {
+      const isOld = performance.now() - askedAt > (document.hidden ? HIDDEN_MS : everyMs);
+      if (address === askedFor && (!isOld || isAsking || live.isPaused)) return;
+      askedFor = address;
+      self.read();
+    },
+
+    async read() {
+      const mine = ++turn;
+      askedAt = performance.now();
+      isAsking = true;
+      const [answer, trouble] = await ask().then(
+        (value) => [value, null],
+        (error) => [null, error]);
+      if (mine !== turn) return;
+      isAsking = false;
+      self.trouble = trouble;
+      if (!trouble) take(answer);
+      redraw();
+    },
+  };
+  return self;
+}

@@ -1,0 +1,275 @@
+"""The page in a real Chromium: every screen, narrow and wide, light and dark, by keys and by touch."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from edge_agent.tools.demo.broker import free_port
+from rigs.web.site import LABELS
+from rigs.web.stage import CRITICAL, FINE, HEAT, Stage, staged
+from tests.conftest import NO_MOSQUITTO
+from tests.helpers.browser import (
+    NARROW,
+    NO_CHROMIUM,
+    PROGRAM,
+    TEXT_SPACING,
+    WIDE,
+    axe_violations,
+    chromium,
+    complaints_of,
+    small_targets,
+    tab,
+    too_wide,
+)
+from tests.helpers.page import PASSWORD, PageProcess, Person, users_file
+from tests.helpers.processes import Mosquitto, wait_until
+
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason=NO_CHROMIUM),
+    pytest.mark.skipif(not Mosquitto.is_installed(), reason=NO_MOSQUITTO),
+]
+# Each screen, and what it shows once it is drawn.
+SCREENS = {
+    "boards": CRITICAL,
+    f"board/{CRITICAL}": HEAT,
+    "alarms": "overheating",
+    "check": LABELS[2],
+    "answers": FINE[0],
+    f"try/{FINE[0]}/machine-triage": "machine-triage",
+    "login": "",
+}
+# Other tests run at the same time on few cores.
+expect.set_options(timeout=20_000)
+# A second touch that comes sooner was meant for the audit before.
+GUARD_MS = 700
+LOOKS = [(NARROW, "light"), (WIDE, "dark")]
+MARKUP = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+class World(NamedTuple):
+    browser: Browser
+    page: PageProcess
+    stage: Stage
+    broker: Mosquitto
+
+    def open(self, view: Page, screen: str) -> None:
+        view.goto(f"{self.page.url}/#/{screen}")
+        expect(view.locator("main")).to_contain_text(SCREENS.get(screen, ""))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("page")
+    with (
+        Mosquitto(folder, free_port()) as broker,
+        staged(broker.port, interval_s=1.0) as stage,
+        PageProcess(folder, broker.port) as page,
+        chromium() as browser,
+    ):
+        # Answers are not retained: the page has to have subscribed before they are given.
+        wait_until(lambda: len(page.get("changes")["order"]) == 6, "the page knows all boards")
+        stage.ask_and_answer()
+        wait_until(lambda: page.get("checks")["open"] >= 12, "the page knows the audits")
+        answer_first(page, "Ana")
+        yield World(browser, page, stage, broker)
+
+
+def answer_first(page: PageProcess, name: str) -> None:
+    """The page sends it ten seconds later."""
+    with closing(Person(page.url)) as person:
+        key = person.get("checks")["checks"][0]["key"]
+        person.post("feedback", {"key": key, "answer": LABELS[0], "by": name}).raise_for_status()
+
+
+@pytest.fixture
+def view(world: World) -> Iterator[Page]:
+    """A wide tab; its console must stay empty."""
+    with tab(world.browser) as page:
+        yield page
+        assert complaints_of(page) == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_screen_is_accessible_and_fits(world: World, screen: str, width: int, scheme: str) -> None:
+    """Also with text spacing (WCAG 1.4.12), and at 200 % (1.4.4): then a window of 1,280 px has 640."""
+    with tab(world.browser, width=width, scheme=scheme) as view:
+        world.open(view, screen)
+        assert too_wide(view) == []
+        assert small_targets(view) == []
+        assert complaints_of(view) == []
+        assert axe_violations(view) == []
+        view.evaluate(f"() => {{{TEXT_SPACING}}}")
+        assert too_wide(view) == []
+        view.set_viewport_size({"width": WIDE // 2, "height": 400})
+        assert too_wide(view) == []
+
+
+def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: Page) -> None:
+    world.open(view, "check")
+    title = view.locator("#check-title")
+    first = title.inner_text()
+    view.wait_for_timeout(GUARD_MS)
+    view.keyboard.press("3")
+    expect(title).not_to_have_text(first)
+    expect(title).to_be_focused()
+    mark = view.locator(".marks li").first
+    expect(mark).to_contain_text(LABELS[2])
+    view.keyboard.press("u")
+    expect(title).to_have_text(first)
+    view.wait_for_timeout(GUARD_MS)
+    # Single keys can be switched off: the labels are reached by Tab, too.
+    for _ in range(30):
+        view.keyboard.press("Tab")
+        if view.evaluate("() => document.activeElement.matches('.choice')"):
+            break
+    view.keyboard.press("Enter")
+    expect(title).not_to_have_text(first)
+    expect(mark).to_contain_text(LABELS[0])
+
+
+def test_an_audit_is_answered_by_touch_and_stays_blind_when_that_is_taken_back(world: World) -> None:
+    with tab(world.browser, width=NARROW, is_touched=True) as view:
+        world.open(view, "check")
+        title = view.locator("#check-title")
+        first = title.inner_text()
+        view.wait_for_timeout(GUARD_MS)
+        view.locator(".choice", has_text=LABELS[0]).tap()
+        expect(title).not_to_have_text(first)
+        mark = view.locator(".marks li").first
+        mark.get_by_role("button").tap()
+        expect(title).to_have_text(first)
+        expect(mark).to_contain_text("Taken back.")
+        expect(mark).not_to_contain_text("The board:")
+        assert complaints_of(view) == []
+
+
+def test_focus_stays_where_it_is_while_figures_change(world: World, view: Page) -> None:
+    for screen in ("boards", f"board/{CRITICAL}", "check", "answers"):
+        world.open(view, screen)
+        target = view.locator("main a[href], main button, main input").first
+        target.focus()
+        before = view.evaluate("() => (window.focused = document.activeElement).outerHTML.slice(0, 60)")
+        as_of = view.locator(".as-of").inner_text()
+        expect(view.locator(".as-of")).not_to_have_text(as_of)
+        assert view.evaluate("() => document.activeElement === window.focused"), (
+            f"{screen}: {before} has lost the focus"
+        )
+
+
+def test_text_that_somebody_types_survives_the_redraws(world: World, view: Page) -> None:
+    world.open(view, "boards")
+    find = view.locator("main input[type=search]")
+    find.type("pre")
+    as_of = view.locator(".as-of").inner_text()
+    expect(view.locator(".as-of")).not_to_have_text(as_of)
+    find.type("ss-04")
+    expect(find).to_have_value(CRITICAL)
+    expect(view.locator("main tbody tr")).to_have_count(1)
+
+
+def test_a_list_does_not_move_under_the_pointer(world: World, view: Page) -> None:
+    world.open(view, "boards")
+    rows = view.locator("main tbody th")
+    before = rows.all_inner_texts()
+    rows.nth(1).hover()
+    world.stage.site.alarm(FINE[0], "disk-low")
+    try:
+        expect(view.locator(".counts")).to_contain_text("2 ■ CRITICAL")
+        assert rows.all_inner_texts()[: len(before)] == before
+        view.mouse.move(1, 1)
+        expect(rows.first).to_have_text(FINE[0])
+    finally:
+        world.stage.site.end_alarm(FINE[0], "disk-low")
+
+
+def test_what_boards_say_is_shown_as_text(world: World, view: Page) -> None:
+    """`<script>` as label, input, output, alarm, machine and name of a board."""
+    site = world.stage.site
+    labels = [*LABELS[:2], MARKUP]
+    device = "<script>document.title='owned'<script>"
+    site.info(FINE[1], **{"machine-triage": {"kind": "classify", "labels": labels, "audit_rate": 0.1, "publish": None}})
+    site.alarm(FINE[1], "disk-low", message=MARKUP)
+    site.publish(f"{site.base(device)}/state", {"state": "online", "session": MARKUP, "reason": MARKUP})
+    site.publish(f"{site.base(device)}/health", {"ts": MARKUP, "overall": "critical", "reasons": [MARKUP]})
+    site.answer(FINE[1], is_audit=True, input={MARKUP: MARKUP}, output=MARKUP, machine=MARKUP, id=MARKUP)
+    site.answer(FINE[1], input=MARKUP, output=MARKUP, id=f"{MARKUP}2")
+    try:
+        for screen in (
+            "boards?level=all",
+            f"board/{FINE[1]}",
+            "alarms",
+            f"check?device={FINE[1]}",
+            f"answers?device={FINE[1]}",
+        ):
+            view.goto(f"{world.page.url}/#/{screen}")
+            expect(view.locator("main")).to_contain_text("<script>")
+            assert view.locator("body script, img, iframe").count() == 0
+            assert "owned" not in view.title()
+    finally:
+        site.end_alarm(FINE[1], "disk-low")
+
+
+def test_a_task_is_tried_by_its_form(world: World, view: Page) -> None:
+    world.open(view, f"try/{FINE[0]}/machine-triage")
+    whole = view.locator("textarea")
+    if whole.count():
+        whole.fill('{"vibration_mm_s": 7.9}')
+    view.locator("form.ask .main").click()
+    result = view.locator(".result")
+    expect(result).to_contain_text(FINE[0])
+    expect(result.locator(".scores tbody tr")).to_have_count(len(LABELS))
+
+
+def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
+    with tab(world.browser, width=NARROW, language="de-DE") as view:
+        for screen in SCREENS:
+            world.open(view, screen)
+            assert view.locator("html").get_attribute("lang") == "de"
+            assert too_wide(view) == []
+        assert complaints_of(view) == []
+
+
+def test_what_was_said_reaches_the_board_and_its_answer_is_told(world: World, view: Page) -> None:
+    world.open(view, "check")
+    mark = view.locator(".marks li").filter(has_text="Ana").first
+    expect(mark).to_contain_text("The board:")
+    assert [sent["answer"] for sent in world.stage.site.feedback if sent.get("by") == "Ana"] == [LABELS[0]]
+
+
+def test_who_may_only_look_gets_no_buttons_and_a_login_brings_them(tmp_path: Path, world: World) -> None:
+    users = users_file(tmp_path / "users.json", ana=("feedback", "try"), bob=())
+    with PageProcess(tmp_path, world.broker.port, "--users", str(users)) as page, tab(world.browser) as view:
+        view.goto(f"{page.url}/#/check")
+        for name, count in (("bob", 0), ("ana", len(LABELS))):
+            view.locator("input[name=username]").fill(name)
+            view.locator("input[name=password]").fill(PASSWORD)
+            view.locator("input[name=password]").press("Enter")
+            expect(view.locator(".user")).to_contain_text(name)
+            world.stage.audits(1)
+            view.goto(f"{page.url}/#/check")
+            expect(view.locator(".card .fields").first).to_be_visible()
+            expect(view.locator(".choice")).to_have_count(count)
+            view.locator(".user button").click()
+            expect(view.locator("input[name=username]")).to_be_visible()
+
+
+def test_a_lost_broker_and_a_lost_server_are_told_by_a_bar(tmp_path: Path, world: World) -> None:
+    with Mosquitto(tmp_path, free_port()) as broker, staged(broker.port), PageProcess(tmp_path, broker.port) as page:
+        with tab(world.browser) as view:
+            view.goto(f"{page.url}/#/boards")
+            expect(view.locator("main")).to_contain_text(CRITICAL)
+            bar = view.locator(".bar")
+            expect(bar).to_have_count(0)
+            broker.stop()
+            expect(bar).to_contain_text(str(broker.port))
+            expect(view.locator("html.old")).to_have_count(1)
+            page.kill()
+            expect(bar).not_to_contain_text(str(broker.port))
+            expect(view.locator("html.old")).to_have_count(1)
+        page.start()
+        broker.start()
