@@ -15,7 +15,7 @@ MIN_ANSWERS = 100
 _MAX_ANSWERS = 1000
 # Shares of the preferred label: among the model's own answers, and among those divided by the prior. The correction
 # begins where both say so, and ends where one no longer does. They differ so that it does not come and go by chance.
-_BEGINS_AT, _ENDS_BELOW = 0.75, 0.6
+_BEGINS_AT, _ENDS_BELOW = 0.7, 0.6
 _BEGINS_UP_TO, _ENDS_ABOVE = 0.55, 0.6
 
 
