@@ -39,7 +39,10 @@ def promises(task: Document, accuracy: Document, open_audits: int = 0) -> list[D
 
 def _promise(known: Document, target: float, task: Document, accuracy: Document, open_audits: int) -> Document:
     answered, right, more = known["answered"], known["right"], None
-    too_few_answered = MIN_ANSWERED * known["asked"] - answered
+    # Those that were asked after the last answered one do not count yet. Older boards do not tell them apart.
+    missed = _count(accuracy, "missed")
+    missed = known["asked"] - answered if missed is None else missed
+    too_few_answered = MIN_ANSWERED * (answered + missed) - answered
     if (_share(accuracy, "promised") or 0) >= target:
         more = 0
     elif right is not None:
@@ -47,7 +50,7 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
         held_out = _count(accuracy, "held_out") or 0
         confidence = _share(task, "confidence") or CONFIDENCE
         by_bound = _missing_audits(right + held_out, answered + held_out, target, confidence)
-        by_share = _to_answer(too_few_answered, min(open_audits, known["asked"] - answered))
+        by_share = _to_answer(too_few_answered, min(open_audits, missed))
         # A promise that the board does not make yet takes one at least.
         more = max(by_bound, by_share, int(known["min_accuracy"] is not None))
     if more == 0:

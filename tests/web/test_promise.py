@@ -57,6 +57,12 @@ def test_nine_of_ten_must_be_answered() -> None:
     assert without["more"] == 120
 
 
+def test_audits_after_the_last_answered_one_do_not_count_yet() -> None:
+    (counted,) = promises(TASK, accuracy(59, 59, 59))
+    (waiting,) = promises(TASK, accuracy(79, 59, 59, missed=0), open_audits=20)
+    assert (waiting["more"], waiting["words_key"]) == (counted["more"], counted["words_key"])
+
+
 def test_what_the_board_promises_takes_nothing() -> None:
     (needed,) = promises(TASK, accuracy(80, 60, 60, promised=0.95))
     assert (needed["more"], needed["words_key"]) == (0, "proven")
