@@ -125,13 +125,14 @@ class Search:
         return choose(fast, self.reference)
 
     def slower_choices(self) -> list[tuple[int, Candidate]]:
-        """What would be chosen with a higher `max_slower`, each with such a value, the lowest first."""
+        """What a higher `max_slower` would choose that is right more often, with the lowest such values."""
         percents = (100 * (trial.slowdown - 1) for trial in self._trials.values())
         # The next ten, because the next run measures other times.
         limits = sorted({10 * (math.floor(percent / 10) + 1) for percent in percents if percent > self.max_slower})
         found, last = list[tuple[int, Candidate]](), self.chosen
         for limit in limits:
-            if (best := self._best_within(limit)) is not last:
+            best = self._best_within(limit)
+            if best is not last and accuracy_gain(best, last)[0] > 0:
                 found.append((limit, best))
                 last = best
         return found
