@@ -153,7 +153,7 @@ def _config(bundle: Path, port: int, *, web: bool = False) -> str:
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}',
         f"[models.default]\npath = {json.dumps(str(bundle))}",
         "[health]\ninterval_s = 1.0\n[feedback]\nenabled = true",
-        '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
+        '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload", "feedback-export"]',
         f'[tasks.{CHECK}]\nkind = "classify"\nsystem = {system}\nlabels = {json.dumps(CHECK_LABELS)}',
     ]
     joined = {"pump-triage": pumps.TOPICS, "line-triage": pumps.SPARKPLUG}

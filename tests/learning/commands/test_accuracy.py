@@ -195,6 +195,13 @@ def test_the_tables_name_the_figures() -> None:
     assert "expected calibration error of 58 audits: 10.0 % as the model scores, 10.0 % with the map in force" in text
 
 
+def test_without_feedback_there_is_no_matrix_of_zeros() -> None:
+    kept = answer(1, 0.9, None, is_marked=False)
+    for marked, has_matrix in ((kept, False), (answer(1, 0.9, "a"), True)):
+        found = export(marked)
+        assert ("right label" in "\n".join(accuracy.lines(found, measure(found)))) is has_matrix
+
+
 def test_the_page_is_whole_and_loads_nothing() -> None:
     labels = ("<b>$x$</b>", "\u6e29\u5ea6")
     scored = {"output": labels[0], "scores": dict(zip(labels, (0.7, 0.3), strict=True))}

@@ -224,10 +224,16 @@ def tables_of(measures: Measures) -> list[Table]:
                 for name, share in shares
             ],
         ),
-        Table(
-            "Right labels (rows) against what callers got (columns), all feedback",
-            ("right label", *measures.outputs),
-            [(label, *map(str, counts)) for label, counts in measures.confusion.items()],
+        *(
+            [
+                Table(
+                    "Right labels (rows) against what callers got (columns), all feedback",
+                    ("right label", *measures.outputs),
+                    [(label, *map(str, counts)) for label, counts in measures.confusion.items()],
+                )
+            ]
+            if measures.feedback.total
+            else []
         ),
         Table(
             "Answers above a score, and how often the audits are right; a row alone is not a promise",
