@@ -1,8 +1,7 @@
-"""Whether a model gives one label to most inputs because it prefers it: judged by its answers, without labels.
+"""Judges without right answers whether a model gives most inputs one label only because it prefers that label.
 
-Dividing by the prior helps such tasks, and harms some others. A label that stays the most frequent one after the
-division is probably right as often: then the answers stay as they are. The limits come from the measurement in
-docs/tasks.md.
+Dividing the scores by the prior helps such a task, and harms some others. If most answers remain that label after the
+division, it is probably right that often, so the scores stay as they are. `python -m rigs.priors` measures it.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,39 +10,39 @@ from typing import Self
 from edge_agent.core.score_map import ScoreMap
 
 MIN_ANSWERS = 100
-# Where this many are counted, all counts are halved, so that old answers are forgotten.
+# At this many, all counts are halved, so that old answers are gradually forgotten.
 _MAX_ANSWERS = 1000
-# Shares of the preferred label: among the model's own answers, and among those divided by the prior. The correction
-# begins where both say so, and ends where one no longer does. They differ so that it does not come and go by chance.
-_BEGINS_AT, _ENDS_BELOW = 0.7, 0.6
-_BEGINS_UP_TO, _ENDS_ABOVE = 0.55, 0.6
+# Limits for how many answers are the preferred label: of the model's own, and of the same ones divided by the prior.
+# Beginning to correct takes more than continuing, so that the correction does not come and go by chance.
+_MIN_SHARE, _MIN_SHARE_TO_CONTINUE = 0.7, 0.6
+_MAX_CORRECTED_SHARE, _MAX_CORRECTED_SHARE_TO_CONTINUE = 0.55, 0.6
 
 
 class Collapse:
     """Counts the answers of a task."""
 
-    def __init__(self, found: str | None = None) -> None:
-        """found: as an earlier process left it."""
-        self.found = found
-        """Why the answers are to be corrected, in words; None if they are not."""
+    def __init__(self, reason: str | None = None) -> None:
+        """reason: as an earlier process left it."""
+        self.reason = reason
+        """Why scores are to be divided by the prior, in words; None if they are not."""
         self._answers = self._preferred = self._still_preferred = 0
 
     def add(self, scores: Mapping[str, float], by_prior: ScoreMap) -> bool:
-        """Takes the model's own scores of an answer; returns whether `found` has come or gone."""
+        """Counts an answer, by the model's own scores; returns whether the correction has just begun or ended."""
         self._count(scores, by_prior)
         if self._answers < MIN_ANSWERS:
             return False
-        before, (share, corrected_share) = self.found, self._shares
-        if before is None and self.begins:
+        was_corrected, (share, corrected_share) = self.reason is not None, self._shares
+        if not was_corrected and self.begins:
             label = _preferred(by_prior)
-            self.found = f"{share:.0%} of {self._answers} answers were {label}, the label that the model prefers"
-        elif before is not None and (share < _ENDS_BELOW or corrected_share > _ENDS_ABOVE):
-            self.found = None
+            self.reason = f"{share:.0%} of {self._answers} answers were {label}, which the model prefers for any input"
+        elif share < _MIN_SHARE_TO_CONTINUE or corrected_share > _MAX_CORRECTED_SHARE_TO_CONTINUE:
+            self.reason = None
         if self._answers >= _MAX_ANSWERS:
             self._answers //= 2
             self._preferred //= 2
             self._still_preferred //= 2
-        return (before is None) != (self.found is None)
+        return was_corrected != (self.reason is not None)
 
     def _count(self, scores: Mapping[str, float], by_prior: ScoreMap) -> None:
         label = _preferred(by_prior)
@@ -58,7 +57,7 @@ class Collapse:
     @property
     def begins(self) -> bool:
         share, corrected_share = self._shares
-        return share >= _BEGINS_AT and corrected_share <= _BEGINS_UP_TO
+        return share >= _MIN_SHARE and corrected_share <= _MAX_CORRECTED_SHARE
 
     @classmethod
     def of(cls, answers: Iterable[Mapping[str, float]], by_prior: ScoreMap) -> Self:
@@ -69,9 +68,10 @@ class Collapse:
 
 
 def _preferred(by_prior: ScoreMap) -> str:
+    """The label with the highest prior, which the map lowers most."""
     return min(zip(by_prior.biases, by_prior.labels, strict=True))[1]
 
 
 def is_collapsed(answers: Collection[Mapping[str, float]], by_prior: ScoreMap) -> bool:
-    """Whether a board would correct answers with such scores, once there are enough of them."""
+    """Whether a board would correct such scores, once it has counted enough answers with them."""
     return bool(answers) and Collapse.of(answers, by_prior).begins

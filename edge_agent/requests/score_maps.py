@@ -34,14 +34,14 @@ class ScoreMaps:
         self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
 
     def note(self, task: Task, event: Finished) -> bool:
-        """Takes an answer of the model with its own scores; returns whether the task's map may now be another one."""
+        """Counts an answer, which has the model's own scores; returns whether the task's map may have changed."""
         prior = self.prior_map(task)
         if prior is None or event.scores is None or not task.config.measures_prior:
             return False
         collapse = self._collapse(task)
         has_changed = collapse.add(event.scores, prior)
         if has_changed and self._store is not None:
-            entry = self._key(task), f"collapse/{task.name}", collapse.found or ""
+            entry = self._key(task), f"collapse/{task.name}", collapse.reason or ""
             self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", *entry)
         return has_changed
 
@@ -83,8 +83,8 @@ class ScoreMaps:
         """Why scores are to be divided by the prior, in words; None if they are not."""
         config = task.config
         if isinstance(config, ClassifyTask) and config.corrects_prior:
-            return "prior is corrected"
-        return self._collapse(task).found if config.measures_prior else None
+            return 'the task has prior = "corrected"'
+        return self._collapse(task).reason if config.measures_prior else None
 
     def in_force(self, task: Task) -> ScoreMap | None:
         """Without one, callers get the model's own scores."""
@@ -101,12 +101,12 @@ class ScoreMaps:
             case "configuration":
                 return "the task has a score_map for this model"
             case "bundle":
-                return "the bundle has a map for this task"
+                return "the bundle has a score map for this task"
             case "prior":
                 return self._why_corrected(task) or ""
         if self.prior_map(task) is None:
             return "the model's preferences are not measured for this task"
-        return f"the answers do not collapse to one label, or there are fewer than {MIN_ANSWERS}"
+        return f"the answers do not collapse to one label, or fewer than {MIN_ANSWERS} are counted"
 
 
 def with_map(event: Finished, score_map: ScoreMap | None) -> Finished:

@@ -75,7 +75,7 @@ def test_the_prior_is_corrected_once_the_answers_collapse_to_the_preferred_label
     assert scored(scoring, auto, answer(a=0.6, b=0.4)).output == "b"
     assert scoring.describe(auto) == {
         "scores_from": "prior",
-        "scores_because": "100% of 100 answers were a, the label that the model prefers",
+        "scores_because": "100% of 100 answers were a, which the model prefers for any input",
     }
     assert len(after(scoring, auto, *[answer(a=0.1, b=0.9)] * 200)) == 1
     assert source(scoring, auto) == "model"
