@@ -104,6 +104,8 @@ class ScoreMaps:
                 return "the bundle has a score map for this task"
             case "prior":
                 return self._why_corrected(task) or ""
+        if not task.config.measures_prior:
+            return 'the task has prior = "as-is", min_score or min_accuracy'
         if self.prior_map(task) is None:
             return "the model's preferences are not measured for this task"
         return f"the answers do not collapse to one label, or fewer than {MIN_ANSWERS} are counted"

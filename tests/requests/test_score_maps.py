@@ -121,6 +121,8 @@ def test_otherwise_scores_stay_as_they_are(text: str, answers: list[Finished]) -
     scoring.set_priors({of.definition: PREFERS_A})
     assert not after(scoring, of, *answers * 200)
     assert source(scoring, of) == "model"
+    is_by_choice = "as-is" in scoring.describe(of)["scores_because"]
+    assert is_by_choice == (text != AUTO)
 
 
 def test_a_prior_is_of_one_definition_and_one_model() -> None:
