@@ -162,7 +162,7 @@ def _run(options: argparse.Namespace) -> int:
     if not is_echo(in_force(config)) and (missing := missing_extra("engine")):
         return fail(missing)
     # journald adds the time itself. Its stream is a socket, also in a container, which has no JOURNAL_STREAM.
-    when = "" if stat.S_ISSOCK(os.fstat(sys.stderr.fileno()).st_mode) else "%(asctime)s "
+    when = "" if stat.S_ISSOCK(os.fstat(2).st_mode) else "%(asctime)s "
     logging.basicConfig(
         level=config.log.level,
         format=f"{when}%(levelname)s %(name)s: %(message)s",
@@ -699,7 +699,6 @@ def _tune(options: argparse.Namespace) -> int:
     _value("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
     _flag("--keep", "keeps it running until Ctrl-C"),
     _flag("--web", "with --keep: keeps the pumps running, too, and opens the page on which people see all of it"),
-    extra="engine",
 )
 def _demo(options: argparse.Namespace) -> int:
     """Runs broker, model, agent and sensors on this machine.

@@ -7,6 +7,7 @@ _CONVERT = (*_ENGINE, "gguf", "scipy", "threadpoolctl", "matplotlib")
 _MODULES = {
     "engine": _ENGINE,
     "convert": _CONVERT,
+    "demo": _CONVERT,
     "plots": ("matplotlib",),
     "pool": ("pika",),
     "recover": (*_CONVERT, "torch", "transformers"),

@@ -58,18 +58,18 @@ def test_an_agent_without_a_model_and_its_clients_work(
 ) -> None:
     port = broker_port("5")
     config = tmp_path / "config.toml"
-    given = f"--host 127.0.0.1 --port {port} --site test --device base --task diagnosis --kind extract"
+    given = f"--host 127.0.0.1 --port {port} --site alone --device base --task diagnosis --kind extract"
     written = run("edge_agent", "init", "--out", config, *given.split())
     client = Client(port, "5")
-    client.subscribe("edgeai/v1/test/base/#")
-    with closing(client), online(config, client, "edgeai/v1/test/base", program=(*base, "edge_agent")) as agent:
+    client.subscribe("edgeai/v1/alone/base/#")
+    with closing(client), online(config, client, "edgeai/v1/alone/base", program=(*base, "edge_agent")) as agent:
         schema = run("edge_agent", "schema", "config")
         asked = run("edge_agent", "ask", "--config", config, "diagnosis", "hot")
         commanded = run("edge_agent", "command", "--config", config, "ping")
         watched = run("edge_agent", "watch", "--config", config, "--once")
         examined = run("edge_agent", "doctor", "--config", config)
         reached = run("edge_agent", "doctor", "--config", config, "--broker")
-        info = client.on("edgeai/v1/test/base/info")[-1].json
+        info = client.on("edgeai/v1/alone/base/info")[-1].json
         log = agent.log
 
     assert json.loads(schema.stdout)["type"] == "object"
@@ -87,7 +87,7 @@ def test_what_needs_a_model_names_what_is_missing_on_a_line(tmp_path: Path, demo
         (("edge_agent", "run", "--config", config), "engine"),
         (("edge_agent", "bench", "--config", config), "engine"),
         (("edge_agent", "probe", "--bundle", demo_bundle), "engine"),
-        (("edge_agent", "demo"), "demo"),
+        (("edge_agent", "demo", "--work", tmp_path), "demo"),
         (("edge_convert", "verify", demo_bundle), "convert"),
     ):
         ended = run(*words)

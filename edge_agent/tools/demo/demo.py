@@ -114,11 +114,12 @@ def _print(text: str) -> None:
 def convert_checkpoint(work: Path) -> Path:
     """The bundle of the bundled checkpoint, unless it was converted before, as in a release. Raises DemoError."""
     bundle = work / f"pump-{QUANTIZATION}"
-    if _is_converted(bundle):
+    is_converted = _is_converted(bundle)
+    if missing := missing_extra("engine" if is_converted else "demo"):
+        raise DemoError(missing)
+    if is_converted:
         _print(f"model      {bundle} (converted before)")
         return bundle
-    if missing := missing_extra("convert"):
-        raise DemoError(missing)
     command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
     command += ["--type", QUANTIZATION, "--name", "pump-demo", "--licence", "apache-2.0", "--no-canaries", "--force"]
     _print(f"converting {checkpoint_folder()} to {QUANTIZATION.upper()}")
