@@ -11,18 +11,16 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
-from weakref import WeakValueDictionary
 
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, number_at, text_at
+from edge_agent.tools.watch.site import Document, Row, number_at, text_at
 from edge_agent.web.boards import escaped
-from edge_agent.web.live import Live
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
 from edge_agent.web.promise import promises
@@ -55,7 +53,7 @@ class MarkState(StrEnum):
     UNDONE = "undone"
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Answer:
     """A reply, or an output alone, as it came."""
 
@@ -136,10 +134,10 @@ _Identity = tuple[str, str, str, str | None]
 class Answers(Part):
     """An audit that waits for its judgement is blind: nothing here gives its output or scores away."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, root: str, site: str, rows: Mapping[str, Row]) -> None:
         self.marks: deque[Mark] = deque(maxlen=MAX_MARKS)
-        self._live = live
-        self._every, self._pools = Topics(live.root, live.site, "+"), pool_topics(live.root, live.site, "+")
+        self._rows = rows
+        self._every, self._pools = Topics(root, site, "+"), pool_topics(root, site, "+")
         self._shared_replies = self._every.default_reply_topics[-1]
         self._tasks: dict[tuple[str, str], Document] = {}
         # Filters of the topics that tasks publish to, with the tasks that do.
@@ -151,7 +149,6 @@ class Answers(Part):
         self._ring_bytes = 0
         self._questions: dict[_Identity, Answer] = {}
         self._question_bytes = 0
-        self._by_key: WeakValueDictionary[str, Answer] = WeakValueDictionary()
         self._last_inputs: dict[tuple[str, str], bytes] = {}
         self._without_input: set[str] = set()
         self._open: Counter[tuple[str, str]] = Counter()
@@ -166,7 +163,7 @@ class Answers(Part):
         """Learns from `info` which tasks there are, and where they publish."""
         tasks: dict[tuple[str, str], Document] = {}
         publish: dict[str, set[tuple[str, str]]] = {}
-        for device, row in self._live.rows.items():
+        for device, row in self._rows.items():
             for name, task in _tasks_of(row.info):
                 tasks[device, name] = task
                 if (pattern := text_at(task, "publish")) and (topic_filter := publish_filter(pattern)):
@@ -202,7 +199,6 @@ class Answers(Part):
                 return
         elif b'"input"' in payload:
             self._note_input(answer)
-        self._by_key[answer.key] = answer
         self._ring.append((self._count, answer))
         self._ring_bytes += len(answer.payload)
         while len(self._ring) > MAX_ANSWERS or self._ring_bytes > MAX_BYTES:
@@ -262,7 +258,7 @@ class Answers(Part):
     def _note_input(self, answer: Answer) -> None:
         names = wildcard_values(self._pools.all_responses, answer.topic)
         target = f"pool/{names[0]}" if names else answer.device
-        is_known = target in self._live.rows or names is not None
+        is_known = target in self._rows or names is not None
         if target and answer.task and is_known and len(answer.payload) <= _MAX_EXAMPLE_BYTES:
             self._last_inputs[target, answer.task] = answer.payload
             if len(self._last_inputs) > _MAX_EXAMPLES:
@@ -344,7 +340,7 @@ class Answers(Part):
 
     def promises(self, device: str, task: str) -> list[Document]:
         """What each promise of a task takes."""
-        row = self._live.rows.get(device)
+        row = self._rows.get(device)
         known = self._tasks.get((device, task))
         if row is None or known is None:
             return []
@@ -439,7 +435,7 @@ class Answers(Part):
             return ProblemError(409, "not_markable", "only an answer with an id can be judged")
         if kind not in _KINDS_WITH_FEEDBACK:
             return ProblemError(409, "not_markable", "the board takes no feedback on this task")
-        row = self._live.rows.get(answer.device)
+        row = self._rows.get(answer.device)
         tells_accuracy = row is not None and "accuracy" in row.health and kind != "unusual"
         if row is not None and tells_accuracy and answer.task not in _object_at(row.health, "accuracy"):
             return ProblemError(409, "feedback_off", "this board keeps no answers: set `enabled = true` in [feedback]")
@@ -452,7 +448,8 @@ class Answers(Part):
 
     def judge(self, key: str, said: Document, by: str | None, wall: float, now: float) -> Mark:
         """Takes what a person says of an answer; it is sent after UNDO_S. Raises ProblemError."""
-        answer = self._by_key.get(key)
+        kept = chain(self._questions.values(), (answer for _, answer in self._ring))
+        answer = next((answer for answer in kept if answer.key == key), None)
         if answer is None:
             raise ProblemError(404, "unknown_answer", "this answer is too old for this page, or of another process")
         document = answer.document()

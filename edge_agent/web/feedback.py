@@ -1,17 +1,19 @@
 """Sends what people said of answers to the boards that gave them, and hears what became of it."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_agent.core.codes import CommandCode
 from edge_agent.core.messages import Message, json_publication
+from edge_agent.core.strict_json import compact_json
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import Answers, Mark, MarkState
+from edge_agent.web.answers import Mark, MarkState
+from edge_agent.web.journal import Entry
 from edge_agent.web.live import Live
 from edge_agent.web.parts import Part
 
@@ -29,12 +31,10 @@ class _Sent:
 
 
 class Feedback(Part):
-    """Args:
-    on_kept: Called with each mark that a board has kept.
-    """
+    """What a board has kept becomes an entry of the journal."""
 
-    def __init__(self, live: Live, answers: Answers, on_kept: Callable[[Mark], object] = lambda _mark: None) -> None:
-        self._live, self._answers, self._on_kept = live, answers, on_kept
+    def __init__(self, live: Live) -> None:
+        self._live, self._answers = live, live.answers
         self._results = Topics(live.root, live.site, "+").feedback_result("+")
         self._sent: dict[str, _Sent] = {}
 
@@ -106,7 +106,7 @@ class Feedback(Part):
         if mark.state is MarkState.SENT:
             self._answers.end(mark, MarkState.REFUSED, error=words)
 
-    def receive(self, message: Message, wall: float) -> None:  # noqa: ARG002 - of Part
+    def receive(self, message: Message, wall: float) -> None:
         names = wildcard_values(self._results, message.topic)
         if names is None:
             return
@@ -121,7 +121,7 @@ class Feedback(Part):
         del self._sent[sent.mark.name]
         if result.get("status") == "ok":
             self._answers.end(sent.mark, MarkState.KEPT, data=data)
-            self._on_kept(sent.mark)
+            self._live.journal.add(_entry_of(sent.mark, wall))
             return
         words = cut(text_at(result, "error.message") or "the board does not say why", _MAX_ERROR)
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
@@ -143,3 +143,9 @@ class Feedback(Part):
             if (sent.mark.answer.device, sent.mark.answer.task, sent.request_id) == (device, task, request_id)
         )
         return next(matching, None)
+
+
+def _entry_of(mark: Mark, wall: float) -> Entry:
+    said = mark.said.get("answer", mark.said.get("correct"))
+    text = said if isinstance(said, str) else compact_json(said)
+    return Entry(at=wall, what="feedback", device=mark.answer.device, name=mark.answer.task, text=text, by=mark.by)

@@ -13,6 +13,7 @@ from edge_agent.core.messages import Publication
 from edge_agent.core.wording import printable
 from edge_agent.tools.watch.site import SETTLE_S, Document, Row
 from edge_agent.tools.watch.watch import Feed
+from edge_agent.web.answers import Answers
 from edge_agent.web.boards import Boards
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.notes import Events, Notes
@@ -44,16 +45,13 @@ class Live:
         self.root, self.site = mqtt.root, site
         self.rows: dict[str, Row] = {}
         """The boards of the last half second by name, worst first. It stays this object."""
-        self.open_checks: Callable[[str], int] = lambda _device: 0
-        """How many audits of a board wait for a person; set by the part that knows."""
-        self.promise: Callable[[str, str], Document | None] = lambda _device, _task: None
-        """What a task's promise still takes, by board and task; set by the part that knows."""
         self.boards = Boards(time.time())
         self.journal = journal
         self.signals = Signals(self.root, site, self.rows)
+        self.answers = Answers(self.root, site, self.rows)
         self._feed = Feed(mqtt, site, program="web", max_boards=MAX_BOARDS)
         self._notes = Notes(journal)
-        self._parts: list[Part] = [Events(self.root, site, self.rows, journal), self.signals]
+        self._parts: list[Part] = [Events(self.root, site, self.rows, journal), self.signals, self.answers]
         self._failed = failed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
@@ -193,6 +191,6 @@ class Live:
             rows,
             wall,
             is_first=is_first,
-            open_checks={row.device: self.open_checks(row.device) for row in rows},
+            open_checks={row.device: self.answers.open_checks(row.device) for row in rows},
             alarms_last_hour=self.journal.alarms_since(wall - 3600),
         )

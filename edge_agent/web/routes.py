@@ -1,4 +1,4 @@
-"""What the page reads of answers, and what people say of them."""
+"""The routes of answers: the lists of them, what people say about them, and requests to boards."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import MAX_CHECKS, Answers, Mark
+from edge_agent.web.answers import MAX_CHECKS, Answers
 from edge_agent.web.asks import Asks
 from edge_agent.web.boards import escaped
 from edge_agent.web.feedback import Feedback
@@ -20,22 +20,11 @@ from edge_agent.web.sessions import author_of
 _DEFAULT_CHECKS = 20
 
 
-def add_parts(live: Live, on_kept: Callable[[Mark], object] = lambda _mark: None) -> list[Route]:
-    """Adds the parts that have to do with answers, and gives their routes.
-
-    Args:
-        on_kept: Called, with the lock held, with what a board has kept of what a person said.
-    """
-    answers, asks = Answers(live), Asks(live)
-    live.open_checks = answers.open_checks
-    live.promise = lambda device, task: next(iter(answers.promises(device, task)), None)
-    for part in (answers, Feedback(live, answers, on_kept), asks):
-        live.add(part)
-    return [*_routes(live, answers), *asks.routes]
-
-
-def _routes(live: Live, answers: Answers) -> list[Route]:
-    """Each takes the lock for one short turn."""
+def answer_routes(live: Live) -> list[Route]:
+    """Adds the parts that send feedback and requests, and returns all routes that have to do with answers."""
+    answers, asks = live.answers, Asks(live)
+    live.add(Feedback(live))
+    live.add(asks)
 
     def checks(request: Request) -> Document:
         limit = _number(request, "limit", 3)
@@ -66,6 +55,7 @@ def _routes(live: Live, answers: Answers) -> list[Route]:
         Route("/api/v1/tasks", _reading(live, tasks)),
         Route("/api/v1/feedback", feedback, methods=["POST"]),
         Route("/api/v1/feedback/undo", undo, methods=["POST"]),
+        *asks.routes,
     ]
 
 

@@ -4,7 +4,6 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -26,6 +25,7 @@ from edge_agent.web.guard import Door, Guard
 from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
 from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
+from edge_agent.web.routes import answer_routes
 from edge_agent.web.sessions import Access, Sessions, author_of
 from edge_agent.web.signals import signals_document
 
@@ -39,19 +39,17 @@ _LATEST = 253_402_000_000
 _TABLE_WIDTH = 160
 
 
-def application(live: Live, door: Door, sessions: Sessions, routes: Iterable[BaseRoute] = ()) -> ASGIApp:
-    """The whole page.
+def application(live: Live, door: Door, sessions: Sessions) -> ASGIApp:
+    """The whole page. Call it before `live.start()`: it adds the parts that its routes need.
 
-    Args:
-        routes: What other parts answer below `/api/v1/`, each from its own module: a list of starlette's `Route`, whose
-            handlers are `async`, raise `problem.ProblemError`, and take `live.lock` for short turns. Who may write to
-            a path stands in `sessions`.
+    Handlers are `async`, raise `problem.ProblemError` and hold `live.lock` only briefly. `sessions` says which role may
+    write to which path.
     """
     app = Starlette(
         routes=[
             *sessions.routes(live.site),
             *_Site(live).routes,
-            *routes,
+            *answer_routes(live),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         exception_handlers={ProblemError: _problem, HTTPException: _http_exception, Exception: _internal},
@@ -85,7 +83,7 @@ class _Site:
         with live.lock:
             row = self._row(request.path_params["device"])
             board = live.boards.document(row.device)
-            promises = {name: live.promise(row.device, name) for name, _ in tasks_of(row)}
+            promises = {name: next(iter(live.answers.promises(row.device, name)), None) for name, _ in tasks_of(row)}
             heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
         # A board may send a megabyte, which takes a while to escape.

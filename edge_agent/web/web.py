@@ -11,7 +11,6 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,15 +19,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.state_lock import StateInUseError, locked
-from edge_agent.core.strict_json import compact_json
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
-from edge_agent.web.answers import Mark
 from edge_agent.web.guard import MAX_HEADER_BYTES, Door, Network, address_of, host_name
-from edge_agent.web.journal import Entry, Journal
+from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
-from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from edge_agent.web.users import Users, UsersError
@@ -175,7 +171,7 @@ async def _serve(
     # Called in the bus thread.
     live = Live(bus.mqtt, bus.site, journal, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
     sessions = Sessions(users, is_public=options.public_view, is_secure=door.is_secure)
-    app = application(live, door, sessions, add_parts(live, lambda mark: journal.add(_entry_of(mark))))
+    app = application(live, door, sessions)
     server = _Server(_config(app, options.web_cert_file, options.web_key_file))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -189,13 +185,6 @@ async def _serve(
     finally:
         live.stop()
     return 1 if has_failed else 0
-
-
-def _entry_of(mark: Mark) -> Entry:
-    said = mark.said.get("answer", mark.said.get("correct"))
-    text = said if isinstance(said, str) else compact_json(said)
-    answer = mark.answer
-    return Entry(at=time.time(), what="feedback", device=answer.device, name=answer.task, text=text, by=mark.by)
 
 
 def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvicorn.Config:

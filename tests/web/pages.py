@@ -81,6 +81,7 @@ class Page:
 
     def update(self) -> None:
         self.live.take_rows(self.site.rows(time.monotonic()), time.time())
+        self.live.answers.tick(time.monotonic())
 
     def changes(self, after: int | None = None) -> Any:
         return self.client.get("/api/v1/changes", params={} if after is None else {"after": after}).json()

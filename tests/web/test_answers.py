@@ -1,6 +1,7 @@
 """Answers on the page, the audits among them, and what people say of them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +9,16 @@ import pytest
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.web import answers
+from tests.web import answering
 from tests.web.answering import INPUT, LABELS, TASKS, Bench
 
 FEEDBACK = "edgeai/v1/hall1/press-04/infer/triage/feedback"
 RESPONSE = "edgeai/v1/hall1/press-04/infer/triage/response"
+
+
+@pytest.fixture(autouse=True)
+def _journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "FOLDER", tmp_path)
 
 
 def test_an_answer_is_shown_with_its_score_and_can_be_judged() -> None:
@@ -51,7 +58,10 @@ def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kep
     assert mark["state"] == "kept"
     assert (mark["output"], mark["score"], mark["is_right"]) == ("bearing fault", 0.97, False)
     assert bench.rows()[0]["output"] == "bearing fault"
-    assert [mark.by for mark in bench.kept] == ["Ana"]
+    (entry,) = bench.live.journal.recent(0.0)
+    assert (entry.what, entry.device, entry.name, entry.text, entry.by) == (
+        "feedback", "press-04", "triage", "imbalance", "Ana",
+    )  # fmt: skip
 
 
 def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> None:
@@ -417,5 +427,5 @@ def test_needs_say_what_each_promise_takes() -> None:
 def test_each_board_says_how_many_checks_are_open() -> None:
     bench = Bench()
     bench.audit()
-    assert bench.live.open_checks("press-04") == 1
-    assert bench.live.open_checks("press-05") == 0
+    assert bench.live.answers.open_checks("press-04") == 1
+    assert bench.live.answers.open_checks("press-05") == 0

@@ -17,7 +17,6 @@ from edge_agent.web import answers
 from edge_agent.web.guard import Door
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
-from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from tests.helpers.client import Client
@@ -59,11 +58,9 @@ def page(folder: Path, client: Client, port: int, protocol: str, device: str) ->
     """The page of the site, once it shows the board and hears its answers on the plant's topics."""
     mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
     live = Live(mqtt, "test", Journal(folder))
-    routes = add_parts(live)
-    sessions = Sessions(None, is_public=False, is_secure=False)
+    app = application(live, Door(listens_on=LOOPBACK), Sessions(None))
     live.start()
     try:
-        app = application(live, Door(listens_on=LOOPBACK), sessions, routes)
 
         def hears() -> Any:
             client.publish("plant/probe/quality", "good")
