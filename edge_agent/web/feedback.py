@@ -11,15 +11,14 @@ from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import BoardLevel, Document, text_at
+from edge_agent.tools.watch.site import Document, text_at
 from edge_agent.web.answers import Mark, MarkState
 from edge_agent.web.journal import Entry
-from edge_agent.web.live import Live
+from edge_agent.web.live import SILENT_LEVELS, Live
 from edge_agent.web.parts import Part
 
 RESULT_S = 5.0
 _MAX_ERROR = 300
-_SILENT = (BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +84,7 @@ class Feedback(Part):
         row = self._live.rows.get(mark.answer.device or "")
         if not self._live.is_connected:
             why = "the connection to the broker was lost"
-        elif row is not None and row.level in _SILENT:
+        elif row is not None and row.level in SILENT_LEVELS:
             why = f"the board is {row.level.name.lower()}"
         else:
             why = "may the account `web` write there?"

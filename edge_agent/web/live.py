@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Publication
 from edge_agent.core.wording import printable
-from edge_agent.tools.watch.site import SETTLE_S, Document, Row
+from edge_agent.tools.watch.site import SETTLE_S, BoardLevel, Document, Row
 from edge_agent.tools.watch.watch import Feed
 from edge_agent.web.answers import Answers
 from edge_agent.web.boards import Boards
@@ -23,6 +23,7 @@ from edge_agent.web.signals import Signals
 log = logging.getLogger(__name__)
 
 MAX_BOARDS = 1000
+SILENT_LEVELS = (BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
 _TURN_S = 0.1
 _TICK_S = 0.25
 _ROWS_S = 0.5

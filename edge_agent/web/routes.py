@@ -10,7 +10,7 @@ from starlette.routing import Route
 from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
 from edge_agent.web.answers import MAX_CHECKS, Answers
-from edge_agent.web.asks import Asks
+from edge_agent.web.ask import Requests
 from edge_agent.web.boards import escaped
 from edge_agent.web.feedback import Feedback
 from edge_agent.web.live import Live
@@ -22,9 +22,9 @@ _DEFAULT_CHECKS = 20
 
 def answer_routes(live: Live) -> list[Route]:
     """Adds the parts that send feedback and requests, and returns all routes that have to do with answers."""
-    answers, asks = live.answers, Asks(live)
+    answers, requests = live.answers, Requests(live)
     live.add(Feedback(live))
-    live.add(asks)
+    live.add(requests)
 
     def checks(request: Request) -> Document:
         limit = _number(request, "limit", 3)
@@ -55,7 +55,7 @@ def answer_routes(live: Live) -> list[Route]:
         Route("/api/v1/tasks", _reading(live, tasks)),
         Route("/api/v1/feedback", feedback, methods=["POST"]),
         Route("/api/v1/feedback/undo", undo, methods=["POST"]),
-        *asks.routes,
+        *requests.routes,
     ]
 
 

@@ -8,7 +8,7 @@ import hashlib
 import math
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,16 +25,15 @@ from edge_agent.core.topics import (
     ask_reply_topic,
     is_name,
     pool_topics,
-    wildcard_values,
 )
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, number_at, text_at
-from edge_agent.web.live import Live
+from edge_agent.tools.watch.site import Document, Row, number_at, text_at
+from edge_agent.web.live import SILENT_LEVELS, Live
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import JSON_TYPE, ProblemError
 
-MAX_ASKS = 64
+MAX_PENDING = 64
 MAX_DEADLINE_MS = 300_000
 _DEFAULT_DEADLINE_MS = 60_000
 # A reply that says `expired` comes a little after the deadline.
@@ -42,103 +41,79 @@ GRACE_S = 2.0
 # After the start, a board may not have been heard yet: RabbitMQ shows it with its next health.
 _SETTLE_S = 15.0
 _LATER = {"Retry-After": "10"}
-# OpenAI's clients, for one, repeat what fails with 5xx, which would triple the load.
-_NEVER = {"X-Should-Retry": "false"}
-_SILENT = (BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
 
 
-@dataclass(slots=True, eq=False)
-class _Ask:
-    """A request on its way, and who waits for its reply: several where one caller repeats it."""
+_Outcome = bytes | ProblemError
 
-    topics: TaskTopics
-    task: str
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PendingRequest:
+    """A request that was sent, and the handler that waits for its reply."""
+
+    response_topic: str
+    """Where a board says that it refuses the request's own reply topic."""
     request_id: str | int
-    body: bytes
-    deadline_ms: int
-    number: int | None = None
-    waiters: list["asyncio.Future[bytes | ProblemError]"] = field(default_factory=list)
+    number: int
+    outcome: "asyncio.Future[_Outcome]"
 
 
-class Asks(Part):
-    """`Answers` subscribes to all topics of replies: a broker may deliver twice what two filters match."""
+class Requests(Part):
+    """It has no filters, because `Answers` subscribes to every reply topic: where filters overlap, a broker may deliver
+    twice.
+    """
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._prefix = ask_reply_topic(live.root, f"web-{secrets.token_hex(8)}")
-        self._asks: dict[str, _Ask] = {}
-        self._count = 0
+        # By reply topic.
+        self._pending: dict[str, _PendingRequest] = {}
         self._started_at = time.monotonic()
-        every, pools = Topics(live.root, live.site, "+"), pool_topics(live.root, live.site, "+")
-        self._responses = (every.response("+"), pools.response("+"))
         self.routes = [
             Route("/api/v1/ask/pool/{pool}/{task}", self._handle, methods=["POST"]),
             Route("/api/v1/ask/{device}/{task}", self._handle, methods=["POST"]),
         ]
 
     async def _handle(self, request: Request) -> Response:
-        names, body = request.path_params, await request.body()
-        future: asyncio.Future[bytes | ProblemError] = asyncio.get_running_loop().create_future()
-        key = request.headers.get("idempotency-key")
+        body = await request.body()
+        outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         with self._live.lock:
-            topic, timeout_s = self._start(names, body, request.headers.get("content-type"), key, future)
+            topic, timeout_s = self._send(request, body, outcome)
         gone = asyncio.ensure_future(_until_gone(request))
         try:
-            await asyncio.wait((future, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((outcome, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
             with self._live.lock:
-                self._forget(topic, future)
-        if not future.done():
-            raise ProblemError(504, "no_reply", f"no reply within {timeout_s:.1f} s", _NEVER)
-        if isinstance(reply := future.result(), ProblemError):
+                self._pending.pop(topic, None)
+        if not outcome.done():
+            raise ProblemError(504, "no_reply", f"no reply within {timeout_s:.1f} s")
+        if isinstance(reply := outcome.result(), ProblemError):
             raise reply
         return response_of(reply)
 
-    def _start(
-        self,
-        names: Document,
-        body: bytes,
-        content_type: str | None,
-        key: str | None,
-        future: "asyncio.Future[bytes | ProblemError]",
-    ) -> tuple[str, float]:
-        """Sends a request, unless the same one is on its way. Gives its reply topic, and how long to wait."""
-        topics, row = self._target(names)
-        task = names["task"]
+    def _send(self, request: Request, body: bytes, outcome: "asyncio.Future[_Outcome]") -> tuple[str, float]:
+        """Returns the reply topic, and how long to wait there. Raises ProblemError."""
+        topics, row = self._target(request.path_params)
+        task, key = request.path_params["task"], request.headers.get("idempotency-key")
         if not is_name(task):
             raise ProblemError(404, "unknown_task", f"task: should match {NAME_PATTERN}")
-        envelope, given = envelope_of(body, content_type, key)
-        if key is None:
-            self._count += 1
-            unique = str(self._count)
-        else:
-            unique = hashlib.sha256(f"{topics.base} {task} {key}".encode()).hexdigest()[:32]
-        topic = f"{self._prefix}/{unique}"
-        ask = self._asks.get(topic)
-        if ask is not None and ask.body != body:
-            raise ProblemError(409, "key_in_use", "another request with this Idempotency-Key is not answered yet")
-        if ask is None:
-            ask = _Ask(
-                topics, task, given.setdefault("id", secrets.token_hex(8)), body, _deadline_ms(envelope, row, task)
-            )
-            self._send(ask, topic, given)
-        elif sum(len(each.waiters) for each in self._asks.values()) >= MAX_ASKS:
-            raise _too_many()
-        ask.waiters.append(future)
-        return topic, ask.deadline_ms / 1000 + GRACE_S
-
-    def _send(self, ask: _Ask, topic: str, envelope: Document) -> None:
-        if sum(len(each.waiters) for each in self._asks.values()) >= MAX_ASKS:
-            raise _too_many()
-        document = {**envelope, "reply_to": topic, "deadline_ms": ask.deadline_ms}
-        publication = json_publication(
-            ask.topics.request(ask.task), document, expiry_s=math.ceil(ask.deadline_ms / 1000)
-        )
-        ask.number = self._live.publish(publication)
-        if ask.number is None:
+        envelope, document = envelope_of(body, request.headers.get("content-type"), key)
+        if len(self._pending) >= MAX_PENDING:
+            raise ProblemError(429, "too_many", f"{MAX_PENDING} requests are waiting for replies", {"Retry-After": "1"})
+        # The same key gives the same reply topic, so the board knows a repetition by both.
+        unique = secrets.token_hex(16) if key is None else f"{topics.base} {task} {key}"
+        topic = f"{self._prefix}/{hashlib.sha256(unique.encode()).hexdigest()[:32]}"
+        if topic in self._pending:
+            raise ProblemError(409, "key_in_use", "a request with this Idempotency-Key is not answered yet")
+        deadline_ms = _deadline_ms(envelope, row, task)
+        document.setdefault("id", secrets.token_hex(8))
+        document |= {"reply_to": topic, "deadline_ms": deadline_ms}
+        publication = json_publication(topics.request(task), document, expiry_s=math.ceil(deadline_ms / 1000))
+        number = self._live.publish(publication)
+        if number is None:
             raise ProblemError(413, "too_long", "the broker takes no message of this size")
-        self._asks[topic] = ask
+        self._pending[topic] = _PendingRequest(topics.response(task), document["id"], number, outcome)
+        return topic, deadline_ms / 1000 + GRACE_S
 
     def _target(self, names: Document) -> tuple[TaskTopics, Row | None]:
         """The topics of the board or pool, and what is known of it. Raises ProblemError where no reply can come."""
@@ -154,7 +129,7 @@ class Asks(Part):
         row = live.rows.get(device)
         if row is None or not is_name(device):
             raise self._unknown(f"no board {device} is known")
-        if row.level in _SILENT:
+        if row.level in SILENT_LEVELS:
             level = row.level.name.lower()
             raise ProblemError(503, level, f"{device} is {level}: {'; '.join(row.why)}", _LATER)
         return Topics(live.root, live.site, device), row
@@ -164,47 +139,31 @@ class Asks(Part):
             return ProblemError(503, "unknown_board", f"{words} yet", _LATER)
         return ProblemError(404, "unknown_board", words)
 
-    def _forget(self, topic: str, future: "asyncio.Future[bytes | ProblemError]") -> None:
-        ask = self._asks.get(topic)
-        if ask is not None and future in ask.waiters:
-            ask.waiters.remove(future)
-            if not ask.waiters:
-                del self._asks[topic]
-
     def receive(self, message: Message, wall: float) -> None:  # noqa: ARG002 - of Part
-        if not self._asks:
-            return
-        if message.topic in self._asks:
-            if object_or_empty(message.payload).get("status") != Status.PARTIAL:
-                self._answer(message.topic, message.payload)
-        elif Code.REPLY_TOPIC_REFUSED.encode() in message.payload:
-            self._take_refusal(message)
-
-    def _take_refusal(self, message: Message) -> None:
-        """A board that refuses our reply topic says so on the task's own one."""
-        if not any(wildcard_values(pattern, message.topic) for pattern in self._responses):
-            return
-        request_id = object_or_empty(message.payload).get("id")
-        for topic, ask in list(self._asks.items()):
-            if message.topic == ask.topics.response(ask.task) and request_id == ask.request_id:
-                self._answer(topic, message.payload)
+        if message.topic in self._pending:
+            self._end(message.topic, message.payload)
+        elif self._pending and Code.REPLY_TOPIC_REFUSED.encode() in message.payload:
+            request_id = object_or_empty(message.payload).get("id")
+            for topic, pending in list(self._pending.items()):
+                if message.topic == pending.response_topic and request_id == pending.request_id:
+                    self._end(topic, message.payload)
 
     def sent(self, number: int, result: PublishResult) -> None:
         if result is PublishResult.CONFIRMED:
             return
-        for topic, ask in list(self._asks.items()):
-            if ask.number == number:
-                words = f"the broker refuses the request ({result.value}): may the account `web` write there?"
-                self._answer(topic, ProblemError(500, "publishing_refused", words, _NEVER))
+        for topic, pending in list(self._pending.items()):
+            if pending.number == number:
+                why = f"the broker refuses the request ({result.value}): may the account `web` write there?"
+                self._end(topic, ProblemError(500, "publishing_refused", why))
 
-    def _answer(self, topic: str, reply: bytes | ProblemError) -> None:
-        for future in self._asks.pop(topic).waiters:
-            future.get_loop().call_soon_threadsafe(_set, future, reply)
+    def _end(self, topic: str, result: _Outcome) -> None:
+        outcome = self._pending.pop(topic).outcome
+        outcome.get_loop().call_soon_threadsafe(_set, outcome, result)
 
 
-def _set(future: "asyncio.Future[bytes | ProblemError]", reply: bytes | ProblemError) -> None:
-    if not future.done():
-        future.set_result(reply)
+def _set(outcome: "asyncio.Future[_Outcome]", result: _Outcome) -> None:
+    if not outcome.done():
+        outcome.set_result(result)
 
 
 async def _until_gone(request: Request) -> None:
@@ -213,12 +172,8 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _too_many() -> ProblemError:
-    return ProblemError(429, "too_many", f"{MAX_ASKS} requests wait for replies already", {"Retry-After": "1"})
-
-
 def envelope_of(body: bytes, content_type: str | None, key: str | None) -> tuple[Envelope, Document]:
-    """A request as over MQTT: what it means, and the envelope to send. Raises ProblemError."""
+    """Reads a body like a payload over MQTT. Returns what it means and the envelope to send. Raises ProblemError."""
     try:
         envelope = parse_payload(body, content_type)
     except Refusal as refused:
@@ -271,12 +226,12 @@ def http_status(document: Document) -> tuple[int, dict[str, str]]:
             retry_s = min(3600, max(1, math.ceil(number_at(document, "error.retry_after_s") or 1)))
             return 503 if code in (Code.LOADING, Code.DRAINING) else 429, {"Retry-After": str(retry_s)}
         case Status.EXPIRED:
-            return 504, _NEVER
+            return 504, {}
         case Status.INVALID:
             return next((status for each, status in _INVALID.items() if each == code), 400), {}
         case Status.CANCELLED:
-            return 503, _NEVER
+            return 503, {}
         case Status.FAILED:
-            return (422 if code == Code.NO_VALID_OUTPUT else 502), _NEVER
+            return (422 if code == Code.NO_VALID_OUTPUT else 502), {}
         case _:  # not of a board
-            return 502, _NEVER
+            return 502, {}
