@@ -1,6 +1,6 @@
 """`POST /api/v1/ask/…`: a request over HTTP that waits for the board's reply.
 
-The reply comes back byte for byte; its status and code decide the status of HTTP.
+The response is the reply byte for byte. The reply's status and error code decide the HTTP status.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from edge_agent.web.problem import JSON_TYPE, ProblemError
 MAX_PENDING = 64
 MAX_DEADLINE_MS = 300_000
 _DEFAULT_DEADLINE_MS = 60_000
-# A reply that says `expired` comes a little after the deadline.
+# The reply `expired` comes a little after the deadline.
 GRACE_S = 2.0
-# After the start, a board may not have been heard yet: RabbitMQ shows it with its next health.
+# Right after the start, a board may not have been heard yet: RabbitMQ retains nothing.
 _SETTLE_S = 15.0
 _LATER = {"Retry-After": "10"}
 
@@ -116,14 +116,14 @@ class Requests(Part):
         return topic, deadline_ms / 1000 + GRACE_S
 
     def _target(self, names: Document) -> tuple[TaskTopics, Row | None]:
-        """The topics of the board or pool, and what is known of it. Raises ProblemError where no reply can come."""
+        """The topics and row of the board, or of a board of the pool. Raises ProblemError if no reply can come."""
         live = self._live
         if not live.is_connected:
             raise ProblemError(503, "no_broker", "no connection to the broker", _LATER)
         if (pool := names.get("pool")) is not None:
             row = next((row for row in live.rows.values() if text_at(row.health, "pool.name") == pool), None)
             if row is None or not is_name(pool):
-                raise self._unknown(f"no board of a pool {pool} answers")
+                raise self._unknown(f"no board of the pool {pool} is known")
             return pool_topics(live.root, live.site, pool), row
         device = names["device"]
         row = live.rows.get(device)
@@ -153,7 +153,7 @@ class Requests(Part):
             return
         for topic, pending in list(self._pending.items()):
             if pending.number == number:
-                why = f"the broker refuses the request ({result.value}): may the account `web` write there?"
+                why = f"the broker refuses the request ({result.value}): may the account `web` write requests?"
                 self._end(topic, ProblemError(500, "publishing_refused", why))
 
     def _end(self, topic: str, result: _Outcome) -> None:
@@ -217,7 +217,7 @@ _INVALID = {Code.UNKNOWN_TASK: 404, Code.TOO_LONG: 413, Code.REPLY_TOPIC_REFUSED
 
 
 def http_status(document: Document) -> tuple[int, dict[str, str]]:
-    """The status of HTTP for a reply, with further headers."""
+    """The HTTP status for a reply, and further headers."""
     code = text_at(document, "error.code")
     match document.get("status"):
         case Status.OK:
@@ -233,5 +233,5 @@ def http_status(document: Document) -> tuple[int, dict[str, str]]:
             return 503, {}
         case Status.FAILED:
             return (422 if code == Code.NO_VALID_OUTPUT else 502), {}
-        case _:  # not of a board
+        case _:  # no board sent it
             return 502, {}

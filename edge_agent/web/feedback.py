@@ -1,4 +1,4 @@
-"""Sends what people said of answers to the boards that gave them, and hears what became of it."""
+"""Sends marks as feedback to the boards that gave the answers, and receives the results."""
 
 import json
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class _Sent:
 
 
 class Feedback(Part):
-    """What a board has kept becomes an entry of the journal."""
+    """Also writes an entry into the journal for each mark that a board has kept."""
 
     def __init__(self, live: Live) -> None:
         self._live, self._answers = live, live.answers
@@ -42,18 +42,18 @@ class Feedback(Part):
         return (self._results,)
 
     def tick(self, now: float) -> None:
-        """Sends what can no longer be undone. Without a broker it waits, and can still be undone."""
+        """Sends marks that can no longer be undone. Without a broker they wait, and can still be undone."""
         if self._live.is_connected:
             for mark in self._answers.marks:
                 if mark.state is MarkState.WAITING and now >= mark.due_at:
                     self._send(mark, now)
         for sent in list(self._sent.values()):
             if now - sent.sent_at > RESULT_S and sent.mark.state is MarkState.SENT:
-                # A result that comes late still counts.
-                self._answers.end(sent.mark, MarkState.UNANSWERED, error=self._silence_words(sent.mark))
+                # A late result still counts.
+                self._answers.end_mark(sent.mark, MarkState.UNANSWERED, error=self._no_result_text(sent.mark))
 
     def stop(self) -> None:
-        """Sends what waits, because nobody can undo it any more."""
+        """Sends the waiting marks, because nobody can undo them any more."""
         for mark in self._answers.marks:
             if mark.state is MarkState.WAITING:
                 self._send(mark, mark.due_at)
@@ -76,34 +76,34 @@ class Feedback(Part):
         mark.state = MarkState.SENT
         self._sent[mark.name] = _Sent(mark, json.dumps(document["id"]), number, now)
         if number is None:
-            self._end(mark, "it cannot be sent")
+            self._end(mark, "the message cannot be sent")
         known = {mark.name for mark in self._answers.marks}
         self._sent = {name: sent for name, sent in self._sent.items() if name in known}
 
-    def _silence_words(self, mark: Mark) -> str:
+    def _no_result_text(self, mark: Mark) -> str:
         row = self._live.rows.get(mark.answer.device or "")
         if not self._live.is_connected:
             why = "the connection to the broker was lost"
         elif row is not None and row.level in SILENT_LEVELS:
             why = f"the board is {row.level.name.lower()}"
         else:
-            why = "may the account `web` write there?"
+            why = "may the account `web` write feedback?"
         return f"no result within {RESULT_S:.0f} s: {why}"
 
     def sent(self, number: int, result: PublishResult) -> None:
-        """A broker of MQTT 5 says at once that it refuses a message."""
+        """With MQTT 5, a broker says at once that it refuses a message."""
         refused = next((sent for sent in self._sent.values() if sent.number == number), None)
         if refused is None or result is PublishResult.CONFIRMED:
             return
-        words = {
-            PublishResult.FORBIDDEN: "the broker refuses it: the account `web` may not write there",
+        text = {
+            PublishResult.FORBIDDEN: "the broker refuses it: the account `web` may not write feedback",
             PublishResult.UNSENDABLE: "the broker refuses it: the message is too large or its topic invalid",
         }
-        self._end(refused.mark, words.get(result, "the broker refuses it for now"))
+        self._end(refused.mark, text.get(result, "the broker refuses it for now"))
 
-    def _end(self, mark: Mark, words: str) -> None:
+    def _end(self, mark: Mark, text: str) -> None:
         if mark.state is MarkState.SENT:
-            self._answers.end(mark, MarkState.REFUSED, error=words)
+            self._answers.end_mark(mark, MarkState.REFUSED, error=text)
 
     def receive(self, message: Message, wall: float) -> None:
         names = wildcard_values(self._results, message.topic)
@@ -115,23 +115,23 @@ class Feedback(Part):
         sent = self._sent_of(message, device, task, result)
         if sent is None:
             if result.get("status") == "ok":
-                self._answers.close(device, task, result.get("id"))
+                self._answers.close_check(device, task, result.get("id"))
             return
         del self._sent[sent.mark.name]
         if result.get("status") == "ok":
-            self._answers.end(sent.mark, MarkState.KEPT, data=data)
+            self._answers.end_mark(sent.mark, MarkState.KEPT, data=data)
             self._live.journal.add(_entry_of(sent.mark, wall))
             return
-        words = cut(text_at(result, "error.message") or "the board does not say why", _MAX_ERROR)
+        text = cut(text_at(result, "error.message") or "the board gives no reason", _MAX_ERROR)
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
-            # The board no longer counts on it, so it need not stay blind.
-            words = f"too old for this board: {words}"
-            self._answers.end(sent.mark, MarkState.REFUSED, data={}, error=words)
+            # The board no longer waits for feedback, so the output need not stay hidden.
+            text = f"too old for this board: {text}"
+            self._answers.end_mark(sent.mark, MarkState.REFUSED, data={}, error=text)
         else:
-            self._answers.end(sent.mark, MarkState.REFUSED, error=words)
+            self._answers.end_mark(sent.mark, MarkState.REFUSED, error=text)
 
     def _sent_of(self, message: Message, device: str, task: str, result: Document) -> _Sent | None:
-        """Which of our messages a result answers: by its correlation, or at MQTT 3.1.1 the first with its id."""
+        """The mark that a result belongs to: by its correlation, or with MQTT 3.1.1 the first one with its id."""
         if message.correlation is not None:
             sent = self._sent.get(message.correlation.decode("ascii", "replace"))
             return sent if sent and (sent.mark.answer.device, sent.mark.answer.task) == (device, task) else None

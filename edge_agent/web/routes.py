@@ -14,7 +14,7 @@ from edge_agent.web.ask import Requests
 from edge_agent.web.boards import escaped
 from edge_agent.web.feedback import Feedback
 from edge_agent.web.live import Live
-from edge_agent.web.problem import json_response, object_of, text_of
+from edge_agent.web.problem import json_object_of, json_response, text_of
 from edge_agent.web.sessions import author_of
 
 _DEFAULT_CHECKS = 20
@@ -37,15 +37,15 @@ def answer_routes(live: Live) -> list[Route]:
         return {"targets": _targets_of(live, answers)}
 
     async def feedback(request: Request) -> Response:
-        body = await object_of(request)
+        body = await json_object_of(request)
         by, key = author_of(request, body.get("by")), text_of(body, "key")
         said = {name: body[name] for name in ("answer", "correct") if body.get(name) is not None}
         with live.lock:
-            mark = answers.judge(key, said, by, round(time.time(), 3), time.monotonic())
+            mark = answers.add_mark(key, said, by, round(time.time(), 3), time.monotonic())
             return json_response(mark.as_json(), 202)
 
     async def undo(request: Request) -> Response:
-        name = text_of(await object_of(request), "mark")
+        name = text_of(await json_object_of(request), "mark")
         with live.lock:
             return json_response(answers.undo(name).as_json())
 
@@ -68,7 +68,7 @@ def _reading(live: Live, turn: Callable[[Request], Document]) -> Callable[[Reque
 
 
 def _targets_of(live: Live, answers: Answers) -> list[Document]:
-    """Whom one may ask: boards, and pools with the tasks of their boards."""
+    """Who can be asked: boards, and pools with the tasks of their boards."""
     boards: dict[str, dict[str, Document]] = {device: {} for device in live.rows}
     pools: dict[str, dict[str, Document]] = {}
     levels = {device: row.level for device, row in live.rows.items()}

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, static files, the form of errors."""
+"""The ASGI application: routes of the site and its boards, static files, and how errors are answered."""
 
 import asyncio
 import io
@@ -21,10 +21,10 @@ from edge_agent.core.wording import printable, shown
 from edge_agent.tools.watch.site import Row
 from edge_agent.tools.watch.table import site_view
 from edge_agent.web.boards import board_details, tasks_of
-from edge_agent.web.guard import Door, Guard
+from edge_agent.web.guard import Endpoint, Guard
 from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
-from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
+from edge_agent.web.problem import ProblemError, json_object_of, json_response, text_of
 from edge_agent.web.routes import answer_routes
 from edge_agent.web.sessions import Access, Sessions, author_of
 from edge_agent.web.signals import signals_document
@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _DAY_S = 86_400
 _DEFAULT_ENTRIES, _MAX_ENTRIES = 500, 10_000
-# A time in the year 9999.
+# In the year 9999, the last one that RFC 3339 has.
 _LATEST = 253_402_000_000
 _TABLE_WIDTH = 160
 
 
-def application(live: Live, door: Door, sessions: Sessions) -> ASGIApp:
+def application(live: Live, endpoint: Endpoint, sessions: Sessions) -> ASGIApp:
     """The whole page. Call it before `live.start()`: it adds the parts that its routes need.
 
     Handlers are `async`, raise `problem.ProblemError` and hold `live.lock` only briefly. `sessions` says which role may
@@ -48,17 +48,17 @@ def application(live: Live, door: Door, sessions: Sessions) -> ASGIApp:
     app = Starlette(
         routes=[
             *sessions.routes(live.site),
-            *_Site(live).routes,
+            *_SiteRoutes(live).routes,
             *answer_routes(live),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         exception_handlers={ProblemError: _problem, HTTPException: _http_exception, Exception: _internal},
     )
-    return Guard(Access(app, sessions), door)
+    return Guard(Access(app, sessions), endpoint)
 
 
-class _Site:
-    """What is known of the whole site."""
+class _SiteRoutes:
+    """The routes of boards, alarms and the journal."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -69,7 +69,7 @@ class _Site:
             Route("/api/v1/seen", self._seen, methods=["POST"]),
             Route("/boards.txt", self._table),
         ]
-        # A reading of the whole journal takes a second of CPU time.
+        # Reading the whole journal takes a second of CPU time.
         self._reading = asyncio.Semaphore(1)
 
     async def _changes(self, request: Request) -> Response:
@@ -86,13 +86,13 @@ class _Site:
             promises = {name: next(iter(live.answers.promises(row.device, name)), None) for name, _ in tasks_of(row)}
             heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
-        # A board may send a megabyte, which takes a while to escape.
+        # A board may have sent a megabyte, which takes a while to escape.
         details, signals = await asyncio.to_thread(lambda: (board_details(row, promises), signals_document(row, heard)))
         journal = [entry.as_json() for entry in entries]
         return json_response({"now": now, "board": board, **details, "signals": signals, "journal": journal})
 
     def _row(self, device: str) -> Row:
-        """A board by the name that the page knows it by. Raises ProblemError."""
+        """A board by its name as the page shows it. Raises ProblemError."""
         row = self._live.rows.get(device)
         if row is None:
             row = next((row for name, row in self._live.rows.items() if printable(name) == device), None)
@@ -120,8 +120,8 @@ class _Site:
             return json_response({"now": time.time(), "journal": [entry.as_json() for entry in entries]})
 
     async def _seen(self, request: Request) -> Response:
-        """Notes that a person has seen an alarm, which stays until it ends."""
-        document = await object_of(request)
+        """Records that a person has seen an alarm. The alarm stays until it ends."""
+        document = await json_object_of(request)
         device, alarm = text_of(document, "device"), text_of(document, "alarm")
         by = author_of(request, document.get("by"))
         with self._live.lock:
@@ -183,5 +183,5 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
 
 
 async def _internal(request: Request, error: Exception) -> Response:
-    log.error("a request has failed: %s %s", request.method, shown(request.url.path), exc_info=error)
-    return ProblemError(500, "internal", "this is a fault of edge-agent web; its log says more").response()
+    log.error("a request failed: %s %s", request.method, shown(request.url.path), exc_info=error)
+    return ProblemError(500, "internal", "this is a fault in edge-agent web; see its log").response()

@@ -13,7 +13,7 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message, Publication
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel, Row
-from edge_agent.web.guard import Door
+from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
@@ -58,7 +58,7 @@ class Bench:
 
     def __init__(self, tasks: Mapping[str, Any] = TASKS) -> None:
         self.live = FakeLive()
-        self.app = application(self.live, Door(listens_on=LOOPBACK), Sessions(None))
+        self.app = application(self.live, Endpoint(listens_on=LOOPBACK), Sessions(None))
         self.browser = Browser(self.app)
         self.passed_s = 0.0
         self.board("press-04", tasks=tasks)
@@ -125,7 +125,7 @@ class Bench:
     def checks(self, **query: Any) -> Any:
         return self.browser.get("/api/v1/checks", params=query).json()
 
-    def judge(self, key: str, **said: Any) -> httpx.Response:
+    def mark(self, key: str, **said: Any) -> httpx.Response:
         return self.browser.post("/api/v1/feedback", {"key": key, **said})
 
     def undo(self, mark: str) -> httpx.Response:

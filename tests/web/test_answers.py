@@ -48,7 +48,7 @@ def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kep
     (row,) = bench.rows()
     assert (row["output"], row["score"], row["is_open_audit"], row["can_mark"]) == (None, None, True, False)
 
-    waiting = bench.judge(key, answer="imbalance", by="Ana")
+    waiting = bench.mark(key, answer="imbalance", by="Ana")
     assert waiting.status_code == 202
     assert "bearing" not in waiting.text + all_text()
     bench.tick(answers.UNDO_S)
@@ -66,7 +66,7 @@ def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kep
 
 def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> None:
     bench = Bench()
-    mark = bench.judge(bench.audit(), answer="imbalance", by="Ana").json()
+    mark = bench.mark(bench.audit(), answer="imbalance", by="Ana").json()
     assert mark["sends_at"] == mark["at"] + 10
     bench.tick(answers.UNDO_S - 1)
     assert bench.sent == []
@@ -77,7 +77,7 @@ def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> N
 def test_an_audit_whose_judgement_is_undone_is_open_and_blind_again() -> None:
     bench = Bench()
     key = bench.audit()
-    mark = bench.judge(key, answer="imbalance").json()
+    mark = bench.mark(key, answer="imbalance").json()
     assert bench.checks()["open"] == 0
     undone = bench.undo(mark["mark"])
     assert (undone.status_code, undone.json()["state"], undone.json()["output"]) == (200, "undone", None)
@@ -88,7 +88,7 @@ def test_an_audit_whose_judgement_is_undone_is_open_and_blind_again() -> None:
 
 def test_what_was_sent_cannot_be_undone() -> None:
     bench = Bench()
-    mark = bench.judge(bench.audit(), answer="imbalance").json()
+    mark = bench.mark(bench.audit(), answer="imbalance").json()
     bench.tick(answers.UNDO_S)
     assert bench.undo(mark["mark"]).status_code == 409
     assert bench.undo("nosuch").status_code == 404
@@ -96,7 +96,7 @@ def test_what_was_sent_cannot_be_undone() -> None:
 
 def test_without_a_broker_a_judgement_waits_and_can_still_be_undone() -> None:
     bench = Bench()
-    mark = bench.judge(bench.audit(), answer="imbalance").json()
+    mark = bench.mark(bench.audit(), answer="imbalance").json()
     bench.live.is_up = False
     bench.tick(60)
     assert bench.sent == []
@@ -105,7 +105,7 @@ def test_without_a_broker_a_judgement_waits_and_can_still_be_undone() -> None:
 
 def test_a_stop_sends_what_waits() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     for part in bench.live._parts:
         part.stop()
     assert len(bench.sent) == 1
@@ -114,8 +114,8 @@ def test_a_stop_sends_what_waits() -> None:
 def test_a_second_person_hears_who_was_first() -> None:
     bench = Bench()
     key = bench.audit()
-    bench.judge(key, answer="imbalance", by="Ana")
-    second = bench.judge(key, answer="normal", by="Ben")
+    bench.mark(key, answer="imbalance", by="Ana")
+    second = bench.mark(key, answer="normal", by="Ben")
     assert second.status_code == 409
     assert second.json()["error"] == {"code": "already_answered", "message": "Ana has already answered this"}
 
@@ -123,7 +123,7 @@ def test_a_second_person_hears_who_was_first() -> None:
 @pytest.mark.parametrize("correlation", [None, "mark"])
 def test_a_result_is_joined_by_its_correlation_or_its_id(correlation: str | None) -> None:
     bench = Bench()
-    bench.judge(bench.audit(number="x"), answer="imbalance")
+    bench.mark(bench.audit(number="x"), answer="imbalance")
     bench.tick(answers.UNDO_S)
     sent = bench.live.published[0].correlation
     bench.result(id="y", correlation=None)
@@ -135,12 +135,12 @@ def test_a_result_is_joined_by_its_correlation_or_its_id(correlation: str | None
 def test_no_result_within_five_seconds_is_said_and_the_audit_is_asked_again() -> None:
     bench = Bench()
     key = bench.audit()
-    bench.judge(key, answer="imbalance")
+    bench.mark(key, answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.tick(5.5)
     (mark,) = bench.marks()
     assert mark["state"] == "unanswered"
-    assert mark["error"] == "no result within 5 s: may the account `web` write there?"
+    assert mark["error"] == "no result within 5 s: may the account `web` write feedback?"
     assert (mark["output"], mark["score"]) == (None, None)
     assert [check["key"] for check in bench.checks()["checks"]] == [key]
     # A result that is late counts.
@@ -151,7 +151,7 @@ def test_no_result_within_five_seconds_is_said_and_the_audit_is_asked_again() ->
 @pytest.mark.parametrize("why", ["the board is offline", "the connection to the broker was lost"])
 def test_no_result_of_a_board_that_is_offline_or_without_a_broker_names_that_cause(why: str) -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.live.is_up = "board" in why
     bench.board("press-04", BoardLevel.OFFLINE)
@@ -161,7 +161,7 @@ def test_no_result_of_a_board_that_is_offline_or_without_a_broker_names_that_cau
 
 def test_a_board_that_no_longer_has_the_answer_closes_the_audit() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.result(status="failed", data=None, error={"code": "not_found", "message": "no answer with this id is kept"})
     (mark,) = bench.marks()
@@ -172,7 +172,7 @@ def test_a_board_that_no_longer_has_the_answer_closes_the_audit() -> None:
 
 def test_another_refusal_leaves_the_audit_open_and_blind() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.result(status="failed", data=None, error={"code": "bad_field", "message": "answer: should be …"})
     (mark,) = bench.marks()
@@ -182,12 +182,12 @@ def test_another_refusal_leaves_the_audit_open_and_blind() -> None:
 
 def test_a_broker_that_forbids_it_is_named_at_once() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.refuse(1, PublishResult.FORBIDDEN)
     (mark,) = bench.marks()
     assert mark["state"] == "refused"
-    assert mark["error"] == "the broker refuses it: the account `web` may not write there"
+    assert mark["error"] == "the broker refuses it: the account `web` may not write feedback"
 
 
 def test_feedback_of_somebody_else_closes_an_open_audit() -> None:
@@ -195,7 +195,7 @@ def test_feedback_of_somebody_else_closes_an_open_audit() -> None:
     key = bench.audit()
     bench.result()
     assert bench.checks()["open"] == 0
-    assert bench.judge(key, answer="normal").json()["error"]["message"] == "somebody else has already answered this"
+    assert bench.mark(key, answer="normal").json()["error"]["message"] == "somebody else has already answered this"
     assert bench.rows()[0]["output"] == "bearing fault"
 
 
@@ -211,15 +211,15 @@ def test_audits_without_their_input_are_not_offered_and_the_page_says_what_is_mi
 @pytest.mark.parametrize(
     ("tasks", "words"),
     [
-        ({}, "no board has said yet which tasks it has"),
-        ({"remark": TASKS["remark"]}, "no task asks to be checked"),
-        (TASKS, "no answer heard since this page started. May the account `web` read there?"),
+        ({}, "no board has named its tasks yet"),
+        ({"remark": TASKS["remark"]}, "no task asks for feedback"),
+        (TASKS, "no answer has arrived since this page was started"),
     ],
 )
 def test_an_empty_list_says_why(tasks: dict[str, Any], words: str) -> None:
     bench = Bench(tasks)
     assert words in bench.checks()["reason"]
-    assert "no answer heard" in bench.browser.get("/api/v1/answers").json()["reason"]
+    assert "no answer has arrived" in bench.browser.get("/api/v1/answers").json()["reason"]
 
 
 def test_a_list_that_is_worked_off_needs_no_reason() -> None:
@@ -241,8 +241,8 @@ def test_an_estimate_takes_a_number() -> None:
     (check,) = bench.checks()["checks"]
     assert (check["labels"], check["unit"]) == (None, "h")
     for faulty in ("41", True, None):
-        assert bench.judge(key, answer=faulty).status_code == 400
-    assert bench.judge(key, answer=40).status_code == 202
+        assert bench.mark(key, answer=faulty).status_code == 400
+    assert bench.mark(key, answer=40).status_code == 202
 
 
 def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
@@ -253,24 +253,24 @@ def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
     assert check["unusual"] == {"rarity": 0.0004, "because": [{"field": "vibration_mm_s"}]}
     assert bench.rows()[0]["output"] == output
     for faulty in (" ", 3, "x" * 65):
-        assert bench.judge(key, answer=faulty).status_code == 400
-    assert bench.judge(key, answer="belt slips").status_code == 202
+        assert bench.mark(key, answer=faulty).status_code == 400
+    assert bench.mark(key, answer="belt slips").status_code == 202
 
 
 @pytest.mark.parametrize("said", [{}, {"answer": "nosuch"}, {"correct": True}, {"correct": 1}, {"answer": 3}])
 def test_a_blind_audit_takes_only_one_of_its_labels(said: dict[str, Any]) -> None:
     bench = Bench()
-    assert bench.judge(bench.audit(), **said).status_code == 400
+    assert bench.mark(bench.audit(), **said).status_code == 400
 
 
 def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> None:
     bench = Bench()
     key = bench.reply()
-    bench.judge(key, correct=True)
+    bench.mark(key, correct=True)
     bench.tick(answers.UNDO_S)
-    assert bench.judge(key, answer="normal").status_code == 409
+    assert bench.mark(key, answer="normal").status_code == 409
     bench.result()
-    assert bench.judge(key, answer="normal").status_code == 202
+    assert bench.mark(key, answer="normal").status_code == 202
     bench.tick(answers.UNDO_S)
     assert [feedback for _, feedback in bench.sent] == [
         {"id": 1, "correct": True, "reply_to": RESPONSE},
@@ -293,7 +293,7 @@ def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> No
 )
 def test_the_reply_topic_is_told_as_the_board_knows_it(topic: str, more: dict[str, Any], reply_to: str) -> None:
     bench = Bench()
-    bench.judge(bench.audit(topic=topic, **more), answer="normal")
+    bench.mark(bench.audit(topic=topic, **more), answer="normal")
     bench.tick(answers.UNDO_S)
     ((sent_to, feedback),) = bench.sent
     assert (sent_to, feedback["reply_to"]) == (FEEDBACK, reply_to)
@@ -316,7 +316,7 @@ def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> 
     key = bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
     bench.hear("plant/pump-1/label", b"bearing fault")
     assert [row["output"] for row in bench.rows()] == [None, None]
-    bench.judge(key, answer="normal")
+    bench.mark(key, answer="normal")
     bench.tick(answers.UNDO_S)
     bench.result("label")
     assert [row["output"] for row in bench.rows()] == ["bearing fault", "bearing fault"]
@@ -354,9 +354,9 @@ def test_only_the_newest_answers_are_kept_and_audits_apart_from_them(monkeypatch
     bench.audit(number="question")
     for number in range(20):
         bench.reply(number=number)
-    assert bench.judge(key, correct=True).status_code == 404
+    assert bench.mark(key, correct=True).status_code == 404
     assert bench.checks()["open"] == 1
-    monkeypatch.setattr(answers, "MAX_QUESTIONS", 3)
+    monkeypatch.setattr(answers, "MAX_OPEN_CHECKS", 3)
     for number in range(5):
         bench.audit(number=f"q{number}")
     assert [check["id"] for check in bench.checks()["checks"]] == ["q2", "q3", "q4"]
@@ -378,7 +378,7 @@ def test_what_a_board_writes_arrives_escaped_and_its_labels_still_fit() -> None:
     key = bench.audit(input={"\x1b[31m": "\u202e"})
     (check,) = bench.checks()["checks"]
     assert (check["input"], check["labels"]) == ({"\\x1b[31m": "\\u202e"}, ["a\\u202eb", "c"])
-    bench.judge(key, answer="a\\u202eb")
+    bench.mark(key, answer="a\\u202eb")
     bench.tick(answers.UNDO_S)
     assert bench.sent[0][1]["answer"] == "a\u202eb"
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from edge_agent.web import sessions
-from edge_agent.web.sessions import Failures
+from edge_agent.web.sessions import LoginLimit
 from edge_agent.web.users import User, Users, hashed_password, hashed_token, write_users
 from tests.web.pages import HOST, ORIGIN, WRITE, Browser, Page
 
@@ -182,7 +182,7 @@ def test_logins_that_succeed_count_as_no_failures(page: Page) -> None:
 
 
 def test_the_memory_of_failures_is_bounded_and_counts_networks_of_ipv6_together() -> None:
-    failures = Failures(lambda: 0.0)
+    failures = LoginLimit(lambda: 0.0)
     for number in range(10):
         assert failures.count(f"2001:db8:1:2::{number}") is None
     assert failures.count("2001:db8:1:2::ffff") is not None
