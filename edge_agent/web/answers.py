@@ -6,7 +6,6 @@ several hundred may come in a second.
 """
 
 import json
-import math
 import re
 import secrets
 from collections import Counter, deque
@@ -18,7 +17,7 @@ from typing import Any
 
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.messages import Message
-from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, Row, number_at, text_at
@@ -567,6 +566,6 @@ def _checked(said: Document, task: Document) -> Document:
         if not isinstance(answer, str) or not answer.strip() or len(answer) > _MAX_WORDS:
             raise ProblemError(400, "invalid", f"answer: should be 1 to {_MAX_WORDS} characters, such as `usual`")
         return {"answer": answer.strip()}
-    if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
+    if isinstance(answer, str) or number_of(answer) is None:
         raise ProblemError(400, "invalid", "answer: should be a number")
     return {"answer": answer}
