@@ -99,7 +99,7 @@ def endpoint_of(options: argparse.Namespace) -> tuple[Endpoint, int]:
     name, _, port = options.listen.rpartition(":")
     host = host_name(options.listen)
     address = address_of("127.0.0.1" if host == "localhost" else host or "")
-    if address is None or not name or not 0 <= int(port) <= 65535:
+    if address is None or not name or not port.isdecimal() or int(port) > 65535:
         faults.append(f"--listen: should be ADDRESS:PORT, such as {DEFAULT_LISTEN} (got {shown(options.listen)})")
     bad_names = [name for name in options.name if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", name)]
     faults += [f"--name: should be a host name, without a port (got {shown(name)})" for name in bad_names]

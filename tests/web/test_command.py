@@ -209,6 +209,7 @@ def test_a_proxy_needs_users_even_on_this_machine(refused: Any) -> None:
         (("--listen", "127.0.0.1:99999"), "--listen: should be ADDRESS:PORT"),
         (("--listen", "hall1.example:8780"), "--listen: should be ADDRESS:PORT"),
         (("--listen", "127.0.0.1:"), "--listen: should be ADDRESS:PORT"),
+        (("--listen", "[::1]"), "--listen: should be ADDRESS:PORT"),
         (("--name", "hall1:80"), "--name: should be a host name"),
         (("--name", "https://hall1"), "--name: should be a host name"),
         (("--behind-proxy", "nginx"), "--behind-proxy: should be the proxy's IP address"),
