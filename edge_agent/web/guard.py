@@ -150,8 +150,10 @@ class Guard:
         address = address_of(peer)
         if address is None or not _is_in(address, self._endpoint.proxies):
             raise ProblemError(403, "not_the_proxy", "only the proxy of --behind-proxy may connect")
-        # A proxy appends the address that it saw; the client may have made up what comes before.
-        return headers.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64] or peer
+        # A proxy appends the address that it saw, some in a line of its own, some with the port; the client may have
+        # made up what comes before.
+        forwarded = ",".join(headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()[:64]
+        return host_name(forwarded) or forwarded or peer
 
 
 def _is_in(address: Address, networks: Iterable[Network]) -> bool:
