@@ -116,7 +116,8 @@ class Users:
             now = self._path.stat()
         except OSError:
             return None
-        return (now.st_mtime_ns, now.st_size, now.st_ino)
+        # The last also changes with the owner and the mode.
+        return (now.st_mtime_ns, now.st_size, now.st_ino, now.st_ctime_ns)
 
     def _current(self) -> dict[str, User]:
         stamp = self._stamp()

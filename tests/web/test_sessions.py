@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -155,6 +156,17 @@ def test_while_the_file_cannot_be_read_nobody_has_a_right(page: Page, file: Path
     file.write_text(text, "utf-8")
     assert code(page.client.get("/api/v1/changes")) == (401, "login")
     assert login(page).status_code == 401
+
+
+@pytest.mark.expects_warning
+def test_a_file_that_may_be_read_again_counts_at_once(page: Page, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert login(page).status_code == 200
+    with monkeypatch.context() as denied:
+        denied.setattr("edge_agent.web.users.read_bounded", Mock(side_effect=PermissionError(13, "Permission denied")))
+        file.chmod(0o000)
+        assert login(page).status_code == 401
+    file.chmod(0o600)
+    assert login(page).status_code == 200
 
 
 @pytest.mark.parametrize(("user", "password"), [("ana", "wrong horse"), ("nobody", PASSWORD), ("node-red", TOKEN)])
