@@ -119,8 +119,15 @@ def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: P
     expect(title).to_be_focused()
     mark = view.locator(".marks li").first
     expect(mark).to_contain_text(LABELS[2])
+    # Somebody else answers meanwhile; the key takes back only what was said here.
+    other = world.page.get("checks")["checks"][-1]["key"]
+    ben = Person(world.page.url)
+    others = ben.post("feedback", {"key": other, "answer": LABELS[1], "by": "Ben"}).json()["mark"]
+    expect(mark).to_contain_text("Ben")
     view.keyboard.press("u")
     expect(title).to_have_text(first)
+    assert ben.post("feedback/undo", {"mark": others}).status_code == 200
+    ben.close()
     view.wait_for_timeout(GUARD_MS)
     # Single keys can be switched off: the labels are reached by Tab, too.
     for _ in range(30):

@@ -36,6 +36,7 @@ export function checksScreen({ route, redraw }) {
   let failed = null; // The choice that could not be sent, and why.
   const passed = new Set(); // Audits that somebody here cannot tell.
   const said = new Set(); // Audits answered here that the server may still list.
+  const mine = new Set(); // What was said here: a key takes back nothing of anybody else.
 
   const checks = source({
     everyMs: AGAIN_AFTER_MS,
@@ -49,7 +50,7 @@ export function checksScreen({ route, redraw }) {
   });
 
   const open = () => (data?.checks ?? []).filter((check) => !said.has(check.key));
-  const waiting = () => data?.marks.find((mark) => mark.state === "waiting");
+  const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && mine.has(mark.mark));
   const left = () => open().filter((check) => !passed.has(check.key));
 
   function show(check) {
@@ -81,6 +82,7 @@ export function checksScreen({ route, redraw }) {
     refocus();
     try {
       const mark = await post("feedback", { key: check.key, answer, ...signedBy() });
+      mine.add(mark.mark);
       data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
       checks.read(); // What was asked for before tells an older state.
     } catch (error) {
