@@ -21,7 +21,7 @@ from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, Row, number_at, text_at
-from edge_agent.web.boards import escaped
+from edge_agent.web.boards import escaped, tasks_of
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
 from edge_agent.web.promise import promises
@@ -151,7 +151,7 @@ class Answers(Part):
         self._checks: dict[_Identity, Answer] = {}
         self._check_bytes = 0
         self._last_inputs: dict[tuple[str, str], bytes] = {}
-        self._without_input: set[str] = set()
+        self._without_input: set[tuple[str, str]] = set()
         self._open: Counter[tuple[str, str]] = Counter()
         self._heard_at: float | None = None
 
@@ -165,11 +165,14 @@ class Answers(Part):
         tasks: dict[tuple[str, str], Document] = {}
         publish: dict[str, set[tuple[str, str]]] = {}
         for device, row in self._rows.items():
-            for name, task in _tasks_of(row.info):
+            for name, task in tasks_of(row):
+                if not _NAME.fullmatch(name):
+                    continue
                 tasks[device, name] = task
                 if (pattern := text_at(task, "publish")) and (topic_filter := publish_filter(pattern)):
                     publish.setdefault(topic_filter, set()).add((device, name))
         self._tasks = tasks
+        self._without_input &= tasks.keys()
         if publish != self._publish:
             self._publish = publish
             self._origins.clear()
@@ -246,12 +249,21 @@ class Answers(Part):
         if "input" in document:
             self._note_input(answer)
         elif not answer.is_retained:
-            self._without_input.add(answer.task)
+            self._without_input.add((answer.device, answer.task))
         self._checks[identity] = answer
         self._check_bytes += len(answer.payload)
+        self._bound_checks(answer.device)
+        return False
+
+    def _bound_checks(self, device: str) -> None:
+        """One board may take a quarter of the places, so that it cannot push out what all others ask."""
+        own = {each: len(kept.payload) for each, kept in self._checks.items() if each[0] == device}
+        while len(own) > MAX_OPEN_CHECKS // 4 or sum(own.values()) > MAX_OPEN_CHECK_BYTES // 4:
+            oldest = next(iter(own))
+            del own[oldest]
+            self._drop_check(oldest)
         while len(self._checks) > MAX_OPEN_CHECKS or self._check_bytes > MAX_OPEN_CHECK_BYTES:
             self._drop_check(next(iter(self._checks)))
-        return False
 
     def _drop_check(self, identity: _Identity) -> None:
         self._check_bytes -= len(self._checks.pop(identity).payload)
@@ -360,7 +372,7 @@ class Answers(Part):
         if not asking:
             return "no task asks for feedback: set `audit_rate`, and `enabled = true` in [feedback]"
         if self._without_input:
-            tasks = ", ".join(sorted(self._without_input)[:5])
+            tasks = ", ".join(sorted({name for _, name in self._without_input})[:5])
             return f'audits come without their input, so nobody can check them: set `echo_input = "audits"` for {tasks}'
         return self._silence()
 
@@ -515,12 +527,6 @@ def _only(names: set[str]) -> str | None:
 def _named(pattern: re.Pattern[bytes], head: bytes) -> str | None:
     found = pattern.search(head)
     return None if found is None else found[1].decode()
-
-
-def _tasks_of(info: Document) -> Iterator[tuple[str, Document]]:
-    for name, task in _object_at(info, "tasks").items():
-        if isinstance(task, dict) and _NAME.fullmatch(name):
-            yield name, task
 
 
 def _object_at(document: Document, name: str) -> Document:

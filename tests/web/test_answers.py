@@ -357,10 +357,31 @@ def test_only_the_newest_answers_are_kept_and_audits_apart_from_them(monkeypatch
         bench.reply(number=number)
     assert bench.mark(key, correct=True).status_code == 404
     assert bench.checks()["open"] == 1
-    monkeypatch.setattr(answers, "MAX_OPEN_CHECKS", 3)
+    monkeypatch.setattr(answers, "MAX_OPEN_CHECKS", 12)
     for number in range(5):
         bench.audit(number=f"q{number}")
     assert [check["id"] for check in bench.checks()["checks"]] == ["q2", "q3", "q4"]
+
+
+def test_the_audits_of_one_board_push_out_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_OPEN_CHECK_BYTES", 40_000)
+    bench = Bench()
+    bench.board("press-05")
+    bench.audit(number="calm")
+    for number in range(answers.MAX_OPEN_CHECKS + 10):
+        reply = {"id": number, "task": "triage", "device": "press-05", "status": "ok", "please_check": True}
+        bench.hear(RESPONSE.replace("press-04", "press-05"), {**reply, "input": INPUT, "output": "normal"})
+    assert [check["id"] for check in bench.checks(device="press-04")["checks"]] == ["calm"]
+    assert 50 < bench.checks()["open"] < 100
+
+
+def test_tasks_that_no_board_names_or_too_many_of_one_leave_no_trace() -> None:
+    bench = Bench()
+    bench.board("press-05", tasks={f"task-{number}": TASKS["triage"] for number in range(1000)})
+    assert len(bench.browser.get("/api/v1/tasks").json()["targets"][1]["tasks"]) == 64
+    bench.reply("forged", please_check=True)
+    bench.reply(please_check=True)
+    assert bench.checks()["reason"].endswith("for triage")
 
 
 def test_the_bytes_of_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
