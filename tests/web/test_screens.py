@@ -145,9 +145,10 @@ def test_an_audit_is_answered_by_touch_and_stays_blind_when_that_is_taken_back(w
         title = view.locator("#check-title")
         first = title.inner_text()
         view.wait_for_timeout(GUARD_MS)
-        view.locator(".choice", has_text=LABELS[0]).tap()
+        view.locator(".choice", has_text=LABELS[1]).tap()
         expect(title).not_to_have_text(first)
         mark = view.locator(".marks li").first
+        expect(mark).to_contain_text(LABELS[1])
         mark.get_by_role("button").tap()
         expect(title).to_have_text(first)
         expect(mark).to_contain_text("Taken back.")
