@@ -88,11 +88,11 @@ class Person:
 
     def answer(self, count: int) -> None:
         """Answers the next audits; each label is found by its words."""
-        title = self._view.locator("#check-title")
+        identifier = self._view.locator(".card .id")
         for _ in range(count):
             choice = self._view.locator(".choice").first
             choice.wait_for()
-            began = title.inner_text()
+            began = identifier.inner_text()
             fields = self._view.locator(".card .fields dd").all_inner_texts()
             card = self._view.locator(".card").inner_text()
             if any(word in card for word in ("bearing fault (", "score")):
@@ -100,7 +100,7 @@ class Person:
             label = self._plant.truth_of(fields)
             self._view.wait_for_timeout(1000 * TOUCH_S)
             self._view.locator(".choice").filter(has=self._view.get_by_text(label, exact=True)).click()
-            expect(title).not_to_have_text(began)
+            expect(identifier).not_to_have_text(began)
             self.answered += 1
 
 

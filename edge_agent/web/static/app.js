@@ -10,7 +10,7 @@ import { draw, h } from "./dom.js";
 import { setKeys } from "./keys.js";
 import * as site from "./live.js";
 import { loginScreen, passwordDialog } from "./login.js";
-import { button, isWall, LEVELS, levelMark, link } from "./show.js";
+import { button, isWall, LEVELS, levelMark, link } from "./widgets.js";
 import { tryScreen } from "./try.js";
 import { chooseLanguage, clock, language, LANGUAGES, moment, t } from "./words.js";
 

@@ -4,9 +4,9 @@ import { get, post } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
 import { ageOf, live, may } from "./live.js";
-import { signedBy } from "./person.js";
-import { alarmAdvice, figure, levelMark, link, note, severityMark, since, troubleWords, writeButton } from "./show.js";
-import { source } from "./source.js";
+import { signedBy } from "./author.js";
+import { alarmAdvice, figure, levelMark, link, note, severityMark, since, troubleWords, writeButton } from "./widgets.js";
+import { poller } from "./poller.js";
 import { queueText } from "./boards.js";
 import { clock, duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
 
@@ -17,7 +17,7 @@ export function boardScreen({ route, redraw }) {
   let details = null;
   const seen = new Set(); // Alarms that somebody here has just marked.
   let refusal = null; // Why that did not work.
-  const reading = source({
+  const reading = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get(`boards/${encodeURIComponent(device)}`),
     take: (answer) => (details = answer),
@@ -32,11 +32,11 @@ export function boardScreen({ route, redraw }) {
     } catch (error) {
       refusal = error;
     }
-    reading.read();
+    reading.refresh();
   }
 
   function view() {
-    reading.keep();
+    reading.refreshIfDue();
     const { trouble } = reading;
     if (trouble?.status === 404) details = null;
     const board = live.boards.get(device) ?? details?.board;

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { ageOf, live } from "./live.js";
-import { boardAddress, button, isHeld, isWall, levelMark, link, note, severityMark, URGENT } from "./show.js";
+import { boardAddress, button, isHeld, isWall, levelMark, link, note, severityMark, URGENT } from "./widgets.js";
 import { duration, number, t, UNKNOWN } from "./words.js";
 
 const FILTERS = {

@@ -1,17 +1,16 @@
-// What boards ask people: one audit at a time, blind, and beside it what was said and what the board had said.
+// The checks that boards ask for, one at a time, and beside them the newest marks with what the board had answered.
 
 import { get, post } from "./api.js";
 import { promiseWords } from "./board.js";
 import { choices, key, labelsOf } from "./choices.js";
 import { h } from "./dom.js";
 import * as keys from "./keys.js";
-import { ageOf, isOld, live, now } from "./live.js";
-import { nameField, signedBy } from "./person.js";
+import { ageOf, isOld, may, now } from "./live.js";
+import { nameField, signedBy } from "./author.js";
 import {
   boardAddress,
   button,
   inputView,
-  lacks,
   link,
   note,
   outputWords,
@@ -20,11 +19,11 @@ import {
   roleNote,
   troubleWords,
   writeButton,
-} from "./show.js";
-import { source } from "./source.js";
+} from "./widgets.js";
+import { poller } from "./poller.js";
 import { duration, has, moment, number, t } from "./words.js";
 
-// A second touch within this time was meant for the audit before.
+// A second touch within this time was meant for the previous check.
 const GUARD_MS = 600;
 const AGAIN_AFTER_MS = 950;
 
@@ -33,25 +32,25 @@ export function checksScreen({ route, redraw }) {
   let current = null;
   let shownAt = 0;
   let find = "";
-  let failed = null; // The choice that could not be sent, and why.
-  const passed = new Set(); // Audits that somebody here cannot tell.
-  const said = new Set(); // Audits answered here that the server may still list.
-  const mine = new Set(); // What was said here: a key takes back nothing of anybody else.
+  let failed = null; // The mark that could not be sent, and why.
+  const skipped = new Set(); // Checks that somebody here cannot tell.
+  const marked = new Set(); // Checks answered here that the server may still list.
+  const mine = new Set(); // Marks given here: the key takes back nobody else's.
 
-  const checks = source({
+  const checks = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get("checks", { ...Object.fromEntries(route().values), limit: 20 }),
     take: (answer) => {
       data = answer;
-      // What the server no longer lists needs no hiding here; it comes back if somebody takes the answer back.
-      for (const key of said) if (!data.checks.some((check) => check.key === key)) said.delete(key);
+      // Once the server no longer lists a check, it may come back: somebody may undo its mark.
+      for (const key of marked) if (!data.checks.some((check) => check.key === key)) marked.delete(key);
     },
     redraw,
   });
 
-  const open = () => (data?.checks ?? []).filter((check) => !said.has(check.key));
+  const open = () => (data?.checks ?? []).filter((check) => !marked.has(check.key));
   const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && mine.has(mark.mark));
-  const left = () => open().filter((check) => !passed.has(check.key));
+  const left = () => open().filter((check) => !skipped.has(check.key));
 
   function show(check) {
     if (check?.key !== current?.key) {
@@ -76,7 +75,7 @@ export function checksScreen({ route, redraw }) {
   async function choose(answer) {
     if (!current || isOld() || performance.now() - shownAt < GUARD_MS) return;
     const check = current;
-    said.add(check.key);
+    marked.add(check.key);
     failed = null;
     show(next(check));
     refocus();
@@ -84,9 +83,9 @@ export function checksScreen({ route, redraw }) {
       const mark = await post("feedback", { key: check.key, answer, ...signedBy() });
       mine.add(mark.mark);
       data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
-      checks.read(); // What was asked for before tells an older state.
+      checks.refresh(); // A response that is on its way may be older than the mark.
     } catch (error) {
-      said.delete(check.key);
+      marked.delete(check.key);
       show(check);
       failed = { check, answer, error };
     }
@@ -94,14 +93,14 @@ export function checksScreen({ route, redraw }) {
   }
 
   function next(check) {
-    const all = data.checks.filter((one) => !passed.has(one.key) && (one.key === check.key || !said.has(one.key)));
+    const all = data.checks.filter((one) => !skipped.has(one.key) && (one.key === check.key || !marked.has(one.key)));
     const at = all.indexOf(check);
     return all[at + 1] ?? all.find((one) => one !== check);
   }
 
-  function pass() {
+  function skip() {
     if (!current || performance.now() - shownAt < GUARD_MS) return;
-    passed.add(current.key);
+    skipped.add(current.key);
     show(next(current));
     refocus();
   }
@@ -111,18 +110,18 @@ export function checksScreen({ route, redraw }) {
     try {
       await post("feedback/undo", { mark: mark.mark });
       mark.state = "undone";
-      said.delete(mark.key);
-      await checks.read();
+      marked.delete(mark.key);
+      await checks.refresh();
       show(open().find((check) => check.key === mark.key) ?? current);
       refocus();
     } catch (error) {
       failed = { check: null, error };
-      checks.read();
+      checks.refresh();
     }
   }
 
   function setKeys() {
-    const actions = { 0: pass, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
+    const actions = { 0: skip, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
     (current ? labelsOf(current) : []).slice(0, 9).forEach((label, at) => {
       actions[at + 1] = () => canAnswer(current) && choose(label);
     });
@@ -130,7 +129,7 @@ export function checksScreen({ route, redraw }) {
   }
 
   function view() {
-    checks.keep(route().hash);
+    checks.refreshIfDue(route().hash);
     if (!left().some((check) => check.key === current?.key)) show(left()[0]);
     setKeys();
     return [
@@ -142,35 +141,35 @@ export function checksScreen({ route, redraw }) {
               h("p", { class: "quiet", key: "count" }, t("checks.open", { n: data.open })),
               failure(),
               card(),
-              h("div", { class: "tools", key: "tools" }, lacks("feedback") ? null : nameField(), keySwitch())),
+              h("div", { class: "tools", key: "tools" }, may("feedback") ? nameField() : null, keySwitch())),
             h("div", { key: "said" }, marks(), needs()))];
   }
 
   function card() {
     if (!current) return nothing();
-    const title = [current.id && plain(current.id), current.machine].filter(Boolean).join(" · ") || current.task;
     return h("article", { class: "card", key: current.key, "aria-labelledby": "check-title" },
-      h("h2", { id: "check-title", tabindex: "-1" }, title),
+      h("h2", { id: "check-title", tabindex: "-1" }, current.machine ?? moment(current.at, now())),
       h("p", { class: "quiet" },
         link(boardAddress(current.device), {}, current.device),
         ` · ${current.task} · ${moment(current.at, now())} (${t("ago", { length: duration(ageOf(current.at)) })})`),
+      h("p", { class: "quiet small id", key: "id" }, plain(current.id)),
       inputView(current.input),
       current.unusual
         ? h("div", { class: "unusual", key: "unusual" },
             h("h3", null, t("unusual.title")),
             reasons(current.unusual.because))
         : null,
-      lacks("feedback") ? roleNote("feedback") : canAnswer(current) ? question() : note("checks.no_input"),
+      !may("feedback") ? roleNote("feedback") : canAnswer(current) ? question() : note("checks.no_input"),
       h("p", { class: "buttons" },
-        lacks("feedback")
-          ? null
-          : button({ key: "pass", onclick: pass }, keys.areOn ? key("0") : null, t("checks.pass")),
+        may("feedback")
+          ? button({ key: "pass", onclick: skip }, keys.areOn ? key("0") : null, t("checks.pass"))
+          : null,
         left().length > 1
           ? [
               button({ key: "k", onclick: () => move(-1) }, keys.areOn ? key("k") : null, t("checks.before")),
               button({ key: "j", onclick: () => move(1) }, keys.areOn ? key("j") : null, t("checks.next"))]
           : null),
-      h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")));
+      current.kind === "unusual" ? null : h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")));
   }
 
   function failure() {
@@ -191,13 +190,7 @@ export function checksScreen({ route, redraw }) {
 
   function question() {
     return h("div", { key: "question" },
-      h("h3", null,
-        t(
-          current.kind === "unusual"
-            ? "checks.question.unusual"
-            : current.kind === "estimate"
-              ? "checks.question.estimate"
-              : "checks.question")),
+      h("h3", null, t(has(`checks.question.${current.kind}`) ? `checks.question.${current.kind}` : "checks.question")),
       choices(current, {
         choose,
         find,
@@ -210,15 +203,15 @@ export function checksScreen({ route, redraw }) {
   }
 
   function nothing() {
-    const skipped = open().length;
+    const count = open().length;
     return h("div", { class: "card", key: "none" },
-      h("h2", { id: "check-title", tabindex: "-1" }, t(skipped ? "checks.all_passed" : "checks.none", { n: skipped })),
+      h("h2", { id: "check-title", tabindex: "-1" }, t(count ? "checks.all_passed" : "checks.none", { n: count })),
       h("p", null,
-        skipped
+        count
           ? button(
               {
                 onclick: () => {
-                  passed.clear();
+                  skipped.clear();
                   redraw();
                 },
               },
@@ -234,7 +227,7 @@ export function checksScreen({ route, redraw }) {
             data.marks.map((mark) =>
               h("li", { key: mark.mark, class: mark.state },
                 h("p", null,
-                  t("marks.said", { answer: saidWords(mark.answer), who: mark.by ?? t("you") }),
+                  t("marks.said", { answer: answerWords(mark.answer), who: mark.by ?? t("you") }),
                   " ",
                   h("span", { class: "quiet" }, stateWords(mark)),
                   mark.state === "waiting"
@@ -244,7 +237,7 @@ export function checksScreen({ route, redraw }) {
                           keys.areOn && mark === waiting() ? key("u") : null,
                           t("undo"))]
                     : null),
-                boardSaid(mark),
+                boardAnswer(mark),
                 h("p", { class: "quiet small" }, `${mark.device} · ${mark.task} · ${moment(mark.at, now())}`))))
         : note("marks.none"));
   }
@@ -282,7 +275,7 @@ export function checksScreen({ route, redraw }) {
   return { title: () => t("tab.check"), view, stop: () => keys.setKeys({}) };
 }
 
-// Without its input, nobody can judge an answer.
+// Nobody can check an answer without its input.
 function canAnswer(check) {
   return check.input != null;
 }
@@ -295,7 +288,7 @@ function stateWords(mark) {
   return t(`mark.${mark.state}`);
 }
 
-function saidWords(answer) {
+function answerWords(answer) {
   return typeof answer === "boolean"
     ? t(answer ? "right" : "wrong")
     : answer === "usual"
@@ -303,7 +296,7 @@ function saidWords(answer) {
       : plain(answer);
 }
 
-function boardSaid(mark) {
+function boardAnswer(mark) {
   if (mark.state !== "kept") return null;
   if (mark.output == null) return h("p", { key: "said" }, t("marks.board_unsure"));
   const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;

@@ -2,9 +2,9 @@
 
 import { get, postText } from "./api.js";
 import { h } from "./dom.js";
-import { isOld, live } from "./live.js";
-import { button, degradedWords, lacks, note, outputWords, plain, reasons, roleNote } from "./show.js";
-import { source } from "./source.js";
+import { isOld, may } from "./live.js";
+import { button, degradedWords, note, outputWords, plain, reasons, roleNote } from "./widgets.js";
+import { poller } from "./poller.js";
 import { has, number, t } from "./words.js";
 
 const AGAIN_AFTER_MS = 30_000;
@@ -18,7 +18,7 @@ export function tryScreen({ route, redraw }) {
   let isAsking = false;
   let result = null;
 
-  const tasks = source({
+  const tasks = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get("tasks"),
     take: (answer) => ({ targets } = answer),
@@ -63,9 +63,9 @@ export function tryScreen({ route, redraw }) {
   }
 
   function view() {
-    tasks.keep();
+    tasks.refreshIfDue();
     const heading = h("h1", { tabindex: "-1", key: "title" }, t("tab.try"));
-    if (lacks("try")) return [heading, roleNote("try")];
+    if (!may("try")) return [heading, roleNote("try")];
     if (targets == null) return [heading, note(tasks.trouble ? "trouble.server" : "waiting")];
     const at = targets.find((one) => one.target === target);
     const chosen = at?.tasks.find((one) => one.name === task);

@@ -1,6 +1,6 @@
 // The words of the page in the reader's language. What boards say (labels, messages, reasons) is shown as it comes.
 
-import { saved, save } from "./saved.js";
+import { saved, save } from "./storage.js";
 
 export const LANGUAGES = { en: "English", de: "Deutsch" };
 export const UNKNOWN = "–";

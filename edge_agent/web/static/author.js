@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { live } from "./live.js";
-import { save, saved } from "./saved.js";
+import { save, saved } from "./storage.js";
 import { t } from "./words.js";
 
 export function signedBy() {
