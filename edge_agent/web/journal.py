@@ -119,6 +119,8 @@ class Journal:
         line = b"\n" + encode(entry.as_json())
         try:
             path = self._file_for(entry.until or entry.at, len(line))
+            if not path.exists():
+                self._prune(entry.until or entry.at)
             with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 file.write(line)
             self._has_failed = False
@@ -152,7 +154,7 @@ class Journal:
         oldest_day = rfc3339(max(0.0, wall - MAX_DAYS * _DAY_S))[:10]
         files = self._files()
         sizes = {path: path.stat().st_size for path in files}
-        # Leaves room for one more file, which may fill up before the next call.
+        # Leaves room for one more file: the next one calls this again.
         while files and (files[0].name < oldest_day or sum(sizes.values()) > self._max_bytes - self._max_file_bytes):
             path = files.pop(0)
             del sizes[path]

@@ -155,6 +155,13 @@ def test_days_and_bytes_are_bounded_and_the_oldest_goes_first(tmp_path: Path) ->
     assert 30_000 < size <= 50_000
 
 
+def test_bytes_are_bounded_also_within_a_minute(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, max_bytes=50_000, max_file_bytes=5_000)
+    for number in range(1000):
+        journal.add(Entry(at=WALL, what="event", device=f"b{number}", text="x" * 200))
+    assert 30_000 < sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) <= 50_000
+
+
 def test_a_board_that_says_something_all_the_time_leaves_room_for_others(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for _ in range(1000):
