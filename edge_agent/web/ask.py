@@ -84,7 +84,9 @@ class Requests(Part):
         finally:
             gone.cancel()
             with self._live.lock:
-                self._pending.pop(topic, None)
+                # A repetition may be on its way by now.
+                if (pending := self._pending.get(topic)) and pending.outcome is outcome:
+                    del self._pending[topic]
         if not outcome.done():
             raise ProblemError(504, "no_reply", f"no reply within {timeout_s:.1f} s")
         if isinstance(reply := outcome.result(), ProblemError):

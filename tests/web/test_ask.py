@@ -208,6 +208,25 @@ def test_a_key_is_in_use_until_its_request_is_answered() -> None:
     assert (first.status_code, second.status_code, len(bench.sent)) == (200, 409, 1)
 
 
+def test_a_repetition_that_comes_with_the_reply_gets_its_own() -> None:
+    bench = Bench()
+
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        is_sent, key = event_after(bench, 1), {"Idempotency-Key": "order-7"}
+        first = asyncio.create_task(bench.ask_in_loop("press-04/triage", b"{}", **key))
+        await is_sent.wait()
+        is_sent = event_after(bench, 2)
+        bench.hear(bench.sent[0][1]["reply_to"], OK)
+        second = asyncio.create_task(bench.ask_in_loop("press-04/triage", b"{}", **key))
+        await is_sent.wait()
+        await first
+        bench.hear(bench.sent[1][1]["reply_to"], OK)
+        return await first, await second
+
+    first, second = asyncio.run(ask())
+    assert (first.status_code, second.status_code) == (200, 200)
+
+
 def test_more_requests_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "MAX_PENDING", 2)
     bench = Bench()
