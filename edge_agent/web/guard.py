@@ -125,6 +125,9 @@ class Guard:
         scope["client"] = (self._client(scope, headers), 0)
         if sum(len(name) + len(value) for name, value in headers.raw) + len(scope["query_string"]) > MAX_HEADER_BYTES:
             raise ProblemError(431, "too_long", f"headers and query may have at most {MAX_HEADER_BYTES} bytes")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy may take another part of it for the body than we do.
+            raise ProblemError(400, "invalid", "should have one of Content-Length and Transfer-Encoding")
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not endpoint.accepts_host(host):
             raise ProblemError(421, "unknown_host", f"Host: {shown(host)} is not a name of this page: --name adds one")

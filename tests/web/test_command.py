@@ -111,6 +111,17 @@ def test_a_connection_that_brings_no_request_is_closed(tmp_path: Path) -> None:
                 assert connection.recv(1) == b""
 
 
+def test_a_request_with_two_lengths_is_refused_and_nothing_after_it_is_read(tmp_path: Path) -> None:
+    lengths = b"Host: localhost\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"
+    after = b"0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with web(tmp_path, free_port()) as page, socket.create_connection(("127.0.0.1", page.port)) as connection:
+        connection.sendall(b"GET /api/v1/session HTTP/1.1\r\n" + lengths + after)
+        connection.settimeout(30)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 def test_what_is_no_http_is_neither_answered_nor_logged(tmp_path: Path) -> None:
     start = b"POST /api/v1/seen HTTP/1.1\r\nHost: localhost\r\nX-Edge-Agent: 1\r\nContent-Type: application/json\r\n"
     with web(tmp_path, free_port()) as page:
