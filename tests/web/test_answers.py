@@ -323,6 +323,16 @@ def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> 
     assert [row["output"] for row in bench.rows()] == ["bearing fault", "bearing fault"]
 
 
+def test_a_retained_output_that_comes_again_is_hidden_while_an_audit_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_SAME_TIME_S", 0.0)  # the audit was asked long ago
+    bench = Bench()
+    bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
+    bench.hear("plant/pump-1/label", b"bearing fault", is_retained=True)
+    assert bench.rows()[0]["output"] is None
+    bench.hear("plant/pump-1/label", b"normal")
+    assert bench.rows()[0]["output"] == "normal"
+
+
 def test_the_same_question_twice_is_one_check_and_another_with_its_id_replaces_it() -> None:
     bench = Bench()
     bench.audit()
