@@ -33,7 +33,7 @@ MAX_OPEN_CHECKS, MAX_OPEN_CHECK_BYTES = 1000, 16_000_000
 MAX_ANSWER_BYTES = 128_000
 MAX_MARKS = 100
 # In one response.
-MAX_ROWS, MAX_CHECKS, MAX_NEEDS = 20, 100, 200
+MAX_ROWS, MAX_CHECKS, MAX_NEEDS = 20, 500, 200
 _MAX_WORDS = 64
 # A task that sends bare outputs sends a check within this time of its output.
 _SAME_TIME_S = 5.0

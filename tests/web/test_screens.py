@@ -149,11 +149,25 @@ def test_an_audit_is_answered_by_touch_and_stays_blind_when_that_is_taken_back(w
         expect(shown).not_to_have_text(first)
         mark = view.locator(".marks li").first
         expect(mark).to_contain_text(LABELS[1])
-        mark.get_by_role("button").tap()
+        expect(view.locator(".last")).to_be_in_viewport()
+        view.locator(".last button").tap()
         expect(shown).to_have_text(first)
         expect(mark).to_contain_text("Taken back.")
         expect(mark).not_to_contain_text("The board:")
         assert complaints_of(view) == []
+
+
+def test_more_readings_can_be_reached_than_one_request_lists(world: World, view: Page) -> None:
+    world.stage.audits(25)
+    world.open(view, "check")
+    seen: set[str] = set()
+
+    def has_seen_more() -> bool:
+        view.keyboard.press("j")
+        seen.add(view.locator(".card .id").inner_text())
+        return len(seen) > 20
+
+    wait_until(has_seen_more, "the page shows more than 20 readings")
 
 
 def test_focus_stays_where_it_is_while_figures_change(world: World, view: Page) -> None:

@@ -79,7 +79,9 @@ function redraw() {
   noticeCritical();
   draw(document.body,
     h("a", { class: "skip", href: "#main", onclick: skip, key: "skip" }, t("skip")),
-    h("header", { key: "head" }, head(), isWall || needsLogin ? null : tabs()),
+    h("header", { key: "head" },
+      head(),
+      isWall ? null : h("div", { class: "tabs", key: "tabs" }, needsLogin ? null : tabs(), userView())),
     h("div", { class: "bars", key: "bars" }, bars()),
     h("main", { id: "main", tabindex: "-1", key: "main" },
       h("div", { class: `screen ${route.name}`, key: screenKey(needsLogin) }, shown.view())),
@@ -112,29 +114,12 @@ function head() {
             h("b", null, live.counts[level]),
             " ",
             levelMark(level))))),
-    h("span", { class: "as-of", key: "as-of" }, asOf),
-    isWall
-      ? null
-      : button(
-          {
-            key: "pause",
-            class: "quiet pause",
-            "aria-pressed": live.isPaused ? "true" : "false",
-            onclick: () => site.setPaused(!live.isPaused),
-          },
-          t("pause")),
-    isWall
-      ? null
-      : Object.entries(LANGUAGES)
-          .filter(([name]) => name !== language)
-          .map(([name, word]) =>
-            button({ key: name, class: "quiet", lang: name, onclick: () => chooseLanguage(name) }, word)),
-    isWall ? null : userView());
+    h("span", { class: "as-of", key: "as-of" }, asOf));
 }
 
 function userView() {
   if (!live.session?.has_users) return null;
-  if (!live.session.user) return link("login", { key: "user", class: "quiet user" }, t("login"));
+  if (!live.session.user) return link(`login?back=${encodeURIComponent(location.hash)}`, { key: "user", class: "user" }, t("login"));
   return h("span", { key: "user", class: "user" },
     live.session.user,
     " ",
@@ -183,10 +168,21 @@ function bars() {
 
 function foot() {
   return h("p", { class: "quiet", key: "foot" },
-    `edge-agent ${live.session?.version ?? ""} · ${live.broker.name ?? ""} · `,
+    button(
+      {
+        key: "pause",
+        class: "quiet pause",
+        "aria-pressed": live.isPaused ? "true" : "false",
+        onclick: () => site.setPaused(!live.isPaused),
+      },
+      t("pause")),
+    Object.entries(LANGUAGES)
+      .filter(([name]) => name !== language)
+      .map(([name, word]) =>
+        button({ key: name, class: "quiet", lang: name, onclick: () => chooseLanguage(name) }, word)),
+    h("a", { href: "?wall#/boards" }, t("wall")),
     h("a", { href: "boards.txt" }, "boards.txt"),
-    " · ",
-    h("a", { href: "?wall#/boards" }, t("wall")));
+    h("span", null, ["edge-agent", live.session?.version, "·", live.broker.name].filter(Boolean).join(" ")));
 }
 
 // Screen readers hear the counts at most once a minute.

@@ -26,12 +26,17 @@ import { duration, has, moment, number, t } from "./words.js";
 // A second touch within this time was meant for the previous check.
 const GUARD_MS = 600;
 const AGAIN_AFTER_MS = 950;
+const PAGE = 20;
+const MIN_AHEAD = 5;
+// Fields of a reading that tell a person which machine it is from.
+const MACHINE_FIELDS = ["machine", "asset", "equipment"];
 
 export function checksScreen({ route, redraw }) {
   let data = null;
   let current = null;
   let shownAt = 0;
   let find = "";
+  let limit = PAGE;
   let failed = null; // The mark that could not be sent, and why.
   const skipped = new Set(); // Checks that somebody here cannot tell.
   const marked = new Set(); // Checks answered here that the server may still list.
@@ -39,7 +44,7 @@ export function checksScreen({ route, redraw }) {
 
   const checks = poller({
     everyMs: AGAIN_AFTER_MS,
-    ask: () => get("checks", { ...Object.fromEntries(route().values), limit: 20 }),
+    ask: () => get("checks", { ...Object.fromEntries(route().values), limit }),
     take: (answer) => {
       data = answer;
       // Once the server no longer lists a check, it may come back: somebody may undo its mark.
@@ -131,28 +136,30 @@ export function checksScreen({ route, redraw }) {
   function view() {
     checks.refreshIfDue(route().hash);
     if (!left().some((check) => check.key === current?.key)) show(left()[0]);
+    const ahead = left().length - left().findIndex((check) => check.key === current?.key);
+    if (ahead <= MIN_AHEAD && data?.open > data?.checks.length) limit = data.checks.length + PAGE;
     setKeys();
     return [
-      h("h1", { tabindex: "-1", key: "title" }, t("tab.check")),
+      h("h1", { tabindex: "-1", key: "title" }, data ? t("checks.open", { n: data.open }) : t("tab.check")),
       data == null
         ? note(checks.trouble ? "trouble.server" : "waiting")
         : h("div", { class: "two", key: "two" },
             h("div", { key: "ask" },
-              h("p", { class: "quiet", key: "count" }, t("checks.open", { n: data.open })),
               failure(),
               card(),
-              h("div", { class: "tools", key: "tools" }, may("feedback") ? nameField() : null, keySwitch())),
-            h("div", { key: "said" }, marks(), needs()))];
+              skippedNote(),
+              may("feedback") ? h("div", { class: "tools", key: "tools" }, nameField(), keySwitch()) : null),
+            h("div", { key: "said" }, marks(), needs())),
+      waiting() ? h("div", { class: "last", key: "last" }, markLine(waiting())) : null];
   }
 
   function card() {
     if (!current) return nothing();
     return h("article", { class: "card", key: current.key, "aria-labelledby": "check-title" },
-      h("h2", { id: "check-title", tabindex: "-1" }, current.machine ?? moment(current.at, now())),
+      h("h2", { id: "check-title", tabindex: "-1" }, titleOf(current)),
       h("p", { class: "quiet" },
         link(boardAddress(current.device), {}, current.device),
         ` · ${current.task} · ${moment(current.at, now())} (${t("ago", { length: duration(ageOf(current.at)) })})`),
-      h("p", { class: "quiet small id", key: "id" }, plain(current.id)),
       inputView(current.input),
       current.unusual
         ? h("div", { class: "unusual", key: "unusual" },
@@ -169,21 +176,23 @@ export function checksScreen({ route, redraw }) {
               button({ key: "k", onclick: () => move(-1) }, keys.areOn ? key("k") : null, t("checks.before")),
               button({ key: "j", onclick: () => move(1) }, keys.areOn ? key("j") : null, t("checks.next"))]
           : null),
-      current.kind === "unusual" ? null : h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")));
+      current.kind === "unusual" || !may("feedback")
+        ? null
+        : h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")),
+      current.id == null ? null : h("p", { class: "quiet small id", key: "id" }, plain(current.id)));
   }
 
   function failure() {
-    if (!failed) return null;
-    const { check, answer, error } = failed;
+    const { check, answer, error } = failed ?? {};
+    if (!failed || (check && check.key !== current?.key)) return null;
     const sendAgain = () => {
-      show(check);
       shownAt = -Infinity;
       choose(answer);
     };
     return h("p", { class: "trouble", role: "alert", key: "failed" },
       t("checks.failed", { why: troubleWords(error) }),
       " ",
-      check && open().includes(check)
+      check
         ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer }))
         : null);
   }
@@ -203,20 +212,20 @@ export function checksScreen({ route, redraw }) {
   }
 
   function nothing() {
-    const count = open().length;
     return h("div", { class: "card", key: "none" },
-      h("h2", { id: "check-title", tabindex: "-1" }, t(count ? "checks.all_passed" : "checks.none", { n: count })),
-      h("p", null,
-        count
-          ? button(
-              {
-                onclick: () => {
-                  skipped.clear();
-                  redraw();
-                },
-              },
-              t("checks.show_again"))
-          : (data.reason ?? t("checks.none.why"))));
+      h("h2", { id: "check-title", tabindex: "-1" }, t("checks.none")),
+      open().length ? null : h("p", null, data.reason ?? t("checks.none.why")));
+  }
+
+  function skippedNote() {
+    const n = open().length - left().length;
+    const showAgain = () => {
+      skipped.clear();
+      redraw();
+    };
+    return n
+      ? h("p", { key: "skipped" }, t("checks.skipped", { n }), " ", button({ onclick: showAgain }, t("checks.show_again")))
+      : null;
   }
 
   function marks() {
@@ -226,20 +235,24 @@ export function checksScreen({ route, redraw }) {
         ? h("ol", { class: "marks" },
             data.marks.map((mark) =>
               h("li", { key: mark.mark, class: mark.state },
-                h("p", null,
-                  t("marks.said", { answer: answerWords(mark.answer), who: mark.by ?? t("you") }),
-                  " ",
-                  h("span", { class: "quiet" }, stateWords(mark)),
-                  mark.state === "waiting"
-                    ? [
-                        " ",
-                        writeButton({ key: "undo", onclick: () => undo(mark) },
-                          keys.areOn && mark === waiting() ? key("u") : null,
-                          t("undo"))]
-                    : null),
+                markLine(mark),
                 boardAnswer(mark),
                 h("p", { class: "quiet small" }, `${mark.device} · ${mark.task} · ${moment(mark.at, now())}`))))
         : note("marks.none"));
+  }
+
+  function markLine(mark) {
+    return h("p", null,
+      h("span", null,
+        t("marks.said", { answer: answerWords(mark.answer), who: mark.by ?? t("you") }),
+        " ",
+        h("span", { class: "quiet" }, stateWords(mark))),
+      " ",
+      mark.state === "waiting"
+        ? writeButton({ key: "undo", onclick: () => undo(mark) },
+            keys.areOn && mark === waiting() ? key("u") : null,
+            t("undo"))
+        : null);
   }
 
   function needs() {
@@ -273,6 +286,11 @@ export function checksScreen({ route, redraw }) {
   }
 
   return { title: () => t("tab.check"), view, stop: () => keys.setKeys({}) };
+}
+
+function titleOf(check) {
+  const named = MACHINE_FIELDS.map((name) => check.input?.[name]).find((value) => value != null);
+  return check.machine ?? check.topic ?? (named == null ? moment(check.at, now()) : plain(named));
 }
 
 // Nobody can check an answer without its input.

@@ -5,7 +5,7 @@ import { draw, h } from "./dom.js";
 import { live, poll } from "./live.js";
 import { t } from "./words.js";
 
-export function loginScreen({ redraw }) {
+export function loginScreen({ route, redraw }) {
   let trouble = null;
   let isSending = false;
 
@@ -17,7 +17,7 @@ export function loginScreen({ redraw }) {
     redraw();
     trouble = await logIn(form.get("username"), form.get("password"));
     isSending = false;
-    if (!trouble && location.hash.startsWith("#/login")) location.hash = "#/boards";
+    if (!trouble && route?.().name === "login") location.hash = route().values.get("back") ?? "#/boards";
     poll();
     redraw();
   }
