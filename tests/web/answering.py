@@ -111,6 +111,8 @@ class Bench:
             **fields,
         }
         retained = document.pop("is_retained", False)
+        if "reading_topic" in document:
+            document["topic"] = document.pop("reading_topic")
         self.hear(topic or f"edgeai/v1/hall1/press-04/infer/{task}/response", document, is_retained=retained)
         self.tick()
         return str(self.rows()[0]["key"])

@@ -23,18 +23,18 @@ def _journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_answer_is_shown_with_its_score_and_can_be_judged() -> None:
     bench = Bench()
-    bench.reply(number="reading-17", machine="M7")
+    bench.reply(number="reading-17", machine="M7", reading_topic="plant/M7/x")
     (row,) = bench.rows()
-    assert (row["device"], row["task"], row["kind"], row["id"], row["machine"]) == (
-        "press-04", "triage", "classify", "reading-17", "M7",
-    )  # fmt: skip
+    assert [row[name] for name in ("device", "task", "kind", "id", "machine", "topic")] == [
+        "press-04", "triage", "classify", "reading-17", "M7", "plant/M7/x",
+    ]  # fmt: skip
     assert (row["output"], row["score"], row["labels"]) == ("bearing fault", 0.97, LABELS)
     assert (row["is_open_audit"], row["can_mark"], row["mark"]) == (False, True, None)
 
 
 def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kept_the_judgement() -> None:
     bench = Bench()
-    key = bench.audit(degraded=["unsure-because-bearing"])
+    key = bench.audit(degraded=["unsure-because-bearing"], reading_topic="plant/M7/x")
 
     def all_text() -> str:
         paths = ("checks", "answers", "changes", "tasks")
@@ -45,6 +45,7 @@ def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kep
     assert "0.97" not in all_text()
     (check,) = bench.checks()["checks"]
     assert (check["key"], check["input"], check["labels"], check["unusual"]) == (key, INPUT, LABELS, None)
+    assert check["topic"] == "plant/M7/x"
     (row,) = bench.rows()
     assert (row["output"], row["score"], row["is_open_audit"], row["can_mark"]) == (None, None, True, False)
 
