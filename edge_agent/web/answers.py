@@ -21,7 +21,7 @@ from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, Row, number_at, text_at
-from edge_agent.web.boards import escaped, tasks_of
+from edge_agent.web.boards import escaped, labels_of, tasks_of
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
 from edge_agent.web.promise import promises
@@ -336,7 +336,7 @@ class Answers(Part):
             "machine": escaped(text_at(document, "machine")),
             "topic": escaped(text_at(document, "topic")),
             "input": escaped(document.get("input")),
-            "labels": escaped(_labels(task)),
+            "labels": escaped(labels_of(task)),
             "unit": escaped(text_at(task, "unit")),
             "unusual": unusual and escaped({name: unusual.get(name) for name in ("rarity", "because")}),
         }
@@ -426,7 +426,7 @@ class Answers(Part):
             "score": None if is_hidden else _score(document, output),
             "degraded": escaped(degraded[:MAX_ROWS]) if isinstance(degraded, list) and not is_hidden else [],
             "input": escaped(document.get("input")),
-            "labels": escaped(_labels(task)),
+            "labels": escaped(labels_of(task)),
             "error": escaped({name: text_at(error, name) for name in ("code", "message")}) if error else None,
             "is_open_audit": is_blind,
             "mark": None if answer.mark is None else answer.mark.state.value,
@@ -537,11 +537,6 @@ def _object_at(document: Document, name: str) -> Document:
     return value if isinstance(value, dict) else {}
 
 
-def _labels(task: Document) -> list[str] | None:
-    labels = task.get("labels")
-    return [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else None
-
-
 def _score(document: Document, output: Any) -> float | None:
     return (
         number_at({"score": _object_at(document, "scores").get(output)}, "score") if isinstance(output, str) else None
@@ -564,7 +559,7 @@ def _checked(said: Document, task: Document) -> Document:
         if not isinstance(said["correct"], bool):
             raise ProblemError(400, "invalid", "correct: should be true or false")
         return {"correct": said["correct"]}
-    answer, labels = said["answer"], _labels(task)
+    answer, labels = said["answer"], labels_of(task)
     if labels is not None:
         # The page shows labels with control characters escaped.
         label = next((label for label in labels if answer in (label, escaped(label))), None)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_agent.core.kinds.classify import MAX_LABELS
 from edge_agent.core.strict_json import compact_json, encode
 from edge_agent.core.wording import printable
 from edge_agent.tools.watch.site import (
@@ -24,6 +25,7 @@ from edge_agent.tools.watch.site import (
 # In one board's row.
 _MAX_ALARMS = 20
 _MAX_TASKS = 64
+_MAX_LABEL_CHARS = 300
 # A viewer who has missed more removals than that gets everything again.
 _MAX_GONE = 1000
 # The time of health is computed from its age, so it jitters.
@@ -142,14 +144,21 @@ def tasks_of(row: Row) -> list[tuple[str, Document]]:
     return [(name, task) for name, task in named if isinstance(task, dict)]
 
 
+def labels_of(task: Document) -> list[str] | None:
+    """A task's labels as far as an agent takes them; each check and answer on the page comes with them."""
+    labels = task.get("labels")
+    if not isinstance(labels, list):
+        return None
+    return [label for label in labels[:MAX_LABELS] if isinstance(label, str) and len(label) <= _MAX_LABEL_CHARS]
+
+
 def _task(row: Row, name: str, task: Document, promises: Mapping[str, Document | None]) -> Document:
     accuracy = row.health.get("accuracy")
     entry = accuracy.get(name) if isinstance(accuracy, dict) else None
-    labels = task.get("labels")
     return {
         "name": printable(name[:64]),
         "kind": _printable(text_at(task, "kind")),
-        "labels": escaped([label for label in labels if isinstance(label, str)]) if isinstance(labels, list) else None,
+        "labels": escaped(labels_of(task)),
         "publish": _printable(text_at(task, "publish")),
         **{key: number_at(task, key) for key in ("audit_rate", "min_accuracy", "confidence")},
         "accuracy": escaped(entry) if isinstance(entry, dict) else None,

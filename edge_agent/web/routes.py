@@ -11,7 +11,7 @@ from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
 from edge_agent.web.answers import MAX_CHECKS, Answers
 from edge_agent.web.ask import Requests
-from edge_agent.web.boards import escaped
+from edge_agent.web.boards import escaped, labels_of
 from edge_agent.web.feedback import Feedback
 from edge_agent.web.live import Live
 from edge_agent.web.problem import json_object_of, json_response, text_of
@@ -88,7 +88,7 @@ def _targets_of(live: Live, answers: Answers) -> list[Document]:
                 {
                     "name": name,
                     "kind": escaped(text_at(task, "kind")),
-                    "labels": escaped(task.get("labels")),
+                    "labels": escaped(labels_of(task)),
                     "input": answers.last_input(target, name),
                 }
                 for name, task in tasks.items()

@@ -448,6 +448,16 @@ def test_tasks_come_with_their_last_input() -> None:
     assert targets["pool/presses"]["level"] == "ok"
 
 
+def test_more_or_longer_labels_than_a_task_may_have_are_left_out() -> None:
+    bench = Bench({"triage": {**TASKS["triage"], "labels": ["normal", "x" * 1000, 7, *map(str, range(1000))]}})
+    bench.audit()
+    (check,) = bench.checks()["checks"]
+    (target,) = bench.browser.get("/api/v1/tasks").json()["targets"]
+    for labels in (check["labels"], bench.rows()[0]["labels"], target["tasks"][0]["labels"]):
+        assert labels[:2] == ["normal", "0"]
+        assert len(labels) <= 200
+
+
 def test_needs_say_what_each_promise_takes() -> None:
     bench = Bench()
     needs = bench.checks(task="triage")["needs"]
