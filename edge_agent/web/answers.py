@@ -256,7 +256,7 @@ class Answers(Part):
         return False
 
     def _bound_checks(self, device: str) -> None:
-        """One board may take a quarter of the places, so that it cannot push out what all others ask."""
+        """One board may take a quarter of the places, so that it cannot push out the checks of the others."""
         own = {each: len(kept.payload) for each, kept in self._checks.items() if each[0] == device}
         while len(own) > MAX_OPEN_CHECKS // 4 or sum(own.values()) > MAX_OPEN_CHECK_BYTES // 4:
             oldest = next(iter(own))
@@ -436,7 +436,7 @@ class Answers(Part):
     def _may_reveal_check(self, bare: Answer) -> bool:
         """Whether a bare output may be the hidden one of an open audit."""
         for answer in reversed(self._checks.values()):
-            # A retained one comes again with each connection.
+            # A retained output comes again with each connection.
             if answer.at < bare.at - _SAME_TIME_S and not bare.is_retained:
                 return False
             is_same = bare.device in (None, answer.device) and bare.task in (None, answer.task)

@@ -84,7 +84,7 @@ class Requests(Part):
         finally:
             gone.cancel()
             with self._live.lock:
-                # A repetition may be on its way by now.
+                # By now, a repetition may be waiting on the same topic.
                 if (pending := self._pending.get(topic)) and pending.outcome is outcome:
                     del self._pending[topic]
         if not outcome.done():

@@ -28,6 +28,12 @@ def json_response(content: dict[str, Any] | bytes, status: int = 200) -> Respons
     return Response(content if isinstance(content, bytes) else encode(content), status, media_type=JSON_TYPE)
 
 
+def count_in_query(request: Request, name: str) -> int | None:
+    """A whole number in the query; None if there is none, or no number."""
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None
+
+
 async def json_object_of(request: Request) -> dict[str, Any]:
     """Reads the JSON object in the body, whose length `guard` has bounded. Raises ProblemError."""
     try:

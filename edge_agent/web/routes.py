@@ -14,7 +14,7 @@ from edge_agent.web.ask import Requests
 from edge_agent.web.boards import escaped, labels_of
 from edge_agent.web.feedback import Feedback
 from edge_agent.web.live import Live
-from edge_agent.web.problem import json_object_of, json_response, text_of
+from edge_agent.web.problem import count_in_query, json_object_of, json_response, text_of
 from edge_agent.web.sessions import author_of
 
 _DEFAULT_CHECKS = 20
@@ -27,11 +27,11 @@ def answer_routes(live: Live) -> list[Route]:
     live.add(requests)
 
     def checks(request: Request) -> Document:
-        limit = _number(request, "limit", 3)
+        limit = count_in_query(request, "limit")
         return answers.checks(*_device_and_task(request), _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS))
 
     def rows(request: Request) -> Document:
-        return answers.rows(_number(request, "after", 20), *_device_and_task(request))
+        return answers.rows(count_in_query(request, "after"), *_device_and_task(request))
 
     def tasks(_request: Request) -> Document:
         return {"targets": _targets_of(live, answers)}
@@ -100,8 +100,3 @@ def _targets_of(live: Live, answers: Answers) -> list[Document]:
 
 def _device_and_task(request: Request) -> tuple[str | None, str | None]:
     return request.query_params.get("device") or None, request.query_params.get("task") or None
-
-
-def _number(request: Request, name: str, max_digits: int) -> int | None:
-    text = request.query_params.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= max_digits else None

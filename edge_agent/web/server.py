@@ -24,7 +24,7 @@ from edge_agent.web.boards import board_details, tasks_of
 from edge_agent.web.guard import Endpoint, Guard
 from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
-from edge_agent.web.problem import ProblemError, json_object_of, json_response, text_of
+from edge_agent.web.problem import ProblemError, count_in_query, json_object_of, json_response, text_of
 from edge_agent.web.routes import answer_routes
 from edge_agent.web.sessions import Access, Sessions, author_of
 from edge_agent.web.signals import signals_document
@@ -73,10 +73,8 @@ class _SiteRoutes:
         self._reading = asyncio.Semaphore(1)
 
     async def _changes(self, request: Request) -> Response:
-        after = request.query_params.get("after", "")
-        cursor = int(after) if after.isascii() and after.isdecimal() and len(after) <= 20 else None
         with self._live.lock:
-            return json_response(self._live.changes(cursor))
+            return json_response(self._live.changes(count_in_query(request, "after")))
 
     async def _board(self, request: Request) -> Response:
         live, now = self._live, time.time()
@@ -102,13 +100,13 @@ class _SiteRoutes:
 
     async def _journal(self, request: Request) -> Response:
         query = request.query_params
-        limit = min(int(_number(query, "limit") or _DEFAULT_ENTRIES), _MAX_ENTRIES)
+        limit = min(int(_number_in_query(query, "limit") or _DEFAULT_ENTRIES), _MAX_ENTRIES)
         is_csv = query.get("format") == "csv"
         async with self._reading:
             entries = await asyncio.to_thread(
                 self._live.journal.read,
-                since=_number(query, "from"),
-                until=_number(query, "to"),
+                since=_number_in_query(query, "from"),
+                until=_number_in_query(query, "to"),
                 device=query.get("device") or None,
                 what=frozenset(filter(None, query.get("what", "").split(","))),
                 limit=_MAX_ENTRIES if is_csv and "limit" not in query else limit,
@@ -140,7 +138,7 @@ class _SiteRoutes:
         return Response(text, media_type="text/plain")
 
 
-def _number(query: QueryParams, name: str) -> float | None:
+def _number_in_query(query: QueryParams, name: str) -> float | None:
     """Raises ProblemError."""
     text = query.get(name)
     if not text:

@@ -21,7 +21,7 @@ def _journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "FOLDER", tmp_path)
 
 
-def test_an_answer_is_shown_with_its_score_and_can_be_judged() -> None:
+def test_an_answer_is_shown_with_its_score_and_can_be_marked() -> None:
     bench = Bench()
     bench.reply(number="reading-17", machine="M7", reading_topic="plant/M7/x")
     (row,) = bench.rows()
@@ -32,7 +32,7 @@ def test_an_answer_is_shown_with_its_score_and_can_be_judged() -> None:
     assert (row["is_open_audit"], row["can_mark"], row["mark"]) == (False, True, None)
 
 
-def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kept_the_judgement() -> None:
+def test_no_route_reveals_the_answer_of_an_open_audit_until_the_board_has_kept_the_mark() -> None:
     bench = Bench()
     key = bench.audit(degraded=["unsure-because-bearing"], reading_topic="plant/M7/x")
 
@@ -65,7 +65,7 @@ def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kep
     )  # fmt: skip
 
 
-def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> None:
+def test_a_mark_is_sent_after_ten_seconds_to_the_board_that_answered() -> None:
     bench = Bench()
     mark = bench.mark(bench.audit(), answer="imbalance", by="Ana").json()
     assert mark["sends_at"] == mark["at"] + 10
@@ -75,7 +75,7 @@ def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> N
     assert bench.sent == [(FEEDBACK, {"id": 1, "answer": "imbalance", "reply_to": RESPONSE, "by": "Ana"})]
 
 
-def test_an_audit_whose_judgement_is_undone_is_open_and_blind_again() -> None:
+def test_an_audit_whose_mark_is_undone_is_open_and_blind_again() -> None:
     bench = Bench()
     key = bench.audit()
     mark = bench.mark(key, answer="imbalance").json()
@@ -95,7 +95,7 @@ def test_what_was_sent_cannot_be_undone() -> None:
     assert bench.undo("nosuch").status_code == 404
 
 
-def test_without_a_broker_a_judgement_waits_and_can_still_be_undone() -> None:
+def test_without_a_broker_a_mark_waits_and_can_still_be_undone() -> None:
     bench = Bench()
     mark = bench.mark(bench.audit(), answer="imbalance").json()
     bench.live.is_up = False
@@ -229,7 +229,7 @@ def test_a_list_that_is_worked_off_needs_no_reason() -> None:
     assert bench.checks()["reason"] is None
 
 
-def test_a_retained_answer_is_not_offered_because_somebody_may_have_judged_it() -> None:
+def test_a_retained_answer_is_not_offered_because_somebody_may_have_checked_it() -> None:
     bench = Bench()
     bench.audit(is_retained=True)
     assert bench.checks()["open"] == 0
@@ -334,7 +334,7 @@ def test_a_retained_output_that_comes_again_is_hidden_while_an_audit_is_open(mon
     assert bench.rows()[0]["output"] == "normal"
 
 
-def test_the_same_question_twice_is_one_check_and_another_with_its_id_replaces_it() -> None:
+def test_the_same_check_twice_is_one_and_another_with_its_id_replaces_it() -> None:
     bench = Bench()
     bench.audit()
     bench.audit()
@@ -363,7 +363,7 @@ def test_only_the_newest_answers_are_kept_and_audits_apart_from_them(monkeypatch
     monkeypatch.setattr(answers, "MAX_ANSWERS", 10)
     bench = Bench()
     key = bench.reply(number="old")
-    bench.audit(number="question")
+    bench.audit(number="check")
     for number in range(20):
         bench.reply(number=number)
     assert bench.mark(key, correct=True).status_code == 404

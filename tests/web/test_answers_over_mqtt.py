@@ -105,7 +105,7 @@ def mark_and_wait(browser: Browser, key: str, **said: Any) -> Any:
         return browser.get("/api/v1/checks").json()["marks"][0]
 
     assert now()["mark"] == mark["mark"]
-    wait_until(lambda: now()["state"] not in ("waiting", "sent"), "the board has the judgement")
+    wait_until(lambda: now()["state"] not in ("waiting", "sent"), "the board has the mark")
     return now()
 
 
@@ -119,11 +119,11 @@ def test_what_a_person_says_of_an_audit_reaches_the_board(site: Site, browser: B
     assert (exported["label"], exported["by"], exported["is_audit"]) == ("bad", "Ana", True)
 
 
-def test_an_audit_of_a_bare_answer_is_judged_by_its_question(site: Site, browser: Browser) -> None:
+def test_an_audit_of_a_bare_output_is_answered_on_its_check(site: Site, browser: Browser) -> None:
     query = {"task": "bare", "after": browser.get("/api/v1/answers").json()["cursor"]}
     site.client.publish("plant/m7/text", "bad")
     check = first_check(browser, "bare")
-    wait_until(lambda: len(browser.get("/api/v1/answers", params=query).json()["rows"]) >= 2, "question and output")
+    wait_until(lambda: len(browser.get("/api/v1/answers", params=query).json()["rows"]) >= 2, "check and output")
     rows = browser.get("/api/v1/answers", params=query).json()["rows"]
     assert {row["output"] for row in rows} == {None}
     mark = mark_and_wait(browser, check["key"], answer="bad")

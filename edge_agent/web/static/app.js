@@ -1,4 +1,4 @@
-// Start here: the address names a screen, the screen describes itself, and everything is drawn again once a second.
+// START HERE: the address names a screen, the screen describes itself, and everything is redrawn once a second.
 
 import { alarmsScreen } from "./alarms.js";
 import { answersScreen } from "./answers.js";
@@ -29,9 +29,9 @@ const SCREENS = {
 let screen;
 let route;
 let status = { text: "", at: -Infinity };
-let heard = ""; // What an assistive program speaks at once.
+let announcement = ""; // Screen readers speak it at once.
 let drawnAt = 0;
-let critical = null; // The boards that were critical at the last drawing.
+let critical = null; // The boards that were critical when last drawn.
 
 function readAddress() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
@@ -55,7 +55,7 @@ function decodeSafely(text) {
 function open() {
   const before = route;
   route = readAddress();
-  // Filters change the address, but not the screen: what was chosen in it stays.
+  // Filters change the address but not the screen, which keeps its state.
   const isSame = before?.name === route.name && before.parts.join("/") === route.parts.join("/");
   if (!isSame) {
     screen?.stop?.();
@@ -76,7 +76,7 @@ function redraw() {
   const needsLogin = live.mayNotView && route.name !== "login";
   const shown = needsLogin ? loginView : live.session ? screen : nothingYet;
   document.title = `${shown.title()} – ${live.session?.site ?? "edge-agent"}`;
-  noticeCritical();
+  alertNewCritical();
   draw(document.body,
     h("a", { class: "skip", href: "#main", onclick: skip, key: "skip" }, t("skip")),
     h("header", { key: "head" },
@@ -87,8 +87,8 @@ function redraw() {
       h("div", { class: `screen ${route.name}`, key: screenKey(needsLogin) }, shown.view())),
     isWall ? null : h("footer", { key: "foot" }, foot()),
     h("div", { class: "for-readers", role: "status", key: "status" }, statusText()),
-    h("div", { class: "for-readers", role: "alert", key: "alert" }, heard));
-  // What had the focus may be gone, such as a button that was pressed.
+    h("div", { class: "for-readers", role: "alert", key: "alert" }, announcement));
+  // The focused element may be gone, such as a button that was pressed.
   if (!focused?.isConnected) document.querySelector("#check-title, h1")?.focus({ preventScroll: true });
 }
 
@@ -145,7 +145,7 @@ function tabs() {
             counts[name] ? h("span", { class: "number" }, ` ${counts[name]}`) : "")))));
 }
 
-// What is true for the whole page stands above it until it is over.
+// Conditions of the whole page.
 function bars() {
   const { broker } = live;
   if (site.isLost())
@@ -194,13 +194,13 @@ function statusText() {
   return status.text;
 }
 
-function noticeCritical() {
+function alertNewCritical() {
   if (live.at == null) return;
   const names = [...live.boards.values()].filter((board) => board.level === "critical").map((board) => board.device);
   const fresh = critical && names.filter((name) => !critical.has(name));
   if (fresh?.length) {
     fresh.forEach((name) => live.fresh.add(name));
-    heard = t("alert", { boards: fresh.join(", ") });
+    announcement = t("alert", { boards: fresh.join(", ") });
   }
   critical = new Set(names);
 }

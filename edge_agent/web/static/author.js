@@ -1,4 +1,4 @@
-// Who answers: the user, or, on a page without users, the name that somebody gave once.
+// Who answers: the user, or the name given in a page without users.
 
 import { h } from "./dom.js";
 import { live } from "./live.js";

@@ -1,4 +1,4 @@
-// One board: its alarms with what to do, its figures with their age, its tasks, signals and last 24 hours.
+// One board: alarms and what to do, figures, tasks, signals, the last 24 hours.
 
 import { get, post } from "./api.js";
 import { h } from "./dom.js";
@@ -15,7 +15,7 @@ const AGAIN_AFTER_MS = 5000;
 export function boardScreen({ route, redraw }) {
   const [device] = route().parts;
   let details = null;
-  const seen = new Set(); // Alarms that somebody here has just marked.
+  const seen = new Set(); // Alarms just marked as seen here.
   let refusal = null; // Why that did not work.
   const reading = poller({
     everyMs: AGAIN_AFTER_MS,
@@ -146,7 +146,7 @@ function tasks(all, device) {
       : note("board.no_tasks"));
 }
 
-// What audits say of a task, in whole sentences; what is not known is said with its reason.
+// What audits say about a task, or why that is unknown.
 function accuracyWords(task) {
   const entry = task.accuracy;
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");

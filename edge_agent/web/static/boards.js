@@ -1,4 +1,4 @@
-// All boards, worst first. The order never changes under a pointer, a finger or the focus.
+// All boards, worst first. Rows never move under a pointer, a finger or the focus.
 
 import { h } from "./dom.js";
 import { ageOf, live } from "./live.js";
@@ -13,8 +13,8 @@ const FILTERS = {
 const LIST = ".boards-list";
 
 export function boardsScreen({ route, redraw }) {
-  let shown = []; // Devices in the order of the last sorting.
-  let then = new Map(); // Their rows then.
+  let shown = []; // Devices as last sorted.
+  let sorted = new Map(); // Their rows at that time.
   let causes = null;
   let sortedFor = null;
   let find = "";
@@ -25,14 +25,14 @@ export function boardsScreen({ route, redraw }) {
 
   function sort() {
     shown = live.order.filter((device) => live.boards.has(device));
-    then = new Map(shown.map((device) => [device, { ...live.boards.get(device), isFresh: live.fresh.has(device) }]));
+    sorted = new Map(shown.map((device) => [device, { ...live.boards.get(device), isFresh: live.fresh.has(device) }]));
     causes = groups();
     sortedFor = level();
   }
 
   function changed() {
     const names = new Set([...live.order, ...shown]);
-    return [...names].filter((device) => live.boards.get(device)?.level !== then.get(device)?.level).length;
+    return [...names].filter((device) => live.boards.get(device)?.level !== sorted.get(device)?.level).length;
   }
 
   function view() {
@@ -40,16 +40,16 @@ export function boardsScreen({ route, redraw }) {
     if (!isHere || sortedFor !== level()) sort();
     // While the list is held, levels and figures change, but nothing that would move a row.
     const boards = shown.map((device) => {
-      const { why, alarms, isFresh } = then.get(device);
+      const { why, alarms, isFresh } = sorted.get(device);
       const board = live.boards.get(device);
       return board
         ? { ...board, why, alarms, isFresh }
         : { device, isFresh, level: "unknown", why: [t("boards.gone")] };
     });
     const rows = boards.filter(
-      (board) => isFound(board) && (isHere ? passes({ ...board, level: then.get(board.device).level }) : passes(board)),
+      (board) => isFound(board) && (isHere ? passes({ ...board, level: sorted.get(board.device).level }) : passes(board)),
     );
-    const calm = level() === "bad" && !find ? boards.filter((board) => then.get(board.device).level === "ok") : [];
+    const calm = level() === "bad" && !find ? boards.filter((board) => sorted.get(board.device).level === "ok") : [];
     const count = isHere ? changed() : 0;
     return [
       h("h1", { tabindex: "-1", key: "title", class: isWall ? "for-readers" : null }, t("tab.boards")),
@@ -114,7 +114,7 @@ export function boardsScreen({ route, redraw }) {
   return { title: () => t("tab.boards"), view };
 }
 
-// One cause on many boards is one line.
+// One line for an alarm that many boards have.
 function groups() {
   const named = new Map();
   for (const board of live.boards.values())

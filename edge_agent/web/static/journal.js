@@ -1,4 +1,4 @@
-// Entries of the journal as a list by day; times when nobody wrote it are entries, too.
+// The journal as a list by day; gaps are entries, too.
 
 import { h } from "./dom.js";
 import { boardAddress, link } from "./widgets.js";

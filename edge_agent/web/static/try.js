@@ -1,4 +1,4 @@
-// A form that asks a board or a pool one task, and what came back.
+// A form that sends one request to a board or a pool, and the reply.
 
 import { get, postText } from "./api.js";
 import { h } from "./dom.js";
@@ -13,7 +13,7 @@ const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/;
 export function tryScreen({ route, redraw }) {
   const [target, task] = route().parts;
   let targets = null;
-  let input; // The input that the form is made from; it stays the same while somebody fills it in.
+  let input; // The input that the form was made from; it must not change while somebody fills in the form.
   let isText = false;
   let isAsking = false;
   let result = null;
@@ -46,7 +46,7 @@ export function tryScreen({ route, redraw }) {
     redraw();
   }
 
-  // The request's body and its type; null and the name of the field that cannot be read.
+  // Returns the request's body and its type, or null and the name of the field that is invalid.
   function bodyOf(form) {
     const fields = [...form.elements].filter((one) => one.name);
     if (form.elements.whole) {
@@ -156,7 +156,7 @@ function field(name, value) {
   return h("input", { name, value: text, autocomplete: "off", inputmode: isNumber ? "decimal" : null });
 }
 
-// A field's text as JSON of the kind that the last input had. A number stays as it was typed: 7.90 is not 7.9.
+// A field's text as JSON of the same type as before. A number stays as it was typed, such as 7.90.
 function jsonOf(text, before) {
   if (typeof before === "string") return JSON.stringify(text);
   const number = text.trim().replace(",", ".");
@@ -234,7 +234,7 @@ function scores(all) {
               score > 0 && score < 0.01 ? `< ${number(0.01, 2)}` : number(score, 2)))))));
 }
 
-// Why no answer came, and what to do, in words.
+// Why there is no answer, and what to do.
 function refusalWords(error, reply) {
   const code = reply?.error?.code ?? error?.code;
   const seconds = error?.retryAfter ?? reply?.error?.retry_after_s;
