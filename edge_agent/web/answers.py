@@ -95,7 +95,10 @@ class Mark:
     by: str | None
     at: float
     due_at: float
-    """When it is sent, in seconds of the monotonic clock."""
+    """When to send it, in seconds of the monotonic clock, like `sent_at`."""
+    sent_at: float = 0.0
+    number: int | None = None
+    """Of its message, as `Live.publish` gave it."""
     state: MarkState = MarkState.WAITING
     output: Any = None
     score: float | None = None
