@@ -34,8 +34,8 @@ MAX_PER_MINUTE = 30
 _ALIVE_S = 60.0
 _MAX_TEXT = 300
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)-\d{4}\.jsonl")
-# Spreadsheets read these as the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Where spreadsheets begin a formula; where decimals have a comma, a semicolon begins a cell.
+_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,5 +236,5 @@ def as_csv(entries: list[Entry]) -> str:
         shown = entry.as_json()
         times = (rfc3339(entry.at), "" if entry.until is None else rfc3339(entry.until))
         rest = (shown[key] or "" for key in ("device", "what", "name", "text", "severity", "by"))
-        writer.writerow([*times, *(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in rest)])
+        writer.writerow([*times, *(_FORMULA.sub(r"\1'", cell) for cell in rest)])
     return text.getvalue()

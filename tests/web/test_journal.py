@@ -204,8 +204,8 @@ def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> No
 
 
 def test_no_cell_of_the_csv_is_a_formula_and_control_characters_are_escaped() -> None:
-    text = as_csv([Entry(at=WALL, what="event", device="a", name="=1+1", text="\x1b[31m\nred", by="@ana")])
-    assert text.splitlines()[1] == "2026-11-25T12:00:00.000Z,,a,event,'=1+1,\\x1b[31m\\nred,,'@ana"
+    text = as_csv([Entry(at=WALL, what="event", device="a", name="=1+1", text="\x1b[31m\nred;=1; -2", by=" @ana")])
+    assert text.splitlines()[1] == "2026-11-25T12:00:00.000Z,,a,event,'=1+1,\\x1b[31m\\nred;'=1;' -2,,' @ana"
 
 
 @pytest.fixture
