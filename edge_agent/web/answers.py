@@ -211,6 +211,20 @@ class Answers(Part):
         while len(self._ring) > MAX_ANSWERS or self._ring_bytes > MAX_BYTES:
             self._ring_bytes -= len(self._ring.popleft()[1].payload)
 
+    @property
+    def kept_checks(self) -> Iterable[Answer]:
+        """Those that a later process needs, with the closed ones, because a board may send a check again."""
+        return self._checks.values()
+
+    def restore_checks(self, checks: Iterable[Answer]) -> None:
+        for check in checks:
+            self._is_repeated_check(check)
+
+    @property
+    def awaits_results(self) -> bool:
+        """Whether a mark was sent and its board has not said yet that it keeps it."""
+        return any(mark.state is MarkState.SENT for mark in self.marks)
+
     def _origin(self, topic: str) -> _Origin | None:
         if topic not in self._origins:
             if len(self._origins) >= _MAX_TOPICS:

@@ -15,6 +15,7 @@ from edge_agent.tools.watch.site import SETTLE_S, BoardLevel, Document, Row
 from edge_agent.tools.watch.watch import Feed
 from edge_agent.web.answers import Answers
 from edge_agent.web.boards import Boards
+from edge_agent.web.check_file import CheckFile
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.parts import Part
 from edge_agent.web.recorders import ChangeRecorder, EventRecorder
@@ -30,6 +31,9 @@ _ROWS_S = 0.5
 # After connecting, retained messages arrive at once; until they have, boards would seem to be missing.
 _RETAINED_S = 1.0
 _STOP_S = 2.0
+# At a stop, boards have this long to say that they keep the last marks.
+_LAST_RESULTS_S = 1.0
+_SAVE_S = 60.0
 
 
 class Live:
@@ -50,6 +54,7 @@ class Live:
         self.journal = journal
         self.signals = Signals(self.root, site, self.rows)
         self.answers = Answers(self.root, site, self.rows)
+        self._check_file = CheckFile(journal.folder / "checks.json")
         self._feed = Feed(mqtt, site, program="web", max_boards=MAX_BOARDS)
         self._recorder = ChangeRecorder(journal)
         self._parts: list[Part] = [EventRecorder(self.root, site, self.rows, journal), self.signals, self.answers]
@@ -120,6 +125,8 @@ class Live:
     def _run(self) -> None:
         try:
             self._recorder.restore()
+            with self.lock:
+                self.answers.restore_checks(self._check_file.read())
             with self._feed.client:
                 self._serve()
         except Exception:
@@ -128,6 +135,7 @@ class Live:
 
     def _serve(self) -> None:
         next_tick = next_rows = time.monotonic()
+        next_save = next_tick + _SAVE_S
         while not self._stopping.is_set():
             message = self._feed.client.receive(_TURN_S)
             with self.lock:
@@ -143,9 +151,23 @@ class Live:
                 if now >= next_rows:
                     next_rows = now + _ROWS_S
                     self._update_rows(now, wall)
+            if now >= next_save:
+                next_save = now + _SAVE_S
+                self._check_file.save(self.answers.kept_checks)
+        self._stop_parts()
+        self._check_file.save(self.answers.kept_checks)
+
+    def _stop_parts(self) -> None:
         with self.lock:
             for part in self._parts:
                 part.stop()
+        until = time.monotonic() + _LAST_RESULTS_S
+        while self.answers.awaits_results and time.monotonic() < until:
+            message = self._feed.client.receive(_TURN_S)
+            with self.lock:
+                if message is not None:
+                    for part in self._parts:
+                        part.receive(message, time.time())
 
     def _tick(self, now: float) -> None:
         for number, result in self._feed.client.link.outbox.take_results():

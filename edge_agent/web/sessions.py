@@ -116,6 +116,7 @@ class Sessions:
         if scheme.lower() == "bearer":
             program = self._users.with_token(token.strip())
             if program is None:
+                _check_readable(self._users)
                 raise ProblemError(401, "login", "nobody has this token")
             return Viewer(user=program.name, roles=program.roles)
         session, user = self._session(cookie)
@@ -143,6 +144,7 @@ class Sessions:
         """Returns the value of a new cookie and whose it is. Raises ProblemError."""
         if self._users is None:
             raise ProblemError(404, "not_found", "there are no users, so there is no login")
+        _check_readable(self._users)
         wait_s = self._limit.count(address)
         if wait_s is not None:
             self._refuse(wait_s)
@@ -219,6 +221,12 @@ class Sessions:
             Route("/api/v1/login", login, methods=["POST"]),
             Route("/api/v1/logout", logout, methods=["POST"]),
         ]
+
+
+def _check_readable(users: Users) -> None:
+    """Raises ProblemError."""
+    if not users.are_readable:
+        raise ProblemError(503, "users_unreadable", "the file of users cannot be read: see the log of edge-agent web")
 
 
 def _key(cookie: str) -> bytes:

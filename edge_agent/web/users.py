@@ -6,15 +6,17 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.files import read_bounded, write_atomically
+from edge_agent.core.files import atomic_writer, read_bounded, sync_folder
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import printable, shown, shown_path
@@ -97,9 +99,17 @@ def _user_of(name: str, entry: dict[str, Any]) -> User:
 
 
 def write_users(path: Path, users: Iterable[User]) -> None:
-    """Raises OSError."""
+    """A file that exists keeps its owner and mode, so that a service can still read it. Raises OSError."""
     document = {"users": {user.name: {"roles": sorted(user.roles), "secret": user.secret} for user in users}}
-    write_atomically(path, (json.dumps(document, indent=2) + "\n").encode(), mode=0o600)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(path, mode=0o600) as file:
+        if path.exists():
+            before = path.stat()
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+        file.write((json.dumps(document, indent=2) + "\n").encode())
+    sync_folder(path.parent)
 
 
 class Users:
@@ -110,6 +120,7 @@ class Users:
         self._path = path
         self._seen = self._stamp()
         self._users = read_users(path)
+        self._is_readable = True
 
     def _stamp(self) -> tuple[int, ...] | None:
         try:
@@ -119,14 +130,19 @@ class Users:
         # The last also changes with the owner and the mode.
         return (now.st_mtime_ns, now.st_size, now.st_ino, now.st_ctime_ns)
 
+    @property
+    def are_readable(self) -> bool:
+        self._current()
+        return self._is_readable
+
     def _current(self) -> dict[str, User]:
         stamp = self._stamp()
         if stamp != self._seen:
             self._seen = stamp
             try:
-                self._users = read_users(self._path)
+                self._users, self._is_readable = read_users(self._path), True
             except (OSError, UsersError) as error:
-                self._users = {}
+                self._users, self._is_readable = {}, False
                 log.warning("nobody may log in: %s cannot be read: %s", shown_path(self._path), error)
         return self._users
 
@@ -175,6 +191,8 @@ def change_users(
         return fail(f"{shown_path(path)}: {reason}")
     if action == "add" and is_program:
         print(token)
+    elif action is not None:
+        print(f"{printable(name or '')} {'may' if action == 'add' else 'may not'} use the page: {shown_path(path)}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """Answers on the page, the audits among them, and what people say of them."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.web import answers
+from edge_agent.web.check_file import CheckFile
 from tests.web import answering
 from tests.web.answering import INPUT, LABELS, TASKS, Bench
 
@@ -227,6 +229,41 @@ def test_a_list_that_is_worked_off_needs_no_reason() -> None:
     bench = Bench()
     bench.reply()
     assert bench.checks()["reason"] is None
+
+
+def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
+    before, file = Bench(), tmp_path / "checks.json"
+    keys = [before.audit(number=number, reading_topic="plant/x") for number in (1, 2, 3)]
+    before.mark(keys[0], answer="imbalance")
+    before.tick(answers.UNDO_S)
+    before.result()
+    before.mark(keys[1], answer="imbalance")
+    before.tick(answers.UNDO_S)  # no result yet
+    CheckFile(file).save(before.live.answers.kept_checks)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    after = Bench()
+    after.live.answers.restore_checks(CheckFile(file).read())
+    after.tick()
+    assert [check["key"] for check in after.checks()["checks"]] == keys[1:]
+    assert "bearing" not in json.dumps(after.checks()["checks"]).replace(json.dumps(LABELS), "")
+    after.reply(number=4)
+    after.audit(number=3, reading_topic="plant/x")
+    assert [row["id"] for row in after.rows()] == [4]  # the audit is known already
+    assert after.mark(keys[2], answer="imbalance").status_code == 202
+    after.tick(answers.UNDO_S)
+    assert [topic for topic, _ in after.sent] == [FEEDBACK]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"checks": [{"key": "a"}]}', "[" * 100_000])
+def test_checks_that_cannot_be_read_are_lost_and_said(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "checks.json"
+    file.write_text(text, "utf-8")
+    assert CheckFile(file).read() == []
+    assert "are lost" in caplog.text
 
 
 def test_a_retained_answer_is_not_offered_because_somebody_may_have_checked_it() -> None:

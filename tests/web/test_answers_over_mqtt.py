@@ -132,14 +132,19 @@ def test_an_audit_of_a_bare_output_is_answered_on_its_check(site: Site, browser:
     assert [row["output"] for row in rows].count("bad") == 2
 
 
-def test_a_stop_sends_what_could_still_be_undone(site: Site, device: str, tmp_path: Path) -> None:
+def test_a_stop_sends_what_could_still_be_undone_and_keeps_what_is_open(
+    site: Site, device: str, tmp_path: Path
+) -> None:
     with page(tmp_path, site.client, site.port, site.protocol, device) as app:
         site.ask("audited", {"input": "good", "id": 9})
+        site.ask("audited", {"input": "good", "id": 10})
         browser = Browser(app)
         key = first_check(browser, "audited")["key"]
         assert browser.post("/api/v1/feedback", {"key": key, "answer": "bad"}).json()["state"] == "waiting"
     result = site.client.wait_for(f"{site.base}/infer/audited/feedback/result", lambda result: result["id"] == 9)
     assert result.json["data"]["answer"] == "bad"
+    with page(tmp_path, site.client, site.port, site.protocol, device) as app:
+        assert first_check(Browser(app), "audited")["id"] == 10
 
 
 def test_feedback_of_another_client_closes_the_audit(site: Site, browser: Browser) -> None:
