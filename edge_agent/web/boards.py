@@ -221,7 +221,6 @@ def _pools(rows: Iterable[Row]) -> list[Document]:
             "boards": len(boards),
             "places": _sum(boards, "pool.places"),
             "per_minute": _sum(boards, "pool.per_minute"),
-            "waiting": None,
         }
         for name, boards in sorted(pools.items())
     ]

@@ -176,6 +176,5 @@ function pools() {
           n: pool.boards,
           places: pool.places ?? UNKNOWN,
           rate: pool.per_minute == null ? UNKNOWN : number(pool.per_minute),
-        }),
-        pool.waiting == null ? "" : `, ${t("pool.waiting", { n: pool.waiting })}`)));
+        }))));
 }
