@@ -361,7 +361,7 @@ class Answers(Part):
     def _needs(self, device: str | None, task: str | None) -> list[Document]:
         # Stops at what is shown: each takes a while, and a site may have thousands of tasks.
         needs = (
-            {"device": each_device, "task": each_task, **promise}
+            {"device": each_device, "task": each_task, "open": self._open[each_device, each_task], **promise}
             for each_device, each_task in self._tasks
             if device in (None, each_device) and task in (None, each_task)
             for promise in self.promises(each_device, each_task)

@@ -133,7 +133,8 @@ class Requests(Part):
             raise self._unknown(f"no board {device} is known")
         if row.level in SILENT_LEVELS:
             level = row.level.name.lower()
-            raise ProblemError(503, level, f"{device} is {level}: {'; '.join(row.why)}", _LATER)
+            why = f": {'; '.join(row.why)}" if row.why else ""
+            raise ProblemError(503, level, f"{device} is {level}{why}", _LATER)
         return Topics(live.root, live.site, device), row
 
     def _unknown(self, words: str) -> ProblemError:

@@ -179,7 +179,8 @@ def _board_document(row: Row, board: _Board, open_checks: int) -> Document:
     return {
         "device": printable(row.device),
         "level": board.level,
-        "why": [printable(phrase) for phrase in row.why],
+        # `health_at` says how old it is, and a phrase that changes each second would be sent each second.
+        "why": [printable(phrase) for phrase in row.why if not phrase.startswith("last health ")],
         "since": board.since,
         "alarms": [_alarm_document(name, alarm) for name, alarm in row.alarms[:_MAX_ALARMS]],
         "health_at": board.health_at,

@@ -125,6 +125,8 @@ class Feedback(Part):
 
 
 def _entry_of(mark: Mark, wall: float) -> Entry:
-    said = mark.said.get("answer", mark.said.get("correct"))
+    said = mark.said.get("answer", mark.output)
     text = said if isinstance(said, str) else compact_json(said)
+    if "correct" in mark.said:
+        text = f"{'right' if mark.said['correct'] else 'wrong'}: {text}"
     return Entry(at=wall, what="feedback", device=mark.answer.device, name=mark.answer.task, text=text, by=mark.by)

@@ -97,11 +97,11 @@ class Live:
     def table(self) -> tuple[list[Row], str, str | None]:
         """The current rows, the broker, and what is wrong with it, as `site_view` takes them."""
         broker = self._broker()
-        return list(self.rows.values()), broker["name"], broker["trouble"] or broker["hint"]
+        return list(self.rows.values()), broker["name"], self._feed.trouble or broker["hint"]
 
     def _broker(self) -> Document:
         feed = self._feed
-        trouble = feed.trouble
+        trouble = None if self.is_connected else feed.client.reason.removesuffix(".") or None
         if not self.is_connected:
             hint = None
         elif not self.rows and self._is_settled(time.monotonic()):

@@ -94,10 +94,15 @@ function current() {
   for (const device of live.order)
     for (const alarm of live.boards.get(device)?.alarms ?? [])
       named.set(alarm.name, [...(named.get(alarm.name) ?? []), { ...alarm, device }]);
-  if (!named.size) return note(live.at == null ? "boards.waiting" : "alarms.none");
+  if (live.at == null) return note("boards.waiting");
+  const n = (live.counts.offline ?? 0) + (live.counts.stale ?? 0);
+  const silent = n
+    ? h("p", { class: "note", key: "silent" }, link("boards?level=urgent", {}, t("alarms.silent", { n })))
+    : null;
+  if (!named.size) return silent ?? note("alarms.none");
   const isCritical = (alarms) => alarms.some((one) => one.severity !== "warning");
   const groups = [...named].sort((one, other) => isCritical(other[1]) - isCritical(one[1]));
-  return h("ul", { class: "alarms", key: "current" },
+  return [silent, h("ul", { class: "alarms", key: "current" },
     groups.map(([name, alarms]) =>
       h("li", { key: name, class: isCritical(alarms) ? "critical" : "warning" },
         h("p", { class: "alarm-name" },
@@ -113,5 +118,5 @@ function current() {
               link(boardAddress(alarm.device), {}, alarm.device),
               " ",
               h("span", { class: "quiet" }, since(alarm.since)),
-              alarm.message ? ` ${alarm.message}` : ""))))));
+              alarm.message ? ` ${alarm.message}` : ""))))))];
 }

@@ -138,7 +138,7 @@ export function answersScreen({ route, redraw }) {
   function actions(row) {
     if (row.is_open_audit) return link("check", { class: "button" }, t("answers.to_check"));
     if (row.mark) return h("span", { class: "quiet" }, t(`marked.${row.mark}`));
-    if (!row.can_mark || !may("feedback")) return null;
+    if (!row.can_mark || row.input == null || !may("feedback")) return null;
     return [
       row.output == null || row.kind !== "classify"
         ? null

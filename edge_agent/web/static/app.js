@@ -10,7 +10,7 @@ import { draw, h } from "./dom.js";
 import { setKeys } from "./keys.js";
 import * as site from "./live.js";
 import { loginScreen, passwordDialog } from "./login.js";
-import { button, isWall, LEVELS, levelMark, link } from "./widgets.js";
+import { button, isWall, LEVELS, levelMark, link, loginAddress, phraseWords } from "./widgets.js";
 import { tryScreen } from "./try.js";
 import { chooseLanguage, clock, language, LANGUAGES, moment, t } from "./words.js";
 
@@ -119,7 +119,7 @@ function head() {
 
 function userView() {
   if (!live.session?.has_users) return null;
-  if (!live.session.user) return link(`login?back=${encodeURIComponent(location.hash)}`, { key: "user", class: "user" }, t("login"));
+  if (!live.session.user) return link(loginAddress(), { key: "user", class: "user" }, t("login"));
   return h("span", { key: "user", class: "user" },
     live.session.user,
     " ",
@@ -161,7 +161,7 @@ function bars() {
       t(broker.since == null ? "bar.broker.never" : "bar.broker", {
         name: broker.name,
         time: moment(broker.since, site.now()),
-        trouble: broker.trouble ?? t("bar.broker.trouble"),
+        trouble: broker.trouble ? phraseWords(broker.trouble) : t("bar.broker.trouble"),
       }));
   return broker.hint ? h("p", { class: "bar", key: "hint" }, broker.hint) : null;
 }

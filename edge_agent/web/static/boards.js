@@ -1,8 +1,19 @@
 // All boards, worst first. Rows never move under a pointer, a finger or the focus.
 
 import { h } from "./dom.js";
-import { ageOf, live } from "./live.js";
-import { boardAddress, button, isHeld, isWall, levelMark, link, note, severityMark, URGENT } from "./widgets.js";
+import { ageOf, isOld, live } from "./live.js";
+import {
+  boardAddress,
+  button,
+  isHeld,
+  isWall,
+  levelMark,
+  link,
+  note,
+  phraseWords,
+  severityMark,
+  URGENT,
+} from "./widgets.js";
 import { duration, number, t, UNKNOWN } from "./words.js";
 
 const FILTERS = {
@@ -19,7 +30,8 @@ export function boardsScreen({ route, redraw }) {
   let sortedFor = null;
   let find = "";
 
-  const level = () => route().values.get("level") ?? "bad";
+  let usual = "bad"; // With nothing to show there, all boards.
+  const level = () => route().values.get("level") ?? usual;
   const passes = (board) => (FILTERS[level()] ?? ((one) => one.level === level()))(board);
   const isFound = (board) => board.device.toLowerCase().includes(find.toLowerCase());
 
@@ -27,6 +39,7 @@ export function boardsScreen({ route, redraw }) {
     shown = live.order.filter((device) => live.boards.has(device));
     sorted = new Map(shown.map((device) => [device, { ...live.boards.get(device), isFresh: live.fresh.has(device) }]));
     causes = groups();
+    usual = [...live.boards.values()].some(FILTERS.bad) ? "bad" : "all";
     sortedFor = level();
   }
 
@@ -69,9 +82,6 @@ export function boardsScreen({ route, redraw }) {
           }))),
       causes,
       h("div", { class: "resort", key: "resort" },
-        live.alarmsLastHour
-          ? h("span", { class: "quiet", key: "hour" }, t("alarms_last_hour", { n: live.alarmsLastHour }))
-          : null,
         count
           ? button(
               {
@@ -108,7 +118,8 @@ export function boardsScreen({ route, redraw }) {
   function emptyNote(total) {
     if (live.at == null) return note("boards.waiting");
     if (!total) return note("boards.none", { site: live.session?.site });
-    return note(find ? "boards.none_found" : level() === "bad" ? "boards.all_ok" : "boards.none_here", { find });
+    if (level() === "bad" && !find) return note(isOld() ? "boards.were_ok" : "boards.all_ok");
+    return note(find ? "boards.none_found" : "boards.none_here", { find });
   }
 
   return { title: () => t("tab.boards"), view };
@@ -164,7 +175,7 @@ function whyLines(board) {
         alarm.name,
         alarm.since == null ? "" : ` ${t("for", { length: duration(ageOf(alarm.since)) })}`,
         alarm.message ? `: ${alarm.message}` : "")),
-    board.why?.length ? h("p", { key: "#why" }, board.why.join("; ")) : null];
+    board.why?.length ? h("p", { key: "#why" }, board.why.map(phraseWords).join("; ")) : null];
 }
 
 function pools() {

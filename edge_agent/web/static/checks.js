@@ -140,7 +140,7 @@ export function checksScreen({ route, redraw }) {
     if (ahead <= MIN_AHEAD && data?.open > data?.checks.length) limit = data.checks.length + PAGE;
     setKeys();
     return [
-      h("h1", { tabindex: "-1", key: "title" }, data ? t("checks.open", { n: data.open }) : t("tab.check")),
+      h("h1", { tabindex: "-1", key: "title" }, data?.open ? t("checks.open", { n: data.open }) : t("tab.check")),
       data == null
         ? note(checks.trouble ? "trouble.server" : "waiting")
         : h("div", { class: "two", key: "two" },
@@ -257,19 +257,20 @@ export function checksScreen({ route, redraw }) {
 
   function needs() {
     if (!data.needs?.length) return null;
+    // Of each task the first target that is not proven yet.
     const named = new Map();
     for (const need of data.needs) {
       const name = `${need.task} · ${need.device}`;
-      named.set(name, [...(named.get(name) ?? []), need]);
+      if ((named.get(name)?.more ?? 0) === 0) named.set(name, need);
     }
     return h("section", { key: "needs", "aria-labelledby": "needs" },
       h("h2", { id: "needs" }, t("needs")),
       h("ul", { class: "needs" },
-        [...named].map(([name, those]) =>
+        [...named].map(([name, need]) =>
           h("li", { key: name },
             h("p", null, h("b", null, name)),
-            h("p", null, t("accuracy.answered", { n: those[0].answered, asked: those[0].asked })),
-            those.map((need) => h("p", { key: need.target }, promiseWords(need)))))));
+            h("p", null, t("needs.answered", { n: need.answered, open: need.open })),
+            h("p", null, promiseWords(need))))));
   }
 
   function keySwitch() {

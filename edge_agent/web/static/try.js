@@ -11,7 +11,7 @@ const AGAIN_AFTER_MS = 30_000;
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/;
 
 export function tryScreen({ route, redraw }) {
-  const [target, task] = route().parts;
+  let [target, task] = route().parts;
   let targets = null;
   let input; // The input that the form was made from; it must not change while somebody fills in the form.
   let isText = false;
@@ -21,7 +21,13 @@ export function tryScreen({ route, redraw }) {
   const tasks = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get("tasks"),
-    take: (answer) => ({ targets } = answer),
+    take: (answer) => {
+      ({ targets } = answer);
+      // What there is only one of needs no choice.
+      if (targets.length === 1) target ??= targets[0].target;
+      const those = targets.find((one) => one.target === target)?.tasks ?? [];
+      if (those.length === 1) task ??= those[0].name;
+    },
     redraw,
   });
 
@@ -30,7 +36,7 @@ export function tryScreen({ route, redraw }) {
     if (isAsking || isOld()) return;
     const [text, type] = bodyOf(event.target);
     if (text == null) {
-      result = { words: t("try.bad", { name: type }) };
+      result = { words: type ? t("try.bad", { name: type }) : t("try.empty") };
       return redraw();
     }
     isAsking = true;
@@ -51,6 +57,7 @@ export function tryScreen({ route, redraw }) {
     const fields = [...form.elements].filter((one) => one.name);
     if (form.elements.whole) {
       const { value } = form.elements.whole;
+      if (!value.trim()) return [null];
       return isJson(value) ? [value, "application/json"] : [value, "text/plain"];
     }
     const parts = [];

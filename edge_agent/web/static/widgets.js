@@ -62,7 +62,18 @@ export function note(key, values) {
 
 export function roleNote(role) {
   const name = live.session?.user;
-  return note(name ? `missing.role.${role}` : `missing.login.${role}`, { name });
+  if (name) return note(`missing.role.${role}`, { name });
+  return h("p", { class: "note" }, link(loginAddress(), {}, t(`missing.login.${role}`)));
+}
+
+// The login leads back to this screen.
+export function loginAddress() {
+  return `login?back=${encodeURIComponent(location.hash)}`;
+}
+
+// What a board or the broker's connection says in one of few known phrases.
+export function phraseWords(phrase) {
+  return has(`phrase.${phrase}`) ? t(`phrase.${phrase}`) : phrase;
 }
 
 // "since 12:01 (4 min)", or that it began before the server was started.
@@ -72,10 +83,11 @@ export function since(at) {
 }
 
 export function figure(name, value, unit = "", digits = 0) {
-  const text = typeof value === "number" ? number(value, digits) : (value ?? UNKNOWN);
+  if (value == null) return null;
+  const text = typeof value === "number" ? number(value, digits) : value;
   return h("div", { class: "figure", key: name },
     h("dt", null, name),
-    h("dd", null, text, value == null || !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
+    h("dd", null, text, !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
 }
 
 export function alarmAdvice(name) {
