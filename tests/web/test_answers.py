@@ -350,6 +350,16 @@ def test_an_answer_on_a_topic_of_the_plant_is_known_by_what_info_says() -> None:
     assert (bench.rows()[0]["device"], bench.rows()[0]["task"]) == (None, "label")
 
 
+def test_what_a_board_names_makes_the_page_join_no_shared_subscription() -> None:
+    """It would take a pool's requests away from its boards; a malformed one would end the connection."""
+    bench = Bench()
+    before = set(bench.live.answers.filters)
+    patterns = ("$share/presses/edgeai/v1/hall1/pool/presses/infer/{1}/request", "$share/x", "$SYS/{1}")
+    tasks = {f"t{number}": {**TASKS["label"], "publish": pattern} for number, pattern in enumerate(patterns)}
+    bench.board("press-05", tasks=tasks)
+    assert set(bench.live.answers.filters) == before
+
+
 def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:
     bench = Bench()
     key = bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
