@@ -440,13 +440,15 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("action ACTION", "user: changes the file of --users instead", nargs="?", choices=("user",)),
+    _value(
+        "action ACTION", "user: lists or changes the users in the file of --users instead", nargs="?", choices=("user",)
+    ),
     _value("step STEP", "add, list, remove", nargs="?", choices=("add", "list", "remove")),
     _value("user NAME", "the user to add or remove", nargs="?"),
     _value("--listen ADDRESS:PORT", "where browsers reach it (default: %(default)s)", default="127.0.0.1:8780"),
     _value(
         "--name HOST",
-        "a name under which browsers may reach it, besides localhost; may be repeated",
+        "a name by which browsers may reach it, besides localhost; may be repeated",
         action="append",
         default=[],
     ),
@@ -454,37 +456,41 @@ def _watch(options: argparse.Namespace) -> int:
     _value("--web-key-file FILE", "the key of --web-cert-file (PEM; default: it is in that file)", Path),
     _value(
         "--behind-proxy ADDRESS",
-        "the IP address or network of a proxy that does HTTPS; no other may connect; may be repeated",
+        "the IP address or network of a proxy that terminates HTTPS; only it may connect; may be repeated",
         action="append",
         default=[],
     ),
-    _value("--users FILE", "the people and programs that may log in; without it, all may do all", Path),
+    _value(
+        "--users FILE",
+        "the people and programs that may log in; without it, everybody on this machine may do everything",
+        Path,
+    ),
     _value(
         "--data DIR",
         "keeps the journal of the last 90 days (default: edge-agent/web/SITE in $XDG_STATE_HOME or ~/.local/state)",
         Path,
     ),
-    _flag("--public-view", "shows the boards without a login; only who writes logs in"),
+    _flag("--public-view", "shows the screens without a login; writing still needs one"),
     _group(
         _value(
             "--role ROLE",
-            "feedback: answers audits; try: asks tasks; may be repeated; all users see the boards",
+            "feedback: may answer audits; try: may ask tasks; may be repeated; all users see the screens",
             action="append",
             default=[],
             choices=("feedback", "try"),
         ),
-        _flag("--token", "a token for a program, which is printed, instead of a password"),
-        _flag("--force", "replaces a user that is there"),
+        _flag("--token", "instead of a password, prints a token for a program"),
+        _flag("--force", "replaces an existing user"),
         title="user add",
     ),
     _bus_options(has_device=False),
     extra="web",
 )
 def _web(options: argparse.Namespace) -> int:
-    """Serves a page on which people see the boards of a site.
+    """Serves a page on which people watch the boards of a site.
 
-    It listens on this machine alone, unless --users, and HTTPS by a certificate or a proxy, protect it.
-    `edge-agent web user add NAME --users FILE` makes a user, with the password on standard input or asked for.
+    Other machines can reach it only with --users, and with HTTPS by a certificate or a proxy.
+    `edge-agent web user add NAME --users FILE` adds a user, and asks for the password or reads it from standard input.
     Exit codes: 0 stopped or done, 1 failed, 64 usage, 78 bad configuration.
     """
     if options.action == "user":

@@ -93,6 +93,8 @@ class Envelope(BaseModel):
     the arrival."""
     stream: StrictBool = False
     """Partial replies while the answer is written; `generate` alone has them."""
+    audit: StrictBool = True
+    """`false`: the reply never asks for feedback, and the request is not drawn for an audit."""
     options: Options = Options()
 
     @field_validator("ts", mode="before")

@@ -214,11 +214,14 @@ def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
 
 
 def publish_filter(pattern: str) -> str | None:
-    """What to subscribe to for the topics that the pattern produces; None if it is faulty.
+    """What to subscribe to for the topics that the pattern produces; None if it is faulty, or begins with `$`.
 
+    The pattern may be another's: `$share/…` would take messages away from their receivers.
     What a placeholder stands for counts as one level, although `#` matches several.
     """
-    return None if topic_fault(pattern) else "/".join("+" if "{" in level else level for level in pattern.split("/"))
+    if pattern.startswith("$") or topic_fault(pattern):
+        return None
+    return "/".join("+" if "{" in level else level for level in pattern.split("/"))
 
 
 def reply_topic_fault(topic: str, allowed: tuple[str, ...] = ("#",)) -> str | None:

@@ -65,7 +65,7 @@ class Estimates(Keeper):
         if not self._config.enabled or output is None or event.scores is None:
             return False
         low, high = config.interval_of(event.scores)
-        is_audit = _random.random() < config.audit_rate
+        is_audit = request.may_be_audited and _random.random() < config.audit_rate
         self._asked.pop(task.name, None)
         answer = {"tokens": event.prompt_tokens, "is_audit": is_audit, "output": compact_json(output)}
         self._keep(task.name, self._basis(task), request, wall_s, value, scores={"low": low, "high": high}, **answer)

@@ -105,7 +105,8 @@ class Learning(Answerers):
             return Answer(scored, output, please_check=may_ask)
         if not isinstance(config, ClassifyTask):
             return Answer(scored, output)
-        is_audit = self._config.feedback.enabled and self._random.random() < config.audit_rate
+        may_audit = self._config.feedback.enabled and request.may_be_audited
+        is_audit = may_audit and self._random.random() < config.audit_rate
         # One time for both: a caller's feedback is joined to the newest answers.
         wall_s = moment(now).wall_s
         may_ask_about_student = self._students.keep(request, event, output, wall_s, notes, is_audit=is_audit)

@@ -30,7 +30,7 @@ class UnusualReadings(Keeper):
         answer = {"scores": {}, "tokens": 0, "is_audit": is_unusual, "output": kept_as}
         name = student_store_name(request.task.name, kept_as)
         self._keep(name, request.task.definition, request, wall_s, value, **answer)
-        return is_unusual
+        return is_unusual and request.may_be_audited
 
     def mark(self, task: Task, mark: Mark) -> dict[str, Any]:
         """Takes what somebody says that a reading was."""

@@ -192,7 +192,7 @@ def _failure_instead_of(reply: Reply, document: dict[str, Any], topics: TaskTopi
     size = len(_publication(reply).payload)
     message = f"the reply of {size} bytes cannot be sent: the broker accepts no message of this size"
     document |= {"status": Status.FAILED.value, "degraded": []}
-    for name in ("input", "please_check"):
+    for name in ("input", "topic", "please_check"):
         document.pop(name, None)
     document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
     document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}

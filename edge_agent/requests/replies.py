@@ -215,6 +215,8 @@ class Replies:
         request.is_answered = True
         if request.input is not None and (request.echoes_all or "please_check" in document):
             document["input"] = request.input
+            if request.reading_of is not None and request.machine is None:
+                document["topic"] = request.topic
         status, reply = Status(document["status"]), _reply(request, document)
         self.ended[status] += 1
         # First: it forgets an older reply under this key.

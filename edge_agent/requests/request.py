@@ -73,6 +73,11 @@ class Request:
         return self.task is not None and self.task.config.echo_input == "all"
 
     @property
+    def may_be_audited(self) -> bool:
+        """Whether the caller lets the reply ask for feedback."""
+        return self.envelope is None or self.envelope.audit
+
+    @property
     def reports_on_change(self) -> bool:
         """Whether an answer is published only if it has changed."""
         return self.reading_of is not None and self.reading_of.publish_on == "change"

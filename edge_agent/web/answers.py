@@ -1,42 +1,41 @@
-"""What boards answer, which of it waits for a person's judgement, and what people said.
+"""What boards answer, which answers wait for a person's check, and the marks that people give.
 
-An answer is kept as its bytes and read when a viewer gets it: several hundred may come in a second.
+A check is an answer that asks for feedback: an audit, or an unusual reading. A mark is what a person says about an
+answer; `feedback` sends it to the board. Answers are kept as bytes and parsed only when a viewer gets them, because
+several hundred may come in a second.
 """
 
 import json
-import math
 import re
 import secrets
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
-from weakref import WeakValueDictionary
 
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.messages import Message
-from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, number_at, text_at
-from edge_agent.web.boards import escaped
-from edge_agent.web.live import Live
+from edge_agent.tools.watch.site import Document, Row, number_at, text_at
+from edge_agent.web.boards import escaped, labels_of, tasks_of
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
 from edge_agent.web.promise import promises
 
 UNDO_S = 10.0
 MAX_ANSWERS, MAX_BYTES = 2000, 16_000_000
-MAX_QUESTIONS, MAX_QUESTION_BYTES = 1000, 16_000_000
-# A larger answer is not shown.
+MAX_OPEN_CHECKS, MAX_OPEN_CHECK_BYTES = 1000, 16_000_000
+# Larger answers are not shown.
 MAX_ANSWER_BYTES = 128_000
 MAX_MARKS = 100
-# At most so many in one response.
-MAX_ROWS, MAX_CHECKS, MAX_NEEDS = 20, 100, 200
+# In one response.
+MAX_ROWS, MAX_CHECKS, MAX_NEEDS = 20, 500, 200
 _MAX_WORDS = 64
-# A task that sends its output alone sends the question about it at the same time.
+# A task that sends bare outputs sends a check within this time of its output.
 _SAME_TIME_S = 5.0
 _MAX_TOPICS = 5000
 _MAX_EXAMPLES, _MAX_EXAMPLE_BYTES = 2000, 8_000
@@ -55,9 +54,9 @@ class MarkState(StrEnum):
     UNDONE = "undone"
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Answer:
-    """A reply, or an output alone, as it came."""
+    """A reply or a bare output, as it came."""
 
     key: str
     at: float
@@ -66,37 +65,40 @@ class Answer:
     device: str | None
     task: str | None
     is_reply_topic: bool
-    """Whether the board knows this topic as the answer's reply topic."""
+    """Whether the board regards this topic as the reply topic. An audit or error topic is not."""
     is_retained: bool
-    is_question: bool = False
-    """Whether it asks to be checked."""
-    is_judged: bool = False
-    """Whether the board has what people said of it, or wants it no longer."""
+    is_check: bool = False
+    """Whether it asks for feedback."""
+    is_closed: bool = False
+    """Whether the board has feedback on it already, or no longer keeps it."""
     mark: "Mark | None" = None
-    """The newest thing said of it here, unless that was undone."""
+    """The newest mark given here, unless it was undone."""
 
     def document(self) -> Document:
-        """The reply; empty for an output alone."""
+        """The parsed reply; empty for a bare output."""
         document = object_or_empty(self.payload)
         return document if "status" in document else {}
 
     def reply_to(self, document: Document) -> str | None:
-        """The reply topic as the board knows it."""
+        """The reply topic from the board's point of view."""
         return self.topic if self.is_reply_topic else text_at(document, "reply_to")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Mark:
-    """What a person said of an answer."""
+    """What a person said about an answer."""
 
     name: str
     answer: Answer
     said: Document
-    """`answer` or `correct`, as the board gets it."""
+    """`answer` or `correct`, as it is sent to the board."""
     by: str | None
     at: float
     due_at: float
-    """When it is sent, in seconds of the monotonic clock."""
+    """When to send it, in seconds of the monotonic clock, like `sent_at`."""
+    sent_at: float = 0.0
+    number: int | None = None
+    """Of its message, as `Live.publish` gave it."""
     state: MarkState = MarkState.WAITING
     output: Any = None
     score: float | None = None
@@ -123,7 +125,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What a topic says of the answers on it."""
+    """What a topic reveals about the answers on it."""
 
     device: str | None
     task: str | None
@@ -134,26 +136,25 @@ _Identity = tuple[str, str, str, str | None]
 
 
 class Answers(Part):
-    """An audit that waits for its judgement is blind: nothing here gives its output or scores away."""
+    """An open audit is blind: nothing here reveals its output or scores."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, root: str, site: str, rows: Mapping[str, Row]) -> None:
         self.marks: deque[Mark] = deque(maxlen=MAX_MARKS)
-        self._live = live
-        self._every, self._pools = Topics(live.root, live.site, "+"), pool_topics(live.root, live.site, "+")
+        self._rows = rows
+        self._every, self._pools = Topics(root, site, "+"), pool_topics(root, site, "+")
         self._shared_replies = self._every.default_reply_topics[-1]
         self._tasks: dict[tuple[str, str], Document] = {}
-        # Filters of the topics that tasks publish to, with the tasks that do.
+        # The tasks that publish to topics of their own, by the filter of these topics.
         self._publish: dict[str, set[tuple[str, str]]] = {}
         self._origins: dict[str, _Origin | None] = {}
         self._process = secrets.token_hex(4)
         self._count = 0
         self._ring: deque[tuple[int, Answer]] = deque()
         self._ring_bytes = 0
-        self._questions: dict[_Identity, Answer] = {}
-        self._question_bytes = 0
-        self._by_key: WeakValueDictionary[str, Answer] = WeakValueDictionary()
+        self._checks: dict[_Identity, Answer] = {}
+        self._check_bytes = 0
         self._last_inputs: dict[tuple[str, str], bytes] = {}
-        self._without_input: set[str] = set()
+        self._without_input: set[tuple[str, str]] = set()
         self._open: Counter[tuple[str, str]] = Counter()
         self._heard_at: float | None = None
 
@@ -163,19 +164,22 @@ class Answers(Part):
         return (*self._every.default_reply_topics, self._pools.all_responses, *audits_and_errors, *self._publish)
 
     def tick(self, now: float) -> None:  # noqa: ARG002 - of Part
-        """Learns from `info` which tasks there are, and where they publish."""
+        """Takes from `info` which tasks there are and where they publish."""
         tasks: dict[tuple[str, str], Document] = {}
         publish: dict[str, set[tuple[str, str]]] = {}
-        for device, row in self._live.rows.items():
-            for name, task in _tasks_of(row.info):
+        for device, row in self._rows.items():
+            for name, task in tasks_of(row):
+                if not _NAME.fullmatch(name):
+                    continue
                 tasks[device, name] = task
                 if (pattern := text_at(task, "publish")) and (topic_filter := publish_filter(pattern)):
                     publish.setdefault(topic_filter, set()).add((device, name))
         self._tasks = tasks
+        self._without_input &= tasks.keys()
         if publish != self._publish:
             self._publish = publish
             self._origins.clear()
-        self._open = Counter((answer.device or "", answer.task or "") for answer, _ in self._offered())
+        self._open = Counter((answer.device or "", answer.task or "") for answer, _ in self._open_checks())
 
     def receive(self, message: Message, wall: float) -> None:
         origin = self._origin(message.topic)
@@ -198,15 +202,28 @@ class Answers(Part):
             is_retained=message.is_retained,
         )
         if b'"please_check"' in payload:
-            if self._ask(answer) is not answer:  # it came before
+            if self._is_repeated_check(answer):
                 return
         elif b'"input"' in payload:
             self._note_input(answer)
-        self._by_key[answer.key] = answer
         self._ring.append((self._count, answer))
         self._ring_bytes += len(answer.payload)
         while len(self._ring) > MAX_ANSWERS or self._ring_bytes > MAX_BYTES:
             self._ring_bytes -= len(self._ring.popleft()[1].payload)
+
+    @property
+    def kept_checks(self) -> Iterable[Answer]:
+        """Those that a later process needs, with the closed ones, because a board may send a check again."""
+        return self._checks.values()
+
+    def restore_checks(self, checks: Iterable[Answer]) -> None:
+        for check in checks:
+            self._is_repeated_check(check)
+
+    @property
+    def awaits_results(self) -> bool:
+        """Whether a mark was sent and its board has not said yet that it keeps it."""
+        return any(mark.state is MarkState.SENT for mark in self.marks)
 
     def _origin(self, topic: str) -> _Origin | None:
         if topic not in self._origins:
@@ -234,35 +251,44 @@ class Answers(Part):
         devices, tasks = ({owner[place] for owner in owners} for place in (0, 1))
         return _Origin(_only(devices), _only(tasks), is_reply_topic=True)
 
-    def _ask(self, answer: Answer) -> Answer:
-        """Takes a reply that may ask to be checked. Gives the same question if it came before."""
+    def _is_repeated_check(self, answer: Answer) -> bool:
+        """Keeps an answer that asks for feedback, unless it came before: then it returns True."""
         document = answer.document()
         if document.get("please_check") is not True or not answer.device or not answer.task:
-            return answer
-        answer.is_question = True
+            return False
+        answer.is_check = True
         identity = (answer.device, answer.task, json.dumps(document.get("id")), answer.reply_to(document))
-        before = self._questions.get(identity)
+        before = self._checks.get(identity)
         if before is not None and (document.get("repeat") is True or before.payload == answer.payload):
-            return before
+            return True
         if before is not None:
-            self._drop_question(identity)
+            self._drop_check(identity)
         if "input" in document:
             self._note_input(answer)
         elif not answer.is_retained:
-            self._without_input.add(answer.task)
-        self._questions[identity] = answer
-        self._question_bytes += len(answer.payload)
-        while len(self._questions) > MAX_QUESTIONS or self._question_bytes > MAX_QUESTION_BYTES:
-            self._drop_question(next(iter(self._questions)))
-        return answer
+            self._without_input.add((answer.device, answer.task))
+        self._checks[identity] = answer
+        self._check_bytes += len(answer.payload)
+        self._bound_checks(answer.device)
+        return False
 
-    def _drop_question(self, identity: _Identity) -> None:
-        self._question_bytes -= len(self._questions.pop(identity).payload)
+    def _bound_checks(self, device: str) -> None:
+        """One board may take a quarter of the places, so that it cannot push out the checks of the others."""
+        own = {each: len(kept.payload) for each, kept in self._checks.items() if each[0] == device}
+        while len(own) > MAX_OPEN_CHECKS // 4 or sum(own.values()) > MAX_OPEN_CHECK_BYTES // 4:
+            oldest = next(iter(own))
+            del own[oldest]
+            self._drop_check(oldest)
+        while len(self._checks) > MAX_OPEN_CHECKS or self._check_bytes > MAX_OPEN_CHECK_BYTES:
+            self._drop_check(next(iter(self._checks)))
+
+    def _drop_check(self, identity: _Identity) -> None:
+        self._check_bytes -= len(self._checks.pop(identity).payload)
 
     def _note_input(self, answer: Answer) -> None:
         names = wildcard_values(self._pools.all_responses, answer.topic)
         target = f"pool/{names[0]}" if names else answer.device
-        is_known = target in self._live.rows or names is not None
+        is_known = target in self._rows or names is not None
         if target and answer.task and is_known and len(answer.payload) <= _MAX_EXAMPLE_BYTES:
             self._last_inputs[target, answer.task] = answer.payload
             if len(self._last_inputs) > _MAX_EXAMPLES:
@@ -270,27 +296,27 @@ class Answers(Part):
 
     @property
     def tasks(self) -> Mapping[tuple[str, str], Document]:
-        """What `info` says of each task of each board."""
+        """What `info` says about each task, by board and task."""
         return self._tasks
 
     def last_input(self, target: str, task: str) -> Any:
-        """The input that came last with an answer of a board, or `pool/NAME`; None if none did."""
+        """The latest input in an answer of a board or of `pool/NAME`; None if there was none."""
         payload = self._last_inputs.get((target, task))
         return None if payload is None else escaped(object_or_empty(payload).get("input"))
 
     def task_of(self, answer: Answer) -> Document:
-        """What `info` says of the answer's task; empty while it is unknown."""
+        """What `info` says about the answer's task; empty while it is unknown."""
         return self._tasks.get((answer.device or "", answer.task or ""), {})
 
     def is_blind(self, answer: Answer) -> bool:
-        """Whether the answer must not be told, because a person has still to judge it. Of unknown tasks as well."""
-        is_open = answer.is_question and not answer.is_judged
+        """Whether the output must stay hidden, because a person may still check it. So are those of unknown tasks."""
+        is_open = answer.is_check and not answer.is_closed
         return is_open and text_at(self.task_of(answer), "kind") != "unusual"
 
-    def _offered(self, *, device: str | None = None, task: str | None = None) -> Iterator[tuple[Answer, Document]]:
-        """The questions that a person can answer here, oldest first."""
-        for answer in self._questions.values():
-            if answer.is_judged or answer.is_retained or answer.mark is not None:
+    def _open_checks(self, *, device: str | None = None, task: str | None = None) -> Iterator[tuple[Answer, Document]]:
+        """The checks that a person can answer here, oldest first, with what `info` says about their tasks."""
+        for answer in self._checks.values():
+            if answer.is_closed or answer.is_retained or answer.mark is not None:
                 continue
             if device not in (None, answer.device) or task not in (None, answer.task):
                 continue
@@ -298,13 +324,13 @@ class Answers(Part):
                 yield answer, self.task_of(answer)
 
     def open_checks(self, device: str) -> int:
-        """How many questions of a board a person could answer at the last tick."""
+        """How many checks of a board people could answer at the last tick."""
         return sum(count for (each, _), count in self._open.items() if each == device)
 
     def checks(self, device: str | None, task: str | None, limit: int) -> Document:
         """The answer to `GET /api/v1/checks`."""
-        offered = list(self._offered(device=device, task=task))
-        checks = [self._check(*each) for each in offered[: min(limit, MAX_CHECKS)]]
+        offered = list(self._open_checks(device=device, task=task))
+        checks = [self._check_json(*each) for each in offered[: min(limit, MAX_CHECKS)]]
         return {
             "open": len(offered),
             "checks": checks,
@@ -313,7 +339,7 @@ class Answers(Part):
             "reason": None if checks else self._reason(),
         }
 
-    def _check(self, answer: Answer, task: Document) -> Document:
+    def _check_json(self, answer: Answer, task: Document) -> Document:
         document = answer.document()
         output = document.get("output")
         unusual = output if text_at(task, "kind") == "unusual" and isinstance(output, dict) else None
@@ -325,16 +351,17 @@ class Answers(Part):
             "at": answer.at,
             "id": escaped(document.get("id")),
             "machine": escaped(text_at(document, "machine")),
+            "topic": escaped(text_at(document, "topic")),
             "input": escaped(document.get("input")),
-            "labels": escaped(_labels(task)),
+            "labels": escaped(labels_of(task)),
             "unit": escaped(text_at(task, "unit")),
             "unusual": unusual and escaped({name: unusual.get(name) for name in ("rarity", "because")}),
         }
 
     def _needs(self, device: str | None, task: str | None) -> list[Document]:
-        # Only as many as are shown: each takes a while, and a site has thousands of tasks.
+        # Stops at what is shown: each takes a while, and a site may have thousands of tasks.
         needs = (
-            {"device": each_device, "task": each_task, **promise}
+            {"device": each_device, "task": each_task, "open": self._open[each_device, each_task], **promise}
             for each_device, each_task in self._tasks
             if device in (None, each_device) and task in (None, each_task)
             for promise in self.promises(each_device, each_task)
@@ -343,8 +370,8 @@ class Answers(Part):
         return list(islice(needs, MAX_NEEDS))
 
     def promises(self, device: str, task: str) -> list[Document]:
-        """What each promise of a task takes."""
-        row = self._live.rows.get(device)
+        """What each promise of a task still needs."""
+        row = self._rows.get(device)
         known = self._tasks.get((device, task))
         if row is None or known is None:
             return []
@@ -352,26 +379,26 @@ class Answers(Part):
         return promises(known, accuracy, self._open[device, task])
 
     def _reason(self) -> str | None:
-        """Why there is nothing to check; None if all is answered."""
+        """Why there is nothing to check; None if everything has been answered."""
         asking = [
             name
             for (_, name), task in self._tasks.items()
             if number_at(task, "audit_rate") or text_at(task, "kind") == "unusual"
         ]
         if not self._tasks:
-            return "no board has said yet which tasks it has"
+            return "no board has named its tasks yet"
         if not asking:
-            return "no task asks to be checked: set `audit_rate`, and `enabled = true` in [feedback]"
+            return "no task asks for feedback: set `audit_rate`, and `enabled = true` in [feedback]"
         if self._without_input:
-            tasks = ", ".join(sorted(self._without_input)[:5])
-            return f'audits come without their input and cannot be judged: set `echo_input = "audits"` for {tasks}'
+            tasks = ", ".join(sorted({name for _, name in self._without_input})[:5])
+            return f'audits come without their input, so nobody can check them: set `echo_input = "audits"` for {tasks}'
         return self._silence()
 
     def _silence(self) -> str | None:
-        """What may be wrong if no answer was ever heard."""
+        """What may be wrong if no answer has arrived at all."""
         if self._heard_at is not None:
             return None
-        return "no answer heard since this page started. May the account `web` read there?"
+        return "no answer has arrived since this page was started; may the account `web` read the topics of answers?"
 
     def rows(self, after: int | None, device: str | None, task: str | None) -> Document:
         """The answer to `GET /api/v1/answers`: the newest first."""
@@ -399,7 +426,7 @@ class Answers(Part):
         document, task = answer.document(), self.task_of(answer)
         is_blind = self.is_blind(answer)
         output = document.get("output") if document else _bare_output(answer.payload)
-        is_hidden = is_blind or (not document and self._is_asked_about(answer))
+        is_hidden = is_blind or (not document and self._may_reveal_check(answer))
         degraded = document.get("degraded")
         error = _object_at(document, "error")
         return {
@@ -409,23 +436,25 @@ class Answers(Part):
             "task": answer.task,
             "kind": text_at(task, "kind"),
             "machine": escaped(text_at(document, "machine")),
+            "topic": escaped(text_at(document, "topic")),
             "id": escaped(document.get("id")),
             "status": escaped(text_at(document, "status") or "ok"),
             "output": None if is_hidden else escaped(output),
             "score": None if is_hidden else _score(document, output),
             "degraded": escaped(degraded[:MAX_ROWS]) if isinstance(degraded, list) and not is_hidden else [],
             "input": escaped(document.get("input")),
-            "labels": escaped(_labels(task)),
+            "labels": escaped(labels_of(task)),
             "error": escaped({name: text_at(error, name) for name in ("code", "message")}) if error else None,
             "is_open_audit": is_blind,
             "mark": None if answer.mark is None else answer.mark.state.value,
             "can_mark": not is_hidden and self._mark_fault(answer, document) is None,
         }
 
-    def _is_asked_about(self, bare: Answer) -> bool:
-        """Whether an output that came alone may be the one that an open audit asks about."""
-        for answer in reversed(self._questions.values()):
-            if answer.at < bare.at - _SAME_TIME_S:
+    def _may_reveal_check(self, bare: Answer) -> bool:
+        """Whether a bare output may be the hidden one of an open audit."""
+        for answer in reversed(self._checks.values()):
+            # A retained output comes again with each connection.
+            if answer.at < bare.at - _SAME_TIME_S and not bare.is_retained:
                 return False
             is_same = bare.device in (None, answer.device) and bare.task in (None, answer.task)
             if is_same and answer.at <= bare.at + _SAME_TIME_S and self.is_blind(answer):
@@ -433,35 +462,36 @@ class Answers(Part):
         return False
 
     def _mark_fault(self, answer: Answer, document: Document) -> ProblemError | None:
-        """Why nothing can be said of an answer."""
+        """Why an answer cannot be marked, or None."""
         kind = text_at(self.task_of(answer), "kind")
         if document.get("status") != "ok" or document.get("id") is None or not answer.device:
-            return ProblemError(409, "not_markable", "only an answer with an id can be judged")
+            return ProblemError(409, "not_markable", "only an answer with an id can be marked")
         if kind not in _KINDS_WITH_FEEDBACK:
-            return ProblemError(409, "not_markable", "the board takes no feedback on this task")
-        row = self._live.rows.get(answer.device)
+            return ProblemError(409, "not_markable", "the board takes no feedback for this task")
+        row = self._rows.get(answer.device)
         tells_accuracy = row is not None and "accuracy" in row.health and kind != "unusual"
         if row is not None and tells_accuracy and answer.task not in _object_at(row.health, "accuracy"):
             return ProblemError(409, "feedback_off", "this board keeps no answers: set `enabled = true` in [feedback]")
         mark = answer.mark
-        if mark is not None and (answer.is_question or mark.state in (MarkState.WAITING, MarkState.SENT)):
+        if mark is not None and (answer.is_check or mark.state in (MarkState.WAITING, MarkState.SENT)):
             return ProblemError(409, "already_answered", f"{mark.by or 'somebody'} has already answered this")
-        if answer.is_question and answer.is_judged:
+        if answer.is_check and answer.is_closed:
             return ProblemError(409, "already_answered", "somebody else has already answered this")
         return None
 
-    def judge(self, key: str, said: Document, by: str | None, wall: float, now: float) -> Mark:
-        """Takes what a person says of an answer; it is sent after UNDO_S. Raises ProblemError."""
-        answer = self._by_key.get(key)
+    def add_mark(self, key: str, said: Document, by: str | None, wall: float, now: float) -> Mark:
+        """Marks an answer. The mark is sent after UNDO_S. Raises ProblemError."""
+        kept = chain(self._checks.values(), (answer for _, answer in self._ring))
+        answer = next((answer for answer in kept if answer.key == key), None)
         if answer is None:
-            raise ProblemError(404, "unknown_answer", "this answer is too old for this page, or of another process")
+            raise ProblemError(404, "unknown_answer", "this answer is too old, or the page was restarted")
         document = answer.document()
         if fault := self._mark_fault(answer, document):
             raise fault
         if self.is_blind(answer) and "answer" not in said:
-            raise ProblemError(400, "invalid", "answer: required, because this answer is not shown before it is judged")
+            raise ProblemError(400, "invalid", "answer: required, because the board's own answer is still hidden")
         if len(self.marks) == MAX_MARKS and self.marks[0].state is MarkState.WAITING:
-            raise ProblemError(429, "too_many", "too many answers wait to be sent", {"Retry-After": "10"})
+            raise ProblemError(429, "too_many", "too many marks are waiting to be sent", {"Retry-After": "10"})
         mark = Mark(
             name=secrets.token_hex(8),
             answer=answer,
@@ -478,35 +508,36 @@ class Answers(Part):
         """Raises ProblemError."""
         mark = next((mark for mark in self.marks if mark.name == name), None)
         if mark is None:
-            raise ProblemError(404, "unknown_mark", "this is too long ago, or of another process")
+            raise ProblemError(404, "unknown_mark", "this mark is too old, or the page was restarted")
         if mark.state is not MarkState.WAITING:
-            raise ProblemError(409, "already_sent", "the board has it already")
+            raise ProblemError(409, "already_sent", "it has already been sent to the board")
         mark.state, mark.answer.mark = MarkState.UNDONE, None
         return mark
 
-    def end(self, mark: Mark, state: MarkState, *, data: Document | None = None, error: str | None = None) -> None:
-        """Takes what became of a mark that was sent.
+    def end_mark(self, mark: Mark, state: MarkState, *, data: Document | None = None, error: str | None = None) -> None:
+        """Ends a mark that was sent.
 
-        Its output is told once the board has kept it, or keeps the answer no longer; otherwise it can be asked again.
+        With `data`, the board has kept it or no longer keeps the answer, so the output is revealed. Otherwise the
+        answer can be marked again.
         """
         answer = mark.answer
         mark.state, mark.error = state, error
         if data is None:
             answer.mark = None if answer.mark is mark else answer.mark
             return
-        answer.is_judged, answer.mark = True, answer.mark or mark
+        answer.is_closed, answer.mark = True, answer.mark or mark
         document = answer.document()
         mark.output = document.get("output")
         mark.score = _score(document, mark.output)
         is_right = data.get("is_right")
         mark.is_right = is_right if isinstance(is_right, bool) else None
 
-    def close(self, device: str, task: str, request_id: Any) -> None:
-        """Somebody else has judged an answer. With several of that id it is not known which."""
+    def close_check(self, device: str, task: str, request_id: Any) -> None:
+        """Somebody else has given feedback. If several checks have this id, it is unknown which is meant."""
         known = (device, task, json.dumps(request_id))
-        meant = [answer for identity, answer in self._questions.items() if identity[:3] == known]
+        meant = [answer for identity, answer in self._checks.items() if identity[:3] == known]
         if len(meant) == 1 and meant[0].mark is None:
-            meant[0].is_judged = True
+            meant[0].is_closed = True
 
 
 def _only(names: set[str]) -> str | None:
@@ -518,20 +549,9 @@ def _named(pattern: re.Pattern[bytes], head: bytes) -> str | None:
     return None if found is None else found[1].decode()
 
 
-def _tasks_of(info: Document) -> Iterator[tuple[str, Document]]:
-    for name, task in _object_at(info, "tasks").items():
-        if isinstance(task, dict) and _NAME.fullmatch(name):
-            yield name, task
-
-
 def _object_at(document: Document, name: str) -> Document:
     value = document.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _labels(task: Document) -> list[str] | None:
-    labels = task.get("labels")
-    return [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else None
 
 
 def _score(document: Document, output: Any) -> float | None:
@@ -549,14 +569,14 @@ def _bare_output(payload: bytes) -> Any:
 
 
 def _checked(said: Document, task: Document) -> Document:
-    """What the board gets. Raises ProblemError."""
+    """What is sent to the board. Raises ProblemError."""
     if ("answer" in said) == ("correct" in said):
-        raise ProblemError(400, "invalid", "should have one of `answer` and `correct`")
+        raise ProblemError(400, "invalid", "should have either `answer` or `correct`")
     if "correct" in said:
         if not isinstance(said["correct"], bool):
             raise ProblemError(400, "invalid", "correct: should be true or false")
         return {"correct": said["correct"]}
-    answer, labels = said["answer"], _labels(task)
+    answer, labels = said["answer"], labels_of(task)
     if labels is not None:
         # The page shows labels with control characters escaped.
         label = next((label for label in labels if answer in (label, escaped(label))), None)
@@ -567,6 +587,6 @@ def _checked(said: Document, task: Document) -> Document:
         if not isinstance(answer, str) or not answer.strip() or len(answer) > _MAX_WORDS:
             raise ProblemError(400, "invalid", f"answer: should be 1 to {_MAX_WORDS} characters, such as `usual`")
         return {"answer": answer.strip()}
-    if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
+    if isinstance(answer, str) or number_of(answer) is None:
         raise ProblemError(400, "invalid", "answer: should be a number")
     return {"answer": answer}

@@ -1,6 +1,6 @@
-"""Rows of the site as the page reads them: each is encoded once when it changes, and viewers get what is new to them.
+"""The rows as the page reads them: each is encoded once per change, and a viewer gets only what it has not seen.
 
-A cursor counts changes. It starts at the process's start, so the cursor of another process is never mistaken for ours.
+A cursor counts changes. It starts from the time of this process's start, so it never matches an earlier process's.
 """
 
 from collections import Counter
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_agent.core.kinds.classify import MAX_LABELS
 from edge_agent.core.strict_json import compact_json, encode
 from edge_agent.core.wording import printable
 from edge_agent.tools.watch.site import (
@@ -21,12 +22,13 @@ from edge_agent.tools.watch.site import (
     time_at,
 )
 
-# Of one board, in its row.
+# In one board's row.
 _MAX_ALARMS = 20
 _MAX_TASKS = 64
-# A viewer who has missed more boards that went gets everything again.
+_MAX_LABEL_CHARS = 300
+# A viewer who has missed more removals than that gets everything again.
 _MAX_GONE = 1000
-# A time of health is computed from its age, by two clocks that do not run quite alike.
+# The time of health is computed from its age, so it jitters.
 _SAME_TIME_S = 0.5
 _CHANGES_PER_S = 1_000_000
 
@@ -42,7 +44,7 @@ class _Board:
 
 
 class Boards:
-    """Owned by whoever holds the lock of `live.Live`.
+    """Hold the lock of `live.Live` to use it.
 
     Args:
         started_at: Seconds since 1970.
@@ -58,11 +60,11 @@ class Boards:
     def update(
         self, rows: Sequence[Row], wall: float, *, is_first: bool, open_checks: Mapping[str, int], alarms_last_hour: int
     ) -> None:
-        """Takes the rows of now, worst first.
+        """Takes the current rows, worst first.
 
         Args:
-            is_first: The levels may have been so for long.
-            open_checks: How many audits each board waits for.
+            is_first: These are the first rows, so nobody knows since when the levels have been like this.
+            open_checks: How many checks of each board wait for a person.
         """
         next_cursor = self.cursor + 1
         is_changed = False
@@ -91,7 +93,7 @@ class Boards:
         self._summarize(rows, open_checks, alarms_last_hour)
 
     def _summarize(self, rows: Sequence[Row], open_checks: Mapping[str, int], alarms_last_hour: int) -> None:
-        """Encodes what is of all boards together."""
+        """Encodes what describes all boards together."""
         self._summary = compact_json(
             {
                 "counts": dict(Counter(row.level.name.lower() for row in rows)),
@@ -103,12 +105,12 @@ class Boards:
         )[1:-1].encode()
 
     def document(self, device: str) -> Document | None:
-        """A board's row; None where there is no such board."""
+        """A board's row, or None if there is no such board."""
         board = self._boards.get(device)
         return None if board is None else board.document
 
     def changes(self, after: int | None, now: Document) -> bytes:
-        """What changed after a cursor, as JSON; everything if the cursor is unknown. `now`: what is never the same."""
+        """What has changed since a cursor, as JSON; everything if the cursor is unknown. `now` is sent every time."""
         is_whole = after is None or not self._gone_from <= after <= self.cursor or after == self._first
         since = self._first if is_whole or after is None else after
         boards = b",".join(board.encoded for board in self._boards.values() if board.version > since)
@@ -118,7 +120,7 @@ class Boards:
 
 
 def escaped(value: Any) -> Any:
-    """A value from the bus for the page: control and bidirectional characters are escaped."""
+    """A value from the bus with its control and bidirectional characters escaped, as it may leave the server."""
     if isinstance(value, str):
         return value if value.isprintable() else printable(value)
     if isinstance(value, dict):
@@ -127,10 +129,10 @@ def escaped(value: Any) -> Any:
 
 
 def board_details(row: Row, promises: Mapping[str, Document | None]) -> Document:
-    """What only the screen of a board shows: its documents and tasks. It may take a while, and needs no lock.
+    """What only the screen of one board shows: its documents and tasks. It may take a while, and needs no lock.
 
     Args:
-        promises: What the promise of each task still takes.
+        promises: What each task's promise still needs.
     """
     return {"document": escaped(row_document(row)), "tasks": [_task(row, *task, promises) for task in tasks_of(row)]}
 
@@ -142,14 +144,21 @@ def tasks_of(row: Row) -> list[tuple[str, Document]]:
     return [(name, task) for name, task in named if isinstance(task, dict)]
 
 
+def labels_of(task: Document) -> list[str] | None:
+    """A task's labels as far as an agent takes them; each check and answer on the page comes with them."""
+    labels = task.get("labels")
+    if not isinstance(labels, list):
+        return None
+    return [label for label in labels[:MAX_LABELS] if isinstance(label, str) and len(label) <= _MAX_LABEL_CHARS]
+
+
 def _task(row: Row, name: str, task: Document, promises: Mapping[str, Document | None]) -> Document:
     accuracy = row.health.get("accuracy")
     entry = accuracy.get(name) if isinstance(accuracy, dict) else None
-    labels = task.get("labels")
     return {
         "name": printable(name[:64]),
         "kind": _printable(text_at(task, "kind")),
-        "labels": escaped([label for label in labels if isinstance(label, str)]) if isinstance(labels, list) else None,
+        "labels": escaped(labels_of(task)),
         "publish": _printable(text_at(task, "publish")),
         **{key: number_at(task, key) for key in ("audit_rate", "min_accuracy", "confidence")},
         "accuracy": escaped(entry) if isinstance(entry, dict) else None,
@@ -170,7 +179,8 @@ def _board_document(row: Row, board: _Board, open_checks: int) -> Document:
     return {
         "device": printable(row.device),
         "level": board.level,
-        "why": [printable(phrase) for phrase in row.why],
+        # `health_at` says how old it is, and a phrase that changes each second would be sent each second.
+        "why": [printable(phrase) for phrase in row.why if not phrase.startswith("last health ")],
         "since": board.since,
         "alarms": [_alarm_document(name, alarm) for name, alarm in row.alarms[:_MAX_ALARMS]],
         "health_at": board.health_at,
@@ -201,7 +211,7 @@ def _printable(text: str | None) -> str | None:
 
 
 def _pools(rows: Iterable[Row]) -> list[Document]:
-    """The pools that boards with fresh health name, with sums over these boards; null where none says the figure."""
+    """The pools named by boards with fresh health, with sums over them; null where no board gives the figure."""
     pools: dict[str, list[Row]] = {}
     for row in rows:
         if (name := text_at(row.health, "pool.name")) is not None:
@@ -212,7 +222,6 @@ def _pools(rows: Iterable[Row]) -> list[Document]:
             "boards": len(boards),
             "places": _sum(boards, "pool.places"),
             "per_minute": _sum(boards, "pool.per_minute"),
-            "waiting": None,
         }
         for name, boards in sorted(pools.items())
     ]

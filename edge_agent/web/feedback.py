@@ -1,60 +1,47 @@
-"""Sends what people said of answers to the boards that gave them, and hears what became of it."""
+"""Sends marks as feedback to the boards that gave the answers, and receives the results."""
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from edge_agent.core.codes import CommandCode
 from edge_agent.core.messages import Message, json_publication
+from edge_agent.core.strict_json import compact_json
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import Answers, Mark, MarkState
-from edge_agent.web.live import Live
+from edge_agent.tools.watch.site import Document, text_at
+from edge_agent.web.answers import Mark, MarkState
+from edge_agent.web.journal import Entry
+from edge_agent.web.live import SILENT_LEVELS, Live
 from edge_agent.web.parts import Part
 
 RESULT_S = 5.0
 _MAX_ERROR = 300
-_SILENT = (BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
-
-
-@dataclass(slots=True, eq=False)
-class _Sent:
-    mark: Mark
-    request_id: str
-    number: int | None
-    sent_at: float
 
 
 class Feedback(Part):
-    """Args:
-    on_kept: Called with each mark that a board has kept.
-    """
+    """Also writes an entry into the journal for each mark that a board has kept."""
 
-    def __init__(self, live: Live, answers: Answers, on_kept: Callable[[Mark], object] = lambda _mark: None) -> None:
-        self._live, self._answers, self._on_kept = live, answers, on_kept
+    def __init__(self, live: Live) -> None:
+        self._live, self._answers = live, live.answers
         self._results = Topics(live.root, live.site, "+").feedback_result("+")
-        self._sent: dict[str, _Sent] = {}
 
     @property
     def filters(self) -> Iterable[str]:
         return (self._results,)
 
     def tick(self, now: float) -> None:
-        """Sends what can no longer be undone. Without a broker it waits, and can still be undone."""
-        if self._live.is_connected:
-            for mark in self._answers.marks:
-                if mark.state is MarkState.WAITING and now >= mark.due_at:
-                    self._send(mark, now)
-        for sent in list(self._sent.values()):
-            if now - sent.sent_at > RESULT_S and sent.mark.state is MarkState.SENT:
-                # A result that comes late still counts.
-                self._answers.end(sent.mark, MarkState.UNANSWERED, error=self._silence_words(sent.mark))
+        """Sends marks that can no longer be undone. Without a broker they wait, and can still be undone."""
+        for mark in self._answers.marks:
+            if mark.state is MarkState.WAITING and now >= mark.due_at and self._live.is_connected:
+                self._send(mark, now)
+            elif mark.state is MarkState.SENT and now - mark.sent_at > RESULT_S:
+                # A late result still counts.
+                self._answers.end_mark(mark, MarkState.UNANSWERED, error=self._no_result_text(mark))
 
     def stop(self) -> None:
-        """Sends what waits, because nobody can undo it any more."""
+        """Sends the waiting marks, because nobody can undo them any more."""
         for mark in self._answers.marks:
             if mark.state is MarkState.WAITING:
                 self._send(mark, mark.due_at)
@@ -72,74 +59,74 @@ class Feedback(Part):
             **({} if mark.by is None else {"by": mark.by}),
         }
         topic = Topics(self._live.root, self._live.site, answer.device).feedback(answer.task)
-        publication = json_publication(topic, feedback, correlation=mark.name.encode())
-        number = self._live.publish(publication)
-        mark.state = MarkState.SENT
-        self._sent[mark.name] = _Sent(mark, json.dumps(document["id"]), number, now)
-        if number is None:
-            self._end(mark, "it cannot be sent")
-        known = {mark.name for mark in self._answers.marks}
-        self._sent = {name: sent for name, sent in self._sent.items() if name in known}
+        mark.number = self._live.publish(json_publication(topic, feedback, correlation=mark.name.encode()))
+        mark.state, mark.sent_at = MarkState.SENT, now
+        if mark.number is None:
+            self._answers.end_mark(mark, MarkState.REFUSED, error="the message cannot be sent")
 
-    def _silence_words(self, mark: Mark) -> str:
+    def _no_result_text(self, mark: Mark) -> str:
         row = self._live.rows.get(mark.answer.device or "")
         if not self._live.is_connected:
             why = "the connection to the broker was lost"
-        elif row is not None and row.level in _SILENT:
+        elif row is not None and row.level in SILENT_LEVELS:
             why = f"the board is {row.level.name.lower()}"
         else:
-            why = "may the account `web` write there?"
+            why = "may the account `web` write feedback?"
         return f"no result within {RESULT_S:.0f} s: {why}"
 
     def sent(self, number: int, result: PublishResult) -> None:
-        """A broker of MQTT 5 says at once that it refuses a message."""
-        refused = next((sent for sent in self._sent.values() if sent.number == number), None)
-        if refused is None or result is PublishResult.CONFIRMED:
+        """With MQTT 5, a broker says at once that it refuses a message."""
+        mark = next((mark for mark in self._answers.marks if mark.number == number), None)
+        if mark is None or mark.state is not MarkState.SENT or result is PublishResult.CONFIRMED:
             return
-        words = {
-            PublishResult.FORBIDDEN: "the broker refuses it: the account `web` may not write there",
+        texts = {
+            PublishResult.FORBIDDEN: "the broker refuses it: the account `web` may not write feedback",
             PublishResult.UNSENDABLE: "the broker refuses it: the message is too large or its topic invalid",
         }
-        self._end(refused.mark, words.get(result, "the broker refuses it for now"))
+        error = texts.get(result, "the broker refuses it for now")
+        self._answers.end_mark(mark, MarkState.REFUSED, error=error)
 
-    def _end(self, mark: Mark, words: str) -> None:
-        if mark.state is MarkState.SENT:
-            self._answers.end(mark, MarkState.REFUSED, error=words)
-
-    def receive(self, message: Message, wall: float) -> None:  # noqa: ARG002 - of Part
+    def receive(self, message: Message, wall: float) -> None:
         names = wildcard_values(self._results, message.topic)
         if names is None:
             return
         device, task = names
         result = object_or_empty(message.payload)
-        data = result.get("data") if isinstance(result.get("data"), dict) else {}
-        sent = self._sent_of(message, device, task, result)
-        if sent is None:
-            if result.get("status") == "ok":
-                self._answers.close(device, task, result.get("id"))
+        is_ok = result.get("status") == "ok"
+        mark = self._mark_of(message, device, task, result)
+        if mark is None:
+            if is_ok:
+                self._answers.close_check(device, task, result.get("id"))
             return
-        del self._sent[sent.mark.name]
-        if result.get("status") == "ok":
-            self._answers.end(sent.mark, MarkState.KEPT, data=data)
-            self._on_kept(sent.mark)
+        if is_ok:
+            data = result.get("data")
+            self._answers.end_mark(mark, MarkState.KEPT, data=data if isinstance(data, dict) else {})
+            self._live.journal.add(_entry_of(mark, wall))
             return
-        words = cut(text_at(result, "error.message") or "the board does not say why", _MAX_ERROR)
+        error = cut(text_at(result, "error.message") or "the board gives no reason", _MAX_ERROR)
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
-            # The board no longer counts on it, so it need not stay blind.
-            words = f"too old for this board: {words}"
-            self._answers.end(sent.mark, MarkState.REFUSED, data={}, error=words)
+            # The board no longer waits for feedback, so the output need not stay hidden.
+            self._answers.end_mark(mark, MarkState.REFUSED, data={}, error=f"too old for this board: {error}")
         else:
-            self._answers.end(sent.mark, MarkState.REFUSED, error=words)
+            self._answers.end_mark(mark, MarkState.REFUSED, error=error)
 
-    def _sent_of(self, message: Message, device: str, task: str, result: Document) -> _Sent | None:
-        """Which of our messages a result answers: by its correlation, or at MQTT 3.1.1 the first with its id."""
-        if message.correlation is not None:
-            sent = self._sent.get(message.correlation.decode("ascii", "replace"))
-            return sent if sent and (sent.mark.answer.device, sent.mark.answer.task) == (device, task) else None
-        request_id = json.dumps(result.get("id"))
-        matching = (
-            sent
-            for sent in self._sent.values()
-            if (sent.mark.answer.device, sent.mark.answer.task, sent.request_id) == (device, task, request_id)
+    def _mark_of(self, message: Message, device: str, task: str, result: Document) -> Mark | None:
+        """The mark that a result belongs to: by its correlation, or with MQTT 3.1.1 the first one with its id."""
+        awaited = (
+            mark
+            for mark in self._answers.marks
+            if mark.state in (MarkState.SENT, MarkState.UNANSWERED)
+            and (mark.answer.device, mark.answer.task) == (device, task)
         )
-        return next(matching, None)
+        if message.correlation is not None:
+            return next((mark for mark in awaited if mark.name.encode() == message.correlation), None)
+        request_id = json.dumps(result.get("id"))
+        return next((mark for mark in awaited if json.dumps(mark.answer.document().get("id")) == request_id), None)
+
+
+def _entry_of(mark: Mark, wall: float) -> Entry:
+    said = mark.said.get("answer", mark.output)
+    text = said if isinstance(said, str) else compact_json(said)
+    if "correct" in mark.said:
+        text = f"{'right' if mark.said['correct'] else 'wrong'}: {text}"
+    return Entry(at=wall, what="feedback", device=mark.answer.device, name=mark.answer.task, text=text, by=mark.by)

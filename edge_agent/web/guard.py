@@ -1,4 +1,4 @@
-"""What every request passes before anything reads it, and the headers of every response."""
+"""Checks every request before anything else reads it, and adds the headers of every response."""
 
 import asyncio
 import ipaddress
@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edge_agent.core.wording import shown
 from edge_agent.web.problem import JSON_TYPE, ProblemError
 
-# An input of 64 kB in its envelope.
+# Enough for an input of 64 kB in its envelope.
 MAX_BODY_BYTES = 72 * 1024
-# uvicorn bounds only what has not come whole yet.
+# uvicorn bounds headers only until they are complete.
 MAX_HEADER_BYTES = 16 * 1024
 _BODY_S = 10.0
 _READS = ("GET", "HEAD")
@@ -37,23 +37,23 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
-    """Through which names and addresses the page is reached."""
+class Endpoint:
+    """The names and addresses at which the page is reached."""
 
     listens_on: Address
     names: frozenset[str] = frozenset()
-    """Lower-case names in Host besides localhost."""
+    """The names that Host may have besides localhost, in lower case."""
     proxies: tuple[Network, ...] = ()
-    """Where the proxy is that alone may connect; then the client's address is the last of X-Forwarded-For."""
+    """If there are any, only these may connect, and the client's address is the last one in X-Forwarded-For."""
     has_tls: bool = False
 
     @property
     def is_secure(self) -> bool:
-        """True if browsers reach the page by https."""
+        """True if browsers use https."""
         return self.has_tls or bool(self.proxies)
 
-    def admits(self, host: str) -> bool:
-        """Whether Host names this page. A name that an attacker's DNS points here is none of ours."""
+    def accepts_host(self, host: str) -> bool:
+        """Whether Host names this page. It refuses names that an attacker's DNS points here (DNS rebinding)."""
         name = host_name(host)
         if name is None:
             return False
@@ -64,17 +64,17 @@ class Door:
             address.is_loopback or self.listens_on.is_unspecified or address == self.listens_on
         )
 
-    def admits_origin(self, origin: str, host: str) -> bool:
-        """Whether the page that sends a request is this one. Another port of the same machine is another page."""
+    def accepts_origin(self, origin: str, host: str) -> bool:
+        """Whether a request comes from this page. Another port of the same machine is another page."""
         scheme, _, authority = origin.lower().partition("://")
         if scheme != ("https" if self.is_secure else "http"):
             return False
-        # A proxy may give us another Host than the browser gave it.
+        # A proxy may change Host.
         return authority == host.lower() or (bool(self.proxies) and authority in self.names)
 
 
 def host_name(host: str) -> str | None:
-    """The name or address in `name:port`, in lower case; None if that is no host."""
+    """The name or address in `name:port`, in lower case; None if it is not a host."""
     parts = _HOST.fullmatch(host.lower())
     return None if parts is None else parts[1] or parts[2]
 
@@ -87,11 +87,11 @@ def address_of(text: str) -> Address | None:
 
 
 class Guard:
-    """ASGI middleware. Everything within may rely on: the Host is ours, a write comes from our page or a program."""
+    """ASGI middleware. Inside it, Host is ours, and no write comes from another site's page."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, endpoint: Endpoint) -> None:
         self._app = app
-        self._door = door
+        self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,7 +102,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                # Static files have an ETag, by which the browser asks whether they are still the same.
+                # Static files have an ETag, with which the browser revalidates them.
                 headers["Cache-Control"] = "no-store" if is_api else "no-cache"
             await send(message)
 
@@ -113,7 +113,7 @@ class Guard:
             return
         except ProblemError as problem:
             response = problem.response()
-            # What is left of the body would be taken for the next request.
+            # Otherwise the rest of the body would be read as the next request.
             response.headers["Connection"] = "close"
             await response(scope, receive, send_with_headers)
             return
@@ -121,23 +121,24 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         """Notes the client's address in the scope. Raises ProblemError."""
-        headers, door = Headers(scope=scope), self._door
+        headers, endpoint = Headers(scope=scope), self._endpoint
         scope["client"] = (self._client(scope, headers), 0)
         if sum(len(name) + len(value) for name, value in headers.raw) + len(scope["query_string"]) > MAX_HEADER_BYTES:
             raise ProblemError(431, "too_long", f"headers and query may have at most {MAX_HEADER_BYTES} bytes")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy may take another part of it for the body than we do.
+            raise ProblemError(400, "invalid", "should have one of Content-Length and Transfer-Encoding")
         host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not door.admits(host):
-            raise ProblemError(
-                421, "unknown_host", f"Host: {shown(host)} is not a name of this page: --name gives it more"
-            )
+        if len(headers.getlist("host")) != 1 or not endpoint.accepts_host(host):
+            raise ProblemError(421, "unknown_host", f"Host: {shown(host)} is not a name of this page: --name adds one")
         if scope["method"] in _READS:
             return
         if scope["method"] != "POST":
-            raise ProblemError(405, "method", "only GET and POST are understood", {"Allow": "GET, HEAD, POST"})
+            raise ProblemError(405, "method", "only GET and POST are allowed", {"Allow": "GET, HEAD, POST"})
         if headers.get("x-edge-agent") != "1":
             raise ProblemError(403, "header", "a write needs the header X-Edge-Agent: 1")
         origin = headers.get("origin")
-        if origin is not None and not door.admits_origin(origin, host):
+        if origin is not None and not endpoint.accepts_origin(origin, host):
             raise ProblemError(403, "origin", f"Origin: {shown(origin)} is not this page")
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         is_ask = scope["path"].startswith("/api/v1/ask/")
@@ -145,15 +146,17 @@ class Guard:
             raise ProblemError(415, "content_type", f"Content-Type should be {JSON_TYPE} (got {shown(content_type)})")
 
     def _client(self, scope: Scope, headers: Headers) -> str:
-        """The address that sent the request, or had the proxy send it."""
+        """The address of the client, also behind the proxy."""
         peer = (scope.get("client") or ("",))[0]
-        if not self._door.proxies:
+        if not self._endpoint.proxies:
             return peer
         address = address_of(peer)
-        if address is None or not _is_in(address, self._door.proxies):
+        if address is None or not _is_in(address, self._endpoint.proxies):
             raise ProblemError(403, "not_the_proxy", "only the proxy of --behind-proxy may connect")
-        # Each proxy adds the address that it saw at the end; what stands before may be made up.
-        return headers.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64] or peer
+        # A proxy appends the address that it saw, some in a line of its own, some with the port; the client may have
+        # made up what comes before.
+        forwarded = ",".join(headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()[:64]
+        return host_name(forwarded) or forwarded or peer
 
 
 def _is_in(address: Address, networks: Iterable[Network]) -> bool:
@@ -162,11 +165,11 @@ def _is_in(address: Address, networks: Iterable[Network]) -> bool:
 
 
 class _GoneError(Exception):
-    """Nobody waits for a response."""
+    """The client has closed the connection."""
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes:
-    """The whole body, which is bounded in length and time. Raises ProblemError, _GoneError."""
+    """Reads the whole body, within limits on length and time. Raises ProblemError, _GoneError."""
     too_long = ProblemError(413, "too_long", f"a body may have at most {MAX_BODY_BYTES} bytes")
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > MAX_BODY_BYTES:
@@ -185,11 +188,11 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
                 if not message.get("more_body"):
                     return b"".join(chunks)
     except TimeoutError:
-        raise ProblemError(408, "too_slow", f"the body has not come within {_BODY_S:.0f} s") from None
+        raise ProblemError(408, "too_slow", f"the body did not arrive within {_BODY_S:.0f} s") from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read, then what comes after it."""
+    """Returns the body once more, then whatever follows it."""
     is_given = False
 
     async def replayed() -> Message:

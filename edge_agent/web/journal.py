@@ -1,6 +1,6 @@
-"""What has happened at the site while this process ran, and when it did not: JSON lines in files that are bounded.
+"""What has happened at the site, and when this process did not run: JSON lines in bounded files.
 
-The bus thread adds entries under the lock of `live.Live`. Anybody may read the files meanwhile, without the lock.
+Entries are added under the lock of `live.Live`. The files may be read at any time without it.
 """
 
 import csv
@@ -27,20 +27,20 @@ MAX_DAYS = 90
 MAX_BYTES = 50_000_000
 _MAX_FILE_BYTES = 5_000_000
 _DAY_S = 86_400
-# Kept in memory as well: what boards show, and how many alarms there were within the hour.
+# Kept in memory as well, for the screens of boards and the count of alarms within the hour.
 _MAX_RECENT = 5_000
-# Of one board, or of none: a board that says something all the time would push out what all others said.
+# Per board, so that one that never stops publishing cannot push out the entries of the others.
 MAX_PER_MINUTE = 30
 _ALIVE_S = 60.0
 _MAX_TEXT = 300
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)-\d{4}\.jsonl")
-# A spreadsheet takes these for the begin of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Where spreadsheets begin a formula; where decimals have a comma, a semicolon begins a cell.
+_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Texts are as boards and people said them: whoever shows an entry takes `as_json`."""
+    """Its texts come from boards and people as they are; only `as_json` escapes them."""
 
     at: float
     """Seconds since 1970, by the clock of this machine."""
@@ -63,7 +63,7 @@ class Entry:
 class Journal:
     """Files of at most MAX_FILE_BYTES each, named by their day in UTC and a number.
 
-    Once the disk fails, entries stay in memory alone, and the log says so.
+    While the disk fails, entries are kept only in memory, and the log says so.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, max_file_bytes: int = _MAX_FILE_BYTES) -> None:
@@ -77,7 +77,7 @@ class Journal:
         self._has_failed = False
 
     def start(self, wall: float) -> None:
-        """Notes since when no process has run here, and that one does now."""
+        """Records how long no process has run here, and that one runs now."""
         self._recent.extend(self.read(since=wall - _DAY_S, limit=_MAX_RECENT)[::-1])
         try:
             was_alive_at: float | None = self._alive.stat().st_mtime
@@ -89,7 +89,7 @@ class Journal:
         self.tick(wall)
 
     def tick(self, wall: float) -> None:
-        """Says on the disk once a minute that this process is alive, and removes what is too old."""
+        """Records once a minute that this process is alive, and removes old files."""
         if 0 <= wall - self._alive_at < _ALIVE_S:
             return
         self._alive_at = wall
@@ -115,12 +115,14 @@ class Journal:
             text = f"more than {MAX_PER_MINUTE} entries in this minute: the others are left out"
             entry = Entry(at=entry.at, what="event", device=entry.device, name="left-out", text=text)
         self._recent.append(entry)
-        line = encode(entry.as_json()) + b"\n"
+        # The newline comes first, because after a power failure the last line may be incomplete.
+        line = b"\n" + encode(entry.as_json())
         try:
             path = self._file_for(entry.until or entry.at, len(line))
+            if not path.exists():
+                self._prune(entry.until or entry.at)
             with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                # After a power failure the last line may lack its end.
-                file.write(line if file.tell() == 0 or _ends_a_line(path) else b"\n" + line)
+                file.write(line)
             self._has_failed = False
         except OSError as error:
             self._fail(error)
@@ -152,14 +154,14 @@ class Journal:
         oldest_day = rfc3339(max(0.0, wall - MAX_DAYS * _DAY_S))[:10]
         files = self._files()
         sizes = {path: path.stat().st_size for path in files}
-        # One more file can be filled before this is called again.
+        # Leaves room for one more file: the next one calls this again.
         while files and (files[0].name < oldest_day or sum(sizes.values()) > self._max_bytes - self._max_file_bytes):
             path = files.pop(0)
             del sizes[path]
             path.unlink()
 
     def recent(self, since: float, device: str | None = None) -> list[Entry]:
-        """Entries of the last day that are still in memory, newest first; of one board with those of none."""
+        """Entries still in memory, newest first. With `device`, those of this board and those of no board."""
         return [
             entry
             for entry in reversed(self._recent)
@@ -179,7 +181,7 @@ class Journal:
         limit: int,
     ) -> list[Entry]:
         """Entries from the files, newest first."""
-        # Most lines are of other boards: those are not parsed.
+        # Most lines belong to other boards, so they are not parsed.
         needle = b"" if device is None else compact_json(device).encode()
         entries = (
             entry
@@ -189,7 +191,7 @@ class Journal:
         return list(islice(entries, limit))
 
     def changes(self) -> Iterator[Entry]:
-        """All changes of levels and alarms, oldest first. They are not all in memory at a time."""
+        """All changes of levels and alarms, oldest first, read line by line."""
         for path in self._files():
             with suppress(OSError), path.open("rb") as file:
                 for line in file:
@@ -213,17 +215,11 @@ class Journal:
                     yield entry
 
 
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, io.SEEK_END)
-        return file.read(1) == b"\n"
-
-
 _KEYS = {field.name for field in fields(Entry)}
 
 
 def _entry_of(line: bytes) -> Entry | None:
-    """None for a line that was not written whole."""
+    """None if the line is incomplete."""
     try:
         document = json.loads(line)
         return Entry(**{key: value for key, value in document.items() if key in _KEYS})
@@ -232,7 +228,7 @@ def _entry_of(line: bytes) -> Entry | None:
 
 
 def as_csv(entries: list[Entry]) -> str:
-    """With times as spreadsheets read them, and no cell that they would calculate."""
+    """CSV with times that spreadsheets understand, and without cells that they would calculate."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["at", "until", "device", "what", "name", "text", "severity", "by"])
@@ -240,5 +236,5 @@ def as_csv(entries: list[Entry]) -> str:
         shown = entry.as_json()
         times = (rfc3339(entry.at), "" if entry.until is None else rfc3339(entry.until))
         rest = (shown[key] or "" for key in ("device", "what", "name", "text", "severity", "by"))
-        writer.writerow([*times, *(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in rest)])
+        writer.writerow([*times, *(_FORMULA.sub(r"\1'", cell) for cell in rest)])
     return text.getvalue()

@@ -1,6 +1,6 @@
 """The bus thread: one connection to the broker feeds the boards' rows and every `Part`.
 
-All of it is behind one lock, which nobody holds while waiting: HTTP handlers take it for short turns.
+One lock guards all of it. Nobody waits for anything while holding it, and HTTP handlers hold it only briefly.
 """
 
 import logging
@@ -11,27 +11,33 @@ from collections.abc import Callable, Sequence
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Publication
 from edge_agent.core.wording import printable
-from edge_agent.tools.watch.site import SETTLE_S, Document, Row
+from edge_agent.tools.watch.site import SETTLE_S, BoardLevel, Document, Row
 from edge_agent.tools.watch.watch import Feed
+from edge_agent.web.answers import Answers
 from edge_agent.web.boards import Boards
+from edge_agent.web.check_file import CheckFile
 from edge_agent.web.journal import Entry, Journal
-from edge_agent.web.notes import Events, Notes
 from edge_agent.web.parts import Part
+from edge_agent.web.recorders import ChangeRecorder, EventRecorder
 from edge_agent.web.signals import Signals
 
 log = logging.getLogger(__name__)
 
 MAX_BOARDS = 1000
+SILENT_LEVELS = (BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
 _TURN_S = 0.1
 _TICK_S = 0.25
 _ROWS_S = 0.5
-# After a connection, what the broker retains comes at once; until then there are fewer boards than there are.
+# After connecting, retained messages arrive at once; until they have, boards would seem to be missing.
 _RETAINED_S = 1.0
 _STOP_S = 2.0
+# At a stop, boards have this long to say that they keep the last marks.
+_LAST_RESULTS_S = 1.0
+_SAVE_S = 60.0
 
 
 class Live:
-    """What is known of a site now. Everything but `start` and `stop` needs `lock`.
+    """What is known about a site now. Hold `lock` for everything but `start` and `stop`.
 
     Args:
         failed: Called in the bus thread if an error ends it.
@@ -43,17 +49,15 @@ class Live:
         self.lock = threading.Lock()
         self.root, self.site = mqtt.root, site
         self.rows: dict[str, Row] = {}
-        """The boards of the last half second by name, worst first. It stays this object."""
-        self.open_checks: Callable[[str], int] = lambda _device: 0
-        """How many audits of a board wait for a person; set by the part that knows."""
-        self.promise: Callable[[str, str], Document | None] = lambda _device, _task: None
-        """What a task's promise still takes, by board and task; set by the part that knows."""
+        """The boards as of the last half second by name, worst first. Parts keep a reference to this dictionary."""
         self.boards = Boards(time.time())
         self.journal = journal
         self.signals = Signals(self.root, site, self.rows)
+        self.answers = Answers(self.root, site, self.rows)
+        self._check_file = CheckFile(journal.folder / "checks.json")
         self._feed = Feed(mqtt, site, program="web", max_boards=MAX_BOARDS)
-        self._notes = Notes(journal)
-        self._parts: list[Part] = [Events(self.root, site, self.rows, journal), self.signals]
+        self._recorder = ChangeRecorder(journal)
+        self._parts: list[Part] = [EventRecorder(self.root, site, self.rows, journal), self.signals, self.answers]
         self._failed = failed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
@@ -66,9 +70,9 @@ class Live:
         self._parts.append(part)
 
     def publish(self, publication: Publication) -> int | None:
-        """Sends a message, without waiting. Gives its number for `Part.sent`; None if it cannot be sent.
+        """Queues a message. Returns its number for `Part.sent`, or None if it cannot be sent.
 
-        While there is no connection it would wait for one: look at `is_connected` first.
+        Without a connection the message would wait for one, so check `is_connected` first.
         """
         return self._feed.client.link.publish(publication)
 
@@ -91,13 +95,13 @@ class Live:
         return self.boards.changes(after, {"now": round(time.time(), 3), "broker": self._broker()})
 
     def table(self) -> tuple[list[Row], str, str | None]:
-        """The rows of now, the broker, and what is wrong with it, as `site_view` takes them."""
+        """The current rows, the broker, and what is wrong with it, as `site_view` takes them."""
         broker = self._broker()
-        return list(self.rows.values()), broker["name"], broker["trouble"] or broker["hint"]
+        return list(self.rows.values()), broker["name"], self._feed.trouble or broker["hint"]
 
     def _broker(self) -> Document:
         feed = self._feed
-        trouble = feed.trouble
+        trouble = None if self.is_connected else feed.client.reason.removesuffix(".") or None
         if not self.is_connected:
             hint = None
         elif not self.rows and self._is_settled(time.monotonic()):
@@ -115,12 +119,14 @@ class Live:
         }
 
     def _is_settled(self, now: float) -> bool:
-        """True if the broker has had the time to send what it retains."""
+        """True if the broker has had enough time to send what it retains."""
         return self._connected_at is not None and now - self._connected_at >= SETTLE_S
 
     def _run(self) -> None:
         try:
-            self._notes.restore()
+            self._recorder.restore()
+            with self.lock:
+                self.answers.restore_checks(self._check_file.read())
             with self._feed.client:
                 self._serve()
         except Exception:
@@ -129,6 +135,7 @@ class Live:
 
     def _serve(self) -> None:
         next_tick = next_rows = time.monotonic()
+        next_save = next_tick + _SAVE_S
         while not self._stopping.is_set():
             message = self._feed.client.receive(_TURN_S)
             with self.lock:
@@ -144,9 +151,23 @@ class Live:
                 if now >= next_rows:
                     next_rows = now + _ROWS_S
                     self._update_rows(now, wall)
+            if now >= next_save:
+                next_save = now + _SAVE_S
+                self._check_file.save(self.answers.kept_checks)
+        self._stop_parts()
+        self._check_file.save(self.answers.kept_checks)
+
+    def _stop_parts(self) -> None:
         with self.lock:
             for part in self._parts:
                 part.stop()
+        until = time.monotonic() + _LAST_RESULTS_S
+        while self.answers.awaits_results and time.monotonic() < until:
+            message = self._feed.client.receive(_TURN_S)
+            with self.lock:
+                if message is not None:
+                    for part in self._parts:
+                        part.receive(message, time.time())
 
     def _tick(self, now: float) -> None:
         for number, result in self._feed.client.link.outbox.take_results():
@@ -163,8 +184,8 @@ class Live:
             if self._lost_wall is not None:
                 self.journal.add(Entry(at=wall, what="broker-back", name=self._feed.broker))
             self._connected_at, self._lost_wall = now, None
-            self._notes.on_connected()
-        # Before the first attempt has ended nobody knows.
+            self._recorder.on_connected()
+        # Until the first attempt has ended, nobody knows.
         has_failed = self._feed.client.failed_at is not None
         if has_failed and self._lost_wall is None:
             self._connected_at, self._lost_wall = None, wall
@@ -172,7 +193,7 @@ class Live:
             self.journal.add(Entry(at=wall, what="broker-lost", name=self._feed.broker, text=reason))
 
     def _update_rows(self, now: float, wall: float) -> None:
-        """While there is no connection the last rows stay; the page shows that they are old."""
+        """Without a connection the last rows stay, and the page shows that they are old."""
         self._feed.also = frozenset(topic_filter for part in self._parts for topic_filter in part.filters)
         self._feed.subscribe()
         if self._connected_at is None or now - self._connected_at < _RETAINED_S:
@@ -183,16 +204,16 @@ class Live:
         self.take_rows(rows, wall, is_first=not self._has_settled)
         if is_settled:
             self._has_settled = True
-            self._notes.update(rows, wall, gets_retained=self._feed.gets_retained)
+            self._recorder.update(rows, wall, gets_retained=self._feed.gets_retained)
 
     def take_rows(self, rows: Sequence[Row], wall: float, *, is_first: bool = False) -> None:
-        """Makes these the boards of now, worst first."""
+        """Replaces the boards, worst first."""
         self.rows.clear()
         self.rows.update((row.device, row) for row in rows)
         self.boards.update(
             rows,
             wall,
             is_first=is_first,
-            open_checks={row.device: self.open_checks(row.device) for row in rows},
+            open_checks={row.device: self.answers.open_checks(row.device) for row in rows},
             alarms_last_hour=self.journal.alarms_since(wall - 3600),
         )

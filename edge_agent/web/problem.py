@@ -1,4 +1,4 @@
-"""What handlers share: why a request cannot be answered, and the JSON that it brings."""
+"""What handlers share: errors, JSON responses, and reading JSON bodies."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ JSON_TYPE = "application/json"
 
 
 class ProblemError(Exception):
-    """Ends a request with a status and `{"error": {"code", "message"}}`. Any handler may raise it."""
+    """Any handler may raise it: the response has this status and `{"error": {"code", "message"}}`."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -24,12 +24,18 @@ class ProblemError(Exception):
 
 
 def json_response(content: dict[str, Any] | bytes, status: int = 200) -> Response:
-    """Bytes are JSON already."""
+    """`content` as bytes is JSON already."""
     return Response(content if isinstance(content, bytes) else encode(content), status, media_type=JSON_TYPE)
 
 
-async def object_of(request: Request) -> dict[str, Any]:
-    """The JSON object in the body, whose length the guard has bounded. Raises ProblemError."""
+def count_in_query(request: Request, name: str) -> int | None:
+    """A whole number in the query; None if there is none, or no number."""
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None
+
+
+async def json_object_of(request: Request) -> dict[str, Any]:
+    """Reads the JSON object in the body, whose length `guard` has bounded. Raises ProblemError."""
     try:
         value = parse_json((await request.body()).decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -42,7 +48,7 @@ async def object_of(request: Request) -> dict[str, Any]:
 
 
 def text_of(document: dict[str, Any], name: str, max_chars: int = 256) -> str:
-    """A text that the body has to have. Raises ProblemError."""
+    """A required text. Raises ProblemError."""
     value = document.get(name)
     if not isinstance(value, str) or not 1 <= len(value) <= max_chars:
         raise ProblemError(

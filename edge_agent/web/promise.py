@@ -1,4 +1,4 @@
-"""What a promise still takes: how many more audits of a task must be right, by the board's own test."""
+"""How many more right audits a task needs for a promise, by the board's own test."""
 
 import math
 from functools import lru_cache
@@ -7,21 +7,21 @@ from edge_agent.learning.maths.assessment import MIN_ANSWERED
 from edge_agent.learning.maths.shares import CONFIDENCE, missing_audits
 from edge_agent.tools.watch.site import Document, number_at
 
-# What is counted to for a task that promises nothing yet.
+# For tasks without `min_accuracy`.
 TARGETS = (0.9, 0.95)
-# No board keeps nearly as many, and the test of more would take long.
+# No board keeps nearly as many, and testing more would take long.
 _MAX_AUDITS = 100_000
 
 _missing_audits = lru_cache(maxsize=1024)(missing_audits)
 
 
 def promises(task: Document, accuracy: Document, open_audits: int = 0) -> list[Document]:
-    """What each promise takes: that of `min_accuracy`, otherwise those of TARGETS. Empty where none can be made.
+    """What the promise of `min_accuracy` still needs, or those of TARGETS. Empty if the task can make no promise.
 
     Args:
-        task: What `info` says of it.
-        accuracy: What `health.accuracy` says of it.
-        open_audits: How many audits can still be answered here.
+        task: What `info` says about it.
+        accuracy: What `health.accuracy` says about it.
+        open_audits: How many of its audits can still be answered here.
     """
     asked, answered = _count(accuracy, "asked"), _count(accuracy, "audits")
     if asked is None or answered is None or answered > asked or "labels" not in task:
@@ -42,31 +42,31 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
     # Those that were asked after the last answered one do not count yet. Older boards do not tell them apart.
     missed = _count(accuracy, "missed")
     missed = known["asked"] - answered if missed is None else missed
-    too_few_answered = MIN_ANSWERED * (answered + missed) - answered
+    missing_answers = MIN_ANSWERED * (answered + missed) - answered
     if (_share(accuracy, "promised") or 0) >= target:
         more = 0
     elif right is not None:
-        # Rows that training held out count like audits; how many of them were right is not told: perhaps all.
+        # Rows held out from training count like audits. How many of them were right is unknown: at best all.
         held_out = _count(accuracy, "held_out") or 0
         confidence = _share(task, "confidence") or CONFIDENCE
         by_bound = _missing_audits(right + held_out, answered + held_out, target, confidence)
-        by_share = _to_answer(too_few_answered, min(open_audits, missed))
-        # A promise that the board does not make yet takes one at least.
+        by_share = _to_answer(missing_answers, min(open_audits, missed))
+        # A promise that the board does not make yet needs at least one.
         more = max(by_bound, by_share, int(known["min_accuracy"] is not None))
     if more == 0:
         words_key = "proven"
     elif not number_at(task, "audit_rate"):
         words_key = "not_asked"
     else:
-        words_key = "too_few_answered" if too_few_answered > 0 else "audits"
+        words_key = "too_few_answered" if missing_answers > 0 else "audits"
     return {**known, "target": target, "more": more, "words_key": words_key}
 
 
 def _to_answer(lacking: float, late: int) -> int:
-    """How many answers make up for the lacking ones: a late one adds to the answered, a new one also to the asked."""
+    """How many answers make up for the missing ones: a new audit, unlike a late answer, also adds to the asked ones."""
     if lacking > late:
         lacking = late + (lacking - late) / (1 - MIN_ANSWERED)
-    # The last digits of a product of shares are no audit.
+    # Rounding errors are not an audit.
     return max(0, math.ceil(round(lacking, 6)))
 
 

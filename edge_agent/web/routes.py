@@ -1,4 +1,4 @@
-"""What the page reads of answers, and what people say of them."""
+"""The routes of answers: the lists of them, what people say about them, and requests to boards."""
 
 import time
 from collections.abc import Callable
@@ -9,54 +9,43 @@ from starlette.routing import Route
 
 from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import MAX_CHECKS, Answers, Mark
-from edge_agent.web.asks import Asks
-from edge_agent.web.boards import escaped
+from edge_agent.web.answers import MAX_CHECKS, Answers
+from edge_agent.web.ask import Requests
+from edge_agent.web.boards import escaped, labels_of
 from edge_agent.web.feedback import Feedback
 from edge_agent.web.live import Live
-from edge_agent.web.problem import json_response, object_of, text_of
+from edge_agent.web.problem import count_in_query, json_object_of, json_response, text_of
 from edge_agent.web.sessions import author_of
 
 _DEFAULT_CHECKS = 20
 
 
-def add_parts(live: Live, on_kept: Callable[[Mark], object] = lambda _mark: None) -> list[Route]:
-    """Adds the parts that have to do with answers, and gives their routes.
-
-    Args:
-        on_kept: Called, with the lock held, with what a board has kept of what a person said.
-    """
-    answers, asks = Answers(live), Asks(live)
-    live.open_checks = answers.open_checks
-    live.promise = lambda device, task: next(iter(answers.promises(device, task)), None)
-    for part in (answers, Feedback(live, answers, on_kept), asks):
-        live.add(part)
-    return [*_routes(live, answers), *asks.routes]
-
-
-def _routes(live: Live, answers: Answers) -> list[Route]:
-    """Each takes the lock for one short turn."""
+def answer_routes(live: Live) -> list[Route]:
+    """Adds the parts that send feedback and requests, and returns all routes that have to do with answers."""
+    answers, requests = live.answers, Requests(live)
+    live.add(Feedback(live))
+    live.add(requests)
 
     def checks(request: Request) -> Document:
-        limit = _number(request, "limit", 3)
+        limit = count_in_query(request, "limit")
         return answers.checks(*_device_and_task(request), _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS))
 
     def rows(request: Request) -> Document:
-        return answers.rows(_number(request, "after", 20), *_device_and_task(request))
+        return answers.rows(count_in_query(request, "after"), *_device_and_task(request))
 
     def tasks(_request: Request) -> Document:
         return {"targets": _targets_of(live, answers)}
 
     async def feedback(request: Request) -> Response:
-        body = await object_of(request)
+        body = await json_object_of(request)
         by, key = author_of(request, body.get("by")), text_of(body, "key")
         said = {name: body[name] for name in ("answer", "correct") if body.get(name) is not None}
         with live.lock:
-            mark = answers.judge(key, said, by, round(time.time(), 3), time.monotonic())
+            mark = answers.add_mark(key, said, by, round(time.time(), 3), time.monotonic())
             return json_response(mark.as_json(), 202)
 
     async def undo(request: Request) -> Response:
-        name = text_of(await object_of(request), "mark")
+        name = text_of(await json_object_of(request), "mark")
         with live.lock:
             return json_response(answers.undo(name).as_json())
 
@@ -66,6 +55,7 @@ def _routes(live: Live, answers: Answers) -> list[Route]:
         Route("/api/v1/tasks", _reading(live, tasks)),
         Route("/api/v1/feedback", feedback, methods=["POST"]),
         Route("/api/v1/feedback/undo", undo, methods=["POST"]),
+        *requests.routes,
     ]
 
 
@@ -78,7 +68,7 @@ def _reading(live: Live, turn: Callable[[Request], Document]) -> Callable[[Reque
 
 
 def _targets_of(live: Live, answers: Answers) -> list[Document]:
-    """Whom one may ask: boards, and pools with the tasks of their boards."""
+    """Who can be asked: boards, and pools with the tasks of their boards."""
     boards: dict[str, dict[str, Document]] = {device: {} for device in live.rows}
     pools: dict[str, dict[str, Document]] = {}
     levels = {device: row.level for device, row in live.rows.items()}
@@ -98,7 +88,7 @@ def _targets_of(live: Live, answers: Answers) -> list[Document]:
                 {
                     "name": name,
                     "kind": escaped(text_at(task, "kind")),
-                    "labels": escaped(task.get("labels")),
+                    "labels": escaped(labels_of(task)),
                     "input": answers.last_input(target, name),
                 }
                 for name, task in tasks.items()
@@ -110,8 +100,3 @@ def _targets_of(live: Live, answers: Answers) -> list[Document]:
 
 def _device_and_task(request: Request) -> tuple[str | None, str | None]:
     return request.query_params.get("device") or None, request.query_params.get("task") or None
-
-
-def _number(request: Request, name: str, max_digits: int) -> int | None:
-    text = request.query_params.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= max_digits else None

@@ -1,10 +1,9 @@
-"""The ASGI application: routes, static files, the form of errors."""
+"""The ASGI application: routes of the site and its boards, static files, and how errors are answered."""
 
 import asyncio
 import io
 import logging
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -22,10 +21,11 @@ from edge_agent.core.wording import printable, shown
 from edge_agent.tools.watch.site import Row
 from edge_agent.tools.watch.table import site_view
 from edge_agent.web.boards import board_details, tasks_of
-from edge_agent.web.guard import Door, Guard
+from edge_agent.web.guard import Endpoint, Guard
 from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
-from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
+from edge_agent.web.problem import ProblemError, count_in_query, json_object_of, json_response, text_of
+from edge_agent.web.routes import answer_routes
 from edge_agent.web.sessions import Access, Sessions, author_of
 from edge_agent.web.signals import signals_document
 
@@ -34,33 +34,31 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _DAY_S = 86_400
 _DEFAULT_ENTRIES, _MAX_ENTRIES = 500, 10_000
-# A time in the year 9999.
+# In the year 9999, the last one that RFC 3339 has.
 _LATEST = 253_402_000_000
 _TABLE_WIDTH = 160
 
 
-def application(live: Live, door: Door, sessions: Sessions, routes: Iterable[BaseRoute] = ()) -> ASGIApp:
-    """The whole page.
+def application(live: Live, endpoint: Endpoint, sessions: Sessions) -> ASGIApp:
+    """The whole page. Call it before `live.start()`: it adds the parts that its routes need.
 
-    Args:
-        routes: What other parts answer below `/api/v1/`, each from its own module: a list of starlette's `Route`, whose
-            handlers are `async`, raise `problem.ProblemError`, and take `live.lock` for short turns. Who may write to
-            a path stands in `sessions`.
+    Handlers are `async`, raise `problem.ProblemError` and hold `live.lock` only briefly. `sessions` says which role may
+    write to which path.
     """
     app = Starlette(
         routes=[
             *sessions.routes(live.site),
-            *_Site(live).routes,
-            *routes,
+            *_SiteRoutes(live).routes,
+            *answer_routes(live),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         exception_handlers={ProblemError: _problem, HTTPException: _http_exception, Exception: _internal},
     )
-    return Guard(Access(app, sessions), door)
+    return Guard(Access(app, sessions), endpoint)
 
 
-class _Site:
-    """What is known of the whole site."""
+class _SiteRoutes:
+    """The routes of boards, alarms and the journal."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -71,30 +69,28 @@ class _Site:
             Route("/api/v1/seen", self._seen, methods=["POST"]),
             Route("/boards.txt", self._table),
         ]
-        # A reading of the whole journal takes a second of CPU time.
+        # Reading the whole journal takes a second of CPU time.
         self._reading = asyncio.Semaphore(1)
 
     async def _changes(self, request: Request) -> Response:
-        after = request.query_params.get("after", "")
-        cursor = int(after) if after.isascii() and after.isdecimal() and len(after) <= 20 else None
         with self._live.lock:
-            return json_response(self._live.changes(cursor))
+            return json_response(self._live.changes(count_in_query(request, "after")))
 
     async def _board(self, request: Request) -> Response:
         live, now = self._live, time.time()
         with live.lock:
             row = self._row(request.path_params["device"])
             board = live.boards.document(row.device)
-            promises = {name: live.promise(row.device, name) for name, _ in tasks_of(row)}
+            promises = {name: next(iter(live.answers.promises(row.device, name)), None) for name, _ in tasks_of(row)}
             heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
-        # A board may send a megabyte, which takes a while to escape.
+        # A board may have sent a megabyte, which takes a while to escape.
         details, signals = await asyncio.to_thread(lambda: (board_details(row, promises), signals_document(row, heard)))
         journal = [entry.as_json() for entry in entries]
         return json_response({"now": now, "board": board, **details, "signals": signals, "journal": journal})
 
     def _row(self, device: str) -> Row:
-        """A board by the name that the page knows it by. Raises ProblemError."""
+        """A board by its name as the page shows it. Raises ProblemError."""
         row = self._live.rows.get(device)
         if row is None:
             row = next((row for name, row in self._live.rows.items() if printable(name) == device), None)
@@ -104,13 +100,13 @@ class _Site:
 
     async def _journal(self, request: Request) -> Response:
         query = request.query_params
-        limit = min(int(_number(query, "limit") or _DEFAULT_ENTRIES), _MAX_ENTRIES)
+        limit = min(int(_number_in_query(query, "limit") or _DEFAULT_ENTRIES), _MAX_ENTRIES)
         is_csv = query.get("format") == "csv"
         async with self._reading:
             entries = await asyncio.to_thread(
                 self._live.journal.read,
-                since=_number(query, "from"),
-                until=_number(query, "to"),
+                since=_number_in_query(query, "from"),
+                until=_number_in_query(query, "to"),
                 device=query.get("device") or None,
                 what=frozenset(filter(None, query.get("what", "").split(","))),
                 limit=_MAX_ENTRIES if is_csv and "limit" not in query else limit,
@@ -122,8 +118,8 @@ class _Site:
             return json_response({"now": time.time(), "journal": [entry.as_json() for entry in entries]})
 
     async def _seen(self, request: Request) -> Response:
-        """Notes that a person has seen an alarm, which stays until it ends."""
-        document = await object_of(request)
+        """Records that a person has seen an alarm. The alarm stays until it ends."""
+        document = await json_object_of(request)
         device, alarm = text_of(document, "device"), text_of(document, "alarm")
         by = author_of(request, document.get("by"))
         with self._live.lock:
@@ -142,7 +138,7 @@ class _Site:
         return Response(text, media_type="text/plain")
 
 
-def _number(query: QueryParams, name: str) -> float | None:
+def _number_in_query(query: QueryParams, name: str) -> float | None:
     """Raises ProblemError."""
     text = query.get(name)
     if not text:
@@ -185,5 +181,5 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
 
 
 async def _internal(request: Request, error: Exception) -> Response:
-    log.error("a request has failed: %s %s", request.method, shown(request.url.path), exc_info=error)
-    return ProblemError(500, "internal", "this is a fault of edge-agent web; its log says more").response()
+    log.error("a request failed: %s %s", request.method, shown(request.url.path), exc_info=error)
+    return ProblemError(500, "internal", "this is a fault in edge-agent web; see its log").response()

@@ -1,4 +1,4 @@
-"""Who sends a request, and what they may do: cookies, tokens, roles, and the limit on failed logins."""
+"""Who sends a request and what they may do: cookies, tokens, roles, and the limit on failed logins."""
 
 import asyncio
 import hashlib
@@ -18,17 +18,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edge_agent import __version__
 from edge_agent.core.wording import printable
 from edge_agent.web.guard import address_of
-from edge_agent.web.problem import ProblemError, json_response, object_of, text_of
+from edge_agent.web.problem import ProblemError, json_object_of, json_response, text_of
 from edge_agent.web.users import MAX_PASSWORD, ROLES, User, Users, is_password_of
 
 MAX_SESSIONS = 200
-# On a shared screen the next person is not the one who logged in.
+# At a shared screen, the next person may not be the one who logged in.
 WRITES_S = 3600.0
 MAX_FAILURES, FAILURES_S = 10, 300.0
 _MAX_ADDRESSES = 1000
-# Logins that wait for the one whose password is being hashed.
+# Logins that wait while another password is being hashed.
 _MAX_WAITING = 20
-# Who may write what, by the beginning of the path. What is not here cannot be written to.
+# The role that a write needs, by path prefix. Nothing else accepts writes.
 _WRITES = {
     "/api/v1/login": None,
     "/api/v1/logout": None,
@@ -36,7 +36,7 @@ _WRITES = {
     "/api/v1/feedback": "feedback",
     "/api/v1/seen": "feedback",
 }
-# What can be read without the role view: files that are in every installation, and how to log in.
+# Can be read without the role view, like the static files, which are the same in every installation.
 _OPEN = ("/api/v1/session", "/api/v1/login", "/api/v1/logout")
 
 
@@ -51,9 +51,9 @@ class Viewer:
     has_cookie: bool = False
 
 
-_EVERYBODY = Viewer(user=None, roles=frozenset(ROLES))
+_WITHOUT_USERS = Viewer(user=None, roles=frozenset(ROLES))
 _PUBLIC = Viewer(user=None, roles=frozenset({"view"}))
-_STRANGER = Viewer(user=None, roles=frozenset())
+_ANONYMOUS = Viewer(user=None, roles=frozenset())
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -62,7 +62,7 @@ def viewer_of(request: Request) -> Viewer:
 
 
 def author_of(request: Request, given: object) -> str | None:
-    """Who writes: the user, or without users the name that the page gives, if it does. Raises ProblemError."""
+    """Who writes: the user, or without users the name given in the page, if any. Raises ProblemError."""
     user = viewer_of(request).user
     if user is not None or given is None:
         return user
@@ -75,17 +75,17 @@ def author_of(request: Request, given: object) -> str | None:
 class _Session:
     name: str
     secret: str
-    """As it was at the login: another password ends the session."""
+    """As it was at the login: changing the password ends the session."""
     password_at: float
-    """In seconds of the monotonic clock."""
+    """When the password was given, in seconds of the monotonic clock."""
 
 
 class Sessions:
     """Only the HTTP thread uses it.
 
     Args:
-        users: None: there is no login, and everybody may do everything.
-        is_public: The boards are shown without a login.
+        users: With None there is no login, and everybody may do everything.
+        is_public: Everybody may see the screens without a login.
     """
 
     def __init__(
@@ -100,27 +100,28 @@ class Sessions:
         self._is_public = is_public
         self._is_secure = is_secure
         self._clock = clock
-        # By the hash of the cookie's value, the one that was not used for longest first.
+        # By the hash of the cookie's value, least recently used first.
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
-        self._failures = Failures(clock)
+        self._limit = LoginLimit(clock)
         self._hashing = asyncio.Semaphore(1)
         self._waiting = 0
-        # A browser sends a cookie of this name only if it was set over https for this very host.
+        # With this prefix, browsers accept the cookie only over https and only for this host.
         self._cookie = "__Host-edge-agent" if is_secure else "edge-agent"
 
     def viewer(self, headers: Headers, cookie: str | None) -> Viewer:
         """Raises ProblemError for a token that nobody has."""
         if self._users is None:
-            return _EVERYBODY
+            return _WITHOUT_USERS
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             program = self._users.with_token(token.strip())
             if program is None:
+                _check_readable(self._users)
                 raise ProblemError(401, "login", "nobody has this token")
             return Viewer(user=program.name, roles=program.roles)
         session, user = self._session(cookie)
         if session is None or user is None:
-            return _PUBLIC if self._is_public else _STRANGER
+            return _PUBLIC if self._is_public else _ANONYMOUS
         left_s = session.password_at + WRITES_S - self._clock()
         return Viewer(user=user.name, roles=user.roles, writes_until=round(time.time() + left_s, 1), has_cookie=True)
 
@@ -140,14 +141,15 @@ class Sessions:
         return request.cookies.get(self._cookie)
 
     async def login(self, name: str, password: str, address: str) -> tuple[str, User]:
-        """The value of a new cookie, and whose it is. Raises ProblemError."""
+        """Returns the value of a new cookie and whose it is. Raises ProblemError."""
         if self._users is None:
             raise ProblemError(404, "not_found", "there are no users, so there is no login")
-        wait_s = self._failures.count(address)
+        _check_readable(self._users)
+        wait_s = self._limit.count(address)
         if wait_s is not None:
             self._refuse(wait_s)
         if self._waiting >= _MAX_WAITING:
-            self._failures.forgive(address)
+            self._limit.forgive(address)
             self._refuse(1.0)
         self._waiting += 1
         try:
@@ -158,7 +160,7 @@ class Sessions:
             self._waiting -= 1
         if user is None or not is_right:
             raise ProblemError(401, "login", "the name or the password is wrong")
-        self._failures.forgive(address)
+        self._limit.forgive(address)
         value = secrets.token_urlsafe(32)
         self._sessions[_key(value)] = _Session(name=user.name, secret=user.secret, password_at=self._clock())
         if len(self._sessions) > MAX_SESSIONS:
@@ -173,7 +175,7 @@ class Sessions:
         self._sessions.pop(_key(cookie or ""), None)
 
     def set_cookie(self, response: Response, value: str | None) -> None:
-        """None takes it away."""
+        """None deletes it."""
         response.set_cookie(
             self._cookie,
             value or "",
@@ -200,7 +202,7 @@ class Sessions:
             return session(viewer_of(request))
 
         async def login(request: Request) -> Response:
-            document = await object_of(request)
+            document = await json_object_of(request)
             name, password = text_of(document, "user", 64), text_of(document, "password", MAX_PASSWORD)
             value, _ = await self.login(name, password, request.client.host if request.client else "")
             self.logout(self.cookie_in(request))
@@ -221,20 +223,26 @@ class Sessions:
         ]
 
 
+def _check_readable(users: Users) -> None:
+    """Raises ProblemError."""
+    if not users.are_readable:
+        raise ProblemError(503, "users_unreadable", "the file of users cannot be read: see the log of edge-agent web")
+
+
 def _key(cookie: str) -> bytes:
-    """A hash, so that neither memory nor the time of a look-up tells a cookie's value."""
+    """A hash, so that neither memory nor the time of a lookup reveals a cookie's value."""
     return hashlib.sha256(cookie.encode("utf-8", "replace")).digest()
 
 
-class Failures:
-    """Failed logins by address. An attempt counts as failed until it has succeeded, so a burst gains nothing."""
+class LoginLimit:
+    """Limits failed logins by address. An attempt counts as failed until it succeeds, so parallel ones gain nothing."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._failed: OrderedDict[str, deque[float]] = OrderedDict()
 
     def count(self, address: str) -> float | None:
-        """Counts an attempt; instead gives the seconds to wait, if there were too many."""
+        """Counts an attempt. If there were too many, it counts nothing and returns the seconds to wait."""
         now, network = self._clock(), _network(address)
         failed = self._failed.setdefault(network, deque(maxlen=MAX_FAILURES))
         self._failed.move_to_end(network)
@@ -248,19 +256,19 @@ class Failures:
         return None
 
     def forgive(self, address: str) -> None:
-        """The latest attempt has not failed."""
+        """Takes the latest attempt back, because it did not fail."""
         if failed := self._failed.get(_network(address)):
             failed.pop()
 
 
 def _network(address: str) -> str:
-    """One machine has many addresses of IPv6: those that begin alike count together."""
+    """A machine may use any address of its IPv6 /64, so these count as one."""
     parsed = address_of(address)
     return address if parsed is None or parsed.version == 4 else parsed.exploded[:19]
 
 
 class Access:
-    """ASGI middleware inside `guard.Guard`. It lets in only who may, so handlers need not ask."""
+    """ASGI middleware inside `guard.Guard`. It checks roles, so handlers need not."""
 
     def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
         self._app, self._sessions = app, sessions
@@ -282,10 +290,10 @@ def _check(viewer: Viewer, request: Request) -> None:
         is_open = path in _OPEN or not (path.startswith("/api/") or path == "/boards.txt")
         role = None if is_open else "view"
     else:
-        known = next((beginning for beginning in _WRITES if path.startswith(beginning)), None)
-        if known is None:
-            raise ProblemError(405, "method", "nothing can be written there", {"Allow": "GET, HEAD"})
-        role = _WRITES[known]
+        prefix = next((prefix for prefix in _WRITES if path.startswith(prefix)), None)
+        if prefix is None:
+            raise ProblemError(405, "method", "this path accepts no writes", {"Allow": "GET, HEAD"})
+        role = _WRITES[prefix]
         if viewer.has_cookie and "origin" not in request.headers:
             raise ProblemError(403, "origin", "a browser's write needs the header Origin")
     if role is None:
@@ -293,6 +301,6 @@ def _check(viewer: Viewer, request: Request) -> None:
     if role not in viewer.roles:
         if viewer.user is None:
             raise ProblemError(401, "login", "please log in")
-        raise ProblemError(403, "role", f"{printable(viewer.user)} has not the role {role}")
+        raise ProblemError(403, "role", f"{printable(viewer.user)} does not have the role {role}")
     if role != "view" and viewer.writes_until is not None and viewer.writes_until <= time.time():
-        raise ProblemError(403, "login_again", "please give your password again: the last time is over an hour ago")
+        raise ProblemError(403, "login_again", "please enter your password again: the last time was over an hour ago")

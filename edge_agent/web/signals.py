@@ -1,4 +1,4 @@
-"""The signals of machines, as boards say them with each health."""
+"""The latest values of machines, which boards publish as often as their health."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,12 +13,12 @@ from edge_agent.web.parts import Part
 _MAX_TABLES = 16
 _MAX_MACHINES, _MAX_VALUES = 256, 64
 _MAX_BYTES = 64 * 1024
-# By table, when its newest message came, in seconds since 1970, and its payload.
+# By table: when its newest message came, in seconds since 1970, and its payload.
 Heard = dict[str, tuple[float, bytes]]
 
 
 class Signals(Part):
-    """The newest message of each board's tables. It keeps bytes, which are parsed when somebody looks."""
+    """Keeps the newest message of each board's tables as bytes, which are parsed only when somebody looks."""
 
     def __init__(self, root: str, site: str, rows: Mapping[str, Row]) -> None:
         self._filter = Topics(root, site, "+").signals("+")
@@ -49,7 +49,7 @@ class Signals(Part):
 
 
 def signals_document(row: Row, heard: Heard) -> list[Document]:
-    """A board's tables, also those that its health names but that were not heard yet: `at` is null. Needs no lock."""
+    """A board's tables. Of one that health names but that has not been heard yet, `at` is null. Needs no lock."""
     known = row.health.get("signals")
     names = sorted({*heard, *(texts_at(row.health, "signals") if isinstance(known, dict) else ())})[:_MAX_TABLES]
     return [_table(name, heard.get(name), known) for name in names]

@@ -6,15 +6,17 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.files import read_bounded, write_atomically
+from edge_agent.core.files import atomic_writer, read_bounded, sync_folder
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import printable, shown, shown_path
@@ -26,7 +28,6 @@ ROLES = ("view", "feedback", "try")
 MIN_PASSWORD, MAX_PASSWORD = 8, 256
 _NAME = re.compile(r"[\w.@-]{1,64}")
 _MAX_FILE_BYTES = 1_000_000
-_MAX_USERS = 1000
 # 16 MB and about 50 ms on a PC, 150 ms on a small gateway.
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 _SALT_BYTES, _HASH_BYTES = 16, 32
@@ -38,7 +39,7 @@ class UsersError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person with a password, or a program with a token: `secret` is what is kept of it."""
+    """A person with a password or a program with a token. `secret` is a hash of it."""
 
     name: str
     roles: frozenset[str]
@@ -55,16 +56,16 @@ def hashed_password(password: str) -> str:
 
 
 def hashed_token(token: str) -> str:
-    """A token is random and long, so a fast hash is enough."""
+    """Tokens are long and random, so a fast hash is enough."""
     return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
-# For names that nobody has, so that they take as long as others.
+# Hashed for names that do not exist, so that they take as long as others.
 _NOBODY = User(name="", roles=frozenset(), secret=f"scrypt:{'A' * 22}==:{'A' * 43}=")
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Takes as long for a name that nobody has."""
+    """Takes as long for a name that does not exist."""
     _, salt, expected = (user or _NOBODY).secret.split(":")
     given = _scrypt(password, base64.b64decode(salt))
     return hmac.compare_digest(given, base64.b64decode(expected)) and user is not None
@@ -98,35 +99,50 @@ def _user_of(name: str, entry: dict[str, Any]) -> User:
 
 
 def write_users(path: Path, users: Iterable[User]) -> None:
-    """Raises OSError."""
+    """A file that exists keeps its owner and mode, so that a service can still read it. Raises OSError."""
     document = {"users": {user.name: {"roles": sorted(user.roles), "secret": user.secret} for user in users}}
-    write_atomically(path, (json.dumps(document, indent=2) + "\n").encode(), mode=0o600)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(path, mode=0o600) as file:
+        if path.exists():
+            before = path.stat()
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+        file.write((json.dumps(document, indent=2) + "\n").encode())
+    sync_folder(path.parent)
 
 
 class Users:
-    """The file's users; it is read again when it changes. While it cannot be read, there are none."""
+    """The users in the file, which is read again when it changes. While it cannot be read, there are none."""
 
     def __init__(self, path: Path) -> None:
         """Raises UsersError, OSError."""
         self._path = path
         self._seen = self._stamp()
         self._users = read_users(path)
+        self._is_readable = True
 
     def _stamp(self) -> tuple[int, ...] | None:
         try:
             now = self._path.stat()
         except OSError:
             return None
-        return (now.st_mtime_ns, now.st_size, now.st_ino)
+        # The last also changes with the owner and the mode.
+        return (now.st_mtime_ns, now.st_size, now.st_ino, now.st_ctime_ns)
+
+    @property
+    def are_readable(self) -> bool:
+        self._current()
+        return self._is_readable
 
     def _current(self) -> dict[str, User]:
         stamp = self._stamp()
         if stamp != self._seen:
             self._seen = stamp
             try:
-                self._users = read_users(self._path)
+                self._users, self._is_readable = read_users(self._path), True
             except (OSError, UsersError) as error:
-                self._users = {}
+                self._users, self._is_readable = {}, False
                 log.warning("nobody may log in: %s cannot be read: %s", shown_path(self._path), error)
         return self._users
 
@@ -134,7 +150,7 @@ class Users:
         return self._current().get(name)
 
     def person(self, name: str) -> User | None:
-        """Who may log in with a password."""
+        """A user who may log in with a password."""
         user = self.named(name)
         return None if user is None or user.is_program else user
 
@@ -161,12 +177,10 @@ def change_users(
             return 0
         if action == "remove":
             if users.pop(name, None) is None:
-                return fail(f"{printable(name)} is no user in {shown_path(path)}")
+                return fail(f"{shown_path(path)} has no user {printable(name)}")
         else:
             if name in users and not force:
-                return fail(f"{printable(name)} is there already: --force gives a new password, or token, and roles")
-            if len(users) >= _MAX_USERS and name not in users:
-                return fail(f"{shown_path(path)} has {_MAX_USERS} users already")
+                return fail(f"{printable(name)} already exists: --force replaces the password or token, and the roles")
             user = User(name=name, roles=frozenset(roles) | {"view"}, secret="")
             token = secrets.token_urlsafe(32)
             secret = hashed_token(token) if is_program else hashed_password(_asked_password())
@@ -177,14 +191,16 @@ def change_users(
         return fail(f"{shown_path(path)}: {reason}")
     if action == "add" and is_program:
         print(token)
+    elif action is not None:
+        print(f"{printable(name or '')} {'may' if action == 'add' else 'may not'} use the page: {shown_path(path)}")
     return 0
 
 
 def _asked_password() -> str:
-    """From the terminal, twice, or the first line of standard input. Raises OptionError."""
+    """Asks for it twice at a terminal, or reads the first line of standard input. Raises OptionError."""
     if sys.stdin.isatty():
         password = getpass.getpass("password: ")
-        if getpass.getpass("once more: ") != password:
+        if getpass.getpass("again: ") != password:
             raise OptionError("the two passwords differ")
     else:
         password = sys.stdin.readline().rstrip("\r\n")
@@ -198,5 +214,5 @@ def _print(users: Iterable[User]) -> None:
         (user.name, "token" if user.is_program else "password", " ".join(role for role in ROLES if role in user.roles))
         for user in users
     ]
-    for line in aligned([("USER", "LOGS IN BY", "MAY"), *rows], left=3):
+    for line in aligned([("USER", "LOGS IN WITH", "ROLES"), *rows], left=3):
         print(printable(line))

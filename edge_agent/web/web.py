@@ -11,7 +11,6 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,21 +19,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.state_lock import StateInUseError, locked
-from edge_agent.core.strict_json import compact_json
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
-from edge_agent.web.answers import Mark
-from edge_agent.web.guard import MAX_HEADER_BYTES, Door, Network, address_of, host_name
-from edge_agent.web.journal import Entry, Journal
+from edge_agent.web.guard import MAX_HEADER_BYTES, Endpoint, Network, address_of, host_name
+from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
-from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from edge_agent.web.users import Users, UsersError
 
 DEFAULT_LISTEN = "127.0.0.1:8780"
-# Of all viewers together: browsers keep two or three open.
+# For all viewers together: each browser keeps two or three open.
 _MAX_CONNECTIONS = 512
 _KEEP_ALIVE_S = 15
 _FIRST_REQUEST_S = 10.0
@@ -44,19 +40,19 @@ _BACKLOG = 128
 
 def web(options: argparse.Namespace, bus: Bus) -> int:
     """Serves the page until it is stopped. Returns the exit code. Raises OptionError."""
-    door, port = door_of(options)
+    endpoint, port = endpoint_of(options)
     users = _users_of(options)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
-    # It warns of each request that is no HTTP; failures of our own are logged in `server`.
+    # uvicorn warns about every request that is not HTTP; `server` logs our own failures.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     folder = options.data or _default_folder(bus.site)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        return fail(f"--data: {shown_path(folder)} cannot be made: {error.strerror}")
+        return fail(f"--data: {shown_path(folder)} cannot be created: {error.strerror}")
     try:
         with locked(folder):
-            return _listen(options, bus, door, port, users, Journal(folder))
+            return _listen(options, bus, endpoint, port, users, Journal(folder))
     except StateInUseError:
         return fail(f"--data: {shown_path(folder)} is in use by another process: each needs its own")
 
@@ -65,21 +61,23 @@ def _default_folder(site: str) -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edge-agent" / "web" / site
 
 
-def _listen(options: argparse.Namespace, bus: Bus, door: Door, port: int, users: Users | None, journal: Journal) -> int:
+def _listen(
+    options: argparse.Namespace, bus: Bus, endpoint: Endpoint, port: int, users: Users | None, journal: Journal
+) -> int:
     try:
-        family = socket.AF_INET6 if door.listens_on.version == 6 else socket.AF_INET
-        listener = socket.create_server((str(door.listens_on), port), family=family, backlog=_BACKLOG)
+        family = socket.AF_INET6 if endpoint.listens_on.version == 6 else socket.AF_INET
+        listener = socket.create_server((str(endpoint.listens_on), port), family=family, backlog=_BACKLOG)
     except OSError as error:
         return fail(f"cannot listen on {options.listen}: {error.strerror}")
     with listener:
-        return asyncio.run(_serve(options, bus, door, users, journal, listener))
+        return asyncio.run(_serve(options, bus, endpoint, users, journal, listener))
 
 
 def _users_of(options: argparse.Namespace) -> Users | None:
     """Raises OptionError."""
     if options.users is None:
         if options.public_view:
-            raise OptionError("--public-view: requires --users; without it, all may see and do all")
+            raise OptionError("--public-view: requires --users; without users, everybody may see and do everything")
         return None
     if fault := file_fault("--users", options.users):
         raise OptionError(f"{fault}: `edge-agent web user add` writes it")
@@ -89,8 +87,8 @@ def _users_of(options: argparse.Namespace) -> Users | None:
         raise OptionError(f"--users: {error} (got {shown_path(options.users)})") from error
 
 
-def door_of(options: argparse.Namespace) -> tuple[Door, int]:
-    """How the page is reached, and the port. Raises OptionError."""
+def endpoint_of(options: argparse.Namespace) -> tuple[Endpoint, int]:
+    """Where the page is reached, and its port. Raises OptionError."""
     faults = [
         fault
         for flag, file in (("--web-cert-file", options.web_cert_file), ("--web-key-file", options.web_key_file))
@@ -101,7 +99,7 @@ def door_of(options: argparse.Namespace) -> tuple[Door, int]:
     name, _, port = options.listen.rpartition(":")
     host = host_name(options.listen)
     address = address_of("127.0.0.1" if host == "localhost" else host or "")
-    if address is None or not name or not 0 <= int(port) <= 65535:
+    if address is None or not name or not port.isdecimal() or int(port) > 65535:
         faults.append(f"--listen: should be ADDRESS:PORT, such as {DEFAULT_LISTEN} (got {shown(options.listen)})")
     bad_names = [name for name in options.name if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", name)]
     faults += [f"--name: should be a host name, without a port (got {shown(name)})" for name in bad_names]
@@ -114,30 +112,30 @@ def door_of(options: argparse.Namespace) -> tuple[Door, int]:
     if faults or address is None:
         raise OptionError("; ".join(faults))
     if options.users is None and proxies:
-        raise OptionError("--behind-proxy: requires --users, because a proxy makes the page reachable for others")
+        raise OptionError("--behind-proxy: requires --users, because others can reach the page through a proxy")
     if not address.is_loopback and (options.users is None or not (options.web_cert_file or proxies)):
         raise OptionError(
-            f"--listen: an address that other machines reach requires --users, and either --web-cert-file or "
+            f"--listen: an address that other machines can reach requires --users, and either --web-cert-file or "
             f"--behind-proxy (got {shown(options.listen)})"
         )
-    door = Door(
+    endpoint = Endpoint(
         listens_on=address,
         names=frozenset(name.lower() for name in options.name),
         proxies=tuple(proxies),
         has_tls=options.web_cert_file is not None,
     )
-    if door.has_tls:
+    if endpoint.has_tls:
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
                 options.web_cert_file, options.web_key_file
             )
         except (OSError, ssl.SSLError) as error:
             raise OptionError(f"--web-cert-file: cannot be used: {printable(str(error))}") from error
-    return door, int(port)
+    return endpoint, int(port)
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection that brings no request: uvicorn would keep it, and so many that nobody else comes in."""
+    """Closes a connection on which no request arrives; uvicorn would keep it until no more are accepted."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -149,7 +147,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `_serve`: uvicorn would end the process by the signal instead of with an exit code."""
+    """Leaves signals to `_serve`; uvicorn would end the process by the signal instead of with an exit code."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -159,7 +157,7 @@ class _Server(uvicorn.Server):
 async def _serve(
     options: argparse.Namespace,
     bus: Bus,
-    door: Door,
+    endpoint: Endpoint,
     users: Users | None,
     journal: Journal,
     listener: socket.socket,
@@ -174,28 +172,21 @@ async def _serve(
 
     # Called in the bus thread.
     live = Live(bus.mqtt, bus.site, journal, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
-    sessions = Sessions(users, is_public=options.public_view, is_secure=door.is_secure)
-    app = application(live, door, sessions, add_parts(live, lambda mark: journal.add(_entry_of(mark))))
+    sessions = Sessions(users, is_public=options.public_view, is_secure=endpoint.is_secure)
+    app = application(live, endpoint, sessions)
     server = _Server(_config(app, options.web_cert_file, options.web_key_file))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     live.start()
     try:
         address = listener.getsockname()
-        host = f"[{address[0]}]" if door.listens_on.version == 6 else address[0]
-        scheme = "https" if door.has_tls else "http"
+        host = f"[{address[0]}]" if endpoint.listens_on.version == 6 else address[0]
+        scheme = "https" if endpoint.has_tls else "http"
         print(printable(f"{bus.site}: {scheme}://{host}:{address[1]}/"), flush=True)
         await server.serve(sockets=[listener])
     finally:
         live.stop()
     return 1 if has_failed else 0
-
-
-def _entry_of(mark: Mark) -> Entry:
-    said = mark.said.get("answer", mark.said.get("correct"))
-    text = said if isinstance(said, str) else compact_json(said)
-    answer = mark.answer
-    return Entry(at=time.time(), what="feedback", device=answer.device, name=answer.task, text=text, by=mark.by)
 
 
 def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvicorn.Config:

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Asks a board over HTTP and waits for its answer: ask.sh BOARD TASK INPUT, or ask.sh pool/NAME TASK INPUT.
-# WEB is the address of `edge-agent web`, TOKEN the token of a user, if it has users.
+# WEB is the address of `edge-agent web`; TOKEN is a user's token, if it has users.
 set -eu
 
 if [ $# != 3 ]; then
     echo "usage: $0 BOARD TASK INPUT" >&2
     exit 64
 fi
-# 429 and 503 say in Retry-After when to come back, which curl obeys. With the same Idempotency-Key, the board answers a
-# request that it already had by the same answer.
+# After 429 and 503, curl waits as long as Retry-After says. Because the Idempotency-Key stays the same, the board gives a
+# request that it has already had the same answer.
 exec curl --silent --show-error --fail-with-body --retry 2 --retry-max-time 60 \
     --header "X-Edge-Agent: 1" \
     --header "Content-Type: application/json" \

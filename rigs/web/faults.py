@@ -210,7 +210,7 @@ def permissions(browser: Browser, cases: Cases) -> None:
             cases.expect(
                 "no permission to give feedback: said in words",
                 view,
-                lambda: "may not write there" in shown(view),
+                lambda: "may not write feedback" in shown(view),
                 within_s=30,
             )
 

@@ -122,7 +122,7 @@ def test_the_tables_of_requests_and_replies_are_complete() -> None:
     assert envelope == list(Envelope.model_fields)
     assert [names(first)[0] for first, *_ in rows(subsection("Requests", "Options"))] == list(Options.model_fields)
     replies = {name.split(".")[0] for first, *_ in rows(subsection("Replies", "Answers")) for name in names(first)}
-    assert replies == {*REPLY_FIELDS, "interval", "machine", "please_check", "input"}
+    assert replies == {*REPLY_FIELDS, "interval", "machine", "please_check", "input", "topic"}
 
 
 def test_every_error_code_stands_beside_its_status() -> None:

@@ -25,10 +25,11 @@ class LearningBench:
         self.sent: list[Publication] = []
         self.learning = Learning(ScoreMaps(MODEL, "s/d"), settings, self.tasks, self.store, MODEL, self.sent.append)
 
-    def request(self, number: int) -> Request:
+    def request(self, number: int, *, audit: bool = True) -> Request:
         return Request(
             task_name="t", reply_topic="r", correlation=None, id=number, key=b"", may_be_duplicate=True,
-            is_redelivery=False, arrived_at=0.0, task=self.tasks["t"], envelope=Envelope(input={"n": number}),
+            is_redelivery=False, arrived_at=0.0, task=self.tasks["t"],
+            envelope=Envelope(input={"n": number}, audit=audit),
         )  # fmt: skip
 
     def mark(self, number: int, **more: Any) -> dict[str, Any]:

@@ -32,9 +32,9 @@ class Bench(LearningBench):
     def __init__(self, folder: Path, text: str = TASK) -> None:
         super().__init__(folder, text)
 
-    def answer(self, number: int, *, unlike: float | None = None) -> bool:
+    def answer(self, number: int, *, unlike: float | None = None, audit: bool = True) -> bool:
         """Whether the caller is asked to check it."""
-        request = self.request(number)
+        request = self.request(number, audit=audit)
         assert self.learning.first(request, is_large_refused=False) == LARGE
         request.answerer = LARGE
         event = finished(1, finish=Finish.MODEL, text=None, scores=SCORES, unlike=unlike)
@@ -50,6 +50,7 @@ def test_true_numbers_of_audits_measure_the_error_and_the_intervals(tmp_path: Pa
     bench = Bench(tmp_path)
     assert bench.accuracy["mean_error"] is None
     assert [bench.answer(number) for number in range(6)] == [True] * 6
+    assert not bench.answer(6, audit=False)
     assert bench.mark(0, answer=22)["data"] == {"task": "t", "output": 20, "answer": 22, "is_right": True, "by": None}
     result = bench.mark(1, answer="30.5", by="Ana")
     assert result["data"] == {"task": "t", "output": 20, "answer": 30.5, "is_right": False, "by": "Ana"}

@@ -49,12 +49,18 @@ class Bench:
         return self.tasks["t"]
 
     def answer(
-        self, number: int | str, scores: dict[str, float] | None = None, *, reply_topic: str = "r", value: Any = None
+        self,
+        number: int | str,
+        scores: dict[str, float] | None = None,
+        *,
+        reply_topic: str = "r",
+        value: Any = None,
+        audit: bool = True,
     ) -> bool:
         """An answer as the dispatcher gives it; whether the caller is asked to check it."""
         request = Request(
             task_name="t", reply_topic=reply_topic, correlation=None, id=number, key=b"", may_be_duplicate=True,
-            is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-"),
+            is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-", audit=audit),
         )  # fmt: skip
         self.learning.first(request, is_large_refused=False)
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
@@ -254,6 +260,15 @@ def test_a_share_of_the_answers_is_audited() -> None:
     bench = Bench(text=ON + TASK + "audit_rate = 0.2\n")
     asked = sum(bench.answer(number) for number in range(1000))
     assert 140 <= asked <= 260
+
+
+def test_a_request_that_asks_for_no_audit_gets_none() -> None:
+    bench = Bench(text=ON + TASK + "audit_rate = 1\n")
+    assert [bench.answer(1, audit=False), bench.answer(2)] == [False, True]
+    assert bench.mark(1, "a")["is_right"]
+    bench.mark(2, "a")
+    bench.settle()
+    assert (bench.feedback.facts()["t"].asked, bench.feedback.facts()["t"].audits) == (1, 1)
 
 
 def test_nothing_is_given_before_audits_prove_the_promise() -> None:

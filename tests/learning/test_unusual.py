@@ -20,9 +20,9 @@ class Bench(LearningBench):
     def __init__(self, folder: Path, text: str = TASK) -> None:
         super().__init__(folder, text)
 
-    def answer(self, number: int, rarity: float) -> bool:
+    def answer(self, number: int, rarity: float, *, audit: bool = True) -> bool:
         """Whether the caller is asked to check it."""
-        request = self.request(number)
+        request = self.request(number, audit=audit)
         with pytest.raises(Exception, match="has no model for task t"):
             self.learning.first(request, is_large_refused=False)
         request.answerer = "student-watch"
@@ -38,6 +38,7 @@ class Bench(LearningBench):
 def test_an_unusual_reading_is_asked_about(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     assert [bench.answer(1, 0.0005), bench.answer(2, 0.4)] == [True, False]
+    assert not bench.answer(3, 0.0005, audit=False)
     off = Bench(tmp_path / "off", TASK.replace("enabled = true\nkeep_inputs = true", "enabled = false"))
     assert not off.answer(1, 0.0005)
     assert off.kept() == []

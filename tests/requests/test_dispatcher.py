@@ -121,6 +121,7 @@ def test_a_full_reply_has_the_input_as_the_task_got_it() -> None:
     desk.ask({"input": "x", "priority": 12}, task="t")
     assert [reply["input"] for reply in desk.replies[:-1]] == [[7, "x"], [7, "x"], {"hz": 50}, "x", [7, "x"]]
     assert "input" not in desk.replies[-1]  # it could not be read
+    assert [reply.get("topic") for reply in desk.replies] == [None, None, "plant/7/x", None, None, None]
 
 
 def test_only_audits_have_the_input_if_the_task_says_so() -> None:

@@ -13,11 +13,9 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message, Publication
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel, Row
-from edge_agent.web.answers import Mark
-from edge_agent.web.guard import Door
+from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
-from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from tests.web.pages import HOST, LOOPBACK, WRITE, Browser
@@ -31,6 +29,8 @@ TASKS: dict[str, Any] = {
     "label": {"kind": "classify", "labels": LABELS, "publish": "plant/{1}/label", "reply": "output"},
 }
 ACCURACY: dict[str, Any] = {name: {"asked": 0, "audits": 0} for name in ("triage", "hours", "label")}
+# Of the journal; a test that writes it puts its own here.
+FOLDER = Path("/nowhere")
 INPUT = {"vibration_mm_s": 7.9}
 
 
@@ -38,7 +38,7 @@ class FakeLive(Live):
     """Without a broker: what is published is kept, with a number for each."""
 
     def __init__(self) -> None:
-        super().__init__(MqttConfig(), "hall1", Journal(Path("/nowhere")))
+        super().__init__(MqttConfig(), "hall1", Journal(FOLDER))
         self.is_up = True
         self.published: list[Publication] = []
         self.on_publish: Callable[[Publication], object] = lambda _: None
@@ -58,10 +58,7 @@ class Bench:
 
     def __init__(self, tasks: Mapping[str, Any] = TASKS) -> None:
         self.live = FakeLive()
-        self.kept: list[Mark] = []
-        self.routes = add_parts(self.live, self.kept.append)
-        sessions = Sessions(None, is_public=False, is_secure=False)
-        self.app = application(self.live, Door(listens_on=LOOPBACK), sessions, self.routes)
+        self.app = application(self.live, Endpoint(listens_on=LOOPBACK), Sessions(None))
         self.browser = Browser(self.app)
         self.passed_s = 0.0
         self.board("press-04", tasks=tasks)
@@ -114,6 +111,8 @@ class Bench:
             **fields,
         }
         retained = document.pop("is_retained", False)
+        if "reading_topic" in document:
+            document["topic"] = document.pop("reading_topic")
         self.hear(topic or f"edgeai/v1/hall1/press-04/infer/{task}/response", document, is_retained=retained)
         self.tick()
         return str(self.rows()[0]["key"])
@@ -128,7 +127,7 @@ class Bench:
     def checks(self, **query: Any) -> Any:
         return self.browser.get("/api/v1/checks", params=query).json()
 
-    def judge(self, key: str, **said: Any) -> httpx.Response:
+    def mark(self, key: str, **said: Any) -> httpx.Response:
         return self.browser.post("/api/v1/feedback", {"key": key, **said})
 
     def undo(self, mark: str) -> httpx.Response:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message
 from edge_agent.tools.watch.site import Site
-from edge_agent.web.guard import Door
+from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
@@ -62,15 +62,15 @@ class Browser:
 
 class Page:
     def __init__(
-        self, users: Users | None = None, *, is_public: bool = False, folder: Path | None = None, **door: Any
+        self, users: Users | None = None, *, is_public: bool = False, folder: Path | None = None, **endpoint: Any
     ) -> None:
         """folder: where the journal is kept; without it, there is none on the disk."""
         self.now = 1000.0
         self.live = Live(MqttConfig(), "hall1", Journal(folder or Path("/nowhere")))
         self.site = Site("edgeai/v1", "hall1")
-        self.door = Door(**{"listens_on": LOOPBACK, **door})
-        self.sessions = Sessions(users, is_public=is_public, is_secure=self.door.is_secure, clock=lambda: self.now)
-        self.app = application(self.live, self.door, self.sessions)
+        self.endpoint = Endpoint(**{"listens_on": LOOPBACK, **endpoint})
+        self.sessions = Sessions(users, is_public=is_public, is_secure=self.endpoint.is_secure, clock=lambda: self.now)
+        self.app = application(self.live, self.endpoint, self.sessions)
         self.client = Browser(self.app)
 
     def hear(self, *messages: Message) -> None:
@@ -81,6 +81,7 @@ class Page:
 
     def update(self) -> None:
         self.live.take_rows(self.site.rows(time.monotonic()), time.time())
+        self.live.answers.tick(time.monotonic())
 
     def changes(self, after: int | None = None) -> Any:
         return self.client.get("/api/v1/changes", params={} if after is None else {"after": after}).json()

@@ -1,6 +1,8 @@
 """Answers on the page, the audits among them, and what people say of them."""
 
 import json
+import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,26 +10,33 @@ import pytest
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.web import answers
+from edge_agent.web.check_file import CheckFile
+from tests.web import answering
 from tests.web.answering import INPUT, LABELS, TASKS, Bench
 
 FEEDBACK = "edgeai/v1/hall1/press-04/infer/triage/feedback"
 RESPONSE = "edgeai/v1/hall1/press-04/infer/triage/response"
 
 
-def test_an_answer_is_shown_with_its_score_and_can_be_judged() -> None:
+@pytest.fixture(autouse=True)
+def _journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "FOLDER", tmp_path)
+
+
+def test_an_answer_is_shown_with_its_score_and_can_be_marked() -> None:
     bench = Bench()
-    bench.reply(number="reading-17", machine="M7")
+    bench.reply(number="reading-17", machine="M7", reading_topic="plant/M7/x")
     (row,) = bench.rows()
-    assert (row["device"], row["task"], row["kind"], row["id"], row["machine"]) == (
-        "press-04", "triage", "classify", "reading-17", "M7",
-    )  # fmt: skip
+    assert [row[name] for name in ("device", "task", "kind", "id", "machine", "topic")] == [
+        "press-04", "triage", "classify", "reading-17", "M7", "plant/M7/x",
+    ]  # fmt: skip
     assert (row["output"], row["score"], row["labels"]) == ("bearing fault", 0.97, LABELS)
     assert (row["is_open_audit"], row["can_mark"], row["mark"]) == (False, True, None)
 
 
-def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kept_the_judgement() -> None:
+def test_no_route_reveals_the_answer_of_an_open_audit_until_the_board_has_kept_the_mark() -> None:
     bench = Bench()
-    key = bench.audit(degraded=["unsure-because-bearing"])
+    key = bench.audit(degraded=["unsure-because-bearing"], reading_topic="plant/M7/x")
 
     def all_text() -> str:
         paths = ("checks", "answers", "changes", "tasks")
@@ -38,10 +47,11 @@ def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kep
     assert "0.97" not in all_text()
     (check,) = bench.checks()["checks"]
     assert (check["key"], check["input"], check["labels"], check["unusual"]) == (key, INPUT, LABELS, None)
+    assert check["topic"] == "plant/M7/x"
     (row,) = bench.rows()
     assert (row["output"], row["score"], row["is_open_audit"], row["can_mark"]) == (None, None, True, False)
 
-    waiting = bench.judge(key, answer="imbalance", by="Ana")
+    waiting = bench.mark(key, answer="imbalance", by="Ana")
     assert waiting.status_code == 202
     assert "bearing" not in waiting.text + all_text()
     bench.tick(answers.UNDO_S)
@@ -51,12 +61,15 @@ def test_an_open_audit_gives_its_answer_away_on_no_route_until_the_board_has_kep
     assert mark["state"] == "kept"
     assert (mark["output"], mark["score"], mark["is_right"]) == ("bearing fault", 0.97, False)
     assert bench.rows()[0]["output"] == "bearing fault"
-    assert [mark.by for mark in bench.kept] == ["Ana"]
+    (entry,) = bench.live.journal.recent(0.0)
+    assert (entry.what, entry.device, entry.name, entry.text, entry.by) == (
+        "feedback", "press-04", "triage", "imbalance", "Ana",
+    )  # fmt: skip
 
 
-def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> None:
+def test_a_mark_is_sent_after_ten_seconds_to_the_board_that_answered() -> None:
     bench = Bench()
-    mark = bench.judge(bench.audit(), answer="imbalance", by="Ana").json()
+    mark = bench.mark(bench.audit(), answer="imbalance", by="Ana").json()
     assert mark["sends_at"] == mark["at"] + 10
     bench.tick(answers.UNDO_S - 1)
     assert bench.sent == []
@@ -64,10 +77,10 @@ def test_a_judgement_is_sent_after_ten_seconds_to_the_board_that_answered() -> N
     assert bench.sent == [(FEEDBACK, {"id": 1, "answer": "imbalance", "reply_to": RESPONSE, "by": "Ana"})]
 
 
-def test_an_audit_whose_judgement_is_undone_is_open_and_blind_again() -> None:
+def test_an_audit_whose_mark_is_undone_is_open_and_blind_again() -> None:
     bench = Bench()
     key = bench.audit()
-    mark = bench.judge(key, answer="imbalance").json()
+    mark = bench.mark(key, answer="imbalance").json()
     assert bench.checks()["open"] == 0
     undone = bench.undo(mark["mark"])
     assert (undone.status_code, undone.json()["state"], undone.json()["output"]) == (200, "undone", None)
@@ -78,15 +91,15 @@ def test_an_audit_whose_judgement_is_undone_is_open_and_blind_again() -> None:
 
 def test_what_was_sent_cannot_be_undone() -> None:
     bench = Bench()
-    mark = bench.judge(bench.audit(), answer="imbalance").json()
+    mark = bench.mark(bench.audit(), answer="imbalance").json()
     bench.tick(answers.UNDO_S)
     assert bench.undo(mark["mark"]).status_code == 409
     assert bench.undo("nosuch").status_code == 404
 
 
-def test_without_a_broker_a_judgement_waits_and_can_still_be_undone() -> None:
+def test_without_a_broker_a_mark_waits_and_can_still_be_undone() -> None:
     bench = Bench()
-    mark = bench.judge(bench.audit(), answer="imbalance").json()
+    mark = bench.mark(bench.audit(), answer="imbalance").json()
     bench.live.is_up = False
     bench.tick(60)
     assert bench.sent == []
@@ -95,7 +108,7 @@ def test_without_a_broker_a_judgement_waits_and_can_still_be_undone() -> None:
 
 def test_a_stop_sends_what_waits() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     for part in bench.live._parts:
         part.stop()
     assert len(bench.sent) == 1
@@ -104,8 +117,8 @@ def test_a_stop_sends_what_waits() -> None:
 def test_a_second_person_hears_who_was_first() -> None:
     bench = Bench()
     key = bench.audit()
-    bench.judge(key, answer="imbalance", by="Ana")
-    second = bench.judge(key, answer="normal", by="Ben")
+    bench.mark(key, answer="imbalance", by="Ana")
+    second = bench.mark(key, answer="normal", by="Ben")
     assert second.status_code == 409
     assert second.json()["error"] == {"code": "already_answered", "message": "Ana has already answered this"}
 
@@ -113,7 +126,7 @@ def test_a_second_person_hears_who_was_first() -> None:
 @pytest.mark.parametrize("correlation", [None, "mark"])
 def test_a_result_is_joined_by_its_correlation_or_its_id(correlation: str | None) -> None:
     bench = Bench()
-    bench.judge(bench.audit(number="x"), answer="imbalance")
+    bench.mark(bench.audit(number="x"), answer="imbalance")
     bench.tick(answers.UNDO_S)
     sent = bench.live.published[0].correlation
     bench.result(id="y", correlation=None)
@@ -125,12 +138,12 @@ def test_a_result_is_joined_by_its_correlation_or_its_id(correlation: str | None
 def test_no_result_within_five_seconds_is_said_and_the_audit_is_asked_again() -> None:
     bench = Bench()
     key = bench.audit()
-    bench.judge(key, answer="imbalance")
+    bench.mark(key, answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.tick(5.5)
     (mark,) = bench.marks()
     assert mark["state"] == "unanswered"
-    assert mark["error"] == "no result within 5 s: may the account `web` write there?"
+    assert mark["error"] == "no result within 5 s: may the account `web` write feedback?"
     assert (mark["output"], mark["score"]) == (None, None)
     assert [check["key"] for check in bench.checks()["checks"]] == [key]
     # A result that is late counts.
@@ -141,7 +154,7 @@ def test_no_result_within_five_seconds_is_said_and_the_audit_is_asked_again() ->
 @pytest.mark.parametrize("why", ["the board is offline", "the connection to the broker was lost"])
 def test_no_result_of_a_board_that_is_offline_or_without_a_broker_names_that_cause(why: str) -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.live.is_up = "board" in why
     bench.board("press-04", BoardLevel.OFFLINE)
@@ -151,7 +164,7 @@ def test_no_result_of_a_board_that_is_offline_or_without_a_broker_names_that_cau
 
 def test_a_board_that_no_longer_has_the_answer_closes_the_audit() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.result(status="failed", data=None, error={"code": "not_found", "message": "no answer with this id is kept"})
     (mark,) = bench.marks()
@@ -162,7 +175,7 @@ def test_a_board_that_no_longer_has_the_answer_closes_the_audit() -> None:
 
 def test_another_refusal_leaves_the_audit_open_and_blind() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.result(status="failed", data=None, error={"code": "bad_field", "message": "answer: should be …"})
     (mark,) = bench.marks()
@@ -172,12 +185,12 @@ def test_another_refusal_leaves_the_audit_open_and_blind() -> None:
 
 def test_a_broker_that_forbids_it_is_named_at_once() -> None:
     bench = Bench()
-    bench.judge(bench.audit(), answer="imbalance")
+    bench.mark(bench.audit(), answer="imbalance")
     bench.tick(answers.UNDO_S)
     bench.refuse(1, PublishResult.FORBIDDEN)
     (mark,) = bench.marks()
     assert mark["state"] == "refused"
-    assert mark["error"] == "the broker refuses it: the account `web` may not write there"
+    assert mark["error"] == "the broker refuses it: the account `web` may not write feedback"
 
 
 def test_feedback_of_somebody_else_closes_an_open_audit() -> None:
@@ -185,7 +198,7 @@ def test_feedback_of_somebody_else_closes_an_open_audit() -> None:
     key = bench.audit()
     bench.result()
     assert bench.checks()["open"] == 0
-    assert bench.judge(key, answer="normal").json()["error"]["message"] == "somebody else has already answered this"
+    assert bench.mark(key, answer="normal").json()["error"]["message"] == "somebody else has already answered this"
     assert bench.rows()[0]["output"] == "bearing fault"
 
 
@@ -201,15 +214,15 @@ def test_audits_without_their_input_are_not_offered_and_the_page_says_what_is_mi
 @pytest.mark.parametrize(
     ("tasks", "words"),
     [
-        ({}, "no board has said yet which tasks it has"),
-        ({"remark": TASKS["remark"]}, "no task asks to be checked"),
-        (TASKS, "no answer heard since this page started. May the account `web` read there?"),
+        ({}, "no board has named its tasks yet"),
+        ({"remark": TASKS["remark"]}, "no task asks for feedback"),
+        (TASKS, "no answer has arrived since this page was started"),
     ],
 )
 def test_an_empty_list_says_why(tasks: dict[str, Any], words: str) -> None:
     bench = Bench(tasks)
     assert words in bench.checks()["reason"]
-    assert "no answer heard" in bench.browser.get("/api/v1/answers").json()["reason"]
+    assert "no answer has arrived" in bench.browser.get("/api/v1/answers").json()["reason"]
 
 
 def test_a_list_that_is_worked_off_needs_no_reason() -> None:
@@ -218,7 +231,42 @@ def test_a_list_that_is_worked_off_needs_no_reason() -> None:
     assert bench.checks()["reason"] is None
 
 
-def test_a_retained_answer_is_not_offered_because_somebody_may_have_judged_it() -> None:
+def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
+    before, file = Bench(), tmp_path / "checks.json"
+    keys = [before.audit(number=number, reading_topic="plant/x") for number in (1, 2, 3)]
+    before.mark(keys[0], answer="imbalance")
+    before.tick(answers.UNDO_S)
+    before.result()
+    before.mark(keys[1], answer="imbalance")
+    before.tick(answers.UNDO_S)  # no result yet
+    CheckFile(file).save(before.live.answers.kept_checks)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    after = Bench()
+    after.live.answers.restore_checks(CheckFile(file).read())
+    after.tick()
+    assert [check["key"] for check in after.checks()["checks"]] == keys[1:]
+    assert "bearing" not in json.dumps(after.checks()["checks"]).replace(json.dumps(LABELS), "")
+    after.reply(number=4)
+    after.audit(number=3, reading_topic="plant/x")
+    assert [row["id"] for row in after.rows()] == [4]  # the audit is known already
+    assert after.mark(keys[2], answer="imbalance").status_code == 202
+    after.tick(answers.UNDO_S)
+    assert [topic for topic, _ in after.sent] == [FEEDBACK]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"checks": [{"key": "a"}]}', "[" * 100_000])
+def test_checks_that_cannot_be_read_are_lost_and_said(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "checks.json"
+    file.write_text(text, "utf-8")
+    assert CheckFile(file).read() == []
+    assert "are lost" in caplog.text
+
+
+def test_a_retained_answer_is_not_offered_because_somebody_may_have_checked_it() -> None:
     bench = Bench()
     bench.audit(is_retained=True)
     assert bench.checks()["open"] == 0
@@ -230,9 +278,10 @@ def test_an_estimate_takes_a_number() -> None:
     key = bench.audit("hours", output=41.5, scores=None)
     (check,) = bench.checks()["checks"]
     assert (check["labels"], check["unit"]) == (None, "h")
-    for faulty in ("41", True, None):
-        assert bench.judge(key, answer=faulty).status_code == 400
-    assert bench.judge(key, answer=40).status_code == 202
+    faulty_answers: list[Any] = ["41", True, None, 10**400, [41], {}]
+    for faulty in faulty_answers:
+        assert bench.mark(key, answer=faulty).status_code == 400
+    assert bench.mark(key, answer=40).status_code == 202
 
 
 def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
@@ -243,24 +292,24 @@ def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
     assert check["unusual"] == {"rarity": 0.0004, "because": [{"field": "vibration_mm_s"}]}
     assert bench.rows()[0]["output"] == output
     for faulty in (" ", 3, "x" * 65):
-        assert bench.judge(key, answer=faulty).status_code == 400
-    assert bench.judge(key, answer="belt slips").status_code == 202
+        assert bench.mark(key, answer=faulty).status_code == 400
+    assert bench.mark(key, answer="belt slips").status_code == 202
 
 
 @pytest.mark.parametrize("said", [{}, {"answer": "nosuch"}, {"correct": True}, {"correct": 1}, {"answer": 3}])
 def test_a_blind_audit_takes_only_one_of_its_labels(said: dict[str, Any]) -> None:
     bench = Bench()
-    assert bench.judge(bench.audit(), **said).status_code == 400
+    assert bench.mark(bench.audit(), **said).status_code == 400
 
 
 def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> None:
     bench = Bench()
     key = bench.reply()
-    bench.judge(key, correct=True)
+    bench.mark(key, correct=True)
     bench.tick(answers.UNDO_S)
-    assert bench.judge(key, answer="normal").status_code == 409
+    assert bench.mark(key, answer="normal").status_code == 409
     bench.result()
-    assert bench.judge(key, answer="normal").status_code == 202
+    assert bench.mark(key, answer="normal").status_code == 202
     bench.tick(answers.UNDO_S)
     assert [feedback for _, feedback in bench.sent] == [
         {"id": 1, "correct": True, "reply_to": RESPONSE},
@@ -283,7 +332,7 @@ def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> No
 )
 def test_the_reply_topic_is_told_as_the_board_knows_it(topic: str, more: dict[str, Any], reply_to: str) -> None:
     bench = Bench()
-    bench.judge(bench.audit(topic=topic, **more), answer="normal")
+    bench.mark(bench.audit(topic=topic, **more), answer="normal")
     bench.tick(answers.UNDO_S)
     ((sent_to, feedback),) = bench.sent
     assert (sent_to, feedback["reply_to"]) == (FEEDBACK, reply_to)
@@ -301,18 +350,38 @@ def test_an_answer_on_a_topic_of_the_plant_is_known_by_what_info_says() -> None:
     assert (bench.rows()[0]["device"], bench.rows()[0]["task"]) == (None, "label")
 
 
+def test_what_a_board_names_makes_the_page_join_no_shared_subscription() -> None:
+    """It would take a pool's requests away from its boards; a malformed one would end the connection."""
+    bench = Bench()
+    before = set(bench.live.answers.filters)
+    patterns = ("$share/presses/edgeai/v1/hall1/pool/presses/infer/{1}/request", "$share/x", "$SYS/{1}")
+    tasks = {f"t{number}": {**TASKS["label"], "publish": pattern} for number, pattern in enumerate(patterns)}
+    bench.board("press-05", tasks=tasks)
+    assert set(bench.live.answers.filters) == before
+
+
 def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:
     bench = Bench()
     key = bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
     bench.hear("plant/pump-1/label", b"bearing fault")
     assert [row["output"] for row in bench.rows()] == [None, None]
-    bench.judge(key, answer="normal")
+    bench.mark(key, answer="normal")
     bench.tick(answers.UNDO_S)
     bench.result("label")
     assert [row["output"] for row in bench.rows()] == ["bearing fault", "bearing fault"]
 
 
-def test_the_same_question_twice_is_one_check_and_another_with_its_id_replaces_it() -> None:
+def test_a_retained_output_that_comes_again_is_hidden_while_an_audit_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_SAME_TIME_S", 0.0)  # the audit was asked long ago
+    bench = Bench()
+    bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
+    bench.hear("plant/pump-1/label", b"bearing fault", is_retained=True)
+    assert bench.rows()[0]["output"] is None
+    bench.hear("plant/pump-1/label", b"normal")
+    assert bench.rows()[0]["output"] == "normal"
+
+
+def test_the_same_check_twice_is_one_and_another_with_its_id_replaces_it() -> None:
     bench = Bench()
     bench.audit()
     bench.audit()
@@ -341,15 +410,36 @@ def test_only_the_newest_answers_are_kept_and_audits_apart_from_them(monkeypatch
     monkeypatch.setattr(answers, "MAX_ANSWERS", 10)
     bench = Bench()
     key = bench.reply(number="old")
-    bench.audit(number="question")
+    bench.audit(number="check")
     for number in range(20):
         bench.reply(number=number)
-    assert bench.judge(key, correct=True).status_code == 404
+    assert bench.mark(key, correct=True).status_code == 404
     assert bench.checks()["open"] == 1
-    monkeypatch.setattr(answers, "MAX_QUESTIONS", 3)
+    monkeypatch.setattr(answers, "MAX_OPEN_CHECKS", 12)
     for number in range(5):
         bench.audit(number=f"q{number}")
     assert [check["id"] for check in bench.checks()["checks"]] == ["q2", "q3", "q4"]
+
+
+def test_the_audits_of_one_board_push_out_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_OPEN_CHECK_BYTES", 40_000)
+    bench = Bench()
+    bench.board("press-05")
+    bench.audit(number="calm")
+    for number in range(answers.MAX_OPEN_CHECKS + 10):
+        reply = {"id": number, "task": "triage", "device": "press-05", "status": "ok", "please_check": True}
+        bench.hear(RESPONSE.replace("press-04", "press-05"), {**reply, "input": INPUT, "output": "normal"})
+    assert [check["id"] for check in bench.checks(device="press-04")["checks"]] == ["calm"]
+    assert 50 < bench.checks()["open"] < 100
+
+
+def test_tasks_that_no_board_names_or_too_many_of_one_leave_no_trace() -> None:
+    bench = Bench()
+    bench.board("press-05", tasks={f"task-{number}": TASKS["triage"] for number in range(1000)})
+    assert len(bench.browser.get("/api/v1/tasks").json()["targets"][1]["tasks"]) == 64
+    bench.reply("forged", please_check=True)
+    bench.reply(please_check=True)
+    assert bench.checks()["reason"].endswith("for triage")
 
 
 def test_the_bytes_of_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +458,7 @@ def test_what_a_board_writes_arrives_escaped_and_its_labels_still_fit() -> None:
     key = bench.audit(input={"\x1b[31m": "\u202e"})
     (check,) = bench.checks()["checks"]
     assert (check["input"], check["labels"]) == ({"\\x1b[31m": "\\u202e"}, ["a\\u202eb", "c"])
-    bench.judge(key, answer="a\\u202eb")
+    bench.mark(key, answer="a\\u202eb")
     bench.tick(answers.UNDO_S)
     assert bench.sent[0][1]["answer"] == "a\u202eb"
 
@@ -405,6 +495,16 @@ def test_tasks_come_with_their_last_input() -> None:
     assert targets["pool/presses"]["level"] == "ok"
 
 
+def test_more_or_longer_labels_than_a_task_may_have_are_left_out() -> None:
+    bench = Bench({"triage": {**TASKS["triage"], "labels": ["normal", "x" * 1000, 7, *map(str, range(1000))]}})
+    bench.audit()
+    (check,) = bench.checks()["checks"]
+    (target,) = bench.browser.get("/api/v1/tasks").json()["targets"]
+    for labels in (check["labels"], bench.rows()[0]["labels"], target["tasks"][0]["labels"]):
+        assert labels[:2] == ["normal", "0"]
+        assert len(labels) <= 200
+
+
 def test_needs_say_what_each_promise_takes() -> None:
     bench = Bench()
     needs = bench.checks(task="triage")["needs"]
@@ -417,5 +517,5 @@ def test_needs_say_what_each_promise_takes() -> None:
 def test_each_board_says_how_many_checks_are_open() -> None:
     bench = Bench()
     bench.audit()
-    assert bench.live.open_checks("press-04") == 1
-    assert bench.live.open_checks("press-05") == 0
+    assert bench.live.answers.open_checks("press-04") == 1
+    assert bench.live.answers.open_checks("press-05") == 0

@@ -14,10 +14,9 @@ from starlette.types import ASGIApp
 from edge_agent.core.config import MqttConfig
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.web import answers
-from edge_agent.web.guard import Door
+from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
-from edge_agent.web.routes import add_parts
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from tests.helpers.client import Client
@@ -59,11 +58,9 @@ def page(folder: Path, client: Client, port: int, protocol: str, device: str) ->
     """The page of the site, once it shows the board and hears its answers on the plant's topics."""
     mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
     live = Live(mqtt, "test", Journal(folder))
-    routes = add_parts(live)
-    sessions = Sessions(None, is_public=False, is_secure=False)
+    app = application(live, Endpoint(listens_on=LOOPBACK), Sessions(None))
     live.start()
     try:
-        app = application(live, Door(listens_on=LOOPBACK), sessions, routes)
 
         def hears() -> Any:
             client.publish("plant/probe/quality", "good")
@@ -100,7 +97,7 @@ def first_check(browser: Browser, task: str) -> Any:
     return found()[0]
 
 
-def judge_and_wait(browser: Browser, key: str, **said: Any) -> Any:
+def mark_and_wait(browser: Browser, key: str, **said: Any) -> Any:
     """The mark, once the board has it."""
     mark = browser.post("/api/v1/feedback", {"key": key, **said}).json()
 
@@ -108,7 +105,7 @@ def judge_and_wait(browser: Browser, key: str, **said: Any) -> Any:
         return browser.get("/api/v1/checks").json()["marks"][0]
 
     assert now()["mark"] == mark["mark"]
-    wait_until(lambda: now()["state"] not in ("waiting", "sent"), "the board has the judgement")
+    wait_until(lambda: now()["state"] not in ("waiting", "sent"), "the board has the mark")
     return now()
 
 
@@ -116,33 +113,38 @@ def test_what_a_person_says_of_an_audit_reaches_the_board(site: Site, browser: B
     site.ask("audited", {"input": "good", "id": 7})
     check = first_check(browser, "audited")
     assert (check["id"], check["input"], check["labels"]) == (7, "good", ["good", "bad"])
-    mark = judge_and_wait(browser, check["key"], answer="bad", by="Ana")
+    mark = mark_and_wait(browser, check["key"], answer="bad", by="Ana")
     assert (mark["state"], mark["output"], mark["is_right"]) == ("kept", "good", False)
     exported = site.command("feedback-export", {"task": "audited"})["data"]["answers"][-1]
     assert (exported["label"], exported["by"], exported["is_audit"]) == ("bad", "Ana", True)
 
 
-def test_an_audit_of_a_bare_answer_is_judged_by_its_question(site: Site, browser: Browser) -> None:
+def test_an_audit_of_a_bare_output_is_answered_on_its_check(site: Site, browser: Browser) -> None:
     query = {"task": "bare", "after": browser.get("/api/v1/answers").json()["cursor"]}
     site.client.publish("plant/m7/text", "bad")
     check = first_check(browser, "bare")
-    wait_until(lambda: len(browser.get("/api/v1/answers", params=query).json()["rows"]) >= 2, "question and output")
+    wait_until(lambda: len(browser.get("/api/v1/answers", params=query).json()["rows"]) >= 2, "check and output")
     rows = browser.get("/api/v1/answers", params=query).json()["rows"]
     assert {row["output"] for row in rows} == {None}
-    mark = judge_and_wait(browser, check["key"], answer="bad")
+    mark = mark_and_wait(browser, check["key"], answer="bad")
     assert (mark["state"], mark["is_right"]) == ("kept", True)
     rows = browser.get("/api/v1/answers", params=query).json()["rows"]
     assert [row["output"] for row in rows].count("bad") == 2
 
 
-def test_a_stop_sends_what_could_still_be_undone(site: Site, device: str, tmp_path: Path) -> None:
+def test_a_stop_sends_what_could_still_be_undone_and_keeps_what_is_open(
+    site: Site, device: str, tmp_path: Path
+) -> None:
     with page(tmp_path, site.client, site.port, site.protocol, device) as app:
         site.ask("audited", {"input": "good", "id": 9})
+        site.ask("audited", {"input": "good", "id": 10})
         browser = Browser(app)
         key = first_check(browser, "audited")["key"]
         assert browser.post("/api/v1/feedback", {"key": key, "answer": "bad"}).json()["state"] == "waiting"
     result = site.client.wait_for(f"{site.base}/infer/audited/feedback/result", lambda result: result["id"] == 9)
     assert result.json["data"]["answer"] == "bad"
+    with page(tmp_path, site.client, site.port, site.protocol, device) as app:
+        assert first_check(Browser(app), "audited")["id"] == 10
 
 
 def test_feedback_of_another_client_closes_the_audit(site: Site, browser: Browser) -> None:
@@ -217,6 +219,6 @@ def test_a_broker_that_lets_the_page_only_read_is_named(tmp_path: Path, monkeypa
                 "input": "x",
             }
             client.publish(f"{base}/infer/t/response", json.dumps(reply))
-            mark = judge_and_wait(browser, first_check(browser, "t")["key"], answer="a")
+            mark = mark_and_wait(browser, first_check(browser, "t")["key"], answer="a")
     assert mark["state"] == "refused"
-    assert mark["error"] == "the broker refuses it: the account `web` may not write there"
+    assert mark["error"] == "the broker refuses it: the account `web` may not write feedback"

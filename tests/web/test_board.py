@@ -31,8 +31,7 @@ def board(page: Page) -> Any:
 
 
 def test_a_board_comes_with_its_row_its_documents_and_its_tasks() -> None:
-    page = page_of(accuracy={"triage": {"audits": 3, "asked": 4}})
-    page.live.promise = lambda device, task: {"more": 56, "of": f"{device} {task}"}
+    page = page_of(accuracy={"triage": {"audits": 3, "asked": 3, "accuracy": 1.0}})
     details = board(page)
     assert details["board"]["model"] == "pump-demo Q8_0"
     assert details["document"]["health"]["queue"]["depth"] == 2
@@ -41,8 +40,8 @@ def test_a_board_comes_with_its_row_its_documents_and_its_tasks() -> None:
     assert task["labels"] == ["ok", "<script>"]
     assert task["audit_rate"] == 0.05
     assert task["min_accuracy"] is None
-    assert task["accuracy"] == {"audits": 3, "asked": 4}
-    assert task["promise"] == {"more": 56, "of": "press-04 triage"}
+    assert task["accuracy"] == {"audits": 3, "asked": 3, "accuracy": 1.0}
+    assert (task["promise"]["target"], task["promise"]["more"]) == (0.9, 26)
 
 
 def test_signals_show_each_value_with_its_age_and_what_a_machine_lacks() -> None:

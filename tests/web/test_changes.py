@@ -27,7 +27,7 @@ def test_the_figures_of_a_pool_are_those_of_its_boards_together() -> None:
     for device, places in (("b", 4), ("c", 2)):
         pool = {"name": "presses", "places": places, "per_minute": None if device == "b" else 30}
         page.hear(*of_board(device, pool=pool))  # type: ignore[arg-type]
-    assert page.changes()["pools"] == [{"name": "presses", "boards": 2, "places": 6, "per_minute": 30, "waiting": None}]
+    assert page.changes()["pools"] == [{"name": "presses", "boards": 2, "places": 6, "per_minute": 30}]
 
 
 def test_more_boards_than_the_page_shows_leave_no_trace() -> None:

@@ -74,7 +74,7 @@ def test_boards_of_a_real_broker_are_shown_and_a_lost_broker_is_said(tmp_path: P
     port = free_port()
     with web(tmp_path, port) as page:
         wait_until(lambda: page.changes()["broker"]["since"] is not None, "the page misses the broker")
-        assert "no connection" in page.changes()["broker"]["trouble"]
+        assert "refused" in page.changes()["broker"]["trouble"]
         with Mosquitto(tmp_path, port), closing(Client(port, "5")) as client:
             client.publish(f"{BASE}/press-04/state", boards.state(), retain=True)
             client.publish(f"{BASE}/press-04/health", boards.health(at=time.time()), retain=True)
@@ -109,6 +109,17 @@ def test_a_connection_that_brings_no_request_is_closed(tmp_path: Path) -> None:
             for connection in (silent, slow):
                 connection.settimeout(30)
                 assert connection.recv(1) == b""
+
+
+def test_a_request_with_two_lengths_is_refused_and_nothing_after_it_is_read(tmp_path: Path) -> None:
+    lengths = b"Host: localhost\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"
+    after = b"0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with web(tmp_path, free_port()) as page, socket.create_connection(("127.0.0.1", page.port)) as connection:
+        connection.sendall(b"GET /api/v1/session HTTP/1.1\r\n" + lengths + after)
+        connection.settimeout(30)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_what_is_no_http_is_neither_answered_nor_logged(tmp_path: Path) -> None:
@@ -209,6 +220,7 @@ def test_a_proxy_needs_users_even_on_this_machine(refused: Any) -> None:
         (("--listen", "127.0.0.1:99999"), "--listen: should be ADDRESS:PORT"),
         (("--listen", "hall1.example:8780"), "--listen: should be ADDRESS:PORT"),
         (("--listen", "127.0.0.1:"), "--listen: should be ADDRESS:PORT"),
+        (("--listen", "[::1]"), "--listen: should be ADDRESS:PORT"),
         (("--name", "hall1:80"), "--name: should be a host name"),
         (("--name", "https://hall1"), "--name: should be a host name"),
         (("--behind-proxy", "nginx"), "--behind-proxy: should be the proxy's IP address"),

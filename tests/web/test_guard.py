@@ -144,12 +144,14 @@ def test_behind_a_proxy_a_failed_login_counts_for_the_address_that_the_proxy_saw
     client = Browser(page.app, "10.0.0.7")
     body = {"user": "ana", "password": "wrong horse"}
 
-    def login(forwarded: str) -> int:
-        headers = {**WRITE, "Host": "hall1.example", "X-Forwarded-For": forwarded}
+    def login(*forwarded: str) -> int:
+        headers = [*WRITE.items(), ("Host", "hall1.example"), *(("X-Forwarded-For", line) for line in forwarded)]
         return client.post("/api/v1/login", body, headers=headers).status_code
 
     assert {login(f"192.0.2.{number}, 198.51.100.1") for number in range(10)} == {401}
     assert login("192.0.2.99, 198.51.100.1") == 429
+    assert login("192.0.2.99", "198.51.100.1") == 429
+    assert login("198.51.100.1:40213") == 429
     assert login("198.51.100.2") == 401
 
 

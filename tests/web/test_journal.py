@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.tools.watch.site import Row, Site
 from edge_agent.web.journal import MAX_PER_MINUTE, Entry, Journal, as_csv
-from edge_agent.web.notes import Events, Notes
+from edge_agent.web.recorders import ChangeRecorder, EventRecorder
 from tests.helpers.processes import EdgeAgent
 from tests.tools.watch import boards
 from tests.web.pages import ORIGIN, Page, said
@@ -19,12 +19,12 @@ DAY_S = 86_400
 
 
 class Plant:
-    """A board and the notes that are taken of it."""
+    """A board and the recorder that are taken of it."""
 
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(folder)
-        self.notes = Notes(self.journal)
-        self.notes.restore()
+        self.recorder = ChangeRecorder(self.journal)
+        self.recorder.restore()
         self.site = Site("edgeai/v1", "hall1")
         self.wall = WALL
 
@@ -34,7 +34,7 @@ class Plant:
 
     def look(self, *, gets_retained: bool = True) -> None:
         self.wall += 1
-        self.notes.update(self.site.rows(time.monotonic()), self.wall, gets_retained=gets_retained)
+        self.recorder.update(self.site.rows(time.monotonic()), self.wall, gets_retained=gets_retained)
 
     @property
     def entries(self) -> list[tuple[str, str | None, str | None]]:
@@ -76,7 +76,7 @@ def test_an_alarm_is_an_entry_when_it_is_raised_and_when_it_ends(tmp_path: Path)
 def test_another_process_goes_on_from_what_the_journal_says(tmp_path: Path) -> None:
     online(tmp_path).say("alarm/overheating", alarm())
     later = online(tmp_path)
-    later.notes.on_connected()
+    later.recorder.on_connected()
     assert [name for what, name, _ in later.entries if what == "alarm-end"] == ["overheating"]
     assert [name for what, name, _ in later.entries if what == "level"] == ["critical", "ok"]
     before = later.entries
@@ -156,6 +156,13 @@ def test_days_and_bytes_are_bounded_and_the_oldest_goes_first(tmp_path: Path) ->
     assert 30_000 < size <= 50_000
 
 
+def test_bytes_are_bounded_also_within_a_minute(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, max_bytes=50_000, max_file_bytes=5_000)
+    for number in range(1000):
+        journal.add(Entry(at=WALL, what="event", device=f"b{number}", text="x" * 200))
+    assert 30_000 < sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) <= 50_000
+
+
 def test_a_board_that_says_something_all_the_time_leaves_room_for_others(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for _ in range(1000):
@@ -171,7 +178,7 @@ def test_a_line_that_a_power_failure_cut_is_skipped_and_followed_by_a_whole_one(
     journal = Journal(tmp_path)
     journal.add(Entry(at=WALL, what="level", device="a", name="1"))
     (file,) = tmp_path.glob("*.jsonl")
-    file.write_bytes(file.read_bytes() + b'{"at": 17')
+    file.write_bytes(file.read_bytes() + b'\n{"at": 17')
     journal.add(Entry(at=WALL, what="level", device="a", name="2"))
     assert [entry.name for entry in Journal(tmp_path).read(limit=10)] == ["2", "1"]
 
@@ -188,7 +195,7 @@ def test_a_full_disk_is_said_once_and_entries_stay_in_memory(tmp_path: Path, cap
 def test_history_on_a_terminal_reads_what_the_page_wrote(tmp_path: Path, edge_agent: EdgeAgent) -> None:
     journal = Journal(tmp_path)
     rows: dict[str, Row] = {row.device: row for row in online(tmp_path / "other").site.rows(time.monotonic())}
-    events = Events("edgeai/v1", "hall1", rows, journal)
+    events = EventRecorder("edgeai/v1", "hall1", rows, journal)
     events.receive(said("press-04/event/command", b'{"ts":"x","op":"drain","by":"ana"}'), WALL)
     journal.add(Entry(at=WALL + 1, what="level", device="press-04", name="draining"))
     done = edge_agent("history", tmp_path, "--since", "2026-11-24")
@@ -201,7 +208,7 @@ def test_history_on_a_terminal_reads_what_the_page_wrote(tmp_path: Path, edge_ag
 def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     rows: dict[str, Row] = {row.device: row for row in online(tmp_path).site.rows(time.monotonic())}
-    events = Events("edgeai/v1", "hall1", rows, journal)
+    events = EventRecorder("edgeai/v1", "hall1", rows, journal)
     payload = b'{"ts": "2026-11-28T09:52:30.148Z", "restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}'
     events.receive(said("press-04/event/worker-restarted", payload), WALL)
     events.receive(said("press-99/event/worker-restarted", payload), WALL)
@@ -211,8 +218,8 @@ def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> No
 
 
 def test_no_cell_of_the_csv_is_a_formula_and_control_characters_are_escaped() -> None:
-    text = as_csv([Entry(at=WALL, what="event", device="a", name="=1+1", text="\x1b[31m\nred", by="@ana")])
-    assert text.splitlines()[1] == "2026-11-25T12:00:00.000Z,,a,event,'=1+1,\\x1b[31m\\nred,,'@ana"
+    text = as_csv([Entry(at=WALL, what="event", device="a", name="=1+1", text="\x1b[31m\nred;=1; -2", by=" @ana")])
+    assert text.splitlines()[1] == "2026-11-25T12:00:00.000Z,,a,event,'=1+1,\\x1b[31m\\nred;'=1;' -2,,' @ana"
 
 
 @pytest.fixture

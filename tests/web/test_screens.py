@@ -111,16 +111,23 @@ def test_a_screen_is_accessible_and_fits(world: World, screen: str, width: int, 
 
 def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: Page) -> None:
     world.open(view, "check")
-    title = view.locator("#check-title")
-    first = title.inner_text()
+    shown = view.locator(".card .id")
+    first = shown.inner_text()
     view.wait_for_timeout(GUARD_MS)
     view.keyboard.press("3")
-    expect(title).not_to_have_text(first)
-    expect(title).to_be_focused()
+    expect(shown).not_to_have_text(first)
+    expect(view.locator("#check-title")).to_be_focused()
     mark = view.locator(".marks li").first
     expect(mark).to_contain_text(LABELS[2])
+    # Somebody else answers meanwhile; the key takes back only what was said here.
+    other = world.page.get("checks")["checks"][-1]["key"]
+    ben = Person(world.page.url)
+    others = ben.post("feedback", {"key": other, "answer": LABELS[1], "by": "Ben"}).json()["mark"]
+    expect(mark).to_contain_text("Ben")
     view.keyboard.press("u")
-    expect(title).to_have_text(first)
+    expect(shown).to_have_text(first)
+    assert ben.post("feedback/undo", {"mark": others}).status_code == 200
+    ben.close()
     view.wait_for_timeout(GUARD_MS)
     # Single keys can be switched off: the labels are reached by Tab, too.
     for _ in range(30):
@@ -128,24 +135,39 @@ def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: P
         if view.evaluate("() => document.activeElement.matches('.choice')"):
             break
     view.keyboard.press("Enter")
-    expect(title).not_to_have_text(first)
+    expect(shown).not_to_have_text(first)
     expect(mark).to_contain_text(LABELS[0])
 
 
 def test_an_audit_is_answered_by_touch_and_stays_blind_when_that_is_taken_back(world: World) -> None:
     with tab(world.browser, width=NARROW, is_touched=True) as view:
         world.open(view, "check")
-        title = view.locator("#check-title")
-        first = title.inner_text()
+        shown = view.locator(".card .id")
+        first = shown.inner_text()
         view.wait_for_timeout(GUARD_MS)
-        view.locator(".choice", has_text=LABELS[0]).tap()
-        expect(title).not_to_have_text(first)
+        view.locator(".choice", has_text=LABELS[1]).tap()
+        expect(shown).not_to_have_text(first)
         mark = view.locator(".marks li").first
-        mark.get_by_role("button").tap()
-        expect(title).to_have_text(first)
+        expect(mark).to_contain_text(LABELS[1])
+        expect(view.locator(".last")).to_be_in_viewport()
+        view.locator(".last button").tap()
+        expect(shown).to_have_text(first)
         expect(mark).to_contain_text("Taken back.")
         expect(mark).not_to_contain_text("The board:")
         assert complaints_of(view) == []
+
+
+def test_more_readings_can_be_reached_than_one_request_lists(world: World, view: Page) -> None:
+    world.stage.audits(25)
+    world.open(view, "check")
+    seen: set[str] = set()
+
+    def has_seen_more() -> bool:
+        view.keyboard.press("j")
+        seen.add(view.locator(".card .id").inner_text())
+        return len(seen) > 20
+
+    wait_until(has_seen_more, "the page shows more than 20 readings")
 
 
 def test_focus_stays_where_it_is_while_figures_change(world: World, view: Page) -> None:

@@ -4,12 +4,13 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
 from edge_agent.web import sessions
-from edge_agent.web.sessions import Failures
+from edge_agent.web.sessions import LoginLimit
 from edge_agent.web.users import User, Users, hashed_password, hashed_token, write_users
 from tests.web.pages import HOST, ORIGIN, WRITE, Browser, Page
 
@@ -154,7 +155,19 @@ def test_while_the_file_cannot_be_read_nobody_has_a_right(page: Page, file: Path
     login(page)
     file.write_text(text, "utf-8")
     assert code(page.client.get("/api/v1/changes")) == (401, "login")
-    assert login(page).status_code == 401
+    assert code(login(page)) == (503, "users_unreadable")
+    assert code(seen(page, Authorization=f"Bearer {TOKEN}")) == (503, "users_unreadable")
+
+
+@pytest.mark.expects_warning
+def test_a_file_that_may_be_read_again_counts_at_once(page: Page, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert login(page).status_code == 200
+    with monkeypatch.context() as denied:
+        denied.setattr("edge_agent.web.users.read_bounded", Mock(side_effect=PermissionError(13, "Permission denied")))
+        file.chmod(0o000)
+        assert login(page).status_code == 503
+    file.chmod(0o600)
+    assert login(page).status_code == 200
 
 
 @pytest.mark.parametrize(("user", "password"), [("ana", "wrong horse"), ("nobody", PASSWORD), ("node-red", TOKEN)])
@@ -182,7 +195,7 @@ def test_logins_that_succeed_count_as_no_failures(page: Page) -> None:
 
 
 def test_the_memory_of_failures_is_bounded_and_counts_networks_of_ipv6_together() -> None:
-    failures = Failures(lambda: 0.0)
+    failures = LoginLimit(lambda: 0.0)
     for number in range(10):
         assert failures.count(f"2001:db8:1:2::{number}") is None
     assert failures.count("2001:db8:1:2::ffff") is not None

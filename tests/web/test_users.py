@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import stat
 import time
 from pathlib import Path
@@ -31,6 +32,21 @@ def test_a_user_who_was_added_logs_in_and_only_the_owner_reads_the_file(edge_age
     assert user.roles == {"view", "feedback"}
     assert is_password_of(user, "correct horse")
     assert not is_password_of(user, "correct horsf")
+
+
+def test_a_file_that_exists_keeps_its_mode(edge_agent: EdgeAgent, file: Path) -> None:
+    assert "ana may use" in edge_agent("web", "user", "add", "ana", "--users", file).stdout
+    file.chmod(0o640)
+    edge_agent("web", "user", "remove", "ana", "--users", file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_leaves_the_file_to_its_owner(edge_agent: EdgeAgent, file: Path) -> None:
+    edge_agent("web", "user", "add", "ana", "--users", file)
+    os.chown(file, 65534, 65534)
+    edge_agent("web", "user", "remove", "ana", "--users", file)
+    assert (file.stat().st_uid, file.stat().st_gid) == (65534, 65534)
 
 
 def test_a_token_is_printed_once_and_kept_as_a_hash(edge_agent: EdgeAgent, file: Path) -> None:

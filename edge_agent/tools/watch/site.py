@@ -25,6 +25,8 @@ _STATES = ("online", "draining", "stopped", "offline")
 _MAX_TEXT, _MAX_LIST, _MAX_NUMBER = 300, 20, 1e10
 # Of one board: its state, info, health, and an alarm for each cause.
 _MAX_DOCUMENTS = 64
+# Those that are long tell of all tasks. What a document holds may take twelve times its bytes.
+_LONG_DOCUMENTS, _MAX_SHORT_BYTES = ("info", "health"), 16_000
 Document = dict[str, Any]
 
 
@@ -168,6 +170,8 @@ class WatchedBoard:
         if not message.is_retained:
             self._heard_at = message.received_at
         try:
+            if topic not in _LONG_DOCUMENTS and len(message.payload) > _MAX_SHORT_BYTES:
+                raise ValueError(f"should be at most {_MAX_SHORT_BYTES} bytes (got {len(message.payload)})")
             document = object_of(message.payload)
         except ValueError as error:
             self._faults[topic] = " ".join(str(error).split())

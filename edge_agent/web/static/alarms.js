@@ -1,11 +1,20 @@
-// Alarms now, one line for each cause, and the journal of earlier days.
+// Alarms now, grouped by name, and the journal of earlier days.
 
 import { addressOf, get } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
 import { live } from "./live.js";
-import { alarmAdvice, boardAddress, link, note, severityMark, since } from "./show.js";
-import { source } from "./source.js";
+import {
+  addressFilter,
+  alarmAdvice,
+  boardAddress,
+  link,
+  note,
+  setAddressFilter,
+  severityMark,
+  since,
+} from "./widgets.js";
+import { poller } from "./poller.js";
 import { t } from "./words.js";
 
 const AGAIN_AFTER_MS = 10_000;
@@ -15,8 +24,8 @@ const WHATS = ["alarm", "level", "event", "feedback", "seen"];
 export function alarmsScreen({ route, redraw }) {
   let entries = null;
 
-  // What the address asks for, as values of the request.
-  function wish() {
+  // The address's filters as parameters of the request.
+  function query() {
     const values = Object.fromEntries(route().values);
     if (!values.day) return values;
     const start = new Date(`${values.day}T00:00:00`);
@@ -25,22 +34,15 @@ export function alarmsScreen({ route, redraw }) {
     return { ...values, day: null, from: start.getTime() / 1000, to: end.getTime() / 1000 };
   }
 
-  const journal = source({
+  const journal = poller({
     everyMs: AGAIN_AFTER_MS,
-    ask: () => get("journal", { ...wish(), limit: MAX_ENTRIES }),
+    ask: () => get("journal", { ...query(), limit: MAX_ENTRIES }),
     take: (answer) => (entries = answer.journal),
     redraw,
   });
 
-  function change(name, value) {
-    const values = new URLSearchParams(route().values);
-    if (value) values.set(name, value);
-    else values.delete(name);
-    location.hash = `#/alarms${values.size ? `?${values}` : ""}`;
-  }
-
   function view() {
-    journal.keep(route().hash);
+    journal.refreshIfDue(route().hash);
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.alarms")),
       h("section", { key: "now", "aria-labelledby": "now" },
@@ -71,27 +73,17 @@ export function alarmsScreen({ route, redraw }) {
         h("input", {
           type: "date",
           value: values.get("day") ?? "",
-          onchange: (event) => change("day", event.target.value),
+          onchange: (event) => setAddressFilter(route, "day", event.target.value),
         })),
-      select(
-        "device",
-        devices.map((name) => [name, name]),
-        t("filter.all_boards")),
-      select(
-        "what",
-        WHATS.map((name) => [name, t(`what.${name}`)]),
-        t("filter.everything")),
-      h("a", { class: "button", download: "journal.csv", href: addressOf("journal", { ...wish(), format: "csv" }) },
+      addressFilter({ route, name: "device", options: devices.map((name) => [name, name]), all: t("filter.all_boards") }),
+      addressFilter({
+        route,
+        name: "what",
+        options: WHATS.map((name) => [name, t(`what.${name}`)]),
+        all: t("filter.everything"),
+      }),
+      h("a", { class: "button", download: "journal.csv", href: addressOf("journal", { ...query(), format: "csv" }) },
         t("csv")));
-  }
-
-  function select(name, options, whole) {
-    const value = route().values.get(name) ?? "";
-    return h("label", { key: name },
-      t(`filter.${name}`),
-      h("select", { value, onchange: (event) => change(name, event.target.value) },
-        [["", whole], ...options].map(([option, word]) =>
-          h("option", { key: `=${option}`, value: option, selected: option === value }, word))));
   }
 
   return { title: () => t("tab.alarms"), view };
@@ -102,10 +94,15 @@ function current() {
   for (const device of live.order)
     for (const alarm of live.boards.get(device)?.alarms ?? [])
       named.set(alarm.name, [...(named.get(alarm.name) ?? []), { ...alarm, device }]);
-  if (!named.size) return note(live.at == null ? "boards.waiting" : "alarms.none");
+  if (live.at == null) return note("boards.waiting");
+  const n = (live.counts.offline ?? 0) + (live.counts.stale ?? 0);
+  const silent = n
+    ? h("p", { class: "note", key: "silent" }, link("boards?level=urgent", {}, t("alarms.silent", { n })))
+    : null;
+  if (!named.size) return silent ?? note("alarms.none");
   const isCritical = (alarms) => alarms.some((one) => one.severity !== "warning");
   const groups = [...named].sort((one, other) => isCritical(other[1]) - isCritical(one[1]));
-  return h("ul", { class: "alarms", key: "current" },
+  return [silent, h("ul", { class: "alarms", key: "current" },
     groups.map(([name, alarms]) =>
       h("li", { key: name, class: isCritical(alarms) ? "critical" : "warning" },
         h("p", { class: "alarm-name" },
@@ -121,5 +118,5 @@ function current() {
               link(boardAddress(alarm.device), {}, alarm.device),
               " ",
               h("span", { class: "quiet" }, since(alarm.since)),
-              alarm.message ? ` ${alarm.message}` : ""))))));
+              alarm.message ? ` ${alarm.message}` : ""))))))];
 }

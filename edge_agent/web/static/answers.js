@@ -1,25 +1,25 @@
-// The newest answers, for who wants to watch them and correct one. The list stands still while it is held.
+// The newest answers, to watch and to correct. The list stands still while somebody points at it.
 
 import { get, post } from "./api.js";
 import { choices } from "./choices.js";
 import { h } from "./dom.js";
-import { live, now } from "./live.js";
-import { signedBy } from "./person.js";
+import { live, may, now } from "./live.js";
+import { signedBy } from "./author.js";
 import {
+  addressFilter,
   boardAddress,
   button,
   degradedWords,
   inputLine,
   isHeld,
-  lacks,
   link,
   note,
   outputWords,
   roleNote,
   troubleWords,
   writeButton,
-} from "./show.js";
-import { source } from "./source.js";
+} from "./widgets.js";
+import { poller } from "./poller.js";
 import { moment, number, t } from "./words.js";
 
 const AGAIN_AFTER_MS = 950;
@@ -34,7 +34,7 @@ export function answersScreen({ route, redraw }) {
   let failed = null;
   const tasks = new Set();
 
-  const answers = source({
+  const answers = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get("answers", Object.fromEntries(route().values)),
     take: (answer) => {
@@ -63,7 +63,7 @@ export function answersScreen({ route, redraw }) {
   }
 
   function view() {
-    answers.keep(route().hash);
+    answers.refreshIfDue(route().hash);
     const isOther = shownFor !== route().hash;
     const isStill = (isHeld(LIST) || open) && rows.length && !isOther;
     if (newest && !isStill) take();
@@ -72,9 +72,9 @@ export function answersScreen({ route, redraw }) {
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.answers")),
       h("div", { class: "filters", key: "filters" },
-        select("task", [...tasks].sort()),
-        select("device", [...live.boards.keys()].sort())),
-      lacks("feedback") ? roleNote("feedback") : null,
+        filter("task", tasks),
+        filter("device", live.boards.keys())),
+      !may("feedback") ? roleNote("feedback") : null,
       h("div", { class: "resort", key: "resort" },
         waiting
           ? button(
@@ -138,7 +138,7 @@ export function answersScreen({ route, redraw }) {
   function actions(row) {
     if (row.is_open_audit) return link("check", { class: "button" }, t("answers.to_check"));
     if (row.mark) return h("span", { class: "quiet" }, t(`marked.${row.mark}`));
-    if (!row.can_mark || lacks("feedback")) return null;
+    if (!row.can_mark || row.input == null || !may("feedback")) return null;
     return [
       row.output == null || row.kind !== "classify"
         ? null
@@ -156,21 +156,9 @@ export function answersScreen({ route, redraw }) {
         t(row.output == null || row.kind !== "classify" ? "answers.it_is" : "answers.other"))];
   }
 
-  function select(name, options) {
-    const value = route().values.get(name) ?? "";
-    const all = options.includes(value) || !value ? options : [value, ...options];
-    return h("label", { key: name },
-      t(`filter.${name}`),
-      h("select", { value, onchange: (event) => change(name, event.target.value) },
-        h("option", { value: "", key: "" }, t("filter.all")),
-        all.map((option) => h("option", { key: `=${option}`, value: option, selected: option === value }, option))));
-  }
-
-  function change(name, value) {
-    const values = new URLSearchParams(route().values);
-    if (value) values.set(name, value);
-    else values.delete(name);
-    location.hash = `#/answers${values.size ? `?${values}` : ""}`;
+  function filter(name, names) {
+    const options = [...names].sort().map((each) => [each, each]);
+    return addressFilter({ route, name, options, all: t("filter.all") });
   }
 
   return { title: () => t("tab.answers"), view };

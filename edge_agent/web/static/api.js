@@ -1,8 +1,8 @@
-// Requests to the server of this page.
+// Requests to this page's server.
 
-const PATIENCE_MS = 5000;
-// `ask` waits as long as a board may take; the server ends it.
-const ASK_PATIENCE_MS = 600_000;
+const TIMEOUT_MS = 5000;
+// A board may take long; the server ends the request.
+const ASK_TIMEOUT_MS = 600_000;
 
 let askAgain = async () => false;
 
@@ -16,13 +16,13 @@ class Refusal extends Error {
   }
 }
 
-// `ask` shows the form for the password again, and says whether the user is logged in then.
+// `ask` shows the password dialog, and resolves to whether the user is logged in.
 export function onLoginAgain(ask) {
   askAgain = ask;
 }
 
 export function get(path, values = {}) {
-  return request(addressOf(path, values), { signal: AbortSignal.timeout(PATIENCE_MS) });
+  return request(addressOf(path, values), { signal: AbortSignal.timeout(TIMEOUT_MS) });
 }
 
 export function addressOf(path, values = {}) {
@@ -30,18 +30,18 @@ export function addressOf(path, values = {}) {
   return query.size ? `api/v1/${path}?${query}` : `api/v1/${path}`;
 }
 
-// A write whose right has ended asks for the password and is then sent again, so what was chosen is not lost.
+// If the password is needed again, the write is repeated after it, so nothing is lost.
 export async function post(path, body) {
-  return postText(path, JSON.stringify(body), "application/json", PATIENCE_MS);
+  return postText(path, JSON.stringify(body), "application/json", TIMEOUT_MS);
 }
 
-export async function postText(path, text, type, patience = ASK_PATIENCE_MS) {
+export async function postText(path, text, type, timeout = ASK_TIMEOUT_MS) {
   const send = () =>
     request(`api/v1/${path}`, {
       method: "POST",
       body: text,
       headers: { "Content-Type": type, "X-Edge-Agent": "1" },
-      signal: AbortSignal.timeout(patience),
+      signal: AbortSignal.timeout(timeout),
     });
   try {
     return await send();

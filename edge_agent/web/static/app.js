@@ -1,4 +1,4 @@
-// Start here: the address names a screen, the screen describes itself, and everything is drawn again once a second.
+// START HERE: the address names a screen, the screen describes itself, and everything is redrawn once a second.
 
 import { alarmsScreen } from "./alarms.js";
 import { answersScreen } from "./answers.js";
@@ -10,7 +10,7 @@ import { draw, h } from "./dom.js";
 import { setKeys } from "./keys.js";
 import * as site from "./live.js";
 import { loginScreen, passwordDialog } from "./login.js";
-import { button, isWall, LEVELS, levelMark, link } from "./show.js";
+import { button, isWall, LEVELS, levelMark, link, loginAddress, phraseWords } from "./widgets.js";
 import { tryScreen } from "./try.js";
 import { chooseLanguage, clock, language, LANGUAGES, moment, t } from "./words.js";
 
@@ -29,9 +29,9 @@ const SCREENS = {
 let screen;
 let route;
 let status = { text: "", at: -Infinity };
-let heard = ""; // What an assistive program speaks at once.
+let announcement = ""; // Screen readers speak it at once.
 let drawnAt = 0;
-let critical = null; // The boards that were critical at the last drawing.
+let critical = null; // The boards that were critical when last drawn.
 
 function readAddress() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
@@ -55,7 +55,7 @@ function decodeSafely(text) {
 function open() {
   const before = route;
   route = readAddress();
-  // Filters change the address, but not the screen: what was chosen in it stays.
+  // Filters change the address but not the screen, which keeps its state.
   const isSame = before?.name === route.name && before.parts.join("/") === route.parts.join("/");
   if (!isSame) {
     screen?.stop?.();
@@ -76,17 +76,19 @@ function redraw() {
   const needsLogin = live.mayNotView && route.name !== "login";
   const shown = needsLogin ? loginView : live.session ? screen : nothingYet;
   document.title = `${shown.title()} – ${live.session?.site ?? "edge-agent"}`;
-  noticeCritical();
+  alertNewCritical();
   draw(document.body,
     h("a", { class: "skip", href: "#main", onclick: skip, key: "skip" }, t("skip")),
-    h("header", { key: "head" }, head(), isWall || needsLogin ? null : tabs()),
+    h("header", { key: "head" },
+      head(),
+      isWall ? null : h("div", { class: "tabs", key: "tabs" }, needsLogin ? null : tabs(), userView())),
     h("div", { class: "bars", key: "bars" }, bars()),
     h("main", { id: "main", tabindex: "-1", key: "main" },
       h("div", { class: `screen ${route.name}`, key: screenKey(needsLogin) }, shown.view())),
     isWall ? null : h("footer", { key: "foot" }, foot()),
     h("div", { class: "for-readers", role: "status", key: "status" }, statusText()),
-    h("div", { class: "for-readers", role: "alert", key: "alert" }, heard));
-  // What had the focus may be gone, such as a button that was pressed.
+    h("div", { class: "for-readers", role: "alert", key: "alert" }, announcement));
+  // The focused element may be gone, such as a button that was pressed.
   if (!focused?.isConnected) document.querySelector("#check-title, h1")?.focus({ preventScroll: true });
 }
 
@@ -112,29 +114,12 @@ function head() {
             h("b", null, live.counts[level]),
             " ",
             levelMark(level))))),
-    h("span", { class: "as-of", key: "as-of" }, asOf),
-    isWall
-      ? null
-      : button(
-          {
-            key: "pause",
-            class: "quiet pause",
-            "aria-pressed": live.isPaused ? "true" : "false",
-            onclick: () => site.setPaused(!live.isPaused),
-          },
-          t("pause")),
-    isWall
-      ? null
-      : Object.entries(LANGUAGES)
-          .filter(([name]) => name !== language)
-          .map(([name, word]) =>
-            button({ key: name, class: "quiet", lang: name, onclick: () => chooseLanguage(name) }, word)),
-    isWall ? null : userView());
+    h("span", { class: "as-of", key: "as-of" }, asOf));
 }
 
 function userView() {
   if (!live.session?.has_users) return null;
-  if (!live.session.user) return link("login", { key: "user", class: "quiet user" }, t("login"));
+  if (!live.session.user) return link(loginAddress(), { key: "user", class: "user" }, t("login"));
   return h("span", { key: "user", class: "user" },
     live.session.user,
     " ",
@@ -160,7 +145,7 @@ function tabs() {
             counts[name] ? h("span", { class: "number" }, ` ${counts[name]}`) : "")))));
 }
 
-// What is true for the whole page stands above it until it is over.
+// Conditions of the whole page.
 function bars() {
   const { broker } = live;
   if (site.isLost())
@@ -176,17 +161,28 @@ function bars() {
       t(broker.since == null ? "bar.broker.never" : "bar.broker", {
         name: broker.name,
         time: moment(broker.since, site.now()),
-        trouble: broker.trouble ?? t("bar.broker.trouble"),
+        trouble: broker.trouble ? phraseWords(broker.trouble) : t("bar.broker.trouble"),
       }));
   return broker.hint ? h("p", { class: "bar", key: "hint" }, broker.hint) : null;
 }
 
 function foot() {
   return h("p", { class: "quiet", key: "foot" },
-    `edge-agent ${live.session?.version ?? ""} · ${live.broker.name ?? ""} · `,
+    button(
+      {
+        key: "pause",
+        class: "quiet pause",
+        "aria-pressed": live.isPaused ? "true" : "false",
+        onclick: () => site.setPaused(!live.isPaused),
+      },
+      t("pause")),
+    Object.entries(LANGUAGES)
+      .filter(([name]) => name !== language)
+      .map(([name, word]) =>
+        button({ key: name, class: "quiet", lang: name, onclick: () => chooseLanguage(name) }, word)),
+    h("a", { href: "?wall#/boards" }, t("wall")),
     h("a", { href: "boards.txt" }, "boards.txt"),
-    " · ",
-    h("a", { href: "?wall#/boards" }, t("wall")));
+    h("span", null, ["edge-agent", live.session?.version, "·", live.broker.name].filter(Boolean).join(" ")));
 }
 
 // Screen readers hear the counts at most once a minute.
@@ -198,13 +194,13 @@ function statusText() {
   return status.text;
 }
 
-function noticeCritical() {
+function alertNewCritical() {
   if (live.at == null) return;
   const names = [...live.boards.values()].filter((board) => board.level === "critical").map((board) => board.device);
   const fresh = critical && names.filter((name) => !critical.has(name));
   if (fresh?.length) {
     fresh.forEach((name) => live.fresh.add(name));
-    heard = t("alert", { boards: fresh.join(", ") });
+    announcement = t("alert", { boards: fresh.join(", ") });
   }
   critical = new Set(names);
 }

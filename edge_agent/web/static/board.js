@@ -1,23 +1,37 @@
-// One board: its alarms with what to do, its figures with their age, its tasks, signals and last 24 hours.
+// One board: alarms and what to do, figures, tasks, signals, the last 24 hours.
 
 import { get, post } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
 import { ageOf, live, may } from "./live.js";
-import { signedBy } from "./person.js";
-import { alarmAdvice, figure, levelMark, link, note, severityMark, since, troubleWords, writeButton } from "./show.js";
-import { source } from "./source.js";
+import { signedBy } from "./author.js";
+import {
+  alarmAdvice,
+  figure,
+  levelMark,
+  link,
+  note,
+  phraseWords,
+  severityMark,
+  since,
+  troubleWords,
+  writeButton,
+} from "./widgets.js";
+import { poller } from "./poller.js";
 import { queueText } from "./boards.js";
 import { clock, duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
 
 const AGAIN_AFTER_MS = 5000;
+const SILENT = ["offline", "stale", "stopped"];
+// A share of fewer answers says little.
+const MIN_FOR_SHARE = 20;
 
 export function boardScreen({ route, redraw }) {
   const [device] = route().parts;
   let details = null;
-  const seen = new Set(); // Alarms that somebody here has just marked.
+  const seen = new Set(); // Alarms just marked as seen here.
   let refusal = null; // Why that did not work.
-  const reading = source({
+  const reading = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get(`boards/${encodeURIComponent(device)}`),
     take: (answer) => (details = answer),
@@ -32,11 +46,11 @@ export function boardScreen({ route, redraw }) {
     } catch (error) {
       refusal = error;
     }
-    reading.read();
+    reading.refresh();
   }
 
   function view() {
-    reading.keep();
+    reading.refreshIfDue();
     const { trouble } = reading;
     if (trouble?.status === 404) details = null;
     const board = live.boards.get(device) ?? details?.board;
@@ -61,12 +75,12 @@ export function boardScreen({ route, redraw }) {
             .join(" · "))),
       h("section", { key: "alarms", class: "board-alarms" },
         alarms(board),
-        board.why?.length ? h("p", { key: "#why", class: "why" }, board.why.join("; ")) : null),
+        board.why?.length ? h("p", { key: "#why", class: "why" }, board.why.map(phraseWords).join("; ")) : null),
       h("section", { key: "figures", "aria-labelledby": "figures" },
         h("h2", { id: "figures" }, t("board.figures"), " ", h("span", { class: "quiet" }, healthWords(board))),
         figures(board)),
       details
-        ? [tasks(details.tasks ?? [], device), signals(details.signals ?? []), journal(details.journal ?? [])]
+        ? [tasks(details.tasks ?? [], board), signals(details.signals ?? []), journal(details.journal ?? [])]
         : note(trouble ? "trouble.server" : "waiting")];
   }
 
@@ -115,16 +129,17 @@ function healthWords(board) {
 }
 
 function figures(board) {
-  return h("dl", { class: "figures" },
+  const known = [
     figure(t("figure.temperature"), board.soc_c, "°C", 1),
     figure(t("figure.headroom"), board.headroom_c, "°C", 1),
     figure(t("figure.queue"), board.queue?.[0] == null ? null : queueText(board.queue)),
     figure(t("figure.p95"), board.p95_ms, "ms"),
     figure(t("figure.speed"), board.tok_s, t("unit.tokens"), board.tok_s < 100 ? 1 : 0),
-    figure(t("figure.watts"), board.watts, "W", 1));
+    figure(t("figure.watts"), board.watts, "W", 1)].filter(Boolean);
+  return known.length ? h("dl", { class: "figures" }, known) : null;
 }
 
-function tasks(all, device) {
+function tasks(all, board) {
   return h("section", { key: "tasks", "aria-labelledby": "tasks" },
     h("h2", { id: "tasks" }, t("board.tasks")),
     all.length
@@ -135,36 +150,38 @@ function tasks(all, device) {
                 h("b", null, task.name),
                 " ",
                 h("span", { class: "quiet" }, has(`kind.${task.kind}`) ? t(`kind.${task.kind}`) : (task.kind ?? ""))),
-              h("p", { class: "accuracy" }, accuracyWords(task)),
+              h("p", { class: "accuracy" }, accuracyWords(task, board)),
               h("p", { class: "buttons" },
-                link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(device)}`,
+                link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(board.device)}`,
                   { key: "answers", class: "button" },
                   t("tab.answers")),
-                link(`try/${encodeURIComponent(device)}/${encodeURIComponent(task.name)}`,
+                link(`try/${encodeURIComponent(board.device)}/${encodeURIComponent(task.name)}`,
                   { key: "try", class: "button" },
                   t("tab.try"))))))
-      : note("board.no_tasks"));
+      : note("board.no_tasks"),
+    all.some((task) => task.kind === "classify" && !task.audit_rate) ? note("accuracy.how") : null);
 }
 
-// What audits say of a task, in whole sentences; what is not known is said with its reason.
-function accuracyWords(task) {
+// What audits say about a task, or why that is unknown.
+function accuracyWords(task, board) {
   const entry = task.accuracy;
+  if (!entry && (board.health_at == null || SILENT.includes(board.level))) return t("accuracy.no_health");
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
   if (task.kind === "estimate")
     return entry.mean_error == null
       ? t("accuracy.no_audits")
       : t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds), n: entry.audits });
   if (!entry.audits) return t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate");
-  const parts = [
-    t("accuracy.right", { share: percent(entry.accuracy), bound: percent(entry.lower_bound) }),
-    t("accuracy.answered", { n: entry.audits, asked: entry.asked })];
-  if (entry.promised != null) parts.push(t("accuracy.promised", { share: number(entry.promised, 2) }));
+  const parts = [t("accuracy.answered", { n: entry.audits, asked: entry.asked })];
+  if (entry.audits >= MIN_FOR_SHARE)
+    parts.unshift(t("accuracy.right", { share: percent(entry.accuracy), bound: percent(entry.lower_bound) }));
+  if (entry.promised != null) parts.push(t("promise.proven", { target: percent(entry.promised) }));
   else parts.push(...[task.promise ?? []].flat().map(promiseWords));
   return parts.join(" ");
 }
 
 export function promiseWords(promise) {
-  const target = number(promise.target, 2);
+  const target = percent(promise.target);
   const why = has(`promise.${promise.words_key}`) ? ` ${t(`promise.${promise.words_key}`, { target })}` : "";
   if (promise.more == null) return `${t("promise.unknown", { target })}${why}`;
   return promise.more === 0

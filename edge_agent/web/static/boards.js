@@ -1,8 +1,19 @@
-// All boards, worst first. The order never changes under a pointer, a finger or the focus.
+// All boards, worst first. Rows never move under a pointer, a finger or the focus.
 
 import { h } from "./dom.js";
-import { ageOf, live } from "./live.js";
-import { boardAddress, button, isHeld, isWall, levelMark, link, note, severityMark, URGENT } from "./show.js";
+import { ageOf, isOld, live } from "./live.js";
+import {
+  boardAddress,
+  button,
+  isHeld,
+  isWall,
+  levelMark,
+  link,
+  note,
+  phraseWords,
+  severityMark,
+  URGENT,
+} from "./widgets.js";
 import { duration, number, t, UNKNOWN } from "./words.js";
 
 const FILTERS = {
@@ -13,26 +24,28 @@ const FILTERS = {
 const LIST = ".boards-list";
 
 export function boardsScreen({ route, redraw }) {
-  let shown = []; // Devices in the order of the last sorting.
-  let then = new Map(); // Their rows then.
+  let shown = []; // Devices as last sorted.
+  let sorted = new Map(); // Their rows at that time.
   let causes = null;
   let sortedFor = null;
   let find = "";
 
-  const level = () => route().values.get("level") ?? "bad";
+  let usual = "bad"; // With nothing to show there, all boards.
+  const level = () => route().values.get("level") ?? usual;
   const passes = (board) => (FILTERS[level()] ?? ((one) => one.level === level()))(board);
   const isFound = (board) => board.device.toLowerCase().includes(find.toLowerCase());
 
   function sort() {
     shown = live.order.filter((device) => live.boards.has(device));
-    then = new Map(shown.map((device) => [device, { ...live.boards.get(device), isFresh: live.fresh.has(device) }]));
+    sorted = new Map(shown.map((device) => [device, { ...live.boards.get(device), isFresh: live.fresh.has(device) }]));
     causes = groups();
+    usual = [...live.boards.values()].some(FILTERS.bad) ? "bad" : "all";
     sortedFor = level();
   }
 
   function changed() {
     const names = new Set([...live.order, ...shown]);
-    return [...names].filter((device) => live.boards.get(device)?.level !== then.get(device)?.level).length;
+    return [...names].filter((device) => live.boards.get(device)?.level !== sorted.get(device)?.level).length;
   }
 
   function view() {
@@ -40,16 +53,16 @@ export function boardsScreen({ route, redraw }) {
     if (!isHere || sortedFor !== level()) sort();
     // While the list is held, levels and figures change, but nothing that would move a row.
     const boards = shown.map((device) => {
-      const { why, alarms, isFresh } = then.get(device);
+      const { why, alarms, isFresh } = sorted.get(device);
       const board = live.boards.get(device);
       return board
         ? { ...board, why, alarms, isFresh }
         : { device, isFresh, level: "unknown", why: [t("boards.gone")] };
     });
     const rows = boards.filter(
-      (board) => isFound(board) && (isHere ? passes({ ...board, level: then.get(board.device).level }) : passes(board)),
+      (board) => isFound(board) && (isHere ? passes({ ...board, level: sorted.get(board.device).level }) : passes(board)),
     );
-    const calm = level() === "bad" && !find ? boards.filter((board) => then.get(board.device).level === "ok") : [];
+    const calm = level() === "bad" && !find ? boards.filter((board) => sorted.get(board.device).level === "ok") : [];
     const count = isHere ? changed() : 0;
     return [
       h("h1", { tabindex: "-1", key: "title", class: isWall ? "for-readers" : null }, t("tab.boards")),
@@ -69,9 +82,6 @@ export function boardsScreen({ route, redraw }) {
           }))),
       causes,
       h("div", { class: "resort", key: "resort" },
-        live.alarmsLastHour
-          ? h("span", { class: "quiet", key: "hour" }, t("alarms_last_hour", { n: live.alarmsLastHour }))
-          : null,
         count
           ? button(
               {
@@ -108,13 +118,14 @@ export function boardsScreen({ route, redraw }) {
   function emptyNote(total) {
     if (live.at == null) return note("boards.waiting");
     if (!total) return note("boards.none", { site: live.session?.site });
-    return note(find ? "boards.none_found" : level() === "bad" ? "boards.all_ok" : "boards.none_here", { find });
+    if (level() === "bad" && !find) return note(isOld() ? "boards.were_ok" : "boards.all_ok");
+    return note(find ? "boards.none_found" : "boards.none_here", { find });
   }
 
   return { title: () => t("tab.boards"), view };
 }
 
-// One cause on many boards is one line.
+// One line for an alarm that many boards have.
 function groups() {
   const named = new Map();
   for (const board of live.boards.values())
@@ -164,7 +175,7 @@ function whyLines(board) {
         alarm.name,
         alarm.since == null ? "" : ` ${t("for", { length: duration(ageOf(alarm.since)) })}`,
         alarm.message ? `: ${alarm.message}` : "")),
-    board.why?.length ? h("p", { key: "#why" }, board.why.join("; ")) : null];
+    board.why?.length ? h("p", { key: "#why" }, board.why.map(phraseWords).join("; ")) : null];
 }
 
 function pools() {
@@ -176,6 +187,5 @@ function pools() {
           n: pool.boards,
           places: pool.places ?? UNKNOWN,
           rate: pool.per_minute == null ? UNKNOWN : number(pool.per_minute),
-        }),
-        pool.waiting == null ? "" : `, ${t("pool.waiting", { n: pool.waiting })}`)));
+        }))));
 }

@@ -1,17 +1,16 @@
-// What boards ask people: one audit at a time, blind, and beside it what was said and what the board had said.
+// The checks that boards ask for, one at a time, and beside them the newest marks with what the board had answered.
 
 import { get, post } from "./api.js";
 import { promiseWords } from "./board.js";
 import { choices, key, labelsOf } from "./choices.js";
 import { h } from "./dom.js";
 import * as keys from "./keys.js";
-import { ageOf, isOld, live, now } from "./live.js";
-import { nameField, signedBy } from "./person.js";
+import { ageOf, isOld, may, now } from "./live.js";
+import { nameField, signedBy } from "./author.js";
 import {
   boardAddress,
   button,
   inputView,
-  lacks,
   link,
   note,
   outputWords,
@@ -20,37 +19,43 @@ import {
   roleNote,
   troubleWords,
   writeButton,
-} from "./show.js";
-import { source } from "./source.js";
+} from "./widgets.js";
+import { poller } from "./poller.js";
 import { duration, has, moment, number, t } from "./words.js";
 
-// A second touch within this time was meant for the audit before.
+// A second touch within this time was meant for the previous check.
 const GUARD_MS = 600;
 const AGAIN_AFTER_MS = 950;
+const PAGE = 20;
+const MIN_AHEAD = 5;
+// Fields of a reading that tell a person which machine it is from.
+const MACHINE_FIELDS = ["machine", "asset", "equipment"];
 
 export function checksScreen({ route, redraw }) {
   let data = null;
   let current = null;
   let shownAt = 0;
   let find = "";
-  let failed = null; // The choice that could not be sent, and why.
-  const passed = new Set(); // Audits that somebody here cannot tell.
-  const said = new Set(); // Audits answered here that the server may still list.
+  let limit = PAGE;
+  let failed = null; // The mark that could not be sent, and why.
+  const skipped = new Set(); // Checks that somebody here cannot tell.
+  const marked = new Set(); // Checks answered here that the server may still list.
+  const mine = new Set(); // Marks given here: the key takes back nobody else's.
 
-  const checks = source({
+  const checks = poller({
     everyMs: AGAIN_AFTER_MS,
-    ask: () => get("checks", { ...Object.fromEntries(route().values), limit: 20 }),
+    ask: () => get("checks", { ...Object.fromEntries(route().values), limit }),
     take: (answer) => {
       data = answer;
-      // What the server no longer lists needs no hiding here; it comes back if somebody takes the answer back.
-      for (const key of said) if (!data.checks.some((check) => check.key === key)) said.delete(key);
+      // Once the server no longer lists a check, it may come back: somebody may undo its mark.
+      for (const key of marked) if (!data.checks.some((check) => check.key === key)) marked.delete(key);
     },
     redraw,
   });
 
-  const open = () => (data?.checks ?? []).filter((check) => !said.has(check.key));
-  const waiting = () => data?.marks.find((mark) => mark.state === "waiting");
-  const left = () => open().filter((check) => !passed.has(check.key));
+  const open = () => (data?.checks ?? []).filter((check) => !marked.has(check.key));
+  const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && mine.has(mark.mark));
+  const left = () => open().filter((check) => !skipped.has(check.key));
 
   function show(check) {
     if (check?.key !== current?.key) {
@@ -75,16 +80,17 @@ export function checksScreen({ route, redraw }) {
   async function choose(answer) {
     if (!current || isOld() || performance.now() - shownAt < GUARD_MS) return;
     const check = current;
-    said.add(check.key);
+    marked.add(check.key);
     failed = null;
     show(next(check));
     refocus();
     try {
       const mark = await post("feedback", { key: check.key, answer, ...signedBy() });
+      mine.add(mark.mark);
       data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
-      checks.read(); // What was asked for before tells an older state.
+      checks.refresh(); // A response that is on its way may be older than the mark.
     } catch (error) {
-      said.delete(check.key);
+      marked.delete(check.key);
       show(check);
       failed = { check, answer, error };
     }
@@ -92,14 +98,14 @@ export function checksScreen({ route, redraw }) {
   }
 
   function next(check) {
-    const all = data.checks.filter((one) => !passed.has(one.key) && (one.key === check.key || !said.has(one.key)));
+    const all = data.checks.filter((one) => !skipped.has(one.key) && (one.key === check.key || !marked.has(one.key)));
     const at = all.indexOf(check);
     return all[at + 1] ?? all.find((one) => one !== check);
   }
 
-  function pass() {
+  function skip() {
     if (!current || performance.now() - shownAt < GUARD_MS) return;
-    passed.add(current.key);
+    skipped.add(current.key);
     show(next(current));
     refocus();
   }
@@ -109,18 +115,18 @@ export function checksScreen({ route, redraw }) {
     try {
       await post("feedback/undo", { mark: mark.mark });
       mark.state = "undone";
-      said.delete(mark.key);
-      await checks.read();
+      marked.delete(mark.key);
+      await checks.refresh();
       show(open().find((check) => check.key === mark.key) ?? current);
       refocus();
     } catch (error) {
       failed = { check: null, error };
-      checks.read();
+      checks.refresh();
     }
   }
 
   function setKeys() {
-    const actions = { 0: pass, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
+    const actions = { 0: skip, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
     (current ? labelsOf(current) : []).slice(0, 9).forEach((label, at) => {
       actions[at + 1] = () => canAnswer(current) && choose(label);
     });
@@ -128,27 +134,29 @@ export function checksScreen({ route, redraw }) {
   }
 
   function view() {
-    checks.keep(route().hash);
+    checks.refreshIfDue(route().hash);
     if (!left().some((check) => check.key === current?.key)) show(left()[0]);
+    const ahead = left().length - left().findIndex((check) => check.key === current?.key);
+    if (ahead <= MIN_AHEAD && data?.open > data?.checks.length) limit = data.checks.length + PAGE;
     setKeys();
     return [
-      h("h1", { tabindex: "-1", key: "title" }, t("tab.check")),
+      h("h1", { tabindex: "-1", key: "title" }, data?.open ? t("checks.open", { n: data.open }) : t("tab.check")),
       data == null
         ? note(checks.trouble ? "trouble.server" : "waiting")
         : h("div", { class: "two", key: "two" },
             h("div", { key: "ask" },
-              h("p", { class: "quiet", key: "count" }, t("checks.open", { n: data.open })),
               failure(),
               card(),
-              h("div", { class: "tools", key: "tools" }, lacks("feedback") ? null : nameField(), keySwitch())),
-            h("div", { key: "said" }, marks(), needs()))];
+              skippedNote(),
+              may("feedback") ? h("div", { class: "tools", key: "tools" }, nameField(), keySwitch()) : null),
+            h("div", { key: "said" }, marks(), needs())),
+      waiting() ? h("div", { class: "last", key: "last" }, markLine(waiting())) : null];
   }
 
   function card() {
     if (!current) return nothing();
-    const title = [current.id && plain(current.id), current.machine].filter(Boolean).join(" · ") || current.task;
     return h("article", { class: "card", key: current.key, "aria-labelledby": "check-title" },
-      h("h2", { id: "check-title", tabindex: "-1" }, title),
+      h("h2", { id: "check-title", tabindex: "-1" }, titleOf(current)),
       h("p", { class: "quiet" },
         link(boardAddress(current.device), {}, current.device),
         ` · ${current.task} · ${moment(current.at, now())} (${t("ago", { length: duration(ageOf(current.at)) })})`),
@@ -158,44 +166,40 @@ export function checksScreen({ route, redraw }) {
             h("h3", null, t("unusual.title")),
             reasons(current.unusual.because))
         : null,
-      lacks("feedback") ? roleNote("feedback") : canAnswer(current) ? question() : note("checks.no_input"),
+      !may("feedback") ? roleNote("feedback") : canAnswer(current) ? question() : note("checks.no_input"),
       h("p", { class: "buttons" },
-        lacks("feedback")
-          ? null
-          : button({ key: "pass", onclick: pass }, keys.areOn ? key("0") : null, t("checks.pass")),
+        may("feedback")
+          ? button({ key: "pass", onclick: skip }, keys.areOn ? key("0") : null, t("checks.pass"))
+          : null,
         left().length > 1
           ? [
               button({ key: "k", onclick: () => move(-1) }, keys.areOn ? key("k") : null, t("checks.before")),
               button({ key: "j", onclick: () => move(1) }, keys.areOn ? key("j") : null, t("checks.next"))]
           : null),
-      h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")));
+      current.kind === "unusual" || !may("feedback")
+        ? null
+        : h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")),
+      current.id == null ? null : h("p", { class: "quiet small id", key: "id" }, plain(current.id)));
   }
 
   function failure() {
-    if (!failed) return null;
-    const { check, answer, error } = failed;
+    const { check, answer, error } = failed ?? {};
+    if (!failed || (check && check.key !== current?.key)) return null;
     const sendAgain = () => {
-      show(check);
       shownAt = -Infinity;
       choose(answer);
     };
     return h("p", { class: "trouble", role: "alert", key: "failed" },
       t("checks.failed", { why: troubleWords(error) }),
       " ",
-      check && open().includes(check)
+      check
         ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer }))
         : null);
   }
 
   function question() {
     return h("div", { key: "question" },
-      h("h3", null,
-        t(
-          current.kind === "unusual"
-            ? "checks.question.unusual"
-            : current.kind === "estimate"
-              ? "checks.question.estimate"
-              : "checks.question")),
+      h("h3", null, t(has(`checks.question.${current.kind}`) ? `checks.question.${current.kind}` : "checks.question")),
       choices(current, {
         choose,
         find,
@@ -208,20 +212,20 @@ export function checksScreen({ route, redraw }) {
   }
 
   function nothing() {
-    const skipped = open().length;
     return h("div", { class: "card", key: "none" },
-      h("h2", { id: "check-title", tabindex: "-1" }, t(skipped ? "checks.all_passed" : "checks.none", { n: skipped })),
-      h("p", null,
-        skipped
-          ? button(
-              {
-                onclick: () => {
-                  passed.clear();
-                  redraw();
-                },
-              },
-              t("checks.show_again"))
-          : (data.reason ?? t("checks.none.why"))));
+      h("h2", { id: "check-title", tabindex: "-1" }, t("checks.none")),
+      open().length ? null : h("p", null, data.reason ?? t("checks.none.why")));
+  }
+
+  function skippedNote() {
+    const n = open().length - left().length;
+    const showAgain = () => {
+      skipped.clear();
+      redraw();
+    };
+    return n
+      ? h("p", { key: "skipped" }, t("checks.skipped", { n }), " ", button({ onclick: showAgain }, t("checks.show_again")))
+      : null;
   }
 
   function marks() {
@@ -231,37 +235,42 @@ export function checksScreen({ route, redraw }) {
         ? h("ol", { class: "marks" },
             data.marks.map((mark) =>
               h("li", { key: mark.mark, class: mark.state },
-                h("p", null,
-                  t("marks.said", { answer: saidWords(mark.answer), who: mark.by ?? t("you") }),
-                  " ",
-                  h("span", { class: "quiet" }, stateWords(mark)),
-                  mark.state === "waiting"
-                    ? [
-                        " ",
-                        writeButton({ key: "undo", onclick: () => undo(mark) },
-                          keys.areOn && mark === waiting() ? key("u") : null,
-                          t("undo"))]
-                    : null),
-                boardSaid(mark),
+                markLine(mark),
+                boardAnswer(mark),
                 h("p", { class: "quiet small" }, `${mark.device} · ${mark.task} · ${moment(mark.at, now())}`))))
         : note("marks.none"));
   }
 
+  function markLine(mark) {
+    return h("p", null,
+      h("span", null,
+        t("marks.said", { answer: answerWords(mark.answer), who: mark.by ?? t("you") }),
+        " ",
+        h("span", { class: "quiet" }, stateWords(mark))),
+      " ",
+      mark.state === "waiting"
+        ? writeButton({ key: "undo", onclick: () => undo(mark) },
+            keys.areOn && mark === waiting() ? key("u") : null,
+            t("undo"))
+        : null);
+  }
+
   function needs() {
     if (!data.needs?.length) return null;
+    // Of each task the first target that is not proven yet.
     const named = new Map();
     for (const need of data.needs) {
       const name = `${need.task} · ${need.device}`;
-      named.set(name, [...(named.get(name) ?? []), need]);
+      if ((named.get(name)?.more ?? 0) === 0) named.set(name, need);
     }
     return h("section", { key: "needs", "aria-labelledby": "needs" },
       h("h2", { id: "needs" }, t("needs")),
       h("ul", { class: "needs" },
-        [...named].map(([name, those]) =>
+        [...named].map(([name, need]) =>
           h("li", { key: name },
             h("p", null, h("b", null, name)),
-            h("p", null, t("accuracy.answered", { n: those[0].answered, asked: those[0].asked })),
-            those.map((need) => h("p", { key: need.target }, promiseWords(need)))))));
+            h("p", null, t("needs.answered", { n: need.answered, open: need.open })),
+            h("p", null, promiseWords(need))))));
   }
 
   function keySwitch() {
@@ -280,7 +289,12 @@ export function checksScreen({ route, redraw }) {
   return { title: () => t("tab.check"), view, stop: () => keys.setKeys({}) };
 }
 
-// Without its input, nobody can judge an answer.
+function titleOf(check) {
+  const named = MACHINE_FIELDS.map((name) => check.input?.[name]).find((value) => value != null);
+  return check.machine ?? check.topic ?? (named == null ? moment(check.at, now()) : plain(named));
+}
+
+// Nobody can check an answer without its input.
 function canAnswer(check) {
   return check.input != null;
 }
@@ -293,7 +307,7 @@ function stateWords(mark) {
   return t(`mark.${mark.state}`);
 }
 
-function saidWords(answer) {
+function answerWords(answer) {
   return typeof answer === "boolean"
     ? t(answer ? "right" : "wrong")
     : answer === "usual"
@@ -301,7 +315,7 @@ function saidWords(answer) {
       : plain(answer);
 }
 
-function boardSaid(mark) {
+function boardAnswer(mark) {
   if (mark.state !== "kept") return null;
   if (mark.output == null) return h("p", { key: "said" }, t("marks.board_unsure"));
   const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;

@@ -1,7 +1,7 @@
-// What a person can say about an answer: one of the labels, a number, or, of an unusual reading, any words.
+// The controls for a person's answer: one button per label, a number, or words for an unusual reading.
 
 import { h } from "./dom.js";
-import { writeButton } from "./show.js";
+import { writeButton } from "./widgets.js";
 import { t } from "./words.js";
 
 const MAX_BUTTONS = 12;
@@ -11,7 +11,7 @@ export function labelsOf(item) {
   return item.kind === "unusual" ? ["usual", ...(item.labels ?? [])] : (item.labels ?? []);
 }
 
-// `find` is what somebody typed to search among many labels; `choose` takes what is to be sent.
+// `find` filters long lists of labels; `choose` takes the answer to send.
 export function choices(item, { choose, find, onFind, withKeys }) {
   const labels = labelsOf(item);
   const isLong = labels.length > MAX_BUTTONS;
@@ -65,8 +65,7 @@ function textForm(choose) {
 }
 
 function submitButton() {
-  const { props, ...rest } = writeButton({});
-  return { ...rest, props: { ...props, type: "submit", key: "send" }, children: [t("send")] };
+  return writeButton({ type: "submit", key: "send" }, t("send"));
 }
 
 function sent(event, read, choose) {

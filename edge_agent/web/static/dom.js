@@ -1,7 +1,7 @@
-// The only place that creates elements. Foreign text goes in as text nodes and attribute values, never as markup.
+// The only place that creates elements. Texts are inserted as text nodes and attribute values, never as markup.
 //
-// A screen describes what should be there with `h`, and `draw` changes only what differs. Nodes with a `key` are kept
-// and moved as wholes, so focus, selection and typed text survive each redraw.
+// A screen describes its elements with `h`, and `draw` changes only what differs. Nodes with the same `key` are kept and
+// moved, so focus, selection and typed text survive each redraw.
 
 const described = new WeakMap();
 
@@ -13,7 +13,7 @@ export function h(tag, props, ...children) {
   };
 }
 
-// Makes the children of `parent` what `children` describe.
+// Makes the children of `parent` match `children`.
 export function draw(parent, ...children) {
   const wanted = children.flat(Infinity).filter((child) => child != null && child !== false);
   const kept = new Map();

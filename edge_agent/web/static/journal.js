@@ -1,7 +1,7 @@
-// Entries of the journal as a list by day; times when nobody wrote it are entries, too.
+// The journal as a list by day; gaps are entries, too.
 
 import { h } from "./dom.js";
-import { boardAddress, link } from "./show.js";
+import { boardAddress, link } from "./widgets.js";
 import { clock, day, has, moment, t } from "./words.js";
 
 export function journalList(entries, { withDevice }) {

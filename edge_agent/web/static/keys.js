@@ -1,6 +1,6 @@
-// Single keys of the screen. They are printed on the buttons, and can be switched off.
+// Keyboard shortcuts of single keys. The buttons show them, and they can be switched off.
 
-import { save, saved } from "./saved.js";
+import { save, saved } from "./storage.js";
 
 export let areOn = saved("keys") !== "off";
 let actions = {};

@@ -1,4 +1,4 @@
-// What the server last said about the site: asked once a second while somebody looks, and what time it is there.
+// The site as of the server's last response, which is polled once a second while the tab is visible, and its time.
 
 import { get } from "./api.js";
 
@@ -15,7 +15,7 @@ export const live = {
   broker: { is_connected: true, trouble: null },
   openChecks: 0,
   alarmsLastHour: null,
-  at: null, // When the server made this picture, by its clock.
+  at: null, // The server's time of this data.
   isPaused: false,
   mayNotView: false,
   fresh: new Set(), // Boards that became critical while this page was open, until somebody opens them.
@@ -26,7 +26,7 @@ let offset = null; // From this browser's monotonic clock to the server's time, 
 let timer;
 let listener = () => {};
 
-// The server's time; the clock of this browser is never asked.
+// The server's time, whatever this browser's clock says.
 export function now() {
   return offset == null ? null : offset + performance.now() / 1000;
 }
@@ -39,7 +39,7 @@ export function isLost() {
   return !live.isPaused && performance.now() - heardAt > LOST_AFTER_MS;
 }
 
-// True if no figure may be taken for current.
+// True if the data may be out of date.
 export function isOld() {
   return live.isPaused || isLost() || live.at == null || !live.broker.is_connected;
 }

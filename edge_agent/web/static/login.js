@@ -1,11 +1,11 @@
-// Names and passwords: the form of the start, and the question for the password when the right to write has ended.
+// The login form, and the dialog that asks for the password again before a write.
 
 import { post } from "./api.js";
 import { draw, h } from "./dom.js";
 import { live, poll } from "./live.js";
 import { t } from "./words.js";
 
-export function loginScreen({ redraw }) {
+export function loginScreen({ route, redraw }) {
   let trouble = null;
   let isSending = false;
 
@@ -17,7 +17,7 @@ export function loginScreen({ redraw }) {
     redraw();
     trouble = await logIn(form.get("username"), form.get("password"));
     isSending = false;
-    if (!trouble && location.hash.startsWith("#/login")) location.hash = "#/boards";
+    if (!trouble && route?.().name === "login") location.hash = route().values.get("back") ?? "#/boards";
     poll();
     redraw();
   }
@@ -40,7 +40,7 @@ function field(name, props) {
   return h("label", { key: name }, t(`login.${name}`), h("input", { name, required: true, ...props }));
 }
 
-// Null if it went well, else why not, in words.
+// Returns null, or why the login failed.
 async function logIn(user, password) {
   try {
     live.session = await post("login", { user, password });
@@ -52,7 +52,7 @@ async function logIn(user, password) {
   }
 }
 
-// Asks for the password again without leaving the screen; true if the user is logged in then.
+// Asks for the password again without leaving the screen. Resolves to true once the user is logged in.
 export function passwordDialog() {
   return new Promise((resolve) => {
     const holder = document.createDocumentFragment();

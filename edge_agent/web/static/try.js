@@ -1,27 +1,33 @@
-// A form that asks a board or a pool one task, and what came back.
+// A form that sends one request to a board or a pool, and the reply.
 
 import { get, postText } from "./api.js";
 import { h } from "./dom.js";
-import { isOld, live } from "./live.js";
-import { button, degradedWords, lacks, note, outputWords, plain, reasons, roleNote } from "./show.js";
-import { source } from "./source.js";
+import { isOld, may } from "./live.js";
+import { button, degradedWords, note, outputWords, plain, reasons, roleNote } from "./widgets.js";
+import { poller } from "./poller.js";
 import { has, number, t } from "./words.js";
 
 const AGAIN_AFTER_MS = 30_000;
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/;
 
 export function tryScreen({ route, redraw }) {
-  const [target, task] = route().parts;
+  let [target, task] = route().parts;
   let targets = null;
-  let input; // The input that the form is made from; it stays the same while somebody fills it in.
+  let input; // The input that the form was made from; it must not change while somebody fills in the form.
   let isText = false;
   let isAsking = false;
   let result = null;
 
-  const tasks = source({
+  const tasks = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get("tasks"),
-    take: (answer) => ({ targets } = answer),
+    take: (answer) => {
+      ({ targets } = answer);
+      // What there is only one of needs no choice.
+      if (targets.length === 1) target ??= targets[0].target;
+      const those = targets.find((one) => one.target === target)?.tasks ?? [];
+      if (those.length === 1) task ??= those[0].name;
+    },
     redraw,
   });
 
@@ -30,7 +36,7 @@ export function tryScreen({ route, redraw }) {
     if (isAsking || isOld()) return;
     const [text, type] = bodyOf(event.target);
     if (text == null) {
-      result = { words: t("try.bad", { name: type }) };
+      result = { words: type ? t("try.bad", { name: type }) : t("try.empty") };
       return redraw();
     }
     isAsking = true;
@@ -38,7 +44,7 @@ export function tryScreen({ route, redraw }) {
     redraw();
     const path = `ask/${target.split("/").map(encodeURIComponent).join("/")}/${encodeURIComponent(task)}`;
     try {
-      result = { reply: await postText(path, text, type) };
+      result = { reply: await postText(path, envelopeOf(text, type), "application/json") };
     } catch (error) {
       result = { error, reply: error.body?.status ? error.body : null };
     }
@@ -46,11 +52,12 @@ export function tryScreen({ route, redraw }) {
     redraw();
   }
 
-  // The request's body and its type; null and the name of the field that cannot be read.
+  // Returns the request's body and its type, or null and the name of the field that is invalid.
   function bodyOf(form) {
     const fields = [...form.elements].filter((one) => one.name);
     if (form.elements.whole) {
       const { value } = form.elements.whole;
+      if (!value.trim()) return [null];
       return isJson(value) ? [value, "application/json"] : [value, "text/plain"];
     }
     const parts = [];
@@ -63,9 +70,9 @@ export function tryScreen({ route, redraw }) {
   }
 
   function view() {
-    tasks.keep();
+    tasks.refreshIfDue();
     const heading = h("h1", { tabindex: "-1", key: "title" }, t("tab.try"));
-    if (lacks("try")) return [heading, roleNote("try")];
+    if (!may("try")) return [heading, roleNote("try")];
     if (targets == null) return [heading, note(tasks.trouble ? "trouble.server" : "waiting")];
     const at = targets.find((one) => one.target === target);
     const chosen = at?.tasks.find((one) => one.name === task);
@@ -156,12 +163,20 @@ function field(name, value) {
   return h("input", { name, value: text, autocomplete: "off", inputmode: isNumber ? "decimal" : null });
 }
 
-// A field's text as JSON of the kind that the last input had. A number stays as it was typed: 7.90 is not 7.9.
+// A field's text as JSON of the same type as before. A number stays as it was typed, such as 7.90.
 function jsonOf(text, before) {
   if (typeof before === "string") return JSON.stringify(text);
   const number = text.trim().replace(",", ".");
   if (typeof before === "number") return NUMBER.test(number) ? number : text.trim() === "" ? "null" : null;
   return isJson(text) ? text : before === null ? JSON.stringify(text) : null;
+}
+
+// Asks for no audit, because whoever tries a task sees its answer. A number stays as it was typed, also here.
+function envelopeOf(text, type) {
+  const value = type === "text/plain" ? text : JSON.parse(text);
+  if (value === null || typeof value !== "object") return JSON.stringify({ input: text, audit: false });
+  if (!Object.hasOwn(value, "input")) return `{"input": ${text}, "audit": false}`;
+  return Object.hasOwn(value, "audit") ? text : text.replace("{", '{"audit": false, ');
 }
 
 function isJson(text) {
@@ -226,7 +241,7 @@ function scores(all) {
               score > 0 && score < 0.01 ? `< ${number(0.01, 2)}` : number(score, 2)))))));
 }
 
-// Why no answer came, and what to do, in words.
+// Why there is no answer, and what to do.
 function refusalWords(error, reply) {
   const code = reply?.error?.code ?? error?.code;
   const seconds = error?.retryAfter ?? reply?.error?.retry_after_s;

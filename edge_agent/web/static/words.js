@@ -1,6 +1,6 @@
-// The words of the page in the reader's language. What boards say (labels, messages, reasons) is shown as it comes.
+// The page's texts in the reader's language. Texts from boards, such as labels and messages, are not translated.
 
-import { saved, save } from "./saved.js";
+import { saved, save } from "./storage.js";
 
 export const LANGUAGES = { en: "English", de: "Deutsch" };
 export const UNKNOWN = "–";
@@ -32,7 +32,7 @@ function chosen() {
   return wishes.find((name) => name in LANGUAGES) ?? "en";
 }
 
-// The text of `key`; a value `n` chooses between its forms for one and for several.
+// The text for `key`; a value `n` selects its plural form.
 export function t(key, values = {}) {
   const found = words[key] ?? key;
   const text = typeof found === "string" ? found : (found[plural.select(values.n)] ?? found.other);
@@ -48,12 +48,12 @@ export function number(value, digits = 0) {
   return value.toLocaleString(place, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
-// A measured value, without digits that nobody measured.
+// A measured value, with at most six significant digits.
 export function measured(value) {
   return typeof value === "number" ? value.toLocaleString(place, { maximumSignificantDigits: 6 }) : UNKNOWN;
 }
 
-// Rounded down, so no promise looks better than it is.
+// Rounded down, so that nothing looks better than it is.
 export function percent(share) {
   if (share == null) return UNKNOWN;
   const digits = share > 0.99 && share < 1 ? 1 : 0;

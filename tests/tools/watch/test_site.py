@@ -267,6 +267,7 @@ def test_a_board_whose_topics_were_cleared_is_gone(bus: Bus) -> None:
         ("state", boards.state("fine")),
         ("health", b"\x00garbage"),
         ("alarm/throttled", b'{"a":NaN}'),
+        ("alarm/throttled", boards.alarm("x" * 20_000)),
         ("info", b" " * 2_000_000),
         ("info", b"\xff\xfe"),
         ("info", b"[]"),

@@ -1,4 +1,4 @@
-"""What of the rows and events is worth an entry in the journal: only what begins or ends."""
+"""Writes into the journal what begins or ends at the boards."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ class _Known:
     alarms: set[str] = field(default_factory=set)
 
 
-class Notes:
-    """Compares the rows of now with what the journal says last, so what began while no process ran is found, too."""
+class ChangeRecorder:
+    """Compares the rows with the journal's last entries, so it also finds what began while no process ran."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._boards: dict[str, _Known] = {}
-        # Of this connection, by board and name.
+        # Alarms raised since the connection, by board and name.
         self._heard: set[tuple[str, str]] = set()
 
     def restore(self) -> None:
-        """Takes what earlier processes wrote."""
+        """Reads what earlier processes wrote."""
         for entry in self._journal.changes():
             if entry.device is None or entry.name is None:
                 continue
@@ -54,11 +54,11 @@ class Notes:
         self._heard.clear()
 
     def update(self, rows: Iterable[Row], wall: float, *, gets_retained: bool) -> None:
-        """Takes rows that have settled.
+        """Records what has changed in rows that have settled.
 
         Args:
-            gets_retained: The broker has sent all alarms that it retains. Otherwise only those that were heard since
-                the connection can be known to have ended.
+            gets_retained: The broker has sent all alarms that it retains. Otherwise only an alarm that was heard on
+                this connection can be known to have ended.
         """
         for row in rows:
             known = self._known(row.device)
@@ -77,7 +77,7 @@ class Notes:
 
     def _note_level(self, row: Row, known: _Known, wall: float) -> None:
         level = row.level.name.lower()
-        # A board that has only just been heard has no level yet.
+        # A board that has just appeared has no level yet.
         if row.level is BoardLevel.UNKNOWN or level == known.level:
             return
         if known.level is not None:
@@ -91,8 +91,8 @@ class Notes:
         self._journal.add(Entry(at=wall, what=what, device=row.device, name=name[:64], text=text, severity=severity))
 
 
-class Events(Part):
-    """What boards publish once, such as that a worker was restarted."""
+class EventRecorder(Part):
+    """Records what boards publish once, such as that a worker was restarted."""
 
     def __init__(self, root: str, site: str, rows: Mapping[str, Row], journal: Journal) -> None:
         self._filter = Topics(root, site, "+").event("+")
@@ -106,7 +106,7 @@ class Events(Part):
         if "/event/" not in message.topic or message.is_retained:
             return
         values = wildcard_values(self._filter, message.topic)
-        # A board that is not on the page has nothing to say there, which also bounds how many do.
+        # Only for boards that are on the page, which bounds how many can write entries.
         if values is None or values[0] not in self._rows:
             return
         device, name = values

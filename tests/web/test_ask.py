@@ -10,8 +10,8 @@ import pytest
 from edge_agent.core.codes import Code
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel
-from edge_agent.web import asks
-from edge_agent.web.asks import http_status
+from edge_agent.web import ask as asking
+from edge_agent.web.ask import http_status
 from tests.web.answering import Bench
 
 OK = {"id": 1, "status": "ok", "output": "normal", "error": None}
@@ -84,15 +84,15 @@ def test_a_faulty_envelope_is_refused_here(content: bytes, words: str) -> None:
         *((refused(code), 429, {"Retry-After": "1"}) for code in ("rate_limited", "overheated", "power_limited")),
         (refused("memory_low", 1e9), 429, {"Retry-After": "3600"}),
         *((refused(code, 10), 503, {"Retry-After": "10"}) for code in ("loading", "draining")),
-        (refused("deadline"), 504, {"X-Should-Retry": "false"}),
+        (refused("deadline"), 504, {}),
         (refused("unknown_task"), 404, {}),
         (refused("too_long"), 413, {}),
         (refused("reply_topic_refused"), 500, {}),
         *((refused(code), 400, {}) for code in ("not_utf8", "bad_json", "bad_field", "quarantined")),
-        *((refused(code), 503, {"X-Should-Retry": "false"}) for code in ("cancelled", "superseded")),
-        (refused("no_valid_output"), 422, {"X-Should-Retry": "false"}),
-        *((refused(code), 502, {"X-Should-Retry": "false"}) for code in ("engine_lost", "internal")),
-        ({}, 502, {"X-Should-Retry": "false"}),
+        *((refused(code), 503, {}) for code in ("cancelled", "superseded")),
+        (refused("no_valid_output"), 422, {}),
+        *((refused(code), 502, {}) for code in ("engine_lost", "internal")),
+        ({}, 502, {}),
     ],
 )
 def test_how_a_request_ended_decides_the_status(document: Any, status: int, headers: dict[str, str]) -> None:
@@ -120,11 +120,10 @@ def test_a_board_that_refuses_our_reply_topic_is_heard_on_its_own_one() -> None:
 
 
 def test_without_a_reply_it_says_so_two_seconds_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asks, "GRACE_S", 0.05)
+    monkeypatch.setattr(asking, "GRACE_S", 0.05)
     bench = Bench()
     response = bench.ask("press-04/triage", b'{"input":"x","deadline_ms":50}')
     assert (response.status_code, response.json()["error"]["code"]) == (504, "no_reply")
-    assert response.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +148,7 @@ def test_where_no_reply_can_come_it_says_why_at_once(path: str, status: int, cod
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Two boards that answer, two that do not, and long enough after the start."""
-    monkeypatch.setattr(asks, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(asking, "_SETTLE_S", 0.0)
     bench = Bench()
     bench.board("press-05")
     bench.board("oven-2", BoardLevel.OFFLINE)
@@ -194,25 +193,42 @@ def event_after(bench: Bench, requests: int) -> asyncio.Event:
     return event
 
 
-def test_a_request_that_is_repeated_while_it_runs_is_sent_once_and_answered_twice() -> None:
+def test_a_key_is_in_use_until_its_request_is_answered() -> None:
     bench = Bench()
 
-    async def ask() -> tuple[list[httpx.Response], httpx.Response]:
-        are_sent, key = event_after(bench, 1), {"Idempotency-Key": "order-7"}
-        both = [asyncio.create_task(bench.ask_in_loop("press-04/triage", b"{}", **key)) for _ in range(2)]
-        await are_sent.wait()
-        other = await bench.ask_in_loop("press-04/triage", b'{"n":1}', **key)
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        is_sent, key = event_after(bench, 1), {"Idempotency-Key": "order-7"}
+        first = asyncio.create_task(bench.ask_in_loop("press-04/triage", b"{}", **key))
+        await is_sent.wait()
+        second = await bench.ask_in_loop("press-04/triage", b"{}", **key)
         bench.hear(bench.sent[0][1]["reply_to"], OK)
-        return list(await asyncio.gather(*both)), other
+        return await first, second
 
-    responses, other = asyncio.run(ask())
-    assert [response.status_code for response in responses] == [200, 200]
-    assert other.status_code == 409
-    assert len(bench.sent) == 1
+    first, second = asyncio.run(ask())
+    assert (first.status_code, second.status_code, len(bench.sent)) == (200, 409, 1)
+
+
+def test_a_repetition_that_comes_with_the_reply_gets_its_own() -> None:
+    bench = Bench()
+
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        is_sent, key = event_after(bench, 1), {"Idempotency-Key": "order-7"}
+        first = asyncio.create_task(bench.ask_in_loop("press-04/triage", b"{}", **key))
+        await is_sent.wait()
+        is_sent = event_after(bench, 2)
+        bench.hear(bench.sent[0][1]["reply_to"], OK)
+        second = asyncio.create_task(bench.ask_in_loop("press-04/triage", b"{}", **key))
+        await is_sent.wait()
+        await first
+        bench.hear(bench.sent[1][1]["reply_to"], OK)
+        return await first, await second
+
+    first, second = asyncio.run(ask())
+    assert (first.status_code, second.status_code) == (200, 200)
 
 
 def test_more_requests_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asks, "MAX_ASKS", 2)
+    monkeypatch.setattr(asking, "MAX_PENDING", 2)
     bench = Bench()
 
     async def ask() -> tuple[httpx.Response, list[httpx.Response]]:
@@ -232,7 +248,7 @@ def test_more_requests_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_client_that_is_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asks, "MAX_ASKS", 1)
+    monkeypatch.setattr(asking, "MAX_PENDING", 1)
     bench = Bench()
 
     async def leave() -> None:

@@ -1,4 +1,4 @@
-// What this browser remembers for its user. A browser that keeps nothing works all the same.
+// What this browser remembers. Everything works without it.
 
 export function saved(name) {
   try {
@@ -12,6 +12,6 @@ export function save(name, value) {
   try {
     localStorage.setItem(`edge-agent.${name}`, value);
   } catch {
-    // Private windows may refuse.
+    // Private windows may refuse it.
   }
 }

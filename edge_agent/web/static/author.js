@@ -1,8 +1,8 @@
-// Who answers: the user, or, on a page without users, the name that somebody gave once.
+// Who answers: the user, or the name given in a page without users.
 
 import { h } from "./dom.js";
 import { live } from "./live.js";
-import { save, saved } from "./saved.js";
+import { save, saved } from "./storage.js";
 import { t } from "./words.js";
 
 export function signedBy() {

@@ -1,10 +1,10 @@
-// What a screen reads again and again: one request at a time, seldom while nobody looks, never while paused.
+// Polls one address for a screen: seldom while the tab is hidden, and not while the page is paused.
 
 import { live } from "./live.js";
 
 const HIDDEN_MS = 10_000;
 
-export function source({ everyMs, ask, take, redraw }) {
+export function poller({ everyMs, ask, take, redraw }) {
   let askedAt = -Infinity;
   let askedFor;
   let turn = 0;
@@ -12,15 +12,15 @@ export function source({ everyMs, ask, take, redraw }) {
   const self = {
     trouble: null,
 
-    // Reads if what is known is too old, or belongs to another address.
-    keep(address = "") {
+    // Reads if the data is too old or belongs to another address.
+    refreshIfDue(address = "") {
       const isOld = performance.now() - askedAt > (document.hidden ? HIDDEN_MS : everyMs);
       if (address === askedFor && (!isOld || isAsking || live.isPaused)) return;
       askedFor = address;
-      self.read();
+      self.refresh();
     },
 
-    async read() {
+    async refresh() {
       const mine = ++turn;
       askedAt = performance.now();
       isAsking = true;

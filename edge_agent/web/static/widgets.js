@@ -1,7 +1,7 @@
-// Pieces that several screens share.
+// Widgets and wording that several screens share.
 
 import { h } from "./dom.js";
-import { ageOf, isOld, live, may, now } from "./live.js";
+import { ageOf, isOld, live, now } from "./live.js";
 import { duration, has, moment, number, t, UNKNOWN } from "./words.js";
 
 export const isWall = new URLSearchParams(location.search).has("wall");
@@ -19,7 +19,7 @@ const SHAPES = {
   stopped: "○",
 };
 
-// Shape and word together: a colour alone says nothing.
+// Shape and word, because colour alone may not carry meaning.
 export function levelMark(level) {
   return h("span", { class: `level ${level}` },
     shape(SHAPES[level] ?? ""),
@@ -51,11 +51,10 @@ export function button(props, ...words) {
   return h("button", { type: "button", ...props }, ...words);
 }
 
-// A button that writes: it cannot be pressed while nothing is known to be current.
+// A button that writes. It is disabled while the data may be out of date.
 export function writeButton(props, ...words) {
-  const isOff = props.isOff || isOld();
-  const { isOff: _, ...rest } = props;
-  return button({ ...rest, "aria-disabled": isOff ? "true" : null, onclick: isOff ? null : props.onclick }, ...words);
+  const isOff = isOld();
+  return button({ ...props, "aria-disabled": isOff ? "true" : null, onclick: isOff ? null : props.onclick }, ...words);
 }
 
 export function note(key, values) {
@@ -64,37 +63,51 @@ export function note(key, values) {
 
 export function roleNote(role) {
   const name = live.session?.user;
-  return note(name ? `missing.role.${role}` : `missing.login.${role}`, { name });
+  if (name) return note(`missing.role.${role}`, { name });
+  return h("p", { class: "note" }, link(loginAddress(), {}, t(`missing.login.${role}`)));
 }
 
-export function lacks(role) {
-  return !may(role);
+// The login leads back to this screen.
+export function loginAddress() {
+  return `login?back=${encodeURIComponent(location.hash)}`;
 }
 
-// "since 12:01 (4 min)"; a beginning that this process did not see is said so.
+// What a board or the broker's connection says in one of few known phrases.
+export function phraseWords(phrase) {
+  return has(`phrase.${phrase}`) ? t(`phrase.${phrase}`) : phrase;
+}
+
+// "since 12:01 (4 min)", or that it began before the server was started.
 export function since(at) {
   if (at == null) return t("since.unknown");
   return t("since", { time: moment(at, now()), length: duration(ageOf(at)) });
 }
 
 export function figure(name, value, unit = "", digits = 0) {
-  const text = typeof value === "number" ? number(value, digits) : (value ?? UNKNOWN);
+  if (value == null) return null;
+  const text = typeof value === "number" ? number(value, digits) : value;
   return h("div", { class: "figure", key: name },
     h("dt", null, name),
-    h("dd", null, text, value == null || !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
+    h("dd", null, text, !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
 }
 
 export function alarmAdvice(name) {
   return has(`todo.${name}`) ? t(`todo.${name}`) : t("todo.other");
 }
 
-// An input as it was asked: its fields, or its text.
+// An input: its fields, or its text.
 export function inputView(input) {
   if (input === null || input === undefined) return h("p", { class: "note" }, t("input.unknown"));
   if (typeof input !== "object") return h("p", { class: "input-text" }, String(input));
   const fields = Array.isArray(input) ? input.map((value, at) => [at + 1, value]) : Object.entries(input);
   return h("dl", { class: "fields" },
-    fields.map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, plain(value)))));
+    fields.map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, reading(value)))));
+}
+
+// A signal with a single feature, such as {"last": 7.5}, reads as its value.
+function reading(value) {
+  const features = value !== null && typeof value === "object" && !Array.isArray(value) ? Object.values(value) : [];
+  return plain(features.length === 1 ? features[0] : value);
 }
 
 export function plain(value) {
@@ -106,7 +119,7 @@ export function inputLine(input) {
   if (input == null) return t("input.unknown.short");
   if (typeof input !== "object") return String(input);
   return Object.entries(input)
-    .map(([name, value]) => `${name} ${plain(value)}`)
+    .map(([name, value]) => `${name} ${reading(value)}`)
     .join("   ");
 }
 
@@ -126,7 +139,25 @@ export function reasons(because) {
         one.usual ? ` ${t("unusual.range", { low: plain(one.usual[0]), high: plain(one.usual[1]) })}` : "")));
 }
 
-// True while somebody points at this list, has its focus or touches it: then nothing in it may move.
+// A choice that the screen's address keeps, so it survives a reload and can be shared.
+export function addressFilter({ route, name, options, all }) {
+  const value = route().values.get(name) ?? "";
+  const isListed = !value || options.some(([option]) => option === value);
+  return h("label", { key: name },
+    t(`filter.${name}`),
+    h("select", { value, onchange: (event) => setAddressFilter(route, name, event.target.value) },
+      [["", all], ...(isListed ? [] : [[value, value]]), ...options].map(([option, word]) =>
+        h("option", { key: `=${option}`, value: option, selected: option === value }, word))));
+}
+
+export function setAddressFilter(route, name, value) {
+  const values = new URLSearchParams(route().values);
+  if (value) values.set(name, value);
+  else values.delete(name);
+  location.hash = `#/${route().name}${values.size ? `?${values}` : ""}`;
+}
+
+// True while somebody points at this list, touches it or has its focus: then nothing in it may move.
 export function isHeld(selector) {
   const node = document.querySelector(selector);
   return node !== null && node.matches(":hover, :focus-within");
@@ -137,7 +168,7 @@ export function degradedWords(name) {
   return has(`degraded.${name}`) ? t(`degraded.${name}`) : name;
 }
 
-// Why a write did not go through.
+// Why a write failed.
 export function troubleWords(error) {
   if (error.code === "login_again" || error.status === 401) return t("trouble.login");
   return error.status ? error.message : t("trouble.server");
