@@ -213,7 +213,7 @@ class Answers(Part):
 
     @property
     def kept_checks(self) -> Iterable[Answer]:
-        """Those that a later process needs, with the closed ones, because a board may send a check again."""
+        """The checks that a later process needs, including closed ones, because a board may send a check again."""
         return self._checks.values()
 
     def restore_checks(self, checks: Iterable[Answer]) -> None:
@@ -222,7 +222,7 @@ class Answers(Part):
 
     @property
     def awaits_results(self) -> bool:
-        """Whether a mark was sent and its board has not said yet that it keeps it."""
+        """Whether a mark was sent, and its board has not answered yet."""
         return any(mark.state is MarkState.SENT for mark in self.marks)
 
     def _origin(self, topic: str) -> _Origin | None:

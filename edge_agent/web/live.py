@@ -31,7 +31,7 @@ _ROWS_S = 0.5
 # After connecting, retained messages arrive at once; until they have, boards would seem to be missing.
 _RETAINED_S = 1.0
 _STOP_S = 2.0
-# At a stop, boards have this long to say that they keep the last marks.
+# At a stop, boards have this long to confirm the last marks.
 _LAST_RESULTS_S = 1.0
 _SAVE_S = 60.0
 

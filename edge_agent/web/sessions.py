@@ -226,7 +226,7 @@ class Sessions:
 def _check_readable(users: Users) -> None:
     """Raises ProblemError."""
     if not users.are_readable:
-        raise ProblemError(503, "users_unreadable", "the file of users cannot be read: see the log of edge-agent web")
+        raise ProblemError(503, "users_unreadable", "the users file cannot be read; see the log of edge-agent web")
 
 
 def _key(cookie: str) -> bytes:
