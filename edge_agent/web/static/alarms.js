@@ -3,7 +3,7 @@
 import { addressOf, get } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
-import { live } from "./live.js";
+import { isOld, live } from "./live.js";
 import {
   addressFilter,
   alarmAdvice,
@@ -99,7 +99,7 @@ function current() {
   const silent = n
     ? h("p", { class: "note", key: "silent" }, link("boards?level=urgent", {}, t("alarms.silent", { n })))
     : null;
-  if (!named.size) return silent ?? note("alarms.none");
+  if (!named.size) return silent ?? (isOld() ? null : note("alarms.none"));
   const isCritical = (alarms) => alarms.some((one) => one.severity !== "warning");
   const groups = [...named].sort((one, other) => isCritical(other[1]) - isCritical(one[1]));
   return [silent, h("ul", { class: "alarms", key: "current" },

@@ -97,7 +97,7 @@ export function boardsScreen({ route, redraw }) {
         rows.length ? table(rows) : emptyNote(boards.length),
         calm.length
           ? h("section", { class: "calm", key: "calm" },
-              h("h2", null, t("boards.calm", { n: calm.length })),
+              h("h2", null, t(isOld() ? "boards.calm.old" : "boards.calm", { n: calm.length })),
               h("ul", null,
                 calm.map((board) => h("li", { key: board.device }, link(boardAddress(board.device), {}, board.device))),
               ))
