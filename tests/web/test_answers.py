@@ -311,6 +311,8 @@ def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> No
     bench.result()
     assert bench.mark(key, answer="normal").status_code == 202
     bench.tick(answers.UNDO_S)
+    bench.result()
+    assert [entry.text for entry in bench.live.journal.recent(0.0)] == ["normal", "right: bearing fault"]
     assert [feedback for _, feedback in bench.sent] == [
         {"id": 1, "correct": True, "reply_to": RESPONSE},
         {"id": 1, "answer": "normal", "reply_to": RESPONSE},
