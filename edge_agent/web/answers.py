@@ -149,7 +149,7 @@ class Answers(Part):
         self._origins: dict[str, _Origin | None] = {}
         self._process = secrets.token_hex(4)
         self._count = 0
-        self._ring: deque[tuple[int, Answer]] = deque()
+        self._ring: deque[Answer] = deque()
         self._ring_bytes = 0
         self._checks: dict[_Identity, Answer] = {}
         self._check_bytes = 0
@@ -206,14 +206,14 @@ class Answers(Part):
                 return
         elif b'"input"' in payload:
             self._note_input(answer)
-        self._ring.append((self._count, answer))
+        self._ring.append(answer)
         self._ring_bytes += len(answer.payload)
         while len(self._ring) > MAX_ANSWERS or self._ring_bytes > MAX_BYTES:
-            self._ring_bytes -= len(self._ring.popleft()[1].payload)
+            self._ring_bytes -= len(self._ring.popleft().payload)
 
     @property
     def kept_checks(self) -> Iterable[Answer]:
-        """Those that a later process needs, with the closed ones, because a board may send a check again."""
+        """The checks that a later process needs, including closed ones, because a board may send a check again."""
         return self._checks.values()
 
     def restore_checks(self, checks: Iterable[Answer]) -> None:
@@ -222,7 +222,7 @@ class Answers(Part):
 
     @property
     def awaits_results(self) -> bool:
-        """Whether a mark was sent and its board has not said yet that it keeps it."""
+        """Whether a mark was sent, and its board has not answered yet."""
         return any(mark.state is MarkState.SENT for mark in self.marks)
 
     def _origin(self, topic: str) -> _Origin | None:
@@ -400,27 +400,13 @@ class Answers(Part):
             return None
         return "no answer has arrived since this page was started; may the account `web` read the topics of answers?"
 
-    def rows(self, after: int | None, device: str | None, task: str | None) -> Document:
-        """The answer to `GET /api/v1/answers`: the newest first."""
-        since = after if after is not None and after <= self._count else None
-        rows: list[Document] = []
-        skipped = 0
-        for number, answer in reversed(self._ring):
-            if since is not None and number <= since:
-                break
-            if device in (None, answer.device) and task in (None, answer.task):
-                if len(rows) < MAX_ROWS:
-                    rows.append(self._row(answer))
-                else:
-                    skipped += 1
-        if since is not None and device is None and task is None:
-            skipped = self._count - since - len(rows)  # also those that are no longer kept
-        return {
-            "cursor": self._count,
-            "rows": rows,
-            "skipped": 0 if since is None else skipped,
-            "reason": self._silence(),
-        }
+    def rows(self, device: str | None, task: str | None) -> Document:
+        """The answer to `GET /api/v1/answers`: the newest first. `cursor` counts all that ever came."""
+        newest = (
+            answer for answer in reversed(self._ring) if device in (None, answer.device) and task in (None, answer.task)
+        )
+        rows = [self._row(answer) for answer in islice(newest, MAX_ROWS)]
+        return {"cursor": self._count, "rows": rows, "reason": self._silence()}
 
     def _row(self, answer: Answer) -> Document:
         document, task = answer.document(), self.task_of(answer)
@@ -481,7 +467,7 @@ class Answers(Part):
 
     def add_mark(self, key: str, said: Document, by: str | None, wall: float, now: float) -> Mark:
         """Marks an answer. The mark is sent after UNDO_S. Raises ProblemError."""
-        kept = chain(self._checks.values(), (answer for _, answer in self._ring))
+        kept = chain(self._checks.values(), self._ring)
         answer = next((answer for answer in kept if answer.key == key), None)
         if answer is None:
             raise ProblemError(404, "unknown_answer", "this answer is too old, or the page was restarted")

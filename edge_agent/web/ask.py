@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import math
 import secrets
-import time
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -38,7 +37,7 @@ MAX_DEADLINE_MS = 300_000
 _DEFAULT_DEADLINE_MS = 60_000
 # The reply `expired` comes a little after the deadline.
 GRACE_S = 2.0
-# Right after the start, a board may not have been heard yet: RabbitMQ retains nothing.
+# Right after connecting, a board may not have been heard yet: RabbitMQ retains nothing.
 _SETTLE_S = 15.0
 _LATER = {"Retry-After": "10"}
 
@@ -67,7 +66,6 @@ class Requests(Part):
         self._prefix = ask_reply_topic(live.root, f"web-{secrets.token_hex(8)}")
         # By reply topic.
         self._pending: dict[str, _PendingRequest] = {}
-        self._started_at = time.monotonic()
         self.routes = [
             Route("/api/v1/ask/pool/{pool}/{task}", self._handle, methods=["POST"]),
             Route("/api/v1/ask/{device}/{task}", self._handle, methods=["POST"]),
@@ -138,7 +136,7 @@ class Requests(Part):
         return Topics(live.root, live.site, device), row
 
     def _unknown(self, words: str) -> ProblemError:
-        if time.monotonic() - self._started_at < _SETTLE_S:
+        if self._live.connected_s < _SETTLE_S:
             return ProblemError(503, "unknown_board", f"{words} yet", _LATER)
         return ProblemError(404, "unknown_board", words)
 

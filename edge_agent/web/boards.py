@@ -17,7 +17,6 @@ from edge_agent.tools.watch.site import (
     Row,
     is_critical,
     number_at,
-    row_document,
     text_at,
     time_at,
 )
@@ -128,13 +127,13 @@ def escaped(value: Any) -> Any:
     return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
-def board_details(row: Row, promises: Mapping[str, Document | None]) -> Document:
-    """What only the screen of one board shows: its documents and tasks. It may take a while, and needs no lock.
+def task_documents(row: Row, promises: Mapping[str, Document | None]) -> list[Document]:
+    """A board's tasks, which only its own screen shows.
 
     Args:
         promises: What each task's promise still needs.
     """
-    return {"document": escaped(row_document(row)), "tasks": [_task(row, *task, promises) for task in tasks_of(row)]}
+    return [_task(row, *task, promises) for task in tasks_of(row)]
 
 
 def tasks_of(row: Row) -> list[tuple[str, Document]]:

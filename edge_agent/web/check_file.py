@@ -1,4 +1,4 @@
-"""The file that keeps open checks while the page is not running: each that is lost would count as not answered."""
+"""The file that keeps open checks while the page is not running; a lost one would count as not answered."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from edge_agent.web.answers import MAX_OPEN_CHECK_BYTES, Answer
 log = logging.getLogger(__name__)
 
 _KEYS = ("key", "at", "topic", "device", "task", "is_reply_topic", "is_retained", "is_closed")
-# A byte of an answer may take six in the file.
+# In the file, a byte of an answer may take six.
 _MAX_FILE_BYTES = 7 * MAX_OPEN_CHECK_BYTES
 
 
@@ -26,7 +26,7 @@ class CheckFile:
         self._has_failed = False
 
     def read(self) -> list[Answer]:
-        """The checks of the process before; none if the file cannot be used."""
+        """The checks of the previous process; none if the file cannot be used."""
         try:
             document = json.loads(read_bounded(self._path, _MAX_FILE_BYTES))
             checks = [_answer_of(entry) for entry in document["checks"]]

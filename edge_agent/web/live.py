@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Publication
 from edge_agent.core.wording import printable
+from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.watch.site import SETTLE_S, BoardLevel, Document, Row
 from edge_agent.tools.watch.watch import Feed
 from edge_agent.web.answers import Answers
@@ -31,7 +32,7 @@ _ROWS_S = 0.5
 # After connecting, retained messages arrive at once; until they have, boards would seem to be missing.
 _RETAINED_S = 1.0
 _STOP_S = 2.0
-# At a stop, boards have this long to say that they keep the last marks.
+# At a stop, boards have this long to confirm the last marks.
 _LAST_RESULTS_S = 1.0
 _SAVE_S = 60.0
 
@@ -64,6 +65,7 @@ class Live:
         self._connections = 0
         self._connected_at: float | None = None
         self._lost_wall: float | None = None
+        self._logged_refusal = ""
         self._has_settled = False
 
     def add(self, part: Part) -> None:
@@ -117,6 +119,10 @@ class Live:
             "since": self._lost_wall,
             "hint": None if hint is None else printable(hint),
         }
+
+    @property
+    def connected_s(self) -> float:
+        return 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
 
     def _is_settled(self, now: float) -> bool:
         """True if the broker has had enough time to send what it retains."""
@@ -185,12 +191,16 @@ class Live:
                 self.journal.add(Entry(at=wall, what="broker-back", name=self._feed.broker))
             self._connected_at, self._lost_wall = now, None
             self._recorder.on_connected()
+            self._logged_refusal = ""
+        reason = self._feed.client.reason
+        if self._feed.client.failed_at is FailedAt.REFUSED and reason != self._logged_refusal:
+            self._logged_refusal = reason
+            log.warning("the broker %s refuses the connection: %s", self._feed.broker, reason)
         # Until the first attempt has ended, nobody knows.
         has_failed = self._feed.client.failed_at is not None
         if has_failed and self._lost_wall is None:
             self._connected_at, self._lost_wall = None, wall
-            reason = self._feed.client.reason or None
-            self.journal.add(Entry(at=wall, what="broker-lost", name=self._feed.broker, text=reason))
+            self.journal.add(Entry(at=wall, what="broker-lost", name=self._feed.broker, text=reason or None))
 
     def _update_rows(self, now: float, wall: float) -> None:
         """Without a connection the last rows stay, and the page shows that they are old."""

@@ -31,7 +31,7 @@ def answer_routes(live: Live) -> list[Route]:
         return answers.checks(*_device_and_task(request), _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS))
 
     def rows(request: Request) -> Document:
-        return answers.rows(count_in_query(request, "after"), *_device_and_task(request))
+        return answers.rows(*_device_and_task(request))
 
     def tasks(_request: Request) -> Document:
         return {"targets": _targets_of(live, answers)}

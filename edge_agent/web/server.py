@@ -20,7 +20,7 @@ from edge_agent.core.strict_json import number_of
 from edge_agent.core.wording import printable, shown
 from edge_agent.tools.watch.site import Row
 from edge_agent.tools.watch.table import site_view
-from edge_agent.web.boards import board_details, tasks_of
+from edge_agent.web.boards import task_documents, tasks_of
 from edge_agent.web.guard import Endpoint, Guard
 from edge_agent.web.journal import Entry, as_csv
 from edge_agent.web.live import Live
@@ -84,10 +84,14 @@ class _SiteRoutes:
             promises = {name: next(iter(live.answers.promises(row.device, name)), None) for name, _ in tasks_of(row)}
             heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
-        # A board may have sent a megabyte, which takes a while to escape.
-        details, signals = await asyncio.to_thread(lambda: (board_details(row, promises), signals_document(row, heard)))
-        journal = [entry.as_json() for entry in entries]
-        return json_response({"now": now, "board": board, **details, "signals": signals, "journal": journal})
+        document = {
+            "now": now,
+            "board": board,
+            "tasks": task_documents(row, promises),
+            "signals": signals_document(row, heard),
+            "journal": [entry.as_json() for entry in entries],
+        }
+        return json_response(document)
 
     def _row(self, device: str) -> Row:
         """A board by its name as the page shows it. Raises ProblemError."""

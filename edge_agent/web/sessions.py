@@ -37,7 +37,7 @@ _WRITES = {
     "/api/v1/seen": "feedback",
 }
 # Can be read without the role view, like the static files, which are the same in every installation.
-_OPEN = ("/api/v1/session", "/api/v1/login", "/api/v1/logout")
+_OPEN = ("/api/v1/session",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +226,7 @@ class Sessions:
 def _check_readable(users: Users) -> None:
     """Raises ProblemError."""
     if not users.are_readable:
-        raise ProblemError(503, "users_unreadable", "the file of users cannot be read: see the log of edge-agent web")
+        raise ProblemError(503, "users_unreadable", "the users file cannot be read; see the log of edge-agent web")
 
 
 def _key(cookie: str) -> bytes:
@@ -287,6 +287,8 @@ class Access:
 def _check(viewer: Viewer, request: Request) -> None:
     path = request.url.path
     if request.method != "POST":
+        if any(path.startswith(prefix) for prefix in _WRITES):
+            raise ProblemError(405, "method", "this path takes only POST", {"Allow": "POST"})
         is_open = path in _OPEN or not (path.startswith("/api/") or path == "/boards.txt")
         role = None if is_open else "view"
     else:

@@ -29,6 +29,8 @@ from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from edge_agent.web.users import Users, UsersError
 
+log = logging.getLogger(__name__)
+
 DEFAULT_LISTEN = "127.0.0.1:8780"
 # For all viewers together: each browser keeps two or three open.
 _MAX_CONNECTIONS = 512
@@ -130,6 +132,11 @@ def endpoint_of(options: argparse.Namespace) -> tuple[Endpoint, int]:
                 options.web_cert_file, options.web_key_file
             )
         except (OSError, ssl.SSLError) as error:
+            if options.web_key_file is None and isinstance(error, ssl.SSLError):
+                file = shown_path(options.web_cert_file)
+                raise OptionError(
+                    f"--web-cert-file: {file} holds no certificate with its key: --web-key-file"
+                ) from error
             raise OptionError(f"--web-cert-file: cannot be used: {printable(str(error))}") from error
     return endpoint, int(port)
 
@@ -179,14 +186,22 @@ async def _serve(
         loop.add_signal_handler(number, stop)
     live.start()
     try:
-        address = listener.getsockname()
-        host = f"[{address[0]}]" if endpoint.listens_on.version == 6 else address[0]
-        scheme = "https" if endpoint.has_tls else "http"
-        print(printable(f"{bus.site}: {scheme}://{host}:{address[1]}/"), flush=True)
+        print(printable(f"{bus.site}: {_address(options, endpoint, listener)}"), flush=True)
+        if not options.name and not endpoint.listens_on.is_loopback:
+            log.warning("without --name, browsers reach the page only by its IP address")
         await server.serve(sockets=[listener])
     finally:
         live.stop()
     return 1 if has_failed else 0
+
+
+def _address(options: argparse.Namespace, endpoint: Endpoint, listener: socket.socket) -> str:
+    """Where browsers reach the page."""
+    host, port = listener.getsockname()[:2]
+    if options.name and endpoint.proxies:
+        return f"https://{options.name[0]}/"
+    host = options.name[0] if options.name else f"[{host}]" if endpoint.listens_on.version == 6 else host
+    return f"{'https' if endpoint.has_tls else 'http'}://{host}:{port}/"
 
 
 def _config(app: object, cert_file: Path | None, key_file: Path | None) -> uvicorn.Config:

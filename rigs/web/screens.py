@@ -148,12 +148,6 @@ def take_shots(browser: Browser, page: PageProcess, folder: Path) -> None:
             view.wait_for_timeout(1200)
             view.screenshot(path=folder / f"{name}.png")
             print(folder / f"{name}.png")
-    with tab(browser, width=390, height=844, scheme="dark", is_touched=True) as view:
-        open_screen(view, page, "check")
-        view.locator("#check-title").scroll_into_view_if_needed()
-        view.wait_for_timeout(1200)
-        view.screenshot(path=folder / "page-phone.png")
-        print(folder / "page-phone.png")
 
 
 def fill_in(view: Page) -> None:

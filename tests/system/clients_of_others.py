@@ -72,7 +72,8 @@ def test_node_red_asks_over_http(tmp_path: Path) -> None:
     web_port, red_port = free_port(), free_port()
     with pump_triage(tmp_path) as port:
         bus = ("--host", "127.0.0.1", "--port", str(port), "--site", "hall1", "--data", tmp_path)
-        flow = (EXAMPLES / "node-red" / "ask-over-http.json").read_text("utf-8").replace(":8780", f":{web_port}")
+        flow = (EXAMPLES / "node-red" / "ask-over-http.json").read_text("utf-8")
+        flow = flow.replace(":8780", f":{web_port}").replace("machine-triage", "pump-triage")
         (tmp_path / "flow.json").write_text(flow, encoding="utf-8")
         red = ("node", NODE / "node_modules/node-red/red.js", "--userDir", tmp_path, "--port", str(red_port))
         with (

@@ -40,12 +40,17 @@ class FakeLive(Live):
     def __init__(self) -> None:
         super().__init__(MqttConfig(), "hall1", Journal(FOLDER))
         self.is_up = True
+        self.up_s = 0.0
         self.published: list[Publication] = []
         self.on_publish: Callable[[Publication], object] = lambda _: None
 
     @property
     def is_connected(self) -> bool:
         return self.is_up
+
+    @property
+    def connected_s(self) -> float:
+        return self.up_s
 
     def publish(self, publication: Publication) -> int | None:
         self.published.append(publication)

@@ -146,14 +146,19 @@ def test_where_no_reply_can_come_it_says_why_at_once(path: str, status: int, cod
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Two boards that answer, two that do not, and long enough after the start."""
-    monkeypatch.setattr(asking, "_SETTLE_S", 0.0)
+def bench() -> Bench:
+    """Two boards that answer, two that do not, and long enough after the page has connected."""
     bench = Bench()
+    bench.live.up_s = 15.0
     bench.board("press-05")
     bench.board("oven-2", BoardLevel.OFFLINE)
     bench.board("lathe-1", BoardLevel.STALE)
     return bench
+
+
+def test_a_request_is_a_post(bench: Bench) -> None:
+    response = bench.browser.get("/api/v1/ask/press-04/triage")
+    assert (response.status_code, response.headers["allow"], bench.sent) == (405, "POST", [])
 
 
 def test_an_unknown_board_may_not_have_been_heard_yet_after_the_start() -> None:

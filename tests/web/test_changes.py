@@ -2,6 +2,9 @@
 
 import time
 
+import pytest
+
+from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.watch.site import Site
 from tests.tools.watch import boards
 from tests.web.pages import Page, said
@@ -109,3 +112,14 @@ def test_control_and_bidi_characters_of_a_board_arrive_escaped() -> None:
     page = page_of("a")
     page.hear(said("a/health", boards.health(at=time.time(), overall="degraded", reasons=["\x1b[31m\u202eevil"])))
     assert page.changes()["boards"][0]["why"] == ["\\x1b[31m\\u202eevil"]
+
+
+@pytest.mark.expects_warning
+def test_a_broker_that_refuses_the_account_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    live = Page().live
+    live._feed.client.failed_at, live._feed.client.reason = FailedAt.REFUSED, "Not authorized"
+    for _ in range(3):
+        live._note_connection(time.monotonic(), time.time())
+    assert [record.getMessage() for record in caplog.records if "refuses" in record.message] == [
+        f"the broker {live._feed.broker} refuses the connection: Not authorized"
+    ]

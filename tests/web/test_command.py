@@ -178,6 +178,7 @@ def test_only_the_proxy_connects_and_its_last_address_counts(tmp_path: Path) -> 
     headers = {"Host": "hall1.example", "Authorization": "Bearer token", "X-Forwarded-For": "10.9.9.9"}
     options = ("--users", users, "--name", "hall1.example", "--behind-proxy")
     with web(tmp_path, free_port(), *options, "127.0.0.1") as page:
+        assert page.first_line == "hall1: https://hall1.example/\n"
         assert page.get("/api/v1/session", headers=headers)["user"] == "p"
     with web(tmp_path, free_port(), *options, "10.0.0.7") as page, pytest.raises(urllib.error.HTTPError) as refused:
         page.get("/api/v1/session", headers=headers)
@@ -234,6 +235,11 @@ def test_a_proxy_needs_users_even_on_this_machine(refused: Any) -> None:
 )
 def test_options_that_cannot_be_used_are_named(refused: Any, options: tuple[str, ...], words: str) -> None:
     assert words in refused(*options)
+
+
+def test_a_certificate_without_its_key_is_named(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text(CERTIFICATE, "utf-8")
+    assert "holds no certificate with its key: --web-key-file" in refused("--web-cert-file", tmp_path / "cert.pem")
 
 
 def test_a_key_of_another_certificate_is_named(refused: Any, tmp_path: Path) -> None:

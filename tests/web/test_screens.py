@@ -170,6 +170,24 @@ def test_more_readings_can_be_reached_than_one_request_lists(world: World, view:
     wait_until(has_seen_more, "the page shows more than 20 readings")
 
 
+def test_a_reading_that_nobody_can_tell_is_shown_again_when_asked_for(world: World, view: Page) -> None:
+    world.open(view, "check")
+    shown = view.locator(".card .id")
+    first = shown.inner_text()
+    view.wait_for_timeout(GUARD_MS)
+    view.keyboard.press("0")
+    expect(shown).not_to_have_text(first)
+    view.get_by_role("button", name="Show again").click()
+    view.keyboard.press("k")
+    expect(shown).to_have_text(first)
+
+
+def test_alarms_name_the_boards_that_are_silent(world: World, view: Page) -> None:
+    world.open(view, "alarms")
+    view.get_by_role("link", name="silent").click()
+    expect(view.locator("main tbody tr.offline, main tbody tr.stale").first).to_be_visible()
+
+
 def test_focus_stays_where_it_is_while_figures_change(world: World, view: Page) -> None:
     for screen in ("boards", f"board/{CRITICAL}", "check", "answers"):
         world.open(view, screen)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from edge_agent.status.alarms import ALARMS
+from edge_agent.status.health import REASONS
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.tools.watch.table import level_word
 from edge_agent.web.server import STATIC
@@ -40,6 +41,10 @@ def test_urgent_levels_are_in_capitals_in_every_language(language: str) -> None:
 def test_each_alarm_has_advice() -> None:
     advised = {key.removeprefix("todo.") for key in WORDS["en"] if key.startswith("todo.")}
     assert advised - {"other"} == {rule.name for rule in ALARMS}
+
+
+def test_each_reason_of_health_has_words() -> None:
+    assert {f"phrase.{reason}" for reason in REASONS} <= set(WORDS["en"])
 
 
 def test_each_word_that_a_screen_names_exists() -> None:

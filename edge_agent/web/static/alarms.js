@@ -3,10 +3,11 @@
 import { addressOf, get } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
-import { live } from "./live.js";
+import { isOld, live } from "./live.js";
 import {
   addressFilter,
   alarmAdvice,
+  alarmsByName,
   boardAddress,
   link,
   note,
@@ -90,23 +91,19 @@ export function alarmsScreen({ route, redraw }) {
 }
 
 function current() {
-  const named = new Map();
-  for (const device of live.order)
-    for (const alarm of live.boards.get(device)?.alarms ?? [])
-      named.set(alarm.name, [...(named.get(alarm.name) ?? []), { ...alarm, device }]);
   if (live.at == null) return note("boards.waiting");
   const n = (live.counts.offline ?? 0) + (live.counts.stale ?? 0);
   const silent = n
     ? h("p", { class: "note", key: "silent" }, link("boards?level=urgent", {}, t("alarms.silent", { n })))
     : null;
-  if (!named.size) return silent ?? note("alarms.none");
-  const isCritical = (alarms) => alarms.some((one) => one.severity !== "warning");
-  const groups = [...named].sort((one, other) => isCritical(other[1]) - isCritical(one[1]));
+  const groups = alarmsByName();
+  if (!groups.length) return silent ?? (isOld() ? null : note("alarms.none"));
+  groups.sort((one, other) => (other.severity === "critical") - (one.severity === "critical"));
   return [silent, h("ul", { class: "alarms", key: "current" },
-    groups.map(([name, alarms]) =>
-      h("li", { key: name, class: isCritical(alarms) ? "critical" : "warning" },
+    groups.map(({ name, alarms, severity }) =>
+      h("li", { key: name, class: severity },
         h("p", { class: "alarm-name" },
-          severityMark(isCritical(alarms) ? "critical" : "warning"),
+          severityMark(severity),
           " ",
           h("b", null, name),
           " ",

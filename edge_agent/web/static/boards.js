@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { ageOf, isOld, live } from "./live.js";
 import {
+  alarmsByName,
   boardAddress,
   button,
   isHeld,
@@ -97,7 +98,7 @@ export function boardsScreen({ route, redraw }) {
         rows.length ? table(rows) : emptyNote(boards.length),
         calm.length
           ? h("section", { class: "calm", key: "calm" },
-              h("h2", null, t("boards.calm", { n: calm.length })),
+              h("h2", null, t(isOld() ? "boards.calm.old" : "boards.calm", { n: calm.length })),
               h("ul", null,
                 calm.map((board) => h("li", { key: board.device }, link(boardAddress(board.device), {}, board.device))),
               ))
@@ -127,14 +128,11 @@ export function boardsScreen({ route, redraw }) {
 
 // One line for an alarm that many boards have.
 function groups() {
-  const named = new Map();
-  for (const board of live.boards.values())
-    for (const alarm of board.alarms ?? []) named.set(alarm.name, [...(named.get(alarm.name) ?? []), alarm]);
-  const many = [...named].filter(([, alarms]) => alarms.length > 1);
+  const many = alarmsByName().filter(({ alarms }) => alarms.length > 1);
   return h("ul", { class: "groups", key: "groups" },
-    many.map(([name, alarms]) =>
+    many.map(({ name, alarms, severity }) =>
       h("li", { key: name },
-        severityMark(alarms.some((one) => one.severity !== "warning") ? "critical" : "warning"),
+        severityMark(severity),
         ` ${name}: ${t("n_boards", { n: alarms.length })} `,
         link("alarms", {}, t("show")))));
 }

@@ -1,7 +1,7 @@
 // The journal as a list by day; gaps are entries, too.
 
 import { h } from "./dom.js";
-import { boardAddress, link } from "./widgets.js";
+import { boardAddress, link, phraseWords } from "./widgets.js";
 import { clock, day, has, moment, t } from "./words.js";
 
 export function journalList(entries, { withDevice }) {
@@ -37,7 +37,7 @@ function timeOf(entry) {
 function words(entry) {
   const name = entry.what === "level" && has(`level.${entry.name}`) ? t(`level.${entry.name}`) : (entry.name ?? "");
   const key = `entry.${entry.what}`;
-  return [has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`, entry.text]
+  return [has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`, entry.text && phraseWords(entry.text)]
     .filter(Boolean)
     .join(": ");
 }

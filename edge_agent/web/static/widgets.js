@@ -91,6 +91,18 @@ export function figure(name, value, unit = "", digits = 0) {
     h("dd", null, text, !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
 }
 
+// The active alarms grouped by name, on boards from the worst.
+export function alarmsByName() {
+  const named = new Map();
+  for (const device of live.order)
+    for (const alarm of live.boards.get(device)?.alarms ?? [])
+      named.set(alarm.name, [...(named.get(alarm.name) ?? []), { ...alarm, device }]);
+  return [...named].map(([name, alarms]) => {
+    const severity = alarms.some((alarm) => alarm.severity !== "warning") ? "critical" : "warning";
+    return { name, alarms, severity };
+  });
+}
+
 export function alarmAdvice(name) {
   return has(`todo.${name}`) ? t(`todo.${name}`) : t("todo.other");
 }
