@@ -506,7 +506,7 @@ def _web(options: argparse.Namespace) -> int:
 @_cli_command(
     _value(
         "folder FOLDER",
-        "the folder that `edge-agent web` keeps, its --data (default: the default of that)",
+        "the folder that `edge-agent web --data` names (default: the one of `edge-agent web`)",
         Path,
         nargs="?",
     ),
@@ -516,12 +516,13 @@ def _web(options: argparse.Namespace) -> int:
     _JSON,
 )
 def _history(options: argparse.Namespace) -> int:
-    """Prints what happened at a site: levels and alarms as they began and ended, events, feedback, and who did it.
+    """Prints what happened at a site: changes of levels and alarms, events, feedback, and who did it.
 
     It reads the journal that `edge-agent web` keeps while it runs. Times are those of this machine's clock.
     Exit codes: 0 done, 1 no journal, 64 usage.
     """
-    from edge_agent.tools.history import default_folder, history
+    from edge_agent.web.history import history
+    from edge_agent.web.journal import default_folder
 
     times = {"since": options.since, "until": options.until}
     return history(options.folder or default_folder(), **times, device=options.device, as_json=options.json)

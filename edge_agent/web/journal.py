@@ -60,6 +60,11 @@ class Entry:
         }
 
 
+def default_folder() -> Path:
+    """Where journals are kept unless `--data` says otherwise: a folder for each site."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edge-agent" / "web"
+
+
 class Journal:
     """Files of at most MAX_FILE_BYTES each, named by their day in UTC and a number.
 

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import os
 import re
 import signal
 import socket
@@ -23,7 +22,7 @@ from edge_agent.core.terminal import fail
 from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
 from edge_agent.web.guard import MAX_HEADER_BYTES, Endpoint, Network, address_of, host_name
-from edge_agent.web.journal import Journal
+from edge_agent.web.journal import Journal, default_folder
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
@@ -47,7 +46,7 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
     # uvicorn warns about every request that is not HTTP; `server` logs our own failures.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    folder = options.data or _default_folder(bus.site)
+    folder = options.data or default_folder() / bus.site
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -57,10 +56,6 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
             return _listen(options, bus, endpoint, port, users, Journal(folder))
     except StateInUseError:
         return fail(f"--data: {shown_path(folder)} is in use by another process: each needs its own")
-
-
-def _default_folder(site: str) -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edge-agent" / "web" / site
 
 
 def _listen(

@@ -10,7 +10,6 @@ import pytest
 from edge_agent.tools.watch.site import Row, Site
 from edge_agent.web.journal import MAX_PER_MINUTE, Entry, Journal, as_csv
 from edge_agent.web.recorders import ChangeRecorder, EventRecorder
-from tests.helpers.processes import EdgeAgent
 from tests.tools.watch import boards
 from tests.web.pages import ORIGIN, Page, said
 
@@ -192,19 +191,6 @@ def test_a_full_disk_is_said_once_and_entries_stay_in_memory(tmp_path: Path, cap
     assert len(caplog.records) == 1
 
 
-def test_history_on_a_terminal_reads_what_the_page_wrote(tmp_path: Path, edge_agent: EdgeAgent) -> None:
-    journal = Journal(tmp_path)
-    rows: dict[str, Row] = {row.device: row for row in online(tmp_path / "other").site.rows(time.monotonic())}
-    events = EventRecorder("edgeai/v1", "hall1", rows, journal)
-    events.receive(said("press-04/event/command", b'{"ts":"x","op":"drain","by":"ana"}'), WALL)
-    journal.add(Entry(at=WALL + 1, what="level", device="press-04", name="draining"))
-    done = edge_agent("history", tmp_path, "--since", "2026-11-24")
-    assert [line.split("  ")[1:] for line in done.stdout.splitlines()] == [
-        ["press-04", "command by ana: op: drain"],
-        ["press-04", "is draining"],
-    ]
-
-
 def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     rows: dict[str, Row] = {row.device: row for row in online(tmp_path).site.rows(time.monotonic())}
@@ -212,7 +198,9 @@ def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> No
     payload = b'{"ts": "2026-11-28T09:52:30.148Z", "restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}'
     events.receive(said("press-04/event/worker-restarted", payload), WALL)
     events.receive(said("press-99/event/worker-restarted", payload), WALL)
-    (entry,) = journal.read(limit=10)
+    events.receive(said("press-04/event/command", b'{"op": "drain", "by": "ana"}'), WALL)
+    command, entry = journal.read(limit=10)
+    assert (command.name, command.text, command.by) == ("command", "op: drain", "ana")
     assert (entry.device, entry.name) == ("press-04", "worker-restarted")
     assert entry.text == "restarts: 1; pid: 3588; reason: killed by SIGKILL"
 

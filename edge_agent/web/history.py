@@ -1,0 +1,58 @@
+"""`edge-agent history`: what happened at a site, from the journal that `edge-agent web` keeps."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from edge_agent.core.terminal import UNKNOWN, aligned, fail
+from edge_agent.core.wording import printable, printable_json, shown_path
+from edge_agent.web.journal import Entry, Journal
+
+_DAY_S = 86_400.0
+
+
+def history(folder: Path, *, since: float | None, until: float | None, device: str | None, as_json: bool) -> int:
+    """Prints the entries, by default of the last day, oldest first. Returns the exit code."""
+    files = list(folder.rglob("????-??-??-*.jsonl"))
+    if not files:
+        return fail(f"{shown_path(folder)} holds no journal: `edge-agent web` keeps one while it runs")
+    if not all(os.access(file, os.R_OK) for file in files):
+        return fail(f"{shown_path(folder)} cannot be read by this account")
+    since = time.time() - _DAY_S if since is None else since
+    entries = [
+        entry
+        for site in {file.parent for file in files}
+        for entry in Journal(site).read(since=since, until=until, limit=sys.maxsize)
+        if device is None or entry.device in (device, None)
+    ]
+    entries.sort(key=lambda entry: entry.at)
+    if as_json:
+        print(printable_json({"entries": [entry.as_json() for entry in entries]}))
+    else:
+        rows = [(_clock(entry.at), entry.device or UNKNOWN, _words(entry)) for entry in entries]
+        for line in aligned(rows, left=3) if rows else ("nothing has happened",):
+            print(printable(line))
+    return 0
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _words(entry: Entry) -> str:
+    match entry.what:
+        case "level":
+            head = f"is {entry.name}"
+        case "alarm":
+            head = f"alarm {entry.name}, {entry.severity}"
+        case "alarm-end":
+            head = f"alarm {entry.name} has ended"
+        case "page-was-off":
+            head = f"nothing was recorded until {_clock(entry.until or entry.at)}"
+        case "event":
+            head = entry.name or "event"
+        case _:
+            head = " ".join(filter(None, (entry.what, entry.name)))
+    head += f" by {entry.by}" if entry.by else ""
+    return f"{head}: {entry.text}" if entry.text else head

@@ -1,0 +1,66 @@
+"""`edge-agent history` over a journal as the page writes it."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.web.journal import Entry, Journal
+from tests.helpers.processes import EdgeAgent
+
+NIGHT = 1_793_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def _clock() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_it_tells_what_happened_and_who_did_it(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    journal = Journal(tmp_path)
+    for entry in (
+        Entry(at=NIGHT, what="page-was-off", until=NIGHT + 1),
+        Entry(at=NIGHT + 1, what="level", device="press-04", name="offline", text="connection-lost"),
+        Entry(at=NIGHT + 2, what="alarm", device="oven-1", name="disk-low", text="3 MB", severity="warning"),
+        Entry(at=NIGHT + 3, what="alarm-end", device="oven-1", name="disk-low"),
+        Entry(at=NIGHT + 4, what="event", device="oven-1", name="model-switched", by="ana", text="how: switch"),
+        Entry(at=NIGHT + 5, what="broker-lost", name="b:1883", text="refused"),
+        Entry(at=NIGHT + 6, what="event", device="oven-1", name="\x1b[2J"),
+    ):
+        journal.add(entry)
+    journal.add(Entry(at=NIGHT + 200_000, what="page-started"))
+    words = ("history", tmp_path, "--since", "2026-10-26T07:00", "--until", "2026-10-27")
+    done = edge_agent(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "2026-10-26 07:33:20  –         nothing was recorded until 2026-10-26 07:33:21",
+        "2026-10-26 07:33:21  press-04  is offline: connection-lost",
+        "2026-10-26 07:33:22  oven-1    alarm disk-low, warning: 3 MB",
+        "2026-10-26 07:33:23  oven-1    alarm disk-low has ended",
+        "2026-10-26 07:33:24  oven-1    model-switched by ana: how: switch",
+        "2026-10-26 07:33:25  –         broker-lost b:1883: refused",
+        "2026-10-26 07:33:26  oven-1    \\x1b[2J",
+    ]
+    of_board = edge_agent(*words, "--device", "press-04", "--json").document["entries"]
+    assert [entry["what"] for entry in of_board] == ["page-was-off", "level", "broker-lost"]
+
+
+def test_it_reads_the_folder_of_the_page_and_the_last_day_by_itself(
+    tmp_path: Path, edge_agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", os.fspath(tmp_path))
+    done = edge_agent("history")
+    assert (done.returncode, "holds no journal" in done.stderr) == (1, True)
+    journal = Journal(tmp_path / "edge-agent/web/hall1")
+    journal.folder.mkdir(parents=True)
+    journal.add(Entry(at=NIGHT, what="page-started"))
+    assert edge_agent("history").stdout == "nothing has happened\n"
+    journal.add(Entry(at=time.time() - 60, what="page-started"))
+    assert edge_agent("history").stdout.endswith("–  page-started\n")
+    assert edge_agent("history", "--since", "yesterday").returncode == 64
