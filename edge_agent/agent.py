@@ -29,7 +29,7 @@ from edge_agent.core.wording import cut, shown_path
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.model_retry import ModelRetry
-from edge_agent.models.record import in_force, without_key
+from edge_agent.models.record import in_force, without_config_key
 from edge_agent.models.revocation_watch import RevocationWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
@@ -66,7 +66,7 @@ class Agent:
     """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
 
     def __init__(self, config: Config, config_path: Path, model: Model, model_fault: str | None = None) -> None:
-        """model_fault: why there is no model that can be used; `model` only stands for it then."""
+        """model_fault: why no model can be used; `model` is then a placeholder."""
         tasks = with_built_in(config.tasks)
         self._inbox = Inbox()
         self._presence = Presence(config.topics)
@@ -320,7 +320,7 @@ class Agent:
             self._do_without_model(message, now)
 
     def _do_without_model(self, fault: str, now: float) -> None:
-        """Says why no model can be used, to callers and on the bus, and tries again later."""
+        """Tells callers and the bus why no model can be used, and tries again later."""
         self._model_retry.schedule(now)
         if fault == self._model_fault and self._dispatcher.admission.gave_up_because is not None:
             return
@@ -330,7 +330,7 @@ class Agent:
         self._status.alarms.set_model_fault(fault if path in fault else f"{path}: {fault}")
         self._dispatcher.give_up(f"the model cannot be loaded: {fault}", now)
         self._status.publish_state(State.OFFLINE, f"model-load-failed: {fault}")
-        # The service runs and tells what is wrong; to end it would only hide that.
+        # The service has started: ending it would only hide what is wrong.
         notify("READY=1")
 
     def _try_model_again(self, now: float) -> None:
@@ -338,7 +338,7 @@ class Agent:
             return
         match self._model_retry.tick(now):
             case Model() as model:
-                log.info("the model opens now: %s", shown_path(model.source))
+                log.info("the model can be opened now: %s", shown_path(model.source))
                 self._dispatcher.on_model_replaced(model)
                 self._learn_if_needed()
                 try:
@@ -346,7 +346,7 @@ class Agent:
                 except OSError as error:
                     self._do_without_model(f"no worker can be started: {error}", now)
             case ModelError() as error:
-                self._do_without_model(without_key(error), now)
+                self._do_without_model(without_config_key(error), now)
 
     def _on_worker_end(self, how: str, now: float) -> None:
         """Queues its requests again and reports its end; the supervisor starts the next worker."""

@@ -154,7 +154,7 @@ def _run(options: argparse.Namespace) -> int:
     from edge_agent.core.environment import keep_heap_small
     from edge_agent.core.pipe import is_echo
     from edge_agent.core.state_lock import StateInUseError, locked
-    from edge_agent.models.record import in_force, open_or_stand_in
+    from edge_agent.models.record import in_force, open_or_placeholder
 
     path: Path = options.config
     keep_heap_small()
@@ -171,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     try:
         with locked(config.state_dir):
-            return Agent(config, path, *open_or_stand_in(config)).run()
+            return Agent(config, path, *open_or_placeholder(config)).run()
     except StateInUseError as error:
         return fail(str(error))
 

@@ -24,7 +24,14 @@ from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.signal_tables import MAX_TRACKS
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.bundle import listed_weights, trained_templates
-from edge_agent.models.record import in_force, key_faults, model_refusals, path_faults, revocations_hint, switched_hint
+from edge_agent.models.record import (
+    in_force,
+    model_key_faults,
+    model_path_faults,
+    model_refusals,
+    revocations_hint,
+    switched_hint,
+)
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import example_faults, prepare_tasks
 from edge_agent.requests.tasks import Task
@@ -88,15 +95,15 @@ def _good_tables(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
 
 
 def file_faults(config: Config) -> list[str]:
-    """The faults of all files without which `run` ends: keys, certificates, passwords, and the pool's package."""
+    """Faults with which `run` does not start: of keys, certificates, passwords, and the pool's package."""
     missing = missing_extra("pool") if config.pool is not None else None
     pool_faults = [f"pool: {missing}"] if missing else []
-    return [*credential_faults(config.mqtt), *signing_key_faults(config), *key_faults(config), *pool_faults]
+    return [*credential_faults(config.mqtt), *signing_key_faults(config), *model_key_faults(config), *pool_faults]
 
 
 def all_file_faults(config: Config) -> list[str]:
-    """The same, and those of the model, without which `run` answers no request."""
-    return [*file_faults(config), *path_faults(config)]
+    """Those, and a missing model, with which `run` starts but answers no request."""
+    return [*file_faults(config), *model_path_faults(config)]
 
 
 def signing_key_faults(config: Config) -> list[str]:

@@ -42,8 +42,8 @@ _QUOTING_CODES = {
 }
 # An empty payload also clears a retained command, which must not carry it out.
 _ALLOWED_EMPTY = ("ping", "health")
-# Operations that change what the board does, apart from model switches, which have events of their own.
-_TOLD = ("drain", "resume", "reload", "quarantine-release")
+# Operations that change what the board does. Model switches are not here, because they have events of their own.
+_WITH_EVENT = ("drain", "resume", "reload", "quarantine-release")
 # What a reload applies; everything else needs a restart.
 LIVE_TABLES = ("tasks", "queue", "health", "feedback", "commands", "governor", "homeassistant", "log")
 
@@ -111,7 +111,7 @@ class Commands:
             # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
-            if operation in _TOLD:
+            if operation in _WITH_EVENT:
                 self._status.publish_event("command", {"op": operation, "by": fields.get("by")})
         except CommandError as error:
             reason = "its result says why" if error.code in _QUOTING_CODES else error.message

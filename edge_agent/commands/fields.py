@@ -11,8 +11,7 @@ from edge_agent.core.wording import first_fault, shown
 
 # A result holds the command's `id`, and waits for a broker that may be away.
 MAX_COMMAND_BYTES = 1 << 16
-# The most characters in who sends it.
-MAX_BY = 64
+MAX_BY_CHARS = 64
 
 
 class CommandFields(BaseModel):
@@ -20,8 +19,8 @@ class CommandFields(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: Any = None
-    by: Annotated[StrictStr, Field(min_length=1, max_length=MAX_BY)] | None = None
-    """Who sends it, as far as it says so."""
+    by: Annotated[StrictStr, Field(min_length=1, max_length=MAX_BY_CHARS)] | None = None
+    """Who sends the command. It is not checked."""
     ts: Any = None
     nonce: Any = None
     hmac: Any = None

@@ -1,6 +1,6 @@
-"""While no model can be used, the one in force is opened again and again: it may be repaired without a restart.
+"""Tries to open the model in force again while no model can be used, so that repairing it needs no restart.
 
-Belongs to the agent's thread; files are read in the background. now: seconds of the monotonic clock.
+It belongs to the agent's thread; files are read in the background. `now` is in seconds of the monotonic clock.
 """
 
 import math
@@ -11,12 +11,12 @@ from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
 from edge_agent.models.record import open_in_force
 
-# Shortest and longest pause: each attempt may read every byte of the model.
+# The first and the longest pause: each attempt may read every byte of the model.
 RETRY_AFTER_S = (5.0, 60.0)
 
 
 class ModelRetry:
-    """Rests until `schedule`."""
+    """Attempts nothing until `schedule` is called."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -25,16 +25,16 @@ class ModelRetry:
         self._opening: Future[Model] | None = None
 
     def schedule(self, now: float) -> None:
-        """Another attempt failed, or the first one did: the next follows after a growing pause."""
+        """Plans the next attempt; after each failure the pause doubles."""
         self._due_at = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, RETRY_AFTER_S[1])
 
     def stop(self) -> None:
-        """A model answers."""
+        """Ends the attempts, because a model answers."""
         self._due_at, self._pause_s, self._opening = math.inf, RETRY_AFTER_S[0], None
 
     def tick(self, now: float) -> Model | ModelError | None:
-        """To be called several times a second: what became of an attempt that has just ended."""
+        """Returns the result of an attempt that has just ended. To be called several times a second."""
         if self._opening is None:
             if now >= self._due_at:
                 self._due_at = math.inf

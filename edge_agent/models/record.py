@@ -37,9 +37,9 @@ class Record(BaseModel):
     least_version: int = 0
     """The version that the last switch or rollback put in force; 0 in a file of 0.1.0."""
     changed_at: str | None = None
-    """When that was; None in a file of 0.1.0, or if the clock was unset."""
+    """When that switch or rollback was; None in a file of 0.1.0, or if the clock was unset."""
     changed_by: str | None = None
-    """Who sent the command, as far as it said so."""
+    """Who sent the command. It is not checked."""
 
 
 def read_record(config: Config) -> Record | None:
@@ -118,14 +118,14 @@ def open_in_force(config: Config) -> Model:
     return _marked_as_fallback(model, faults)
 
 
-def open_or_stand_in(config: Config) -> tuple[Model, str | None]:
-    """The model to run; or one that stands for it, which nothing can load, and why it does not open."""
+def open_or_placeholder(config: Config) -> tuple[Model, str | None]:
+    """The model in force and None; or a placeholder that nothing can load, and why the model does not open."""
     try:
         return open_in_force(config), None
     except ModelError as error:
         path = in_force(config)
-        # No file has these stamps, so a switch to the same path is a switch.
-        stand_in = Model(
+        # Without stamps it equals no model on the disk, so a switch to the same path is carried out.
+        placeholder = Model(
             key="default",
             source=path,
             path=path,
@@ -136,11 +136,11 @@ def open_or_stand_in(config: Config) -> tuple[Model, str | None]:
             warning=str(error),
             stamps=(),
         )
-        return stand_in, without_key(error)
+        return placeholder, without_config_key(error)
 
 
-def without_key(error: ModelError) -> str:
-    """What is wrong with the model, whichever key or switch named it."""
+def without_config_key(error: ModelError) -> str:
+    """What is wrong with the model, without the key that names it: a switch may have named it, too."""
     return str(error).removeprefix("models.default.path: ")
 
 
@@ -168,16 +168,16 @@ def remove_other_engine_states(state_dir: Path, models: list[Model]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def path_faults(config: Config) -> Iterator[str]:
-    """Paths where there is no model."""
+def model_path_faults(config: Config) -> Iterator[str]:
+    """Configured paths where there is no model."""
     for name, model in config.models.items():
         # After a switch the configured bundle may have been removed.
         if (fault := path_fault(model.path)) and path_fault(in_force(config)):
             yield f"{field_name(('models', name, 'path'))}: {fault}"
 
 
-def key_faults(config: Config) -> Iterator[str]:
-    """Keys that cannot be used."""
+def model_key_faults(config: Config) -> Iterator[str]:
+    """Public keys of models that cannot be used."""
     for name, model in config.models.items():
         for field, file in model.key_files.items():
             if key := file_fault(f"{field_name(('models', name))}.{field}", file, public_key_fault):

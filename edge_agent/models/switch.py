@@ -65,7 +65,7 @@ class _Attempt:
     how: Literal["switch", "rollback"]
     allow_downgrade: bool
     by: str | None
-    """Who sent the command, as far as it said so."""
+    """Who sent the command. It is not checked."""
     changed_at: str | None = None
     """When the new model was recorded."""
     worker: WorkerClient | None = None

@@ -155,7 +155,7 @@ def _worker_crash_loop(alarms: Alarms) -> Finding | None:
     # The time of day may be unset.
     clock = timestamp(time.time() - (alarms.now - since))
     again = "it has answered again" + (f" since {clock[11:16]} UTC" if clock else "")
-    return Finding(Severity.WARNING, f"{ends}; {again}: if it goes on, {advice}", len(alarms.worker_ends))
+    return Finding(Severity.WARNING, f"{ends}; {again}: if it happens again, {advice}", len(alarms.worker_ends))
 
 
 def _worker_silent(alarms: Alarms) -> Finding | None:

@@ -60,7 +60,7 @@ def health_document(
         reasons: Whether each reason of REASONS holds; those of a part that the board does not have are missing.
         alarms: The severity of each alarm that is raised, by name.
         unmeasured: The alarms whose cause this board cannot find.
-        is_loading: The start of the agent or a switch loads a model, so that none answers is no fault.
+        is_loading: Whether a start or a switch loads a model, so it is no fault that none answers.
     """
     severities = {**REASONS, "model-not-loaded": Severity.WARNING} if is_loading else REASONS
     known = {

@@ -37,7 +37,7 @@ class Presence:
 
     @property
     def is_starting(self) -> bool:
-        """Whether the first load of the model goes on as it should."""
+        """Whether the model is being loaded for the first time."""
         return (self.state, self.reason) == (State.OFFLINE, STARTING)
 
     @property

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edge_agent.commands.authority import sign
-from edge_agent.commands.fields import MAX_BY
+from edge_agent.commands.fields import MAX_BY_CHARS
 from edge_agent.core.messages import json_publication
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.client import Client, object_or_empty
@@ -20,10 +20,8 @@ def send_command(
 ) -> dict[str, Any]:
     """Sends a command once the board is on the bus, signed where a key is named, and returns the result.
 
-    It says that it is from `by`, or from this account and host.
-
-    It is sent once: after a NoAnswerError the command may have been carried out. Raises OSError if the key cannot be
-    read.
+    Its sender is `by`, or this account and host. It is sent once: after a NoAnswerError the command may have been
+    carried out. Raises OSError if the key cannot be read.
     """
     mqtt, topics, command_id = bus.mqtt, bus.topics, secrets.token_hex(8)
     fields = {"id": command_id, **fields}
@@ -49,8 +47,9 @@ def send_command(
             current = _session(document)
             if session is None and current is not None:
                 session, missing = current, f"no result from {topics.base}"
-                if not str(document.get("version")).startswith("0.1."):  # which refuses this field
-                    fields = {"by": by or _account()[:MAX_BY], **fields}
+                # 0.1 refuses the field.
+                if not str(document.get("version")).startswith("0.1."):
+                    fields = {"by": by or _account()[:MAX_BY_CHARS], **fields}
                 client.link.publish(json_publication(topics.command(operation), _signed(operation, fields, key)))
             elif session is not None and current != session:
                 raise NoAnswerError(f"{missing}, which left the bus or returned to it in the meantime")

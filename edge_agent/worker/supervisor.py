@@ -105,7 +105,7 @@ class Supervisor:
         self.last_end: str | None = None
         # When the next worker is started; None = there is one, or there will be none.
         self.restart_at: float | None = None
-        # The first worker could not load the model; another one could not, either, until `load`.
+        # The first worker could not load the model, so no other is started until `load`.
         self.has_given_up = False
         # The model's files are not those that were verified: the next start of the agent verifies them.
         self.has_changed_files = False
@@ -179,7 +179,7 @@ class Supervisor:
         }
 
     def is_silent(self, now: float, *, owes_answer: bool) -> bool:
-        """Whether it answers nothing for so long that it is likely to hang."""
+        """Whether the worker owes an answer and has been silent for so long that it probably hangs."""
         return owes_answer and (self.silent_s(now) or 0.0) >= SILENT_AFTER_S
 
     def silent_s(self, now: float) -> float | None:
@@ -194,7 +194,7 @@ class Supervisor:
         self._current, self.restart_at = _CurrentWorker(process, heard_at=now, started_at=now), None
 
     def load(self, model: Model, now: float) -> None:
-        """Starts a worker with this model, after it has given up or had none. Raises OSError."""
+        """Starts a worker with this model after giving up, or without one before. Raises OSError."""
         self.model, self.has_given_up = model, False
         self.start(now)
 

@@ -236,7 +236,10 @@ def test_a_crash_loop_is_told_in_the_past_and_eases_once_the_worker_answers_agai
         bus.alarms.on_worker_ended("not started: no such file", now)
     assert bus.run(61, ready_since=100.0).told == ["critical", "warning"]
     message = bus.retained["worker-crash-loop"]["message"]
-    assert "most recently not started: no such file; it has answered again since 08:00 UTC: if it goes on, " in message
+    assert (
+        "most recently not started: no such file; it has answered again since 08:00 UTC: if it happens again, "
+        in message
+    )
     # It ends once more.
     assert bus.run(1).told[-1] == "critical"
     assert "answered again" not in bus.retained["worker-crash-loop"]["message"]
