@@ -94,13 +94,13 @@ def _measured(worker: WorkerClient, task: Task, rows: Sequence[TaskRow]) -> tupl
     return percents(answers, ScoreMap.dividing_by(prior))
 
 
-def percents(answers: Sequence[tuple[Mapping[str, float], str]], by_prior: ScoreMap) -> tuple[float, float, float]:
+def percents(answers: Sequence[tuple[Mapping[str, float], str]], prior_map: ScoreMap) -> tuple[float, float, float]:
     """Right ones as the model gives them, always corrected, and by default. answers: own scores and the right label."""
     as_is, corrected = (
         100 * sum(score_map.best(scores)[0] == label for scores, label in answers) / len(answers)
-        for score_map in (ScoreMap.identity(by_prior.labels), by_prior)
+        for score_map in (ScoreMap.identity(prior_map.labels), prior_map)
     )
-    return as_is, corrected, corrected if is_collapsed([scores for scores, _ in answers], by_prior) else as_is
+    return as_is, corrected, corrected if is_collapsed([scores for scores, _ in answers], prior_map) else as_is
 
 
 if __name__ == "__main__":

@@ -156,10 +156,10 @@ def _starting_map(
     """What a board that has given these answers corrects this model's scores with."""
     if task.score_map is not None and task.has_map_for(weights):
         return task.score_map
-    by_prior = None if prior is None else ScoreMap.dividing_by(prior)
-    if by_prior is None or not (config.corrects_prior or is_collapsed(answers, by_prior)):
+    prior_map = None if prior is None else ScoreMap.dividing_by(prior)
+    if prior_map is None or not (config.always_corrects_prior or is_collapsed(answers, prior_map)):
         return ScoreMap.identity(config.labels)
-    return by_prior
+    return prior_map
 
 
 def _without_examples(rows: Sequence[Row]) -> list[Row]:

@@ -33,12 +33,12 @@ class KeptAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedAudits:
-    """How many callers were asked, and whether they answer."""
+class AuditCounts:
+    """How many callers were asked to check an answer, and how many have not done so."""
 
     asked: int = 0
-    missed: int = 0  # Without an answer, and asked before one that has an answer.
-    open: int = 0  # All without an answer.
+    missed: int = 0  # Unanswered ones that were asked before one that was answered.
+    open: int = 0  # All unanswered ones.
     open_since: str | None = None  # When the oldest of these was asked.
 
 
@@ -107,16 +107,17 @@ class AnswerTable:
         )
         return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
-    def asked_audits(self, basis: str, *, after: int = 0) -> AskedAudits:
-        """after: the number of the answer before the audits that count."""
+    def audit_counts(self, basis: str, *, after: int = 0) -> AuditCounts:
+        """Counts the audits after the answer with the number `after`."""
         rows = self._store.select(
             "SELECT is_marked, wall_s FROM answers WHERE basis = ? AND is_audit = 1 AND number > ? ORDER BY number",
             basis, after,
         )  # fmt: skip
         open_at = [wall_s for is_marked, wall_s in rows if not is_marked]
-        newest = next((number for number, (is_marked, _) in enumerate(reversed(rows)) if is_marked), len(rows))
+        # How many are newer than the last one that was answered.
+        newer = next((count for count, (is_marked, _) in enumerate(reversed(rows)) if is_marked), len(rows))
         since = timestamp(open_at[0]) if open_at else None
-        return AskedAudits(asked=len(rows), missed=len(open_at) - newest, open=len(open_at), open_since=since)
+        return AuditCounts(asked=len(rows), missed=len(open_at) - newer, open=len(open_at), open_since=since)
 
     def newest_wall_s(self, basis: str) -> float:
         """0 without an answer."""

@@ -14,7 +14,7 @@ from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import encode
-from edge_agent.learning.answers import AnswerTable, AskedAudits, KeptAnswer
+from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer
 from edge_agent.learning.maths.assessment import Assessment
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
@@ -37,7 +37,7 @@ class AuditedTask:
     since: int = 0  # The number of the last answer before the audits that count.
     kept_count: int = 0
     due_at: float | None = 0.0  # When it is assessed next; None if nothing is new.
-    asked_counts: AskedAudits | None = None  # None = to be counted again.
+    audit_counts: AuditCounts | None = None  # None if they must be counted again.
 
 
 _T = TypeVar("_T", bound=AuditedTask)
@@ -84,14 +84,14 @@ class AuditedTasks(Generic[_T]):
         }
         self._table.keep(tracked.store_name, tracked.basis, KeptAnswer(**answer | marks))
         if marks.get("is_audit"):
-            tracked.asked_counts = None
+            tracked.audit_counts = None
         tracked.kept_count += 1
         if tracked.kept_count % FORGET_EVERY == 0:
             self._forget_old(tracked)
 
     def _forget_old(self, tracked: _T, store_name: str | None = None) -> None:
         """store_name: of other answers of the task."""
-        tracked.asked_counts = None
+        tracked.audit_counts = None
         keep, before = self._config.keep, moment(time.monotonic()).wall_s - self._config.days * DAY_S
         keep_marked = max(keep, self._min_kept_marked)
         self._table.forget(store_name or tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)

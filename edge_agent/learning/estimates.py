@@ -15,7 +15,7 @@ from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import compact_json, number_of
 from edge_agent.core.wording import shown
-from edge_agent.learning.answers import AskedAudits, KeptAnswer
+from edge_agent.learning.answers import AuditCounts, KeptAnswer
 from edge_agent.learning.feedback import Mark, page_of
 from edge_agent.learning.keeper import Keeper
 from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, count_held, falls_short, mean_error
@@ -49,12 +49,12 @@ class Estimates(Keeper):
     def set_model(self, weights_sha256: str) -> None:
         super().set_model(weights_sha256)
         self._measured.clear()
-        self._asked.clear()
+        self._audit_counts.clear()
 
     def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:
         super().reconfigure(config, tasks)
         self._measured: dict[str, _Measured] = {}
-        self._asked: dict[str, AskedAudits] = {}
+        self._audit_counts: dict[str, AuditCounts] = {}
 
     def keep(self, request: Request, event: Finished, output: Any, wall_s: float, value: Any) -> bool:
         """Without an output there is nothing to be near."""
@@ -66,7 +66,7 @@ class Estimates(Keeper):
             return False
         low, high = config.interval_of(event.scores)
         is_audit = request.may_be_audited and _random.random() < config.audit_rate
-        self._asked.pop(task.name, None)
+        self._audit_counts.pop(task.name, None)
         answer = {"tokens": event.prompt_tokens, "is_audit": is_audit, "output": compact_json(output)}
         self._keep(task.name, self._basis(task), request, wall_s, value, scores={"low": low, "high": high}, **answer)
         return is_audit
@@ -79,16 +79,16 @@ class Estimates(Keeper):
         number = number_of(mark.answer)
         self._table.set_label(kept.number, compact_json(number), mark.by)
         self._measured.pop(task.name, None)
-        self._asked.pop(task.name, None)
+        self._audit_counts.pop(task.name, None)
         output = number_of(kept.output)
         is_right = task.config.is_right(output, number)
         return {"task": task.name, "output": output, "answer": number, "is_right": is_right}
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
         measured = self._all_measured()
-        for name in measured.keys() - self._asked.keys():
-            self._asked[name] = self._table.asked_audits(self._basis(self._tasks[name]))
-        return {name: {**asdict(each.accuracy), **asdict(self._asked[name])} for name, each in measured.items()}
+        for name in measured.keys() - self._audit_counts.keys():
+            self._audit_counts[name] = self._table.audit_counts(self._basis(self._tasks[name]))
+        return {name: {**asdict(each.accuracy), **asdict(self._audit_counts[name])} for name, each in measured.items()}
 
     def finding(self) -> Finding | None:
         measured = self._all_measured().values()

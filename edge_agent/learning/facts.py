@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge_agent.learning.answers import AskedAudits
+from edge_agent.learning.answers import AuditCounts
 from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
 # A population stability index of at least this is commonly called a major shift.
@@ -44,19 +44,17 @@ class StudentFacts:
     least_score: float | None  # The score from which the student answers alone.
 
 
-_OF_HEALTH = (
-    *("given", "accuracy", "lower_bound", "promised", "asked", "audits", "earlier", "held_out", "feedback", "since"),
-)
+_OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "audits", "earlier", "held_out", "feedback", "since")
 
 
 def as_health(
     accuracy: Mapping[str, TaskAccuracy],
-    asked: Mapping[str, AskedAudits],
+    audit_counts: Mapping[str, AuditCounts],
     students: Mapping[str, StudentFacts],
     of_other_kinds: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     of_labels = {
-        task: {**{name: getattr(facts, name) for name in _OF_HEALTH}, **asdict(asked.get(task, AskedAudits()))}
+        task: {**{name: getattr(facts, name) for name in _OF_HEALTH}, **asdict(audit_counts.get(task, AuditCounts()))}
         for task, facts in accuracy.items()
     }
     return {

@@ -23,7 +23,7 @@ from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
-from edge_agent.learning.answers import AnswerTable, AskedAudits, KeptAnswer, again_store_name
+from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer, again_store_name
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
@@ -233,7 +233,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             self._students.on_feedback(basis)
             for tracked in self._tracked.values():
                 if tracked.basis == basis:
-                    tracked.asked_counts = None
+                    tracked.audit_counts = None
                     tracked.due_at = tracked.due_at or now + ASSESS_AFTER_S
         return {"task": name, "output": kept.output, "answer": label, "is_right": label == kept.output}
 
@@ -288,7 +288,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         tracked.compared_rows = assessment.compared_rows
         if assessment.dropped_from is not None:
             # Audits from before the drop say nothing about the accuracy now, so they train instead of measuring.
-            tracked.asked_counts = None
+            tracked.audit_counts = None
             tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, assessment.dropped_from, 0
             tracked.due_at = 0.0
         elif tracked.dropped_from is not None and assessment.audits >= _BACK_AFTER_AUDITS:
@@ -326,12 +326,12 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             }
         return None
 
-    def asked(self) -> dict[str, AskedAudits]:
+    def audit_counts(self) -> dict[str, AuditCounts]:
         """The audits of each task; counted again only after a change."""
         counts = {}
         for name, tracked in self._tracked.items():
-            tracked.asked_counts = tracked.asked_counts or self._table.asked_audits(tracked.basis, after=tracked.since)
-            counts[name] = tracked.asked_counts
+            tracked.audit_counts = tracked.audit_counts or self._table.audit_counts(tracked.basis, after=tracked.since)
+            counts[name] = tracked.audit_counts
         return counts
 
     def facts(self) -> dict[str, TaskAccuracy]:

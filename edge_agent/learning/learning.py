@@ -94,7 +94,7 @@ class Learning(Answerers):
         # A request may be older than a reload that switched learning on.
         notes: RequestNotes = request.notes or RequestNotes(None)
         if request.answerer == LARGE:
-            self._note(request, event)
+            self._count_answer(request, event)
             scored, output = self._maps.scored(request.task, event)
         else:
             # A student's scores are its own.
@@ -181,7 +181,7 @@ class Learning(Answerers):
 
     def as_health(self, now: float) -> dict[str, Any]:
         kept = {task: figures for keeper in self._keepers.values() for task, figures in keeper.facts().items()}
-        return facts.as_health(self._feedback.facts(), self._feedback.asked(), self._students.facts(), kept)
+        return facts.as_health(self._feedback.facts(), self._feedback.audit_counts(), self._students.facts(), kept)
 
     def reasons(self) -> Mapping[str, bool]:
         return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}

@@ -71,14 +71,14 @@ class Answerers:
     def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
         """The accepted answer as the caller gets it, with its score map applied."""
         assert request.task is not None
-        self._note(request, event)
+        self._count_answer(request, event)
         event = with_map(event, self.score_maps.in_force(request.task))
         return Answer(event, request.task.output_of(event))
 
-    def _note(self, request: Request, event: Finished) -> None:
-        """Takes an answer of the large model, with its own scores: whether they need a correction."""
+    def _count_answer(self, request: Request, event: Finished) -> None:
+        """Counts an answer of the large model with its own scores, which decide whether they are corrected."""
         assert request.task is not None
-        if self.score_maps.note(request.task, event):
+        if self.score_maps.count_answer(request.task, event):
             facts = {"task": request.task.name, "new_map": True, "has_dropped": False, "feedback": 0, "audits": 0}
             self._recalibrations.append(facts)
             log.info("task %s: scores from %s", request.task.name, self.score_maps.source(request.task))
@@ -110,7 +110,7 @@ class Answerers:
         """For `info`."""
         if not isinstance(task.config, ClassifyTask):
             return {}
-        return {"scores_from": self.score_maps.source(task), "scores_because": self.score_maps.why(task)}
+        return {"scores_from": self.score_maps.source(task), "scores_because": self.score_maps.reason_for_source(task)}
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:
         """Takes a caller's feedback on an answer. False: this board takes none."""

@@ -8,7 +8,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished
 from edge_agent.core.score_map import ScoreMap, score_map_for
-from edge_agent.requests.collapse import MIN_ANSWERS, Collapse
+from edge_agent.requests.collapse import MIN_ANSWERS, CollapseDetector
 from edge_agent.requests.tasks import Task
 from edge_agent.store.store import Store
 
@@ -20,7 +20,7 @@ class ScoreMaps:
     """
 
     def __init__(self, model: Model, board: str, store: Store | None = None) -> None:
-        """board: `<site>/<device>`, for which a bundle may hold maps of its own. store: keeps what collapses."""
+        """board: `<site>/<device>`, for which a bundle may hold maps of its own. store: keeps what was detected."""
         self._board, self._store = board, store
         self.set_model(model)
 
@@ -28,31 +28,31 @@ class ScoreMaps:
         self._weights_sha256 = model.weights_sha256
         self._bundled: Mapping[str, Any] = model.score_maps
         self._priors: dict[str, ScoreMap] = {}
-        self._collapses: dict[str, Collapse] = {}
+        self._detectors: dict[str, CollapseDetector] = {}
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
 
-    def note(self, task: Task, event: Finished) -> bool:
-        """Counts an answer, which has the model's own scores; returns whether the task's map may have changed."""
+    def count_answer(self, task: Task, event: Finished) -> bool:
+        """Counts an answer, which has the model's own scores. Returns whether the task's map may have changed."""
         prior = self.prior_map(task)
         if prior is None or event.scores is None or not task.config.measures_prior:
             return False
-        collapse = self._collapse(task)
-        has_changed = collapse.add(event.scores, prior)
+        detector = self._detector(task)
+        has_changed = detector.add(event.scores, prior)
         if has_changed and self._store is not None:
-            entry = self._key(task), f"collapse/{task.name}", collapse.reason or ""
+            entry = self._key(task), f"collapse/{task.name}", detector.reason or ""
             self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", *entry)
         return has_changed
 
-    def _collapse(self, task: Task) -> Collapse:
-        if (known := self._collapses.get(task.definition)) is not None:
+    def _detector(self, task: Task) -> CollapseDetector:
+        if (known := self._detectors.get(task.definition)) is not None:
             return known
         kept = None
         if self._store is not None:
             kept = self._store.select("SELECT document FROM accuracy WHERE basis = ?", self._key(task))
-        collapse = self._collapses[task.definition] = Collapse((kept[0][0] or None) if kept else None)
-        return collapse
+        detector = self._detectors[task.definition] = CollapseDetector((kept[0][0] or None) if kept else None)
+        return detector
 
     def _key(self, task: Task) -> str:
         return f"collapse/{task.basis_for(self._weights_sha256)}"
@@ -77,14 +77,14 @@ class ScoreMaps:
         """The maps with their names in `info`; the first that exists is in force."""
         yield "configuration", task.score_map if task.has_map_for(self._weights_sha256) else None
         yield "bundle", self._bundled_map(task)
-        yield "prior", self.prior_map(task) if self._why_corrected(task) else None
+        yield "prior", self.prior_map(task) if self._reason_to_correct(task) else None
 
-    def _why_corrected(self, task: Task) -> str | None:
+    def _reason_to_correct(self, task: Task) -> str | None:
         """Why scores are to be divided by the prior, in words; None if they are not."""
         config = task.config
-        if isinstance(config, ClassifyTask) and config.corrects_prior:
+        if isinstance(config, ClassifyTask) and config.always_corrects_prior:
             return 'the task has prior = "corrected"'
-        return self._collapse(task).reason if config.measures_prior else None
+        return self._detector(task).reason if config.measures_prior else None
 
     def in_force(self, task: Task) -> ScoreMap | None:
         """Without one, callers get the model's own scores."""
@@ -94,8 +94,8 @@ class ScoreMaps:
         """For `info`: where the scores that callers get come from."""
         return next((name for name, score_map in self._candidates(task) if score_map is not None), "model")
 
-    def why(self, task: Task) -> str:
-        """For `info`: why they come from there."""
+    def reason_for_source(self, task: Task) -> str:
+        """For `info`: why the scores come from there."""
         assert isinstance(task.config, ClassifyTask)
         match self.source(task):
             case "configuration":
@@ -103,7 +103,7 @@ class ScoreMaps:
             case "bundle":
                 return "the bundle has a score map for this task"
             case "prior":
-                return self._why_corrected(task) or ""
+                return self._reason_to_correct(task) or ""
         if not task.config.measures_prior:
             return 'the task has prior = "as-is", min_score or min_accuracy'
         if self.prior_map(task) is None:

@@ -80,11 +80,11 @@ class ClassifyTask(AuditedTask):
 
     @property
     def measures_prior(self) -> bool:
-        return self.corrects_prior or (self.prior is None and not self.min_score and self.min_accuracy is None)
+        return self.always_corrects_prior or (self.prior is None and not self.min_score and self.min_accuracy is None)
 
     @property
-    def corrects_prior(self) -> bool:
-        """Whatever the answers are; otherwise their collapse to one label decides, if the prior is measured."""
+    def always_corrects_prior(self) -> bool:
+        """Whether the scores are divided by the prior whatever the answers are; otherwise the answers decide."""
         return self.prior == "corrected"
 
     @property

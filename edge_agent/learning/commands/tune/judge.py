@@ -100,7 +100,7 @@ class Candidate:
     @property
     def complexity(self) -> tuple[bool, int]:
         """Of the correction: lowest for the one that needs no other key."""
-        default = Correction.PRIOR if self.trial.prompt.config.corrects_prior else Correction.AS_IS
+        default = Correction.PRIOR if self.trial.prompt.config.always_corrects_prior else Correction.AS_IS
         return self.correction not in (default, Correction.CONFIGURED), list(Correction).index(self.correction)
 
     def _fold_maps(self, rows: frozenset[int], start: ScoreMap) -> dict[int, ScoreMap | None]:

@@ -159,7 +159,7 @@ def fragment(task: Task, chosen: Candidate, weights_sha256: str, about: str) -> 
 
 def _prior(now: ClassifyTask, correction: Correction) -> str | None:
     """The value of `prior` that puts the correction in force; None if it can stay as it is."""
-    if correction is Correction.PRIOR and not now.corrects_prior:
+    if correction is Correction.PRIOR and not now.always_corrects_prior:
         return "corrected"
     return "as-is" if correction is Correction.AS_IS and now.measures_prior else None
 

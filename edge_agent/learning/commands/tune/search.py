@@ -110,8 +110,8 @@ class Search:
     def _is_prior_corrected(self) -> bool:
         """As on a board that has answered many such rows."""
         config, trial = self._configured.config, self._trials[AS_CONFIGURED]
-        if config.corrects_prior or not config.measures_prior or trial.prior is None:
-            return config.corrects_prior
+        if config.always_corrects_prior or not config.measures_prior or trial.prior is None:
+            return config.always_corrects_prior
         return is_collapsed(trial.scores.values(), ScoreMap.dividing_by(trial.prior))
 
     def best(self) -> Prompt:
