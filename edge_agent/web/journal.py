@@ -12,7 +12,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ _MAX_FILE_BYTES = 5_000_000
 _DAY_S = 86_400
 # Kept in memory as well, for the screens of boards and the count of alarms within the hour.
 _MAX_RECENT = 5_000
-# Per board, so that one that never stops publishing cannot push out the entries of the others.
+# Of each kind of event of a board, so that one that never stops publishing cannot push out the other entries.
 MAX_PER_MINUTE = 30
+_UNLIMITED_EVENTS = ("command", "model-switched", "model-switch-failed")
 _ALIVE_S = 60.0
 _MAX_TEXT = 300
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)-\d{4}\.jsonl")
@@ -78,7 +79,7 @@ class Journal:
         self._alive = folder / "alive"
         self._alive_at = 0.0
         self._minute = 0
-        self._in_minute: Counter[str | None] = Counter()
+        self._in_minute: Counter[tuple[str | None, str | None]] = Counter()
         self._has_failed = False
 
     def start(self, wall: float) -> None:
@@ -110,15 +111,13 @@ class Journal:
         self.tick(wall)
 
     def add(self, entry: Entry) -> None:
-        if (minute := int(entry.at // 60)) != self._minute:
-            self._minute = minute
-            self._in_minute.clear()
-        self._in_minute[entry.device] += 1
-        if self._in_minute[entry.device] > MAX_PER_MINUTE and entry.by is None:
-            if self._in_minute[entry.device] > MAX_PER_MINUTE + 1:
+        if entry.what == "event" and entry.by is None and entry.name not in _UNLIMITED_EVENTS:
+            count = self._count_in_minute(entry)
+            if count > MAX_PER_MINUTE + 1:
                 return
-            text = f"more than {MAX_PER_MINUTE} entries in this minute: the others are left out"
-            entry = Entry(at=entry.at, what="event", device=entry.device, name="left-out", text=text)
+            if count > MAX_PER_MINUTE:
+                text = f"more than {MAX_PER_MINUTE} events {entry.name} in this minute: the others are left out"
+                entry = replace(entry, name="left-out", text=text)
         self._recent.append(entry)
         # The newline comes first, because after a power failure the last line may be incomplete.
         line = b"\n" + encode(entry.as_json())
@@ -131,6 +130,13 @@ class Journal:
             self._has_failed = False
         except OSError as error:
             self._fail(error)
+
+    def _count_in_minute(self, entry: Entry) -> int:
+        if (minute := int(entry.at // 60)) != self._minute:
+            self._minute = minute
+            self._in_minute.clear()
+        self._in_minute[entry.device, entry.name] += 1
+        return self._in_minute[entry.device, entry.name]
 
     def _fail(self, error: OSError) -> None:
         if not self._has_failed:

@@ -173,6 +173,26 @@ def test_a_board_that_says_something_all_the_time_leaves_room_for_others(tmp_pat
     assert len(entries) == MAX_PER_MINUTE + 2
 
 
+def test_however_many_events_a_board_publishes_its_levels_alarms_commands_and_switches_are_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    kept = [("level", "offline"), ("alarm", "overheating"), ("alarm-end", "overheating"), ("event", "model-switched")]
+    kept += [("event", "command"), ("event", "worker-restarted")]
+    for name in ["x"] * 100 + ["command"] * MAX_PER_MINUTE:
+        journal.add(Entry(at=WALL, what="event", device="press-04", name=name))
+    for what, name in kept:
+        journal.add(Entry(at=WALL, what=what, device="press-04", name=name))
+    assert [(entry.what, entry.name) for entry in journal.read(limit=len(kept))[::-1]] == kept
+
+
+def test_the_messages_of_doctor_are_no_entries(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    rows: dict[str, Row] = {row.device: row for row in online(tmp_path).site.rows(time.monotonic())}
+    events = EventRecorder("edgeai/v1", "hall1", rows, journal)
+    for name in ("doctor", "doctor-answer"):
+        events.receive(said(f"press-04/event/{name}", b'{"token": "0a"}'), WALL)
+    assert journal.read(limit=10) == []
+
+
 def test_a_line_that_a_power_failure_cut_is_skipped_and_followed_by_a_whole_one(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.add(Entry(at=WALL, what="level", device="a", name="1"))
