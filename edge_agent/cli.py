@@ -506,7 +506,7 @@ def _web(options: argparse.Namespace) -> int:
 @_cli_command(
     _value(
         "folder FOLDER",
-        "the folder that `edge-agent web --data` names (default: the one of `edge-agent web`)",
+        "the folder of `edge-agent web`, given there as --data (default: the one of `edge-agent web`)",
         Path,
         nargs="?",
     ),

@@ -4,7 +4,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 if ! [ -e "$here/env/complete" ]; then
-  echo "installing into $here/env" >&2
+  echo "installing into $here/env, which takes up to a minute" >&2
   python3 -m venv --clear "$here/env"
   "$here/env/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --require-hashes \
     --find-links "$here" --find-links "$here/pc" --requirement "$here/pc/requirements.txt"
