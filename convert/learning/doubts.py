@@ -8,13 +8,12 @@ from typing import Any
 
 from ..agent import ROW_KEYS, FieldTable, number_of, shown
 from ..errors import escaped
-from .outliers import code_text, outliers_of
+from .outliers import code_text, has_decimal_comma, outliers_of
 from .report import FEW_ROWS
 from .table import build_table
 from .training_rows import Row, by_task
 
 _TIME = re.compile(r"\s*(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T,].*)?|\d{1,2}:\d{2}(:.*)?)\s*")
-_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 # A text field with at least this share of numbers is probably meant as a number, or with this share of times as a time.
 _MIN_NUMBER_SHARE = 0.5
 _MAX_SHOWN_CODES = 6
@@ -70,6 +69,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
     for label, count in read.labels.items():
         if count < FEW_ROWS:
             yield f"{shown(label)} has {count} rows, too few to learn it or to judge it"
+    yield from comma_doubts(rows, read.numbers)
     for field in (*read.numbers, *read.texts):
         values = [row.values[field] for row in rows if field in row.values]
         name = f"the field {escaped(field)}" if field else "the whole text"
@@ -89,14 +89,28 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
     yield from _contradictions(rows, has_labels=bool(read.labels))
 
 
+def comma_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:
+    """Decimal commas in a few rows of fields that are numbers in the others."""
+    commas = [(row, name) for name in numbers for row in rows if has_decimal_comma(row.values.get(name))]
+    if commas:
+        row, name = commas[0]
+        counts = (len({id(row) for row, _ in commas}), len({name for _, name in commas}))
+        in_rows, in_fields = (
+            f"{count} {what}{'' if count == 1 else 's'}" for count, what in zip(counts, ("row", "field"), strict=True)
+        )
+        example = f"{shown(row.values[name])} in {escaped(name)}, {escaped(row.request.where)}"
+        yield f"{in_rows} with decimal commas in {in_fields}, such as {example}: these numbers are lost; write points"
+
+
 def text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
     """Why a text field may be meant as something else, such as a number."""
     words = [value for value in values if isinstance(value, str)]
     if sum(_TIME.fullmatch(word) is not None for word in words) > _MIN_NUMBER_SHARE * len(values):
         yield f"{name} looks like a time, such as {shown(words[0])}, but the model reads it; call it ts if it is one"
         return
-    commas = [value for value in values if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)]
-    if len(commas) > _MIN_NUMBER_SHARE * len(values):
+    commas = list(filter(has_decimal_comma, values))
+    numbers = sum(number_of(value) is not None for value in values)
+    if commas and len(commas) + numbers > _MIN_NUMBER_SHARE * len(values):
         rule = f"{len(commas)} values such as {shown(commas[0])} have a decimal comma; write a point"
         yield f"{name} is read as a text: {rule}"
         return

@@ -26,9 +26,14 @@ def outliers_of(field: InputField, values: Iterable[Any]) -> list[ErrorCode]:
         number = number_of(value)
         if number is not None:
             outliers += [] if field.edges[0] <= number <= field.edges[-1] else [number]
-        elif isinstance(value, str) and number_of(value.replace(",", ".")) is None:  # a decimal comma is no code
+        elif isinstance(value, str) and not has_decimal_comma(value):
             outliers.append(value)
     return outliers
+
+
+def has_decimal_comma(value: Any) -> bool:
+    """Whether it is a number once its comma is a point: no code, but no number for a model either."""
+    return isinstance(value, str) and "," in value and number_of(value.replace(",", ".")) is not None
 
 
 def code_text(code: ErrorCode) -> str:

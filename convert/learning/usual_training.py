@@ -29,7 +29,8 @@ from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..write.bundle import student_name
 from ..write.manifest import PAGE_FILE, QUALITY_FILE, TRAINED_SCHEMA, canonical_json, describe_files, versions
-from .doubts import text_doubts
+from .doubts import comma_doubts, text_doubts
+from .outliers import has_decimal_comma
 from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
@@ -199,12 +200,14 @@ def _judge_jumps(
 
 
 def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
+    yield from comma_doubts(rows, [number.name for number in learnt.numbers])
     for number in learnt.numbers:
         values = [row.values[number.name] for row in rows if number.name in row.values]
         odd = Counter(
             shown(value)
             for value in values
-            if (given := number_of(value)) is None or not number.low <= given <= number.high
+            if not has_decimal_comma(value)
+            and ((given := number_of(value)) is None or not number.low <= given <= number.high)
         )
         if odd:
             counts = [

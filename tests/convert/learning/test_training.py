@@ -291,6 +291,15 @@ def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     assert len(document["doubts"]) == len(doubts)
 
 
+def test_a_decimal_comma_in_few_rows_is_a_doubt_because_the_model_reads_no_number_there(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"input": {"rms": at, "bar": at / 7}, "answer": LABELS[at % 2]} for at in range(100)]
+    rows[7]["input"] |= {"rms": "7,5", "bar": "1,25"}
+    rows[9]["input"] |= {"bar": "1,35"}
+    [doubt] = read_as(read(tmp_path, as_text(rows)))[1]
+    assert doubt.startswith('task sound: 2 rows with decimal commas in 2 fields, such as "7,5" in rms, ')
+    assert doubt.endswith("rows.jsonl:8: these numbers are lost; write points")
+
+
 def test_a_field_that_seems_to_belong_to_the_row_is_a_doubt(tmp_path: Path) -> None:
     def doubts(name: str, value: Callable[[int], Any]) -> list[str]:
         rows = [{"input": {"rms": at, name: value(at)}, "answer": LABELS[at % 2]} for at in range(60)]
@@ -498,7 +507,7 @@ def test_values_of_few_kinds_or_with_long_tails_are_ordinary(tmp_path: Path) -> 
 
 def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> None:
     rows = with_codes(tmp_path)
-    doubts = [doubt for doubt in read_as(rows)[1] if "code" in doubt]
+    doubts = [doubt for doubt in read_as(rows)[1] if "error code" in doubt]
     rms = "4 rows have -99, 4 rows have 65535, 4 rows have 0, 1 row has 300"
     assert doubts == [
         f"task sound: the field rms: {rms}: an error code, or a state such as off?",

@@ -224,9 +224,12 @@ def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path,
     train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--check")
     done = cli(*train)
     assert (done.returncode, '100 values such as "60,0" have a decimal comma' in done.stderr) == (0, True)
+    assert "decimal commas" not in done.stderr
     codes = [row | ({} if at % 100 else {"speed": -99, "current": "Bad Input"}) for at, row in enumerate(pump(400))]
+    codes[1] |= {"speed": "2,38"}
     (tmp_path / "rows.jsonl").write_text(lines(codes), "utf-8")
     done = cli(*train)
+    assert '1 row with decimal commas in 1 field, such as "2,38" in speed' in done.stderr
     assert "the field speed: 4 rows have -99: an error code?" in done.stderr
     assert 'the field current: 4 rows have "Bad Input": an error code?' in done.stderr
 
