@@ -37,7 +37,6 @@ from edge_agent.tools.schema import SCHEMAS
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_OTHER_STATUS = 2
-EXIT_NOT_OK = 3
 EXIT_USAGE = 64
 EXIT_CONFIG = 78
 
@@ -105,7 +104,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _moment(text: str) -> float:
+def _time(text: str) -> float:
     with suppress(ValueError):
         return datetime.fromisoformat(text).timestamp()
     rule = "should be a date, or a date with a time, such as 2026-11-30T22:00"
@@ -161,11 +160,11 @@ def _run(options: argparse.Namespace) -> int:
     config = load_config(path, file_faults)
     if not is_echo(in_force(config)) and (missing := missing_extra("engine")):
         return fail(missing)
-    # journald adds the time itself. Its stream is a socket, also in a container, which has no JOURNAL_STREAM.
-    when = "" if stat.S_ISSOCK(os.fstat(2).st_mode) else "%(asctime)s "
+    # journald adds the time itself. Standard error is then a socket, even in containers, which lack JOURNAL_STREAM.
+    time_prefix = "" if stat.S_ISSOCK(os.fstat(2).st_mode) else "%(asctime)s "
     logging.basicConfig(
         level=config.log.level,
-        format=f"{when}%(levelname)s %(name)s: %(message)s",
+        format=f"{time_prefix}%(levelname)s %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
         handlers=[BoundedHandler(sys.stderr)],
     )
@@ -510,8 +509,8 @@ def _web(options: argparse.Namespace) -> int:
         Path,
         nargs="?",
     ),
-    _value("--since TIME", "from this date, or date and time, on (default: the last 24 hours)", _moment),
-    _value("--until TIME", "up to this date, or date and time", _moment),
+    _value("--since TIME", "from this date, or date and time, on (default: the last 24 hours)", _time),
+    _value("--until TIME", "up to this date, or date and time", _time),
     _value("--device DEVICE", "only this board, and what concerns all boards"),
     _JSON,
 )

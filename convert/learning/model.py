@@ -39,7 +39,7 @@ class TrainedModel:
 
     vocabulary: Vocabulary
     model: Any
-    steps: int  # That it was trained for.
+    steps: int  # How many it was trained for.
 
     @property
     def table(self) -> FieldTable:
@@ -195,7 +195,7 @@ def _fit(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         done += 1
-        steps = pace.steps(done, monotonic())
+        steps = pace.target_steps(done, monotonic())
         schedule.step()
         progress("training", done / steps)
     embedding.write()

@@ -170,8 +170,8 @@ def _recipe_for(job: TrainingJob, rows: Sequence[Row]) -> Recipe:
 
 
 def _train(rows: Sequence[Row], recipe: Recipe, limit: TimeLimit, progress: OnProgress) -> TrainedModel:
-    model = train_model(rows, recipe, progress, seconds=limit.seconds(monotonic()))
-    limit.count(model.steps)
+    model = train_model(rows, recipe, progress, seconds=limit.seconds_for_next(monotonic()))
+    limit.on_trained(model.steps)
     return model
 
 

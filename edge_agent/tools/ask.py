@@ -14,7 +14,7 @@ from edge_agent.tools.client import Client, object_or_empty
 
 # A reply that says `expired` may arrive this long after the deadline.
 GRACE_S = 5.0
-# A retained state comes with the subscription.
+# A retained state arrives with the subscription.
 STATE_WAIT_S = 3.0
 
 
@@ -28,7 +28,7 @@ def ask(
 ) -> dict[str, Any]:
     """Asks the board, or a pool of the site, and returns the terminal reply. Raises NoAnswerError.
 
-    A board that is not there, by its state, is not asked.
+    A board whose state says that it cannot answer is not asked.
     `fields` are further fields of the envelope.
     """
     mqtt, state_topic = bus.mqtt, bus.topics.state
@@ -44,7 +44,7 @@ def ask(
         if not client.connect(timeout_s):
             raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
         if pool is None:
-            state = state_of_board(client, bus)
+            state = require_board(client, bus)
         client.link.publish(json_publication(topics.request(task), envelope))
         give_up_at = time.monotonic() + timeout_s
         while (left_s := give_up_at - time.monotonic()) > 0:
@@ -59,18 +59,18 @@ def ask(
                 state = document
             elif document.get("id") == request_id and document.get("status") != "partial":
                 return document
-    words = "" if state.get("state") == "online" else _words(state)
+    words = "" if state.get("state") == "online" else _state_words(state)
     raise NoAnswerError(f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers}){words}")
 
 
-def state_of_board(client: Client, bus: Bus) -> dict[str, Any]:
-    """The state of a board that may answer. Raises NoAnswerError if it is away, or is not known to the broker."""
+def require_board(client: Client, bus: Bus) -> dict[str, Any]:
+    """Waits for the board's state and returns it. Raises NoAnswerError for a board that is away or unknown here."""
     where = f"{bus.topics.base} (broker {bus.mqtt.brokers})"
     for message in client.messages(STATE_WAIT_S):
         if message.topic == bus.topics.state and message.payload:
             state = object_or_empty(message.payload)
             if state.get("state") == "stopped" or state.get("reason") == "connection-lost":
-                raise NoAnswerError(f"{where} cannot answer{_words(state)}, so nothing was sent")
+                raise NoAnswerError(f"{where} cannot answer{_state_words(state)}, so nothing was sent")
             return state
     raise NoAnswerError(
         f"the broker has no state of {where}, so nothing was sent: check site and device, and whether this account may "
@@ -78,8 +78,8 @@ def state_of_board(client: Client, bus: Bus) -> dict[str, Any]:
     )
 
 
-def _words(document: dict[str, Any]) -> str:
-    """Why there may be no reply: the board's own state."""
+def _state_words(document: dict[str, Any]) -> str:
+    """The board's state as the end of a sentence; empty if there is none."""
     state, reason = document.get("state"), document.get("reason")
     if not isinstance(state, str):
         return ""

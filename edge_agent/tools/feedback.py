@@ -5,15 +5,15 @@ from typing import Any
 
 from edge_agent.core.codes import CommandCode
 from edge_agent.core.messages import json_publication
-from edge_agent.tools.ask import state_of_board
+from edge_agent.tools.ask import require_board
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.client import Client, object_or_empty
 
 
 def send_feedback(bus: Bus, task: str, request_id: str, said: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Returns the board's result. said: the other fields of the feedback. Raises NoAnswerError.
+    """Returns the board's result. said: the fields of the feedback besides `id`. Raises NoAnswerError.
 
-    An id of digits may be a text or a number: if no answer with the text is kept, the number is tried.
+    An id of digits may be text or a number: if the board keeps no answer with the text, the number is tried.
     """
     result = _send(bus, task, {"id": request_id, **said}, timeout_s)
     code = (result.get("error") or {}).get("code")
@@ -28,7 +28,7 @@ def _send(bus: Bus, task: str, fields: dict[str, Any], timeout_s: float) -> dict
     with Client(f"feedback-{token}", bus.mqtt, {topics.state, topics.feedback_result(task)}) as client:
         if not client.connect(timeout_s):
             raise NoAnswerError(f"no connection to the broker {bus.mqtt.brokers}: {client.reason or 'no answer'}")
-        state_of_board(client, bus)
+        require_board(client, bus)
         client.link.publish(json_publication(topics.feedback(task), fields, correlation=token.encode()))
         for message in client.messages(timeout_s):
             document = object_or_empty(message.payload)

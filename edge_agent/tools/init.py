@@ -20,11 +20,12 @@ from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, TaskBase
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
 from edge_agent.core.signal_tables import SignalsTable
-from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
+from edge_agent.core.strict_json import NotJsonError, number_of
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.loader import DEFAULT_PATH, check_document
 from edge_agent.signals.discovery import Proposal, propose
+from edge_agent.tools.ask import parse_input
 from edge_agent.tools.bus import OptionError, mqtt_table, with_flags
 from edge_agent.tools.client import Client
 from edge_agent.tools.toml import toml
@@ -49,8 +50,8 @@ _TASK_KEYS = ("kind", "system", *_KIND_KEYS, "subscribe", "publish")
 _LISTS = ("labels", "subscribe")
 _SAMPLE_EXAMPLE = "a remark or a reading with this answer"
 _NUMBERS = """\
-These are readings of numbers, of which a model that is not trained for them understands little. `edge-convert train`
-makes one from a few hundred rows with their labels: docs/training.md."""
+These are readings of numbers, of which a model understands little unless it was trained for them. `edge-convert train`
+makes such a model from a few hundred labelled rows: docs/training.md."""
 _CONNECT_S = 5.0
 _MAX_NAMED = 8
 
@@ -87,7 +88,7 @@ class _Form:
     def fill(self) -> None:
         """Raises OptionError, EOFError."""
         if sys.stdin.isatty():
-            print("Enter takes what is in brackets. Ctrl-C leaves, and nothing is written.")
+            print("Enter accepts the value in brackets. Ctrl-C quits without writing anything.")
         self._ask("site", _about(config.DeviceConfig, "site"))
         self._ask("device", _about(config.DeviceConfig, "id"), _host_name())
         self._ask("host", _about(config.MqttConfig, "host"), "localhost")
@@ -120,10 +121,10 @@ class _Form:
             self._ask("subscribe", f"{_about(table, 'subscribe')} Leave empty for none.")
 
     def _fill_examples(self, labels: Sequence[str]) -> None:
-        """Those given as options, or for each label what is typed. Raises OptionError, EOFError."""
+        """Takes the examples of the options, or asks for one of each label. Raises OptionError, EOFError."""
         for given in self._options.example or ():
             label = next((label for label in labels if given.startswith(f"{label}=")), given.partition("=")[0])
-            self._examples.append({"input": _input_of(given.removeprefix(label)[1:]), "answer": label})
+            self._examples.append({"input": _parsed(given.removeprefix(label)[1:]), "answer": label})
         if faults := self._faults("example"):
             raise OptionError("; ".join(faults))
         if self._examples or not labels or self._proposal is not None or not sys.stdin.isatty():
@@ -132,7 +133,7 @@ class _Form:
         print("", textwrap.fill(about, 80), sep="\n")
         for label in labels:
             while text := input(f"example of {printable(label)}: ").strip():
-                self._examples.append({"input": _input_of(text), "answer": label})
+                self._examples.append({"input": _parsed(text), "answer": label})
                 if not (faults := self._faults("example")):
                     break
                 self._examples.pop()
@@ -141,7 +142,7 @@ class _Form:
     @property
     def _reads_numbers(self) -> bool:
         inputs = [example["input"] for example in self._examples]
-        return self._proposal is not None or (bool(inputs) and all(map(_is_of_numbers, inputs)))
+        return self._proposal is not None or (bool(inputs) and all(map(_is_numeric, inputs)))
 
     def _discover(self) -> None:
         """Listens to the plant, and proposes a [signals] table. Raises OptionError."""
@@ -267,9 +268,7 @@ class _Form:
         if self._reads_numbers:
             print(_NUMBERS)
         elif self._values.get("labels") and not self._examples:
-            print(
-                f"Small models need an example of each label: put them into the [[tasks.{task}.examples]] of the file."
-            )
+            print(f"Small models need an example of each label: add them to the file as [[tasks.{task}.examples]].")
         commands = [
             (f"edge-agent doctor --config-only {file}", "lists faults, and files that do not exist yet"),
             (f"edge-agent doctor --config {file}", "tries the board, the broker and the model"),
@@ -320,17 +319,16 @@ def _examples_lines(task: str, examples: Sequence[Mapping[str, Any]], labels: Se
         yield from (f"{mark}{key} = {toml(value)}" for key, value in example.items())
 
 
-def _input_of(text: str) -> Any:
-    """An object or array where it is one, as in a request; else the text."""
+def _parsed(text: str) -> Any:
+    """An object or array if the text is one; else the text itself."""
     try:
-        value = parse_json(text)
+        return parse_input(text)
     except NotJsonError:
         return text
-    return value if isinstance(value, dict | list) else text
 
 
-def _is_of_numbers(value: Any) -> bool:
-    """Whether this input is a number, or an object of which most values are numbers."""
+def _is_numeric(value: Any) -> bool:
+    """Whether this input is a number, or most of its values are numbers."""
     values = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
     return 2 * sum(number_of(one) is not None for one in values) > len(values)
 

@@ -88,7 +88,7 @@ def test_examples_become_turns(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Small models" not in told
     assert "readings of numbers" not in told
     written(*BOARD, *TASK, "--force")
-    assert "put them into the [[tasks.pump-triage.examples]] of the file" in capsys.readouterr().out
+    assert "add them to the file as [[tasks.pump-triage.examples]]" in capsys.readouterr().out
 
 
 def test_readings_of_numbers_are_sent_to_training(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from edge_agent.mqtt.link import KEEPALIVE_S, FailedAt
 from edge_agent.tools.client import Client, object_or_empty
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good, skipped, warning
 from edge_agent.tools.watch.advice import advice_on
+from edge_agent.tools.watch.site import texts_at
 
 TIMEOUT_S = 5.0
 WAIT_S = 3.0
@@ -39,13 +40,13 @@ _TLS_ADVICE = {
     "self-signed": _OTHER_CA_ADVICE,
     "issuer certificate": _OTHER_CA_ADVICE,
 }
+_LOG_ADVICE = "read its log: journalctl -u edge-agent"
 _STATE_ADVICE = {
     "starting": "wait until its model is loaded; on a slow card the first load takes minutes",
-    "connection-lost": "look at its log: journalctl -u edge-agent",
+    "connection-lost": _LOG_ADVICE,
 }
-# Of an alarm or a state: paths are long.
-_MAX_WORDS = 400
-_REASON_ADVICE = "see what its alarms and its log say"
+# Alarms and states hold long paths.
+_MAX_CHARS = 400
 _LISTENER_ADVICE = (
     "check that mqtt.port is the broker's TLS listener (usually 8883), that mqtt.tls.ca_file is the authority of "
     "its certificate and that mqtt.host is a name in it; or remove [mqtt.tls]"
@@ -115,7 +116,7 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool, reports_
         if config.mqtt.protocol == "5":
             yield features_check(link.limits, config.queue.max_payload_bytes)
         link.publish(json_publication(event_topic, {"token": token}))
-        # What the agent of this board last said of itself.
+        # What the board's own agent last said of itself, by the end of the topic.
         retained: dict[str, dict[str, Any]] = {}
         is_back = False
         for message in board.messages(WAIT_S):
@@ -218,31 +219,26 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
     current, reason = state.get("state"), state.get("reason")
     if not isinstance(current, str) or current == "stopped":
         return
-    told = cut(current if reason is None else f"{current} ({reason})", _MAX_WORDS)
+    condition = cut(current if reason is None else f"{current} ({reason})", _MAX_CHARS)
     if current == "offline" and reason in ("starting", "connection-lost"):
-        yield warning("agent", f"it is {told}", _STATE_ADVICE[reason])
+        yield warning("agent", f"it is {condition}", _STATE_ADVICE[reason])
         return
     alarms = {
-        topic.removeprefix("alarm/"): cut(str(document.get("message")), _MAX_WORDS)
+        topic.removeprefix("alarm/"): cut(str(document.get("message")), _MAX_CHARS)
         for topic, document in retained.items()
         if topic.startswith("alarm/") and document and document.get("session") == state.get("session")
     }
-    reasons = [name for name in object_list(health.get("reasons")) if name not in alarms]
+    reasons = [name for name in texts_at(health, "reasons") if name not in alarms]
     faults = [*(f"{name}: {message}" for name, message in alarms.items()), *map(cut, reasons)]
     overall = health.get("overall") if health.get("session") == state.get("session") else None
-    found = "; ".join([f"it is {told}" + (f", {cut(str(overall))}" if overall else ", without health"), *faults])
+    found = "; ".join([f"it is {condition}" + (f", {cut(str(overall))}" if overall else ", without health"), *faults])
     is_critical = current == "offline" or overall == "critical"
     if overall == "ok" and not is_critical:
         yield good("agent", found)
     else:
         # An alarm's message says what to do.
         advice = "; ".join(f"{cut(name)}: {words}" for name in reasons if (words := advice_on(name)))
-        yield (failed if is_critical else warning)("agent", found, advice or _REASON_ADVICE)
-
-
-def object_list(value: Any) -> list[str]:
-    """The texts of a list that a message holds; none where it holds none."""
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+        yield (failed if is_critical else warning)("agent", found, advice or _LOG_ADVICE)
 
 
 def retained_check(board: Client, topics: Topics) -> Check:

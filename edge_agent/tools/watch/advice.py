@@ -1,9 +1,9 @@
-"""What an operator should do, a sentence each, by the names that boards and `watch` use."""
+"""What an operator should do about each level, reason and alarm, by the names that boards and `watch` use."""
 
 from collections.abc import Sequence
 
 ADVICE = {
-    # Levels of `watch`, where no reason says more
+    # Levels of `watch`, for boards of which no reason says more
     "missing": "check its power, its network and its `device.id`",
     "offline": "check its power and network, then `systemctl status edge-agent` on it",
     "stale": "it hangs, or lost power together with the broker: check its power, then restart edge-agent",
@@ -57,8 +57,8 @@ def advice_on(phrase: str) -> str | None:
     return ADVICE.get(phrase) or ADVICE.get(phrase.split(":", maxsplit=1)[0])
 
 
-def advised(phrases: Sequence[str], level: str) -> list[str]:
-    """What is wrong, each phrase with what to do about it; that of the level where no phrase has any."""
+def with_advice(phrases: Sequence[str], level: str) -> list[str]:
+    """Each phrase with what to do about it. If none has advice, the level's follows them."""
     if level in ADVICE and not any(map(advice_on, phrases)):
         return [": ".join(("; ".join(phrases), ADVICE[level])) if phrases else ADVICE[level]]
     return [f"{phrase}: {advice}" if (advice := advice_on(phrase)) else phrase for phrase in phrases]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from edge_agent.core.terminal import UNKNOWN
 from edge_agent.core.wording import printable
-from edge_agent.tools.watch.advice import advised
+from edge_agent.tools.watch.advice import with_advice
 from edge_agent.tools.watch.site import (
     URGENT,
     BoardLevel,
@@ -96,7 +96,7 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
         Text(printable(_alarm_words(name, alarm, wall)), "bold red" if is_critical(alarm) else "yellow")
         for name, alarm in row.alarms
     ]
-    why = "; ".join(advised(row.why, row.level.name.lower()))
+    why = "; ".join(with_advice(row.why, row.level.name.lower()))
     if why and row.level_age_s is not None:
         why = f"for {duration(row.level_age_s)}: {why}"
     return Text(separator).join([*lines, *([Text(printable(why))] if why else [])])

@@ -9,7 +9,7 @@ from convert.learning.recipe import MIN_STEPS
 def trained(pace: Pace, *, began: float, slow_until: float) -> tuple[int, float]:
     """A training whose step takes 1 s while the machine is busy, and 0.1 s after; its steps, and when it ends."""
     done, now = 0, began
-    while done < pace.steps(done, now):
+    while done < pace.target_steps(done, now):
         now += 1.0 if now < slow_until else 0.1
         done += 1
     return done, now
@@ -32,16 +32,16 @@ def test_a_training_has_some_steps_however_short_the_time() -> None:
 
 def test_a_training_gets_its_part_of_what_the_others_left() -> None:
     limit = TimeLimit(10, 6, 0.0)
-    assert limit.seconds(0.0) == 90
-    limit.count(1600)
-    assert limit.seconds(50.0) == 99, "the first one needed less"
-    limit.count(812)
+    assert limit.seconds_for_next(0.0) == 90
+    limit.on_trained(1600)
+    assert limit.seconds_for_next(50.0) == 99, "the first one needed less"
+    limit.on_trained(812)
     (warning,) = limit.warnings(1600)
     assert "--minutes 10 allowed each training only 812 to 1,600 of 1,600 steps" in warning
 
 
 def test_trainings_with_all_steps_warn_of_nothing() -> None:
     limit = TimeLimit(None, 1, 0.0)
-    assert limit.seconds(0.0) == math.inf
-    limit.count(1600)
+    assert limit.seconds_for_next(0.0) == math.inf
+    limit.on_trained(1600)
     assert not limit.warnings(1600)

@@ -1,6 +1,6 @@
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import REASONS
-from edge_agent.tools.watch.advice import ADVICE, advised
+from edge_agent.tools.watch.advice import ADVICE, with_advice
 from edge_agent.tools.watch.site import BoardLevel
 
 
@@ -11,13 +11,13 @@ def test_each_reason_and_alarm_and_each_level_that_health_does_not_explain_has_a
 
 
 def test_each_phrase_has_its_advice_and_the_level_speaks_where_none_has() -> None:
-    assert advised(["connection-lost", "last health 6 s ago"], "offline") == [
+    assert with_advice(["connection-lost", "last health 6 s ago"], "offline") == [
         f"connection-lost: {ADVICE['connection-lost']}",
         "last health 6 s ago",
     ]
-    assert advised(["model-load-failed: no such file"], "offline") == [
+    assert with_advice(["model-load-failed: no such file"], "offline") == [
         f"model-load-failed: no such file: {ADVICE['model-load-failed']}"
     ]
-    assert advised(["last health 90 s ago"], "stale") == [f"last health 90 s ago: {ADVICE['stale']}"]
-    assert advised([], "stopped") == [ADVICE["stopped"]]
-    assert advised([], "ok") == []
+    assert with_advice(["last health 90 s ago"], "stale") == [f"last health 90 s ago: {ADVICE['stale']}"]
+    assert with_advice([], "stopped") == [ADVICE["stopped"]]
+    assert with_advice([], "ok") == []

@@ -81,8 +81,8 @@ def table(result: Search) -> list[str]:
 def words(result: Search, max_slower: float) -> Iterator[str]:
     yield "· marks what is in force, * what is chosen. No prompt is judged on rows that it shows as examples."
     yield "`before`: how often what is in force is right on the same rows."
-    yield "`log loss`: how little the scores expect the right labels; less is better. It decides between corrections."
-    yield "Of prompts, the simplest is chosen that no other beats by more than chance, in log loss or right answers."
+    yield "`log loss`: lower is better; it is 0 if every right label scores 1. It decides between corrections."
+    yield "The simplest prompt is chosen that no other beats by more than chance, in log loss or in right answers."
     yield "`prefix`: tokens that requests share. `ms`: the median of a request that runs alone."
     chosen, reference = result.chosen, result.reference
     if chosen is reference:
@@ -106,7 +106,7 @@ def words(result: Search, max_slower: float) -> Iterator[str]:
             f"Not chosen because it takes {slow.trial.slowdown - 1:.0%} more time (--max-slower {max_slower:g}): "
             f"{_compared(result, slow)} To get it: --max-slower {limit}."
         )
-    if (lucky := result.luckiest()) is not None:
+    if (lucky := result.most_accurate()) is not None:
         yield f"Right more often, perhaps by chance: {_compared(result, lucky)} More rows would tell."
     if any(candidate.correction is Correction.MEAN for candidate in result.tried):
         yield f"`{Correction.MEAN}` assumes that all labels are equally frequent."

@@ -63,7 +63,7 @@ class Search:
     chosen: Candidate = field(init=False)  # What the agent should do.
     skipped: dict[str, str] = field(default_factory=dict)  # Prompts that the model cannot be asked with, and why.
     untried: list[str] = field(default_factory=list)  # Prompts for which there was no time.
-    prompt_s: float = 0.0  # What the last prompt took.
+    prompt_s: float = 0.0  # How long the last prompt took.
     _judged: Sequence[int] = ()
     _trials: dict[str, PromptTrial] = field(default_factory=dict)
     _tried: dict[str, list[Candidate]] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Search:
 
     @property
     def _is_prior_corrected(self) -> bool:
-        """As on a board that has answered many such rows."""
+        """Whether a board that has answered many such rows divides its scores by the prior."""
         config, trial = self._configured.config, self._trials[AS_CONFIGURED]
         if config.always_corrects_prior or not config.measures_prior or trial.prior is None:
             return config.always_corrects_prior
@@ -125,9 +125,9 @@ class Search:
         return choose(fast, self.reference)
 
     def slower_choices(self) -> list[tuple[int, Candidate]]:
-        """What a higher `max_slower` would choose that is right more often, with the lowest such values."""
+        """Choices that a higher `max_slower` would allow and that are right more often, each with its lowest value."""
         percents = (100 * (trial.slowdown - 1) for trial in self._trials.values())
-        # The next ten, because the next run measures other times.
+        # Rounded up to the next ten, because another run measures other times.
         limits = sorted({10 * (math.floor(percent / 10) + 1) for percent in percents if percent > self.max_slower})
         found, last = list[tuple[int, Candidate]](), self.chosen
         for limit in limits:
@@ -137,8 +137,8 @@ class Search:
                 last = best
         return found
 
-    def luckiest(self) -> Candidate | None:
-        """The fast prompt that is right most often, if that is more often than the chosen one on the same rows."""
+    def most_accurate(self) -> Candidate | None:
+        """The fast candidate that is right most often, if more often than the chosen one on the same rows."""
         fast = [candidate for candidate in self.tried if self.is_fast_enough(candidate.trial.prompt)]
         best = max(fast, key=lambda candidate: accuracy_gain(candidate, self.chosen)[0])
         return best if accuracy_gain(best, self.chosen)[0] > 0 else None
@@ -170,6 +170,7 @@ class Search:
 
     def _ask_while_there_is_time(self, prompts: Iterator[Prompt]) -> None:
         for prompt in prompts:
+            # Counts as untried until it has been asked.
             self.untried = [prompt.name]
             # What is left is for the last measurements of time.
             if self._trials and monotonic() + 1.2 * self.prompt_s > self.until - 2 * _PAIRS * self._base_ms / 1000:
