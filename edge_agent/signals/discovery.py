@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_agent.core.messages import Message
@@ -106,6 +107,8 @@ class Proposal:
     machines: list[str]
     left_out: list[str]
     """What was heard but is not proposed, and why, in sentences."""
+    other: Proposal | None = None
+    """What else the same topics may mean, if they do not tell which level names the machine."""
 
     @property
     def name(self) -> str:
@@ -150,7 +153,12 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
             value.contents.append(content)
             value.quality = value.quality or quality
     kept = [value for value in heard.values() if _may_be_value(value.contents)]
-    levels = _machine_levels(kept)
+    levels, *others = _machine_levels(kept)
+    return replace(_with_machine(kept, levels), other=_with_machine(kept, others[0]) if others else None)
+
+
+def _with_machine(kept: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
+    """The proposal if these levels of the topics name the machine."""
     candidates: dict[tuple[str, str], Candidate] = {}
     for value in kept:
         parts = value.topic.split("/")
@@ -238,7 +246,11 @@ def _chosen(candidates: Iterable[Candidate]) -> tuple[dict[str, Candidate], list
     values: dict[str, Candidate] = {}
     # If there are more values than a table takes, those of the most machines are kept.
     good.sort(key=lambda one: (-len(one.machines), one.topic, one.metric or "", str(one.path)))
+    names = Counter(candidate.name for candidate in good)
     for candidate in good[:MAX_VALUES]:
+        part = candidate.topic.split("/")[-1]
+        if names[candidate.name] > 1 and part not in {"", "+"} and _is_named(candidate.path):
+            candidate.name = _name("", (part, *candidate.path))
         candidate.is_optional = len(candidate.machines) < len(machines)
         values[_unused(candidate.name, values)] = candidate
     if over := [candidate.name for candidate in good[MAX_VALUES:]]:
@@ -296,13 +308,33 @@ def _is_state(text: str) -> bool:
     return text.isprintable() and 0 < len(text) <= _MAX_STATE_CHARS and not _NO_STATE.match(text)
 
 
-def _machine_levels(values: Sequence[_Heard]) -> list[int]:
-    """The levels of the topics that name the machine; empty if none can be told apart."""
+def _machine_levels(values: Sequence[_Heard]) -> list[list[int]]:
+    """The levels of the topics that name the machine, none if nothing does; in doubt two such, the likelier first.
+
+    A topic may end in the name of a value, or in that of a machine if its payload has the names of values.
+    """
+    by_topic, by_path = _varying(values, names_in_payload=False), _varying(values, names_in_payload=True)
+    if by_topic:
+        return [by_topic, by_path] if set(by_path) - set(by_topic) else [by_topic]
+    # There is one machine: its level has a digit, or is the last but one.
+    topics = [value.topic.split("/") for value in values]
+    numbered_levels = {level for topic in topics for level, part in enumerate(topic[:-1]) if re.search(r"\d", part)}
+    depth = min(map(len, topics), default=0)
+    single = [max(numbered_levels)] if numbered_levels else [depth - 2] if depth > 2 else []
+    if not (single and by_path) or depth < 3:
+        return [by_path or single]
+    # Several values that agree are those of several machines; a single one may be of several parts of a machine.
+    has_parts = len(by_path) == 1 and len({repr(value.path) for value in values if _is_named(value.path)}) == 1
+    return [single, by_path] if has_parts else [by_path, single]
+
+
+def _varying(values: Sequence[_Heard], *, names_in_payload: bool) -> list[int]:
+    """The levels that differ between the topics of a value, whose name is its path or the last level of its topic."""
     groups: dict[tuple[int, str], set[tuple[str, ...]]] = {}
     for value in values:
         levels = tuple(value.topic.split("/"))
-        # The topic of a bare value ends in the value's name; that of an object may end in the machine's.
-        groups.setdefault((len(levels), repr(value.path) if value.path else levels[-1]), set()).add(levels)
+        name = repr(value.path) if names_in_payload and _is_named(value.path) else levels[-1]
+        groups.setdefault((len(levels), name), set()).add(levels)
     varying = {
         level
         for topics in groups.values()
@@ -311,13 +343,12 @@ def _machine_levels(values: Sequence[_Heard]) -> list[int]:
     }
     # A level that most topics do not have names no machine, such as that of `availability` below a device's topic.
     lengths = [len(value.topic.split("/")) for value in values]
-    varying = {level for level in varying if 2 * sum(length > level for length in lengths) >= len(lengths)}
-    if not varying:  # There is one machine: its level has a digit, or is the last but one.
-        topics = [topic for group in groups.values() for topic in group]
-        numbered_levels = {level for topic in topics for level, part in enumerate(topic[:-1]) if re.search(r"\d", part)}
-        depth = min(map(len, topics), default=0)
-        varying = {max(numbered_levels)} if numbered_levels else {depth - 2} if depth > 2 else set()
-    return sorted(varying)
+    return sorted(level for level in varying if 2 * sum(length > level for length in lengths) >= len(lengths))
+
+
+def _is_named(path: _Path) -> bool:
+    """Whether a path has a name for its value, unlike that of `{"value": 7}`."""
+    return any(isinstance(step, Mapping) or str(step).casefold() not in _WRAPPERS for step in path)
 
 
 def _name(pattern: str, path: _Path) -> str:

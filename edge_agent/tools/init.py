@@ -165,8 +165,7 @@ class _Form:
         if not proposal.values:
             fault = f"--discover: no values in {len(messages)} messages on {shown(wanted)}"
             raise OptionError("; left out: ".join((fault, *proposal.left_out)))
-        for line in found_lines(proposal):
-            print(printable(line))
+        proposal = shown_proposal(proposal)
         if sys.stdin.isatty():
             left_out = _comma_separated(input("\nValues to leave out, separated by commas (Enter keeps all): "))
             values = {name: value for name, value in proposal.values.items() if name not in left_out}
@@ -282,6 +281,23 @@ class _Form:
             print(printable(f"Answers to readings come on {self._values['publish'] or own.response(task)}."))
 
 
+def shown_proposal(proposal: Proposal) -> Proposal:
+    """Prints the proposal, and another if the topics allow two; returns the one to take."""
+    proposals = [proposal, *([proposal.other] if proposal.other is not None else ())]
+    for number, each in enumerate(proposals, start=1):
+        if len(proposals) > 1:
+            print(f"Proposal {number}: machine = {shown(each.keys.get('machine', '{1}'))}")
+        for line in found_lines(each):
+            print(printable(line))
+    if len(proposals) > 1 and sys.stdin.isatty():
+        proposal = proposals[input("\nWhich proposal has your machines, 1 or 2? [1]: ").strip() == "2"]
+    elif len(proposals) > 1:
+        print(
+            "warning: the topics do not tell which level names the machine; compare the machines: proposal 1 is taken"
+        )
+    return proposal
+
+
 def found_lines(proposal: Proposal) -> Iterator[str]:
     """The machines and values that were heard, as a table."""
     names = ", ".join(proposal.machines[:_MAX_NAMED]) + (", …" if len(proposal.machines) > _MAX_NAMED else "")
@@ -295,6 +311,8 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     yield from (f"left out: {text}" for text in proposal.left_out)
+    if all(value.is_optional for value in proposal.values.values()):
+        yield "warning: no value is of all machines, so all are `optional`: is each of these really a machine?"
 
 
 def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:

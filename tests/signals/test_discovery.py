@@ -90,6 +90,48 @@ def test_a_table_is_proposed_that_reads_what_was_heard(
     assert taken == proposal.values.keys()
 
 
+BARE_AND_WRAPPED = [
+    (f"works/{machine}/{name}", payload)
+    for machine in ("press", "lathe")
+    for name, payload in (
+        ("vibration", "7.5"),
+        ("current", "3"),
+        ("temperature", '{"value":61}'),
+        ("pressure", '{"value":2.5}'),
+    )
+]
+
+
+@pytest.mark.parametrize("machines", [["lathe", "press"], ["press"]])
+def test_wrapped_values_are_told_apart_by_their_topics_like_bare_ones(machines: list[str]) -> None:
+    proposal = propose(heard(*(each for each in BARE_AND_WRAPPED if each[0].split("/")[1] in machines)))
+    assert (proposal.keys, proposal.machines, proposal.other) == ({}, machines, None)
+    assert {name: value.table for name, value in proposal.values.items()} == {
+        "current": {"topic": "works/+/current"},
+        "pressure": {"topic": "works/+/pressure", "path": ["value"]},
+        "temperature": {"topic": "works/+/temperature", "path": ["value"]},
+        "vibration": {"topic": "works/+/vibration"},
+    }
+
+
+def test_both_tables_are_proposed_if_topics_may_end_in_parts_or_in_machines() -> None:
+    parts = [(f"works/{line}/{part}", '{"temp":61}') for line in ("a", "b") for part in ("motor", "pump")]
+    proposal = propose(heard(*parts))
+    assert (proposal.keys, proposal.machines) == ({}, ["a", "b"])
+    assert {name: value.topic for name, value in proposal.values.items()} == {
+        "motor_temp": "works/+/motor",
+        "pump_temp": "works/+/pump",
+    }
+    assert proposal.other is not None
+    assert (proposal.other.keys["machine"], len(proposal.other.machines)) == ("{1}/{2}", 4)
+    one_machine = propose(heard(*parts[:2]))
+    assert one_machine.machines == ["a"]
+    assert one_machine.other is not None
+    assert one_machine.other.machines == ["motor", "pump"]
+    devices = propose(heard(*((f"home/zigbee2mqtt/{name}", '{"temp":61,"hum":40}') for name in ("hall", "yard"))))
+    assert devices.machines == ["hall", "yard"]
+
+
 def test_the_proposal_is_a_configuration() -> None:
     proposal = propose(heard(*PLAIN))
     tables = "".join(f"{name} = {toml(value)}\n" for name, value in proposal.table()["values"].items())

@@ -12,7 +12,9 @@ from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
+from edge_agent.core.messages import Message
 from edge_agent.loader import load_config
+from edge_agent.signals.discovery import propose
 from edge_agent.tools import init
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
@@ -219,6 +221,27 @@ def publishing(port: int, *messages: tuple[str, str]) -> Iterator[None]:
         yield
         stops.set()
         thread.join()
+
+
+def test_in_doubt_both_proposals_are_printed_and_a_terminal_asks_for_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant = [(f"works/{line}/{part}", b'{"temp":61}') for line in ("a", "b") for part in ("motor", "pump")]
+    proposal = propose(Message(topic=topic, payload=text, qos=0, packet_id=0, received_at=0.0) for topic, text in plant)
+    assert init.shown_proposal(proposal) is proposal
+    out = capsys.readouterr().out
+    assert 'Proposal 1: machine = "{1}"\nmachines (2): a, b' in out
+    assert 'Proposal 2: machine = "{1}/{2}"\nmachines (4): a/motor' in out
+    assert "warning: the topics do not tell which level names the machine" in out
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    answering(monkeypatch, iter(["2"]))
+    assert init.shown_proposal(proposal) is proposal.other
+
+
+def test_a_table_whose_values_are_all_optional_comes_with_a_warning() -> None:
+    plant = [("works/a/vib", b"1"), ("works/b/vib", b"1"), ("works/b/temp", b"1"), ("works/c/temp", b"1")]
+    proposal = propose(Message(topic=topic, payload=text, qos=0, packet_id=0, received_at=0.0) for topic, text in plant)
+    assert [*init.found_lines(proposal)][-1].startswith("warning: no value is of all machines")
 
 
 def test_listening_proposes_the_values_of_a_plant(
