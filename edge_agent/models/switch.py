@@ -73,7 +73,7 @@ class _Attempt:
     runs_beside: bool = True
     """Whether both workers are loaded at once."""
     has_old_ended: bool = False
-    """Whether the old worker was retired."""
+    """Whether an old worker was retired, which starts again if the attempt fails."""
 
 
 class ModelSwitch:
@@ -225,8 +225,7 @@ class ModelSwitch:
         self._dispatcher.is_paused = True
         while self._dispatcher.active:
             yield
-        attempt.has_old_ended = True
-        self._supervisor.retire()
+        attempt.has_old_ended = self._supervisor.retire()
         self._dispatcher.on_worker_lost("its model is replaced", self._now)
 
     def _load_and_check(

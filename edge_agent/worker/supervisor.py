@@ -304,12 +304,14 @@ class Supervisor:
         self.on_ready(ready, now)
         self.set_prefixes(self._prefixes)
 
-    def retire(self) -> None:
-        """Ends the current worker, which is idle, with no other in its place."""
+    def retire(self) -> bool:
+        """Ends the current worker, which is idle, with no other in its place. False: none was there or due."""
+        had_worker = self._current is not None or self.restart_at is not None
         self.restart_at = None
         if self._current is not None:
             self._retired, self._current = self._current.process, None
             self._retired.kill()
+        return had_worker
 
     def schedule_restart_now(self, now: float) -> None:
         """After `retire`: the same model is loaded again at once."""

@@ -17,7 +17,15 @@ from edge_agent.core.pipe import Cancelled, Command, EngineRequest, Event, LoadF
 from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryFile
-from edge_agent.models.record import FILE, Record, model_refusals, open_in_force, read_record, write_record
+from edge_agent.models.record import (
+    FILE,
+    Record,
+    model_refusals,
+    open_in_force,
+    open_or_placeholder,
+    read_record,
+    write_record,
+)
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed, needed_mb
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import WorkerExited, WorkerProcess
@@ -332,6 +340,17 @@ def test_who_switched_and_when_outlives_the_agent_but_not_a_fallback(board: Boar
     board.supervisor.model = open_in_force(board.config)
     again = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: None)
     assert again.describe() == {"previous": None, "changed_at": None, "changed_by": None}
+
+
+def test_a_switch_that_fails_on_a_board_without_a_model_starts_no_worker(board: Board) -> None:
+    (board.folder / "old" / "model.gguf").unlink()
+    board.supervisor.has_given_up = True
+    board.say(board.old, KILLED, 1.0)
+    board.supervisor.model, fault = open_or_placeholder(board.config)
+    assert fault
+    board.spare_mb, board.says = None, [LoadFailed(message="no")]
+    assert board.run("plain") == "load_failed"
+    assert board.supervisor.restart_at is None
 
 
 def test_the_new_worker_gets_the_tasks_of_a_reload_that_came_meanwhile(board: Board) -> None:
