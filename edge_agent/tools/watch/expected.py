@@ -16,7 +16,7 @@ def expected_boards(path: Path, site: str) -> list[str]:
     Of an inventory in YAML, these are the hosts of the group with the site's name, or all hosts if there is no such
     group. Any other file has a name per line.
     """
-    lines = [line.split(" #")[0].rstrip() for line in path.read_text("utf-8").splitlines()]
+    lines = [line.split(" #")[0].rstrip() for line in path.read_text("utf-8-sig").splitlines()]
     lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#") and line != "---"]
     is_inventory = any(line.strip() == "hosts:" for line in lines)
     names = _hosts(lines, site) if is_inventory else [line.strip() for line in lines]
@@ -32,17 +32,28 @@ def _hosts(lines: list[str], site: str) -> list[str]:
     """The keys right below `hosts:`. Block mappings alone nest groups and hosts, so indentation is all that counts."""
     # The open keys, each with its indentation, from the outermost one.
     parents: list[tuple[int, str]] = []
-    found: list[tuple[str, bool]] = []
+    found: list[tuple[str, list[str]]] = []
+    children: list[tuple[str, str]] = []
     has_group = False
     for line in lines:
         indent, key = len(line) - len(line.lstrip()), line.strip().split(": ")[0].removesuffix(":").strip("'\"")
         parents = [parent for parent in parents if parent[0] < indent]
         groups = [name for _, name in parents]
         if groups[-1:] == ["hosts"]:
-            found.append((key, site in groups))
+            found.append((key, groups))
+        elif re.match(r"hosts: *{ *[^ }]", line.strip()):
+            raise ValueError(f"should have a line for each host below `hosts:` (got {shown(line.strip())})")
+        if groups[-1:] == ["children"]:
+            children.append((groups[-2] if len(groups) > 1 else "", key))
         has_group |= key == site and groups[-1:] in ([], ["children"])
         parents.append((indent, key))
-    return [host for host, is_of_site in found if is_of_site or not has_group]
+    if not has_group:
+        return [host for host, _ in found]
+    # A child group may have its hosts elsewhere in the file.
+    of_site = {site}
+    while more := {child for parent, child in children if parent in of_site} - of_site:
+        of_site |= more
+    return [host for host, groups in found if not of_site.isdisjoint(groups)]
 
 
 def _expanded(name: str) -> list[str]:
@@ -52,4 +63,6 @@ def _expanded(name: str) -> list[str]:
         return [name]
     first, last = bounds.groups()
     numbers = range(int(first), min(int(last), int(first) + _MAX_BOARDS) + 1)
+    if not numbers:
+        raise ValueError(f"should count upwards in a range (got {shown(name)})")
     return [f"{name[: bounds.start()]}{number:0{len(first)}d}{name[bounds.end() :]}" for number in numbers]

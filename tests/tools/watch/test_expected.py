@@ -45,8 +45,21 @@ def test_groups_nest_and_hosts_may_be_ranges(tmp_path: Path) -> None:
     assert len(boards(tmp_path, NESTED, "elsewhere")) == 6
 
 
+def test_a_child_group_may_have_its_hosts_elsewhere(tmp_path: Path) -> None:
+    text = "hall1:\n hosts:\n  oven-1:\n children:\n  line1:\nline1:\n hosts:\n  press-01:\nhall2:\n hosts:\n  saw-1:\n"
+    assert boards(tmp_path, text) == ["oven-1", "press-01"]
+
+
+@pytest.mark.parametrize(
+    "text", ["hall1:\n  hosts: {press-01: }\nhall2:\n  hosts:\n    saw-1:\n", "press-[05:01]\noven-1\n"]
+)
+def test_boards_that_would_be_left_out_are_a_fault(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"should .* \(got "):
+        boards(tmp_path, text)
+
+
 def test_another_file_has_a_name_per_line(tmp_path: Path) -> None:
-    assert boards(tmp_path, "# presses\npress-04\n\npress-05 # new\npress-04\n") == ["press-04", "press-05"]
+    assert boards(tmp_path, "\ufeff# presses\npress-04\n\npress-05 # new\npress-04\n") == ["press-04", "press-05"]
 
 
 @pytest.mark.parametrize("text", ["", "all:\n  hosts:\n", "press 04\n", "[hall1]\npress-04\n", "press-[1:999999]\n"])
