@@ -1,5 +1,6 @@
 """`edge-agent feedback`: tells a board over MQTT whether an answer was right."""
 
+import re
 import secrets
 from typing import Any
 
@@ -16,9 +17,10 @@ def send_feedback(bus: Bus, task: str, request_id: str, said: dict[str, Any], *,
     An id of digits may be text or a number: if the board keeps no answer with the text, the number is tried.
     """
     result = _send(bus, task, {"id": request_id, **said}, timeout_s)
-    code = (result.get("error") or {}).get("code")
-    is_number = request_id.removeprefix("-").isdecimal() and request_id.isascii()
-    if code == CommandCode.NOT_FOUND and is_number:
+    error = result.get("error")
+    is_unknown = isinstance(error, dict) and error.get("code") == CommandCode.NOT_FOUND
+    # Not 007, which is another id than 7.
+    if is_unknown and re.fullmatch(r"0|-?[1-9]\d{0,99}", request_id, re.ASCII):
         return _send(bus, task, {"id": int(request_id), **said}, timeout_s)
     return result
 

@@ -88,6 +88,7 @@ def test_feedback_is_given_on_a_terminal(site: Site, edge_agent: EdgeAgent) -> N
     assert (
         json.loads(edge_agent("feedback", "audited", "terminal", "--right", *board).stdout)["data"]["answer"] == "good"
     )
+    assert edge_agent("feedback", "audited", "07", "good", *board).returncode == 2
     unknown = edge_agent("feedback", "audited", "nobody", "good", *board)
     assert (unknown.returncode, json.loads(unknown.stdout)["error"]["code"]) == (2, "not_found")
     assert edge_agent("feedback", "audited", "terminal", *board).returncode == 64
