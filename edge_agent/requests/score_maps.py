@@ -34,16 +34,15 @@ class ScoreMaps:
         self._priors |= {definition: ScoreMap.dividing_by(prior) for definition, prior in priors.items()}
 
     def count_answer(self, task: Task, event: Finished) -> bool:
-        """Counts an answer, which has the model's own scores. Returns whether the task's map may have changed."""
+        """Counts an answer, which has the model's own scores. Returns whether the task's map has changed."""
         prior = self.prior_map(task)
         if prior is None or event.scores is None or not task.config.measures_prior:
             return False
-        detector = self._detector(task)
-        has_changed = detector.add(event.scores, prior)
-        if has_changed and self._store is not None:
+        detector, before = self._detector(task), self.source(task)
+        if detector.add(event.scores, prior) and self._store is not None:
             entry = self._key(task), f"collapse/{task.name}", detector.reason or ""
             self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", *entry)
-        return has_changed
+        return self.source(task) != before
 
     def _detector(self, task: Task) -> CollapseDetector:
         if (known := self._detectors.get(task.definition)) is not None:

@@ -99,6 +99,14 @@ def test_the_next_process_knows_which_answers_collapse(tmp_path: Path) -> None:
             store.close()
 
 
+def test_a_collapse_that_changes_no_scores_is_no_event() -> None:
+    mapped = task(f'{AUTO}{MAP}made_for = "{task(AUTO).basis_for("w")}"\n')
+    for of in (task(TEXT), mapped):
+        scoring = answerers()
+        scoring.set_priors({of.definition: PREFERS_A})
+        assert not after(scoring, of, *[answer(a=0.95, b=0.05), answer(a=0.6, b=0.4)] * 200)
+
+
 @pytest.mark.parametrize(
     ("text", "answers"),
     [
