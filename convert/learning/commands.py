@@ -136,7 +136,7 @@ def train(words: Sequence[str]) -> None:
         return
     if not given.check and (missing := missing_extra("train")):
         raise ConvertError(missing)
-    rows = [] if given.labelled is None else _read_rows(given, tasks)
+    rows, notes = ([], []) if given.labelled is None else _read_rows(given, tasks)
     if given.check:
         return
     unlabelled = [] if given.teacher is None else read_unlabelled(given.unlabelled, tasks, rows)
@@ -146,6 +146,7 @@ def train(words: Sequence[str]) -> None:
 
     job = TrainingJob(
         rows=rows,
+        notes=notes if given.classify is not None else (),
         quantization=Quantization(given.type),
         recipe=Recipe(steps=given.steps, seed=given.seed),
         minutes=given.minutes,
@@ -174,8 +175,8 @@ def train(words: Sequence[str]) -> None:
             print_task(rows[0].task)
 
 
-def _read_rows(given: argparse.Namespace, tasks: dict[str, Task]) -> list[Row]:
-    """The rows; prints how they are read and what is doubtful about them."""
+def _read_rows(given: argparse.Namespace, tasks: dict[str, Task]) -> tuple[list[Row], list[str]]:
+    """The rows and notes on them; prints how they are read and what is doubtful about them."""
     if given.classify is not None:
         rows, notes = classified_rows(given, tasks)
     else:
@@ -189,7 +190,7 @@ def _read_rows(given: argparse.Namespace, tasks: dict[str, Task]) -> list[Row]:
         print_json({"tasks": [task.json for task in read], "doubts": doubts})
     for doubt in doubts:
         complain(f"warning: {doubt}")
-    return rows
+    return rows, notes
 
 
 def extend(words: Sequence[str]) -> None:

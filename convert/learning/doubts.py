@@ -26,6 +26,7 @@ class TaskRows:
     name: str
     rows: int
     groups: int | None  # None if its rows are taken for independent.
+    grouped: str | None  # The groups in words; None if there are none.
     labels: dict[str, int]  # The number of rows of each label; empty if the task's answers are not labels.
     answers: tuple[float, float] | None  # The least and the greatest answer; None unless answers are numbers.
     numbers: tuple[str, ...]
@@ -49,6 +50,7 @@ def read_as(rows: Sequence[Row]) -> tuple[list[TaskRows], list[str]]:
                 name=name,
                 rows=len(task_rows),
                 groups=None if groups == {None} else len(groups),
+                grouped=None if groups == {None} else _grouped(task_rows),
                 labels={label: counts[label] for label in config.choices},
                 answers=_range(row.answer for row in task_rows) if config.is_number else None,
                 numbers=tuple(field for field in fields if field not in texts),
@@ -57,6 +59,13 @@ def read_as(rows: Sequence[Row]) -> tuple[list[TaskRows], list[str]]:
         )
         doubts += (f"task {name}: {doubt}" for doubt in _doubts(task_rows, read[-1], table))
     return read, doubts
+
+
+def _grouped(rows: Sequence[Row]) -> str:
+    groups = dict.fromkeys(row.group or "" for row in rows)
+    if all(row.group == row.machine for row in rows):
+        return f"{len(groups):,} groups, which are the machines"
+    return f"{len(groups):,} groups, such as {next(iter(groups))}"
 
 
 def _range(answers: Iterable[float]) -> tuple[float, float]:

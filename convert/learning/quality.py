@@ -53,6 +53,7 @@ def task_quality(
     labelled = sum(row.chances is None for row in rows)
     labels, is_scored = task.config.choices, table.tasks[task.name].is_scored
     suspects = _suspects(judged) if labels else []
+    groups = Counter(answered.row.group for answered, _ in suspects if answered.row.group is not None)
     most_frequent = Counter(answered.row.answer_text for answered in judged).most_common(1)[0][1]
     is_useless = sum(map(_is_best_label_right, judged)) <= most_frequent
     return TaskQuality(
@@ -70,7 +71,8 @@ def task_quality(
         calibration_error=score_error(judged) if labels else None,
         confusion=_confusion(judged, labels),
         suspects_total=len(suspects),
-        suspects=tuple(suspects[:MAX_SUSPECTS]),
+        suspects=tuple(suspect for _, suspect in suspects[:MAX_SUSPECTS]),
+        suspects_by_group=dict(groups.most_common()),
         fields=tuple(_read_field(name, table, rows) for name in table.tasks[task.name].fields),
         is_agreement=not labelled,
         teacher=teacher,
@@ -135,7 +137,7 @@ def _unlike_by_label(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> d
     return {label: sum(are_unlike) / len(are_unlike) for label, are_unlike in by_label.items() if are_unlike}
 
 
-def _suspects(answers: Sequence[AnsweredRow]) -> list[Suspect]:
+def _suspects(answers: Sequence[AnsweredRow]) -> list[tuple[AnsweredRow, Suspect]]:
     """The rows whose answers may be wrong, those first for which the model is surest of another one."""
     suspects = []
     for answered in answers:
@@ -144,8 +146,9 @@ def _suspects(answers: Sequence[AnsweredRow]) -> list[Suspect]:
         best = max(answered.scores, key=answered.scores.__getitem__)
         if answered.scores[answered.row.answer] < UNLIKELY and answered.scores[best] > SURE:
             where, answer = answered.row.request.where, answered.row.answer
-            suspects.append(Suspect(where=where, answer=answer, model_answer=best, score=answered.scores[best]))
-    return sorted(suspects, key=lambda suspect: -suspect.score)
+            suspect = Suspect(where=where, answer=answer, model_answer=best, score=answered.scores[best])
+            suspects.append((answered, suspect))
+    return sorted(suspects, key=lambda each: -each[1].score)
 
 
 def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:

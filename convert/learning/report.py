@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..agent import DEFAULT_TOLERANCE, page_environment, percent, share_interval
+from ..errors import escaped
 from ..report.numbers import megabytes
 from ..write.manifest import canonical_json
 
@@ -15,6 +16,7 @@ _JUDGED_SHARE = 0.8
 FEW_ROWS = 10
 # In a confusion matrix, stands for no label: the best one is below `min_score`, or the input is unlike training.
 UNSURE = "(unsure)"
+_OVERRIDE = "--any-accuracy writes it anyway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class TaskQuality:
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.
     suspects_total: int
     suspects: tuple[Suspect, ...]  # The surest of suspects_total.
+    suspects_by_group: Mapping[str, int]  # How many of suspects_total each group has; empty if rows have no groups.
     fields: tuple[ReadField, ...]
     is_agreement: bool = (
         False  # Whether no row is labelled, so that "right" means that the teacher gives the same answer.
@@ -112,6 +115,26 @@ class TaskQuality:
     def judged_by_label(self) -> dict[str, int]:
         """The number of held-out rows of each label."""
         return {label: sum(counts.values()) for label, counts in self.confusion.items()}
+
+    @property
+    def right_by_label(self) -> str:
+        """How many held-out rows of each label are answered right, in words."""
+        return ", ".join(
+            f"{escaped(label)} {self.confusion[label].get(label, 0):,} of {count:,}"
+            for label, count in self.judged_by_label.items()
+        )
+
+    @property
+    def why_useless(self) -> str:
+        """Where `is_useless`: with what always giving one answer is compared."""
+        name, share, constant = escaped(self.name), percent(self.accuracy), percent(self.most_frequent / self.judged)
+        if (number := self.number) is not None:
+            error, constant_error = map(number.with_unit, (number.mean_error, number.constant_error))
+            always = f"always answering {number.with_unit(number.constant)}"
+            return f"task {name}: a mean error of {error} is no less than the {constant_error} of {always}; {_OVERRIDE}"
+        always = f"always giving the most frequent answer ({constant})"
+        by_label = f"right by label: {self.right_by_label}; " if self.confusion else ""
+        return f"task {name}: {share} right is no better than {always}; {by_label}{_OVERRIDE}"
 
     @property
     def hardly_judged(self) -> dict[str, int]:

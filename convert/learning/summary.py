@@ -11,10 +11,12 @@ from ..write.manifest import PAGE_FILE
 from .doubts import TaskRows
 from .report import NumberQuality, TaskQuality, Training
 
+_MAX_GROUPS = 5
+
 
 def print_rows(read: Sequence[TaskRows]) -> None:
     for task in read:
-        groups = "" if task.groups is None else f" in {task.groups:,} groups"
+        groups = "" if task.grouped is None else f" in {escaped(task.grouped)}"
         answers = ", ".join(f"{escaped(label)} {count:,}" for label, count in task.labels.items())
         if task.answers is not None:
             answers = "answers from {:g} to {:g}".format(*task.answers)
@@ -58,18 +60,32 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
             rows = f"{task.judged_by_label[worst[0]]:,} with {escaped(worst[0])}"
             by_label = f", {percent(worst[1])} of the {rows}" if worst[1] > task.unlike else ""
             print(f"  taken for unlike training: {percent(task.unlike)} of the held-out rows{by_label}")
+        if task.confusion:
+            print(f"  right by label: {task.right_by_label}")
         if task.hardly_judged:
             few = ", ".join(f"{escaped(label)} {count}" for label, count in task.hardly_judged.items())
             print(f"  hardly judged, because few of the held-out rows have the label: {few}")
         if task.suspects:
-            first = escaped(task.suspects[0].where)
-            print(f"  rows whose answers may be wrong: {task.suspects_total}, the most certain {first}")
+            _print_suspects(task)
     print(f"more in {escaped(str(folder / PAGE_FILE))}")
 
 
 def _print_effective_rows(task: TaskQuality) -> None:
     if task.independent < task.judged:
         print(f"  effective sample size: {task.independent:.0f} of {task.judged:,} rows, which come in groups")
+
+
+def _print_suspects(task: TaskQuality) -> None:
+    first = f"{task.suspects_total}, the most certain {escaped(task.suspects[0].where)}"
+    if not task.suspects_by_group:
+        print(f"  rows whose answers may be wrong: {first}")
+        return
+    groups = [f"{count} in {escaped(group)}" for group, count in task.suspects_by_group.items()]
+    more = f", {len(groups) - _MAX_GROUPS} more groups" if len(groups) > _MAX_GROUPS else ""
+    print(f"  rows where the model is sure of another answer: {first}; {', '.join(groups[:_MAX_GROUPS])}{more}")
+    print(
+        "    it had not seen these groups: where it contradicts many rows of one, it is usually the model that is wrong"
+    )
 
 
 def _print_number(task: TaskQuality, number: NumberQuality) -> None:

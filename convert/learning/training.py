@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from ..agent import MODEL_FILE, Finished, UsualReadings, percent
+from ..agent import MODEL_FILE, Finished, UsualReadings
 from ..conversion import Job, decide_types, open_source, write_bundle
-from ..errors import ConvertError, escaped
+from ..errors import ConvertError
 from ..evaluate.requests import Requests
 from ..evaluate.worker import AdaptedModel, open_worker
 from ..plan import make_plan
@@ -30,12 +30,12 @@ from .together import learn_numbers, with_held_out, with_scores
 from .training_rows import Row, by_task
 
 CANARIES = 20
-_OVERRIDE = "--any-accuracy writes it anyway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
     rows: Sequence[Row]  # Labelled rows; with a teacher there may be none.
+    notes: Sequence[str] = ()  # On the labels of these rows, which a refusal repeats minutes later.
     teacher: Teacher | None = None
     quantization: Quantization
     recipe: Recipe
@@ -63,9 +63,9 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
     """All files of the bundle, into an empty folder; and warnings. Raises ConvertError."""
     in_training, in_conversion = part_of(progress, 0.0, 0.98), part_of(progress, 0.98, 1.0)
     result = train_and_evaluate(job, in_training)
-    useless = [_useless(task) for task in result.tasks if task.is_useless]
+    useless = [task.why_useless for task in result.tasks if task.is_useless]
     if useless and not job.allows_any_accuracy:
-        raise ConvertError("; ".join([*useless, *result.warnings]))
+        raise ConvertError("; ".join([*useless, *result.warnings, *job.notes]))
     rows = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
     # Only scores are recorded, because a written answer may depend on a close choice.
     scored = [row.request for row in rows if row.task.config.canary_part == "scores"]
@@ -103,18 +103,6 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
                 conversion, source, plan, None, folder=folder, progress=in_conversion, more_files=more_files
             )
     return training, [*result.warnings, *useless, *written.warnings]
-
-
-def _useless(task: TaskQuality) -> str:
-    """Why the task's model is of no use."""
-    share, constant = (percent(count / task.judged) for count in (task.right, task.most_frequent))
-    name = escaped(task.name)
-    if (number := task.number) is not None:
-        error, constant_error = map(number.with_unit, (number.mean_error, number.constant_error))
-        always = f"always answering {number.with_unit(number.constant)}"
-        return f"task {name}: a mean error of {error} is no less than the {constant_error} of {always}; {_OVERRIDE}"
-    always = f"always giving the most frequent answer ({constant})"
-    return f"task {name}: {share} right is no better than {always}; {_OVERRIDE}"
 
 
 def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:

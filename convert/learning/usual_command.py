@@ -93,7 +93,10 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
         for row, answer in zip(rows, answers, strict=True)
         if answer in labels
     ]
-    notes = [f"answers with fewer than {ENOUGH_ROWS} rows are left out: {', '.join(few)}"] if few else []
+    rule = (
+        f"the model never gives these answers, because each has fewer than {ENOUGH_ROWS} rows, which it does not learn"
+    )
+    notes = [f"{rule}: {', '.join(few)}"] if few else []
     if USUAL not in labels:
         notes.append(f"no label is {USUAL}, so each ordinary reading gets another one; add usual rows by --unlabelled")
     return classified, notes

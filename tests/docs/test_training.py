@@ -125,9 +125,12 @@ def test_figures_of_a_teacher_are_those_of_the_source() -> None:
 
 def test_the_printed_lines_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.findall(r"^\| `([^`]+)` \|", section("training", "How right is it?"), flags=re.MULTILINE)
-    assert len(shown) == 9
+    assert len(shown) == 11
     for method in ("gradient boosting", "logistic regression"):
         print_training(trained(method), Path("pump-model"), is_signed=False)
+    in_groups = trained("gradient boosting")
+    task = replace(in_groups.tasks[0], suspects_by_group={"day 1": 1})
+    print_training(replace(in_groups, tasks=(task,)), Path("pump-model"), is_signed=False)
     printed = capsys.readouterr().out
     assert not [part for line in shown for part in line.split("…") if part.strip() not in printed]
 
@@ -150,6 +153,7 @@ def trained(method: str) -> Training:
         baseline=Baseline(name=method, right=17), unlike=0.02, unlike_by_label={"a": 0.02}, calibration_error=0.1,
         independent=9, is_useless=False, confusion={"a": {"a": 18}, "b": {"a": 2}}, suspects_total=1,
         suspects=(Suspect(where="rows.csv:2", answer="Normal", model_answer="Cavitation", score=0.99),),
+        suspects_by_group={},
         fields=tuple(
             ReadField(name=name, low=low, high=low, missing=0.0, outliers={})
             for name, low in (("rms", 1.0), ("note", None))

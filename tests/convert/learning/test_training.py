@@ -21,6 +21,7 @@ from convert.learning.quality import AnsweredRow, held_out_counts, limits_of, ta
 from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
 from convert.learning.runs import MIN_BLOCKS, in_groups
 from convert.learning.study import folds_of
+from convert.learning.summary import print_training
 from convert.learning.table import build_table
 from convert.learning.together import learn_numbers, with_held_out, with_scores
 from convert.learning.training_rows import Row, read_training_rows
@@ -366,6 +367,14 @@ def test_held_out_rows_are_counted_by_score_and_those_of_groups_as_fewer(tmp_pat
     assert held_out_counts(answered([lesson], [])) == ()
 
 
+def test_a_refusal_says_how_right_the_model_is_by_label(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(100))
+    assert task_quality(rows, build_table(rows), answered(rows, range(50)), None).why_useless == (
+        "task sound: 50.0 % right is no better than always giving the most frequent answer (50.0 %); "
+        "right by label: calm 25 of 50, loud 25 of 50; --any-accuracy writes it anyway"
+    )
+
+
 def test_a_model_no_better_than_one_answer_is_useless(tmp_path: Path) -> None:
     rows = read(tmp_path, lines(100))
     for wrong, is_useless in ((range(49), False), (range(50), True)):
@@ -549,6 +558,27 @@ def test_the_quality_says_how_right_it_is_and_which_rows_to_look_at(tmp_path: Pa
     assert suspect.where.endswith("rows.jsonl:4")
     assert quality.calibration_error == pytest.approx(0.03)
     assert [(field.name, field.low, field.high, field.missing) for field in quality.fields] == [("rms", 0, 9.089, 0)]
+
+
+def test_rows_in_groups_that_a_model_contradicts_are_named_by_group_and_the_model_is_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read(tmp_path, lines(100, group=lambda at: f"episode {at // 10}"))
+    quality = task_quality(rows, build_table(rows), answered(rows, [3, *range(40, 45)]), None)
+    assert quality.suspects_by_group == {"episode 4": 5, "episode 0": 1}
+    assert "5 in episode 4, 1 in episode 0. The model" in page_of(quality)
+    print_training(training_of(quality, name="pumps"), tmp_path, is_signed=False)
+    printed = capsys.readouterr().out
+    assert "5 in episode 4, 1 in episode 0\n    it had not seen these groups" in printed
+    assert "right by label: calm 44 of 50, loud 50 of 50" in printed
+    assert "answers may be wrong" not in printed
+
+
+def test_the_groups_of_rows_are_said(tmp_path: Path) -> None:
+    [days] = read_as(in_groups(read(tmp_path, lines(100, group=lambda at: f"day {at % 10}")))[0])[0]
+    assert days.grouped == "10 groups, such as day 0"
+    [machines] = read_as(in_groups(read(tmp_path, lines(120, machine=lambda at: f"pump-{at % 4}")))[0])[0]
+    assert machines.grouped == "4 groups, which are the machines"
 
 
 def test_the_interval_allows_for_rows_that_the_judged_models_lacked(tmp_path: Path) -> None:

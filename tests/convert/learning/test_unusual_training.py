@@ -247,7 +247,7 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     )
     done = cli(*rows, "--classify", "pump-state")
     assert "pump-state: 70 rows: cooler 30, usual 40" in done.stdout
-    assert "answers with fewer than 20 rows are left out: belt 3" in done.stderr
+    assert "each has fewer than 20 rows, which it does not learn: belt 3" in done.stderr
     assert "no label is usual" not in done.stderr
     assert cli(*rows, "--classify", "pump state").returncode == 2
     (tmp_path / "found.jsonl").write_text("".join(lines(pump(20), answer=f"fault {at}") for at in range(201)))
