@@ -59,6 +59,11 @@ class ValueTable(Table):
     an array in which that key has that value. Default: the payload is the value."""
     map: dict[str, _Number] = Field(default_factory=dict)
     """The numbers that texts stand for, such as `{ ON = 1, OFF = 0 }`. Default: none."""
+    minimum: _Number | None = None
+    """The lowest number that the sensor can measure. A lower one, such as the -9999 of a broken sensor, is not taken,
+    and the value is missing. Default: none."""
+    maximum: _Number | None = None
+    """The highest number that the sensor can measure, in the same way. Default: none."""
     max_age_s: Annotated[float, Field(ge=0, le=31_536_000, strict=False)] | None = None
     """How long a value holds after its arrival; then it is stale, and counts as missing. 0 means until the next one.
     Default: `window_s`, or 0 if the source is `sparkplug`, whose sessions say how long values hold."""
@@ -76,6 +81,14 @@ class ValueTable(Table):
     """Where the payload has the time of the measurement: RFC 3339 with an offset, or seconds or milliseconds since
     1970. A value older than `max_age_s`, or whose time cannot be read, is not taken. Default: only the arrival
     counts."""
+
+    @field_validator("maximum")
+    @classmethod
+    def _check_maximum(cls, maximum: float | None, info: ValidationInfo) -> float | None:
+        minimum = info.data.get("minimum")
+        if maximum is not None and minimum is not None and maximum <= minimum:
+            raise ValueError(f"should be above `minimum` (got {maximum:g})")
+        return maximum
 
 
 class TriggerTable(Table):

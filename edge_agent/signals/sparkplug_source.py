@@ -418,7 +418,7 @@ class SparkplugSource:
                 if metric.is_missing:
                     continue
                 try:
-                    taken[name] = values.number(metric.content(datatype), self._config.values[name].map)
+                    taken[name] = values.number(metric.content(datatype), self._config.values[name])
                 except NotTakenError as error:
                     # Even if the new value cannot be read, the old one no longer holds.
                     not_taken[error.reason] += 1

@@ -40,6 +40,8 @@ class TopicSource:
                     content = values.read(config.values[name], document, now, config.max_age_of(name))
                 except NotTakenError as error:
                     reason = reason or error.reason
+                    if error.reason == values.OUT_OF_RANGE:
+                        taken[name] = None  # The sensor is broken, so its last value does not hold either.
                     continue
                 if not isinstance(content, values.Absent):
                     taken[name] = content

@@ -16,6 +16,8 @@ MAX_PAYLOAD_BYTES = 1_000_000
 # Bounds the work, because each value of a table may search an array.
 MAX_COMMAS = 50_000
 GOOD_QUALITY = 192
+# The reason of a value beyond its `minimum` or `maximum`.
+OUT_OF_RANGE = "out-of-range"
 
 
 class Absent(Enum):
@@ -57,11 +59,20 @@ def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> floa
         raise NotTakenError("late")
     if value.quality and not _is_good(_follow(value.quality, document)):
         return None
-    return number(content, value.map)
+    return number(content, value)
 
 
-def number(content: Any, numbers: Mapping[str, float]) -> float | None:
-    """The content as a number; texts may be mapped to numbers. Raises NotTakenError."""
+def number(content: Any, value: ValueTable) -> float | None:
+    """The content as a number of the value, whose table may map texts to numbers. Raises NotTakenError."""
+    result = _number(content, value.map)
+    is_low = result is not None and value.minimum is not None and result < value.minimum
+    is_high = result is not None and value.maximum is not None and result > value.maximum
+    if is_low or is_high:
+        raise NotTakenError(OUT_OF_RANGE)
+    return result
+
+
+def _number(content: Any, numbers: Mapping[str, float]) -> float | None:
     if content is None:
         return None
     text = content.strip() if isinstance(content, str) else str(content).lower() if isinstance(content, bool) else None

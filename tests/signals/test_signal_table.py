@@ -226,6 +226,19 @@ def test_several_values_of_one_payload_make_one_reading() -> None:
     assert reading.input["amps"]["last"] == 2.0
 
 
+def test_a_number_out_of_its_range_is_counted_and_makes_the_value_missing() -> None:
+    ranged = {"vib": {"topic": "plant/+/vib", "minimum": -40, "maximum": 150}}
+    for payload in ("-9999", "150.1"):
+        pumps = table(ranged, min_coverage=0)
+        send(pumps, "plant/a/vib", "150", 0)
+        send(pumps, "plant/a/vib", payload, 1)
+        assert pumps.not_taken == {"out-of-range": 1}
+        assert pumps.machines["a"].lacking(START + 1) == ["vib"]
+        send(pumps, "plant/a/vib", "-40", 2)
+        reading = pumps.machines["a"].input(START + 3)["vib"]
+        assert (reading["last"], reading["min_1m"], reading["max_1m"]) == (-40, -40, 150)
+
+
 def test_a_value_that_cannot_be_read_leaves_the_others_of_its_payload() -> None:
     values = {name: {"topic": "tele/+/SENSOR", "path": [name]} for name in ("volts", "amps")}
     meters = table(values, features=["last"])
@@ -347,6 +360,11 @@ def test_faults_of_a_table_name_the_key(keys: dict[str, Any], words: str) -> Non
     with pytest.raises(ValidationError) as raised:
         table(ALL, **keys)
     assert words in str(raised.value)
+
+
+def test_a_range_must_not_be_empty() -> None:
+    with pytest.raises(ValidationError, match=r"values\.vib\.maximum\n.*should be above `minimum` \(got 1\)"):
+        table({"vib": {"topic": "plant/+/vib", "minimum": 2, "maximum": 1}})
 
 
 def test_the_names_of_fields_say_the_window() -> None:

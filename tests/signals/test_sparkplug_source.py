@@ -137,6 +137,14 @@ def test_null_bad_quality_and_text_that_is_not_a_number_make_a_value_missing(met
     assert plant.values() == (None, 70.0)
 
 
+def test_a_metric_out_of_its_range_makes_a_value_missing() -> None:
+    plant = Plant({"vib": {"metric": VIBRATION, "maximum": 100}, "temp": {"metric": TEMP}})
+    plant.birth()
+    plant.data({"alias": 1, "float_value": 100.5}, {"alias": 2, "int_value": 71})
+    assert plant.values() == (None, 71.0)
+    assert plant.source.as_health()["metrics_not_taken"] == {"out-of-range": 1}
+
+
 def test_good_quality_and_mapped_texts_are_values() -> None:
     plant = Plant({"vib": {"metric": VIBRATION}, "temp": {"metric": TEMP, "map": {"HOT": 1}}})
     plant.birth()

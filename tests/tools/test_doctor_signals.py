@@ -19,7 +19,7 @@ TABLE = """
 [signals.pump]
 max_machines = 3
 [signals.pump.values]
-vib = { topic = "plant/+/vib" }
+vib = { topic = "plant/+/vib", minimum = -40 }
 temp = { topic = "plant/+/temp", path = ["value"] }
 """
 
@@ -64,6 +64,9 @@ def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     assert some[0] == 'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it: x'
     some = found(heard_of(("plant/a/vib", "1"), ("plant/a/vib", "x"), ("plant/a/temp", '{"value":2}')))
     assert some[0].startswith("signals.pump.values.vib: 1 of 2 messages could be read; the first of the others:")
+    low = heard_of(("plant/a/vib", "-9999"))[0]
+    assert low.found.endswith('"plant/a/vib" is below `minimum` or above `maximum`: -9999')
+    assert low.advice == "look at the sensor, or correct the range"
     mixed = heard_of(("plant/a/vib", "1"), ("plant/b/vib", "9,5"), ("plant/a/temp", '{"value":2}'))
     assert mixed[0].advice == "have the sender write a decimal point"
 

@@ -37,12 +37,14 @@ _REASONS = {
     "empty": "is empty",
     "too-long": "is too long",
     "too-large": "is too large a number",
+    values.OUT_OF_RANGE: "is below `minimum` or above `maximum`",
     "late": "was measured more than `max_age_s` ago",
     "bad-time": "has no time at `time` that can be read",
     _ABSENT: "has nothing at `path`",
 }
 _ADVICE = {
     "decimal-comma": "have the sender write a decimal point",
+    values.OUT_OF_RANGE: "look at the sensor, or correct the range",
     "late": "check the sender's clock, or raise `max_age_s`",
     "bad-time": "have the sender write RFC 3339 with an offset, or seconds since 1970; or remove `time`",
 }
