@@ -35,6 +35,7 @@ from edge_agent.models.record import (
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import example_faults, prepare_tasks
 from edge_agent.requests.tasks import Task
+from edge_agent.requests.templates import TemplateInputError, render
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 # Of AMQP 0.9.1.
@@ -199,9 +200,25 @@ def _signals_faults(config: Config, tables: Any) -> Iterator[str]:
         if task.signals is not None and isinstance(tables, dict) and task.signals not in tables:
             rule = f"should be one of {', '.join(tables)}" if tables else "requires a table in `[signals]`"
             yield f"{field_name(('tasks', name, 'signals'))}: {rule} (got {shown(task.signals)})"
+        elif task.signals in config.signals and (fault := _sample_fault(config, name)):
+            yield f"{field_name(('tasks', name, 'template'))}: no reading of [signals.{task.signals}] fits it: {fault}"
     tracks = sum(table.max_machines * len(table.values) for table in config.signals.values())
     if tracks > MAX_TRACKS:
         yield f"signals: machines × values of all tables should be at most {MAX_TRACKS} (got {tracks})"
+
+
+def _sample_fault(config: Config, name: str) -> str | None:
+    """Why a task's template takes no complete reading of its table; None if it takes one."""
+    task, fault = config.tasks[name], None
+    table = task.signals or ""
+    for number in (0.5, 20.0):  # A template may dislike one number.
+        try:
+            render(task.template, config.signals[table].sample_reading(number), topics.signals_topic(table, "x"))
+        except TemplateInputError as error:
+            fault = str(error)
+        else:
+            return None
+    return fault
 
 
 def _pool_faults(config: Config) -> Iterator[str]:

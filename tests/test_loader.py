@@ -125,6 +125,28 @@ def test_a_table_of_signals_that_nothing_uses_is_a_hint(tmp_path: Path) -> None:
     assert config_hints(load(tmp_path, f"[signals.pump]\nrecord_every_s = 60\n{VALUE}")) == []
 
 
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ("template = '{{ input.temp.last }}'", 'no reading of [signals.pump] fits it: input: has no "temp"'),
+        ("template = '{{ input.v.mean_5m }}'", 'no reading of [signals.pump] fits it: input: has no "mean_5m"'),
+        ("template = '{{ input.v + 1 }}'", "no reading of [signals.pump] fits it: input: does not fit the task's"),
+        ("template = '{{ 1 / (input.v.last - 20) }} {{ input.v.mean_10m }} {{ topic }}'", None),
+        ("publish = 'plant/{pump}/state'", "there is no placeholder {pump}"),
+        ("publish = 'plant/{machine}/state'", None),
+    ],
+)
+def test_what_could_never_answer_a_reading_of_signals_is_a_fault(tmp_path: Path, keys: str, fault: str | None) -> None:
+    text = f"{USER}{keys}\n{VALUE}"
+    if fault is None:
+        assert config_hints(load(tmp_path, text)) == []
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    (found,) = caught.value.faults
+    assert fault in found
+
+
 def test_a_fault_of_a_table_of_signals_is_no_fault_of_its_task(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, f"[signals.pump]\nwindow = 1\n{VALUE}{USER}{USER.replace('x', 'y').replace('pump', 'pmp')}")

@@ -190,7 +190,7 @@ class SignalsTable(Table):
         else:
             for name, value in self.values.items():
                 wildcards = len(re.findall(r"[+#]", value.topic or ""))
-                if fault := topics.publish_pattern_fault(self.machine, wildcards):
+                if fault := topics.machine_pattern_fault(self.machine, wildcards):
                     raise ValueError(
                         f"machine: does not match values.{name}.topic: {fault} (got {shown(self.machine)})"
                     )
@@ -227,6 +227,10 @@ class SignalsTable(Table):
     def field_names(self) -> list[str]:
         """The fields of a reading, as a trained model names them."""
         return [f"{name}.{field}" for name in self.values for field in self.fields_of(name)]
+
+    def sample_reading(self, number: float) -> dict[str, dict[str, float]]:
+        """A complete reading, made up of one number."""
+        return {name: dict.fromkeys(self.fields_of(name), number) for name in self.values}
 
     def fields_of(self, name: str) -> list[str]:
         """The names of a value's fields, in the order of its features."""

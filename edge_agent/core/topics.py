@@ -203,6 +203,12 @@ def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
     return None
 
 
+def machine_pattern_fault(pattern: str, wildcards: int) -> str | None:
+    """The same for a pattern of `[signals]`, whose other placeholders would stay in every topic as they are."""
+    unknown = re.search(r"\{[^{}/]*\}", _PLACEHOLDER.sub("", pattern))
+    return f"there is no placeholder {unknown[0]}" if unknown else publish_pattern_fault(pattern, wildcards)
+
+
 def sample_of_publish_pattern(pattern: str) -> str:
     """A topic as the pattern may produce it."""
     return _PLACEHOLDER.sub("x", pattern)

@@ -345,6 +345,7 @@ def test_a_damaged_state_starts_empty(tmp_path: Path) -> None:
     ("keys", "words"),
     [
         ({"machine": "{2}"}, "machine: does not match values.vib.topic"),
+        ({"machine": "{pump}"}, "machine: does not match values.vib.topic: there is no placeholder {pump}"),
         ({"trigger": {"above": {"x": 1}}}, "trigger.above: should name values of this table"),
         ({"trigger": {"on_change": ["vib"], "dead_band": {"temp": 1}}}, "dead_band: temp should be one of on_change"),
         ({"trigger": {"hysteresis": {"vib": 1}}}, "hysteresis: vib should be in above or below"),

@@ -110,7 +110,7 @@ class TaskBase(Table):
         if publish is None or not info.data.keys() >= {"subscribe", "signals"}:
             return publish
         if info.data["signals"] is not None:
-            return checked(topics.publish_pattern_fault(_machine_as_wildcard(publish), 1), publish)
+            return checked(topics.machine_pattern_fault(_machine_as_wildcard(publish), 1), publish)
         if not info.data["subscribe"]:
             raise ValueError("requires `subscribe` or `signals`: it says where answers to their readings go")
         wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
