@@ -350,9 +350,9 @@ def _rows(options: argparse.Namespace) -> int:
 
 @_cli_command(_value("task TASK", "a task whose answers get feedback"), _CONFIG, _JSON)
 def _audits(options: argparse.Namespace) -> int:
-    """Lists the answers that a board asked to have checked and that nobody has checked yet.
+    """Lists the open audits of a task: answers that this board asked to have checked, and that nobody has checked.
 
-    It reads what this board keeps, also while the agent runs; as root or as the service's account. Inputs are there
+    It reads what this board keeps, also while the agent runs; as root or as the service's account. It shows inputs only
     with `feedback.keep_inputs`. The answers are not shown, because they would bias whoever checks them. Audits of an
     earlier model or text are listed, too, although they no longer count.
     Exit codes: 0 done, 1 failed, 64 usage, 78 bad configuration.
@@ -367,11 +367,11 @@ def _audits(options: argparse.Namespace) -> int:
     _value("id ID", "the id of its request, as in the reply and in `edge-agent audits`"),
     _value(
         "answer ANSWER",
-        "the right label, in any case; the true number; or what the reading was",
+        "the right label, the true number, or what the reading really was",
         nargs="?",
     ),
     _group(_flag("--right", "the answer was right"), _flag("--wrong", "the answer was wrong")),
-    _value("--by NAME", "who says so"),
+    _value("--by NAME", "who gives the feedback"),
     _value("--reply-to TOPIC", "the reply topic, where several callers used the id"),
     _value("--timeout S", "seconds to wait for the result (default: %(default)s)", _SECONDS, default=10.0),
     _bus_options(),
@@ -416,7 +416,7 @@ def _signals(options: argparse.Namespace) -> int:
     _flag("--once", "a snapshot; the default without a terminal"),
     _flag("--json", "a snapshot as a JSON object"),
     _value("--wait S", "seconds that a snapshot may take (default: %(default)s)", _SECONDS, default=5.0),
-    _value("--expect FILE", "the boards that there should be: an Ansible inventory, or a name per line", Path),
+    _value("--expect FILE", "the boards to expect: an Ansible inventory, or a name per line", Path),
     _bus_options(has_device=False),
 )
 def _watch(options: argparse.Namespace) -> int:

@@ -364,7 +364,7 @@ def find_marked(table: AnswerTable, config: FeedbackConfig, names: Iterable[str]
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:
     """The right label; None if it is only known that the output is wrong. Raises CommandError."""
     if mark.answer is not None:
-        label = label_of(mark.answer, tuple(kept.scores)) or _in_any_case(mark.answer, kept.scores)
+        label = label_of(mark.answer, tuple(kept.scores)) or _ignoring_case(mark.answer, kept.scores)
         if label is None:
             words = ", ".join(kept.scores)
             raise CommandError(CommandCode.BAD_FIELD, f"answer: should be one of {words} (got {shown(mark.answer)})")
@@ -377,7 +377,7 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
     return others[0] if len(others) == 1 else None
 
 
-def _in_any_case(answer: object, labels: Iterable[str]) -> str | None:
+def _ignoring_case(answer: object, labels: Iterable[str]) -> str | None:
     """The label that somebody typed, unless labels differ by their case alone."""
     same = [label for label in labels if isinstance(answer, str) and label.casefold() == answer.strip().casefold()]
     return same[0] if len(same) == 1 else None

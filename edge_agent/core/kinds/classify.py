@@ -36,7 +36,8 @@ class ClassifyTask(AuditedTask):
     """If the best label is below this probability, `output` is null, and `degraded` says `unsure`."""
     prior: Literal["corrected", "as-is"] | None = None
     """`corrected`: the scores are divided by what the model prefers when the input says nothing. Default: `corrected`
-    while most answers would otherwise be the label that it prefers, or `as-is` with `min_score` or `min_accuracy`."""
+    while the answers collapse to the label that the model prefers, otherwise `as-is`; always `as-is` with `min_score`
+    or `min_accuracy`."""
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of the given answers that must be right. Less certain answers are not given, as with `min_score`. Until
     there are enough audits to prove it, no answer is given. Needs `audit_rate`. Default: no promise."""
