@@ -378,7 +378,7 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
 
 
 def _ignoring_case(answer: object, labels: Iterable[str]) -> str | None:
-    """The label that somebody typed, unless labels differ by their case alone."""
+    """The label that somebody typed, unless several labels differ by their case alone."""
     same = [label for label in labels if isinstance(answer, str) and label.casefold() == answer.strip().casefold()]
     return same[0] if len(same) == 1 else None
 

@@ -9,6 +9,7 @@ from edge_agent.core.codes import Code, CommandCode
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import REASONS
 from edge_agent.status.presence import State
+from edge_agent.tools.watch import watch
 from tests.docs.pages import table
 
 PACKAGE = Path(__file__).parents[2] / "edge_agent"
@@ -34,7 +35,8 @@ def test_every_reason_alarm_state_and_code_has_a_row() -> None:
     assert names("Alarms") == [rule.name for rule in ALARMS]
     assert names("Command codes") == list(CommandCode)
     assert set(State) <= set(names("States"))
-    codes = {value for part in (cli, convert_cli) for name, value in vars(part).items() if name.startswith("EXIT_")}
+    parts = (cli, watch, convert_cli)
+    codes = {value for part in parts for name, value in vars(part).items() if name.startswith("EXIT_")}
     assert {int(name) for name in names("Exit codes")} == codes
 
 
