@@ -509,7 +509,9 @@ def _web(options: argparse.Namespace) -> int:
         Path,
         nargs="?",
     ),
-    _value("--since TIME", "from this date, or date and time, on (default: the last 24 hours)", _time),
+    _value(
+        "--since TIME", "from this date, or date and time, on (default: 24 hours before --until, or before now)", _time
+    ),
     _value("--until TIME", "up to this date, or date and time", _time),
     _value("--device DEVICE", "only this board, and what concerns all boards"),
     _JSON,

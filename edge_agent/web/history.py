@@ -13,13 +13,14 @@ _DAY_S = 86_400.0
 
 
 def history(folder: Path, *, since: float | None, until: float | None, device: str | None, as_json: bool) -> int:
-    """Prints the entries, by default of the last day, oldest first. Returns the exit code."""
+    """Prints the entries, by default of a day, oldest first. Returns the exit code."""
     files = list(folder.rglob("????-??-??-*.jsonl"))
     if not files:
         return fail(f"{shown_path(folder)} holds no journal: `edge-agent web` keeps one while it runs")
     if not all(os.access(file, os.R_OK) for file in files):
         return fail(f"{shown_path(folder)} cannot be read by this account")
-    since = time.time() - _DAY_S if since is None else since
+    if since is None:
+        since = (time.time() if until is None else until) - _DAY_S
     entries = [
         entry
         for site in {file.parent for file in files}

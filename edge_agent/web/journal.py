@@ -34,6 +34,8 @@ MAX_PER_MINUTE = 30
 _UNLIMITED_EVENTS = ("command", "model-switched", "model-switch-failed")
 _ALIVE_S = 60.0
 _MAX_TEXT = 300
+# The year 2100: what is later is no time of a journal.
+_MAX_TIME = 4_102_444_800
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)-\d{4}\.jsonl")
 # Where spreadsheets begin a formula; where decimals have a comma, a semicolon begins a cell.
 _FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@])")
@@ -212,7 +214,7 @@ class Journal:
 
     def _entries(self, since: float | None, until: float | None, needle: bytes) -> Iterator[Entry]:
         for path in reversed(self._files()):
-            if since is not None and path.name < rfc3339(max(0.0, since))[:10]:
+            if since is not None and path.name < rfc3339(min(max(0.0, since), _MAX_TIME))[:10]:
                 return
             try:
                 lines = path.read_bytes().splitlines()
@@ -230,12 +232,19 @@ _KEYS = {field.name for field in fields(Entry)}
 
 
 def _entry_of(line: bytes) -> Entry | None:
-    """None if the line is incomplete."""
+    """None if the line is incomplete or damaged."""
     try:
         document = json.loads(line)
-        return Entry(**{key: value for key, value in document.items() if key in _KEYS})
-    except (ValueError, TypeError, AttributeError):
+        entry = Entry(**{key: value for key, value in document.items() if key in _KEYS})
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
+    texts = (entry.device, entry.name, entry.text, entry.severity, entry.by)
+    is_sound = isinstance(entry.what, str) and all(text is None or isinstance(text, str) for text in texts)
+    return entry if is_sound and _is_time(entry.at) and _is_time(entry.until or 0) else None
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < _MAX_TIME
 
 
 def as_csv(entries: list[Entry]) -> str:

@@ -22,7 +22,9 @@ def _clock() -> Iterator[None]:
     time.tzset()
 
 
-def test_it_tells_what_happened_and_who_did_it(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+def test_it_tells_what_happened_and_who_did_it(
+    tmp_path: Path, edge_agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path)
     for entry in (
         Entry(at=NIGHT, what="page-was-off", until=NIGHT + 1),
@@ -35,6 +37,14 @@ def test_it_tells_what_happened_and_who_did_it(tmp_path: Path, edge_agent: EdgeA
     ):
         journal.add(entry)
     journal.add(Entry(at=NIGHT + 200_000, what="page-started"))
+    with next(tmp_path.glob("2026-10-26-*")).open("ab") as file:
+        for line in (
+            '{"at":"x","what":"level"}',
+            '{"at":1793000000,"what":"page-was-off","until":1e300}',
+            "[" * 100_000,
+        ):
+            file.write(f"\n{line}".encode())
+        file.write(b'\n{"at":1793000000,"what":"level","device":["a"]}\n{"what": "lev')
     words = ("history", tmp_path, "--since", "2026-10-26T07:00", "--until", "2026-10-27")
     done = edge_agent(*words)
     assert (done.returncode, done.stderr) == (0, "")
@@ -47,8 +57,11 @@ def test_it_tells_what_happened_and_who_did_it(tmp_path: Path, edge_agent: EdgeA
         "2026-10-26 07:33:25  –         broker-lost b:1883: refused",
         "2026-10-26 07:33:26  oven-1    \\x1b[2J",
     ]
+    assert edge_agent("history", tmp_path, "--until", "2026-10-27").stdout == done.stdout
     of_board = edge_agent(*words, "--device", "press-04", "--json").document["entries"]
     assert [entry["what"] for entry in of_board] == ["page-was-off", "level", "broker-lost"]
+    monkeypatch.setenv("TZ", "America/New_York")
+    assert edge_agent("history", tmp_path, "--since", "9999-12-31T23:59").stdout == "nothing has happened\n"
 
 
 def test_it_reads_the_folder_of_the_page_and_the_last_day_by_itself(
