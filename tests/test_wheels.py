@@ -1,7 +1,9 @@
 """The scripts that make wheels for boards refuse what a board could not install or load."""
 
+import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -121,3 +123,16 @@ def test_a_library_that_needs_a_newer_system_or_another_library_is_named(tmp_pat
 
 def test_a_folder_without_libraries_is_refused(tmp_path: Path) -> None:
     assert _check(tmp_path, "aarch64").returncode == 1
+
+
+def test_the_demonstration_starts_from_its_own_folder_whatever_cdpath_says(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    (folder / "env" / "bin").mkdir(parents=True)
+    (folder / "env" / "complete").touch()
+    program = folder / "env" / "bin" / "edge-agent"
+    program.write_text('#!/bin/sh\necho "$@"\n', "utf-8")
+    program.chmod(0o755)
+    shutil.copy(FOLDER / "demo.sh", folder)
+    environment = {"PATH": os.defpath, "CDPATH": "."}
+    done = subprocess.check_output(["sh", "a b/demo.sh", "--keep"], cwd=tmp_path, env=environment, text=True)
+    assert done == f"demo --work {folder}/pc --keep\n"

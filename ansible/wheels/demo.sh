@@ -2,7 +2,7 @@
 # The demonstration from this folder, which needs Linux, Python 3.11 to 3.13 with venv, and neither a network nor a compiler:
 # sh demo.sh. Its options are those of `edge-agent demo`, such as --keep --web.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd)
 if ! [ -e "$here/env/complete" ]; then
   echo "installing into $here/env, which takes up to a minute" >&2
   python3 -m venv --clear "$here/env"
