@@ -274,7 +274,8 @@ class FeedbackConfig(Table):
     """`true`: answers are kept in `state_dir`, and feedback is taken on `<base>/infer/<task>/feedback`. `false`:
     whatever was kept is deleted at the next start or reload."""
     keep: Annotated[int, Field(ge=100, le=2000)] = 1000
-    """How many of each task's answers without feedback are kept, and as many with it. The oldest go first."""
+    """How many of each task's answers without feedback are kept, as many with it, and as many open audits. The oldest
+    go first."""
     days: Annotated[float, Field(gt=0, le=3650)] = 90.0
     """The longest time for which an answer is kept, in days."""
     keep_inputs: bool = False

@@ -17,6 +17,8 @@ _NAMES = (
     *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine", "marked_by"),
 )
 _COLUMNS = ", ".join(_NAMES)
+# Instead of 1 as `is_audit`: up to here open audits were deleted that were newer than any answered one.
+_GAP = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,14 @@ class AnswerTable:
         """Records feedback on an answer. label: the right one; None if it is only known that the output is wrong."""
         statement = "UPDATE answers SET is_marked = 1, label = ?, marked_by = ? WHERE number = ?"
         self._store.write(statement, label, by, number)
+        gaps = self._store.select(
+            "SELECT gap.task, max(gap.number) FROM answers gap JOIN answers marked ON gap.task = marked.task"
+            " WHERE marked.number = ? AND marked.is_audit = 1 AND gap.is_audit = ? AND gap.number < marked.number"
+            " GROUP BY gap.task",
+            number, _GAP,
+        )  # fmt: skip
+        for task, last in gaps:
+            self._end_audits(task, last)
 
     def all_for(self, basis: str, *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
         """The answers in the order of time. limit: negative for all."""
@@ -127,22 +137,49 @@ class AnswerTable:
 
     def count_again(self, basis: str, task: str, *, after: int) -> int:
         """How many audits with feedback an earlier model was asked first."""
-        statement = "SELECT count(*) FROM answers WHERE basis = ? AND task = ? AND is_marked = 1 AND number > ?"
+        answered = "task = ? AND is_audit = 1 AND is_marked = 1 AND number > ?"
+        statement = f"SELECT count(*) FROM answers WHERE basis = ? AND {answered}"  # noqa: S608
         count: int = self._store.select(statement, basis, again_store_name(task), after)[0][0]
         return count
 
     def forget(self, task: str, *, keep: int, keep_marked: int, before_wall_s: float) -> None:
         """Deletes the answers of all tasks from before, and of this task all but the newest.
 
-        keep_marked: how many with feedback stay. keep: how many without.
+        keep_marked: how many with feedback stay. keep: how many without, and apart from these, how many open audits
+        since the last answered one, and how many before it.
         """
         self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
-        for is_marked, most in ((0, keep), (1, keep_marked)):
-            self._store.write(
-                "DELETE FROM answers WHERE task = ? AND is_marked = ? AND number <= (SELECT number FROM answers"
-                " WHERE task = ? AND is_marked = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
-                task, is_marked, task, is_marked, most,
-            )  # fmt: skip
+        newest = self._store.select(
+            "SELECT coalesce(max(number), 0) FROM answers WHERE task = ? AND is_audit = 1 AND is_marked = 1", task
+        )[0][0]
+        if last := self._last_beyond(keep, "task = ? AND is_marked = 0 AND is_audit = 0", task):
+            unasked = "task = ? AND is_marked = 0 AND is_audit = 0 AND number <= ?"
+            self._store.write(f"DELETE FROM answers WHERE {unasked}", task, last)  # noqa: S608
+        if last := self._last_beyond(keep_marked, "task = ? AND is_marked = 1", task):
+            self._end_audits(task, last)
+            self._store.write("DELETE FROM answers WHERE task = ? AND is_marked = 1 AND number <= ?", task, last)
+        if last := self._last_beyond(keep, "task = ? AND is_marked = 0 AND is_audit = 1 AND number < ?", task, newest):
+            self._end_audits(task, last)
+        if last := self._last_beyond(keep, "task = ? AND is_marked = 0 AND is_audit = 1 AND number > ?", task, newest):
+            # The answered ones before are still a fair sample, unless somebody answers one after the gap.
+            old = "task = ? AND is_marked = 0 AND number > ? AND number < ? AND is_audit IN (1, ?)"
+            self._store.write(f"DELETE FROM answers WHERE {old}", task, newest, last, _GAP)  # noqa: S608
+            self._store.write("UPDATE answers SET is_audit = ? WHERE number = ?", _GAP, last)
+
+    def _last_beyond(self, most: int, which: str, *values: object) -> int:
+        """The number of the newest of these answers that is not among the newest `most`; 0 if there is none."""
+        statement = f"SELECT number FROM answers WHERE {which} ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608
+        rows = self._store.select(statement, *values, most)
+        return rows[0][0] if rows else 0
+
+    def _end_audits(self, task: str, last: int) -> None:
+        """Ends the audits up to this number: without those that are deleted, the others are no fair sample.
+
+        Those with feedback become feedback like any other.
+        """
+        old = "task = ? AND number <= ? AND is_audit IN (1, ?)"
+        self._store.write(f"DELETE FROM answers WHERE {old} AND is_marked = 0", task, last, _GAP)  # noqa: S608
+        self._store.write(f"UPDATE answers SET is_audit = 0 WHERE {old}", task, last, _GAP)  # noqa: S608
 
     def forget_all(self) -> None:
         """For when feedback is switched off. Audits of students by the large model are not feedback, and stay."""
@@ -182,4 +219,4 @@ def _answer(columns: Sequence[Any]) -> KeptAnswer | None:
             known["rare_fields"] = {str(name): str(state) for name, state in rare}
     except (ValueError, TypeError, AttributeError):
         return None
-    return KeptAnswer(**known | {name: bool(known[name]) for name in ("is_audit", "is_marked")})
+    return KeptAnswer(**known | {name: known[name] == 1 for name in ("is_audit", "is_marked")})

@@ -296,7 +296,9 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             tracked.dropped_from = None if is_back else tracked.dropped_from
         if config.min_accuracy is not None:
             self._maps.set_min_score(task, assessment.promise.threshold if assessment.promise else UNREACHABLE)
-        since = next((answer for answer in kept if answer.number > tracked.since), None)
+        # Older answers with feedback may be kept, too, but not the audits of their time.
+        counted = [answer for answer in kept if answer.number > tracked.since]
+        since = next((answer for answer in counted if answer.is_audit), next(iter(counted), None))
         tracked.facts = TaskAccuracy(
             given=assessment.given,
             accuracy=assessment.right / assessment.audits if assessment.audits else None,

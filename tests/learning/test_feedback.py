@@ -480,3 +480,64 @@ def test_a_map_of_the_configuration_may_name_its_labels_in_any_order() -> None:
     found = Bench(text=f"{ON}{TASK}{table}made_for = '0123456789abcdef'\n").task.score_map
     assert found is not None
     assert (found.labels, found.biases) == (("a", "b", "c"), (1.0, 2.0, 3.0))
+
+
+def test_a_promise_does_not_come_true_by_forgetting_the_audits_that_nobody_answered(tmp_path: Path) -> None:
+    text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 0.5\nmin_accuracy = 0.9\n"
+    bench = Bench(tmp_path, text)
+    number = answered = 0
+    while answered < 60:
+        number += 1
+        # Only every fourth answer is wrong, and nobody says so.
+        if bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05}) and number % 4:
+            bench.mark(number, "a")
+            answered += 1
+    bench.settle()
+    for more in range(number + 1, number + 1001):
+        bench.answer(more, {"a": 0.9, "b": 0.05, "c": 0.05})
+        if more % 50 == 0:
+            bench.settle()
+            assert bench.feedback.facts()["t"].promised is None
+    bench.store.commit()
+    bench.store.close()
+    again = Bench(tmp_path, text)
+    again.settle()
+    assert again.feedback.facts()["t"].promised is None
+    assert again.label_of(a=0.9, b=0.05, c=0.05) is None
+
+
+def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_after_a_gap(tmp_path: Path) -> None:
+    text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
+    bench = Bench(tmp_path, text)
+    for number in range(300):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        if number < 60:
+            bench.mark(number, "a")
+    bench.settle()
+    assert bench.feedback.facts()["t"].promised == 0.9
+    bench.store.commit()
+    bench.store.close()
+    again = Bench(tmp_path, text)
+    again.settle()
+    assert (again.feedback.facts()["t"].audits, again.feedback.facts()["t"].promised) == (60, 0.9)
+    # Of 240 more the oldest are gone: that nobody answered those must not be forgotten, too.
+    again.mark(299, "a")
+    again.settle()
+    facts = again.feedback.facts()["t"]
+    assert (facts.audits, facts.promised) == (1, None)
+    # New ones prove it anew.
+    for number in range(300, 2300):
+        again.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        again.mark(number, "a")
+    again.settle()
+    assert again.feedback.facts()["t"].promised == 0.9
+
+
+def test_open_audits_have_room_of_their_own() -> None:
+    bench = Bench(text=f"[feedback]\nenabled = true\nkeep = 100\n{TASK}audit_rate = 0.1\n")
+    asked = [number for number in range(700) if bench.answer(number)]
+    assert bench.learning.as_health(0.0)["accuracy"]["t"]["open"] == len(asked)
+    for number in asked:
+        bench.mark(number, "a")
+    bench.settle()
+    assert bench.feedback.facts()["t"].audits == len(asked)

@@ -74,8 +74,9 @@ def assess(
     if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
         new_map = better_map(rows)
     score_map = new_map or current
-    # Answers with feedback are kept longer, so those at the beginning are no fair sample: the others are gone.
-    recent = list(dropwhile(lambda answer: answer.is_marked, answers)) or answers
+    # Answers with feedback and audits are kept longer, so those at the beginning are no fair sample: the others are
+    # gone.
+    recent = list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, answers)) or answers
     asked = [answer for answer in answers if answer.is_audit]
     while asked and not asked[-1].is_marked:
         asked.pop()
