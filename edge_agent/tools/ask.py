@@ -28,7 +28,7 @@ def ask(
 ) -> dict[str, Any]:
     """Asks the board, or a pool of the site, and returns the terminal reply. Raises NoAnswerError.
 
-    A board whose state says that it cannot answer is not asked.
+    A board whose state says that it cannot answer is not asked, and no longer waited for.
     `fields` are further fields of the envelope.
     """
     mqtt, state_topic = bus.mqtt, bus.topics.state
@@ -57,6 +57,11 @@ def ask(
             document = object_or_empty(message.payload)
             if message.topic == state_topic:
                 state = document
+                if _is_away(state):
+                    raise NoAnswerError(
+                        f"{topics.base} (broker {mqtt.brokers}) went away before it answered{_state_words(state)}; "
+                        "it may answer the request once it is back"
+                    )
             elif document.get("id") == request_id and document.get("status") != "partial":
                 return document
     words = "" if state.get("state") == "online" else _state_words(state)
@@ -69,13 +74,17 @@ def require_board(client: Client, bus: Bus) -> dict[str, Any]:
     for message in client.messages(STATE_WAIT_S):
         if message.topic == bus.topics.state and message.payload:
             state = object_or_empty(message.payload)
-            if state.get("state") == "stopped" or state.get("reason") == "connection-lost":
+            if _is_away(state):
                 raise NoAnswerError(f"{where} cannot answer{_state_words(state)}, so nothing was sent")
             return state
     raise NoAnswerError(
         f"the broker has no state of {where}, so nothing was sent: check site and device, and whether this account may "
         f"read {bus.topics.state}"
     )
+
+
+def _is_away(state: dict[str, Any]) -> bool:
+    return state.get("state") == "stopped" or state.get("reason") == "connection-lost"
 
 
 def _state_words(document: dict[str, Any]) -> str:
