@@ -31,7 +31,7 @@ ADVICE = {
     "limited": "it slows itself down: look at temperature, power supply and memory",
     "sensor-errors": "a sensor of the board cannot be read: see `dmesg`",
     "promise-unproven": "it gives no answers: answer its audits, or remove `min_accuracy` for now",
-    "signals-stale": "a machine lacks a value: look at its sensors, and at `signals` in the board's health",
+    "signals-stale": "look at the sensors of machines that lack values, and at `signals` in the board's health",
     # Alarms, whose own messages are longer
     "overheating": "cool it, or send fewer requests",
     "throttled": "check its cooling and power supply",

@@ -20,6 +20,7 @@ from edge_agent.tools.watch.site import (
     is_critical,
     number_at,
     text_at,
+    texts_at,
     time_at,
 )
 
@@ -35,6 +36,9 @@ STYLES = {
     BoardLevel.STOPPED: "dim",
     BoardLevel.OK: "green",
 }
+
+# Machines that lack values, and the characters of such a machine's name.
+_MAX_LACKING, _MAX_NAME = 3, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +100,26 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
         Text(printable(_alarm_words(name, alarm, wall)), "bold red" if is_critical(alarm) else "yellow")
         for name, alarm in row.alarms
     ]
-    why = "; ".join(with_advice(row.why, row.level.name.lower()))
+    phrases = [_with_lacking(phrase, row.health) for phrase in row.why]
+    why = "; ".join(with_advice(phrases, row.level.name.lower()))
     if why and row.level_age_s is not None:
         why = f"for {duration(row.level_age_s)}: {why}"
     return Text(separator).join([*lines, *([Text(printable(why))] if why else [])])
+
+
+def _with_lacking(phrase: str, health: Document) -> str:
+    """`signals-stale` with the first machines that lack values; any other phrase as it is."""
+    tables = health.get("signals")
+    if phrase != "signals-stale" or not isinstance(tables, dict):
+        return phrase
+    lacking = [
+        f"{machine[:_MAX_NAME]} lacks {', '.join(texts_at({'values': values}, 'values'))}"
+        for table in tables.values()
+        if isinstance(table, dict) and isinstance(table.get("lacking"), dict)
+        for machine, values in table["lacking"].items()
+    ]
+    more = f"; and {len(lacking) - _MAX_LACKING} more" if len(lacking) > _MAX_LACKING else ""
+    return f"{phrase}: {'; '.join(lacking[:_MAX_LACKING])}{more}" if lacking else phrase
 
 
 def _alarm_words(name: str, alarm: Document, wall: float) -> str:

@@ -23,6 +23,18 @@ def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
     assert "last health 90 s ago, due every 10 s" in text
 
 
+def test_machines_that_lack_values_are_named_with_them() -> None:
+    def words(lacking: Any) -> str:
+        site = Site("r", "hall1")
+        play(site, "b", overall="degraded", reasons=["signals-stale"], signals={"pump": {"lacking": lacking}, "x": 7})
+        return " ".join(" ".join(plain(site, 200)).split())
+
+    assert "signals-stale: look at the sensors" in words({})
+    assert "signals-stale: look at the sensors" in words(["p"])
+    assert "signals-stale: pump.9 lacks temp, vib: look at the sensors" in words({"pump.9": ["temp", "vib"]})
+    assert "p2 lacks v; and 2 more: look" in words({f"p{number}": ["v"] for number in range(5)})
+
+
 def test_nothing_moves_while_ages_and_figures_change() -> None:
     def column_of_wrong(**changes: Any) -> int:
         site = Site("r", "hall1")
