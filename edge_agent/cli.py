@@ -202,7 +202,7 @@ def _check_config(options: argparse.Namespace) -> int:
         title="task",
     ),
     _group(
-        _value("--discover FILTER", "listens to these topics, and proposes a [signals] table"),
+        _value("--discover FILTERS", "listens to these topics, separated by commas, and proposes a [signals] table"),
         _value("--listen S", "how long it listens, in seconds (default: %(default)s)", _SECONDS, default=60.0),
         title="signals",
     ),

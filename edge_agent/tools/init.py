@@ -147,15 +147,17 @@ class _Form:
     def _discover(self) -> None:
         """Listens to the plant, and proposes a [signals] table. Raises OptionError."""
         wanted, seconds = self._options.discover, self._options.listen
+        filters = _comma_separated(wanted)
         mqtt = self._document()["mqtt"]
         try:
             link = config.MqttConfig.model_validate(mqtt, context={"folder": self._options.out.absolute().parent})
-            if fault := topics.filter_fault(wanted):
-                raise OptionError(f"--discover: {fault} (got {shown(wanted)})")
+            for text in filters:
+                if fault := topics.filter_fault(text):
+                    raise OptionError(f"--discover: {fault} (got {shown(text)})")
         except ValidationError as error:
             raise OptionError(first_fault(error, "mqtt")) from error
         print(f"listening to {printable(wanted)} for {seconds:g} s …", file=sys.stderr, flush=True)
-        with Client(f"init-{secrets.token_hex(4)}", link, (wanted,)) as client:
+        with Client(f"init-{secrets.token_hex(4)}", link, filters) as client:
             if not client.connect(_CONNECT_S):
                 raise OptionError(f"--discover: {link.brokers} cannot be reached: {client.reason}")
             messages = [*client.messages(seconds)]

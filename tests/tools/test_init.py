@@ -247,13 +247,15 @@ def test_a_table_whose_values_are_all_optional_comes_with_a_warning() -> None:
 def test_listening_proposes_the_values_of_a_plant(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert cli.main(["init", *BOARD, *TASK, "--discover", "plant/#,a/#/b"]) == cli.EXIT_USAGE
+    assert '(got "a/#/b")' in capsys.readouterr().err
     port = free_port()
     plant = [(f"plant/p{number}/{name}", "7.5") for number in (1, 2) for name in ("vib", "temp")]
     with (
         Mosquitto(tmp_path_factory.mktemp("broker"), port),
         publishing(port, *plant, ("edgeai/v1/x", "3"), ("fac/x", "9,5")),
     ):
-        words = ("--host", "127.0.0.1", "--port", str(port), "--discover", "#", "--listen", "1")
+        words = ("--host", "127.0.0.1", "--port", str(port), "--discover", "plant/#, edgeai/#", "--listen", "1")
         whole = written(*BOARD, *TASK, *words)
         assert whole.tasks["pump-triage"].signals == "plant"
         assert set(whole.signals["plant"].values) == {"vib", "temp"}
