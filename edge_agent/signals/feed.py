@@ -12,6 +12,7 @@ queued meanwhile.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -25,11 +26,12 @@ from edge_agent.core.config import Config
 from edge_agent.core.messages import JSON, Message, Publication
 from edge_agent.core.strict_json import encode
 from edge_agent.core.topics import signals_topic
+from edge_agent.core.wording import shown
 from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEvent, MqttLink, Received
 from edge_agent.signals import state_file
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import Recorder
-from edge_agent.signals.signal_table import new_table
+from edge_agent.signals.signal_table import SignalTable, new_table
 from edge_agent.signals.sparkplug_source import RebirthLimiter
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 from edge_agent.status.alarms import Finding
@@ -110,6 +112,7 @@ class Feed:
             if table.record_every_s
         }
         self._unread = set(self.tables)  # The tables that have made no reading yet.
+        self._logged = dict.fromkeys(self.tables, 0)  # How many offenders of each table are in the log.
         self._is_stopping = False
         self._resumes_at = 0.0
         self._save_at = time.monotonic() + SAVE_S
@@ -144,6 +147,7 @@ class Feed:
         until = self._buffer.taken_until()
         for name, table in self.tables.items():
             yield from map(self._message, table.advance(until))
+            self._log_offenders(table)
             if table.readings and name in self._unread:
                 self._unread.discard(name)
                 log.info("first reading table=%s", name)
@@ -196,6 +200,14 @@ class Feed:
                 else:
                     is_retained = message.is_retained
                     yield from table.receive(message.topic, message.payload, is_retained=is_retained, now=at)
+
+    def _log_offenders(self, table: SignalTable) -> None:
+        """Logs what was not taken first of each value, for each reason; `not_taken` counts all of it."""
+        logged = self._logged[table.name]
+        for (value, reason), (machine, content) in itertools.islice(table.source.offenders.items(), logged, None):
+            where = f"table={table.name} machine={shown(machine)} value={value}"
+            log.info("not taken %s reason=%s content=%s", where, reason, shown(content))
+        self._logged[table.name] = len(table.source.offenders)
 
     def _message(self, reading: Reading) -> Message:
         fault = f"{', '.join(reading.lacking)}: missing, or known for too short a time" if reading.lacking else None

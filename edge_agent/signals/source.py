@@ -10,6 +10,8 @@ from edge_agent.core.messages import Publication
 
 # What is kept of a longer topic could fill the memory.
 MAX_TOPIC_CHARS = 512
+# By value and reason: the first machine of which it was not taken, and the payload or metric.
+Offenders = dict[tuple[str, str], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Source(Protocol):
     @property
     def metric_faults(self) -> Mapping[str, tuple[str, str]]:
         """For each value of which a metric was not taken: why, and the first such content."""
+
+    @property
+    def offenders(self) -> Offenders:
+        """What was not taken first of each value, for each reason. It only grows, up to the number of such pairs."""
 
     @property
     def filters(self) -> frozenset[str]:

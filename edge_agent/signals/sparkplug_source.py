@@ -19,7 +19,7 @@ from typing import Any
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import MAX_METRIC_CHARS, SignalsTable
 from edge_agent.signals import sparkplug, values
-from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Offenders, Update
 from edge_agent.signals.sparkplug import Metric, Payload
 
 WAIT_S = 2.0
@@ -160,8 +160,7 @@ class SparkplugSource:
     def __init__(self, config: SignalsTable, limiter: RebirthLimiter | None = None) -> None:
         self.metric_names: set[str] = set()
         """The metrics' names in births of the nodes and devices that the table follows, MAX_METRIC_NAMES at most."""
-        self.metric_faults: dict[str, tuple[str, str]] = {}
-        """For each value of which a metric was not taken: why, and the first such content."""
+        self.offenders: Offenders = {}
         self._config = config
         self._limiter = limiter or RebirthLimiter()
         self._values: dict[str, list[str]] = {}  # The names of values, by metric.
@@ -173,6 +172,11 @@ class SparkplugSource:
         # that waited in vain.
         self._not_taken = Counter[str]()
         self._gaps = self._missed_births = self._requests = 0
+
+    @property
+    def metric_faults(self) -> dict[str, tuple[str, str]]:
+        first = reversed(self.offenders.items())
+        return {name: (reason, content) for (name, reason), (_, content) in first}
 
     @property
     def filters(self) -> frozenset[str]:
@@ -422,7 +426,8 @@ class SparkplugSource:
                 except NotTakenError as error:
                     # Even if the new value cannot be read, the old one no longer holds.
                     not_taken[error.reason] += 1
-                    self.metric_faults.setdefault(name, (error.reason, str(metric.value)[:MAX_TOPIC_CHARS]))
+                    offender = device.machine, str(metric.value)[:MAX_TOPIC_CHARS]
+                    self.offenders.setdefault((name, error.reason), offender)
         device.known = {name for name in device.known | taken.keys() if taken.get(name, 0.0) is not None}
         return taken
 

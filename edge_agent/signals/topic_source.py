@@ -9,7 +9,7 @@ from edge_agent.core import topics
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import values
-from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Offenders, Update
 
 # A plant that makes up new topics must not fill the memory.
 _MAX_ROUTES = 10_000
@@ -20,6 +20,7 @@ class TopicSource:
         self.due_at = None
         self.metric_names: Collection[str] = ()
         self.metric_faults: Mapping[str, tuple[str, str]] = {}
+        self.offenders: Offenders = {}
         self.filters = frozenset(value.topic for value in config.values.values() if value.topic is not None)
         self._config = config
         self._routes: dict[str, dict[str, list[str]]] = {}
@@ -28,7 +29,13 @@ class TopicSource:
         routes = self._route(topic)
         if not routes:
             return []
-        document, config = values.parse(payload), self._config
+        config = self._config
+        try:
+            document = values.parse(payload)
+        except NotTakenError as error:
+            machine, (name, *_) = next(iter(routes.items()))
+            self._note(name, error.reason, machine, payload)
+            raise
         updates: list[Update] = []
         reason = None
         for machine, names in routes.items():
@@ -40,6 +47,7 @@ class TopicSource:
                     content = values.read(config.values[name], document, now, config.max_age_of(name))
                 except NotTakenError as error:
                     reason = reason or error.reason
+                    self._note(name, error.reason, machine, payload)
                     if error.reason == values.OUT_OF_RANGE:
                         taken[name] = None  # The sensor is broken, so its last value does not hold either.
                     continue
@@ -50,6 +58,10 @@ class TopicSource:
         if reason is not None:
             raise NotTakenError(reason, updates)
         return updates
+
+    def _note(self, name: str, reason: str, machine: str, payload: bytes) -> None:
+        if (name, reason) not in self.offenders:
+            self.offenders[name, reason] = machine, payload[:MAX_TOPIC_CHARS].decode("utf-8", "replace")
 
     def advance(self, now: float) -> list[Update]:  # noqa: ARG002 - a Source's
         return []

@@ -84,6 +84,20 @@ def test_the_first_reading_of_a_table_is_logged_once(plant: Plant, caplog: pytes
     assert [record.getMessage() for record in caplog.records] == ["first reading table=pump"]
 
 
+def test_what_is_not_taken_is_logged_once_with_its_machine_and_value(
+    plant: Plant, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for payload in (b'{"value":"9,5"}', b'{"value":"8,5"}', b"{", b'{"value":"9,5"}'):
+        plant.send(payload)
+        plant.readings()
+        time.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records] == [
+        'not taken table=pump machine="a" value=vib reason=decimal-comma content="{\\"value\\":\\"9,5\\"}"',
+        'not taken table=pump machine="a" value=vib reason=bad-json content="{"',
+    ]
+
+
 def test_messages_are_read_in_the_order_of_their_arrival(plant: Plant) -> None:
     lasts: list[float] = []
     for number in range(2000):
