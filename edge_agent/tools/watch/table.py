@@ -60,10 +60,12 @@ def site_view(
     wall: float,
     clock: str,
     is_compact: bool = False,
+    max_rows: int | None = None,
 ) -> RenderableType:
     """The whole view, with any trouble above the table. `wall` is in seconds since 1970, `clock` the time of day.
 
     is_compact: each board takes one line, and what does not fit into it is cut off.
+    max_rows: the others are only counted, because those that are not seen take time, too.
     """
     left = Text.assemble((printable(site), "bold"), f"  {len(rows)} board{'' if len(rows) == 1 else 's'}")
     for level, count in sorted(Counter(row.level for row in rows).items()):
@@ -79,7 +81,7 @@ def site_view(
         table.add_column(column.title, justify=justify, no_wrap=True, min_width=column.min_width)
     overflow: OverflowMethod = "ellipsis" if is_compact else "fold"
     table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow=overflow, no_wrap=is_compact)
-    for row in rows:
+    for row in rows[:max_rows]:
         table.add_row(*(_cell(column.cell(row)) for column in columns), _wrong(row, wall, "; " if is_compact else "\n"))
     return Group(head, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
 

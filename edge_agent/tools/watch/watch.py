@@ -180,7 +180,7 @@ class Feed:
         if wanted != subscriptions.wanted:
             subscriptions.replace(wanted)
 
-    def view(self, console: Console, *, is_compact: bool = False) -> RenderableType:
+    def view(self, console: Console, *, is_compact: bool = False, max_rows: int | None = None) -> RenderableType:
         from edge_agent.tools.watch.table import site_view  # noqa: PLC0415 - needs rich
 
         return site_view(
@@ -192,6 +192,7 @@ class Feed:
             wall=time.time(),
             clock=time.strftime("%H:%M:%S"),
             is_compact=is_compact,
+            max_rows=max_rows,
         )
 
 
@@ -232,9 +233,9 @@ def _show_live(feed: Feed, console: Console) -> None:
     live = Live(console=console, screen=True, auto_refresh=False)
     with suppress(KeyboardInterrupt), feed.client, _keys_without_echo(), live:
         while not _is_quit_pressed():
-            view = feed.view(console)
+            view = feed.view(console, max_rows=console.height)
             if len(console.render_lines(view)) > console.height:
-                view = feed.view(console, is_compact=True)
+                view = feed.view(console, is_compact=True, max_rows=console.height)
             live.update(view, refresh=True)
             feed.receive(REDRAW_S)
 

@@ -54,7 +54,7 @@ def mixed_site() -> Site:
     return site
 
 
-def plain(site: Site, width: int = 80, *, trouble: str | None = None, is_compact: bool = False) -> list[str]:
+def plain(site: Site, width: int = 80, *, trouble: str | None = None, **changes: Any) -> list[str]:
     """The lines of the view."""
     console = Console(width=width, no_color=True, highlight=False)
     view = site_view(
@@ -65,7 +65,7 @@ def plain(site: Site, width: int = 80, *, trouble: str | None = None, is_compact
         width=width,
         wall=WALL + NOW,
         clock="12:05:00",
-        is_compact=is_compact,
+        **changes,
     )
     with console.capture() as captured:
         console.print(view)

@@ -53,6 +53,12 @@ def test_a_board_of_a_compact_view_takes_one_line() -> None:
     assert lines[2].endswith("…")
 
 
+def test_boards_below_the_screen_are_counted_and_not_drawn() -> None:
+    head, _, *rows = plain(mixed_site(), is_compact=True, max_rows=2)
+    assert "6 boards" in head
+    assert [row.split()[0] for row in rows] == ["oven-2", "lathe-01"]
+
+
 def test_unknown_is_a_dash_and_zero_is_zero() -> None:
     site = Site("r", "hall1")
     say(site, "cabinet", "state", boards.state())
