@@ -1,4 +1,4 @@
-"""How many answers are right as the model gives them / always divided by its prior / by default, after 100 answers.
+"""Measures how many answers are right: as the model gives them / always divided by its prior / by default.
 
 Each file is one of these public sets, under its name, as `products.jsonl`: labelled rows as for `edge-agent tune`, in
 random order, with no input twice. The first row of each label serves as an example and is never asked.
@@ -95,7 +95,7 @@ def _measured(worker: WorkerClient, task: Task, rows: Sequence[TaskRow]) -> tupl
 
 
 def percents(answers: Sequence[tuple[Mapping[str, float], str]], prior_map: ScoreMap) -> tuple[float, float, float]:
-    """Right ones as the model gives them, always corrected, and by default. answers: own scores and the right label."""
+    """Percent right: as the model gives them, always corrected, by default. answers: its scores, the right label."""
     as_is, corrected = (
         100 * sum(score_map.best(scores)[0] == label for scores, label in answers) / len(answers)
         for score_map in (ScoreMap.identity(prior_map.labels), prior_map)

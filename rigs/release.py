@@ -1,4 +1,4 @@
-"""The demonstration from a release's file alone, by README.md's commands: `rigs.release TAR`. Needs root.
+"""Runs README.md's commands for the demonstration with a release's wheelhouse alone: `rigs.release TAR`. Needs root.
 
 The machine is a Debian 13 without a network, a compiler, a broker or this repository; for aarch64 it runs with qemu.
 Exit code 1 if it does not answer every reading.
@@ -15,22 +15,22 @@ from rigs.machine import ROOT, parser_of, require
 
 NEEDED = {"mmdebstrap": "mmdebstrap", "ip": "iproute2", "unshare": "util-linux"}
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
-_FORBIDDEN = ("cc", "g++", "make", "mosquitto", "git")
+_MUST_BE_ABSENT = ("cc", "g++", "make", "mosquitto", "git")
 
 
 def main() -> int:
     parser = parser_of("rigs.release", __doc__)
     parser.add_argument("tar", type=Path, help="edge_agent-VERSION-wheelhouse-ARCH.tar")
     given = parser.parse_args()
-    found = re.fullmatch(r"edge_agent-(.+)-wheelhouse-(x86_64|aarch64)\.tar", given.tar.name)
-    if found is None:
+    match = re.fullmatch(r"edge_agent-(.+)-wheelhouse-(x86_64|aarch64)\.tar", given.tar.name)
+    if match is None:
         parser.error(f"TAR: should be edge_agent-VERSION-wheelhouse-ARCH.tar (got {given.tar.name})")
-    version, arch = found.groups()
+    version, arch = match.groups()
     require(NEEDED, root=True)
     if arch == "aarch64":
         prepare_machine()
     system = _system(ROOT / "build" / "release-demo" / arch, DEBIAN[arch])
-    if present := [name for name in _FORBIDDEN if (system / "usr" / "bin" / name).exists()]:
+    if present := [name for name in _MUST_BE_ABSENT if (system / "usr" / "bin" / name).exists()]:
         raise SystemExit(f"the machine has {', '.join(present)}")
     home = system / "root"
     shutil.rmtree(home, ignore_errors=True)
@@ -38,13 +38,13 @@ def main() -> int:
     shutil.copy(given.tar, home)
     commands = _commands(version, arch)
     print("\n".join(f"$ {line}" for line in commands), flush=True)
-    begun = time.monotonic()
+    began = time.monotonic()
     output = run_program(
         [*_inside(system), "sh", "-ec", "\n".join(["cd /root", *commands])], {"PATH": "/usr/bin:/usr/sbin"}
     )
     print(output)
     answered = output.count(" yes ")
-    print(f"{answered} readings answered rightly, {time.monotonic() - begun:.0f} s for both commands on {arch}")
+    print(f"{answered} readings answered correctly, {time.monotonic() - began:.0f} s for both commands on {arch}")
     return 0 if answered >= 12 else 1
 
 
@@ -70,7 +70,7 @@ def _system(path: Path, debian_arch: str) -> Path:
 
 
 def _inside(system: Path) -> list[str]:
-    """Runs a program there, without any network but its own loopback. Mounts and processes end with it."""
+    """How a command is run there, with no network but a loopback of its own. Mounts and processes end with it."""
     script = (
         'ip link set lo up; mount --rbind /dev "$0/dev"; mount -t proc proc "$0/proc"; system=$0; '
         'exec chroot "$system" env HOME=/root LC_ALL=C.UTF-8 "$@"'

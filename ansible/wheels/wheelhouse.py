@@ -157,7 +157,7 @@ def _download(
 ) -> None:
     """Keeps the versions that were downloaded for an earlier Python, and those that are locked.
 
-    beside: a folder with wheels that need not be downloaded again.
+    beside: a folder with wheels that are copied instead of downloaded.
     """
     work.mkdir(exist_ok=True)
     constraints = work / "constraints.txt"

@@ -29,7 +29,7 @@ def expected_boards(path: Path, site: str) -> list[str]:
 
 
 def _hosts(lines: list[str], site: str) -> list[str]:
-    """The keys right below `hosts:`. Block mappings alone nest groups and hosts, so indentation is all that counts."""
+    """The keys directly below each `hosts:`. Groups and hosts are nested by indentation alone."""
     # The open keys, each with its indentation, from the outermost one.
     parents: list[tuple[int, str]] = []
     found: list[tuple[str, list[str]]] = []
@@ -57,7 +57,7 @@ def _hosts(lines: list[str], site: str) -> list[str]:
 
 
 def _expanded(name: str) -> list[str]:
-    """Ansible's `press-[01:50]` as its names."""
+    """The names that Ansible's `press-[01:50]` stands for."""
     bounds = _RANGE.search(name)
     if bounds is None:
         return [name]

@@ -119,7 +119,7 @@ class Site:
         return sorted(rows, key=lambda row: (row.level, row.device))
 
     def _unheard(self, device: str, now: float) -> Row:
-        """A board that is expected and that nothing tells of."""
+        """The row of an expected board of which nothing was heard."""
         is_missing = self._connected_at is not None and now - self._connected_at >= SETTLE_S
         level = BoardLevel.MISSING if is_missing else BoardLevel.UNKNOWN
         unknown: Document = {}
@@ -213,7 +213,7 @@ class WatchedBoard:
         return self._is_removed and not (self._documents.keys() - {"health"} or self._faults or self._fresh_health(now))
 
     def _is_lost(self, now: float) -> bool:
-        """True if the broker came back without its state, and it says nothing: it may have died with the broker."""
+        """True if the broker came back without the board's state, and the board is silent: both may have died."""
         is_settled = 0 < self._confirm_by <= now
         return is_settled and not ("state" in self._documents or self._faults or self._fresh_health(now))
 
