@@ -17,7 +17,7 @@ from edge_agent.core.kinds.classify import MAX_LABELS, ClassifyTask
 from edge_agent.core.kinds.estimate import DEFAULT_TOLERANCE, EstimateTask, level_of, ranges_of
 from edge_agent.core.kinds.registry import BUILT_IN_TASK
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
-from edge_agent.core.kinds.unusual import USUAL, UnusualTask
+from edge_agent.core.kinds.unusual import MAX_FALSE_ALARMS, MIN_FALSE_ALARMS, USUAL, UnusualTask
 from edge_agent.core.labelled import GROUP_KEY, MACHINE_KEY, ROW_KEYS, TIME_KEYS, RowsError, json_values
 from edge_agent.core.model import SHOWN_OF_KEY, Model, ModelError
 from edge_agent.core.page.page import environment as page_environment

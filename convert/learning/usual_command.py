@@ -24,7 +24,7 @@ from ..write.bundle import new_bundle, verify_bundle
 from ..write.manifest import PAGE_FILE, signer
 from .runs import in_groups
 from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_rows
-from .usual_report import UnusualTraining
+from .usual_report import UnusualQuality, UnusualTraining
 from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle
 
 # A task of the kind `classify` can be made where an answer has this many rows.
@@ -128,6 +128,19 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
     return in_order_of_time(rows)
 
 
+def _print_choices(task: UnusualQuality) -> None:
+    print(f"  {'false_alarms':22}{'false alarms':>14}{'jumps noticed':>15}{'drifts noticed':>16}")
+    for choice in task.choices:
+        shares = [
+            percent(noticed.unusual / noticed.rows) if noticed.rows else "-"
+            for noticed in (choice.alarms, choice.jumps, choice.drifts)
+        ]
+        mark = "" if choice.false_alarms != task.false_alarms else "  asked for"
+        print("  {:22}{:>14}{:>15}{:>16}{}".format(choice.false_alarms, *shares, mark))
+    print("    simulated: in a jump, one number moves by the range of 98 % of its values; in a drift, two by a quarter")
+    print("    of theirs. Real faults are noticed more or less often: --labelled rows of them tell")
+
+
 def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed: bool) -> None:
     """folder: None if no bundle was written."""
     if folder is not None:
@@ -139,9 +152,10 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
         asked = f"{task.false_alarms}, {percent(task.asked, '.3g')}"
         print(f"{task.name}: learnt from {task.rows:,} usual rows, judged on {task.held_out}")
         print(f"  false alarms: {alarms}, 95 % interval {low} to {high}; asked for {asked}")
+        if task.alarms_of_codes:
+            print(f"  of these false alarms, {task.alarms_of_codes:,} of {task.judged.unusual:,} have error codes")
         if task.jumped.rows:
-            share = percent(task.jumped.unusual / task.jumped.rows)
-            print(f"  simulated faults: {share} of {task.jumped.rows:,} jumps of one number are taken for unusual")
+            _print_choices(task)
         for answer, noticed in task.answers.items():
             print(f"  {escaped(answer)}: {noticed.unusual:,} of {noticed.rows:,} rows are taken for unusual")
         for kind, is_number in (("numbers", True), ("values", False)):

@@ -47,6 +47,17 @@ class RareRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a task would notice with this rate of false alarms."""
+
+    false_alarms: str
+    asked: float  # The share of readings that this allows.
+    alarms: Noticed  # The usual rows that were held out.
+    jumps: Noticed  # Rows with one number moved by its range.
+    drifts: Noticed  # Rows with two numbers moved by a quarter of theirs; none if there are fewer numbers.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnusualQuality:
     """What a task says of usual rows that were held out, and of rows that have another answer."""
 
@@ -57,10 +68,13 @@ class UnusualQuality:
     asked: float  # The share of readings that this allows.
     judged: Noticed  # The usual rows that were held out.
     alarms_in_states: int  # Those of them that are from a state of the machine such as off.
+    alarms_of_codes: int  # Those of the others that have what may be an error code.
+    unusual_codes: int  # Those of them that the written model, which has learnt from them, takes for unusual, too.
     independent: float  # The effective sample size of `judged`.
     answers: Mapping[str, Noticed]  # The rows that are not usual, by their answer.
     fields: tuple[WatchedField, ...]
     jumps: Mapping[str, Noticed]  # Of each number: rows with this number moved by the range that it has on the page.
+    choices: tuple[Choice, ...]  # The fewest false alarms first.
     rarest: tuple[RareRow, ...]  # The rarest first.
     doubts: tuple[str, ...]  # About the rows.
 
@@ -75,14 +89,19 @@ class UnusualQuality:
         warnings = list(self.doubts)
         look = "look at the rarest rows, and remove those of a fault"
         many = max(_MANY_TIMES * self.asked * self.judged.rows, _FEW_ALARMS)
-        if self.judged.unusual - self.alarms_in_states > many:
-            share = percent((self.judged.unusual - self.alarms_in_states) / self.judged.rows)
+        if (others := self.judged.unusual - self.alarms_in_states - self.alarms_of_codes) > many:
+            share = percent(others / self.judged.rows)
             more = "or collect for longer"
             warnings.append(f"false alarms are far more frequent than asked for, {share} of the rows: {look}, {more}")
         if self.alarms_in_states > many:
             counts = f"{self.alarms_in_states:,} of {self.judged.unusual:,} false alarms"
             rule = "a model that has not seen it cannot know it, so collect it at several times"
             warnings.append(f"{counts} are of a state, such as off, that the machine had only once or twice: {rule}")
+        if self.alarms_of_codes > many:
+            counts = f"{self.alarms_of_codes:,} of {self.judged.unusual:,} false alarms are of rows with error codes"
+            rule = "leave them in if the sensors may send these again"
+            left = f"the model that learns from all rows takes {self.unusual_codes:,} of them for unusual"
+            warnings.append(f"{counts}: {rule}; {left}")
         if self.jumped.unusual < _MIN_NOTICED * self.jumped.rows:
             noticed = f"{self.jumped.unusual:,} of {self.jumped.rows:,} simulated faults are taken for unusual"
             warnings.append(f"only {noticed}: {look}, or accept more false alarms")

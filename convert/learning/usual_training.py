@@ -2,8 +2,9 @@
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from ..agent import (
     CANARIES_FILE,
     MANIFEST_FILE,
     MAX_BYTES,
+    MAX_FALSE_ALARMS,
     MAX_FIELDS,
+    MIN_FALSE_ALARMS,
     SCORE_DIGITS,
     SIGNATURE_FILE,
     Comparison,
+    NumberField,
     RarityModel,
     UnusualTask,
     UsualReadings,
@@ -35,13 +39,15 @@ from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
 from .usual import in_other_states, learn_and_find_rarest, learn_usual
-from .usual_report import Noticed, RareRow, UnusualQuality, UnusualTraining, WatchedField, render_unusual
+from .usual_report import Choice, Noticed, RareRow, UnusualQuality, UnusualTraining, WatchedField, render_unusual
 
 _CANARIES = 20
 _RAREST = 20
 # In so many rows, each number jumps.
 _JUMP_ROWS = 200
 _MAX_SHOWN = 8
+_TIME_RATES = ("1 per month", "1 per week", "1 per day", "1 per 100 readings")
+_READING_RATES = ("1 per 10000 readings", "1 per 1000 readings", "1 per 100 readings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,19 +140,24 @@ def _judge(
     config = _config(usual[0])
     folds, held_out = folds_of(usual, seed)
     judged = [row for fold in folds for row in fold.held_out]
-    are_alarms = [
-        is_unusual
-        for fold in folds
-        for is_unusual in _are_unusual(_learnt_from(fold.train, seed), _values(fold.held_out), config.max_rarity)
+    alarm_rarities = [
+        rarity for fold in folds for rarity in _rarities(_learnt_from(fold.train, seed), _values(fold.held_out))
     ]
+    are_alarms = [rarity <= config.max_rarity for rarity in alarm_rarities]
     is_in_state = in_other_states([field.name for field in learnt.numbers], _values(usual))
     in_state = {id(row) for row, is_other in zip(usual, is_in_state, strict=True) if is_other}
+    written = RarityModel(learnt)
+    of_codes = [
+        row.values
+        for row, alarm in zip(judged, are_alarms, strict=True)
+        if alarm and id(row) not in in_state and any(_is_code(number, row.values) for number in learnt.numbers)
+    ]
     by_answer: dict[str, list[bool]] = {}
-    for row, is_unusual in zip(
-        others, _are_unusual(RarityModel(learnt), _values(others), config.max_rarity), strict=True
-    ):
-        by_answer.setdefault(row.answer_text, []).append(is_unusual)
+    for row, rarity in zip(others, _rarities(written, _values(others)), strict=True):
+        by_answer.setdefault(row.answer_text, []).append(rarity <= config.max_rarity)
     fields = tuple(_watched_fields(usual, learnt))
+    jumps = _jumps(usual, fields, written)
+    drifts = _drifts(usual, fields, written)
     return UnusualQuality(
         name=usual[0].task.name,
         rows=len(usual),
@@ -155,10 +166,22 @@ def _judge(
         asked=config.max_rarity,
         judged=Noticed(rows=len(judged), unusual=sum(are_alarms)),
         alarms_in_states=sum(alarm and id(row) in in_state for row, alarm in zip(judged, are_alarms, strict=True)),
+        alarms_of_codes=len(of_codes),
+        unusual_codes=sum(rarity <= config.max_rarity for rarity in _rarities(written, of_codes)),
         independent=effective_rows(judged, are_alarms),
         answers={answer: Noticed(rows=len(noticed), unusual=sum(noticed)) for answer, noticed in by_answer.items()},
         fields=fields,
-        jumps=_judge_jumps(usual, fields, RarityModel(learnt), config.max_rarity),
+        jumps={name: _noticed(rarities, config.max_rarity) for name, rarities in jumps.items()},
+        choices=tuple(
+            Choice(
+                false_alarms=rate,
+                asked=asked,
+                alarms=_noticed(alarm_rarities, asked),
+                jumps=_noticed([rarity for rarities in jumps.values() for rarity in rarities], asked),
+                drifts=_noticed(drifts, asked),
+            )
+            for rate, asked in _rates(config)
+        ),
         rarest=tuple(
             RareRow(
                 where=usual[at].request.where,
@@ -181,34 +204,39 @@ def _values(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [row.values for row in rows]
 
 
-def _judge_jumps(
-    rows: Sequence[Row], fields: Sequence[WatchedField], usual: RarityModel, max_rarity: float
-) -> dict[str, Noticed]:
-    """Whether rows are noticed in which a usual number is moved up or down by the range of 98 % of its numbers."""
-    chosen, noticed = rows[:: -(-len(rows) // _JUMP_ROWS)], dict[str, Noticed]()
+def _jumps(rows: Sequence[Row], fields: Sequence[WatchedField], usual: RarityModel) -> dict[str, list[float]]:
+    """Of each number: how rare rows are in which it is moved up or down by the range of 98 % of its numbers."""
+    chosen = rows[:: -(-len(rows) // _JUMP_ROWS)]
+    return {
+        field.name: _rarities(usual, filter(None, (_moved(row, [field], 1.0, at) for at, row in enumerate(chosen))))
+        for field in fields
+        if field.low is not None
+    }
+
+
+def _drifts(rows: Sequence[Row], fields: Sequence[WatchedField], usual: RarityModel) -> list[float]:
+    """How rare rows are in which two numbers, different ones in each row, are moved by a quarter of that range."""
+    pairs = [*combinations([field for field in fields if field.low is not None], 2)]
+    chosen = rows[:: -(-len(rows) // _JUMP_ROWS)] if pairs else []
+    moved = (_moved(row, pairs[at * len(pairs) // len(chosen)], 0.25, at) for at, row in enumerate(chosen))
+    return _rarities(usual, filter(None, moved))
+
+
+def _moved(row: Row, fields: Sequence[WatchedField], ranges: float, at: int) -> dict[str, Any] | None:
+    """The row's values with some moved by so many ranges, in every other row down; None unless they are usual ones."""
+    values = dict(row.values)
     for field in fields:
-        if field.low is None or field.high is None:
-            continue
-        size = field.high - field.low
-        moved = [
-            row.values | {field.name: number + (size if at % 2 else -size)}
-            for at, row in enumerate(chosen)
-            if (number := number_of(row.values.get(field.name))) is not None and field.low < number < field.high
-        ]
-        noticed[field.name] = Noticed(rows=len(moved), unusual=sum(_are_unusual(usual, moved, max_rarity)))
-    return noticed
+        low, high, number = field.low or 0.0, field.high or 0.0, number_of(row.values.get(field.name))
+        if number is None or not low < number < high:
+            return None
+        values[field.name] = number + (high - low) * (ranges if at % 2 else -ranges)
+    return values
 
 
 def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
     yield from comma_doubts(rows, [number.name for number in learnt.numbers])
     for number in learnt.numbers:
-        values = [row.values[number.name] for row in rows if number.name in row.values]
-        odd = Counter(
-            shown(value)
-            for value in values
-            if not has_decimal_comma(value)
-            and ((given := number_of(value)) is None or not number.low <= given <= number.high)
-        )
+        odd = Counter(shown(row.values[number.name]) for row in rows if _is_code(number, row.values))
         if odd:
             counts = [
                 f"{count} row{' has' if count == 1 else 's have'} {value}"
@@ -220,8 +248,29 @@ def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
         yield from text_doubts(name, [row.values[field.name] for row in rows if field.name in row.values])
 
 
-def _are_unusual(usual: RarityModel, readings: Sequence[dict[str, Any]], max_rarity: float) -> Iterator[bool]:
-    return (usual.compare(reading, max_rarity=0.0).rarity <= max_rarity for reading in readings)
+def _is_code(number: NumberField, values: Mapping[str, Any]) -> bool:
+    """Whether the field has a text, or a number far from all others, such as an error code."""
+    if number.name not in values or has_decimal_comma(value := values[number.name]):
+        return False
+    return (given := number_of(value)) is None or not number.low <= given <= number.high
+
+
+def _rarities(usual: RarityModel, readings: Iterable[dict[str, Any]]) -> list[float]:
+    return [usual.compare(reading, max_rarity=0.0).rarity for reading in readings]
+
+
+def _noticed(rarities: Sequence[float], max_rarity: float) -> Noticed:
+    return Noticed(rows=len(rarities), unusual=sum(rarity <= max_rarity for rarity in rarities))
+
+
+def _rates(config: UnusualTask) -> list[tuple[str, float]]:
+    """Rates of false alarms to choose from, and the share of readings of each, the rarest first."""
+    rates = {config.false_alarms, *(_READING_RATES if config.reading_interval_s is None else _TIME_RATES)}
+    shares = [(rate, config.model_copy(update={"false_alarms": rate}).max_rarity) for rate in rates]
+    return sorted(
+        ((rate, share) for rate, share in shares if MIN_FALSE_ALARMS <= share <= MAX_FALSE_ALARMS),
+        key=lambda one: one[1],
+    )
 
 
 def _watched_fields(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[WatchedField]:

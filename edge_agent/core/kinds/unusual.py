@@ -14,7 +14,7 @@ from edge_agent.core.pipe import Finished, Plan, SchemaPlan
 USUAL = "usual"
 # The engine explains readings that are at least this rare, so no task may ask for more false alarms.
 MAX_FALSE_ALARMS = 0.1
-_MIN_FALSE_ALARMS = 1e-5
+MIN_FALSE_ALARMS = 1e-5
 _RATE = re.compile(r"(\d{1,6}) per (?:(\d{1,7}) readings|(hour|day|week|month))")
 _SECONDS = {"hour": 3600, "day": 86_400, "week": 604_800, "month": 2_592_000}
 # What the model writes, from which `output_of` makes the caller's output.
@@ -56,8 +56,8 @@ class UnusualTask(TaskBase):
     def _check_max_rarity(self) -> Self:
         if _SECONDS.keys() & {self._per} and self.reading_interval_s is None:
             raise ValueError(f"false_alarms: `per {self._per}` requires `reading_interval_s`")
-        if not _MIN_FALSE_ALARMS <= self.max_rarity <= MAX_FALSE_ALARMS:
-            rule = f"{_MIN_FALSE_ALARMS:.0e} to {MAX_FALSE_ALARMS} of the readings"
+        if not MIN_FALSE_ALARMS <= self.max_rarity <= MAX_FALSE_ALARMS:
+            rule = f"{MIN_FALSE_ALARMS:.0e} to {MAX_FALSE_ALARMS} of the readings"
             raise ValueError(f"false_alarms: should be {rule} (got {self.max_rarity:.3g} of them)")
         return self
 

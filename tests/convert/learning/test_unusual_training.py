@@ -204,7 +204,12 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     (tmp_path / "week.jsonl").write_text(lines(rows[:200] + rows[210:]), "utf-8")
     done = cli(*train, "--check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "simulated faults: 9" in done.stdout
+    head, *choices = done.stdout.partition("jumps noticed  ")[2].splitlines()[:4]
+    assert head == "drifts noticed"
+    assert [line.split()[2] for line in choices] == ["10000", "1000", "100"]
+    jumps = [float(line.replace("readings", "").split()[5]) for line in choices]
+    assert sorted(jumps) == jumps
+    assert jumps[-1] > 90
 
 
 def test_false_alarms_of_a_standstill_that_was_only_once_are_said_to_be_that(
@@ -216,6 +221,22 @@ def test_false_alarms_of_a_standstill_that_was_only_once_are_said_to_be_that(
     done = cli("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "week.jsonl", "--check")
     assert "false alarms are of a state, such as off, that the machine had only once or twice" in done.stderr
     assert "far more frequent" not in done.stderr
+
+
+def test_false_alarms_of_error_codes_are_said_to_be_that(tmp_path: Path, cli: Cli) -> None:
+    """A model that has not seen the group with the codes cannot know them; the written one does."""
+    rows = [{"group": f"day {at // 40}", **row} for at, row in enumerate(pump(400))]
+    for at in range(200, 240):
+        rows[at] |= {"speed": -99}
+    (tmp_path / "week.jsonl").write_text(lines(rows), "utf-8")
+    weekly = TASKS.replace('"1 per 100 readings"', '"1 per week"\nreading_interval_s = 300')
+    (tmp_path / "config.toml").write_text(weekly, "utf-8")
+    done = cli("train", "--tasks", tmp_path / "config.toml", "--unlabelled", tmp_path / "week.jsonl", "--check")
+    assert "false alarms are of rows with error codes: leave them in if the sensors may send these" in done.stderr
+    assert "takes 0 of them for unusual" in done.stderr
+    assert "far more frequent" not in done.stderr
+    assert "of these false alarms, 40 of 40 have error codes" in done.stdout
+    assert [rate in done.stdout for rate in ("1 per month ", "1 per week ", "1 per day ")] == [True] * 3
 
 
 def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path, tmp_path: Path, cli: Cli) -> None:
