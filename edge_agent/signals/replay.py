@@ -52,6 +52,8 @@ def replay(config_path: Path, recording: Path, table: str | None) -> int:
 
 def _why_none(table: SignalTable) -> str:
     """Why a table made no reading."""
+    if table.source.as_health().get("births_missed_total") and not table.source.metric_names:
+        return "the recording has no birth, so its data cannot be read: record again while nodes send their births"
     if table.not_taken and not table.machines:
         return "no payload could be read, see `not_taken`"
     if not table.machines:

@@ -14,6 +14,7 @@ from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import Recorder, recorded_path, recorded_rows
 from edge_agent.signals.rows import Fault, labelled, read_faults
 from tests.helpers.processes import EDGE_AGENT, EdgeAgent, Ended
+from tests.helpers.sparkplug import Payload
 from tests.helpers.support import ECHO_CONFIG
 
 # 2026-11-30T12:00:00Z
@@ -87,6 +88,14 @@ def test_a_recording_without_a_reading_says_why(folder: Path, edge_agent: EdgeAg
     ended = replay(edge_agent, text)
     assert (ended.returncode, ended.stdout) == (0, "")
     assert words in ended.stderr
+
+
+def test_a_recording_of_sparkplug_without_a_birth_says_so(folder: Path, edge_agent: EdgeAgent) -> None:
+    of_metrics = CONFIG.replace("[signals.pump]\n", '[signals.pump]\nsource = "sparkplug"\n')
+    (folder / "config.toml").write_text(of_metrics.replace('topic = "plant/+/vib"', 'metric = "Vib"'), "utf-8")
+    data = Payload(metrics=[{"alias": 1, "float_value": 7.5}]).SerializeToString().hex()
+    ended = replay(edge_agent, f"{START} 0 {data} spBv1.0/P/DDATA/n/d\n")
+    assert "pump: no reading: the recording has no birth" in ended.stderr
 
 
 @pytest.mark.usefixtures("folder")
