@@ -141,6 +141,7 @@ def propose(messages: Iterable[Message]) -> Proposal:
 def _of_topics(messages: Iterable[Message]) -> Proposal:
     """The levels that differ between topics of the same value name the machine."""
     heard: dict[tuple[str, str], _Heard] = {}
+    times = set[str]()
     for message in messages:
         try:
             document = parse(message.payload)
@@ -152,9 +153,15 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
             value = heard.setdefault((message.topic, repr(path)), _Heard(message.topic, path))
             value.contents.append(content)
             value.quality = value.quality or quality
+        times |= {key for key in document if key.casefold() in _TIME_KEYS} if isinstance(document, dict) else set()
     kept = [value for value in heard.values() if _may_be_value(value.contents)]
     levels, *others = _machine_levels(kept)
-    return replace(_with_machine(kept, levels), other=_with_machine(kept, others[0]) if others else None)
+    proposals = [_with_machine(kept, levels), *(_with_machine(kept, other) for other in others)]
+    for proposal in proposals:
+        if times and proposal.values:
+            names = _listed(sorted(times))
+            proposal.left_out.append(f"{names}: a time, which `time` of a value compares with its `max_age_s`")
+    return replace(proposals[0], other=proposals[1] if others else None)
 
 
 def _with_machine(kept: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
@@ -193,12 +200,20 @@ def _of_sparkplug(messages: Iterable[Message]) -> Proposal:
     followed = [levels for levels in heard if bool(levels[2]) == is_of_devices]
     group, node, device = map(_common, zip(*followed, strict=True)) if followed else ("+", "+", "+")
     candidates: dict[str, Candidate] = {}
+    texts = set[str]()
     for levels in followed:
         machine = "/".join(level for level in levels[0 if group == "+" else 1 :] if level)
         for name, known in heard[levels].items():
             if _may_be_value(known):
                 candidates.setdefault(name, Candidate(_name("", (name,)), metric=name)).add(machine, known)
+            else:
+                texts.add(shown(name))
     values, machines, left_out = _chosen(candidates.values())
+    texts |= {shown(name) for name, one in candidates.items() if not (one.is_value or one.has_decimal_comma)}
+    if texts:
+        left_out.append(f"{_listed(sorted(texts))}: text that is neither a number nor one of several states")
+    if values and "+" not in (node, device):
+        left_out.append('other nodes and devices: only one was heard, so the table names it; "+" would follow all')
     if not values:
         left_out.append(
             "Sparkplug nodes, because no birth with numbers came: have them send their births again, or listen longer"
